@@ -1,0 +1,70 @@
+# Every target works in a fresh clone: it first makes .venv and installs what it needs, and does
+# that again only when pyproject.toml or constraints.txt changed. Needs Python 3.11+ and make.
+#
+#   make test PYTHON=python3.12        another interpreter for .venv
+#   make test ARGS="-k schedules"      more arguments for the command behind a target
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+TEST := $(VENV)/.installed-test
+DEV := $(VENV)/.installed-dev
+SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help reproduce figures claims test bench lint type clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+reproduce: $(TEST) ## run every experiment and write every table and figure of the paper's dossier
+	@$(BIN)/tradeoff reproduce $(ARGS)
+
+figures: $(TEST) ## draw every figure
+	@$(BIN)/python -m analysis all $(ARGS)
+
+claims: $(TEST) ## check each claim of the paper against the stored results
+	@$(SINGLE_THREAD) $(BIN)/python -m pytest tests/test_claims.py -v $(ARGS)
+
+# worksteal: a few tests are much longer than the rest, and idle workers take over what waits.
+test: $(TEST) ## run the tests, one process a core
+	@$(SINGLE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+bench: $(TEST) ## time the fast paths against references measured in the same run
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lint: $(DEV) ## check style and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+type: $(DEV) ## check types
+	@$(BIN)/mypy
+
+clean: ## remove caches, builds and unpublished output (out/); .venv stays
+	@rm -rf out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  found=$$($(PYTHON) --version 2>/dev/null) || found="no such program"; \
+	  echo "tradeoff needs Python 3.11 or newer; '$(PYTHON)' is: $$found." >&2; \
+	  echo "Name another, for example: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "[1/3] making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+# The build tools come first, and from the same pins: an isolated build would fetch its own.
+$(TEST): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "[2/3] installing pip and the build tools"
+	@$(PIP) install -c constraints.txt pip hatchling
+	@echo "[3/3] installing tradeoff and its test tools (a few minutes the first time)"
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,test]'
+	@touch $@
+
+$(DEV): $(TEST)
+	@echo "[+] installing ruff, mypy and their stubs"
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,dev]'
+	@touch $@
