@@ -1,0 +1,97 @@
+"""Instances of the convex problems: random ones of chosen conflict, and the worked examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.quadratic import Quadratic
+
+
+def random_log_linear(
+    seed: int = 0,
+    *,
+    prompts: int = 16,
+    responses: int = 8,
+    dimension: int = 16,
+    demonstrations: int = 64,
+    pairs: int = 64,
+    conflict: float = 0.75,
+    sharpness: float = 2.0,
+    radius: float = 4.0,
+    beta: float = 1.0,
+    **settings: Any,
+) -> LogLinear:
+    """Draw an instance whose data come from two policies that disagree.
+
+    Demonstrations are sampled from a policy with parameter theta_S; preference labels follow
+    Bradley-Terry with rewards theta_P . phi. The angle between the two parameters is
+    ``conflict * pi``: 0 makes them equal, 1 opposite; ``sharpness`` is the norm of both.
+    """
+    rng = np.random.default_rng(seed)
+    phi = rng.normal(size=(prompts, responses, dimension)) / np.sqrt(dimension) * 2
+    demonstrator, judge = sharpness * _two_directions(rng, dimension, conflict)
+    x = rng.integers(prompts, size=demonstrations)
+    y = np.argmax(phi[x] @ demonstrator + rng.gumbel(size=(demonstrations, responses)), axis=1)
+    z = rng.integers(prompts, size=pairs)
+    first = rng.integers(responses, size=pairs)
+    second = (first + rng.integers(1, responses, size=pairs)) % responses
+    reward = 2 * (phi[z, first] - phi[z, second]) @ judge
+    wins = rng.random(pairs) < 1 / (1 + np.exp(-reward))
+    return LogLinear(
+        features=phi.reshape(-1, dimension),
+        offsets=np.arange(0, prompts * responses + 1, responses),
+        demonstrations=x * responses + y,
+        chosen=z * responses + np.where(wins, first, second),
+        rejected=z * responses + np.where(wins, second, first),
+        radius=radius,
+        beta=beta,
+        **settings,
+    )
+
+
+def binary_example(radius: float = 4.0, beta: float = 1.0) -> LogLinear:
+    """One prompt, two responses, one parameter: the preference contradicts the demonstration.
+
+    phi is 1 for the preferred response and 0 for the demonstrated one, so
+    f_DPO = log(1 + exp(-beta theta)) and f_SFT = log(1 + exp(theta)); see T3.
+    """
+    return LogLinear.from_prompts(
+        [[[1.0], [0.0]]], [(0, 1)], [(0, 0, 1)], radius=radius, beta=beta
+    )
+
+
+def random_quadratic(
+    seed: int = 0,
+    *,
+    dimension: int = 2,
+    condition: float = 10.0,
+    distance: float = 2.0,
+    noise: float = 0.3,
+    radius: float = np.inf,
+) -> Quadratic:
+    """Draw two quadratics with eigenvalues in [1/condition, 1] and centres ``distance`` apart."""
+    rng = np.random.default_rng(seed)
+    basis = [np.linalg.qr(rng.normal(size=(dimension, dimension)))[0] for _ in range(2)]
+    eigenvalues = condition ** -rng.random((2, dimension))
+    hessians = np.stack([q * e @ q.T for q, e in zip(basis, eigenvalues, strict=True)])
+    direction = rng.normal(size=dimension)
+    half = distance / 2 * direction / np.linalg.norm(direction)
+    return Quadratic(
+        centres=np.stack([-half, half]),
+        hessians=(hessians + hessians.transpose(0, 2, 1)) / 2,
+        covariances=noise**2 * np.broadcast_to(np.eye(dimension), (2, dimension, dimension)),
+        radius=radius,
+    )
+
+
+def _two_directions(
+    rng: np.random.Generator, dimension: int, conflict: float
+) -> NDArray[np.float64]:
+    """Two unit vectors at angle ``conflict * pi``."""
+    basis, _ = np.linalg.qr(rng.normal(size=(dimension, 2)))
+    angle = np.pi * conflict
+    return np.stack([basis[:, 0], np.cos(angle) * basis[:, 0] + np.sin(angle) * basis[:, 1]])

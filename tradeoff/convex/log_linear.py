@@ -1,0 +1,302 @@
+"""Log-linear policies over finite response sets: the model class of arXiv 2410.15483.
+
+pi_theta(y|x) = exp(theta . phi(x, y)) / sum over y' of exp(theta . phi(x, y')), |theta| <= R.
+
+Both losses are convex in theta, because they depend on it only through the logits
+z = Phi theta: f_SFT through log-sum-exp, f_DPO through the margins z[chosen] - z[rejected],
+from which the normalisers cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from tradeoff import objectives
+from tradeoff.convex.solve import LocalModel
+from tradeoff.convex.validate import check_log_linear, check_responses
+from tradeoff.schedules import PREFERENCE, SFT
+
+Features = Any
+"""(N, d) numpy array, scipy sparse array, or LinearOperator with a ``rows(index)`` method."""
+
+
+@dataclass(frozen=True, eq=False)
+class LogLinear:
+    """A pair of convex objectives, SFT and DPO, for one log-linear policy on a ball.
+
+    Attributes
+    ----------
+    features
+        (N, d) one row phi(x, y) for every response of every prompt, prompts after one another.
+    offsets
+        (P + 1,) rows ``offsets[x]:offsets[x + 1]`` belong to prompt x; at least two each.
+    demonstrations
+        (M,) row of the response of each SFT pair.
+    chosen, rejected
+        (J,) rows of the two responses of each preference pair, both of one prompt.
+    radius
+        R of the ball |theta| <= R.
+    beta
+        Inverse temperature of DPO.
+    reference
+        (d,) parameters of the reference policy; ``None`` is the uniform policy.
+    reference_margins
+        (J,) log pi_ref(chosen) - log pi_ref(rejected), for a reference outside the model class;
+        excludes ``reference``.
+    label_smoothing
+        Flip probability of conservative DPO, in [0, 1/2).
+    demonstration_weights, pair_weights
+        Relative weights of the data points, (M,) and (J,); uniform by default.
+    """
+
+    features: Features
+    offsets: Int[np.ndarray, " P1"]
+    demonstrations: Int[np.ndarray, " M"]
+    chosen: Int[np.ndarray, " J"]
+    rejected: Int[np.ndarray, " J"]
+    radius: float
+    beta: float = 0.1
+    reference: Float[np.ndarray, " d"] | None = None
+    reference_margins: Float[np.ndarray, " J"] | None = None
+    label_smoothing: float = 0.0
+    demonstration_weights: Float[np.ndarray, " M"] | None = None
+    pair_weights: Float[np.ndarray, " J"] | None = None
+
+    def __post_init__(self) -> None:
+        check_log_linear(self)
+
+    # ------------------------------------------------------------------ construction
+
+    @classmethod
+    def from_prompts(
+        cls,
+        prompts: Iterable[ArrayLike],
+        demonstrations: Sequence[tuple[int, int]],
+        preferences: Sequence[tuple[int, int, int]],
+        **settings: Any,
+    ) -> LogLinear:
+        """Build a problem from one (n_x, d) feature array per prompt.
+
+        Parameters
+        ----------
+        prompts
+            Feature arrays; the number of responses may differ from prompt to prompt.
+        demonstrations
+            (prompt, response) of each SFT pair.
+        preferences
+            (prompt, chosen, rejected) of each preference pair.
+        **settings
+            ``radius`` and the other attributes of the class.
+        """
+        arrays = [np.asarray(p, dtype=float) for p in prompts]
+        offsets = np.concatenate([[0], np.cumsum([len(a) for a in arrays])]).astype(np.int64)
+        shown = np.array(demonstrations, dtype=np.int64).reshape(-1, 2)
+        pairs = np.array(preferences, dtype=np.int64).reshape(-1, 3)
+        check_responses("demonstrations", shown, offsets)
+        check_responses("preferences", pairs, offsets)
+        return cls(
+            features=np.concatenate(arrays) if arrays else np.zeros((0, 1)),
+            offsets=offsets,
+            demonstrations=offsets[shown[:, 0]] + shown[:, 1],
+            chosen=offsets[pairs[:, 0]] + pairs[:, 1],
+            rejected=offsets[pairs[:, 0]] + pairs[:, 2],
+            **settings,
+        )
+
+    # ------------------------------------------------------------------ shapes and parts
+
+    @property
+    def dimension(self) -> int:
+        """Number of parameters d."""
+        return int(self.features.shape[1])
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the features are a numpy array."""
+        return isinstance(self.features, np.ndarray)
+
+    @cached_property
+    def prompt_of_row(self) -> NDArray[np.int64]:
+        """(N,) prompt of each feature row."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @cached_property
+    def sft_weights(self) -> NDArray[np.float64]:
+        """(M,) weights of the demonstrations, summing to one."""
+        return _normalised(self.demonstration_weights, len(self.demonstrations))
+
+    @cached_property
+    def preference_weights(self) -> NDArray[np.float64]:
+        """(J,) weights of the pairs, summing to one."""
+        return _normalised(self.pair_weights, len(self.chosen))
+
+    @cached_property
+    def cumulative_weights(self) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Cumulative weights of demonstrations and of pairs; ``None`` where they are uniform."""
+        return (
+            None if self.demonstration_weights is None else np.cumsum(self.sft_weights),
+            None if self.pair_weights is None else np.cumsum(self.preference_weights),
+        )
+
+    @cached_property
+    def demonstrated(self) -> NDArray[np.float64]:
+        """(N,) weight with which each response is demonstrated."""
+        return np.bincount(
+            self.demonstrations, weights=self.sft_weights, minlength=self.features.shape[0]
+        )
+
+    @cached_property
+    def prompt_weights(self) -> NDArray[np.float64]:
+        """(P,) weight of each prompt in f_SFT."""
+        return np.asarray(np.add.reduceat(self.demonstrated, self.offsets[:-1]))
+
+    @cached_property
+    def margin_shift(self) -> NDArray[np.float64]:
+        """(J,) margins of the reference policy."""
+        if self.reference_margins is not None:
+            return np.asarray(self.reference_margins, dtype=float)
+        if self.reference is None:
+            return np.zeros(len(self.chosen))
+        z = self.logits(self.reference)
+        return np.asarray(z[self.chosen] - z[self.rejected])
+
+    def rows(self, index: ArrayLike) -> Any:
+        """Feature rows, dense or sparse as the features are."""
+        if isinstance(self.features, LinearOperator):
+            return self.features.rows(index)
+        return self.features[np.asarray(index)]
+
+    @cached_property
+    def pair_differences(self) -> Any:
+        """(J, d) delta = phi(chosen) - phi(rejected) of each pair."""
+        return self.rows(self.chosen) - self.rows(self.rejected)
+
+    @cached_property
+    def dense_features(self) -> NDArray[np.float64]:
+        """(N, d) features as a numpy array, for problems of few parameters."""
+        return _dense(self.rows(np.arange(self.features.shape[0])))
+
+    @cached_property
+    def dense_differences(self) -> NDArray[np.float64]:
+        """(J, d) :attr:`pair_differences` as a numpy array."""
+        return _dense(self.pair_differences)
+
+    # ------------------------------------------------------------------ the policy
+
+    def logits(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """Logits of all responses: (N,) for theta (d,), (N, B) for theta (B, d)."""
+        theta = np.asarray(theta, dtype=float)
+        return np.asarray(self.features @ (theta if theta.ndim == 1 else theta.T))
+
+    def log_probs(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """Log-probabilities of all responses, shaped as :meth:`logits`."""
+        z = self.logits(theta)
+        return np.asarray(z - self._log_normalisers(z)[self.prompt_of_row])
+
+    def project(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Nearest point of the ball, for theta (..., d)."""
+        norm = np.sqrt(np.sum(theta * theta, axis=-1, keepdims=True))
+        return np.asarray(theta * (self.radius / np.maximum(norm, self.radius)))
+
+    def _log_normalisers(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        start = self.offsets[:-1]
+        peak = np.maximum.reduceat(z, start, axis=0)
+        total = np.add.reduceat(np.exp(z - peak[self.prompt_of_row]), start, axis=0)
+        return np.asarray(peak + np.log(total))
+
+    # ------------------------------------------------------------------ the two objectives
+
+    def losses(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """(f_SFT, f_DPO): shape (2,) for theta (d,), (B, 2) for theta (B, d)."""
+        return self._losses(self.logits(theta))
+
+    def _losses(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        sft = self.prompt_weights @ self._log_normalisers(z) - self.demonstrated @ z
+        losses = objectives.dpo(self._margins(z), self.beta, self.label_smoothing)
+        return np.stack([sft, self.preference_weights @ losses], axis=-1)
+
+    def gradients(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """Gradients of both losses: (2, d) for theta (d,), (B, 2, d) for theta (B, d)."""
+        z = self.logits(theta)
+        slopes = np.stack([self.sft_slope(z), self.preference_slope(z)], axis=-1)
+        if z.ndim == 1:
+            return np.asarray((self.features.T @ slopes).T)
+        flat = self.features.T @ slopes.reshape(len(z), -1)
+        return np.moveaxis(flat.reshape(self.dimension, -1, 2), 0, -1)
+
+    def sft_slope(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivative of f_SFT in the logits, shape of ``z``."""
+        shown, weight = self.demonstrated, self.prompt_weights[self.prompt_of_row]
+        if z.ndim == 2:
+            shown, weight = shown[:, None], weight[:, None]
+        return np.asarray(weight * self.probabilities(z) - shown)
+
+    def preference_slope(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivative of f_DPO in the logits, shape of ``z``."""
+        slope = objectives.dpo_slope(self._margins(z), self.beta, self.label_smoothing)
+        return self.spread((self.preference_weights * slope.T).T)
+
+    def local_model(self, theta: NDArray[np.float64], weights: NDArray[np.float64]) -> LocalModel:
+        """Second-order model of ``weights @ losses`` at theta (d,), for the solver."""
+        z = self.logits(theta)
+        p = self.probabilities(z)
+        bend = self.preference_weights * objectives.dpo_curvature(self._margins(z), self.beta)
+        bend = weights[PREFERENCE] * bend
+        mass = weights[SFT] * self.prompt_weights
+
+        def curvature(direction: NDArray[np.float64]) -> NDArray[np.float64]:
+            u = self.features @ direction
+            centred = u - np.add.reduceat(p * u, self.offsets[:-1])[self.prompt_of_row]
+            moved = self.spread(bend * (u[self.chosen] - u[self.rejected]))
+            return np.asarray(self.features.T @ (mass[self.prompt_of_row] * p * centred + moved))
+
+        def hessian() -> NDArray[np.float64]:
+            phi, delta = self.dense_features, self.dense_differences
+            means = np.add.reduceat(p[:, None] * phi, self.offsets[:-1], axis=0)
+            sft = phi.T @ ((mass[self.prompt_of_row] * p)[:, None] * phi)
+            return np.asarray(
+                sft - means.T @ (mass[:, None] * means) + delta.T @ (bend[:, None] * delta)
+            )
+
+        slope = weights[SFT] * self.sft_slope(z) + weights[PREFERENCE] * self.preference_slope(z)
+        return LocalModel(self._losses(z), self.features.T @ slope, hessian, curvature)
+
+    def probabilities(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Softmax of the logits within each prompt."""
+        return np.asarray(np.exp(z - self._log_normalisers(z)[self.prompt_of_row]))
+
+    def _margins(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        margins = z[self.chosen] - z[self.rejected]
+        return np.asarray((margins.T - self.margin_shift).T)
+
+    def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add one value per pair (J,) to its chosen row and subtract it from its rejected row."""
+        return np.asarray(self._pair_matrix.T @ values)
+
+    @cached_property
+    def _pair_matrix(self) -> Any:
+        """(J, N) sparse matrix with +1 at chosen and -1 at rejected."""
+        pairs = np.arange(len(self.chosen))
+        entries = np.concatenate([np.ones(len(pairs)), -np.ones(len(pairs))])
+        where = (np.concatenate([pairs, pairs]), np.concatenate([self.chosen, self.rejected]))
+        shape = (len(pairs), self.features.shape[0])
+        return sp.coo_array((entries, where), shape=shape).tocsr()
+
+
+def _normalised(weights: NDArray[np.float64] | None, size: int) -> NDArray[np.float64]:
+    if weights is None:
+        return np.full(size, 1.0 / size)
+    return np.asarray(weights / np.sum(weights), dtype=float)
+
+
+def _dense(matrix: Any) -> NDArray[np.float64]:
+    return np.asarray(matrix.toarray() if sp.issparse(matrix) else matrix)

@@ -1,0 +1,107 @@
+"""Stochastic gradients of a log-linear problem: one data point per run, many runs at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeoff import draws, objectives
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.schedules import PREFERENCE
+
+Array = NDArray[np.float64]
+
+
+class LogLinearSampler:
+    """Losses and gradients of single data points, chosen by counter-based draws.
+
+    Parameters
+    ----------
+    problem
+        Dense features are evaluated for all runs together, sparse ones run by run.
+    seed, replicas
+        Root seed and (B,) replica number of each run; runs of one replica see the same data.
+    """
+
+    def __init__(self, problem: LogLinear, seed: int, replicas: NDArray[np.int64]) -> None:
+        self.problem = problem
+        streams = (draws.SFT_SAMPLE, draws.PREFERENCE_SAMPLE)
+        estimates = (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)
+        self._keys = [draws.keys(seed, replicas, stream) for stream in streams]
+        self._estimate_keys = [draws.keys(seed, replicas, stream) for stream in estimates]
+        sizes = np.diff(problem.offsets)
+        column = np.arange(sizes.max())
+        self._present = column < sizes[:, None]
+        self._rows = problem.offsets[:-1, None] + np.where(self._present, column, 0)
+
+    def gradient(self, objective: int, theta: Array, step: int) -> Array:
+        """(B, d) gradient of one data point's loss at theta (B, d), for update ``step``."""
+        u = draws.uniform(self._keys[objective], step)
+        return self._evaluate(objective, theta, self.index(objective, u))[1]
+
+    def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
+        """(B,) mean loss of ``samples`` fresh data points at theta (B, d)."""
+        total = np.zeros(len(theta))
+        for j in range(samples):
+            u = draws.uniform(self._estimate_keys[objective], step * samples + j)
+            total += self._evaluate(objective, theta, self.index(objective, u))[0]
+        return total / samples
+
+    def index(self, objective: int, u: Array) -> NDArray[np.int64]:
+        """Data point selected by each draw in [0, 1), in proportion to its weight."""
+        cumulative = self.problem.cumulative_weights[objective]
+        if cumulative is None:
+            count = len((self.problem.demonstrations, self.problem.chosen)[objective])
+            return np.asarray((u * count).astype(np.int64))
+        found = np.searchsorted(cumulative, u, side="right")
+        return np.asarray(np.minimum(found, len(cumulative) - 1))
+
+    def _evaluate(
+        self, objective: int, theta: Array, index: NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        if not self.problem.is_dense:
+            results = [
+                self._sparse(objective, t, i) for t, i in zip(theta, index.tolist(), strict=True)
+            ]
+            return np.array([loss for loss, _ in results]), np.stack([g for _, g in results])
+        if objective == PREFERENCE:
+            return self._pair(self.problem.pair_differences[index], theta, index)
+        return self._demonstration(theta, self.problem.demonstrations[index])
+
+    def _pair(self, delta: Array, theta: Array, index: NDArray[np.int64]) -> tuple[Array, Array]:
+        problem = self.problem
+        margins = np.einsum("bd,bd->b", delta, theta) - problem.margin_shift[index]
+        loss = objectives.dpo(margins, problem.beta, problem.label_smoothing)
+        slope = objectives.dpo_slope(margins, problem.beta, problem.label_smoothing)
+        return loss, slope[:, None] * delta
+
+    def _demonstration(self, theta: Array, shown: NDArray[np.int64]) -> tuple[Array, Array]:
+        x = self.problem.prompt_of_row[shown]
+        phi = self.problem.features[self._rows[x]]
+        z = np.einsum("bnd,bd->bn", phi, theta)
+        z[~self._present[x]] = -np.inf
+        peak = z.max(axis=1, keepdims=True)
+        p = np.exp(z - peak)
+        total = p.sum(axis=1, keepdims=True)
+        own = self.problem.features[shown]
+        loss = (peak + np.log(total))[:, 0] - np.einsum("bd,bd->b", own, theta)
+        return loss, np.einsum("bn,bnd->bd", p / total, phi) - own
+
+    def _sparse(self, objective: int, theta: Array, index: int) -> tuple[float, Array]:
+        problem = self.problem
+        if objective == PREFERENCE:
+            delta = problem.rows([problem.chosen[index]]) - problem.rows([problem.rejected[index]])
+            margin = delta @ theta - problem.margin_shift[index]
+            loss = objectives.dpo(margin, problem.beta, problem.label_smoothing)
+            slope = objectives.dpo_slope(margin, problem.beta, problem.label_smoothing)
+            return float(loss[0]), np.asarray(delta.T @ slope)
+        shown = problem.demonstrations[index]
+        x = problem.prompt_of_row[shown]
+        start = problem.offsets[x]
+        phi = problem.rows(np.arange(start, problem.offsets[x + 1]))
+        z = phi @ theta
+        p = np.exp(z - z.max())
+        loss = z.max() + np.log(p.sum()) - z[shown - start]
+        p /= p.sum()
+        p[shown - start] -= 1
+        return float(loss), np.asarray(phi.T @ p)

@@ -1,0 +1,375 @@
+"""Projected (stochastic) gradient runs of every schedule, in batches of replicas.
+
+`simulate` returns a tidy table; `trajectories` returns the recorded parameters themselves. The
+loop in `_reference` is the specification: readable numpy, any problem, any schedule. Dense
+log-linear problems run through compiled kernels that reproduce it on the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from tradeoff import draws
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
+from tradeoff.convex.sampling import LogLinearSampler
+from tradeoff.convex.solve import minimise
+from tradeoff.convex.validate import check_positive, check_vector
+from tradeoff.errors import InputError
+from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule, Schedule
+
+Array = NDArray[np.float64]
+Engine = Literal["auto", "numpy", "numba"]
+Gradients = Literal["stochastic", "full"]
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """Step size ``scale / clock**decay``, where the clock counts updates of the stage from 1.
+
+    Attributes
+    ----------
+    scale
+        Positive.
+    decay
+        0 for a constant step, 0.5 for the classical 1/sqrt(t).
+    """
+
+    scale: float
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive("step size", self.scale)
+
+    def of(self, plan: Plan) -> Array:
+        """(T,) step size of every update of a plan."""
+        return np.asarray(self.scale * plan.clock.astype(float) ** -self.decay)
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Recorded parameters of C configurations x R replicas at K checkpoints.
+
+    Attributes
+    ----------
+    schedules, step_sizes
+        The schedule and step size of each configuration, length C.
+    checkpoints
+        (K,) number of updates done at each record.
+    last
+        (C, R, K, d) iterates.
+    average
+        (C, R, K, d) averages of the iterates at which the updates since the start of the stage
+        were computed; for MAXRIGHT with unweighted steps, weighted by 1/w of the chosen
+        objective (theory: T7).
+    counts
+        (C, R, K, 2) gradients of each objective used so far.
+    """
+
+    schedules: tuple[Schedule, ...]
+    step_sizes: tuple[StepSize, ...]
+    checkpoints: Int[np.ndarray, " K"]
+    last: Float[np.ndarray, "C R K d"]
+    average: Float[np.ndarray, "C R K d"]
+    counts: Int[np.ndarray, "C R K 2"]
+
+    def losses(self, problem: Any, iterate: Literal["last", "average"] = "last") -> Array:
+        """(C, R, K, 2) SFT and preference loss of the recorded iterates."""
+        theta = getattr(self, iterate)
+        flat = theta.reshape(-1, theta.shape[-1])
+        chunks = np.array_split(flat, max(1, len(flat) // 20_000))
+        values = np.concatenate([problem.losses(chunk) for chunk in chunks])
+        return np.asarray(values.reshape(*theta.shape[:-1], 2))
+
+
+def simulate(
+    problem: Any,
+    schedules: Schedule | Sequence[Schedule],
+    *,
+    steps: int,
+    step_size: float | StepSize | Sequence[float | StepSize],
+    replicas: int = 256,
+    seed: int = 0,
+    start: ArrayLike | None = None,
+    checkpoints: int | ArrayLike = 30,
+    gradients: Gradients = "stochastic",
+    engine: Engine = "auto",
+) -> pd.DataFrame:
+    """Run every schedule with every step size and return one row per record.
+
+    Parameters
+    ----------
+    problem
+        :class:`~tradeoff.convex.LogLinear` or :class:`~tradeoff.convex.Quadratic`.
+    schedules
+        One or more schedules.
+    steps
+        Updates per run.
+    step_size
+        Number (constant step), :class:`StepSize`, or several; combined with every schedule.
+    replicas
+        Independent repetitions. Replica r sees the same draws under every schedule and step
+        size, so differences between them are paired.
+    seed
+        Root seed; the result is a pure function of the arguments, whatever the thread count.
+    start
+        (d,) first iterate, projected on the ball; the centre by default.
+    checkpoints
+        Number of log-spaced records, or the update counts at which to record.
+    gradients
+        "stochastic": one data point per update and objective; "full": exact gradients.
+    engine
+        "numba" (dense log-linear problems), "numpy" (the specification), or the fastest.
+
+    Returns
+    -------
+    DataFrame
+        Columns schedule, lam, step_size, replica, step, iterate ("last" or "average"),
+        sft_loss, preference_loss, sft_gap, preference_gap (above the certified minima), gap
+        (of f_lambda), max_gap (the weighted-Chebyshev value), sft_gradients and
+        preference_gradients (used so far).
+    """
+    runs = trajectories(
+        problem,
+        schedules,
+        steps=steps,
+        step_size=step_size,
+        replicas=replicas,
+        seed=seed,
+        start=start,
+        checkpoints=checkpoints,
+        gradients=gradients,
+        engine=engine,
+    )
+    tables = [_table(problem, runs, iterate) for iterate in ("last", "average")]
+    return pd.concat(tables, ignore_index=True)
+
+
+def trajectories(
+    problem: Any,
+    schedules: Schedule | Sequence[Schedule],
+    *,
+    steps: int,
+    step_size: float | StepSize | Sequence[float | StepSize],
+    replicas: int = 256,
+    seed: int = 0,
+    start: ArrayLike | None = None,
+    checkpoints: int | ArrayLike = 30,
+    gradients: Gradients = "stochastic",
+    engine: Engine = "auto",
+) -> Trajectories:
+    """Run as :func:`simulate` does, and return the parameters instead of a table."""
+    if replicas < 1:
+        raise InputError(
+            "no runs asked for", field="replicas", value=replicas, remedy="Use at least one."
+        )
+    schedules = [schedules] if isinstance(schedules, Schedule) else list(schedules)
+    sizes = [step_size] if isinstance(step_size, float | int | StepSize) else list(step_size)
+    sizes = [s if isinstance(s, StepSize) else StepSize(float(s)) for s in sizes]
+    configurations = [(schedule, size) for schedule in schedules for size in sizes]
+    plans = [schedule.plan(steps) for schedule, _ in configurations]
+    setting = Setting(
+        problem=problem,
+        plans=plans,
+        alphas=np.stack([s.of(p) for (_, s), p in zip(configurations, plans, strict=True)]),
+        replicas=replicas,
+        seed=seed,
+        start=_start(problem, start),
+        checkpoints=_checkpoints(checkpoints, steps),
+        optima=_optima(problem, plans),
+        full=gradients == "full",
+    )
+    if _use_kernels(setting, engine):
+        from tradeoff.convex import kernels  # numba is loaded only when it is used
+
+        last, average, counts = kernels.run(setting)
+    else:
+        last, average, counts = _reference(setting)
+    return Trajectories(
+        schedules=tuple(schedule for schedule, _ in configurations),
+        step_sizes=tuple(size for _, size in configurations),
+        checkpoints=setting.checkpoints,
+        last=last,
+        average=average,
+        counts=counts,
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything an engine needs: C plans with their (C, T) step sizes, R replicas, K records."""
+
+    problem: Any
+    plans: list[Plan]
+    alphas: Float[np.ndarray, "C T"]
+    replicas: int
+    seed: int
+    start: Float[np.ndarray, " d"]
+    checkpoints: Int[np.ndarray, " K"]
+    optima: Float[np.ndarray, " 2"]
+    full: bool
+
+
+def _reference(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
+    problem, plans = setting.problem, setting.plans
+    configurations, steps = setting.alphas.shape
+    replica = np.tile(np.arange(setting.replicas), configurations)
+    sampler = _sampler(problem, setting.seed, replica)
+    objective_key = draws.keys(setting.seed, np.arange(setting.replicas), draws.OBJECTIVE)
+    shape = (configurations, setting.replicas)
+    theta = np.broadcast_to(setting.start, (*shape, problem.dimension)).copy()
+    known = np.zeros((*shape, 2))
+    mean, mass = theta.copy(), np.zeros(shape)
+    count = np.zeros((*shape, 2), dtype=np.int64)
+    records: list[tuple[Array, Array, NDArray[np.int64]]] = []
+    for t in range(steps + 1):
+        if t in setting.checkpoints:
+            records.append((theta.copy(), mean.copy(), count.copy()))
+        if t == steps:
+            break
+        u = draws.uniform(objective_key, t)
+        weights = np.empty((*shape, 2))
+        share = np.ones(shape)
+        for c, plan in enumerate(plans):
+            if plan.rule is Rule.LARGER_GAP:
+                values = _values(setting, sampler, theta, c, t)
+                weights[c], share[c], known[c] = _follow_larger_gap(
+                    plan, t, u, values, known[c], setting.optima
+                )
+            else:
+                weights[c] = plan.follow(t, u)
+            if plan.clock[t] == 1:
+                mass[c] = 0.0
+        mass += share
+        mean += (share / mass)[..., None] * (theta - mean)
+        direction = _direction(setting, sampler, theta, weights, t)
+        theta = problem.project(theta - setting.alphas[:, t, None, None] * direction)
+        count += weights != 0
+    last, average, counts = (np.stack(parts, axis=2) for parts in zip(*records, strict=True))
+    return last, average, counts
+
+
+def _follow_larger_gap(
+    plan: Plan, t: int, u: Array, values: Array, known: Array, optima: Array
+) -> tuple[Array, Array, Array]:
+    """Gradient weights, averaging weights and the values known after the choice."""
+    refresh = plan.gaps.refresh
+    if t == 0 or (refresh is not None and t % refresh == 0):
+        known = values
+    weights = plan.follow(t, u, known - (optima + plan.gaps.optimum_error))
+    chosen = (weights[:, PREFERENCE] != 0).astype(int)
+    if plan.weights[t].min() == 0:  # lam is 0 or 1: one gradient weight may be zero by choice
+        gaps = (known - (optima + plan.gaps.optimum_error)) * plan.gaps.weights
+        chosen = (gaps[:, PREFERENCE] > gaps[:, SFT]).astype(int)
+    pair = np.asarray(plan.gaps.weights)[chosen]
+    taken = plan.weights[t][chosen]
+    share = np.divide(taken, pair, out=np.ones_like(pair), where=pair > 0)
+    row = np.arange(len(chosen))
+    known = known.copy()
+    known[row, chosen] = values[row, chosen]
+    return weights, share, known
+
+
+def _values(setting: Setting, sampler: Any, theta: Array, c: int, t: int) -> Array:
+    """(R, 2) loss values of configuration c at its current iterates, exact or estimated."""
+    samples = setting.plans[c].gaps.samples
+    if samples == 0:
+        return np.asarray(setting.problem.losses(theta[c]))
+    flat = theta.reshape(-1, theta.shape[-1])
+    both = [sampler.loss(i, flat, t, samples).reshape(theta.shape[:2])[c] for i in (0, 1)]
+    return np.stack(both, axis=-1)
+
+
+def _direction(setting: Setting, sampler: Any, theta: Array, weights: Array, t: int) -> Array:
+    flat = theta.reshape(-1, theta.shape[-1])
+    if setting.full:
+        gradient = setting.problem.gradients(flat)
+    else:
+        gradient = np.stack([sampler.gradient(i, flat, t) for i in (0, 1)], axis=1)
+    return np.asarray(np.einsum("bi,bid->bd", weights.reshape(-1, 2), gradient)).reshape(theta.shape)
+
+
+def _sampler(problem: Any, seed: int, replicas: NDArray[np.int64]) -> Any:
+    kind = QuadraticSampler if isinstance(problem, Quadratic) else LogLinearSampler
+    return kind(problem, seed, replicas)
+
+
+def _use_kernels(setting: Setting, engine: Engine) -> bool:
+    able = isinstance(setting.problem, LogLinear) and setting.problem.is_dense and not setting.full
+    if engine == "numba" and not able:
+        raise InputError(
+            "the compiled engine runs dense log-linear problems with stochastic gradients",
+            field="engine",
+            value=engine,
+            remedy='Use engine="auto" or "numpy".',
+        )
+    return able and engine != "numpy"
+
+
+def _start(problem: Any, start: ArrayLike | None) -> Array:
+    if start is None:
+        return np.zeros(problem.dimension)
+    check_vector("start", start, problem.dimension)
+    return np.asarray(problem.project(np.array(start, dtype=float)))
+
+
+def _checkpoints(wanted: int | ArrayLike, steps: int) -> NDArray[np.int64]:
+    if isinstance(wanted, int):
+        spaced = np.unique(np.geomspace(1, steps, wanted).round().astype(np.int64))
+        return np.concatenate([[0], spaced])
+    marks = np.unique(np.asarray(wanted, dtype=np.int64))
+    if len(marks) == 0 or marks[0] < 0 or marks[-1] > steps:
+        raise InputError(
+            "a record lies outside the run",
+            field="checkpoints",
+            value=marks,
+            remedy=f"Use update counts from 0 to {steps}.",
+        )
+    return marks
+
+
+def _optima(problem: Any, plans: list[Plan]) -> Array:
+    """Minima of both losses, needed only where some plan compares gaps."""
+    if all(plan.rule is not Rule.LARGER_GAP for plan in plans):
+        return np.zeros(2)
+    return np.array([minimise(problem, 0.0).value, minimise(problem, 1.0).value])
+
+
+def _table(problem: Any, runs: Trajectories, iterate: Literal["last", "average"]) -> pd.DataFrame:
+    losses = runs.losses(problem, iterate)
+    configurations, replicas, records, _ = losses.shape
+    lam = np.array([schedule.lam for schedule in runs.schedules])
+    gaps = losses - [minimise(problem, 0.0).value, minimise(problem, 1.0).value]
+    best = {value: minimise(problem, value).value for value in set(lam.tolist())}
+    weights = np.stack([1 - lam, lam], axis=-1)[:, None, None, :]
+    optimum = np.array([best[value] for value in lam.tolist()])[:, None, None]
+    per_run = replicas * records
+
+    def spread(values: Sequence[Any]) -> NDArray[Any]:
+        return np.repeat(np.asarray(values, dtype=object), per_run)
+
+    return pd.DataFrame(
+        {
+            "schedule": pd.Categorical(spread([s.label for s in runs.schedules])),
+            "lam": np.repeat(lam, per_run),
+            "step_size": np.repeat([s.scale for s in runs.step_sizes], per_run),
+            "replica": np.tile(np.repeat(np.arange(replicas), records), configurations),
+            "step": np.tile(runs.checkpoints, configurations * replicas),
+            "iterate": pd.Categorical([iterate] * losses[..., 0].size),
+            "sft_loss": losses[..., SFT].ravel(),
+            "preference_loss": losses[..., PREFERENCE].ravel(),
+            "sft_gap": gaps[..., SFT].ravel(),
+            "preference_gap": gaps[..., PREFERENCE].ravel(),
+            "gap": ((losses * weights).sum(-1) - optimum).ravel(),
+            "max_gap": (gaps * weights).max(-1).ravel(),
+            "sft_gradients": runs.counts[..., SFT].ravel(),
+            "preference_gradients": runs.counts[..., PREFERENCE].ravel(),
+        }
+    )

@@ -1,0 +1,236 @@
+"""Certified minimisers on the ball (theory: T2).
+
+Every optimum carries the Frank-Wolfe gap g . theta + R |g|, an upper bound on f(theta) - f*
+that holds for any convex f and whatever the solver did. The solver is Newton's method whose
+quadratic model is minimised over the whole ball: by an eigendecomposition where d is small, in
+a Krylov space (Gould, Lucidi, Roma and Toint, SIAM J. Optim. 1999) where it is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh_tridiagonal
+
+from tradeoff.errors import InputError
+
+Vector = NDArray[np.float64]
+DENSE_DIMENSION = 512
+"""Up to this many parameters the Hessian is formed and decomposed."""
+
+
+class Problem(Protocol):
+    """What a solver needs of a convex pair of objectives."""
+
+    radius: float
+
+    @property
+    def dimension(self) -> int: ...
+
+    def losses(self, theta: ArrayLike) -> NDArray[np.float64]: ...
+
+    def local_model(self, theta: Vector, weights: Vector) -> LocalModel: ...
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """Second-order model of ``weights @ (f_SFT, f_preference)`` at a point.
+
+    Attributes
+    ----------
+    losses
+        (2,) values of the two objectives.
+    gradient
+        (d,) gradient of the weighted sum.
+    hessian
+        Returns the (d, d) Hessian.
+    curvature
+        Applies the Hessian to a vector (d,).
+    """
+
+    losses: NDArray[np.float64]
+    gradient: Vector
+    hessian: Callable[[], NDArray[np.float64]]
+    curvature: Callable[[Vector], Vector]
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A minimiser with its certificate.
+
+    Attributes
+    ----------
+    theta
+        (d,) the point found, inside the ball.
+    losses
+        (2,) SFT and preference loss there.
+    value
+        The minimised function there.
+    certificate
+        Upper bound on ``value`` minus the true minimum.
+    lam
+        Weight of the preference objective that was minimised.
+    iterations
+        Newton iterations taken.
+    """
+
+    theta: Float[np.ndarray, " d"]
+    losses: Float[np.ndarray, " 2"]
+    value: float
+    certificate: float
+    lam: float
+    iterations: int
+
+    @property
+    def lower(self) -> float:
+        """Certified lower bound on the true minimum."""
+        return self.value - self.certificate
+
+
+def frank_wolfe_gap(theta: Vector, gradient: Vector, radius: float) -> float:
+    """Upper bound on f(theta) - f* over the ball for convex f (T2)."""
+    return max(0.0, float(gradient @ theta + radius * np.linalg.norm(gradient)))
+
+
+def minimise(
+    problem: Problem,
+    lam: float,
+    *,
+    tolerance: float = 1e-10,
+    start: Vector | None = None,
+    max_iterations: int = 100,
+) -> Minimum:
+    """Minimise f_lambda = lam f_preference + (1 - lam) f_SFT over the ball.
+
+    Parameters
+    ----------
+    problem
+        :class:`~tradeoff.convex.log_linear.LogLinear` or
+        :class:`~tradeoff.convex.quadratic.Quadratic`.
+    lam
+        Weight of the preference objective, in [0, 1].
+    tolerance
+        Stop when the certificate is at most this (in nats), or when rounding allows no further
+        progress; read ``certificate`` for what was reached.
+    start
+        (d,) warm start; the centre of the ball by default.
+
+    Returns
+    -------
+    Minimum
+    """
+    if not 0 <= lam <= 1:
+        raise InputError("out of range", field="lam", value=lam, remedy="lam lies in [0, 1].")
+    weights = np.array([1 - lam, lam])
+    theta = np.zeros(problem.dimension) if start is None else np.array(start, dtype=float)
+    model = problem.local_model(theta, weights)
+    best = _minimum(problem, theta, model, weights, 0)
+    for iteration in range(1, max_iterations + 1):
+        if best.certificate <= tolerance:
+            break
+        step = _model_minimiser(model, theta, problem.radius, tolerance) - theta
+        theta, model = _line_search(problem, theta, step, model, weights)
+        candidate = _minimum(problem, theta, model, weights, iteration)
+        stalled = candidate.certificate >= 0.5 * best.certificate and (
+            candidate.value >= best.value - 1e-15 * max(1.0, abs(best.value))
+        )
+        if candidate.certificate < best.certificate:
+            best = candidate
+        if stalled:
+            break
+    return best
+
+
+def _minimum(
+    problem: Problem, theta: Vector, model: LocalModel, weights: Vector, iterations: int
+) -> Minimum:
+    return Minimum(
+        theta=theta,
+        losses=model.losses,
+        value=float(weights @ model.losses),
+        certificate=frank_wolfe_gap(theta, model.gradient, problem.radius),
+        lam=float(weights[1]),
+        iterations=iterations,
+    )
+
+
+def _line_search(
+    problem: Problem, theta: Vector, step: Vector, model: LocalModel, weights: Vector
+) -> tuple[Vector, LocalModel]:
+    """Halve the step until the value falls by a tenth of what the slope promises."""
+    value, slope = weights @ model.losses, float(model.gradient @ step)
+    length = 1.0
+    for _ in range(40):
+        point = theta + length * step
+        here = weights @ problem.losses(point)
+        if here <= value + 0.1 * length * slope + 1e-15 * max(1.0, abs(value)):
+            return point, problem.local_model(point, weights)
+        length *= 0.5
+    return theta, model
+
+
+def _model_minimiser(
+    model: LocalModel, theta: Vector, radius: float, tolerance: float
+) -> Vector:
+    """Minimise g.(s - theta) + (s - theta)'H(s - theta)/2 over |s| <= radius."""
+    linear = model.gradient - model.curvature(theta)
+    if len(theta) <= DENSE_DIMENSION:
+        eigenvalues, basis = np.linalg.eigh(model.hessian())
+        return np.asarray(basis @ _diagonal_minimiser(eigenvalues, basis.T @ linear, radius))
+    gap = frank_wolfe_gap(theta, model.gradient, radius)
+    residual = max(0.05 * gap, 0.2 * tolerance) / radius
+    return _krylov_minimiser(model.curvature, linear, radius, residual)
+
+
+def _diagonal_minimiser(eigenvalues: Vector, linear: Vector, radius: float) -> Vector:
+    """Minimise b.s + sum of l s^2 / 2 over |s| <= radius, for l >= 0 up to rounding."""
+    floor = 1e-14 * max(float(eigenvalues[-1]), 1e-300)
+    curvature = np.maximum(eigenvalues, floor)
+    point = -linear / curvature
+    norm = np.linalg.norm(point)
+    if norm <= radius:
+        return point
+    multiplier = 0.0
+    for _ in range(100):  # Newton on 1/|s|: concave and increasing, hence monotone
+        shifted = curvature + multiplier
+        point = -linear / shifted
+        norm = np.linalg.norm(point)
+        if abs(norm - radius) <= 1e-14 * radius:
+            break
+        multiplier += (norm / radius - 1) * norm**2 / float(np.sum(point**2 / shifted))
+    return point * (radius / max(norm, radius))
+
+
+def _krylov_minimiser(
+    curvature: Callable[[Vector], Vector],
+    linear: Vector,
+    radius: float,
+    residual: float,
+    max_vectors: int = 80,
+) -> Vector:
+    """Lanczos form of the trust-region step: minimise over a growing Krylov space."""
+    norm = float(np.linalg.norm(linear))
+    if norm == 0:
+        return np.zeros_like(linear)
+    basis = np.empty((max_vectors + 1, len(linear)))
+    basis[0] = linear / norm
+    diagonal: list[float] = []
+    off_diagonal: list[float] = []
+    for k in range(max_vectors):
+        image = curvature(basis[k])
+        diagonal.append(float(basis[k] @ image))
+        for _ in range(2):  # full reorthogonalisation, twice is enough
+            image = image - basis[: k + 1].T @ (basis[: k + 1] @ image)
+        beta = float(np.linalg.norm(image))
+        values, vectors = eigh_tridiagonal(np.array(diagonal), np.array(off_diagonal))
+        small = vectors @ _diagonal_minimiser(values, norm * vectors[0], radius)
+        if beta * abs(small[-1]) <= residual or k == max_vectors - 1:
+            break
+        off_diagonal.append(beta)
+        basis[k + 1] = image / beta
+    return np.asarray(basis[: len(small)].T @ small)

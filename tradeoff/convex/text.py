@@ -1,0 +1,265 @@
+"""Real text as a log-linear problem: each prompt chooses among a few responses.
+
+A response y to a prompt x has the features
+
+    phi(x, y) = [psi(y), overlap(x, y) psi(y), dense(x, y)],
+
+where psi(y) holds hashed words, word pairs and character triples (norm at most 1) and overlap and
+the entries of dense lie in [0, 1], so that |phi| <= sqrt(5). Hashing keeps no vocabulary: training
+and held-out files are mapped alike, and parameters found on one can be judged on the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+from scipy.sparse.linalg import LinearOperator
+
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.errors import InputError
+
+_WORD = re.compile(r"\w+")
+_LONG = 10_000
+"""Characters from which on the length feature is 1."""
+
+
+class CrossedFeatures(LinearOperator):
+    """The (N, d) matrix with rows [psi(y), cross_1 psi(y), ..., cross_c psi(y), dense], factored.
+
+    It is ``gather @ (I kron psi)`` beside ``dense``, and is multiplied as such: once by psi, whose
+    rows are the distinct responses, and once by the sparse ``gather``, which hands each of the N
+    rows its response. Transposes and products with matrices work as for any LinearOperator.
+
+    Parameters
+    ----------
+    psi
+        (n, m) sparse features of the distinct responses.
+    response
+        (N,) row of psi of each row.
+    cross
+        (N, c) multipliers of psi, besides the constant 1.
+    dense
+        (N, e) further features, so that d = (1 + c) m + e.
+    """
+
+    def __init__(
+        self,
+        psi: Any,
+        response: Int[np.ndarray, " N"],
+        cross: Float[np.ndarray, "N c"],
+        dense: Float[np.ndarray, "N e"],
+    ) -> None:
+        self.psi = sp.csr_array(psi, dtype=float)
+        self.response, self.cross, self.dense = response, cross, dense
+        # With two or more vectors scipy multiplies by columns twice as fast as by rows, so the
+        # product uses a copy in CSC, and its adjoint the transpose of CSR, which is CSC too.
+        self._psi_by_column = self.psi.tocsc()
+        self._gather = self._gathering_matrix()
+        self._crossed = self.psi.shape[1] * (1 + cross.shape[1])
+        super().__init__(np.dtype(float), (len(response), self._crossed + dense.shape[1]))
+
+    def _gathering_matrix(self) -> sp.csr_array:
+        """(N, n (1 + c)): row i holds 1, cross[i] in the columns of its response."""
+        size, blocks = len(self.response), 1 + self.cross.shape[1]
+        weights = np.column_stack([np.ones(size), self.cross])
+        columns = self.response[:, None] * blocks + np.arange(blocks)
+        starts = np.arange(size + 1) * blocks
+        shape = (size, self.psi.shape[0] * blocks)
+        return sp.csr_array((weights.ravel(), columns.ravel(), starts), shape=shape)
+
+    def _matvec(self, theta: Any) -> Any:
+        return self._matmat(theta.reshape(-1, 1))[:, 0]
+
+    def _rmatvec(self, u: Any) -> Any:
+        return self._rmatmat(u.reshape(-1, 1))[:, 0]
+
+    def _matmat(self, theta: Any) -> Any:
+        (n, m), k = self.psi.shape, theta.shape[1]
+        blocks = theta[: self._crossed].reshape(-1, m, k).swapaxes(0, 1)
+        scores = self._psi_by_column @ blocks.reshape(m, -1)
+        return self._gather @ scores.reshape(-1, k) + self.dense @ theta[self._crossed :]
+
+    def _rmatmat(self, u: Any) -> Any:
+        (n, m), k = self.psi.shape, u.shape[1]
+        gathered = (self._gather.T @ u).reshape(n, -1)
+        blocks = (self.psi.T @ gathered).reshape(m, -1, k).swapaxes(0, 1)
+        return np.concatenate([blocks.reshape(-1, k), self.dense.T @ u])
+
+    def rows(self, index: ArrayLike) -> sp.csr_array:
+        """Materialise the rows ``index`` (k,) as a sparse (k, d) array."""
+        chosen = np.asarray(index)
+        psi = self.psi[self.response[chosen]]
+        crossed = [psi.multiply(weights[:, None]) for weights in self.cross[chosen].T]
+        return sp.hstack([psi, *crossed, self.dense[chosen]], format="csr")
+
+
+class TextArrays(NamedTuple):
+    """What `LogLinear` needs of the data: features and the rows that the data points name."""
+
+    features: CrossedFeatures
+    offsets: Int[np.ndarray, " P1"]
+    demonstrations: Int[np.ndarray, " M"]
+    chosen: Int[np.ndarray, " J"]
+    rejected: Int[np.ndarray, " J"]
+
+
+def text_problem(
+    sft_rows: Sequence[SftRow],
+    preference_rows: Sequence[PreferenceRow],
+    *,
+    radius: float,
+    candidates: int = 8,
+    seed: int = 0,
+    n_features: int = 2**14,
+    **settings: Any,
+) -> LogLinear:
+    """Pose SFT and DPO on real rows as two convex objectives.
+
+    Problems built with the same ``n_features`` share their parameters, whatever their rows.
+
+    Parameters
+    ----------
+    sft_rows, preference_rows
+        Data of the two objectives, at least one row each.
+    radius
+        Radius of the ball of parameters.
+    candidates
+        Responses of an SFT prompt: its completion and ``candidates - 1`` different ones of other
+        rows, fewer where there are not so many.
+    seed
+        Decides which.
+    n_features
+        Width of psi; d = 2 n_features + 3.
+    **settings
+        ``beta``, ``label_smoothing``, ``reference`` and other attributes of `LogLinear`.
+
+    Raises
+    ------
+    InputError
+        For empty rows, a parameter out of range, fewer than two distinct completions, or when
+        scikit-learn is not installed.
+    """
+    arrays = assemble(
+        sft_rows, preference_rows, candidates=candidates, seed=seed, n_features=n_features
+    )
+    return LogLinear(*arrays, radius=radius, **settings)
+
+
+def assemble(
+    sft_rows: Sequence[SftRow],
+    preference_rows: Sequence[PreferenceRow],
+    *,
+    candidates: int = 8,
+    seed: int = 0,
+    n_features: int = 2**14,
+) -> TextArrays:
+    """Lay out the responses of all prompts; parameters and errors are those of `text_problem`.
+
+    First come the prompts of the SFT rows, the completion before its alternatives, then those of
+    the preference rows, with the chosen response before the rejected one.
+    """
+    _check_arguments(sft_rows, preference_rows, candidates, seed, n_features)
+    identity: dict[str, int] = {}  # distinct responses, those of SFT first
+    own = _number([row.completion for row in sft_rows], identity)
+    shown = draw_candidates(own, len(identity), min(candidates, len(identity)), seed)
+    chosen = _number([row.chosen for row in preference_rows], identity)
+    rejected = _number([row.rejected for row in preference_rows], identity)
+
+    sizes = np.repeat([shown.shape[1], 2], [len(sft_rows), len(preference_rows)])
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    response = np.concatenate([shown.ravel(), np.column_stack([chosen, rejected]).ravel()])
+    prompts = [as_text(row.prompt) for row in (*sft_rows, *preference_rows)]
+    responses = list(identity)
+    dense = relate(prompts, responses, np.repeat(np.arange(len(prompts)), sizes), response)
+    features = CrossedFeatures(hash_texts(responses, n_features), response, dense[:, :1], dense)
+    starts = np.split(offsets[:-1], [len(sft_rows)])
+    return TextArrays(features, offsets, starts[0], starts[1], starts[1] + 1)
+
+
+def draw_candidates(
+    own: Int[np.ndarray, " M"], pool: int, candidates: int, seed: int
+) -> Int[np.ndarray, "M K"]:
+    """For each response its own number, then others of ``range(pool)``, uniform and distinct."""
+    rng = np.random.default_rng(seed)
+    taken = own[:, None]
+    for size in range(1, candidates):
+        drawn = rng.integers(pool - size, size=len(own))
+        # `drawn` counts the responses not taken yet: each taken one passed moves it up by one.
+        for passed in np.sort(taken, axis=1).T:
+            drawn += drawn >= passed
+        taken = np.column_stack([taken, drawn])
+    return taken
+
+
+def hash_texts(texts: Sequence[str], n_features: int) -> sp.csr_array:
+    """Map texts to (n, n_features) psi: half of it words and word pairs, half character triples.
+
+    Each half has norm 1/sqrt(2), or 0 where a text has no such part.
+    """
+    try:
+        from sklearn.feature_extraction.text import HashingVectorizer
+    except ImportError as error:
+        remedy = "Install the extra: pip install 'tradeoff[text]'."
+        raise InputError("features of text need scikit-learn", remedy=remedy) from error
+    width = n_features // 2
+    words = HashingVectorizer(n_features=width, ngram_range=(1, 2), token_pattern=_WORD.pattern)
+    triples = HashingVectorizer(
+        n_features=n_features - width, ngram_range=(3, 3), analyzer="char_wb"
+    )
+    halves = [vectorizer.transform(texts) for vectorizer in (words, triples)]
+    return sp.csr_array(sp.hstack(halves, format="csr") * np.sqrt(0.5))
+
+
+def relate(
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    prompt: Int[np.ndarray, " N"],
+    response: Int[np.ndarray, " N"],
+) -> Float[np.ndarray, "N 3"]:
+    """How prompt ``prompt[i]`` and response ``response[i]`` relate, by distinct lower-case words.
+
+    Columns, all in [0, 1]: the share of the response's words that the prompt has (its overlap);
+    common words over words of either (Jaccard); the log length of the response in characters.
+    """
+    asked = [frozenset(_WORD.findall(text.lower())) for text in prompts]
+    said = [frozenset(_WORD.findall(text.lower())) for text in responses]
+    pairs = zip(prompt.tolist(), response.tolist(), strict=True)
+    common = np.array([len(asked[x] & said[y]) for x, y in pairs], dtype=float)
+    n_asked = np.array([len(words) for words in asked])[prompt]
+    n_said = np.array([len(words) for words in said])[response]
+    length = np.log1p([len(text) for text in responses]) / np.log1p(_LONG)
+    overlap = common / np.maximum(n_said, 1)
+    jaccard = common / np.maximum(n_asked + n_said - common, 1)
+    return np.column_stack([overlap, jaccard, np.minimum(length, 1)[response]])
+
+
+def _number(texts: Sequence[Any], identity: dict[str, int]) -> Int[np.ndarray, " n"]:
+    """The number of each text in ``identity``, to which new ones are added."""
+    return np.array([identity.setdefault(as_text(text), len(identity)) for text in texts])
+
+
+def _check_arguments(
+    sft_rows: Sequence[SftRow],
+    preference_rows: Sequence[PreferenceRow],
+    candidates: int,
+    seed: int,
+    n_features: int,
+) -> None:
+    for name, rows in (("sft_rows", sft_rows), ("preference_rows", preference_rows)):
+        if not len(rows):
+            raise InputError("there are no rows", field=name, remedy="Give at least one.")
+    least = {"candidates": (candidates, 2), "seed": (seed, 0), "n_features": (n_features, 2)}
+    for name, (value, minimum) in least.items():
+        if value < minimum:
+            remedy = f"Give at least {minimum}."
+            raise InputError("too small", field=name, value=value, remedy=remedy)
+    if len({as_text(row.completion) for row in sft_rows}) < 2:
+        remedy = "Give rows with at least two different completions, which then are candidates."
+        raise InputError("all completions are the same", field="sft_rows", remedy=remedy)

@@ -1,0 +1,216 @@
+"""Checks of a convex problem's data: one clear error before anything is computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from tradeoff.errors import InputError
+
+if TYPE_CHECKING:
+    from tradeoff.convex.log_linear import LogLinear
+    from tradeoff.convex.quadratic import Quadratic
+
+
+def check_log_linear(problem: LogLinear) -> None:
+    """Raise :class:`InputError` for the first thing in ``problem`` that cannot be used."""
+    check_features(problem.features)
+    _check_offsets(problem.offsets, problem.features.shape[0])
+    for name in ("demonstrations", "chosen", "rejected"):
+        _check_rows(name, getattr(problem, name), problem.features.shape[0])
+    _check_pairs(problem)
+    check_positive("radius", problem.radius)
+    check_positive("beta", problem.beta)
+    if not 0 <= problem.label_smoothing < 0.5:
+        raise InputError(
+            "out of range",
+            field="label_smoothing",
+            value=problem.label_smoothing,
+            remedy="The flip probability must lie in [0, 0.5).",
+        )
+    if problem.reference is not None and problem.reference_margins is not None:
+        raise InputError(
+            "both a reference policy and its margins are given",
+            field="reference_margins",
+            remedy="Give one of `reference` and `reference_margins`.",
+        )
+    check_vector("reference", problem.reference, problem.features.shape[1])
+    check_vector("reference_margins", problem.reference_margins, len(problem.chosen))
+    check_vector("demonstration_weights", problem.demonstration_weights, len(problem.demonstrations))
+    check_vector("pair_weights", problem.pair_weights, len(problem.chosen))
+    _check_weights("demonstration_weights", problem.demonstration_weights)
+    _check_weights("pair_weights", problem.pair_weights)
+
+
+def check_quadratic(problem: Quadratic) -> None:
+    """Raise :class:`InputError` unless the Hessians are positive definite and shapes agree."""
+    d = problem.centres.shape[-1]
+    for name, shape in (("centres", (2, d)), ("hessians", (2, d, d)), ("covariances", (2, d, d))):
+        value = getattr(problem, name)
+        if value is not None and (value.shape != shape or not np.all(np.isfinite(value))):
+            raise InputError(
+                f"must be finite with shape {shape}",
+                field=name,
+                value=value.shape,
+                remedy="Stack the array of SFT and that of the preference objective.",
+            )
+    smallest = np.linalg.eigvalsh(problem.hessians)[:, 0]
+    if np.any(smallest <= 0) or not np.allclose(
+        problem.hessians, problem.hessians.transpose(0, 2, 1)
+    ):
+        raise InputError(
+            "a Hessian is not symmetric positive definite",
+            field="hessians",
+            value=smallest,
+            remedy="Each objective needs a unique minimiser.",
+        )
+    if not problem.radius > 0:
+        check_positive("radius", problem.radius)
+
+
+def check_features(features: Any) -> None:
+    """Two-dimensional and finite; a LinearOperator answers for its own entries."""
+    if isinstance(features, LinearOperator):
+        return
+    if np.ndim(features) != 2 or 0 in features.shape:
+        raise InputError(
+            "features must be a non-empty (rows, d) array",
+            field="features",
+            value=np.shape(features),
+            remedy="Give one row per response; an empty prompt set has no policy.",
+        )
+    entries = features.data if sp.issparse(features) else features
+    if not np.all(np.isfinite(entries)):
+        rows = features.tocoo().coords[0] if sp.issparse(features) else np.arange(len(features))
+        bad = ~np.isfinite(entries)
+        row = int(rows[bad][0] if sp.issparse(features) else np.argmax(bad.any(axis=1)))
+        raise InputError(
+            "not a finite number",
+            row=row + 1,
+            field="features",
+            value=float(np.asarray(entries)[bad][0]),
+            remedy="Replace or drop this response.",
+        )
+
+
+def check_positive(name: str, value: float) -> None:
+    """A positive finite number."""
+    if not (np.isfinite(value) and value > 0):
+        raise InputError(
+            "must be positive", field=name, value=value, remedy=f"Use a finite {name} > 0."
+        )
+
+
+def check_vector(name: str, value: ArrayLike | None, size: int) -> None:
+    """``None``, or ``size`` finite numbers."""
+    if value is None:
+        return
+    array = np.asarray(value)
+    if array.shape != (size,) or not np.all(np.isfinite(array)):
+        raise InputError(
+            f"must be {size} finite numbers",
+            field=name,
+            value=array,
+            remedy=f"Give an array of shape ({size},).",
+        )
+
+
+def check_responses(name: str, entries: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
+    """Prompt and response indices of ``from_prompts`` lie in range."""
+    for row, (prompt, *responses) in enumerate(entries.tolist()):
+        if not 0 <= prompt < len(offsets) - 1:
+            raise InputError(
+                "no such prompt",
+                row=row + 1,
+                field=name,
+                value=prompt,
+                remedy=f"Prompts are numbered 0 to {len(offsets) - 2}.",
+            )
+        size = int(offsets[prompt + 1] - offsets[prompt])
+        for response in responses:
+            if not 0 <= response < size:
+                raise InputError(
+                    f"no such response of prompt {prompt}",
+                    row=row + 1,
+                    field=name,
+                    value=response,
+                    remedy=f"Its responses are numbered 0 to {size - 1}.",
+                )
+
+
+def _check_offsets(offsets: NDArray[np.int64], rows: int) -> None:
+    sizes = np.diff(offsets)
+    if len(sizes) == 0 or offsets[0] != 0 or offsets[-1] != rows:
+        raise InputError(
+            f"offsets must run from 0 to the number of feature rows, {rows}",
+            field="offsets",
+            value=offsets,
+            remedy="Give one offset per prompt and a last one equal to the number of rows.",
+        )
+    if np.any(sizes < 2):
+        raise InputError(
+            "a prompt has fewer than two responses",
+            row=int(np.argmax(sizes < 2)) + 1,
+            field="offsets",
+            value=int(sizes.min()),
+            remedy="Drop the prompt or give it an alternative response.",
+        )
+
+
+def _check_rows(name: str, rows: NDArray[np.int64], total: int) -> None:
+    if len(rows) == 0:
+        raise InputError(
+            "no data points", field=name, remedy="Each objective needs at least one data point."
+        )
+    out = (rows < 0) | (rows >= total)
+    if np.any(out):
+        raise InputError(
+            "response out of range",
+            row=int(np.argmax(out)) + 1,
+            field=name,
+            value=int(rows[np.argmax(out)]),
+            remedy=f"Rows are numbered 0 to {total - 1}.",
+        )
+
+
+def _check_pairs(problem: LogLinear) -> None:
+    if len(problem.chosen) != len(problem.rejected):
+        raise InputError(
+            "chosen and rejected differ in length",
+            field="rejected",
+            value=len(problem.rejected),
+            remedy=f"Give one rejected response for each of the {len(problem.chosen)} chosen.",
+        )
+    same = problem.chosen == problem.rejected
+    if np.any(same):
+        raise InputError(
+            "chosen and rejected are the same response",
+            row=int(np.argmax(same)) + 1,
+            field="chosen",
+            value=int(problem.chosen[np.argmax(same)]),
+            remedy="A preference needs two different responses; drop the pair.",
+        )
+    prompt = problem.prompt_of_row
+    apart = prompt[problem.chosen] != prompt[problem.rejected]
+    if np.any(apart):
+        raise InputError(
+            "chosen and rejected answer different prompts",
+            row=int(np.argmax(apart)) + 1,
+            field="rejected",
+            value=int(problem.rejected[np.argmax(apart)]),
+            remedy="Compare responses of one prompt; their normalisers must cancel.",
+        )
+
+
+def _check_weights(name: str, weights: NDArray[np.float64] | None) -> None:
+    if weights is not None and (np.any(weights < 0) or not np.sum(weights) > 0):
+        raise InputError(
+            "weights must be non-negative with a positive sum",
+            field=name,
+            value=weights,
+            remedy="Drop data points of weight zero or below.",
+        )

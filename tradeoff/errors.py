@@ -1,0 +1,45 @@
+"""One kind of error for bad input: it names the place, the value and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+_ABSENT: Any = object()
+
+
+class InputError(ValueError):
+    """Input that cannot be used, with the place where it stands and what would be right.
+
+    Parameters
+    ----------
+    problem
+        What is wrong, as a clause: ``"chosen and rejected are the same response"``.
+    remedy
+        What the user can do about it.
+    file, row, field, value
+        Where it stands; each is left out of the message when not given. Rows count from 1.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        remedy: str,
+        file: str | Path | None = None,
+        row: int | None = None,
+        field: str | None = None,
+        value: Any = _ABSENT,
+    ) -> None:
+        self.problem, self.remedy = problem, remedy
+        self.file, self.row, self.field = file, row, field
+        place = [str(file)] if file is not None else []
+        place += [f"row {row}"] if row is not None else []
+        place += [f"field {field!r}"] if field is not None else []
+        found = "" if value is _ABSENT else f" (found {_shorten(repr(value))})"
+        prefix = f"{', '.join(place)}: " if place else ""
+        super().__init__(f"{prefix}{problem}{found}. {remedy}")
+
+
+def _shorten(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,0 +1,79 @@
+"""The two losses of post-training, as functions of response log-probabilities.
+
+Each loss is written once in the array-API vocabulary, so the same line serves numpy arrays (the
+convex laboratory) and torch tensors (networks and language models, where autograd follows it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import array_namespace
+
+Array = Any
+"""A numpy array or a torch tensor."""
+
+
+def sft(log_probs: Array) -> Array:
+    """Supervised fine-tuning: the mean negative log-likelihood of the demonstrations.
+
+    Parameters
+    ----------
+    log_probs
+        log pi(y|x) of each demonstration, in nats; the mean is over the last axis.
+
+    Notes
+    -----
+    f_SFT of arXiv 2410.15483, equation (4).
+    """
+    return -array_namespace(log_probs).mean(log_probs, axis=-1)
+
+
+def margin(
+    chosen: Array, rejected: Array, reference_chosen: Array = 0.0, reference_rejected: Array = 0.0
+) -> Array:
+    """How much more the policy prefers chosen over rejected than the reference does, in nats."""
+    return (chosen - rejected) - (reference_chosen - reference_rejected)
+
+
+def dpo(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
+    """Direct preference optimisation: the logistic loss of each margin.
+
+    Parameters
+    ----------
+    margins
+        Output of :func:`margin`, any shape.
+    beta
+        Inverse temperature of the implicit reward ``beta * margin``; positive.
+    label_smoothing
+        Probability that a label is flipped (conservative DPO); 0 gives DPO of
+        arXiv 2305.18290, equation (7).
+
+    Returns
+    -------
+    Array
+        One loss per margin; ``log 2`` where the margin is zero.
+    """
+    xp = array_namespace(margins)
+    reward = beta * margins
+    zero = xp.zeros_like(reward)
+    loss = xp.logaddexp(zero, -reward)
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss + label_smoothing * xp.logaddexp(zero, reward)
+    return loss
+
+
+def dpo_slope(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
+    """Derivative of :func:`dpo` in the margin: ``beta * (sigma(beta m) - 1 + label_smoothing)``."""
+    return beta * (_sigmoid(beta * margins) - (1 - label_smoothing))
+
+
+def dpo_curvature(margins: Array, beta: float) -> Array:
+    """Second derivative of :func:`dpo` in the margin; label smoothing does not change it."""
+    p = _sigmoid(beta * margins)
+    return beta**2 * p * (1 - p)
+
+
+def _sigmoid(z: Array) -> Array:
+    xp = array_namespace(z)
+    return 0.5 * (1.0 + xp.tanh(0.5 * z))
