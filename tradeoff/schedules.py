@@ -110,13 +110,18 @@ class Plan:
         uniform = np.asarray(uniform)
         if self.rule is Rule.BOTH:
             return np.broadcast_to(self.weights[step], (*uniform.shape, 2)).copy()
-        if self.rule is Rule.DRAW:
-            preference = uniform < self.probability[step]
-        else:
-            weighted = np.asarray(gaps) * self.gaps.weights
-            preference = weighted[..., PREFERENCE] > weighted[..., SFT]
+        preference = self.choose(step, uniform, gaps)
         chosen = np.stack([~preference, preference], axis=-1)
         return np.asarray(np.where(chosen, self.weights[step], 0.0))
+
+    def choose(
+        self, step: int, uniform: ArrayLike, gaps: ArrayLike | None = None
+    ) -> NDArray[np.bool_]:
+        """Whether each run follows the preference objective; not for the rule BOTH."""
+        if self.rule is Rule.DRAW:
+            return np.asarray(np.asarray(uniform) < self.probability[step])
+        weighted = np.asarray(gaps) * self.gaps.weights
+        return np.asarray(weighted[..., PREFERENCE] > weighted[..., SFT])
 
     def cost(self, sft: float = 1.0, preference: float = 1.0) -> NDArray[np.float64]:
         """(T,) expected gradient cost of each update; LARGER_GAP counts the dearer objective."""

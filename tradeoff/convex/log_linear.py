@@ -190,6 +190,10 @@ class LogLinear:
         """(J, d) :attr:`pair_differences` as a numpy array."""
         return _dense(self.pair_differences)
 
+    def strong_convexity(self, weights: NDArray[np.float64]) -> float:
+        """Zero: a log-linear loss is strongly convex on no line along which logits are equal."""
+        return 0.0
+
     # ------------------------------------------------------------------ the policy
 
     def logits(self, theta: ArrayLike) -> NDArray[np.float64]:

@@ -263,18 +263,15 @@ def _follow_larger_gap(
     refresh = plan.gaps.refresh
     if t == 0 or (refresh is not None and t % refresh == 0):
         known = values
-    weights = plan.follow(t, u, known - (optima + plan.gaps.optimum_error))
-    chosen = (weights[:, PREFERENCE] != 0).astype(int)
-    if plan.weights[t].min() == 0:  # lam is 0 or 1: one gradient weight may be zero by choice
-        gaps = (known - (optima + plan.gaps.optimum_error)) * plan.gaps.weights
-        chosen = (gaps[:, PREFERENCE] > gaps[:, SFT]).astype(int)
+    gaps = known - (optima + plan.gaps.optimum_error)
+    chosen = plan.choose(t, u, gaps).astype(int)
     pair = np.asarray(plan.gaps.weights)[chosen]
     taken = plan.weights[t][chosen]
     share = np.divide(taken, pair, out=np.ones_like(pair), where=pair > 0)
     row = np.arange(len(chosen))
     known = known.copy()
     known[row, chosen] = values[row, chosen]
-    return weights, share, known
+    return plan.follow(t, u, gaps), share, known
 
 
 def _values(setting: Setting, sampler: Any, theta: Array, c: int, t: int) -> Array:

@@ -36,6 +36,9 @@ class Problem(Protocol):
 
     def local_model(self, theta: Vector, weights: Vector) -> LocalModel: ...
 
+    def strong_convexity(self, weights: Vector) -> float:
+        """Asked only where the radius is infinite."""
+
 
 @dataclass(frozen=True)
 class LocalModel:
@@ -153,10 +156,17 @@ def _minimum(
         theta=theta,
         losses=model.losses,
         value=float(weights @ model.losses),
-        certificate=frank_wolfe_gap(theta, model.gradient, problem.radius),
+        certificate=_certificate(problem, theta, model.gradient, weights),
         lam=float(weights[1]),
         iterations=iterations,
     )
+
+
+def _certificate(problem: Problem, theta: Vector, gradient: Vector, weights: Vector) -> float:
+    if np.isfinite(problem.radius):
+        return frank_wolfe_gap(theta, gradient, problem.radius)
+    modulus = problem.strong_convexity(weights)  # f - f* <= |g|^2 / (2 mu) on the whole space
+    return float(gradient @ gradient) / (2 * modulus)
 
 
 def _line_search(
