@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike
-from scipy.sparse.linalg import LinearOperator
 
+from tradeoff.convex.crossed import CrossedFeatures
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.errors import InputError
@@ -28,76 +27,6 @@ from tradeoff.errors import InputError
 _WORD = re.compile(r"\w+")
 _LONG = 10_000
 """Characters from which on the length feature is 1."""
-
-
-class CrossedFeatures(LinearOperator):
-    """The (N, d) matrix with rows [psi(y), cross_1 psi(y), ..., cross_c psi(y), dense], factored.
-
-    It is ``gather @ (I kron psi)`` beside ``dense``, and is multiplied as such: once by psi, whose
-    rows are the distinct responses, and once by the sparse ``gather``, which hands each of the N
-    rows its response. Transposes and products with matrices work as for any LinearOperator.
-
-    Parameters
-    ----------
-    psi
-        (n, m) sparse features of the distinct responses.
-    response
-        (N,) row of psi of each row.
-    cross
-        (N, c) multipliers of psi, besides the constant 1.
-    dense
-        (N, e) further features, so that d = (1 + c) m + e.
-    """
-
-    def __init__(
-        self,
-        psi: Any,
-        response: Int[np.ndarray, " N"],
-        cross: Float[np.ndarray, "N c"],
-        dense: Float[np.ndarray, "N e"],
-    ) -> None:
-        self.psi = sp.csr_array(psi, dtype=float)
-        self.response, self.cross, self.dense = response, cross, dense
-        # With two or more vectors scipy multiplies by columns twice as fast as by rows, so the
-        # product uses a copy in CSC, and its adjoint the transpose of CSR, which is CSC too.
-        self._psi_by_column = self.psi.tocsc()
-        self._gather = self._gathering_matrix()
-        self._crossed = self.psi.shape[1] * (1 + cross.shape[1])
-        super().__init__(np.dtype(float), (len(response), self._crossed + dense.shape[1]))
-
-    def _gathering_matrix(self) -> sp.csr_array:
-        """(N, n (1 + c)): row i holds 1, cross[i] in the columns of its response."""
-        size, blocks = len(self.response), 1 + self.cross.shape[1]
-        weights = np.column_stack([np.ones(size), self.cross])
-        columns = self.response[:, None] * blocks + np.arange(blocks)
-        starts = np.arange(size + 1) * blocks
-        shape = (size, self.psi.shape[0] * blocks)
-        return sp.csr_array((weights.ravel(), columns.ravel(), starts), shape=shape)
-
-    def _matvec(self, theta: Any) -> Any:
-        return self._matmat(theta.reshape(-1, 1))[:, 0]
-
-    def _rmatvec(self, u: Any) -> Any:
-        return self._rmatmat(u.reshape(-1, 1))[:, 0]
-
-    def _matmat(self, theta: Any) -> Any:
-        (n, m), k = self.psi.shape, theta.shape[1]
-        blocks = theta[: self._crossed].reshape(-1, m, k).swapaxes(0, 1)
-        scores = self._psi_by_column @ blocks.reshape(m, -1)
-        return self._gather @ scores.reshape(-1, k) + self.dense @ theta[self._crossed :]
-
-    def _rmatmat(self, u: Any) -> Any:
-        (n, m), k = self.psi.shape, u.shape[1]
-        gathered = (self._gather.T @ u).reshape(n, -1)
-        blocks = (self.psi.T @ gathered).reshape(m, -1, k).swapaxes(0, 1)
-        return np.concatenate([blocks.reshape(-1, k), self.dense.T @ u])
-
-    def rows(self, index: ArrayLike) -> sp.csr_array:
-        """Materialise the rows ``index`` (k,) as a sparse (k, d) array."""
-        chosen = np.asarray(index)
-        psi = self.psi[self.response[chosen]]
-        crossed = [psi.multiply(weights[:, None]) for weights in self.cross[chosen].T]
-        return sp.hstack([psi, *crossed, self.dense[chosen]], format="csr")
 
 
 class TextArrays(NamedTuple):
@@ -175,7 +104,8 @@ def assemble(
     sizes = np.repeat([shown.shape[1], 2], [len(sft_rows), len(preference_rows)])
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     response = np.concatenate([shown.ravel(), np.column_stack([chosen, rejected]).ravel()])
-    prompts = [as_text(row.prompt) for row in (*sft_rows, *preference_rows)]
+    prompts = [as_text(row.prompt) for row in sft_rows]
+    prompts += [as_text(row.prompt) for row in preference_rows]
     responses = list(identity)
     dense = relate(prompts, responses, np.repeat(np.arange(len(prompts)), sizes), response)
     features = CrossedFeatures(hash_texts(responses, n_features), response, dense[:, :1], dense)
