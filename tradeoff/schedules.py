@@ -313,7 +313,7 @@ class Maxright(Schedule):
 
     def plan(self, steps: int) -> Plan:
         pair = (1 - self.lam, self.lam)
-        values = GapValues(pair, self.refresh, self.samples, tuple(self.optimum_error))
+        values = GapValues(pair, self.refresh, self.samples, self.optimum_error)
         weights = pair if self.weighted else (1.0, 1.0)
         return self._plan(steps, Rule.LARGER_GAP, weights=weights, gaps=values)
 

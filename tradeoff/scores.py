@@ -17,13 +17,13 @@ Array = NDArray[np.float64]
 
 def weighted_loss(losses: ArrayLike, lam: ArrayLike) -> Array:
     """f_lambda = lam * preference loss + (1 - lam) * SFT loss; ``lam`` broadcasts."""
-    losses, lam = np.asarray(losses), np.asarray(lam)
-    return np.asarray((1 - lam) * losses[..., 0] + lam * losses[..., 1])
+    pair, weight = np.asarray(losses), np.asarray(lam)
+    return np.asarray((1 - weight) * pair[..., 0] + weight * pair[..., 1])
 
 
 def max_gap(losses: ArrayLike, optima: ArrayLike, lam: float) -> Array:
     """F_lambda: the larger of the two weighted optimality gaps."""
-    gaps = np.asarray(losses) - np.asarray(optima)
+    gaps = np.subtract(losses, optima)
     return np.asarray(np.max(gaps * np.array([1 - lam, lam]), axis=-1))
 
 
@@ -32,7 +32,8 @@ def ideal_distance(losses: ArrayLike, ideal: ArrayLike, scale: ArrayLike = (1.0,
 
     It depends on the units of each loss; ``scale`` (2,) divides the two differences first.
     """
-    return np.asarray(np.linalg.norm((np.asarray(losses) - ideal) / np.asarray(scale), axis=-1))
+    offset = np.subtract(losses, ideal)
+    return np.asarray(np.linalg.norm(offset / np.asarray(scale), axis=-1))
 
 
 def regret(losses: ArrayLike, lam: ArrayLike, value: ArrayLike, ranges: ArrayLike) -> Array:
@@ -84,11 +85,11 @@ def front_gap(
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     """Area dominated by a set of points (K, 2), minimised, up to ``reference`` (2,)."""
-    points = np.minimum(np.asarray(points, dtype=float).reshape(-1, 2), reference)
-    points = points[np.lexsort((points[:, 1], points[:, 0]))]
-    ceiling = np.minimum.accumulate(np.concatenate([[float(np.asarray(reference)[1])], points[:, 1]]))
-    height = ceiling[:-1] - ceiling[1:]
-    return float(np.sum(height * (np.asarray(reference)[0] - points[:, 0])))
+    corner = np.asarray(reference, dtype=float)
+    found = np.minimum(np.asarray(points, dtype=float).reshape(-1, 2), corner)
+    found = found[np.lexsort((found[:, 1], found[:, 0]))]
+    ceiling = np.minimum.accumulate(np.concatenate([corner[1:], found[:, 1]]))
+    return float(np.sum((ceiling[:-1] - ceiling[1:]) * (corner[0] - found[:, 0])))
 
 
 def forgetting(before: ArrayLike, after: ArrayLike) -> Array:
@@ -102,8 +103,8 @@ def retention(before: ArrayLike, after: ArrayLike, start: ArrayLike) -> Array:
     ``start`` is the loss before any training: 1 keeps everything, 0 forgets everything,
     negative ends worse than it began.
     """
-    start = np.asarray(start, dtype=float)
-    return np.asarray((start - after) / (start - before))
+    initial = np.asarray(start, dtype=float)
+    return np.asarray((initial - np.asarray(after)) / (initial - np.asarray(before)))
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,15 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
 
     A percentile bootstrap of few seeds covers too little, so it is not offered.
     """
-    values = np.asarray(values, dtype=float)
-    n = values.shape[axis]
-    mean = values.mean(axis=axis)
+    sample = np.asarray(values, dtype=float)
+    n = sample.shape[axis]
+    mean = np.asarray(sample.mean(axis=axis))
     if n < 2:
-        return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan), n, "none")
-    error = values.std(axis=axis, ddof=1) / np.sqrt(n)
+        unknown = np.full_like(mean, np.nan)
+        return Interval(mean, unknown, unknown, n, "none")
+    error = sample.std(axis=axis, ddof=1) / np.sqrt(n)
     half = stats.t.ppf(0.5 + level / 2, n - 1) * error
-    return Interval(mean, mean - half, mean + half, n, f"t, {level:.0%}")
+    return Interval(mean, np.asarray(mean - half), np.asarray(mean + half), n, f"t, {level:.0%}")
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from tradeoff import scores
-from tradeoff.convex.solve import Minimum, frank_wolfe_gap, minimise
+from tradeoff.convex.solve import Minimum, certificate, minimise
 from tradeoff.errors import InputError
 
 Array = NDArray[np.float64]
@@ -248,9 +248,7 @@ def pareto_front(
     if interpolate and front.error > accuracy:
         between = np.setdiff1d(front._breakpoints, front.weights)[1:-1]
         steps = [
-            minimise(
-                problem, w, tolerance=inner, start=_interpolated(front, w), max_iterations=1
-            )
+            minimise(problem, w, tolerance=inner, start=_interpolated(front, w), max_iterations=1)
             for w in between.tolist()
         ]
         front = _with_minima(front, steps)
@@ -274,10 +272,7 @@ def _end_bound(problem: Any, minimum: Minimum, objective: int) -> float:
     """Certified lower bound on one loss alone, from a point that nearly minimises it."""
     weights = np.eye(2)[objective]
     model = problem.local_model(minimum.theta, weights)
-    if np.isfinite(problem.radius):
-        gap = frank_wolfe_gap(minimum.theta, model.gradient, problem.radius)
-    else:
-        gap = float(model.gradient @ model.gradient) / (2 * problem.strong_convexity(weights))
+    gap = certificate(problem, minimum.theta, model.gradient, weights)
     return float(model.losses[objective] - gap)
 
 

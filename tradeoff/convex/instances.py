@@ -59,9 +59,7 @@ def binary_example(radius: float = 4.0, beta: float = 1.0) -> LogLinear:
     phi is 1 for the preferred response and 0 for the demonstrated one, so
     f_DPO = log(1 + exp(-beta theta)) and f_SFT = log(1 + exp(theta)); see T3.
     """
-    return LogLinear.from_prompts(
-        [[[1.0], [0.0]]], [(0, 1)], [(0, 0, 1)], radius=radius, beta=beta
-    )
+    return LogLinear.from_prompts([[[1.0], [0.0]]], [(0, 1)], [(0, 0, 1)], radius=radius, beta=beta)
 
 
 def random_quadratic(

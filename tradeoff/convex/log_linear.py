@@ -150,9 +150,9 @@ class LogLinear:
     @cached_property
     def demonstrated(self) -> NDArray[np.float64]:
         """(N,) weight with which each response is demonstrated."""
-        return np.bincount(
-            self.demonstrations, weights=self.sft_weights, minlength=self.features.shape[0]
-        )
+        shown = np.zeros(self.features.shape[0])
+        np.add.at(shown, self.demonstrations, self.sft_weights)
+        return shown
 
     @cached_property
     def prompt_weights(self) -> NDArray[np.float64]:

@@ -170,10 +170,10 @@ def trajectories(
         raise InputError(
             "no runs asked for", field="replicas", value=replicas, remedy="Use at least one."
         )
-    schedules = [schedules] if isinstance(schedules, Schedule) else list(schedules)
-    sizes = [step_size] if isinstance(step_size, float | int | StepSize) else list(step_size)
-    sizes = [s if isinstance(s, StepSize) else StepSize(float(s)) for s in sizes]
-    configurations = [(schedule, size) for schedule in schedules for size in sizes]
+    rules = [schedules] if isinstance(schedules, Schedule) else list(schedules)
+    given = [step_size] if isinstance(step_size, float | int | StepSize) else list(step_size)
+    sizes = [s if isinstance(s, StepSize) else StepSize(float(s)) for s in given]
+    configurations = [(schedule, size) for schedule in rules for size in sizes]
     plans = [schedule.plan(steps) for schedule, _ in configurations]
     setting = Setting(
         problem=problem,
@@ -290,7 +290,8 @@ def _direction(setting: Setting, sampler: Any, theta: Array, weights: Array, t: 
         gradient = setting.problem.gradients(flat)
     else:
         gradient = np.stack([sampler.gradient(i, flat, t) for i in (0, 1)], axis=1)
-    return np.asarray(np.einsum("bi,bid->bd", weights.reshape(-1, 2), gradient)).reshape(theta.shape)
+    combined = np.einsum("bi,bid->bd", weights.reshape(-1, 2), gradient)
+    return np.asarray(combined.reshape(theta.shape))
 
 
 def _sampler(problem: Any, seed: int, replicas: NDArray[np.int64]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,7 @@ DENSE_DIMENSION = 512
 """Up to this many parameters the Hessian is formed and decomposed."""
 
 
+@runtime_checkable
 class Problem(Protocol):
     """What a solver needs of a convex pair of objectives."""
 
@@ -156,13 +157,14 @@ def _minimum(
         theta=theta,
         losses=model.losses,
         value=float(weights @ model.losses),
-        certificate=_certificate(problem, theta, model.gradient, weights),
+        certificate=certificate(problem, theta, model.gradient, weights),
         lam=float(weights[1]),
         iterations=iterations,
     )
 
 
-def _certificate(problem: Problem, theta: Vector, gradient: Vector, weights: Vector) -> float:
+def certificate(problem: Problem, theta: Vector, gradient: Vector, weights: Vector) -> float:
+    """Upper bound on ``weights @ losses`` minus its minimum, from its gradient at theta (T2)."""
     if np.isfinite(problem.radius):
         return frank_wolfe_gap(theta, gradient, problem.radius)
     modulus = problem.strong_convexity(weights)  # f - f* <= |g|^2 / (2 mu) on the whole space
@@ -173,7 +175,7 @@ def _line_search(
     problem: Problem, theta: Vector, step: Vector, model: LocalModel, weights: Vector
 ) -> tuple[Vector, LocalModel]:
     """Halve the step until the value falls by a tenth of what the slope promises."""
-    value, slope = weights @ model.losses, float(model.gradient @ step)
+    value, slope = float(weights @ model.losses), float(model.gradient @ step)
     length = 1.0
     for _ in range(40):
         point = theta + length * step
@@ -184,9 +186,7 @@ def _line_search(
     return theta, model
 
 
-def _model_minimiser(
-    model: LocalModel, theta: Vector, radius: float, tolerance: float
-) -> Vector:
+def _model_minimiser(model: LocalModel, theta: Vector, radius: float, tolerance: float) -> Vector:
     """Minimise g.(s - theta) + (s - theta)'H(s - theta)/2 over |s| <= radius."""
     linear = model.gradient - model.curvature(theta)
     if len(theta) <= DENSE_DIMENSION:
@@ -202,14 +202,14 @@ def _diagonal_minimiser(eigenvalues: Vector, linear: Vector, radius: float) -> V
     floor = 1e-14 * max(float(eigenvalues[-1]), 1e-300)
     curvature = np.maximum(eigenvalues, floor)
     point = -linear / curvature
-    norm = np.linalg.norm(point)
+    norm = float(np.linalg.norm(point))
     if norm <= radius:
         return point
     multiplier = 0.0
     for _ in range(100):  # Newton on 1/|s|: concave and increasing, hence monotone
         shifted = curvature + multiplier
         point = -linear / shifted
-        norm = np.linalg.norm(point)
+        norm = float(np.linalg.norm(point))
         if abs(norm - radius) <= 1e-14 * radius:
             break
         multiplier += (norm / radius - 1) * norm**2 / float(np.sum(point**2 / shifted))
@@ -296,9 +296,7 @@ def _dual_bound(found: Minimum, pair: Vector, optima: Vector) -> float:
     return scale * (found.lower - (1 - found.lam) * optima[0] - found.lam * optima[1])
 
 
-def _balance(
-    problem: Problem, low: Minimum, high: Minimum, pair: Vector, floor: Vector
-) -> Minimum:
+def _balance(problem: Problem, low: Minimum, high: Minimum, pair: Vector, floor: Vector) -> Minimum:
     """Best point between two minimisers, where the weighted gaps cross."""
     share = 0.5
     left, right = 0.0, 1.0

@@ -40,7 +40,9 @@ def check_log_linear(problem: LogLinear) -> None:
         )
     check_vector("reference", problem.reference, problem.features.shape[1])
     check_vector("reference_margins", problem.reference_margins, len(problem.chosen))
-    check_vector("demonstration_weights", problem.demonstration_weights, len(problem.demonstrations))
+    check_vector(
+        "demonstration_weights", problem.demonstration_weights, len(problem.demonstrations)
+    )
     check_vector("pair_weights", problem.pair_weights, len(problem.chosen))
     _check_weights("demonstration_weights", problem.demonstration_weights)
     _check_weights("pair_weights", problem.pair_weights)

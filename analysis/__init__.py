@@ -1,0 +1,1 @@
+"""One file per figure: `main(out, fast=False)` draws it and returns the numbers it shows."""
