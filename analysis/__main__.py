@@ -1,6 +1,8 @@
 """`python -m analysis NAME|all [--fast]`: draw figures and store their numbers."""
 
-from tradeoff.cli import figures_command
+import sys
+
+from tradeoff.cli import main
 
 if __name__ == "__main__":
-    figures_command()
+    main(["figures", *sys.argv[1:]])

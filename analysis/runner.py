@@ -10,18 +10,21 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
+from tradeoff.checkout import ROOT
+from tradeoff.records import plain, read_json, write_json
+
 PAPER = ROOT / "papers" / "fernando2024"
 STAMPS = ROOT / "out" / "stamps"
 FIGURES = (
@@ -69,15 +72,43 @@ def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False
     stored = out / "results" / f"{name}.json"
     stamp = STAMPS / f"{name}{'-fast' if fast else ''}.json"
     key = {"sources": fingerprint(name), "out": str(out.resolve()), "fast": fast}
-    if not force and stored.exists() and stamp.exists() and _read(stamp) == key:
-        record = _read(stored)
+    if not force and stored.exists() and stamp.exists() and read_json(stamp) == key:
+        record = read_json(stored)
         return Outcome(name, record["numbers"], record["provenance"]["seconds"], fresh=False)
     started = time.perf_counter()
     numbers = plain(importlib.import_module(f"analysis.{name}").main(out, fast=fast))
     seconds = round(time.perf_counter() - started, 1)
-    write_json(stored, {"figure": name, "numbers": numbers, "provenance": _origin(name, fast, seconds)})
+    write_json(
+        stored, {"figure": name, "numbers": numbers, "provenance": _origin(name, fast, seconds)}
+    )
     write_json(stamp, key)
     return Outcome(name, numbers, seconds, fresh=True)
+
+
+def run_all(
+    names: Sequence[str], out: Path = PAPER, *, fast: bool, force: bool, progress: bool
+) -> list[Outcome]:
+    """Run figures one after the other, saying how long each took."""
+    outcomes = []
+    with tqdm(names, desc="figures", disable=not progress, unit="figure") as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            outcomes.append(run(name, out, fast=fast, force=force))
+            state = f"{outcomes[-1].seconds:.1f} s" if outcomes[-1].fresh else "up to date"
+            if progress:
+                bar.write(f"  {name:<18} {state}")
+    return outcomes
+
+
+def table() -> pd.DataFrame:
+    """What figures there are, what each shows, and how long its stored run took."""
+    rows = []
+    for name in FIGURES:
+        stored = PAPER / "results" / f"{name}.json"
+        shows = (importlib.import_module(f"analysis.{name}").__doc__ or "").split("\n")[0]
+        seconds = read_json(stored)["provenance"]["seconds"] if stored.exists() else float("nan")
+        rows.append({"figure": name, "shows": shows, "seconds": seconds})
+    return pd.DataFrame(rows)
 
 
 @cache
@@ -85,33 +116,15 @@ def fingerprint(name: str) -> str:
     """Hash of a figure's source and of every file of the library it may use."""
     files = [ROOT / "analysis" / f"{name}.py", ROOT / "analysis" / "style.py"]
     digest = hashlib.sha256()
-    for path in [*files, *sorted((ROOT / "tradeoff").rglob("*.py"))]:
+    for path in [*files, *_library()]:
         # The syntax tree, so that a comment or a line break does not ask for a new run.
         digest.update(ast.dump(ast.parse(path.read_text("utf-8"))).encode())
     return digest.hexdigest()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(path)
-
-
-def plain(value: Any) -> Any:
-    """Numbers, lists and dictionaries JSON knows, floats rounded to six significant digits."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(v) for v in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value
+@cache
+def _library() -> list[Path]:
+    return sorted((ROOT / "tradeoff").rglob("*.py"))
 
 
 def _origin(name: str, fast: bool, seconds: float) -> dict[str, Any]:
@@ -124,7 +137,3 @@ def _origin(name: str, fast: bool, seconds: float) -> dict[str, Any]:
         "packages": {package: version(package) for package in packages},
         "sources": fingerprint(name)[:16],
     }
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))

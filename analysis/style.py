@@ -1,107 +1,28 @@
-"""The look shared by all figures: readable in grey, methods told apart by marker and line."""
+"""The look of the library's own pictures, and where the dossier's figures are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tradeoff.schedules import Schedule
+from tradeoff import plots
+from tradeoff.plots import BOUND, FRONT, IDEAL, LOOKS, WIDTH, Look, figure, label_line, look
 
-RC = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 110,
-    "font.size": 9,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4.5,
-    "savefig.dpi": 160,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "tradeoff",
-}
-WIDTH = 7.2
-"""Inches across the page."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """How one method is drawn everywhere."""
-
-    color: str
-    marker: str
-    line: Any
-
-    def line_style(self, **extra: Any) -> dict[str, Any]:
-        return {"color": self.color, "marker": self.marker, "linestyle": self.line, **extra}
-
-    def dots(self, **extra: Any) -> dict[str, Any]:
-        return {"color": self.color, "marker": self.marker, "linestyle": "none", **extra}
-
-
-# Colours of Okabe and Ito (2008), told apart by the colour-blind; lightness differs in grey too.
-LOOKS = {
-    "SFT→DPO": Look("#D55E00", "o", "-"),
-    "DPO→SFT": Look("#E69F00", "s", (0, (4, 1.5))),
-    "Mix": Look("#000000", "D", (0, (1, 1))),
-    "ALRIGHT": Look("#0072B2", "^", "-."),
-    "ALRIGHT (budget)": Look("#56B4E9", "v", (0, (5, 1, 1, 1))),
-    "MAXRIGHT": Look("#009E73", "P", (0, (7, 2))),
-}
-BOUND: dict[str, Any] = {"color": "0.35", "linestyle": (0, (2, 2)), "linewidth": 1.1}
-FRONT: dict[str, Any] = {"color": "0.2", "linewidth": 2.2, "alpha": 0.55, "zorder": 1}
-IDEAL: dict[str, Any] = {"marker": "*", "markersize": 11, "color": "0.1", "linestyle": "none"}
-
-
-def look(method: str | Schedule) -> Look:
-    """Style of a method by its label; variants in brackets share their family's."""
-    label = method if isinstance(method, str) else method.label
-    return LOOKS.get(label) or LOOKS[label.split(" (")[0]]
-
-
-@contextmanager
-def figure(*shape: int, height: float = 3.0, **options: Any) -> Iterator[tuple[Figure, Any]]:
-    """A figure in the shared style with a grid of axes, closed afterwards."""
-    with mpl.rc_context(RC):
-        fig, axes = plt.subplots(*(shape or (1, 1)), figsize=(WIDTH, height), **options)
-        try:
-            yield fig, axes
-        finally:
-            plt.close(fig)
-
-
-def label_line(ax: Axes, x: float, y: float, text: str, **extra: Any) -> None:
-    """Write a line's name at its end instead of in a legend."""
-    ax.annotate(
-        text,
-        (x, y),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        annotation_clip=False,
-        **extra,
-    )
+__all__ = [
+    "BOUND",
+    "FRONT",
+    "IDEAL",
+    "LOOKS",
+    "WIDTH",
+    "Look",
+    "figure",
+    "label_line",
+    "look",
+    "save",
+]
 
 
 def save(fig: Figure, out: Path, name: str) -> None:
-    """Write ``figures/NAME.svg`` and ``.png`` under ``out``, each complete or not at all."""
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        partial = folder / f".{name}.partial{suffix}"
-        fig.savefig(partial, metadata=metadata)
-        partial.replace(folder / f"{name}{suffix}")
+    """Write ``figures/NAME.svg`` and ``.png`` under ``out``."""
+    plots.save(fig, out / "figures", name)

@@ -23,7 +23,7 @@ def weighted_loss(losses: ArrayLike, lam: ArrayLike) -> Array:
 
 def max_gap(losses: ArrayLike, optima: ArrayLike, lam: float) -> Array:
     """F_lambda: the larger of the two weighted optimality gaps."""
-    gaps = np.subtract(losses, optima)
+    gaps = np.asarray(losses) - np.asarray(optima)
     return np.asarray(np.max(gaps * np.array([1 - lam, lam]), axis=-1))
 
 
@@ -32,7 +32,7 @@ def ideal_distance(losses: ArrayLike, ideal: ArrayLike, scale: ArrayLike = (1.0,
 
     It depends on the units of each loss; ``scale`` (2,) divides the two differences first.
     """
-    offset = np.subtract(losses, ideal)
+    offset = np.asarray(losses) - np.asarray(ideal)
     return np.asarray(np.linalg.norm(offset / np.asarray(scale), axis=-1))
 
 
@@ -51,7 +51,7 @@ def regret(losses: ArrayLike, lam: ArrayLike, value: ArrayLike, ranges: ArrayLik
         (2,) ranges of the SFT and the preference loss on the front.
     """
     scale = weighted_loss(ranges, lam)
-    return np.asarray((weighted_loss(losses, lam) - value) / scale)
+    return np.asarray((weighted_loss(losses, lam) - np.asarray(value)) / scale)
 
 
 def front_gap(

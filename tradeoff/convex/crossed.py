@@ -45,7 +45,7 @@ class CrossedFeatures(LinearOperator):
         self._gather = self._gathering_matrix()
         self._crossed = self.psi.shape[1] * (1 + cross.shape[1])
         shape = (len(response), self._crossed + dense.shape[1])
-        super().__init__(np.dtype(float), shape)  # type: ignore[call-arg]  # stubs know only __new__
+        super().__init__(np.dtype(float), shape)
 
     def _gathering_matrix(self) -> sp.csr_array:
         """(N, n (1 + c)): row i holds 1, cross[i] in the columns of its response."""

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from tradeoff import scores
+from tradeoff import plots, scores
 from tradeoff.convex.solve import Minimum, certificate, minimise
 from tradeoff.errors import InputError
 
@@ -185,6 +186,17 @@ class Front:
                 "iterations": [m.iterations for m in self.minima],
             }
         )
+
+    def plot(self, ax: Axes) -> Axes:
+        """Draw both hulls, the doubt between them and the ideal point."""
+        ax.plot(*self.inner.T, color="k", marker="o", label="inner hull: attained")
+        ax.plot(*self.outer.T, **plots.BOUND, label="outer hull: unattainable below")
+        ax.fill(*np.concatenate([self.inner, self.outer[::-1]]).T, color="0.85", zorder=0)
+        ax.plot(*self.ideal, **plots.IDEAL)
+        plots.label_line(ax, float(self.ideal[0]), float(self.ideal[1]), "ideal point")
+        ax.set(xlabel="SFT loss (nats)", ylabel="preference loss (nats)")
+        ax.legend(loc="upper right")
+        return ax
 
     def __repr__(self) -> str:
         return f"Front({len(self.minima)} solves, certified error {self.error:.2g} of the range)"

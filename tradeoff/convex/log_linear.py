@@ -28,6 +28,9 @@ from tradeoff.schedules import PREFERENCE, SFT
 Features = Any
 """(N, d) numpy array, scipy sparse array, or LinearOperator with a ``rows(index)`` method."""
 
+CHUNK = 10_000_000
+"""Logits that are held at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class LogLinear:
@@ -221,12 +224,30 @@ class LogLinear:
 
     def losses(self, theta: ArrayLike) -> NDArray[np.float64]:
         """(f_SFT, f_DPO): shape (2,) for theta (d,), (B, 2) for theta (B, d)."""
-        return self._losses(self.logits(theta))
+        theta = np.asarray(theta, dtype=float)
+        at_once = max(1, CHUNK // self.features.shape[0])
+        if theta.ndim == 1 or len(theta) <= at_once:
+            return self._losses(self.logits(theta))
+        chunks = np.array_split(theta, -(-len(theta) // at_once))
+        return np.concatenate([self._losses(self.logits(chunk)) for chunk in chunks])
 
     def _losses(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         sft = self.prompt_weights @ self._log_normalisers(z) - self.demonstrated @ z
         losses = objectives.dpo(self._margins(z), self.beta, self.label_smoothing)
         return np.stack([sft, self.preference_weights @ losses], axis=-1)
+
+    def accuracies(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """(2,) share of demonstrations ranked first of their prompt, and of pairs ranked right.
+
+        A tie for the first place counts its share, a tied pair one half; a pair is ranked by its
+        margin over the reference policy.
+        """
+        z = self.logits(theta)
+        first = z >= np.maximum.reduceat(z, self.offsets[:-1])[self.prompt_of_row]
+        tied = np.add.reduceat(first.astype(float), self.offsets[:-1])[self.prompt_of_row]
+        right = 0.5 * (1 + np.sign(self._margins(z)))
+        top = (first / tied)[self.demonstrations]
+        return np.array([self.sft_weights @ top, self.preference_weights @ right])
 
     def gradients(self, theta: ArrayLike) -> NDArray[np.float64]:
         """Gradients of both losses: (2, d) for theta (d,), (B, 2, d) for theta (B, d)."""

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
 
 from tradeoff import draws
 from tradeoff.convex.log_linear import LogLinear
@@ -83,9 +84,7 @@ class Trajectories:
     def losses(self, problem: Any, iterate: Literal["last", "average"] = "last") -> Array:
         """(C, R, K, 2) SFT and preference loss of the recorded iterates."""
         theta = getattr(self, iterate)
-        flat = theta.reshape(-1, theta.shape[-1])
-        chunks = np.array_split(flat, max(1, len(flat) // 20_000))
-        values = np.concatenate([problem.losses(chunk) for chunk in chunks])
+        values = problem.losses(theta.reshape(-1, theta.shape[-1]))
         return np.asarray(values.reshape(*theta.shape[:-1], 2))
 
 
@@ -101,6 +100,7 @@ def simulate(
     checkpoints: int | ArrayLike = 30,
     gradients: Gradients = "stochastic",
     engine: Engine = "auto",
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Run every schedule with every step size and return one row per record.
 
@@ -127,6 +127,8 @@ def simulate(
         "stochastic": one data point per update and objective; "full": exact gradients.
     engine
         "numba" (dense log-linear problems), "numpy" (the specification), or the fastest.
+    progress
+        Show a progress bar while the numpy engine runs; the compiled one needs none.
 
     Returns
     -------
@@ -147,6 +149,7 @@ def simulate(
         checkpoints=checkpoints,
         gradients=gradients,
         engine=engine,
+        progress=progress,
     )
     tables = [_table(problem, runs, iterate) for iterate in ("last", "average")]
     return pd.concat(tables, ignore_index=True)
@@ -164,6 +167,7 @@ def trajectories(
     checkpoints: int | ArrayLike = 30,
     gradients: Gradients = "stochastic",
     engine: Engine = "auto",
+    progress: bool = False,
 ) -> Trajectories:
     """Run as :func:`simulate` does, and return the parameters instead of a table."""
     if replicas < 1:
@@ -185,6 +189,7 @@ def trajectories(
         checkpoints=_checkpoints(checkpoints, steps),
         optima=_optima(problem, plans),
         full=gradients == "full",
+        progress=progress,
     )
     if _use_kernels(setting, engine):
         from tradeoff.convex import kernels  # numba is loaded only when it is used
@@ -215,6 +220,7 @@ class Setting:
     checkpoints: Int[np.ndarray, " K"]
     optima: Float[np.ndarray, " 2"]
     full: bool
+    progress: bool = False
 
 
 def _reference(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
@@ -229,7 +235,7 @@ def _reference(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     mean, mass = theta.copy(), np.zeros(shape)
     count = np.zeros((*shape, 2), dtype=np.int64)
     records: list[tuple[Array, Array, NDArray[np.int64]]] = []
-    for t in range(steps + 1):
+    for t in tqdm(range(steps + 1), desc="updates", disable=not setting.progress, leave=False):
         if t in setting.checkpoints:
             records.append((theta.copy(), mean.copy(), count.copy()))
         if t == steps:

@@ -28,7 +28,8 @@ DENSE_DIMENSION = 512
 class Problem(Protocol):
     """What a solver needs of a convex pair of objectives."""
 
-    radius: float
+    @property
+    def radius(self) -> float: ...
 
     @property
     def dimension(self) -> int: ...

@@ -1,0 +1,402 @@
+"""The command line: `tradeoff reproduce | figures | claims | analyse | front | simulate`.
+
+Every command takes ``--json`` for machines. Libraries are imported inside the commands, so that
+``tradeoff --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tradeoff.checkout import analysis
+from tradeoff.errors import InputError
+from tradeoff.records import replacing, write_json
+from tradeoff.terminal import console, show_claims, show_json, show_summary, show_table, with_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="The laboratory for the trade-off between SFT and preference learning.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Seed = Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)]
+Out = Annotated[Path | None, typer.Option(help="Folder for what is written.", file_okay=False)]
+Fast = Annotated[bool, typer.Option("--fast", help="Reduced form: fewer replicas and steps.")]
+Force = Annotated[bool, typer.Option("--force", help="Recompute what is up to date.")]
+Lams = Annotated[
+    list[float], typer.Option("--lam", help="Weight of the preference objective; repeatable.")
+]
+
+
+class Method(StrEnum):
+    """Schedules by the name of the command line."""
+
+    sft_dpo = "sft-dpo"
+    dpo_sft = "dpo-sft"
+    mix = "mix"
+    alright = "alright"
+    maxright = "maxright"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; bad input is one clear message and exit status 2."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except InputError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+
+
+# ---------------------------------------------------------------------- the paper's dossier
+
+
+@app.command()
+def reproduce(
+    fast: Fast = False, force: Force = False, out: Out = None, as_json: Json = False
+) -> None:
+    """Recompute every figure and claim, and write the report.
+
+    An interrupted run goes on where it stopped.
+
+    Examples:
+
+    - `tradeoff reproduce`
+
+    - `tradeoff reproduce --fast --out /tmp/dossier`
+    """
+    runner, report = analysis("runner"), analysis("report")
+    folder = out or runner.PAPER
+    outcomes = runner.run_all(runner.FIGURES, folder, fast=fast, force=force, progress=not as_json)
+    ledger = analysis("ledger").check(folder, progress=not as_json)
+    pages = report.write(folder)
+    if as_json:
+        done = [asdict(outcome) for outcome in outcomes]
+        show_json({"figures": done, "claims": ledger.to_dict("records"), "pages": pages})
+        return
+    show_claims(ledger)
+    console.print(f"\n[bold]figures[/]  {folder / 'figures'}")
+    for page in pages:
+        console.print(f"[bold]report[/]   {page}")
+
+
+@app.command()
+def figures(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Figure names, or `all`.", show_default=False)
+    ] = None,
+    fast: Fast = False,
+    force: Force = False,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Draw figures and store the numbers they show; without a name, list them.
+
+    Examples:
+
+    - `tradeoff figures convergence loss_space`
+
+    - `tradeoff figures all --fast --out /tmp/figures`
+    """
+    runner = analysis("runner")
+    if not names:
+        listing = runner.table()
+        if as_json:
+            show_json(listing.to_dict("records"))
+        else:
+            show_table(listing, "figures")
+        return
+    wanted = list(runner.FIGURES) if names == ["all"] else names
+    if unknown := [name for name in wanted if name not in runner.FIGURES]:
+        raise InputError(
+            "no such figure",
+            value=unknown[0],
+            remedy=f"Use `all` or some of: {', '.join(runner.FIGURES)}.",
+        )
+    outcomes = runner.run_all(
+        wanted, out or runner.PAPER, fast=fast, force=force, progress=not as_json
+    )
+    if as_json:
+        show_json([asdict(outcome) for outcome in outcomes])
+
+
+@app.command()
+def claims(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Claim ids; all by default.", show_default=False)
+    ] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Run the ledger of claims and print each with its verdict.
+
+    The exit status is 1 when a claim does not hold.
+
+    Examples:
+
+    - `tradeoff claims`
+
+    - `tradeoff claims --json`
+    """
+    ledger = analysis("ledger")
+    verdicts = ledger.check(out or analysis("runner").PAPER, names, progress=not as_json)
+    if as_json:
+        show_json(verdicts.to_dict("records"))
+    else:
+        show_claims(verdicts)
+    if not verdicts.holds.all():
+        raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------------- the user's own question
+
+
+@app.command()
+def analyse(
+    sft: Annotated[str, typer.Option(help="SFT rows: .jsonl, .jsonl.gz, .parquet or hub name.")],
+    preference: Annotated[str, typer.Option(help="Preference rows, likewise.")],
+    sft_test: Annotated[str | None, typer.Option(help="Held-out SFT rows.")] = None,
+    preference_test: Annotated[str | None, typer.Option(help="Held-out preference rows.")] = None,
+    lams: Lams = [0.25, 0.5, 0.75],  # noqa: B006  (typer reads the default)
+    radius: Annotated[
+        float | None, typer.Option(help="Radius of the parameters; chosen on held-out rows.")
+    ] = None,
+    beta: Annotated[float, typer.Option(help="Inverse temperature of DPO.")] = 1.0,
+    candidates: Annotated[int, typer.Option(help="Responses per SFT prompt.")] = 8,
+    features: Annotated[int, typer.Option(help="Hashed features of a response.")] = 2**14,
+    solves: Annotated[int, typer.Option(help="Certified solves of the front.")] = 9,
+    steps: Annotated[int, typer.Option(help="Updates of each gradient run.")] = 120,
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """How much do two datasets conflict, and what can be reached with both?
+
+    Prints a table and writes `analyse.svg`, `analyse.png` and `analyse.json` to `--out`.
+
+    Examples:
+
+    - `tradeoff analyse --sft skills.jsonl --preference taste.jsonl.gz`
+
+    - `tradeoff analyse --sft a.jsonl --preference b.jsonl --lam 0.1 --lam 0.9 --skip-bad`
+    """
+    from tradeoff import conflict, plots
+    from tradeoff.data import files
+
+    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
+    train = files.read_sft(sft, **options), files.read_preferences(preference, **options)
+    held_out = (
+        None if sft_test is None else files.read_sft(sft_test, **options),
+        None if preference_test is None else files.read_preferences(preference_test, **options),
+    )
+    found = conflict.analyse(
+        *train,
+        sft_test=held_out[0],
+        preference_test=held_out[1],
+        lams=lams,
+        radius=radius,
+        beta=beta,
+        candidates=candidates,
+        n_features=features,
+        solves=solves,
+        steps=steps,
+        seed=seed,
+        progress=not as_json,
+    )
+    dropped = [str(error) for rows in (*train, *held_out) if rows for error in rows.dropped]
+    record = {
+        "summary": found.summary,
+        "policies": found.policies.reset_index().to_dict("records"),
+        "front": found.front.table().to_dict("records"),
+        "dropped": dropped,
+    }
+    folder = out or Path()
+    with plots.figure(height=4.2) as (figure, ax):
+        found.plot(ax).set_title(f"{Path(sft).name} and {Path(preference).name}")
+        written = plots.save(figure, folder, "analyse")
+    written.append(write_json(folder / "analyse.json", record))
+    if as_json:
+        show_json(record)
+        return
+    show_table(_short(found.policies), "losses in nats; accuracies and † on held-out rows")
+    show_summary(found.summary)
+    for line in dropped:
+        console.print(f"dropped: {line}", style="yellow", highlight=False)
+    console.print(f"written: {', '.join(str(path) for path in written)}")
+
+
+@app.command()
+def front(
+    seed: Seed = 0,
+    conflict: Annotated[float, typer.Option(help="0: the objectives agree; 1: opposite.")] = 0.75,
+    dimension: Annotated[int, typer.Option(help="Parameters.", min=2)] = 16,
+    prompts: Annotated[int, typer.Option(help="Prompts.", min=1)] = 16,
+    responses: Annotated[int, typer.Option(help="Responses per prompt.", min=2)] = 8,
+    radius: Annotated[float, typer.Option(help="Radius of the ball.")] = 4.0,
+    beta: Annotated[float, typer.Option(help="Inverse temperature of DPO.")] = 1.0,
+    accuracy: Annotated[float, typer.Option(help="Certified error asked, in ranges.")] = 1e-3,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Enclose the Pareto front of a random log-linear problem, with a certificate.
+
+    Examples:
+
+    - `tradeoff front --conflict 0.9 --accuracy 1e-4`
+
+    - `tradeoff front --seed 3 --json`
+    """
+    from tradeoff import convex, plots
+
+    problem = _random_problem(seed, conflict, dimension, prompts, responses, radius, beta)
+    found = convex.pareto_front(problem, accuracy=accuracy, progress=not as_json)
+    low, high = found.hypervolume_bounds()
+    record = {
+        "certified_error": found.error,
+        "ideal": found.ideal.tolist(),
+        "ranges": found.ranges.tolist(),
+        "hypervolume": [low, high],
+        "front": found.table().to_dict("records"),
+    }
+    if out is not None:
+        write_json(out / "front.json", record)
+        with plots.figure(height=4.0) as (figure, ax):
+            found.plot(ax)
+            plots.save(figure, out, "front")
+    if as_json:
+        show_json(record)
+        return
+    show_table(found.table(), str(found))
+    console.print(f"hypervolume up to the nadir: between {low:.6g} and {high:.6g}")
+
+
+@app.command()
+def simulate(
+    methods: Annotated[
+        list[Method] | None, typer.Option("--schedule", help="Schedules; all by default.")
+    ] = None,
+    lams: Lams = [0.5],  # noqa: B006  (typer reads the default)
+    steps: Annotated[int, typer.Option(help="Updates per run.", min=1)] = 10_000,
+    replicas: Annotated[int, typer.Option(help="Repetitions.", min=1)] = 256,
+    step_size: Annotated[float, typer.Option(help="Scale of the step size.")] = 0.5,
+    decay: Annotated[float, typer.Option(help="Step size scale / t^decay.")] = 0.5,
+    refresh: Annotated[int, typer.Option(help="MAXRIGHT: updates between refreshes.", min=1)] = 1,
+    share: Annotated[float, typer.Option(help="Sequential: share of the first stage.")] = 0.5,
+    conflict: Annotated[float, typer.Option(help="0: the objectives agree; 1: opposite.")] = 0.75,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Run schedules on a random log-linear problem and summarise where they end.
+
+    With `--out` the whole trajectory is written as `simulate.parquet`.
+
+    Examples:
+
+    - `tradeoff simulate --schedule alright --schedule mix --lam 0.25 --lam 0.75`
+
+    - `tradeoff simulate --steps 100000 --replicas 64 --out runs`
+    """
+    from tradeoff import convex
+
+    problem = _random_problem(seed, conflict, 16, 16, 8, 4.0, 1.0)
+    schedules = [_schedule(m, lam, refresh, share) for lam in lams for m in methods or list(Method)]
+    runs = convex.simulate(
+        problem,
+        schedules,
+        steps=steps,
+        step_size=convex.StepSize(step_size, decay),
+        replicas=replicas,
+        seed=seed,
+    )
+    if out is not None:
+        with replacing(out / "simulate.parquet") as partial:
+            runs.to_parquet(partial, index=False)
+    table = _end_points(runs, convex.pareto_front(problem), steps)
+    if as_json:
+        show_json(table.to_dict("records"))
+        return
+    title = f"{replicas} runs of {steps} updates; mean ± 1.96 standard errors"
+    show_table(with_errors(table), title)
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def _random_problem(
+    seed: int,
+    conflict: float,
+    dimension: int,
+    prompts: int,
+    responses: int,
+    radius: float,
+    beta: float,
+) -> Any:
+    from tradeoff.convex import random_log_linear
+
+    return random_log_linear(
+        seed,
+        conflict=conflict,
+        dimension=dimension,
+        prompts=prompts,
+        responses=responses,
+        radius=radius,
+        beta=beta,
+    )
+
+
+def _short(policies: pd.DataFrame) -> pd.DataFrame:
+    """The table of policies with headings that fit a terminal."""
+    headings = {
+        "sft_loss": "SFT",
+        "preference_loss": "DPO",
+        "sft_loss_test": "SFT†",
+        "preference_loss_test": "DPO†",
+        "sft_accuracy_test": "top-1",
+        "preference_accuracy_test": "pairs",
+        "front_gap": "gap",
+        "matched_weight": "λ*",
+    }
+    return policies.drop(columns="kind").rename(columns=headings).reset_index()
+
+
+def _schedule(method: Method, lam: float, refresh: int, share: float) -> Any:
+    from tradeoff.schedules import Alright, Maxright, Mix, Sequential
+
+    makers = {
+        Method.sft_dpo: lambda: Sequential(first="sft", lam=lam, share=share),
+        Method.dpo_sft: lambda: Sequential(first="preference", lam=lam, share=share),
+        Method.mix: lambda: Mix(lam=lam),
+        Method.alright: lambda: Alright(lam=lam),
+        Method.maxright: lambda: Maxright(lam=lam, refresh=refresh),
+    }
+    return makers[method]()
+
+
+def _end_points(runs: pd.DataFrame, found: Any, steps: int) -> pd.DataFrame:
+    """Mean and interval of the final losses, and their place relative to the front."""
+    last = runs[(runs.step == steps) & (runs.iterate == "last")]
+    grouped = last.groupby(["lam", "schedule"], observed=True, sort=False)
+    columns = ["sft_loss", "preference_loss", "gap"]
+    mean, error = grouped[columns].mean(), 1.96 * grouped[columns].sem()
+    table = mean.index.to_frame(index=False)
+    for column in columns:
+        table[column], table[f"± {column}"] = mean[column].to_numpy(), error[column].to_numpy()
+    place = found.score(table[["sft_loss", "preference_loss"]].to_numpy())
+    return table.assign(front_gap=place.front_gap, matched_weight=place.matched_weight)

@@ -1,0 +1,54 @@
+"""Results on disk and for machines: plain JSON values, files that are complete or absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def plain(value: Any, digits: int = 6) -> Any:
+    """Turn a result into JSON values; floats keep ``digits`` significant digits, NaN is null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v, digits) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(v, digits) for v in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` to write to, and rename it when all went well.
+
+    The name keeps the suffix, from which many writers tell the format.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write :func:`plain` JSON, complete or not at all; returns the path."""
+    text = json.dumps(plain(content), indent=1, ensure_ascii=False)
+    with replacing(path) as partial:
+        partial.write_text(f"{text}\n", "utf-8")
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text("utf-8"))

@@ -1,0 +1,77 @@
+"""What a terminal sees: tables that fit, and JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tradeoff.records import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+console = Console()
+
+
+def show_json(content: Any) -> None:
+    """Print one line of JSON."""
+    print(json.dumps(plain(content), ensure_ascii=False))
+
+
+def show_table(frame: pd.DataFrame, title: str) -> None:
+    """Print a table; numbers to four digits."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in frame.columns:
+        numeric = frame[column].dtype.kind in "fi"
+        table.add_column(
+            str(column).replace("_", " "), justify="right" if numeric else "left", overflow="fold"
+        )
+    for row in frame.itertuples(index=False):
+        table.add_row(*(cell(value) for value in row))
+    console.print(table)
+
+
+def with_errors(frame: pd.DataFrame) -> pd.DataFrame:
+    """Join each column with the column of its errors, named ``± column``, to save width."""
+    joined = frame.copy()
+    for column in [c for c in frame.columns if f"± {c}" in frame.columns]:
+        errors = joined.pop(f"± {column}")
+        pairs = zip(frame[column], errors, strict=True)
+        joined[column] = [f"{value:.4f} ± {error:.4f}" for value, error in pairs]
+    return joined
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """Print names and values, one a line."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in summary.items():
+        table.add_row(name.replace("_", " "), cell(value))
+    console.print(table)
+
+
+def show_claims(verdicts: pd.DataFrame) -> None:
+    """Print the ledger of claims."""
+    table = Table(title="claims", title_justify="left", box=None, pad_edge=False)
+    table.add_column("verdict")
+    table.add_column("claim", overflow="fold")
+    table.add_column("measured", justify="right")
+    table.add_column("bound", justify="right")
+    table.add_column("source", overflow="fold", style="dim")
+    signs = {"upper": "≤ ", "lower": "≥ ", "exact": "= "}
+    for row in verdicts.to_dict("records"):
+        verdict = "[green]holds[/]" if row["holds"] else "[bold red]FAILS[/]"
+        bound = signs[row["relation"]] + cell(row["bound"])
+        table.add_row(verdict, row["statement"], cell(row["measured"]), bound, row["source"])
+    console.print(table)
+    console.print(f"{int(verdicts.holds.sum())} of {len(verdicts)} claims hold")
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
+    return str(value)
