@@ -37,7 +37,7 @@ def to_unit(z):  # type: ignore[no-untyped-def]
     return (z >> _S11) * 1.1102230246251565e-16
 
 
-def keys(seed: int, replicas: ArrayLike, stream: int) -> NDArray[np.uint64]:
+def keys(seed: int, replicas: ArrayLike | int, stream: int) -> NDArray[np.uint64]:
     """Key of each replica's stream, shape of ``replicas``."""
     with np.errstate(over="ignore"):
         root = mix(np.uint64(seed % 2**64) + GOLDEN)
@@ -45,13 +45,13 @@ def keys(seed: int, replicas: ArrayLike, stream: int) -> NDArray[np.uint64]:
         return np.asarray(mix(replica + np.uint64(stream) * _STREAM))
 
 
-def uniform(key: NDArray[np.uint64], counter: ArrayLike) -> NDArray[np.float64]:
+def uniform(key: NDArray[np.uint64], counter: ArrayLike | int) -> NDArray[np.float64]:
     """Uniform draws in [0, 1); ``key`` and ``counter`` broadcast."""
     with np.errstate(over="ignore"):
         return np.asarray(to_unit(mix(key + np.asarray(counter, dtype=np.uint64) * GOLDEN)))
 
 
-def normal(key: NDArray[np.uint64], counter: ArrayLike) -> NDArray[np.float64]:
+def normal(key: NDArray[np.uint64], counter: ArrayLike | int) -> NDArray[np.float64]:
     """Standard normal draws by the Box-Muller transform of two uniforms."""
     counter = np.asarray(counter, dtype=np.uint64)
     u = uniform(key, 2 * counter)
