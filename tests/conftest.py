@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 
 import hypothesis
@@ -35,7 +36,8 @@ class _PlainKernels(MetaPathFinder):
 
 
 # Every other function of the package checks its arguments and array shapes in the tests.
-install_import_hook("tradeoff", "beartype.beartype")
+sys.path.append(str(Path(__file__).parent))
+install_import_hook("tradeoff", "typechecker.check")
 sys.meta_path.insert(0, _PlainKernels())
 
 # The machine decides how long an example takes, so none has a deadline. CI draws the same

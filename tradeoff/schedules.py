@@ -126,9 +126,9 @@ class Plan:
     def cost(self, sft: float = 1.0, preference: float = 1.0) -> NDArray[np.float64]:
         """(T,) expected gradient cost of each update; LARGER_GAP counts the dearer objective."""
         if self.rule is Rule.BOTH:
-            return np.full(len(self), sft + preference)
+            return np.full(len(self), float(sft + preference))
         if self.rule is Rule.LARGER_GAP:
-            return np.full(len(self), max(sft, preference))
+            return np.full(len(self), float(max(sft, preference)))
         return np.asarray(self.probability * preference + (1 - self.probability) * sft)
 
 
@@ -161,7 +161,7 @@ class Schedule:
         rule: Rule,
         *,
         probability: ArrayLike = 0.0,
-        weights: ArrayLike = (1.0, 1.0),
+        weights: tuple[float, float] = (1.0, 1.0),
         clock: NDArray[np.int64] | None = None,
         gaps: GapValues | None = None,
     ) -> Plan:

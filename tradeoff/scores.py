@@ -27,10 +27,10 @@ def max_gap(losses: ArrayLike, optima: ArrayLike, lam: float) -> Array:
     return np.asarray(np.max(gaps * np.array([1 - lam, lam]), axis=-1))
 
 
-def ideal_distance(losses: ArrayLike, ideal: ArrayLike, scale: ArrayLike = (1.0, 1.0)) -> Array:
+def ideal_distance(losses: ArrayLike, ideal: ArrayLike, scale: ArrayLike = 1.0) -> Array:
     """Euclidean distance to the ideal point, as the paper reports it.
 
-    It depends on the units of each loss; ``scale`` (2,) divides the two differences first.
+    It depends on the units of each loss; ``scale``, scalar or (2,), divides the differences first.
     """
     offset = np.asarray(losses) - np.asarray(ideal)
     return np.asarray(np.linalg.norm(offset / np.asarray(scale), axis=-1))
@@ -80,7 +80,7 @@ def front_gap(
     lam = np.asarray(weights, dtype=float)
     quotients = regret(np.asarray(losses)[..., None, :], lam, values, ranges)
     best = np.argmin(quotients, axis=-1)
-    return np.asarray(np.take_along_axis(quotients, best[..., None], -1)[..., 0]), lam[best]
+    return np.asarray(np.take_along_axis(quotients, best[..., None], -1)[..., 0]), np.asarray(lam[best])
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:

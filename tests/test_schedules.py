@@ -1,0 +1,113 @@
+"""Schedules: what each plan follows, by brute force; JSON round trips; bad settings."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradeoff import draws
+from tradeoff.errors import InputError
+from tradeoff.schedules import (
+    SCHEDULES,
+    Alright,
+    Maxright,
+    Mix,
+    Rule,
+    Sequential,
+    from_dict,
+)
+
+lams = st.floats(0, 1)
+inner = st.floats(0.05, 0.95)
+EXAMPLES = [
+    Sequential(first="preference", share=0.3, lam=0.2),
+    Mix(lam=0.7),
+    Alright(lam=0.25),
+    Alright(lam=0.25, probability=0.5),
+    Maxright(lam=0.4, refresh=None, samples=3, weighted=False, optimum_error=(0.1, -0.2)),
+]
+
+
+@pytest.mark.parametrize("first", ["sft", "preference"])
+@given(share=st.floats(0, 1), steps=st.integers(1, 50))
+def test_sequential_follows_one_objective_then_the_other(first, share, steps):
+    plan = Sequential(first=first, share=share).plan(steps)
+    boundary = round(share * steps)
+    for t in range(steps):
+        preference = (t < boundary) == (first == "preference")
+        expected = [0.0, 1.0] if preference else [1.0, 0.0]
+        assert plan.follow(t, 0.5).tolist() == expected
+        assert plan.clock[t] == (t + 1 if t < boundary else t - boundary + 1)
+
+
+@given(lams)
+def test_mix_follows_both_with_the_weights_of_f_lambda(lam):
+    assert Mix(lam=lam).plan(3).follow(1, np.zeros(4)).tolist() == [[1 - lam, lam]] * 4
+
+
+@given(lam=inner, p=inner)
+def test_alternation_is_unbiased(lam, p):
+    for schedule, probability in ((Alright(lam=lam), lam), (Alright(lam=lam, probability=p), p)):
+        plan = schedule.plan(1)
+        expected = probability * plan.follow(0, 0.0) + (1 - probability) * plan.follow(0, 1 - 1e-12)
+        np.testing.assert_allclose(expected, [1 - lam, lam], atol=1e-12)
+
+
+def test_alright_draws_the_preference_objective_with_probability_lam():
+    plan = Alright(lam=0.3).plan(20_000)
+    key = draws.keys(0, np.arange(1), draws.OBJECTIVE)
+    u = draws.uniform(key, np.arange(20_000))
+    share = np.mean(plan.follow(0, u)[:, 1])
+    assert share == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 20_000))
+
+
+@given(lam=lams, gaps=st.tuples(st.floats(-1, 5), st.floats(-1, 5)), weighted=st.booleans())
+def test_maxright_follows_the_larger_weighted_gap_and_ties_go_to_sft(lam, gaps, weighted):
+    plan = Maxright(lam=lam, weighted=weighted).plan(1)
+    scores = ((1 - lam) * gaps[0], lam * gaps[1])
+    chosen = int(scores[1] > scores[0])
+    expected = [0.0, 0.0]
+    expected[chosen] = (1 - lam, lam)[chosen] if weighted else 1.0
+    assert plan.follow(0, 0.5, np.array(gaps)).tolist() == expected
+
+
+@pytest.mark.parametrize("schedule", EXAMPLES, ids=lambda s: s.name)
+def test_json_restores_every_schedule(schedule):
+    assert from_dict(json.loads(json.dumps(schedule.to_dict()))) == schedule
+
+
+def test_every_registered_schedule_has_a_plan_and_a_label():
+    for name, kind in SCHEDULES.items():
+        assert kind.name == name
+        plan = kind().plan(10)
+        assert len(plan) == 10
+        assert isinstance(plan.rule, Rule)
+        assert kind().label
+
+
+def test_costs_per_update():
+    assert Mix().plan(2).cost(1, 3).tolist() == [4, 4]
+    assert Alright(lam=0.25).plan(2).cost(1, 3).tolist() == [1.5, 1.5]
+    assert Sequential(share=0.5).plan(2).cost(1, 3).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: Mix(lam=1.5), "lam"),
+        (lambda: Mix(lam=float("nan")), "lam"),
+        (lambda: Sequential(share=-0.1), "share"),
+        (lambda: Alright(lam=0.5, probability=0.0), "probability"),
+        (lambda: Maxright(refresh=0), "refresh"),
+        (lambda: Maxright(samples=-1), "samples"),
+        (lambda: Mix().plan(0), "steps"),
+        (lambda: from_dict({"name": "unknown"}), "name"),
+        (lambda: from_dict({"name": "mix", "speed": 2}), "speed"),
+    ],
+)
+def test_bad_settings_name_the_field(make, field):
+    with pytest.raises(InputError, match=field) as caught:
+        make()
+    assert caught.value.remedy

@@ -1,0 +1,84 @@
+"""Scores against moocore, brute force and their invariances."""
+
+import moocore
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradeoff import scores
+
+points = st.lists(st.tuples(st.floats(-2, 3), st.floats(-2, 3)), min_size=1, max_size=12)
+
+
+@given(points)
+def test_hypervolume_agrees_with_moocore(found):
+    array = np.array(found)
+    expected = moocore.hypervolume(array, ref=[2.0, 2.0])
+    assert scores.hypervolume(array, [2.0, 2.0]) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.floats(0, 1), st.tuples(st.floats(0, 5), st.floats(0, 5)))
+def test_weighted_loss_and_max_gap_are_what_they_say(lam, pair):
+    losses = list(pair)
+    assert scores.weighted_loss(losses, lam) == pytest.approx(
+        (1 - lam) * losses[0] + lam * losses[1]
+    )
+    assert scores.max_gap(losses, [0.1, 0.2], lam) == pytest.approx(
+        max((1 - lam) * (losses[0] - 0.1), lam * (losses[1] - 0.2))
+    )
+
+
+def test_front_gap_of_a_straight_front_is_the_distance_along_the_ranges():
+    # The front s + d = 1 minimises f_lambda at an end: V(l) = min(l, 1 - l).
+    weights, values, ranges = [0.0, 0.5, 1.0], [0.0, 0.5, 0.0], [1.0, 1.0]
+    gap, matched = scores.front_gap([[0.5, 0.5], [0.75, 0.75], [0.0, 1.0]], weights, values, ranges)
+    np.testing.assert_allclose(gap, [0.0, 0.25, 0.0], atol=1e-12)
+    assert matched[1] == 0.5
+
+
+@given(st.floats(0.1, 10), st.floats(-3, 3), st.tuples(st.floats(1, 4), st.floats(1, 4)))
+def test_front_gap_and_matched_place_ignore_the_units_of_a_loss(scale, shift, losses):
+    front = np.array([[0.0, 1.0], [0.3, 0.3], [1.0, 0.0]])
+
+    def place(points, loss):
+        edge = np.diff(points, axis=0)
+        weights = np.concatenate([[0.0], edge[:, 0] / (edge[:, 0] - edge[:, 1]), [1.0]])
+        values = scores.weighted_loss(points, weights[:, None]).min(axis=1)
+        return scores.front_gap(loss, weights, values, np.ptp(points, axis=0))[0]
+
+    unit, offset = np.array([scale, 1.0]), np.array([shift, 0.0])
+    changed = place(front * unit + offset, np.array(losses) * unit + offset)
+    assert changed == pytest.approx(place(front, np.array(losses)), abs=1e-9)
+
+
+def test_ideal_distance_depends_on_units_unless_scaled():
+    assert scores.ideal_distance([3.0, 4.0], [0.0, 0.0]) == pytest.approx(5.0)
+    assert scores.ideal_distance([3.0, 4.0], [0.0, 0.0], [3.0, 4.0]) == pytest.approx(np.sqrt(2))
+
+
+def test_retention_and_forgetting():
+    assert scores.forgetting(0.5, 0.8) == pytest.approx(0.3)
+    assert scores.retention(before=1.0, after=1.0, start=2.0) == 1.0
+    assert scores.retention(before=1.0, after=2.0, start=2.0) == 0.0
+    assert scores.retention(before=1.0, after=2.5, start=2.0) < 0
+
+
+def test_intervals_cover_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    found = scores.interval(rng.normal(size=(5, 20_000)))
+    covered = np.mean((found.low <= 0) & (found.high >= 0))
+    assert covered == pytest.approx(0.95, abs=0.006)
+    assert found.n == 5
+
+
+def test_one_run_has_no_interval():
+    assert np.isnan(scores.interval([1.0]).low)
+
+
+def test_pairing_removes_what_is_common():
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=300)
+    paired = scores.paired_difference(common + 0.1, common)
+    assert paired.low == pytest.approx(0.1)
+    assert paired.high == pytest.approx(0.1)
