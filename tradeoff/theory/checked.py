@@ -28,13 +28,13 @@ class Checked:
         Absolute slack allowed for rounding, certificates, or (measured by Monte Carlo) noise.
     """
 
-    measured: ArrayLike
-    bound: ArrayLike
+    measured: float | ArrayLike
+    bound: float | ArrayLike
     kind: Kind
     constants: Mapping[str, float] = field(default_factory=dict)
-    tolerance: ArrayLike = 1e-9
+    tolerance: float | ArrayLike = 1e-9
 
-    def __iter__(self) -> Iterator[ArrayLike]:
+    def __iter__(self) -> Iterator[float | ArrayLike]:
         return iter((self.measured, self.bound))
 
     @property

@@ -1,0 +1,79 @@
+"""T2: how far a point is from optimal, told from its gradient alone.
+
+Both sides are one formula. For convex f with L-Lipschitz gradient on a convex set Theta,
+
+    max_s g.(theta - s) - (L/2)|theta - s|^2  <=  f(theta) - f*  <=  max_s g.(theta - s)
+
+with g the gradient at theta and s ranging over Theta. On the ball the right side is
+g.theta + R|g|; on the left the best s is one projected gradient step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from tradeoff.convex.solve import frank_wolfe_gap, minimise
+from tradeoff.theory.checked import Checked
+from tradeoff.theory.constants import constants
+
+Array = NDArray[np.float64]
+
+
+def gap(problem: Any, lam: float, theta: Array) -> tuple[float, float]:
+    """f_lambda(theta) - f_lambda* and the certificate of that optimum."""
+    best = minimise(problem, lam, tolerance=1e-13)
+    return float(np.array([1 - lam, lam]) @ problem.losses(theta)) - best.value, best.certificate
+
+
+def upper_certificate(problem: Any, lam: float, theta: Float[np.ndarray, " d"]) -> Checked:
+    """The gap of f_lambda at theta is at most g.theta + R|g|.
+
+    Proof: convexity gives f(theta) - f(s) <= g.(theta - s) for the minimiser s, and over the ball
+    the right side is largest at s = -R g/|g| (Cauchy-Schwarz). Source: Frank & Wolfe 1956,
+    Jaggi 2013. It certifies whatever produced theta.
+    """
+    measured, certificate = gap(problem, lam, theta)
+    gradient = gradient_of(problem, lam, theta)
+    bound = frank_wolfe_gap(theta, gradient, problem.radius)
+    norm = float(np.linalg.norm(gradient))
+    return Checked(
+        measured, bound, "upper", {"R": problem.radius, "|g|": norm}, 1e-12 + certificate
+    )
+
+
+def lower_certificate(
+    problem: Any, lam: float, theta: Float[np.ndarray, " d"], smoothness: float | None = None
+) -> Checked:
+    """The gap of f_lambda at theta is at least what one projected gradient step must win.
+
+    Proof: smoothness gives f(s) <= f(theta) + g.(s - theta) + (L/2)|s - theta|^2 for every s in
+    the ball, and f* <= f(s). The right side is smallest at s = Pi(theta - g/L). Since that
+    projection satisfies g.(theta - s) >= L|theta - s|^2, the bound is at least the more familiar
+    (L/2)|theta - s|^2, and larger by up to all of g.(theta - s) where the ball is active.
+    Source: Nesterov 2004, Section 2.2; ours in this form. ``smoothness`` defaults to T1's.
+    """
+    measured, certificate = gap(problem, lam, theta)
+    slope = constants(problem).smoothness(lam) if smoothness is None else smoothness
+    gradient = gradient_of(problem, lam, theta)
+    bound, moved = projected_step(problem, theta, gradient, slope)
+    familiar = slope / 2 * moved**2
+    known = {"L": slope, "step": moved, "familiar": familiar, "certificate": certificate}
+    return Checked(measured, bound, "lower", known, 1e-12 + certificate)
+
+
+def projected_step(
+    problem: Any, theta: Array, gradient: Array, smoothness: float
+) -> tuple[float, float]:
+    """Decrease that one projected step of length 1/L guarantees, and how far it moves."""
+    step = theta - problem.project(theta - gradient / smoothness)
+    moved = float(np.linalg.norm(step))
+    return float(gradient @ step) - smoothness / 2 * moved**2, moved
+
+
+def gradient_of(problem: Any, lam: float, theta: Array) -> Array:
+    """Gradient of f_lambda at theta (d,)."""
+    return np.asarray(np.array([1 - lam, lam]) @ problem.gradients(theta))

@@ -1,0 +1,162 @@
+"""How fast a loss must rise away from its minimiser on the ball: what makes forgetting total.
+
+A strong-convexity constant that holds on all of the ball is exponentially small in R Delta,
+because softmax probabilities may be that small. What T3 needs is less: growth about one point,
+
+    f(theta) - f*  >=  (mu/2) |theta - theta_b|^2      for every theta in the ball,
+
+and for that two effects of ordinary size suffice (ours):
+
+- curvature. Along any line the third derivative of a log-linear loss is at most M |v| times its
+  second, M = Delta or beta Delta_w (Bach 2010: a variable of range M has |third cumulant| at most
+  M times its variance). So the Hessian at distance r is at least exp(-M r) times that at theta_b;
+  integrating twice, mu >= 2 l (exp(-z) + z - 1)/z^2 with l the smallest eigenvalue at theta_b and
+  z = M (R + |theta_b|): of order 1/z, not exp(-z).
+  (On few or alike data :func:`strong_convexity` can be the larger one; the better is used.)
+- the ball. At a boundary minimiser g = -|g| theta_b / R, and |theta| <= R makes
+  g.(theta - theta_b) >= |g| |theta - theta_b|^2 / (2 R): mu gains |g|/R, even where the Hessian
+  is singular.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.solve import DENSE_DIMENSION, Minimum, minimise
+from tradeoff.errors import InputError
+from tradeoff.schedules import OBJECTIVES, PREFERENCE
+from tradeoff.theory.checked import Checked
+from tradeoff.theory.constants import Constants, blocks, constants, distances
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Quadratic growth of one loss about its minimiser on the ball.
+
+    Attributes
+    ----------
+    minimum
+        The certified minimiser theta_b.
+    curvature, boundary
+        The two parts of ``mu``.
+    slope
+        |grad f_b(theta_b)|.
+    """
+
+    minimum: Minimum
+    curvature: float
+    boundary: float
+    slope: float
+
+    @property
+    def mu(self) -> float:
+        """Growth constant: f_b - f_b* >= (mu/2) |theta - theta_b|^2 on the ball."""
+        return self.curvature + self.boundary
+
+    def rounding(self, radius: float) -> float:
+        """How much the inexactness of theta_b may cost in the growth inequality."""
+        error = self.minimum.certificate
+        shift = np.sqrt(2 * radius * error / self.slope) if self.boundary > 0 else 0.0
+        return float(error + 2 * self.mu * radius * shift + 1e-12)
+
+
+def growth(problem: LogLinear, objective: int) -> Growth:
+    """Growth constant of one objective (SFT is 0, PREFERENCE is 1); see the module for the proof.
+
+    Above `DENSE_DIMENSION` parameters no Hessian is formed and only the ball's part is used.
+
+    Raises
+    ------
+    InputError
+        Where neither part is positive: the Hessian is singular and the minimiser interior, so it
+        need not be unique and ties keep something of the first stage.
+    """
+    found = minimise(problem, float(objective), tolerance=1e-14)
+    gradient = problem.gradients(found.theta)[objective]
+    slope, norm = float(np.linalg.norm(gradient)), float(np.linalg.norm(found.theta))
+    boundary = slope / problem.radius if norm >= problem.radius * (1 - 1e-9) else 0.0
+    z = _self_concordance(problem, constants(problem), objective) * (problem.radius + norm)
+    curvature = 2 * _smallest_eigenvalue(problem, objective, found.theta) * _damping(z)
+    if problem.dimension <= DENSE_DIMENSION:
+        curvature = max(curvature, strong_convexity(problem, objective))
+    if not curvature + boundary > 0:
+        raise InputError(
+            "the minimiser is interior and the Hessian singular there, so it may not be unique",
+            field=OBJECTIVES[objective],
+            remedy="Give more data than parameters, or a smaller radius.",
+        )
+    return Growth(found, curvature, boundary, slope)
+
+
+def quadratic_growth(
+    problem: LogLinear, objective: int, thetas: Float[np.ndarray, "B d"]
+) -> Checked:
+    """f_b(theta) - f_b* >= (mu/2) |theta - theta_b|^2 at points of the ball. Source: ours."""
+    found = growth(problem, objective)
+    measured = problem.losses(thetas)[:, objective] - found.minimum.value
+    bound = found.mu / 2 * np.sum((thetas - found.minimum.theta) ** 2, axis=-1)
+    known = {"mu": found.mu, "curvature": found.curvature, "boundary": found.boundary}
+    return Checked(measured, bound, "lower", known, found.rounding(problem.radius))
+
+
+def strong_convexity(problem: LogLinear, objective: int) -> float:
+    """A strong-convexity constant on the whole ball; 0 where the data do not span the space.
+
+    SFT: probabilities on the ball are at least m_y = 1 / sum over y' of exp(R|phi_y' - phi_y|),
+    and u'Cov_pi u = min over c of sum pi_y (u.phi_y - c)^2 is at least the same with m for pi.
+    DPO: margins are at most R|delta| plus the reference's, so each curvature is at least that of
+    the logistic loss there. Both shrink like exp(-R Delta); :func:`growth` does better.
+    """
+    if objective == PREFERENCE:
+        delta = problem.dense_differences
+        margin = problem.radius * np.linalg.norm(delta, axis=1) + np.abs(problem.margin_shift)
+        p = 1 / (1 + np.exp(problem.beta * margin))
+        bend = problem.preference_weights * problem.beta**2 * p * (1 - p)
+        return _positive(delta.T @ (bend[:, None] * delta))
+    total = np.zeros((problem.dimension, problem.dimension))
+    for prompt, rows in blocks(problem):
+        phi = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
+        least = np.exp(-np.log(np.exp(problem.radius * distances(phi)).sum(axis=1)))
+        centred = phi - least @ phi / least.sum()
+        total += problem.prompt_weights[prompt] * (centred.T @ (least[:, None] * centred))
+    return _positive(total)
+
+
+def strongly_convex(
+    problem: LogLinear, objective: int, thetas: Float[np.ndarray, "B d"]
+) -> Checked:
+    """The smallest Hessian eigenvalue on the ball is never below :func:`strong_convexity`."""
+    weights = np.eye(2)[objective]
+    lows = [np.linalg.eigvalsh(problem.local_model(t, weights).hessian())[0] for t in thetas]
+    mu = strong_convexity(problem, objective)
+    return Checked(np.array(lows), np.full(len(lows), mu), "lower", {"mu": mu}, 1e-10)
+
+
+def _self_concordance(problem: LogLinear, c: Constants, objective: int) -> float:
+    return problem.beta * c.delta_w if objective == PREFERENCE else c.delta
+
+
+def _damping(z: float) -> float:
+    """(exp(-z) + z - 1)/z^2: 1/2 at zero, about 1/z for large z."""
+    return 0.5 - z / 6 if z < 1e-4 else float((np.expm1(-z) + z) / z**2)
+
+
+def _smallest_eigenvalue(problem: Any, objective: int, theta: Array) -> float:
+    if problem.dimension > DENSE_DIMENSION:
+        return 0.0
+    return _positive(problem.local_model(theta, np.eye(2)[objective]).hessian())
+
+
+def _positive(matrix: Array) -> float:
+    """Smallest eigenvalue where it is clearly above rounding, else 0."""
+    values = np.linalg.eigvalsh(matrix)
+    rounding = 1e-14 * len(values) * float(values[-1])
+    return max(0.0, float(values[0]) - rounding)
