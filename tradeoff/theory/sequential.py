@@ -1,0 +1,243 @@
+"""T3: sequential training keeps a gap, on every instance, and how large (arXiv 2410.15483, Thm 1).
+
+Stage a, then stage b. If stage b converges to the minimiser theta_b of f_b on the ball, the gap of
+f_lambda converges to its value at theta_b: the first stage, the start and the budget of stage a
+leave no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.simulate import StepSize, simulate, trajectories
+from tradeoff.convex.solve import Minimum, frank_wolfe_gap, minimise
+from tradeoff.errors import InputError
+from tradeoff.schedules import PREFERENCE, SFT, Sequential
+from tradeoff.theory.certificates import gradient_of, projected_step
+from tradeoff.theory.checked import Checked
+from tradeoff.theory.constants import constants
+from tradeoff.theory.growth import growth
+
+Array = NDArray[np.float64]
+First = Literal["sft", "preference"]
+Rate = Literal["average", "last", "full"]
+
+
+@dataclass(frozen=True)
+class LimitGap:
+    """The gap of f_lambda that sequential training ends with.
+
+    Attributes
+    ----------
+    last
+        Certified minimiser theta_b of the second stage's objective.
+    gap
+        f_lambda(theta_b) - f_lambda*.
+    slope
+        |grad f_lambda(theta_b)|.
+    lower, upper
+        T2 at theta_b.
+    interior
+        gap >= w_a^2 |grad f_a(theta_b)|^2 / (2 L); ``None`` where its conditions fail.
+    """
+
+    last: Minimum
+    gap: float
+    slope: float
+    lower: Checked
+    upper: Checked
+    interior: Checked | None
+
+
+def limit_gap(problem: LogLinear, lam: float, first: First = "sft") -> LimitGap:
+    """T3, the limit and its two sides.
+
+    Proof: T2 for f_lambda at theta_b. In the interior, grad f_b(theta_b) = 0 leaves
+    grad f_lambda = w_a grad f_a, and a full gradient step of length 1/L wins |g|^2/(2 L), provided
+    that it stays in the ball: theta_b interior is not enough, since the minimum is taken over the
+    ball too. Beyond that ``lower`` still holds. Source: arXiv 2410.15483, Theorem 1 (existence of
+    an instance); for every instance and two-sided: ours.
+    """
+    b = SFT if first == "preference" else PREFERENCE
+    last = minimise(problem, float(b), tolerance=1e-14)
+    best = minimise(problem, lam, tolerance=1e-13)
+    weights = np.array([1 - lam, lam])
+    gap = float(weights @ last.losses) - best.value
+    smooth = constants(problem).smoothness(lam)
+    gradient = gradient_of(problem, lam, last.theta)
+    slope = float(np.linalg.norm(gradient))
+    won, moved = projected_step(problem, last.theta, gradient, smooth)
+    known = {"L": smooth, "R": problem.radius, "|g|": slope, "step": moved}
+    tolerance = best.certificate + 1e-12
+    above = frank_wolfe_gap(last.theta, gradient, problem.radius)
+    interior = None
+    residual = float(np.linalg.norm(problem.gradients(last.theta)[b]))
+    if residual < 1e-6 and np.linalg.norm(last.theta - gradient / smooth) <= problem.radius:
+        stage_a = float(np.linalg.norm(problem.gradients(last.theta)[1 - b]))
+        simple = (weights[1 - b] * stage_a) ** 2 / (2 * smooth)
+        known_a = {**known, "w_a": weights[1 - b], "|grad f_a|": stage_a}
+        interior = Checked(gap, simple, "lower", known_a, tolerance + residual * slope / smooth)
+    lower = Checked(gap, won, "lower", known, tolerance)
+    return LimitGap(last, gap, slope, lower, Checked(gap, above, "upper", known, 1e-12), interior)
+
+
+def rate_of(problem: LogLinear, objective: int, steps: int, rate: Rate) -> float:
+    """Bound on E f_b - f_b* after ``steps`` updates of one objective alone, from anywhere.
+
+    "average": D G / sqrt(T), step D/(G sqrt T). "last": 2 D G (2 + log T)/sqrt(T), step
+    D/(G sqrt t) (Shamir & Zhang 2013, Theorem 2). "full": exact gradients with step 1/L,
+    L D^2/(2 T).
+    """
+    c = constants(problem)
+    if rate == "full":
+        return c.smoothness(float(objective)) * c.diameter**2 / (2 * steps)
+    base = c.diameter * c.gradients[objective] / float(np.sqrt(steps))
+    return base if rate == "average" else 2 * base * (2 + float(np.log(steps)))
+
+
+def stage_step(problem: LogLinear, objective: int, steps: int, rate: Rate) -> StepSize:
+    """Step size of a stage of ``steps`` updates for which :func:`rate_of` holds."""
+    c = constants(problem)
+    if rate == "full":
+        return StepSize(1 / c.smoothness(float(objective)))
+    scale = c.diameter / c.gradients[objective]
+    return StepSize(scale, 0.5) if rate == "last" else StepSize(scale / float(np.sqrt(steps)))
+
+
+def remaining_gap(
+    problem: LogLinear, lam: float, steps: int, first: First = "sft", rate: Rate = "average"
+) -> float:
+    """T3 at finite T: a lower bound on E gap after ``steps`` updates of the second stage.
+
+    Proof: f_lambda is convex, so gap(theta) >= gap(theta_b) - |grad f_lambda(theta_b)| r with
+    r = |theta - theta_b|; growth of f_b about theta_b gives E r <= sqrt(2 E(f_b - f_b*)/mu). The
+    gradient at theta_b replaces the Lipschitz constant G_lambda of f_lambda, and growth replaces
+    strong convexity on the ball: both only sharpen it. Source: ours.
+    """
+    b = SFT if first == "preference" else PREFERENCE
+    limit, mu = limit_gap(problem, lam, first), growth(problem, b).mu
+    distance = np.sqrt(2 * rate_of(problem, b, steps, rate) / mu)
+    return limit.gap - limit.slope * float(min(distance, 2 * problem.radius))
+
+
+def half_gap_steps(
+    problem: LogLinear, lam: float, first: First = "sft", rate: Rate = "average"
+) -> int:
+    """Updates of stage b after which at least half of the limit gap is there to stay.
+
+    The least T with rate_of(T) <= mu gap^2 / (8 |grad f_lambda(theta_b)|^2). Source: ours.
+    """
+    b = SFT if first == "preference" else PREFERENCE
+    limit, mu = limit_gap(problem, lam, first), growth(problem, b).mu
+    if not limit.gap > 1e-12:
+        raise InputError(
+            "the objectives do not conflict at this weight: there is no gap to keep",
+            field="lam",
+            value=lam,
+            remedy="Use a weight for which `limit_gap` is positive.",
+        )
+    target = mu * limit.gap**2 / (8 * limit.slope**2)
+    low, high = 1, 8
+    while rate_of(problem, b, high, rate) > target:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if rate_of(problem, b, middle, rate) <= target else (middle, high)
+    return high
+
+
+def measured_gap(
+    problem: LogLinear,
+    lam: float,
+    steps: int,
+    first: First = "sft",
+    rate: Rate = "average",
+    **run: Any,
+) -> Checked:
+    """E gap of a simulated sequential run of two stages of ``steps`` updates, against T3's bound.
+
+    ``run`` goes to :func:`~tradeoff.convex.simulate.simulate` (replicas, seed, engine, start).
+    """
+    b = SFT if first == "preference" else PREFERENCE
+    full = rate == "full"
+    table = simulate(
+        problem,
+        Sequential(lam=lam, first=first),
+        steps=2 * steps,
+        step_size=stage_step(problem, b, steps, rate),
+        checkpoints=[2 * steps],
+        gradients="full" if full else "stochastic",
+        **({**run, "replicas": 1} if full else run),
+    )
+    gaps = table.loc[table["iterate"] == ("average" if rate == "average" else "last"), "gap"]
+    error = 0.0 if full else float(gaps.std() / np.sqrt(len(gaps)))
+    bound = remaining_gap(problem, lam, steps, first, rate)
+    known = {"limit": limit_gap(problem, lam, first).gap, "T_b": float(steps), "SE": error}
+    return Checked(float(gaps.mean()), bound, "lower", known, 3 * error + 1e-9)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What budget splits of sequential training attain with exact gradients.
+
+    Attributes
+    ----------
+    shares
+        (K,) fraction of the updates given to the first stage.
+    gaps
+        (K,) gaps of f_lambda at the end, each against its own certificate from below.
+    best
+        Smallest gap over the splits.
+    """
+
+    shares: Float[np.ndarray, " K"]
+    gaps: Checked
+    best: float
+
+
+def budget_splits(
+    problem: LogLinear, lam: float, steps: int, shares: ArrayLike, first: First = "sft"
+) -> Splits:
+    """No split of the budget need rescue sequential training: the gap of every split.
+
+    Full gradients, step 1/max(L_SFT, L_DPO). Each gap stands beside the T2 lower bound at the
+    point that the split reaches, which is positive unless the path happens to end on the optimum;
+    in one dimension some path does cross it, in more it generically does not. Source: ours.
+    """
+    portions = np.asarray(shares, dtype=float)
+    c = constants(problem)
+    step = 1 / max(c.mean_sft_smoothness, c.mean_preference_smoothness)
+    schedules = [Sequential(lam=lam, first=first, share=float(s)) for s in portions]
+    runs = trajectories(
+        problem, schedules, steps=steps, step_size=step, replicas=1,
+        checkpoints=[steps], gradients="full",
+    )  # fmt: skip
+    thetas = runs.last[:, 0, 0]
+    best = minimise(problem, lam, tolerance=1e-13)
+    gaps = problem.losses(thetas) @ [1 - lam, lam] - best.value
+    smooth = c.smoothness(lam)
+    bounds = [projected_step(problem, t, gradient_of(problem, lam, t), smooth)[0] for t in thetas]
+    checked = Checked(gaps, np.array(bounds), "lower", {"L": smooth}, best.certificate + 1e-12)
+    return Splits(portions, checked, float(gaps.min()))
+
+
+def beta_sweep(
+    problem: LogLinear, lam: float, betas: Sequence[float], first: First = "sft"
+) -> Checked:
+    """The KL anchor does not prevent forgetting: the limit gap for every beta, against T2's bound.
+
+    DPO's beta rescales the logistic loss but leaves theta_b no less one-sided; the bound is
+    positive for each finite beta unless theta_b already minimises f_lambda. Source: ours.
+    """
+    limits = [limit_gap(replace(problem, beta=float(b)), lam, first) for b in betas]
+    gaps = np.array([limit.gap for limit in limits])
+    bounds = np.array([limit.lower.bound for limit in limits], dtype=float)
+    tolerance = max(float(np.max(limit.lower.tolerance)) for limit in limits)
+    return Checked(gaps, bounds, "lower", {"lam": lam}, tolerance)
