@@ -1,0 +1,121 @@
+"""KL-regularised reward maximisation on finite response sets, with exact expectations.
+
+The loss is minus the RLHF objective, mean over prompts of beta KL(pi || pi_ref) - E_pi r. It is
+smooth but, unlike f_DPO, NOT convex in the logits of pi: it equals beta KL(pi || pi*) plus a
+constant, with pi in the first place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from tradeoff.convex.log_linear import LogLinear
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rlhf:
+    """The RLHF loss of the policies of a log-linear problem.
+
+    Attributes
+    ----------
+    policy
+        Supplies features, prompts and ``beta``; its preference pairs are not used.
+    reward
+        (N,) reward of every response.
+    reference
+        (N,) reference log-probabilities of every response.
+    prompt_weights
+        (P,) weights of the prompts; uniform by default.
+    """
+
+    policy: LogLinear
+    reward: Float[np.ndarray, " N"]
+    reference: Float[np.ndarray, " N"]
+    prompt_weights: Float[np.ndarray, " P"] | None = None
+
+    @cached_property
+    def _weight(self) -> Array:
+        """(N,) weight of each row's prompt, normalised over prompts."""
+        prompts = len(self.policy.offsets) - 1
+        given = np.ones(prompts) if self.prompt_weights is None else self.prompt_weights
+        return np.asarray((given / given.sum())[self.policy.prompt_of_row])
+
+    def loss(self, theta: ArrayLike) -> float:
+        """Mean over prompts of beta KL(pi_theta || pi_ref) - E r."""
+        log_p = self.policy.log_probs(theta)
+        return float((self._weight * np.exp(log_p)) @ self._regret(log_p))
+
+    def gradient(self, theta: ArrayLike) -> Float[np.ndarray, " d"]:
+        """(d,) gradient: the policy gradient with its exact expectation and baseline."""
+        log_p = self.policy.log_probs(theta)
+        p, regret = np.exp(log_p), self._regret(log_p)
+        baseline = np.add.reduceat(p * regret, self.policy.offsets[:-1])
+        slope = self._weight * p * (regret - baseline[self.policy.prompt_of_row])
+        return np.asarray(self.policy.features.T @ slope)
+
+    @cached_property
+    def optimal_log_probs(self) -> Float[np.ndarray, " N"]:
+        """Log pi*(y|x) of the best policy of all: pi* proportional to pi_ref exp(r / beta)."""
+        tilted = self.reference + self.reward / self.policy.beta
+        return np.asarray(tilted - self._log_sums(tilted)[self.policy.prompt_of_row])
+
+    @cached_property
+    def optimum(self) -> float:
+        """Least loss over all policies: -beta log sum of pi_ref exp(r / beta), averaged."""
+        sums = self._log_sums(self.reference + self.reward / self.policy.beta)
+        return float(-self.policy.beta * (self._weight[self.policy.offsets[:-1]] @ sums))
+
+    def _regret(self, log_p: Array) -> Array:
+        return np.asarray(self.policy.beta * (log_p - self.reference) - self.reward)
+
+    def _log_sums(self, values: Array) -> Array:
+        return np.asarray(np.logaddexp.reduceat(values, self.policy.offsets[:-1]))
+
+
+def population_dpo(
+    reward: Float[np.ndarray, "P n"],
+    reference: Float[np.ndarray, "P n"],
+    *,
+    beta: float,
+    radius: float,
+    demonstrations: Any = None,
+) -> LogLinear:
+    """DPO on infinitely many Bradley-Terry labels, for a tabular policy.
+
+    Every ordered pair (y, y') of a prompt enters with weight sigma(r(y) - r(y')): the share of
+    comparisons of two uniformly drawn responses that y wins.
+
+    Parameters
+    ----------
+    reward, reference
+        Rewards and reference log-probabilities, one row per prompt.
+    beta, radius
+        As in :class:`LogLinear`; parameters are the logits, so the radius bounds those.
+    demonstrations
+        (M,) rows (prompt * n + response) of SFT data; by default the best response of each prompt.
+    """
+    prompts, n = reward.shape
+    first, second = np.nonzero(~np.eye(n, dtype=bool))
+    start = n * np.arange(prompts)[:, None]
+    wins = 1 / (1 + np.exp(reward[:, second] - reward[:, first]))
+    margins = reference[:, first] - reference[:, second]
+    shown = start[:, 0] + reward.argmax(axis=1) if demonstrations is None else demonstrations
+    return LogLinear(
+        features=np.eye(prompts * n),
+        offsets=np.arange(0, prompts * n + 1, n),
+        demonstrations=np.asarray(shown, dtype=np.int64),
+        chosen=(start + first).ravel(),
+        rejected=(start + second).ravel(),
+        radius=radius,
+        beta=beta,
+        reference_margins=margins.ravel(),
+        pair_weights=wins.ravel(),
+    )
