@@ -32,7 +32,8 @@ from tradeoff.errors import InputError
 Array = NDArray[np.float64]
 END_WEIGHT = 1e-6
 """The ends are solved at this distance from 0 and 1, so that among several minimisers of one
-objective the one best for the other is found; the bounds at 0 and 1 account for it."""
+objective the one best for the other is found; the bounds at 0 and 1 account for it. Trades worse
+than a million to one are so left out of the front's ranges."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""The command line as a user meets it: tables, JSON, files, errors, help."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tradeoff import checkout
+from tradeoff.cli import main
+
+COMMANDS = ("reproduce", "figures", "claims", "analyse", "front", "simulate")
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def write_rows(path, rows):
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    words = [f"{a}{b}" for a in "abcdefgh" for b in "xyzuv"]
+    sft = [{"prompt": f"say {w}", "completion": f"{w} it is"} for w in words]
+    preference = [
+        {"prompt": f"say {w}", "chosen": f"kindly {w}", "rejected": f"{w} it is"} for w in words
+    ]
+    return (
+        write_rows(tmp_path / "sft.jsonl", sft),
+        write_rows(tmp_path / "preference.jsonl.gz", preference),
+    )
+
+
+SMALL = ("--radius", "5", "--features", "256", "--candidates", "4", "--solves", "4", "--steps", "8")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"tradeoff {command}" in out.replace("\n", " ")
+
+
+def test_front_as_json(capsys):
+    code, out, _ = run(capsys, "front", "--seed", "1", "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert record["certified_error"] <= 1e-3
+    assert record["hypervolume"][0] <= record["hypervolume"][1]
+
+
+def test_front_writes_a_figure_and_its_numbers(capsys, tmp_path):
+    code, out, _ = run(capsys, "front", "--accuracy", "0.05", "--out", str(tmp_path))
+    assert code == 0
+    assert "hypervolume" in out
+    assert {p.name for p in tmp_path.iterdir()} == {"front.json", "front.svg", "front.png"}
+
+
+def test_simulate_is_repeatable_and_writes_parquet(capsys, tmp_path):
+    arguments = ["simulate", "--steps", "50", "--replicas", "8", "--json"]
+    _, first, _ = run(capsys, *arguments, "--out", str(tmp_path))
+    _, second, _ = run(capsys, *arguments)
+    assert first == second
+    assert len(json.loads(first)) == 5
+    assert set(pd.read_parquet(tmp_path / "simulate.parquet").replica) == set(range(8))
+
+
+def test_analyse_prints_a_table_and_writes_everything(capsys, files, tmp_path):
+    sft, preference = files
+    out = tmp_path / "out"
+    code, printed, _ = run(
+        capsys, "analyse", "--sft", sft, "--preference", preference, *SMALL, "--out", str(out)
+    )
+    assert code == 0
+    assert "SFT→DPO" in printed
+    assert {p.name for p in out.iterdir()} == {"analyse.json", "analyse.svg", "analyse.png"}
+    record = json.loads((out / "analyse.json").read_text())
+    assert {"summary", "policies", "front", "dropped"} == set(record)
+
+
+def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):
+    sft, preference = files
+    with open(sft, "a", encoding="utf-8") as file:
+        file.write('{"prompt": "p"}\n')
+    arguments = ["analyse", "--sft", sft, "--preference", preference, *SMALL]
+    arguments += ["--out", str(tmp_path / "out"), "--json"]
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "sft.jsonl" in err
+    assert "row 41" in err
+    assert not (tmp_path / "out").exists()
+    code, out, _ = run(capsys, *arguments, "--skip-bad")
+    assert code == 0
+    assert len(json.loads(out)["dropped"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("front", "--radius", "-1"), "radius"),
+        (("simulate", "--lam", "2", "--steps", "5"), "lam"),
+        (("figures", "no_such_figure"), "no such figure"),
+        (("claims", "no-such-claim"), "no such claim"),
+        (("analyse", "--sft", "absent.jsonl", "--preference", "absent.jsonl"), "absent.jsonl"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(capsys, arguments, word):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert word in err
+    assert err.startswith("error:")
+    assert "Traceback" not in err
+
+
+def test_without_a_checkout_the_figures_say_what_is_missing(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    code, _, err = run(capsys, "figures")
+    assert code == 2
+    assert "checkout" in err
+
+
+def test_help_does_not_load_the_laboratory():
+    code = "import sys; from tradeoff import cli; print(sorted({'torch','numba','scipy'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
