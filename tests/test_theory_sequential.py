@@ -41,7 +41,7 @@ def test_interior_alone_does_not_give_the_simple_bound():
     assert limit.gap < simple
 
 
-@given(st.floats(0.05, 0.95), st.floats(0.1, 5), st.floats(0.2, 8), orders)
+@given(st.floats(0.05, 0.95), st.floats(0.1, 5), st.floats(0.2, 6), orders)
 @settings(max_examples=20)
 def test_binary_example_in_closed_form(lam, beta, radius, first):
     assert binary.binary_limit(lam, beta, radius, first).holds

@@ -41,7 +41,11 @@ def binary_gap(lam: float, beta: float, radius: float, first: First = "sft") -> 
 def binary_limit(
     lam: float = 0.5, beta: float = 1.0, radius: float = 4.0, first: First = "sft"
 ) -> Checked:
-    """The solver's limit gap of the binary example equals the closed form."""
+    """The solver's limit gap of the binary example equals the closed form.
+
+    Holds for beta R up to about 35: beyond, the slope of the logistic loss is below the rounding
+    of 1 and no solver in double precision can tell that the minimiser lies on the boundary.
+    """
     limit = limit_gap(binary_example(radius, beta), lam, first)
     exact = binary_gap(lam, beta, radius, first)
     known = {"optimum": binary_optimum(lam, beta, radius), "log cosh(R/2)": _log_cosh(radius / 2)}

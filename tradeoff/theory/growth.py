@@ -68,6 +68,15 @@ class Growth:
         return float(error + 2 * self.mu * radius * shift + 1e-12)
 
 
+def last_minimiser(problem: LogLinear, objective: int) -> Minimum:
+    """Minimise one objective until rounding stops all progress, not only to a small certificate.
+
+    In the flat tail of a logistic loss values agree to rounding long before parameters do, and it
+    is where theta_b lies that decides what is forgotten.
+    """
+    return minimise(problem, float(objective), tolerance=0.0)
+
+
 def growth(problem: LogLinear, objective: int) -> Growth:
     """Growth constant of one objective (SFT is 0, PREFERENCE is 1); see the module for the proof.
 
@@ -79,7 +88,7 @@ def growth(problem: LogLinear, objective: int) -> Growth:
         Where neither part is positive: the Hessian is singular and the minimiser interior, so it
         need not be unique and ties keep something of the first stage.
     """
-    found = minimise(problem, float(objective), tolerance=1e-14)
+    found = last_minimiser(problem, objective)
     gradient = problem.gradients(found.theta)[objective]
     slope, norm = float(np.linalg.norm(gradient)), float(np.linalg.norm(found.theta))
     boundary = slope / problem.radius if norm >= problem.radius * (1 - 1e-9) else 0.0

@@ -23,7 +23,7 @@ from tradeoff.schedules import PREFERENCE, SFT, Sequential
 from tradeoff.theory.certificates import gradient_of, projected_step
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants
-from tradeoff.theory.growth import growth
+from tradeoff.theory.growth import growth, last_minimiser
 
 Array = NDArray[np.float64]
 First = Literal["sft", "preference"]
@@ -66,7 +66,7 @@ def limit_gap(problem: LogLinear, lam: float, first: First = "sft") -> LimitGap:
     an instance); for every instance and two-sided: ours.
     """
     b = SFT if first == "preference" else PREFERENCE
-    last = minimise(problem, float(b), tolerance=1e-14)
+    last = last_minimiser(problem, b)
     best = minimise(problem, lam, tolerance=1e-13)
     weights = np.array([1 - lam, lam])
     gap = float(weights @ last.losses) - best.value
