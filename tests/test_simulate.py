@@ -1,0 +1,301 @@
+"""Runs: the compiled engine equals the specification, and both do what the schedules promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tradeoff.convex.instances import random_log_linear, random_quadratic
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.sampling import LogLinearSampler
+from tradeoff.convex.simulate import StepSize, Trajectories, simulate, trajectories
+from tradeoff.convex.solve import minimise
+from tradeoff.errors import InputError
+from tradeoff.schedules import Alright, Maxright, Mix, Sequential
+
+SCHEDULES = [
+    Sequential(),
+    Sequential(first="preference", share=0.3),
+    Mix(lam=0.3),
+    Mix(lam=0.0),
+    Mix(lam=1.0),
+    Alright(lam=0.6),
+    Alright(lam=0.6, probability=0.2),
+    Maxright(lam=0.4),
+    Maxright(refresh=5, weighted=False, lam=0.7),
+    Maxright(refresh=None),
+    Maxright(refresh=3, samples=2),
+    Maxright(refresh=None, samples=1, weighted=False, optimum_error=(0.1, -0.2)),
+    Maxright(lam=1.0, weighted=False),
+]
+IDS = [f"{i}-{schedule.label}" for i, schedule in enumerate(SCHEDULES)]
+
+
+def ragged(seed: int, **settings: Any) -> LogLinear:
+    """An instance with prompts of 2 to 9 responses, some of them without data."""
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(1, 20))
+    prompts = [rng.normal(size=(n, d)) / np.sqrt(d) for n in rng.integers(2, 10, size=6)]
+    shown = [(x, int(rng.integers(len(prompts[x])))) for x in rng.integers(6, size=5).tolist()]
+    pairs = [
+        (x, *rng.choice(len(prompts[x]), 2, replace=False).tolist())
+        for x in rng.integers(6, size=7).tolist()
+    ]
+    return LogLinear.from_prompts(prompts, shown, pairs + pairs[:2], **settings)
+
+
+def weighted(seed: int, reference: int, radius: float) -> LogLinear:
+    """A ragged instance that uses every setting; the kind of reference policy is a number."""
+    rng = np.random.default_rng(seed + 1)
+    plain = ragged(seed, radius=radius)
+    policies: list[dict[str, Any]] = [
+        {},
+        {"reference": rng.normal(size=plain.dimension)},
+        {"reference_margins": rng.normal(size=9)},
+    ]
+    weights = rng.random(5), rng.integers(3, size=9) + np.eye(9)[0]
+    return ragged(
+        seed,
+        radius=radius,
+        beta=float(rng.uniform(0.1, 1.5)),
+        label_smoothing=0.2 * (reference == 1),
+        demonstration_weights=weights[0] if reference else None,
+        pair_weights=weights[1] if reference else None,
+        **policies[reference],
+    )
+
+
+def both_engines(problem: LogLinear, schedules: Any, **settings: Any) -> list[Trajectories]:
+    return [trajectories(problem, schedules, engine=e, **settings) for e in ("numpy", "numba")]
+
+
+def assert_same(a: Trajectories, b: Trajectories, tolerance: float) -> None:
+    np.testing.assert_allclose(a.last, b.last, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(a.average, b.average, rtol=0, atol=tolerance)
+    np.testing.assert_array_equal(a.counts, b.counts)
+
+
+# ---------------------------------------------------------------------- kernels and specification
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    reference=st.integers(0, 2),
+    radius=st.sampled_from([0.3, 2.0, 30.0]),
+    size=st.sampled_from([0.02, 0.4]),  # longer steps would amplify rounding errors
+    decay=st.sampled_from([0.0, 0.5]),
+)
+def test_kernels_reproduce_the_specification(seed, reference, radius, size, decay):
+    problem = weighted(seed, reference, radius)
+    step = StepSize(size, decay)
+    runs = both_engines(problem, SCHEDULES, steps=25, step_size=step, replicas=3, seed=seed)
+    assert_same(*runs, tolerance=1e-12 * radius)
+
+
+def test_kernels_reproduce_long_runs():
+    problem = random_log_linear(3)
+    step = StepSize(1.0, 0.5)
+    runs = both_engines(problem, SCHEDULES, steps=600, step_size=step, replicas=2)
+    assert_same(*runs, tolerance=1e-12 * problem.radius)
+
+
+def test_kernels_bear_extreme_logits():
+    problem = random_log_linear(1, radius=1e4, beta=5.0)
+    start = np.full(16, 2000.0)
+    schedules = [Mix(), Maxright(), Maxright(samples=3)]
+    runs = both_engines(problem, schedules, steps=50, step_size=500.0, replicas=2, start=start)
+    assert_same(*runs, tolerance=1e-12 * problem.radius)
+
+
+def test_result_does_not_depend_on_the_number_of_threads():
+    problem = random_log_linear(0)
+    results = []
+    for threads in (1, 2, 4):
+        numba.set_num_threads(threads)
+        results.append(trajectories(problem, SCHEDULES, steps=100, step_size=0.3, replicas=70))
+    for other in results[1:]:
+        assert_same(results[0], other, tolerance=0)
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+def test_common_random_numbers(engine):
+    """A replica's run is the same in any company of replicas and schedules."""
+    problem = random_log_linear(0)
+    kwargs = {"steps": 30, "step_size": 0.3, "engine": engine}
+    # BLAS sums a batch of losses in another order than one alone.
+    tolerance = 0 if engine == "numba" else 1e-13
+    many = trajectories(problem, SCHEDULES, replicas=64, **kwargs)
+    few = trajectories(problem, SCHEDULES[::4], replicas=4, **kwargs)
+    np.testing.assert_allclose(many.last[::4, :4], few.last, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(many.average[::4, :4], few.average, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+def test_seed_decides(engine):
+    problem = random_log_linear(0)
+
+    def last(seed: int) -> np.ndarray:
+        kwargs = {"steps": 20, "step_size": 0.3, "replicas": 3, "engine": engine}
+        return trajectories(problem, Alright(), seed=seed, **kwargs).last[0, :, -1]
+
+    np.testing.assert_array_equal(last(5), last(5))
+    assert np.all(np.any(last(5) != last(6), axis=1))
+    assert len(np.unique(last(5), axis=0)) == 3
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+def test_records_do_not_depend_on_other_records(engine):
+    problem = random_log_linear(0)
+    kwargs = {"steps": 40, "step_size": 0.3, "replicas": 2, "engine": engine}
+    every = trajectories(problem, SCHEDULES, checkpoints=np.arange(41), **kwargs)
+    some = trajectories(problem, SCHEDULES, checkpoints=[0, 7, 20, 33], **kwargs)
+    np.testing.assert_array_equal(every.last[:, :, [0, 7, 20, 33]], some.last)
+    np.testing.assert_array_equal(every.average[:, :, [0, 7, 20, 33]], some.average)
+    np.testing.assert_array_equal(every.counts[:, :, [0, 7, 20, 33]], some.counts)
+
+
+# ---------------------------------------------------------------------- what the updates are
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=IDS)
+def test_iterates_and_averages_stay_in_the_ball(schedule, engine):
+    problem = random_log_linear(0, radius=0.7)
+    runs = trajectories(problem, schedule, steps=60, step_size=3.0, replicas=4, engine=engine)
+    norms = np.linalg.norm([runs.last, runs.average], axis=-1)
+    assert norms.max() <= 0.7 * (1 + 1e-14)
+    assert norms.max() > 0.69
+
+
+def test_mix_with_full_gradients_is_projected_gradient_descent():
+    problem = weighted(4, 1, radius=1.5)
+    runs = trajectories(
+        problem, Mix(lam=0.3), steps=50, step_size=0.8, replicas=1, gradients="full"
+    )
+    theta = np.zeros(problem.dimension)
+    iterates = []
+    for _ in range(50):
+        iterates.append(theta)
+        sft, preference = problem.gradients(theta)
+        theta = theta - 0.8 * (0.7 * sft + 0.3 * preference)
+        theta = theta * min(1.0, 1.5 / np.linalg.norm(theta))
+    np.testing.assert_allclose(runs.last[0, 0, -1], theta, atol=1e-12)
+    np.testing.assert_allclose(runs.average[0, 0, -1], np.mean(iterates, axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("reference", [0, 1, 2])
+def test_sample_gradients_are_unbiased(reference):
+    problem = weighted(8, reference, radius=2.0)
+    theta = np.random.default_rng(0).normal(size=problem.dimension)
+    sampler = LogLinearSampler(problem, 0, np.arange(1))
+    for objective, weights in enumerate([problem.sft_weights, problem.preference_weights]):
+        points = np.arange(len(weights))
+        loss, gradient = sampler._evaluate(objective, np.tile(theta, (len(points), 1)), points)
+        np.testing.assert_allclose(
+            weights @ gradient, problem.gradients(theta)[objective], atol=1e-14
+        )
+        assert weights @ loss == pytest.approx(problem.losses(theta)[objective], rel=1e-13)
+
+
+@pytest.mark.parametrize("reference", [0, 1])
+def test_data_points_are_drawn_in_proportion_to_their_weights(reference):
+    problem = weighted(8, reference, radius=2.0)
+    sampler = LogLinearSampler(problem, 0, np.arange(1))
+    grid = (np.arange(100_000) + 0.5) / 100_000
+    for objective, weights in enumerate([problem.sft_weights, problem.preference_weights]):
+        share = np.bincount(sampler.index(objective, grid), minlength=len(weights)) / len(grid)
+        np.testing.assert_allclose(share, weights, atol=1e-4)
+
+
+def test_sequential_restarts_its_average():
+    runs = trajectories(
+        random_log_linear(0),
+        Sequential(share=0.5),
+        steps=20,
+        step_size=0.5,
+        replicas=2,
+        checkpoints=np.arange(21),
+    )
+    last, average = runs.last[0], runs.average[0]
+    np.testing.assert_allclose(average[:, 10], last[:, :10].mean(axis=1), atol=1e-14)
+    np.testing.assert_allclose(average[:, 20], last[:, 10:20].mean(axis=1), atol=1e-14)
+    np.testing.assert_array_equal(runs.counts[0, :, 20], [[10, 10]] * 2)
+
+
+# ---------------------------------------------------------------------- what the user sees
+
+
+def test_table_is_tidy():
+    schedules = [Mix(lam=0.3), Maxright(lam=0.6)]
+    problem = random_log_linear(0)
+    table = simulate(
+        problem, schedules, steps=50, step_size=[0.1, 0.2], replicas=3, checkpoints=[0, 10, 50]
+    )
+    assert list(table.columns) == [
+        "schedule",
+        "lam",
+        "step_size",
+        "replica",
+        "step",
+        "iterate",
+        "sft_loss",
+        "preference_loss",
+        "sft_gap",
+        "preference_gap",
+        "gap",
+        "max_gap",
+        "sft_gradients",
+        "preference_gradients",
+    ]
+    assert len(table) == 2 * 2 * 3 * 3 * 2
+    assert not table.isna().any().any()
+    index = ["schedule", "step_size", "replica", "step", "iterate"]
+    assert not table.duplicated(index).any()
+    assert (table[["sft_gap", "preference_gap", "gap", "max_gap"]] > -1e-9).all().all()
+    start = table[table.step == 0]
+    np.testing.assert_allclose(start.preference_loss, np.log(2), rtol=1e-12)
+    assert (start[["sft_gradients", "preference_gradients"]] == 0).all().all()
+    row = table[(table.step == 50) & (table.iterate == "last") & (table.schedule == "Mix")].iloc[1]
+    size = float(row.step_size)
+    again = trajectories(problem, schedules[0], steps=50, step_size=size, replicas=3)
+    losses = again.losses(problem)[0, int(row.replica), -1]
+    np.testing.assert_allclose([row.sft_loss, row.preference_loss], losses, rtol=1e-12)
+    best = minimise(problem, 0.3).value
+    assert row.gap == pytest.approx(0.7 * row.sft_loss + 0.3 * row.preference_loss - best)
+    assert row.max_gap == max(0.7 * row.sft_gap, 0.3 * row.preference_gap)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"replicas": 0}, "replicas"),
+        ({"steps": 0}, "steps"),
+        ({"step_size": 0.0}, "step size"),
+        ({"step_size": np.nan}, "step size"),
+        ({"checkpoints": [5, 11]}, "checkpoints"),
+        ({"checkpoints": [-1]}, "checkpoints"),
+        ({"start": np.zeros(3)}, "start"),
+        ({"gradients": "full", "engine": "numba"}, "engine"),
+        ({"problem": random_quadratic(0), "engine": "numba"}, "engine"),
+    ],
+)
+def test_bad_input_is_one_clear_error(settings, words):
+    arguments = {"problem": random_log_linear(0), "steps": 10, "step_size": 0.1, "replicas": 2}
+    with pytest.raises(InputError, match=words):
+        simulate(schedules=Mix(), **{**arguments, **settings})
+
+
+@pytest.mark.parametrize("problem", [random_quadratic(0), random_quadratic(0, radius=1.0)])
+def test_quadratics_run_too(problem):
+    table = simulate(problem, [Mix(), Alright()], steps=300, step_size=0.3, replicas=8)
+    means = (
+        table[table.iterate == "average"].groupby(["schedule", "step"], observed=True).gap.mean()
+    )
+    for schedule in ("Mix", "ALRIGHT"):
+        assert means[schedule].iloc[-1] < 0.2 * means[schedule].iloc[0]
