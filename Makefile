@@ -27,8 +27,8 @@ reproduce: $(TEST) ## run every experiment and write every table and figure of t
 figures: $(TEST) ## draw every figure
 	@$(BIN)/python -m analysis all $(ARGS)
 
-claims: $(TEST) ## check each claim of the paper against the stored results
-	@$(SINGLE_THREAD) $(BIN)/python -m pytest tests/test_claims.py -v $(ARGS)
+claims: $(TEST) ## compute each claim of the ledger and print its verdict
+	@$(BIN)/tradeoff claims $(ARGS)
 
 # worksteal: a few tests are much longer than the rest, and idle workers take over what waits.
 test: $(TEST) ## run the tests, one process a core

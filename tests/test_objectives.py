@@ -59,3 +59,8 @@ def test_extreme_margins_stay_finite():
     loss = objectives.dpo(np.array([-1e6, 1e6]), 1.0)
     assert loss.tolist() == [1e6, 0.0]
     assert np.isfinite(objectives.dpo_slope(np.array([-1e6, 1e6]), 1.0)).all()
+
+
+def test_the_slope_keeps_its_digits_in_the_tail():
+    slope = float(objectives.dpo_slope(np.array(100.0), 5.0))
+    assert slope == pytest.approx(-5.0 * np.exp(-500.0), rel=1e-12)

@@ -64,16 +64,19 @@ def dpo(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
 
 
 def dpo_slope(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
-    """Derivative of :func:`dpo` in the margin: ``beta * (sigma(beta m) - 1 + label_smoothing)``."""
-    return beta * (_sigmoid(beta * margins) - (1 - label_smoothing))
+    """Derivative of :func:`dpo` in the margin: ``beta * (label_smoothing - sigma(-beta m))``.
+
+    It keeps its digits far out in the tail, where a certificate is only as good as the slope.
+    """
+    return beta * (label_smoothing - _sigmoid(-beta * margins))
 
 
 def dpo_curvature(margins: Array, beta: float) -> Array:
     """Second derivative of :func:`dpo` in the margin; label smoothing does not change it."""
-    p = _sigmoid(beta * margins)
-    return beta**2 * p * (1 - p)
+    z = beta * margins
+    return beta**2 * _sigmoid(z) * _sigmoid(-z)
 
 
 def _sigmoid(z: Array) -> Array:
     xp = array_namespace(z)
-    return 0.5 * (1.0 + xp.tanh(0.5 * z))
+    return xp.exp(-xp.logaddexp(xp.zeros_like(z), -z))

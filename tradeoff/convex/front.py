@@ -136,13 +136,14 @@ class Front:
 
     # ------------------------------------------------------------------ what it says of others
 
-    def score(self, losses: ArrayLike, lam: ArrayLike | None = None) -> pd.DataFrame:
+    def score(self, losses: ArrayLike | pd.DataFrame, lam: ArrayLike | None = None) -> pd.DataFrame:
         """Place policies relative to the front (T10).
 
         Parameters
         ----------
         losses
-            (B, 2) or (2,) SFT and preference loss.
+            (B, 2) or (2,) SFT and preference loss; a DataFrame with columns sft_loss and
+            preference_loss keeps its index.
         lam
             Requested weight, scalar or (B,); without it no regret is given.
 
@@ -152,6 +153,9 @@ class Front:
             front_gap (behind the inner hull, in units of the ranges; the true gap is at most
             front_gap_upper), matched_weight, regret (when ``lam`` is given), ideal_distance.
         """
+        index = None
+        if isinstance(losses, pd.DataFrame):
+            index, losses = losses.index, losses[["sft_loss", "preference_loss"]].to_numpy()
         losses = np.atleast_2d(np.asarray(losses, dtype=float))
         gap, matched = scores.front_gap(
             losses, self._breakpoints, self.value_bounds(self._breakpoints)[1], self.ranges
@@ -166,7 +170,7 @@ class Front:
             value = self.value_bounds(lam)[1]
             table["regret"] = np.maximum(scores.regret(losses, lam, value, self.ranges), 0.0)
         table["ideal_distance"] = scores.ideal_distance(losses, self.ideal)
-        return pd.DataFrame(table)
+        return pd.DataFrame(table, index=index)
 
     def hypervolume_bounds(self, reference: ArrayLike | None = None) -> tuple[float, float]:
         """Bounds on the area that the whole front dominates up to ``reference`` (the nadir)."""
