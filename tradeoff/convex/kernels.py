@@ -370,7 +370,7 @@ def _step(data: Data, alpha: float, block: Block) -> None:
             at += _lines(high - low)
             block.counts[r, SFT] += 1
         if weights[r, PREFERENCE] != 0:
-            slope = data.beta * (1.0 / (1.0 + block.odds[r]) - (1.0 - data.smoothing))
+            slope = data.beta * (data.smoothing - block.odds[r] / (1.0 + block.odds[r]))
             scale = -alpha * weights[r, PREFERENCE] * slope
             _add(theta, r, scale, data.differences, block.point[r, PREFERENCE])
             block.counts[r, PREFERENCE] += 1
