@@ -1,0 +1,99 @@
+"""The settings of the instruction language and their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tradeoff.data.synthetic.skills import SKILLS
+from tradeoff.data.synthetic.style import PREFERENCES
+from tradeoff.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """Settings of the generated data.
+
+    Attributes
+    ----------
+    seed
+        Fixes every row. The same seed draws the same problems at every level of conflict.
+    conflict
+        Probability, in [0, 1], that a prompt comes from someone to whom demonstrations answer in
+        the style that the preferences reject: 0 and the two objectives agree, 1 and they
+        contradict each other wherever they meet.
+    overlap
+        Share of the preference prompts, in [0, 1], that are prompts of demonstrations too.
+    label_noise
+        Probability, in [0, .5), that a training pair has chosen and rejected exchanged. Held-out
+        pairs are clean.
+    sft_rows, preference_rows, test_rows, documents
+        Sizes of the training sets, of each of the two held-out sets, and of the corpus.
+    held_out
+        Share of all problems that only the held-out sets may use.
+    skills, preferences
+        Which take part, out of `SKILLS` and `PREFERENCES`; in equal shares.
+    """
+
+    seed: int = 0
+    conflict: float = 0.5
+    overlap: float = 0.5
+    label_noise: float = 0.0
+    sft_rows: int = 8000
+    preference_rows: int = 4000
+    test_rows: int = 900
+    documents: int = 40_000
+    held_out: float = 0.2
+    skills: tuple[str, ...] = tuple(SKILLS)
+    preferences: tuple[str, ...] = PREFERENCES
+
+    def __post_init__(self) -> None:
+        for name in ("conflict", "overlap"):
+            _check_range(self, name, lambda value: 0 <= value <= 1, "It must lie in [0, 1].")
+        _check_range(self, "label_noise", lambda value: 0 <= value < 0.5, "Use [0, 0.5).")
+        _check_range(self, "held_out", lambda value: 0 < value < 1, "Use (0, 1).")
+        for name in ("seed", "sft_rows", "preference_rows", "test_rows", "documents"):
+            whole = "Give a whole number, 0 or more."
+            _check_range(self, name, lambda value: isinstance(value, int) and value >= 0, whole)
+        _check_names(self, "skills", tuple(SKILLS))
+        _check_names(self, "preferences", PREFERENCES)
+        self._check_preferences_apply()
+
+    def _check_preferences_apply(self) -> None:
+        kinds = {"refusal" if SKILLS[name].flagged else "polite or short" for name in self.skills}
+        wanted = {"refusal" if p == "refusal" else "polite or short" for p in self.preferences}
+        if missing := wanted - kinds:
+            raise InputError(
+                f"no skill has prompts for {missing.pop()}",
+                field="preferences",
+                value=self.preferences,
+                remedy="Refusal needs the skill 'flagged', the other preferences another one.",
+            )
+
+
+def compared_skills(language: Language) -> tuple[str, ...]:
+    """The skills whose prompts some preference of the language is about."""
+    refusal, other = "refusal" in language.preferences, set(language.preferences) - {"refusal"}
+    return tuple(
+        name for name in language.skills if (refusal if SKILLS[name].flagged else bool(other))
+    )
+
+
+def shares(total: int, names: tuple[str, ...]) -> dict[str, int]:
+    """Split a number as evenly as it goes; the first names get the remainder."""
+    each, rest = divmod(total, len(names))
+    return {name: each + (place < rest) for place, name in enumerate(names)}
+
+
+def _check_range(language: Language, name: str, good: Callable[[Any], bool], remedy: str) -> None:
+    value = getattr(language, name)
+    if not good(value):
+        raise InputError("out of range", field=name, value=value, remedy=remedy)
+
+
+def _check_names(language: Language, name: str, known: tuple[str, ...]) -> None:
+    chosen = getattr(language, name)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
+        remedy = f"Give different names out of {known}, at least one."
+        raise InputError("unknown, repeated or no name", field=name, value=chosen, remedy=remedy)
