@@ -1,0 +1,122 @@
+"""Batched generation with a cache of keys and values.
+
+Prompts of different lengths share a batch without padding on the left: each row writes its next
+token into the slot after its own last one and sees only the slots up to there. A token therefore
+has the same position, and up to rounding the same logits, as in a sequence of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tradeoff.errors import InputError
+from tradeoff.networks.language_model import Cache, LanguageModel
+
+
+@torch.no_grad()
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    eos: int,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> list[list[int]]:
+    """Continue each prompt until `eos` or the limit.
+
+    Parameters
+    ----------
+    model
+        On any device; the work is done there.
+    prompts
+        Token ids, at least one each.
+    eos
+        The token that ends a response; it is not returned.
+    temperature
+        0 takes the likeliest token; else tokens are drawn from the logits divided by it.
+    seed
+        Fixes the draws; they depend on how the prompts fall into batches.
+    batch_size
+        Prompts run together, sorted by length so that they waste little.
+
+    Returns
+    -------
+    list of list of int
+        The response to each prompt, in the order of the prompts.
+    """
+    _check(prompts, max_new_tokens, temperature)
+    generator = torch.Generator(model.embed_tokens.weight.device).manual_seed(seed)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    responses: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        rows = _continue(
+            model, [prompts[i] for i in chosen], eos, max_new_tokens, temperature, generator
+        )
+        for i, row in zip(chosen, rows, strict=True):
+            responses[i] = row
+    return responses
+
+
+def _continue(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    eos: int,
+    limit: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> list[list[int]]:
+    device = model.embed_tokens.weight.device
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    longest = max(map(len, prompts))
+    padded = [[*prompt, *[eos] * (longest - len(prompt))] for prompt in prompts]
+    tokens = torch.tensor(padded, device=device)
+    positions = torch.arange(longest, device=device).expand_as(tokens)
+    cache = Cache.empty(model, len(prompts), longest + limit)
+    logits = model(tokens, positions, cache)
+    logits = logits[torch.arange(len(prompts), device=device), lengths - 1]
+    written: list[Tensor] = []
+    ended = torch.zeros_like(lengths, dtype=torch.bool)
+    for step in range(limit):
+        token = _pick(logits, temperature, generator).masked_fill(ended, eos)
+        written.append(token)
+        ended = ended | (token == eos)
+        if step == limit - 1 or bool(ended.all()):
+            break
+        logits = model(token[:, None], (lengths + step)[:, None], cache)[:, 0]
+    rows = torch.stack(written, dim=1).tolist()
+    return [row[: row.index(eos)] if eos in row else row for row in rows]
+
+
+def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    if temperature == 0:
+        return logits.argmax(-1)
+    weights = (logits.float() / temperature).softmax(-1)
+    return torch.multinomial(weights, 1, generator=generator)[:, 0]
+
+
+def _check(prompts: Sequence[Sequence[int]], limit: int, temperature: float) -> None:
+    for row, prompt in enumerate(prompts, start=1):
+        if not prompt:
+            raise InputError(
+                "nothing can follow an empty prompt",
+                field="prompts",
+                row=row,
+                remedy="Begin it with at least one token, such as the end of a document.",
+            )
+    if limit < 1:
+        raise InputError(
+            "no token may be written", field="max_new_tokens", value=limit, remedy="Give 1 or more."
+        )
+    if not temperature >= 0:
+        raise InputError(
+            "temperature is negative",
+            field="temperature",
+            value=temperature,
+            remedy="Give 0 for the likeliest token, or a positive number.",
+        )
