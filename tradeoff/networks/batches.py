@@ -1,0 +1,171 @@
+"""From rows to padded token tensors, with the conventions of TRL 1.16.
+
+The completion starts after the longest token prefix that the tokenised prompt shares with the
+tokenised whole (of a pair: the shorter of both); a merge across the border therefore belongs to
+the completion. The end token follows string completions that lack it; conversations are rendered
+by the tokenizer. Sequences are cut on the right, and rows whose prompt leaves no room are dropped
+and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from tradeoff.data.rows import PreferenceRow, SftRow, Text
+from tradeoff.data.tokenizer import EOS, Tokenizer
+from tradeoff.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of equal length and the tokens in them that count.
+
+    Attributes
+    ----------
+    tokens
+        (..., time), padded on the right; ... is (rows,), or (rows, 2) for pairs: chosen, rejected.
+    mask
+        Which tokens are of the completion, the end token among them. Never the first token of a
+        sequence: nothing predicts it.
+    kept
+        (rows,) which of the given rows these are.
+    dropped
+        How many rows were left out because their prompt filled the sequence.
+    """
+
+    tokens: Int[Tensor, "*rows time"]
+    mask: Bool[Tensor, "*rows time"]
+    kept: Int[Tensor, " rows"]
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: Tensor | np.ndarray | Sequence[int]) -> Batch:
+        """Some of the rows, cut to the longest among them."""
+        index = torch.as_tensor(rows, device=self.tokens.device)
+        tokens, mask = self.tokens[index], self.mask[index]
+        used = mask.flatten(0, -2).any(0).nonzero()
+        length = int(used.max()) + 1 if len(used) else 1
+        return Batch(tokens[..., :length], mask[..., :length], self.kept[index.cpu()])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        return Batch(self.tokens.to(device), self.mask.to(device), self.kept, self.dropped)
+
+
+def sft_batch(rows: Sequence[SftRow], tokenizer: Tokenizer, max_length: int = 128) -> Batch:
+    """Tokenise demonstrations: tokens and mask of shape (rows, time).
+
+    Parameters
+    ----------
+    rows
+        A document, whose prompt is empty, counts from its second token on.
+    tokenizer
+        Of `tradeoff.data.tokenizer`.
+    max_length
+        Longest sequence; longer ones lose their end.
+
+    Raises
+    ------
+    InputError
+        If no row is left, or a conversation has an unknown role.
+    """
+    prompts = tokenizer.encode_many([_prompt(row.prompt, tokenizer) for row in rows])
+    whole = tokenizer.encode_many([_whole(row.prompt, row.completion, tokenizer) for row in rows])
+    starts = [shared_prefix(p, w) for p, w in zip(prompts, whole, strict=True)]
+    batch = _pad([[ids] for ids in whole], starts, tokenizer.pad, max_length)
+    return replace(batch, tokens=batch.tokens[:, 0], mask=batch.mask[:, 0])
+
+
+def pair_batch(rows: Sequence[PreferenceRow], tokenizer: Tokenizer, max_length: int = 128) -> Batch:
+    """Tokenise preference pairs: (rows, 2, time), chosen first; else as `sft_batch`."""
+    prompts = tokenizer.encode_many([_prompt(row.prompt, tokenizer) for row in rows])
+    chosen = tokenizer.encode_many([_whole(row.prompt, row.chosen, tokenizer) for row in rows])
+    rejected = tokenizer.encode_many([_whole(row.prompt, row.rejected, tokenizer) for row in rows])
+    starts = [
+        min(shared_prefix(p, c), shared_prefix(p, r))
+        for p, c, r in zip(prompts, chosen, rejected, strict=True)
+    ]
+    pairs = [[c, r] for c, r in zip(chosen, rejected, strict=True)]
+    return _pad(pairs, starts, tokenizer.pad, max_length)
+
+
+def packed_batch(documents: Iterable[str], tokenizer: Tokenizer, length: int = 128) -> Batch:
+    """Lay documents end to end, each closed by the end token, and cut: (blocks, length).
+
+    For pretraining. The last block, if not full, is left out; a block sees the documents before
+    in it, as is usual.
+
+    Raises
+    ------
+    InputError
+        If the documents do not fill one block.
+    """
+    stream = np.concatenate(
+        [np.zeros(0, np.int64)]
+        + [np.array([*ids, tokenizer.eos]) for ids in tokenizer.encode_many(list(documents))]
+    )
+    blocks = len(stream) // length
+    if not blocks:
+        raise InputError(
+            "the documents do not fill one block",
+            field="length",
+            value=length,
+            remedy=f"Give a shorter length, at most {len(stream)}, or more documents.",
+        )
+    tokens = torch.from_numpy(stream[: blocks * length].reshape(blocks, length))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[:, 0] = False
+    return Batch(tokens, mask, torch.arange(blocks))
+
+
+def shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Number of leading tokens that two sequences share."""
+    shorter = min(len(first), len(second))
+    return next((i for i in range(shorter) if first[i] != second[i]), shorter)
+
+
+def _prompt(prompt: Text, tokenizer: Tokenizer) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return tokenizer.render(prompt, generation_prompt=True)
+
+
+def _whole(prompt: Text, completion: Text, tokenizer: Tokenizer) -> str:
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return prompt + completion + ("" if completion.endswith(EOS) else EOS)
+    if isinstance(prompt, str) or isinstance(completion, str):
+        remedy = "Make both text or both messages."
+        raise InputError("text and messages are mixed", value=(prompt, completion), remedy=remedy)
+    return tokenizer.render([*prompt, *completion])
+
+
+def _pad(
+    sequences: Sequence[Sequence[Sequence[int]]], starts: Sequence[int], pad: int, max_length: int
+) -> Batch:
+    """Cut, pad and mask (rows, sequences of a row, time); drop rows without room."""
+    kept = [row for row, start in enumerate(starts) if start < max_length]
+    if not kept:
+        raise InputError(
+            "no row is left: every prompt fills the sequence" if starts else "there are no rows",
+            field="max_length",
+            value=max_length,
+            remedy="Give a longer max_length, or rows with shorter prompts.",
+        )
+    time = min(max_length, max(len(ids) for row in kept for ids in sequences[row]))
+    tokens = np.full((len(kept), len(sequences[0]), time), pad)
+    mask = np.zeros(tokens.shape, bool)
+    for place, row in enumerate(kept):
+        for side, ids in enumerate(sequences[row]):
+            end = min(len(ids), time)
+            tokens[place, side, :end] = ids[:end]
+            mask[place, side, max(starts[row], 1) : end] = True
+    dropped = len(starts) - len(kept)
+    return Batch(torch.from_numpy(tokens), torch.from_numpy(mask), torch.tensor(kept), dropped)
