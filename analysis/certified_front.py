@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from analysis import style
-from tradeoff.convex import Front, pareto_front, random_log_linear
+from tradeoff.convex import pareto_front, random_log_linear
 
 CAPTION = (
     "Left: inner hull (attained) and outer hull (no policy below) after 5 solves, in nats. "
@@ -26,12 +25,13 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     solves = np.array([3, 5, 9, 17, 33] if fast else [3, 5, 9, 17, 33, 65, 129])
     errors = certified_errors(4 if fast else 16, solves)
     with style.figure(1, 2, height=3.1) as (fig, (left, right)):
-        draw_hulls(left, pareto_front(random_log_linear(0), solves=5, interpolate=False))
+        front = pareto_front(random_log_linear(0), solves=5, interpolate=False)
+        front.plot(left).set_title(f"Five solves enclose the front to {front.error:.1%}")
         right.loglog(solves, errors.T, color="0.75", linewidth=0.6)
         right.loglog(solves, np.median(errors, axis=0), color="k", marker="o")
         guide = np.median(errors[:, 2]) * (solves[2] / solves) ** 2.0
         right.loglog(solves, guide, **style.BOUND)
-        style.label_line(right, solves[-1], guide[-1], r"$\propto n^{-2}$", color="0.35")
+        style.label_line(right, float(solves[-1]), float(guide[-1]), r"$\propto n^{-2}$", color="0.35")
         right.set(
             title="The certified error closes like 1/n²",
             xlabel="certified solves",
@@ -54,23 +54,3 @@ def certified_errors(instances: int, solves: np.ndarray) -> np.ndarray:
     return np.array(
         [[pareto_front(p, solves=int(n), accuracy=1e-12).error for n in solves] for p in problems]
     )
-
-
-def draw_hulls(ax: Axes, front: Front) -> None:
-    """The two hulls of a front, with the region of doubt between them."""
-    inner, outer = front.inner, front.outer
-    ax.plot(*inner.T, color="k", marker="o", label="inner hull: attained")
-    ax.plot(*outer.T, **style.BOUND, label="outer hull: unattainable below")
-    ax.fill(*np.concatenate([inner, outer[::-1]]).T, color="0.85", zorder=0)
-    ax.plot(*front.ideal, **style.IDEAL)
-    style.label_line(ax, *front.ideal, "ideal point")
-    ax.set(
-        title=f"Five solves enclose the front to {front.error:.1%}",
-        xlabel="SFT loss (nats)",
-        ylabel="preference loss (nats)",
-    )
-    ax.legend(loc="upper right")
-
-
-if __name__ == "__main__":
-    main(Path("out"))

@@ -1,4 +1,4 @@
-"""The analysis of two datasets: on rows whose conflict is known by construction, and on real ones."""
+"""The analysis of two datasets: on rows of known conflict, and on real ones."""
 
 from pathlib import Path
 

@@ -15,6 +15,8 @@ def plain(value: Any, digits: int = 6) -> Any:
     """Turn a result into JSON values; floats keep ``digits`` significant digits, NaN is null."""
     if isinstance(value, dict):
         return {str(k): plain(v, digits) for k, v in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return plain(value.item(), digits)
     if isinstance(value, list | tuple | np.ndarray):
         return [plain(v, digits) for v in value]
     if isinstance(value, bool | np.bool_):

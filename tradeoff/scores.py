@@ -80,7 +80,8 @@ def front_gap(
     lam = np.asarray(weights, dtype=float)
     quotients = regret(np.asarray(losses)[..., None, :], lam, values, ranges)
     best = np.argmin(quotients, axis=-1)
-    return np.asarray(np.take_along_axis(quotients, best[..., None], -1)[..., 0]), np.asarray(lam[best])
+    least = np.take_along_axis(quotients, best[..., None], -1)[..., 0]
+    return np.asarray(least), np.asarray(lam[best])
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:

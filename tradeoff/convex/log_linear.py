@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -232,9 +232,17 @@ class LogLinear:
         return np.concatenate([self._losses(self.logits(chunk)) for chunk in chunks])
 
     def _losses(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        sft = self.prompt_weights @ self._log_normalisers(z) - self.demonstrated @ z
-        losses = objectives.dpo(self._margins(z), self.beta, self.label_smoothing)
-        return np.stack([sft, self.preference_weights @ losses], axis=-1)
+        return self._combine(z, self._log_normalisers(z), self._margins(z))
+
+    def _combine(
+        self,
+        z: NDArray[np.float64],
+        normalisers: NDArray[np.float64],
+        margins: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        sft = self.prompt_weights @ normalisers - self.demonstrated @ z
+        losses = objectives.dpo(margins, self.beta, self.label_smoothing)
+        return np.array([sft, self.preference_weights @ losses]).T
 
     def accuracies(self, theta: ArrayLike) -> NDArray[np.float64]:
         """(2,) share of demonstrations ranked first of their prompt, and of pairs ranked right.
@@ -273,15 +281,24 @@ class LogLinear:
     def local_model(self, theta: NDArray[np.float64], weights: NDArray[np.float64]) -> LocalModel:
         """Second-order model of ``weights @ losses`` at theta (d,), for the solver."""
         z = self.logits(theta)
-        p = self.probabilities(z)
-        bend = self.preference_weights * objectives.dpo_curvature(self._margins(z), self.beta)
-        bend = weights[PREFERENCE] * bend
+        normalisers, margins = self._log_normalisers(z), self._margins(z)
+        p = np.exp(z - normalisers[self.prompt_of_row])
+        pull = self.preference_weights * objectives.dpo_slope(
+            margins, self.beta, self.label_smoothing
+        )
+        slope = self.spread(weights[PREFERENCE] * pull)
+        slope += weights[SFT] * (self.prompt_weights[self.prompt_of_row] * p - self.demonstrated)
         mass = weights[SFT] * self.prompt_weights
+
+        @cache
+        def bend() -> NDArray[np.float64]:
+            curved = self.preference_weights * objectives.dpo_curvature(margins, self.beta)
+            return np.asarray(weights[PREFERENCE] * curved)
 
         def curvature(direction: NDArray[np.float64]) -> NDArray[np.float64]:
             u = self.features @ direction
             centred = u - np.add.reduceat(p * u, self.offsets[:-1])[self.prompt_of_row]
-            moved = self.spread(bend * (u[self.chosen] - u[self.rejected]))
+            moved = self.spread(bend() * (u[self.chosen] - u[self.rejected]))
             return np.asarray(self.features.T @ (mass[self.prompt_of_row] * p * centred + moved))
 
         def hessian() -> NDArray[np.float64]:
@@ -289,11 +306,11 @@ class LogLinear:
             means = np.add.reduceat(p[:, None] * phi, self.offsets[:-1], axis=0)
             sft = phi.T @ ((mass[self.prompt_of_row] * p)[:, None] * phi)
             return np.asarray(
-                sft - means.T @ (mass[:, None] * means) + delta.T @ (bend[:, None] * delta)
+                sft - means.T @ (mass[:, None] * means) + delta.T @ (bend()[:, None] * delta)
             )
 
-        slope = weights[SFT] * self.sft_slope(z) + weights[PREFERENCE] * self.preference_slope(z)
-        return LocalModel(self._losses(z), self.features.T @ slope, hessian, curvature)
+        losses = self._combine(z, normalisers, margins)
+        return LocalModel(losses, self.features.T @ slope, hessian, curvature)
 
     def probabilities(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Softmax of the logits within each prompt."""
@@ -305,15 +322,15 @@ class LogLinear:
 
     def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add one value per pair (J,) to its chosen row and subtract it from its rejected row."""
-        return np.asarray(self._pair_matrix.T @ values)
+        return np.asarray(self._spreader @ values)
 
     @cached_property
-    def _pair_matrix(self) -> Any:
-        """(J, N) sparse matrix with +1 at chosen and -1 at rejected."""
+    def _spreader(self) -> Any:
+        """(N, J) sparse matrix with +1 at chosen and -1 at rejected."""
         pairs = np.arange(len(self.chosen))
         entries = np.concatenate([np.ones(len(pairs)), -np.ones(len(pairs))])
-        where = (np.concatenate([pairs, pairs]), np.concatenate([self.chosen, self.rejected]))
-        shape = (len(pairs), self.features.shape[0])
+        where = (np.concatenate([self.chosen, self.rejected]), np.concatenate([pairs, pairs]))
+        shape = (self.features.shape[0], len(pairs))
         return sp.coo_array((entries, where), shape=shape).tocsr()
 
 

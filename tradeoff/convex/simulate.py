@@ -235,8 +235,9 @@ def _reference(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     mean, mass = theta.copy(), np.zeros(shape)
     count = np.zeros((*shape, 2), dtype=np.int64)
     records: list[tuple[Array, Array, NDArray[np.int64]]] = []
+    marks = set(setting.checkpoints.tolist())
     for t in tqdm(range(steps + 1), desc="updates", disable=not setting.progress, leave=False):
-        if t in setting.checkpoints:
+        if t in marks:
             records.append((theta.copy(), mean.copy(), count.copy()))
         if t == steps:
             break

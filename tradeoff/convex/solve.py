@@ -180,19 +180,21 @@ def _line_search(
     length = 1.0
     for _ in range(40):
         point = theta + length * step
-        here = weights @ problem.losses(point)
-        if here <= value + 0.1 * length * slope + 1e-15 * max(1.0, abs(value)):
-            return point, problem.local_model(point, weights)
+        here = problem.local_model(point, weights)
+        if weights @ here.losses <= value + 0.1 * length * slope + 1e-15 * max(1.0, abs(value)):
+            return point, here
         length *= 0.5
     return theta, model
 
 
 def _model_minimiser(model: LocalModel, theta: Vector, radius: float, tolerance: float) -> Vector:
     """Minimise g.(s - theta) + (s - theta)'H(s - theta)/2 over |s| <= radius."""
-    linear = model.gradient - model.curvature(theta)
     if len(theta) <= DENSE_DIMENSION:
-        eigenvalues, basis = np.linalg.eigh(model.hessian())
+        hessian = model.hessian()
+        linear = model.gradient - hessian @ theta
+        eigenvalues, basis = np.linalg.eigh(hessian)
         return np.asarray(basis @ _diagonal_minimiser(eigenvalues, basis.T @ linear, radius))
+    linear = model.gradient - model.curvature(theta)
     gap = frank_wolfe_gap(theta, model.gradient, radius)
     residual = max(0.05 * gap, 0.2 * tolerance) / radius
     return _krylov_minimiser(model.curvature, linear, radius, residual)

@@ -1,0 +1,91 @@
+"""Write what a reader opens: the dossier, the report page and the project's README.
+
+The sentences stand in ``analysis/templates``; every number comes from ``results/`` of the folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis.runner import FIGURES, PAPER
+from tradeoff.checkout import ROOT
+from tradeoff.records import read_json, replacing
+from tradeoff.terminal import cell
+
+TEMPLATES = Path(__file__).parent / "templates"
+SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
+
+
+def write(folder: Path = PAPER) -> list[Path]:
+    """Render every page from the stored results of ``folder``; returns the pages."""
+    content = context(folder)
+    pages = {
+        folder / "README.md": "dossier.md.j2",
+        folder / "report.html": "report.html.j2",
+    }
+    if folder.resolve() == PAPER.resolve():
+        pages[ROOT / "README.md"] = "readme.md.j2"
+    for path, template in pages.items():
+        with replacing(path) as partial:
+            partial.write_text(render(template, content), "utf-8")
+    return [path for path in pages if path.suffix == ".html"]
+
+
+def render(template: str, content: dict[str, Any]) -> str:
+    """Fill one template; a name that the results lack is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=template.endswith(".html.j2"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = lambda value: cell(float(value))
+    environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
+    return environment.get_template(template).render(content)
+
+
+def context(folder: Path) -> dict[str, Any]:
+    """Numbers, captions and claims as the templates see them."""
+    stored = {name: read_json(folder / "results" / f"{name}.json") for name in FIGURES}
+    ledger = read_json(folder / "results" / "claims.json")["claims"]
+    return {
+        "results": {name: record["numbers"] for name, record in stored.items()},
+        "figures": [_figure(name, record, folder) for name, record in stored.items()],
+        "claims": [{**claim, "sign": SIGNS[claim["relation"]]} for claim in ledger],
+        "holding": sum(claim["holds"] for claim in ledger),
+        "seconds": sum(record["provenance"]["seconds"] for record in stored.values()),
+        "example": example(),
+    }
+
+
+def example() -> str:
+    """The README's example, which runs as a test."""
+    return (TEMPLATES / "example.py").read_text("utf-8").rstrip()
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """A small table in Markdown."""
+    head = " | ".join(str(column) for column in frame.columns)
+    rule = " | ".join("---" for _ in frame.columns)
+    rows = [" | ".join(cell(value) for value in row) for row in frame.itertuples(index=False)]
+    return "\n".join(f"| {line} |" for line in [head, rule, *rows])
+
+
+def _figure(name: str, record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    module = importlib.import_module(f"analysis.{name}")
+    image = (folder / "figures" / f"{name}.png").read_bytes()
+    return {
+        "name": name,
+        "title": (module.__doc__ or "").split("\n")[0].rstrip("."),
+        "caption": module.CAPTION,
+        "image": base64.b64encode(image).decode(),
+        **record["provenance"],
+    }
