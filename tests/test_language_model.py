@@ -33,12 +33,12 @@ BYTES = LanguageModelConfig(vocabulary=len(TOKENIZER), width=16, layers=2, heads
 
 
 def sharpened(config: LanguageModelConfig, seed: int = 0) -> LanguageModel:
-    """A model whose weights are large enough for its logits to differ."""
+    """A model far enough from uniform for its logits to differ."""
     model = LanguageModel(config, seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" not in name:
-                parameter.mul_(10)
+                parameter.mul_(1.5)
     return model
 
 
@@ -69,10 +69,14 @@ def test_presets_have_the_stated_size(name: str, parameters: int) -> None:
     assert total - model.embed_tokens.weight.numel() == parameters
 
 
+@torch.no_grad()
 def test_an_untrained_model_is_nearly_uniform() -> None:
-    logits = LanguageModel(SMALL)(some_tokens(4, 9))
-    assert logits.shape == (4, 9, 23)
-    assert_close(logits.logsumexp(-1), torch.full((4, 9), np.log(23)), atol=0.1, rtol=0)
+    tokens = some_tokens(64, 9)
+    logits = LanguageModel(SMALL)(tokens)
+    assert logits.shape == (64, 9, 23)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    loss = -response_log_probs(logits, tokens, mask).mean() / 8
+    assert np.log(23) - 0.1 < float(loss) < np.log(23) + 1.5
 
 
 def test_a_later_token_leaves_earlier_logits_alone() -> None:

@@ -120,8 +120,9 @@ class LanguageModel(nn.Module):
     config
         Shape of the model.
     seed
-        Fixes the initial weights: normal with standard deviation 0.02, output layers of each
-        block scaled down by the square root of twice the depth, norms at one (GPT-2's rule).
+        Fixes the initial weights: normal with variance one over the number of inputs, output
+        layers of each block scaled down by the square root of twice the depth, norms at one.
+        Llama's constant 0.02 suits widths in the thousands; at 64 it costs half the training.
     """
 
     def __init__(self, config: LanguageModelConfig, seed: int = 0) -> None:
@@ -146,7 +147,7 @@ class LanguageModel(nn.Module):
                 continue
             into_stream = name.endswith(("o_proj.weight", "down_proj.weight"))
             shrink = (2 * self.config.layers) ** -0.5 if into_stream else 1.0
-            parameter.normal_(0.0, 0.02 * shrink, generator=generator)
+            parameter.normal_(0.0, shrink * parameter.shape[1] ** -0.5, generator=generator)
 
     def forward(
         self,
