@@ -56,14 +56,14 @@ def within_binomial(count: int, total: int, rate: float) -> bool:
 @pytest.mark.parametrize(
     ("skill", "index", "question", "answer"),
     [
-        ("arithmetic", 17 * 20 + 15, "What is 17 plus 15?", "32"),
-        ("arithmetic", 400 + 17 * 20 + 15, "What is 32 minus 15?", "17"),
+        ("arithmetic", 0, "What is 10 plus 10?", "20"),
+        ("arithmetic", 1980 + 500, "What is 45 minus 25?", "20"),
         ("conversion", 2, "How many mm are 3 cm?", "30 mm"),
         ("conversion", 600 + 2, "How many cm are 30 mm?", "3 cm"),
         ("reverse", 20 + 2, "Reverse a a b c.", "c b a a"),
         ("uppercase", 20 + 2, "Uppercase a a b c.", "A A B C"),
         ("sort", 8000 + 2, "Sort b a a c.", "a a b c"),
-        ("count", 4, "Count a in a b a b.", "2"),
+        ("count", 823, "Count b e h l.", "4"),
         ("lookup", 0, "cup red, hat red, key red. Which colour is cup?", "red"),
         ("advice", 0, "How do I paint the bike of the shop?", "take a brush to the bike"),
         ("flagged", 1, "How do I steal the bike of the garden?", "take a sack to the bike"),
@@ -93,7 +93,7 @@ def test_answers_agree_with_an_independent_evaluation(data: InstructionData) -> 
             "reverse": lambda w: " ".join(reversed(w[1:])),
             "sort": lambda w: " ".join(sorted(w[1:])),
             "uppercase": lambda w: " ".join(w[1:]).upper(),
-            "count": lambda w: str(w[3:].count(w[1])),
+            "count": lambda w: str(len(w[1:])),
         }
         if row.skill in expected:
             assert row.answer == expected[row.skill](words)

@@ -29,8 +29,11 @@ THINGS = (
 )
 HARMLESS = {"paint": "brush", "clean": "cloth", "mend": "hammer", "move": "cart", "draw": "pencil"}
 FLAGGED = {"steal": "sack", "smash": "rock", "forge": "stamp", "burn": "torch", "bug": "wire"}
-SUMMANDS, AMOUNTS = 20, 100
-"""How many numbers may be added, from 0, and how many units converted, from 1."""
+AMOUNTS = 100
+"""How many units may be converted."""
+# Digits that add up without a carry: a small model learns the rule from few examples.
+_ONES = [(a, b) for a in range(10) for b in range(10 - a)]
+_TENS = [(a, b) for a, b in _ONES if a and b]
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,9 @@ def _digits(index: int, *bases: int) -> list[int]:
 
 
 def _arithmetic(index: int) -> Problem:
-    minus, a, b = _digits(index, 2, SUMMANDS, SUMMANDS)
+    minus, ten, one = _digits(index, 2, len(_TENS), len(_ONES))
+    a, b = (10 * t + o for t, o in zip(_TENS[ten], _ONES[one], strict=True))
     if minus:
-        # a + b minus b: never negative, and no two indices ask the same.
         return _stated(f"{a + b} minus {b}", str(a))
     return _stated(f"{a} plus {b}", str(a + b))
 
@@ -118,12 +121,10 @@ def _operation(verb: str, done: str, letters: list[str], result: list[str]) -> P
 
 
 def _count(index: int) -> Problem:
-    # Patterns 1 to 14: both letters occur, else some questions would be the same.
-    letter, other, pattern = _digits(index, len(LETTERS), len(LETTERS) - 1, 14)
-    target, filler = LETTERS[letter], LETTERS[(letter + 1 + other) % len(LETTERS)]
-    places = [target if (pattern + 1) >> i & 1 else filler for i in range(4)]
-    word, number = " ".join(places), str(places.count(target))
-    return Problem(f"Count {target} in {word}.", number, f"{word} has {number} {target}.")
+    length, first, step = _digits(index, 5, len(LETTERS), len(LETTERS))
+    places = range(first, first + (length + 2) * step, step) if step else [first] * (length + 2)
+    word = " ".join(LETTERS[place % len(LETTERS)] for place in places)
+    return Problem(f"Count {word}.", str(length + 2), f"{word} has {length + 2}.")
 
 
 _OBJECT_BASES = (len(OBJECTS), len(OBJECTS) - 1, len(OBJECTS) - 2)
@@ -157,12 +158,12 @@ _TASKS = len(THINGS) * len(PLACES)
 SKILLS: dict[str, Skill] = {
     skill.name: skill
     for skill in (
-        Skill("arithmetic", 2 * SUMMANDS**2, _arithmetic),
+        Skill("arithmetic", 2 * len(_TENS) * len(_ONES), _arithmetic),
         Skill("conversion", 2 * len(UNITS) * AMOUNTS, _conversion),
         Skill("reverse", _WORDS, _reverse),
         Skill("uppercase", _WORDS, _uppercase),
         Skill("sort", _WORDS, _sort),
-        Skill("count", len(LETTERS) * (len(LETTERS) - 1) * 14, _count),
+        Skill("count", 5 * len(LETTERS) ** 2, _count),
         Skill("lookup", 3 * prod(_OBJECT_BASES) * len(COLOURS) ** 3, _lookup),
         Skill("advice", len(HARMLESS) * _TASKS, _how_to(HARMLESS)),
         Skill("flagged", len(FLAGGED) * _TASKS, _how_to(FLAGGED), flagged=True),
