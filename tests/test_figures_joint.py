@@ -1,0 +1,165 @@
+"""The figures on joint methods say what their titles say, in their fast form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis import (
+    convergence,
+    equal_compute,
+    ledger,
+    quadratic_exact,
+    scores,
+    stale_refresh,
+    text_front,
+    value_error,
+)
+from analysis.runner import plain
+from tradeoff.errors import InputError
+
+FIGURES = (
+    convergence,
+    stale_refresh,
+    value_error,
+    equal_compute,
+    quadratic_exact,
+    scores,
+)
+OWN = {module.__name__ for module in FIGURES}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Numbers of each figure by its name, after both files were found."""
+    found = {}
+    for module in FIGURES:
+        name = module.__name__.split(".")[-1]
+        out = tmp_path_factory.mktemp(name)
+        found[name] = plain(module.main(out, fast=True))
+        for suffix in ("svg", "png"):
+            assert (out / "figures" / f"{name}.{suffix}").stat().st_size > 5000
+        json.dumps(found[name], allow_nan=False)
+    return found
+
+
+def test_captions_say_what_varies_and_how_to_redraw() -> None:
+    for module in FIGURES:
+        name = module.__name__.split(".")[-1]
+        assert "n = " in module.CAPTION or "16 replicas" in module.CAPTION
+        assert "aries" in module.CAPTION or "paired" in module.CAPTION
+        assert f"python -m analysis {name}." in module.CAPTION
+        assert "{" not in module.CAPTION
+
+
+def test_gaps_fall_and_stay_below_their_bounds(drawn: dict[str, Any]) -> None:
+    for kind in ("averaged", "last"):
+        for curve in drawn["convergence"][kind].values():
+            measured = np.array(curve["mean"]) + 1.96 * np.array(curve["se"])
+            assert np.all(measured <= curve["bound"])
+            assert curve["mean"][-1] < curve["mean"][0]
+
+
+def test_stale_values_drift_and_swing(drawn: dict[str, Any]) -> None:
+    found = drawn["stale_refresh"]
+    for kind in ("weighted", "unweighted", "half"):
+        assert found[kind]["swing"][-1] > 3 * found[kind]["swing"][0]
+        assert found[kind]["median_drift"][-1] > found[kind]["median_drift"][0]
+    # Refreshing every 10 updates is as good as every update.
+    assert abs(found["weighted"]["median_drift"][1] - found["weighted"]["median_drift"][0]) < 0.02
+
+
+def test_wrong_minima_move_where_theory_says(drawn: dict[str, Any]) -> None:
+    found = drawn["value_error"]
+    assert np.all(np.diff(found["wrong_sft"]["weight"]) > 0)
+    assert np.all(np.diff(found["wrong_preference"]["weight"]) < 0)
+    middle = len(found["errors_over_range"]) // 2
+    assert np.argmin(found["wrong_sft"]["excess"]) == middle
+    # Right minima do not lead to the minimiser of f_lambda, which ALRIGHT approaches.
+    assert found["alright"]["maxright_regret"] > 1e-3
+    for low, high in found["break_even_error"].values():
+        assert -0.2 < low < 0 < high < 0.2
+
+
+def test_alternation_pays_where_costs_differ(drawn: dict[str, Any]) -> None:
+    by_cost = drawn["equal_compute"]["by_cost_ratio"]
+    assert (
+        by_cost["4"]["budget_median"]
+        < by_cost["2"]["budget_median"]
+        < by_cost["1"]["budget_median"]
+    )
+    assert by_cost["4"]["budget_median"] < 0.95
+    for case in drawn["equal_compute"]["cases"]:
+        assert case["alright_predicted"] >= case["budget_predicted"] - 1e-9
+
+
+def test_quadratics_are_exact_and_soups_fall_short(drawn: dict[str, Any]) -> None:
+    found = drawn["quadratic_exact"]
+    assert found["largest_z"] < 4.5
+    assert found["final_gap"]["Mix"] < found["final_gap"]["ALRIGHT"]
+    assert found["soup_gap_over_range"]["proportional"] < 1e-4
+    assert found["soup_gap_over_range"]["turned by 60°"] > 0.05
+
+
+def test_units_reorder_distances_and_nothing_else(drawn: dict[str, Any]) -> None:
+    found = drawn["scores"]
+    assert found["distinct_orders"] > 1
+    assert found["worst_change_of_front_gap"] < 1e-9
+    assert found["worst_change_of_regret"] < 1e-9
+    assert found["regret"]["SFT→DPO"] > 3 * found["front_gap"]["SFT→DPO"]
+
+
+# ---------------------------------------------------------------------- real text
+
+
+def test_text_figure(tmp_path: Path) -> None:
+    if not text_front.have_data(text_front.PAIRS[:1]):
+        pytest.skip("the real files sft_rasbt and pref_rasbt are not part of the repository")
+    found = plain(text_front.main(tmp_path, fast=True))
+    assert found["source"] == "this run"
+    methods = found["sft_rasbt"]["methods"]
+    # The second stage's own loss is small, the first stage's large: both orders forget.
+    for part in ("train", "held_out"):
+        mixed = methods["Mix"][part][1]
+        assert methods["SFT→DPO"][part][0][0] > 2 * mixed[0]
+        assert methods["DPO→SFT"][part][0][1] > 1.5 * mixed[1]
+
+
+def test_without_the_data_the_stored_run_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_front, "DATA", tmp_path)
+    stored = json.loads(text_front.STORED.read_text("utf-8"))["numbers"]
+    for fast in (True, False):
+        found = text_front.main(tmp_path, fast=fast)
+        assert found["source"] == "stored run"
+        assert found["sft_rasbt"] == stored["sft_rasbt"]
+        assert (tmp_path / "figures" / "text_front.png").exists()
+    with pytest.raises(InputError, match="no stored run"):
+        text_front.stored(text_front.PAIRS, tmp_path / "absent.json")
+
+
+# ---------------------------------------------------------------------- claims
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [c for c in ledger.claims() if c.code.split(":")[0] in OWN],
+    ids=lambda claim: claim.id,
+)
+def test_claim_holds(claim: ledger.Claim) -> None:
+    found = claim.check()
+    assert found.holds, f"{claim.id}: slack {found.slack:.3g}"
+    assert found.kind == claim.kind or claim.kind == "trend"
+
+
+def test_every_claim_function_is_in_the_ledger() -> None:
+    listed = {claim.code for claim in ledger.claims()}
+    for module in FIGURES:
+        for name in vars(module):
+            if name.startswith("claim_"):
+                assert f"{module.__name__}:{name}" in listed
