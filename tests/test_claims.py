@@ -1,8 +1,11 @@
 """Every claim of the ledger is computed; a claim that stops holding fails here."""
 
+import importlib
+
 import pytest
 
 from analysis import ledger
+from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.theory.checked import Checked
 
@@ -16,6 +19,14 @@ def test_claim_holds(claim):
     assert checked.holds, f"{claim.statement} (slack {checked.slack:.3g})"
     if claim.kind != "trend":
         assert checked.kind == claim.kind
+
+
+def test_every_claim_function_is_in_the_ledger():
+    listed = {claim.code for claim in CLAIMS}
+    for path in sorted((ROOT / "analysis").glob("*.py")):
+        module = importlib.import_module(f"analysis.{path.stem}")
+        functions = {f"analysis.{path.stem}:{n}" for n in vars(module) if n.startswith("claim_")}
+        assert functions <= listed, functions - listed
 
 
 def test_a_false_statement_fails():
@@ -47,6 +58,6 @@ code = "analysis.scores:claim"
 def test_a_malformed_ledger_names_the_entry(tmp_path, text, field):
     path = tmp_path / "claims.toml"
     path.write_text(text, "utf-8")
-    with pytest.raises(InputError, match="claims.toml.*row") as caught:
+    with pytest.raises(InputError, match=r"claims\.toml.*row") as caught:
         ledger.claims(path)
     assert caught.value.field == field

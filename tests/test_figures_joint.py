@@ -12,15 +12,14 @@ import pytest
 from analysis import (
     convergence,
     equal_compute,
-    ledger,
     quadratic_exact,
     scores,
     stale_refresh,
     text_front,
     value_error,
 )
-from analysis.runner import plain
 from tradeoff.errors import InputError
+from tradeoff.records import plain
 
 FIGURES = (
     convergence,
@@ -30,7 +29,6 @@ FIGURES = (
     quadratic_exact,
     scores,
 )
-OWN = {module.__name__ for module in FIGURES}
 
 
 @pytest.fixture(scope="module")
@@ -141,25 +139,3 @@ def test_without_the_data_the_stored_run_is_drawn(
         assert (tmp_path / "figures" / "text_front.png").exists()
     with pytest.raises(InputError, match="no stored run"):
         text_front.stored(text_front.PAIRS, tmp_path / "absent.json")
-
-
-# ---------------------------------------------------------------------- claims
-
-
-@pytest.mark.parametrize(
-    "claim",
-    [c for c in ledger.claims() if c.code.split(":")[0] in OWN],
-    ids=lambda claim: claim.id,
-)
-def test_claim_holds(claim: ledger.Claim) -> None:
-    found = claim.check()
-    assert found.holds, f"{claim.id}: slack {found.slack:.3g}"
-    assert found.kind == claim.kind or claim.kind == "trend"
-
-
-def test_every_claim_function_is_in_the_ledger() -> None:
-    listed = {claim.code for claim in ledger.claims()}
-    for module in FIGURES:
-        for name in vars(module):
-            if name.startswith("claim_"):
-                assert f"{module.__name__}:{name}" in listed

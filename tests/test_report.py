@@ -1,5 +1,6 @@
 """The pages a reader opens come from the stored results, and the README's example runs."""
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,13 @@ def test_every_stored_result_says_where_it_comes_from():
         assert record["figure"] == name
         assert record["provenance"]["form"] == "full"
         assert name in record["provenance"]["command"]
+
+
+@pytest.mark.parametrize("name", runner.FIGURES)
+def test_every_caption_says_how_often_and_by_which_command(name):
+    caption = importlib.import_module(f"analysis.{name}").CAPTION
+    assert f"python -m analysis {name}" in caption
+    assert "n = " in caption
 
 
 def test_a_figure_that_is_up_to_date_is_not_drawn_again(tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ def reproduce(
     runner, report = analysis("runner"), analysis("report")
     folder = out or runner.PAPER
     outcomes = runner.run_all(runner.FIGURES, folder, fast=fast, force=force, progress=not as_json)
-    ledger = analysis("ledger").check(folder, progress=not as_json)
+    ledger = analysis("ledger").check(folder, fast=fast, progress=not as_json)
     pages = report.write(folder)
     if as_json:
         done = [asdict(outcome) for outcome in outcomes]
