@@ -33,13 +33,14 @@ from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 CAPTION = (
     "Top: rasbt instructions, polite over rude answers. Bottom: Dolly instructions (the first "
     "2,000 rows), HH-harmless preferences. Grey: certified front on the training rows (left) "
-    "and the same parameters on held-out prompts (right). Markers: each method after equally "
-    "many full-gradient updates (half of them in each stage of the sequential runs); lines join"
-    " λ = .25, .5, .75. Only ALRIGHT is random, in the objective it draws: mean of 5 seeds "
-    "above, 3 below, their range is in the results. MAXRIGHT steps unweighted, as its official "
-    "code. β = 1, because |φ| ≤ √5 and log-probabilities span a few nats; numbers at the usual "
-    "β = .1 are in the results. The radius does best on a tenth of the training rows, set aside for that. Held-out rows: n = 157 and 156 above, 731 and 251 below. Command: python -m "
-    "analysis text_front."
+    "and the same parameters on held-out prompts (right; n = 157 demonstrations and 156 pairs "
+    "above, 731 and 251 below). Markers: each method after equally many full-gradient updates "
+    "(half of them in each stage of the sequential runs); lines join λ = .25, .5, .75. Only "
+    "ALRIGHT is random, in the objective it draws: mean of 5 seeds above, 3 below, their range "
+    "is in the results. MAXRIGHT steps unweighted, as its official code. β = 1, because "
+    "|φ| ≤ √5 and log-probabilities span a few nats; numbers at the usual β = .1 are in the "
+    "results. The radius does best on a tenth of the training rows, set aside for the choice. "
+    "Command: python -m analysis text_front"
 )
 DATA = ROOT.parent / "shared" / "data"
 STORED = PAPER / "results" / "text_front.json"
@@ -109,10 +110,11 @@ def measure(pairs: Sequence[Pair], fast: bool) -> dict[str, Any]:
 def measure_pair(pair: Pair, fast: bool) -> dict[str, Any]:
     """All numbers of one pair of data sets."""
     rows = read(pair, "train")
-    shape = {"candidates": 8, "n_features": FEATURES, "seed": 0, "beta": 1.0}
+    shape: dict[str, Any] = {"candidates": 8, "n_features": FEATURES, "seed": 0, "beta": 1.0}
     radius = 40.0 if fast else choose_radius(*rows, np.random.default_rng(0), **shape)
-    problem = text_problem(*rows, radius=radius, **shape)
-    held_out = text_problem(*read(pair, "test"), radius=radius, **shape)
+    problem = text_problem(rows[0], rows[1], radius=radius, **shape)
+    aside = read(pair, "test")
+    held_out = text_problem(aside[0], aside[1], radius=radius, **shape)
     front = pareto_front(problem, solves=9 if fast else 17, accuracy=2e-3, interpolate=False)
     steps, replicas = (60, 2) if fast else (pair.steps, pair.replicas)
     result: dict[str, Any] = {
