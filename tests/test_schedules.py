@@ -23,6 +23,7 @@ lams = st.floats(0, 1)
 inner = st.floats(0.05, 0.95)
 EXAMPLES = [
     Sequential(first="preference", share=0.3, lam=0.2),
+    Sequential(replay=0.1),
     Mix(lam=0.7),
     Alright(lam=0.25),
     Alright(lam=0.25, probability=0.5),
@@ -40,6 +41,28 @@ def test_sequential_follows_one_objective_then_the_other(first, share, steps):
         expected = [0.0, 1.0] if preference else [1.0, 0.0]
         assert plan.follow(t, 0.5).tolist() == expected
         assert plan.clock[t] == (t + 1 if t < boundary else t - boundary + 1)
+
+
+@pytest.mark.parametrize(("first", "own"), [("sft", 0), ("preference", 1)])
+@given(share=st.floats(0, 1), replay=lams, steps=st.integers(1, 50))
+def test_replay_follows_the_first_objective_at_times_in_the_second_stage(
+    first, own, share, replay, steps
+):
+    schedule = Sequential(first=first, share=share, replay=replay)
+    plain, plan = Sequential(first=first, share=share).plan(steps), schedule.plan(steps)
+    boundary = round(share * steps)
+    followed = plan.probability if own else 1 - plan.probability
+    np.testing.assert_array_equal(followed[:boundary], 1)
+    np.testing.assert_allclose(followed[boundary:], replay, atol=1e-15)
+    assert plan.clock.tolist() == plain.clock.tolist()
+    assert plan.weights.tolist() == plain.weights.tolist()
+    assert schedule.label.startswith(Sequential(first=first).label)
+    assert schedule.label.endswith("(replay)") == (replay > 0)
+
+
+def test_no_replay_and_nothing_but_replay():
+    assert Sequential(share=0.5).plan(4).probability.tolist() == [0, 0, 1, 1]
+    assert Sequential(share=0.5, replay=1.0).plan(4).probability.tolist() == [0, 0, 0, 0]
 
 
 @given(lams)
@@ -99,6 +122,7 @@ def test_costs_per_update():
         (lambda: Mix(lam=1.5), "lam"),
         (lambda: Mix(lam=float("nan")), "lam"),
         (lambda: Sequential(share=-0.1), "share"),
+        (lambda: Sequential(replay=1.1), "replay"),
         (lambda: Alright(lam=0.5, probability=0.0), "probability"),
         (lambda: Maxright(refresh=0), "refresh"),
         (lambda: Maxright(samples=-1), "samples"),

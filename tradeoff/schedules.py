@@ -191,15 +191,20 @@ class Sequential(Schedule):
         Objective of the first stage, "sft" or "preference".
     share
         Fraction of the updates given to the first stage, in [0, 1].
+    replay
+        Probability that an update of the second stage follows the first stage's objective
+        instead, in [0, 1]: the usual remedy for forgetting.
     """
 
     name: ClassVar[str] = "sequential"
     first: Literal["sft", "preference"] = "sft"
     share: float = 0.5
+    replay: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_unit_interval("share", self.share)
+        _check_unit_interval("replay", self.replay)
         if self.first not in OBJECTIVES:
             raise InputError(
                 "unknown first stage", field="first", value=self.first, remedy=f"Use {OBJECTIVES}."
@@ -207,14 +212,16 @@ class Sequential(Schedule):
 
     @property
     def label(self) -> str:
-        return "SFT→DPO" if self.first == "sft" else "DPO→SFT"
+        order = "SFT→DPO" if self.first == "sft" else "DPO→SFT"
+        return f"{order} (replay)" if self.replay else order
 
     def plan(self, steps: int) -> Plan:
         boundary = round(self.share * steps)
         first_stage = np.arange(steps) < boundary
-        preference = first_stage if self.first == "preference" else ~first_stage
+        followed = np.where(first_stage, 1.0, self.replay)
+        preference = followed if self.first == "preference" else 1 - followed
         clock = np.concatenate([np.arange(boundary), np.arange(steps - boundary)]) + 1
-        return self._plan(steps, Rule.DRAW, probability=preference.astype(float), clock=clock)
+        return self._plan(steps, Rule.DRAW, probability=preference, clock=clock)
 
 
 @dataclass(frozen=True, kw_only=True)
