@@ -1,0 +1,368 @@
+"""Ensembles: each run as if it were alone, by hand-written torch, in any company and order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
+
+from tradeoff.errors import InputError
+from tradeoff.networks import optimizers
+from tradeoff.networks.choices import Choices
+from tradeoff.networks.policies import HEAD, PolicyConfig, policy_data
+from tradeoff.networks.tasks import PolicyTask, one_run
+from tradeoff.networks.train import Run, grid, train
+from tradeoff.schedules import PREFERENCE, SFT, Alright, Maxright, Mix, Sequential
+
+DATA = policy_data(
+    0, prompts=20, test_prompts=15, responses=4, dimension=3, demonstrations=50, pairs=40
+)
+CONFIG = PolicyConfig(width=6, depth=2, head_scale=1.0)
+DOUBLE = PolicyTask(DATA, CONFIG, beta=0.5, dtype=torch.float64)
+SINGLE = PolicyTask(DATA, CONFIG, beta=0.5)
+SIX = (
+    Run(Sequential(share=0.4), 0),
+    Run(Sequential(first="preference", replay=0.3), 5),
+    Run(Mix(lam=0.3), 0),
+    Run(Alright(lam=0.7), 1),
+    Run(Maxright(lam=0.5, refresh=3, samples=8), 2),
+    Run(Maxright(lam=0.2, refresh=None, weighted=False), 0),
+)
+SETTINGS = {"steps": 25, "learning_rate": 0.05, "batch_size": 7, "optima": [0.1, 0.2]}
+
+
+class Poisoned(PolicyTask):
+    """Training row 0 of SFT has no finite loss, so a run diverges when it first draws it."""
+
+    def losses(self, params, objective, index, reference=None):
+        value = super().losses(params, objective, index, reference)
+        if objective == PREFERENCE:
+            return value
+        return value + torch.where((index == 0).any(), torch.nan, 0.0)
+
+
+def rows_of(run: Run, objective: int, step: int, batch_size: int, task=DOUBLE) -> torch.Tensor:
+    """The training rows of one run's gradient."""
+    choices = Choices([run], 1000, batch_size, task.sizes, np.zeros((1, 2)), 0.1)
+    return torch.from_numpy(choices.batch(objective, step, np.array([0]))[0])
+
+
+def loss_on(params, objective: int, index: torch.Tensor, shift: torch.Tensor, task=DOUBLE):
+    """The loss of one run on these rows, with (J,) margins of its reference."""
+    return task.losses(params, objective, index, shift[index] if objective else None)
+
+
+def by_hand(task, run: Run, follow, *, steps, learning_rate, batch_size, clip=None, betas=None):
+    """One run with an nn.ParameterDict, autograd and torch.optim."""
+    base = task.initial([run.seed])
+    shift = task.reference(base).train[0]
+    names = list(base)
+    leaves = [base[name][0].clone().requires_grad_() for name in names]
+    if betas is None:
+        descent = torch.optim.SGD(leaves, lr=learning_rate)
+    else:
+        descent = torch.optim.AdamW(leaves, lr=learning_rate, betas=betas, weight_decay=0.01)
+    for step in range(steps):
+        descent.zero_grad()
+        total = torch.zeros((), dtype=task.dtype)
+        for objective, weight in enumerate(follow(step)):
+            if weight:
+                index = rows_of(run, objective, step, batch_size)
+                given = dict(zip(names, leaves, strict=True))
+                total = total + weight * loss_on(given, objective, index, shift, task)
+        total.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(leaves, clip)
+        descent.step()
+    return {name: leaf.detach() for name, leaf in zip(names, leaves, strict=True)}
+
+
+def measures(table: pd.DataFrame) -> pd.DataFrame:
+    """The part of a table that does not depend on the clock on the wall."""
+    return table.drop(columns=["seconds", "run"])
+
+
+# ---------------------------------------------------------------------- against torch
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_runs_of_an_ensemble_take_the_steps_of_torch_optim(optimizer, clip) -> None:
+    adam = {"betas": (0.8, 0.95), "weight_decay": 0.01} if optimizer == "adamw" else {}
+    runs = [Run(Mix(lam=0.3), 0), Run(Mix(lam=0.3), 4), Run(Mix(lam=1.0), 0), Run(Mix(lam=0.0), 1)]
+    settings = {"steps": 12, "learning_rate": 0.03, "batch_size": 5, "clip": clip}
+    done = train(DOUBLE, runs, optimizer=optimizer, **settings, **adam)
+    for place, run in enumerate(runs):
+        weights = (1 - run.schedule.lam, run.schedule.lam)
+        expected = by_hand(
+            DOUBLE, run, lambda step, w=weights: w, **settings, betas=adam.get("betas")
+        )
+        for name, value in expected.items():
+            assert_allclose(done.params[name][place].numpy(), value.numpy(), atol=1e-10)
+
+
+def test_a_second_stage_begins_with_a_new_optimiser() -> None:
+    run, settings = Run(Sequential(share=0.5), 3), {"learning_rate": 0.03, "batch_size": 5}
+    done = train(DOUBLE, [run, Run(Mix(), 0)], steps=10, **settings, weight_decay=0.01)
+    theta = {n: p[0] for n, p in DOUBLE.initial([3]).items()}
+    shift = DOUBLE.reference(DOUBLE.initial([3])).train[0]
+    for stage, objective in ((range(5), SFT), (range(5, 10), PREFERENCE)):
+        leaves = {n: p.clone().requires_grad_() for n, p in theta.items()}
+        descent = torch.optim.AdamW(leaves.values(), 0.03, betas=(0.9, 0.95), weight_decay=0.01)
+        for step in stage:
+            descent.zero_grad()
+            index = rows_of(run, objective, step, 5)
+            loss_on(leaves, objective, index, shift).backward()
+            descent.step()
+        theta = {n: p.detach() for n, p in leaves.items()}
+    for name, value in theta.items():
+        assert_allclose(done.params[name][0].numpy(), value.numpy(), atol=1e-10)
+
+
+def test_the_gradient_of_mix_is_the_weighted_sum() -> None:
+    settings = {"steps": 1, "learning_rate": 1.0, "optimizer": "sgd"}
+    schedules = [Mix(lam=0.3), Mix(lam=0.0), Mix(lam=1.0), Alright(lam=0.0), Alright(lam=1.0)]
+    done = train(DOUBLE, grid(schedules, [0]), **settings)
+    base = DOUBLE.initial([0])
+    for name, value in done.params.items():
+        moved = value - base[name]
+        assert_allclose(moved[0].numpy(), (0.7 * moved[1] + 0.3 * moved[2]).numpy(), atol=1e-13)
+        assert_array_equal(moved[1], moved[3])
+        assert_array_equal(moved[2], moved[4])
+
+
+def test_step_sizes_decay_with_the_clock_of_the_stage() -> None:
+    rates = [0.3, 0.3 / 2**0.5, 0.3, 0.3 / 2**0.5]
+    run = Run(Sequential(share=0.5), 0)
+    done = train(
+        DOUBLE, [run], steps=4, learning_rate=0.3, decay=0.5, optimizer="sgd", batch_size=5
+    )
+    base = DOUBLE.initial([0])
+    shift, theta = DOUBLE.reference(base).train[0], one_run(base, 0)
+    for step, rate in enumerate(rates):
+        leaves = {n: p.clone().requires_grad_() for n, p in theta.items()}
+        index = rows_of(run, int(step >= 2), step, 5)
+        loss_on(leaves, int(step >= 2), index, shift).backward()
+        theta = {n: (p - rate * p.grad).detach() for n, p in leaves.items()}
+    for name, value in theta.items():
+        assert_allclose(done.params[name][0].numpy(), value.numpy(), atol=1e-12)
+
+
+# ---------------------------------------------------------------------- company and order
+
+
+@pytest.mark.parametrize(("task", "tolerance"), [(DOUBLE, 1e-10), (SINGLE, 2e-4)])
+def test_runs_do_not_depend_on_their_company_or_order(task, tolerance) -> None:
+    together = train(task, SIX, **SETTINGS)
+    order = [3, 0, 5, 2, 4, 1]
+    shuffled = train(task, [SIX[i] for i in order], **SETTINGS)
+    chunked = train(task, SIX, **SETTINGS, at_once=2)
+    for place, run in enumerate(SIX):
+        alone = train(task, [run], **SETTINGS)
+        for name, value in together.params.items():
+            for other in (
+                alone.params[name][0],
+                shuffled.params[name][order.index(place)],
+                chunked.params[name][place],
+            ):
+                assert_allclose(value[place].numpy(), other.numpy(), atol=tolerance)
+        mine = measures(together.table[together.table["run"] == place])
+        same = mine.drop(columns="schedule").reset_index(drop=True)
+        expected = measures(alone.table).drop(columns="schedule")
+        assert_frame_equal(same, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_the_same_call_gives_the_same_bits() -> None:
+    first, second = train(SINGLE, SIX, **SETTINGS), train(SINGLE, SIX, **SETTINGS)
+    assert_frame_equal(measures(first.table), measures(second.table), check_exact=True)
+    for name, value in first.params.items():
+        assert torch.equal(value, second.params[name])
+
+
+def test_threads_change_rounding_only() -> None:
+    try:
+        found = []
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            found.append(train(DOUBLE, SIX, **{**SETTINGS, "steps": 8}))
+    finally:
+        torch.set_num_threads(1)
+    for name, value in found[0].params.items():
+        assert_allclose(value.numpy(), found[1].params[name].numpy(), atol=1e-6)
+
+
+def test_the_callers_settings_and_tensors_are_left_alone() -> None:
+    torch.manual_seed(0)
+    state, start = torch.random.get_rng_state(), SINGLE.initial([0])
+    kept = {name: value.clone() for name, value in start.items()}
+    for alone in (False, True):
+        train(SINGLE, [SIX[0]], **SETTINGS, start=start, last_layer_only=alone)
+    assert torch.equal(state, torch.random.get_rng_state())
+    for name, value in start.items():
+        assert torch.equal(value, kept[name])
+
+
+# ---------------------------------------------------------------------- comparing gaps
+
+
+@pytest.mark.parametrize("refresh", [1, 4, None])
+@pytest.mark.parametrize("samples", [0, 6])
+def test_maxright_follows_the_larger_known_gap(refresh, samples) -> None:
+    lam, recent, optima = 0.4, 0.25, np.array([0.9, 0.0])
+    run = Run(Maxright(lam=lam, refresh=refresh, samples=samples), 1)
+    settings = {"learning_rate": 0.5, "batch_size": 5, "optimizer": "sgd"}
+    done = train(
+        DOUBLE, [run], steps=15, optima=optima, recent=recent, evaluate_every=1, **settings
+    )
+    counts = done.table[["sft_gradients", "preference_gradients"]].to_numpy()
+    base = DOUBLE.initial([1])
+    theta, shift = one_run(base, 0), DOUBLE.reference(base).train[0]
+    choices = Choices([run], 15, 5, DOUBLE.sizes, np.zeros((1, 2)), recent)
+    known, evaluated = np.zeros(2), 0
+    for step in range(15):
+        if step == 0 or (refresh and step % refresh == 0):
+            for i in (SFT, PREFERENCE):
+                index = torch.from_numpy(choices.probe(i, samples, np.array([0]))[0])
+                known[i] = float(loss_on(theta, i, index, shift))
+                evaluated += len(index)
+        gaps = (known - optima) * [1 - lam, lam]
+        chosen = int(gaps[1] > gaps[0])
+        assert (counts[step + 1] - counts[step]).tolist() == [1 - chosen, chosen]
+        leaves = {n: p.clone().requires_grad_() for n, p in theta.items()}
+        index = rows_of(run, chosen, step, 5)
+        loss = loss_on(leaves, chosen, index, shift)
+        loss.backward()
+        known[chosen] += recent * (float(loss.detach()) - known[chosen])
+        weight = (1 - lam, lam)[chosen]
+        theta = {n: (p - 0.5 * weight * p.grad).detach() for n, p in leaves.items()}
+    assert 0 < counts[-1, 0] < 15
+    assert done.table["probe_rows"].iloc[-1] == evaluated
+    for name, value in theta.items():
+        assert_allclose(done.params[name][0].numpy(), value.numpy(), atol=1e-10)
+
+
+def test_optima_may_differ_from_run_to_run() -> None:
+    schedule = Maxright(lam=0.5, samples=4)
+    runs = grid([schedule], [0, 0])
+    done = train(DOUBLE, runs, steps=10, learning_rate=0.01, optima=[[9.0, 0.0], [0.0, 9.0]])
+    last = done.table[done.table["step"] == 10]
+    assert last["preference_gradients"].tolist() == [10, 0]
+
+
+# ---------------------------------------------------------------------- divergence
+
+
+def test_a_run_that_diverges_is_marked_and_frozen_and_the_others_go_on() -> None:
+    poisoned = Poisoned(DATA, CONFIG, 0.5, torch.float64)
+    settings = {"steps": 30, "learning_rate": 0.02, "batch_size": 4}
+    runs = [*grid([Alright(lam=0.5)], range(4)), Run(Alright(lam=1.0), 7)]
+    done = train(poisoned, runs, **settings, evaluate_every=4, clip=1.0)
+    for place, run in enumerate(runs):
+        plan, step = run.schedule.plan(30), 0
+        choices = Choices([run], 30, 4, DOUBLE.sizes, np.zeros((1, 2)), 0.1)
+        while step < 30 and not (
+            choices.weights(step)[0, SFT] and (rows_of(run, SFT, step, 4) == 0).any()
+        ):
+            step += 1
+        expected = step if step < len(plan) else np.nan
+        assert_array_equal(done.diverged_at[place], expected)
+        healthy = train(DOUBLE, [run], **{**settings, "steps": step}, clip=1.0)
+        for name, value in done.params.items():
+            assert_allclose(value[place].numpy(), healthy.params[name][0].numpy(), atol=1e-10)
+        last = done.table[done.table["run"] == place].iloc[-1]
+        assert last["sft_gradients"] + last["preference_gradients"] == step
+        assert_array_equal(last["diverged_at"], expected)
+    assert np.isnan(done.diverged_at[-1])
+    assert np.isfinite(done.diverged_at[:-1]).any()
+
+
+def test_a_step_size_that_is_too_large_ends_one_run_only() -> None:
+    runs = grid([Mix()], [0, 0, 1])
+    done = train(
+        SINGLE, runs, steps=20, learning_rate=[0.1, 1e38, 0.1], optimizer="sgd", evaluate_every=5
+    )
+    assert np.isnan(done.diverged_at[[0, 2]]).all()
+    assert done.diverged_at[1] < 5
+    assert done.table.loc[done.table["run"] != 1, "sft_loss"].notna().all()
+
+
+# ---------------------------------------------------------------------- parts and tables
+
+
+def test_the_last_layer_alone_can_be_trained() -> None:
+    done = train(SINGLE, SIX, **SETTINGS, last_layer_only=True)
+    base = SINGLE.initial([run.seed for run in SIX])
+    for name, value in done.params.items():
+        for place in range(len(SIX)):
+            assert torch.equal(value[place], base[name][place]) == (name != HEAD)
+
+
+def test_the_reference_may_be_an_sft_optimum() -> None:
+    optimum = train(SINGLE, [Run(Alright(lam=0.0), 0)], steps=30, learning_rate=0.05).params
+    done = train(SINGLE, SIX[:2], steps=5, learning_rate=0.01, reference=optimum, start=optimum)
+    first = done.table[done.table["step"] == 0]
+    assert_allclose(first["preference_loss"], np.log(2), rtol=1e-6)
+    moved = train(SINGLE, SIX[:2], steps=5, learning_rate=0.01, reference=optimum)
+    start = moved.table[moved.table["step"] == 0]
+    assert (np.abs(start["preference_loss"] - np.log(2)) > 1e-3).all()
+
+
+def test_the_table_has_a_row_for_each_run_and_evaluation() -> None:
+    done = train(SINGLE, SIX, **SETTINGS, evaluate_every=10)
+    table = done.table
+    assert table["step"].tolist() == [0, 10, 20, 25] * 6
+    assert table["run"].tolist() == np.repeat(range(6), 4).tolist()
+    assert table["schedule"].unique().tolist() == [
+        *("SFT→DPO", "DPO→SFT (replay)", "Mix", "ALRIGHT", "MAXRIGHT (k=3)", "MAXRIGHT (k=never)")
+    ]
+    last = table[table["step"] == 25]
+    assert last["sft_gradients"].iloc[0] == 10
+    assert (last["sft_gradients"] + last["preference_gradients"]).tolist() == [
+        25,
+        25,
+        50,
+        *[25] * 3,
+    ]
+    assert (table["probe_rows"] > 0).tolist() == [False] * 16 + [False, *[True] * 3] * 2
+    assert table["seconds"].iloc[:4].is_monotonic_increasing
+    assert table["diverged_at"].isna().all()
+    logarithmic = train(SINGLE, SIX[:1], **{**SETTINGS, "steps": 100}).table["step"]
+    assert logarithmic.iloc[[0, 1, -1]].tolist() == [0, 1, 100]
+    assert 8 < len(logarithmic) < 15
+
+
+def test_rows_of_data_are_drawn_evenly() -> None:
+    choices = Choices([Run(Mix(), 3)], 1000, 8, (10, 20), np.zeros((1, 2)), 0.1)
+    for objective, size in enumerate((10, 20)):
+        drawn = np.stack([choices.batch(objective, t, np.array([0]))[0] for t in range(1000)])
+        counts = np.bincount(drawn.ravel(), minlength=size)
+        assert len(counts) == size
+        assert_allclose(counts, 8000 / size, atol=5 * np.sqrt(8000 / size))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"runs": []}, "runs"),
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"evaluate_every": 0}, "evaluate_every"),
+        ({"optima": None}, "optima"),
+        ({"optimizer": "sgd", "weight_decay": 0.1}, "weight_decay"),
+        ({"start": SINGLE.initial([0, 1])}, "start"),
+        ({"reference": SINGLE.initial([0, 1])}, "reference"),
+    ],
+)
+def test_bad_settings_name_the_field(changes, field) -> None:
+    with pytest.raises(InputError, match=field):
+        train(SINGLE, **{"runs": SIX, **SETTINGS, **changes})
+
+
+def test_an_unknown_optimiser_and_a_negative_seed_are_refused() -> None:
+    with pytest.raises(InputError, match="seed"):
+        Run(Mix(), -1)
+    with pytest.raises(InputError, match="optimizer"):
+        optimizers.make.__wrapped__("lion", torch.zeros(1, 1), (0.9, 0.95), 0.0)

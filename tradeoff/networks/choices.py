@@ -1,0 +1,122 @@
+"""Which objective each run of an ensemble follows, on which rows of data.
+
+All draws are keyed by the run's seed and the update, so they are the same whatever else the
+ensemble holds; they are those of replica `seed` in `tradeoff.convex.simulate` with root seed 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeoff import draws
+from tradeoff.errors import InputError
+from tradeoff.schedules import Plan, Rule, Schedule
+
+ROOT = 0
+_SAMPLES = (draws.SFT_SAMPLE, draws.PREFERENCE_SAMPLE)
+_ESTIMATES = (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A schedule and a seed, which fixes the initial weights and all draws."""
+
+    schedule: Schedule
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(
+                "a seed cannot be negative", field="seed", value=self.seed, remedy="Use 0 or more."
+            )
+
+
+class Choices:
+    """The choices of R runs over T updates.
+
+    Parameters
+    ----------
+    runs
+        Length R.
+    steps
+        Number of updates T.
+    batch_size
+        Rows per gradient; drawn with replacement.
+    sizes
+        Number of training rows of (SFT, preference).
+    optima
+        (R, 2) minimal training losses, from which gaps are measured.
+    recent
+        Weight of the newest training loss in the running average of a known value.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        steps: int,
+        batch_size: int,
+        sizes: tuple[int, int],
+        optima: NDArray[np.float64],
+        recent: float,
+    ) -> None:
+        seeds = np.array([run.seed for run in runs])
+        self.batch_size, self.sizes, self.optima, self.recent = batch_size, sizes, optima, recent
+        members: dict[Schedule, list[int]] = {}
+        for place, run in enumerate(runs):
+            members.setdefault(run.schedule, []).append(place)
+        self.groups: list[tuple[Plan, Rows]] = [
+            (schedule.plan(steps), np.array(rows)) for schedule, rows in members.items()
+        ]
+        self.compares = any(plan.rule is Rule.LARGER_GAP for plan, _ in self.groups)
+        self.known = np.full((len(runs), 2), np.nan)
+        self._objective = draws.keys(ROOT, seeds, draws.OBJECTIVE)
+        self._samples = [draws.keys(ROOT, seeds, stream) for stream in _SAMPLES]
+        self._estimates = [draws.keys(ROOT, seeds, stream) for stream in _ESTIMATES]
+
+    def weights(self, step: int) -> NDArray[np.float64]:
+        """(R, 2) gradient weights of update `step`, from 0; the known values must be fresh."""
+        weights = np.empty((len(self._objective), 2))
+        uniform = draws.uniform(self._objective, step)
+        for plan, rows in self.groups:
+            gaps = self.known[rows] - (self.optima[rows] + plan.gaps.optimum_error)
+            weights[rows] = plan.follow(step, uniform[rows], gaps)
+        return weights
+
+    def clock(self, step: int) -> NDArray[np.int64]:
+        """(R,) number of the update within its stage, from 1."""
+        clock = np.empty(len(self._objective), dtype=np.int64)
+        for plan, rows in self.groups:
+            clock[rows] = plan.clock[step]
+        return clock
+
+    def batch(self, objective: int, step: int, runs: Rows) -> Rows:
+        """(len(runs), batch_size) data rows of the gradients of update `step`."""
+        counter = step * self.batch_size + np.arange(self.batch_size)
+        return self._pick(self._samples[objective], objective, counter, runs)
+
+    def due(self, step: int) -> Iterator[tuple[Rows, int]]:
+        """Runs whose values must be evaluated before update `step`, and on how many rows."""
+        for plan, rows in self.groups:
+            refresh = plan.gaps.refresh
+            again = step == 0 or (refresh is not None and step % refresh == 0)
+            if plan.rule is Rule.LARGER_GAP and again:
+                yield rows, plan.gaps.samples
+
+    def probe(self, objective: int, samples: int, runs: Rows) -> Rows:
+        """(len(runs), rows) data on which losses are estimated, the same all through a run."""
+        if samples == 0:
+            return np.tile(np.arange(self.sizes[objective]), (len(runs), 1))
+        return self._pick(self._estimates[objective], objective, np.arange(samples), runs)
+
+    def observe(self, losses: NDArray[np.float64], seen: NDArray[np.bool_]) -> None:
+        """Move the known values towards training losses (R, 2) where these were computed."""
+        self.known = np.where(seen, self.known + self.recent * (losses - self.known), self.known)
+
+    def _pick(self, keys: NDArray[np.uint64], objective: int, counter: Rows, runs: Rows) -> Rows:
+        u = draws.uniform(keys[runs][:, None], counter)
+        return np.asarray((u * self.sizes[objective]).astype(np.int64))

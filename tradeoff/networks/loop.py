@@ -1,0 +1,173 @@
+"""The state of an ensemble in training and its one update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tradeoff.networks.choices import Choices
+from tradeoff.networks.optimizers import RowOptimizer
+from tradeoff.networks.tasks import Params, Reference, Task, over_runs
+from tradeoff.schedules import PREFERENCE, SFT
+
+
+class Loop:
+    """R runs in training.
+
+    Parameters
+    ----------
+    task, choices
+        Model and data; who follows what.
+    trained, held
+        Stacked parameters that are trained, and those that stay.
+    shift
+        (R, J) margins of the reference policy on the training pairs.
+    clip
+        Largest norm of a run's gradient.
+    at_once
+        Runs per batched call.
+
+    Attributes
+    ----------
+    theta
+        (R, D) trained parameters, run r in row r.
+    diverged_at
+        (R,) updates done when a loss or gradient ceased to be finite; NaN: never. It stays on
+        the device, so that no update waits for it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        choices: Choices,
+        trained: Params,
+        held: Params,
+        shift: Float[Tensor, "R J"],
+        clip: float | None,
+        at_once: int | None,
+    ) -> None:
+        self.task, self.choices, self.held, self.shift = task, choices, held, shift
+        self.clip = clip
+        self.shapes = {name: value.shape[1:] for name, value in trained.items()}
+        self.theta = torch.cat([value.flatten(1) for value in trained.values()], dim=1)
+        self.at_once = at_once or len(self.theta)
+        runs = len(self.theta)
+        self.diverged_at = torch.full((runs,), torch.nan, device=self.theta.device)
+        self.counts = torch.zeros(runs, 2, device=self.theta.device)
+        self.probe_rows = np.zeros(runs, dtype=np.int64)
+        self.seconds = 0.0
+        self._going = np.ones(runs, dtype=bool)
+
+    def params(self, theta: Tensor | None = None, rows: slice | Tensor = slice(None)) -> Params:
+        """Stacked parameters of all runs, or of some of them with other trained values."""
+        theta = self.theta if theta is None else theta
+        parts = theta.split([prod(shape) for shape in self.shapes.values()], dim=1)
+        own = {
+            name: part.unflatten(1, shape) if len(shape) else part[:, 0]
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+        return own | {name: value[rows] for name, value in self.held.items()}
+
+    def update(
+        self, step: int, optimizer: RowOptimizer, rates: NDArray[np.float64], decay: float
+    ) -> None:
+        """One update of every run; one that is no longer finite stays where it was."""
+        began = time.perf_counter()
+        self._probe(step)
+        clock = self.choices.clock(step)
+        if step and (restarted := np.flatnonzero(clock == 1)).size:
+            optimizer.restart(restarted)
+        weights = self.choices.weights(step) * self._going[:, None]
+        gradient, losses = self._gradient(step, weights)
+        norm = gradient.norm(dim=1)
+        fine = norm.isfinite() & losses.isfinite().all(1)
+        before = self.diverged_at.isnan()
+        self.diverged_at = torch.where(before & ~fine, float(step), self.diverged_at)
+        going = before & fine
+        # On a device, asking would make the host wait; filling costs less.
+        if gradient.is_cuda or not bool(going.all()):
+            gradient.masked_fill_(~going[:, None], 0.0)
+        if self.clip is not None:
+            gradient.mul_((self.clip / (norm + 1e-6)).nan_to_num(1.0).clamp(max=1.0)[:, None])
+        rate = self._tensor(rates * clock.astype(float) ** -decay) * going
+        optimizer.step(self.theta, gradient, rate)
+        followed = weights != 0
+        self.counts += self._tensor(followed) * going[:, None]
+        if self.choices.compares:
+            self.choices.observe(losses.double().cpu().numpy(), followed)
+        self.seconds += time.perf_counter() - began
+
+    def record(self, reference: Reference) -> dict[str, NDArray[np.float64]]:
+        """Measures, costs and training time of all runs at this moment, each (R,)."""
+        began = time.perf_counter()
+        if self.theta.is_cuda:
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - began
+        self._going = self.diverged_at.isnan().cpu().numpy()
+        parts = []
+        for rows in torch.arange(len(self.theta)).split(self.at_once):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            shift = Reference(reference.train[part], reference.test[part])
+            parts.append(self.task.evaluate(self.params(self.theta[part], part), shift))
+        counts = self.counts.double().cpu().numpy()
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} | {
+            "sft_gradients": counts[:, SFT].astype(np.int64),
+            "preference_gradients": counts[:, PREFERENCE].astype(np.int64),
+            "probe_rows": self.probe_rows.copy(),
+            "seconds": np.full(len(counts), self.seconds),
+        }
+
+    def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Weighted gradients (R, D) and the losses they belong to (R, 2), 0 if not computed."""
+        gradient = torch.zeros_like(self.theta)
+        losses = self.theta.new_zeros(len(weights), 2)
+        for objective in (SFT, PREFERENCE):
+            followers = np.flatnonzero(weights[:, objective])
+            batch = self.choices.batch(objective, step, followers)
+            for runs, index in self._chunks(followers, batch):
+                theta = self.theta[runs].requires_grad_()
+                loss = self._losses(objective, theta, runs, index)
+                (slope,) = torch.autograd.grad(loss.sum(), theta)
+                factor = self._tensor(weights[:, objective])[runs]
+                gradient.index_add_(0, runs, slope.mul_(factor[:, None]))
+                losses[runs, objective] = loss.detach()
+        return gradient, losses
+
+    def _losses(self, objective: int, theta: Tensor, runs: Tensor, index: Tensor) -> Tensor:
+        """(n,) losses of some runs on (n, B) data rows."""
+        shift = [self.shift[runs[:, None], index]] if objective == PREFERENCE else []
+        return over_runs(self.task, objective)(self.params(theta, runs), index, *shift)
+
+    @torch.no_grad()
+    def _probe(self, step: int) -> None:
+        """Evaluate the values that are to be compared before this update, and count the rows."""
+        for members, samples in self.choices.due(step):
+            values = np.empty((len(members), 2))
+            for objective in (SFT, PREFERENCE):
+                probe = self.choices.probe(objective, samples, members)
+                found = [
+                    self._losses(objective, self.theta[runs], runs, index).cpu()
+                    for runs, index in self._chunks(members, probe)
+                ]
+                values[:, objective] = torch.cat(found).double().numpy()
+                self.probe_rows[members] += probe.shape[1] * self._going[members]
+            self.choices.known[members] = values
+
+    def _chunks(
+        self, runs: NDArray[np.int64], index: NDArray[np.int64]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Runs (n,) and their data rows (n, B) on the device, so many at once as are allowed."""
+        for start in range(0, len(runs), self.at_once):
+            part = slice(start, start + self.at_once)
+            members, batch = (torch.from_numpy(a[part]) for a in (runs, index))
+            yield members.to(self.theta.device), batch.to(self.theta.device)
+
+    def _tensor(self, values: NDArray) -> Tensor:
+        return torch.from_numpy(values).to(self.theta)

@@ -1,0 +1,245 @@
+"""Policies over a finite set of responses for continuous prompts, and data in which they conflict.
+
+A policy scores response y of prompt x by ``(W h(x))[y]``, with no bias: `depth` hidden layers make
+the features h, and depth 0 is a linear policy. With the layers below W held fixed it is log-linear
+with features ``h(x) e_y``, so `last_layer` hands exactly that problem to the convex laboratory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tradeoff.errors import InputError
+
+if TYPE_CHECKING:
+    from tradeoff.convex.log_linear import LogLinear
+
+HEAD = "head.weight"
+"""Name of the last layer W, (responses, width)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The shape of a policy.
+
+    Attributes
+    ----------
+    width, depth
+        Size and number of the hidden layers; depth 0 is a linear policy, whatever the width.
+    head_scale
+        Standard deviation of the initial logits, about; 0 starts every policy as the uniform
+        one, so that widths and seeds share one reference.
+    """
+
+    width: int = 64
+    depth: int = 2
+    head_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 1), ("depth", 0), ("head_scale", 0)):
+            if not (value := getattr(self, name)) >= least:
+                raise InputError(
+                    "too small", field=name, value=value, remedy=f"Use {least} or more."
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyData:
+    """Demonstrations and preference pairs on continuous prompts.
+
+    Attributes
+    ----------
+    prompts
+        (P, dx) the prompts, training prompts before held-out ones.
+    responses
+        Number of responses K of every prompt.
+    demonstrations, pairs
+        (M, 2) prompt and response; (J, 3) prompt, chosen and rejected response.
+    test_demonstrations, test_pairs
+        The same on held-out prompts.
+    training_prompts
+        How many prompts are for training.
+    """
+
+    prompts: Float[np.ndarray, "P dx"]
+    responses: int
+    demonstrations: Int[np.ndarray, "M 2"]
+    pairs: Int[np.ndarray, "J 3"]
+    test_demonstrations: Int[np.ndarray, "Mt 2"]
+    test_pairs: Int[np.ndarray, "Jt 3"]
+    training_prompts: int
+
+
+def policy_data(
+    seed: int = 0,
+    *,
+    prompts: int = 256,
+    test_prompts: int = 256,
+    responses: int = 8,
+    dimension: int = 8,
+    demonstrations: int = 1024,
+    pairs: int = 1024,
+    test_rows: int = 1024,
+    conflict: float = 0.75,
+    sharpness: float = 2.0,
+    teacher: int = 32,
+) -> PolicyData:
+    """Draw data from a demonstrator and a judge that disagree, both nonlinear in the prompt.
+
+    Each is a linear function of the same `teacher` random tanh features of the prompt. As in
+    `tradeoff.convex.random_log_linear`, the angle between the two is ``conflict * pi``: 0 makes
+    them equal, 1 opposite. Demonstrations are sampled from the demonstrator's softmax, whose
+    logits have standard deviation `sharpness`; labels follow Bradley-Terry with twice the
+    judge's scores.
+    """
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(prompts + test_prompts, dimension))
+    inner = rng.normal(size=(dimension, teacher)) * 1.5 / np.sqrt(dimension)
+    hidden = np.tanh(x @ inner + 0.5 * rng.normal(size=teacher))
+    basis, _ = np.linalg.qr(rng.normal(size=(teacher * responses, 2)))
+    scores = hidden @ basis.T.reshape(2, teacher, responses)
+    scores *= sharpness / scores[0].std()
+    angle = np.pi * conflict
+    judged = np.cos(angle) * scores[0] + np.sin(angle) * scores[1]
+    train, test = (0, prompts), (prompts, prompts + test_prompts)
+    return PolicyData(
+        x,
+        responses,
+        _demonstrations(rng, scores[0], *train, demonstrations),
+        _pairs(rng, 2 * judged, *train, pairs),
+        _demonstrations(rng, scores[0], *test, test_rows),
+        _pairs(rng, 2 * judged, *test, test_rows),
+        prompts,
+    )
+
+
+def _demonstrations(
+    rng: np.random.Generator, logits: NDArray[np.float64], first: int, end: int, count: int
+) -> NDArray[np.int64]:
+    prompt = rng.integers(first, end, size=count)
+    noise = rng.gumbel(size=(count, logits.shape[1]))
+    return np.stack([prompt, np.argmax(logits[prompt] + noise, axis=1)], axis=1)
+
+
+def _pairs(
+    rng: np.random.Generator, reward: NDArray[np.float64], first: int, end: int, count: int
+) -> NDArray[np.int64]:
+    responses = reward.shape[1]
+    prompt = rng.integers(first, end, size=count)
+    one = rng.integers(responses, size=count)
+    other = (one + rng.integers(1, responses, size=count)) % responses
+    wins = rng.random(count) < 1 / (1 + np.exp(reward[prompt, other] - reward[prompt, one]))
+    return np.stack([prompt, np.where(wins, one, other), np.where(wins, other, one)], axis=1)
+
+
+def initial_parameters(
+    config: PolicyConfig,
+    dimension: int,
+    responses: int,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """Initial parameters of one policy: a function of the seed, the same at every precision."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, scale: float) -> Tensor:
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return (scale * drawn).to(dtype)
+
+    parameters, size = {}, dimension
+    for layer in range(config.depth):
+        weight = normal(config.width, size, scale=1.5 / size**0.5)
+        parameters[f"body.{layer}.weight"] = weight
+        parameters[f"body.{layer}.bias"] = normal(config.width, scale=0.5)
+        size = config.width
+    return parameters | {HEAD: normal(responses, size, scale=config.head_scale)}
+
+
+def features(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
+    """h(x), (..., width), of prompts (..., dx): what the last layer sees.
+
+    They are divided by the square root of their number, so that their norm, and with it what a
+    step size or a radius means, does not depend on the width.
+    """
+    h = prompts
+    for layer in range((len(parameters) - 1) // 2):
+        weight, bias = (parameters[f"body.{layer}.{part}"] for part in ("weight", "bias"))
+        h = torch.tanh(torch.nn.functional.linear(h, weight, bias))
+    return h / h.shape[-1] ** 0.5
+
+
+def logits(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
+    """Scores of all responses, (..., K), of prompts (..., dx)."""
+    return features(parameters, prompts) @ parameters[HEAD].T
+
+
+def last_layer(
+    data: PolicyData,
+    parameters: Mapping[str, Tensor],
+    radius: float,
+    *,
+    reference: Mapping[str, Tensor] | None = None,
+    held_out: bool = False,
+    **settings: Any,
+) -> LogLinear:
+    """The convex problem of training W alone, the layers below held at `parameters`.
+
+    Parameters
+    ----------
+    data
+        The task; its demonstrations and pairs become those of the problem, in the same order.
+    parameters
+        Of one policy. ``parameters[HEAD]``, flattened by rows, is a point theta of the problem.
+    radius
+        Of the ball in which the problem lives.
+    reference
+        Parameters of the reference policy, which may have a body of its own; ``None``: uniform.
+    held_out
+        Take the held-out prompts and data instead, to measure what training did not see.
+    **settings
+        ``beta`` and the other attributes of `tradeoff.convex.LogLinear`.
+
+    Returns
+    -------
+    LogLinear
+        Of dimension responses * width, its features in float64.
+    """
+    # The only way from here to the convex laboratory: this function is the bridge between them.
+    from tradeoff.convex.log_linear import LogLinear
+
+    first, end = (0, data.training_prompts)
+    shown, pairs = data.demonstrations, data.pairs
+    if held_out:
+        first, end = end, len(data.prompts)
+        shown, pairs = data.test_demonstrations, data.test_pairs
+    k = data.responses
+    h = _on_cpu(features, parameters, data.prompts[first:end])
+    x, chosen, rejected = pairs.T
+    margins = None
+    if reference is not None:
+        z = _on_cpu(logits, reference, data.prompts)
+        margins = z[x, chosen] - z[x, rejected]
+    return LogLinear(
+        features=np.einsum("pw,kl->pklw", h, np.eye(k)).reshape(len(h) * k, -1),
+        offsets=np.arange(0, len(h) * k + 1, k),
+        demonstrations=(shown[:, 0] - first) * k + shown[:, 1],
+        chosen=(x - first) * k + chosen,
+        rejected=(x - first) * k + rejected,
+        radius=radius,
+        reference_margins=margins,
+        **settings,
+    )
+
+
+def _on_cpu(function: Any, parameters: Mapping[str, Tensor], prompts: Any) -> NDArray[np.float64]:
+    """`features` or `logits` in float64."""
+    double = {name: p.detach().cpu().double() for name, p in parameters.items()}
+    return np.asarray(function(double, torch.from_numpy(prompts)).numpy())

@@ -1,0 +1,238 @@
+"""What training needs to know of a model and its data, and the task of the small policies.
+
+A task holds data and the shape of one model; parameters come and go as dictionaries of tensors,
+those of an ensemble with the run as first axis. The reference policy of DPO enters by its margins
+on all pairs, computed once, so that a training step never runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tradeoff import objectives
+from tradeoff.networks import policies
+from tradeoff.networks.policies import PolicyConfig, PolicyData
+from tradeoff.schedules import SFT
+
+if TYPE_CHECKING:
+    from tradeoff.convex.log_linear import LogLinear
+
+Params = dict[str, Tensor]
+"""Parameters by name; of an ensemble, each tensor with the run as first axis."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """log pi_ref(chosen) - log pi_ref(rejected) of every pair, in nats.
+
+    Attributes
+    ----------
+    train, test
+        (R, J) and (R, Jt), training and held-out pairs; one row serves all runs if R is 1.
+    """
+
+    train: Float[Tensor, "R J"]
+    test: Float[Tensor, "R Jt"]
+
+    def expand(self, runs: int) -> Reference:
+        """The same with one row for each of `runs` runs."""
+        return Reference(self.train.expand(runs, -1), self.test.expand(runs, -1))
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A model with its two data sets, as `tradeoff.networks.train` sees it."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Numbers of training demonstrations and of training pairs."""
+
+    @property
+    def last_layer_name(self) -> str:
+        """The parameter that turns features into logits."""
+
+    def to(self, device: torch.device | str) -> Task:
+        """The same task with its data on a device."""
+
+    def initial(self, seeds: Sequence[int]) -> Params:
+        """Base model of each seed, stacked."""
+
+    def losses(
+        self,
+        params: Mapping[str, Tensor],
+        objective: int,
+        index: Int[Tensor, " B"],
+        reference: Float[Tensor, " B"] | None = None,
+    ) -> Tensor:
+        """Mean loss of ONE run on some of its training rows; works under `torch.vmap`.
+
+        Parameters
+        ----------
+        params
+            Of one run.
+        objective
+            0 for SFT, 1 for the preference objective.
+        index
+            The rows.
+        reference
+            Margins of the reference policy on these pairs; not used by SFT.
+        """
+
+    def reference(self, params: Mapping[str, Tensor]) -> Reference:
+        """Margins of reference policies, stacked, on all pairs."""
+
+    def evaluate(
+        self, params: Mapping[str, Tensor], reference: Reference
+    ) -> dict[str, NDArray[np.float64]]:
+        """Measures of each run (R,), by name.
+
+        At least sft_loss and preference_loss (held out), sft_loss_train, preference_loss_train,
+        preference_accuracy (held-out pairs whose margin over the reference is positive, ties
+        one half) and preference_margin (mean over held-out pairs, in nats).
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyTask:
+    """The finite policies of `tradeoff.networks.policies`.
+
+    Attributes
+    ----------
+    data, config
+        The data and the shape of the policy.
+    beta
+        Inverse temperature of DPO.
+    dtype, device
+        Precision and place of the computation.
+
+    Examples
+    --------
+    >>> task = PolicyTask(policies.policy_data(0), PolicyConfig(width=16, depth=1))
+    >>> base = task.initial([0, 1])
+    >>> base["head.weight"].shape
+    torch.Size([2, 8, 16])
+    >>> task.evaluate(base, task.reference(base))["preference_loss"].round(3)
+    array([0.693, 0.693])
+    """
+
+    data: PolicyData
+    config: PolicyConfig = field(default_factory=PolicyConfig)
+    beta: float = 1.0
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return len(self.data.demonstrations), len(self.data.pairs)
+
+    @property
+    def last_layer_name(self) -> str:
+        return policies.HEAD
+
+    def to(self, device: torch.device | str) -> PolicyTask:
+        return replace(self, device=str(device))
+
+    def initial(self, seeds: Sequence[int]) -> Params:
+        shape = (self.data.prompts.shape[1], self.data.responses)
+        drawn = [policies.initial_parameters(self.config, *shape, s, self.dtype) for s in seeds]
+        return {name: torch.stack([p[name] for p in drawn]).to(self.device) for name in drawn[0]}
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        arrays = {name: getattr(self.data, name) for name in ("demonstrations", "pairs")}
+        arrays |= {f"test_{name}": getattr(self.data, f"test_{name}") for name in arrays}
+        tensors = {name: torch.from_numpy(a).to(self.device) for name, a in arrays.items()}
+        prompts = torch.from_numpy(self.data.prompts).to(self.device, self.dtype)
+        return tensors | {"prompts": prompts}
+
+    def losses(
+        self,
+        params: Mapping[str, Tensor],
+        objective: int,
+        index: Int[Tensor, " B"],
+        reference: Float[Tensor, " B"] | None = None,
+    ) -> Tensor:
+        rows = self._tensors["demonstrations" if objective == SFT else "pairs"][index]
+        scores = policies.logits(params, self._tensors["prompts"][rows[:, 0]])
+        picked = scores.gather(1, rows[:, 1:])
+        if objective == SFT:
+            return objectives.sft(picked[:, 0] - scores.logsumexp(1))
+        assert reference is not None, "DPO compares with a reference"
+        margins = objectives.margin(picked[:, 0], picked[:, 1]) - reference
+        return objectives.dpo(margins, self.beta).mean()
+
+    def reference(self, params: Mapping[str, Tensor]) -> Reference:
+        with torch.no_grad():
+            scores = torch.vmap(policies.logits, (0, None))(dict(params), self._tensors["prompts"])
+        return Reference(*(_margins(scores, self._tensors[n]) for n in ("pairs", "test_pairs")))
+
+    def evaluate(
+        self, params: Mapping[str, Tensor], reference: Reference
+    ) -> dict[str, NDArray[np.float64]]:
+        data = self._tensors
+        with torch.no_grad():
+            scores = torch.vmap(policies.logits, (0, None))(dict(params), data["prompts"])
+        found: Params = {}
+        for split, end, shift in (("test_", "", reference.test), ("", "_train", reference.train)):
+            x, y = data[f"{split}demonstrations"].T
+            log_probs = scores.log_softmax(-1)
+            found[f"sft_loss{end}"] = objectives.sft(log_probs[:, x, y])
+            margins = _margins(scores, data[f"{split}pairs"]) - shift
+            found[f"preference_loss{end}"] = objectives.dpo(margins, self.beta).mean(-1)
+            if not end:
+                found |= pair_measures(margins)
+                found["exact_match"] = (scores.argmax(-1)[:, x] == y).double().mean(-1)
+        return as_arrays(found)
+
+    def last_layer(
+        self,
+        params: Mapping[str, Tensor],
+        radius: float,
+        *,
+        reference: Mapping[str, Tensor] | None = None,
+        held_out: bool = False,
+        **settings: Any,
+    ) -> LogLinear:
+        """`tradeoff.networks.policies.last_layer` of this task and its beta."""
+        settings = {"reference": reference, "held_out": held_out, "beta": self.beta, **settings}
+        return policies.last_layer(self.data, params, radius, **settings)
+
+
+def _margins(scores: Tensor, pairs: Tensor) -> Tensor:
+    """(R, J) score of chosen less that of rejected; the normalisers cancel."""
+    x, chosen, rejected = pairs.T
+    return scores[:, x, chosen] - scores[:, x, rejected]
+
+
+def pair_measures(margins: Float[Tensor, "R J"]) -> Params:
+    """(R,) share of pairs ranked right, ties one half, and mean margin over the reference."""
+    right = 0.5 * (1 + torch.sign(margins.double()))
+    return {"preference_accuracy": right.mean(-1), "preference_margin": margins.mean(-1)}
+
+
+def as_arrays(measures: Mapping[str, Tensor]) -> dict[str, NDArray[np.float64]]:
+    """Measures as numpy arrays in float64."""
+    return {name: value.double().cpu().numpy() for name, value in measures.items()}
+
+
+def one_run(params: Mapping[str, Tensor], run: int) -> Params:
+    """Parameters of one run out of stacked ones."""
+    return {name: value[run] for name, value in params.items()}
+
+
+def over_runs(task: Task, objective: int) -> Callable[..., Tensor]:
+    """`Task.losses` for stacked parameters, (R, B) indices and, if DPO, (R, B) margins."""
+
+    def one(params: Params, index: Tensor, shift: Tensor | None = None) -> Tensor:
+        return task.losses(params, objective, index, shift)
+
+    return torch.vmap(one)

@@ -1,0 +1,229 @@
+"""Train many runs as one: stacked parameters, one batched gradient per objective and update.
+
+The parameters of run r are row r of one matrix. At each update the runs are grouped by the
+objective they follow; each group's gradients are computed in one batched call and laid into the
+rows. Runs never mix, so the result of a run does not depend on the others, up to the rounding of
+batched products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
+
+from tradeoff.errors import InputError
+from tradeoff.networks import optimizers
+from tradeoff.networks.choices import Choices, Run
+from tradeoff.networks.loop import Loop
+from tradeoff.networks.optimizers import Optimizer
+from tradeoff.networks.tasks import Params, Task
+from tradeoff.schedules import Rule, Schedule
+
+__all__ = ["Ensemble", "Run", "grid", "train"]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What became of R runs.
+
+    Attributes
+    ----------
+    runs
+        As they were given.
+    table
+        One row per run and evaluation, see `train`.
+    params
+        Final parameters, each tensor with the run as first axis; those of a run that diverged
+        are the last finite ones.
+    diverged_at
+        (R,) number of updates done when a loss or gradient ceased to be finite; NaN: never.
+    """
+
+    runs: tuple[Run, ...]
+    table: pd.DataFrame
+    params: Params
+    diverged_at: Float[np.ndarray, " R"]
+
+
+def grid(schedules: Sequence[Schedule], seeds: Sequence[int]) -> tuple[Run, ...]:
+    """One run of every schedule with every seed, seeds innermost."""
+    return tuple(Run(schedule, seed) for schedule in schedules for seed in seeds)
+
+
+def train(
+    task: Task,
+    runs: Sequence[Run],
+    *,
+    steps: int,
+    learning_rate: float | Sequence[float],
+    optimizer: Optimizer = "adamw",
+    batch_size: int = 32,
+    decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    evaluate_every: int | None = None,
+    start: Params | None = None,
+    reference: Params | Literal["base"] = "base",
+    optima: ArrayLike | None = None,
+    recent: float = 0.1,
+    last_layer_only: bool = False,
+    at_once: int | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> Ensemble:
+    """Train an ensemble.
+
+    Parameters
+    ----------
+    task
+        Model and data.
+    runs
+        What to train. Runs of one seed share initial weights and draws, so that differences
+        between schedules are paired.
+    steps
+        Updates per run.
+    learning_rate, decay
+        Step size ``learning_rate / clock**decay``, where the clock counts updates of the stage
+        from 1; one rate, or one for each run. The optimiser's state restarts with the clock.
+    optimizer, betas, weight_decay, clip
+        "adamw" or "sgd"; the moments of Adam; decoupled weight decay; largest norm of a run's
+        gradient (``None``: any).
+    batch_size
+        Rows per gradient, drawn with replacement. An update that follows both objectives takes
+        that many of each.
+    evaluate_every
+        Updates between evaluations; ``None`` spaces about a dozen of them evenly in log. The
+        first is before any update, the last after all.
+    start
+        Stacked initial parameters, of R runs or of one for all; the task's base models by
+        default.
+    reference
+        "base": each run's base model. Parameters, stacked for R runs or for one: such as those
+        of an SFT optimum, found by training ``Alright(lam=0)``.
+    optima
+        (2,) or (R, 2) minimal training losses of (SFT, preference), for rules that compare gaps.
+        Lower bounds, such as zeros, will do, at the price of a shifted choice.
+    recent
+        Between two evaluations of its probe set, the value that such a rule knows of the chosen
+        objective is a running average; this is the weight of the newest minibatch's loss.
+    last_layer_only
+        Hold everything but the last layer at its initial value.
+    at_once
+        Runs per batched call; fewer need less memory. All by default.
+    device
+        Where to compute, "cpu" or "cuda". The parameters returned stay there.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Ensemble
+        Its table has columns run (place in `runs`), schedule, lam, seed, step, the measures of
+        `Task.evaluate`, sft_gradients and preference_gradients (used so far), probe_rows (data
+        rows evaluated to compare gaps), seconds (of training, all runs together) and diverged_at.
+        A run that diverged keeps its last finite parameters in all later rows.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or gaps are compared without `optima`.
+
+    Examples
+    --------
+    >>> from tradeoff.networks.policies import PolicyConfig, policy_data
+    >>> from tradeoff.networks.tasks import PolicyTask
+    >>> from tradeoff.schedules import Mix, Sequential
+    >>> task = PolicyTask(policy_data(0), PolicyConfig(width=16, depth=1))
+    >>> done = train(task, grid([Mix(), Sequential()], [0, 1]), steps=10, learning_rate=0.01)
+    >>> done.params["head.weight"].shape
+    torch.Size([4, 8, 16])
+    """
+    _check(runs, steps=steps, batch_size=batch_size, evaluate_every=evaluate_every, at_once=at_once)
+    task = task.to(device)
+    base = task.initial([run.seed for run in runs])
+    held = _stacked("start", base if start is None else start, len(runs), device)
+    names = [task.last_layer_name] if last_layer_only else list(held)
+    trained = {name: held.pop(name) for name in names}
+    anchor = (
+        base if isinstance(reference, str) else _stacked("reference", reference, len(runs), device)
+    )
+    shift = task.reference(anchor).expand(len(runs))
+    least = _optima(runs, steps, optima)
+    choices = Choices(runs, steps, batch_size, task.sizes, least, recent)
+    loop = Loop(task, choices, trained, held, shift.train, clip, at_once)
+    descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
+    rates = np.broadcast_to(np.asarray(learning_rate, dtype=float), (len(runs),))
+    records, marks = {}, _marks(evaluate_every, steps)
+    for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
+        if t in marks:
+            records[t] = loop.record(shift)
+        if t < steps:
+            loop.update(t, descend, rates, decay)
+    diverged_at = loop.diverged_at.double().cpu().numpy()
+    return Ensemble(tuple(runs), _table(runs, records, diverged_at), loop.params(), diverged_at)
+
+
+def _stacked(name: str, params: Params, runs: int, device: str) -> Params:
+    """Parameters of `runs` runs, from as many or from one for all."""
+    wrong = {len(value) for value in params.values()} - {1, runs}
+    if runs > 1 and wrong:
+        raise InputError(
+            f"there are {runs} runs",
+            field=name,
+            value=wrong.pop(),
+            remedy="Stack parameters for as many runs, or for one to share, along the first axis.",
+        )
+    moved = {key: value.detach().to(device) for key, value in params.items()}
+    return {key: value.expand(runs, *value.shape[1:]) for key, value in moved.items()}
+
+
+def _optima(runs: Sequence[Run], steps: int, optima: ArrayLike | None) -> NDArray[np.float64]:
+    rules = {run.schedule.plan(steps).rule for run in runs}
+    if optima is None and Rule.LARGER_GAP in rules:
+        remedy = "Give the minimal training losses, or (0, 0) as lower bounds."
+        raise InputError("some run compares gaps to the optima", field="optima", remedy=remedy)
+    return np.broadcast_to(np.asarray(0.0 if optima is None else optima, float), (len(runs), 2))
+
+
+def _marks(every: int | None, steps: int) -> set[int]:
+    """Update counts at which to evaluate."""
+    if every is None:
+        spaced = np.geomspace(1, steps, 12).round().astype(int)
+        return {0, *spaced.tolist()}
+    return {*range(0, steps, every), steps}
+
+
+def _table(
+    runs: Sequence[Run],
+    records: dict[int, dict[str, NDArray[np.float64]]],
+    diverged_at: NDArray[np.float64],
+) -> pd.DataFrame:
+    """Rows by run, then by step."""
+    times = len(records)
+    about: dict[str, Any] = {
+        "run": np.arange(len(runs)),
+        "schedule": pd.Categorical([run.schedule.label for run in runs]),
+        "lam": np.array([run.schedule.lam for run in runs]),
+        "seed": np.array([run.seed for run in runs]),
+    }
+    columns = {name: values.repeat(times) for name, values in about.items()}
+    columns["step"] = np.tile(list(records), len(runs))
+    for name in next(iter(records.values())):
+        columns[name] = np.stack([record[name] for record in records.values()], axis=1).ravel()
+    return pd.DataFrame(columns | {"diverged_at": diverged_at.repeat(times)})
+
+
+def _check(runs: Sequence[Run], **numbers: int | None) -> None:
+    if not runs:
+        raise InputError("no runs asked for", field="runs", remedy="Give at least one.")
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise InputError("must be positive", field=name, value=value, remedy="Give 1 or more.")
