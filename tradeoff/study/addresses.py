@@ -1,0 +1,238 @@
+"""Where a run is kept: one address for a function, its sources and a configuration.
+
+Two runs share an address exactly when they must give the same result, so what is stored under it
+never goes stale: an edit of the sources or of the configuration leads to another address.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tradeoff.errors import InputError
+from tradeoff.schedules import Schedule
+
+Configuration = dict[str, Any]
+Dependency = str | ModuleType | Path
+
+
+# ---------------------------------------------------------------------- configurations
+
+
+def plain(value: Any, key: str = "") -> Any:
+    """Turn a value of a configuration into JSON values; schedules become their description.
+
+    Raises
+    ------
+    InputError
+        Naming the key below which JSON cannot hold the value.
+    """
+    if isinstance(value, Schedule):
+        value = value.to_dict()
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {_name(k, key): plain(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain(v, f"{key}[{i}]") for i, v in enumerate(value)]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise InputError(
+        "a configuration holds what JSON cannot",
+        field=key,
+        value=value,
+        remedy="Use finite numbers, text, true, false, none, and lists and dicts of them.",
+    )
+
+
+def _name(key: Any, parent: str) -> str:
+    if isinstance(key, str) and "." not in key:
+        return key
+    raise InputError(
+        "a key of a configuration is not text without dots",
+        field=parent or None,
+        value=key,
+        remedy="Dots join the keys of nested dicts to names of columns; use other names.",
+    )
+
+
+def canonical(configuration: Mapping[str, Any]) -> str:
+    """One text for all spellings of a configuration: ASCII JSON, keys in order, no spaces."""
+    return json.dumps(plain(configuration), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+# ---------------------------------------------------------------------- functions and sources
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function by name, with hashes of what its results depend on; small enough to send.
+
+    Attributes
+    ----------
+    name
+        ``module:function``.
+    modules
+        Names of the modules whose sources count.
+    code, data
+        Hashes of those sources and of the files that count.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    code: str
+    data: str
+
+    def address(self, configuration: Mapping[str, Any]) -> str:
+        """Hexadecimal SHA-256 that names the run of a configuration."""
+        parts = (self.name, self.code, self.data, canonical(configuration))
+        return _hash(part.encode() for part in parts)
+
+    def load(self) -> Callable[[Any], Any]:
+        """Import the function in this process, which must hold the sources of the address.
+
+        Raises
+        ------
+        RuntimeError
+            Where this process imported the module before an edit, or a worker on another machine
+            has other sources: what it computes must not be kept under this address.
+        """
+        function, code = _loaded(self.name, self.modules)
+        if code != self.code:
+            raise RuntimeError(
+                f"{self.name}: this process loaded other sources than those that are on disk where"
+                " the study was started. Start Python anew after an edit, and install the same"
+                " sources on every machine of a cluster."
+            )
+        return function
+
+
+def task(function: Callable[[Any], Any] | str, depends: Sequence[Dependency] = ()) -> Task:
+    """Describe a module-level function and what its results depend on.
+
+    Parameters
+    ----------
+    function
+        The function, or ``"module:function"``.
+    depends
+        What else a result depends on: modules or their names (a package stands for all files
+        below it) and paths of data files. The function's own module always counts.
+
+    Raises
+    ------
+    InputError
+        If the function cannot be imported by its name, or a dependency has no source.
+    """
+    name = function if isinstance(function, str) else _name_of(function)
+    try:
+        found = _find(name)
+    except Exception as error:
+        raise _not_importable(function, f"{type(error).__name__}: {error}") from error
+    main = getattr(function, "__module__", None) == "__main__"
+    if not (isinstance(function, str) or main or found is function):
+        raise _not_importable(function, "its name leads to another object")
+    names = [d.__name__ if isinstance(d, ModuleType) else d for d in depends]
+    modules = {name.partition(":")[0], *(d for d in names if isinstance(d, str))}
+    files = sorted(d for d in names if isinstance(d, Path))
+    return Task(name, tuple(sorted(modules)), fingerprint(sorted(modules)), _data(files))
+
+
+def fingerprint(modules: Sequence[str]) -> str:
+    """Hash of the syntax trees of modules: a comment or a line break does not change it."""
+
+    def parts() -> Iterator[bytes]:
+        for module in modules:
+            for label, path in _sources(module):
+                yield label.encode()
+                yield ast.dump(ast.parse(path.read_text("utf-8"))).encode()
+
+    return _hash(parts())
+
+
+def _sources(module: str) -> list[tuple[str, Path]]:
+    """Source files of a module, or of everything below a package, named without the machine."""
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec and spec.submodule_search_locations is not None:
+        roots = [Path(root) for root in spec.submodule_search_locations]
+        found = [(f"{module}/{p.relative_to(r)}", p) for r in roots for p in r.rglob("*.py")]
+        return sorted(found)
+    if spec and spec.origin and spec.origin.endswith(".py"):
+        return [(module, Path(spec.origin))]
+    raise InputError(
+        "no Python source is found for a module that results depend on",
+        field="depends",
+        value=module,
+        remedy="Name modules that can be imported and are written in Python; files go as Path.",
+    )
+
+
+def _data(files: Sequence[Path]) -> str:
+    for path in files:
+        if not path.is_file():
+            raise InputError(
+                "a file that results depend on is missing",
+                field="depends",
+                value=str(path),
+                remedy="Give paths of files; modules go by name.",
+            )
+    return _hash(part for path in files for part in (path.name.encode(), path.read_bytes()))
+
+
+def _name_of(function: Callable[[Any], Any]) -> str:
+    module = getattr(function, "__module__", None)
+    if module == "__main__":
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        module = spec.name if spec else None
+    qualified = getattr(function, "__qualname__", None)
+    if module is None or qualified is None:
+        raise _not_importable(function, "no module that can be imported holds it")
+    return f"{module}:{qualified}"
+
+
+def _find(name: str) -> Callable[[Any], Any]:
+    module, _, attribute = name.partition(":")
+    found = getattr(import_module(module), attribute)
+    if not callable(found):
+        raise TypeError(f"{name} is a {type(found).__name__}, not a function")
+    return found
+
+
+@cache
+def _loaded(name: str, modules: tuple[str, ...]) -> tuple[Callable[[Any], Any], str]:
+    """The function as this process first imported it, and the sources of that moment."""
+    return _find(name), fingerprint(modules)
+
+
+def _not_importable(function: Any, reason: str) -> InputError:
+    return InputError(
+        f"a study needs a function that others can import by name ({reason})",
+        field="function",
+        value=function,
+        remedy="Define it with `def` at the top level of a module (a file beside the notebook or"
+        ' script that starts the study), or give "module:function".',
+    )
+
+
+def _hash(parts: Iterator[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()

@@ -1,0 +1,200 @@
+"""Who computes: this process, or workers that joblib reaches through loky, threads, Dask or Ray.
+
+Every engine hands each outcome over when it is there, in any order, and keeps all numerical
+libraries of a worker to the same number of threads, so that neither speed nor rounding depends
+on how many cores the machine has.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Literal
+
+import joblib
+from joblib.externals.loky import get_reusable_executor
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from tradeoff.errors import InputError
+
+Backend = Literal["loky", "sequential", "threading", "dask", "ray"]
+BACKENDS: tuple[str, ...] = ("loky", "sequential", "threading", "dask", "ray")
+
+
+def stream(
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    backend: str,
+    jobs: int,
+    threads: int,
+    client: Any = None,
+) -> Generator[Any, None, None]:
+    """Call a function with each tuple of arguments; yield what it returns, as it arrives.
+
+    Parameters
+    ----------
+    function, arguments
+        A function that workers can import, and what to call it with.
+    backend
+        One of :data:`BACKENDS`.
+    jobs
+        Calls at a time; -1 uses all cores, ``threads`` of them a call. A client's workers and,
+        with -1, those of a Ray cluster are all used.
+    threads
+        Threads of the numerical libraries within a call.
+    client
+        For "dask": a ``distributed.Client``; without one, a cluster on this machine is made.
+    """
+    _check(backend, jobs, threads, client)
+    if not arguments:
+        return
+    with threadpool_limits(threads):
+        if backend == "sequential":
+            yield from (function(*a) for a in arguments)
+            return
+        with _engine(backend, jobs, threads, client) as parallel:
+            results = parallel(joblib.delayed(function)(*a) for a in arguments)
+            try:
+                for result in results:  # noqa: UP028  `yield from` would close it without the filter
+                    yield result
+            finally:
+                _cancel(results)
+
+
+def _cancel(results: Generator[Any, None, None]) -> None:
+    """Give up what is under way, which joblib remarks upon, and which an early stop is about."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\d+ tasks (which were|have been)", UserWarning)
+        results.close()
+
+
+@contextmanager
+def few_threads(threads: int) -> Iterator[None]:
+    """Limit BLAS, OpenMP, numba and torch, as far as they are loaded, within a call."""
+    numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
+    before = numba.get_num_threads() if numba else 0, torch.get_num_threads() if torch else 0
+    try:
+        if numba:
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        if torch:
+            torch.set_num_threads(threads)
+        with threadpool_limits(threads):
+            yield
+    finally:
+        if numba:
+            numba.set_num_threads(before[0])
+        if torch:
+            torch.set_num_threads(before[1])
+
+
+def _check(backend: str, jobs: int, threads: int, client: Any) -> None:
+    if backend not in BACKENDS:
+        raise InputError(
+            "unknown backend", field="backend", value=backend, remedy=f"Use one of {BACKENDS}."
+        )
+    if client is not None and backend != "dask":
+        raise InputError(
+            "only Dask has a client", field="backend", value=backend, remedy='Use backend="dask".'
+        )
+    for field, value in (("jobs", jobs), ("threads", threads)):
+        if value < 1 and (field, value) != ("jobs", -1):
+            raise InputError(
+                "not a number of workers", field=field, value=value, remedy="Use 1 or more."
+            )
+
+
+@contextmanager
+def _engine(backend: str, jobs: int, threads: int, client: Any) -> Iterator[joblib.Parallel]:
+    """A joblib.Parallel that streams.
+
+    One call a task: joblib would otherwise join quick ones and hold back the first results.
+    """
+    workers = max(1, joblib.cpu_count() // threads) if jobs == -1 else jobs
+    settings = {"return_as": "generator_unordered", "batch_size": 1}
+    if backend == "dask":
+        with _dask(workers, client) as chosen:
+            yield joblib.Parallel(backend=chosen, **settings)
+    elif backend == "ray":
+        with _ray() as chosen:
+            yield joblib.Parallel(backend=chosen, n_jobs=jobs, **settings)
+    elif backend == "loky":
+        # Workers that an earlier call left waiting know neither today's sys.path nor its modules.
+        get_reusable_executor().shutdown(wait=True)
+        with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
+            parallel = joblib.Parallel(**settings)
+        yield parallel
+    else:
+        yield joblib.Parallel(backend=backend, n_jobs=workers, **settings)
+
+
+@contextmanager
+def _dask(workers: int, client: Any) -> Iterator[Any]:
+    try:
+        from distributed import Client, LocalCluster
+        from joblib._dask import DaskDistributedBackend
+    except ImportError as error:
+        raise _not_installed("dask") from error
+
+    class Told(DaskDistributedBackend):
+        """joblib's backend leaves a task whose workers died pending for ever; this one tells.
+
+        It also keeps to the cluster where that has one thread; joblib would compute here instead.
+        """
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, int(super().effective_n_jobs(n_jobs)))
+
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            future = super().submit(func, callback)
+            future.add_done_callback(lambda done: callback(done) if done.exception() else None)
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            died = isinstance(out, Future)
+            return out.result() if died else super().retrieve_result_callback(out)
+
+    if client is not None:
+        yield Told(client=client)
+        return
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as own,
+    ):
+        yield Told(client=own)
+
+
+@contextmanager
+def _ray() -> Iterator[Any]:
+    try:
+        ray = import_module("ray")
+        base: Any = import_module("ray.util.joblib.ray_backend").RayBackend
+    except ImportError as error:
+        raise _not_installed("ray") from error
+
+    class Streaming(base):
+        """Ray's backend can hand over results one by one, but inherits a flag that says no."""
+
+        supports_return_generator = True
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init()
+    try:
+        yield Streaming()
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _not_installed(backend: str) -> InputError:
+    return InputError(
+        f"the package behind backend {backend!r} is not installed",
+        field="backend",
+        value=backend,
+        remedy="Install it with `pip install 'tradeoff[cluster]'`, or use backend=\"loky\".",
+    )
