@@ -10,10 +10,9 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.runner import FIGURES, PAPER
+from analysis.runner import FIGURES, PAPER, STUDIES, stored
 from tradeoff.checkout import ROOT
 from tradeoff.records import read_json, replacing
 from tradeoff.terminal import cell
@@ -54,14 +53,15 @@ def render(template: str, content: dict[str, Any]) -> str:
 
 def context(folder: Path) -> dict[str, Any]:
     """Numbers, captions and claims as the templates see them."""
-    stored = {name: read_json(folder / "results" / f"{name}.json") for name in FIGURES}
+    paths = {name: stored(name, folder) for name in FIGURES + STUDIES}
+    records = {name: read_json(path) for name, path in paths.items()}
     ledger = read_json(folder / "results" / "claims.json")["claims"]
     return {
-        "results": {name: record["numbers"] for name, record in stored.items()},
-        "figures": [_figure(name, record, folder) for name, record in stored.items()],
+        "results": {name: record["numbers"] for name, record in records.items()},
+        "figures": [_figure(name, records[name], path) for name, path in paths.items()],
         "claims": [{**claim, "sign": SIGNS[claim["relation"]]} for claim in ledger],
         "holding": sum(claim["holds"] for claim in ledger),
-        "seconds": sum(record["provenance"]["seconds"] for record in stored.values()),
+        "seconds": sum(record["provenance"]["seconds"] for record in records.values()),
         "example": example(),
     }
 
@@ -71,17 +71,9 @@ def example() -> str:
     return (TEMPLATES / "example.py").read_text("utf-8").rstrip()
 
 
-def markdown_table(frame: pd.DataFrame) -> str:
-    """A small table in Markdown."""
-    head = " | ".join(str(column) for column in frame.columns)
-    rule = " | ".join("---" for _ in frame.columns)
-    rows = [" | ".join(cell(value) for value in row) for row in frame.itertuples(index=False)]
-    return "\n".join(f"| {line} |" for line in [head, rule, *rows])
-
-
-def _figure(name: str, record: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _figure(name: str, record: dict[str, Any], path: Path) -> dict[str, Any]:
     module = importlib.import_module(f"analysis.{name}")
-    image = (folder / "figures" / f"{name}.png").read_bytes()
+    image = (path.parents[1] / "figures" / f"{name}.png").read_bytes()
     return {
         "name": name,
         "title": (module.__doc__ or "").split("\n")[0].rstrip("."),

@@ -42,7 +42,12 @@ FIGURES = (
     "scores",
     "text_front",
 )
-"""In the order in which a reader meets them."""
+"""Figures of the convex laboratory, in the order in which a reader meets them."""
+STUDIES: tuple[str, ...] = ()
+"""Figures of trained networks. Their full form takes minutes each and runs on request; what is
+shown is the stored full run, and the fast form is run to see that it still works."""
+SCRATCH = ROOT / "out" / "fast"
+"""Where the fast forms of the studies go, so that they never replace a stored full run."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False
     Parameters
     ----------
     name
-        One of :data:`FIGURES`.
+        One of :data:`FIGURES` or :data:`STUDIES`.
     out
         Folder that receives ``figures/`` and ``results/``.
     fast
@@ -69,17 +74,17 @@ def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False
     force
         Recompute even what is up to date.
     """
-    stored = out / "results" / f"{name}.json"
+    path = out / "results" / f"{name}.json"
     stamp = STAMPS / f"{name}{'-fast' if fast else ''}.json"
     key = {"sources": fingerprint(name), "out": str(out.resolve()), "fast": fast}
-    if not force and stored.exists() and stamp.exists() and read_json(stamp) == key:
-        record = read_json(stored)
+    if not force and path.exists() and stamp.exists() and read_json(stamp) == key:
+        record = read_json(path)
         return Outcome(name, record["numbers"], record["provenance"]["seconds"], fresh=False)
     started = time.perf_counter()
     numbers = plain(importlib.import_module(f"analysis.{name}").main(out, fast=fast))
     seconds = round(time.perf_counter() - started, 1)
     write_json(
-        stored, {"figure": name, "numbers": numbers, "provenance": _origin(name, fast, seconds)}
+        path, {"figure": name, "numbers": numbers, "provenance": _origin(name, fast, seconds)}
     )
     write_json(stamp, key)
     return Outcome(name, numbers, seconds, fresh=True)
@@ -100,13 +105,28 @@ def run_all(
     return outcomes
 
 
+def reproduce(
+    out: Path = PAPER, *, fast: bool, full: bool, force: bool, progress: bool
+) -> list[Outcome]:
+    """Run all figures, and the studies in their full or, by default, in their fast form."""
+    figures = run_all(FIGURES, out, fast=fast, force=force, progress=progress)
+    place = out if full else SCRATCH
+    return figures + run_all(STUDIES, place, fast=not full, force=force, progress=progress)
+
+
+def stored(name: str, out: Path = PAPER) -> Path:
+    """The result shown for a figure; that of a study may be the paper folder's full run."""
+    path = out / "results" / f"{name}.json"
+    return PAPER / "results" / path.name if name in STUDIES and not path.exists() else path
+
+
 def table() -> pd.DataFrame:
     """What figures there are, what each shows, and how long its stored run took."""
     rows = []
-    for name in FIGURES:
-        stored = PAPER / "results" / f"{name}.json"
+    for name in FIGURES + STUDIES:
+        path = stored(name)
         shows = (importlib.import_module(f"analysis.{name}").__doc__ or "").split("\n")[0]
-        seconds = read_json(stored)["provenance"]["seconds"] if stored.exists() else float("nan")
+        seconds = read_json(path)["provenance"]["seconds"] if path.exists() else float("nan")
         rows.append({"figure": name, "shows": shows, "seconds": seconds})
     return pd.DataFrame(rows)
 

@@ -1,6 +1,7 @@
 """The pages a reader opens come from the stored results, and the README's example runs."""
 
 import importlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from analysis import report, runner
 from tradeoff.checkout import ROOT
+from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, write_json
 
 
@@ -98,3 +100,10 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         fail_half_way()
     assert read_json(path) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_an_input_error_survives_a_worker_process():
+    error = InputError("not so", remedy="Do this.", file="a.jsonl", row=3, field="x", value=[1, 2])
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error)
+    assert (copy.file, copy.row, copy.field) == ("a.jsonl", 3, "x")

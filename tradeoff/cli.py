@@ -67,21 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.command()
 def reproduce(
-    fast: Fast = False, force: Force = False, out: Out = None, as_json: Json = False
+    fast: Fast = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also retrain the networks: many minutes.")
+    ] = False,
+    force: Force = False,
+    out: Out = None,
+    as_json: Json = False,
 ) -> None:
     """Recompute every figure and claim, and write the report.
 
-    An interrupted run goes on where it stopped.
+    Studies of trained networks run in their fast form, beside the stored full run that the report
+    shows; `--full` retrains them. An interrupted run goes on where it stopped.
 
     Examples:
 
     - `tradeoff reproduce`
 
+    - `tradeoff reproduce --full`
+
     - `tradeoff reproduce --fast --out /tmp/dossier`
     """
     runner, report = analysis("runner"), analysis("report")
     folder = out or runner.PAPER
-    outcomes = runner.run_all(runner.FIGURES, folder, fast=fast, force=force, progress=not as_json)
+    outcomes = runner.reproduce(folder, fast=fast, full=full, force=force, progress=not as_json)
     ledger = analysis("ledger").check(folder, fast=fast, progress=not as_json)
     pages = report.write(folder)
     if as_json:
@@ -120,12 +129,13 @@ def figures(
         else:
             show_table(listing, "figures")
         return
-    wanted = list(runner.FIGURES) if names == ["all"] else names
-    if unknown := [name for name in wanted if name not in runner.FIGURES]:
+    known = runner.FIGURES + runner.STUDIES
+    wanted = list(known) if names == ["all"] else names
+    if unknown := [name for name in wanted if name not in known]:
         raise InputError(
             "no such figure",
             value=unknown[0],
-            remedy=f"Use `all` or some of: {', '.join(runner.FIGURES)}.",
+            remedy=f"Use `all` or some of: {', '.join(known)}.",
         )
     outcomes = runner.run_all(
         wanted, out or runner.PAPER, fast=fast, force=force, progress=not as_json

@@ -39,6 +39,20 @@ class InputError(ValueError):
         found = "" if value is _ABSENT else f" (found {_shorten(repr(value))})"
         prefix = f"{', '.join(place)}: " if place else ""
         super().__init__(f"{prefix}{problem}{found}. {remedy}")
+        self._settings = {"file": file, "row": row, "field": field}
+        if value is not _ABSENT:
+            self._settings["value"] = repr(value)
+
+    def __reduce__(self) -> Any:
+        """Let worker processes hand the error back; the value travels as its representation."""
+        settings = {**self._settings, "remedy": self.remedy}
+        return _restore, (str(self), self.problem, settings)
+
+
+def _restore(message: str, problem: str, settings: dict[str, Any]) -> InputError:
+    error = InputError(problem, **settings)
+    error.args = (message,)
+    return error
 
 
 def _shorten(text: str, limit: int = 80) -> str:

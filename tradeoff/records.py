@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +33,11 @@ def plain(value: Any, digits: int = 6) -> Any:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to, and rename it when all went well.
 
-    The name keeps the suffix, from which many writers tell the format.
+    The name keeps the suffix, from which many writers tell the format, and names the process, so
+    that two processes never write to one file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial
         partial.replace(path)

@@ -5,8 +5,8 @@ of a block has three phases, because one of them dominates: the runs write their
 another on one line, a polynomial exponential goes over the whole line (a loop the compiler turns
 into vector instructions, which it cannot do with a call of libm), and the runs make their steps.
 
-numba notices changes of this file, not of `draws.py`, whose functions it compiles in: after an edit
-there, remove `__pycache__`.
+All of it stands in one file because numba's cache notices changes of this file alone. It misses
+those of `draws.py`, whose functions it compiles in: after an edit there, remove `__pycache__`.
 """
 
 from __future__ import annotations
