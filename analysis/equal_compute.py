@@ -6,15 +6,17 @@ budget-optimal rule draws with p* and rescales. All get the same compute and eac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import style
+from tradeoff import study
+from tradeoff.checkout import ROOT
 from tradeoff.convex import LogLinear, minimise, random_log_linear, trajectories
 from tradeoff.schedules import Alright, Mix, Schedule
 from tradeoff.theory.checked import Checked
@@ -36,6 +38,7 @@ CAPTION = (
     "moment; dashes: its root, the worst case. Plain ALRIGHT never has a predicted advantage "
     "here. Command: python -m analysis equal_compute."
 )
+SCRATCH = ROOT / "out" / "study" / "equal_compute"
 LAM = 0.5
 COSTS = (1.0, 2.0, 4.0)
 CONFLICTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -43,31 +46,14 @@ STEPS = np.geomspace(0.025, 0.4, 7)
 BUDGET_LOOK = {1.0: "-", 2.0: (0, (5, 2)), 4.0: (0, (1, 1))}
 
 
-@dataclass(frozen=True)
-class Case:
-    """One instance at one cost ratio: error ratios to Mix, measured and predicted."""
-
-    conflict: float
-    seed: int
-    cost: float
-    alright: float
-    alright_se: float
-    alright_predicted: float
-    budget: float
-    budget_se: float
-    budget_predicted: float
-    probability: float
-
-
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    conflicts = CONFLICTS[::2] if fast else CONFLICTS
-    instances, replicas, budget = (1, 64, 800) if fast else (4, 256, 1500)
-    cases = [
-        case
-        for conflict in conflicts
-        for seed in range(instances)
-        for case in compare(conflict, seed, budget, replicas)
-    ]
+    size = {"budget": 800, "replicas": 64} if fast else {"budget": 1500, "replicas": 256}
+    instances = 1 if fast else 4
+    grid = study.grid(conflict=CONFLICTS[::2] if fast else CONFLICTS, seed=range(instances), **size)
+    # One after the other: the compiled runs of each use all cores.
+    cases = study.run(
+        compare, grid, SCRATCH, depends=("tradeoff",), backend="sequential", progress=False
+    )
     with style.figure(1, 2, height=3.5) as (fig, (left, right)):
         draw_conflicts(left, cases)
         draw_prediction(right, cases)
@@ -75,9 +61,9 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return {
         "lam": LAM,
         "instances": instances,
-        "replicas": replicas,
-        "budget_in_sft_gradients": budget,
-        "cases": [case.__dict__ for case in cases],
+        "replicas": size["replicas"],
+        "budget_in_sft_gradients": size["budget"],
+        "cases": cases.drop(columns=["run", *size]).to_dict("records"),
         **summary(cases),
     }
 
@@ -93,29 +79,31 @@ def instance(conflict: float, seed: int) -> LogLinear:
     )  # fmt: skip
 
 
-def compare(conflict: float, seed: int, budget: int, replicas: int) -> list[Case]:
-    """All cost ratios on one instance; runs that differ only in length are one run."""
-    problem = instance(conflict, seed)
+def compare(configuration: dict[str, Any]) -> pd.DataFrame:
+    """One row per cost ratio on one instance: errors over Mix's, measured and predicted.
+
+    Runs that differ only in their length are one run.
+    """
+    budget, replicas = configuration["budget"], configuration["replicas"]
+    problem = instance(configuration["conflict"], configuration["seed"])
     m = moments(problem, minimise(problem, LAM).theta)
     mix = errors(problem, Mix(lam=LAM), [budget / (1 + c) for c in COSTS], replicas)
     plain = errors(
         problem, Alright(lam=LAM), [budget / (LAM * c + 1 - LAM) for c in COSTS], replicas
     )
-    cases = []
+    rows = []
     for k, c in enumerate(COSTS):
         p = optimal_probability(LAM, m.sft, m.preference, 1.0, c)
         rule = Alright(lam=LAM, probability=p)
         tuned = errors(problem, rule, [budget / (p * c + 1 - p)], replicas)[0]
         whole = (1 + c) * m.mixed(LAM)
-        cases.append(
-            Case(
-                conflict, seed, c,
-                *ratio(plain[k], mix[k]), cost_times_moment(LAM, LAM, m, 1.0, c) / whole,
-                *ratio(tuned, mix[k]), best_product(LAM, m, 1.0, c) / whole,
-                p,
-            )
-        )  # fmt: skip
-    return cases
+        row = {"cost": c, "probability": p}
+        row["alright"], row["alright_se"] = ratio(plain[k], mix[k])
+        row["alright_predicted"] = cost_times_moment(LAM, LAM, m, 1.0, c) / whole
+        row["budget_rule"], row["budget_rule_se"] = ratio(tuned, mix[k])
+        row["budget_rule_predicted"] = best_product(LAM, m, 1.0, c) / whole
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def errors(
@@ -139,67 +127,50 @@ def ratio(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return value, float(np.std(a - value * b, ddof=1) / np.sqrt(len(a)) / b.mean())
 
 
-def summary(cases: list[Case]) -> dict[str, Any]:
+def summary(cases: pd.DataFrame) -> dict[str, Any]:
     """Who wins where, and how often the prediction names the winner."""
-    budget = np.array([c.budget for c in cases])
-    predicted = np.array([c.budget_predicted for c in cases])
-    clear = np.abs(budget - 1) > 1.96 * np.array([c.budget_se for c in cases])
-    right = (budget < 1) == (predicted < 1)
-    both = np.log(
-        [[c.alright_predicted, c.alright] for c in cases]
-        + list(zip(predicted, budget, strict=True))
-    )
+    clear = (cases.budget_rule - 1).abs() > 1.96 * cases.budget_rule_se
+    right = (cases.budget_rule < 1) == (cases.budget_rule_predicted < 1)
+    measured = np.log(np.concatenate([cases.alright, cases.budget_rule]))
+    predicted = np.log(np.concatenate([cases.alright_predicted, cases.budget_rule_predicted]))
     by_cost = {
         f"{cost:g}": {
-            "budget_median": float(np.median([c.budget for c in cases if c.cost == cost])),
-            "budget_wins": int(sum(c.budget < 1 for c in cases if c.cost == cost)),
-            "alright_median": float(np.median([c.alright for c in cases if c.cost == cost])),
-            "alright_wins": int(sum(c.alright < 1 for c in cases if c.cost == cost)),
-            "cases": sum(c.cost == cost for c in cases),
+            "budget_median": float(group.budget_rule.median()),
+            "budget_wins": int((group.budget_rule < 1).sum()),
+            "alright_median": float(group.alright.median()),
+            "alright_wins": int((group.alright < 1).sum()),
+            "cases": len(group),
         }
-        for cost in COSTS
-    }  # fmt: skip
+        for cost, group in cases.groupby("cost")
+    }
     return {
         "by_cost_ratio": by_cost,
         "clear_cases": int(clear.sum()),
         "winner_named_in_clear_cases": float(right[clear].mean()) if clear.any() else None,
         "winner_named": float(right.mean()),
-        "log_error_of_product": float(np.sqrt(np.mean((both[:, 1] - both[:, 0]) ** 2))),
-        "log_error_of_root": float(np.sqrt(np.mean((both[:, 1] - both[:, 0] / 2) ** 2))),
-        "worst_budget_ratio": float(budget.max()),
-        "best_budget_ratio": float(budget.min()),
+        "log_error_of_product": float(np.sqrt(np.mean((measured - predicted) ** 2))),
+        "log_error_of_root": float(np.sqrt(np.mean((measured - predicted / 2) ** 2))),
+        "worst_budget_ratio": float(cases.budget_rule.max()),
+        "best_budget_ratio": float(cases.budget_rule.min()),
     }
 
 
 # ---------------------------------------------------------------------- drawing
 
 
-def draw_conflicts(ax: Axes, cases: list[Case]) -> None:
+def draw_conflicts(ax: Axes, cases: pd.DataFrame) -> None:
     """Median ratio against conflict: the budget rule at each cost ratio, and plain ALRIGHT."""
-    conflicts = sorted({c.conflict for c in cases})
-
-    def median(name: str, cost: float) -> list[float]:
-        return [
-            float(np.median([getattr(c, name) for c in cases if (c.conflict, c.cost) == (x, cost)]))
-            for x in conflicts
-        ]
-
+    median = cases.groupby(["cost", "conflict"]).median()
     look = style.look("ALRIGHT (budget)")
     for cost in COSTS:
-        line = median("budget", cost)
-        ax.plot(conflicts, median("budget_predicted", cost), **style.BOUND)
-        ax.plot(conflicts, line, **look.line_style(linestyle=BUDGET_LOOK[cost]))
-        style.label_line(ax, 1.0, line[-1], f"$c_D/c_S = {cost:g}$")
-    plain = median("alright", 1.0)
-    ax.plot(conflicts, plain, **style.look("ALRIGHT").line_style())
-    middle = len(plain) // 2
-    ax.annotate(
-        "ALRIGHT",
-        (conflicts[middle], plain[middle]),
-        (-6, 7),
-        textcoords="offset points",
-        fontsize=8,
-    )
+        line = median.loc[cost]
+        ax.plot(line.index, line.budget_rule_predicted, **style.BOUND)
+        ax.plot(line.index, line.budget_rule, **look.line_style(linestyle=BUDGET_LOOK[cost]))
+        style.label_line(ax, 1.0, line.budget_rule.iloc[-1], f"$c_D/c_S = {cost:g}$")
+    plain = median.loc[1.0].alright
+    ax.plot(plain.index, plain, **style.look("ALRIGHT").line_style())
+    middle = (plain.index[len(plain) // 2], plain.iloc[len(plain) // 2])
+    ax.annotate("ALRIGHT", middle, (-6, 7), textcoords="offset points", fontsize=8)
     ax.axhline(1.0, color="k", linewidth=0.8)
     style.label_line(ax, 1.3, 1.0, "Mix")
     ax.set(
@@ -207,19 +178,16 @@ def draw_conflicts(ax: Axes, cases: list[Case]) -> None:
         xlabel="conflict of the two objectives",
         ylabel="mean gap / that of Mix",
         xlim=(-0.04, 1.3),
-        xticks=conflicts,
+        xticks=plain.index,
     )
 
 
-def draw_prediction(ax: Axes, cases: list[Case]) -> None:
+def draw_prediction(ax: Axes, cases: pd.DataFrame) -> None:
     """Measured against predicted ratio, every case."""
-    for name, method in (("alright", "ALRIGHT"), ("budget", "ALRIGHT (budget)")):
-        x = [getattr(c, f"{name}_predicted") for c in cases]
-        y = [getattr(c, name) for c in cases]
-        bars = [1.96 * getattr(c, f"{name}_se") for c in cases]
-        ax.errorbar(
-            x, y, bars, **style.look(method).dots(markersize=4, elinewidth=0.6, label=method)
-        )
+    for name, method in (("alright", "ALRIGHT"), ("budget_rule", "ALRIGHT (budget)")):
+        look = style.look(method).dots(markersize=4, elinewidth=0.6, label=method)
+        bars = 1.96 * cases[f"{name}_se"]
+        ax.errorbar(cases[f"{name}_predicted"], cases[name], bars, **look)
     span = np.linspace(0.5, 1.2, 50)
     ax.plot(span, span, color="k", linewidth=0.9)
     ax.plot(span, np.sqrt(span), **style.BOUND)
@@ -269,8 +237,9 @@ def claim_plain_alternation_gains_nothing(fast: bool = False) -> Checked:
 
 def claim_unequal_costs(fast: bool = False) -> Checked:
     """At c_DPO = 4 c_SFT the budget rule beats Mix, at three levels of conflict."""
-    cases = [compare(x, 0, 400 if fast else 1000, 128)[-1] for x in (0.0, 0.5, 1.0)]
-    measured = np.array([c.budget for c in cases])
+    size = {"seed": 0, "budget": 400 if fast else 1000, "replicas": 128}
+    cases = [compare({"conflict": x, **size}).iloc[-1] for x in (0.0, 0.5, 1.0)]
+    measured = np.array([case.budget_rule for case in cases])
     return Checked(measured, np.ones(3), "upper", {"cost": COSTS[-1]}, 0.0)
 
 
