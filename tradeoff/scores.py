@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
         unknown = np.full_like(mean, np.nan)
         return Interval(mean, unknown, unknown, n, "none")
     error = sample.std(axis=axis, ddof=1) / np.sqrt(n)
-    half = stats.t.ppf(0.5 + level / 2, n - 1) * error
+    half = stdtrit(n - 1, 0.5 + level / 2) * error
     return Interval(mean, np.asarray(mean - half), np.asarray(mean + half), n, f"t, {level:.0%}")
 
 

@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from tradeoff import plots, scores
+from tradeoff import scores
 from tradeoff.convex.solve import Minimum, certificate, minimise
 from tradeoff.errors import InputError
 
@@ -151,7 +150,8 @@ class Front:
         -------
         DataFrame
             front_gap (behind the inner hull, in units of the ranges; the true gap is at most
-            front_gap_upper), matched_weight, regret (when ``lam`` is given), ideal_distance.
+            front_gap_upper), matched_weight (as fine as the front's breakpoints), regret (when
+            ``lam`` is given), ideal_distance.
         """
         index = None
         if isinstance(losses, pd.DataFrame):
@@ -192,8 +192,10 @@ class Front:
             }
         )
 
-    def plot(self, ax: Axes) -> Axes:
-        """Draw both hulls, the doubt between them and the ideal point."""
+    def plot(self, ax: Any) -> Any:
+        """Draw both hulls, the doubt between them and the ideal point on matplotlib axes."""
+        from tradeoff import plots  # a simulator needs no matplotlib
+
         ax.plot(*self.inner.T, color="k", marker="o", label="inner hull: attained")
         ax.plot(*self.outer.T, **plots.BOUND, label="outer hull: unattainable below")
         ax.fill(*np.concatenate([self.inner, self.outer[::-1]]).T, color="0.85", zorder=0)

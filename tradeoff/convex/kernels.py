@@ -1,4 +1,4 @@
-"""Compiled runs of dense log-linear problems: `simulate._reference` on the same draws, fast.
+"""Compiled runs of dense log-linear problems: `reference.run` on the same draws, fast.
 
 Threads take blocks of runs; runs never meet, so the number of threads changes nothing. Each update
 of a block has three phases, because one of them dominates: the runs write their logits behind one
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from tradeoff import draws
 from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.simulate import Setting
+from tradeoff.convex.reference import Setting
 from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule
 
 Array = NDArray[np.float64]
@@ -124,7 +124,7 @@ def run(setting: Setting) -> tuple[Array, Array, Index]:
     Returns
     -------
     last, average, counts
-        (C, R, K, d), (C, R, K, d) and (C, R, K, 2), as `simulate._reference` returns them.
+        (C, R, K, d), (C, R, K, d) and (C, R, K, 2), as `reference.run` returns them.
     """
     problem: LogLinear = setting.problem
     exact = any(p.rule is Rule.LARGER_GAP and p.gaps.samples == 0 for p in setting.plans)

@@ -1,8 +1,8 @@
 """Projected (stochastic) gradient runs of every schedule, in batches of replicas.
 
 `simulate` returns a tidy table; `trajectories` returns the recorded parameters themselves. The
-loop in `_reference` is the specification: readable numpy, any problem, any schedule. Dense
-log-linear problems run through compiled kernels that reproduce it on the same draws.
+specification of a run is `tradeoff.convex.reference`; dense log-linear problems go through compiled
+kernels that reproduce it on the same draws.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
-from tradeoff import draws
+from tradeoff.convex import reference
 from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
-from tradeoff.convex.sampling import LogLinearSampler
+from tradeoff.convex.reference import Setting
 from tradeoff.convex.solve import minimise
 from tradeoff.convex.validate import check_positive, check_vector
 from tradeoff.errors import InputError
@@ -196,7 +194,7 @@ def trajectories(
 
         last, average, counts = kernels.run(setting)
     else:
-        last, average, counts = _reference(setting)
+        last, average, counts = reference.run(setting)
     return Trajectories(
         schedules=tuple(schedule for schedule, _ in configurations),
         step_sizes=tuple(size for _, size in configurations),
@@ -205,105 +203,6 @@ def trajectories(
         average=average,
         counts=counts,
     )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Everything an engine needs: C plans with their (C, T) step sizes, R replicas, K records."""
-
-    problem: Any
-    plans: list[Plan]
-    alphas: Float[np.ndarray, "C T"]
-    replicas: int
-    seed: int
-    start: Float[np.ndarray, " d"]
-    checkpoints: Int[np.ndarray, " K"]
-    optima: Float[np.ndarray, " 2"]
-    full: bool
-    progress: bool = False
-
-
-def _reference(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
-    problem, plans = setting.problem, setting.plans
-    configurations, steps = setting.alphas.shape
-    replica = np.tile(np.arange(setting.replicas), configurations)
-    sampler = _sampler(problem, setting.seed, replica)
-    objective_key = draws.keys(setting.seed, np.arange(setting.replicas), draws.OBJECTIVE)
-    shape = (configurations, setting.replicas)
-    theta = np.broadcast_to(setting.start, (*shape, problem.dimension)).copy()
-    known = np.zeros((*shape, 2))
-    mean, mass = theta.copy(), np.zeros(shape)
-    count = np.zeros((*shape, 2), dtype=np.int64)
-    records: list[tuple[Array, Array, NDArray[np.int64]]] = []
-    marks = set(setting.checkpoints.tolist())
-    for t in tqdm(range(steps + 1), desc="updates", disable=not setting.progress, leave=False):
-        if t in marks:
-            records.append((theta.copy(), mean.copy(), count.copy()))
-        if t == steps:
-            break
-        u = draws.uniform(objective_key, t)
-        weights = np.empty((*shape, 2))
-        share = np.ones(shape)
-        for c, plan in enumerate(plans):
-            if plan.rule is Rule.LARGER_GAP:
-                values = _values(setting, sampler, theta, c, t)
-                weights[c], share[c], known[c] = _follow_larger_gap(
-                    plan, t, u, values, known[c], setting.optima
-                )
-            else:
-                weights[c] = plan.follow(t, u)
-            if plan.clock[t] == 1:
-                mass[c] = 0.0
-        mass += share
-        mean += (share / mass)[..., None] * (theta - mean)
-        direction = _direction(setting, sampler, theta, weights, t)
-        theta = problem.project(theta - setting.alphas[:, t, None, None] * direction)
-        count += weights != 0
-    last, average, counts = (np.stack(parts, axis=2) for parts in zip(*records, strict=True))
-    return last, average, counts
-
-
-def _follow_larger_gap(
-    plan: Plan, t: int, u: Array, values: Array, known: Array, optima: Array
-) -> tuple[Array, Array, Array]:
-    """Gradient weights, averaging weights and the values known after the choice."""
-    refresh = plan.gaps.refresh
-    if t == 0 or (refresh is not None and t % refresh == 0):
-        known = values
-    gaps = known - (optima + plan.gaps.optimum_error)
-    chosen = plan.choose(t, u, gaps).astype(int)
-    pair = np.asarray(plan.gaps.weights)[chosen]
-    taken = plan.weights[t][chosen]
-    share = np.divide(taken, pair, out=np.ones_like(pair), where=pair > 0)
-    row = np.arange(len(chosen))
-    known = known.copy()
-    known[row, chosen] = values[row, chosen]
-    return plan.follow(t, u, gaps), share, known
-
-
-def _values(setting: Setting, sampler: Any, theta: Array, c: int, t: int) -> Array:
-    """(R, 2) loss values of configuration c at its current iterates, exact or estimated."""
-    samples = setting.plans[c].gaps.samples
-    if samples == 0:
-        return np.asarray(setting.problem.losses(theta[c]))
-    flat = theta.reshape(-1, theta.shape[-1])
-    both = [sampler.loss(i, flat, t, samples).reshape(theta.shape[:2])[c] for i in (0, 1)]
-    return np.stack(both, axis=-1)
-
-
-def _direction(setting: Setting, sampler: Any, theta: Array, weights: Array, t: int) -> Array:
-    flat = theta.reshape(-1, theta.shape[-1])
-    if setting.full:
-        gradient = setting.problem.gradients(flat)
-    else:
-        gradient = np.stack([sampler.gradient(i, flat, t) for i in (0, 1)], axis=1)
-    combined = np.einsum("bi,bid->bd", weights.reshape(-1, 2), gradient)
-    return np.asarray(combined.reshape(theta.shape))
-
-
-def _sampler(problem: Any, seed: int, replicas: NDArray[np.int64]) -> Any:
-    kind = QuadraticSampler if isinstance(problem, Quadratic) else LogLinearSampler
-    return kind(problem, seed, replicas)
 
 
 def _use_kernels(setting: Setting, engine: Engine) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,13 +11,9 @@ from scipy.sparse.linalg import LinearOperator
 
 from tradeoff.errors import InputError
 
-if TYPE_CHECKING:
-    from tradeoff.convex.log_linear import LogLinear
-    from tradeoff.convex.quadratic import Quadratic
 
-
-def check_log_linear(problem: LogLinear) -> None:
-    """Raise :class:`InputError` for the first thing in ``problem`` that cannot be used."""
+def check_log_linear(problem: Any) -> None:
+    """Raise :class:`InputError` for the first thing in a log-linear problem that cannot be used."""
     check_features(problem.features)
     _check_offsets(problem.offsets, problem.features.shape[0])
     for name in ("demonstrations", "chosen", "rejected"):
@@ -48,7 +44,7 @@ def check_log_linear(problem: LogLinear) -> None:
     _check_weights("pair_weights", problem.pair_weights)
 
 
-def check_quadratic(problem: Quadratic) -> None:
+def check_quadratic(problem: Any) -> None:
     """Raise :class:`InputError` unless the Hessians are positive definite and shapes agree."""
     d = problem.centres.shape[-1]
     for name, shape in (("centres", (2, d)), ("hessians", (2, d, d)), ("covariances", (2, d, d))):
@@ -179,7 +175,7 @@ def _check_rows(name: str, rows: NDArray[np.int64], total: int) -> None:
         )
 
 
-def _check_pairs(problem: LogLinear) -> None:
+def _check_pairs(problem: Any) -> None:
     if len(problem.chosen) != len(problem.rejected):
         raise InputError(
             "chosen and rejected differ in length",

@@ -1,0 +1,127 @@
+"""The specification of a run: readable numpy, any convex problem, any schedule.
+
+`tradeoff.convex.kernels` reproduces it for dense log-linear problems, on the same draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from tradeoff import draws
+from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
+from tradeoff.convex.sampling import LogLinearSampler
+from tradeoff.schedules import Plan, Rule
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything an engine needs: C plans with their (C, T) step sizes, R replicas, K records."""
+
+    problem: Any
+    plans: list[Plan]
+    alphas: Float[np.ndarray, "C T"]
+    replicas: int
+    seed: int
+    start: Float[np.ndarray, " d"]
+    checkpoints: Int[np.ndarray, " K"]
+    optima: Float[np.ndarray, " 2"]
+    full: bool
+    progress: bool = False
+
+
+def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Run all configurations and replicas.
+
+    Returns
+    -------
+    last, average, counts
+        (C, R, K, d), (C, R, K, d) and (C, R, K, 2), see `tradeoff.convex.Trajectories`.
+    """
+    problem, plans = setting.problem, setting.plans
+    configurations, steps = setting.alphas.shape
+    replica = np.tile(np.arange(setting.replicas), configurations)
+    sampler = _sampler(problem, setting.seed, replica)
+    objective_key = draws.keys(setting.seed, np.arange(setting.replicas), draws.OBJECTIVE)
+    shape = (configurations, setting.replicas)
+    theta = np.broadcast_to(setting.start, (*shape, problem.dimension)).copy()
+    known = np.zeros((*shape, 2))
+    mean, mass = theta.copy(), np.zeros(shape)
+    count = np.zeros((*shape, 2), dtype=np.int64)
+    records: list[tuple[Array, Array, NDArray[np.int64]]] = []
+    marks = set(setting.checkpoints.tolist())
+    for t in tqdm(range(steps + 1), desc="updates", disable=not setting.progress, leave=False):
+        if t in marks:
+            records.append((theta.copy(), mean.copy(), count.copy()))
+        if t == steps:
+            break
+        u = draws.uniform(objective_key, t)
+        weights = np.empty((*shape, 2))
+        share = np.ones(shape)
+        for c, plan in enumerate(plans):
+            if plan.rule is Rule.LARGER_GAP:
+                values = _values(setting, sampler, theta, c, t)
+                weights[c], share[c], known[c] = _follow_larger_gap(
+                    plan, t, u, values, known[c], setting.optima
+                )
+            else:
+                weights[c] = plan.follow(t, u)
+            if plan.clock[t] == 1:
+                mass[c] = 0.0
+        mass += share
+        mean += (share / mass)[..., None] * (theta - mean)
+        direction = _direction(setting, sampler, theta, weights, t)
+        theta = problem.project(theta - setting.alphas[:, t, None, None] * direction)
+        count += weights != 0
+    last, average, counts = (np.stack(parts, axis=2) for parts in zip(*records, strict=True))
+    return last, average, counts
+
+
+def _follow_larger_gap(
+    plan: Plan, t: int, u: Array, values: Array, known: Array, optima: Array
+) -> tuple[Array, Array, Array]:
+    """Gradient weights, averaging weights and the values known after the choice."""
+    refresh = plan.gaps.refresh
+    if t == 0 or (refresh is not None and t % refresh == 0):
+        known = values
+    gaps = known - (optima + plan.gaps.optimum_error)
+    chosen = plan.choose(t, u, gaps).astype(int)
+    pair = np.asarray(plan.gaps.weights)[chosen]
+    taken = plan.weights[t][chosen]
+    share = np.divide(taken, pair, out=np.ones_like(pair), where=pair > 0)
+    row = np.arange(len(chosen))
+    known = known.copy()
+    known[row, chosen] = values[row, chosen]
+    return plan.follow(t, u, gaps), share, known
+
+
+def _values(setting: Setting, sampler: Any, theta: Array, c: int, t: int) -> Array:
+    """(R, 2) loss values of configuration c at its current iterates, exact or estimated."""
+    samples = setting.plans[c].gaps.samples
+    if samples == 0:
+        return np.asarray(setting.problem.losses(theta[c]))
+    flat = theta.reshape(-1, theta.shape[-1])
+    both = [sampler.loss(i, flat, t, samples).reshape(theta.shape[:2])[c] for i in (0, 1)]
+    return np.stack(both, axis=-1)
+
+
+def _direction(setting: Setting, sampler: Any, theta: Array, weights: Array, t: int) -> Array:
+    flat = theta.reshape(-1, theta.shape[-1])
+    if setting.full:
+        gradient = setting.problem.gradients(flat)
+    else:
+        gradient = np.stack([sampler.gradient(i, flat, t) for i in (0, 1)], axis=1)
+    combined = np.einsum("bi,bid->bd", weights.reshape(-1, 2), gradient)
+    return np.asarray(combined.reshape(theta.shape))
+
+
+def _sampler(problem: Any, seed: int, replicas: NDArray[np.int64]) -> Any:
+    kind = QuadraticSampler if isinstance(problem, Quadratic) else LogLinearSampler
+    return kind(problem, seed, replicas)
