@@ -57,14 +57,14 @@ class Task(Protocol):
         """Numbers of training demonstrations and of training pairs."""
 
     @property
-    def last_layer_name(self) -> str:
-        """The parameter that turns features into logits."""
+    def last_layer_name(self) -> str | None:
+        """The parameter that turns features into logits, if it does nothing else."""
 
     def to(self, device: torch.device | str) -> Task:
         """The same task with its data on a device."""
 
     def initial(self, seeds: Sequence[int]) -> Params:
-        """Base model of each seed, stacked."""
+        """Base model of each seed, stacked; an axis of length 1 if all seeds share it."""
 
     def losses(
         self,

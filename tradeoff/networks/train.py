@@ -150,7 +150,7 @@ def train(
     task = task.to(device)
     base = task.initial([run.seed for run in runs])
     held = _stacked("start", base if start is None else start, len(runs), device)
-    names = [task.last_layer_name] if last_layer_only else list(held)
+    names = [_last_layer(task)] if last_layer_only else list(held)
     trained = {name: held.pop(name) for name in names}
     anchor = (
         base if isinstance(reference, str) else _stacked("reference", reference, len(runs), device)
@@ -169,6 +169,17 @@ def train(
             loop.update(t, descend, rates, decay)
     diverged_at = loop.diverged_at.double().cpu().numpy()
     return Ensemble(tuple(runs), _table(runs, records, diverged_at), loop.params(), diverged_at)
+
+
+def _last_layer(task: Task) -> str:
+    if task.last_layer_name is None:
+        raise InputError(
+            "the last layer is also the embedding",
+            field="last_layer_only",
+            value=True,
+            remedy="Use a model with tied=False.",
+        )
+    return task.last_layer_name
 
 
 def _stacked(name: str, params: Params, runs: int, device: str) -> Params:

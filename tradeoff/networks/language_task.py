@@ -1,0 +1,251 @@
+"""The tiny language model on generated instructions, as a task for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call
+from tqdm.auto import tqdm
+
+from tradeoff import objectives
+from tradeoff.data import synthetic
+from tradeoff.data.synthetic import InstructionData
+from tradeoff.data.tokenizer import Tokenizer
+from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
+from tradeoff.networks.generation import generate
+from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
+from tradeoff.networks.tasks import Params, Reference, as_arrays, one_run, pair_measures
+from tradeoff.schedules import SFT
+
+LOGITS_AT_ONCE = 2**25
+"""Logits that an evaluation holds at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageTask:
+    """A base model, and the demonstrations and pairs that it is to learn from.
+
+    All rows of a set are padded to one length, so that an ensemble is one batch. Every seed starts
+    from the same base; it is the draws that differ.
+
+    Attributes
+    ----------
+    base
+        The pretrained model.
+    data, tokenizer
+        Where rows come from.
+    sft, pairs, test_sft, test_pairs
+        The tokenised sets.
+    beta
+        Inverse temperature of DPO.
+    evaluation_rows
+        How many rows of each set an evaluation looks at, the first ones (rows are shuffled).
+    generated_rows
+        How many held-out prompts of each set are answered at every evaluation, to score skills
+        and styles; 0, none: they cost far more than losses. See `skills`.
+    device
+        Place of the computation.
+    """
+
+    base: LanguageModel
+    data: InstructionData
+    tokenizer: Tokenizer
+    sft: Batch
+    pairs: Batch
+    test_sft: Batch
+    test_pairs: Batch
+    beta: float = 0.1
+    evaluation_rows: int = 256
+    generated_rows: int = 0
+    device: str = "cpu"
+
+    @classmethod
+    def of(
+        cls, base: LanguageModel, data: InstructionData, tokenizer: Tokenizer, **settings: Any
+    ) -> LanguageTask:
+        """Tokenise the data; `settings` are ``beta`` and the further attributes."""
+        context = base.config.context
+        return cls(
+            base,
+            data,
+            tokenizer,
+            sft_batch(data.sft_train, tokenizer, context),
+            pair_batch(data.preference_train, tokenizer, context),
+            sft_batch(data.sft_test, tokenizer, context),
+            pair_batch(data.preference_test, tokenizer, context),
+            **settings,
+        )
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return len(self.sft), len(self.pairs)
+
+    @property
+    def last_layer_name(self) -> str | None:
+        return None if self.base.config.tied else "lm_head.weight"
+
+    def to(self, device: torch.device | str) -> LanguageTask:
+        sets = ("sft", "pairs", "test_sft", "test_pairs")
+        moved = {name: getattr(self, name).to(device) for name in sets}
+        return replace(self, **moved, device=str(device))
+
+    def initial(self, seeds: Sequence[int]) -> Params:
+        """The base, whatever the seeds: the first axis has length 1."""
+        return {n: p.detach().to(self.device)[None] for n, p in self.base.named_parameters()}
+
+    def losses(
+        self,
+        params: Mapping[str, Tensor],
+        objective: int,
+        index: Int[Tensor, " B"],
+        reference: Float[Tensor, " B"] | None = None,
+    ) -> Tensor:
+        """Mean minibatch loss of one run: SFT per token, DPO per pair; see `Task.losses`."""
+        rows = self.sft if objective == SFT else self.pairs
+        tokens, mask = rows.tokens[index], rows.mask[index]
+        log_probs = self._log_probs(params, tokens, mask)
+        if objective == SFT:
+            return -log_probs.sum() / mask.sum()
+        assert reference is not None, "DPO compares with a reference"
+        margins = objectives.margin(log_probs[:, 0], log_probs[:, 1]) - reference
+        return objectives.dpo(margins, self.beta).mean()
+
+    def reference(self, params: Mapping[str, Tensor]) -> Reference:
+        return Reference(
+            *(self._margins(params, rows) for rows in (self.pairs, self._few(self.test_pairs)))
+        )
+
+    def evaluate(
+        self, params: Mapping[str, Tensor], reference: Reference
+    ) -> dict[str, NDArray[np.float64]]:
+        """Measures of each run; see `Task.evaluate` and, with generated rows, `skills`."""
+        found: Params = {}
+        for rows, end in ((self.test_sft, ""), (self.sft, "_train")):
+            shown = self._few(rows)
+            total = self._over_rows(params, shown).sum(1)
+            found[f"sft_loss{end}"] = -total / shown.mask.sum()
+        for rows, end in ((self.test_pairs, ""), (self.pairs, "_train")):
+            shown = self._few(rows)
+            shift = (reference.train if end else reference.test)[:, : len(shown)]
+            margins = self._margins(params, shown) - shift
+            found[f"preference_loss{end}"] = objectives.dpo(margins, self.beta).mean(1)
+            if not end:
+                found |= pair_measures(margins)
+        if not self.generated_rows:
+            return as_arrays(found)
+        return as_arrays(found) | self.skills(params, self.generated_rows)
+
+    def skills(self, params: Mapping[str, Tensor], rows: int) -> dict[str, NDArray[np.float64]]:
+        """Scores of generated responses (R,), to the first `rows` prompts of each held-out set.
+
+        Returns
+        -------
+        dict of str to ndarray
+            exact_match (answer and style), answer_match (the answer in any style) and
+            preference_match (the preferred style), each the mean over its skills or preferences
+            and, as ``exact_match/sort``, for each of them.
+        """
+        runs = len(next(iter(params.values())))
+        scores = []
+        for run in range(runs):
+            one = one_run(params, run)
+            shown, wanted = self.data.sft_test[:rows], self.data.preference_test[:rows]
+            outputs = self.answer(one, [row.prompt for row in shown])
+            styled = self.answer(one, [row.prompt for row in wanted])
+            scores.append(
+                _named("exact_match", synthetic.exact_match(shown, outputs))
+                | _named("answer_match", synthetic.answer_match(shown, outputs))
+                | _named("preference_match", synthetic.preference_match(wanted, styled))
+            )
+        return {name: np.array([score[name] for score in scores]) for name in scores[0]}
+
+    def answer(self, params: Mapping[str, Tensor], prompts: Sequence[Any], **settings: Any) -> list:
+        """The responses of one run, greedy unless `settings` of `generate` say otherwise."""
+        model = LanguageModel(self.base.config)
+        model.load_state_dict(dict(params))
+        ids = self.tokenizer.encode_many(list(prompts))
+        settings = {"max_new_tokens": 32, "eos": self.tokenizer.eos, **settings}
+        written = generate(model.to(self.device), ids, **settings)
+        return [self.tokenizer.decode(row) for row in written]
+
+    def _few(self, rows: Batch) -> Batch:
+        return rows.take(torch.arange(min(self.evaluation_rows, len(rows))))
+
+    def _log_probs(self, params: Mapping[str, Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
+        """(...) log-probabilities, in nats, of responses (..., time) under one run."""
+        flat = tokens.flatten(0, -2)
+        logits = functional_call(self.base, dict(params), (flat,))
+        found = response_log_probs(logits, flat, mask.flatten(0, -2))
+        return found.unflatten(0, tokens.shape[:-1])
+
+    @torch.no_grad()
+    def _over_rows(self, params: Mapping[str, Tensor], rows: Batch) -> Tensor:
+        """(R, rows, ...) log-probabilities under every run, so many rows at once as fit."""
+        runs = len(next(iter(params.values())))
+        each = runs * self.base.config.vocabulary * rows.tokens[0].numel()
+        parts = rows.tokens.split(max(1, LOGITS_AT_ONCE // each))
+        masks = rows.mask.split(max(1, LOGITS_AT_ONCE // each))
+        batched = torch.vmap(self._log_probs, in_dims=(0, None, None))
+        found = [batched(dict(params), *part) for part in zip(parts, masks, strict=True)]
+        return torch.cat(found, dim=1)
+
+    def _margins(self, params: Mapping[str, Tensor], pairs: Batch) -> Tensor:
+        log_probs = self._over_rows(params, pairs)
+        return objectives.margin(log_probs[..., 0], log_probs[..., 1])
+
+
+def _named(name: str, scores: Mapping[str, float]) -> dict[str, float]:
+    mean = {name: sum(scores.values()) / len(scores)}
+    return mean | {f"{name}/{kind}": score for kind, score in scores.items()}
+
+
+def pretrain(
+    config: LanguageModelConfig,
+    corpus: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    learning_rate: float = 3e-3,
+    length: int = 128,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = False,
+) -> LanguageModel:
+    """Train a base model on text, by AdamW with a short warm-up and a cosine to zero.
+
+    Blocks of `length` tokens are read in random order, all of them before any again.
+    """
+    model = LanguageModel(config, seed).to(device)
+    blocks = packed_batch(corpus, tokenizer, length).to(device)
+    descent = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.95))
+    warm = max(1, steps // 20)
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / warm) * 0.5 * (1 + np.cos(np.pi * step / steps))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(descent, rate)
+    order = _shuffled(len(blocks), seed)
+    for _ in tqdm(range(steps), desc="pretraining", disable=not progress, leave=False):
+        rows = torch.tensor([next(order) for _ in range(batch_size)], device=device)
+        tokens, mask = blocks.tokens[rows], blocks.mask[rows]
+        loss = -response_log_probs(model(tokens), tokens, mask).sum() / mask.sum()
+        descent.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        descent.step()
+        schedule.step()
+    return model
+
+
+def _shuffled(count: int, seed: int) -> Iterator[int]:
+    rng = np.random.default_rng(seed)
+    while True:
+        yield from rng.permutation(count).tolist()
