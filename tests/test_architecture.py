@@ -1,0 +1,89 @@
+"""Imports point down only, and the heavy parts stay out of the light ones."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tradeoff.checkout import ROOT
+
+# Each part may import those of lower rank; parts of one rank do not know each other.
+RANKS = {
+    "errors": 0,
+    "draws": 0,
+    "objectives": 0,
+    "records": 1,
+    "schedules": 1,
+    "scores": 1,
+    "checkout": 1,
+    "plots": 2,
+    "terminal": 2,
+    "data": 2,
+    "convex": 3,
+    "networks": 3,
+    "theory": 4,
+    "study": 4,
+    "conflict": 5,
+    "cli": 6,
+}
+# A last layer is posed as a convex problem; a front draws itself.
+ALLOWED = {("networks", "convex"): {"policies", "tasks"}, ("convex", "plots"): {"front"}}
+
+
+def imports() -> list[tuple[str, str, str]]:
+    """(part, module, imported part) of every import within the package."""
+    found = []
+    for path in sorted((ROOT / "tradeoff").rglob("*.py")):
+        names = path.relative_to(ROOT / "tradeoff").with_suffix("").parts
+        if names == ("__init__",):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            for target in _targets(node):
+                parts = target.split(".")
+                if parts[0] == "tradeoff" and len(parts) > 1:
+                    found.append((names[0], names[-1], parts[1]))
+    return found
+
+
+def _targets(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        if node.module == "tradeoff":
+            return [f"tradeoff.{alias.name}" for alias in node.names]
+        return [node.module]
+    return []
+
+
+def test_every_part_has_a_rank():
+    parts = {path.stem for path in (ROOT / "tradeoff").iterdir() if path.suffix == ".py"}
+    parts |= {p.name for p in (ROOT / "tradeoff").iterdir() if (p / "__init__.py").exists()}
+    assert parts - {"__init__"} == set(RANKS)
+
+
+def test_imports_point_down():
+    wrong = [
+        f"{part}/{module} imports {target}"
+        for part, module, target in imports()
+        if target in RANKS
+        and target != part
+        and RANKS[target] >= RANKS[part]
+        and module not in ALLOWED.get((part, target), set())
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("tradeoff.convex", {"torch", "matplotlib", "numba", "sympy", "sklearn"}),
+        ("tradeoff.schedules", {"torch", "pandas", "scipy", "matplotlib", "numba"}),
+        ("tradeoff.theory.joint", {"torch", "matplotlib", "sympy"}),
+        ("tradeoff.data", {"torch", "pandas", "numba"}),
+    ],
+)
+def test_light_parts_stay_light(module, absent):
+    code = f"import sys, {module}; print(*({absent!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
