@@ -87,3 +87,13 @@ def test_light_parts_stay_light(module, absent):
     code = f"import sys, {module}; print(*({absent!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_every_public_name_is_there_and_documented():
+    import tradeoff
+
+    for name in tradeoff.__all__:
+        assert getattr(tradeoff, name).__doc__, name
+    assert set(tradeoff.__all__) <= set(dir(tradeoff))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        tradeoff.no_such_name  # noqa: B018

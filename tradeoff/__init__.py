@@ -12,6 +12,7 @@ _HOME = {
     "Checked": "theory.checked",
     "Front": "convex",
     "InputError": "errors",
+    "Interval": "scores",
     "LogLinear": "convex",
     "Maxright": "schedules",
     "Minimum": "convex",
