@@ -61,7 +61,7 @@ def context(folder: Path) -> dict[str, Any]:
         "figures": [_figure(name, records[name], path) for name, path in paths.items()],
         "claims": [{**claim, "sign": SIGNS[claim["relation"]]} for claim in ledger],
         "holding": sum(claim["holds"] for claim in ledger),
-        "seconds": sum(record["provenance"]["seconds"] for record in records.values()),
+        "seconds": sum(records[name]["provenance"]["seconds"] for name in FIGURES),
         "example": example(),
     }
 
@@ -78,6 +78,7 @@ def _figure(name: str, record: dict[str, Any], path: Path) -> dict[str, Any]:
         "name": name,
         "title": (module.__doc__ or "").split("\n")[0].rstrip("."),
         "caption": module.CAPTION,
+        "study": name in STUDIES,
         "image": base64.b64encode(image).decode(),
         **record["provenance"],
     }

@@ -43,7 +43,7 @@ FIGURES = (
     "text_front",
 )
 """Figures of the convex laboratory, in the order in which a reader meets them."""
-STUDIES: tuple[str, ...] = ()
+STUDIES: tuple[str, ...] = ("lm_suppressed",)
 """Figures of trained networks. Their full form takes minutes each and runs on request; what is
 shown is the stored full run, and the fast form is run to see that it still works."""
 SCRATCH = ROOT / "out" / "fast"
