@@ -1,0 +1,214 @@
+"""Where do the methods end when a language model is trained, at equal compute?
+
+Above: held-out losses of every run, and what a reader of the responses sees. Below: paired
+differences in the weighted loss, joint minus sequential, for both orders.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import lm_study, style
+from analysis.lm_study import JOINT, METHODS, Array, cell, values
+from analysis.runner import PAPER
+from tradeoff.records import read_json
+from tradeoff.scores import interval, paired_difference, weighted_loss
+from tradeoff.theory.checked import Checked
+
+LAMBDAS = (0.1, 0.25, 0.5, 0.75, 0.9)
+MEASURES = (
+    "sft_loss",
+    "preference_loss",
+    "weighted_loss",
+    "preference_accuracy",
+    "exact_match",
+    "answer_match",
+    "preference_match",
+)
+CAPTION = (
+    "A tiny language model (0.18 M parameters) pretrained once on a generated language; four "
+    "skills to fine-tune, half of the demonstrations in the style that the pairs reject "
+    "(conflict 0.5). 5 methods at lambda in {.1, .25, .5, .75, .9}, 120 gradients of 16 rows each "
+    "(Mix: 60 updates of two), AdamW at 5e-4, beta = 0.1, reference = base model. Sequential "
+    "training gives the preference stage the share lambda. What varies is the seed, that is the "
+    "order of the rows: n = 10 seeds, the same for all methods. Dots are single runs, markers "
+    "means with 95 % t-intervals, joined in order of lambda. All values are of held-out prompts. "
+    "Dashed: half of the demonstrations contradict the pairs, so exact match and style cannot sum "
+    "to more than 1.5. Below: differences of lambda × preference loss + (1 - lambda) × SFT loss, "
+    "paired by seed. One step size serves all methods. Command: python -m analysis lm_loss_space"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    scale = "fast" if fast else "full"
+    table = ends(scale)
+    with style.figure(2, 2, height=4.9) as (fig, axes):
+        (losses, behaviour), (forward, backward) = axes
+        draw_plane(losses, table, "sft_loss", "preference_loss")
+        losses.set(
+            title="One curve of losses for all",
+            xscale="log",
+            yscale="log",
+            xlabel="SFT loss (nats per token)",
+            ylabel="preference loss (nats)",
+        )
+        losses.legend(loc="lower left", handlelength=3.2)
+        draw_plane(behaviour, table, "preference_match", "exact_match")
+        draw_ceiling(behaviour)
+        draw_differences(forward, table, "SFT→DPO")
+        draw_differences(backward, table, "DPO→SFT")
+        forward.set_title("Joint methods beat SFT→DPO everywhere")
+        backward.set_title("DPO→SFT is a strong rival")
+        style.save(fig, out, "lm_loss_space")
+    return {
+        "seeds": int(table["seed"].nunique()),
+        "gradients": lm_study.SCALES[scale].gradients,
+        "lambdas": weights(scale),
+        "methods": summaries(table),
+        "paired_joint_minus_sequential": paired(table),
+        "samples_at_half": {
+            label: json.loads(
+                one(table, label).query("lam == 0.5 and seed == 0")["samples"].iloc[0]
+            )
+            for label in METHODS
+        },
+    }
+
+
+def weights(scale: str) -> tuple[float, ...]:
+    """Requested weights; fewer in the fast form."""
+    return LAMBDAS[::2] if scale == "fast" else LAMBDAS
+
+
+def ends(scale: str) -> pd.DataFrame:
+    """Final measures of the whole grid; one row per method, weight and seed."""
+    runs = [
+        lm_study.configuration(scale, lm_study.schedule(label, lam), seed, marks=1)
+        for label in METHODS
+        for lam in weights(scale)
+        for seed in lm_study.seeds(scale)
+    ]
+    table = lm_study.finals(lm_study.run(scale, runs)).rename(columns={"schedule.lam": "lam"})
+    losses = table[["sft_loss", "preference_loss"]].to_numpy()
+    return table.assign(weighted_loss=weighted_loss(losses, table["lam"].to_numpy()))
+
+
+def one(table: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Rows of one method."""
+    return table[table["method"] == label]
+
+
+def summaries(table: pd.DataFrame) -> dict[str, Any]:
+    """Mean and half width of the 95 % interval of every measure, by method, in order of lambda."""
+    return {
+        label: {name: cell(interval(values(one(table, label), name, "lam"))) for name in MEASURES}
+        for label in METHODS
+    }
+
+
+def paired(table: pd.DataFrame) -> dict[str, Any]:
+    """Joint minus sequential on common draws; of a loss, negative: the joint method wins."""
+    return {
+        f"{joint} - {order}": {
+            name: cell(
+                paired_difference(
+                    values(one(table, joint), name, "lam"), values(one(table, order), name, "lam")
+                )
+            )
+            for name in MEASURES
+        }
+        for joint in JOINT
+        for order in METHODS[:2]
+    }
+
+
+def draw_plane(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
+    """Runs as dots, means with intervals in both directions, joined in order of lambda."""
+    for label in METHODS:
+        rows, look = one(table, label), style.look(label)
+        ax.scatter(rows[x], rows[y], s=2.5, color=look.color, alpha=0.4, linewidths=0)
+        across, along = (interval(values(rows, name, "lam")) for name in (x, y))
+        ax.errorbar(
+            across.mean,
+            along.mean,
+            xerr=across.high - across.mean,
+            yerr=along.high - along.mean,
+            **look.line_style(linewidth=1, elinewidth=0.7, label=label, zorder=4),
+        )
+
+
+def draw_ceiling(ax: Axes) -> None:
+    """What no policy exceeds: half of the demonstrations contradict the preferred style."""
+    ax.plot([0.5, 1], [1, 0.5], **style.BOUND)
+    ax.annotate("no policy beyond", (0.72, 0.80), fontsize=8, rotation=-24, color="0.35")
+    ax.set(
+        title="What a reader sees: skill against style",
+        xlabel="responses in the preferred style",
+        ylabel="exact match of skills",
+    )
+
+
+def draw_differences(ax: Axes, table: pd.DataFrame, order: str) -> None:
+    """Weighted loss of joint methods less that of one order, by lambda."""
+    lambdas = np.sort(table["lam"].unique())
+    base = values(one(table, order), "weighted_loss", "lam")
+    ends = {}
+    for place, label in enumerate(JOINT):
+        found = paired_difference(values(one(table, label), "weighted_loss", "lam"), base)
+        look, shift = style.look(label), 0.012 * (place - 1)
+        ax.errorbar(
+            lambdas + shift,
+            found.mean,
+            yerr=found.high - found.mean,
+            **look.line_style(linewidth=1, elinewidth=0.8, capsize=2),
+        )
+        ends[label] = float(found.mean[-1])
+    least = 0.06 * np.ptp(ax.get_ylim())
+    below = -np.inf
+    for label in sorted(ends, key=lambda name: ends[name]):
+        below = max(ends[label], below + least)
+        style.label_line(ax, lambdas[-1] + 0.02, below, label, color=style.look(label).color)
+    ax.axhline(0, **style.BOUND)
+    ax.set(
+        xlabel="weight λ of the preference objective",
+        ylabel=f"weighted loss less {order}'s",
+        xticks=lambdas,
+        xlim=(0.05, 1.15),
+    )
+
+
+def claim_joint_beats_sft_first(fast: bool = False) -> Checked:
+    """Mix and ALRIGHT end with a smaller weighted loss than SFT→DPO at every lambda (upper).
+
+    ``measured`` are the upper ends of the 95 % intervals of the paired differences.
+    """
+    found = read_json(PAPER / "results" / "lm_loss_space.json")["numbers"]
+    high = [_end(found, f"{joint} - SFT→DPO", "weighted_loss", 1) for joint in ("Mix", "ALRIGHT")]
+    return Checked(np.array(high), np.zeros_like(high), "upper", {"n": float(found["seeds"])}, 0.0)
+
+
+def claim_preference_first_is_the_exception(fast: bool = False) -> Checked:
+    """Against us: at lambda >= 3/4 DPO→SFT has a smaller weighted loss than ALRIGHT (lower).
+
+    ``measured`` are the lower ends of the 95 % intervals of ALRIGHT less DPO→SFT.
+    """
+    found = read_json(PAPER / "results" / "lm_loss_space.json")["numbers"]
+    chosen = np.asarray(found["lambdas"]) >= 0.75
+    low = _end(found, "ALRIGHT - DPO→SFT", "weighted_loss", -1)[chosen]
+    return Checked(low, np.zeros_like(low), "lower", {"n": float(found["seeds"])}, 0.0)
+
+
+def _end(found: dict[str, Any], pair: str, measure: str, sign: int) -> Array:
+    """Upper (1) or lower (-1) ends of stored intervals of paired differences, by lambda."""
+    stored = found["paired_joint_minus_sequential"][pair][measure]
+    return np.asarray(stored["mean"]) + sign * np.asarray(stored["half_width"])
+
+
+if __name__ == "__main__":
+    main(Path("out"))
