@@ -32,8 +32,9 @@ CAPTION = (
     "two), over the share of prompts whose demonstrations contradict the pairs. Left: exact match "
     "after training over that of a model trained on SFT alone with all of them. Middle: "
     "share of generated responses in the preferred style. Right: joint methods less "
-    "SFT→DPO, in points of retention (filled) and of style (open). What varies is the seed, n = 5, shared by all "
-    "methods; 95 % t-intervals, of stored relative gains by the jackknife. All on held-out prompts. "
+    "SFT→DPO, in points of retention (filled) and of style (open). What varies is the seed, "
+    "n = 5 (wall time), shared by all methods; 95 % t-intervals, of stored relative gains by the "
+    "jackknife. All on held-out prompts. "
     "Command: python -m analysis lm_headline"
 )
 

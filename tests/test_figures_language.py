@@ -1,0 +1,159 @@
+"""The figures of the language-model study: all of their code runs, and claims can fail."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import lm_study
+from tradeoff.data.synthetic import SKILLS, generate
+from tradeoff.records import plain
+from tradeoff.scores import interval
+
+FIGURES = ("lm_loss_space", "lm_headline", "lm_forgetting", "lm_suppressed")
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """Draws a figure's fast form once, with models and runs in a folder of its own."""
+    out: Path = tmp_path_factory.mktemp("language")
+    found: dict[str, dict[str, Any]] = {}
+
+    def draw(name: str) -> dict[str, Any]:
+        if name not in found:
+            module = importlib.import_module(f"analysis.{name}")
+            found[name] = plain(module.main(out, fast=True))
+            for suffix in (".svg", ".png"):
+                assert (out / "figures" / f"{name}{suffix}").stat().st_size > 5_000
+            assert len(json.dumps(found[name], allow_nan=False)) < 300_000
+        return found[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lm_study, "FOLDER", out / "runs")
+        yield draw
+
+
+def test_captions_say_what_varies_and_how_to_redraw() -> None:
+    for name in FIGURES:
+        module = importlib.import_module(f"analysis.{name}")
+        for part in ("n = ", "varies", "interval", f"python -m analysis {name}"):
+            assert part in module.CAPTION, (name, part)
+
+
+def test_all_methods_spend_the_same_number_of_gradients(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    gradients = numbers("lm_loss_space")["gradients"]
+    for label in lm_study.METHODS:
+        run = lm_study.configuration("fast", lm_study.schedule(label), 0)
+        table = lm_study.run("fast", [{**run, "marks": 1}])
+        used = table[["sft_gradients", "preference_gradients"]].iloc[-1].sum()
+        assert used == gradients, label
+
+
+def test_loss_space_stores_paired_differences_and_responses(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    found = numbers("lm_loss_space")
+    cells = found["methods"]
+    for pair, measures in found["paired_joint_minus_sequential"].items():
+        joint, order = pair.split(" - ")
+        for name, cell in measures.items():
+            means = np.array(cells[joint][name]["mean"]) - cells[order][name]["mean"]
+            assert cell["mean"] == pytest.approx(means, abs=1e-4)
+    for rows in found["samples_at_half"].values():
+        assert [len(row) for row in rows] == [3] * 4
+
+
+def test_a_long_preference_stage_lowers_its_loss_and_raises_the_other(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    cells = numbers("lm_loss_space")["methods"]["SFT→DPO"]
+    assert np.all(np.diff(cells["preference_loss"]["mean"]) < 0)
+    assert np.all(np.diff(cells["sft_loss"]["mean"]) > 0)
+
+
+def test_headline_gains_are_ratios_of_means(numbers: Callable[[str], dict[str, Any]]) -> None:
+    from analysis.lm_headline import relative
+
+    found = numbers("lm_headline")
+    assert set(found["quoted"]) < set(found["relative_gain"]["Mix over SFT→DPO"])
+    one = relative(np.array([[2.0], [3.0], [4.0]]), np.array([[1.0], [1.5], [2.0]]))
+    assert one.mean == pytest.approx([1.0])
+    assert one.high - one.low == pytest.approx([0.0], abs=1e-9)
+
+
+def test_forgetting_compares_every_remedy(numbers: Callable[[str], dict[str, Any]]) -> None:
+    found = numbers("lm_forgetting")
+    assert list(found["replay"]) == ["0.0", "0.1", "0.25", "0.5"]
+    assert len(found["anchor"]) == 6
+    assert found["replay"]["0.5"]["sft_loss"]["mean"] < found["replay"]["0.0"]["sft_loss"]["mean"]
+
+
+def test_suppressed_counts_updates(numbers: Callable[[str], dict[str, Any]]) -> None:
+    found = numbers("lm_suppressed")
+    for cell in found["updates_to_regain"].values():
+        assert 0 <= cell["mean"] <= found["sft_updates"]
+
+
+def test_statements_can_be_turned_back_into_questions() -> None:
+    data = generate(lm_study.SCALES["fast"].language(0.5))
+    for row in data.sft_test:
+        start = lm_study.as_statement(str(row.prompt))
+        problems = (SKILLS[row.skill].problem(k) for k in range(SKILLS[row.skill].size))
+        question = str(row.prompt).split(": ", 1)[1].strip()
+        problem = next(p for p in problems if p.question == question)
+        assert problem.statement == f"{start} {row.answer}."
+
+
+def test_updates_to_regain_are_linear_between_evaluations() -> None:
+    from analysis.lm_suppressed import regain
+
+    learn = pd.DataFrame({"stage": "learn", "step": [0, 10], "sft_loss": [2.0, 1.0]})
+    again = pd.DataFrame({"stage": "relearn", "step": [0, 10], "sft_loss": [2.1, 0.1]})
+    never = pd.DataFrame({"stage": "control", "step": [0, 10], "sft_loss": [9.0, 8.0]})
+    table = pd.concat([learn, again, never]).assign(seed=0, forget=5)
+    assert regain(table, 5, "relearn") == pytest.approx([5.0])
+    assert regain(table, 5, "control") == pytest.approx([10.0])
+
+
+def test_claims_fail_when_the_stored_numbers_say_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in FIGURES:
+        module = importlib.import_module(f"analysis.{name}")
+        checks = [getattr(module, n) for n in dir(module) if n.startswith("claim_")]
+        assert checks
+        for check in checks:
+            assert check().holds, check.__name__
+        whole = json.loads((module.PAPER / "results" / f"{name}.json").read_text("utf-8"))
+        turned = tmp_path / "results" / f"{name}.json"
+        turned.parent.mkdir(exist_ok=True)
+        turned.write_text(json.dumps(_negated(whole)), "utf-8")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "PAPER", tmp_path)
+            assert not any(check().holds for check in checks)
+
+
+def _negated(value: Any) -> Any:
+    """The same record with the sign of every mean turned."""
+    if isinstance(value, list):
+        return [_negated(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: np.negative(v).tolist() if key == "mean" else _negated(v) for key, v in value.items()
+    }
+
+
+def test_intervals_are_stored_by_their_half_width() -> None:
+    found = lm_study.cell(interval(np.array([0.0, 2.0])))
+    assert found["mean"] == 1
+    assert found["half_width"] == pytest.approx(12.706, abs=1e-3)
