@@ -46,7 +46,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         draw_levels(left, table, "retention")
         draw_levels(middle, table, "preference")
         left.set_title("SFT→DPO keeps least skill")
-        middle.set_title("… and most style")
+        middle.set_title("Style: equal up to conflict ½")
         middle.legend(loc="lower left", fontsize=7)
         draw_gains(right, table)
         style.save(fig, out, "lm_headline")
@@ -156,7 +156,7 @@ def draw_gains(ax: Axes, table: pd.DataFrame) -> None:
             ax.plot(places, 100 * found.mean, **look.line_style(markerfacecolor=fill))
     ax.axhline(0, **style.BOUND)
     ax.set(
-        title="Gain in skill, loss in style",
+        title="Joint: more skill",
         xlabel="conflict",
         ylabel="joint less SFT→DPO (points)",
         xticks=CONFLICTS,

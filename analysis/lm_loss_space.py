@@ -48,7 +48,7 @@ CAPTION = (
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     scale = "fast" if fast else "full"
     table = ends(scale)
-    with style.figure(2, 2, height=4.9) as (fig, axes):
+    with style.figure(2, 2, height=4.5) as (fig, axes):
         (losses, behaviour), (forward, backward) = axes
         draw_plane(losses, table, "sft_loss", "preference_loss")
         losses.set(
@@ -132,7 +132,7 @@ def draw_plane(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
     """Runs as dots, means with intervals in both directions, joined in order of lambda."""
     for label in METHODS:
         rows, look = one(table, label), style.look(label)
-        ax.scatter(rows[x], rows[y], s=2.5, color=look.color, alpha=0.4, linewidths=0)
+        ax.scatter(rows[x], rows[y], s=2, color=look.color, alpha=0.5, linewidths=0)
         across, along = (interval(values(rows, name, "lam")) for name in (x, y))
         ax.errorbar(
             across.mean,
