@@ -209,7 +209,7 @@ def train_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
         learning_rate=c["rate"],
         evaluate_every=max(1, updates // c["marks"]),
         reference="base" if c["reference"] == "base" else specialist(scale, conflict),
-        optima=(least_sft_loss(scale, conflict), 0.0),
+        optima=np.array([least_sft_loss(scale, conflict), 0.0]),
     )
     scores = known.skills(done.params, SCALES[scale].rows)
     tables = []
