@@ -43,7 +43,12 @@ FIGURES = (
     "text_front",
 )
 """Figures of the convex laboratory, in the order in which a reader meets them."""
-STUDIES: tuple[str, ...] = ("lm_suppressed",)
+STUDIES: tuple[str, ...] = (
+    "lm_loss_space",
+    "lm_headline",
+    "lm_forgetting",
+    "lm_suppressed",
+)
 """Figures of trained networks. Their full form takes minutes each and runs on request; what is
 shown is the stored full run, and the fast form is run to see that it still works."""
 SCRATCH = ROOT / "out" / "fast"
@@ -133,8 +138,10 @@ def table() -> pd.DataFrame:
 
 @cache
 def fingerprint(name: str) -> str:
-    """Hash of a figure's source and of every file of the library it may use."""
+    """Hash of a figure's source and of every file that it may use."""
     files = [ROOT / "analysis" / f"{name}.py", ROOT / "analysis" / "style.py"]
+    if name.startswith("lm_"):
+        files.append(ROOT / "analysis" / "lm_study.py")
     digest = hashlib.sha256()
     for path in [*files, *_library()]:
         # The syntax tree, so that a comment or a line break does not ask for a new run.

@@ -142,15 +142,13 @@ def test_claims_fail_when_the_stored_numbers_say_otherwise(
             assert not any(check().holds for check in checks)
 
 
-def _negated(value: Any) -> Any:
-    """The same record with the sign of every mean turned."""
+def _negated(value: Any, turn: bool = False) -> Any:
+    """The same record with the sign of every mean turned; what was undefined stays so."""
     if isinstance(value, list):
-        return [_negated(v) for v in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: np.negative(v).tolist() if key == "mean" else _negated(v) for key, v in value.items()
-    }
+        return [_negated(v, turn) for v in value]
+    if isinstance(value, dict):
+        return {key: _negated(v, key == "mean") for key, v in value.items()}
+    return -value if turn and value is not None else value
 
 
 def test_intervals_are_stored_by_their_half_width() -> None:
