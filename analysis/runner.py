@@ -44,10 +44,13 @@ FIGURES = (
 )
 """Figures of the convex laboratory, in the order in which a reader meets them."""
 STUDIES: tuple[str, ...] = (
+    "bridge",
+    "token_convexity",
     "lm_loss_space",
     "lm_headline",
     "lm_forgetting",
     "lm_suppressed",
+    "schedule_cost",
 )
 """Figures of trained networks. Their full form takes minutes each and runs on request; what is
 shown is the stored full run, and the fast form is run to see that it still works."""

@@ -1,0 +1,493 @@
+"""Does the convex story survive a trained network? From the last layer alone to all layers.
+
+A whole-response policy with one hidden layer. Training its last layer alone is the convex
+laboratory, to the last digits. Then all layers are trained on the same data, and the last-layer
+front of the same initial body says how far beyond or behind it the network lands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from analysis import style
+from tradeoff import scores
+from tradeoff.convex import Front, LogLinear, StepSize, minimise, pareto_front, trajectories
+from tradeoff.networks.policies import PolicyConfig, policy_data
+from tradeoff.networks.tasks import PolicyTask, one_run
+from tradeoff.networks.train import grid, train
+from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
+from tradeoff.scores import Interval, interval, paired_difference
+from tradeoff.theory.checked import Checked
+
+Array = NDArray[np.float64]
+RADIUS = 30.0
+"""Of the ball of last layers; no trained last layer leaves it, which is checked."""
+DATA = policy_data(0)
+WIDTHS = (4, 8, 16, 32, 128)
+SHOWN = 16
+"""Width of the policy whose losses are drawn."""
+SCHEDULES: tuple[Schedule, ...] = (Sequential(), Sequential(first="preference"), Mix(), Alright())
+EVERY = (*SCHEDULES, Maxright())
+LABELS = tuple(schedule.label for schedule in SCHEDULES)
+ENDS = {"train": "_train", "held_out": ""}
+RATE, GENTLE = 0.1, 0.03
+WEIGHTS = np.linspace(0, 1, 201)
+CAPTION = (
+    "A policy over 8 responses, 256 training and 256 held-out prompts, conflict .75, lambda = "
+    "1/2. (a) Width 16: the front of the last layer over one initial body (thick; the other "
+    "bodies' thin). Filled: 1,000 single-row updates of that last layer alone, whose losses equal "
+    "the convex laboratory's to rounding (n = 10 data orders). Hollow: all layers (n = 10 seeds), "
+    "AdamW, 800 gradients of 32 rows for every method. (b), (c) Signed distance of the network "
+    "from the front of its own initial body, in units of its ranges, negative: beyond; what "
+    "varies is the seed (initial weights and data order, n = 10), every seed is a dot, bars are "
+    "95 % t-intervals. On held-out prompts the reference is what the optimal last layers of the "
+    "training front reach there; as these overfit, a stop in time passes them too. A sequential "
+    "run near or beyond the front stands at one of its ends. (d) Held-out f_lambda of either "
+    "order minus Mix, same seeds, t-intervals: all layers, or the last alone under the same "
+    "optimiser. Against a simple reading: with a third of the step size, which is less training, "
+    "DPO→SFT trails ALRIGHT by .01 or less up to width 16 (numbers: gentle); and on held-out "
+    "prompts training all layers gains Mix nothing over its last layer from width 32 on. "
+    "Command: python -m analysis bridge"
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is computed: the figure's full form by default."""
+
+    widths: tuple[int, ...] = WIDTHS
+    seeds: int = 10
+    gradients: int = 800
+    updates: int = 1000
+
+    @classmethod
+    def fast(cls) -> Size:
+        return cls((4, SHOWN, 128), 3, 200, 100)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    size = Size.fast() if fast else Size()
+    seeds = range(size.seeds)
+    alone = last_layer_alone(a_task(SHOWN, torch.float64), size.updates, seeds)
+    bodies = {width: Bodies(width, tuple(seeds)) for width in size.widths}
+    trained = {
+        width: {
+            "full": ends(bodies[width].task, seeds, size.gradients, RATE),
+            "last": ends(bodies[width].task, seeds, size.gradients, RATE, last_layer_only=True),
+            "gentle": ends(bodies[width].task, seeds, size.gradients, GENTLE),
+        }
+        for width in size.widths
+    }
+    distance = {
+        part: {width: signed(bodies[width], trained[width]["full"], part) for width in size.widths}
+        for part in ENDS
+    }
+    with style.figure(2, 2, height=5.2) as (fig, axes):
+        draw_losses(axes[0, 0], alone, bodies[SHOWN], trained[SHOWN]["full"])
+        draw_distance(axes[0, 1], distance["train"], "(b) Training: width closes the lead")
+        draw_distance(axes[1, 0], distance["held_out"], "(c) Held out: a smaller lead, soon closed")
+        axes[1, 0].set_ylim(axes[0, 1].get_ylim())
+        draw_orders(axes[1, 1], trained)
+        style.save(fig, out, "bridge")
+    return {
+        "n": size.seeds,
+        "gradients": size.gradients,
+        "radius": RADIUS,
+        "last_layer_alone": alone.numbers(),
+        "widths": list(size.widths),
+        "front": {
+            "certified_error": max(f.error for b in bodies.values() for f in b.fronts),
+            "value_at_half": [
+                _cell(interval([f.value_bounds(0.5)[1] for f in b.fronts])) for b in bodies.values()
+            ],
+        },
+        "signed_distance": {
+            part: {
+                label: [_cell(interval(found[width][label])) for width in size.widths]
+                for label in LABELS
+            }
+            for part, found in distance.items()
+        },
+        **{name: comparisons(trained, name) for name in ("full", "last", "gentle")},
+        "full_minus_last_layer": {
+            part: {
+                label: [
+                    _cell(minus((t["full"], label), (t["last"], label), part))
+                    for t in trained.values()
+                ]
+                for label in LABELS
+            }
+            for part in ENDS
+        },
+        "largest_norm_of_a_last_layer": max(
+            float(table["norm"].max()) for t in trained.values() for table in t.values()
+        ),
+    }
+
+
+# ---------------------------------------------------------------------- the last layer alone
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Runs of the last layer over one body, in torch and in the convex laboratory.
+
+    Attributes
+    ----------
+    problem
+        What the convex laboratory makes of it.
+    losses, expected
+        (method, seed, 2) training losses at the end, of torch and of the laboratory.
+    largest_norm
+        Of the last layers at the end.
+    """
+
+    problem: LogLinear
+    losses: Array
+    expected: Array
+    largest_norm: float
+
+    @cached_property
+    def front(self) -> Front:
+        return pareto_front(self.problem, accuracy=2e-3)
+
+    @cached_property
+    def behind(self) -> Array:
+        """(method, seed) distance behind the OUTER hull, below which no last layer lies."""
+        return scores.front_gap(
+            self.losses, WEIGHTS, self.front.value_bounds(WEIGHTS)[0], self.front.ranges
+        )[0]
+
+    def numbers(self) -> dict[str, Any]:
+        return {
+            "width": SHOWN,
+            "largest_difference_from_the_laboratory": np.abs(self.losses - self.expected).max(),
+            "certified_error": self.front.error,
+            "least_distance_behind_the_outer_hull": self.behind.min(),
+            "distance_behind": {
+                s.label: _cell(interval(g)) for s, g in zip(EVERY, self.behind, strict=True)
+            },
+            "largest_norm": self.largest_norm,
+        }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, which small operations run on as fast, and far faster if cores are busy.
+
+    Set around each piece of work: a parallel kernel of numba changes the number behind torch.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
+def last_layer_alone(task: PolicyTask, updates: int, seeds: Sequence[int]) -> Alone:
+    """Single-row SGD on the last layer with every schedule, twice: torch and laboratory."""
+    base = task.initial([0])
+    problem = task.last_layer(one_run(base, 0), RADIUS)
+    optima = [minimise(problem, lam).value for lam in (0.0, 1.0)]
+    done = train(
+        task,
+        grid(EVERY, seeds),
+        steps=updates,
+        learning_rate=1.0,
+        decay=0.5,
+        optimizer="sgd",
+        batch_size=1,
+        start=base,
+        reference=base,
+        optima=optima,
+        last_layer_only=True,
+        evaluate_every=updates,
+    )
+    last = done.table[done.table["step"] == updates]
+    losses = last[["sft_loss_train", "preference_loss_train"]].to_numpy()
+    lab = trajectories(
+        problem,
+        EVERY,
+        steps=updates,
+        step_size=StepSize(1.0, 0.5),
+        replicas=len(seeds),
+        checkpoints=[updates],
+    )
+    norms = done.params[task.last_layer_name].flatten(1).norm(dim=1)
+    return Alone(
+        problem,
+        losses.reshape(len(EVERY), len(seeds), 2),
+        lab.losses(problem)[:, :, -1],
+        float(norms.max()),
+    )
+
+
+# ---------------------------------------------------------------------- all layers
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """Initial bodies of one width, one per seed, with their last-layer fronts."""
+
+    width: int
+    seeds: tuple[int, ...]
+
+    @cached_property
+    def task(self) -> PolicyTask:
+        return a_task(self.width)
+
+    @cached_property
+    def fronts(self) -> tuple[Front, ...]:
+        return tuple(pareto_front(p, accuracy=1e-2) for p in self._problems(held_out=False))
+
+    @cached_property
+    def held_out(self) -> tuple[Array, ...]:
+        """Of each body, (K, 2) held-out losses of the optimal last layers of its front."""
+        pairs = zip(self._problems(held_out=True), self.fronts, strict=True)
+        return tuple(problem.losses(front.thetas) for problem, front in pairs)
+
+    def values(self, seed: int, part: str) -> Array:
+        """Least f_lambda of these last layers at every weight in ``WEIGHTS``."""
+        front = self.fronts[seed]
+        points = front.points if part == "train" else self.held_out[seed]
+        return scores.weighted_loss(points, WEIGHTS[:, None]).min(axis=1)
+
+    def _problems(self, held_out: bool) -> list[LogLinear]:
+        base = self.task.initial(self.seeds)
+        return [
+            self.task.last_layer(one_run(base, k), RADIUS, held_out=held_out)
+            for k in range(len(self.seeds))
+        ]
+
+
+def a_task(width: int, dtype: torch.dtype = torch.float32) -> PolicyTask:
+    """The policy of this width, one hidden layer, and the data."""
+    return PolicyTask(DATA, PolicyConfig(width=width, depth=1), dtype=dtype)
+
+
+@one_thread()
+def ends(
+    task: PolicyTask,
+    seeds: Sequence[int],
+    gradients: int,
+    rate: float,
+    *,
+    last_layer_only: bool = False,
+    schedules: Sequence[Schedule] = SCHEDULES,
+) -> pd.DataFrame:
+    """Measures of every schedule and seed after this many gradients; Mix takes two at a time."""
+    parts = []
+    for cost in (1, 2):
+        chosen = [s for s in schedules if (cost == 2) == isinstance(s, Mix)]
+        if not chosen:
+            continue
+        steps = gradients // cost
+        done = train(
+            task,
+            grid(chosen, seeds),
+            steps=steps,
+            learning_rate=rate,
+            decay=0.5,
+            evaluate_every=steps,
+            last_layer_only=last_layer_only,
+        )
+        norm = done.params[task.last_layer_name].flatten(1).norm(dim=1).numpy()
+        parts.append(done.table[done.table["step"] == steps].assign(norm=norm))
+    return pd.concat([part.astype({"schedule": str}) for part in parts], ignore_index=True)
+
+
+def losses_of(table: pd.DataFrame, label: str, part: str) -> Array:
+    """(seed, 2) losses of one method."""
+    rows = table[table["schedule"] == label].sort_values("seed")
+    names = [f"{name}{ENDS[part]}" for name in ("sft_loss", "preference_loss")]
+    return rows[names].to_numpy()
+
+
+def halves(table: pd.DataFrame, label: str, part: str) -> Array:
+    """(seed,) f_lambda at the requested weight 1/2."""
+    return scores.weighted_loss(losses_of(table, label, part), 0.5)
+
+
+def minus(first: tuple[pd.DataFrame, str], second: tuple[pd.DataFrame, str], part: str) -> Interval:
+    """Paired difference of f_lambda between two (table, method), over the seeds."""
+    return paired_difference(halves(*first, part), halves(*second, part))
+
+
+def signed(bodies: Bodies, table: pd.DataFrame, part: str) -> dict[str, Array]:
+    """Of each method, (seed,) signed distance from the seed's own front; negative: beyond."""
+    return {
+        label: np.array(
+            [
+                scores.front_gap(loss, WEIGHTS, bodies.values(k, part), bodies.fronts[k].ranges)[0]
+                for k, loss in enumerate(losses_of(table, label, part))
+            ]
+        )
+        for label in sorted(set(table["schedule"]))
+    }
+
+
+def comparisons(trained: dict[int, dict[str, pd.DataFrame]], name: str) -> dict[str, Any]:
+    """f_lambda of every method, and either order minus either joint method, by width."""
+    found: dict[str, Any] = {}
+    for part in ENDS:
+        found[f"{part}_f_half"] = {
+            label: [float(halves(t[name], label, part).mean()) for t in trained.values()]
+            for label in LABELS
+        }
+        found[f"{part}_sequential_minus_joint"] = {
+            f"{order} - {joint}": [
+                _cell(minus((t[name], order), (t[name], joint), part)) for t in trained.values()
+            ]
+            for order in LABELS[:2]
+            for joint in LABELS[2:]
+        }
+    return found
+
+
+# ---------------------------------------------------------------------- drawing
+
+
+def draw_losses(ax: Axes, alone: Alone, bodies: Bodies, table: pd.DataFrame) -> None:
+    """Training losses at one width: the last layer on its front, all layers beyond or behind."""
+    for front in bodies.fronts[1:]:
+        ax.plot(*front.inner.T, color="0.75", linewidth=0.5, zorder=0)
+    ax.plot(*alone.front.inner.T, **{**style.FRONT, "linewidth": 4, "alpha": 0.35})
+    for k, schedule in enumerate(EVERY):
+        look = style.look(schedule)
+        ax.plot(*alone.losses[k].T, **look.dots(markersize=3.2, alpha=0.8, zorder=3))
+        if schedule.label in LABELS:
+            hollow = look.dots(markersize=5, markerfacecolor="none", markeredgewidth=0.9)
+            ax.plot(*losses_of(table, schedule.label, "train").T, **hollow, label=schedule.label)
+        else:
+            ax.plot([], [], **look.dots(markersize=4), label=f"{schedule.label} (last layer)")
+    ax.set(
+        title=f"(a) Width {SHOWN}, training losses",
+        xlabel="SFT loss (nats)",
+        ylabel="preference loss (nats)",
+        xlim=(1.2, 4.4),
+        ylim=(0.15, 1.6),
+    )
+    ax.legend(loc="upper right", handlelength=1, fontsize=7.5)
+    ax.annotate("hollow: all layers\nfilled: last layer alone", (0.97, 0.52), **_FRACTION)
+
+
+def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -> None:
+    """Signed distance against width: every seed, means joined, t-intervals."""
+    ax.axhline(0, color="0.3", linewidth=1.1)
+    for k, label in enumerate(LABELS):
+        look = style.look(label)
+        found = [interval(distance[width][label]) for width in distance]
+        x = np.array(list(distance)) * 1.07 ** (k - 1.5)
+        for at, width in zip(x, distance, strict=True):
+            values = distance[width][label]
+            ax.plot(np.full(len(values), at), values, **look.dots(markersize=1.6, alpha=0.35))
+        mean = np.array([f.mean for f in found])
+        half = np.array([f.high - f.mean for f in found])
+        ax.errorbar(x, mean, half, **look.line_style(markersize=3.8, linewidth=1), label=label)
+    ax.set_ylim(top=0.1)
+    ax.annotate("behind", (0.985, 0.97), xycoords="axes fraction", **_CORNER, va="top")
+    ax.annotate("beyond the last layer's front", (0.985, 0.02), xycoords="axes fraction", **_CORNER)
+    ax.set(title=title, xlabel="width", ylabel="distance from the front / range")
+    _widths(ax, list(distance))
+
+
+def draw_orders(ax: Axes, trained: dict[int, dict[str, pd.DataFrame]]) -> None:
+    """What either order loses against Mix on held-out prompts, all layers and the last alone."""
+    widths = np.array(list(trained))
+    for order, shift in zip(LABELS[:2], (0.97, 1.03), strict=True):
+        look = style.look(order)
+        for name in ("last", "full"):
+            found = [
+                minus((t[name], order), (t[name], "Mix"), "held_out") for t in trained.values()
+            ]
+            mean = np.array([f.mean for f in found])
+            half = np.array([f.high - f.mean for f in found])
+            hollow = {"markerfacecolor": "white", "linewidth": 0.8} if name == "last" else {}
+            ax.errorbar(widths * shift, mean, half, **look.line_style(**hollow))
+            text = f"{order}, {'all' if name == 'full' else 'last'}"
+            style.label_line(ax, widths[-1] * 1.08, float(mean[-1]), text, color=look.color)
+    ax.axhline(0, color="0.3", linewidth=1.1)
+    ax.set(
+        title="(d) Held out: the orders trail Mix",
+        xlabel="width",
+        ylabel=r"difference of $f_{1/2}$ (nats)",
+    )
+    _widths(ax, list(trained))
+    ax.set_xlim(right=widths[-1] * 4)
+
+
+_FRACTION: dict[str, Any] = {"xycoords": "axes fraction", "ha": "right", "fontsize": 8}
+_CORNER: dict[str, Any] = {"ha": "right", "fontsize": 8, "color": "0.35", "style": "italic"}
+
+
+def _widths(ax: Axes, widths: list[int]) -> None:
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(widths, [str(width) for width in widths])
+    ax.minorticks_off()
+
+
+# ---------------------------------------------------------------------- claims
+
+
+def claim_last_layer_is_the_laboratory(fast: bool = False) -> Checked:
+    """Every schedule, last layer alone in float64: the losses are the convex laboratory's."""
+    found = last_layer_alone(a_task(8, torch.float64), 60 if fast else 150, range(3))
+    return Checked(found.losses, found.expected, "exact", {"runs": 15.0}, 1e-8)
+
+
+def claim_last_layer_stays_behind(fast: bool = False) -> Checked:
+    """No run of the last layer passes the outer hull of its certified front."""
+    found = last_layer_alone(a_task(8, torch.float64), 60 if fast else 150, range(3))
+    assert found.largest_norm < RADIUS, "the front is that of a ball, which a run has left"
+    zero = np.zeros_like(found.behind)
+    return Checked(found.behind, zero, "lower", {"front error": found.front.error}, 1e-9)
+
+
+def claim_narrow_network_passes_the_front(fast: bool = False) -> Checked:
+    """At width 4 joint training of all layers ends beyond what any last layer can reach.
+
+    ``measured`` is the upper end of the 95 % interval of the signed distance to the outer hull.
+    """
+    del fast
+    bodies = Bodies(4, tuple(range(5)))
+    table = ends(bodies.task, bodies.seeds, 300, RATE, schedules=[Alright()])
+    lower = [front.value_bounds(WEIGHTS)[0] for front in bodies.fronts]
+    gaps = [
+        scores.front_gap(loss, WEIGHTS, value, front.ranges)[0]
+        for loss, value, front in zip(
+            losses_of(table, "ALRIGHT", "train"), lower, bodies.fronts, strict=True
+        )
+    ]
+    return Checked(interval(gaps).high, 0.0, "upper", {"n": 5.0}, 0.0)
+
+
+def claim_orders_trail_in_networks(fast: bool = False) -> Checked:
+    """All layers of a policy of width 64: either order has a larger held-out f_lambda than Mix.
+
+    ``measured`` is the lower end of the 95 % interval of each paired difference.
+    """
+    del fast
+    table = ends(a_task(64), range(5), 300, RATE, schedules=SCHEDULES[:3])
+    lows = [minus((table, order), (table, "Mix"), "held_out").low for order in LABELS[:2]]
+    return Checked(np.array(lows), np.zeros(2), "lower", {"n": 5.0}, 0.0)
+
+
+def _cell(found: Interval) -> dict[str, Any]:
+    return {"mean": found.mean, "half_width": (found.high - found.low) / 2}
+
+
+if __name__ == "__main__":
+    main(Path("out"))

@@ -1,0 +1,142 @@
+"""The figures on small networks say what their titles say, in their fast form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from analysis import bridge, schedule_cost, token_convexity
+from tradeoff.records import plain
+
+FIGURES = (bridge, token_convexity, schedule_cost)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Numbers of each figure by its name, after both files were found."""
+    found = {}
+    for module in FIGURES:
+        name = module.__name__.split(".")[-1]
+        out: Path = tmp_path_factory.mktemp(name)
+        found[name] = plain(module.main(out, fast=True))
+        for suffix in ("svg", "png"):
+            assert (out / "figures" / f"{name}.{suffix}").stat().st_size > 5000
+        json.dumps(found[name], allow_nan=False)
+    return found
+
+
+def test_captions_say_what_varies_and_how_to_redraw() -> None:
+    for module in FIGURES:
+        name = module.__name__.split(".")[-1]
+        assert "n = " in module.CAPTION
+        assert "aries is the" in module.CAPTION
+        assert f"Command: python -m analysis {name}" in module.CAPTION
+        assert "{" not in module.CAPTION
+
+
+# ---------------------------------------------------------------------- bridge
+
+
+def test_the_last_layer_is_the_laboratory_and_stays_behind_its_front(drawn: dict[str, Any]) -> None:
+    alone = drawn["bridge"]["last_layer_alone"]
+    assert alone["largest_difference_from_the_laboratory"] < 1e-8
+    assert alone["least_distance_behind_the_outer_hull"] > 0
+    assert alone["largest_norm"] < drawn["bridge"]["radius"]
+
+
+def test_a_narrow_network_lands_beyond_the_front_and_a_wide_one_near_it(
+    drawn: dict[str, Any],
+) -> None:
+    found = drawn["bridge"]["signed_distance"]["train"]
+    for method in ("Mix", "ALRIGHT"):
+        narrow, *_, wide = (cell["mean"] for cell in found[method])
+        assert narrow < -0.05
+        assert abs(wide) < 0.05
+    # The comparison is fair: no trained last layer leaves the ball of the fronts.
+    assert drawn["bridge"]["largest_norm_of_a_last_layer"] < drawn["bridge"]["radius"]
+
+
+def test_sequential_training_trails_in_the_full_network_more_than_in_the_last_layer(
+    drawn: dict[str, Any],
+) -> None:
+    for order in ("SFT→DPO", "DPO→SFT"):
+        full, last = (
+            drawn["bridge"][name]["held_out_sequential_minus_joint"][f"{order} - Mix"][-1]
+            for name in ("full", "last")
+        )
+        assert full["mean"] - full["half_width"] > 0
+        assert full["mean"] > last["mean"]
+
+
+# ---------------------------------------------------------------------- token_convexity
+
+
+def test_only_dpo_over_tokens_violates_convexity(drawn: dict[str, Any]) -> None:
+    found = drawn["token_convexity"]["midpoints"]
+    assert found["DPO, all tokens"]["random"]["share"] > 0.2
+    assert found["DPO, all tokens"]["one run"]["share"] > 0
+    for name in ("DPO, one token", "SFT, all tokens"):
+        assert all(kind["share"] == 0 for kind in found[name].values())
+    curved = drawn["token_convexity"]["curvature"]
+    assert min(curved["DPO, all tokens"]["Mix"]["ratio"]) < -0.01
+    for name in ("DPO, one token", "SFT, all tokens"):
+        assert min(curved[name]["Mix"]["ratio"]) > -1e-10
+
+
+def test_lanczos_finds_the_extreme_eigenvalues() -> None:
+    generator = torch.Generator().manual_seed(0)
+    square = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+    matrix = square + square.T
+    values = torch.linalg.eigvalsh(matrix)
+
+    def form(point: torch.Tensor) -> torch.Tensor:
+        return point.flatten() @ matrix @ point.flatten() / 2
+
+    found = token_convexity.curvatures(form, torch.zeros(3, 4, dtype=torch.float64), 12)
+    np.testing.assert_allclose(found, (values[0], values[-1]), rtol=1e-9)
+
+
+def test_projected_descent_reaches_the_minimum_on_the_ball() -> None:
+    target = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    scale = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+
+    def bowl(point: torch.Tensor) -> torch.Tensor:
+        return (scale * (point - target).square()).sum() / 2
+
+    zero = torch.zeros_like(target)
+    values = token_convexity.descend(bowl, zero, zero, 1.0, 50)
+    np.testing.assert_allclose(values[-1], 8.0)  # distance 5 to the target, 4 from the ball
+    assert np.all(np.diff(values) <= 0)
+
+
+# ---------------------------------------------------------------------- schedule_cost
+
+
+def test_costs_are_counted_per_gradient(drawn: dict[str, Any]) -> None:
+    for numbers in drawn["schedule_cost"]["models"].values():
+        assert list(numbers) == list(schedule_cost.SCHEDULES)
+        assert numbers["Mix"]["gradients"] == 2 * numbers["ALRIGHT"]["gradients"]
+        for row in numbers.values():
+            times = row["seconds_per_gradient"]
+            assert 0 < times["min"] <= times["median"] <= times["max"]
+            assert row["peak_bytes"] > 0
+        assert numbers["Mix"]["peak_bytes"] < (
+            numbers["SFT only"]["peak_bytes"] + numbers["DPO only"]["peak_bytes"]
+        )
+    assert drawn["schedule_cost"]["device"]["cores"] >= 1
+
+
+def test_live_tensors_are_counted_until_they_are_freed() -> None:
+    with schedule_cost.LiveTensors() as seen:
+        first = torch.zeros(1000)
+        view = first[:10]
+        second = first + 1
+        del second
+        third = view * 2
+    assert seen.peak == 8000
+    assert seen.live == 4000 + third.untyped_storage().nbytes()
