@@ -381,7 +381,7 @@ def draw_losses(ax: Axes, alone: Alone, bodies: Bodies, table: pd.DataFrame) -> 
         ylim=(0.15, 1.6),
     )
     ax.legend(loc="upper right", handlelength=1, fontsize=7.5)
-    ax.annotate("hollow: all layers\nfilled: last layer alone", (0.97, 0.52), **_FRACTION)
+    ax.annotate("hollow: all layers\nfilled: last layer alone", (0.97, 0.36), **_FRACTION)
 
 
 def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -> None:
