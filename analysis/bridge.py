@@ -73,7 +73,7 @@ class Size:
 
     @classmethod
     def fast(cls) -> Size:
-        return cls((4, SHOWN, 128), 3, 200, 100)
+        return cls((4, SHOWN, 128), 3, 120, 60)
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
