@@ -55,8 +55,9 @@ def test_a_narrow_network_lands_beyond_the_front_and_a_wide_one_near_it(
     found = drawn["bridge"]["signed_distance"]["train"]
     for method in ("Mix", "ALRIGHT"):
         narrow, *_, wide = (cell["mean"] for cell in found[method])
-        assert narrow < -0.05
-        assert abs(wide) < 0.05
+        assert narrow < -0.02
+        assert narrow < wide - 0.03
+        assert abs(wide) < 0.06
     # The comparison is fair: no trained last layer leaves the ball of the fronts.
     assert drawn["bridge"]["largest_norm_of_a_last_layer"] < drawn["bridge"]["radius"]
 
