@@ -11,8 +11,9 @@ from tradeoff.checkout import ROOT
 # Each part may import those of lower rank; parts of one rank do not know each other.
 RANKS = {
     "errors": 0,
+    "display": 0,
     "draws": 0,
-    "objectives": 0,
+    "objectives": 1,
     "records": 1,
     "schedules": 1,
     "scores": 1,
@@ -22,6 +23,7 @@ RANKS = {
     "data": 2,
     "convex": 3,
     "networks": 3,
+    "llm": 3,
     "theory": 4,
     "study": 4,
     "conflict": 5,

@@ -1,0 +1,1 @@
+"""Joint post-training of Hugging Face causal language models."""
