@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.runner import FIGURES, PAPER, STUDIES, stored
 from tradeoff.checkout import ROOT
+from tradeoff.display import cell
 from tradeoff.records import read_json, replacing
-from tradeoff.terminal import cell
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}

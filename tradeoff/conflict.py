@@ -25,6 +25,7 @@ from tradeoff.convex.simulate import StepSize, Trajectories, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.convex.text import text_problem
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.display import Shown, cell
 from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule, Sequential
 from tradeoff.theory.joint import optimal_probability
 
@@ -33,8 +34,8 @@ RADII = (5.0, 10.0, 20.0, 40.0, 80.0)
 """Radii among which validation rows choose."""
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, repr=False)
+class Analysis(Shown):
     """What two datasets make reachable together.
 
     Attributes
@@ -55,8 +56,29 @@ class Analysis:
     paths: pd.DataFrame
     summary: dict[str, Any]
 
-    def plot(self, ax: Axes) -> Axes:
-        """Draw the front, the paths and the policies in loss space."""
+    def table(self) -> pd.DataFrame:
+        """The policies, see :attr:`policies`."""
+        return self.policies
+
+    def __repr__(self) -> str:
+        conflict, lam = cell(self.summary["conflict"]), cell(self.summary["suggested_lam"])
+        error = cell(self.front.error)
+        return f"Analysis(conflict {conflict}, suggested lam {lam}, certified error {error})"
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the front, the paths and the policies in loss space.
+
+        Parameters
+        ----------
+        ax
+            Axes to draw on; new ones by default.
+
+        Returns
+        -------
+        Axes
+            Those drawn on.
+        """
+        ax = plots.axes() if ax is None else ax
         ax.plot(*self.front.inner.T, **plots.FRONT)
         ax.plot(*self.front.ideal, **plots.IDEAL)
         x, y = self.front.ideal.tolist()

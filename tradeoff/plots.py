@@ -62,15 +62,25 @@ LOOKS = {
     "ALRIGHT (budget)": Look("#56B4E9", "v", (0, (5, 1, 1, 1))),
     "MAXRIGHT": Look("#009E73", "P", (0, (7, 2))),
 }
+OTHER = Look("#777777", "X", (0, (3, 1, 1, 1, 1, 1)))
 BOUND: dict[str, Any] = {"color": "0.35", "linestyle": (0, (2, 2)), "linewidth": 1.1}
 FRONT: dict[str, Any] = {"color": "0.2", "linewidth": 2.2, "alpha": 0.55, "zorder": 1}
 IDEAL: dict[str, Any] = {"marker": "*", "markersize": 11, "color": "0.1", "linestyle": "none"}
 
 
 def look(method: str | Schedule) -> Look:
-    """Style of a method by its label; variants in brackets share their family's."""
+    """Style of a method by its label; variants in brackets share their family's.
+
+    Schedules that are not ours share one look, in grey.
+    """
     label = method if isinstance(method, str) else method.label
-    return LOOKS.get(label) or LOOKS[label.split(" (")[0]]
+    return LOOKS.get(label) or LOOKS.get(label.split(" (")[0], OTHER)
+
+
+def axes(height: float = 4.0) -> Axes:
+    """New axes in the shared style, for a plot that was given none."""
+    with mpl.rc_context(RC):
+        return plt.subplots(figsize=(WIDTH, height))[1]
 
 
 @contextmanager

@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
+
+from tradeoff.display import Shown, cell
 
 Array = NDArray[np.float64]
 
@@ -108,8 +111,8 @@ def retention(before: ArrayLike, after: ArrayLike, start: ArrayLike) -> Array:
     return np.asarray((initial - np.asarray(after)) / (initial - np.asarray(before)))
 
 
-@dataclass(frozen=True)
-class Interval:
+@dataclass(frozen=True, repr=False)
+class Interval(Shown):
     """A mean with a two-sided confidence interval, and how it was made."""
 
     mean: Float[np.ndarray, "..."]
@@ -117,6 +120,18 @@ class Interval:
     high: Float[np.ndarray, "..."]
     n: int
     method: str
+
+    def table(self) -> pd.DataFrame:
+        """One row for each mean: mean, low, high."""
+        columns = {"mean": self.mean, "low": self.low, "high": self.high}
+        return pd.DataFrame({name: np.ravel(value) for name, value in columns.items()})
+
+    def __repr__(self) -> str:
+        how = f"n={self.n}, {self.method}"
+        if self.mean.size != 1:
+            return f"Interval({self.mean.size} means, {how})"
+        mean, low, high = (cell(float(v.item())) for v in (self.mean, self.low, self.high))
+        return f"Interval({mean}, from {low} to {high}, {how})"
 
 
 def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from tradeoff.display import cell
 from tradeoff.records import plain
 
 if TYPE_CHECKING:
@@ -68,10 +69,3 @@ def show_claims(verdicts: pd.DataFrame) -> None:
         table.add_row(verdict, row["statement"], cell(row["measured"]), bound, row["source"])
     console.print(table)
     console.print(f"{int(verdicts.holds.sum())} of {len(verdicts)} claims hold")
-
-
-def cell(value: Any) -> str:
-    """A value as a table shows it."""
-    if isinstance(value, float):
-        return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
-    return str(value)

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from tradeoff import scores
 from tradeoff.convex.solve import Minimum, certificate, minimise
+from tradeoff.display import Shown
 from tradeoff.errors import InputError
 
 Array = NDArray[np.float64]
@@ -35,8 +36,8 @@ objective the one best for the other is found; the bounds at 0 and 1 account for
 than a million to one are so left out of the front's ranges."""
 
 
-@dataclass(frozen=True)
-class Front:
+@dataclass(frozen=True, repr=False)
+class Front(Shown):
     """An inner and an outer approximation of the Pareto front of two convex losses.
 
     Attributes
@@ -192,10 +193,22 @@ class Front:
             }
         )
 
-    def plot(self, ax: Any) -> Any:
-        """Draw both hulls, the doubt between them and the ideal point on matplotlib axes."""
+    def plot(self, ax: Any = None) -> Any:
+        """Draw both hulls, the doubt between them and the ideal point.
+
+        Parameters
+        ----------
+        ax
+            Matplotlib axes to draw on; new ones by default.
+
+        Returns
+        -------
+        Axes
+            Those drawn on.
+        """
         from tradeoff import plots  # a simulator needs no matplotlib
 
+        ax = plots.axes() if ax is None else ax
         ax.plot(*self.inner.T, color="k", marker="o", label="inner hull: attained")
         ax.plot(*self.outer.T, **plots.BOUND, label="outer hull: unattainable below")
         ax.fill(*np.concatenate([self.inner, self.outer[::-1]]).T, color="0.85", zorder=0)

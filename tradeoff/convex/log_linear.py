@@ -32,7 +32,7 @@ CHUNK = 10_000_000
 """Logits that are held at once."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LogLinear:
     """A pair of convex objectives, SFT and DPO, for one log-linear policy on a ball.
 
@@ -76,6 +76,14 @@ class LogLinear:
 
     def __post_init__(self) -> None:
         check_log_linear(self)
+
+    def __repr__(self) -> str:
+        prompts, responses = len(self.offsets) - 1, int(self.features.shape[0])
+        return (
+            f"LogLinear({prompts} prompts, {responses} responses, d = {self.dimension}, "
+            f"{len(self.demonstrations)} demonstrations, {len(self.chosen)} pairs, "
+            f"radius={self.radius:g}, beta={self.beta:g})"
+        )
 
     # ------------------------------------------------------------------ construction
 

@@ -20,7 +20,7 @@ from tradeoff.convex.validate import check_quadratic
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quadratic:
     """Two quadratic objectives; index 0 plays SFT and index 1 the preference objective.
 
@@ -44,6 +44,14 @@ class Quadratic:
 
     def __post_init__(self) -> None:
         check_quadratic(self)
+
+    def __repr__(self) -> str:
+        noise = "noisy" if self.noise.any() else "exact"
+        apart = float(np.linalg.norm(self.centres[1] - self.centres[0]))
+        return (
+            f"Quadratic(d = {self.dimension}, centres {apart:.4g} apart, "
+            f"{noise} gradients, radius={self.radius:g})"
+        )
 
     @property
     def dimension(self) -> int:

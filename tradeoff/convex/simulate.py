@@ -21,6 +21,7 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.reference import Setting
 from tradeoff.convex.solve import minimise
 from tradeoff.convex.validate import check_positive, check_vector
+from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule, Schedule
 
@@ -52,8 +53,8 @@ class StepSize:
         return np.asarray(self.scale * plan.clock.astype(float) ** -self.decay)
 
 
-@dataclass(frozen=True)
-class Trajectories:
+@dataclass(frozen=True, repr=False)
+class Trajectories(Shown):
     """Recorded parameters of C configurations x R replicas at K checkpoints.
 
     Attributes
@@ -84,6 +85,52 @@ class Trajectories:
         theta = getattr(self, iterate)
         values = problem.losses(theta.reshape(-1, theta.shape[-1]))
         return np.asarray(values.reshape(*theta.shape[:-1], 2))
+
+    def table(self) -> pd.DataFrame:
+        """One row for each configuration: schedule, weight, step size, gradients used."""
+        used = self.counts[:, :, -1].mean(axis=1)
+        return pd.DataFrame(
+            {
+                "schedule": [s.label for s in self.schedules],
+                "lam": [s.lam for s in self.schedules],
+                "step_size": [s.scale for s in self.step_sizes],
+                "decay": [s.decay for s in self.step_sizes],
+                "sft_gradients": used[:, SFT],
+                "preference_gradients": used[:, PREFERENCE],
+            }
+        )
+
+    def plot(self, problem: Any, ax: Any = None) -> Any:
+        """Draw the mean path of each configuration in loss space.
+
+        Parameters
+        ----------
+        problem
+            The one that was run.
+        ax
+            Matplotlib axes to draw on; new ones by default.
+
+        Returns
+        -------
+        Axes
+            Those drawn on.
+        """
+        from tradeoff import plots  # a simulator needs no matplotlib
+
+        ax = plots.axes() if ax is None else ax
+        for schedule, path in zip(self.schedules, self.losses(problem).mean(axis=1), strict=True):
+            look = plots.look(schedule)
+            ax.plot(*path.T, **look.line_style(markevery=[-1], label=schedule.label))
+        ax.set(xlabel="SFT loss (nats)", ylabel="preference loss (nats)")
+        ax.legend()
+        return ax
+
+    def __repr__(self) -> str:
+        configurations, replicas, records, dimension = self.last.shape
+        return (
+            f"Trajectories({configurations} configurations x {replicas} replicas x "
+            f"{records} records up to update {self.checkpoints[-1]}, d = {dimension})"
+        )
 
 
 def simulate(

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh_tridiagonal
 
+from tradeoff.display import Shown, cell
 from tradeoff.errors import InputError
 
 Vector = NDArray[np.float64]
@@ -64,8 +66,8 @@ class LocalModel:
     curvature: Callable[[Vector], Vector]
 
 
-@dataclass(frozen=True)
-class Minimum:
+@dataclass(frozen=True, repr=False)
+class Minimum(Shown):
     """A minimiser with its certificate.
 
     Attributes
@@ -95,6 +97,23 @@ class Minimum:
     def lower(self) -> float:
         """Certified lower bound on the true minimum."""
         return self.value - self.certificate
+
+    def table(self) -> pd.DataFrame:
+        """One row: weight, losses, value, certificate, iterations."""
+        sft_loss, preference_loss = self.losses.tolist()
+        row = {
+            "lam": self.lam,
+            "sft_loss": sft_loss,
+            "preference_loss": preference_loss,
+            "value": self.value,
+            "certificate": self.certificate,
+            "iterations": self.iterations,
+        }
+        return pd.DataFrame([row])
+
+    def __repr__(self) -> str:
+        value, certificate = cell(float(self.value)), cell(float(self.certificate))
+        return f"Minimum(lam={cell(self.lam)}, value {value} within {certificate})"
 
 
 def frank_wolfe_gap(theta: Vector, gradient: Vector, radius: float) -> float:

@@ -15,10 +15,22 @@ from dataclasses import dataclass
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from typing import Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
-from tradeoff.data.rows import COLUMNS, PreferenceRow, Record, SftRow, preference_row, sft_row
+from tradeoff.data.rows import (
+    COLUMNS,
+    PreferenceRow,
+    Record,
+    SftRow,
+    as_text,
+    preference_row,
+    sft_row,
+)
+from tradeoff.display import Shown
 from tradeoff.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 R = TypeVar("R")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -26,7 +38,7 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True, repr=False)
-class Rows(Sequence[R], Generic[R]):
+class Rows(Shown, Sequence[R], Generic[R]):
     """The usable rows of one source, in its order, and the errors of the rows left out."""
 
     rows: tuple[R, ...]
@@ -43,9 +55,19 @@ class Rows(Sequence[R], Generic[R]):
     def __getitem__(self, index: int | slice) -> R | tuple[R, ...]:
         return self.rows[index]
 
+    def table(self) -> pd.DataFrame:
+        """One row each, conversations as text (`as_text`), further fields as they are."""
+        import pandas as pd  # rows are read where no table is wanted, too
+
+        return pd.DataFrame([_fields(row) for row in self.rows])
+
     def __repr__(self) -> str:
         kind = type(self.rows[0]).__name__ if self.rows else "row"
         return f"<{len(self)} x {kind} from {self.source!r}, {len(self.dropped)} dropped>"
+
+
+def _fields(row: object) -> dict[str, object]:
+    return {k: as_text(v) if isinstance(v, tuple) else v for k, v in vars(row).items()}
 
 
 def read_sft(

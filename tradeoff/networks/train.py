@@ -18,6 +18,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
+from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.networks import optimizers
 from tradeoff.networks.choices import Choices, Run
@@ -29,7 +30,7 @@ from tradeoff.schedules import Rule, Schedule
 __all__ = ["Ensemble", "Run", "grid", "train"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ensemble:
     """What became of R runs.
 
@@ -50,6 +51,14 @@ class Ensemble:
     table: pd.DataFrame
     params: Params
     diverged_at: Float[np.ndarray, " R"]
+
+    def __repr__(self) -> str:
+        diverged = int(np.isfinite(self.diverged_at).sum())
+        steps = self.table["step"].max()
+        return f"Ensemble({len(self.runs)} runs of {steps} updates, {diverged} diverged)"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), self.table)
 
 
 def grid(schedules: Sequence[Schedule], seeds: Sequence[int]) -> tuple[Run, ...]:

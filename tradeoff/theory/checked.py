@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
+
+from tradeoff.display import Shown, cell
 
 Kind = Literal["exact", "upper", "lower"]
 
 
-@dataclass(frozen=True)
-class Checked:
+@dataclass(frozen=True, repr=False)
+class Checked(Shown):
     """A statement evaluated on one problem; unpacks as ``measured, bound``.
 
     Attributes
@@ -59,3 +62,25 @@ class Checked:
             "exact": np.abs(measured - bound) <= tolerance,
         }
         return bool(np.all(verdicts[self.kind]))
+
+    def table(self) -> pd.DataFrame:
+        """One row for each measured value: measured, bound, and whether it holds."""
+        measured, bound, tolerance = np.broadcast_arrays(
+            np.asarray(self.measured, dtype=float), self.bound, self.tolerance
+        )
+        return pd.DataFrame(
+            {
+                "measured": measured.ravel(),
+                "bound": np.asarray(bound, dtype=float).ravel(),
+                "tolerance": np.asarray(tolerance, dtype=float).ravel(),
+            }
+        )
+
+    def __repr__(self) -> str:
+        sign = {"upper": "<=", "lower": ">=", "exact": "="}[self.kind]
+        verdict = "holds" if self.holds else "FAILS"
+        if np.size(self.measured) == np.size(self.bound) == 1:
+            measured, bound = (cell(float(np.asarray(v).item())) for v in self)
+            return f"Checked({measured} {sign} {bound}: {verdict})"
+        n, slack = np.broadcast(self.measured, self.bound).size, cell(self.slack)
+        return f"Checked({n} x measured {sign} bound: {verdict}, least slack {slack})"

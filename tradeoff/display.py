@@ -1,0 +1,52 @@
+"""How results show themselves: one line of text anywhere, a title above a table in a notebook."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS = 12
+"""Rows of a table that a notebook shows; the middle of a longer one is left out."""
+WIDTH = 120
+"""Characters of a text that a notebook shows."""
+
+
+class Shown:
+    """A result with a table: notebooks show its ``repr`` as a title and the table below.
+
+    A dataclass that inherits from this writes its own one-line ``__repr__``.
+    """
+
+    @abstractmethod
+    def table(self) -> pd.DataFrame:
+        """The result as a DataFrame."""
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), self.table())
+
+
+def as_html(title: str, table: pd.DataFrame) -> str:
+    """Render a title and a table; numbers to four digits, all text escaped."""
+    body = table.to_html(
+        formatters=[_shortened] * len(table.columns),
+        max_rows=ROWS,
+        show_dimensions=len(table) > ROWS,
+        border=0,
+    )
+    return f"<div><p><b>{escape(title)}</b></p>\n{body}</div>"
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
+    return str(value)
+
+
+def _shortened(value: Any) -> str:
+    text = cell(value)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
