@@ -20,6 +20,7 @@ RANKS = {
     "checkout": 1,
     "plots": 2,
     "terminal": 2,
+    "doctor": 2,
     "data": 2,
     "convex": 3,
     "networks": 3,

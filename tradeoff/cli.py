@@ -1,4 +1,4 @@
-"""The command line: `tradeoff reproduce | figures | claims | analyse | front | simulate`.
+"""The command line: `tradeoff reproduce | figures | claims | analyse | front | simulate | doctor`.
 
 Every command takes ``--json`` for machines. Libraries are imported inside the commands, so that
 ``tradeoff --help`` answers at once.
@@ -18,7 +18,15 @@ import typer
 from tradeoff.checkout import analysis
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
-from tradeoff.terminal import console, show_claims, show_json, show_summary, show_table, with_errors
+from tradeoff.terminal import (
+    console,
+    show_claims,
+    show_findings,
+    show_json,
+    show_summary,
+    show_table,
+    with_errors,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -344,6 +352,35 @@ def simulate(
         return
     title = f"{replicas} runs of {steps} updates; mean ± 1.96 standard errors"
     show_table(with_errors(table), title)
+
+
+# ---------------------------------------------------------------------- this machine
+
+
+@app.command()
+def doctor(
+    gpu: Annotated[bool, typer.Option("--gpu", help="Fail unless a GPU run will work.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at versions, optional packages, devices, threads and folders.
+
+    The exit status is 1 when a check fails; a machine without a GPU is healthy unless `--gpu`.
+
+    Examples:
+
+    - `tradeoff doctor`
+
+    - `tradeoff doctor --gpu --json`
+    """
+    from tradeoff import doctor as checks
+
+    found = checks.examine()
+    if as_json:
+        show_json(checks.as_record(found))
+    else:
+        show_findings(checks.as_record(found))
+    if not checks.healthy(found, gpu=gpu):
+        raise typer.Exit(1)
 
 
 # ---------------------------------------------------------------------- helpers

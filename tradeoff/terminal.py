@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tradeoff.display import cell
@@ -69,3 +70,19 @@ def show_claims(verdicts: pd.DataFrame) -> None:
         table.add_row(verdict, row["statement"], cell(row["measured"]), bound, row["source"])
     console.print(table)
     console.print(f"{int(verdicts.holds.sum())} of {len(verdicts)} claims hold")
+
+
+def show_findings(record: Mapping[str, Any]) -> None:
+    """Print what `tradeoff.doctor` found, part by part, and the verdict."""
+    signs = {True: "[green]✓[/]", False: "[bold red]✗[/]", None: " "}
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for column in ("part", "sign", "name", "value"):
+        table.add_column(column, overflow="fold", style="dim" if column == "part" else None)
+    before = None
+    for row in record["findings"]:
+        part = "" if row["part"] == before else row["part"]
+        before, remedy = row["part"], f"\n→ {row['remedy']}" if row["remedy"] else ""
+        table.add_row(part, signs[row["ok"]], escape(row["name"]), escape(row["value"] + remedy))
+    console.print(table)
+    console.print(f"this machine: {'healthy' if record['ok'] else 'needs attention, see ✗'}")
+    console.print(f"a run on a GPU: {'will work' if record['gpu'] else 'will not work'}")
