@@ -1,0 +1,246 @@
+"""From rows to token ids with a Hugging Face tokenizer; ids and masks are those of TRL 1.16.
+
+Plain text ends with the end token, a conversation as its chat template has it. The completion
+starts where the tokenised prompt and the tokenised whole part (of a pair: at the earlier of both
+places); a token merged across the border therefore carries loss. Sequences are cut on the right.
+One deliberate difference: of ``{"messages"}`` rows, TRL trains on every turn, we on the last one,
+unless ``loss_on="all"``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, overload
+
+import numpy as np
+from jaxtyping import Int
+
+from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.errors import InputError
+from tradeoff.llm.encoding import (
+    HubTokenizer,
+    Row,
+    check_tokenizer,
+    encode_prompts,
+    encode_wholes,
+    prompt_ids,
+    require_end,
+    require_template,
+    row_error,
+)
+
+__all__ = [
+    "Example",
+    "Pair",
+    "Tokenised",
+    "check_tokenizer",
+    "prompt_ids",
+    "tokenise_preferences",
+    "tokenise_sft",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One demonstration: ``tokens[start:]`` carry the loss, with ``1 <= start < n``."""
+
+    tokens: Int[np.ndarray, " n"]
+    start: int
+
+    @property
+    def sequences(self) -> tuple[Int[np.ndarray, " n"], ...]:
+        """The one sequence."""
+        return (self.tokens,)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One preference pair: both sides share their first `start` tokens, the prompt, and no loss."""
+
+    chosen: Int[np.ndarray, " n"]
+    rejected: Int[np.ndarray, " m"]
+    start: int
+
+    @property
+    def sequences(self) -> tuple[Int[np.ndarray, " _"], ...]:
+        """Chosen, then rejected."""
+        return (self.chosen, self.rejected)
+
+
+T = TypeVar("T", bound=Example | Pair)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tokenised(Sequence[T], Generic[T]):
+    """The tokenised rows of one source, in its order.
+
+    Attributes
+    ----------
+    items
+        At least one.
+    rows
+        The place of each item among the rows given, from 0.
+    too_long
+        How many rows were dropped because their prompt alone fills ``max_length``.
+    truncated
+        How many of the items lost their end; a pair may have lost one or two.
+    fingerprint
+        SHA-256 over all token ids and starts, in hexadecimal: names the data in caches.
+    """
+
+    items: tuple[T, ...]
+    rows: tuple[int, ...]
+    too_long: int
+    truncated: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self.items[index]
+
+    def __repr__(self) -> str:
+        kind = type(self.items[0]).__name__ if self.items else "row"
+        counts = f"{self.too_long} too long, {self.truncated} truncated"
+        return f"<{len(self)} x {kind}, {counts}, {self.fingerprint[:12]}>"
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for a log; lengths are in tokens and a pair has two sequences."""
+        lengths = [len(ids) for item in self.items for ids in item.sequences]
+        starts = [item.start for item in self.items for _ in item.sequences]
+        return {
+            "rows": len(self),
+            "too_long": self.too_long,
+            "truncated": self.truncated,
+            "tokens": sum(lengths),
+            "completion_tokens": sum(lengths) - sum(starts),
+            "longest": max(lengths, default=0),
+            "fingerprint": self.fingerprint,
+        }
+
+
+def tokenise_sft(
+    rows: Sequence[SftRow],
+    tokenizer: HubTokenizer,
+    max_length: int = 2048,
+    *,
+    loss_on: Literal["completion", "all"] = "completion",
+) -> Tokenised[Example]:
+    """Tokenise demonstrations.
+
+    Parameters
+    ----------
+    rows
+        Plain or conversational. A document, whose prompt is empty, and a conversation of one turn
+        carry loss from the second token on, as nothing predicts the first.
+    tokenizer
+        With an end token, and a chat template where a row is a conversation.
+    max_length
+        Longest sequence in tokens, at least 2.
+    loss_on
+        ``"all"`` puts loss on every token but the first, as TRL does for ``{"messages"}``.
+
+    Raises
+    ------
+    InputError
+        If the tokenizer lacks something, the template refuses a row or leaves nothing of its
+        completion, or every prompt fills `max_length`.
+    """
+    _check(rows, tokenizer, max_length)
+    wholes = encode_wholes(rows, "completion", tokenizer, max_length)
+    starts = [1] * len(rows)
+    if loss_on == "completion":
+        prompts = encode_prompts(rows, tokenizer, max_length)
+        starts = [max(1, _shared(p, w)) for p, w in zip(prompts, wholes, strict=True)]
+    return _gather(Example, rows, [(ids,) for ids in wholes], starts, max_length)
+
+
+def tokenise_preferences(
+    rows: Sequence[PreferenceRow], tokenizer: HubTokenizer, max_length: int = 2048
+) -> Tokenised[Pair]:
+    """Tokenise preference pairs; parameters and errors are as for `tokenise_sft`.
+
+    Raises
+    ------
+    InputError
+        Also if a merge into a prompt of one token leaves a pair without a common first token.
+    """
+    _check(rows, tokenizer, max_length)
+    prompts = encode_prompts(rows, tokenizer, max_length)
+    chosen = encode_wholes(rows, "chosen", tokenizer, max_length)
+    rejected = encode_wholes(rows, "rejected", tokenizer, max_length)
+    pairs = list(zip(chosen, rejected, strict=True))
+    starts = [
+        max(1, min(_shared(p, c), _shared(p, r))) for p, (c, r) in zip(prompts, pairs, strict=True)
+    ]
+    return _gather(Pair, rows, pairs, starts, max_length)
+
+
+def _check(rows: Sequence[Row], tokenizer: HubTokenizer, max_length: int) -> None:
+    if not rows:
+        raise InputError("there are no rows", remedy="Give at least one.")
+    if max_length < 2:
+        remedy = "Give at least 2: a token of the prompt and one of the completion."
+        raise InputError("no loss is left", field="max_length", value=max_length, remedy=remedy)
+    require_end(tokenizer)
+    if any(not isinstance(row.prompt, str) for row in rows):
+        require_template(tokenizer)
+
+
+def _shared(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " m"]) -> int:
+    """Number of leading tokens that two sequences share."""
+    shorter = min(len(first), len(second))
+    differing = np.flatnonzero(first[:shorter] != second[:shorter])
+    return int(differing[0]) if len(differing) else shorter
+
+
+def _gather(
+    item: Callable[..., T],
+    rows: Sequence[Row],
+    sequences: Sequence[tuple[Int[np.ndarray, " _"], ...]],
+    starts: Sequence[int],
+    max_length: int,
+) -> Tokenised[T]:
+    kept = tuple(place for place, start in enumerate(starts) if start < max_length)
+    if not kept:
+        raise InputError(
+            "every prompt alone fills the longest sequence",
+            field="max_length",
+            value=max_length,
+            remedy="Give a larger one, or shorter prompts.",
+        )
+    items = []
+    for place in kept:
+        _check_tokens(rows, place, sequences[place], starts[place])
+        items.append(item(*(ids[:max_length] for ids in sequences[place]), starts[place]))
+    truncated = sum(any(len(ids) > max_length for ids in sequences[place]) for place in kept)
+    return Tokenised(tuple(items), kept, len(rows) - len(kept), truncated, _fingerprint(items))
+
+
+def _check_tokens(
+    rows: Sequence[Row], place: int, sequences: tuple[Int[np.ndarray, " _"], ...], start: int
+) -> None:
+    if any(len(ids) <= start for ids in sequences):
+        problem = "the tokens of the row hold nothing of a completion"
+        remedy = "Check that the chat template writes the contents of its role, or remove the row."
+        raise row_error(rows, place, problem, remedy, value=rows[place])
+    if any(ids[0] != sequences[0][0] for ids in sequences):
+        problem = "chosen and rejected share no token: each merges with the whole prompt"
+        remedy = "End the prompt with a space or a line break, or remove the row."
+        raise row_error(rows, place, problem, remedy, field="prompt", value=rows[place].prompt)
+
+
+def _fingerprint(items: Sequence[Example | Pair]) -> str:
+    digest = hashlib.sha256(type(items[0]).__name__.encode())
+    for item in items:
+        digest.update(np.array([item.start, *map(len, item.sequences)], "<i8").tobytes())
+        for ids in item.sequences:
+            digest.update(ids.astype("<i8").tobytes())
+    return digest.hexdigest()
