@@ -11,6 +11,8 @@ os.environ["MKL_NUM_THREADS"] = "1"
 # At least four to hand on any machine, so that a test can compare 1, 2 and 4.
 os.environ["NUMBA_NUM_THREADS"] = str(max(4, os.cpu_count() or 1))
 os.environ["MPLBACKEND"] = "Agg"
+# No test needs the network; trainers would otherwise report their use to the hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import sys
 from collections.abc import Sequence

@@ -1,0 +1,422 @@
+"""Tokenised rows are those of TRL, and every token of a completion is learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llm_models import (
+    bpe_tokenizer_hf,
+    byte_tokenizer_hf,
+    metaspace_tokenizer_hf,
+    tiny_llama,
+    tiny_neox,
+)
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from tradeoff.data.rows import (
+    Message,
+    PreferenceRow,
+    Record,
+    SftRow,
+    preference_row,
+    sft_row,
+)
+from tradeoff.errors import InputError
+from tradeoff.llm import encoding
+from tradeoff.llm.data import (
+    Pair,
+    Tokenised,
+    check_tokenizer,
+    prompt_ids,
+    tokenise_preferences,
+    tokenise_sft,
+)
+
+# TRL names the setting that turns recomputation off by what transformers calls it before v6.
+pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated")
+
+TOKENIZERS: dict[str, Callable[[], Any]] = {
+    "bytes": byte_tokenizer_hf,
+    "llama-3": bpe_tokenizer_hf,
+    "pythia": lambda: bpe_tokenizer_hf(bos=False),
+    "llama-2": metaspace_tokenizer_hf,
+}
+MADE = {name: make() for name, make in TOKENIZERS.items()}
+PROMPTS = (
+    "Answer: ",
+    "Question: What is the capital of France? Answer:",
+    "Human: How do I bake bread?\n\nAssistant: ",
+    "def add(a, b):\n",
+    "多い é 🙂\t",
+    "the",
+    "  leading and trailing  ",
+    "a very long prompt, one that fills the sequence " * 8,
+)
+RESPONSES = (
+    ("the dog", "no"),
+    (" Paris", " The capital of France is Paris."),
+    ("Mix flour, water, salt and yeast, then wait." * 5, "Wait.</s>"),
+    ("    return a + b\n", "    return a - b\n<eos>"),
+    ("🙂 é", "é 🙂"),
+    (" other dogs", " others"),
+    (" many things", "many things"),
+    ("yes", "no"),
+)
+PLAIN = [(p, *both) for p, both in zip(PROMPTS, RESPONSES, strict=True)]
+LENGTHS = (24, 400)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def turns(prompt: str) -> list[dict[str, str]]:
+    """One turn, or three."""
+    return [user(prompt)] if len(prompt) % 2 else [user("hi"), assistant("hello"), user(prompt)]
+
+
+SFT_ROWS: dict[str, list[dict[str, Any]]] = {
+    "plain": [{"prompt": p, "completion": c} for p, c, _ in PLAIN],
+    "conversational": [{"prompt": turns(p), "completion": [assistant(c)]} for p, c, _ in PLAIN],
+    "text": [{"text": p + c} for p, c, _ in PLAIN],
+    "messages": [{"messages": [*turns(p), assistant(c)]} for p, c, _ in PLAIN],
+}
+PREFERENCE_ROWS: dict[str, list[dict[str, Any]]] = {
+    "plain": [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in PLAIN],
+    "conversational": [
+        {"prompt": turns(p), "chosen": [assistant(c)], "rejected": [assistant(r)]}
+        for p, c, r in PLAIN
+    ],
+    "implicit": [
+        {"chosen": [*turns(p), assistant(c)], "rejected": [*turns(p), assistant(r)]}
+        for p, c, r in PLAIN
+    ],
+}
+
+
+def sft(rows: Sequence[dict[str, Any]]) -> list[SftRow]:
+    return [sft_row(Record("rows", i, row)) for i, row in enumerate(rows, 1)]
+
+
+def preferences(rows: Sequence[dict[str, Any]]) -> list[PreferenceRow]:
+    return [preference_row(Record("rows", i, row)) for i, row in enumerate(rows, 1)]
+
+
+def settings(folder: Any, max_length: int) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder),
+        "max_length": max_length,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+    }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet() -> None:
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture(params=TOKENIZERS)
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    return TOKENIZERS[request.param]()
+
+
+def trl_sft(rows: list[dict[str, Any]], tokenizer: Any, max_length: int, folder: Any) -> Any:
+    return SFTTrainer(
+        tiny_neox(len(tokenizer)),
+        args=SFTConfig(**settings(folder, max_length)),
+        processing_class=tokenizer,
+        train_dataset=datasets.Dataset.from_list(rows),
+    )
+
+
+def labels(tokens: np.ndarray, start: int) -> list[int]:
+    return [-100] * start + tokens[start:].tolist()
+
+
+def assert_same(ours: Tokenised[Any], theirs: Any) -> None:
+    """The same sequences and labels; that of the first token is void, as nothing predicts it."""
+    assert [item.tokens.tolist() for item in ours] == theirs["input_ids"][:]
+    expected = [row[1:] for row in theirs["labels"]]
+    assert [labels(item.tokens, item.start)[1:] for item in ours] == expected
+
+
+@pytest.mark.parametrize("max_length", LENGTHS)
+@pytest.mark.parametrize("layout", ["plain", "conversational", "text"])
+def test_demonstrations_are_those_of_trl(
+    layout: str, max_length: int, tokenizer: Any, tmp_path: Any
+) -> None:
+    theirs = trl_sft(SFT_ROWS[layout], tokenizer, max_length, tmp_path).train_dataset
+    ours = tokenise_sft(sft(SFT_ROWS[layout]), tokenizer, max_length)
+    assert_same(ours, theirs)
+    assert ours.too_long == len(PLAIN) - len(theirs)
+
+
+@pytest.mark.parametrize("max_length", LENGTHS)
+def test_of_messages_only_the_last_turn_is_learnt(
+    max_length: int, tokenizer: Any, tmp_path: Any
+) -> None:
+    rows = sft(SFT_ROWS["messages"])
+    theirs = trl_sft(SFT_ROWS["messages"], tokenizer, max_length, tmp_path).train_dataset
+    assert_same(tokenise_sft(rows, tokenizer, max_length, loss_on="all"), theirs)
+    ours = tokenise_sft(rows, tokenizer, max_length)
+    # Deliberate: the same tokens, but TRL trains on the questions and earlier answers too.
+    assert [x.tokens.tolist() for x in ours] == [theirs[i]["input_ids"] for i in ours.rows]
+    assert all(theirs[i]["labels"] == theirs[i]["input_ids"] for i in ours.rows)
+    for item, place in zip(ours, ours.rows, strict=True):
+        learnt = tokenizer.decode(item.tokens[item.start :], skip_special_tokens=True)
+        answer = RESPONSES[place][0].strip()
+        assert answer.startswith(learnt.strip()) if max_length == 24 else answer == learnt.strip()
+
+
+@pytest.mark.parametrize("max_length", LENGTHS)
+@pytest.mark.parametrize("layout", PREFERENCE_ROWS)
+def test_pairs_and_their_batches_are_those_of_trl(
+    layout: str, max_length: int, tokenizer: Any, tmp_path: Any
+) -> None:
+    trainer = DPOTrainer(
+        tiny_llama(len(tokenizer)),
+        ref_model=tiny_llama(len(tokenizer)),
+        args=DPOConfig(**settings(tmp_path, max_length)),
+        processing_class=tokenizer,
+        train_dataset=datasets.Dataset.from_list(PREFERENCE_ROWS[layout]),
+    )
+    ours = tokenise_preferences(preferences(PREFERENCE_ROWS[layout]), tokenizer, max_length)
+    theirs = trainer.data_collator(list(trainer.train_dataset))
+    sides = [(x.chosen, x.start) for x in ours] + [(x.rejected, x.start) for x in ours]
+    width = theirs["input_ids"].shape[1]
+    pad = tokenizer.pad_token_id
+    ids = [[*tokens, *[pad] * (width - len(tokens))] for tokens, _ in sides]
+    mask = [[start <= i < len(tokens) for i in range(width)] for tokens, start in sides]
+    assert theirs["input_ids"].tolist() == ids
+    assert theirs["completion_mask"].bool().tolist() == mask
+    assert [x.start for x in ours] == [len(x["prompt_ids"]) for x in trainer.train_dataset]
+    assert ours.too_long == len(PLAIN) - len(trainer.train_dataset)
+
+
+@pytest.mark.parametrize("name", ["llama-3", "pythia", "llama-2"])
+def test_the_first_token_of_a_response_is_learnt_when_the_prompt_ends_in_a_space(name: str) -> None:
+    tokenizer = MADE[name]
+    prompt = "Answer: "
+    (example,) = tokenise_sft([SftRow(prompt, "the dog")], tokenizer)
+    (pair,) = tokenise_preferences([PreferenceRow(prompt, "the dog", "the fox")], tokenizer)
+    # Counting the tokens of the prompt, as the code of the paper does, hides the word "the".
+    counted = len(tokenizer(prompt)["input_ids"])
+    assert tokenizer.decode(example.tokens[counted:], skip_special_tokens=True).strip() == "dog"
+    for tokens, start in ((example.tokens, example.start), (pair.chosen, pair.start)):
+        assert tokenizer.decode(tokens[start:], skip_special_tokens=True).strip() == "the dog"
+        assert start == counted - 1
+
+
+@pytest.mark.parametrize("name", ["llama-3", "llama-2"])
+@pytest.mark.parametrize("layout", ["plain", "conversational", "text"])
+def test_the_beginning_is_marked_once(layout: str, name: str) -> None:
+    tokenizer = MADE[name]
+    rows = sft([row for row in SFT_ROWS[layout] if "hello" not in str(row)])
+    for item in tokenise_sft(rows, tokenizer, 400):
+        assert np.flatnonzero(item.tokens == tokenizer.bos_token_id).tolist() == [0]
+    for ids in prompt_ids(rows, tokenizer):
+        assert np.flatnonzero(ids == tokenizer.bos_token_id).tolist() == [0]
+
+
+def test_a_document_and_a_single_turn_count_from_their_second_token(tokenizer: Any) -> None:
+    rows = sft([{"text": "abc"}, {"messages": [assistant("abc")]}])
+    assert [item.start for item in tokenise_sft(rows, tokenizer)] == [1, 1]
+
+
+# Llama 2 writes a space as this sign, so a text that has the sign reads back as a space.
+LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")
+TEXT = st.text(LETTERS, min_size=1, max_size=12) | st.sampled_from([*PROMPTS, " the dog", "no "])
+# Blank texts never come from a file, and a border at a word is where tokens can merge.
+WRITTEN = TEXT.filter(str.strip)
+SHORT = ("Q:", "yes", "no")
+
+
+@given(prompt=WRITTEN, completion=WRITTEN, name=st.sampled_from(list(MADE)))
+def test_every_text_comes_back_and_the_prompt_alone_is_free_of_loss(
+    prompt: str, completion: str, name: str
+) -> None:
+    tokenizer = MADE[name]
+    (item,) = tokenise_sft([SftRow(prompt, completion)], tokenizer)
+    whole = prompt + completion + tokenizer.eos_token
+    assert item.tokens.tolist() == tokenizer(whole)["input_ids"]
+    assert tokenizer.decode(item.tokens).removeprefix("<s>").lstrip(" ") == whole.lstrip(" ")
+    both = zip(tokenizer(prompt)["input_ids"], item.tokens, strict=False)
+    shared = len(list(takewhile(lambda x: x[0] == x[1], both)))
+    assert item.start == max(1, shared) < len(item.tokens)
+
+
+@given(
+    rows=st.lists(st.tuples(WRITTEN, WRITTEN, WRITTEN), min_size=1, max_size=5),
+    name=st.sampled_from(list(MADE)),
+    max_length=st.integers(8, 40),
+)
+def test_pairs_share_their_prompt_and_nothing_is_lost_uncounted(
+    rows: list[tuple[str, str, str]], name: str, max_length: int
+) -> None:
+    tokenizer = MADE[name]
+    # A line break never merges with what follows; the first row fits at any of these lengths.
+    rows = [(f"{prompt}\n", chosen, rejected) for prompt, chosen, rejected in [SHORT, *rows]]
+    pairs = tokenise_preferences([PreferenceRow(*row) for row in rows], tokenizer, max_length)
+    assert len(pairs) + pairs.too_long == len(rows)
+    cut = 0
+    for pair, place in zip(pairs, pairs.rows, strict=True):
+        prompt, *responses = rows[place]
+        assert pair.chosen[: pair.start].tolist() == pair.rejected[: pair.start].tolist()
+        full = [tokenizer(prompt + y + tokenizer.eos_token)["input_ids"] for y in responses]
+        assert [x.tolist() for x in pair.sequences] == [ids[:max_length] for ids in full]
+        assert 1 <= pair.start < min(map(len, pair.sequences))
+        cut += max(map(len, full)) > max_length
+    assert pairs.truncated == cut
+
+
+def test_the_summary_counts_what_was_dropped_and_cut() -> None:
+    rows = [SftRow("ab", "cdefgh"), SftRow("abcdef", "g"), SftRow("abc", "d"), SftRow("a", "b")]
+    found = tokenise_sft(rows, MADE["bytes"], 4)
+    assert found.rows == (0, 2, 3)
+    assert found.summary() == {
+        "rows": 3,
+        "too_long": 1,
+        "truncated": 2,
+        "tokens": 4 + 4 + 3,
+        "completion_tokens": 2 + 1 + 2,
+        "longest": 4,
+        "fingerprint": found.fingerprint,
+    }
+    assert repr(found).startswith("<3 x Example, 1 too long, 2 truncated, ")
+    assert [x.tokens.tolist() for x in found[1:]] == [x.tokens.tolist() for x in found.items[1:]]
+
+
+def test_the_fingerprint_names_tokens_and_starts() -> None:
+    def name(*rows: tuple[str, ...], max_length: int = 99) -> str:
+        made = [PreferenceRow(*row) for row in rows]
+        return tokenise_preferences(made, MADE["bytes"], max_length).fingerprint
+
+    same = name(("a", "b", "c"), ("d", "e", "f"))
+    assert same == name(("a", "b", "c"), ("d", "e", "f"), max_length=98)
+    others = {
+        name(("d", "e", "f"), ("a", "b", "c")),
+        name(("a", "c", "b"), ("d", "e", "f")),
+        name(("a", "b", "c")),
+        name(("a", "b", "c"), ("d", "e", "f"), max_length=2),
+        tokenise_sft([SftRow("a", "b"), SftRow("d", "e")], MADE["bytes"]).fingerprint,
+    }
+    assert len(others | {same}) == 6
+    starts = {
+        tokenise_sft([SftRow(*x)], MADE["bytes"]).fingerprint for x in (("a", "bc"), ("ab", "c"))
+    }
+    assert len(starts) == 2
+
+
+def test_rows_of_both_kinds_keep_their_order_over_many_calls(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    rows = sft([row for both in zip(*SFT_ROWS.values(), strict=True) for row in both])
+    one_by_one = [tokenise_sft([row], tokenizer, 4000)[0] for row in rows]
+    monkeypatch.setattr(encoding, "_ROWS_AT_ONCE", 3)
+    together = tokenise_sft(rows, tokenizer, 4000)
+    assert [(x.tokens.tolist(), x.start) for x in together] == [
+        (x.tokens.tolist(), x.start) for x in one_by_one
+    ]
+
+
+def test_prompts_for_generation_end_where_the_response_begins(tokenizer: Any) -> None:
+    rows = [*preferences(PREFERENCE_ROWS["plain"]), *sft(SFT_ROWS["conversational"])]
+    found = [ids.tolist() for ids in prompt_ids(rows, tokenizer)]
+    assert found[: len(PLAIN)] == [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    assert found[len(PLAIN) :] == [
+        tokenizer.apply_chat_template(turns(p), add_generation_prompt=True)["input_ids"]
+        for p in PROMPTS
+    ]
+
+
+def test_a_tokenizer_must_fit_model_and_rows(tokenizer: Any) -> None:
+    size = len(tokenizer)
+    check_tokenizer(tokenizer, size, conversational=True)
+    check_tokenizer(tokenizer, size + 64, conversational=False)
+    with pytest.raises(InputError, match=rf"resize_token_embeddings\({size}\)"):
+        check_tokenizer(tokenizer, size - 1, conversational=False)
+    chats = preferences(PREFERENCE_ROWS["conversational"])
+    tokenizer.chat_template = None
+    check_tokenizer(tokenizer, size, conversational=False)
+    tokenise_preferences(preferences(PREFERENCE_ROWS["plain"]), tokenizer, 400)
+    for use in (
+        lambda: check_tokenizer(tokenizer, size, conversational=True),
+        lambda: tokenise_preferences(chats, tokenizer),
+        lambda: prompt_ids(chats, tokenizer),
+    ):
+        with pytest.raises(InputError, match="no chat template"):
+            use()
+    tokenizer.eos_token = None
+    for use in (
+        lambda: check_tokenizer(tokenizer, size, conversational=False),
+        lambda: tokenise_sft([SftRow("a", "b")], tokenizer),
+    ):
+        with pytest.raises(InputError, match="no end token"):
+            use()
+
+
+ALTERNATING = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{{ m['content'] }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "message"),
+    [
+        (ALTERNATING, SftRow((Message("assistant", "a"),), (Message("user", "b"),)), "alternate"),
+        ("{{ messages.nothing.here }}", SftRow((Message("user", "a"),), ()), "refuses"),
+        (
+            "{{ messages[0]['content'] }}",
+            SftRow((Message("user", "a"),), (Message("assistant", "b"),)),
+            "nothing of a completion",
+        ),
+        (None, SftRow("a", (Message("assistant", "b"),)), "mixed"),
+    ],
+)
+def test_a_row_that_cannot_be_rendered_is_named(
+    template: str | None, row: SftRow, message: str
+) -> None:
+    tokenizer = byte_tokenizer_hf()
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=message) as caught:
+        tokenise_sft([SftRow("a", "b"), row], tokenizer)
+    assert caught.value.row == 2
+
+
+def test_rows_without_anything_to_learn_are_errors() -> None:
+    tokenizer = MADE["pythia"]
+    for rows, max_length, message in (
+        ([], 8, "no rows"),
+        ([SftRow("a", "b")], 1, "max_length"),
+        ([SftRow("abc def", "g")] * 2, 3, "every prompt alone fills"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tokenise_sft(rows, tokenizer, max_length)
+    # "add" and "an" are tokens, so each response swallows the whole prompt.
+    with pytest.raises(InputError, match="share no token") as caught:
+        tokenise_preferences([PreferenceRow("a", "dd", "n")], tokenizer)
+    assert caught.value.row == 1
+    with pytest.raises(InputError, match="no prompt to respond to"):
+        prompt_ids([SftRow("", "a document")], tokenizer)
+    assert [len(x) for x in prompt_ids([SftRow("", "a document")], MADE["llama-3"])] == [1]
+
+
+def test_a_pair_is_plain_data() -> None:
+    pair = Pair(np.array([1, 2]), np.array([1, 3, 4]), start=1)
+    assert [len(x) for x in pair.sequences] == [2, 3]
