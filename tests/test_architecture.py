@@ -27,6 +27,7 @@ RANKS = {
     "llm": 3,
     "theory": 4,
     "study": 4,
+    "tiny": 4,
     "conflict": 5,
     "cli": 6,
 }

@@ -54,6 +54,16 @@ class Example:
         """The one sequence."""
         return (self.tokens,)
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of the sequence."""
+        return (len(self.tokens),)
+
+    @property
+    def scored(self) -> int:
+        """Tokens that carry loss."""
+        return len(self.tokens) - self.start
+
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -67,6 +77,16 @@ class Pair:
     def sequences(self) -> tuple[Int[np.ndarray, " _"], ...]:
         """Chosen, then rejected."""
         return (self.chosen, self.rejected)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of both sequences."""
+        return (len(self.chosen), len(self.rejected))
+
+    @property
+    def scored(self) -> int:
+        """Tokens that carry loss, of both."""
+        return len(self.chosen) + len(self.rejected) - 2 * self.start
 
 
 T = TypeVar("T", bound=Example | Pair)

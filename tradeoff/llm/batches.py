@@ -1,0 +1,214 @@
+"""Demonstrations and pairs as tensors, in one of three layouts.
+
+``padded``
+    One row per sequence, filled up on the right. Nothing attends to the filling, as attention is
+    causal, so no mask is needed.
+``packed``
+    All sequences end to end in one row, without filling; a block mask keeps them apart.
+``shared``
+    As packed, and the two responses of a pair stand behind one copy of their prompt.
+
+All three give the same log-probabilities, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tradeoff.llm.data import Example, Pair
+
+Layout = Literal["padded", "packed", "shared"]
+LAYOUTS = ("padded", "packed", "shared")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token sequences of S responses, of which M tokens are scored.
+
+    Attributes
+    ----------
+    tokens, positions
+        (rows, time) token ids, and their places within their sequences.
+    segment, parent
+        (time,) for a single packed row: tokens attend to earlier tokens of their own segment and
+        of its parent. ``None`` for padded rows.
+    select
+        (M,) flat indices of the positions that predict a scored token.
+    labels
+        (M,) the scored tokens.
+    owner
+        (M,) the response that each belongs to. Of pairs, all chosen ones come first.
+    lengths
+        (S,) scored tokens of each response.
+    """
+
+    tokens: Int[Tensor, "rows time"]
+    positions: Int[Tensor, "rows time"]
+    segment: Int[Tensor, " time"] | None
+    parent: Int[Tensor, " time"] | None
+    select: Int[Tensor, " M"]
+    labels: Int[Tensor, " M"]
+    owner: Int[Tensor, " M"]
+    lengths: Int[Tensor, " S"]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if value is not None
+        }
+        return replace(self, **moved)
+
+    def per_response(self, values: Float[Tensor, " M"]) -> Float[Tensor, " S"]:
+        """Sum of token values over each response."""
+        total = values.new_zeros(len(self.lengths))
+        return total.index_add(0, self.owner, values)
+
+    def inputs(self, attention: str) -> dict[str, Any]:
+        """Arguments of a model with this attention implementation."""
+        if self.segment is None:
+            return {"input_ids": self.tokens}
+        given = {"input_ids": self.tokens, "position_ids": self.positions}
+        if attention.startswith("flash"):
+            # Its variable-length kernels find the sequences from positions that begin anew.
+            return given
+        if attention == "flex_attention":
+            return given | {"attention_mask": self._block_mask()}
+        mask = self.mask()
+        if attention == "eager":
+            low = torch.finfo(torch.get_default_dtype()).min
+            return given | {"attention_mask": torch.where(mask, 0.0, low)}
+        return given | {"attention_mask": mask}
+
+    def mask(self) -> Bool[Tensor, "1 1 time time"]:
+        """Which token attends to which in a packed row."""
+        assert self.segment is not None
+        assert self.parent is not None
+        own, parent, seen = self.segment[:, None], self.parent[:, None], self.segment[None]
+        return ((own == seen) | (parent == seen)).tril_()[None, None]
+
+    def _block_mask(self) -> Any:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        segment, parent = self.segment, self.parent
+        assert segment is not None
+        assert parent is not None
+
+        def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            related = (segment[query] == segment[key]) | (parent[query] == segment[key])
+            return related & (query >= key)
+
+        time = len(segment)
+        return create_block_mask(allowed, None, None, time, time, device=str(segment.device))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A run of tokens in a row: where it begins in its sequence, and what is scored of it.
+
+    `before` is the piece that it continues, if any; `owner` is -1 for a shared prompt.
+    """
+
+    tokens: Int[np.ndarray, " n"]
+    offset: int
+    scored: int
+    owner: int
+    before: int | None = None
+
+
+def demonstrations(items: Sequence[Example], layout: Layout, pad: int) -> Batch:
+    """A batch of S demonstrations, one response each."""
+    sequences = [_Piece(item.tokens, 0, item.start, i) for i, item in enumerate(items)]
+    return _padded(sequences, pad) if layout == "padded" else _packed(sequences)
+
+
+def pairs(items: Sequence[Pair], layout: Layout, pad: int) -> Batch:
+    """A batch of S/2 pairs; response i is chosen, response S/2 + i rejected."""
+    if layout == "shared":
+        return _packed(_with_shared_prompts(items))
+    both = [(item.chosen, item.start) for item in items]
+    both += [(item.rejected, item.start) for item in items]
+    sequences = [_Piece(tokens, 0, start, i) for i, (tokens, start) in enumerate(both)]
+    return _padded(sequences, pad) if layout == "padded" else _packed(sequences)
+
+
+def split(values: Float[Tensor, " S"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Values of all responses of pairs as (chosen, rejected)."""
+    chosen, rejected = values.chunk(2)
+    return chosen, rejected
+
+
+def _with_shared_prompts(items: Sequence[Pair]) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    for i, item in enumerate(items):
+        prompt = len(pieces)
+        pieces.append(_Piece(item.chosen[: item.start], 0, item.start, -1))
+        for tokens, owner in ((item.chosen, i), (item.rejected, len(items) + i)):
+            pieces.append(_Piece(tokens[item.start :], item.start, 0, owner, before=prompt))
+    return pieces
+
+
+def _padded(sequences: Sequence[_Piece], pad: int) -> Batch:
+    time = max(len(piece.tokens) for piece in sequences)
+    tokens = np.full((len(sequences), time), pad, dtype=np.int64)
+    select, labels, owner = [], [], []
+    for row, piece in enumerate(sequences):
+        n = len(piece.tokens)
+        tokens[row, :n] = piece.tokens
+        select.append(row * time + np.arange(piece.scored - 1, n - 1))
+        labels.append(piece.tokens[piece.scored :])
+        owner.append(np.full(n - piece.scored, piece.owner))
+    positions = np.broadcast_to(np.arange(time), tokens.shape).copy()
+    return _batch(tokens, positions, None, None, select, labels, owner)
+
+
+def _packed(pieces: Sequence[_Piece]) -> Batch:
+    starts = np.cumsum([0] + [len(piece.tokens) for piece in pieces])
+    select, labels, owner = [], [], []
+    parent = np.arange(len(pieces))
+    for i, piece in enumerate(pieces):
+        predicting = starts[i] + np.arange(piece.scored - 1, len(piece.tokens) - 1)
+        if piece.before is not None:
+            parent[i] = piece.before
+            # The first token is predicted by the last one of the prompt.
+            predicting[0] = starts[piece.before + 1] - 1
+        if piece.owner >= 0:
+            select.append(predicting)
+            labels.append(piece.tokens[piece.scored :])
+            owner.append(np.full(len(predicting), piece.owner))
+    sizes = np.diff(starts)
+    tokens = np.concatenate([piece.tokens for piece in pieces])[None]
+    offsets = np.repeat([piece.offset for piece in pieces] - starts[:-1], sizes)
+    positions = (np.arange(starts[-1]) + offsets)[None]
+    segment = np.repeat(np.arange(len(pieces)), sizes)
+    return _batch(tokens, positions, segment, parent[segment], select, labels, owner)
+
+
+def _batch(
+    tokens: np.ndarray,
+    positions: np.ndarray,
+    segment: np.ndarray | None,
+    parent: np.ndarray | None,
+    select: list[np.ndarray],
+    labels: list[np.ndarray],
+    owner: list[np.ndarray],
+) -> Batch:
+    owners = np.concatenate(owner)
+    return Batch(
+        tokens=torch.from_numpy(tokens),
+        positions=torch.from_numpy(positions),
+        segment=None if segment is None else torch.from_numpy(segment),
+        parent=None if parent is None else torch.from_numpy(parent),
+        select=torch.from_numpy(np.concatenate(select)),
+        labels=torch.from_numpy(np.concatenate(labels)),
+        owner=torch.from_numpy(owners),
+        lengths=torch.from_numpy(np.bincount(owners)),
+    )

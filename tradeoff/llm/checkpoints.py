@@ -1,0 +1,98 @@
+"""The state of a run on disk: trained weights and optimiser as safetensors, the rest as JSON.
+
+A checkpoint takes its name only when it is complete, so a run that is killed while writing goes
+on from the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tradeoff.errors import InputError
+from tradeoff.records import read_json
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+def write(
+    folder: Path,
+    step: int,
+    tensors: dict[str, dict[str, Tensor]],
+    state: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write ``step-XXXXXXXX/`` with one safetensors file per entry of `tensors` and `state.json`.
+
+    Older checkpoints beyond the `keep` newest are then removed.
+    """
+    import json
+
+    target = folder / f"step-{step:08d}"
+    partial = folder / f".partial-{os.getpid()}-{target.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, content in tensors.items():
+        plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
+        save_file(plain, partial / f"{name}.safetensors")
+    # Not records.write_json, which rounds: what is resumed must be exact.
+    (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    put_in_place(partial, target)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Rename a complete folder to its name, in place of an older one."""
+    old = target.with_name(f".old-{os.getpid()}-{target.name}")
+    if target.exists():
+        target.replace(old)
+    partial.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensors by file and name, and the state.
+
+    Raises
+    ------
+    InputError
+        If a file is absent or damaged.
+    """
+    remedy = "Remove this checkpoint; the run then goes on from the one before."
+    try:
+        files = sorted(path.glob("*.safetensors"))
+        tensors = {file.stem: dict(load_file(file)) for file in files}
+        return tensors, dict(read_json(path / "state.json"))
+    except (OSError, ValueError, SafetensorError) as error:
+        problem = f"the checkpoint cannot be read: {error}"
+        raise InputError(problem, file=path, remedy=remedy) from error
+
+
+def check_same_run(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another schedule, of other settings or of other rows."""
+    found = state.get("identity", {})
+    for name, expected in identity.items():
+        if found.get(name) != expected:
+            raise InputError(
+                f"the checkpoint belongs to another run: its {name} differs from {expected!r}",
+                file=path,
+                field=name,
+                value=found.get(name),
+                remedy="Resume with the settings it was made with, or give another output folder.",
+            )

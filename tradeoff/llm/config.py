@@ -1,0 +1,313 @@
+"""Settings of a training run: what they mean, what they may be, and how a file states them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from tradeoff import schedules
+from tradeoff.errors import InputError
+from tradeoff.objectives import PREFERENCE_LOSSES
+from tradeoff.schedules import Schedule
+
+T = TypeVar("T")
+_CLOSED = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685), made by peft.
+
+    Attributes
+    ----------
+    rank, alpha, dropout
+        Of the adapters; ``alpha = None`` is twice the rank.
+    targets
+        Names of the linear layers that get one, or "all-linear".
+    dora
+        Decompose weights into magnitude and direction (arXiv 2402.09353).
+    """
+
+    __pydantic_config__ = _CLOSED
+
+    rank: int = 16
+    alpha: int | None = None
+    dropout: float = 0.0
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    dora: bool = False
+
+    def __post_init__(self) -> None:
+        _positive("rank", self.rank)
+        _require("dropout", self.dropout, 0 <= self.dropout < 1, "Give a share in [0, 1).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defects:
+    """What the official code of arXiv 2410.15483 does and a user would not expect, one by one.
+
+    All are off; switch them on to reproduce its numbers.
+
+    Attributes
+    ----------
+    evaluate_on_training_rows
+        Held-out losses are those of the first 3 % of the training rows.
+    mask_first_token
+        The first token of each response carries no loss.
+    discard_unused_batch
+        Every update reads a batch of both sets and throws one away.
+    choose_per_forward
+        The objective is drawn anew for each forward pass, so that one update may mix both.
+    joint_graph
+        Mix keeps the graphs of both losses alive and goes back through them once.
+    stop_at_either_optimum
+        The run ends as soon as either loss reaches its optimum, from the first update on.
+    """
+
+    __pydantic_config__ = _CLOSED
+
+    evaluate_on_training_rows: bool = False
+    mask_first_token: bool = False
+    discard_unused_batch: bool = False
+    choose_per_forward: bool = False
+    joint_graph: bool = False
+    stop_at_either_optimum: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a policy is trained.
+
+    Attributes
+    ----------
+    steps
+        Updates of the optimiser.
+    batch_size
+        Rows of each objective that an update follows, over all processes and forward passes.
+    rows_per_forward
+        Rows of one forward pass of one process; smaller needs less memory.
+    learning_rate, decay, warmup
+        Largest rate; its course over a stage ("constant", "cosine" or "linear" to zero); updates
+        of linear warm-up. A stage of a sequential schedule begins anew.
+    betas, epsilon, weight_decay, clip
+        Of AdamW; decay of matrices only; largest norm of the gradient, ``None`` for any.
+    loss, beta, label_smoothing
+        A name of :data:`tradeoff.objectives.PREFERENCE_LOSSES`; its inverse temperature; the
+        probability that a label is flipped.
+    reference
+        "initial": the policy before training. "stage": the policy when its preference stage
+        begins. Else a folder or hub name, such as that of an SFT optimum.
+    reference_mode
+        "cached": its log-probabilities of all pairs are computed once. "adapter_off": adapters
+        are switched off at every step. "second_model": kept beside the policy.
+    reference_cache
+        Folder where cached log-probabilities are kept for later runs.
+    optima
+        Least training losses of (SFT, preference), from which MAXRIGHT measures gaps.
+    recent
+        Weight of the newest loss in the running average that MAXRIGHT knows.
+    max_length
+        Longest sequence, in tokens.
+    layout
+        "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`.
+    precision
+        "fp32", or "bf16": autocast over float32 weights; frozen weights are kept in bf16.
+    gradient_checkpointing, compile
+        Trade time for memory; compile each block.
+    lora
+        Adapters; ``None`` trains all weights.
+    holdout
+        Share of rows held out, by prompt, where no held-out rows are given.
+    evaluate_every, evaluate_rows
+        Updates between evaluations (``None``: ten over the run); most held-out rows of each set.
+    log_every, save_every, keep
+        Updates between log lines and between checkpoints (``None``: only at the end); how many
+        checkpoints stay.
+    trackers
+        Names known to accelerate, such as "tensorboard" or "wandb".
+    seed
+        Of the order of rows, draws of the schedule, adapters and dropout.
+    defects
+        Faults of the official code to imitate.
+    """
+
+    __pydantic_config__ = _CLOSED
+
+    steps: int = 1000
+    batch_size: int = 32
+    rows_per_forward: int = 8
+    learning_rate: float = 5e-5
+    decay: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    loss: str = "sigmoid"
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    reference: str = "initial"
+    reference_mode: Literal["cached", "adapter_off", "second_model"] = "cached"
+    reference_cache: str | None = None
+    optima: tuple[float, float] = (0.0, 0.0)
+    recent: float = 0.1
+    max_length: int = 2048
+    layout: Literal["padded", "packed", "shared"] = "packed"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    lora: Lora | None = None
+    holdout: float = 0.05
+    evaluate_every: int | None = None
+    evaluate_rows: int | None = None
+    log_every: int = 10
+    save_every: int | None = None
+    keep: int = 2
+    trackers: tuple[str, ...] = ()
+    seed: int = 0
+    defects: Defects = field(default_factory=Defects)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "rows_per_forward", "max_length", "log_every", "keep"):
+            _positive(name, getattr(self, name))
+        for name in ("evaluate_every", "evaluate_rows", "save_every"):
+            if (value := getattr(self, name)) is not None:
+                _positive(name, value)
+        for name in ("learning_rate", "beta", "epsilon"):
+            value = getattr(self, name)
+            _require(name, value, 0 < value < float("inf"), "Give a positive number.")
+        _require("clip", self.clip, self.clip is None or self.clip > 0, "Positive, or none.")
+        known = sorted(PREFERENCE_LOSSES)
+        _require("loss", self.loss, self.loss in known, f"Use one of {known}.")
+        smoothing = self.label_smoothing
+        within = 0 <= smoothing < 0.5 and (not smoothing or self.loss.startswith("sigmoid"))
+        remedy = "Give a share in [0, 0.5), and with a loss other than sigmoid 0."
+        _require("label_smoothing", smoothing, within, remedy)
+        _require("recent", self.recent, 0 < self.recent <= 1, "Give a share in (0, 1].")
+        _require("holdout", self.holdout, 0 <= self.holdout < 1, "Give a share in [0, 1).")
+        _require("warmup", self.warmup, self.warmup >= 0, "Give 0 or more updates.")
+        _require("seed", self.seed, self.seed >= 0, "Give 0 or more.")
+        self._check_reference()
+
+    def _check_reference(self) -> None:
+        if self.reference_mode == "adapter_off":
+            fits = self.lora is not None and self.reference == "initial"
+            remedy = "Give lora and reference = 'initial', or use reference_mode = 'cached'."
+            _require("reference_mode", self.reference_mode, fits, remedy)
+        if self.reference == "stage":
+            remedy = "Use 'cached': the stage's policy does not stay in memory."
+            _require("reference_mode", self.reference_mode, self.reference_mode == "cached", remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model is trained.
+
+    Attributes
+    ----------
+    path
+        Folder or hub name; "tiny" is the small model of the package, made without network.
+    config_only
+        Only its configuration is read; weights are random.
+    attention
+        Implementation that transformers should use.
+    """
+
+    __pydantic_config__ = _CLOSED
+
+    path: str = "tiny"
+    config_only: bool = False
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Files or hub names of rows; "synthetic" generates those of the small language."""
+
+    __pydantic_config__ = _CLOSED
+
+    sft: str = "synthetic"
+    preference: str = "synthetic"
+    sft_test: str | None = None
+    preference_test: str | None = None
+    skip_bad: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """All of one run, as a TOML file with tables of these names states it."""
+
+    __pydantic_config__ = _CLOSED
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    schedule: dict[str, Any] = field(default_factory=lambda: {"name": "alright", "lam": 0.5})
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def make_schedule(self) -> Schedule:
+        """The schedule that the table describes."""
+        return schedules.from_dict(self.schedule)
+
+
+def from_mapping(kind: type[T], settings: Mapping[str, Any], file: str | None = None) -> T:
+    """Check settings and build a frozen record of them.
+
+    Parameters
+    ----------
+    kind
+        One of the classes of this module.
+    settings
+        Nested mappings and lists, as TOML or JSON gives them.
+    file
+        Where they come from, for messages.
+
+    Raises
+    ------
+    InputError
+        For the first setting that is unknown, of a wrong type or out of range.
+    """
+    try:
+        # Files have lists and whole numbers where the records have tuples and floats.
+        return TypeAdapter(kind).validate_python(dict(settings), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):
+            place = ".".join(str(part) for part in (*first["loc"], cause.field or ""))
+            raise InputError(
+                cause.problem, file=file, field=place.strip("."), remedy=cause.remedy
+            ) from error
+        place = ".".join(str(part) for part in first["loc"])
+        unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+        remedy = "See the settings in tradeoff.llm.config." if unknown else "Correct its value."
+        problem = "there is no such setting" if unknown else first["msg"].lower()
+        raise InputError(
+            problem, file=file, field=place, value=first.get("input"), remedy=remedy
+        ) from error
+
+
+def read_experiment(path: str | PathLike[str]) -> Experiment:
+    """Read a TOML file with tables ``[model]``, ``[data]``, ``[schedule]`` and ``[train]``."""
+    try:
+        settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        remedy = "Give a TOML file; `tradeoff train --help` shows one."
+        raise InputError(
+            f"settings cannot be read: {error}", file=str(path), remedy=remedy
+        ) from error
+    return from_mapping(Experiment, settings, str(path))
+
+
+def _positive(name: str, value: int) -> None:
+    _require(name, value, value >= 1, "Give a positive whole number.")
+
+
+def _require(name: str, value: Any, holds: bool, remedy: str) -> None:
+    if not holds:
+        raise InputError("out of range", field=name, value=value, remedy=remedy)

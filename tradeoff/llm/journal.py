@@ -1,0 +1,69 @@
+"""What a run writes down: one JSON object a line, and the trackers of accelerate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tradeoff.llm.config import TrainConfig
+from tradeoff.schedules import Schedule
+
+
+class Journal:
+    """Lines of a run, kept in memory and, given a folder, in ``metrics.jsonl``.
+
+    Parameters
+    ----------
+    folder
+        Output folder of the run; ``None``: nothing is written.
+    accelerator
+        Of accelerate; only its main process writes.
+    """
+
+    def __init__(self, folder: Path | None, accelerator: Any) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.accelerator = accelerator
+        self._path = None if folder is None else folder / "metrics.jsonl"
+
+    def open(self, config: TrainConfig, schedule: Schedule) -> None:
+        """Start the trackers."""
+        if config.trackers:
+            settings = {"schedule": json.dumps(schedule.to_dict()), "seed": config.seed}
+            self.accelerator.init_trackers("tradeoff", config=settings)
+
+    def restart(self, step: int) -> None:
+        """Forget what was written after `step` updates, or all of it if there were none."""
+        if self._path is None:
+            return
+        kept = []
+        if step and self._path.exists():
+            found = [json.loads(line) for line in _whole_lines(self._path)]
+            # A checkpoint stands between the log line and the evaluation of its step.
+            kept = [e for e in found if (e["step"], e["kind"] != "train") <= (step, False)]
+        self.lines = kept
+        if self.accelerator.is_main_process:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            text = "".join(f"{json.dumps(line)}\n" for line in kept)
+            self._path.write_text(text, encoding="utf-8")
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line; `line["step"]` counts the updates done."""
+        self.lines.append(line)
+        numbers = {k: v for k, v in line.items() if isinstance(v, int | float) and k != "step"}
+        self.accelerator.log(numbers, step=line["step"])
+        if self._path is not None and self.accelerator.is_main_process:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(line)}\n")
+
+    def table(self, kind: str) -> pd.DataFrame:
+        """Lines of one kind, "train" or "evaluation"."""
+        rows = [line for line in self.lines if line["kind"] == kind]
+        return pd.DataFrame(rows).drop(columns="kind", errors="ignore")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines that were written to their end: a killed run may leave half of one."""
+    return [line for line in path.read_text("utf-8").splitlines(keepends=True) if line[-1] == "\n"]

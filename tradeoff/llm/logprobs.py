@@ -1,0 +1,189 @@
+"""Log-probabilities of responses under a causal language model.
+
+Training, reference and evaluation all call one :class:`Policy`. It scores completion tokens only:
+prompt positions never reach the output layer, whose logits over the whole vocabulary are the
+largest tensor of a step, and what does reach it is worked off in chunks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tradeoff.llm.batches import Batch
+
+# Elements of one chunk of logits: large enough to keep a device busy, small beside activations.
+_CHUNK = {"cuda": 2**27, "cpu": 2**22}
+
+
+class Policy(nn.Module):
+    """A causal language model as the map from token sequences to token log-probabilities.
+
+    Parameters
+    ----------
+    model
+        A causal model of transformers, plain or with adapters of peft.
+
+    Notes
+    -----
+    Where the model's output layer is one linear map, it is applied in chunks; a model that does
+    more there (soft caps, scales, adapters) is asked for its own logits.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        # accelerate reads from it which blocks FSDP may shard.
+        self._no_split_modules = getattr(_base(model), "_no_split_modules", None)
+        self._linear_head = _has_linear_head(model)
+
+    @property
+    def attention(self) -> str:
+        """Name of the attention implementation."""
+        return str(_base(self.model).config._attn_implementation)
+
+    def forward(self, batch: Batch) -> Float[Tensor, " M"]:
+        """Log pi of each completion token given all tokens before it, in nats.
+
+        Returns
+        -------
+        Tensor, shape (M,)
+            In the order of ``batch.labels``; float32, or float64 for a float64 model.
+        """
+        inputs = batch.inputs(self.attention)
+        base = _base(self.model)
+        if self._linear_head:
+            backbone = getattr(base, base.base_model_prefix)
+            hidden = backbone(**inputs, use_cache=False).last_hidden_state
+            head = base.get_output_embeddings()
+            rows = hidden.flatten(0, 1)[batch.select]
+            return token_log_probs(rows, head.weight, head.bias, batch.labels)
+        logits = self.model(**inputs, use_cache=False).logits
+        rows = logits.flatten(0, 1)[batch.select]
+        return _gather(rows, batch.labels)
+
+    def responses(self, batch: Batch) -> Float[Tensor, " S"]:
+        """Log pi(y|x) of each response of the batch: the sum over its tokens."""
+        return batch.per_response(self(batch))
+
+
+def token_log_probs(
+    hidden: Float[Tensor, "M d"],
+    weight: Float[Tensor, "V d"],
+    bias: Float[Tensor, " V"] | None,
+    labels: Int[Tensor, " M"],
+) -> Float[Tensor, " M"]:
+    """``log_softmax(hidden @ weight.T + bias)`` at the labels, without ever holding all of it.
+
+    Parameters
+    ----------
+    hidden
+        Last hidden states of the positions that predict a label.
+    weight, bias
+        Of the output layer.
+    labels
+        Token ids.
+    """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(kind), weight.to(kind)
+        bias = None if bias is None else bias.to(kind)
+    return _TokenLogProbs.apply(hidden, weight, bias, labels)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """Never holds the logits of more than one chunk.
+
+    Where the output layer is frozen, as with adapters, the slope of each token in its hidden
+    state is formed in the forward pass, so nothing is computed twice; else the logits of a chunk
+    are formed again in the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+    ) -> Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        found = torch.empty(len(hidden), dtype=wide, device=hidden.device)
+        trained = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] and not trained else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for rows in _chunks(hidden, weight):
+                log_probs = _log_softmax(hidden[rows], weight, bias, wide)
+                found[rows] = log_probs.gather(1, labels[rows, None])[:, 0]
+                if slope is not None:
+                    slope[rows] = _slope(log_probs, labels[rows]).to(hidden.dtype) @ weight
+        if slope is not None:
+            ctx.save_for_backward(slope)
+        else:
+            ctx.save_for_backward(hidden, weight, bias, labels)
+        ctx.frozen = not trained
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        if ctx.frozen:
+            (slope,) = ctx.saved_tensors
+            return gradient[:, None].to(slope.dtype) * slope, None, None, None
+        hidden, weight, bias, labels = ctx.saved_tensors
+        wide = gradient.dtype
+        to_hidden = torch.empty_like(hidden)
+        to_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
+        to_bias = None if bias is None else torch.zeros(bias.shape, dtype=wide, device=bias.device)
+        for rows in _chunks(hidden, weight):
+            log_probs = _log_softmax(hidden[rows], weight, bias, wide)
+            slope = _slope(log_probs, labels[rows]).mul_(gradient[rows, None])
+            if to_bias is not None:
+                to_bias += slope.sum(0)
+            slope = slope.to(hidden.dtype)
+            to_hidden[rows] = slope @ weight
+            to_weight += slope.T @ hidden[rows]
+        bias_gradient = None if to_bias is None else to_bias.to(bias.dtype)
+        return to_hidden, to_weight.to(weight.dtype), bias_gradient, None
+
+
+def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    size = max(1, _CHUNK.get(hidden.device.type, _CHUNK["cuda"]) // len(weight))
+    return [slice(start, start + size) for start in range(0, len(hidden), size)]
+
+
+def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype) -> Tensor:
+    logits = nn.functional.linear(hidden, weight, bias).to(wide)
+    return logits.sub_(torch.logsumexp(logits, dim=1, keepdim=True))
+
+
+def _slope(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """Derivative of each label's log-probability in the logits; overwrites its argument."""
+    slope = log_probs.exp_().neg_()
+    return slope.scatter_add_(1, labels[:, None], torch.ones_like(slope[:, :1]))
+
+
+def _gather(logits: Tensor, labels: Tensor) -> Tensor:
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(wide).log_softmax(1).gather(1, labels[:, None])[:, 0]
+
+
+def _base(model: Any) -> Any:
+    """The model of transformers below adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@torch.no_grad()
+def _has_linear_head(model: nn.Module) -> bool:
+    """Whether logits are one linear map of the backbone's output: tried on four tokens."""
+    base = _base(model)
+    head = base.get_output_embeddings()
+    backbone = getattr(base, base.base_model_prefix, None)
+    if type(head) is not nn.Linear or backbone is None or backbone is base:
+        return False
+    training = model.training
+    model.eval()
+    tokens = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
+    expected = base(input_ids=tokens, use_cache=False).logits
+    found = head(backbone(input_ids=tokens, use_cache=False).last_hidden_state)
+    model.train(training)
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,150 @@
+"""What training costs: time, tokens, floating-point operations and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# Dense bf16 tensor-core peaks of NVIDIA's data sheets, in FLOP/s, by what the device's name holds.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Floating-point operations of a model, by the convention of arXiv 2204.02311, appendix B.
+
+    Attributes
+    ----------
+    weights
+        Weights that multiply every token: all matrices but the input embedding.
+    head
+        Weights of the output layer among them, which multiply scored tokens only.
+    layers, width
+        Of the attention, whose cost grows with the square of the length.
+    trained
+        Whether gradients of the weights are formed: not for adapters, whose own cost is left out.
+    """
+
+    weights: int
+    head: int
+    layers: int
+    width: int
+    trained: bool
+
+    @classmethod
+    def of(cls, model: Any) -> Costs:
+        """Read the sizes off a model of transformers, with or without adapters."""
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        config = base.config.get_text_config()
+        embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+        matrices = sum(
+            value.numel()
+            for name, value in base.named_parameters()
+            if value.ndim >= 2 and "lora_" not in name
+        )
+        inner = matrices - embedding.weight.numel()
+        if head.weight is not embedding.weight:
+            inner -= head.weight.numel()
+        size = head.weight.numel()
+        return cls(
+            weights=inner + size,
+            head=size,
+            layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            trained=any(p.requires_grad for p in base.parameters() if p.ndim >= 2)
+            and not hasattr(model, "get_base_model"),
+        )
+
+    def forward(self, lengths: list[int], scored: int) -> float:
+        """FLOPs of one forward pass over sequences of these lengths.
+
+        Parameters
+        ----------
+        lengths
+            Tokens of each sequence; attention is causal, so half of its square counts.
+        scored
+            Tokens that reach the output layer.
+        """
+        tokens, squares = sum(lengths), sum(n * n for n in lengths)
+        inner = 2.0 * (self.weights - self.head) * tokens
+        return inner + 2.0 * self.head * scored + 2.0 * self.layers * self.width * squares
+
+    def update(self, lengths: list[int], scored: int) -> float:
+        """FLOPs of a forward and backward pass: three forward passes, or two if frozen."""
+        return (3.0 if self.trained else 2.0) * self.forward(lengths, scored)
+
+
+class Meter:
+    """Adds up cost since it was made; reading it waits for the device once.
+
+    Attributes
+    ----------
+    seconds, tokens, flops
+        Of training, evaluations left out.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds, self.tokens, self.flops = 0.0, 0, 0.0
+        self._since: float | None = None
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def start(self) -> None:
+        """Begin to count time."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Wait for the device and cease to count time."""
+        if self._since is not None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def add(self, tokens: float, flops: float) -> None:
+        """Count work of this process."""
+        self.tokens += int(tokens)
+        self.flops += flops
+
+    def speed(self, processes: int) -> dict[str, float]:
+        """Mean speed so far and peak memory; the devices of all processes are taken as alike."""
+        seconds = max(self.seconds, 1e-12)
+        found = {"tokens_per_second": processes * self.tokens / seconds}
+        if (share := self.utilisation()) is not None:
+            found["model_flops_utilisation"] = share
+        return found | {"peak_memory_bytes": float(self.peak_memory())}
+
+    def summary(self, processes: int) -> dict[str, Any]:
+        """Cost of the whole run."""
+        total = {"seconds": self.seconds, "tokens": processes * self.tokens}
+        return total | {"flops": processes * self.flops} | self.speed(processes)
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds, "tokens": self.tokens, "flops": self.flops}
+
+    def set_state(self, found: dict[str, float]) -> None:
+        """Go on from :meth:`state`."""
+        self.seconds, self.flops = found["seconds"], found["flops"]
+        self.tokens = int(found["tokens"])
+
+    def peak_memory(self) -> int:
+        """Bytes: of tensors on a CUDA device, else of the whole process."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(peak) if sys.platform == "darwin" else 1024 * int(peak)
+
+    def utilisation(self) -> float | None:
+        """Share of the device's bf16 peak that the counted operations reached; None if unknown."""
+        if self.device.type != "cuda" or not self.seconds:
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        peak = next((peak for key, peak in PEAKS.items() if key in name), None)
+        return None if peak is None else self.flops / self.seconds / peak

@@ -1,0 +1,106 @@
+"""Models and tokenizers of transformers, from a folder, the hub or a configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tradeoff.errors import InputError
+from tradeoff.llm.checkpoints import put_in_place
+from tradeoff.llm.config import Lora, ModelConfig
+
+
+def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tuple[Any, Any]:
+    """A causal model and its tokenizer; no code that comes with a model is ever run.
+
+    Parameters
+    ----------
+    config
+        Where it is.
+    seed
+        Of random weights.
+    frozen_bf16
+        Load in bf16, for adapters on a frozen model; else in float32.
+
+    Raises
+    ------
+    InputError
+        If the folder or hub name holds no causal model with a tokenizer, or needs code of its own.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if config.path == "tiny":
+        raise InputError(
+            "the tiny model has no folder of its own",
+            field="path",
+            value=config.path,
+            remedy="Use tradeoff.llm.tiny, or write it to a folder with tradeoff.networks.",
+        )
+    dtype = torch.bfloat16 if frozen_bf16 else torch.float32
+    options: dict[str, Any] = {"trust_remote_code": False}
+    built = {"dtype": dtype, "attn_implementation": config.attention}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.path, **options)
+        if config.config_only:
+            torch.manual_seed(seed)
+            found = AutoConfig.from_pretrained(config.path, **options)
+            model = AutoModelForCausalLM.from_config(found, **options, **built)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                config.path, use_safetensors=True, **options, **built
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(
+            f"no causal model can be loaded: {str(error).splitlines()[0]}",
+            field="path",
+            value=config.path,
+            remedy="Give a folder or hub name with config.json, tokenizer and safetensors.",
+        ) from error
+    return model, tokenizer
+
+
+def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
+    """The model with low-rank adapters, all else frozen.
+
+    Raises
+    ------
+    InputError
+        If no layer has a target's name.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha or 2 * lora.rank,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        use_dora=lora.dora,
+    )
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        names = sorted({n.split(".")[-1] for n, m in model.named_modules() if type(m) is nn.Linear})
+        raise InputError(
+            "adapters cannot be added",
+            field="targets",
+            value=targets,
+            remedy=f"Use some of {names}.",
+        ) from error
+
+
+def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the folder that transformers, or peft for adapters, loads; complete or not at all."""
+    weights = accelerator.get_state_dict(model)
+    if accelerator.is_main_process:
+        partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
+        model.save_pretrained(partial, state_dict=weights, safe_serialization=True)
+        tokenizer.save_pretrained(partial)
+        put_in_place(partial, folder)
+    accelerator.wait_for_everyone()

@@ -1,0 +1,118 @@
+"""Which rows an update reads, and in which forward passes each process reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.corpora import Corpora
+from tradeoff.llm.scoring import by_length, shares
+from tradeoff.llm.streams import Stream
+from tradeoff.schedules import PREFERENCE, SFT, Rule
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One forward and backward pass of one process.
+
+    Attributes
+    ----------
+    objective
+        0 for SFT, 1 for preference.
+    rows
+        Places in the training set.
+    share
+        What the summed loss of these rows counts in the mean over the update: one over its
+        tokens or pairs; 0 for a pass that only keeps step with other processes.
+    weight
+        Of the objective's gradient in this update.
+    """
+
+    objective: int
+    rows: Int[np.ndarray, " n"]
+    share: float
+    weight: float
+
+
+class Feed:
+    """Hands out the rows of both training sets.
+
+    Parameters
+    ----------
+    data, config
+        Rows, and how many of them an update and a pass take.
+    process, processes
+        Which process this is, of how many.
+
+    Attributes
+    ----------
+    positions
+        Rows read of (SFT, preference): all that a checkpoint needs to know.
+    """
+
+    def __init__(self, data: Corpora, config: TrainConfig, process: int, processes: int) -> None:
+        self.data, self.config = data, config
+        self.process, self.processes = process, processes
+        self.positions = [0, 0]
+        sizes = (len(data.sft), len(data.preference))
+        self._streams = [Stream(size, config.seed, o) for o, size in enumerate(sizes)]
+
+    def passes(
+        self, step: int, rule: Rule, follow: Callable[[int], Float[np.ndarray, " 2"]]
+    ) -> list[Pass]:
+        """Passes of this process in update `step`.
+
+        Parameters
+        ----------
+        step
+            Update, from 0.
+        rule
+            Of the schedule's plan.
+        follow
+            Maps the number of a draw to gradient weights (2,); called once, with `step`, unless
+            the defect `choose_per_forward` is on.
+        """
+        defects = self.config.defects
+        if defects.choose_per_forward and rule is Rule.DRAW:
+            return self._drawn_one_by_one(step, follow)
+        weights = follow(step)
+        found = []
+        for objective in (SFT, PREFERENCE):
+            if weights[objective]:
+                rows = self._next(objective, self.config.batch_size)
+                found += self._split(objective, rows, float(weights[objective]))
+            elif defects.discard_unused_batch:
+                self._next(objective, self.config.batch_size)
+        return found
+
+    def _next(self, objective: int, count: int) -> Int[np.ndarray, " n"]:
+        rows = self._streams[objective].rows(self.positions[objective], count)
+        self.positions[objective] += count
+        return rows
+
+    def _split(self, objective: int, rows: Int[np.ndarray, " n"], weight: float) -> list[Pass]:
+        items = self.data.training(objective)
+        total = sum(items[i].scored for i in rows) if objective == SFT else len(rows)
+        ordered = by_length(rows, [sum(item.lengths) for item in items])
+        parts = shares(ordered, self.config.rows_per_forward, self.process, self.processes)
+        return [Pass(objective, part, keep / total, weight) for part, keep in parts]
+
+    def _drawn_one_by_one(
+        self, step: int, follow: Callable[[int], Float[np.ndarray, " 2"]]
+    ) -> list[Pass]:
+        """The official code's update: every pass draws its own objective."""
+        at_once = self.config.rows_per_forward * self.processes
+        rounds = -(-self.config.batch_size // at_once)
+        found: list[Pass] = []
+        for i in range(rounds):
+            weights = follow(step * rounds + i)
+            objective = int(np.argmax(weights))
+            parts = self._split(
+                objective, self._next(objective, at_once), float(weights[objective])
+            )
+            found += [replace(part, share=part.share / rounds) for part in parts]
+        return found

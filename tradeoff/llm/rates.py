@@ -1,0 +1,36 @@
+"""The learning rate of each update, anew for each stage of a schedule."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from tradeoff.llm.config import TrainConfig
+
+
+def stage_lengths(clock: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+    """Updates of the stage that each update belongs to; a stage begins where the clock is 1."""
+    starts = np.flatnonzero(clock == 1)
+    sizes = np.diff(np.append(starts, len(clock)))
+    return np.repeat(sizes, sizes)
+
+
+def learning_rates(config: TrainConfig, clock: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    """One rate per update, as the schedules of transformers define them.
+
+    Warm-up rises linearly from zero; "linear" falls to zero at the end of the stage; "cosine"
+    falls along half a wave.
+    """
+    pairs = zip(clock.tolist(), stage_lengths(clock).tolist(), strict=True)
+    return np.array([config.learning_rate * _factor(config, c - 1, n) for c, n in pairs])
+
+
+def _factor(config: TrainConfig, done: int, length: int) -> float:
+    if done < config.warmup:
+        return done / config.warmup
+    share = (done - config.warmup) / max(1, length - config.warmup)
+    if config.decay == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * share))
+    return 1 - share if config.decay == "linear" else 1.0

@@ -1,0 +1,147 @@
+"""Losses of chosen rows under the policy, shared fairly among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tradeoff.llm import batches, losses
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.data import Example, Pair
+from tradeoff.llm.losses import PairLosses
+from tradeoff.llm.reference import Reference, evaluating
+
+Rows = Int[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Turns rows into losses.
+
+    Attributes
+    ----------
+    policy
+        A :class:`tradeoff.llm.logprobs.Policy`, as it is or prepared for many processes.
+    config
+        Layout, precision and preference loss.
+    pad
+        Token that fills padded rows.
+    accelerator
+        Of accelerate: says which process this is, and adds up over all.
+    """
+
+    policy: nn.Module
+    config: TrainConfig
+    pad: int
+    accelerator: Any
+
+    def sft(self, items: Sequence[Example]) -> Float[Tensor, ""]:
+        """Summed negative log-likelihood of demonstrations, in nats."""
+        batch = batches.demonstrations(items, self.config.layout, self.pad)
+        batch = batch.to(self.accelerator.device)
+        with self._autocast():
+            return losses.sft_sum(self.policy(batch))
+
+    def pairs(self, items: Sequence[Pair], rows: Rows, reference: Reference) -> PairLosses:
+        """Preference losses of pairs, whose places in their data set are `rows`."""
+        batch, found = self._responses(items)
+        with self._autocast():
+            known = reference(torch.from_numpy(rows), batch)
+        return losses.preference(found, known.to(found.dtype), batch.lengths, self.config)
+
+    @torch.no_grad()
+    def mean_sft(self, items: Sequence[Example], rows: Rows | None = None) -> dict[str, float]:
+        """Loss per token of demonstrations, all or some; the same on every process."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        with evaluating(self.policy):
+            for part, keep in self._parts([len(item.tokens) for item in items], rows):
+                chosen = [items[i] for i in part]
+                scored = sum(len(item.tokens) - item.start for item in chosen)
+                total += keep * torch.stack([self.sft(chosen).double(), _scalar(scored, total)])
+        loss, tokens = self.add_up(total).tolist()
+        return {"sft_loss": loss / tokens}
+
+    @torch.no_grad()
+    def mean_pairs(
+        self, items: Sequence[Pair], reference: Reference, rows: Rows | None = None
+    ) -> dict[str, float]:
+        """Mean preference loss, accuracy and implicit rewards of pairs, all or some."""
+        sums: dict[str, Tensor] = {}
+        with evaluating(self.policy):
+            for part, keep in self._parts([_size(item) for item in items], rows):
+                found = self.pairs([items[i] for i in part], part, reference).sums()
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + keep * value.double()
+        total = self.add_up(torch.stack(list(sums.values()))).tolist()
+        count = len(items) if rows is None else len(rows)
+        mean = {name: value / count for name, value in zip(sums, total, strict=True)}
+        return {
+            "preference_loss": mean.pop("loss"),
+            "preference_accuracy": mean.pop("rewards/accuracies"),
+            **mean,
+        }
+
+    @torch.no_grad()
+    def log_probs(self, items: Sequence[Pair], progress: Any = iter) -> Float[Tensor, "J 2"]:
+        """Values of log pi(y|x) of both responses of every pair, on every process."""
+        table = torch.zeros(len(items), 2, device=self.accelerator.device)
+        with evaluating(self.policy):
+            for part, keep in progress(list(self._parts([_size(item) for item in items], None))):
+                _, found = self._responses([items[i] for i in part])
+                if keep:
+                    table[torch.from_numpy(part)] = found.view(2, -1).T.to(table.dtype)
+        return self.add_up(table)
+
+    def add_up(self, value: Tensor) -> Tensor:
+        """Sum over processes."""
+        return self.accelerator.reduce(value, reduction="sum")
+
+    def _responses(self, items: Sequence[Pair]) -> tuple[batches.Batch, Float[Tensor, " S"]]:
+        batch = batches.pairs(items, self.config.layout, self.pad).to(self.accelerator.device)
+        with self._autocast():
+            return batch, batch.per_response(self.policy(batch))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        device = self.accelerator.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _parts(self, sizes: Sequence[int], rows: Rows | None) -> Iterator[tuple[Rows, float]]:
+        rows = np.arange(len(sizes)) if rows is None else rows
+        return shares(
+            by_length(rows, sizes),
+            self.config.rows_per_forward,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+
+
+def by_length(rows: Rows, sizes: Sequence[int]) -> Rows:
+    """The rows, longest first: neighbours then need little filling."""
+    lengths = np.array([sizes[i] for i in rows])
+    return rows[np.argsort(-lengths, kind="stable")]
+
+
+def shares(rows: Rows, at_once: int, process: int, processes: int) -> Iterator[tuple[Rows, float]]:
+    """One process's part of each round of forward passes, and 1.0 if it counts.
+
+    All processes make the same number of passes, as collective operations ask of them; one that
+    has no rows left repeats the first and weighs it 0.
+    """
+    for start in range(0, len(rows), at_once * processes):
+        part = rows[start : start + at_once * processes][process::processes]
+        yield (part, 1.0) if len(part) else (rows[:1], 0.0)
+
+
+def _size(item: Pair) -> int:
+    return len(item.chosen) + len(item.rejected)
+
+
+def _scalar(value: float, like: Tensor) -> Tensor:
+    return torch.tensor(value, dtype=like.dtype, device=like.device)

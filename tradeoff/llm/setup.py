@@ -1,0 +1,154 @@
+"""What stands before a run: devices, trainable weights, optimiser, and checks that all fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tradeoff import draws
+from tradeoff.errors import InputError
+from tradeoff.llm import batches, models
+from tradeoff.llm.config import ModelConfig, TrainConfig
+from tradeoff.llm.corpora import Corpora
+from tradeoff.llm.logprobs import Policy
+from tradeoff.llm.reference import evaluating
+
+
+def accelerator(config: TrainConfig, output: Path | None) -> Any:
+    """The processes and devices that accelerate or torchrun has laid out."""
+    from accelerate import Accelerator
+
+    return Accelerator(
+        log_with=list(config.trackers) or None,
+        project_dir=None if output is None else str(output),
+        # One update is several passes; we say ourselves when gradients are exchanged.
+        gradient_accumulation_steps=1,
+    )
+
+
+def trainable(model: Any, config: TrainConfig) -> Any:
+    """The model with the adapters, checkpointing and compilation that the settings ask for."""
+    if config.lora is not None:
+        model = models.with_adapters(model, config.lora, seed=config.seed)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base.config.use_cache = False
+    if config.gradient_checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.compile:
+        for block in _blocks(base):
+            block.compile(dynamic=True)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        remedy = "Unfreeze some weights, or give lora settings."
+        raise InputError("the model has no weights to train", remedy=remedy)
+    return model
+
+
+def optimizer(policy: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW; weight decay applies to matrices only."""
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        fused=device.type == "cuda" or None,
+    )
+
+
+def padding(tokenizer: Any) -> int:
+    """The token that fills padded rows; nothing attends to it, so any will do."""
+    found = tokenizer.pad_token_id
+    return int(tokenizer.eos_token_id if found is None else found)
+
+
+def load_reference(config: TrainConfig) -> Callable[[str], Any]:
+    """Loads a reference model by folder or hub name, as precise as the policy."""
+    frozen = config.precision == "bf16"
+    return lambda path: models.load(ModelConfig(path=path), frozen_bf16=frozen)[0]
+
+
+@torch.no_grad()
+def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
+    """Try the layout on two pairs: it must give the log-probabilities of padded rows.
+
+    Raises
+    ------
+    InputError
+        If the model does not keep packed sequences apart, or the layout cannot be used at all.
+    """
+    if config.layout == "padded":
+        return
+    if config.layout == "shared" and (
+        policy.attention.startswith("flash") or config.defects.mask_first_token
+    ):
+        remedy = "Use layout = 'packed'."
+        raise InputError(
+            "prompts cannot be shared with FlashAttention, nor with mask_first_token",
+            field="layout",
+            value=config.layout,
+            remedy=remedy,
+        )
+    device = next(policy.parameters()).device
+    if device.type == "cpu" and policy.attention == "flex_attention":
+        return
+    items = sorted(data.preference, key=lambda item: sum(item.lengths))[:2]
+    with evaluating(policy):
+        found, expected = (
+            policy.responses(batches.pairs(items, layout, 0).to(device))
+            for layout in (config.layout, "padded")
+        )
+    tolerance = 1e-3 if found.dtype == torch.float32 and _precise(policy) else 5e-2
+    if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
+        raise InputError(
+            "this model does not keep packed sequences apart",
+            field="layout",
+            value=config.layout,
+            remedy="Use layout = 'padded'.",
+        )
+
+
+def seed_dropout(seed: int, step: int, process: int) -> None:
+    """Make dropout a function of the run's seed, the update and the process."""
+    key = draws.keys(seed, process, draws.PREFERENCE_NOISE)
+    with np.errstate(over="ignore"):
+        mixed = draws.mix(key + np.uint64(step) * draws.GOLDEN)
+    torch.manual_seed(int(mixed) % 2**63)
+
+
+@contextmanager
+def memory_errors(config: TrainConfig) -> Iterator[None]:
+    """Say what to lower when memory does not suffice."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise InputError(
+            "memory does not suffice",
+            field="rows_per_forward",
+            value=config.rows_per_forward,
+            remedy=(
+                "Lower rows_per_forward or max_length, set gradient_checkpointing = true, "
+                "precision = 'bf16', or train adapters with [train.lora]; "
+                "the run goes on from its last checkpoint."
+            ),
+        ) from error
+
+
+def _precise(policy: Policy) -> bool:
+    return all(p.dtype in (torch.float32, torch.float64) for p in policy.parameters())
+
+
+def _blocks(base: Any) -> list[nn.Module]:
+    names = set(base._no_split_modules or ())
+    return [module for module in base.modules() if type(module).__name__ in names]

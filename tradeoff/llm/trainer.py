@@ -1,0 +1,401 @@
+"""Joint post-training: one policy, two data sets, and a schedule that decides each update.
+
+    prepare      rows -> tokens, model -> policy, reference log-probabilities
+    update       schedule -> objective(s) -> forward passes -> one step of the optimiser
+    evaluate     held-out SFT loss and preference loss: where the policy stands in loss space
+    save         all of it as files, from which a run goes on exactly
+
+The schedule decides once per update. Its draws, the rows of each update and dropout are functions
+of (seed, update), so processes agree without talking and a resumed run repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tradeoff import draws, records
+from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.llm import checkpoints, corpora, models, reference, setup, state
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.gaps import KnownLosses
+from tradeoff.llm.interrupt import Interrupt
+from tradeoff.llm.journal import Journal
+from tradeoff.llm.logprobs import Policy
+from tradeoff.llm.meter import Costs, Meter
+from tradeoff.llm.passes import Feed, Pass
+from tradeoff.llm.rates import learning_rates
+from tradeoff.llm.scoring import Scorer
+from tradeoff.llm.tally import Tally
+from tradeoff.schedules import OBJECTIVES, SFT, Schedule
+
+Callback = Callable[["JointTrainer", dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What became of a run.
+
+    Attributes
+    ----------
+    table
+        One row per evaluation: step, held-out sft_loss and preference_loss, accuracy, implicit
+        rewards, updates of each objective so far, rows probed, seconds and tokens of training.
+    log
+        One row per log line: training losses since the one before, gradient norm, rate, speed.
+    summary
+        Where it ended, what the data lost in tokenisation, what it cost.
+    diverged_at
+        Update by which a loss or gradient ceased to be finite; None: never.
+    interrupted
+        Whether a signal stopped it; the same call goes on.
+    """
+
+    table: pd.DataFrame
+    log: pd.DataFrame
+    summary: dict[str, Any]
+    diverged_at: int | None = None
+    interrupted: bool = False
+
+
+class JointTrainer:
+    """Trains a causal language model on demonstrations and preference pairs.
+
+    Parameters
+    ----------
+    model, tokenizer
+        Of transformers; the model may carry adapters already.
+    sft, preference
+        Training rows of :mod:`tradeoff.data`.
+    schedule
+        Which objective each update follows.
+    config
+        All else.
+    sft_test, preference_test
+        Held-out rows; ``config.holdout`` of the training rows when not given.
+    output
+        Folder for log, checkpoints and the trained model; ``None``: nothing is written.
+    callbacks
+        Called with the trainer and the record of each evaluation, to which they may add.
+
+    Raises
+    ------
+    InputError
+        Before any training: when settings, rows, tokenizer and model do not fit together.
+
+    Examples
+    --------
+    >>> from tradeoff.llm import JointTrainer, TrainConfig
+    >>> from tradeoff import tiny
+    >>> from tradeoff.schedules import Alright
+    >>> model, tokenizer = tiny.random_model()
+    >>> sft, preference = tiny.rows(40)
+    >>> settings = TrainConfig(steps=2, batch_size=4, max_length=64)
+    >>> trainer = JointTrainer(
+    ...     model, tokenizer, sft=sft, preference=preference, schedule=Alright(), config=settings
+    ... )
+    >>> done = trainer.train(progress=False)
+    >>> done.table[["step", "sft_loss", "preference_loss"]].shape
+    (3, 3)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        sft: Sequence[SftRow],
+        preference: Sequence[PreferenceRow],
+        schedule: Schedule,
+        config: TrainConfig | None = None,
+        sft_test: Sequence[SftRow] | None = None,
+        preference_test: Sequence[PreferenceRow] | None = None,
+        output: str | Path | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.config = config = config or TrainConfig()
+        self.schedule, self.plan = schedule, schedule.plan(config.steps)
+        self.tokenizer, self.callbacks = tokenizer, tuple(callbacks)
+        self.output = None if output is None else Path(output)
+        self.data = corpora.prepare(
+            model, tokenizer, (sft, preference), (sft_test, preference_test), config
+        )
+        self.accelerator = setup.accelerator(config, self.output)
+        self.model = setup.trainable(model, config)
+        self.costs = Costs.of(self.model)
+        bare = Policy(self.model)
+        setup.check_layout(bare, self.data, config)
+        self.policy, self.optimizer = self.accelerator.prepare(
+            bare, setup.optimizer(bare, config, self.accelerator.device)
+        )
+        self.scorer = Scorer(self.policy, config, setup.padding(tokenizer), self.accelerator)
+        self.rates = learning_rates(config, self.plan.clock)
+        self.known = KnownLosses(self.plan, config, (len(self.data.sft), len(self.data.preference)))
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        self.feed = Feed(self.data, config, process, processes)
+        self.tally, self.meter = Tally(), Meter(self.accelerator.device)
+        self.journal = Journal(self.output, self.accelerator)
+        self.references: reference.References | None = None
+        self.step = 0
+        self.diverged_at: int | None = None
+
+    # ------------------------------------------------------------------ the run
+
+    def train(self, *, resume: bool = True, progress: bool = True) -> TrainResult:
+        """Run the schedule to its end.
+
+        Parameters
+        ----------
+        resume
+            Go on from the newest checkpoint of the output folder, if there is one.
+        progress
+            Show progress bars.
+
+        Raises
+        ------
+        InputError
+            If the newest checkpoint is of another run, or memory does not suffice.
+        """
+        shown = progress and self.accelerator.is_main_process
+        interrupt = Interrupt(self.accelerator, self.config.log_every)
+        with setup.memory_errors(self.config), interrupt:
+            self._begin(resume, shown)
+            bar = tqdm(
+                total=self.config.steps, initial=self.step, disable=not shown, desc="updates"
+            )
+            with bar:
+                while self.step < self.config.steps and not self._stopped(interrupt):
+                    self._evaluate_if_due(bar)
+                    self._update()
+                    bar.update()
+                    self._after_update(interrupt)
+                if self.step == self.config.steps and self.diverged_at is None:
+                    self._evaluate_if_due(bar)
+        self.accelerator.end_training()
+        return self._result(interrupt.signalled)
+
+    def save(self) -> Path:
+        """Write a checkpoint of the run as it stands."""
+        assert self.output is not None
+        self.meter.stop()
+        tensors, settings = state.optimizer(self.policy, self.optimizer.optimizer)
+        files = {"policy": state.weights(self.policy), "optimizer": tensors}
+        files["reference"] = reference.tables(self.references)
+        content = {
+            "identity": state.identity(self.schedule, self.config, self.data),
+            "step": self.step,
+            "optimizer": settings,
+            "positions": self.feed.positions,
+            "updates": self.tally.updates,
+            "known": self.known.state(),
+            "meter": self.meter.state(),
+        }
+        folder = self.output / "checkpoints"
+        if self.accelerator.is_main_process:
+            checkpoints.write(folder, self.step, files, content, self.config.keep)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _begin(self, resume: bool, progress: bool) -> None:
+        if self.references is not None:
+            return
+        found = checkpoints.checkpoints(self.output / "checkpoints") if self.output else []
+        self.journal.open(self.config, self.schedule)
+        if resume and found:
+            self._restore(found[-1])
+        self.journal.restart(self.step)
+        if self.references is None:
+            bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
+            self.references = reference.prepare(
+                self.scorer, self._bare, self.data, setup.load_reference(self.config), bar
+            )
+
+    def _restore(self, path: Path) -> None:
+        tensors, found = checkpoints.read(path)
+        checkpoints.check_same_run(
+            path, found, state.identity(self.schedule, self.config, self.data)
+        )
+        if tables := tensors.get("reference"):
+            self.references = reference.from_tables(tables)
+        else:
+            # A live reference is that of the policy before training, so it is made first.
+            self.references = reference.prepare(
+                self.scorer, self._bare, self.data, setup.load_reference(self.config), iter
+            )
+        state.set_weights(self.policy, tensors["policy"])
+        state.set_optimizer(
+            self.policy, self.optimizer.optimizer, tensors["optimizer"], found["optimizer"]
+        )
+        self.step, self.feed.positions = found["step"], found["positions"]
+        self.tally.updates = found["updates"]
+        self.known.set_state(found["known"])
+        self.meter.set_state(found["meter"])
+
+    @property
+    def _bare(self) -> Policy:
+        return self.accelerator.unwrap_model(self.policy)
+
+    # ------------------------------------------------------------------ one update
+
+    def _update(self) -> None:
+        step, world = self.step, self.accelerator
+        self.meter.start()
+        if self.plan.clock[step] == 1 and step:
+            self.optimizer.optimizer.state.clear()
+        if self.config.reference == "stage" and step == reference.stage_start(self.plan) > 0:
+            self.references = reference.cached(self.scorer, self._bare, self.data, iter)
+        self.known.refresh(step, self._mean_training_loss)
+        setup.seed_dropout(self.config.seed, step, world.process_index)
+        self.policy.train()
+        passes = self.feed.passes(step, self.plan.rule, self._follow)
+        losses = self._backward(passes)
+        self.tally.norm(self._clip())
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(self.rates[step])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for objective in sorted({part.objective for part in passes}):
+            self.tally.updates[objective] += 1
+            if self.known.used:
+                self.known.observe(objective, float(self.scorer.add_up(losses[objective])))
+        self.step += 1
+
+    def _follow(self, draw: int) -> Float[np.ndarray, " 2"]:
+        """Gradient weights of the update, or pass, that the draw of this number decides."""
+        key = draws.keys(0, self.config.seed, draws.OBJECTIVE)
+        step = min(draw, self.step)
+        return self.plan.follow(step, draws.uniform(key, draw), self.known.gaps())
+
+    def _backward(self, passes: Sequence[Pass]) -> list[Tensor]:
+        """Gradients of all passes; returns this process's part of each objective's mean loss."""
+        observed = [torch.zeros((), device=self.accelerator.device) for _ in OBJECTIVES]
+        joint = torch.zeros((), device=self.accelerator.device)
+        for i, part in enumerate(passes):
+            last = i == len(passes) - 1
+            # Gradients are exchanged once an update.
+            with nullcontext() if last else self.accelerator.no_sync(self.policy):
+                loss = self._loss(part) * part.share
+                observed[part.objective] += loss.detach()
+                # Processes' gradients are averaged, while their losses are parts of one sum.
+                loss = loss * (part.weight * self.accelerator.num_processes)
+                if self.config.defects.joint_graph:
+                    joint = joint + loss
+                    if not last:
+                        continue
+                    loss = joint
+                self.accelerator.backward(loss)
+        return observed
+
+    def _loss(self, part: Pass) -> Tensor:
+        """Summed loss of a pass."""
+        items = [self.data.training(part.objective)[i] for i in part.rows]
+        counted, scored = float(part.share > 0), sum(item.scored for item in items)
+        lengths = [n for item in items for n in item.lengths]
+        self.meter.add(counted * sum(lengths), counted * self.costs.update(lengths, scored))
+        if part.objective == SFT:
+            loss = self.scorer.sft(items)
+            self.tally.add(SFT, {"loss": loss.detach()}, scored, counted)
+            return loss
+        assert self.references is not None
+        found = self.scorer.pairs(items, part.rows, self.references.train)
+        self.tally.add(part.objective, found.sums(), len(items), counted)
+        return found.loss.sum()
+
+    def _clip(self) -> Tensor:
+        limit = float("inf") if self.config.clip is None else self.config.clip
+        norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), limit)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+    def _mean_training_loss(self, objective: int, rows: np.ndarray) -> float:
+        assert self.references is not None
+        if objective == SFT:
+            return self.scorer.mean_sft(self.data.sft, rows)["sft_loss"]
+        found = self.scorer.mean_pairs(self.data.preference, self.references.train, rows)
+        return found["preference_loss"]
+
+    # ------------------------------------------------------------------ what is told
+
+    def evaluate(self) -> dict[str, Any]:
+        """Held-out losses of the policy as it is, with counts and costs so far."""
+        self.meter.stop()
+        assert self.references is not None
+        record: dict[str, Any] = {"kind": "evaluation", "step": self.step}
+        if len(self.data.sft_test):
+            record |= self.scorer.mean_sft(self.data.sft_test)
+        if len(self.data.preference_test):
+            record |= self.scorer.mean_pairs(self.data.preference_test, self.references.test)
+        followed = zip(OBJECTIVES, self.tally.updates, strict=True)
+        record |= {f"{name}_updates": count for name, count in followed}
+        record |= {"probe_rows": self.known.probed, "seconds": self.meter.seconds}
+        record |= {"tokens": self.meter.tokens}
+        for callback in self.callbacks:
+            callback(self, record)
+        return record
+
+    def _evaluate_if_due(self, bar: Any) -> None:
+        every = self.config.evaluate_every or max(1, self.config.steps // 10)
+        if self.step % every and self.step != self.config.steps:
+            return
+        record = self.evaluate()
+        self.journal.write(record)
+        losses = {k: record[k] for k in ("sft_loss", "preference_loss") if k in record}
+        bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+
+    def _after_update(self, interrupt: Interrupt) -> None:
+        done, config = self.step, self.config
+        last = done == config.steps
+        if done % config.log_every == 0 or last:
+            self._log()
+        if self.output is None or self.diverged_at is not None:
+            return
+        due = config.save_every is not None and done % config.save_every == 0
+        if due or last or self._stopped(interrupt):
+            self.save()
+
+    def _log(self) -> None:
+        """One line of training losses since the last, and the check that they are finite."""
+        self.meter.stop()
+        means = self.tally.means(self.scorer)
+        self.tally.clear()
+        if not np.isfinite(list(means.values())).all():
+            self.diverged_at = self.step
+        rate = float(self.rates[self.step - 1])
+        line = {"kind": "train", "step": self.step, **means, "learning_rate": rate}
+        self.journal.write(line | self.meter.speed(self.accelerator.num_processes))
+
+    def _stopped(self, interrupt: Interrupt) -> bool:
+        return self.diverged_at is not None or interrupt.asked(self.step) or self._at_optimum()
+
+    def _at_optimum(self) -> bool:
+        """Whether the official code would end here: either known loss is at its optimum."""
+        return self.config.defects.stop_at_either_optimum and bool((self.known.gaps() <= 0).any())
+
+    def _result(self, interrupted: bool) -> TrainResult:
+        table = self.journal.table("evaluation")
+        summary = {
+            "schedule": self.schedule.to_dict(),
+            "steps": self.step,
+            "updates": dict(zip(OBJECTIVES, self.tally.updates, strict=True)),
+            "diverged_at": self.diverged_at,
+            "data": self.data.summary(),
+            **self.meter.summary(self.accelerator.num_processes),
+        }
+        finished = self.step == self.config.steps and self.diverged_at is None
+        if self.output is not None and self.accelerator.is_main_process:
+            records.write_json(self.output / "summary.json", summary)
+        if self.output is not None and finished:
+            models.save(self.accelerator, self._bare.model, self.tokenizer, self.output / "model")
+        return TrainResult(
+            table, self.journal.table("train"), summary, self.diverged_at, interrupted
+        )

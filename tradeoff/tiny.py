@@ -1,0 +1,121 @@
+"""The offline default of the language-model side: a tiny base model and data made for it.
+
+The model is the small transformer of `tradeoff.networks`, pretrained here on a generated corpus
+in about a minute and kept as a folder that transformers loads; no network, no download.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data.synthetic import InstructionData, Language, generate
+from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """What the base model is and what it has read."""
+
+    width: int = 64
+    layers: int = 3
+    heads: int = 4
+    vocabulary: int = 512
+    context: int = 128
+    steps: int = 800
+    language: Language = field(
+        default_factory=lambda: Language(
+            skills=("reverse", "uppercase", "sort", "count"),
+            preferences=("polite", "short"),
+            sft_rows=2000,
+            preference_rows=1000,
+            test_rows=200,
+            documents=10_000,
+        )
+    )
+
+
+def data(tiny: Tiny | None = None) -> InstructionData:
+    """Demonstrations and pairs of the small language, training and held out."""
+    return generate((tiny or Tiny()).language)
+
+
+def folder(tiny: Tiny | None = None, cache: Path | None = None, *, progress: bool = True) -> Path:
+    """Folder of the pretrained model, as transformers loads it; made on the first call.
+
+    Parameters
+    ----------
+    tiny
+        Sizes; the defaults when not given.
+    cache
+        Where models are kept; `cache_folder` by default.
+    progress
+        Show a bar while it is pretrained.
+    """
+    from tradeoff.networks.hugging_face import to_hugging_face
+    from tradeoff.networks.language_model import LanguageModelConfig
+    from tradeoff.networks.language_task import pretrain
+
+    tiny = tiny or Tiny()
+    about = json.dumps(asdict(tiny), sort_keys=True)
+    name = f"tiny-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
+    place = (cache or cache_folder()) / name
+    if place.exists():
+        return place
+    found = data(tiny)
+    tokenizer = train_tokenizer(found.corpus, tiny.vocabulary)
+    config = LanguageModelConfig(
+        vocabulary=len(tokenizer),
+        width=tiny.width,
+        layers=tiny.layers,
+        heads=tiny.heads,
+        hidden=tiny.width * 11 // 4,
+        context=tiny.context,
+    )
+    model = pretrain(
+        config, found.corpus, tokenizer, steps=tiny.steps, length=64, progress=progress
+    )
+    partial = place.with_name(f".partial-{os.getpid()}-{name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    to_hugging_face(model, tokenizer, partial)
+    if place.exists():  # another process was faster
+        shutil.rmtree(partial)
+    else:
+        partial.replace(place)
+    return place
+
+
+def cache_folder() -> Path:
+    """Where models made here are kept: ``$TRADEOFF_CACHE``, else the user's cache folder."""
+    given = os.environ.get("TRADEOFF_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "tradeoff"
+
+
+def random_model(width: int = 32, layers: int = 2, seed: int = 0) -> tuple[Any, Any]:
+    """An untrained model of transformers with its byte tokenizer: enough for examples and tests."""
+    import tempfile
+
+    from transformers import AutoTokenizer
+
+    from tradeoff.data.tokenizer import byte_tokenizer
+    from tradeoff.networks.hugging_face import load_llama, to_hugging_face
+    from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
+
+    tokenizer: Tokenizer = byte_tokenizer()
+    config = LanguageModelConfig(vocabulary=len(tokenizer), width=width, layers=layers, heads=4)
+    with tempfile.TemporaryDirectory() as place:
+        to_hugging_face(LanguageModel(config, seed), tokenizer, place)
+        return load_llama(place), AutoTokenizer.from_pretrained(place, local_files_only=True)
+
+
+def rows(count: int = 64) -> tuple[tuple[SftRow, ...], tuple[PreferenceRow, ...]]:
+    """A few demonstrations and pairs of the small language."""
+    few = Language(sft_rows=count, preference_rows=count, test_rows=1, documents=1)
+    found = generate(few)
+    return found.sft_train, found.preference_train
