@@ -51,9 +51,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     instances = 1 if fast else 4
     grid = study.grid(conflict=CONFLICTS[::2] if fast else CONFLICTS, seed=range(instances), **size)
     # One after the other: the compiled runs of each use all cores.
-    cases = study.run(
-        compare, grid, SCRATCH, depends=("tradeoff",), backend="sequential", progress=False
-    )
+    cases = study.run(compare, grid, SCRATCH, backend="sequential", progress=False)
     with style.figure(1, 2, height=3.5) as (fig, (left, right)):
         draw_conflicts(left, cases)
         draw_prediction(right, cases)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -32,18 +33,11 @@ from tradeoff.networks.tasks import Params, one_run
 from tradeoff.networks.train import Ensemble, Run, train
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential, from_dict
 from tradeoff.scores import Interval
-from tradeoff.study.addresses import fingerprint
 from tradeoff.study.engines import few_threads
+from tradeoff.study.sources import fingerprint
 
 Array = NDArray[np.float64]
 FOLDER = ROOT / "out" / "language"
-DEPENDS = (
-    "tradeoff.data",
-    "tradeoff.draws",
-    "tradeoff.networks",
-    "tradeoff.objectives",
-    "tradeoff.schedules",
-)
 METHODS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
 JOINT = METHODS[2:]
 SPECIALIST_SEED, AGAIN = 10_000, 20_000
@@ -105,10 +99,15 @@ SCALES = {
 
 
 def kept(scale: str, name: str, **settings: Any) -> Path:
-    """Folder of a model, addressed by its settings and the library's sources."""
+    """Folder of a model, addressed by its settings and the sources that made it."""
     about = json.dumps([asdict(SCALES[scale]), name, settings], sort_keys=True)
-    code = fingerprint(DEPENDS)
+    code = _sources()
     return FOLDER / "models" / f"{name}-{hashlib.sha256((about + code).encode()).hexdigest()[:16]}"
+
+
+@cache
+def _sources() -> str:
+    return fingerprint([f"{__name__}:specialist"])
 
 
 @cache
@@ -197,8 +196,9 @@ def train_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
 
     ``marks`` evaluations are spaced evenly; ``generated`` prompts are answered at each of them,
     and all held-out prompts at the last, in columns whose names begin with ``final_``.
+    ``cpu_seconds`` is a run's share of the processor time of this call, evaluation included.
     """
-    c = configurations[0]
+    began, c = time.process_time(), configurations[0]
     scale, conflict, updates = c["scale"], c["conflict"], c["updates"]
     known = task(scale, conflict, c["beta"], c["generated"])
     done = fit(
@@ -218,7 +218,12 @@ def train_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
         text = json.dumps(samples(known, one_run(done.params, place)), ensure_ascii=False)
         about = ["run", "schedule", "lam", "seed"]
         tables.append(rows.drop(columns=about).assign(**final, samples=text))
-    return tables
+    return _with_cost(tables, began)
+
+
+def _with_cost(tables: list[pd.DataFrame], began: float) -> list[pd.DataFrame]:
+    cost = (time.process_time() - began) / len(tables)
+    return [table.assign(cpu_seconds=cost) for table in tables]
 
 
 def relearn_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
@@ -226,9 +231,9 @@ def relearn_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
 
     Two comparisons: SFT from the base model ("learn"), and SFT after the same DPO of a base model
     that never saw a demonstration ("control"). ``updates`` of SFT each time, ``forget`` of DPO.
-    Configurations differ in their seeds only.
+    Configurations differ in their seeds only; ``cpu_seconds`` as in :func:`train_batch`.
     """
-    c = configurations[0]
+    began, c = time.process_time(), configurations[0]
     scale, updates = c["scale"], c["updates"]
     known = task(scale, c["conflict"])
     first, second = (
@@ -248,7 +253,7 @@ def relearn_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
     control = stage(anew, never.params)
     stages = {"learn": learn, "forget": forget, "relearn": relearn, "never": never}
     stages |= {"control": control}
-    return [
+    tables = [
         pd.concat(
             [_stage(known, scale, name, done, place) for name, done in stages.items()]
             + [_stage(known, scale, "base", learn, None)],
@@ -256,6 +261,7 @@ def relearn_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
         )
         for place in range(len(configurations))
     ]
+    return _with_cost(tables, began)
 
 
 def _stage(
@@ -379,7 +385,6 @@ def _run(
         function,
         configurations,
         FOLDER / scale / function.__name__,
-        depends=DEPENDS,
         backend="sequential" if fast else "loky",
         jobs=1 if fast else min(JOBS, cpu_count()),
         batch=TOGETHER,
@@ -403,6 +408,15 @@ def finals(table: pd.DataFrame) -> pd.DataFrame:
 def values(table: pd.DataFrame, column: str, by: str) -> Array:
     """(seed, value of `by`) entries of one column, so that differences are paired."""
     return table.pivot(index="seed", columns=by, values=column).to_numpy(dtype=float)
+
+
+def cost(*tables: pd.DataFrame) -> dict[str, Any]:
+    """How many runs the tables hold, and the processor time that these took when they ran."""
+    runs = [table.groupby("run")["cpu_seconds"].first() for table in tables]
+    return {
+        "runs": sum(len(run) for run in runs),
+        "cpu_seconds": round(float(sum(run.sum() for run in runs)), 1),
+    }
 
 
 def cell(found: Interval) -> dict[str, Any]:

@@ -7,8 +7,6 @@ recomputes everything and an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
 import platform
 import time
@@ -24,12 +22,14 @@ from tqdm.auto import tqdm
 
 from tradeoff.checkout import ROOT
 from tradeoff.records import plain, read_json, write_json
+from tradeoff.study.sources import fingerprint
 
 PAPER = ROOT / "papers" / "fernando2024"
 STAMPS = ROOT / "out" / "stamps"
 FIGURES = (
     "toy_trajectories",
     "loss_space",
+    "explorer",
     "sequential_gap",
     "budget_splits",
     "beta_sweep",
@@ -84,7 +84,7 @@ def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False
     """
     path = out / "results" / f"{name}.json"
     stamp = STAMPS / f"{name}{'-fast' if fast else ''}.json"
-    key = {"sources": fingerprint(name), "out": str(out.resolve()), "fast": fast}
+    key = {"sources": sources(name), "out": str(out.resolve()), "fast": fast}
     if not force and path.exists() and stamp.exists() and read_json(stamp) == key:
         record = read_json(path)
         return Outcome(name, record["numbers"], record["provenance"]["seconds"], fresh=False)
@@ -140,21 +140,9 @@ def table() -> pd.DataFrame:
 
 
 @cache
-def fingerprint(name: str) -> str:
-    """Hash of a figure's source and of every file that it may use."""
-    files = [ROOT / "analysis" / f"{name}.py", ROOT / "analysis" / "style.py"]
-    if name.startswith("lm_"):
-        files.append(ROOT / "analysis" / "lm_study.py")
-    digest = hashlib.sha256()
-    for path in [*files, *_library()]:
-        # The syntax tree, so that a comment or a line break does not ask for a new run.
-        digest.update(ast.dump(ast.parse(path.read_text("utf-8"))).encode())
-    return digest.hexdigest()
-
-
-@cache
-def _library() -> list[Path]:
-    return sorted((ROOT / "tradeoff").rglob("*.py"))
+def sources(name: str) -> str:
+    """Hash of every definition that drawing a figure reaches."""
+    return fingerprint([f"analysis.{name}:main"])
 
 
 def _origin(name: str, fast: bool, seconds: float) -> dict[str, Any]:
@@ -165,5 +153,5 @@ def _origin(name: str, fast: bool, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "python": platform.python_version(),
         "packages": {package: version(package) for package in packages},
-        "sources": fingerprint(name)[:16],
+        "sources": sources(name)[:16],
     }

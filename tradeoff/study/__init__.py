@@ -95,8 +95,9 @@ def run(
     folder
         Where results are kept; one process at a time writes to it.
     depends
-        Modules (packages with all below them), and data files as paths, whose change asks for a
-        new run. The function's own module always counts.
+        Data files as paths, and modules that the function finds at run time (packages with all
+        below them), whose change asks for a new run. The sources that it reaches through names
+        and imports always count, see :mod:`tradeoff.study.sources`.
     backend, jobs, threads, client
         Who computes, see :func:`tradeoff.study.engines.stream`.
     batch

@@ -1,12 +1,11 @@
 """Where a run is kept: one address for a function, its sources and a configuration.
 
-Two runs share an address exactly when they must give the same result, so what is stored under it
-never goes stale: an edit of the sources or of the configuration leads to another address.
+Runs that share an address must give the same result, so what is stored under it never goes stale:
+an edit of a source that the function reaches, or of the configuration, leads to another address.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import math
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +22,7 @@ import numpy as np
 
 from tradeoff.errors import InputError
 from tradeoff.schedules import Schedule
+from tradeoff.study.sources import fingerprint
 
 Configuration = dict[str, Any]
 Dependency = str | ModuleType | Path
@@ -87,14 +86,14 @@ class Task:
     ----------
     name
         ``module:function``.
-    modules
-        Names of the modules whose sources count.
+    roots
+        The function and further modules, from which the sources that count are reached.
     code, data
         Hashes of those sources and of the files that count.
     """
 
     name: str
-    modules: tuple[str, ...]
+    roots: tuple[str, ...]
     code: str
     data: str
 
@@ -112,7 +111,7 @@ class Task:
             Where this process imported the module before an edit, or a worker on another machine
             has other sources: what it computes must not be kept under this address.
         """
-        function, code = _loaded(self.name, self.modules)
+        function, code = _loaded(self.name, self.roots)
         if code != self.code:
             raise RuntimeError(
                 f"{self.name}: this process loaded other sources than those that are on disk where"
@@ -130,8 +129,9 @@ def task(function: Callable[[Any], Any] | str, depends: Sequence[Dependency] = (
     function
         The function, or ``"module:function"``.
     depends
-        What else a result depends on: modules or their names (a package stands for all files
-        below it) and paths of data files. The function's own module always counts.
+        What a result depends on beyond the sources that the function reaches by name: modules
+        that it finds otherwise, or their names (a package stands for all files below it), and
+        paths of data files.
 
     Raises
     ------
@@ -147,41 +147,9 @@ def task(function: Callable[[Any], Any] | str, depends: Sequence[Dependency] = (
     if not (isinstance(function, str) or main or found is function):
         raise _not_importable(function, "its name leads to another object")
     names = [d.__name__ if isinstance(d, ModuleType) else d for d in depends]
-    modules = {name.partition(":")[0], *(d for d in names if isinstance(d, str))}
+    roots = tuple(sorted({name, *(d for d in names if isinstance(d, str))}))
     files = sorted(d for d in names if isinstance(d, Path))
-    return Task(name, tuple(sorted(modules)), fingerprint(sorted(modules)), _data(files))
-
-
-def fingerprint(modules: Sequence[str]) -> str:
-    """Hash of the syntax trees of modules: a comment or a line break does not change it."""
-
-    def parts() -> Iterator[bytes]:
-        for module in modules:
-            for label, path in _sources(module):
-                yield label.encode()
-                yield ast.dump(ast.parse(path.read_text("utf-8"))).encode()
-
-    return _hash(parts())
-
-
-def _sources(module: str) -> list[tuple[str, Path]]:
-    """Source files of a module, or of everything below a package, named without the machine."""
-    try:
-        spec = find_spec(module)
-    except (ImportError, ValueError):
-        spec = None
-    if spec and spec.submodule_search_locations is not None:
-        roots = [Path(root) for root in spec.submodule_search_locations]
-        found = [(f"{module}/{p.relative_to(r)}", p) for r in roots for p in r.rglob("*.py")]
-        return sorted(found)
-    if spec and spec.origin and spec.origin.endswith(".py"):
-        return [(module, Path(spec.origin))]
-    raise InputError(
-        "no Python source is found for a module that results depend on",
-        field="depends",
-        value=module,
-        remedy="Name modules that can be imported and are written in Python; files go as Path.",
-    )
+    return Task(name, roots, fingerprint(roots), _data(files))
 
 
 def _data(files: Sequence[Path]) -> str:
@@ -216,9 +184,9 @@ def _find(name: str) -> Callable[[Any], Any]:
 
 
 @cache
-def _loaded(name: str, modules: tuple[str, ...]) -> tuple[Callable[[Any], Any], str]:
+def _loaded(name: str, roots: tuple[str, ...]) -> tuple[Callable[[Any], Any], str]:
     """The function as this process first imported it, and the sources of that moment."""
-    return _find(name), fingerprint(modules)
+    return _find(name), fingerprint(roots)
 
 
 def _not_importable(function: Any, reason: str) -> InputError:

@@ -1,0 +1,223 @@
+"""The top level of Python files, read without importing them: what each defines and uses."""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+Dotted = tuple[str, ...]
+Target = tuple[str, Dotted]
+"""A module and a path of attributes from it."""
+LOADED, WHOLE = "", "*"
+"""Parts of a module beside its names: what runs when it is imported, and all of it."""
+
+
+@dataclass
+class Module:
+    """The top level of one file.
+
+    Attributes
+    ----------
+    name, package
+        Dotted name; whether it is a package's ``__init__``.
+    definitions
+        Statements that bind each name.
+    effects
+        Statements that bind no name, such as a call or a loop.
+    loads
+        Import statements, which run like effects but whose text does not count.
+    aliases
+        What each imported name, at any level, may stand for.
+    """
+
+    name: str
+    package: bool
+    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    effects: list[ast.stmt] = field(default_factory=list)
+    loads: list[ast.stmt] = field(default_factory=list)
+    aliases: dict[str, set[Target]] = field(default_factory=dict)
+
+    def statements(self, part: str) -> list[ast.stmt]:
+        """The statements of one part, see `LOADED` and `WHOLE`."""
+        if part == WHOLE:
+            return [s for found in self.definitions.values() for s in found]
+        return self.effects if part == LOADED else self.definitions.get(part, [])
+
+
+@cache
+def own(name: str) -> bool:
+    """Whether a module is the project's own or this package's, rather than installed."""
+    top = name.partition(".")[0]
+    place = locate(top)
+    if place is None:
+        return False
+    installed = {"site-packages", "dist-packages"} & set(place.parts)
+    standard = place.is_relative_to(sysconfig.get_path("stdlib"))
+    return top == "tradeoff" or not (installed or standard)
+
+
+def locate(name: str) -> Path | None:
+    """The source file of a module, found without importing anything."""
+    top, *inner = name.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not inner:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for root in spec.submodule_search_locations or ():
+        place = Path(root, *inner)
+        for path in (place / "__init__.py", place.with_suffix(".py")):
+            if path.is_file():
+                return path
+    return None
+
+
+def module(name: str) -> Module | None:
+    """The module of a name as it is on disk now, or None where there is no source."""
+    place = locate(name)
+    if place is None:
+        return None
+    return _read(name, place.name == "__init__.py", place.read_text("utf-8"))
+
+
+@lru_cache(maxsize=512)
+def _read(name: str, package: bool, text: str) -> Module:
+    found, tree = Module(name, package), _Bare().visit(ast.parse(text))
+    for statement in tree.body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            found.loads.append(statement)
+        elif bound := _bound(statement):
+            for key in bound:
+                found.definitions.setdefault(key, []).append(statement)
+        else:
+            found.effects.append(statement)
+    for node in ast.walk(tree):
+        for key, target in bindings(node, found):
+            found.aliases.setdefault(key, set()).add(target)
+    return found
+
+
+class _Bare(ast.NodeTransformer):
+    """Drop what never runs, or runs only as a script: documentation, imports for annotations."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        skipped = ast.unparse(node.test) in NEVER and not node.orelse
+        return None if skipped else self.generic_visit(node)
+
+
+NEVER = ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
+"""Conditions that are false in a module that a study imports."""
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    """Names that a statement binds, if binding them is all it does."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    if isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    flat = [e for t in targets for e in (t.elts if isinstance(t, ast.Tuple | ast.List) else [t])]
+    names = [t.id for t in flat if isinstance(t, ast.Name)]
+    return names if len(names) == len(flat) else []
+
+
+def bindings(node: ast.AST, within: Module) -> Iterator[tuple[str, Target]]:
+    """Names that an import binds, with what each stands for."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            top = alias.name.partition(".")[0]
+            yield (alias.asname or top), (alias.name if alias.asname else top, ())
+            yield "", (alias.name, ())
+    elif isinstance(node, ast.ImportFrom):
+        here = within.name.split(".")
+        above = here[: len(here) - node.level + within.package] if node.level else []
+        origin = ".".join([*above, *([node.module] if node.module else [])])
+        for alias in node.names:
+            whole = alias.name == "*"
+            yield ("" if whole else alias.asname or alias.name), (origin, (alias.name,))
+
+
+# ---------------------------------------------------------------------- names in use
+
+
+@cache
+def references(statement: ast.stmt) -> frozenset[Dotted]:
+    """Every name of the module that a statement uses, with the attributes that are read from it."""
+    return frozenset(_used(statement, frozenset()))
+
+
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+COMPREHENSIONS = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+def _used(node: ast.AST, hidden: frozenset[str]) -> Iterator[Dotted]:
+    """As `references`, without the names that the functions around bind for themselves."""
+    path: list[str] = []
+    while isinstance(node, ast.Attribute):
+        path.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name):
+        if node.id not in hidden:
+            yield (node.id, *reversed(path))
+        return
+    inside = hidden
+    if isinstance(node, FUNCTIONS):
+        inside = hidden | _locals(node)
+    elif isinstance(node, COMPREHENSIONS):
+        # The first iterable is evaluated outside, and may use a name that the loop then binds.
+        outside = {n.id for n in ast.walk(node.generators[0].iter) if isinstance(n, ast.Name)}
+        inside = hidden | (_stored(g.target for g in node.generators) - outside)
+    for name, value in ast.iter_fields(node):
+        own = inside if name == "body" or isinstance(node, COMPREHENSIONS) else hidden
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _used(child, own)
+
+
+def _locals(function: FUNCTIONS) -> frozenset[str]:
+    arguments = {n.arg for n in ast.walk(function.args) if isinstance(n, ast.arg)}
+    body = function.body if isinstance(function.body, list) else []
+    scope = [node for statement in body for node in _scope(statement)]
+    free = {name for n in scope if isinstance(n, ast.Global) for name in n.names}
+    free |= {
+        alias.asname or alias.name.partition(".")[0]
+        for n in scope
+        if isinstance(n, ast.Import | ast.ImportFrom)
+        for alias in n.names
+    }
+    return frozenset((arguments | _stored(scope)) - free)
+
+
+def _scope(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it that binds names for the same function."""
+    yield node
+    if not isinstance(node, FUNCTIONS | COMPREHENSIONS | ast.ClassDef):
+        for child in ast.iter_child_nodes(node):
+            yield from _scope(child)
+
+
+def _stored(nodes: Iterable[ast.AST]) -> set[str]:
+    """Names that some nodes bind: by assignment, or by a definition inside a function."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name | ast.Tuple | ast.List | ast.Starred):
+            found |= {
+                n.id
+                for n in ast.walk(node)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            }
+    return found
