@@ -7,8 +7,7 @@ front of the same initial body says how far beyond or behind it the network land
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,21 +181,6 @@ class Alone:
         }
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread, which small operations run on as fast, and far faster if cores are busy.
-
-    Set around each piece of work: a parallel kernel of numba changes the number behind torch.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@one_thread()
 def last_layer_alone(task: PolicyTask, updates: int, seeds: Sequence[int]) -> Alone:
     """Single-row SGD on the last layer with every schedule, twice: torch and laboratory."""
     base = task.initial([0])
@@ -278,7 +262,6 @@ def a_task(width: int, dtype: torch.dtype = torch.float32) -> PolicyTask:
     return PolicyTask(DATA, PolicyConfig(width=width, depth=1), dtype=dtype)
 
 
-@one_thread()
 def ends(
     task: PolicyTask,
     seeds: Sequence[int],

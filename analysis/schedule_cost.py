@@ -23,7 +23,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from analysis import style
-from analysis.bridge import one_thread
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.networks import optimizers
@@ -33,6 +32,7 @@ from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import Params, PolicyTask, Task
+from tradeoff.networks.threads import one_thread
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 from tradeoff.theory.checked import Checked
 

@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from analysis import style
-from analysis.bridge import one_thread
 from tradeoff import objectives
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.networks.batches import pair_batch, sft_batch
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 from tradeoff.networks.language_task import pretrain
+from tradeoff.networks.threads import one_thread
 from tradeoff.theory.checked import Checked
 
 Loss = Callable[[Tensor], Tensor]

@@ -51,6 +51,19 @@ def summed(model: LanguageModel, tokens: torch.Tensor, mask: torch.Tensor) -> li
     return totals
 
 
+def test_a_model_in_float64_keeps_its_digits() -> None:
+    double = LanguageModel(SHAPE, 5).double()
+    known = replace(TASK, base=double)
+    params = {name: value.detach() for name, value in double.named_parameters()}
+    index = torch.tensor([3, 0, 7])
+    tokens, mask = TASK.sft.tokens[index], TASK.sft.mask[index]
+    expected = -sum(summed(double, tokens, mask)) / int(mask.sum())
+    assert_allclose(float(known.losses(params, SFT, index)), expected, rtol=1e-13)
+    assert known.answer(params, ["x"]) == known.answer(params, ["x"])
+    trained = train(known, RUNS[1:2], **SETTINGS)
+    assert {value.dtype for value in trained.params.values()} == {torch.float64}
+
+
 def test_losses_are_per_token_and_per_pair() -> None:
     moved = LanguageModel(SHAPE, 5)
     params = dict(moved.named_parameters())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from pandas.testing import assert_frame_equal
 from tradeoff.errors import InputError
 from tradeoff.networks import optimizers
 from tradeoff.networks.choices import Choices
+from tradeoff.networks.loop import Loop
 from tradeoff.networks.policies import HEAD, PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import Run, grid, train
@@ -182,14 +185,38 @@ def test_the_same_call_gives_the_same_bits() -> None:
         assert torch.equal(value, second.params[name])
 
 
-def test_threads_change_rounding_only() -> None:
-    try:
-        found = []
-        for threads in (1, 4):
-            torch.set_num_threads(threads)
-            found.append(train(DOUBLE, SIX, **{**SETTINGS, "steps": 8}))
-    finally:
-        torch.set_num_threads(1)
+@pytest.fixture
+def threads():
+    """Sets the number of threads of torch, which is one again afterwards."""
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
+def test_a_small_ensemble_runs_on_one_thread_and_restores_the_number(threads, monkeypatch) -> None:
+    seen, found = [], []
+    real = Loop.update
+
+    def update(self, *arguments):
+        seen.append(torch.get_num_threads())
+        real(self, *arguments)
+
+    monkeypatch.setattr(Loop, "update", update)
+    for number in (1, 4):
+        threads(number)
+        found.append(train(SINGLE, SIX, **SETTINGS))
+        assert torch.get_num_threads() == number
+    assert set(seen) == {1}
+    assert_frame_equal(measures(found[0].table), measures(found[1].table), check_exact=True)
+    for name, value in found[0].params.items():
+        assert torch.equal(value, found[1].params[name])
+
+
+def test_threads_change_rounding_only_in_a_large_ensemble(threads, monkeypatch) -> None:
+    monkeypatch.setattr(importlib.import_module("tradeoff.networks.train"), "SMALL", 0)
+    found = []
+    for number in (1, 4):
+        threads(number)
+        found.append(train(DOUBLE, SIX, **{**SETTINGS, "steps": 8}))
     for name, value in found[0].params.items():
         assert_allclose(value.numpy(), found[1].params[name].numpy(), atol=1e-6)
 

@@ -246,6 +246,8 @@ def response_log_probs(
 ) -> Float[Tensor, " batch"]:
     """Sum the log-probabilities of the masked tokens of each sequence, in nats.
 
+    In float32 at least, whatever the precision of the model.
+
     Parameters
     ----------
     logits
@@ -253,7 +255,7 @@ def response_log_probs(
     mask
         Which tokens count. The first one never does: nothing predicts it.
     """
-    scores = logits[:, :-1].float()
+    scores = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
     target = scores.gather(-1, tokens[:, 1:, None]).squeeze(-1)
     return ((target - scores.logsumexp(-1)) * mask[:, 1:]).sum(-1)
 

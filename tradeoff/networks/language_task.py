@@ -168,7 +168,7 @@ class LanguageTask:
 
     def answer(self, params: Mapping[str, Tensor], prompts: Sequence[Any], **settings: Any) -> list:
         """The responses of one run, greedy unless `settings` of `generate` say otherwise."""
-        model = LanguageModel(self.base.config)
+        model = LanguageModel(self.base.config).to(next(iter(params.values())).dtype)
         model.load_state_dict(dict(params))
         ids = self.tokenizer.encode_many(list(prompts))
         settings = {"max_new_tokens": 32, "eos": self.tokenizer.eos, **settings}

@@ -3,7 +3,7 @@
 The parameters of run r are row r of one matrix. At each update the runs are grouped by the
 objective they follow; each group's gradients are computed in one batched call and laid into the
 rows. Runs never mix, so the result of a run does not depend on the others, up to the rounding of
-batched products.
+batched products. Small ensembles run on one thread, see `tradeoff.networks.threads`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tradeoff.networks.choices import Choices, Run
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
+from tradeoff.networks.threads import SMALL, one_thread
 from tradeoff.schedules import Rule, Schedule
 
 __all__ = ["Ensemble", "Run", "grid", "train"]
@@ -164,18 +165,20 @@ def train(
     anchor = (
         base if isinstance(reference, str) else _stacked("reference", reference, len(runs), device)
     )
-    shift = task.reference(anchor).expand(len(runs))
     least = _optima(runs, steps, optima)
     choices = Choices(runs, steps, batch_size, task.sizes, least, recent)
-    loop = Loop(task, choices, trained, held, shift.train, clip, at_once)
-    descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
     rates = np.broadcast_to(np.asarray(learning_rate, dtype=float), (len(runs),))
     records, marks = {}, _marks(evaluate_every, steps)
-    for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
-        if t in marks:
-            records[t] = loop.record(shift)
-        if t < steps:
-            loop.update(t, descend, rates, decay)
+    stacked = sum(value.numel() for value in (*trained.values(), *held.values()))
+    with one_thread(when=stacked <= SMALL):
+        shift = task.reference(anchor).expand(len(runs))
+        loop = Loop(task, choices, trained, held, shift.train, clip, at_once)
+        descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
+        for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
+            if t in marks:
+                records[t] = loop.record(shift)
+            if t < steps:
+                loop.update(t, descend, rates, decay)
     diverged_at = loop.diverged_at.double().cpu().numpy()
     return Ensemble(tuple(runs), _table(runs, records, diverged_at), loop.params(), diverged_at)
 
