@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,6 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    if config.path == "tiny":
-        raise InputError(
-            "the tiny model has no folder of its own",
-            field="path",
-            value=config.path,
-            remedy="Use tradeoff.llm.tiny, or write it to a folder with tradeoff.networks.",
-        )
     dtype = torch.bfloat16 if frozen_bf16 else torch.float32
     options: dict[str, Any] = {"trust_remote_code": False}
     built = {"dtype": dtype, "attn_implementation": config.attention}
@@ -50,9 +45,10 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
             found = AutoConfig.from_pretrained(config.path, **options)
             model = AutoModelForCausalLM.from_config(found, **options, **built)
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                config.path, use_safetensors=True, **options, **built
-            )
+            with quiet():
+                model = AutoModelForCausalLM.from_pretrained(
+                    config.path, use_safetensors=True, **options, **built
+                )
     except (OSError, ValueError, ImportError) as error:
         raise InputError(
             f"no causal model can be loaded: {str(error).splitlines()[0]}",
@@ -95,12 +91,29 @@ def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
         ) from error
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of transformers, which show nothing of ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the folder that transformers, or peft for adapters, loads; complete or not at all."""
     weights = accelerator.get_state_dict(model)
     if accelerator.is_main_process:
         partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
-        model.save_pretrained(partial, state_dict=weights, safe_serialization=True)
+        # peft would look for the embedding of the model it adapts, which has not changed.
+        options = {"save_embedding_layers": False} if hasattr(model, "get_base_model") else {}
+        with quiet():
+            model.save_pretrained(partial, state_dict=weights, **options)
         tokenizer.save_pretrained(partial)
         put_in_place(partial, folder)
     accelerator.wait_for_everyone()

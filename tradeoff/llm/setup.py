@@ -39,7 +39,9 @@ def trainable(model: Any, config: TrainConfig) -> Any:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     base.config.use_cache = False
     if config.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        # The second name is that of transformers before 5.
+        enable = getattr(base, "activation_checkpointing_enable", None)
+        (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
     if config.compile:
         for block in _blocks(base):
             block.compile(dynamic=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT
+from tradeoff.schedules import OBJECTIVES
 
 
 class Tally:
@@ -25,9 +25,9 @@ class Tally:
 
     def clear(self) -> None:
         """Begin a new log line."""
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, float | Tensor] = {}
         self._counts = [0.0, 0.0]
-        self._norms: list[Tensor] = []
+        self._norms: list[float | Tensor] = []
 
     def add(self, objective: int, sums: dict[str, Tensor], count: float, counted: float) -> None:
         """Add a pass's summed values; `count` tokens or pairs, none if `counted` is 0."""
@@ -45,14 +45,31 @@ class Tally:
 
         Which objectives were followed is the same on every process, so all add the same names.
         """
-        names = sorted(self._sums)
-        if not names:
+        if not self._sums:
             return {}
-        device = self._sums[names[0]].device
+        found = self.state(scorer)
+        count = dict(zip(OBJECTIVES, found["counts"], strict=True))
+        means = {n: v / count[n.split("/")[0]] for n, v in found["sums"].items()}
+        return means | {"grad_norm": sum(found["norms"]) / len(found["norms"])}
+
+    def state(self, scorer: Any) -> dict[str, Any]:
+        """Sums over all processes, as a checkpoint keeps them."""
+        names = sorted(self._sums)
+        device = scorer.accelerator.device
+        values = [torch.as_tensor(self._sums[n], dtype=torch.float64, device=device) for n in names]
         counts = torch.tensor(self._counts, dtype=torch.float64, device=device)
-        norm = torch.stack(self._norms).mean().to(device)
-        packed = torch.stack([*(self._sums[name] for name in names), *counts])
-        *total, sft, preference = scorer.add_up(packed).tolist()
-        count = {OBJECTIVES[SFT]: sft, OBJECTIVES[PREFERENCE]: preference}
-        means = {n: v / count[n.split("/")[0]] for n, v in zip(names, total, strict=True)}
-        return means | {"grad_norm": float(norm)}
+        *total, sft, preference = scorer.add_up(torch.stack([*values, *counts])).tolist()
+        return {
+            "updates": self.updates,
+            "sums": dict(zip(names, total, strict=True)),
+            "counts": [sft, preference],
+            "norms": [float(norm) for norm in self._norms],
+        }
+
+    def set_state(self, found: dict[str, Any], *, main: bool) -> None:
+        """Go on from :meth:`state`; the sums go on in one process only."""
+        self.updates = list(found["updates"])
+        part = 1.0 if main else 0.0
+        self._sums = {name: part * value for name, value in found["sums"].items()}
+        self._counts = [part * count for count in found["counts"]]
+        self._norms = list(found["norms"])

@@ -197,7 +197,7 @@ class JointTrainer:
             "step": self.step,
             "optimizer": settings,
             "positions": self.feed.positions,
-            "updates": self.tally.updates,
+            "tally": self.tally.state(self.scorer),
             "known": self.known.state(),
             "meter": self.meter.state(),
         }
@@ -238,7 +238,7 @@ class JointTrainer:
             self.policy, self.optimizer.optimizer, tensors["optimizer"], found["optimizer"]
         )
         self.step, self.feed.positions = found["step"], found["positions"]
-        self.tally.updates = found["updates"]
+        self.tally.set_state(found["tally"], main=self.accelerator.is_main_process)
         self.known.set_state(found["known"])
         self.meter.set_state(found["meter"])
 
