@@ -33,6 +33,7 @@ from tradeoff.llm import encoding
 from tradeoff.llm.data import (
     Pair,
     Tokenised,
+    _fingerprint,
     check_tokenizer,
     prompt_ids,
     tokenise_preferences,
@@ -417,6 +418,6 @@ def test_rows_without_anything_to_learn_are_errors() -> None:
     assert [len(x) for x in prompt_ids([SftRow("", "a document")], MADE["llama-3"])] == [1]
 
 
-def test_a_pair_is_plain_data() -> None:
-    pair = Pair(np.array([1, 2]), np.array([1, 3, 4]), start=1)
-    assert [len(x) for x in pair.sequences] == [2, 3]
+def test_the_fingerprint_tells_where_a_sequence_ends() -> None:
+    ids = np.ones(5, np.int64)
+    assert _fingerprint([Pair(ids[:3], ids[3:], 1)]) != _fingerprint([Pair(ids[:2], ids[2:], 1)])
