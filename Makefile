@@ -61,10 +61,10 @@ $(TEST): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "[2/3] installing pip and the build tools"
 	@$(PIP) install -c constraints.txt pip hatchling
 	@echo "[3/3] installing tradeoff and its test tools (a few minutes the first time)"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,test]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,report,test]'
 	@touch $@
 
 $(DEV): $(TEST)
 	@echo "[+] installing ruff, mypy and their stubs"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,dev]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,report,dev]'
 	@touch $@

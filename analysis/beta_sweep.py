@@ -1,4 +1,4 @@
-"""Does DPO's anchor to a reference policy prevent forgetting? (T3)
+"""Does DPO's anchor to a reference policy prevent forgetting?
 
 The limit gap of sequential training over beta, with labels that no noise blurs (left) and with
 noisy ones (right), anchored at the uniform policy and at the SFT model itself.

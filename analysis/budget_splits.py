@@ -1,4 +1,4 @@
-"""Can a clever split of the budget rescue sequential training? (T3)
+"""Can a clever split of the budget rescue sequential training?
 
 Gap of f_lambda against the length of the second stage, the first stage having the rest of the
 budget; with exact gradients (left) and stochastic ones (right), and the joint methods at the same

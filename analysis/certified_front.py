@@ -1,4 +1,4 @@
-"""How fast does a certified front close? Error of the sandwich against the number of solves (T9).
+"""How fast does a certified front close? Error of the sandwich against the number of solves.
 
 Left: one front with its inner and outer hull. Right: certified error over random instances
 (n = instances; what varies is the instance; every instance is drawn), with the 1/n^2 guide.

@@ -1,4 +1,4 @@
-"""Do the joint methods keep their promised rates? Measured gaps against T4, T5 and T7.
+"""Do the joint methods keep their promised rates? Measured gaps against the proven bounds.
 
 Left: averaged iterates with the constant step of each horizon. Right: last iterates of one run
 with the step D/(G sqrt t). Every bound is drawn with the method it bounds.

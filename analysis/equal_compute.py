@@ -1,4 +1,4 @@
-"""What does alternation gain at equal compute? Mix, ALRIGHT and budget-optimal alternation (T6).
+"""What does alternation gain at equal compute? Mix, ALRIGHT and budget-optimal alternation.
 
 Mix pays for both gradients at every update, ALRIGHT for one, drawn with probability lambda; the
 budget-optimal rule draws with p* and rescales. All get the same compute and each its best step.

@@ -1,4 +1,4 @@
-"""Where do the methods end at equal compute, and which trade-off did they really make? (T10)
+"""Where do the methods end at equal compute, and which trade-off did they really make?
 
 Left: SFT against preference loss of every method at five requested weights, with the front.
 Right: regret at the requested weight, the one number that sees both kinds of failure.

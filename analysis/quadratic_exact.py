@@ -1,4 +1,4 @@
-"""Is the theory exact where it can be? Moments of noisy quadratics; when soups are optimal (T8).
+"""Is the theory exact where it can be? Moments of noisy quadratics; when soups are optimal.
 
 Left: the expected gap of f_lambda in closed form, through Monte Carlo means. Middle: their
 differences in standard errors. Right: averaging the two specialists' parameters (a linear soup) on

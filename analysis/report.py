@@ -5,35 +5,39 @@ The sentences stand in ``analysis/templates``; every number comes from ``results
 
 from __future__ import annotations
 
-import base64
 import importlib
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analysis import page, tables
 from analysis.runner import FIGURES, PAPER, STUDIES, stored
 from tradeoff.checkout import ROOT
 from tradeoff.display import cell
+from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing
 
-TEMPLATES = Path(__file__).parent / "templates"
-SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
+TEMPLATES = page.TEMPLATES
 
 
 def write(folder: Path = PAPER) -> list[Path]:
     """Render every page from the stored results of ``folder``; returns the pages."""
+    page.require()
     content = context(folder)
-    pages = {
-        folder / "README.md": "dossier.md.j2",
-        folder / "report.html": "report.html.j2",
-    }
+    pages = {folder / "README.md": render("dossier.md.j2", content)}
+    pages[folder / "report.html"] = render("report.html.j2", content | page.extras(content, render))
     if folder.resolve() == PAPER.resolve():
-        pages[ROOT / "README.md"] = "readme.md.j2"
-    for path, template in pages.items():
+        pages[ROOT / "README.md"] = render("readme.md.j2", content)
+    for path, text in pages.items():
         with replacing(path) as partial:
-            partial.write_text(render(template, content), "utf-8")
+            partial.write_text(text, "utf-8")
     return [path for path in pages if path.suffix == ".html"]
+
+
+def write_tables(folder: Path = PAPER) -> list[Path]:
+    """Write the dossier's tables as LaTeX to ``folder/tables``; returns the files."""
+    return tables.write_latex(context(folder)["tables"], folder / "tables")
 
 
 def render(template: str, content: dict[str, Any]) -> str:
@@ -48,18 +52,21 @@ def render(template: str, content: dict[str, Any]) -> str:
     )
     environment.filters["number"] = lambda value: cell(float(value))
     environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
+    environment.filters["markdown"] = tables.markdown
     return environment.get_template(template).render(content)
 
 
 def context(folder: Path) -> dict[str, Any]:
-    """Numbers, captions and claims as the templates see them."""
+    """Numbers, captions, tables and claims as the templates see them."""
     paths = {name: stored(name, folder) for name in FIGURES + STUDIES}
-    records = {name: read_json(path) for name, path in paths.items()}
+    records = {name: _record(name, path) for name, path in paths.items()}
+    results = {name: record["numbers"] for name, record in records.items()}
     ledger = read_json(folder / "results" / "claims.json")["claims"]
     return {
-        "results": {name: record["numbers"] for name, record in records.items()},
+        "results": results,
         "figures": [_figure(name, records[name], path) for name, path in paths.items()],
-        "claims": [{**claim, "sign": SIGNS[claim["relation"]]} for claim in ledger],
+        "tables": tables.all_tables(results, ledger),
+        "claims": [{**claim, "sign": tables.SIGNS[claim["relation"]]} for claim in ledger],
         "holding": sum(claim["holds"] for claim in ledger),
         "seconds": sum(records[name]["provenance"]["seconds"] for name in FIGURES),
         "example": example(),
@@ -71,14 +78,24 @@ def example() -> str:
     return (TEMPLATES / "example.py").read_text("utf-8").rstrip()
 
 
+def _record(name: str, path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(
+            "a figure of the report has no stored result",
+            file=path,
+            value=name,
+            remedy=f"Run it: tradeoff figures {name}.",
+        )
+    return dict(read_json(path))
+
+
 def _figure(name: str, record: dict[str, Any], path: Path) -> dict[str, Any]:
     module = importlib.import_module(f"analysis.{name}")
-    image = (path.parents[1] / "figures" / f"{name}.png").read_bytes()
     return {
         "name": name,
         "title": (module.__doc__ or "").split("\n")[0].rstrip("."),
         "caption": module.CAPTION,
         "study": name in STUDIES,
-        "image": base64.b64encode(image).decode(),
+        "folder": path.parents[1] / "figures",
         **record["provenance"],
     }

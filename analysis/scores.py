@@ -1,4 +1,4 @@
-"""Why not the distance to the ideal point? It ranks methods by the units of a loss (T10).
+"""Why not the distance to the ideal point? It ranks methods by the units of a loss.
 
 Left: end points of the methods beside the certified front. Middle: the ideal distance of the same
 end points when the preference loss is reported in other units. Right: front gap and regret against

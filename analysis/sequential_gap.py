@@ -1,4 +1,4 @@
-"""Does the gap of sequential training close with more updates? (T3)
+"""Does the gap of sequential training close with more updates?
 
 Left: gap of f_lambda against the number of gradients, with the limit and its two certified sides.
 Right: the limit gap of the binary example against the radius: closed form and simulated runs.

@@ -50,16 +50,17 @@ def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):
 
         def handle_starttag(self, tag, attrs):
             found = dict(attrs)
-            if tag in {"img", "script", "link"}:
-                self.sources.append(found.get("src") or found.get("href") or "")
+            if tag in {"img", "script", "link", "iframe"}:
+                self.sources += [found[name] for name in ("src", "href") if name in found]
             if tag == "img":
                 assert found["alt"]
-            self.ids.append(found.get("id", ""))
+            self.ids += [found["id"]] if "id" in found else []
 
     parser = Page()
     parser.feed(text)
     assert all(source.startswith("data:") for source in parser.sources)
-    assert set(runner.FIGURES) <= set(parser.ids)
+    assert set(runner.FIGURES + runner.STUDIES) <= set(parser.ids)
+    assert len(parser.ids) == len(set(parser.ids))
 
 
 def test_every_stored_result_says_where_it_comes_from():

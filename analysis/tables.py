@@ -1,0 +1,221 @@
+"""The dossier's tables: one frame of texts each, shown in Markdown and on the page, and as LaTeX.
+
+What the paper reports is read from ``paper_numbers.toml``; what is ours, from stored results.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.runner import PAPER
+from tradeoff.display import cell
+from tradeoff.records import replacing
+
+METHODS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
+HALF = 2
+"""Where lambda = 1/2 stands among the five weights of the loss-space figures."""
+NETWORK = "language model, nano"
+MISSING = "–"
+TITLES = {
+    "headline": "Every method at lambda = 1/2: scores of the convex laboratory (losses in units of "
+    "the front's ranges) and of the tiny language model (held out); means and 95 % half-widths.",
+    "pythia": "The paper's Pythia-1B at lambda = 1/2, beside the convex laboratory.",
+    "resources": "Time and memory of an update beyond sequential training's: the paper's Pythia-1B,"
+    " and our two small models on one processor.",
+    "llama": "The paper's Llama-3-8B, beside the tiny language model, at lambda = .25 / .5 / .75.",
+    "claims": "The ledger of claims; measured and bound are those of the tightest case.",
+}
+SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
+LATEX = {"→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "±": r"$\pm$", "λ": r"$\lambda$",
+         "β": r"$\beta$", "–": "--", "−": "$-$", "×": r"$\times$", "…": r"\dots{}"}  # fmt: skip
+"""What pdfTeX cannot read as it stands."""
+Results = Mapping[str, Any]
+
+
+def reported(path: Path = PAPER / "paper_numbers.toml") -> dict[str, Any]:
+    """The paper's own numbers."""
+    return tomllib.loads(path.read_text("utf-8"))
+
+
+def all_tables(results: Results, ledger: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Every table by name; each cell is text."""
+    paper = reported()
+    return {
+        "headline": headline(results),
+        "pythia": pythia(results, paper["pythia"]["methods"]),
+        "resources": resources(results, paper["pythia"]["methods"]),
+        "llama": llama(results, paper["llama"]),
+        "claims": claims(ledger),
+    }
+
+
+def headline(results: Results) -> pd.DataFrame:
+    """Every method at lambda = 1/2: the convex laboratory's scores, the language model's."""
+    convex, network = results["loss_space"], results["lm_loss_space"]["methods"]
+    scores = {"regret": "regret", "front gap": "front_gap", "matched weight": "matched_weight"}
+    trained = {"weighted loss": "weighted_loss", "exact match": "exact_match",
+               "preferred style": "preference_match"}  # fmt: skip
+    rows = [
+        {"method": method}
+        | {name: _mean(convex[method][key]) for name, key in scores.items()}
+        | {f"{name} (language model)": _mean(network[method][key]) for name, key in trained.items()}
+        for method in METHODS
+    ]
+    return pd.DataFrame(rows)
+
+
+def pythia(results: Results, paper: Results) -> pd.DataFrame:
+    """The paper's gaps at lambda = 1/2 beside those of the convex laboratory."""
+    ours = results["loss_space"]
+    rows = [
+        {
+            "method": method,
+            "SFT gap, paper": _quoted(paper, method, "sft_gap"),
+            "preference gap, paper": _quoted(paper, method, "preference_gap"),
+            "ideal distance, paper": _quoted(paper, method, "ideal_distance"),
+            "ideal distance, ours": _mean(ours[method]["ideal_distance"]),
+            "regret, ours (ranges)": _mean(ours[method]["regret"]),
+            "matched weight, ours": cell(ours[method]["matched_weight"]["mean"][HALF]),
+        }
+        for method in METHODS
+    ]
+    return pd.DataFrame(rows)
+
+
+def resources(results: Results, paper: Results) -> pd.DataFrame:
+    """Time and memory of an update beyond sequential training's, in percent."""
+    models = results["schedule_cost"]["models"]
+    names = {"SFT→DPO": "Sequential", "MAXRIGHT": "MAXRIGHT k=100"}
+    rows = []
+    for method in ("SFT→DPO", "Mix", "ALRIGHT", "MAXRIGHT"):
+        ours = {}
+        for label, key in (("policy", "policy, width 64"), ("language model", NETWORK)):
+            run, base = models[key][names.get(method, method)], models[key]["Sequential"]
+            time = run["seconds_per_update"]["median"] / base["seconds_per_update"]["median"]
+            ours[f"time, {label}"] = _percent(100 * (time - 1))
+            memory = run["peak_bytes"] / base["peak_bytes"]
+            ours[f"memory, {label}"] = _percent(100 * (memory - 1))
+        said = {
+            "time, paper": _percent(paper[method]["runtime_percent"]),
+            "memory, paper": _percent(paper[method]["memory_percent"]),
+        }
+        rows.append({"method": names.get(method, method), **said, **ours})
+    return pd.DataFrame(rows)
+
+
+def llama(results: Results, paper: Results) -> pd.DataFrame:
+    """The paper's MMLU and win rates beside the language model's skill and style, by lambda."""
+    found = results["lm_loss_space"]
+    at = [found["lambdas"].index(lam) for lam in paper["lambdas"]]
+    quoted = paper["methods"]
+    rows = []
+    for method in METHODS:
+        ours = found["methods"][method]
+        rows.append(
+            {"method": method}
+            | {
+                f"{name}, paper (%)": _joined(quoted[method][key], 2)
+                if method in quoted
+                else MISSING
+                for name, key in (("MMLU", "mmlu"), ("win rate", "win_rate"))
+            }
+            | {
+                f"{name}, ours (%)": _joined([100 * ours[key]["mean"][k] for k in at])
+                for name, key in (
+                    ("exact match", "exact_match"),
+                    ("preferred style", "preference_match"),
+                )
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def claims(ledger: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """The ledger with its verdicts."""
+    rows = [
+        {
+            "verdict": "holds" if claim["holds"] else "fails",
+            "claim": claim["statement"],
+            "id": claim["id"],
+            "kind": claim["kind"],
+            "measured": cell(float(claim["measured"])),
+            "bound": f"{SIGNS[claim['relation']]} {cell(float(claim['bound']))}",
+            "cases": str(claim["cases"]),
+            "source": claim["source"],
+        }
+        for claim in ledger
+    ]
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------- forms
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table for a Markdown page; the first column is text, the others are numbers."""
+    heads = ["---"] + ["---:"] * (len(table.columns) - 1)
+    lines = [list(table.columns), heads, *table.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def latex(table: pd.DataFrame, name: str) -> str:
+    """A table for a paper, in booktabs; one too long for a page breaks across pages.
+
+    It needs the packages booktabs and, for the claims, longtable and array.
+    """
+    wide = {"claim": r"p{.38\textwidth}", "source": r"p{.2\textwidth}", "id": r"p{.16\textwidth}"}
+    long = "claim" in table.columns
+    numeric = "l" if long else "r"
+    formats = ["l"] + [wide.get(column, numeric) for column in table.columns[1:]]
+    shown = table.rename(columns=_tex).map(_tex)
+    text = shown.style.hide(axis="index").to_latex(
+        column_format="".join(formats),
+        hrules=True,
+        environment="longtable" if long else None,
+        label=f"tab:{name}",
+        caption=_tex(TITLES[name]),
+    )
+    return f"% written by `tradeoff reproduce --pdf`; needs booktabs, longtable and array\n{text}"
+
+
+def write_latex(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Write ``NAME.tex`` for every table; returns the paths."""
+    paths = [folder / f"{name}.tex" for name in tables]
+    for path, (name, table) in zip(paths, tables.items(), strict=True):
+        with replacing(path) as partial:
+            partial.write_text(latex(table, name), "utf-8")
+    return paths
+
+
+def _tex(text: str) -> str:
+    """Escape a text for LaTeX; greater and less signs would print as other characters."""
+    marks = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    marks |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
+    return "".join((marks | LATEX).get(letter, letter) for letter in text)
+
+
+def _mean(found: Results) -> str:
+    """Mean and half-width, which has two digits and sets those of the mean."""
+    mean, half = float(found["mean"][HALF]), float(found["half_width"][HALF])
+    if half == 0:
+        return f"{cell(mean)} ± 0"
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
+
+
+def _quoted(paper: Results, method: str, key: str) -> str:
+    return f"{paper[method][key]:g}" if method in paper else MISSING
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1f} %" if value else "0 %"
+
+
+def _joined(values: Iterable[float], decimals: int = 1) -> str:
+    return " / ".join(f"{value:.{decimals}f}" for value in values)
