@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from analysis.runner import PAPER
 from tradeoff.errors import InputError
 from tradeoff.records import write_json
+from tradeoff.study.engines import few_threads
 from tradeoff.theory.checked import Checked
 
 KINDS = ("exact", "upper", "lower", "trend")
@@ -90,10 +91,11 @@ def check(
             remedy="`tradeoff claims` without a name lists them all.",
         )
     wanted = [claim for claim in known if not names or claim.id in names]
-    rows = [
-        _verdict(claim, fast)
-        for claim in tqdm(wanted, desc="claims", disable=not progress, leave=False)
-    ]
+    with few_threads(1, kernels=False):
+        rows = [
+            _verdict(claim, fast)
+            for claim in tqdm(wanted, desc="claims", disable=not progress, leave=False)
+        ]
     if not names:
         write_json(
             out / "results" / "claims.json", {"form": "fast" if fast else "full", "claims": rows}

@@ -23,7 +23,9 @@ from tradeoff.errors import InputError
 
 Vector = NDArray[np.float64]
 DENSE_DIMENSION = 512
-"""Up to this many parameters the Hessian is formed and decomposed."""
+"""Up to this many parameters a Hessian may be formed, to know its eigenvalues."""
+KRYLOV_ABOVE = 128
+"""Beyond this many parameters a Newton step is sought in a Krylov space, which is faster there."""
 
 
 @runtime_checkable
@@ -208,7 +210,7 @@ def _line_search(
 
 def _model_minimiser(model: LocalModel, theta: Vector, radius: float, tolerance: float) -> Vector:
     """Minimise g.(s - theta) + (s - theta)'H(s - theta)/2 over |s| <= radius."""
-    if len(theta) <= DENSE_DIMENSION:
+    if len(theta) <= KRYLOV_ABOVE:
         hessian = model.hessian()
         linear = model.gradient - hessian @ theta
         eigenvalues, basis = np.linalg.eigh(hessian)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import joblib
 from joblib.externals.loky import get_reusable_executor
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from tradeoff.errors import InputError
 
@@ -74,19 +74,19 @@ def _cancel(results: Generator[Any, None, None]) -> None:
 
 
 @contextmanager
-def few_threads(threads: int) -> Iterator[None]:
-    """Limit BLAS, OpenMP, numba and torch, as far as they are loaded, within a call."""
+def few_threads(threads: int, *, kernels: bool = True) -> Iterator[None]:
+    """Limit BLAS, torch and, with `kernels`, numba and OpenMP within a call, where loaded."""
     numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
     before = numba.get_num_threads() if numba else 0, torch.get_num_threads() if torch else 0
     try:
-        if numba:
+        if numba and kernels:
             numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
         if torch:
             torch.set_num_threads(threads)
-        with threadpool_limits(threads):
+        with threadpool_limits(threads, None if kernels else "blas"):
             yield
     finally:
-        if numba:
+        if numba and kernels:
             numba.set_num_threads(before[0])
         if torch:
             torch.set_num_threads(before[1])
