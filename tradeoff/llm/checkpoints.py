@@ -6,6 +6,7 @@ on from the one before.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -33,17 +34,16 @@ def write(
 
     Older checkpoints beyond the `keep` newest are then removed.
     """
-    import json
-
     target = folder / f"step-{step:08d}"
     partial = folder / f".partial-{os.getpid()}-{target.name}"
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_unfinished(folder)
     partial.mkdir(parents=True)
     for name, content in tensors.items():
         plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
         save_file(plain, partial / f"{name}.safetensors")
     # Not records.write_json, which rounds: what is resumed must be exact.
-    (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
+    (partial / "state.json").write_text(f"{text}\n", encoding="utf-8")
     put_in_place(partial, target)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
@@ -57,6 +57,19 @@ def put_in_place(partial: Path, target: Path) -> None:
         target.replace(old)
     partial.replace(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Clear away what runs that were killed while writing have left."""
+    for pattern in (".partial-*", ".old-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_all(folder: Path) -> None:
+    """Clear the way for a run that begins anew."""
+    for path in checkpoints(folder):
+        shutil.rmtree(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -76,10 +89,10 @@ def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """
     remedy = "Remove this checkpoint; the run then goes on from the one before."
     try:
-        files = sorted(path.glob("*.safetensors"))
-        tensors = {file.stem: dict(load_file(file)) for file in files}
-        return tensors, dict(read_json(path / "state.json"))
-    except (OSError, ValueError, SafetensorError) as error:
+        found = dict(read_json(path / "state.json"))
+        files = {name: path / f"{name}.safetensors" for name in found.pop("files")}
+        return {name: dict(load_file(file)) for name, file in files.items()}, found
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         problem = f"the checkpoint cannot be read: {error}"
         raise InputError(problem, file=path, remedy=remedy) from error
 

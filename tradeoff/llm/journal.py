@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tradeoff.llm.config import TrainConfig
+from tradeoff.records import replacing
 from tradeoff.schedules import Schedule
 
 
@@ -34,6 +36,12 @@ class Journal:
             settings = {"schedule": json.dumps(schedule.to_dict()), "seed": config.seed}
             self.accelerator.init_trackers("tradeoff", config=settings)
 
+    def close(self) -> None:
+        """End the trackers; not the process group, which the model is still read through."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        self.accelerator.trackers = []
+
     def restart(self, step: int) -> None:
         """Forget what was written after `step` updates, or all of it if there were none."""
         if self._path is None:
@@ -44,10 +52,11 @@ class Journal:
             # A checkpoint stands between the log line and the evaluation of its step.
             kept = [e for e in found if (e["step"], e["kind"] != "train") <= (step, False)]
         self.lines = kept
+        # All have read before one writes.
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(f"{json.dumps(line)}\n" for line in kept)
-            self._path.write_text(text, encoding="utf-8")
+            with replacing(self._path) as partial:
+                partial.write_text("".join(map(_as_json, kept)), encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line; `line["step"]` counts the updates done."""
@@ -56,12 +65,20 @@ class Journal:
         self.accelerator.log(numbers, step=line["step"])
         if self._path is not None and self.accelerator.is_main_process:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{json.dumps(line)}\n")
+                file.write(_as_json(line))
 
     def table(self, kind: str) -> pd.DataFrame:
         """Lines of one kind, "train" or "evaluation"."""
         rows = [line for line in self.lines if line["kind"] == kind]
         return pd.DataFrame(rows).drop(columns="kind", errors="ignore")
+
+
+def _as_json(line: dict[str, Any]) -> str:
+    """One line; a value that is not finite, which JSON lacks, becomes null."""
+    plain = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
+    }
+    return f"{json.dumps(plain, allow_nan=False)}\n"
 
 
 def _whole_lines(path: Path) -> list[str]:

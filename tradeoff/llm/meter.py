@@ -21,11 +21,12 @@ class Costs:
     Attributes
     ----------
     weights
-        Weights that multiply every token: all matrices but the input embedding.
+        Weights that multiply every token: all matrices but embeddings.
     head
         Weights of the output layer among them, which multiply scored tokens only.
     layers, width
-        Of the attention, whose cost grows with the square of the length.
+        Of the attention, whose cost grows with the square of the length: its width is that of
+        all heads together.
     trained
         Whether gradients of the weights are formed: not for adapters, whose own cost is left out.
     """
@@ -41,21 +42,24 @@ class Costs:
         """Read the sizes off a model of transformers, with or without adapters."""
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         config = base.config.get_text_config()
-        embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
-        matrices = sum(
+        head = base.get_output_embeddings()
+        looked_up = {id(m.weight) for m in base.modules() if isinstance(m, torch.nn.Embedding)}
+        inner = sum(
             value.numel()
             for name, value in base.named_parameters()
-            if value.ndim >= 2 and "lora_" not in name
+            if value.ndim >= 2
+            and "lora_" not in name
+            and id(value) not in looked_up
+            and value is not head.weight
         )
-        inner = matrices - embedding.weight.numel()
-        if head.weight is not embedding.weight:
-            inner -= head.weight.numel()
         size = head.weight.numel()
+        heads = config.num_attention_heads
+        head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
         return cls(
             weights=inner + size,
             head=size,
             layers=config.num_hidden_layers,
-            width=config.hidden_size,
+            width=heads * head_width,
             trained=any(p.requires_grad for p in base.parameters() if p.ndim >= 2)
             and not hasattr(model, "get_base_model"),
         )
@@ -82,22 +86,30 @@ class Costs:
 class Meter:
     """Adds up cost since it was made; reading it waits for the device once.
 
+    Parameters
+    ----------
+    device
+        Of this process.
+    processes
+        How many share the work, each with a device like this one.
+
     Attributes
     ----------
     seconds, tokens, flops
-        Of training, evaluations left out.
+        Of training, over all processes; evaluations are left out.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, processes: int = 1) -> None:
+        self.device, self.processes = device, processes
         self.seconds, self.tokens, self.flops = 0.0, 0, 0.0
         self._since: float | None = None
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
     def start(self) -> None:
-        """Begin to count time."""
-        self._since = time.perf_counter()
+        """Begin to count time, unless it is being counted already."""
+        if self._since is None:
+            self._since = time.perf_counter()
 
     def stop(self) -> None:
         """Wait for the device and cease to count time."""
@@ -107,23 +119,21 @@ class Meter:
             self.seconds += time.perf_counter() - self._since
             self._since = None
 
-    def add(self, tokens: float, flops: float) -> None:
-        """Count work of this process."""
-        self.tokens += int(tokens)
+    def add(self, tokens: int, flops: float) -> None:
+        """Count work of all processes."""
+        self.tokens += tokens
         self.flops += flops
 
-    def speed(self, processes: int) -> dict[str, float]:
-        """Mean speed so far and peak memory; the devices of all processes are taken as alike."""
-        seconds = max(self.seconds, 1e-12)
-        found = {"tokens_per_second": processes * self.tokens / seconds}
+    def speed(self) -> dict[str, float]:
+        """Mean speed so far, over all processes, and peak memory of this one."""
+        found = {"tokens_per_second": self.tokens / max(self.seconds, 1e-12)}
         if (share := self.utilisation()) is not None:
             found["model_flops_utilisation"] = share
         return found | {"peak_memory_bytes": float(self.peak_memory())}
 
-    def summary(self, processes: int) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Cost of the whole run."""
-        total = {"seconds": self.seconds, "tokens": processes * self.tokens}
-        return total | {"flops": processes * self.flops} | self.speed(processes)
+        return {**self.state(), **self.speed()}
 
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps."""
@@ -142,9 +152,9 @@ class Meter:
         return int(peak) if sys.platform == "darwin" else 1024 * int(peak)
 
     def utilisation(self) -> float | None:
-        """Share of the device's bf16 peak that the counted operations reached; None if unknown."""
+        """Share of the devices' bf16 peak that the counted operations reached; None if unknown."""
         if self.device.type != "cuda" or not self.seconds:
             return None
         name = torch.cuda.get_device_name(self.device)
         peak = next((peak for key, peak in PEAKS.items() if key in name), None)
-        return None if peak is None else self.flops / self.seconds / peak
+        return None if peak is None else self.flops / self.seconds / peak / self.processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,10 @@ def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
         use_dora=lora.dora,
     )
     try:
-        return get_peft_model(model, settings)
+        with warnings.catch_warnings():
+            # peft asks transformers by the name that its version 6 drops.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+            return get_peft_model(model, settings)
     except ValueError as error:
         names = sorted({n.split(".")[-1] for n, m in model.named_modules() if type(m) is nn.Linear})
         raise InputError(

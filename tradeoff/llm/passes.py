@@ -52,12 +52,15 @@ class Feed:
     ----------
     positions
         Rows read of (SFT, preference): all that a checkpoint needs to know.
+    followed
+        (objective, rows) of the latest update, over all processes.
     """
 
     def __init__(self, data: Corpora, config: TrainConfig, process: int, processes: int) -> None:
         self.data, self.config = data, config
         self.process, self.processes = process, processes
         self.positions = [0, 0]
+        self.followed: list[tuple[int, Int[np.ndarray, " n"]]] = []
         sizes = (len(data.sft), len(data.preference))
         self._streams = [Stream(size, config.seed, o) for o, size in enumerate(sizes)]
 
@@ -76,7 +79,7 @@ class Feed:
             Maps the number of a draw to gradient weights (2,); called once, with `step`, unless
             the defect `choose_per_forward` is on.
         """
-        defects = self.config.defects
+        defects, self.followed = self.config.defects, []
         if defects.choose_per_forward and rule is Rule.DRAW:
             return self._drawn_one_by_one(step, follow)
         weights = follow(step)
@@ -96,6 +99,7 @@ class Feed:
 
     def _split(self, objective: int, rows: Int[np.ndarray, " n"], weight: float) -> list[Pass]:
         items = self.data.training(objective)
+        self.followed.append((objective, rows))
         total = sum(items[i].scored for i in rows) if objective == SFT else len(rows)
         ordered = by_length(rows, [sum(item.lengths) for item in items])
         parts = shares(ordered, self.config.rows_per_forward, self.process, self.processes)

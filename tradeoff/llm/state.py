@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -15,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.schedules import Schedule
@@ -23,11 +28,34 @@ from tradeoff.schedules import Schedule
 _FREE = {"log_every", "save_every", "keep", "trackers", "rows_per_forward", "reference_cache"}
 
 
-def identity(schedule: Schedule, config: TrainConfig, data: Corpora) -> dict[str, Any]:
-    """What makes two runs the same: schedule, settings and rows, as JSON values."""
+def identity(schedule: Schedule, config: TrainConfig, data: Corpora, model: str) -> dict[str, Any]:
+    """What makes two runs the same: schedule, settings, rows and model, as JSON values."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
-    found = {"schedule": schedule.to_dict(), **settings, **data.fingerprints()}
+    if config.defects.choose_per_forward:
+        settings["rows_per_forward"] = config.rows_per_forward
+    found = {"schedule": schedule.to_dict(), **settings, **data.fingerprints(), "model": model}
     return dict(json.loads(json.dumps(found)))
+
+
+def fingerprint(policy: torch.nn.Module) -> str:
+    """sha256 over the names and sizes of all weights, and a sample of those that stay frozen.
+
+    Trained weights are left out, as a checkpoint holds them.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(policy.named_parameters()):
+        digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
+        if not weight.requires_grad:
+            sample = weight.detach().flatten()[:: max(1, weight.numel() // 256)]
+            digest.update(sample.double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def local_weights(policy: torch.nn.Module) -> Iterator[Tensor]:
+    """Trained weights, as far as this process holds them."""
+    for weight in policy.parameters():
+        if weight.requires_grad:
+            yield weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def weights(policy: Any) -> dict[str, Tensor]:
@@ -46,8 +74,22 @@ def weights(policy: Any) -> dict[str, Tensor]:
     return kept
 
 
-def set_weights(policy: Any, found: dict[str, Any]) -> None:
-    """Put trained weights back."""
+def set_weights(policy: Any, found: dict[str, Any], file: Path) -> None:
+    """Put trained weights back.
+
+    Raises
+    ------
+    InputError
+        If they are not all there; `file` is what the message names.
+    """
+    trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
+    if absent := {name.removeprefix("module.") for name in trained} ^ set(found):
+        raise InputError(
+            "the checkpoint does not hold the trained weights",
+            file=file,
+            value=sorted(absent)[0],
+            remedy="Remove this checkpoint; the run then goes on from the one before.",
+        )
     set_model_state_dict(policy, found, options=_options(strict=False))
 
 

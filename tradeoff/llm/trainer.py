@@ -58,15 +58,20 @@ class TrainResult:
         Where it ended, what the data lost in tokenisation, what it cost.
     diverged_at
         Update by which a loss or gradient ceased to be finite; None: never.
-    interrupted
-        Whether a signal stopped it; the same call goes on.
+    signal
+        Number of the signal that stopped it, 0 if none did; the same call goes on.
     """
 
     table: pd.DataFrame
     log: pd.DataFrame
     summary: dict[str, Any]
     diverged_at: int | None = None
-    interrupted: bool = False
+    signal: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal stopped it."""
+        return self.signal != 0
 
 
 class JointTrainer:
@@ -135,6 +140,7 @@ class JointTrainer:
         self.model = setup.trainable(model, config)
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
+        self.identity = state.identity(schedule, config, self.data, state.fingerprint(bare))
         setup.check_layout(bare, self.data, config)
         self.policy, self.optimizer = self.accelerator.prepare(
             bare, setup.optimizer(bare, config, self.accelerator.device)
@@ -144,7 +150,7 @@ class JointTrainer:
         self.known = KnownLosses(self.plan, config, (len(self.data.sft), len(self.data.preference)))
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.feed = Feed(self.data, config, process, processes)
-        self.tally, self.meter = Tally(), Meter(self.accelerator.device)
+        self.tally, self.meter = Tally(), Meter(self.accelerator.device, processes)
         self.journal = Journal(self.output, self.accelerator)
         self.references: reference.References | None = None
         self.step = 0
@@ -169,21 +175,25 @@ class JointTrainer:
         """
         shown = progress and self.accelerator.is_main_process
         interrupt = Interrupt(self.accelerator, self.config.log_every)
-        with setup.memory_errors(self.config), interrupt:
+        with setup.memory_errors(self.config):
+            self.journal.open(self.config, self.schedule)
+            # Until here a signal ends the process at once, as nothing would be lost.
             self._begin(resume, shown)
-            bar = tqdm(
-                total=self.config.steps, initial=self.step, disable=not shown, desc="updates"
-            )
-            with bar:
-                while self.step < self.config.steps and not self._stopped(interrupt):
-                    self._evaluate_if_due(bar)
-                    self._update()
-                    bar.update()
-                    self._after_update(interrupt)
-                if self.step == self.config.steps and self.diverged_at is None:
-                    self._evaluate_if_due(bar)
-        self.accelerator.end_training()
-        return self._result(interrupt.signalled)
+            with interrupt:
+                self._run(interrupt, shown)
+        self.journal.close()
+        return self._result(interrupt.number)
+
+    def _run(self, interrupt: Interrupt, shown: bool) -> None:
+        steps, ended = self.config.steps, self.diverged_at is not None
+        with tqdm(total=steps, initial=self.step, disable=not shown, desc="updates") as bar:
+            while self.step < steps and not ended:
+                self._evaluate_if_due(bar)
+                self._update()
+                bar.update()
+                ended = self._after_update(interrupt)
+            if self.step == steps and self.diverged_at is None:
+                self._evaluate_if_due(bar)
 
     def save(self) -> Path:
         """Write a checkpoint of the run as it stands."""
@@ -193,7 +203,7 @@ class JointTrainer:
         files = {"policy": state.weights(self.policy), "optimizer": tensors}
         files["reference"] = reference.tables(self.references)
         content = {
-            "identity": state.identity(self.schedule, self.config, self.data),
+            "identity": self.identity,
             "step": self.step,
             "optimizer": settings,
             "positions": self.feed.positions,
@@ -201,19 +211,19 @@ class JointTrainer:
             "known": self.known.state(),
             "meter": self.meter.state(),
         }
-        folder = self.output / "checkpoints"
         if self.accelerator.is_main_process:
-            checkpoints.write(folder, self.step, files, content, self.config.keep)
+            checkpoints.write(self._folder, self.step, files, content, self.config.keep)
         self.accelerator.wait_for_everyone()
-        return folder
+        return self._folder
 
     def _begin(self, resume: bool, progress: bool) -> None:
         if self.references is not None:
             return
-        found = checkpoints.checkpoints(self.output / "checkpoints") if self.output else []
-        self.journal.open(self.config, self.schedule)
-        if resume and found:
+        if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
             self._restore(found[-1])
+        elif self.output and self.accelerator.is_main_process:
+            # Those of an abandoned run would be taken for later ones of this.
+            checkpoints.remove_all(self._folder)
         self.journal.restart(self.step)
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
@@ -223,9 +233,7 @@ class JointTrainer:
 
     def _restore(self, path: Path) -> None:
         tensors, found = checkpoints.read(path)
-        checkpoints.check_same_run(
-            path, found, state.identity(self.schedule, self.config, self.data)
-        )
+        checkpoints.check_same_run(path, found, self.identity)
         if tables := tensors.get("reference"):
             self.references = reference.from_tables(tables)
         else:
@@ -233,7 +241,7 @@ class JointTrainer:
             self.references = reference.prepare(
                 self.scorer, self._bare, self.data, setup.load_reference(self.config), iter
             )
-        state.set_weights(self.policy, tensors["policy"])
+        state.set_weights(self.policy, tensors["policy"], path)
         state.set_optimizer(
             self.policy, self.optimizer.optimizer, tensors["optimizer"], found["optimizer"]
         )
@@ -241,6 +249,11 @@ class JointTrainer:
         self.tally.set_state(found["tally"], main=self.accelerator.is_main_process)
         self.known.set_state(found["known"])
         self.meter.set_state(found["meter"])
+
+    @property
+    def _folder(self) -> Path:
+        assert self.output is not None
+        return self.output / "checkpoints"
 
     @property
     def _bare(self) -> Policy:
@@ -265,6 +278,7 @@ class JointTrainer:
             group["lr"] = float(self.rates[step])
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self._count_work()
         for objective in sorted({part.objective for part in passes}):
             self.tally.updates[objective] += 1
             if self.known.used:
@@ -301,8 +315,6 @@ class JointTrainer:
         """Summed loss of a pass."""
         items = [self.data.training(part.objective)[i] for i in part.rows]
         counted, scored = float(part.share > 0), sum(item.scored for item in items)
-        lengths = [n for item in items for n in item.lengths]
-        self.meter.add(counted * sum(lengths), counted * self.costs.update(lengths, scored))
         if part.objective == SFT:
             loss = self.scorer.sft(items)
             self.tally.add(SFT, {"loss": loss.detach()}, scored, counted)
@@ -311,6 +323,13 @@ class JointTrainer:
         found = self.scorer.pairs(items, part.rows, self.references.train)
         self.tally.add(part.objective, found.sums(), len(items), counted)
         return found.loss.sum()
+
+    def _count_work(self) -> None:
+        for objective, rows in self.feed.followed:
+            items = [self.data.training(objective)[i] for i in rows]
+            lengths = [n for item in items for n in item.lengths]
+            scored = sum(item.scored for item in items)
+            self.meter.add(sum(lengths), self.costs.update(lengths, scored))
 
     def _clip(self) -> Tensor:
         limit = float("inf") if self.config.clip is None else self.config.clip
@@ -352,16 +371,18 @@ class JointTrainer:
         losses = {k: record[k] for k in ("sft_loss", "preference_loss") if k in record}
         bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
 
-    def _after_update(self, interrupt: Interrupt) -> None:
+    def _after_update(self, interrupt: Interrupt) -> bool:
+        """Log and save if that is due; whether the run ends here, which is the same everywhere."""
         done, config = self.step, self.config
         last = done == config.steps
         if done % config.log_every == 0 or last:
             self._log()
-        if self.output is None or self.diverged_at is not None:
-            return
+        # Asked once: a signal between two answers would end the run unsaved.
+        ended = interrupt.asked(done) or self._at_optimum()
         due = config.save_every is not None and done % config.save_every == 0
-        if due or last or self._stopped(interrupt):
+        if self.output is not None and (due or last or ended) and self._finite():
             self.save()
+        return ended or self.diverged_at is not None
 
     def _log(self) -> None:
         """One line of training losses since the last, and the check that they are finite."""
@@ -372,16 +393,22 @@ class JointTrainer:
             self.diverged_at = self.step
         rate = float(self.rates[self.step - 1])
         line = {"kind": "train", "step": self.step, **means, "learning_rate": rate}
-        self.journal.write(line | self.meter.speed(self.accelerator.num_processes))
+        self.journal.write(line | self.meter.speed())
 
-    def _stopped(self, interrupt: Interrupt) -> bool:
-        return self.diverged_at is not None or interrupt.asked(self.step) or self._at_optimum()
+    def _finite(self) -> bool:
+        """Whether the run is worth saving: neither losses nor weights have ceased to be finite."""
+        if self.diverged_at is None:
+            bad = sum((~p.isfinite()).any().double() for p in state.local_weights(self.policy))
+            means = self.tally.means(self.scorer)
+            broken = bool(self.scorer.add_up(bad)) or not np.isfinite(list(means.values())).all()
+            self.diverged_at = self.step if broken else None
+        return self.diverged_at is None
 
     def _at_optimum(self) -> bool:
         """Whether the official code would end here: either known loss is at its optimum."""
         return self.config.defects.stop_at_either_optimum and bool((self.known.gaps() <= 0).any())
 
-    def _result(self, interrupted: bool) -> TrainResult:
+    def _result(self, signal: int) -> TrainResult:
         table = self.journal.table("evaluation")
         summary = {
             "schedule": self.schedule.to_dict(),
@@ -389,13 +416,11 @@ class JointTrainer:
             "updates": dict(zip(OBJECTIVES, self.tally.updates, strict=True)),
             "diverged_at": self.diverged_at,
             "data": self.data.summary(),
-            **self.meter.summary(self.accelerator.num_processes),
+            **self.meter.summary(),
         }
         finished = self.step == self.config.steps and self.diverged_at is None
         if self.output is not None and self.accelerator.is_main_process:
             records.write_json(self.output / "summary.json", summary)
         if self.output is not None and finished:
             models.save(self.accelerator, self._bare.model, self.tokenizer, self.output / "model")
-        return TrainResult(
-            table, self.journal.table("train"), summary, self.diverged_at, interrupted
-        )
+        return TrainResult(table, self.journal.table("train"), summary, self.diverged_at, signal)
