@@ -25,14 +25,21 @@ def write(folder: Path = PAPER) -> list[Path]:
     """Render every page from the stored results of ``folder``; returns the pages."""
     page.require()
     content = context(folder)
-    pages = {folder / "README.md": render("dossier.md.j2", content)}
-    pages[folder / "report.html"] = render("report.html.j2", content | page.extras(content, render))
+    pages = {
+        folder / "README.md": render("dossier.md.j2", content),
+        folder / "report.html": render_page(content),
+    }
     if folder.resolve() == PAPER.resolve():
         pages[ROOT / "README.md"] = render("readme.md.j2", content)
     for path, text in pages.items():
         with replacing(path) as partial:
             partial.write_text(text, "utf-8")
     return [path for path in pages if path.suffix == ".html"]
+
+
+def render_page(content: dict[str, Any]) -> str:
+    """The report page, whole."""
+    return render("report.html.j2", content | page.extras(content, render))
 
 
 def write_tables(folder: Path = PAPER) -> list[Path]:
@@ -58,7 +65,9 @@ def render(template: str, content: dict[str, Any]) -> str:
 
 def context(folder: Path) -> dict[str, Any]:
     """Numbers, captions, tables and claims as the templates see them."""
-    paths = {name: stored(name, folder) for name in FIGURES + STUDIES}
+    # A study that was never run in full has nothing to show yet.
+    ready = [name for name in STUDIES if stored(name, folder).exists()]
+    paths = {name: stored(name, folder) for name in (*FIGURES, *ready)}
     records = {name: _record(name, path) for name, path in paths.items()}
     results = {name: record["numbers"] for name, record in records.items()}
     ledger = read_json(folder / "results" / "claims.json")["claims"]

@@ -161,7 +161,9 @@ def markdown(table: pd.DataFrame) -> str:
     """A table for a Markdown page; the first column is text, the others are numbers."""
     heads = ["---"] + ["---:"] * (len(table.columns) - 1)
     lines = [list(table.columns), heads, *table.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    # A bar in a text would end its cell.
+    rows = [[text.replace("|", r"\|") for text in line] for line in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def latex(table: pd.DataFrame, name: str) -> str:

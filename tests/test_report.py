@@ -2,14 +2,16 @@
 
 import importlib
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+import types
 from html.parser import HTMLParser
 
 import pytest
 
-from analysis import report, runner
+from analysis import page, report, runner, style
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, write_json
@@ -59,8 +61,102 @@ def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):
     parser = Page()
     parser.feed(text)
     assert all(source.startswith("data:") for source in parser.sources)
-    assert set(runner.FIGURES + runner.STUDIES) <= set(parser.ids)
+    assert {figure["name"] for figure in content["figures"]} <= set(parser.ids)
     assert len(parser.ids) == len(set(parser.ids))
+
+
+def test_every_link_on_the_page_and_in_the_dossier_leads_somewhere(content):
+    text = re.sub(r"<script\b.*?</script>", "", report.render_page(content), flags=re.DOTALL)
+    places = set(re.findall(r'\bid="([^"]+)"', text))
+    links = set(re.findall(r'href="([^"]*)"', text))
+    assert {link[1:] for link in links if link.startswith("#")} <= places
+    assert [link for link in links if not link.startswith(("#", "https://"))] == []
+    dossier = report.render("dossier.md.j2", content)
+    headings = {page.slug(line.lstrip("# ")) for line in dossier.splitlines() if line[:1] == "#"}
+    assert set(re.findall(r"\]\(#([^)]+)\)", dossier)) <= headings
+    for path in re.findall(r"\]\((?!#|http)([^)]+)\)", dossier):
+        assert (runner.PAPER / path).exists(), path
+
+
+def test_formulas_are_mathml_and_none_is_left_as_tex(content):
+    text = report.render_page(content)
+    body = re.sub(r"<(script|style)\b.*?</\1>|data:image[^\"]*", "", text, flags=re.DOTALL)
+    assert body.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') >= 10
+    assert "merror" not in body
+    assert "$" not in body
+    assert not re.search(r"\\(frac|mathrm|lambda|sqrt)", body)
+
+
+# What reviewers asked, and a figure or claim that must stand in the answer.
+OBJECTIONS = {
+    "Chebyshev scalarisation": "plain-alternation-gains-nothing",
+    "needs $f^{*}$ in advance": "value_error",
+    "depends on the scale of a loss": "front-gap-is-unit-free",
+    "Equal budgets for both stages": "no-split-reaches-joint-stochastic",
+    "what split is best": "language-model-best-reverse-split",
+    "theory is for a last layer": "last-layer-is-the-laboratory",
+    "train adapters": "narrow-networks-pass-the-front",
+    "No other way of balancing": "lm_forgetting",
+    "No standard deviations": "states n",
+    "Pareto optimal": "certified_front",
+    "unreadable without colour": "line style",
+    "anchor to the reference": "gap-positive-for-every-beta",
+}
+
+
+@pytest.mark.parametrize(("objection", "answer"), OBJECTIONS.items())
+def test_each_objection_is_answered_with_a_figure_or_a_claim(content, objection, answer):
+    text = report.render("sections/objections.md.j2", content)
+    items = [item for item in text.split("\n- ") if objection in item]
+    assert len(items) == 1
+    assert answer in items[0]
+    known = {claim["id"] for claim in content["claims"]} | {f["name"] for f in content["figures"]}
+    named = set(re.findall(r"`([a-z-]+)`", text)) | set(re.findall(r"figures/(\w+)\.png", text))
+    assert named <= known
+
+
+def test_a_study_added_later_is_shown_without_a_change_of_the_page(tmp_path, content, monkeypatch):
+    shutil.copytree(runner.PAPER / "results", tmp_path / "results")
+    shutil.copytree(runner.PAPER / "figures", tmp_path / "figures")
+    for kind in ("svg", "png"):
+        source = tmp_path / "figures" / f"scores.{kind}"
+        shutil.copy(source, source.with_stem("llm_new"))
+    shutil.copy(tmp_path / "results" / "scores.json", tmp_path / "results" / "llm_new.json")
+    module = types.ModuleType("analysis.llm_new", "Does a pretrained model forget?\n")
+    module.CAPTION = "One model."
+    monkeypatch.setitem(sys.modules, "analysis.llm_new", module)
+    monkeypatch.setattr(report, "STUDIES", (*runner.STUDIES, "llm_new", "llm_not_yet_run"))
+    text = report.render_page(report.context(tmp_path))
+    assert 'id="llm_new"' in text
+    assert page.GROUPS["llm"] in text
+    assert "llm_not_yet_run" not in text
+
+
+def test_a_page_without_its_packages_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(page, "NEEDS", ("plotly", "no_such_package"))
+    with pytest.raises(InputError, match=r"no_such_package.*\[report\]"):
+        page.require()
+
+
+def test_a_missing_result_says_which_figure_to_run(tmp_path):
+    with pytest.raises(InputError, match="tradeoff figures toy_trajectories"):
+        report.context(tmp_path)
+
+
+def test_pdf_figures_have_embedded_fonts_and_stay_in_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
+    pdf = tmp_path / "figures" / "certified_front.pdf"
+    assert runner.run("certified_front", tmp_path, fast=True).fresh
+    assert not pdf.exists()
+    with style.as_pdf():
+        assert runner.run("certified_front", tmp_path, fast=True).fresh
+        assert not runner.run("certified_front", tmp_path, fast=True).fresh
+    content = pdf.read_bytes()
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
+    # A later drawing without it leaves no PDF that shows other numbers.
+    runner.run("certified_front", tmp_path, fast=True, force=True)
+    assert not pdf.exists()
 
 
 def test_every_stored_result_says_where_it_comes_from():

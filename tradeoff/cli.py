@@ -40,6 +40,9 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)]
+Pdf = Annotated[
+    bool, typer.Option("--pdf", help="For paper writers: also figures as PDF, tables as LaTeX.")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder for what is written.", file_okay=False)]
 Fast = Annotated[bool, typer.Option("--fast", help="Reduced form: fewer replicas and steps.")]
 Force = Annotated[bool, typer.Option("--force", help="Recompute what is up to date.")]
@@ -80,33 +83,41 @@ def reproduce(
         bool, typer.Option("--full", help="Also retrain the networks: many minutes.")
     ] = False,
     force: Force = False,
+    pdf: Pdf = False,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Recompute every figure and claim, and write the report.
 
     Studies of trained networks run in their fast form, beside the stored full run that the report
-    shows; `--full` retrains them. An interrupted run goes on where it stopped.
+    shows; `--full` retrains them. An interrupted run goes on where it stopped. `--pdf` also writes
+    `figures/*.pdf` (those of the studies with `--full`) and `tables/*.tex`.
 
     Examples:
 
     - `tradeoff reproduce`
 
-    - `tradeoff reproduce --full`
+    - `tradeoff reproduce --full --pdf`
 
     - `tradeoff reproduce --fast --out /tmp/dossier`
     """
     runner, report = analysis("runner"), analysis("report")
+    analysis("page").require()
     folder = out or runner.PAPER
-    outcomes = runner.reproduce(folder, fast=fast, full=full, force=force, progress=not as_json)
+    with analysis("style").as_pdf(pdf):
+        outcomes = runner.reproduce(folder, fast=fast, full=full, force=force, progress=not as_json)
     ledger = analysis("ledger").check(folder, fast=fast, progress=not as_json)
     pages = report.write(folder)
+    tables = report.write_tables(folder) if pdf else []
     if as_json:
         done = [asdict(outcome) for outcome in outcomes]
-        show_json({"figures": done, "claims": ledger.to_dict("records"), "pages": pages})
+        found = {"figures": done, "claims": ledger.to_dict("records")}
+        show_json({**found, "pages": pages, "tables": tables})
         return
     show_claims(ledger)
     console.print(f"\n[bold]figures[/]  {folder / 'figures'}")
+    if tables:
+        console.print(f"[bold]tables[/]   {folder / 'tables'}")
     for page in pages:
         console.print(f"[bold]report[/]   {page}")
 
@@ -118,6 +129,7 @@ def figures(
     ] = None,
     fast: Fast = False,
     force: Force = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also write each figure as PDF.")] = False,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -127,7 +139,7 @@ def figures(
 
     - `tradeoff figures convergence loss_space`
 
-    - `tradeoff figures all --fast --out /tmp/figures`
+    - `tradeoff figures all --pdf --out /tmp/figures`
     """
     runner = analysis("runner")
     if not names:
@@ -145,9 +157,10 @@ def figures(
             value=unknown[0],
             remedy=f"Use `all` or some of: {', '.join(known)}.",
         )
-    outcomes = runner.run_all(
-        wanted, out or runner.PAPER, fast=fast, force=force, progress=not as_json
-    )
+    with analysis("style").as_pdf(pdf):
+        outcomes = runner.run_all(
+            wanted, out or runner.PAPER, fast=fast, force=force, progress=not as_json
+        )
     if as_json:
         show_json([asdict(outcome) for outcome in outcomes])
 

@@ -1,0 +1,214 @@
+"""The report page in a real browser: it renders, answers its controls and can be read by all.
+
+The tests of this file are skipped where neither Chromium nor Chrome is installed; `.ci/run`
+installs one.
+"""
+
+import shutil
+from collections import Counter
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from analysis import interactive, report, runner
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+NARROW, WIDE = {"width": 400, "height": 850}, {"width": 1600, "height": 1000}
+SMALLEST_TEXT = """() => {
+  const sizes = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const parent = walker.currentNode.parentElement;
+    // Indices of formulas are smaller than their text by the rules of typesetting.
+    const text = walker.currentNode.data.trim();
+    if (!text || parent.closest("script, style, math, noscript")) continue;
+    if (parent.checkVisibility()) sizes.push([parseFloat(getComputedStyle(parent).fontSize), text]);
+  }
+  return sizes.sort((a, b) => a[0] - b[0])[0];
+}"""
+
+
+@pytest.fixture(scope="module")
+def content():
+    return report.context(runner.PAPER)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(report.render_page(content), "utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is on the path: install chromium")
+    with sync_playwright() as play:
+        found = play.chromium.launch(executable_path=program, headless=True, args=list(FLAGS))
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module", params=[NARROW, WIDE], ids=["400px", "1600px"])
+def either(request, browser, address):
+    """The page on a narrow and on a wide screen."""
+    tab = browser.new_page(viewport=request.param)
+    tab.goto(address)
+    yield tab
+    tab.close()
+
+
+@pytest.fixture
+def tab(browser, address):
+    """The page on a wide screen, with what the browser complained about and asked for."""
+    found = browser.new_page(viewport=WIDE)
+    found.noted, found.asked = [], []
+    found.on("console", lambda message: found.noted.append(message.text))
+    found.on("pageerror", lambda error: found.noted.append(str(error)))
+    found.on("request", lambda request: found.asked.append(request.url))
+    found.goto(address)
+    yield found
+    found.close()
+
+
+def visible(tab, plot):
+    """The choices for which the curves now drawn were made."""
+    curves = tab.evaluate(
+        "plot => document.getElementById(plot).data.filter(c => c.visible).map(c => c.meta)", plot
+    )
+    return [curve or {} for curve in curves]
+
+
+def drawn(tab, plot):
+    """The paths on the screen, as the browser has drawn them."""
+    lines = tab.locator(f"#{plot} .scatterlayer path.js-line")
+    return [line.get_attribute("d") for line in lines.all()]
+
+
+def test_it_renders_without_a_complaint_and_asks_the_network_for_nothing(tab, address):
+    tab.mouse.wheel(0, 4000)
+    tab.wait_for_timeout(300)
+    assert tab.noted == []
+    assert [url for url in tab.asked if not url.startswith("data:")] == [address]
+    assert tab.locator("main .main-svg").count() >= 4
+
+
+def test_every_figure_is_there_with_an_alternative_text(either, content):
+    images = either.evaluate("[...document.images].map(i => [i.alt, i.naturalWidth])")
+    assert len(images) == len(content["figures"]) >= len(runner.FIGURES)
+    assert all(alt and width > 300 for alt, width in images)
+
+
+def test_it_can_be_read_on_a_telephone_and_on_a_wide_screen(either):
+    root = "document.documentElement"
+    assert either.evaluate(f"{root}.scrollWidth") <= either.evaluate(f"{root}.clientWidth")
+    size, text = either.evaluate(SMALLEST_TEXT)
+    assert size >= 14, text
+    line = either.evaluate("document.querySelector('main p').clientWidth / 17")
+    assert line < 60  # A line of more em than that is hard to follow.
+
+
+def test_nobody_is_shut_out(either):
+    """Contrast, names of controls, alternative texts, headings: the rules of axe-core."""
+    response = Axe().run(either).response
+    assert {"color-contrast", "image-alt", "label", "link-name"} <= {
+        r["id"] for r in response["passes"]
+    }
+    found = response["violations"]
+    assert [(rule["id"], [node["html"][:90] for node in rule["nodes"][:3]]) for rule in found] == []
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"schedule": "ALRIGHT"},
+        {"lambda": "0.9"},
+        {"run": "2"},
+        {"schedule": "SFT→DPO", "lambda": "all", "run": "all"},
+    ],
+)
+def test_a_choice_changes_what_is_drawn(tab, content, chosen):
+    plot = "explore-schedules"
+    before = drawn(tab, plot)
+    for name, value in chosen.items():
+        tab.locator(f"#{plot}-{name}").select_option(value)
+    assert drawn(tab, plot) != before
+    everything = {"schedule": "all", "lambda": "0.5", "run": "mean"} | chosen
+    (explorer,) = (e for e in interactive.explorers(content["results"]) if e.name == plot)
+    expected = [row for row in explorer.rows if interactive.shown(row["chosen"], everything)]
+    paths = [made for made in visible(tab, plot) if "run" in made]
+    assert Counter(map(str, paths)) == Counter(str(row["chosen"]) for row in expected)
+    tab.locator(f"#{plot}-numbers summary").click()
+    rows = tab.locator(f"#{plot}-numbers tbody tr:visible")
+    assert rows.count() == len(expected) > 0
+    assert rows.first.locator("td").all_text_contents() == expected[0]["cells"]
+
+
+def test_a_single_run_is_not_the_mean(tab):
+    plot = "explore-schedules"
+    tab.locator(f"#{plot}-schedule").select_option("ALRIGHT")
+    shown = []
+    for run in ("mean", "1", "2"):
+        tab.locator(f"#{plot}-run").select_option(run)
+        shown.append(str(drawn(tab, plot)))
+    assert len(set(shown)) == 3
+
+
+@pytest.mark.parametrize(
+    ("plot", "name", "first", "last"),
+    [
+        ("explore-splits", "share", "0 %", "100 %"),
+        ("explore-refresh", "k", "every update", "never"),
+    ],
+)
+def test_a_slider_moves_by_keyboard_and_moves_the_curves(tab, plot, name, first, last):
+    slider = tab.locator(f"#{plot}-{name}")
+    label, seen = tab.locator(f"output[for={plot}-{name}]"), []
+    slider.focus()
+    tab.keyboard.press("Home")
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowLeft")
+    assert (label.inner_text(), slider.get_attribute("aria-valuetext")) == (first, first)
+    while not seen or label.inner_text() != last:
+        seen.append(str(drawn(tab, plot)))
+        tab.keyboard.press("ArrowRight")
+    seen.append(str(drawn(tab, plot)))
+    assert len(set(seen)) == len(seen) == int(slider.get_attribute("max")) + 1
+
+
+def test_pointing_at_a_path_tells_its_numbers(tab):
+    plot = tab.locator("#explore-schedules")
+    plot.scroll_into_view_if_needed()
+    marker = plot.locator(".scatterlayer .trace path.point").last
+    marker.hover(force=True)
+    label = plot.locator(".hoverlayer")
+    label.locator("text").first.wait_for()
+    text = label.text_content()
+    assert "SFT loss" in text
+    assert "nats" in text
+
+
+def test_the_ledger_is_searched_and_filtered(tab, content):
+    rows = tab.locator("#claims-table tbody tr:visible")
+    claims = content["claims"]
+    assert rows.count() == len(claims)
+    tab.locator("#words").fill("Price-of-Alternating")
+    assert rows.get_attribute("id") == "claim-price-of-alternating"
+    assert tab.locator("#ledger output").inner_text() == "1 shown"
+    tab.locator("#words").fill("")
+    tab.locator("#kind").select_option("upper")
+    assert rows.count() == sum(claim["kind"] == "upper" for claim in claims)
+    tab.locator("#verdict").select_option("fails")
+    assert rows.count() == sum(claim["kind"] == "upper" and not claim["holds"] for claim in claims)
+
+
+def test_a_print_shows_figures_and_claims_and_no_controls(tab):
+    tab.emulate_media(media="print")
+    assert not tab.locator("nav, form, .explorer").locator("visible=true").count()
+    assert tab.locator("figure#explorer img").is_visible()
+    assert tab.locator("#claims-table").is_visible()
