@@ -57,7 +57,7 @@ class Analysis(Shown):
     summary: dict[str, Any]
 
     def table(self) -> pd.DataFrame:
-        """The policies, see :attr:`policies`."""
+        """The policies: one row each, see `policies`."""
         return self.policies
 
     def __repr__(self) -> str:

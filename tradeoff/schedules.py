@@ -134,7 +134,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Base of all schedules; ``lam`` is the weight of the preference objective, in [0, 1]."""
+    """Base of all schedules.
+
+    Attributes
+    ----------
+    lam
+        Weight of the preference objective, in [0, 1].
+    """
 
     name: ClassVar[str]
     lam: float = 0.5

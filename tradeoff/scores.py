@@ -113,7 +113,17 @@ def retention(before: ArrayLike, after: ArrayLike, start: ArrayLike) -> Array:
 
 @dataclass(frozen=True, repr=False)
 class Interval(Shown):
-    """A mean with a two-sided confidence interval, and how it was made."""
+    """A mean with a two-sided confidence interval, and how it was made.
+
+    Attributes
+    ----------
+    mean, low, high
+        Arrays of one shape; `low` and `high` are NaN where one value was given.
+    n
+        How many values were averaged.
+    method
+        How the interval was made.
+    """
 
     mean: Float[np.ndarray, "..."]
     low: Float[np.ndarray, "..."]
@@ -138,6 +148,15 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
     """Student-t interval of a mean; with hundreds of replicas it is mean +- 1.96 SE.
 
     A percentile bootstrap of few seeds covers too little, so it is not offered.
+
+    Parameters
+    ----------
+    values
+        Array of values.
+    axis
+        The axis of the replicas.
+    level
+        Coverage, in (0, 1).
     """
     sample = np.asarray(values, dtype=float)
     n = sample.shape[axis]
@@ -150,6 +169,34 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
     return Interval(mean, np.asarray(mean - half), np.asarray(mean + half), n, f"t, {level:.0%}")
 
 
+def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share: it stays within [0, 1] and is never empty.
+
+    Parameters
+    ----------
+    hits
+        How many of the rows count; a tie may count in parts.
+    n
+        Rows, at least 1.
+    """
+    z = float(stdtrit(np.inf, 0.5 + level / 2))
+    share, shrink = hits / n, 1 / (1 + z**2 / n)
+    centre = shrink * (share + z**2 / (2 * n))
+    half = shrink * z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # At a share of 0 or 1 rounding would put the end of the interval beside it.
+    low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+    found = [np.asarray(value, dtype=float) for value in (share, low, high)]
+    return Interval(found[0], found[1], found[2], n, f"Wilson, {level:.0%}")
+
+
 def paired_difference(a: ArrayLike, b: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
-    """Interval of mean(a - b) for runs that share their random draws."""
+    """Interval of mean(a - b) for runs that share their random draws.
+
+    Parameters
+    ----------
+    a, b
+        Arrays of one shape, replica by replica.
+    axis, level
+        As for :func:`interval`.
+    """
     return interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), axis, level)

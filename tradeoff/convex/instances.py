@@ -28,8 +28,22 @@ def random_log_linear(
     """Draw an instance whose data come from two policies that disagree.
 
     Demonstrations are sampled from a policy with parameter theta_S; preference labels follow
-    Bradley-Terry with rewards theta_P . phi. The angle between the two parameters is
-    ``conflict * pi``: 0 makes them equal, 1 opposite; ``sharpness`` is the norm of both.
+    Bradley-Terry with rewards theta_P . phi.
+
+    Parameters
+    ----------
+    seed
+        Decides everything that is drawn.
+    prompts, responses, dimension
+        How many prompts, responses to each, and parameters (at least 2).
+    demonstrations, pairs
+        How many data points of each objective; a prompt may have several.
+    conflict
+        Angle between theta_S and theta_P as a share of half a turn: 0 is equal, 1 opposite.
+    sharpness
+        Norm of both.
+    radius, beta, **settings
+        Attributes of :class:`~tradeoff.convex.LogLinear`.
     """
     rng = np.random.default_rng(seed)
     phi = rng.normal(size=(prompts, responses, dimension)) / np.sqrt(dimension) * 2
@@ -58,6 +72,11 @@ def binary_example(radius: float = 4.0, beta: float = 1.0) -> LogLinear:
 
     phi is 1 for the preferred response and 0 for the demonstrated one, so
     f_DPO = log(1 + exp(-beta theta)) and f_SFT = log(1 + exp(theta)); see T3.
+
+    Parameters
+    ----------
+    radius, beta
+        Attributes of :class:`~tradeoff.convex.LogLinear`.
     """
     return LogLinear.from_prompts([[[1.0], [0.0]]], [(0, 1)], [(0, 0, 1)], radius=radius, beta=beta)
 
@@ -71,7 +90,23 @@ def random_quadratic(
     noise: float = 0.3,
     radius: float = np.inf,
 ) -> Quadratic:
-    """Draw two quadratics with eigenvalues in [1/condition, 1] and centres ``distance`` apart."""
+    """Draw two quadratics whose Hessians have random axes.
+
+    Parameters
+    ----------
+    seed
+        Decides everything that is drawn.
+    dimension
+        Number of parameters.
+    condition
+        Eigenvalues lie in [1/condition, 1].
+    distance
+        How far the two centres are apart, the origin halfway between them.
+    noise
+        Standard deviation of each component of a stochastic gradient.
+    radius
+        Attribute of :class:`~tradeoff.convex.Quadratic`.
+    """
     rng = np.random.default_rng(seed)
     basis = [np.linalg.qr(rng.normal(size=(dimension, dimension)))[0] for _ in range(2)]
     eigenvalues = condition ** -rng.random((2, dimension))

@@ -214,7 +214,15 @@ def trajectories(
     engine: Engine = "auto",
     progress: bool = False,
 ) -> Trajectories:
-    """Run as :func:`simulate` does, and return the parameters instead of a table."""
+    """Run as :func:`simulate` does, and return the parameters instead of a table.
+
+    Parameters
+    ----------
+    problem, schedules, steps, step_size, replicas, seed
+        As for :func:`simulate`.
+    start, checkpoints, gradients, engine, progress
+        As for :func:`simulate`.
+    """
     if replicas < 1:
         raise InputError(
             "no runs asked for", field="replicas", value=replicas, remedy="Use at least one."

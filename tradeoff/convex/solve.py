@@ -145,6 +145,8 @@ def minimise(
         progress; read ``certificate`` for what was reached.
     start
         (d,) warm start; the centre of the ball by default.
+    max_iterations
+        Newton iterations, at most.
 
     Returns
     -------
@@ -278,6 +280,15 @@ def minimise_max_gap(
     The minimiser also minimises some f_mu (weighted-Chebyshev scalarisation of a convex pair), and
     the two weighted gaps are equal there: mu is found by bisection. Every f_mu bounds F* from
     below, which gives the certificate.
+
+    Parameters
+    ----------
+    problem, lam
+        As for :func:`minimise`.
+    tolerance
+        Stop when the certificate is at most this, in nats.
+    max_solves
+        Steps of the bisection, at most.
 
     Returns
     -------

@@ -37,6 +37,8 @@ def generate(
         Token ids, at least one each.
     eos
         The token that ends a response; it is not returned.
+    max_new_tokens
+        The limit.
     temperature
         0 takes the likeliest token; else tokens are drawn from the logits divided by it.
     seed

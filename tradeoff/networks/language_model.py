@@ -252,6 +252,8 @@ def response_log_probs(
     ----------
     logits
         Output of the model for `tokens`: entry t scores token t + 1.
+    tokens
+        What the model read.
     mask
         Which tokens count. The first one never does: nothing predicts it.
     """

@@ -23,6 +23,7 @@ from tradeoff.errors import InputError
 
 Backend = Literal["loky", "sequential", "threading", "dask", "ray"]
 BACKENDS: tuple[str, ...] = ("loky", "sequential", "threading", "dask", "ray")
+"""Who may compute."""
 
 
 def stream(

@@ -1,0 +1,158 @@
+"""What the site takes from the project while it is built: formulas, proofs, claims, notebooks.
+
+A page asks for stored or computed content with a comment of its own on a line:
+
+    <!-- proof: binary_example -->       a derivation that sympy has just verified
+    <!-- claims: id id ... -->           rows of the ledger, with the stored numbers
+    <!-- figure: name -->                a stored figure and its caption
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = ROOT / "papers" / "fernando2024"
+SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
+
+_REQUEST = re.compile(r"^<!-- (proof|claims|figure): (.+?) -->$", re.MULTILINE)
+_ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`(~?)([\w.]+)`")
+# Browsers draw the letters themselves, and no longer the attribute that asks for them.
+_BLACKBOARD = {"E": "𝔼", "R": "ℝ"}
+_DOUBLE_STRUCK = re.compile(r'<mi mathvariant="double-struck">(.)</mi>')
+_TIGHT = re.compile(r"<mo((?: [^>]*)?>&#x000(?:7C|2F);)")
+"""Bars and slashes, around which browsers would leave the space of a relation."""
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+# ------------------------------------------------------------------ pages ask for content
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Answer the requests of a page."""
+    up = "../" * page.file.src_uri.count("/")
+    answered = _REQUEST.sub(lambda found: _ANSWERS[found[1]](found[2]), markdown)
+    return answered.replace("](/figures/", f"]({up}figures/")
+
+
+def proof(name: str) -> str:
+    """The steps of one derivation of `tradeoff.theory.proofs`, verified now."""
+    done = getattr(import_module("tradeoff.theory.proofs"), name)()
+    steps = "\n".join(f"{i}. {_sentence(why)}\n\n    $$\n    {tex}\n    $$\n"
+                      for i, (why, tex) in enumerate(done.steps, 1))  # fmt: skip
+    body = f"$$\n{done.statement}\n$$\n\n{steps}"
+    indented = "\n".join(f"    {line}" if line else "" for line in body.splitlines())
+    return f'??? note "Verified by sympy: {done.name}"\n\n{indented}\n'
+
+
+def claims(ids: str) -> str:
+    """A table of claims of the ledger, as last computed."""
+    from tradeoff.display import cell
+    from tradeoff.records import read_json
+
+    ledger = {c["id"]: c for c in read_json(PAPER / "results" / "claims.json")["claims"]}
+    rows = ["| claim | measured | | bound | verdict |", "| --- | ---: | --- | ---: | --- |"]
+    for claim in (ledger[name] for name in ids.split()):
+        numbers = (cell(float(claim[key])) for key in ("measured", "bound"))
+        verdict = "holds" if claim["holds"] else "**fails**"
+        rows.append(" | ".join(
+            ("| " + claim["statement"].replace("|", "\\|"), next(numbers),
+             SIGNS[claim["relation"]], next(numbers), verdict + " |")
+        ))  # fmt: skip
+    return "\n".join(rows)
+
+
+def figure(name: str) -> str:
+    """A stored figure with the caption that its script gives it."""
+    module = import_module(f"analysis.{name}")
+    title = (module.__doc__ or "").split("\n")[0]
+    return f"![{title}](/figures/{name}.png)\n\n*{module.CAPTION.replace('*', chr(92) + '*')}*"
+
+
+_ANSWERS: dict[str, Callable[[str], str]] = {"proof": proof, "claims": claims, "figure": figure}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+# ------------------------------------------------------------------ formulas and references
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Turn every formula into MathML, which browsers draw without a script."""
+    return _FORMULA.sub(_mathml, content)
+
+
+def _mathml(found: re.Match[str]) -> str:
+    display = "block" if found[1] == "div" else "inline"
+    formula = html.unescape(found[2]).strip()
+    drawn = convert(formula, display=display)
+    if unknown := [text for text in re.findall(r">([^<]*)<", drawn) if "\\" in text or text == "&"]:
+        raise PluginError(f"the formula {formula!r} cannot be drawn: {unknown}")
+    drawn = _TIGHT.sub(r'<mo lspace="0" rspace="0"\1', drawn)
+    return _DOUBLE_STRUCK.sub(lambda letter: f"<mi>{_BLACKBOARD[letter[1]]}</mi>", drawn)
+
+
+def on_config(config: Any) -> Any:
+    """Let docstrings refer to each other with the roles of Sphinx, which editors know too."""
+    from markdown.extensions import Extension
+    from markdown.preprocessors import Preprocessor
+
+    class Roles(Preprocessor):
+        def run(self, lines: list[str]) -> list[str]:
+            return [_ROLE.sub(_reference, line) for line in lines]
+
+    class RoleExtension(Extension):
+        def extendMarkdown(self, md: Any) -> None:
+            md.preprocessors.register(Roles(md), "roles", 30)
+
+    config.markdown_extensions.append(RoleExtension())
+    return config
+
+
+def _reference(found: re.Match[str]) -> str:
+    shown = found[2].rpartition(".")[2] if found[1] else found[2]
+    return f"[`{shown}`][{found[2]}]"
+
+
+# ------------------------------------------------------------------ files from elsewhere
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the stored figures and the notebooks, as they were last run, to the site."""
+    for path in sorted((PAPER / "figures").glob("*.png")):
+        files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
+    names = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        names.append(path.stem)
+        for target, content in _pages(path).items():
+            files.append(File.generated(config, f"notebooks/{target}", content=content))
+    config.nav = [_with_notebooks(entry, names) for entry in config.nav]
+    return files
+
+
+def _pages(path: Path) -> dict[str, str | bytes]:
+    notebook = nbformat.read(path, as_version=4)
+    text, resources = MarkdownExporter().from_notebook_node(
+        notebook, resources={"unique_key": path.stem}
+    )
+    return {f"{path.stem}.md": text, **resources["outputs"]}
+
+
+def _with_notebooks(entry: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    if "Notebooks" not in entry:
+        return entry
+    pages = [f"notebooks/{name}.md" for name in names]
+    return {"Notebooks": ["notebooks/index.md", *pages]}

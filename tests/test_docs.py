@@ -1,0 +1,144 @@
+"""Every code block of the documentation runs, and the site builds without a warning."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from tradeoff import cli
+from tradeoff.checkout import ROOT
+
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")
+)]  # fmt: skip
+SNIPPET = re.compile(r'--8<-- "(.+)"')
+
+
+def blocks(page: str) -> list[Token]:
+    tokens = MarkdownIt().parse((ROOT / page).read_text("utf-8"))
+    return [token for token in tokens if token.type in ("fence", "code_block")]
+
+
+def code(block: Token) -> str:
+    """The text of a block; a file that it includes is read."""
+    return SNIPPET.sub(lambda m: (ROOT / m[1]).read_text("utf-8"), block.content)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder to write to, from which modules written there can be imported."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    plt.close("all")
+    for name in [n for n, m in sys.modules.items() if _lies_in(m, tmp_path)]:
+        del sys.modules[name]
+
+
+def _lies_in(module: object, folder: Path) -> bool:
+    return str(getattr(module, "__file__", None) or "").startswith(str(folder))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_the_blocks_of_a_page_run_one_after_the_other(page, elsewhere, monkeypatch):
+    shared = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", shared)
+    for block in blocks(page):
+        language, _, options = block.info.partition(" ")
+        if name := re.search(r'title="([^"]+\.py)"', options):
+            (elsewhere / name[1]).write_text(block.content, "utf-8")
+        elif language == "python":
+            source = compile(
+                code(block), f"{page}, line {block.map[0] + 1}", "exec", dont_inherit=True
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                exec(source, vars(shared))
+        elif language in ("console", ""):
+            for line in block.content.splitlines():
+                check_command(line)
+        else:
+            assert language == "text", f"{page}: nothing tests a block in {language}"
+
+
+def check_command(line: str) -> None:
+    """Run a command of ours; of others, make sure that what they name is there."""
+    words = shlex.split(line, comments=True)
+    if not words:
+        return
+    match words:
+        case ["tradeoff", *arguments]:
+            run_quick(arguments)
+        case ["make", *targets]:
+            goals = [t for t in targets if "=" not in t]
+            known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+            assert set(goals) <= set(known), line
+        case ["pip" | ".venv/bin/pip", "install", *what]:
+            check_extras(" ".join(what))
+        case ["python" | ".venv/bin/python", "-m", "analysis", name, *_]:
+            assert (ROOT / "analysis" / f"{name}.py").exists() or name == "all", line
+        case ["python" | ".venv/bin/python", file, *_] if file.endswith(".py"):
+            assert (ROOT / file).exists(), line
+        case ["jupyter", "lab", folder]:
+            assert (ROOT / folder).is_dir(), line
+        case _:
+            pytest.fail(f"nothing tests the command {line!r}")
+
+
+def run_quick(arguments: list[str]) -> None:
+    """Parse the options of `tradeoff`, and run it where that takes seconds."""
+    name, *options = arguments
+    commands = typer.main.get_command(cli.app).commands
+    commands[name].make_context(name, list(options))
+    files = [word for word in options if ".jsonl" in word]
+    if arguments == ["figures"] or (files and all(map(os.path.exists, files))):
+        with pytest.raises(SystemExit) as left:
+            cli.main(arguments)
+        assert not left.value.code, arguments
+
+
+def check_extras(text: str) -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        declared = tomllib.load(file)["project"]["optional-dependencies"]
+    for extras in re.findall(r"\[([\w,]+)\]", text):
+        assert set(extras.split(",")) <= set(declared), text
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "WARNING" not in done.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        text = page.read_text("utf-8")
+        loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)', text)
+        assert loaded == [], f"{page.name} fetches {loaded}"
+        assert "arithmatex" not in text, f"{page.name} has a formula that was not drawn"
+        assert "<!-- proof" not in text
+        assert "<!-- claims" not in text
+    theory = (tmp_path / "theory" / "sequential.html").read_text("utf-8")
+    assert theory.count("<math") > 40
+    assert "Verified by sympy" in theory
