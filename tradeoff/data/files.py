@@ -10,12 +10,12 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from tradeoff.data.rows import (
     COLUMNS,
@@ -39,7 +39,17 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 @dataclass(frozen=True, repr=False)
 class Rows(Shown, Sequence[R], Generic[R]):
-    """The usable rows of one source, in its order, and the errors of the rows left out."""
+    """The usable rows of one source; a sequence of them.
+
+    Attributes
+    ----------
+    rows
+        In the order of the source.
+    source
+        Where they were read.
+    dropped
+        The errors of the rows that were left out.
+    """
 
     rows: tuple[R, ...]
     source: str
@@ -100,7 +110,8 @@ def read_sft(
     InputError
         For a bad row or damaged file unless `skip_bad`; always for a source without usable rows.
     """
-    return _read(source, sft_row, skip_bad, limit, split)
+    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "split": split}
+    return read_rows(source, sft_row, COLUMNS, **options)
 
 
 def read_preferences(
@@ -110,22 +121,50 @@ def read_preferences(
     limit: int | None = None,
     split: str | None = None,
 ) -> Rows[PreferenceRow]:
-    """Read preference pairs; parameters, result and errors are as for `read_sft`."""
-    return _read(source, preference_row, skip_bad, limit, split)
+    """Read preference pairs in any of the layouts of `tradeoff.data.rows`.
+
+    Parameters
+    ----------
+    source, skip_bad, limit, split
+        As for `read_sft`.
+
+    Returns
+    -------
+    Rows[PreferenceRow]
+        At least one row.
+
+    Raises
+    ------
+    InputError
+        As for `read_sft`.
+    """
+    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "split": split}
+    return read_rows(source, preference_row, COLUMNS, **options)
 
 
-def _read(
+def read_rows(
     source: str | PathLike[str],
     check: Callable[[Record], R],
-    skip_bad: bool,
-    limit: int | None,
-    split: str | None,
+    columns: Collection[str],
+    *,
+    skip_bad: bool = False,
+    limit: int | None = None,
+    split: str | None = None,
 ) -> Rows[R]:
+    """Read rows of any kind; all else is as for `read_sft`.
+
+    Parameters
+    ----------
+    check
+        Makes a row of a record, or raises an `InputError` at it.
+    columns
+        Those that `check` looks at; of a table, others are not read.
+    """
     if limit is not None and limit < 1:
         raise InputError("limit is not positive", value=limit, remedy="Give None for all rows.")
     rows: list[R] = []
     dropped: list[InputError] = []
-    for record in _records(source, split):
+    for record in _records(source, columns, split):
         try:
             if isinstance(record, InputError):
                 raise record
@@ -143,7 +182,9 @@ def _read(
     return Rows(tuple(rows), str(source), tuple(dropped))
 
 
-def _records(source: str | PathLike[str], split: str | None) -> Iterator[Record | InputError]:
+def _records(
+    source: str | PathLike[str], columns: Collection[str], split: str | None
+) -> Iterator[Record | InputError]:
     path, name = Path(source), str(source)
     known = name.lower().endswith(_SUFFIXES)
     if _HUB_NAME.fullmatch(name) and not known and not path.exists():
@@ -157,7 +198,8 @@ def _records(source: str | PathLike[str], split: str | None) -> Iterator[Record 
     if not known:
         remedy = f"Convert it to one of {', '.join(_SUFFIXES)}."
         raise InputError("files of this kind cannot be read", file=path, remedy=remedy)
-    return _parquet_records(path) if name.lower().endswith(".parquet") else _json_records(path)
+    table = name.lower().endswith(".parquet")
+    return _parquet_records(path, columns) if table else _json_records(path)
 
 
 def _json_records(path: Path) -> Iterator[Record | InputError]:
@@ -192,13 +234,13 @@ def _json_record(line: bytes, file: str, row: int) -> Record | InputError:
     return Record(file, row, fields)
 
 
-def _parquet_records(path: Path) -> Iterator[Record | InputError]:
+def _parquet_records(path: Path, wanted: Collection[str]) -> Iterator[Record | InputError]:
     from pyarrow import ArrowException, parquet
 
     row = 0
     try:
         with parquet.ParquetFile(path) as table:
-            columns = [name for name in table.schema_arrow.names if name in COLUMNS]
+            columns = [name for name in table.schema_arrow.names if name in wanted]
             for batch in table.iter_batches(1024, columns=columns or None):
                 for fields in batch.to_pylist():
                     row += 1

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,18 @@ from tradeoff.llm.data import Example, Pair
 
 Layout = Literal["padded", "packed", "shared"]
 LAYOUTS = ("padded", "packed", "shared")
+
+
+class Prompted(Protocol):
+    """Sequences that share their first `start` tokens, which are not scored: a prompt."""
+
+    @property
+    def sequences(self) -> tuple[Int[np.ndarray, " _"], ...]:
+        """Token ids of each."""
+
+    @property
+    def start(self) -> int:
+        """Tokens of the prompt, at least 1."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +145,25 @@ def demonstrations(items: Sequence[Example], layout: Layout, pad: int) -> Batch:
 def pairs(items: Sequence[Pair], layout: Layout, pad: int) -> Batch:
     """A batch of S/2 pairs; response i is chosen, response S/2 + i rejected."""
     if layout == "shared":
-        return _packed(_with_shared_prompts(items))
+        owners = [(i, len(items) + i) for i in range(len(items))]
+        return _packed(_with_shared_prompts(items, owners))
     both = [(item.chosen, item.start) for item in items]
     both += [(item.rejected, item.start) for item in items]
     sequences = [_Piece(tokens, 0, start, i) for i, (tokens, start) in enumerate(both)]
+    return _padded(sequences, pad) if layout == "padded" else _packed(sequences)
+
+
+def options(items: Sequence[Prompted], layout: Layout, pad: int) -> Batch:
+    """A batch of the responses to several prompts, any number to each, prompt by prompt."""
+    ends = np.cumsum([len(item.sequences) for item in items])
+    owners = [range(end - len(item.sequences), end) for end, item in zip(ends, items, strict=True)]
+    if layout == "shared":
+        return _packed(_with_shared_prompts(items, owners))
+    sequences = [
+        _Piece(tokens, 0, item.start, owner)
+        for item, own in zip(items, owners, strict=True)
+        for tokens, owner in zip(item.sequences, own, strict=True)
+    ]
     return _padded(sequences, pad) if layout == "padded" else _packed(sequences)
 
 
@@ -146,12 +173,14 @@ def split(values: Float[Tensor, " S"]) -> tuple[Float[Tensor, " n"], Float[Tenso
     return chosen, rejected
 
 
-def _with_shared_prompts(items: Sequence[Pair]) -> list[_Piece]:
+def _with_shared_prompts(
+    items: Sequence[Prompted], owners: Sequence[Sequence[int]]
+) -> list[_Piece]:
     pieces: list[_Piece] = []
-    for i, item in enumerate(items):
+    for item, own in zip(items, owners, strict=True):
         prompt = len(pieces)
-        pieces.append(_Piece(item.chosen[: item.start], 0, item.start, -1))
-        for tokens, owner in ((item.chosen, i), (item.rejected, len(items) + i)):
+        pieces.append(_Piece(item.sequences[0][: item.start], 0, item.start, -1))
+        for tokens, owner in zip(item.sequences, own, strict=True):
             pieces.append(_Piece(tokens[item.start :], item.start, 0, owner, before=prompt))
     return pieces
 

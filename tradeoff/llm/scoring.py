@@ -46,13 +46,13 @@ class Scorer:
         """Summed negative log-likelihood of demonstrations, in nats."""
         batch = batches.demonstrations(items, self.config.layout, self.pad)
         batch = batch.to(self.accelerator.device)
-        with self._autocast():
+        with self.autocast():
             return losses.sft_sum(self.policy(batch))
 
     def pairs(self, items: Sequence[Pair], rows: Rows, reference: Reference) -> PairLosses:
         """Preference losses of pairs, whose places in their data set are `rows`."""
         batch, found = self._responses(items)
-        with self._autocast():
+        with self.autocast():
             known = reference(torch.from_numpy(rows), batch)
         return losses.preference(found, known.to(found.dtype), batch.lengths, self.config)
 
@@ -105,10 +105,11 @@ class Scorer:
 
     def _responses(self, items: Sequence[Pair]) -> tuple[batches.Batch, Float[Tensor, " S"]]:
         batch = batches.pairs(items, self.config.layout, self.pad).to(self.accelerator.device)
-        with self._autocast():
+        with self.autocast():
             return batch, batch.per_response(self.policy(batch))
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision that the settings ask for."""
         device = self.accelerator.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 

@@ -1,0 +1,60 @@
+"""Questions with several answers of which one is right: rows of MMLU, ARC, TruthfulQA and XSTest.
+
+A row is ``{"question", "choices", "answer"}`` with the right choice counted from 0, and may name
+the ``"subject"`` that the question belongs to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from tradeoff.data.files import Rows, read_rows
+from tradeoff.data.rows import Record
+
+_COLUMNS = frozenset({"question", "choices", "answer", "subject"})
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """A question, its choices, the place of the right one from 0, and its subject or ``""``."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    subject: str = ""
+
+
+def read_choices(
+    source: str | PathLike[str], *, skip_bad: bool = False, limit: int | None = None
+) -> Rows[ChoiceRow]:
+    """Read multiple-choice rows; parameters, result and errors are as for `read_sft`."""
+    return read_rows(source, choice_row, _COLUMNS, skip_bad=skip_bad, limit=limit)
+
+
+def choice_row(record: Record) -> ChoiceRow:
+    """Check a multiple-choice row."""
+    question = _string(record, "question", record.text("question"))
+    choices = record.fields.get("choices")
+    if not isinstance(choices, list) or len(choices) < 2:
+        remedy = "Give a list of at least two strings."
+        raise record.error("there are no choices", remedy, field="choices", value=choices)
+    for choice in choices:
+        if not isinstance(choice, str) or not choice.strip():
+            remedy = "Make every choice a string that is not blank."
+            raise record.error("a choice is not text", remedy, field="choices", value=choice)
+    answer = record.fields.get("answer")
+    if type(answer) is not int or not 0 <= answer < len(choices):
+        remedy = f"Count the right choice from 0: a whole number up to {len(choices) - 1}."
+        raise record.error("the answer is none of the choices", remedy, field="answer", value=answer)
+    subject = record.fields.get("subject")
+    named = "" if subject is None else _string(record, "subject", subject)
+    return ChoiceRow(question, tuple(choices), answer, named)
+
+
+def _string(record: Record, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        remedy = "Give a string."
+        raise record.error("the field is not text", remedy, field=name, value=value)
+    return value
