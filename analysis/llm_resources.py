@@ -1,0 +1,161 @@
+"""What does a step of each schedule cost on real shapes: time, tokens per second, memory?
+
+``python -m analysis.llm_resources --device cuda`` measures Pythia-1B and Llama-3-8B with random
+weights, whose cost is that of the trained ones, and adapters as published, and writes one small
+file per device beside the other results; the figure shows every such file there is.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from analysis import llm_costs, style
+from analysis.llm_costs import Measured, Setting
+from analysis.runner import PAPER
+from tradeoff.progress import tqdm
+from tradeoff.records import read_json, write_json
+
+METHODS = ("SFT only", "DPO only", "Sequential", "Mix", "ALRIGHT", "MAXRIGHT", "TRL SFT", "TRL DPO")
+OURS = METHODS[:6]
+LOOK = {"Sequential": "SFT→DPO", "Mix": "Mix", "ALRIGHT": "ALRIGHT", "MAXRIGHT": "MAXRIGHT"}
+PAPER_TIME = {"Mix": 1.37, "ALRIGHT": 0.99, "MAXRIGHT": 1.025}
+"""Runtime of Pythia-1B over sequential training, read off the paper's figure."""
+PAPER_MEMORY = {"Mix": 1.30, "ALRIGHT": 1.02, "MAXRIGHT": 1.003}
+CAPTION = (
+    "Cost of training with random weights, each method in a process of its own, on the same rows; "
+    "adapters and batch as published, scaled down in the CPU form (shapes in the results). Time is "
+    "that of a gradient: a Mix update is two, a probe of MAXRIGHT (k = 10) the third of one, as "
+    "it has no backward pass. What varies is the repetition: dots are single runs, markers "
+    "medians. Both are divided by those of sequential training. Open squares: the paper's figure "
+    "for Pythia-1B, per update of which Mix has one for both objectives. "
+    "Command: python -m analysis llm_resources; for a GPU: python -m analysis.llm_resources "
+    "--device cuda"
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """Shapes and methods that are measured, how often, and whether each in its own process."""
+
+    shapes: tuple[str, ...]
+    repetitions: int
+    setting: Setting
+    methods: tuple[str, ...] = METHODS
+    apart: bool = True
+
+
+FORMS = {
+    "cuda": Form(("pythia-1b", "llama-3-8b"), 1, Setting(device="cuda", precision="bf16")),
+    "cpu": Form(
+        ("pythia-tiny", "llama-tiny"),
+        3,
+        Setting(batch_size=8, rows_per_forward=4, length=96, updates=24),
+    ),
+    "fast": Form(
+        ("llama-tiny",),
+        1,
+        Setting(batch_size=2, rows_per_forward=2, length=32, updates=12),
+        methods=OURS,
+        apart=False,
+    ),
+}
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    """Measure on this machine's CPU, and draw what is known of every device."""
+    found = {"cpu": measure("fast" if fast else "cpu")}
+    for path in sorted((PAPER / "results").glob("llm_resources-*.json")):
+        found[path.stem.removeprefix("llm_resources-")] = read_json(path)
+    names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
+    with style.figure(2, len(names), height=4.4, squeeze=False) as (fig, axes):
+        for column, (device, shape) in enumerate(names):
+            draw(axes[0][column], found[device]["shapes"][shape], "seconds", PAPER_TIME)
+            draw(axes[1][column], found[device]["shapes"][shape], "memory", PAPER_MEMORY)
+            axes[0][column].set_title(f"{shape}, {device}")
+        axes[0][0].set_ylabel("time per gradient")
+        axes[1][0].set_ylabel("peak memory")
+        style.save(fig, out, "llm_resources")
+    return {"devices": found, "gpu_measured": any(name != "cpu" for name in found)}
+
+
+def measure(form: str) -> dict[str, Any]:
+    """Every method at every shape of a form, repetitions interleaved, each in its own process."""
+    given = FORMS[form]
+    runs: dict[str, dict[str, list[Any]]] = {
+        shape: {method: [] for method in given.methods} for shape in given.shapes
+    }
+    rounds = product(range(given.repetitions), given.shapes, given.methods)
+    for _, shape, method in tqdm(list(rounds), disable=not given.apart, leave=False):
+        setting = replace(given.setting, shape=shape, method=method)
+        found = _apart(setting) if given.apart else llm_costs.measure(setting)
+        runs[shape][method].append(asdict(found))
+    return {
+        "setting": asdict(given.setting),
+        "shapes": {shape: summary(found) for shape, found in runs.items()},
+    }
+
+
+def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Medians, single values, and ratios to sequential training."""
+    table: dict[str, Any] = {}
+    for method, runs in found.items():
+        table[method] = {
+            name: [run[name] for run in runs] for name in Measured.__dataclass_fields__
+        }
+    for name in ("seconds", "memory"):
+        base = np.median(table["Sequential"][name])
+        for method in found:
+            table[method][f"{name}_ratio"] = (np.array(table[method][name]) / base).tolist()
+    return table
+
+
+def _apart(setting: Setting) -> Measured:
+    """Measure in a new process, whose memory holds nothing else."""
+    command = [sys.executable, "-m", "analysis.llm_costs", json.dumps(asdict(setting))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{setting.method} at {setting.shape} failed:\n{done.stderr[-2000:]}")
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> None:
+    """Ratios of one quantity to sequential training, one method a row."""
+    for row, method in enumerate(found):
+        look = style.look(LOOK.get(method, method))
+        ratios = np.array(found[method][f"{name}_ratio"])
+        ax.plot(ratios, np.full(len(ratios), row), **look.dots(markersize=3, alpha=0.5))
+        ax.plot(np.median(ratios), row, **look.dots(markersize=6))
+        if method in paper:
+            ax.plot(paper[method], row, "s", color="0.2", fillstyle="none")
+    ax.axvline(1.0, **style.BOUND)
+    ax.set_yticks(range(len(found)), list(found), fontsize=7)
+    ax.set_ylim(len(found) - 0.5, -0.5)
+
+
+def command(
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
+    shapes: Annotated[list[str] | None, typer.Option(help="Some shapes only.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
+) -> None:
+    """Measure on a device and write ``results/llm_resources-DEVICE.json``."""
+    import torch
+
+    if shapes:
+        FORMS[device] = replace(FORMS[device], shapes=tuple(shapes))
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    found = measure(device) | {"device": name, "torch": torch.__version__}
+    slug = "-".join(name.lower().replace("nvidia", "").split())
+    typer.echo(write_json(out / "results" / f"llm_resources-{slug}.json", found))
+
+
+if __name__ == "__main__":
+    typer.run(command)

@@ -1,0 +1,108 @@
+"""How often must MAXRIGHT look? Its path by the interval k of evaluations, and what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import llm_study, style
+from analysis.llm_loss_space import LOSSES, ends, path
+from tradeoff.scores import interval, max_gap
+
+LAM = 0.5
+INTERVALS: tuple[int | None, ...] = (1, 10, 50, None)
+SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
+LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
+CAPTION = (
+    f"{llm_study.about('full')} λ = 0.5; MAXRIGHT evaluates both losses on 16 fixed training rows "
+    "each every k updates, and between them knows the followed loss by a running average only. "
+    "Left: mean paths and single ends. Right: the larger weighted gap at the end, held out, with "
+    "95 % t-intervals, over the rows evaluated per update. "
+    "Command: python -m analysis max_eval_interval"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    found = llm_study.numbers("max_eval_interval", fast, measure)
+    with style.figure(1, 2, height=3.0) as (fig, (plane, cost)):
+        draw_paths(plane, found)
+        draw_cost(cost, found)
+        style.save(fig, out, "max_eval_interval")
+    return found
+
+
+def measure(scale: str) -> dict[str, Any]:
+    """Paths, ends, gaps and costs by interval."""
+    seeds = range(llm_study.SCALES[scale].seeds)
+    runs = [
+        llm_study.configuration(scale, llm_study.schedule("MAXRIGHT", LAM, refresh), seed)
+        for refresh in INTERVALS
+        for seed in seeds
+    ]
+    table = llm_study.run(scale, runs)
+    groups = [table[table["run"] // len(seeds) == i] for i in range(len(INTERVALS))]
+    ideal = llm_study.ideal(scale)
+    return {
+        "intervals": INTERVALS,
+        "seeds": len(seeds),
+        "ideal": ideal,
+        "start": llm_study.start(scale),
+        "paths": [path(group) for group in groups],
+        "ends": [ends(group).tolist() for group in groups],
+        "gap": [llm_study.cell(interval(max_gap(ends(g), ideal, LAM))) for g in groups],
+        "probed_per_update": [probed(group) for group in groups],
+        "swing": [llm_study.cell(interval(swing(group))) for group in groups],
+    }
+
+
+def probed(runs: pd.DataFrame) -> float:
+    """Rows evaluated per update, beside those trained on."""
+    last = llm_study.finals(runs)
+    return float((last["probe_rows"] / last["step"]).mean())
+
+
+def swing(runs: pd.DataFrame) -> np.ndarray:
+    """Length of each run's path over the second half of training, in nats."""
+    lengths = []
+    for _, one in runs.groupby("run"):
+        losses = one[LOSSES].to_numpy()
+        steps = np.diff(losses[len(losses) // 2 :], axis=0)
+        lengths.append(np.linalg.norm(steps, axis=1).sum())
+    return np.array(lengths)
+
+
+def name(k: int | None) -> str:
+    """An interval as a legend shows it."""
+    return "never again" if k is None else f"k = {k}"
+
+
+def draw_paths(ax: Axes, found: dict[str, Any]) -> None:
+    for i, k in enumerate(found["intervals"]):
+        line = np.array(found["paths"][i])
+        ax.plot(*line.T, color=SHADES[i], linestyle=LINES[i], label=name(k))
+        ax.plot(*np.array(found["ends"][i]).T, "o", color=SHADES[i], markersize=2.5, alpha=0.5)
+    ax.plot(*found["ideal"], **style.IDEAL, label="ideal point")
+    ax.set(
+        title="Paths by interval",
+        xlabel="SFT loss (nats per token)",
+        ylabel="preference loss (nats)",
+    )
+    ax.legend(fontsize=8, handlelength=3)
+
+
+def draw_cost(ax: Axes, found: dict[str, Any]) -> None:
+    for i, k in enumerate(found["intervals"]):
+        mean, half = found["gap"][i]
+        x = found["probed_per_update"][i]
+        ax.errorbar(x, mean, half, fmt="o", color=SHADES[i], capsize=3)
+        ax.annotate(name(k), (x, mean), xytext=(6, 4), textcoords="offset points", fontsize=8)
+    ax.set(
+        title="What is gained by looking",
+        xscale="log",
+        xlabel="rows evaluated per update",
+        ylabel="larger weighted gap (nats)",
+    )
