@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from analysis.runner import PAPER
 from tradeoff.errors import InputError
+from tradeoff.progress import tqdm
 from tradeoff.records import write_json
 from tradeoff.study.engines import few_threads
 from tradeoff.theory.checked import Checked

@@ -12,6 +12,7 @@ from tradeoff.checkout import ROOT
 RANKS = {
     "errors": 0,
     "display": 0,
+    "progress": 0,
     "draws": 0,
     "objectives": 1,
     "records": 1,
@@ -101,3 +102,9 @@ def test_every_public_name_is_there_and_documented():
     assert set(tradeoff.__all__) <= set(dir(tradeoff))
     with pytest.raises(AttributeError, match="no_such_name"):
         tradeoff.no_such_name  # noqa: B018
+
+
+def test_progress_bars_come_from_one_place():
+    folders = (ROOT / "tradeoff", ROOT / "analysis")
+    users = [p for folder in folders for p in folder.rglob("*.py") if "tqdm.auto" in p.read_text()]
+    assert users == [ROOT / "tradeoff" / "progress.py"]

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from tradeoff import plots, scores
 from tradeoff.convex.front import Front, pareto_front
@@ -26,6 +25,7 @@ from tradeoff.convex.solve import minimise
 from tradeoff.convex.text import text_problem
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.display import Shown, cell
+from tradeoff.progress import tqdm
 from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule, Sequential
 from tradeoff.theory.joint import optimal_probability
 

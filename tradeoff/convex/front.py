@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from tradeoff import scores
 from tradeoff.convex.solve import Minimum, certificate, minimise
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
+from tradeoff.progress import tqdm
 
 Array = NDArray[np.float64]
 END_WEIGHT = 1e-6

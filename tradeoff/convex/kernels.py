@@ -22,11 +22,11 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from tradeoff import draws
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.reference import Setting
+from tradeoff.progress import tqdm
 from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule
 
 Array = NDArray[np.float64]

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from tradeoff import draws
 from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
 from tradeoff.convex.sampling import LogLinearSampler
+from tradeoff.progress import tqdm
 from tradeoff.schedules import Plan, Rule
 
 Array = NDArray[np.float64]

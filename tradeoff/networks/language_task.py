@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
-from tqdm.auto import tqdm
 
 from tradeoff import objectives
 from tradeoff.data import synthetic
@@ -22,6 +21,7 @@ from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
 from tradeoff.networks.tasks import Params, Reference, as_arrays, one_run, pair_measures
+from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT
 
 LOGITS_AT_ONCE = 2**25

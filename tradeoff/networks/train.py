@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from tradeoff.display import as_html
 from tradeoff.errors import InputError
@@ -26,6 +25,7 @@ from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread
+from tradeoff.progress import tqdm
 from tradeoff.schedules import Rule, Schedule
 
 __all__ = ["Ensemble", "Run", "grid", "train"]

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from tradeoff.errors import InputError
+from tradeoff.progress import tqdm
 from tradeoff.schedules import Schedule
 from tradeoff.study import engines, plans, store
 from tradeoff.study.addresses import Configuration, Dependency, plain
