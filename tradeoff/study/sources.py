@@ -29,6 +29,9 @@ from tradeoff.study.modules import (
     references,
 )
 
+MACHINERY = (__name__, modules.__name__)
+"""What computes fingerprints is not followed: it says where a result is kept, not what it is."""
+
 
 def fingerprint(roots: Sequence[str]) -> str:
     """Hash of all that is reached from ``module:name``, or from modules or packages as a whole.
@@ -41,8 +44,10 @@ def fingerprint(roots: Sequence[str]) -> str:
     parts = []
     for name, part in sorted(reached(roots)):
         module = modules.module(name)
-        dumps = [ast.dump(s) for s in module.statements(part)] if module else []
-        parts += [f"{name}:{part}", *sorted(dumps)]
+        if name in MACHINERY or module is None:
+            continue
+        if statements := module.statements(part):
+            parts += [f"{name}:{part}", *sorted(ast.dump(s) for s in statements)]
     digest = hashlib.sha256()
     for text in parts:
         digest.update(hashlib.sha256(text.encode()).digest())
@@ -77,7 +82,7 @@ def _start(root: str) -> list[tuple[str, str]]:
 def _next(name: str, part: str) -> Iterator[tuple[str, str]]:
     """What one part of a module needs."""
     module = modules.module(name)
-    if module is None or not own(name):
+    if module is None or not own(name) or name in MACHINERY:
         return
     if part != LOADED:
         yield name, LOADED
