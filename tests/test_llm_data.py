@@ -33,8 +33,8 @@ from tradeoff.llm import encoding
 from tradeoff.llm.data import (
     Pair,
     Tokenised,
-    _fingerprint,
     check_tokenizer,
+    fingerprint,
     prompt_ids,
     tokenise_preferences,
     tokenise_sft,
@@ -420,4 +420,4 @@ def test_rows_without_anything_to_learn_are_errors() -> None:
 
 def test_the_fingerprint_tells_where_a_sequence_ends() -> None:
     ids = np.ones(5, np.int64)
-    assert _fingerprint([Pair(ids[:3], ids[3:], 1)]) != _fingerprint([Pair(ids[:2], ids[2:], 1)])
+    assert fingerprint([Pair(ids[:3], ids[3:], 1)]) != fingerprint([Pair(ids[:2], ids[2:], 1)])

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ Layout = Literal["padded", "packed", "shared"]
 LAYOUTS = ("padded", "packed", "shared")
 
 
+@runtime_checkable
 class Prompted(Protocol):
     """Sequences that share their first `start` tokens, which are not scored: a prompt."""
 

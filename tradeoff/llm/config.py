@@ -18,6 +18,12 @@ from tradeoff.schedules import Schedule
 
 T = TypeVar("T")
 _CLOSED = ConfigDict(extra="forbid")
+_CHOICES = {
+    "decay": ("constant", "cosine", "linear"),
+    "reference_mode": ("cached", "adapter_off", "second_model"),
+    "layout": ("padded", "packed", "shared"),
+    "precision": ("fp32", "bf16"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,7 @@ class Lora:
 
     def __post_init__(self) -> None:
         _positive("rank", self.rank)
+        _positive("alpha", 1 if self.alpha is None else self.alpha)
         _require("dropout", self.dropout, 0 <= self.dropout < 1, "Give a share in [0, 1).")
 
 
@@ -182,17 +189,28 @@ class TrainConfig:
             value = getattr(self, name)
             _require(name, value, 0 < value < float("inf"), "Give a positive number.")
         _require("clip", self.clip, self.clip is None or self.clip > 0, "Positive, or none.")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            _require(name, value, value in choices, f"Use one of {', '.join(choices)}.")
+        self._check_loss()
+        betas, decay = self.betas, self.weight_decay
+        _require("betas", betas, all(0 <= b < 1 for b in betas), "Give two shares in [0, 1).")
+        _require("weight_decay", decay, 0 <= decay < float("inf"), "Give 0 or a positive number.")
+        _require("recent", self.recent, 0 < self.recent <= 1, "Give a share in (0, 1].")
+        _require("holdout", self.holdout, 0 <= self.holdout < 1, "Give a share in [0, 1).")
+        _require("warmup", self.warmup, self.warmup >= 0, "Give 0 or more updates.")
+        _require("seed", self.seed, self.seed >= 0, "Give 0 or more.")
+        self._check_reference()
+
+    def _check_loss(self) -> None:
         known = sorted(PREFERENCE_LOSSES)
         _require("loss", self.loss, self.loss in known, f"Use one of {known}.")
         smoothing = self.label_smoothing
         within = 0 <= smoothing < 0.5 and (not smoothing or self.loss.startswith("sigmoid"))
         remedy = "Give a share in [0, 0.5), and with a loss other than sigmoid 0."
         _require("label_smoothing", smoothing, within, remedy)
-        _require("recent", self.recent, 0 < self.recent <= 1, "Give a share in (0, 1].")
-        _require("holdout", self.holdout, 0 <= self.holdout < 1, "Give a share in [0, 1).")
-        _require("warmup", self.warmup, self.warmup >= 0, "Give 0 or more updates.")
-        _require("seed", self.seed, self.seed >= 0, "Give 0 or more.")
-        self._check_reference()
+        finite = all(abs(value) < float("inf") for value in self.optima)
+        _require("optima", self.optima, finite, "Give two finite losses.")
 
     def _check_reference(self) -> None:
         if self.reference_mode == "adapter_off":

@@ -17,6 +17,7 @@ from tradeoff.llm.data import (
     Pair,
     Tokenised,
     check_tokenizer,
+    fingerprint,
     tokenise_preferences,
     tokenise_sft,
 )
@@ -102,11 +103,12 @@ def _hold_out(
 
 def _without_first_tokens(data: Corpora) -> Corpora:
     """The official code's masks: the first token of each response carries no loss."""
-    parts = {
-        name: replace(part, items=tuple(_shifted(item) for item in part.items))
-        for name, part in vars(data).items()
-        if isinstance(part, Tokenised)
-    }
+    parts = {}
+    for name, part in vars(data).items():
+        if isinstance(part, Tokenised):
+            items = tuple(_shifted(item) for item in part.items)
+            # Caches of log-probabilities go by this name, and these are other ones.
+            parts[name] = replace(part, items=items, fingerprint=fingerprint(items))
     return replace(data, **parts)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, SupportsIndex, TypeVar, overload
 
 import numpy as np
 from jaxtyping import Int
@@ -36,6 +36,7 @@ __all__ = [
     "Pair",
     "Tokenised",
     "check_tokenizer",
+    "fingerprint",
     "prompt_ids",
     "tokenise_preferences",
     "tokenise_sft",
@@ -120,10 +121,10 @@ class Tokenised(Sequence[T], Generic[T]):
         return len(self.items)
 
     @overload
-    def __getitem__(self, index: int) -> T: ...
+    def __getitem__(self, index: SupportsIndex) -> T: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[T, ...]: ...
-    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+    def __getitem__(self, index: SupportsIndex | slice) -> T | tuple[T, ...]:
         return self.items[index]
 
     def __repr__(self) -> str:
@@ -241,7 +242,7 @@ def _gather(
         _check_tokens(rows, place, sequences[place], starts[place])
         items.append(item(*(ids[:max_length] for ids in sequences[place]), starts[place]))
     truncated = sum(any(len(ids) > max_length for ids in sequences[place]) for place in kept)
-    return Tokenised(tuple(items), kept, len(rows) - len(kept), truncated, _fingerprint(items))
+    return Tokenised(tuple(items), kept, len(rows) - len(kept), truncated, fingerprint(items))
 
 
 def _check_tokens(
@@ -257,7 +258,8 @@ def _check_tokens(
         raise row_error(rows, place, problem, remedy, field="prompt", value=rows[place].prompt)
 
 
-def _fingerprint(items: Sequence[Example | Pair]) -> str:
+def fingerprint(items: Sequence[Example | Pair]) -> str:
+    """SHA-256 over all token ids and starts, in hexadecimal."""
     digest = hashlib.sha256(type(items[0]).__name__.encode())
     for item in items:
         digest.update(np.array([item.start, *map(len, item.sequences)], "<i8").tobytes())

@@ -31,7 +31,7 @@ class KnownLosses:
     Attributes
     ----------
     values
-        (2,) known losses; NaN before the first evaluation.
+        (2,) known losses; NaN before the first is seen.
     probed
         Rows evaluated so far.
     """
@@ -64,7 +64,9 @@ class KnownLosses:
             Maps an objective and training rows to their mean loss.
         """
         every = self.plan.gaps.refresh
-        if not self.used or not (step == 0 or (every is not None and step % every == 0)):
+        if self.plan.rule is not Rule.LARGER_GAP:
+            return
+        if step and (every is None or step % every):
             return
         for objective in (0, 1):
             rows = self.rows(objective)
@@ -78,8 +80,9 @@ class KnownLosses:
         return np.sort(np.argsort(u, kind="stable")[: self.plan.gaps.samples or size])
 
     def observe(self, objective: int, loss: float) -> None:
-        """Move the known value towards a training loss."""
-        self.values[objective] += self.recent * (loss - self.values[objective])
+        """Move the known value towards a training loss, or take it where none is known."""
+        known = self.values[objective]
+        self.values[objective] = loss if np.isnan(known) else known + self.recent * (loss - known)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; NaN, which JSON lacks, becomes None."""

@@ -45,6 +45,11 @@ class Policy(nn.Module):
         """Name of the attention implementation."""
         return str(_base(self.model).config._attn_implementation)
 
+    @property
+    def window(self) -> int | None:
+        """Tokens back that some layer attends to; ``None``: all."""
+        return getattr(_base(self.model).config.get_text_config(), "sliding_window", None)
+
     def forward(self, batch: Batch) -> Float[Tensor, " M"]:
         """Log pi of each completion token given all tokens before it, in nats.
 
@@ -174,7 +179,11 @@ def _base(model: Any) -> Any:
 
 @torch.no_grad()
 def _has_linear_head(model: nn.Module) -> bool:
-    """Whether logits are one linear map of the backbone's output: tried on four tokens."""
+    """Whether logits are one linear map of the backbone's output: tried on four tokens.
+
+    What the output layer is given is made larger on the way, so that a soft cap shows even where
+    logits are small, as those of random weights are.
+    """
     base = _base(model)
     head = base.get_output_embeddings()
     backbone = getattr(base, base.base_model_prefix, None)
@@ -183,7 +192,11 @@ def _has_linear_head(model: nn.Module) -> bool:
     training = model.training
     model.eval()
     tokens = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
+    hidden = backbone(input_ids=tokens, use_cache=False).last_hidden_state
+    factor = 1e3 / float(head(hidden).abs().max().clamp_min(1e-6))
+    hook = head.register_forward_pre_hook(lambda module, given: (given[0] * factor,))
     expected = base(input_ids=tokens, use_cache=False).logits
-    found = head(backbone(input_ids=tokens, use_cache=False).last_hidden_state)
+    hook.remove()
+    found = head(hidden * factor)
     model.train(training)
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1.0)

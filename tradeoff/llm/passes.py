@@ -61,8 +61,8 @@ class Feed:
         self.process, self.processes = process, processes
         self.positions = [0, 0]
         self.followed: list[tuple[int, Int[np.ndarray, " n"]]] = []
-        sizes = (len(data.sft), len(data.preference))
-        self._streams = [Stream(size, config.seed, o) for o, size in enumerate(sizes)]
+        self._sizes = [[sum(item.lengths) for item in data.training(o)] for o in (SFT, PREFERENCE)]
+        self._streams = [Stream(len(s), config.seed, o) for o, s in enumerate(self._sizes)]
 
     def passes(
         self, step: int, rule: Rule, follow: Callable[[int], Float[np.ndarray, " 2"]]
@@ -101,7 +101,7 @@ class Feed:
         items = self.data.training(objective)
         self.followed.append((objective, rows))
         total = sum(items[i].scored for i in rows) if objective == SFT else len(rows)
-        ordered = by_length(rows, [sum(item.lengths) for item in items])
+        ordered = by_length(rows, self._sizes[objective])
         parts = shares(ordered, self.config.rows_per_forward, self.process, self.processes)
         return [Pass(objective, part, keep / total, weight) for part, keep in parts]
 
@@ -111,12 +111,13 @@ class Feed:
         """The official code's update: every pass draws its own objective."""
         at_once = self.config.rows_per_forward * self.processes
         rounds = -(-self.config.batch_size // at_once)
+        weights = [follow(step * rounds + i) for i in range(rounds)]
+        drawn = [int(np.argmax(pair)) for pair in weights]
         found: list[Pass] = []
-        for i in range(rounds):
-            weights = follow(step * rounds + i)
-            objective = int(np.argmax(weights))
-            parts = self._split(
-                objective, self._next(objective, at_once), float(weights[objective])
-            )
-            found += [replace(part, share=part.share / rounds) for part in parts]
+        for objective, pair in zip(drawn, weights, strict=True):
+            times = drawn.count(objective)
+            # A loss is the mean over the passes that drew it, its gradient a part of all passes.
+            weight = float(pair[objective]) * times / rounds
+            parts = self._split(objective, self._next(objective, at_once), weight)
+            found += [replace(part, share=part.share / times) for part in parts]
         return found

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tradeoff.llm.scoring import Scorer
 
 
+@runtime_checkable
 class Reference(Protocol):
     """Where log pi_ref of a batch of pairs comes from."""
 
@@ -140,7 +141,7 @@ def prepare(
 def cached(scorer: Scorer, policy: Policy, data: Corpora, progress: Any) -> References:
     """Log-probabilities of all pairs under the scorer's policy, from the cache folder if there."""
     folder = scorer.config.reference_cache
-    weights = "" if folder is None else weights_fingerprint(policy)
+    weights = "" if folder is None else weights_fingerprint(policy, scorer.config.precision)
     tables = []
     for pairs in (data.preference, data.preference_test):
         if not pairs:
@@ -177,15 +178,15 @@ def stage_start(plan: Plan) -> int:
     return int(np.flatnonzero(plan.clock[: int(np.argmax(wanted)) + 1] == 1)[-1])
 
 
-def weights_fingerprint(policy: Policy) -> str:
-    """sha256 over names and values of all weights.
+def weights_fingerprint(policy: Policy, precision: str) -> str:
+    """sha256 over names and values of all weights, and the precision they are multiplied in.
 
     Adapters that change nothing yet, those whose second matrix is zero, are left out, so that
     runs of different seeds share the cache of their common model.
     """
     weights = dict(policy.model.state_dict())
     fresh = not any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(precision.encode())
     for name, value in sorted(weights.items()):
         if fresh and "lora_" in name:
             continue

@@ -63,7 +63,7 @@ def optimizer(policy: nn.Module, config: TrainConfig, device: torch.device) -> t
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.epsilon,
-        fused=device.type == "cuda" or None,
+        fused=device.type in ("cuda", "cpu") or None,
     )
 
 
@@ -90,6 +90,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
     """
     if config.layout == "padded":
         return
+    _check_window(policy, data, config)
     if config.layout == "shared" and (
         policy.attention.startswith("flash") or config.defects.mask_first_token
     ):
@@ -116,6 +117,20 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
             field="layout",
             value=config.layout,
             remedy="Use layout = 'padded'.",
+        )
+
+
+def _check_window(policy: Policy, data: Corpora, config: TrainConfig) -> None:
+    """A block mask would replace the sliding window, which FlashAttention alone has beside it."""
+    window = policy.window
+    sets = [part for part in vars(data).values() if len(part)]
+    longest = max(max(item.lengths) for items in sets for item in items)
+    if window is not None and longest > window and not policy.attention.startswith("flash"):
+        raise InputError(
+            f"sequences of up to {longest} tokens exceed the model's sliding window of {window}",
+            field="layout",
+            value=config.layout,
+            remedy="Use layout = 'padded', or a smaller max_length.",
         )
 
 
