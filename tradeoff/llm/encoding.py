@@ -184,7 +184,7 @@ def _encode(
 
 
 def row_error(
-    rows: Sequence[Row], place: int, problem: str, remedy: str, **where: Any
+    rows: Sequence[object], place: int, problem: str, remedy: str, **where: Any
 ) -> InputError:
     """An error at a row, counted from 1 among the usable rows of its source."""
     source = getattr(rows, "source", None)

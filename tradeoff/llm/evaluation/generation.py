@@ -1,0 +1,210 @@
+"""Responses that a policy writes, many at a time, through ``generate`` of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.errors import InputError
+from tradeoff.llm.data import prompt_ids
+from tradeoff.llm.evaluation.policy import LoadedPolicy
+from tradeoff.progress import tqdm
+
+Ids = Int[np.ndarray, " _"]
+# Prompt and response tokens of one call: their keys and values have to fit beside the weights.
+_TOKENS = {"cuda": 2**16, "cpu": 2**14}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How responses are drawn.
+
+    Attributes
+    ----------
+    max_new_tokens
+        Longest response.
+    temperature
+        0 takes the likeliest token each time; else logits are divided by it.
+    top_p
+        Tokens are drawn from the smallest set with at least this probability.
+    seed
+        Of the draws, which also depend on how prompts fall into batches.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": self.max_new_tokens >= 1,
+            "temperature": 0 <= self.temperature < float("inf"),
+            "top_p": 0 < self.top_p <= 1,
+            "seed": self.seed >= 0,
+        }
+        for name, holds in checks.items():
+            if not holds:
+                remedy = "At least one token, temperature and seed not negative, top_p in (0, 1]."
+                value = getattr(self, name)
+                raise InputError("out of range", field=name, value=value, remedy=remedy)
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What a policy wrote.
+
+    Attributes
+    ----------
+    texts
+        One per prompt, in their order, without the end token.
+    ended
+        Whether each ended by itself, not at the longest length.
+    shortened
+        How many prompts lost their beginning to leave room for a response.
+    """
+
+    texts: tuple[str, ...]
+    ended: tuple[bool, ...]
+    shortened: int
+
+
+def generate(
+    policy: LoadedPolicy,
+    rows: Sequence[SftRow] | Sequence[PreferenceRow],
+    sampling: Sampling | None = None,
+    *,
+    tokens_at_once: int | None = None,
+    progress: bool = False,
+) -> Responses:
+    """Respond to the prompt of each row; conversations go through the chat template.
+
+    Parameters
+    ----------
+    rows
+        Only their prompts are read.
+    sampling
+        Greedy, up to 256 tokens, when not given.
+    tokens_at_once
+        Most tokens of a batch, prompts and responses together; by the device when not given.
+
+    Raises
+    ------
+    InputError
+        If a row has no prompt, or no token of a prompt is left beside the longest response.
+    """
+    sampling = sampling or Sampling()
+    room = policy.max_length - sampling.max_new_tokens
+    if room < 1:
+        raise InputError(
+            f"no room is left for a prompt within {policy.max_length} tokens",
+            field="max_new_tokens",
+            value=sampling.max_new_tokens,
+            remedy="Ask for fewer new tokens, or give a larger max_length if the model allows.",
+        )
+    prompts = prompt_ids(rows, policy.tokenizer)
+    # The end of a prompt says what is asked for.
+    kept = [ids[-room:] for ids in prompts]
+    budget = tokens_at_once or _TOKENS.get(policy.device.type, _TOKENS["cuda"])
+    found: dict[int, tuple[str, bool]] = {}
+    ends = end_ids(policy)
+    with _plain(policy.model), torch.random.fork_rng(_cuda(policy)):
+        torch.manual_seed(sampling.seed)
+        with tqdm(total=len(kept), desc="responses", disable=not progress, leave=False) as bar:
+            for part in _batches(kept, sampling.max_new_tokens, budget):
+                found |= _respond(policy, {i: kept[i] for i in part}, sampling, ends)
+                bar.update(len(part))
+    texts, ended = zip(*(found[i] for i in range(len(kept))), strict=True)
+    shortened = sum(len(ids) > room for ids in prompts)
+    return Responses(texts, ended, shortened)
+
+
+def _batches(prompts: Sequence[Ids], new: int, budget: int) -> Iterator[list[int]]:
+    """Places of prompts of like length, longest first, so that memory runs out early if at all."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    while order:
+        count = max(1, budget // (len(prompts[order[0]]) + new))
+        yield order[:count]
+        order = order[count:]
+
+
+@torch.no_grad()
+def _respond(
+    policy: LoadedPolicy, prompts: dict[int, Ids], sampling: Sampling, ends: list[int]
+) -> dict[int, tuple[str, bool]]:
+    time = max(len(ids) for ids in prompts.values())
+    tokens = torch.full((len(prompts), time), policy.scorer.pad)
+    mask = torch.zeros_like(tokens)
+    for row, ids in enumerate(prompts.values()):
+        tokens[row, time - len(ids) :] = torch.from_numpy(ids)
+        mask[row, time - len(ids) :] = 1
+    with policy.scorer.autocast():
+        written = policy.model.generate(
+            input_ids=tokens.to(policy.device),
+            attention_mask=mask.to(policy.device),
+            generation_config=_settings(policy, ends, sampling),
+        )
+    new = written[:, time:].cpu()
+    return {
+        place: _text(policy.tokenizer, prompts[place], row, ends)
+        for place, row in zip(prompts, new, strict=True)
+    }
+
+
+def _text(tokenizer: Any, prompt: Ids, new: Tensor, ends: list[int]) -> tuple[str, bool]:
+    stops = torch.isin(new, torch.tensor(ends)).nonzero()[:, 0].tolist()
+    response = new[: stops[0]] if stops else new
+    # Decoded behind its prompt, as some tokenizers drop the blank with which a text begins.
+    before = tokenizer.decode(prompt, skip_special_tokens=True)
+    whole = tokenizer.decode(np.concatenate([prompt, response]), skip_special_tokens=True)
+    if whole.startswith(before):
+        return whole[len(before) :], bool(stops)
+    return tokenizer.decode(response, skip_special_tokens=True), bool(stops)
+
+
+def end_ids(policy: LoadedPolicy) -> list[int]:
+    """Tokens that end a response: of the tokenizer, and those that a chat model adds to it."""
+    own = getattr(policy.model.generation_config, "eos_token_id", None)
+    own = [] if own is None else own if isinstance(own, list) else [own]
+    return sorted({int(policy.tokenizer.eos_token_id), *own})
+
+
+def _settings(policy: LoadedPolicy, ends: list[int], sampling: Sampling) -> Any:
+    from transformers import GenerationConfig
+
+    drawn: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        drawn["top_k"] = 0
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=policy.scorer.pad,
+        use_cache=True,
+        **drawn,
+    )
+
+
+@contextmanager
+def _plain(model: Any) -> Iterator[None]:
+    """Set the model's own defaults of generation aside, such as penalties and temperatures."""
+    from transformers import GenerationConfig
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = kept
+
+
+def _cuda(policy: LoadedPolicy) -> list[torch.device]:
+    return [policy.device] if policy.device.type == "cuda" else []

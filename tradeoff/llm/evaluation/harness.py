@@ -1,0 +1,78 @@
+"""Tasks of lm-evaluation-harness, for those who have it: ``pip install lm-eval``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tradeoff.errors import InputError
+from tradeoff.llm.evaluation.score import Score
+
+
+def harness(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[str],
+    *,
+    shots: int | None = None,
+    limit: int | None = None,
+    batch_size: int = 8,
+) -> tuple[Score, ...]:
+    """Evaluate a causal model of transformers on tasks by the harness's names.
+
+    Parameters
+    ----------
+    shots
+        Worked examples; the task's own number when not given.
+    limit
+        Only the first questions of each task.
+    batch_size
+        Sequences of one pass.
+
+    Returns
+    -------
+    tuple of Score
+        Every metric of every task, with an interval of 1.96 standard errors where it has one; the
+        group is the task.
+
+    Raises
+    ------
+    InputError
+        If the harness is not installed, or a task cannot be loaded.
+    """
+    try:
+        import lm_eval
+        from lm_eval.models.huggingface import HFLM
+    except ImportError as error:
+        raise InputError(
+            "lm-evaluation-harness is not installed",
+            field="tasks",
+            value=list(tasks),
+            remedy="Install it: pip install 'lm-eval[hf]'.",
+        ) from error
+    subject = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    try:
+        found = lm_eval.simple_evaluate(
+            model=subject, tasks=list(tasks), num_fewshot=shots, limit=limit
+        )
+    except (KeyError, ValueError) as error:
+        remedy = "See the names with `lm_eval ls tasks`; most tasks need the network."
+        problem = f"the harness cannot evaluate: {error}"
+        raise InputError(problem, field="tasks", value=list(tasks), remedy=remedy) from error
+    return tuple(_scores(found["results"], found.get("n-samples", {})))
+
+
+def _scores(
+    results: Mapping[str, Mapping[str, Any]], samples: Mapping[str, Mapping[str, int]]
+) -> Iterable[Score]:
+    for task, metrics in results.items():
+        n = int(samples.get(task, {}).get("effective", 0))
+        for key, value in metrics.items():
+            # Keys are "metric,filter"; standard errors stand beside their metric.
+            name, comma, chosen = key.partition(",")
+            if not comma or name.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            error = metrics.get(f"{name}_stderr,{chosen}")
+            half = 1.96 * error if isinstance(error, int | float) else float("nan")
+            label = name if chosen == "none" else key
+            yield Score(label, float(value), value - half, value + half, n, task)

@@ -1,0 +1,90 @@
+"""Where a saved model stands in loss space: its losses on held-out rows.
+
+The same functions measure them as during training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+
+from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.llm import losses
+from tradeoff.llm.data import Example, Pair, Tokenised, tokenise_preferences, tokenise_sft
+from tradeoff.llm.evaluation.policy import LoadedPolicy
+from tradeoff.llm.evaluation.score import Score, mean, share
+from tradeoff.llm.reference import Cached
+from tradeoff.progress import tqdm
+
+_ROWS_AT_ONCE = 256
+
+
+def examples(policy: LoadedPolicy, rows: Sequence[SftRow]) -> Tokenised[Example]:
+    """Tokens of the demonstrations whose prompt fits."""
+    return tokenise_sft(rows, policy.tokenizer, policy.max_length)
+
+
+def pairs(policy: LoadedPolicy, rows: Sequence[PreferenceRow]) -> Tokenised[Pair]:
+    """Tokens of the pairs whose prompt fits."""
+    return tokenise_preferences(rows, policy.tokenizer, policy.max_length)
+
+
+def sft_loss(policy: LoadedPolicy, items: Tokenised[Example], progress: bool = False) -> Score:
+    """Negative log-likelihood of demonstrations in nats per token, over all tokens of all rows.
+
+    It has no interval: tokens of one row are not independent.
+    """
+    total, tokens = 0.0, 0
+    parts = range(0, len(items), _ROWS_AT_ONCE)
+    for first in tqdm(parts, desc="sft", disable=not progress, leave=False):
+        some = items[first : first + _ROWS_AT_ONCE]
+        scored = sum(item.scored for item in some)
+        total += scored * policy.scorer.mean_sft(some)["sft_loss"]
+        tokens += scored
+    unknown = float("nan")
+    return Score("sft_loss", total / tokens, unknown, unknown, len(items))
+
+
+def log_probs(policy: LoadedPolicy, items: Tokenised[Pair], progress: bool = False) -> Cached:
+    """Log-probabilities of both responses of every pair: what a reference has to give."""
+    bar = partial(tqdm, desc="pairs", disable=not progress, leave=False)
+    return Cached(policy.scorer.log_probs(items, bar).cpu())
+
+
+def preference(
+    policy: LoadedPolicy, items: Tokenised[Pair], reference: Cached, progress: bool = False
+) -> tuple[Score, ...]:
+    """Preference loss, accuracy and implicit rewards of a policy against a reference.
+
+    Parameters
+    ----------
+    items
+        The pairs.
+    reference
+        Their log-probabilities under the reference, from `log_probs`.
+
+    Returns
+    -------
+    tuple of Score
+        Loss and accuracy, then the mean rewards beta (log pi - log pi_ref) of both responses and
+        their difference, in nats.
+    """
+    table = log_probs(policy, items, progress).table
+    lengths = np.array([[n - item.start for n in item.lengths] for item in items]).T.ravel()
+    found = losses.preference(
+        table.T.flatten(),
+        reference.table.to(table.dtype).T.flatten(),
+        torch.from_numpy(lengths),
+        policy.scorer.config,
+    )
+    chosen, rejected = found.chosen.numpy(), found.rejected.numpy()
+    return (
+        mean("preference_loss", found.loss.numpy()),
+        share("preference_accuracy", chosen > rejected),
+        mean("rewards/margins", chosen - rejected),
+        mean("rewards/chosen", chosen),
+        mean("rewards/rejected", rejected),
+    )

@@ -1,0 +1,181 @@
+"""Which of two responses is better: the judges that come with the package.
+
+Any callable ``(prompt, first, second) -> probability that the first wins`` is a judge as well; see
+`tradeoff.llm.evaluation.win_rate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from tradeoff.data.rows import Message, PreferenceRow, Text
+from tradeoff.errors import InputError
+from tradeoff.llm import models, setup
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.evaluation import held_out
+from tradeoff.llm.evaluation.policy import LoadedPolicy, check_same_tokens
+from tradeoff.progress import tqdm
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two responses to one prompt, which is text or a conversation."""
+
+    prompt: Text
+    first: str
+    second: str
+
+
+Judge = Callable[[Text, str, str], float]
+"""Maps a prompt and two responses to the probability that the first is the better one."""
+
+
+class Scale(Protocol):
+    """A judge that gives each response a value, and so does not care which comes first."""
+
+    def margins(
+        self, contests: Sequence[Contest], progress: bool = False
+    ) -> Float[np.ndarray, " n"]:
+        """By how much the first response is better; NaN where it cannot tell."""
+
+
+@dataclass(frozen=True)
+class ImplicitReward:
+    """The reward that preference learning gave a checkpoint: log pi - log pi_ref.
+
+    Attributes
+    ----------
+    policy, reference
+        The checkpoint and what it was trained against.
+    per_token
+        Divide by the tokens of a response, so that long ones have no advantage.
+    """
+
+    policy: LoadedPolicy
+    reference: LoadedPolicy
+    per_token: bool = False
+
+    def margins(
+        self, contests: Sequence[Contest], progress: bool = False
+    ) -> Float[np.ndarray, " n"]:
+        """Rewards of first less second, in nats; NaN where the prompt alone is too long."""
+        check_same_tokens(self.policy, self.reference.tokenizer, self.reference.name)
+        rows = [
+            PreferenceRow(c.prompt, _reply(c.prompt, c.first), _reply(c.prompt, c.second))
+            for c in contests
+        ]
+        items = held_out.pairs(self.policy, rows)
+        policy, reference = (
+            held_out.log_probs(part, items, progress).table.double().numpy()
+            for part in (self.policy, self.reference)
+        )
+        ratio = policy - reference
+        if self.per_token:
+            ratio /= [[n - item.start for n in item.lengths] for item in items]
+        found = np.full(len(contests), np.nan)
+        found[list(items.rows)] = ratio[:, 0] - ratio[:, 1]
+        return found
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A model of transformers that maps prompt and response to one number.
+
+    Attributes
+    ----------
+    model, tokenizer
+        A sequence classifier with one output, on its device.
+    max_length
+        Tokens beyond it are cut, on the left.
+    rows_at_once
+        Responses of one pass.
+    """
+
+    model: Any
+    tokenizer: Any
+    max_length: int = 2048
+    rows_at_once: int = 16
+
+    def margins(
+        self, contests: Sequence[Contest], progress: bool = False
+    ) -> Float[np.ndarray, " n"]:
+        """Rewards of first less second."""
+        texts = [self._text(c.prompt, c.first) for c in contests]
+        texts += [self._text(c.prompt, c.second) for c in contests]
+        first, second = np.split(self._rewards(texts, progress), 2)
+        return first - second
+
+    def _text(self, prompt: Text, response: str) -> tuple[str, bool]:
+        """What is scored, and whether special tokens still have to be added."""
+        if isinstance(prompt, str):
+            return prompt + response, True
+        turns = [{"role": m.role, "content": m.content} for m in prompt]
+        turns.append({"role": "assistant", "content": response})
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False)), False
+
+    @torch.no_grad()
+    def _rewards(
+        self, texts: Sequence[tuple[str, bool]], progress: bool
+    ) -> Float[np.ndarray, " n"]:
+        ids = [
+            self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+            for text, special in texts
+        ]
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        found = np.zeros(len(ids))
+        parts = range(0, len(order), self.rows_at_once)
+        for start in tqdm(parts, desc="rewards", disable=not progress, leave=False):
+            part = order[start : start + self.rows_at_once]
+            found[part] = self._pass([ids[i][-self.max_length :] for i in part])
+        return found
+
+    def _pass(self, ids: Sequence[list[int]]) -> Float[np.ndarray, " n"]:
+        time, pad = max(map(len, ids)), setup.padding(self.tokenizer)
+        tokens = torch.tensor([row + [pad] * (time - len(row)) for row in ids])
+        mask = torch.tensor([[1] * len(row) + [0] * (time - len(row)) for row in ids])
+        device = self.model.device
+        logits = self.model(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits
+        return logits[:, 0].double().cpu().numpy()
+
+
+def reward_model(path: str | Path, config: TrainConfig | None = None) -> RewardModel:
+    """Read a reward model from a folder or hub name.
+
+    Raises
+    ------
+    InputError
+        If it is no sequence classifier with one output and a tokenizer.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    config = config or TrainConfig()
+    remedy = "Give a folder or hub name of a sequence classifier with one output."
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    options: dict[str, Any] = {"trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
+        with models.quiet():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                str(path), use_safetensors=True, dtype=dtype, **options
+            )
+    except (OSError, ValueError, ImportError) as error:
+        problem = f"no reward model can be loaded: {str(error).splitlines()[0]}"
+        raise InputError(problem, field="judge", value=str(path), remedy=remedy) from error
+    if model.config.num_labels != 1:
+        problem = f"the classifier has {model.config.num_labels} outputs"
+        raise InputError(problem, field="judge", value=str(path), remedy=remedy)
+    # It finds the last token of each row by its padding.
+    model.config.pad_token_id = setup.padding(tokenizer)
+    device = setup.accelerator(config, None).device
+    return RewardModel(model.eval().to(device), tokenizer, config.max_length)
+
+
+def _reply(prompt: Text, response: str) -> Text:
+    return response if isinstance(prompt, str) else (Message("assistant", response),)

@@ -1,0 +1,163 @@
+"""Accuracy on multiple-choice questions: which choice does the policy find likeliest?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+
+from tradeoff.data.choices import ChoiceRow
+from tradeoff.display import Shown
+from tradeoff.llm import batches
+from tradeoff.llm.evaluation import questions, score
+from tradeoff.llm.evaluation.policy import LoadedPolicy
+from tradeoff.llm.evaluation.questions import Options, Style
+from tradeoff.llm.evaluation.score import Score
+from tradeoff.progress import tqdm
+
+# Tokens of one pass: attention within a packed row costs the square of it.
+_TOKENS = {"cuda": 8192, "cpu": 512}
+# Log-probabilities nearer than this are taken as equal: packing changes the last digits.
+_TIE = 1e-5
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ChoiceScores(Shown):
+    """How likely a policy finds each choice of each question.
+
+    Attributes
+    ----------
+    rows
+        The questions.
+    log_probs
+        log pi(choice | prompt) of each choice of each question, in nats.
+    tokens, size
+        Tokens and UTF-8 bytes of each choice as it was scored.
+    shortened
+        Questions that lost text to fit the longest sequence.
+    """
+
+    rows: tuple[ChoiceRow, ...]
+    log_probs: tuple[Float[np.ndarray, " _"], ...]
+    tokens: tuple[Int[np.ndarray, " _"], ...]
+    size: tuple[Int[np.ndarray, " _"], ...]
+    shortened: int
+
+    def hits(self, per: str = "sum") -> Float[np.ndarray, " n"]:
+        """Whether each question is answered right: 1, 0, or 1/k if k choices tie.
+
+        Parameters
+        ----------
+        per
+            "sum" compares log pi(choice), "token" and "byte" divide it by the choice's length.
+        """
+        lengths = {"sum": None, "token": self.tokens, "byte": self.size}[per]
+        found = []
+        for i, (row, values) in enumerate(zip(self.rows, self.log_probs, strict=True)):
+            scaled = values if lengths is None else values / lengths[i]
+            best = scaled >= scaled.max() - _TIE
+            found.append(best[row.answer] / best.sum())
+        return np.array(found)
+
+    def scores(self) -> tuple[Score, ...]:
+        """Accuracy by subject and of all; normalised accuracies and that of guessing of all."""
+        subjects = [row.subject for row in self.rows]
+        unknown = float("nan")
+        chance = float(np.mean([1 / len(row.choices) for row in self.rows]))
+        return (
+            *score.shares("accuracy", self.hits(), subjects),
+            score.share("accuracy_per_token", self.hits("token")),
+            score.share("accuracy_per_byte", self.hits("byte")),
+            Score("chance", chance, unknown, unknown, len(self.rows)),
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row for each score."""
+        return score.table(self.scores())
+
+    def __repr__(self) -> str:
+        found = score.share("accuracy", self.hits())
+        ends = f"{found.low:.3f} to {found.high:.3f}"
+        return f"<accuracy {found.value:.3f} ({ends}) on {found.n} questions>"
+
+
+def multiple_choice(
+    policy: LoadedPolicy,
+    rows: Sequence[ChoiceRow],
+    *,
+    style: Style | None = None,
+    shots: int = 0,
+    examples: Sequence[ChoiceRow] | None = None,
+    tokens_at_once: int | None = None,
+    progress: bool = False,
+) -> ChoiceScores:
+    """Score every choice of every question; a question runs once, behind it all its choices.
+
+    Parameters
+    ----------
+    style, shots, examples
+        See `tradeoff.llm.evaluation.questions.pose`.
+    tokens_at_once
+        Most tokens of a pass, unless one question has more; by the device when not given.
+
+    Raises
+    ------
+    InputError
+        If questions cannot be posed so.
+    """
+    posed = questions.pose(rows, style=style, shots=shots, examples=examples)
+    items, shortened = questions.tokenise(posed, policy.tokenizer, policy.max_length)
+    budget = tokens_at_once or _TOKENS.get(policy.device.type, _TOKENS["cuda"])
+    layout = _layout(policy, items)
+    found: dict[int, Float[np.ndarray, " _"]] = {}
+    with tqdm(total=len(items), desc="questions", disable=not progress, leave=False) as bar:
+        for part in _parts(items, budget):
+            values = _log_probs(policy, [items[i] for i in part], layout)
+            found |= dict(zip(part, values, strict=True))
+            bar.update(len(part))
+    return ChoiceScores(
+        tuple(rows),
+        tuple(found[i] for i in range(len(items))),
+        tuple(np.array([len(ids) - item.start for ids in item.sequences]) for item in items),
+        tuple(np.array([len(text.encode()) - 1 for text in item.continuations]) for item in posed),
+        shortened,
+    )
+
+
+def _parts(items: Sequence[Options], budget: int) -> Iterator[list[int]]:
+    """Places of questions of like length, as many as fit; longest first."""
+    part: list[int] = []
+    used = 0
+    for place in sorted(range(len(items)), key=lambda i: -items[i].size):
+        if part and used + items[place].size > budget:
+            yield part
+            part, used = [], 0
+        part.append(place)
+        used += items[place].size
+    if part:
+        yield part
+
+
+@torch.no_grad()
+def _log_probs(
+    policy: LoadedPolicy, items: Sequence[Options], layout: batches.Layout
+) -> list[Float[np.ndarray, " _"]]:
+    batch = batches.options(items, layout, policy.scorer.pad).to(policy.device)
+    with policy.scorer.autocast():
+        values = policy.policy.responses(batch).double().cpu().numpy()
+    return np.split(values, np.cumsum([len(item.sequences) for item in items])[:-1])
+
+
+def _layout(policy: LoadedPolicy, items: Sequence[Options]) -> batches.Layout:
+    """One copy of each prompt, where two short questions show that the model allows it."""
+    wanted: batches.Layout = "packed" if policy.policy.attention.startswith("flash") else "shared"
+    if policy.scorer.config.layout == "padded":
+        return "padded"
+    few = sorted(items, key=lambda item: item.size)[:2]
+    found, expected = (np.concatenate(_log_probs(policy, few, how)) for how in (wanted, "padded"))
+    exact = policy.scorer.config.precision == "fp32"
+    return wanted if np.allclose(found, expected, atol=1e-3 if exact else 0.1) else "padded"

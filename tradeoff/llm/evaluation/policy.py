@@ -1,0 +1,115 @@
+"""A model folder made ready to be scored: weights on their device, tokenizer, settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tradeoff.errors import InputError
+from tradeoff.llm import models, setup
+from tradeoff.llm.config import ModelConfig, TrainConfig
+from tradeoff.llm.encoding import check_tokenizer
+from tradeoff.llm.logprobs import Policy
+from tradeoff.llm.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A policy to evaluate, or to compare with.
+
+    Attributes
+    ----------
+    scorer
+        What training measures held-out losses with; its config gives layout, precision and the
+        preference loss.
+    tokenizer
+        Of the model.
+    name
+        Where it came from.
+    """
+
+    scorer: Scorer
+    tokenizer: Any
+    name: str
+
+    @classmethod
+    def of(
+        cls, model: Any, tokenizer: Any, config: TrainConfig | None = None, name: str = "model"
+    ) -> LoadedPolicy:
+        """Make a causal model of transformers ready.
+
+        Raises
+        ------
+        InputError
+            If tokenizer and model do not fit together.
+        """
+        config = config or TrainConfig()
+        check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, False)
+        world = setup.accelerator(config, None)
+        policy = Policy(model).requires_grad_(False).eval().to(world.device)
+        return cls(Scorer(policy, config, setup.padding(tokenizer), world), tokenizer, name)
+
+    @property
+    def policy(self) -> Policy:
+        """The map from token sequences to log-probabilities."""
+        assert isinstance(self.scorer.policy, Policy)
+        return self.scorer.policy
+
+    @property
+    def model(self) -> Any:
+        """The model of transformers."""
+        return self.policy.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.scorer.accelerator.device
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a sequence: of the settings, or of the model if it has fewer."""
+        own = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return min(self.scorer.config.max_length, own or self.scorer.config.max_length)
+
+
+def load(path: str | Path, config: TrainConfig | None = None) -> LoadedPolicy:
+    """Read a model folder, the output folder of a training run, or a hub name.
+
+    Parameters
+    ----------
+    path
+        Also a folder of adapters, whose base model is then loaded with them.
+    config
+        Settings of scoring; the defaults of training when not given.
+
+    Raises
+    ------
+    InputError
+        If there is no causal model with a tokenizer.
+    """
+    config = config or TrainConfig()
+    place = model_folder(path)
+    found = models.load(ModelConfig(path=place), frozen_bf16=config.precision == "bf16")
+    return LoadedPolicy.of(*found, config, str(path))
+
+
+def model_folder(path: str | Path) -> str:
+    """The model within the output folder of a run; any other path as it is."""
+    inner = Path(path) / "model"
+    names = ("config.json", "adapter_config.json")
+    return str(inner) if any((inner / name).is_file() for name in names) else str(path)
+
+
+def check_same_tokens(policy: LoadedPolicy, tokenizer: Any, reference: str) -> None:
+    """An `InputError` unless the reference's tokenizer gives the same ids to the same tokens."""
+    if policy.tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise InputError(
+            f"its vocabulary differs from that of {policy.name}, so log-probabilities of the same "
+            "tokens cannot be compared",
+            field="reference",
+            value=reference,
+            remedy="Compare with a model that has the same tokenizer.",
+        )

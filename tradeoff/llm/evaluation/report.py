@@ -1,0 +1,123 @@
+"""What an evaluation found, part by part, and what each part cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tradeoff.display import Shown
+from tradeoff.llm.evaluation import score
+from tradeoff.llm.evaluation.score import Score
+from tradeoff.records import replacing, write_json
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of evaluation.
+
+    Attributes
+    ----------
+    name
+        What was evaluated.
+    scores
+        What came out.
+    notes
+        Counts that a reader should know: rows dropped, prompts shortened.
+    seconds, peak_memory_bytes
+        Time and memory; without CUDA the memory is the most that the process has used so far.
+    lines
+        Every prompt with what was written to it, for those who want to read.
+    """
+
+    name: str
+    scores: tuple[Score, ...]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    lines: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
+    """All parts of the evaluation of one model.
+
+    Attributes
+    ----------
+    model, reference
+        What was evaluated, and what it was compared with, if anything.
+    parts
+        In the order in which they ran.
+    """
+
+    model: str
+    reference: str | None
+    parts: tuple[Part, ...]
+
+    def table(self) -> pd.DataFrame:
+        """One row for each score: part, name, group, value, low, high, n."""
+        tables = [score.table(part.scores) for part in self.parts]
+        for part, found in zip(self.parts, tables, strict=True):
+            found.insert(0, "part", part.name)
+        return pd.concat(tables, ignore_index=True)
+
+    def costs(self) -> pd.DataFrame:
+        """One row for each part: seconds and peak memory in GiB."""
+        rows = [(p.name, p.seconds, p.peak_memory_bytes / 2**30) for p in self.parts]
+        return pd.DataFrame(rows, columns=["part", "seconds", "peak_gib"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for machines; texts are left out."""
+        return {
+            "model": self.model,
+            "reference": self.reference,
+            "parts": [
+                {
+                    "name": part.name,
+                    "scores": [vars(found) for found in part.scores],
+                    "notes": dict(part.notes),
+                    "seconds": part.seconds,
+                    "peak_memory_bytes": part.peak_memory_bytes,
+                }
+                for part in self.parts
+            ],
+        }
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write ``evaluation.json``, and one JSONL file for each part that has texts."""
+        written = [write_json(folder / "evaluation.json", self.to_dict())]
+        for part in self.parts:
+            if part.lines:
+                path = folder / f"{part.name}.jsonl"
+                lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in part.lines)
+                with replacing(path) as partial:
+                    partial.write_text("".join(lines), encoding="utf-8")
+                written.append(path)
+        return written
+
+    def __repr__(self) -> str:
+        return f"<evaluation of {self.model}: {', '.join(part.name for part in self.parts)}>"
+
+
+def terminal_table(evaluation: Evaluation, groups: bool) -> pd.DataFrame:
+    """Scores with their intervals as text, narrow enough for a terminal."""
+    found = evaluation.table()
+    tasks = found["part"] == "harness"
+    if not groups:
+        found = found[(found["group"] == "all") | tasks]
+    ends = zip(found["low"], found["high"], strict=True)
+    return pd.DataFrame(
+        {
+            "part": found["part"],
+            "score": found["name"],
+            **({"group": found["group"]} if groups or tasks.any() else {}),
+            "value": found["value"],
+            "95 % interval": ["" if np.isnan(a) else f"{a:.4g} to {b:.4g}" for a, b in ends],
+            "n": found["n"],
+        }
+    )

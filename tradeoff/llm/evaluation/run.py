@@ -1,0 +1,292 @@
+"""An evaluation from end to end: which parts are wanted, and one function for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from tradeoff.data.choices import ChoiceRow
+from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.errors import InputError
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.data import Tokenised
+from tradeoff.llm.evaluation import generation, held_out, matches, refusals, win_rate
+from tradeoff.llm.evaluation.generation import Responses, Sampling
+from tradeoff.llm.evaluation.harness import harness
+from tradeoff.llm.evaluation.judges import Judge, Scale
+from tradeoff.llm.evaluation.multiple_choice import multiple_choice
+from tradeoff.llm.evaluation.policy import LoadedPolicy, check_same_tokens, load
+from tradeoff.llm.evaluation.questions import Style
+from tradeoff.llm.evaluation.report import Evaluation, Part
+from tradeoff.llm.meter import Meter
+from tradeoff.llm.reference import Cached
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What to evaluate; parts without rows are left out.
+
+    Attributes
+    ----------
+    sft, preference
+        Held-out rows, for losses.
+    exact_match
+        Also respond to the prompts of both and compare; preference rows count only where their
+        style can be checked, as those of the generated language.
+    choices
+        Multiple-choice questions by a name for each set.
+    style, shots, examples
+        How they are posed, see `tradeoff.llm.evaluation.questions.pose`.
+    win_rate
+        Preference rows to whose prompts the model responds, against their chosen responses.
+    judge
+        Makes the judge of these; called when it is needed.
+    refusals
+        Rows of XSTest.
+    template
+        How their questions are put, see `tradeoff.llm.evaluation.refusals.prompts`.
+    tasks
+        Names of lm-evaluation-harness.
+    limit
+        Questions of each task at most.
+    sampling
+        How responses are drawn.
+    """
+
+    sft: Sequence[SftRow] = ()
+    preference: Sequence[PreferenceRow] = ()
+    exact_match: bool = False
+    choices: Mapping[str, Sequence[ChoiceRow]] = field(default_factory=dict)
+    style: Style | None = None
+    shots: int = 0
+    examples: Sequence[ChoiceRow] | None = None
+    win_rate: Sequence[PreferenceRow] = ()
+    judge: Callable[[], Judge | Scale] | None = None
+    refusals: Sequence[ChoiceRow] = ()
+    template: str | None = None
+    tasks: tuple[str, ...] = ()
+    limit: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+def evaluate(
+    model: str | LoadedPolicy,
+    wanted: Wanted,
+    *,
+    reference: str | LoadedPolicy | None = None,
+    config: TrainConfig | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Evaluate a model.
+
+    Parameters
+    ----------
+    model
+        A folder, a training run's output folder, a hub name, or what `load` made of one.
+    wanted
+        The parts.
+    reference
+        What preference losses compare with; a name is loaded before the model and let go again.
+    config
+        Layout, precision, preference loss and lengths; the defaults of training when not given.
+    progress
+        Show bars.
+
+    Raises
+    ------
+    InputError
+        If nothing is wanted, a part lacks what it needs, or memory does not suffice.
+
+    Examples
+    --------
+    >>> from tradeoff import tiny
+    >>> from tradeoff.llm.evaluation import LoadedPolicy, Wanted, evaluate
+    >>> sft, pairs = tiny.rows(8)
+    >>> policy = LoadedPolicy.of(*tiny.random_model())
+    >>> found = evaluate(policy, Wanted(sft=sft, preference=pairs), reference=policy)
+    >>> table = found.table().set_index("name")
+    >>> f"{table.value['preference_loss']:.4f}"  # log 2, as the policy is its own reference
+    '0.6931'
+    """
+    _check(wanted, reference)
+    config = config or TrainConfig()
+    with _memory_errors(config):
+        known = _reference_log_probs(wanted, reference, config, progress)
+        policy = load(model, config) if isinstance(model, str) else model
+        parts = [
+            _measured(policy, name, part) for name, part in _parts(policy, wanted, known, progress)
+        ]
+    name = reference.name if isinstance(reference, LoadedPolicy) else reference
+    return Evaluation(policy.name, name, tuple(parts))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is left of a reference once it is let go: log-probabilities of the pairs."""
+
+    name: str
+    tokenizer: Any
+    items: Tokenised
+    table: Cached
+    seconds: float
+
+
+Make = Callable[[], Part]
+
+
+def _parts(
+    policy: LoadedPolicy, wanted: Wanted, known: _Known | None, progress: bool
+) -> list[tuple[str, Make]]:
+    """The parts in the order in which they run."""
+    parts: list[tuple[str, Make]] = []
+    if len(wanted.sft):
+        parts.append(("sft", lambda: _sft(policy, wanted, progress)))
+    if known is not None:
+        check_same_tokens(policy, known.tokenizer, known.name)
+        parts.append(("preference", lambda: _preference(policy, known, progress)))
+    if wanted.exact_match:
+        parts.append(("exact_match", lambda: _exact_match(policy, wanted, progress)))
+    for name, rows in wanted.choices.items():
+        parts.append((name, partial(_choices, policy, wanted, rows, progress)))
+    if len(wanted.win_rate):
+        parts.append(("win_rate", lambda: _win_rate(policy, wanted, progress)))
+    if len(wanted.refusals):
+        parts.append(("refusals", lambda: _refusals(policy, wanted, progress)))
+    if wanted.tasks:
+        parts.append(("harness", lambda: _harness(policy, wanted)))
+    return parts
+
+
+def _check(wanted: Wanted, reference: Any) -> None:
+    rows = (wanted.sft, wanted.preference, wanted.choices, wanted.win_rate, wanted.refusals)
+    if not any(len(some) for some in rows) and not wanted.tasks:
+        remedy = "Give sft, preference, choices, win-rate or refusals rows, or tasks."
+        raise InputError("there is nothing to evaluate on", remedy=remedy)
+    if len(wanted.preference) and reference is None:
+        remedy = "Give the model that preference training started from."
+        raise InputError(
+            "preference losses compare with a reference", field="reference", remedy=remedy
+        )
+    if len(wanted.win_rate) and wanted.judge is None:
+        remedy = "Give a reward model, or a checkpoint with its reference."
+        raise InputError("a win rate needs a judge", field="judge", remedy=remedy)
+    if wanted.exact_match and not len(wanted.sft):
+        remedy = "Give sft rows, whose completions are what is matched."
+        raise InputError("there is nothing to match", field="exact_match", remedy=remedy)
+
+
+def _reference_log_probs(
+    wanted: Wanted, reference: str | LoadedPolicy | None, config: TrainConfig, progress: bool
+) -> _Known | None:
+    if not len(wanted.preference) or reference is None:
+        return None
+    loaded = load(reference, config) if isinstance(reference, str) else reference
+    meter = Meter(loaded.device)
+    meter.start()
+    items = held_out.pairs(loaded, wanted.preference)
+    table = held_out.log_probs(loaded, items, progress)
+    meter.stop()
+    return _Known(loaded.name, loaded.tokenizer, items, table, meter.seconds)
+
+
+def _measured(policy: LoadedPolicy, name: str, make: Make) -> Part:
+    meter = Meter(policy.device)
+    meter.start()
+    found = make()
+    meter.stop()
+    memory = meter.peak_memory()
+    return replace(found, name=name, seconds=meter.seconds, peak_memory_bytes=memory)
+
+
+def _sft(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
+    items = held_out.examples(policy, wanted.sft)
+    return Part("", (held_out.sft_loss(policy, items, progress),), items.summary())
+
+
+def _preference(policy: LoadedPolicy, known: _Known, progress: bool) -> Part:
+    scores = held_out.preference(policy, known.items, known.table, progress)
+    notes = known.items.summary() | {"reference_seconds": known.seconds}
+    return Part("", scores, notes)
+
+
+def _exact_match(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
+    found = generation.generate(policy, wanted.sft, wanted.sampling, progress=progress)
+    scores = matches.exact_match(wanted.sft, found.texts)
+    lines = _lines(wanted.sft, found)
+    if matches.checkable(wanted.preference):
+        styled = generation.generate(policy, wanted.preference, wanted.sampling, progress=progress)
+        scores += matches.preference_match(wanted.preference, styled.texts)
+        lines += _lines(wanted.preference, styled)
+    return Part("", scores, _notes(found), lines=lines)
+
+
+def _choices(
+    policy: LoadedPolicy, wanted: Wanted, rows: Sequence[ChoiceRow], progress: bool
+) -> Part:
+    found = multiple_choice(
+        policy,
+        rows,
+        style=wanted.style,
+        shots=wanted.shots,
+        examples=wanted.examples,
+        progress=progress,
+    )
+    return Part("", found.scores(), {"shots": wanted.shots, "shortened": found.shortened})
+
+
+def _win_rate(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
+    assert wanted.judge is not None
+    rows = wanted.win_rate
+    found = generation.generate(policy, rows, wanted.sampling, progress=progress)
+    contests = win_rate.against_chosen(rows, found.texts)
+    verdicts = win_rate.judged(contests, wanted.judge(), progress=progress)
+    lines = [
+        line | {"chosen": contest.second, "wins": float(wins)}
+        for line, contest, wins in zip(_lines(rows, found), contests, verdicts.wins, strict=True)
+    ]
+    notes = _notes(found) | {"undecided": verdicts.undecided}
+    return Part("", (verdicts.score(),), notes, lines=lines)
+
+
+def _refusals(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
+    chat = bool(policy.tokenizer.chat_template)
+    rows = refusals.prompts(wanted.refusals, wanted.template, chat)
+    found = generation.generate(policy, rows, wanted.sampling, progress=progress)
+    scores = refusals.refusal_rates(wanted.refusals, found.texts)
+    return Part("", scores, _notes(found), lines=_lines(rows, found))
+
+
+def _harness(policy: LoadedPolicy, wanted: Wanted) -> Part:
+    shots = wanted.shots or None
+    model, at_once = policy.model, policy.scorer.config.rows_per_forward
+    options: dict[str, Any] = {"shots": shots, "limit": wanted.limit, "batch_size": at_once}
+    return Part("", harness(model, policy.tokenizer, wanted.tasks, **options))
+
+
+def _lines(rows: Sequence[Any], found: Responses) -> list[dict[str, Any]]:
+    both = zip(rows, found.texts, strict=True)
+    return [{"prompt": as_text(row.prompt), "response": text} for row, text in both]
+
+
+def _notes(found: Responses) -> dict[str, int]:
+    return {"shortened": found.shortened, "unended": found.ended.count(False)}
+
+
+@contextmanager
+def _memory_errors(config: TrainConfig) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise InputError(
+            "memory does not suffice",
+            field="rows_per_forward",
+            value=config.rows_per_forward,
+            remedy="Lower rows_per_forward, max_length or max_new_tokens, or use precision bf16.",
+        ) from error

@@ -1,0 +1,101 @@
+"""How often a policy's responses are better than others, in the eyes of a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from tradeoff.data.rows import PreferenceRow
+from tradeoff.data.synthetic.scoring import plain
+from tradeoff.errors import InputError
+from tradeoff.llm.evaluation.judges import Contest, Judge, Scale
+from tradeoff.llm.evaluation.score import Score, share
+from tradeoff.progress import tqdm
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What a judge said.
+
+    Attributes
+    ----------
+    wins
+        Of each contest: 1 if the first response won, 0 if the second did, 1/2 for a tie; or a
+        probability in between; NaN where the judge could not tell.
+    """
+
+    wins: Float[np.ndarray, " n"]
+
+    @property
+    def undecided(self) -> int:
+        """Contests without a verdict, which do not count."""
+        return int(np.isnan(self.wins).sum())
+
+    def score(self) -> Score:
+        """The win rate; Wilson's interval is on the safe side where verdicts are in between."""
+        found = self.wins[~np.isnan(self.wins)]
+        if not len(found):
+            remedy = "Give a larger max_length or shorter prompts."
+            raise InputError("the judge could not tell for any prompt", remedy=remedy)
+        return share("win_rate", found)
+
+
+def against_chosen(rows: Sequence[PreferenceRow], responses: Sequence[str]) -> list[Contest]:
+    """Contests of a policy's responses with the chosen ones."""
+    both = zip(rows, responses, strict=True)
+    return [Contest(row.prompt, response, plain(row.chosen)) for row, response in both]
+
+
+def judged(
+    contests: Sequence[Contest],
+    judge: Judge | Scale,
+    *,
+    both_orders: bool = True,
+    progress: bool = False,
+) -> Verdicts:
+    """Ask a judge about each contest.
+
+    Parameters
+    ----------
+    contests
+        At least one.
+    judge
+        A callable ``(prompt, first, second) -> probability that the first wins``, or an object
+        with ``margins`` as in `tradeoff.llm.evaluation.judges`, whose sign decides.
+    both_orders
+        Ask a callable twice, with the responses exchanged, and average: many judges favour a
+        place. A judge with margins favours none and is asked once.
+
+    Raises
+    ------
+    InputError
+        If a callable returns what is no probability.
+    """
+    if not contests:
+        raise InputError("there are no contests", remedy="Give at least one.")
+    if hasattr(judge, "margins"):
+        margins = judge.margins(contests, progress)
+        return Verdicts(np.where(np.isnan(margins), np.nan, (np.sign(margins) + 1) / 2))
+    wins = np.empty(len(contests))
+    for i, contest in enumerate(tqdm(contests, desc="judge", disable=not progress, leave=False)):
+        wins[i] = _ask(judge, contest, i)
+        if both_orders:
+            other = _ask(judge, Contest(contest.prompt, contest.second, contest.first), i)
+            wins[i] = (wins[i] + 1 - other) / 2
+    return Verdicts(wins)
+
+
+def _ask(judge: Judge, contest: Contest, place: int) -> float:
+    found = judge(contest.prompt, contest.first, contest.second)
+    if not 0 <= found <= 1:
+        raise InputError(
+            "the judge's verdict is no probability",
+            row=place + 1,
+            field="judge",
+            value=found,
+            remedy="Let it return a number from 0 to 1: how likely the first response wins.",
+        )
+    return float(found)
