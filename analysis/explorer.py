@@ -18,6 +18,7 @@ from analysis.loss_space import LAMBDAS, METHODS, STEP, method
 from tradeoff.convex import (
     Front,
     LogLinear,
+    Minimum,
     StepSize,
     minimise,
     pareto_front,
@@ -60,6 +61,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "certified_error": front.error,
         "fronts": {"laboratory": outline(front)}
         | {f"instance {s + 1}": outline(instance_front(s)) for s in range(INSTANCES)},
+        "aims": [aim(seed).losses.round(4) for seed in range(INSTANCES)],
         "targets": {str(lam): minimise(problem, lam).losses.round(4) for lam in LAMBDAS},
         "paths": paths,
         "splits": splits,
@@ -138,6 +140,11 @@ def refreshed(seed: int, steps: int) -> list[dict[str, Any]]:
 
 def instance_front(seed: int) -> Front:
     return stale_refresh.certified(stale_refresh.instance(seed), 0.25)[0]
+
+
+def aim(seed: int) -> Minimum:
+    """The minimiser of F_lambda, which MAXRIGHT is to find."""
+    return stale_refresh.certified(stale_refresh.instance(seed), 0.25)[1]
 
 
 def path(gradients: Any, losses: Array) -> dict[str, Any]:

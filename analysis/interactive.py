@@ -173,12 +173,12 @@ def _refresh(found: Results) -> Explorer:
     )
     curves = [*_legend(["MAXRIGHT"], dash="solid")]
     for instance in instances:
-        curves += _front(found["fronts"][f"instance {instance}"], {"instance": instance})
+        made = {"instance": instance}
+        curves += _front(found["fronts"][f"instance {instance}"], made)
+        curves.append(_target(found["aims"][int(instance) - 1], made, "asked for: λ = 1/4"))
     for path in paths:
         curves.append(_path(path, "MAXRIGHT", dash="solid"))
-        curves.append(
-            _marker("MAXRIGHT", path["average"], path["chosen"], "average of all iterates")
-        )
+        curves.append(_marker("MAXRIGHT", path["average"], path["chosen"], "its average"))
     rows = [
         {
             "chosen": path["chosen"],
@@ -191,7 +191,7 @@ def _refresh(found: Results) -> Explorer:
         "explore-refresh",
         "Let MAXRIGHT's values go stale",
         "One run of MAXRIGHT at λ = 1/4 and a constant step. Fresh values keep it near one place; "
-        "stale ones let the path swing along the front and drag its average away.",
+        "stale ones let the path swing along the front and drag its average (triangle) away.",
         controls,
         curves,
         ("problem", "refreshed", "SFT loss of the average", "preference loss of the average",
@@ -347,7 +347,8 @@ def _explorer(
         height=520,
         font={"family": "system-ui, sans-serif", "size": 14, "color": INK},
         margin={"l": 62, "r": 12, "t": 12, "b": 60},
-        legend={"orientation": "h", "y": -0.16, "yanchor": "top", "itemclick": False,
+        legend={"orientation": "h", "y": -0.16, "yanchor": "top",
+            "entrywidth": 128, "itemclick": False,
                 "itemdoubleclick": False},
         hoverlabel={"bgcolor": "white", "font": {"color": INK, "size": 14}},
         dragmode=False,  # a finger on the plot scrolls the page

@@ -17,6 +17,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
 NARROW, WIDE = {"width": 400, "height": 850}, {"width": 1600, "height": 1000}
+RESET = """() => {
+  for (const form of document.forms) { form.reset(); form.dispatchEvent(new Event("input")); }
+  for (const part of document.querySelectorAll("main details")) part.open = false;
+  scrollTo(0, 0);
+}"""
 SMALLEST_TEXT = """() => {
   const sizes = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -63,8 +68,8 @@ def either(request, browser, address):
     tab.close()
 
 
-@pytest.fixture
-def tab(browser, address):
+@pytest.fixture(scope="module")
+def opened(browser, address):
     """The page on a wide screen, with what the browser complained about and asked for."""
     found = browser.new_page(viewport=WIDE)
     found.noted, found.asked = [], []
@@ -74,6 +79,15 @@ def tab(browser, address):
     found.goto(address)
     yield found
     found.close()
+
+
+@pytest.fixture
+def tab(opened):
+    """That page as it was first opened: loading it takes seconds, so the tests share one."""
+    opened.emulate_media(media="screen")
+    opened.evaluate(RESET)
+    yield opened
+    assert opened.noted == []
 
 
 def visible(tab, plot):
@@ -93,7 +107,6 @@ def drawn(tab, plot):
 def test_it_renders_without_a_complaint_and_asks_the_network_for_nothing(tab, address):
     tab.mouse.wheel(0, 4000)
     tab.wait_for_timeout(300)
-    assert tab.noted == []
     assert [url for url in tab.asked if not url.startswith("data:")] == [address]
     assert tab.locator("main .main-svg").count() >= 4
 
