@@ -424,6 +424,7 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(help="Use only the first rows of each file.", min=1)
     ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
     max_length: Annotated[int, typer.Option(help="Longest sequence in tokens.", min=2)] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Longest response.", min=1)] = 256,
     temperature: Annotated[float, typer.Option(help="0 writes greedily.", min=0)] = 0.0,
@@ -466,17 +467,18 @@ def evaluate(
         precision="bf16" if bf16 else "fp32",
         rows_per_forward=rows_per_forward,
     )
+    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
     wanted = evaluation.Wanted(
-        sft=_rows(sft, "sft", limit),
-        preference=_rows(preference, "preference", limit),
+        sft=_rows(sft, "sft", options),
+        preference=_rows(preference, "preference", options),
         exact_match=exact_match,
-        choices={_stem(path): read_choices(path, limit=limit) for path in choices or ()},
+        choices={_stem(path): read_choices(path, **options) for path in choices or ()},
         style=None if style is None else style.value,
         shots=shots,
-        examples=None if shots_from is None else read_choices(shots_from),
-        win_rate=_rows(win_rate, "preference", limit),
+        examples=None if shots_from is None else read_choices(shots_from, skip_bad=skip_bad),
+        win_rate=_rows(win_rate, "preference", options),
         judge=None if judge is None else _judge(judge, judge_reference, per_token, config),
-        refusals=() if refusals is None else read_choices(refusals, limit=limit),
+        refusals=() if refusals is None else read_choices(refusals, **options),
         template=template,
         tasks=tuple(tasks or ()),
         limit=limit,
@@ -498,9 +500,9 @@ def evaluate(
     show_table(evaluation.terminal_table(found, groups), f"{model}; losses in nats")
     show_table(found.costs(), "cost")
     for done in found.parts:
-        noted = ", ".join(f"{k} {v}" for k, v in done.notes.items() if k in _TOLD and v)
-        if noted:
-            console.print(f"{done.name}: {noted}", style="yellow", highlight=False)
+        told = [f"{k} {v}" for k, v in done.notes.items() if k in _TOLD and v]
+        for line in [f"{done.name}: {', '.join(told)}"] * bool(told) + list(done.dropped):
+            console.print(line, style="yellow", highlight=False)
     if written:
         console.print(f"written: {', '.join(str(path) for path in written)}")
 
@@ -556,7 +558,9 @@ def _model(name: str) -> str:
     return str(tiny.folder()) if name == "tiny" else name
 
 
-def _rows(source: str | None, objective: Literal["sft", "preference"], limit: int | None) -> Any:
+def _rows(
+    source: str | None, objective: Literal["sft", "preference"], options: dict[str, Any]
+) -> Any:
     """Held-out rows of a file, a hub name or the generated language; none of nothing."""
     from tradeoff import tiny
     from tradeoff.data import files
@@ -565,9 +569,9 @@ def _rows(source: str | None, objective: Literal["sft", "preference"], limit: in
         return ()
     if source == "synthetic":
         data = tiny.data()
-        return (data.sft_test if objective == "sft" else data.preference_test)[:limit]
+        return (data.sft_test if objective == "sft" else data.preference_test)[: options["limit"]]
     read = files.read_sft if objective == "sft" else files.read_preferences
-    return read(source, limit=limit)
+    return read(source, **options)
 
 
 def _judge(name: str, reference: str | None, per_token: bool, config: Any) -> Any:

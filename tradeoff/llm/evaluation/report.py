@@ -31,6 +31,8 @@ class Part:
         Counts that a reader should know: rows dropped, prompts shortened.
     seconds, peak_memory_bytes
         Time and memory; without CUDA the memory is the most that the process has used so far.
+    dropped
+        Errors of the rows that could not be read.
     lines
         Every prompt with what was written to it, for those who want to read.
     """
@@ -40,6 +42,7 @@ class Part:
     notes: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    dropped: tuple[str, ...] = ()
     lines: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
 
@@ -81,6 +84,7 @@ class Evaluation(Shown):
                     "name": part.name,
                     "scores": [vars(found) for found in part.scores],
                     "notes": dict(part.notes),
+                    "dropped": list(part.dropped),
                     "seconds": part.seconds,
                     "peak_memory_bytes": part.peak_memory_bytes,
                 }

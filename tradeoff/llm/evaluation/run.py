@@ -119,7 +119,8 @@ def evaluate(
         known = _reference_log_probs(wanted, reference, config, progress)
         policy = load(model, config) if isinstance(model, str) else model
         parts = [
-            _measured(policy, name, part) for name, part in _parts(policy, wanted, known, progress)
+            _measured(policy, name, rows, part)
+            for name, rows, part in _parts(policy, wanted, known, progress)
         ]
     name = reference.name if isinstance(reference, LoadedPolicy) else reference
     return Evaluation(policy.name, name, tuple(parts))
@@ -136,29 +137,31 @@ class _Known:
     seconds: float
 
 
-Make = Callable[[], Part]
+_Make = Callable[[], Part]
 
 
 def _parts(
     policy: LoadedPolicy, wanted: Wanted, known: _Known | None, progress: bool
-) -> list[tuple[str, Make]]:
-    """The parts in the order in which they run."""
-    parts: list[tuple[str, Make]] = []
+) -> list[tuple[str, Any, _Make]]:
+    """Name, rows and function of each part, in the order in which they run."""
+    parts: list[tuple[str, Any, _Make]] = []
     if len(wanted.sft):
-        parts.append(("sft", lambda: _sft(policy, wanted, progress)))
+        parts.append(("sft", wanted.sft, lambda: _sft(policy, wanted, progress)))
     if known is not None:
         check_same_tokens(policy, known.tokenizer, known.name)
-        parts.append(("preference", lambda: _preference(policy, known, progress)))
+        parts.append(
+            ("preference", wanted.preference, lambda: _preference(policy, known, progress))
+        )
     if wanted.exact_match:
-        parts.append(("exact_match", lambda: _exact_match(policy, wanted, progress)))
+        parts.append(("exact_match", (), lambda: _exact_match(policy, wanted, progress)))
     for name, rows in wanted.choices.items():
-        parts.append((name, partial(_choices, policy, wanted, rows, progress)))
+        parts.append((name, rows, partial(_choices, policy, wanted, rows, progress)))
     if len(wanted.win_rate):
-        parts.append(("win_rate", lambda: _win_rate(policy, wanted, progress)))
+        parts.append(("win_rate", wanted.win_rate, lambda: _win_rate(policy, wanted, progress)))
     if len(wanted.refusals):
-        parts.append(("refusals", lambda: _refusals(policy, wanted, progress)))
+        parts.append(("refusals", wanted.refusals, lambda: _refusals(policy, wanted, progress)))
     if wanted.tasks:
-        parts.append(("harness", lambda: _harness(policy, wanted)))
+        parts.append(("harness", (), lambda: _harness(policy, wanted)))
     return parts
 
 
@@ -194,13 +197,18 @@ def _reference_log_probs(
     return _Known(loaded.name, loaded.tokenizer, items, table, meter.seconds)
 
 
-def _measured(policy: LoadedPolicy, name: str, make: Make) -> Part:
+def _measured(policy: LoadedPolicy, name: str, rows: Any, make: _Make) -> Part:
     meter = Meter(policy.device)
     meter.start()
     found = make()
     meter.stop()
-    memory = meter.peak_memory()
-    return replace(found, name=name, seconds=meter.seconds, peak_memory_bytes=memory)
+    return replace(
+        found,
+        name=name,
+        seconds=meter.seconds,
+        peak_memory_bytes=meter.peak_memory(),
+        dropped=tuple(str(error) for error in getattr(rows, "dropped", ())),
+    )
 
 
 def _sft(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
