@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tradeoff import schedules
 from tradeoff.errors import InputError
 from tradeoff.objectives import PREFERENCE_LOSSES
-from tradeoff.schedules import Schedule
+from tradeoff.schedules import PREFERENCE, Schedule
 
 T = TypeVar("T")
 _CLOSED = ConfigDict(extra="forbid")
@@ -94,8 +94,9 @@ class TrainConfig:
     ----------
     steps
         Updates of the optimiser.
-    batch_size
-        Rows of each objective that an update follows, over all processes and forward passes.
+    batch_size, preference_batch_size
+        Rows of each objective that an update follows, over all processes and forward passes;
+        the second, if given, is the number of pairs.
     rows_per_forward
         Rows of one forward pass of one process; smaller needs less memory.
     learning_rate, decay, warmup
@@ -147,6 +148,7 @@ class TrainConfig:
 
     steps: int = 1000
     batch_size: int = 32
+    preference_batch_size: int | None = None
     rows_per_forward: int = 8
     learning_rate: float = 5e-5
     decay: Literal["constant", "cosine", "linear"] = "constant"
@@ -182,7 +184,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "rows_per_forward", "max_length", "log_every", "keep"):
             _positive(name, getattr(self, name))
-        for name in ("evaluate_every", "evaluate_rows", "save_every"):
+        optional = ("preference_batch_size", "evaluate_every", "evaluate_rows", "save_every")
+        for name in optional:
             if (value := getattr(self, name)) is not None:
                 _positive(name, value)
         for name in ("learning_rate", "beta", "epsilon"):
@@ -201,6 +204,11 @@ class TrainConfig:
         _require("warmup", self.warmup, self.warmup >= 0, "Give 0 or more updates.")
         _require("seed", self.seed, self.seed >= 0, "Give 0 or more.")
         self._check_reference()
+
+    def batch(self, objective: int) -> int:
+        """Rows of an update that follows this objective."""
+        pairs = self.preference_batch_size if objective == PREFERENCE else None
+        return pairs or self.batch_size
 
     def _check_loss(self) -> None:
         known = sorted(PREFERENCE_LOSSES)
@@ -245,7 +253,17 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Files or hub names of rows; "synthetic" generates those of the small language."""
+    """Which rows are read.
+
+    Attributes
+    ----------
+    sft, preference, sft_test, preference_test
+        Files or hub names; "synthetic" generates rows of the small language.
+    skip_bad
+        Leave out rows that cannot be read.
+    limit, preference_limit
+        Most rows of each training set; the second, if given, is that of the pairs.
+    """
 
     __pydantic_config__ = _CLOSED
 
@@ -255,6 +273,7 @@ class DataConfig:
     preference_test: str | None = None
     skip_bad: bool = False
     limit: int | None = None
+    preference_limit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

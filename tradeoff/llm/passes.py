@@ -86,10 +86,10 @@ class Feed:
         found = []
         for objective in (SFT, PREFERENCE):
             if weights[objective]:
-                rows = self._next(objective, self.config.batch_size)
+                rows = self._next(objective, self.config.batch(objective))
                 found += self._split(objective, rows, float(weights[objective]))
             elif defects.discard_unused_batch:
-                self._next(objective, self.config.batch_size)
+                self._next(objective, self.config.batch(objective))
         return found
 
     def _next(self, objective: int, count: int) -> Int[np.ndarray, " n"]:
@@ -118,6 +118,7 @@ class Feed:
             times = drawn.count(objective)
             # A loss is the mean over the passes that drew it, its gradient a part of all passes.
             weight = float(pair[objective]) * times / rounds
-            parts = self._split(objective, self._next(objective, at_once), weight)
+            rows = self._next(objective, -(-self.config.batch(objective) // rounds))
+            parts = self._split(objective, rows, weight)
             found += [replace(part, share=part.share / times) for part in parts]
         return found

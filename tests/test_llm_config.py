@@ -1,0 +1,248 @@
+"""Settings: what they may be, how a file states them, and the published ones."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tradeoff import schedules
+from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.errors import InputError
+from tradeoff.llm import corpora
+from tradeoff.llm.config import (
+    Defects,
+    Experiment,
+    Lora,
+    TrainConfig,
+    from_mapping,
+    read_experiment,
+)
+from tradeoff.llm.toml import to_toml, write_experiment
+from tradeoff.llm.xright import PUBLISHED, xright
+from tradeoff.schedules import Alright, Maxright, Sequential
+
+WRONG: list[tuple[str, Any]] = [
+    ("steps", 0),
+    ("batch_size", -1),
+    ("preference_batch_size", 0),
+    ("rows_per_forward", 0),
+    ("learning_rate", 0.0),
+    ("learning_rate", float("inf")),
+    ("decay", "cosin"),
+    ("warmup", -1),
+    ("betas", (0.9, 1.0)),
+    ("epsilon", 0.0),
+    ("weight_decay", -0.1),
+    ("clip", 0.0),
+    ("loss", "dpo"),
+    ("beta", -0.1),
+    ("label_smoothing", 0.5),
+    ("reference_mode", "adapter_off"),
+    ("optima", (0.0, float("nan"))),
+    ("recent", 0.0),
+    ("max_length", 0),
+    ("layout", "dense"),
+    ("precision", "fp16"),
+    ("holdout", 1.0),
+    ("evaluate_every", 0),
+    ("log_every", 0),
+    ("keep", 0),
+    ("seed", -1),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_setting_out_of_range_is_named(name: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        from_mapping(Experiment, {"train": {name: value}}, "run.toml")
+    assert caught.value.file == "run.toml"
+    assert caught.value.field == f"train.{name}"
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["decay", "layout", "precision", "reference_mode"])
+def test_a_misspelt_choice_is_refused_without_a_file_too(name: str) -> None:
+    # Outside the tests nothing checks annotations, and a word that is not known had no effect.
+    check = TrainConfig.__post_init__
+    config = TrainConfig()
+    object.__setattr__(config, name, "misspelt")
+    with pytest.raises(InputError, match=f"{name}.*misspelt"):
+        check(config)
+
+
+def test_settings_that_exclude_each_other_are_refused() -> None:
+    for settings, match in (
+        ({"label_smoothing": 0.1, "loss": "hinge"}, "label_smoothing"),
+        ({"label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing"),
+        ({"reference_mode": "adapter_off"}, "reference_mode"),
+        ({"reference_mode": "second_model", "reference": "stage"}, "reference_mode"),
+        ({"reference_mode": "adapter_off", "lora": Lora(), "reference": "x"}, "reference_mode"),
+    ):
+        with pytest.raises(InputError, match=match):
+            TrainConfig(**settings)
+    TrainConfig(label_smoothing=0.1, loss="sigmoid_norm")
+    TrainConfig(reference_mode="adapter_off", lora=Lora())
+    for wrong in ({"rank": 0}, {"alpha": 0}, {"dropout": 1.0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            Lora(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "problem"),
+    [
+        ("[train]\nstep = 3", "train.step", "no such setting"),
+        ("[trian]\nsteps = 3", "trian", "no such setting"),
+        ("[train]\nsteps = 'many'", "train.steps", "integer"),
+        ("[train.lora]\nrank = 0", "train.lora", "out of range"),
+        ("[train.defects]\nall = true", "train.defects.all", "no such setting"),
+        ("[model]\nattention = 'fast'", "model.attention", "input should be"),
+        ("[train", None, "cannot be read"),
+    ],
+)
+def test_a_file_with_a_fault_says_where(
+    text: str, field: str | None, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(InputError, match=problem) as caught:
+        read_experiment(path)
+    assert caught.value.file == str(path)
+    assert field is None or str(caught.value.field).startswith(field)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape("none.toml")):
+        read_experiment(tmp_path / "none.toml")
+
+
+def test_a_wrong_schedule_is_found_when_it_is_made() -> None:
+    with pytest.raises(InputError, match="lam"):
+        Experiment(schedule={"name": "alright", "lam": 1.5}).make_schedule()
+    with pytest.raises(InputError, match="lambda"):
+        Experiment(schedule={"name": "alright", "lambda": 0.5}).make_schedule()
+
+
+# ---------------------------------------------------------------------- experiments as files
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        Experiment(),
+        *(xright(model, "maxright", 0.25, defects="all") for model in PUBLISHED),
+        Experiment(
+            schedule=Sequential(share=0.3, replay=0.1).to_dict(),
+            train=TrainConfig(lora=Lora(), evaluate_rows=9, decay="cosine", reference='a "b" é'),
+        ),
+        Experiment(schedule=Alright(lam=0.1, probability=0.4).to_dict()),
+    ],
+)
+def test_an_experiment_survives_its_file(experiment: Experiment, tmp_path: Path) -> None:
+    found = read_experiment(write_experiment(tmp_path / "run.toml", experiment))
+    assert replace(found, schedule={}) == replace(experiment, schedule={})
+    assert found.make_schedule() == experiment.make_schedule()
+
+
+def test_what_toml_cannot_say_is_not_left_out() -> None:
+    never = Experiment(schedule=Maxright(refresh=None).to_dict())
+    with pytest.raises(InputError, match=r"schedule\.refresh"):
+        to_toml(never)
+    with pytest.raises(InputError, match=r"train\.clip"):
+        to_toml(Experiment(train=TrainConfig(clip=None)))
+
+
+# ---------------------------------------------------------------------- the published settings
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+@pytest.mark.parametrize("name", ["sequential", "dpo-sft", "mix", "alright", "maxright", "sft"])
+def test_every_published_method_has_the_same_budget(model: str, name: str) -> None:
+    experiment = xright(model, name, 0.25, reference="folder")
+    train = experiment.train
+    assert train.steps == 6000
+    assert train.reference == "folder"
+    assert train.defects == Defects()
+    for objective, rows in enumerate(PUBLISHED[model].rows):
+        # An epoch of either set is the same number of updates.
+        updates = rows / train.batch(objective)
+        assert updates * PUBLISHED[model].epochs == train.steps
+    assert (train.learning_rate, train.decay, train.beta, train.clip) == (5e-5, "constant", 0.1, 1)
+    assert train.betas == (0.9, 0.95)
+    plan = experiment.make_schedule().plan(train.steps)
+    assert len(plan) == 6000
+
+
+def test_published_stages_last_as_many_epochs_as_the_tables_say() -> None:
+    for lam, epochs in ((0.25, (3, 1)), (0.5, (2, 2)), (0.75, (1, 3))):
+        experiment = xright("llama-3-8b", "sequential", lam)
+        plan = experiment.make_schedule().plan(experiment.train.steps)
+        preference = int(plan.probability.sum())
+        assert (6000 - preference, preference) == (epochs[0] * 1500, epochs[1] * 1500)
+
+
+def test_the_published_maxright_does_not_weigh_its_gradient() -> None:
+    made = xright("pythia-1b", "maxright", 0.75).make_schedule()
+    assert isinstance(made, Maxright)
+    assert (made.refresh, made.weighted, made.lam) == (10, False, 0.75)
+
+
+def test_all_defects_are_switched_on_together() -> None:
+    train = xright("pythia-1b", "mix", defects="all").train
+    assert all(getattr(train.defects, item.name) for item in fields(Defects))
+    assert train.recent == 1.0
+
+
+@pytest.mark.parametrize("wrong", [{"model": "gpt-2"}, {"schedule": "both"}, {"lam": -1.0}])
+def test_an_unknown_preset_is_named(wrong: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"model": "pythia-1b", "schedule": "mix", **wrong}
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        xright(**given)
+
+
+def test_every_schedule_of_the_package_can_be_a_table() -> None:
+    for kind in schedules.SCHEDULES.values():
+        assert Experiment(schedule=kind().to_dict()).make_schedule() == kind()
+
+
+# ---------------------------------------------------------------------- what is held out
+
+
+def split(rows: list[Any], **settings: Any) -> tuple[list[Any], list[Any]]:
+    kept, out = corpora._hold_out(rows, None, TrainConfig(**settings), "rows")
+    return list(kept), list(out)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_prompt_is_on_both_sides(seed: int) -> None:
+    rows = [SftRow(f"prompt {i % 37}", f"answer {i}") for i in range(200)]
+    kept, out = split(rows, holdout=0.2, seed=seed)
+    assert {row.prompt for row in kept}.isdisjoint(row.prompt for row in out)
+    assert sorted(map(str, kept + out)) == sorted(map(str, rows))
+    assert len({row.prompt for row in out}) == round(0.2 * 37)
+
+
+def test_the_split_is_a_function_of_the_seed() -> None:
+    rows = [PreferenceRow(f"prompt {i}", "yes", "no") for i in range(50)]
+    assert split(rows, seed=3) == split(rows, seed=3)
+    assert split(rows, seed=3) != split(rows, seed=4)
+
+
+def test_documents_are_split_by_their_order() -> None:
+    rows = [SftRow("", f"document {i}") for i in range(20)]
+    assert split(rows, holdout=0.1) == (rows[:18], rows[18:])
+
+
+def test_given_rows_are_held_out_instead_and_cut() -> None:
+    rows = [SftRow(f"{i}", "a") for i in range(30)]
+    test = [SftRow(f"test {i}", "a") for i in range(9)]
+    config = TrainConfig(evaluate_rows=4)
+    assert corpora._hold_out(rows, test, config, "sft") == (rows, test[:4])
+    assert split(rows, holdout=0.0) == (rows, [])
+    kept, out = split(rows, holdout=0.5, evaluate_rows=4)
+    assert (len(kept), len(out)) == (15, 4)
+    with pytest.raises(InputError, match="no rows"):
+        split([])
