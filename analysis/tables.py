@@ -32,6 +32,7 @@ TITLES = {
     "claims": "The ledger of claims; measured and bound are those of the tightest case.",
 }
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
+PACKAGES = "written by `tradeoff reproduce --pdf`; needs booktabs, graphicx, longtable and array"
 LATEX = {"→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "±": r"$\pm$", "λ": r"$\lambda$",
          "β": r"$\beta$", "–": "--", "−": "$-$", "×": r"$\times$", "…": r"\dots{}"}  # fmt: skip
 """What pdfTeX cannot read as it stands."""
@@ -167,23 +168,50 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame, name: str) -> str:
-    """A table for a paper, in booktabs; one too long for a page breaks across pages.
+    """A table for a paper, in booktabs, as wide as a column of text.
 
-    It needs the packages booktabs and, for the claims, longtable and array.
+    It needs the packages booktabs and graphicx and, for the claims, which break across pages,
+    longtable and array.
     """
-    wide = {"claim": r"p{.38\textwidth}", "source": r"p{.2\textwidth}", "id": r"p{.16\textwidth}"}
-    long = "claim" in table.columns
-    numeric = "l" if long else "r"
-    formats = ["l"] + [wide.get(column, numeric) for column in table.columns[1:]]
-    shown = table.rename(columns=_tex).map(_tex)
-    text = shown.style.hide(axis="index").to_latex(
-        column_format="".join(formats),
+    form = _long if "claim" in table.columns else _short
+    return f"% {PACKAGES}\n{form(table, name)}"
+
+
+def _short(table: pd.DataFrame, name: str) -> str:
+    heads = {column: _stacked(column) for column in table.columns}
+    text = table.map(_tex).rename(columns=heads).style.hide(axis="index").to_latex(
+        column_format="l" + "r" * (len(table.columns) - 1),
         hrules=True,
-        environment="longtable" if long else None,
+        position="tb",
+        position_float="centering",
+        label=f"tab:{name}",
+        caption=_tex(TITLES[name]),
+    )  # fmt: skip
+    # Scaled to the width of the text, whatever class the paper uses.
+    text = text.replace(r"\begin{tabular}", "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}")
+    return text.replace(r"\end{tabular}", "\\end{tabular}}")
+
+
+def _long(table: pd.DataFrame, name: str) -> str:
+    shown = table[["verdict", "claim", "measured", "bound", "source"]].map(_tex)
+    shown["claim"] = [
+        f"{text} ({_tex(i)})" for text, i in zip(shown["claim"], table["id"], strict=True)
+    ]
+    ragged = r">{\raggedright\arraybackslash}"
+    text = shown.style.hide(axis="index").to_latex(
+        column_format=rf"l{ragged}p{{.4\linewidth}}ll{ragged}p{{.19\linewidth}}",
+        hrules=True,
+        environment="longtable",
         label=f"tab:{name}",
         caption=_tex(TITLES[name]),
     )
-    return f"% written by `tradeoff reproduce --pdf`; needs booktabs, longtable and array\n{text}"
+    return "{\\footnotesize\\setlength{\\tabcolsep}{3pt}\n" + text + "}\n"
+
+
+def _stacked(head: str) -> str:
+    """A heading in two lines where it has two parts."""
+    lines = [_tex(part) for part in head.replace(" (", ", (").split(", ")]
+    return lines[0] if len(lines) == 1 else r"\shortstack[r]{" + r"\\".join(lines) + "}"
 
 
 def write_latex(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:

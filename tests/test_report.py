@@ -9,9 +9,11 @@ import sys
 import types
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
-from analysis import page, report, runner, style
+from analysis import ledger, page, report, runner, style
+from tradeoff import cli
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, write_json
@@ -204,3 +206,24 @@ def test_an_input_error_survives_a_worker_process():
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error)
     assert (copy.file, copy.row, copy.field) == ("a.jsonl", 3, "x")
+
+
+def test_the_command_line_writes_pdf_figures_and_latex_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
+    options = ["--pdf", "--json", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match="^0$"):
+        cli.main(["figures", "certified_front", "--fast", *options])
+    assert (tmp_path / "figures" / "certified_front.pdf").exists()
+    shutil.copytree(runner.PAPER / "results", tmp_path / "results", dirs_exist_ok=True)
+    shutil.copytree(runner.PAPER / "figures", tmp_path / "figures", dirs_exist_ok=True)
+    asked = []
+    # Whether the PDF counts is what the figures are drawn by.
+    monkeypatch.setattr(
+        runner, "reproduce", lambda out, **_: asked.append(style.complete(out, "scores")) or []
+    )
+    monkeypatch.setattr(ledger, "check", lambda *_, **__: pd.DataFrame())
+    with pytest.raises(SystemExit, match="^0$"):
+        cli.main(["reproduce", *options])
+    assert asked == [False]  # scores.svg and .png are there, scores.pdf is not
+    names = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert names == {"headline.tex", "pythia.tex", "resources.tex", "llama.tex", "claims.tex"}

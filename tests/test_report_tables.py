@@ -92,10 +92,13 @@ def test_pdflatex_reads_every_table(texts, tmp_path):
     for name, text in texts.items():
         (tmp_path / f"{name}.tex").write_text(text, "utf-8")
     inputs = "\n".join(rf"\input{{{name}}}" for name in texts)
-    packages = r"\usepackage{booktabs,longtable,array}"
+    packages = r"\usepackage{booktabs,graphicx,longtable,array}"
     source = rf"\documentclass{{article}}{packages}\begin{{document}}{inputs}\end{{document}}"
     (tmp_path / "all.tex").write_text(source, "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "all.pdf").stat().st_size > 10_000
+    # No table is wider than the text by more than a letter.
+    wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt", done.stdout)]
+    assert max(wide, default=0) < 10
