@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,3 +93,100 @@ VOLATILE = ("seconds", "tokens_per_second", "peak_memory_bytes")
 def steady(table: Any) -> Any:
     """A table without what differs between two equal runs."""
     return table.drop(columns=[c for c in VOLATILE if c in table.columns])
+
+
+def stop_at(step: int, number: int) -> Callable[[JointTrainer, dict[str, Any]], None]:
+    """A callback that sends this process a signal at the evaluation of an update."""
+
+    def stop(run: JointTrainer, record: dict[str, Any]) -> None:
+        if run.step == step:
+            signal.raise_signal(number)
+
+    return stop
+
+
+# ---------------------------------------------------------------------- runs in other processes
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    ["peft", "tradeoff.llm.trainer", "transformers.models.llama.modeling_llama", "accelerate"]
+)
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
+
+
+def start(target: Callable[..., None], *arguments: Any, **settings: Any) -> Any:
+    """A started process; the first takes seconds, later ones fork from its imports."""
+    process = _SERVER.Process(target=target, args=arguments, kwargs=settings, daemon=True)
+    process.start()
+    return process
+
+
+def on_ranks(
+    count: int, folder: Path, environment: dict[str, str] | None = None, **settings: Any
+) -> list[Any]:
+    """Train on `count` ranks over gloo; the evaluations that each rank saw.
+
+    `environment` is what a launcher sets, such as `FSDP`; the last rank gets SIGTERM at the
+    evaluation of update `stop_at`, if that is among the settings.
+    """
+    environment = environment or {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        start(
+            train_rank,
+            {**shared, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            folder,
+            settings,
+        )
+        for rank in range(count)
+    ]
+    for process in ranks:
+        process.join(60)
+    codes = [process.exitcode for process in ranks]
+    for process in ranks:
+        process.kill()
+    assert codes == [0] * count, (folder / "error-0.txt").read_text("utf-8")
+    return [json.loads((folder / f"rank-{rank}.json").read_text("utf-8")) for rank in range(count)]
+
+
+def shard_on_cpu() -> None:
+    """Make accelerate take its FSDP path over gloo, too; by itself it shards on devices only."""
+    from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+    from accelerate.state import PartialState
+
+    state = Accelerator(mixed_precision="no").state
+    # The second hands its settings to the first anew for each accelerator.
+    state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    state.fsdp_plugin = FullyShardedDataParallelPlugin()
+
+
+def train_rank(environment: dict[str, str], folder: Path, settings: dict[str, Any]) -> None:
+    """One rank of `on_ranks`."""
+    os.environ |= {**environment, "ACCELERATE_USE_CPU": "true"}
+    rank, last = environment["RANK"], str(int(environment["WORLD_SIZE"]) - 1)
+    stop = stop_at(settings.pop("stop_at", -1), signal.SIGTERM)
+    try:
+        # With float32, differences in rounding would grow to differences in Adam's steps.
+        model = tiny_llama(len(bpe_tokenizer_hf()), **settings.pop("model", {})).double()
+        if "FSDP_VERSION" in environment:
+            shard_on_cpu()
+        run = trainer(
+            output=folder, model=model, callbacks=[stop] if rank == last else (), **settings
+        )
+        table = steady(run.train(progress=False).table)
+        table["kind"] = type(run.policy).__name__
+        (folder / f"rank-{rank}.json").write_text(
+            table.to_json(orient="records", double_precision=15), "utf-8"
+        )
+        run.accelerator.end_training()
+    except BaseException:
+        (folder / f"error-{rank}.txt").write_text(traceback.format_exc(), "utf-8")
+        raise

@@ -111,7 +111,9 @@ def quiet() -> Iterator[None]:
 
 def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the folder that transformers, or peft for adapters, loads; complete or not at all."""
-    weights = accelerator.get_state_dict(model)
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    tied = names - {name for name, _ in model.named_parameters()}
+    weights = {k: v for k, v in accelerator.get_state_dict(model).items() if k not in tied}
     if accelerator.is_main_process:
         partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
         # peft would look for the embedding of the model it adapts, which has not changed.

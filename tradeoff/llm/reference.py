@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from tradeoff.errors import InputError
 from tradeoff.llm.batches import Batch
@@ -131,11 +132,22 @@ def prepare(
         return References(live, live)
     if own and config.reference_mode == "cached":
         return cached(scorer, policy, data, progress)
-    other = copy.deepcopy(policy) if own else Policy(load(config.reference))
+    other = _copy(policy) if own else Policy(load(config.reference))
     other.requires_grad_(False).to(scorer.accelerator.device)
     if config.reference_mode == "cached":
         return cached(replace(scorer, policy=other), other, data, progress)
     return References(Live(other), Live(other))
+
+
+def _copy(policy: Policy) -> Policy:
+    if isinstance(policy, FSDPModule):
+        raise InputError(
+            "a sharded policy cannot be copied",
+            field="reference_mode",
+            value="second_model",
+            remedy="Use reference_mode = 'cached', or give reference as a folder.",
+        )
+    return copy.deepcopy(policy)
 
 
 def cached(scorer: Scorer, policy: Policy, data: Corpora, progress: Any) -> References:

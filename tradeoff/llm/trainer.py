@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import broadcast
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tradeoff import draws, records
 from tradeoff.data.rows import PreferenceRow, SftRow
@@ -38,6 +38,7 @@ from tradeoff.llm.passes import Feed, Pass
 from tradeoff.llm.rates import learning_rates
 from tradeoff.llm.scoring import Scorer
 from tradeoff.llm.tally import Tally
+from tradeoff.progress import tqdm
 from tradeoff.schedules import OBJECTIVES, SFT, Schedule
 
 Callback = Callable[["JointTrainer", dict[str, Any]], None]
@@ -269,6 +270,10 @@ class JointTrainer:
         if self.config.reference == "stage" and step == reference.stage_start(self.plan) > 0:
             self.references = reference.cached(self.scorer, self._bare, self.data, iter)
         self.known.refresh(step, self._mean_training_loss)
+        if self.known.used:
+            # Sums may differ between processes in their last bits, the choice must not.
+            values = torch.from_numpy(self.known.values).to(world.device)
+            self.known.values = broadcast(values).cpu().numpy()
         setup.seed_dropout(self.config.seed, step, world.process_index)
         self.policy.train()
         passes = self.feed.passes(step, self.plan.rule, self._follow)
@@ -398,9 +403,10 @@ class JointTrainer:
     def _finite(self) -> bool:
         """Whether the run is worth saving: neither losses nor weights have ceased to be finite."""
         if self.diverged_at is None:
-            bad = sum((~p.isfinite()).any().double() for p in state.local_weights(self.policy))
+            bad = [(~part.isfinite()).any() for part in state.local_weights(self.policy)]
             means = self.tally.means(self.scorer)
-            broken = bool(self.scorer.add_up(bad)) or not np.isfinite(list(means.values())).all()
+            broken = bool(self.scorer.add_up(torch.stack(bad).sum()))
+            broken = broken or not np.isfinite(list(means.values())).all()
             self.diverged_at = self.step if broken else None
         return self.diverged_at is None
 
