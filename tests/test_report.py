@@ -211,7 +211,7 @@ def test_an_input_error_survives_a_worker_process():
 def test_the_command_line_writes_pdf_figures_and_latex_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     options = ["--pdf", "--json", "--out", str(tmp_path)]
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["figures", "certified_front", "--fast", *options])
     assert (tmp_path / "figures" / "certified_front.pdf").exists()
     shutil.copytree(runner.PAPER / "results", tmp_path / "results", dirs_exist_ok=True)
@@ -222,7 +222,7 @@ def test_the_command_line_writes_pdf_figures_and_latex_tables(tmp_path, monkeypa
         runner, "reproduce", lambda out, **_: asked.append(style.complete(out, "scores")) or []
     )
     monkeypatch.setattr(ledger, "check", lambda *_, **__: pd.DataFrame())
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["reproduce", *options])
     assert asked == [False]  # scores.svg and .png are there, scores.pdf is not
     names = {path.name for path in (tmp_path / "tables").iterdir()}

@@ -14,8 +14,8 @@ from playwright.sync_api import sync_playwright
 from analysis import interactive, report, runner
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 NARROW, WIDE = {"width": 400, "height": 850}, {"width": 1600, "height": 1000}
 RESET = """() => {
   for (const form of document.forms) { form.reset(); form.dispatchEvent(new Event("input")); }
