@@ -53,13 +53,13 @@ class Costs:
             and value is not head.weight
         )
         size = head.weight.numel()
-        heads = config.num_attention_heads
-        head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        heads = getattr(config, "num_attention_heads", 0)
+        each = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
         return cls(
             weights=inner + size,
             head=size,
             layers=config.num_hidden_layers,
-            width=heads * head_width,
+            width=heads * each,
             trained=any(p.requires_grad for p in base.parameters() if p.ndim >= 2)
             and not hasattr(model, "get_base_model"),
         )
