@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ Judge = Callable[[Text, str, str], float]
 """Maps a prompt and two responses to the probability that the first is the better one."""
 
 
+@runtime_checkable
 class Scale(Protocol):
     """A judge that gives each response a value, and so does not care which comes first."""
 

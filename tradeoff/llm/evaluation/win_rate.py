@@ -76,7 +76,7 @@ def judged(
     """
     if not contests:
         raise InputError("there are no contests", remedy="Give at least one.")
-    if hasattr(judge, "margins"):
+    if isinstance(judge, Scale):
         margins = judge.margins(contests, progress)
         return Verdicts(np.where(np.isnan(margins), np.nan, (np.sign(margins) + 1) / 2))
     wins = np.empty(len(contests))

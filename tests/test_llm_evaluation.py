@@ -1,0 +1,364 @@
+"""Held-out losses, responses and multiple choice against plain loops over the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llm_models import (
+    bpe_tokenizer_hf,
+    byte_tokenizer_hf,
+    metaspace_tokenizer_hf,
+    tiny_llama,
+    tiny_neox,
+)
+
+from tradeoff import tiny
+from tradeoff.data.choices import ChoiceRow, choice_row, read_choices
+from tradeoff.data.rows import Message, Record, SftRow
+from tradeoff.errors import InputError
+from tradeoff.llm.config import Lora, TrainConfig
+from tradeoff.llm.evaluation import (
+    LoadedPolicy,
+    Sampling,
+    generate,
+    held_out,
+    load,
+    multiple_choice,
+    questions,
+)
+from tradeoff.llm.models import with_adapters
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+NEEDS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the data sets in {DATA}")
+TOKENIZERS = {
+    "llama-3": bpe_tokenizer_hf,
+    "pythia": lambda: bpe_tokenizer_hf(bos=False),
+    "llama-2": metaspace_tokenizer_hf,
+    "bytes": byte_tokenizer_hf,
+}
+ROWS = (
+    ChoiceRow("What is the capital of France?", ("Rome", "Paris", "the quick brown fox"), 1, "a_b"),
+    ChoiceRow("Bake bread?", ("Mix flour, water and salt", "no"), 0, "a_b"),
+    ChoiceRow("2 + 3", ("5", "6", "7", "8", "point"), 0, "sums"),
+    ChoiceRow("3 + 3", ("5", "6"), 1, "sums"),
+)
+
+
+def policy(tokenizer=None, model=tiny_llama, seed=0, **config) -> LoadedPolicy:
+    tokenizer = tokenizer or bpe_tokenizer_hf()
+    return LoadedPolicy.of(model(len(tokenizer), seed), tokenizer, TrainConfig(**config))
+
+
+def token_log_probs(model, ids) -> np.ndarray:
+    """Of each token but the first, in float64 from the model's own logits."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids])).logits[0].double()
+    ids = torch.tensor(ids)
+    return logits.log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0].numpy()
+
+
+# ---------------------------------------------------------------------- losses
+
+
+def test_losses_are_those_of_training_and_of_a_loop():
+    sft, pairs = tiny.rows(20)
+    one, other = policy(max_length=256), policy(seed=1, max_length=256)
+    examples, items = held_out.examples(one, sft), held_out.pairs(one, pairs)
+    found = held_out.sft_loss(one, examples)
+    each = [token_log_probs(one.model, e.tokens.tolist())[e.start - 1 :] for e in examples]
+    assert found.value == pytest.approx(-np.concatenate(each).mean(), abs=1e-5)
+    assert found.value == pytest.approx(one.scorer.mean_sft(examples)["sft_loss"], abs=1e-6)
+
+    reference = held_out.log_probs(other, items)
+    scores = {s.name: s for s in held_out.preference(one, items, reference)}
+    trained = one.scorer.mean_pairs(items, reference)
+    assert {name: s.value for name, s in scores.items()} == pytest.approx(trained, abs=1e-6)
+    margins = np.array(
+        [
+            sum(
+                sign
+                * (token_log_probs(one.model, ids) - token_log_probs(other.model, ids))[
+                    item.start - 1 :
+                ].sum()
+                for sign, ids in ((1, item.chosen.tolist()), (-1, item.rejected.tolist()))
+            )
+            for item in items
+        ]
+    )
+    loss = np.log1p(np.exp(-0.1 * margins))
+    assert scores["preference_loss"].value == pytest.approx(loss.mean(), abs=1e-5)
+    assert scores["preference_accuracy"].value == np.mean(margins > 0)
+    low, high = scores["preference_loss"].low, scores["preference_loss"].high
+    assert low < loss.mean() < high
+
+
+def test_a_policy_is_at_log_two_of_itself():
+    _, pairs = tiny.rows(12)
+    one = policy()
+    items = held_out.pairs(one, pairs)
+    loss, *_ = held_out.preference(one, items, held_out.log_probs(one, items))
+    assert loss.value == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_adapters_and_run_folders_load(tmp_path):
+    tokenizer = bpe_tokenizer_hf()
+    base = tiny_llama(len(tokenizer))
+    base.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    from transformers import LlamaForCausalLM
+
+    model = with_adapters(LlamaForCausalLM.from_pretrained(tmp_path / "base"), Lora(rank=2))
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.normal_(generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(tmp_path / "run" / "model")
+    tokenizer.save_pretrained(tmp_path / "run" / "model")
+    found = load(tmp_path / "run")
+    sft, _ = tiny.rows(6)
+    loaded = held_out.sft_loss(found, held_out.examples(found, sft)).value
+    direct = LoadedPolicy.of(model, tokenizer)
+    bare = load(tmp_path / "base")
+    assert loaded == pytest.approx(
+        held_out.sft_loss(direct, held_out.examples(direct, sft)).value, abs=1e-6
+    )
+    assert loaded != pytest.approx(
+        held_out.sft_loss(bare, held_out.examples(bare, sft)).value, abs=1e-4
+    )
+    with pytest.raises(InputError, match="no causal model"):
+        load(tmp_path)
+
+
+# ---------------------------------------------------------------------- responses
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_greedy_responses_are_those_of_a_loop(name):
+    tokenizer = TOKENIZERS[name]()
+    one = policy(tokenizer, max_length=128)
+    rows = [SftRow(text, "x") for text in ("the", "Question: What is it?", "a b c d e f g h i j")]
+    found = generate(one, rows, Sampling(max_new_tokens=12), tokens_at_once=60)
+    for row, text, ended in zip(rows, found.texts, found.ended, strict=True):
+        prompt = tokenizer(row.prompt)["input_ids"]
+        ids = list(prompt)
+        while len(ids) < len(prompt) + 12 and ids[len(prompt) :][-1:] != [tokenizer.eos_token_id]:
+            with torch.no_grad():
+                ids.append(int(one.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        assert ended == (ids[-1] == tokenizer.eos_token_id)
+        whole = tokenizer.decode(ids, skip_special_tokens=True)
+        assert text == whole[len(tokenizer.decode(prompt, skip_special_tokens=True)) :]
+
+
+def test_responses_end_at_the_end_token_and_go_through_the_template():
+    one = policy()
+    tokenizer = one.tokenizer
+    head = one.model.get_output_embeddings()
+    conversation = (Message("user", "How do I bake bread?"),)
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "How do I bake bread?"}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    spoken = generate(one, [SftRow(conversation, ())], Sampling(max_new_tokens=8))
+    # The template writes BOS itself.
+    plain = generate(one, [SftRow(rendered.removeprefix("<s>"), "")], Sampling(max_new_tokens=8))
+    assert spoken.texts == plain.texts
+    with torch.no_grad():
+        head.weight.zero_()  # all tokens alike: the first one, which then must be the end
+    one.model.generation_config.eos_token_id = [0, tokenizer.eos_token_id]
+    one.model.generation_config.repetition_penalty = 2.0
+    found = generate(one, [SftRow("the", "")], Sampling(max_new_tokens=8))
+    assert found.texts == ("",)
+    assert found.ended == (True,)
+    assert one.model.generation_config.repetition_penalty == 2.0
+
+
+def test_draws_are_fixed_by_the_seed_and_leave_the_global_one_alone():
+    one = policy()
+    rows = [SftRow("the quick", ""), SftRow("Question:", "")]
+
+    def drawn(seed):
+        sampling = Sampling(max_new_tokens=16, temperature=1.0, seed=seed)
+        return generate(one, rows, sampling).texts
+
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_long_prompts_keep_their_end():
+    one = policy(max_length=24)
+    long, short = "fox " * 50 + "the dog", "the dog"
+    found = generate(one, [SftRow(long, ""), SftRow(short, "")], Sampling(max_new_tokens=20))
+    assert found.shortened >= 1
+    with pytest.raises(InputError, match="no room"):
+        generate(one, [SftRow("a", "")], Sampling(max_new_tokens=24))
+    with pytest.raises(InputError, match="no prompt"):
+        generate(policy(bpe_tokenizer_hf(bos=False)), [SftRow("", "a")])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"seed": -1}]
+)
+def test_sampling_is_checked(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        Sampling(**wrong)
+
+
+# ---------------------------------------------------------------------- multiple choice
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("style", ["letters", "text"])
+@pytest.mark.parametrize("model", [tiny_llama, tiny_neox])
+def test_choices_are_scored_as_by_a_loop(name, style, model):
+    tokenizer = TOKENIZERS[name]()
+    one = policy(tokenizer, model)
+    found = multiple_choice(one, ROWS, style=style, shots=1, tokens_at_once=300)
+    posed = questions.pose(ROWS, style=style, shots=1)
+    best = []
+    for i, item in enumerate(posed):
+        prompt = tokenizer(item.prompt)["input_ids"]
+        values = []
+        for text in item.continuations:
+            whole = tokenizer(item.prompt + text)["input_ids"]
+            assert whole[: len(prompt)] == prompt  # these prompts merge with no answer
+            values.append(token_log_probs(one.model, whole)[len(prompt) - 1 :])
+        assert found.log_probs[i] == pytest.approx([v.sum() for v in values], abs=1e-4)
+        assert found.tokens[i].tolist() == [len(v) for v in values]
+        best.append([np.argmax([f(v) for v in values]) for f in (np.sum, np.mean)])
+    answers = np.array([row.answer for row in ROWS])
+    assert found.hits("sum").tolist() == (np.array(best)[:, 0] == answers).tolist()
+    assert found.hits("token").tolist() == (np.array(best)[:, 1] == answers).tolist()
+    sizes = [[len(c) for c in row.choices] if style == "text" else [1] * len(row.choices)
+             for row in ROWS]  # fmt: skip
+    assert [size.tolist() for size in found.size] == sizes
+    assert found.shortened == 0
+
+
+def test_all_layouts_agree():
+    shared, packed = policy(layout="shared"), policy(layout="packed")
+    padded = policy(layout="padded")
+    found = [multiple_choice(p, ROWS, style="text") for p in (shared, packed, padded)]
+    for other in found[1:]:
+        for a, b in zip(found[0].log_probs, other.log_probs, strict=True):
+            assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_a_model_that_mixes_packed_rows_is_scored_padded(monkeypatch):
+    from tradeoff.llm.batches import Batch
+
+    one = policy()
+    right = multiple_choice(one, ROWS, style="text")
+    unmasked = lambda self, attention: {"input_ids": self.tokens}  # noqa: E731
+    monkeypatch.setattr(Batch, "inputs", unmasked)
+    found = multiple_choice(one, ROWS, style="text")
+    for a, b in zip(right.log_probs, found.log_probs, strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_a_random_model_guesses_and_a_constant_one_ties():
+    rng = np.random.default_rng(0)
+    words = ["fox", "dog", "bread", "flour", "water", "salt", "yeast", "Paris"]
+    rows = [
+        ChoiceRow(f"What is {i}?", tuple(rng.permutation(words)[:4].tolist()), i % 4)
+        for i in range(200)
+    ]
+    one = policy()
+    found = multiple_choice(one, rows, style="letters")
+    accuracy, *_, chance = found.scores()
+    assert accuracy.low < 0.25 < accuracy.high
+    assert chance.value == 0.25
+    with torch.no_grad():
+        one.model.get_output_embeddings().weight.zero_()
+    # Some letters are two tokens to this tokenizer, so the values tie per token.
+    constant = multiple_choice(one, rows[:8], style="letters")
+    assert constant.hits("token") == pytest.approx(0.25)
+    assert "accuracy" in repr(found)
+
+
+def test_questions_are_posed_as_the_benchmarks_do():
+    letters = questions.pose(ROWS, shots=1)
+    assert letters[0].prompt == (
+        "The following are multiple choice questions (with answers) about a b.\n\n"
+        "Bake bread?\nA. Mix flour, water and salt\nB. no\nAnswer: A\n\n"
+        "What is the capital of France?\nA. Rome\nB. Paris\nC. the quick brown fox\nAnswer:"
+    )
+    assert letters[0].continuations == (" A", " B", " C")
+    text = questions.pose([replace(row, subject="") for row in ROWS], examples=[ROWS[3]])
+    assert text[2].prompt == "Question: 2 + 3\nAnswer:"
+    assert text[2].continuations == (" 5", " 6", " 7", " 8", " point")
+
+
+def test_questions_that_cannot_be_posed():
+    with pytest.raises(InputError, match=r"row 1, field 'subject'.*only 1 examples"):
+        questions.pose(ROWS, shots=2)
+    with pytest.raises(InputError, match="shots"):
+        questions.pose(ROWS, shots=-1)
+    many = ChoiceRow("?", tuple(map(str, range(27))), 0, "x")
+    with pytest.raises(InputError, match="letters"):
+        questions.pose([many])
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 80), st.lists(st.text("ab é", min_size=1), min_size=2, max_size=5))
+def test_what_is_cut_fits_and_keeps_the_end_of_the_prompt(max_length, choices):
+    tokenizer = TOKENIZER
+    posed = questions.Posed("Question: fox? Answer:", tuple(f" {c}" for c in choices))
+    (whole,), cut = questions.tokenise([posed], tokenizer, 10_000)
+    (item,), shortened = questions.tokenise([posed], tokenizer, max_length)
+    assert cut == 0
+    assert all(len(ids) <= max_length for ids in item.sequences)
+    assert 1 <= item.start <= min(len(ids) for ids in item.sequences) - 1
+    assert len({tuple(ids[: item.start]) for ids in item.sequences}) == 1
+    assert shortened == any(len(ids) > max_length for ids in whole.sequences)
+    longest = max(len(ids) - whole.start for ids in whole.sequences)
+    if longest < max_length:
+        kept = whole.sequences[0][whole.start - item.start : whole.start]
+        assert item.sequences[0][: item.start].tolist() == kept.tolist()
+
+
+TOKENIZER = bpe_tokenizer_hf()
+
+GOOD = {"question": "q", "choices": ["a", "b"], "answer": 1, "subject": "s"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"question": None}, "question"),
+        ({"question": [{"role": "user", "content": "q"}]}, "question"),
+        ({"choices": ["a"]}, "choices"),
+        ({"choices": "ab"}, "choices"),
+        ({"choices": ["a", " "]}, "choices"),
+        ({"answer": 2}, "answer"),
+        ({"answer": "B"}, "answer"),
+        ({"answer": True}, "answer"),
+        ({"answer": None}, "answer"),
+        ({"subject": 3}, "subject"),
+    ],
+)
+def test_bad_questions_name_their_place(change, field):
+    assert choice_row(Record("f", 7, GOOD)) == ChoiceRow("q", ("a", "b"), 1, "s")
+    with pytest.raises(InputError, match=f"f, row 7, field '{field}'"):
+        choice_row(Record("f", 7, GOOD | change))
+
+
+@NEEDS_DATA
+@pytest.mark.parametrize(
+    ("name", "count", "bad"),
+    [("mmlu_val", 1531, 0), ("arc_easy_test", 2376, 0), ("truthfulqa_mc1", 790, 17)],
+)
+def test_the_real_files_are_read_and_a_random_model_guesses(name, count, bad):
+    rows = read_choices(DATA / f"eval_{name}.jsonl.gz", skip_bad=True)
+    assert (len(rows) + len(rows.dropped), len(rows.dropped)) == (count, bad)
+    found = multiple_choice(policy(max_length=512), rows[:: len(rows) // 60], style="text")
+    accuracy, chance = found.scores()[0], found.scores()[-1]
+    assert accuracy.low < chance.value < accuracy.high
