@@ -6,24 +6,17 @@ Every curve and every row of the table beside a plot says for which choices it w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
+from analysis import curves
+from analysis.curves import INK
 from tradeoff.display import cell
-from tradeoff.plots import look
 
 Results = Mapping[str, Any]
-DASHES = {"SFT→DPO": "solid", "DPO→SFT": "dash", "Mix": "dot", "ALRIGHT": "dashdot",
-          "MAXRIGHT": "longdash"}  # fmt: skip
-SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "P": "cross"}
-INK, GRID = "#1b1f24", "#e4e4e0"
-HOVER = (
-    "<b>%{fullData.name}</b>, after %{customdata:,} gradients<br>SFT loss %{x:.3f} nats"
-    "<br>preference loss %{y:.3f} nats<extra></extra>"
-)
 
 
 @dataclass(frozen=True)
@@ -98,10 +91,10 @@ def _schedules(found: Results) -> Explorer:
             "mean",
         ),
     )
-    curves = [*_front(found["fronts"]["laboratory"]), *_legend(names)]
+    drawn = [*curves.front(found["fronts"]["laboratory"]), *curves.legend(names)]
     for lam, losses in found["targets"].items():
-        curves.append(_target(losses, {"lambda": lam}, f"asked for: λ = {lam}"))
-    curves += [_path(path, path["chosen"]["schedule"]) for path in paths]
+        drawn.append(curves.target(losses, {"lambda": lam}, f"asked for: λ = {lam}"))
+    drawn += [curves.path(path, path["chosen"]["schedule"]) for path in paths]
     rows = [
         {
             "chosen": path["chosen"],
@@ -117,7 +110,7 @@ def _schedules(found: Results) -> Explorer:
         "where it ends, the hollow circle the best policy for the weight that was asked for, the "
         "grey curve the certified front.",
         controls,
-        curves,
+        drawn,
         ("schedule", "λ", "run", "SFT loss", "preference loss", "regret", "matched weight"),
         rows,
     )
@@ -130,15 +123,15 @@ def _splits(found: Results) -> Explorer:
     controls = (
         Control("share", "Share of the preference stage", shares, percent, "0.5", slider=True),
     )
-    curves = [
-        *_front(found["fronts"]["laboratory"]),
-        *_legend(dict.fromkeys(path["schedule"] for path in paths)),
-        _target(found["targets"]["0.5"], {}, "asked for: λ = 1/2"),
+    drawn = [
+        *curves.front(found["fronts"]["laboratory"]),
+        *curves.legend(dict.fromkeys(path["schedule"] for path in paths)),
+        curves.target(found["targets"]["0.5"], {}, "asked for: λ = 1/2"),
     ]
     ends = [p for p in joint if p["chosen"]["lambda"] == "0.5" and p["chosen"]["run"] == "mean"]
     for end in ends[2:]:
-        curves.append(_marker(end["chosen"]["schedule"], _last(end), {}))
-    curves += [_path(path, path["schedule"]) for path in paths]
+        drawn.append(curves.marker(end["chosen"]["schedule"], _last(end), {}))
+    drawn += [curves.path(path, path["schedule"]) for path in paths]
     rows = [
         {"chosen": path["chosen"], "cells": [path["schedule"], text, *_end(path),
                                              cell(path["regret"])]}
@@ -157,7 +150,7 @@ def _splits(found: Results) -> Explorer:
         f"the share that you choose; means of {found['replicas']} seeds. The joint methods, at the "
         "same budget, are single markers.",
         controls,
-        curves,
+        drawn,
         ("schedule", "preference stage", "SFT loss", "preference loss", "regret at λ = 1/2"),
         rows,
     )
@@ -171,14 +164,14 @@ def _refresh(found: Results) -> Explorer:
         Control("k", "Values refreshed", intervals, texts, "1", slider=True),
         Control("instance", "Problem", instances, instances, "1"),
     )
-    curves = [*_legend(["MAXRIGHT"], dash="solid")]
+    drawn = [*curves.legend(["MAXRIGHT"], dash="solid")]
     for instance in instances:
         made = {"instance": instance}
-        curves += _front(found["fronts"][f"instance {instance}"], made)
-        curves.append(_target(found["aims"][int(instance) - 1], made, "asked for: λ = 1/4"))
+        drawn += curves.front(found["fronts"][f"instance {instance}"], made)
+        drawn.append(curves.target(found["aims"][int(instance) - 1], made, "asked for: λ = 1/4"))
     for path in paths:
-        curves.append(_path(path, "MAXRIGHT", dash="solid"))
-        curves.append(_marker("MAXRIGHT", path["average"], path["chosen"], "its average"))
+        drawn.append(curves.path(path, "MAXRIGHT", dash="solid"))
+        drawn.append(curves.marker("MAXRIGHT", path["average"], path["chosen"], "its average"))
     rows = [
         {
             "chosen": path["chosen"],
@@ -193,7 +186,7 @@ def _refresh(found: Results) -> Explorer:
         "One run of MAXRIGHT at λ = 1/4 and a constant step. Fresh values keep it near one place; "
         "stale ones let the path swing along the front and drag its average (triangle) away.",
         controls,
-        curves,
+        drawn,
         ("problem", "refreshed", "SFT loss of the average", "preference loss of the average",
          "matched weight"),
         rows,
@@ -211,13 +204,13 @@ def _language(results: Results) -> Explorer:
     )
     keys = {"exact match": "exact_match", "preferred style": "preference_match",
             "SFT loss": "sft_loss", "preference loss": "preference_loss"}  # fmt: skip
-    curves, rows = [*_legend(names)], []
+    drawn, rows = [*curves.legend(names)], []
     for name in names:
         for at, lam in enumerate(lambdas):
             scores = found["methods"][name]
             both = [scores["exact_match"], scores["preference_match"]]
             chosen = {"schedule": name, "lambda": lam}
-            curve = _marker(name, [score["mean"][at] for score in both], chosen)
+            curve = curves.marker(name, [score["mean"][at] for score in both], chosen)
             for axis, score in zip(("error_x", "error_y"), both, strict=True):
                 bar = {"array": [score["half_width"][at]], "thickness": 1.5, "width": 3}
                 curve.update({axis: bar})
@@ -225,7 +218,7 @@ def _language(results: Results) -> Explorer:
                 f"<b>{name}</b>, λ = {lam}<br>exact match %{{x:.2f}}"
                 "<br>preferred style %{y:.2f}<extra></extra>"
             )
-            curves.append(curve)
+            drawn.append(curve)
             cells = [f"{scores[key]['mean'][at]:.3f} ± {scores[key]['half_width'][at]:.3f}"
                      for key in keys.values()]  # fmt: skip
             rows.append({"chosen": chosen, "cells": [name, lam, *cells]})
@@ -236,93 +229,11 @@ def _language(results: Results) -> Explorer:
         f"{found['seeds']} seeds with 95 % t-intervals, on held-out prompts. Up and to the right "
         "is better.",
         controls,
-        curves,
+        drawn,
         ("schedule", "λ", *keys),
         rows,
         axes=("exact match with the demonstrations", "responses in the preferred style"),
     )
-
-
-# ---------------------------------------------------------------------- curves
-
-
-def _path(path: Results, label: str, dash: str = "") -> go.Scatter:
-    """A run through the plane of both losses, with a large marker where it ends."""
-    style, steps = look(label), len(path["gradients"])
-    return go.Scatter(
-        x=path["sft_loss"],
-        y=path["preference_loss"],
-        customdata=path["gradients"],
-        mode="lines+markers",
-        name=label,
-        showlegend=False,
-        line={"color": style.color, "dash": dash or DASHES[label], "width": 1.8},
-        marker={"color": style.color, "symbol": SYMBOLS[style.marker], "opacity": 1,
-                "size": [4] * (steps - 1) + [13], "line": {"width": 0}},
-        hovertemplate=HOVER,
-        meta=path["chosen"],
-    )  # fmt: skip
-
-
-def _marker(
-    label: str, losses: Sequence[float], chosen: Mapping[str, str], name: str = ""
-) -> go.Scatter:
-    """Where a method ends."""
-    style = look(label)
-    edge = {"color": "white" if name else style.color, "width": 2 if name else 0}
-    return go.Scatter(
-        x=[losses[0]],
-        y=[losses[1]],
-        mode="markers",
-        name=name or label,
-        showlegend=not chosen or bool(name),
-        marker={"color": style.color, "symbol": SYMBOLS["^" if name else style.marker],
-                "size": 15 if name else 13, "line": edge},
-        hovertemplate="<b>%{fullData.name}</b><br>SFT loss %{x:.3f} nats"
-        "<br>preference loss %{y:.3f} nats<extra></extra>",
-        meta=dict(chosen),
-    )  # fmt: skip
-
-
-def _legend(names: Iterable[str], dash: str = "") -> Iterator[go.Scatter]:
-    """Keys of the legend, which stay whatever is chosen."""
-    for name in names:
-        style = look(name)
-        yield go.Scatter(
-            x=[None],
-            y=[None],
-            mode="lines+markers",
-            name=name,
-            line={"color": style.color, "dash": dash or DASHES[name]},
-            marker={"color": style.color, "symbol": SYMBOLS[style.marker], "size": 10},
-            meta={},
-        )
-
-
-def _target(losses: Sequence[float], chosen: dict[str, str], name: str) -> go.Scatter:
-    return go.Scatter(
-        x=[losses[0]],
-        y=[losses[1]],
-        mode="markers",
-        name=name,
-        marker={"color": INK, "symbol": "circle-open", "size": 17, "line": {"width": 2}},
-        hovertemplate="<b>%{fullData.name}</b><br>SFT loss %{x:.3f} nats"
-        "<br>preference loss %{y:.3f} nats<extra></extra>",
-        meta=chosen,
-    )
-
-
-def _front(found: Results, chosen: dict[str, str] | None = None) -> list[go.Scatter]:
-    """The certified front and its ideal point."""
-    x, y = zip(*found["curve"], strict=True)
-    made = chosen or {}
-    return [
-        go.Scatter(x=x, y=y, mode="lines", name="certified front", hoverinfo="skip", meta=made,
-                   line={"color": "#b5b5ae", "width": 7}),
-        go.Scatter(x=[found["ideal"][0]], y=[found["ideal"][1]], mode="markers", meta=made,
-                   name="ideal point", hovertemplate="ideal point<extra></extra>",
-                   marker={"color": INK, "symbol": "star", "size": 13}),
-    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------------- assembly
@@ -333,13 +244,13 @@ def _explorer(
     title: str,
     about: str,
     controls: tuple[Control, ...],
-    curves: list[go.Scatter],
+    drawn: list[go.Scatter],
     columns: tuple[str, ...],
     rows: list[dict[str, Any]],
     axes: tuple[str, str] = ("SFT loss (nats)", "preference loss (nats)"),
 ) -> Explorer:
     chosen = {control.name: control.start for control in controls}
-    figure = go.Figure(curves)
+    figure = go.Figure(drawn)
     for curve in figure.data:
         curve.visible = shown(curve.meta, chosen)
     figure.update_layout(
@@ -352,8 +263,8 @@ def _explorer(
                 "itemdoubleclick": False},
         hoverlabel={"bgcolor": "white", "font": {"color": INK, "size": 14}},
         dragmode=False,  # a finger on the plot scrolls the page
-        xaxis=_axis(axes[0], [c.x for c in curves]),
-        yaxis=_axis(axes[1], [c.y for c in curves]),
+        xaxis=curves.axis(axes[0], [c.x for c in drawn]),
+        yaxis=curves.axis(axes[1], [c.y for c in drawn]),
     )  # fmt: skip
     html = figure.to_html(
         full_html=False,
@@ -368,20 +279,6 @@ def _explorer(
     for row in rows:
         row["shown"] = shown(row["chosen"], chosen)
     return Explorer(name, title, about, controls, html, columns, tuple(rows))
-
-
-def _axis(title: str, values: list[Any]) -> dict[str, Any]:
-    """An axis over all curves, so that it stays where it is when the choice changes."""
-    flat = [value for curve in values for value in curve if value is not None]
-    pad = 0.05 * (max(flat) - min(flat))
-    return {
-        "title": {"text": title, "standoff": 8},
-        "range": [min(flat) - pad, max(flat) + pad],
-        "gridcolor": GRID,
-        "zeroline": False,
-        "linecolor": "#8a8a84",
-        "ticks": "outside",
-    }
 
 
 def _unique(paths: Sequence[Results], key: str) -> tuple[str, ...]:

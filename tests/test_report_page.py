@@ -15,7 +15,8 @@ from analysis import interactive, report, runner
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
+         "--disable-background-networking", "--disable-component-update",
+         "--disable-sync")  # fmt: skip
 NARROW, WIDE = {"width": 400, "height": 850}, {"width": 1600, "height": 1000}
 RESET = """() => {
   for (const form of document.forms) { form.reset(); form.dispatchEvent(new Event("input")); }

@@ -1,0 +1,113 @@
+"""Curves of the report's interactive plots, in the look of the other figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from tradeoff.plots import look
+
+Results = Mapping[str, Any]
+DASHES = {"SFT→DPO": "solid", "DPO→SFT": "dash", "Mix": "dot", "ALRIGHT": "dashdot",
+          "MAXRIGHT": "longdash"}  # fmt: skip
+SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "P": "cross"}
+INK, GRID = "#1b1f24", "#e4e4e0"
+HOVER = (
+    "<b>%{fullData.name}</b>, after %{customdata:,} gradients<br>SFT loss %{x:.3f} nats"
+    "<br>preference loss %{y:.3f} nats<extra></extra>"
+)
+
+
+def path(run: Results, label: str, dash: str = "") -> go.Scatter:
+    """A run through the plane of both losses, with a large marker where it ends."""
+    style, steps = look(label), len(run["gradients"])
+    return go.Scatter(
+        x=run["sft_loss"],
+        y=run["preference_loss"],
+        customdata=run["gradients"],
+        mode="lines+markers",
+        name=label,
+        showlegend=False,
+        line={"color": style.color, "dash": dash or DASHES[label], "width": 1.8},
+        marker={"color": style.color, "symbol": SYMBOLS[style.marker], "opacity": 1,
+                "size": [4] * (steps - 1) + [13], "line": {"width": 0}},
+        hovertemplate=HOVER,
+        meta=run["chosen"],
+    )  # fmt: skip
+
+
+def marker(
+    label: str, losses: Sequence[float], chosen: Mapping[str, str], name: str = ""
+) -> go.Scatter:
+    """Where a method ends."""
+    style = look(label)
+    edge = {"color": "white" if name else style.color, "width": 2 if name else 0}
+    return go.Scatter(
+        x=[losses[0]],
+        y=[losses[1]],
+        mode="markers",
+        name=name or label,
+        showlegend=not chosen or bool(name),
+        marker={"color": style.color, "symbol": SYMBOLS["^" if name else style.marker],
+                "size": 15 if name else 13, "line": edge},
+        hovertemplate="<b>%{fullData.name}</b><br>SFT loss %{x:.3f} nats"
+        "<br>preference loss %{y:.3f} nats<extra></extra>",
+        meta=dict(chosen),
+    )  # fmt: skip
+
+
+def legend(names: Iterable[str], dash: str = "") -> Iterator[go.Scatter]:
+    """Keys of the legend, which stay whatever is chosen."""
+    for name in names:
+        style = look(name)
+        yield go.Scatter(
+            x=[None],
+            y=[None],
+            mode="lines+markers",
+            name=name,
+            line={"color": style.color, "dash": dash or DASHES[name]},
+            marker={"color": style.color, "symbol": SYMBOLS[style.marker], "size": 10},
+            meta={},
+        )
+
+
+def target(losses: Sequence[float], chosen: dict[str, str], name: str) -> go.Scatter:
+    return go.Scatter(
+        x=[losses[0]],
+        y=[losses[1]],
+        mode="markers",
+        name=name,
+        marker={"color": INK, "symbol": "circle-open", "size": 17, "line": {"width": 2}},
+        hovertemplate="<b>%{fullData.name}</b><br>SFT loss %{x:.3f} nats"
+        "<br>preference loss %{y:.3f} nats<extra></extra>",
+        meta=chosen,
+    )
+
+
+def front(found: Results, chosen: dict[str, str] | None = None) -> list[go.Scatter]:
+    """The certified front and its ideal point."""
+    x, y = zip(*found["curve"], strict=True)
+    made = chosen or {}
+    return [
+        go.Scatter(x=x, y=y, mode="lines", name="certified front", hoverinfo="skip", meta=made,
+                   line={"color": "#b5b5ae", "width": 7}),
+        go.Scatter(x=[found["ideal"][0]], y=[found["ideal"][1]], mode="markers", meta=made,
+                   name="ideal point", hovertemplate="ideal point<extra></extra>",
+                   marker={"color": INK, "symbol": "star", "size": 13}),
+    ]  # fmt: skip
+
+
+def axis(title: str, values: list[Any]) -> dict[str, Any]:
+    """An axis over all curves, so that it stays where it is when the choice changes."""
+    flat = [value for curve in values for value in curve if value is not None]
+    pad = 0.05 * (max(flat) - min(flat))
+    return {
+        "title": {"text": title, "standoff": 8},
+        "range": [min(flat) - pad, max(flat) + pad],
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": "#8a8a84",
+        "ticks": "outside",
+    }
