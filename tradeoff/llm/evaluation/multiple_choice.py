@@ -21,7 +21,7 @@ from tradeoff.progress import tqdm
 
 # Tokens of one pass: attention within a packed row costs the square of it.
 _TOKENS = {"cuda": 8192, "cpu": 512}
-# Log-probabilities nearer than this are taken as equal: packing changes the last digits.
+# Values this near, relative to their size, are taken as equal: packing changes the last digits.
 _TIE = 1e-5
 
 
@@ -59,7 +59,7 @@ class ChoiceScores(Shown):
         found = []
         for i, (row, values) in enumerate(zip(self.rows, self.log_probs, strict=True)):
             scaled = values if lengths is None else values / lengths[i]
-            best = scaled >= scaled.max() - _TIE
+            best = scaled >= scaled.max() * (1 + _TIE)  # they are not positive
             found.append(best[row.answer] / best.sum())
         return np.array(found)
 

@@ -1,0 +1,216 @@
+"""`tradeoff evaluate` and the function behind it, from files to tables, JSON and responses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from llm_models import bpe_tokenizer_hf, tiny_llama
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from tradeoff import tiny
+from tradeoff.cli import main
+from tradeoff.data.choices import ChoiceRow
+from tradeoff.errors import InputError
+from tradeoff.llm.evaluation import LoadedPolicy, Sampling, Wanted, evaluate
+from tradeoff.llm.evaluation.report import terminal_table
+
+SHORT = ("--max-new-tokens", "8", "--max-length", "256")
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two policies, a reward model, and one file of rows of each kind."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    tokenizer = bpe_tokenizer_hf()
+    for name, seed in (("policy", 0), ("base", 1)):
+        tiny_llama(len(tokenizer), seed).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_labels=1,
+    )
+    LlamaForSequenceClassification(config).save_pretrained(folder / "reward")
+    tokenizer.save_pretrained(folder / "reward")
+    words = ["fox", "dog", "bread", "salt"]
+    write(folder / "sft.jsonl", [{"prompt": f"say {w}:", "completion": f" {w}"} for w in words])
+    write(
+        folder / "pairs.jsonl",
+        [{"prompt": f"say {w}:", "chosen": f" {w}", "rejected": " no"} for w in words],
+    )
+    questions = [
+        {"question": f"{w}?", "choices": words, "answer": i, "subject": f"s{i % 2}"}
+        for i, w in enumerate(words)
+    ]
+    write(folder / "mmlu.jsonl", questions)
+    write(folder / "blank.jsonl", [{**questions[0], "choices": ["a", ""]}, *questions])
+    write(
+        folder / "xstest.jsonl",
+        [
+            {"question": f"{w}?", "choices": ["comply", "refuse"], "answer": i % 2, "subject": "t"}
+            for i, w in enumerate(words)
+        ],
+    )
+    return folder
+
+
+def everything(place) -> tuple:
+    return (
+        "evaluate", place / "policy", "--reference", place / "base", *SHORT,
+        "--sft", place / "sft.jsonl", "--preference", place / "pairs.jsonl", "--exact-match",
+        "--choices", place / "mmlu.jsonl", "--shots", 1,
+        "--win-rate", place / "pairs.jsonl", "--judge", place / "reward",
+        "--refusals", place / "xstest.jsonl",
+    )  # fmt: skip
+
+
+def test_everything_as_a_table_and_as_files(capsys, place, tmp_path):
+    code, out, _ = run(capsys, *everything(place), "--out", tmp_path)
+    assert code == 0
+    for name in ("sft_loss", "preference_accuracy", "exact_match", "accuracy", "win_rate"):
+        assert name in out
+    assert "peak gib" in out
+    assert "unended" in out
+    assert all(len(line) <= 80 for line in out.split("written:")[0].splitlines())
+    record = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
+    names = [part["name"] for part in record["parts"]]
+    assert names == ["sft", "preference", "exact_match", "mmlu", "win_rate", "refusals"]
+    assert all(part["seconds"] > 0 < part["peak_memory_bytes"] for part in record["parts"])
+    text = (tmp_path / "win_rate.jsonl").read_text("utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert lines[0]["prompt"] == "say fox:"
+    assert set(lines[0]) == {"prompt", "response", "chosen", "wins"}
+    (rate,) = record["parts"][4]["scores"]
+    assert rate["value"] == np.mean([line["wins"] for line in lines])
+
+
+def test_json_is_one_object_and_repeats(capsys, place):
+    code, out, err = run(capsys, *everything(place), "--json")
+    again = run(capsys, *everything(place), "--json")[1]
+    assert (code, err) == (0, "")
+    scores = [[part["scores"] for part in json.loads(text)["parts"]] for text in (out, again)]
+    assert scores[0] == scores[1]
+    groups = {score["group"] for score in scores[0][3]}
+    assert groups == {"all", "s0", "s1"}
+
+
+def test_groups_are_shown_when_asked_for(capsys, place):
+    arguments = ("evaluate", place / "policy", "--choices", place / "mmlu.jsonl")
+    assert "s0" not in run(capsys, *arguments)[1]
+    assert "s0" in run(capsys, *arguments, "--groups")[1]
+
+
+def test_bad_rows_are_left_out_and_listed(capsys, place):
+    arguments = ("evaluate", place / "policy", "--choices", place / "blank.jsonl")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "blank.jsonl, row 1, field 'choices'" in err.replace("\n", "")
+    code, out, _ = run(capsys, *arguments, "--skip-bad", "--json")
+    (part,) = json.loads(out)["parts"]
+    assert (code, part["scores"][0]["n"]) == (0, 4)
+    assert "row 1" in part["dropped"][0]
+
+
+def test_a_policy_may_be_the_judge(capsys, place):
+    judge = ("--judge", place / "policy", "--judge-reference", place / "policy", "--per-token")
+    arguments = ("evaluate", place / "policy", "--win-rate", place / "pairs.jsonl", *SHORT)
+    _, out, _ = run(capsys, *arguments, *judge, "--json")
+    assert json.loads(out)["parts"][0]["scores"][0]["value"] == 0.5
+
+
+def test_the_generated_language_and_its_model_have_names(capsys, place, monkeypatch):
+    few = replace(tiny.Tiny().language, test_rows=8, documents=1, sft_rows=8, preference_rows=8)
+    data = tiny.data(replace(tiny.Tiny(), language=few))
+    monkeypatch.setattr(tiny, "folder", lambda: place / "policy")
+    monkeypatch.setattr(tiny, "data", lambda: data)
+    _, out, _ = run(
+        capsys, "evaluate", "tiny", "--reference", "tiny", *SHORT, "--sft", "synthetic",
+        "--preference", "synthetic", "--exact-match", "--limit", 6, "--json",
+    )  # fmt: skip
+    sft, preference, match = json.loads(out)["parts"]
+    assert sft["scores"][0]["n"] == 6
+    assert preference["scores"][0]["value"] == pytest.approx(np.log(2), abs=1e-5)
+    assert {"answer_match", "preference_match"} <= {score["name"] for score in match["scores"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((), "nothing to evaluate"),
+        (("--preference", "pairs.jsonl"), "reference"),
+        (("--win-rate", "pairs.jsonl"), "judge"),
+        (("--win-rate", "pairs.jsonl", "--judge", "sft.jsonl"), "reward model"),
+        (("--win-rate", "pairs.jsonl", "--judge", "reward", "--per-token"), "judge-reference"),
+        (("--choices", "mmlu.jsonl", "--exact-match"), "match"),
+        (("--choices", "mmlu.jsonl", "--shots", "3"), "examples"),
+        (("--choices", "sft.jsonl"), "question"),
+        (("--choices", "absent.jsonl"), "no such file"),
+        (("--refusals", "mmlu.jsonl"), "comply"),
+        (("--refusals", "xstest.jsonl", "--template", "Q"), "template"),
+        (("--refusals", "xstest.jsonl", "--max-length", "9"), "max_new_tokens"),
+        (("--sft", "sft.jsonl", "--loss", "odd"), "loss"),
+        (("--sft", "sft.jsonl", "--max-length", "2"), "max_length"),
+        (("--task", "arc"), "pip install"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(capsys, place, monkeypatch, arguments, word):
+    monkeypatch.chdir(place)
+    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    code, out, err = run(capsys, "evaluate", "policy", *arguments)
+    assert (code, out) == (2, "")
+    assert [line for line in err.splitlines() if line.startswith("error:")]
+    assert word in err
+    assert "Traceback" not in err
+
+
+def test_a_model_that_is_none(capsys, place):
+    code, _, err = run(capsys, "evaluate", place, "--sft", place / "sft.jsonl")
+    assert code == 2
+    assert "no causal model" in err
+
+
+def test_help_shows_examples(capsys):
+    code, out, _ = run(capsys, "evaluate", "--help")
+    assert code == 0
+    assert "tradeoff evaluate tiny" in out.replace("\n", " ")
+
+
+def test_memory_that_does_not_suffice_is_said():
+    tokenizer = bpe_tokenizer_hf()
+    policy = LoadedPolicy.of(tiny_llama(len(tokenizer)), tokenizer)
+
+    def judge():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _, pairs = tiny.rows(2)
+    wanted = Wanted(win_rate=pairs, judge=judge, sampling=Sampling(max_new_tokens=2))
+    with pytest.raises(InputError, match="rows_per_forward"):
+        evaluate(policy, wanted)
+
+
+def test_parts_may_share_the_name_of_a_file():
+    tokenizer = bpe_tokenizer_hf()
+    policy = LoadedPolicy.of(tiny_llama(len(tokenizer)), tokenizer)
+    rows = [ChoiceRow("fox?", ("a", "b"), 0)]
+    found = evaluate(policy, Wanted(sft=tiny.rows(2)[0], choices={"sft": rows}))
+    assert [part.name for part in found.parts] == ["sft", "sft"]
+    assert len(terminal_table(found, groups=False)) == 5
+    assert "sft" in repr(found)
