@@ -30,7 +30,8 @@ RANKS = {
     "study": 4,
     "tiny": 4,
     "conflict": 5,
-    "cli": 6,
+    "cli_evaluate": 6,
+    "cli": 7,
 }
 # A last layer is posed as a convex problem; a front draws itself.
 ALLOWED = {("networks", "convex"): {"policies", "tasks"}, ("convex", "plots"): {"front"}}

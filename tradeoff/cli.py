@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradeoff import cli_evaluate
 from tradeoff.checkout import analysis
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
@@ -59,13 +60,6 @@ class Method(StrEnum):
     mix = "mix"
     alright = "alright"
     maxright = "maxright"
-
-
-class ChoiceStyle(StrEnum):
-    """What a multiple-choice question asks for."""
-
-    letters = "letters"
-    text = "text"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -377,134 +371,7 @@ def simulate(
 # ---------------------------------------------------------------------- language models
 
 
-@app.command()
-def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="Model folder, output folder of a run, hub name, or `tiny`.")
-    ],
-    reference: Annotated[
-        str | None, typer.Option(help="What preference training started from; for --preference.")
-    ] = None,
-    sft: Annotated[str | None, typer.Option(help="Held-out SFT rows, or `synthetic`.")] = None,
-    preference: Annotated[
-        str | None, typer.Option(help="Held-out preference rows, or `synthetic`.")
-    ] = None,
-    exact_match: Annotated[
-        bool, typer.Option("--exact-match", help="Also respond to the --sft prompts and compare.")
-    ] = False,
-    choices: Annotated[
-        list[Path] | None, typer.Option(help="Multiple-choice rows; repeatable.")
-    ] = None,
-    shots: Annotated[int, typer.Option(help="Worked examples before a question.", min=0)] = 0,
-    shots_from: Annotated[
-        Path | None, typer.Option(help="File of examples; else other rows of the subject.")
-    ] = None,
-    style: Annotated[
-        ChoiceStyle | None, typer.Option(help="Ask for a letter or for the words of a choice.")
-    ] = None,
-    win_rate: Annotated[
-        str | None, typer.Option(help="Preference rows whose chosen responses are to be beaten.")
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="Reward model; or a policy, with --judge-reference.")
-    ] = None,
-    judge_reference: Annotated[
-        str | None, typer.Option(help="Reference of a judge that is a policy.")
-    ] = None,
-    per_token: Annotated[
-        bool, typer.Option("--per-token", help="Such a judge's reward per token.")
-    ] = False,
-    refusals: Annotated[Path | None, typer.Option(help="Rows of XSTest.")] = None,
-    template: Annotated[
-        str | None, typer.Option(help="How its questions are put: text with {question}.")
-    ] = None,
-    tasks: Annotated[
-        list[str] | None, typer.Option("--task", help="lm-evaluation-harness; repeatable.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Use only the first rows of each file.", min=1)
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
-    max_length: Annotated[int, typer.Option(help="Longest sequence in tokens.", min=2)] = 2048,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest response.", min=1)] = 256,
-    temperature: Annotated[float, typer.Option(help="0 writes greedily.", min=0)] = 0.0,
-    loss: Annotated[str, typer.Option(help="Preference loss.")] = "sigmoid",
-    beta: Annotated[float, typer.Option(help="Its inverse temperature.")] = 0.1,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Half precision.")] = False,
-    rows_per_forward: Annotated[int, typer.Option(help="Rows of one pass.", min=1)] = 8,
-    groups: Annotated[
-        bool, typer.Option("--groups", help="Show every subject and skill, too.")
-    ] = False,
-    seed: Seed = 0,
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a language model: losses, exact match, multiple choice, win rate, refusals.
-
-    Intervals are at 95 %. With `--out`, all scores and every response are written. `tiny` is the
-    small model of the package; it is made on first use, in about a minute.
-
-    Examples:
-
-    - `tradeoff evaluate tiny --reference tiny --sft synthetic --preference synthetic`
-
-    - `tradeoff evaluate runs/alright --reference base --sft sft.jsonl --preference pairs.jsonl`
-
-    - `tradeoff evaluate runs/alright --choices mmlu.jsonl.gz --shots 1 --groups`
-
-    - `tradeoff evaluate runs/alright --win-rate pairs.jsonl --judge reward-model --out scores`
-
-    - `tradeoff evaluate runs/alright --refusals xstest.jsonl.gz --json`
-    """
-    _need_language_models()
-    from tradeoff.data.choices import read_choices
-    from tradeoff.llm import TrainConfig, evaluation
-
-    config = TrainConfig(
-        max_length=max_length,
-        loss=loss,
-        beta=beta,
-        precision="bf16" if bf16 else "fp32",
-        rows_per_forward=rows_per_forward,
-    )
-    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
-    wanted = evaluation.Wanted(
-        sft=_rows(sft, "sft", options),
-        preference=_rows(preference, "preference", options),
-        exact_match=exact_match,
-        choices={_stem(path): read_choices(path, **options) for path in choices or ()},
-        style=None if style is None else style.value,
-        shots=shots,
-        examples=None if shots_from is None else read_choices(shots_from, skip_bad=skip_bad),
-        win_rate=_rows(win_rate, "preference", options),
-        judge=None if judge is None else _judge(judge, judge_reference, per_token, config),
-        refusals=() if refusals is None else read_choices(refusals, **options),
-        template=template,
-        tasks=tuple(tasks or ()),
-        limit=limit,
-        sampling=evaluation.Sampling(
-            max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
-        ),
-    )
-    found = evaluation.evaluate(
-        _model(model),
-        wanted,
-        reference=None if reference is None else _model(reference),
-        config=config,
-        progress=not as_json,
-    )
-    written = [] if out is None else found.write(out)
-    if as_json:
-        show_json(found.to_dict())
-        return
-    show_table(evaluation.terminal_table(found, groups), f"{model}; losses in nats")
-    show_table(found.costs(), "cost")
-    for done in found.parts:
-        told = [f"{k} {v}" for k, v in done.notes.items() if k in _TOLD and v]
-        for line in [f"{done.name}: {', '.join(told)}"] * bool(told) + list(done.dropped):
-            console.print(line, style="yellow", highlight=False)
-    if written:
-        console.print(f"written: {', '.join(str(path) for path in written)}")
+app.command(help=cli_evaluate.HELP)(cli_evaluate.evaluate)
 
 
 # ---------------------------------------------------------------------- this machine
@@ -537,59 +404,6 @@ def doctor(
 
 
 # ---------------------------------------------------------------------- helpers
-
-
-_TOLD = ("too_long", "truncated", "shortened", "unended", "undecided")
-"""Counts of an evaluation that change what its scores mean."""
-
-
-def _need_language_models() -> None:
-    from importlib.util import find_spec
-
-    for name in ("transformers", "accelerate"):
-        if find_spec(name) is None:
-            remedy = "Install it: pip install 'tradeoff[llm]'."
-            raise InputError(f"language models need the package {name}", remedy=remedy)
-
-
-def _model(name: str) -> str:
-    from tradeoff import tiny
-
-    return str(tiny.folder()) if name == "tiny" else name
-
-
-def _rows(
-    source: str | None, objective: Literal["sft", "preference"], options: dict[str, Any]
-) -> Any:
-    """Held-out rows of a file, a hub name or the generated language; none of nothing."""
-    from tradeoff import tiny
-    from tradeoff.data import files
-
-    if source is None:
-        return ()
-    if source == "synthetic":
-        data = tiny.data()
-        return (data.sft_test if objective == "sft" else data.preference_test)[: options["limit"]]
-    read = files.read_sft if objective == "sft" else files.read_preferences
-    return read(source, **options)
-
-
-def _judge(name: str, reference: str | None, per_token: bool, config: Any) -> Any:
-    """What makes the judge: a reward model, or the implicit reward of a policy."""
-    from tradeoff.llm import evaluation
-
-    if reference is None:
-        if per_token:
-            remedy = "Give --judge-reference, or leave --per-token out."
-            raise InputError("a reward model has one value for a response", remedy=remedy)
-        return lambda: evaluation.reward_model(name, config)
-    return lambda: evaluation.ImplicitReward(
-        evaluation.load(_model(name), config), evaluation.load(_model(reference), config), per_token
-    )
-
-
-def _stem(path: Path) -> str:
-    return path.name.split(".")[0]
 
 
 def _random_problem(
