@@ -135,6 +135,22 @@ def test_adapters_and_run_folders_load(tmp_path):
         load(tmp_path)
 
 
+def test_a_model_in_training_is_left_as_it_was():
+    tokenizer = bpe_tokenizer_hf()
+    model = tiny_llama(len(tokenizer), attention_dropout=0.9).train()
+    one = LoadedPolicy.of(model, tokenizer)
+    rows = [SftRow("the", "")]
+    assert generate(one, rows, Sampling(max_new_tokens=8)) == generate(
+        LoadedPolicy.of(model.eval(), tokenizer), rows, Sampling(max_new_tokens=8)
+    )
+    values = multiple_choice(one, ROWS).log_probs
+    model.train()
+    again = multiple_choice(one, ROWS).log_probs
+    assert all(np.array_equal(a, b) for a, b in zip(values, again, strict=True))
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 # ---------------------------------------------------------------------- responses
 
 

@@ -16,6 +16,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm.data import prompt_ids
 from tradeoff.llm.evaluation.policy import LoadedPolicy
+from tradeoff.llm.reference import evaluating
 from tradeoff.progress import tqdm
 
 Ids = Int[np.ndarray, " _"]
@@ -146,7 +147,7 @@ def _respond(
     for row, ids in enumerate(prompts.values()):
         tokens[row, time - len(ids) :] = torch.from_numpy(ids)
         mask[row, time - len(ids) :] = 1
-    with policy.scorer.autocast():
+    with policy.scorer.autocast(), evaluating(policy.policy):
         written = policy.model.generate(
             input_ids=tokens.to(policy.device),
             attention_mask=mask.to(policy.device),

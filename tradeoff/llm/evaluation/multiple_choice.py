@@ -17,6 +17,7 @@ from tradeoff.llm.evaluation import questions, score
 from tradeoff.llm.evaluation.policy import LoadedPolicy
 from tradeoff.llm.evaluation.questions import Options, Style
 from tradeoff.llm.evaluation.score import Score
+from tradeoff.llm.reference import evaluating
 from tradeoff.progress import tqdm
 
 # Tokens of one pass: attention within a packed row costs the square of it.
@@ -147,7 +148,7 @@ def _log_probs(
     policy: LoadedPolicy, items: Sequence[Options], layout: batches.Layout
 ) -> list[Float[np.ndarray, " _"]]:
     batch = batches.options(items, layout, policy.scorer.pad).to(policy.device)
-    with policy.scorer.autocast():
+    with policy.scorer.autocast(), evaluating(policy.policy):
         values = policy.policy.responses(batch).double().cpu().numpy()
     return np.split(values, np.cumsum([len(item.sequences) for item in items])[:-1])
 

@@ -39,7 +39,7 @@ class LoadedPolicy:
     def of(
         cls, model: Any, tokenizer: Any, config: TrainConfig | None = None, name: str = "model"
     ) -> LoadedPolicy:
-        """Make a causal model of transformers ready.
+        """Make a causal model of transformers ready; it moves to the device, else stays as it is.
 
         Raises
         ------
@@ -49,7 +49,7 @@ class LoadedPolicy:
         config = config or TrainConfig()
         check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, False)
         world = setup.accelerator(config, None)
-        policy = Policy(model).requires_grad_(False).eval().to(world.device)
+        policy = Policy(model).to(world.device)
         return cls(Scorer(policy, config, setup.padding(tokenizer), world), tokenizer, name)
 
     @property
