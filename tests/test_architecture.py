@@ -30,8 +30,11 @@ RANKS = {
     "study": 4,
     "tiny": 4,
     "conflict": 5,
+    "experiment": 5,
+    "cli_train": 6,
     "cli_evaluate": 6,
     "cli": 7,
+    "__main__": 8,
 }
 # A last layer is posed as a convex problem; a front draws itself.
 ALLOWED = {("networks", "convex"): {"policies", "tasks"}, ("convex", "plots"): {"front"}}

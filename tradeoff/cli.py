@@ -6,6 +6,7 @@ Every command takes ``--json`` for machines. Libraries are imported inside the c
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeoff import cli_evaluate
+from tradeoff import cli_evaluate, cli_train
 from tradeoff.checkout import analysis
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=None if arguments is None else list(arguments))
     except InputError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        if os.environ.get("RANK", "0") == "0":  # of many processes, one speaks
+            typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.secho("interrupted; the same command goes on where it stopped", err=True)
@@ -371,6 +373,9 @@ def simulate(
 # ---------------------------------------------------------------------- language models
 
 
+app.command(help=cli_train.HELP)(cli_train.train)
+
+
 app.command(help=cli_evaluate.HELP)(cli_evaluate.evaluate)
 
 
@@ -467,3 +472,7 @@ def _end_points(runs: pd.DataFrame, found: Any, steps: int) -> pd.DataFrame:
         table[column], table[f"± {column}"] = mean[column].to_numpy(), error[column].to_numpy()
     place = found.score(table[["sft_loss", "preference_loss"]].to_numpy())
     return table.assign(front_gap=place.front_gap, matched_weight=place.matched_weight)
+
+
+if __name__ == "__main__":  # as `accelerate launch -m tradeoff.cli` calls it
+    main()

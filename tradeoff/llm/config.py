@@ -51,6 +51,7 @@ class Lora:
     def __post_init__(self) -> None:
         _positive("rank", self.rank)
         _positive("alpha", 1 if self.alpha is None else self.alpha)
+        _positive("alpha", 1 if self.alpha is None else self.alpha)
         _require("dropout", self.dropout, 0 <= self.dropout < 1, "Give a share in [0, 1).")
 
 
@@ -120,7 +121,7 @@ class TrainConfig:
     recent
         Weight of the newest loss in the running average that MAXRIGHT knows.
     max_length
-        Longest sequence, in tokens.
+        Longest sequence, in tokens; the context of the model, where that is shorter.
     layout
         "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`.
     precision
@@ -203,6 +204,12 @@ class TrainConfig:
         _require("holdout", self.holdout, 0 <= self.holdout < 1, "Give a share in [0, 1).")
         _require("warmup", self.warmup, self.warmup >= 0, "Give 0 or more updates.")
         _require("seed", self.seed, self.seed >= 0, "Give 0 or more.")
+        within = all(0 <= beta < 1 for beta in self.betas)
+        _require("betas", self.betas, within, "Give two numbers in [0, 1).")
+        decay = self.weight_decay
+        _require("weight_decay", decay, 0 <= decay < float("inf"), "Give 0 or more.")
+        finite = all(abs(optimum) < float("inf") for optimum in self.optima)
+        _require("optima", self.optima, finite, "Give two finite losses.")
         self._check_reference()
 
     def batch(self, objective: int) -> int:
@@ -331,14 +338,18 @@ def from_mapping(kind: type[T], settings: Mapping[str, Any], file: str | None = 
 
 def read_experiment(path: str | PathLike[str]) -> Experiment:
     """Read a TOML file with tables ``[model]``, ``[data]``, ``[schedule]`` and ``[train]``."""
+    return from_mapping(Experiment, read_settings(path), str(path))
+
+
+def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
+    """The tables of a TOML file, unchecked."""
     try:
-        settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         remedy = "Give a TOML file; `tradeoff train --help` shows one."
         raise InputError(
             f"settings cannot be read: {error}", file=str(path), remedy=remedy
         ) from error
-    return from_mapping(Experiment, settings, str(path))
 
 
 def _positive(name: str, value: int) -> None:

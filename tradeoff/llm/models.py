@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from tradeoff.errors import InputError
@@ -43,21 +44,29 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
         tokenizer = AutoTokenizer.from_pretrained(config.path, **options)
         if config.config_only:
             torch.manual_seed(seed)
-            found = AutoConfig.from_pretrained(config.path, **options)
-            model = AutoModelForCausalLM.from_config(found, **options, **built)
+            settings = AutoConfig.from_pretrained(config.path, **options)
+            model = AutoModelForCausalLM.from_config(settings, **options, **built)
         else:
             with quiet():
-                model = AutoModelForCausalLM.from_pretrained(
-                    config.path, use_safetensors=True, **options, **built
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    config.path, use_safetensors=True, output_loading_info=True, **options, **built
                 )
-    except (OSError, ValueError, ImportError) as error:
+                model, found = loaded
+                _require_all_weights(found["missing_keys"])
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"no causal model can be loaded: {str(error).splitlines()[0]}",
+            f"no causal model can be loaded: {reason}",
             field="path",
             value=config.path,
             remedy="Give a folder or hub name with config.json, tokenizer and safetensors.",
         ) from error
     return model, tokenizer
+
+
+def _require_all_weights(missing: Iterable[str]) -> None:
+    if absent := sorted(missing):
+        raise ValueError(f"the files lack {len(absent)} of its weights, such as {absent[0]}")
 
 
 def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:

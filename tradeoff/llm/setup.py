@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,94 @@ from tradeoff.llm.reference import evaluating
 
 
 def accelerator(config: TrainConfig, output: Path | None) -> Any:
-    """The processes and devices that accelerate or torchrun has laid out."""
-    from accelerate import Accelerator
+    """The processes and devices that accelerate or torchrun has laid out.
 
-    return Accelerator(
+    Raises
+    ------
+    InputError
+        If a tracker is not there, or processes or devices cannot do what is asked of them.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
+
+    _check_trackers(config, output)
+    found = Accelerator(
         log_with=list(config.trackers) or None,
         project_dir=None if output is None else str(output),
-        # One update is several passes; we say ourselves when gradients are exchanged.
-        gradient_accumulation_steps=1,
+        # Autocast and the passes of an update are ours, whatever a launcher's settings say.
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+    _check_processes(found)
+    bare = found.device.type == "cuda" and not torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )
+    if config.precision == "bf16" and bare:
+        remedy = "Use precision = 'fp32'."
+        raise InputError(
+            "this device has no bf16", field="precision", value=config.precision, remedy=remedy
+        )
+    return found
+
+
+def _check_trackers(config: TrainConfig, output: Path | None) -> None:
+    from accelerate.tracking import get_available_trackers
+
+    known = sorted(str(tracker) for tracker in get_available_trackers())
+    for name in config.trackers:
+        if name not in known:
+            remedy = f"Install its package, or use one of {known}."
+            raise InputError("no such tracker", field="trackers", value=name, remedy=remedy)
+    if config.trackers and output is None:
+        remedy = "Give an output folder."
+        raise InputError(
+            "trackers write to a folder", field="trackers", value=config.trackers, remedy=remedy
+        )
+
+
+def _check_processes(found: Any) -> None:
+    from accelerate import DistributedType
+    from accelerate.utils import parse_flag_from_env
+
+    way, sharded = found.distributed_type, parse_flag_from_env("ACCELERATE_USE_FSDP")
+    problem = None
+    if way in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        problem = f"{way.value} is not supported"
+    elif way is DistributedType.FSDP and not found.is_fsdp2:
+        problem = "FSDP 1 is not supported"
+    elif way is DistributedType.MULTI_CPU and sharded:
+        problem = "accelerate does not shard on the CPU"
+    if problem is not None:
+        remedy = "Launch with DDP, or on GPUs with FSDP and fsdp_version 2."
+        raise InputError(problem, field="distributed_type", value=str(way.value), remedy=remedy)
+
+
+def within_context(config: TrainConfig, model: Any) -> TrainConfig:
+    """The settings, with sequences no longer than what the model has positions for."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return (
+        config if context is None else replace(config, max_length=min(config.max_length, context))
+    )
+
+
+def check_output(folder: Path) -> None:
+    """Make the folder and try to write there.
+
+    Raises
+    ------
+    InputError
+        If that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the output folder: {error.strerror}",
+            file=folder,
+            remedy="Give another one.",
+        ) from error
 
 
 def trainable(model: Any, config: TrainConfig) -> Any:
@@ -37,7 +118,6 @@ def trainable(model: Any, config: TrainConfig) -> Any:
     if config.lora is not None:
         model = models.with_adapters(model, config.lora, seed=config.seed)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    base.config.use_cache = False
     if config.gradient_checkpointing:
         # The second name is that of transformers before 5.
         enable = getattr(base, "activation_checkpointing_enable", None)
@@ -102,7 +182,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
             remedy=remedy,
         )
     device = next(policy.parameters()).device
-    if device.type == "cpu" and policy.attention == "flex_attention":
+    if device.type == "cpu" and policy.attention.startswith(("flex", "flash")):
         return
     items = sorted(data.preference, key=lambda item: sum(item.lengths))[:2]
     tolerance = 1e-3 if _precise(policy) else 5e-2

@@ -130,10 +130,12 @@ class JointTrainer:
         output: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.config = config = config or TrainConfig()
+        self.config = config = setup.within_context(config or TrainConfig(), model)
         self.schedule, self.plan = schedule, schedule.plan(config.steps)
         self.tokenizer, self.callbacks = tokenizer, tuple(callbacks)
         self.output = None if output is None else Path(output)
+        if self.output is not None:
+            setup.check_output(self.output)
         self.data = corpora.prepare(
             model, tokenizer, (sft, preference), (sft_test, preference_test), config
         )
@@ -143,9 +145,10 @@ class JointTrainer:
         bare = Policy(self.model)
         self.identity = state.identity(schedule, config, self.data, state.fingerprint(bare))
         setup.check_layout(bare, self.data, config)
-        self.policy, self.optimizer = self.accelerator.prepare(
-            bare, setup.optimizer(bare, config, self.accelerator.device)
-        )
+        with setup.memory_errors(config):
+            self.policy, self.optimizer = self.accelerator.prepare(
+                bare, setup.optimizer(bare, config, self.accelerator.device)
+            )
         self.scorer = Scorer(self.policy, config, setup.padding(tokenizer), self.accelerator)
         self.rates = learning_rates(config, self.plan.clock)
         self.known = KnownLosses(self.plan, config, (len(self.data.sft), len(self.data.preference)))
@@ -419,6 +422,7 @@ class JointTrainer:
         summary = {
             "schedule": self.schedule.to_dict(),
             "steps": self.step,
+            "max_length": self.config.max_length,
             "updates": dict(zip(OBJECTIVES, self.tally.updates, strict=True)),
             "diverged_at": self.diverged_at,
             "data": self.data.summary(),

@@ -1,0 +1,266 @@
+"""`tradeoff train` as a user meets it: flags, files, what is written, signals, many processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from llm_models import bpe_tokenizer_hf, tiny_llama
+from llm_runs import preference_rows, sft_rows
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from tradeoff import experiment, tiny
+from tradeoff.cli import app, main
+from tradeoff.errors import InputError
+from tradeoff.llm.config import Experiment
+
+FEW = ("--steps", "4", "--batch-size", "4", "--evaluate-every", "2")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random model."""
+    folder, tokenizer = tmp_path_factory.mktemp("model"), bpe_tokenizer_hf()
+    tiny_llama(len(tokenizer), bos_token_id=0, eos_token_id=1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory, model: Path) -> list[str]:
+    """Model and rows for the command line."""
+    folder, found = tmp_path_factory.mktemp("rows"), ["--model", str(model)]
+    for name, rows in {"sft": sft_rows(), "preference": preference_rows()}.items():
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(f"{json.dumps(vars(row))}\n" for row in rows), "utf-8")
+        found += [f"--{name}", str(path)]
+    return found
+
+
+def run(*arguments: Any) -> Any:
+    """The command in this process; its exit status and what it prints."""
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_help_shows_a_file_that_is_right():
+    done = run("--help")
+    assert done.exit_code == 0
+    for line in ("[schedule]", "targets =", "tradeoff train"):
+        assert line in done.output
+    settings = tomllib.loads(experiment.EXAMPLE)
+    assert set(settings) == {"model", "data", "schedule", "train"}
+
+
+def test_the_example_is_an_experiment(tmp_path):
+    (tmp_path / "run.toml").write_text(experiment.EXAMPLE, "utf-8")
+    found = experiment.settings(tmp_path / "run.toml", {})
+    assert found.train.lora is not None
+    assert (found.train.lora.rank, found.make_schedule().name) == (16, "maxright")
+
+
+def test_without_settings_the_defaults_hold():
+    assert experiment.settings(None, {}) == Experiment()
+
+
+def test_flags_override_the_file_and_set_overrides_flags(tmp_path):
+    (tmp_path / "run.toml").write_text(experiment.EXAMPLE, "utf-8")
+    found = experiment.settings(
+        tmp_path / "run.toml",
+        {"train.steps": 7, "schedule.lam": 0.25, "train.lora.rank": 4, "train.beta": None},
+        ["train.clip=none", "train.optima=[1.5, 0.2]", "train.loss=ipo", "train.beta = 0.3"],
+    )
+    assert (found.train.steps, found.train.clip, found.train.loss) == (7, None, "ipo")
+    assert (found.train.optima, found.train.beta) == ((1.5, 0.2), 0.3)
+    assert found.train.lora is not None
+    assert (found.train.lora.rank, found.train.lora.targets) == (4, ("query_key_value",))
+    assert found.make_schedule().lam == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sft-dpo", {"name": "sequential", "first": "sft"}),
+        ("dpo-sft", {"name": "sequential", "first": "preference"}),
+        ("mix", {"name": "mix"}),
+        ("maxright", {"name": "maxright", "refresh": 10, "samples": 64}),
+    ],
+)
+def test_schedules_by_the_names_of_the_command_line(name, expected):
+    found = experiment.settings(None, {"schedule": name, "schedule.lam": 0.3})
+    assert found.schedule == {**expected, "lam": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--lam", "1.5"], "lam"),
+        (["--schedule", "best"], "unknown schedule"),
+        (["--set", "train.stepz=3"], "stepz"),
+        (["--set", "train.clip"], "--set NAME=VALUE"),
+        (["--set", "trian.clip=3"], "trian"),
+        (["--steps", "0"], "steps"),
+        (["--precision", "fp8"], "precision"),
+        (["--sft", "absent.jsonl"], "absent.jsonl"),
+        (["absent.toml"], "absent.toml"),
+    ],
+)
+def test_bad_settings_are_named_before_anything_is_loaded(arguments, word, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "folder", None)
+    done = run(*arguments, "--out", tmp_path / "out")
+    assert isinstance(done.exception, InputError)
+    assert word in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_is_one_line_and_told_once_among_many_processes(capsys, monkeypatch):
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as stop:
+            main(["train", "--lam", "2"])
+        assert stop.value.code == 2
+        assert capsys.readouterr().err.count("\n") == lines
+
+
+@pytest.fixture(scope="module")
+def finished(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A run of four updates."""
+    out = tmp_path_factory.mktemp("finished")
+    return out, run(*flags, *FEW, "--out", out, "--schedule", "mix")
+
+
+def test_a_run_leaves_everything_behind(finished):
+    out, done = finished
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in out.iterdir()}
+    tables = {"metrics.jsonl", "trajectory.csv", "trajectory.parquet", "summary.json"}
+    assert names == tables | {"loss_space.svg", "loss_space.png", "checkpoints", "model"}
+    table = pd.read_parquet(out / "trajectory.parquet")
+    assert table.step.tolist() == [0, 2, 4]
+    pd.testing.assert_frame_equal(table, pd.read_csv(out / "trajectory.csv"))
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["sft_loss"] for line in lines if "sft_loss" in line] == table.sft_loss.tolist()
+
+
+def test_the_summary_tells_first_and_last_losses(finished):
+    out, done = finished
+    table = pd.read_csv(out / "trajectory.csv")
+    for value in (table.sft_loss.iloc[0], table.preference_loss.iloc[-1]):
+        assert f"{value:.4g}" in done.output
+    for word in ("Mix", "tokens per second", "peak memory", "updates of sft", "written"):
+        assert word in done.output
+
+
+def test_json_is_one_object_and_a_finished_run_is_not_repeated(finished, flags):
+    out, _ = finished
+    before = load_file(out / "model" / "model.safetensors")
+    done = run(*flags, *FEW, "--out", out, "--schedule", "mix", "--json")
+    record = json.loads(done.stdout)
+    assert (record["steps"], record["signal"], record["diverged_at"]) == (4, 0, None)
+    assert record["updates"] == {"sft": 4, "preference": 4}
+    after = load_file(out / "model" / "model.safetensors")
+    assert all(bool((before[name] == after[name]).all()) for name in before)
+
+
+def test_another_run_does_not_go_on_in_its_folder_unless_told(finished, flags, tmp_path):
+    out = tmp_path / "run"
+    assert run(*flags, *FEW, "--out", out).exit_code == 0
+    other = [*flags, *FEW, "--out", out, "--lam", "0.1"]
+    done = run(*other)
+    assert isinstance(done.exception, InputError)
+    assert "belongs to another run" in str(done.exception)
+    assert run(*other, "--no-resume").exit_code == 0
+    assert json.loads((out / "summary.json").read_text())["schedule"]["lam"] == 0.1
+
+
+def test_bad_rows_are_named_or_dropped_and_listed(flags, tmp_path):
+    sft = Path(flags[3])
+    worse = tmp_path / "worse.jsonl"
+    worse.write_text(sft.read_text("utf-8") + '{"prompt": "p"}\n', "utf-8")
+    arguments = [*flags, *FEW, "--sft", worse, "--out", tmp_path / "out"]
+    done = run(*arguments)
+    assert isinstance(done.exception, InputError)
+    assert "row 21" in str(done.exception)
+    done = run(*arguments, "--skip-bad", "--json")
+    assert len(json.loads(done.stdout)["dropped"]) == 1
+
+
+def test_a_diverged_run_has_its_own_status(flags, tmp_path):
+    done = run(
+        *flags, *FEW, "--out", tmp_path, "--learning-rate", "1e38", "--set", "train.log_every=1"
+    )
+    assert done.exit_code == 1
+    assert "diverged" in done.output
+
+
+def test_random_weights_of_a_configuration(flags, tmp_path):
+    done = run(*flags, *FEW, "--random-weights", "--seed", "3", "--out", tmp_path, "--json")
+    assert done.exit_code == 0, done.output
+
+
+def test_the_small_model_and_its_rows_are_the_default(model, tmp_path, monkeypatch):
+    few = tiny.Language(sft_rows=30, preference_rows=30, test_rows=6, documents=1)
+    found = tiny.generate(few)
+    monkeypatch.setattr(tiny, "folder", lambda progress: model)
+    monkeypatch.setattr(tiny, "data", lambda: found)
+    done = run(*FEW, "--limit", "20", "--out", tmp_path, "--json")
+    data = json.loads(done.stdout)["data"]
+    assert {name: part["rows"] for name, part in data.items()} == {
+        "sft": 20,
+        "preference": 20,
+        "sft_test": 6,
+        "preference_test": 6,
+    }
+
+
+# ---------------------------------------------------------------------- other processes
+
+
+def command(*arguments: Any, module: str = "tradeoff") -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_goes_on(flags, tmp_path, number, status):
+    arguments = ["train", *flags, "--steps", "100000", "--out", tmp_path, "--json"]
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while not (log.exists() and '"train"' in log.read_text("utf-8")):
+        assert time.monotonic() < until
+        assert process.poll() is None, process.stderr
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == status
+    record = json.loads(out)
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert saved.name == f"step-{record['steps']:08d}"
+    assert not (tmp_path / "model").exists()
+
+
+def test_two_processes_of_torchrun_speak_with_one_voice(flags, tmp_path):
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch += ["-m", "tradeoff.cli", "train", *flags, *FEW, "--out", tmp_path, "--json"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        command(*launch[1:], module=launch[0]),
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 4

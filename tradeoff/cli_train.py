@@ -1,0 +1,204 @@
+"""The command `tradeoff train`: flags to settings, a run, and what is told at its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tradeoff import experiment
+from tradeoff.terminal import console, show_json, show_summary, show_table
+
+if TYPE_CHECKING:
+    from tradeoff.llm.trainer import JointTrainer, TrainResult
+
+HELP = f"""\
+Train one language model on demonstrations and preferences by a schedule.
+
+Settings come from a TOML file, then from flags, then from `--set`. Without any, the small model of
+the package is trained on generated rows, offline. Held-out SFT and preference loss are told at
+every evaluation: the trajectory is the product.
+
+`--out` receives `metrics.jsonl`, `trajectory.csv` and `.parquet`, `loss_space.svg` and `.png`,
+`summary.json`, `checkpoints/` and `model/`, which transformers or peft loads. Ctrl-C and SIGTERM
+save and end the run (exit status 130 and 143); the same command goes on. A run that diverged ends
+with status 1 and keeps its last good checkpoint.
+
+Many processes: `accelerate launch -m tradeoff train ...` or `torchrun -m tradeoff train ...`, with
+DDP or FSDP2.
+
+Examples:
+
+- `tradeoff train --steps 200 --out runs/tiny`
+
+- `tradeoff train run.toml --schedule mix --lam 0.25 --out runs/mix`
+
+- `tradeoff train --model EleutherAI/pythia-1b --sft skills.jsonl --preference taste.jsonl.gz
+  --lora-rank 32 --precision bf16 --set train.clip=0.5`
+
+A complete file (every setting: `tradeoff.llm.config`):
+
+```toml
+{experiment.EXAMPLE}```
+"""
+_CHOICES = "sft-dpo, dpo-sft, mix, alright, maxright, or another schedule's name."
+
+
+def train(
+    file: Annotated[
+        Path | None, typer.Argument(help="Settings in TOML.", metavar="CONFIG.toml")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Folder, hub name or `tiny`.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Take only the model's configuration.")
+    ] = False,
+    sft: Annotated[
+        str | None, typer.Option(help="SFT rows: file, hub name or `synthetic`.")
+    ] = None,
+    preference: Annotated[str | None, typer.Option(help="Preference rows, likewise.")] = None,
+    sft_test: Annotated[str | None, typer.Option(help="Held-out SFT rows.")] = None,
+    preference_test: Annotated[str | None, typer.Option(help="Held-out preference rows.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
+    schedule: Annotated[str | None, typer.Option(help=_CHOICES)] = None,
+    lam: Annotated[
+        float | None, typer.Option(help="Weight of the preference objective, in [0, 1].")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of the optimiser.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows of an update.")] = None,
+    rows_per_forward: Annotated[
+        int | None, typer.Option(help="Rows of a forward pass of a process.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest sequence in tokens.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Preference loss: sigmoid, sigmoid_norm, hinge or ipo.")
+    ] = None,
+    beta: Annotated[float | None, typer.Option(help="Inverse temperature of that loss.")] = None,
+    lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="Updates between evaluations.")] = None,
+    save_every: Annotated[int | None, typer.Option(help="Updates between checkpoints.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Root seed of every random draw.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run.", file_okay=False)] = Path(
+        "tradeoff-train"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint.")
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of tables.")
+    ] = False,
+) -> None:
+    """Run the command; `HELP` is what a user reads."""
+    flags = {
+        "model.path": model,
+        "model.config_only": random_weights or None,
+        "data.sft": sft,
+        "data.preference": preference,
+        "data.sft_test": sft_test,
+        "data.preference_test": preference_test,
+        "data.limit": limit,
+        "data.skip_bad": skip_bad or None,
+        "schedule": schedule,
+        "schedule.lam": lam,
+        "train.steps": steps,
+        "train.batch_size": batch_size,
+        "train.rows_per_forward": rows_per_forward,
+        "train.learning_rate": learning_rate,
+        "train.max_length": max_length,
+        "train.loss": loss,
+        "train.beta": beta,
+        "train.lora.rank": lora_rank,
+        "train.precision": precision,
+        "train.evaluate_every": evaluate_every,
+        "train.save_every": save_every,
+        "train.seed": seed,
+    }
+    settings = experiment.settings(file, flags, assignments or ())
+    quiet = as_json or os.environ.get("RANK", "0") != "0"
+    rows = experiment.read_rows(settings)
+    dropped = [str(error) for part in rows.values() for error in getattr(part, "dropped", ())]
+    trainer = experiment.prepare(settings, rows, out, progress=not quiet)
+    try:
+        result = trainer.train(resume=resume, progress=not quiet)
+        if trainer.accelerator.is_main_process:
+            _tell(trainer, result, dropped, out, as_json)
+    finally:
+        trainer.accelerator.end_training()
+    if result.signal:
+        raise typer.Exit(128 + result.signal)
+    if result.diverged_at is not None:
+        raise typer.Exit(1)
+
+
+def _tell(
+    trainer: JointTrainer, result: TrainResult, dropped: list[str], out: Path, as_json: bool
+) -> None:
+    """Write the trajectory and show where the run ended."""
+    written = experiment.write(trainer, result, out)
+    if as_json:
+        losses = {name: list(values) for name, values in _first_and_last(result).items()}
+        how = {"signal": result.signal, "dropped": dropped, "written": written}
+        show_json({**result.summary, "first_and_last": losses, **how})
+        return
+    if rows := _first_and_last(result):
+        import pandas as pd
+
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["first", "last"])
+        show_table(table.rename_axis("held out").reset_index(), str(trainer.schedule.label))
+    show_summary(_short(result.summary))
+    for line in dropped:
+        console.print(f"dropped: {line}", style="yellow", highlight=False)
+    console.print(f"written: {', '.join(str(path) for path in [*written, out / 'metrics.jsonl'])}")
+    _tell_end(result)
+
+
+def _tell_end(result: TrainResult) -> None:
+    steps = result.summary["steps"]
+    if result.signal:
+        name = signal.Signals(result.signal).name
+        message = f"{name}: saved after {steps} updates; the same command goes on"
+        typer.secho(message, err=True)
+    if result.diverged_at is not None:
+        message = (
+            f"diverged by update {result.diverged_at}: a loss, gradient or weight is not finite. "
+            "Lower learning_rate; checkpoints from before stay"
+        )
+        typer.secho(message, fg="red", err=True)
+
+
+def _first_and_last(result: TrainResult) -> dict[str, tuple[float, float]]:
+    names = ("sft_loss", "preference_loss", "preference_accuracy")
+    known = [name for name in names if name in result.table]
+    return {
+        name: (float(result.table[name].iloc[0]), float(result.table[name].iloc[-1]))
+        for name in known
+    }
+
+
+def _short(summary: dict[str, Any]) -> dict[str, Any]:
+    """What fits a terminal."""
+    rows = {name: about["rows"] for name, about in summary["data"].items()}
+    lost = {
+        f"{name} {what}": about[what]
+        for name, about in summary["data"].items()
+        for what in ("too_long", "truncated")
+        if about[what]
+    }
+    return {
+        "updates": summary["steps"],
+        **{f"updates of {name}": count for name, count in summary["updates"].items()},
+        "rows": ", ".join(f"{name} {count}" for name, count in rows.items()),
+        **lost,
+        "seconds": summary["seconds"],
+        "tokens per second": summary["tokens_per_second"],
+        "peak memory (GiB)": summary["peak_memory_bytes"] / 2**30,
+    }

@@ -1,0 +1,222 @@
+"""One training run from its settings: model, rows, schedule and trainer, and what it leaves behind.
+
+This stands above the trainer and the small networks, so that "tiny" can name the model that the
+package makes itself.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tradeoff.errors import InputError
+
+if TYPE_CHECKING:
+    from tradeoff.llm.config import Experiment
+    from tradeoff.llm.trainer import JointTrainer, TrainResult
+
+EXAMPLE = """\
+[model]
+path = "EleutherAI/pythia-1b"   # folder or hub name; "tiny": made here, offline
+attention = "sdpa"
+
+[data]                          # .jsonl, .jsonl.gz, .parquet, hub name or "synthetic"
+sft = "skills.jsonl"
+preference = "taste.jsonl.gz"
+sft_test = "skills-test.jsonl"  # without: train.holdout of the training rows
+preference_test = "taste-test.jsonl"
+
+[schedule]                      # sequential, mix, alright or maxright
+name = "maxright"
+lam = 0.5                       # weight of the PREFERENCE objective
+refresh = 10                    # updates between two looks at the probe rows
+samples = 64                    # probe rows of each objective
+
+[train]
+steps = 1000
+batch_size = 32
+rows_per_forward = 8
+learning_rate = 5e-5
+decay = "cosine"
+warmup = 50
+loss = "sigmoid"
+beta = 0.1
+max_length = 1024
+precision = "bf16"
+evaluate_every = 50
+save_every = 100
+trackers = ["tensorboard"]
+seed = 0
+
+[train.lora]                    # leave out to train all weights
+rank = 16
+targets = ["query_key_value"]
+"""
+_STAGES = {"sft-dpo": "sft", "dpo-sft": "preference"}
+# Exact values of both losses at every update, its default, are out of reach for language models.
+_MAXRIGHT = {"refresh": 10, "samples": 64}
+
+
+def settings(
+    file: Path | None, flags: Mapping[str, Any], assignments: Sequence[str] = ()
+) -> Experiment:
+    """The settings of a run: those of a file, then flags, then assignments.
+
+    Parameters
+    ----------
+    file
+        TOML, such as `EXAMPLE`.
+    flags
+        Values by dotted name, such as ``"train.steps"``; None: not given. ``"schedule"`` is a
+        name of :data:`tradeoff.schedules.SCHEDULES`, "sft-dpo" or "dpo-sft".
+    assignments
+        Each ``NAME=VALUE`` with a dotted name and a value as in TOML; quotes may be left out, and
+        ``none`` stands for no value.
+
+    Raises
+    ------
+    InputError
+        For the first setting that is unknown, of a wrong type or out of range.
+    """
+    from tradeoff.llm import config
+
+    found = {} if file is None else config.read_settings(file)
+    given = {name: value for name, value in flags.items() if value is not None}
+    if (schedule := given.pop("schedule", None)) is not None:
+        found["schedule"] = _schedule(schedule)
+    for name, value in [*given.items(), *map(_assignment, assignments)]:
+        _put(found, name, value)
+    if "schedule" in found:
+        found["schedule"] = {"name": "alright", **found["schedule"]}
+    experiment = config.from_mapping(config.Experiment, found, None if file is None else str(file))
+    experiment.make_schedule()
+    return experiment
+
+
+def read_rows(experiment: Experiment) -> dict[str, Any]:
+    """Training and held-out rows, by the names of the trainer's arguments.
+
+    Raises
+    ------
+    InputError
+        For the first file or row that cannot be used, unless ``data.skip_bad``.
+    """
+    from tradeoff import tiny
+    from tradeoff.data import files
+
+    data, found = experiment.data, {}
+    readers: dict[str, Any] = {"sft": files.read_sft, "preference": files.read_preferences}
+    options: dict[str, Any] = {"skip_bad": data.skip_bad, "limit": data.limit}
+    made = tiny.data() if "synthetic" in (data.sft, data.preference) else None
+    for name, read in readers.items():
+        source, test = getattr(data, name), getattr(data, f"{name}_test")
+        held_out = None if test is None else read(test, **options)
+        if source == "synthetic":
+            found[name] = getattr(made, f"{name}_train")[: data.limit]
+            held_out = getattr(made, f"{name}_test") if test is None else held_out
+        else:
+            found[name] = read(source, **options)
+        found[f"{name}_test"] = held_out
+    return found
+
+
+def prepare(
+    experiment: Experiment,
+    rows: Mapping[str, Any],
+    output: str | Path | None = None,
+    *,
+    progress: bool = True,
+) -> JointTrainer:
+    """The trainer of a run, with everything checked that can be checked before training.
+
+    Parameters
+    ----------
+    experiment
+        The settings.
+    rows
+        What :func:`read_rows` returns.
+    output
+        Folder for log, checkpoints and the trained model.
+    progress
+        Show a bar while the "tiny" model is made.
+
+    Raises
+    ------
+    InputError
+        If rows, model, tokenizer or settings cannot be used.
+    """
+    from dataclasses import replace
+
+    from tradeoff import tiny
+    from tradeoff.llm import models
+    from tradeoff.llm.trainer import JointTrainer
+
+    model_config, train = experiment.model, experiment.train
+    if model_config.path == "tiny":
+        model_config = replace(model_config, path=str(tiny.folder(progress=progress)))
+    frozen_bf16 = train.lora is not None and train.precision == "bf16"
+    model, tokenizer = models.load(model_config, seed=train.seed, frozen_bf16=frozen_bf16)
+    return JointTrainer(
+        model, tokenizer, schedule=experiment.make_schedule(), config=train, output=output, **rows
+    )
+
+
+def write(trainer: JointTrainer, result: TrainResult, folder: Path) -> list[Path]:
+    """Write the trajectory as CSV and Parquet, and its picture where both losses are known."""
+    from tradeoff import plots
+    from tradeoff.records import replacing
+
+    paths = [folder / "trajectory.csv", folder / "trajectory.parquet"]
+    with replacing(paths[0]) as partial:
+        result.table.to_csv(partial, index=False)
+    with replacing(paths[1]) as partial:
+        result.table.to_parquet(partial, index=False)
+    if {"sft_loss", "preference_loss"} <= set(result.table.columns):
+        with plots.figure(height=4.0) as (figure, ax):
+            draw(result, trainer.schedule, ax)
+            paths += plots.save(figure, folder, "loss_space")
+    return paths
+
+
+def draw(result: TrainResult, schedule: Any, ax: Any) -> Any:
+    """The run in the plane of both held-out losses: a marker an evaluation, a ring at the start."""
+    from tradeoff import plots
+
+    x, y = result.table.sft_loss.to_numpy(), result.table.preference_loss.to_numpy()
+    look = plots.look(schedule)
+    ax.plot(x, y, **look.line_style())
+    ax.plot(x[:1], y[:1], marker="o", markersize=10, fillstyle="none", color="0.3")
+    plots.label_line(ax, x[-1], y[-1], schedule.label)
+    ax.set(xlabel="held-out SFT loss (nats per token)", ylabel="held-out preference loss (nats)")
+    ax.set_title(f"{schedule.label}, λ = {schedule.lam:g}")
+    return ax
+
+
+def _schedule(name: str) -> dict[str, Any]:
+    if name in _STAGES:
+        return {"name": "sequential", "first": _STAGES[name]}
+    return {"name": name, **(_MAXRIGHT if name == "maxright" else {})}
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
+        remedy = "Write --set NAME=VALUE, such as --set train.clip=0.5."
+        raise InputError("this sets nothing", value=text, remedy=remedy)
+    if value == "none":
+        return name, None
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def _put(settings: dict[str, Any], name: str, value: Any) -> None:
+    *tables, last = name.split(".")
+    for table in tables:
+        inner = settings.get(table)
+        settings[table] = dict(inner) if isinstance(inner, Mapping) else {}
+        settings = settings[table]
+    settings[last] = value
