@@ -16,6 +16,7 @@ import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
 
 from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.llm import reference, setup
 from tradeoff.llm.config import Lora, TrainConfig
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
@@ -80,6 +81,14 @@ def trainer(
         output=output,
         callbacks=callbacks,
     )
+
+
+def begin(run: JointTrainer) -> JointTrainer:
+    """The run with its reference made, ready for single updates."""
+    run.references = reference.prepare(
+        run.scorer, run._bare, run.data, setup.load_reference(run.config), iter
+    )
+    return run
 
 
 def weights(run: JointTrainer) -> dict[str, torch.Tensor]:
@@ -190,3 +199,10 @@ def train_rank(environment: dict[str, str], folder: Path, settings: dict[str, An
     except BaseException:
         (folder / f"error-{rank}.txt").write_text(traceback.format_exc(), "utf-8")
         raise
+
+
+def train_here(folder: Path, settings: dict[str, Any], result: Path | None = None) -> None:
+    """A run in a process of its own; its last words go to `result`."""
+    done = trainer(output=folder, **settings).train(progress=False)
+    if result is not None:
+        result.write_text(json.dumps({"signal": done.signal, **done.summary}), "utf-8")

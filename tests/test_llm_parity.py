@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama, tiny_neox
-from llm_runs import preference_rows, sft_rows, trainer
+from llm_runs import begin, preference_rows, sft_rows, trainer
 from torch import Tensor
 
 from tradeoff import objectives
-from tradeoff.llm import reference, setup
+from tradeoff.llm import reference
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.losses import preference
 from tradeoff.llm.trainer import JointTrainer
@@ -65,13 +65,6 @@ def ours(model: Any, schedule: Any, **settings: Any) -> JointTrainer:
         preference=PAIRS,
         **{**OURS, **QUIET, **settings},
     )
-
-
-def begin(run: JointTrainer) -> JointTrainer:
-    run.references = reference.prepare(
-        run.scorer, run._bare, run.data, setup.load_reference(run.config), iter
-    )
-    return run
 
 
 def backward(run: JointTrainer) -> tuple[dict[str, Tensor], list[float]]:
