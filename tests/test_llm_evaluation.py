@@ -63,6 +63,16 @@ def token_log_probs(model, ids) -> np.ndarray:
     return logits.log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0].numpy()
 
 
+def greedy(one: LoadedPolicy, prompt: list[int], longest: int) -> list[int]:
+    """The likeliest tokens after a prompt, one by one, with the end token if it comes."""
+    found: list[int] = []
+    while len(found) < longest and found[-1:] != [one.tokenizer.eos_token_id]:
+        with torch.no_grad():
+            logits = one.model(input_ids=torch.tensor([prompt + found])).logits
+        found.append(int(logits[0, -1].argmax()))
+    return found
+
+
 # ---------------------------------------------------------------------- losses
 
 
@@ -162,37 +172,37 @@ def test_greedy_responses_are_those_of_a_loop(name):
     found = generate(one, rows, Sampling(max_new_tokens=12), tokens_at_once=60)
     for row, text, ended in zip(rows, found.texts, found.ended, strict=True):
         prompt = tokenizer(row.prompt)["input_ids"]
-        ids = list(prompt)
-        while len(ids) < len(prompt) + 12 and ids[len(prompt) :][-1:] != [tokenizer.eos_token_id]:
-            with torch.no_grad():
-                ids.append(int(one.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        ids = prompt + greedy(one, prompt, 12)
         assert ended == (ids[-1] == tokenizer.eos_token_id)
         whole = tokenizer.decode(ids, skip_special_tokens=True)
         assert text == whole[len(tokenizer.decode(prompt, skip_special_tokens=True)) :]
 
 
-def test_responses_end_at_the_end_token_and_go_through_the_template():
+def test_conversations_go_through_the_template():
     one = policy()
-    tokenizer = one.tokenizer
-    head = one.model.get_output_embeddings()
-    conversation = (Message("user", "How do I bake bread?"),)
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "How do I bake bread?"}],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    spoken = generate(one, [SftRow(conversation, ())], Sampling(max_new_tokens=8))
+    turns = [{"role": "user", "content": "How do I bake bread?"}]
+    rendered = one.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    conversation = SftRow((Message("user", "How do I bake bread?"),), ())
+    spoken = generate(one, [conversation], Sampling(max_new_tokens=8))
     # The template writes BOS itself.
     plain = generate(one, [SftRow(rendered.removeprefix("<s>"), "")], Sampling(max_new_tokens=8))
     assert spoken.texts == plain.texts
-    with torch.no_grad():
-        head.weight.zero_()  # all tokens alike: the first one, which then must be the end
-    one.model.generation_config.eos_token_id = [0, tokenizer.eos_token_id]
-    one.model.generation_config.repetition_penalty = 2.0
-    found = generate(one, [SftRow("the", "")], Sampling(max_new_tokens=8))
-    assert found.texts == ("",)
-    assert found.ended == (True,)
-    assert one.model.generation_config.repetition_penalty == 2.0
+
+
+def test_a_model_may_have_more_end_tokens_but_no_habits_of_its_own():
+    one = policy()
+    rows, sampling = [SftRow("the quick brown fox jumps", "")], Sampling(max_new_tokens=16)
+    found = generate(one, rows, sampling)
+    own = one.model.generation_config
+    own.repetition_penalty, own.do_sample, own.temperature = 3.0, True, 5.0
+    assert generate(one, rows, sampling) == found
+    assert (own.repetition_penalty, one.model.generation_config) == (3.0, own)
+    written = greedy(one, one.tokenizer(rows[0].prompt)["input_ids"], 16)
+    last = next(token for token in written[1:] if token != written[0])
+    own.eos_token_id = [last, one.tokenizer.eos_token_id]
+    stopped = generate(one, rows, sampling)
+    assert stopped.ended == (True,)
+    assert stopped.texts[0] == one.tokenizer.decode(written[: written.index(last)])
 
 
 def test_draws_are_fixed_by_the_seed_and_leave_the_global_one_alone():
@@ -212,8 +222,11 @@ def test_draws_are_fixed_by_the_seed_and_leave_the_global_one_alone():
 def test_long_prompts_keep_their_end():
     one = policy(max_length=24)
     long, short = "fox " * 50 + "the dog", "the dog"
-    found = generate(one, [SftRow(long, ""), SftRow(short, "")], Sampling(max_new_tokens=20))
-    assert found.shortened >= 1
+    found = generate(one, [SftRow(long, ""), SftRow(short, "")], Sampling(max_new_tokens=16))
+    assert found.shortened == 1
+    kept = one.tokenizer(long)["input_ids"][-8:]
+    written = one.tokenizer.decode(greedy(one, kept, 16), skip_special_tokens=True)
+    assert found.texts[0] == written
     with pytest.raises(InputError, match="no room"):
         generate(one, [SftRow("a", "")], Sampling(max_new_tokens=24))
     with pytest.raises(InputError, match="no prompt"):
@@ -342,6 +355,16 @@ def test_what_is_cut_fits_and_keeps_the_end_of_the_prompt(max_length, choices):
 
 
 TOKENIZER = bpe_tokenizer_hf()
+
+
+def test_a_choice_that_a_tokenizer_drops_still_has_a_token():
+    def deaf(texts, **options):
+        return {"input_ids": [[ord(c) for c in text if c != "?"] for text in texts]}
+
+    posed = questions.Posed("Answer:", ("?", "yes"))
+    (item,), _ = questions.tokenise([posed], deaf, 100)
+    assert min(len(ids) for ids in item.sequences) > item.start
+
 
 GOOD = {"question": "q", "choices": ["a", "b"], "answer": 1, "subject": "s"}
 
