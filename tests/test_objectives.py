@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradeoff import objectives
+from tradeoff.errors import InputError
 
 margins = st.floats(-50, 50)
 betas = st.floats(0.01, 5)
@@ -64,3 +65,41 @@ def test_extreme_margins_stay_finite():
 def test_the_slope_keeps_its_digits_in_the_tail():
     slope = float(objectives.dpo_slope(np.array(100.0), 5.0))
     assert slope == pytest.approx(-5.0 * np.exp(-500.0), rel=1e-12)
+
+
+@given(margins, betas)
+def test_hinge_is_zero_beyond_a_reward_of_one(m, beta):
+    loss = float(objectives.hinge(np.array(m), beta))
+    assert loss == pytest.approx(1 - beta * m if beta * m < 1 else 0.0, rel=1e-12, abs=1e-12)
+    # Its slope is a subgradient of a convex function: it lies above each of its tangents.
+    tangent = torch.tensor(m, dtype=torch.float64, requires_grad=True)
+    value = objectives.hinge(tangent, beta)
+    value.backward()
+    for other in np.linspace(-60, 60, 25):
+        line = float(value.detach()) + float(tangent.grad) * (other - m)
+        assert float(objectives.hinge(np.array(other), beta)) >= line - 1e-9
+
+
+@given(margins, betas)
+def test_ipo_is_a_parabola_about_its_target(m, beta):
+    loss = objectives.ipo(np.array([m, 1 / beta - m, 1 / (2 * beta)]), beta)
+    assert loss[0] == pytest.approx((m - 0.5 / beta) ** 2, rel=1e-12)
+    assert loss[1] == pytest.approx(loss[0], rel=1e-9, abs=1e-9)
+    assert loss[2] == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(objectives.PREFERENCE_LOSSES))
+def test_every_preference_loss_falls_where_the_margin_is_zero_and_has_its_derivative(name):
+    loss = objectives.PREFERENCE_LOSSES[name].function
+    m = torch.tensor([-2.0, 0.0, 1.5], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: loss(x, 0.3, 0.0), (m,))
+    (slope,) = torch.autograd.grad(loss(m, 0.3, 0.0)[1], m)
+    assert slope[1] < 0
+    same = loss(m.detach().numpy(), 0.3, 0.0)
+    np.testing.assert_allclose(same, loss(m, 0.3, 0.0).detach().numpy(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["hinge", "ipo"])
+def test_losses_without_label_smoothing_say_so(name):
+    with pytest.raises(InputError, match="label_smoothing"):
+        objectives.PREFERENCE_LOSSES[name].function(np.zeros(1), 0.1, 0.1)
