@@ -20,6 +20,7 @@ RECORD = ROOT / "docs" / "api" / "public.txt"
 INTERNAL = {
     "tradeoff.checkout",
     "tradeoff.cli",
+    "tradeoff.cli_evaluate",
     "tradeoff.convex.crossed",
     "tradeoff.convex.kernels",
     "tradeoff.convex.sampling",

@@ -112,8 +112,9 @@ def test_a_policy_is_at_log_two_of_itself():
     _, pairs = tiny.rows(12)
     one = policy()
     items = held_out.pairs(one, pairs)
-    loss, *_ = held_out.preference(one, items, held_out.log_probs(one, items))
+    loss, accuracy, *_ = held_out.preference(one, items, held_out.log_probs(one, items))
     assert loss.value == pytest.approx(np.log(2), abs=1e-6)
+    assert accuracy.value == 0.0  # as with TRL, a tie is not right
 
 
 def test_adapters_and_run_folders_load(tmp_path):
