@@ -45,8 +45,7 @@ def write(
     text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
     (partial / "state.json").write_text(f"{text}\n", encoding="utf-8")
     put_in_place(partial, target)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    remove_older(folder, keep)
     return target
 
 
@@ -57,6 +56,12 @@ def put_in_place(partial: Path, target: Path) -> None:
         target.replace(old)
     partial.replace(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_older(folder: Path, keep: int) -> None:
+    """Remove all but the `keep` newest."""
+    for path in checkpoints(folder)[:-keep]:
+        shutil.rmtree(path)
 
 
 def remove_unfinished(folder: Path) -> None:
