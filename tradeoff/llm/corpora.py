@@ -65,6 +65,8 @@ def prepare(
         If the tokenizer does not fit the model or the rows, or a set is left without rows.
     """
     given = [rows for rows in (*training, *held_out) if rows is not None]
+    for rows, kind in zip((*training, *held_out), (SftRow, PreferenceRow) * 2, strict=True):
+        _check_kind(rows, kind)
     conversational = any(not isinstance(rows[0].prompt, str) for rows in given if len(rows))
     check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, conversational)
     sft, sft_test = _hold_out(training[0], held_out[0], config, "sft")
@@ -76,6 +78,17 @@ def prepare(
         tokenise_preferences(pairs_test, tokenizer, config.max_length) if pairs_test else (),
     )
     return _without_first_tokens(found) if config.defects.mask_first_token else found
+
+
+def _check_kind(rows: Sequence[Any] | None, kind: type) -> None:
+    for place, row in enumerate(rows or ()):
+        if not isinstance(row, kind):
+            raise InputError(
+                f"this is not a {kind.__name__}",
+                row=place + 1,
+                value=row,
+                remedy="Read rows by tradeoff.read_sft and tradeoff.read_preferences.",
+            )
 
 
 def _hold_out(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from tradeoff import draws
@@ -70,7 +71,6 @@ def _check_trackers(config: TrainConfig, output: Path | None) -> None:
 
 def _check_processes(found: Any) -> None:
     from accelerate import DistributedType
-    from accelerate.utils import parse_flag_from_env
 
     way, sharded = found.distributed_type, parse_flag_from_env("ACCELERATE_USE_FSDP")
     problem = None
