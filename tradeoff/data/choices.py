@@ -47,7 +47,8 @@ def choice_row(record: Record) -> ChoiceRow:
     answer = record.fields.get("answer")
     if type(answer) is not int or not 0 <= answer < len(choices):
         remedy = f"Count the right choice from 0: a whole number up to {len(choices) - 1}."
-        raise record.error("the answer is none of the choices", remedy, field="answer", value=answer)
+        problem = "the answer is none of the choices"
+        raise record.error(problem, remedy, field="answer", value=answer)
     subject = record.fields.get("subject")
     named = "" if subject is None else _string(record, "subject", subject)
     return ChoiceRow(question, tuple(choices), answer, named)
