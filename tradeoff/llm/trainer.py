@@ -404,11 +404,13 @@ class JointTrainer:
         self.journal.write(line | self.meter.speed())
 
     def _finite(self) -> bool:
-        """Whether the run is worth saving: neither losses nor weights have ceased to be finite."""
+        """Whether the run is worth saving: losses and weights are finite, with this update too."""
         if self.diverged_at is None:
             bad = [(~part.isfinite()).any() for part in state.local_weights(self.policy)]
             means = self.tally.means(self.scorer)
             broken = bool(self.scorer.add_up(torch.stack(bad).sum()))
+            # Weights may be finite and yet so large that the next losses are not.
+            means |= self.scorer.mean_sft(self.data.sft, np.zeros(1, dtype=np.int64))
             broken = broken or not np.isfinite(list(means.values())).all()
             self.diverged_at = self.step if broken else None
         return self.diverged_at is None

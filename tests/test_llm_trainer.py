@@ -1,0 +1,278 @@
+"""The joint trainer: what each update follows, what is told, and that nothing spoils a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from llm_models import bpe_tokenizer_hf, tiny_neox
+from llm_runs import LORA, SCHEDULES, steady, trainer, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tradeoff import draws
+from tradeoff.llm import checkpoints
+from tradeoff.llm.streams import Stream
+from tradeoff.llm.trainer import JointTrainer
+from tradeoff.schedules import Alright, Maxright, Mix, Sequential
+
+VOCABULARY = len(bpe_tokenizer_hf())
+
+
+def choices(run: JointTrainer) -> list[tuple[int, int]]:
+    """Whether each update followed (SFT, preference); the run evaluates at every update."""
+    table = run.train(progress=False).table
+    return [
+        tuple(row)
+        for row in table[["sft_updates", "preference_updates"]]
+        .diff()[1:]
+        .astype(int)
+        .to_numpy()
+        .tolist()
+    ]
+
+
+# ---------------------------------------------------------------------- what is followed
+
+
+def test_sequential_follows_one_and_then_the_other():
+    run = trainer(Sequential(first="preference", share=1 / 3), evaluate_every=1)
+    assert choices(run) == [(0, 1)] * 2 + [(1, 0)] * 4
+
+
+def test_mix_follows_both():
+    assert choices(trainer(Mix(lam=0.3), evaluate_every=1)) == [(1, 1)] * 6
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_alright_follows_the_draws_of_the_seed(lam):
+    run = trainer(Alright(lam=lam), evaluate_every=1, seed=7)
+    u = draws.uniform(draws.keys(0, 7, draws.OBJECTIVE), np.arange(6))
+    assert choices(run) == [(0, 1) if draw < lam else (1, 0) for draw in u]
+
+
+def test_maxright_follows_the_larger_weighted_gap():
+    """Known losses are refreshed at every update on all rows: an oracle that evaluates anew."""
+    optima, lam, expected = (1.0, 0.1), 0.85, []
+    schedule = Maxright(lam=lam, refresh=1)
+    run = trainer(schedule, evaluate_every=1, optima=optima, learning_rate=3e-2, steps=8)
+
+    def note(self: JointTrainer, record: dict[str, Any]) -> None:
+        sft = self.scorer.mean_sft(self.data.sft)["sft_loss"]
+        assert self.references is not None
+        pairs = self.scorer.mean_pairs(self.data.preference, self.references.train)
+        gaps = (1 - lam) * (sft - optima[0]), lam * (pairs["preference_loss"] - optima[1])
+        expected.append((0, 1) if gaps[1] > gaps[0] else (1, 0))
+
+    run.callbacks = (note,)
+    assert choices(run) == expected[:-1]
+    assert len(set(expected)) == 2
+
+
+def test_between_refreshes_maxright_knows_what_it_has_seen():
+    run = trainer(Maxright(lam=0.5, refresh=None, samples=3), steps=3, recent=0.25, log_every=1)
+    known = run.known
+    seen: list[tuple[int, float]] = []
+    observe = known.observe
+    known.observe = lambda objective, loss: (
+        seen.append((objective, loss)),
+        observe(objective, loss),
+    )[1]
+    done = run.train(progress=False)
+    assert known.probed == 6
+    losses = done.log.filter(like="/loss")
+    for (objective, loss), (_, line) in zip(seen, losses.iterrows(), strict=True):
+        name = ("sft/loss", "preference/loss")[objective]
+        assert line[name] == pytest.approx(loss, rel=1e-5)
+
+
+def test_an_update_reads_only_rows_of_what_it_follows():
+    run = trainer(Sequential(share=0.5), steps=4)
+    run.train(progress=False)
+    assert run.feed.positions == [8, 8]
+
+
+def test_an_epoch_reads_every_row_once():
+    run = trainer(Sequential(share=1.0), steps=4, batch_size=4, holdout=0.2)
+    read: list[int] = []
+    passes = run.feed.passes
+
+    def watched(*arguments: Any) -> Any:
+        found = passes(*arguments)
+        read.extend(row for part in found for row in part.rows)
+        return found
+
+    run.feed.passes = watched
+    run.train(progress=False)
+    assert sorted(read) == list(range(16))
+
+
+# ---------------------------------------------------------------------- what is told
+
+
+@pytest.mark.parametrize("mode", ["cached", "second_model"])
+@pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
+def test_before_training_the_preference_loss_is_log_two(layout, mode):
+    done = trainer(layout=layout, reference_mode=mode, steps=1).train(progress=False)
+    assert done.table.preference_loss[0] == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["cached", "adapter_off", "second_model"])
+def test_ways_to_keep_the_reference_train_alike(mode):
+    settings = {"lora": LORA, "schedule": "alright", "epsilon": 1e-4}
+    given = trainer(reference_mode=mode, **settings).train(progress=False).table
+    cached = trainer(**settings).train(progress=False).table
+    pd.testing.assert_frame_equal(steady(given), steady(cached), rtol=1e-4, atol=1e-5)
+
+
+def test_work_is_counted_over_what_was_read():
+    run = trainer(Mix(), steps=2)
+    done = run.train(progress=False)
+    rows = [Stream(16, run.config.seed, objective).rows(0, 8) for objective in (0, 1)]
+    tokens = sum(sum(run.data.training(o)[i].lengths) for o in (0, 1) for i in rows[o])
+    assert done.summary["tokens"] == tokens == done.table.tokens.iloc[-1]
+
+
+def test_callbacks_add_to_each_evaluation():
+    def count(run: JointTrainer, record: dict[str, Any]) -> None:
+        record["weights"] = sum(p.numel() for p in run.model.parameters())
+
+    table = trainer(callbacks=[count]).train(progress=False).table
+    assert table.weights.nunique() == 1
+
+
+def test_without_held_out_rows_there_is_only_a_log():
+    done = trainer(holdout=0.0).train(progress=False)
+    assert "sft_loss" not in done.table
+    assert {"sft/loss", "preference/loss"} <= set(done.log.columns)
+
+
+def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer().train(progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_shows_what_the_log_holds(tmp_path):
+    run = trainer(output=tmp_path, trackers=("tensorboard",))
+    done = run.train(progress=False)
+    events = EventAccumulator(str(tmp_path / "tradeoff"))
+    events.Reload()
+    shown = {event.step: event.value for event in events.Scalars("sft_loss")}
+    told = dict(zip(done.table.step, done.table.sft_loss, strict=True))
+    assert shown == pytest.approx(told, rel=1e-6)
+
+
+def test_a_tracker_goes_on_with_a_resumed_run(tmp_path):
+    for steps in (2, 2):
+        trainer(output=tmp_path, trackers=("tensorboard",), steps=steps).train(progress=False)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+# ---------------------------------------------------------------------- the same in other ways
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_gradient_checkpointing_changes_memory_only(lora):
+    plain, saving = trainer(lora=lora), trainer(lora=lora, gradient_checkpointing=True)
+    tables = [steady(run.train(progress=False).table) for run in (plain, saving)]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
+    base = saving.model.get_base_model() if lora else saving.model
+    assert base.is_activation_checkpointing
+
+
+# torch's tracer looks at gradients of inner tensors, and hides the warning from users.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_blocks_give_the_same_losses(monkeypatch):
+    """Traced with changing lengths and differentiated; the machine code of inductor is torch's."""
+    traced: list[Any] = []
+    compile_block = torch.nn.Module.compile
+
+    def trace(self: Any, **options: Any) -> None:
+        traced.append(self)
+        compile_block(self, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    settings = {"schedule": "mix", "steps": 2, "layout": "packed", "epsilon": 1e-4}
+    compiled = trainer(compile=True, **settings).train(progress=False)
+    assert [type(block).__name__ for block in traced] == ["LlamaDecoderLayer"] * 2
+    expected = trainer(**settings).train(progress=False)
+    for name in ("sft_loss", "preference_loss"):
+        np.testing.assert_allclose(compiled.table[name], expected.table[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_bf16_goes_near_fp32(schedule):
+    tables = [
+        trainer(schedule, precision=precision, lora=LORA).train(progress=False).table
+        for precision in ("fp32", "bf16")
+    ]
+    np.testing.assert_allclose(tables[1].sft_loss, tables[0].sft_loss, rtol=2e-2)
+
+
+def test_another_architecture(tmp_path):
+    done = trainer(model=tiny_neox(VOCABULARY), output=tmp_path).train(progress=False)
+    assert done.table.sft_loss.iloc[-1] < done.table.sft_loss.iloc[0]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_equal_runs_are_equal_and_other_seeds_are_not(schedule):
+    first, again, other = (trainer(schedule, seed=seed, lora=LORA) for seed in (1, 1, 2))
+    for run in (first, again, other):
+        run.train(progress=False)
+    same = weights(first)
+    assert all(torch.equal(same[name], value) for name, value in weights(again).items())
+    assert any(not torch.equal(same[name], value) for name, value in weights(other).items())
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_learns_what_it_follows(schedule):
+    done = trainer(schedule, steps=10).train(progress=False)
+    losses = {"sft": done.table.sft_loss, "preference": done.table.preference_loss}
+    for name, count in done.summary["updates"].items():
+        assert count == 0 or losses[name].min() < losses[name].iloc[0]
+
+
+# ---------------------------------------------------------------------- divergence
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path, log_every):
+    def explode(run: JointTrainer, record: dict[str, Any]) -> None:
+        if run.step == 4:
+            run.rates[4:] = 1e38
+
+    settings = {"steps": 20, "save_every": 1, "keep": 50, "log_every": log_every}
+    run = trainer("mix", output=tmp_path, callbacks=[explode], **settings)
+    done = run.train(progress=False)
+    assert done.diverged_at == 5
+    assert json.loads((tmp_path / "summary.json").read_text())["diverged_at"] == done.diverged_at
+    assert not (tmp_path / "model").exists()
+    for path in checkpoints.checkpoints(tmp_path / "checkpoints"):
+        policy = checkpoints.read(path)[0]["policy"]
+        assert all(bool(weight.isfinite().all()) for weight in policy.values()), path
+    text = (tmp_path / "metrics.jsonl").read_text()
+    for line in text.splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    again = trainer("mix", output=tmp_path, **settings).train(progress=False)
+    assert (again.diverged_at, again.summary["steps"]) == (None, 20)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, value):
+    """One bad weight that no loss has met yet."""
+
+    def spoil(run: JointTrainer, record: dict[str, Any]) -> None:
+        if run.step == 2:
+            with torch.no_grad():
+                run.model.get_input_embeddings().weight[VOCABULARY - 1] = value
+
+    run = trainer(output=tmp_path, callbacks=[spoil], save_every=1, log_every=100)
+    done = run.train(progress=False)
+    assert done.diverged_at == 3
+    newest = checkpoints.checkpoints(tmp_path / "checkpoints")[-1]
+    assert newest.name == "step-00000002"
