@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 
 from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
@@ -97,6 +98,7 @@ def optimizer(policy: Any, given: Any) -> tuple[dict[str, Tensor], dict[str, Any
     """Moments of an optimiser, named ``weight/moment``, and its settings; empty if it has none."""
     if not given.state:
         return {}, {}
+    _reshard(policy)
     found: dict[str, Any] = dict(get_optimizer_state_dict(policy, given, options=_options()))
     tensors = {
         f"{weight}/{name}": value
@@ -112,12 +114,20 @@ def set_optimizer(
     """Put the state of an optimiser back."""
     if not tensors:
         return
+    _reshard(policy)
     moments: dict[str, Any] = {}
     for place, value in tensors.items():
         weight, name = place.rsplit("/", 1)
         moments.setdefault(weight, {})[name] = value
     found: dict[str, Any] = {"state": moments, **settings}
     set_optimizer_state_dict(policy, given, found, options=_options())
+
+
+def _reshard(policy: Any) -> None:
+    """After a forward pass without a backward one, FSDP2 leaves the outermost weights whole."""
+    for module in policy.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _options(*, ignore_frozen_params: bool = False, strict: bool = True) -> StateDictOptions:
