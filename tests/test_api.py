@@ -19,7 +19,9 @@ RECORD = ROOT / "docs" / "api" / "public.txt"
 # Parts of the program rather than of the library, and what only their neighbours call.
 INTERNAL = {
     "tradeoff.checkout",
+    "tradeoff.__main__",
     "tradeoff.cli",
+    "tradeoff.cli_train",
     "tradeoff.cli_evaluate",
     "tradeoff.convex.crossed",
     "tradeoff.convex.kernels",
