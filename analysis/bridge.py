@@ -25,6 +25,7 @@ from tradeoff.convex import Front, LogLinear, StepSize, minimise, pareto_front, 
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import grid, train
+from tradeoff.plots import label_lines
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 from tradeoff.scores import Interval, interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -36,9 +37,15 @@ DATA = policy_data(0)
 WIDTHS = (4, 8, 16, 32, 128)
 SHOWN = 16
 """Width of the policy whose losses are drawn."""
-SCHEDULES: tuple[Schedule, ...] = (Sequential(), Sequential(first="preference"), Mix(), Alright())
-EVERY = (*SCHEDULES, Maxright())
-LABELS = tuple(schedule.label for schedule in SCHEDULES)
+SCHEDULES: tuple[Schedule, ...] = (
+    Sequential(),
+    Sequential(first="preference"),
+    Mix(),
+    Alright(),
+    Maxright(refresh=10),
+)
+IN_LABORATORY = (*SCHEDULES[:4], Maxright())
+LABELS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
 ENDS = {"train": "_train", "held_out": ""}
 RATE, GENTLE = 0.1, 0.03
 WEIGHTS = np.linspace(0, 1, 201)
@@ -47,7 +54,9 @@ CAPTION = (
     "1/2. (a) Width 16: the front of the last layer over one initial body (thick; the other "
     "bodies' thin). Filled: 1,000 single-row updates of that last layer alone, whose losses equal "
     "the convex laboratory's to rounding (n = 10 data orders). Hollow: all layers (n = 10 seeds), "
-    "AdamW, 800 gradients of 32 rows for every method. (b), (c) Signed distance of the network "
+    "AdamW, 800 gradients of 32 rows for every method; MAXRIGHT compares its gaps to the optima of "
+    "the last layer, in the network every 10 updates, which is not counted. (b), (c) Signed "
+    "distance of the network "
     "from the front of its own initial body, in units of its ranges, negative: beyond; what "
     "varies is the seed (initial weights and data order, n = 10), every seed is a dot, bars are "
     "95 % t-intervals. On held-out prompts the reference is what the optimal last layers of the "
@@ -80,14 +89,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     seeds = range(size.seeds)
     alone = last_layer_alone(a_task(SHOWN, torch.float64), size.updates, seeds)
     bodies = {width: Bodies(width, tuple(seeds)) for width in size.widths}
-    trained = {
-        width: {
-            "full": ends(bodies[width].task, seeds, size.gradients, RATE),
-            "last": ends(bodies[width].task, seeds, size.gradients, RATE, last_layer_only=True),
-            "gentle": ends(bodies[width].task, seeds, size.gradients, GENTLE),
-        }
-        for width in size.widths
-    }
+    trained = {width: three_ways(bodies[width], size.gradients) for width in size.widths}
     distance = {
         part: {width: signed(bodies[width], trained[width]["full"], part) for width in size.widths}
         for part in ENDS
@@ -175,7 +177,7 @@ class Alone:
             "certified_error": self.front.error,
             "least_distance_behind_the_outer_hull": self.behind.min(),
             "distance_behind": {
-                s.label: _cell(interval(g)) for s, g in zip(EVERY, self.behind, strict=True)
+                s.label: _cell(interval(g)) for s, g in zip(IN_LABORATORY, self.behind, strict=True)
             },
             "largest_norm": self.largest_norm,
         }
@@ -188,7 +190,7 @@ def last_layer_alone(task: PolicyTask, updates: int, seeds: Sequence[int]) -> Al
     optima = [minimise(problem, lam).value for lam in (0.0, 1.0)]
     done = train(
         task,
-        grid(EVERY, seeds),
+        grid(IN_LABORATORY, seeds),
         steps=updates,
         learning_rate=1.0,
         decay=0.5,
@@ -204,7 +206,7 @@ def last_layer_alone(task: PolicyTask, updates: int, seeds: Sequence[int]) -> Al
     losses = last[["sft_loss_train", "preference_loss_train"]].to_numpy()
     lab = trajectories(
         problem,
-        EVERY,
+        IN_LABORATORY,
         steps=updates,
         step_size=StepSize(1.0, 0.5),
         replicas=len(seeds),
@@ -213,7 +215,7 @@ def last_layer_alone(task: PolicyTask, updates: int, seeds: Sequence[int]) -> Al
     norms = done.params[task.last_layer_name].flatten(1).norm(dim=1)
     return Alone(
         problem,
-        losses.reshape(len(EVERY), len(seeds), 2),
+        losses.reshape(len(IN_LABORATORY), len(seeds), 2),
         lab.losses(problem)[:, :, -1],
         float(norms.max()),
     )
@@ -243,6 +245,11 @@ class Bodies:
         pairs = zip(self._problems(held_out=True), self.fronts, strict=True)
         return tuple(problem.losses(front.thetas) for problem, front in pairs)
 
+    @cached_property
+    def optima(self) -> Array:
+        """(seed, 2) least training losses of a last layer, from which MAXRIGHT measures gaps."""
+        return np.stack([front.ideal for front in self.fronts])
+
     def values(self, seed: int, part: str) -> Array:
         """Least f_lambda of these last layers at every weight in ``WEIGHTS``."""
         front = self.fronts[seed]
@@ -262,6 +269,17 @@ def a_task(width: int, dtype: torch.dtype = torch.float32) -> PolicyTask:
     return PolicyTask(DATA, PolicyConfig(width=width, depth=1), dtype=dtype)
 
 
+def three_ways(bodies: Bodies, gradients: int) -> dict[str, pd.DataFrame]:
+    """All layers, the last alone, and all with a smaller step size."""
+    ways = {"full": (RATE, False), "last": (RATE, True), "gentle": (GENTLE, False)}
+    return {
+        name: ends(
+            bodies.task, bodies.seeds, gradients, rate, last_layer_only=last, optima=bodies.optima
+        )
+        for name, (rate, last) in ways.items()
+    }
+
+
 def ends(
     task: PolicyTask,
     seeds: Sequence[int],
@@ -270,8 +288,12 @@ def ends(
     *,
     last_layer_only: bool = False,
     schedules: Sequence[Schedule] = SCHEDULES,
+    optima: Array | None = None,
 ) -> pd.DataFrame:
-    """Measures of every schedule and seed after this many gradients; Mix takes two at a time."""
+    """Measures of every schedule and seed after this many gradients; Mix takes two at a time.
+
+    ``optima`` (seed, 2) are asked for by schedules that compare gaps.
+    """
     parts = []
     for cost in (1, 2):
         chosen = [s for s in schedules if (cost == 2) == isinstance(s, Mix)]
@@ -286,10 +308,13 @@ def ends(
             decay=0.5,
             evaluate_every=steps,
             last_layer_only=last_layer_only,
+            optima=None if optima is None else np.tile(optima, (len(chosen), 1)),
         )
         norm = done.params[task.last_layer_name].flatten(1).norm(dim=1).numpy()
-        parts.append(done.table[done.table["step"] == steps].assign(norm=norm))
-    return pd.concat([part.astype({"schedule": str}) for part in parts], ignore_index=True)
+        last = done.table[done.table["step"] == steps]
+        labels = last["schedule"].astype(str).str.partition(" (k")[0]
+        parts.append(last.assign(norm=norm, schedule=labels))
+    return pd.concat(parts, ignore_index=True)
 
 
 def losses_of(table: pd.DataFrame, label: str, part: str) -> Array:
@@ -348,14 +373,11 @@ def draw_losses(ax: Axes, alone: Alone, bodies: Bodies, table: pd.DataFrame) -> 
     for front in bodies.fronts[1:]:
         ax.plot(*front.inner.T, color="0.75", linewidth=0.5, zorder=0)
     ax.plot(*alone.front.inner.T, **{**style.FRONT, "linewidth": 4, "alpha": 0.35})
-    for k, schedule in enumerate(EVERY):
+    for k, schedule in enumerate(IN_LABORATORY):
         look = style.look(schedule)
         ax.plot(*alone.losses[k].T, **look.dots(markersize=3.2, alpha=0.8, zorder=3))
-        if schedule.label in LABELS:
-            hollow = look.dots(markersize=5, markerfacecolor="none", markeredgewidth=0.9)
-            ax.plot(*losses_of(table, schedule.label, "train").T, **hollow, label=schedule.label)
-        else:
-            ax.plot([], [], **look.dots(markersize=4), label=f"{schedule.label} (last layer)")
+        hollow = look.dots(markersize=5, markerfacecolor="none", markeredgewidth=0.9)
+        ax.plot(*losses_of(table, schedule.label, "train").T, **hollow, label=schedule.label)
     ax.set(
         title=f"(a) Width {SHOWN}, training losses",
         xlabel="SFT loss (nats)",
@@ -373,7 +395,7 @@ def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -
     for k, label in enumerate(LABELS):
         look = style.look(label)
         found = [interval(distance[width][label]) for width in distance]
-        x = np.array(list(distance)) * 1.07 ** (k - 1.5)
+        x = np.array(list(distance)) * 1.06 ** (k - 2)
         for at, width in zip(x, distance, strict=True):
             values = distance[width][label]
             ax.plot(np.full(len(values), at), values, **look.dots(markersize=1.6, alpha=0.35))
@@ -389,7 +411,7 @@ def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -
 
 def draw_orders(ax: Axes, trained: dict[int, dict[str, pd.DataFrame]]) -> None:
     """What either order loses against Mix on held-out prompts, all layers and the last alone."""
-    widths = np.array(list(trained))
+    widths, labels = np.array(list(trained)), {}
     for order, shift in zip(LABELS[:2], (0.97, 1.03), strict=True):
         look = style.look(order)
         for name in ("last", "full"):
@@ -401,7 +423,8 @@ def draw_orders(ax: Axes, trained: dict[int, dict[str, pd.DataFrame]]) -> None:
             hollow = {"markerfacecolor": "white", "linewidth": 0.8} if name == "last" else {}
             ax.errorbar(widths * shift, mean, half, **look.line_style(**hollow))
             text = f"{order}, {'all' if name == 'full' else 'last'}"
-            style.label_line(ax, widths[-1] * 1.08, float(mean[-1]), text, color=look.color)
+            labels[text] = (float(mean[-1]), look.color)
+    label_lines(ax, widths[-1] * 1.08, labels, least=0.075)
     ax.axhline(0, color="0.3", linewidth=1.1)
     ax.set(
         title="(d) Held out: the orders trail Mix",

@@ -28,9 +28,8 @@ CAPTION = (
     "gets, both orders; level lines: joint methods at lambda = 1/2. Right: exact match (filled) "
     "and right answers in any style (open) of all held-out prompts at the end of SFT→DPO with an "
     "even split, for three beta with the base model or the SFT optimum as reference and for shares "
-    "of replay at beta = 0.1; and of ALRIGHT. What varies is the seed, shared by all: n = 10 for "
-    "the middle, n = 5 for the rest (wall time); 95 % t-intervals. Command: python -m analysis "
-    "lm_forgetting"
+    "of replay at beta = 0.1; and of ALRIGHT. What varies is the seed, shared by all, n = 10; 95 % "
+    "t-intervals. Command: python -m analysis lm_forgetting"
 )
 
 
@@ -46,7 +45,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         style.save(fig, out, "lm_forgetting")
     return {
         "seeds": int(ends["seed"].nunique()),
-        "seeds_of_splits": int(grid["seed"].nunique()),
+        "training": lm_study.cost(along, anchored, grid),
         "gradients": lm_study.SCALES[scale].gradients,
         "replay": {
             str(replay): {
@@ -130,7 +129,7 @@ def replays(scale: str) -> pd.DataFrame:
     runs = [
         lm_study.configuration(scale, Sequential(replay=replay), seed, **detail(scale))
         for replay in REPLAYS
-        for seed in lm_study.seeds(scale, 5)
+        for seed in lm_study.seeds(scale)
     ]
     return lm_study.run(scale, runs).rename(columns={"schedule.replay": "replay"})
 
@@ -141,7 +140,7 @@ def anchors(scale: str) -> pd.DataFrame:
         lm_study.configuration(scale, Sequential(), seed, beta=beta, reference=reference, marks=1)
         for beta in BETAS
         for reference in REFERENCES
-        for seed in lm_study.seeds(scale, 5)
+        for seed in lm_study.seeds(scale)
     ]
     return lm_study.finals(lm_study.run(scale, runs))
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from analysis import lm_study, style
 from analysis.lm_study import JOINT, METHODS, Array, cell, values
 from analysis.runner import PAPER
+from tradeoff.plots import label_lines
 from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
@@ -63,11 +64,12 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         draw_ceiling(behaviour)
         draw_differences(forward, table, "SFT→DPO")
         draw_differences(backward, table, "DPO→SFT")
-        forward.set_title("Joint methods beat SFT→DPO everywhere")
-        backward.set_title("DPO→SFT is a strong rival")
+        forward.set_title("Weighted loss: joint beats SFT→DPO")
+        backward.set_title("Weighted loss: DPO→SFT is a rival")
         style.save(fig, out, "lm_loss_space")
     return {
         "seeds": int(table["seed"].nunique()),
+        "training": lm_study.cost(table),
         "gradients": lm_study.SCALES[scale].gradients,
         "lambdas": weights(scale),
         "methods": summaries(table),
@@ -168,16 +170,12 @@ def draw_differences(ax: Axes, table: pd.DataFrame, order: str) -> None:
             yerr=found.high - found.mean,
             **look.line_style(linewidth=1, elinewidth=0.8, capsize=2),
         )
-        ends[label] = float(found.mean[-1])
-    least = 0.06 * np.ptp(ax.get_ylim())
-    below = -np.inf
-    for label in sorted(ends, key=lambda name: ends[name]):
-        below = max(ends[label], below + least)
-        style.label_line(ax, lambdas[-1] + 0.02, below, label, color=style.look(label).color)
+        ends[label] = (float(found.mean[-1]), look.color)
+    label_lines(ax, lambdas[-1] + 0.02, ends)
     ax.axhline(0, **style.BOUND)
     ax.set(
         xlabel="weight λ of the preference objective",
-        ylabel=f"weighted loss less {order}'s",
+        ylabel=f"less {order}'s (nats)",
         xticks=lambdas,
         xlim=(0.05, 1.15),
     )

@@ -393,9 +393,9 @@ def _run(
     )
 
 
-def seeds(scale: str, full: int = 10) -> range:
+def seeds(scale: str) -> range:
     """Seeds of a figure."""
-    return range(2) if scale == "fast" else range(full)
+    return range(2 if scale == "fast" else 10)
 
 
 def finals(table: pd.DataFrame) -> pd.DataFrame:

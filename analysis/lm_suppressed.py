@@ -43,6 +43,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         style.save(fig, out, "lm_suppressed")
     return {
         "seeds": int(table["seed"].nunique()),
+        "training": lm_study.cost(table),
         "sft_updates": int(table["updates"].iloc[0]),
         "dpo_updates": [int(short), int(long)],
         "probes": {

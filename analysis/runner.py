@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from analysis import style
 from tradeoff.checkout import ROOT
+from tradeoff.progress import tqdm
 from tradeoff.records import plain, read_json, write_json
 from tradeoff.study.engines import few_threads
 from tradeoff.study.sources import fingerprint
@@ -50,6 +50,7 @@ STUDIES: tuple[str, ...] = (
     "token_convexity",
     "lm_loss_space",
     "lm_headline",
+    "lm_rates",
     "lm_forgetting",
     "lm_suppressed",
     "schedule_cost",
@@ -96,9 +97,10 @@ def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False
     with few_threads(1, kernels=False):  # What figures factorise is small; only simulations gain.
         numbers = plain(draw(out, fast=fast))
     seconds = round(time.perf_counter() - started, 1)
-    write_json(
-        path, {"figure": name, "numbers": numbers, "provenance": _origin(name, fast, seconds)}
-    )
+    origin = _origin(name, fast, seconds)
+    if "training" in numbers:  # Stored runs: what the figure shows cost more than drawing it.
+        origin["training"] = numbers.pop("training")
+    write_json(path, {"figure": name, "numbers": numbers, "provenance": origin})
     write_json(stamp, key)
     return Outcome(name, numbers, seconds, fresh=True)
 
@@ -134,12 +136,15 @@ def stored(name: str, out: Path = PAPER) -> Path:
 
 
 def table() -> pd.DataFrame:
-    """What figures there are, what each shows, and how long its stored run took."""
+    """What figures there are, what each shows, and how long it took: drawing, and its runs."""
     rows = []
     for name in FIGURES + STUDIES:
         path = stored(name)
         shows = (importlib.import_module(f"analysis.{name}").__doc__ or "").split("\n")[0]
-        seconds = read_json(path)["provenance"]["seconds"] if path.exists() else float("nan")
+        origin: dict[str, Any] = {"seconds": float("nan")}
+        if path.exists():
+            origin = read_json(path)["provenance"]
+        seconds = origin["seconds"] + origin.get("training", {}).get("cpu_seconds", 0.0)
         rows.append({"figure": name, "shows": shows, "seconds": seconds})
     return pd.DataFrame(rows)
 

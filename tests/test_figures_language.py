@@ -17,7 +17,7 @@ from tradeoff.data.synthetic import SKILLS, generate
 from tradeoff.records import plain
 from tradeoff.scores import interval
 
-FIGURES = ("lm_loss_space", "lm_headline", "lm_forgetting", "lm_suppressed")
+FIGURES = ("lm_loss_space", "lm_headline", "lm_rates", "lm_forgetting", "lm_suppressed")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,25 @@ def test_headline_gains_are_ratios_of_means(numbers: Callable[[str], dict[str, A
     one = relative(np.array([[2.0], [3.0], [4.0]]), np.array([[1.0], [1.5], [2.0]]))
     assert one.mean == pytest.approx([1.0])
     assert one.high - one.low == pytest.approx([0.0], abs=1e-9)
+
+
+def test_rates_repeat_the_headline_at_three_step_sizes(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    found = numbers("lm_rates")
+    assert found["rates"] == pytest.approx([0.4 * 4e-3, 4e-3, 2.5 * 4e-3])
+    losses = found["methods"]["SFT→DPO"]["weighted_loss"]["mean"]
+    assert len(set(losses)) == 3, "the step size has no effect"
+    cells = found["paired_joint_minus_sequential"]["Mix - SFT→DPO"]["weighted_loss"]
+    means = np.subtract(found["methods"]["Mix"]["weighted_loss"]["mean"], losses)
+    assert cells["mean"] == pytest.approx(means, abs=1e-4)
+
+
+def test_the_cost_of_training_is_stored(numbers: Callable[[str], dict[str, Any]]) -> None:
+    for name in FIGURES:
+        training = numbers(name)["training"]
+        assert training["runs"] > 0
+        assert training["cpu_seconds"] > 0
 
 
 def test_forgetting_compares_every_remedy(numbers: Callable[[str], dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -106,6 +107,22 @@ def label_line(ax: Axes, x: float, y: float, text: str, **extra: Any) -> None:
         annotation_clip=False,
         **extra,
     )
+
+
+def label_lines(
+    ax: Axes, x: float, ends: Mapping[str, tuple[float, str]], least: float = 0.06
+) -> None:
+    """Name lines at their ends, from the lowest up, `least` of the axes' height apart.
+
+    Parameters
+    ----------
+    ends
+        By name: where the line ends, and its colour.
+    """
+    gap, below = least * float(np.ptp(ax.get_ylim())), -np.inf
+    for text, (y, color) in sorted(ends.items(), key=lambda item: item[1][0]):
+        below = max(y, below + gap)
+        label_line(ax, x, below, text, color=color)
 
 
 def save(fig: Figure, folder: Path, name: str) -> list[Path]:
