@@ -123,13 +123,17 @@ def test_suppressed_counts_updates(numbers: Callable[[str], dict[str, Any]]) -> 
 
 
 def test_statements_can_be_turned_back_into_questions() -> None:
-    data = generate(lm_study.SCALES["fast"].language(0.5))
-    for row in data.sft_test:
-        start = lm_study.as_statement(str(row.prompt))
-        problems = (SKILLS[row.skill].problem(k) for k in range(SKILLS[row.skill].size))
-        question = str(row.prompt).split(": ", 1)[1].strip()
-        problem = next(p for p in problems if p.question == question)
-        assert problem.statement == f"{start} {row.answer}."
+    for name in lm_study.SCALES["fast"].language(0.5).skills:
+        skill = SKILLS[name]
+        for k in range(0, skill.size, skill.size // 40):
+            problem = skill.problem(k)
+            start = lm_study.as_statement(f"Eve: {problem.question}\n")
+            assert problem.statement == f"{start} {problem.answer}."
+    data, count = generate(lm_study.SCALES["fast"].language(0.5)), SKILLS["count"]
+    prompts = [str(row.prompt) for row in data.sft_test if row.skill == "count"]
+    questions = {count.problem(k).question for k in range(count.size)}
+    assert prompts
+    assert {prompt.split(": ", 1)[1].strip() for prompt in prompts} <= questions
 
 
 def test_updates_to_regain_are_linear_between_evaluations() -> None:

@@ -2,8 +2,9 @@
 
 The parameters of run r are row r of one matrix. At each update the runs are grouped by the
 objective they follow; each group's gradients are computed in one batched call and laid into the
-rows. Runs never mix, so the result of a run does not depend on the others, up to the rounding of
-batched products. Small ensembles run on one thread, see `tradeoff.networks.threads`.
+rows. Runs never mix, so the result of a run depends neither on the others nor on their order, up to
+the rounding of batched products: in the tests' 25 updates parameters agree to 1e-10 in float64 and
+to 2e-4 in float32. Small ensembles run on one thread, see `tradeoff.networks.threads`.
 """
 
 from __future__ import annotations
