@@ -12,8 +12,10 @@ import pytest
 from tradeoff import schedules
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
+from tradeoff.experiment import read_rows
 from tradeoff.llm import corpora
 from tradeoff.llm.config import (
+    DataConfig,
     Defects,
     Experiment,
     Lora,
@@ -153,6 +155,12 @@ def test_what_toml_cannot_say_is_not_left_out() -> None:
         to_toml(never)
     with pytest.raises(InputError, match=r"train\.clip"):
         to_toml(Experiment(train=TrainConfig(clip=None)))
+
+
+def test_each_set_has_its_own_limit() -> None:
+    for limits, expected in (({"limit": 5}, (5, 5)), ({"limit": 5, "preference_limit": 3}, (5, 3))):
+        rows = read_rows(Experiment(data=DataConfig(**limits)))
+        assert (len(rows["sft"]), len(rows["preference"])) == expected
 
 
 # ---------------------------------------------------------------------- the published settings

@@ -108,13 +108,14 @@ def read_rows(experiment: Experiment) -> dict[str, Any]:
 
     data, found = experiment.data, {}
     readers: dict[str, Any] = {"sft": files.read_sft, "preference": files.read_preferences}
-    options: dict[str, Any] = {"skip_bad": data.skip_bad, "limit": data.limit}
+    limits = {"sft": data.limit, "preference": data.preference_limit or data.limit}
     made = tiny.data() if "synthetic" in (data.sft, data.preference) else None
     for name, read in readers.items():
         source, test = getattr(data, name), getattr(data, f"{name}_test")
+        options: dict[str, Any] = {"skip_bad": data.skip_bad, "limit": limits[name]}
         held_out = None if test is None else read(test, **options)
         if source == "synthetic":
-            found[name] = getattr(made, f"{name}_train")[: data.limit]
+            found[name] = getattr(made, f"{name}_train")[: limits[name]]
             held_out = getattr(made, f"{name}_test") if test is None else held_out
         else:
             found[name] = read(source, **options)

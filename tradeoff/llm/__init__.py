@@ -13,6 +13,7 @@ _HOME = {
     "TrainConfig": "config",
     "TrainResult": "trainer",
     "read_experiment": "config",
+    "write_experiment": "toml",
 }
 __all__ = sorted(_HOME)
 
