@@ -111,7 +111,7 @@ def xright(
     Returns
     -------
     Experiment
-        Ready for a :class:`tradeoff.llm.JointTrainer` or a file.
+        Ready for a :class:`tradeoff.llm.trainer.JointTrainer` or a file.
 
     Raises
     ------
