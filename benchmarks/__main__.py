@@ -9,7 +9,7 @@ import sys
 
 from benchmarks import measure
 
-NAMES = ("simulate", "rate_curve", "front", "text", "ensemble")
+NAMES = ("simulate", "rate_curve", "front", "text", "ensemble", "llm")
 
 
 def main() -> int:

@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "cvxpy", "clarabel")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "cvxpy",
+    "clarabel",
+    "torch",
+    "transformers",
+    "trl",
+)
 
 
 def interleave(
