@@ -16,8 +16,8 @@ from tradeoff.scores import interval, paired_difference, weighted_loss
 LOSSES = ["sft_loss", "preference_loss"]
 CAPTION = (
     f"{llm_study.about('full')} One panel per lambda. Lines are means over seeds along training, "
-    "dots the ends of single runs; the star is the ideal point, each loss as low as a run reaches "
-    "that follows it alone for twice as long. Command: python -m analysis llm_loss_space"
+    "dots the ends of single runs; the star is the ideal point, each loss as low as it gets in a "
+    "run that spends all gradients on it. Command: python -m analysis llm_loss_space"
 )
 
 

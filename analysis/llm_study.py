@@ -34,7 +34,7 @@ from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.errors import InputError
 from tradeoff.records import plain, read_json, write_json
-from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential, from_dict
+from tradeoff.schedules import OBJECTIVES, Alright, Maxright, Mix, Schedule, Sequential, from_dict
 from tradeoff.scores import Interval
 from tradeoff.study.engines import few_threads
 
@@ -60,9 +60,10 @@ class Scale:
     pretraining: int = 2000
     pretraining_batch: int = 16
     gradients: int = 200
-    batch: int = 16
-    rate: float = 1e-3
+    batch: int = 8
+    rate: float = 5e-4
     marks: int = 10
+    evaluated: int = 100
     lams: tuple[float, ...] = (0.25, 0.5, 0.75)
     seeds: int = 5
     device: str = "cpu"
@@ -208,10 +209,10 @@ _SHAPE = {
 
 
 def specialist(scale: str, objective: str) -> Path:
-    """Folder of a run that follows one objective only, twice as long as the others.
+    """Folder of a run that spends all gradients on one objective.
 
-    ``model/`` is what it became; ``optimum.json`` its least training loss and its held-out losses.
-    That of SFT is the reference of every run.
+    ``model/`` is what it became; ``optimum.json`` its training loss then, and its held-out losses
+    at the start and where its own was least. That of SFT is the reference of every run.
     """
     settings = asdict(SCALES[scale]) | {"objective": objective}
     place = FOLDER / "models" / f"{objective}-{_name(settings)}"
@@ -221,7 +222,7 @@ def specialist(scale: str, objective: str) -> Path:
     reference = "initial" if objective == "sft" else str(specialist(scale, "sft") / "model")
 
     def write(partial: Path) -> None:
-        steps = 2 * SCALES[scale].gradients
+        steps = SCALES[scale].gradients
         trainer = make(scale, Alright(lam=lam), SPECIALIST_SEED, steps, reference, output=partial)
         done = trainer.train(progress=scale != "fast")
         scorer, data = trainer.scorer, trainer.data
@@ -230,10 +231,10 @@ def specialist(scale: str, objective: str) -> Path:
             if objective == "sft"
             else scorer.mean_pairs(data.preference, trainer.references.train)["preference_loss"]
         )
-        ends = done.table[["sft_loss", "preference_loss"]].iloc[[0, -1]].to_numpy().tolist()
-        write_json(
-            partial / "optimum.json", {"training_loss": own, "start": ends[0], "end": ends[1]}
-        )
+        losses = done.table[["sft_loss", "preference_loss"]].to_numpy()
+        best = losses[losses[:, OBJECTIVES.index(objective)].argmin()]
+        found = {"training_loss": own, "start": losses[0].tolist(), "best": best.tolist()}
+        write_json(partial / "optimum.json", found)
         shutil.rmtree(partial / "checkpoints")
 
     _put(place, write)
@@ -278,6 +279,7 @@ def make(
         layout="padded" if size.device == "cpu" else "packed",
         precision="fp32" if size.device == "cpu" else "bf16",
         evaluate_every=max(1, steps // size.marks),
+        evaluate_rows=size.evaluated,
         log_every=max(1, steps // size.marks),
         seed=seed,
     )
@@ -429,9 +431,10 @@ def start(scale: str) -> tuple[float, float]:
 
 
 def ideal(scale: str) -> tuple[float, float]:
-    """Held-out losses of the two specialists, each in its own objective: the ideal point."""
-    sft = read_json(specialist(scale, "sft") / "optimum.json")["end"][0]
-    return float(sft), float(read_json(specialist(scale, "preference") / "optimum.json")["end"][1])
+    """The ideal point: the least held-out loss of each specialist in its own objective."""
+    sft = read_json(specialist(scale, "sft") / "optimum.json")["best"][0]
+    taste = read_json(specialist(scale, "preference") / "optimum.json")["best"][1]
+    return float(sft), float(taste)
 
 
 def command(
