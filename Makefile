@@ -16,7 +16,7 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce figures claims test bench lint type clean
+.PHONY: help reproduce figures claims docs notebooks test bench lint type clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,13 @@ figures: $(TEST) ## draw every figure
 
 claims: $(TEST) ## compute each claim of the ledger and print its verdict
 	@$(BIN)/tradeoff claims $(ARGS)
+
+docs: $(TEST) ## build the documentation site into out/site; ARGS=serve shows it while it is written
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet $(or $(ARGS),build)
+	@echo "out/site/index.html"
+
+notebooks: $(TEST) ## run the notebooks, so that they show what they compute; ARGS=02 picks some
+	@$(SINGLE_THREAD) $(BIN)/python notebooks/run.py $(ARGS)
 
 # worksteal: a few tests are much longer than the rest, and idle workers take over what waits.
 test: $(TEST) ## run the tests, one process a core

@@ -5,6 +5,7 @@ A page asks for stored or computed content with a comment of its own on a line:
     <!-- proof: binary_example -->       a derivation that sympy has just verified
     <!-- claims: id id ... -->           rows of the ledger, with the stored numbers
     <!-- figure: name -->                a stored figure and its caption
+    <!-- file: path -->                  a file of the project, as it is
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / "papers" / "fernando2024"
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 
-_REQUEST = re.compile(r"^<!-- (proof|claims|figure): (.+?) -->$", re.MULTILINE)
+_REQUEST = re.compile(r"^<!-- (proof|claims|figure|file): (.+?) -->$", re.MULTILINE)
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`(~?)([\w.]+)`")
 # Browsers draw the letters themselves, and no longer the attribute that asks for them.
 _BLACKBOARD = {"E": "𝔼", "R": "ℝ"}
@@ -80,7 +81,18 @@ def figure(name: str) -> str:
     return f"![{title}](/figures/{name}.png)\n\n*{module.CAPTION.replace('*', chr(92) + '*')}*"
 
 
-_ANSWERS: dict[str, Callable[[str], str]] = {"proof": proof, "claims": claims, "figure": figure}
+def file(path: str) -> str:
+    """A file of the project as a block of code or text."""
+    language = "python" if path.endswith(".py") else "text"
+    return f"```{language}\n{(ROOT / path).read_text('utf-8').rstrip()}\n```"
+
+
+_ANSWERS: dict[str, Callable[[str], str]] = {
+    "proof": proof,
+    "claims": claims,
+    "figure": figure,
+    "file": file,
+}
 
 
 def _sentence(text: str) -> str:
@@ -145,10 +157,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 def _pages(path: Path) -> dict[str, str | bytes]:
     notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["language_info"] = {"name": "python"}
     text, resources = MarkdownExporter().from_notebook_node(
         notebook, resources={"unique_key": path.stem}
     )
-    return {f"{path.stem}.md": text, **resources["outputs"]}
+    return {f"{path.stem}.md": text.replace(".ipynb)", ".md)"), **resources["outputs"]}
 
 
 def _with_notebooks(entry: dict[str, Any], names: list[str]) -> dict[str, Any]:

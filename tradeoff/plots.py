@@ -80,14 +80,26 @@ def look(method: str | Schedule) -> Look:
 
 def axes(height: float = 4.0) -> Axes:
     """New axes in the shared style, for a plot that was given none."""
-    with mpl.rc_context(RC):
+    with _style():
         return plt.subplots(figsize=(WIDTH, height))[1]
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """The shared style, for figures made within.
+
+    A notebook's backend turns interactive drawing on when it is first used; were that within the
+    context, its end would turn drawing off again.
+    """
+    plt.draw_if_interactive()
+    with mpl.rc_context(RC):
+        yield
 
 
 @contextmanager
 def figure(*shape: int, height: float = 3.0, **options: Any) -> Iterator[tuple[Figure, Any]]:
     """A figure in the shared style with a grid of axes, closed afterwards."""
-    with mpl.rc_context(RC):
+    with _style():
         fig, axes = plt.subplots(*(shape or (1, 1)), figsize=(WIDTH, height), **options)
         try:
             yield fig, axes

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+# Before accelerate and transformers, whose own first import of bars warns in a notebook.
+import tradeoff.progress  # noqa: F401
 from tradeoff.errors import InputError
 
 _HOME = {

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tradeoff import draws, records
 from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.display import as_html
 from tradeoff.llm import checkpoints, corpora, models, reference, setup, state
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.gaps import KnownLosses
@@ -44,7 +45,7 @@ from tradeoff.schedules import OBJECTIVES, SFT, Schedule
 Callback = Callable[["JointTrainer", dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
     """What became of a run.
 
@@ -73,6 +74,19 @@ class TrainResult:
     def interrupted(self) -> bool:
         """Whether a signal stopped it."""
         return self.signal != 0
+
+    def __repr__(self) -> str:
+        end = "interrupted" if self.interrupted else "done"
+        end = end if self.diverged_at is None else f"diverged at update {self.diverged_at}"
+        return f"TrainResult({self.summary['schedule']['name']}, {self._updates}, {end})"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), self.table)
+
+    @property
+    def _updates(self) -> str:
+        counts = self.summary["updates"]
+        return f"{counts['sft']} SFT and {counts['preference']} preference updates"
 
 
 class JointTrainer:

@@ -1,0 +1,50 @@
+"""Run notebooks where they stand, so that they show what they compute: `make notebooks`.
+
+A notebook is its own source. What it shows is checked by `tests/test_notebooks.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+HERE = Path(__file__).resolve().parent
+
+
+def every() -> list[Path]:
+    """All notebooks, in their order."""
+    return sorted(HERE.glob("*.ipynb"))
+
+
+def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
+    """Run all cells in ``folder``; a cell that raises ends it."""
+    run = nbformat.from_dict(notebook)
+    client = NotebookClient(
+        run,
+        timeout=120,
+        record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(folder)}},
+    )
+    client.execute(env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+    # The interpreter's version says nothing of the notebook, and would change with every machine.
+    run.metadata.pop("language_info", None)
+    return run
+
+
+def main(names: list[str]) -> None:
+    """Run the notebooks whose names contain one of ``names``; all without any."""
+    for path in every():
+        if names and not any(name in path.stem for name in names):
+            continue
+        print(path.name, flush=True)
+        nbformat.write(executed(nbformat.read(path, as_version=4), HERE), path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
