@@ -116,6 +116,20 @@ def test_numbers_have_four_digits():
     ]  # fmt: skip
 
 
+def test_trained_networks_say_what_became_of_them():
+    from tradeoff.llm import TrainResult
+    from tradeoff.networks.train import Ensemble, grid
+
+    table = pd.DataFrame({"step": [0, 9], "sft_loss": [1.0, 0.5]})
+    ensemble = Ensemble(grid([Mix()], [0]), table, {}, np.array([np.nan]))
+    summary = {"schedule": {"name": "mix"}, "updates": {"sft": 9, "preference": 9}}
+    result = TrainResult(table, table, summary, diverged_at=9)
+    assert repr(ensemble) == "Ensemble(1 runs of 9 updates, 0 diverged)"
+    assert repr(result).endswith("9 SFT and 9 preference updates, diverged at update 9)")
+    for each in (ensemble, result):
+        assert {repr(each), "sft_loss"} <= set(Page(each._repr_html_()).words)
+
+
 def test_plots_take_and_return_axes(results, problem):
     import matplotlib.pyplot as plt
 

@@ -90,3 +90,10 @@ front = pareto_front(random_log_linear(), solves=3, accuracy=1e-9, progress=True
     shown = texts(done.cells[0])
     assert "front" in shown
     assert "Warning" not in shown
+
+
+def test_axes_of_ours_leave_the_notebook_drawing(tmp_path):
+    """The first figure of a session may be made within our style; later ones still show."""
+    sources = ["from tradeoff import plots\nplots.axes();", "plots.axes();", "plots.axes();"]
+    done = executed(new_notebook(cells=[new_code_cell(source) for source in sources]), tmp_path)
+    assert [k for cell in done.cells for k in kinds(cell)] == [["image/png", "text/plain"]] * 3
