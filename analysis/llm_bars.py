@@ -14,25 +14,26 @@ from tradeoff.scores import front_gap, ideal_distance, interval, weighted_loss
 
 LAM = 0.5
 MEASURES = {
-    "preference_gap": "preference gap",
-    "sft_gap": "SFT gap",
-    "ideal_distance": "distance to ideal",
-    "front_gap": "behind the best of all runs",
-    "time": "time per row, to SFT→DPO",
+    "preference_gap": "preference gap\n(nats)",
+    "sft_gap": "SFT gap\n(nats)",
+    "ideal_distance": "distance to ideal\n(nats)",
+    "front_gap": "behind the best\nof all runs",
+    "time": "time per token,\nto SFT→DPO",
 }
 CAPTION = (
     f"{llm_study.about('full')} λ = 0.5. Gaps and distance are in nats, from the ideal point; the "
     "next bar is the regret in f_λ, in units of the ranges and at the weight that suits the run "
     "best, against the lowest f_λ that any run of this study reaches, so it is relative to what we "
-    "found, not to a certified front. Time is that of training a row of tokens, divided by that "
-    "of SFT→DPO with the same seed. Dots are single runs, bars means with 95 % t-intervals. "
+    "found, not to a certified front. Time is that of training on a token, divided by that "
+    "of SFT→DPO with the same seed, four runs at a time on one machine: llm_resources measures it "
+    "apart. Dots are single runs, bars means with 95 % t-intervals. "
     "Command: python -m analysis llm_bars"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = llm_study.numbers("llm_bars", fast, measure)
-    with style.figure(1, len(MEASURES), height=2.7) as (fig, axes):
+    with style.figure(1, len(MEASURES), height=2.9) as (fig, axes):
         for ax, (name, title) in zip(axes, MEASURES.items(), strict=True):
             for place, method in enumerate(METHODS):
                 look, values = style.look(method), np.array(found["values"][method][name])

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -76,6 +76,7 @@ class Setting:
     rows_per_forward: int = 8
     length: int = 384
     updates: int = 40
+    layout: Literal["padded", "packed", "shared"] = "packed"
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ def ours(setting: Setting) -> Measured:
         rows_per_forward=setting.rows_per_forward,
         lora=Lora(rank=rank, alpha=rank, targets=targets),
         precision=setting.precision,
+        layout=setting.layout,
         holdout=0.0,
         # With nothing held out, an evaluation only waits for the device and reads the clock.
         evaluate_every=1,

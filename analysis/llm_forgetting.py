@@ -10,7 +10,10 @@ from matplotlib.axes import Axes
 
 from analysis import llm_study, style
 from analysis.llm_loss_space import part
+from analysis.runner import PAPER
+from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, retention
+from tradeoff.theory.checked import Checked
 
 LAM = 0.5
 METHODS = ("SFT→DPO", "DPO→SFT", "ALRIGHT", "MAXRIGHT")
@@ -68,3 +71,13 @@ def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
         ax.plot(steps, mean, **look.line_style(label=method))
         ax.fill_between(steps, mean - half, mean + half, color=look.color, alpha=0.15, lw=0)
     ax.axvline(found["curves"]["SFT→DPO"]["step"][-1] / 2, **style.BOUND)
+
+
+def claim_second_stage_forgets(fast: bool = False) -> Checked:
+    """After SFT→DPO less than two thirds of the SFT progress is left (upper).
+
+    ``measured`` is the upper end of the 95 % interval of the share.
+    """
+    found = read_json(PAPER / "results" / "llm_forgetting.json")["numbers"]
+    high = np.array([sum(found["retention"]["SFT→DPO"])])
+    return Checked(high, np.full(1, 2 / 3), "upper", {"n": float(found["seeds"])}, 0.0)

@@ -11,7 +11,10 @@ from matplotlib.axes import Axes
 
 from analysis import llm_study, style
 from analysis.llm_study import METHODS
+from analysis.runner import PAPER
+from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, weighted_loss
+from tradeoff.theory.checked import Checked
 
 LOSSES = ["sft_loss", "preference_loss"]
 CAPTION = (
@@ -93,3 +96,25 @@ def draw(ax: Axes, found: dict[str, Any], i: int) -> None:
         ax.plot(*np.array(found["ends"][method][i]).T, **look.dots(markersize=2.5, alpha=0.5))
     ax.plot(*found["ideal"], **style.IDEAL, label="ideal point")
     ax.annotate("base", found["start"], fontsize=8, xytext=(-3, 3), textcoords="offset points")
+
+
+def claim_joint_beats_sft_first(fast: bool = False) -> Checked:
+    """All joint methods end with a smaller weighted loss than SFT→DPO at every lambda (upper).
+
+    ``measured`` are the upper ends of the 95 % intervals of the paired differences.
+    """
+    found = read_json(PAPER / "results" / "llm_loss_space.json")["numbers"]
+    pairs = found["paired_joint_minus_sequential"]
+    high = np.array([np.sum(pairs[f"{joint} - SFT→DPO"], axis=1) for joint in METHODS[2:]])
+    return Checked(high, np.zeros_like(high), "upper", {"n": float(found["seeds"])}, 0.0)
+
+
+def claim_preference_first_is_level(fast: bool = False) -> Checked:
+    """Against us: up to lambda = 1/2 ALRIGHT is not seen to beat DPO→SFT (lower).
+
+    ``measured`` are the upper ends of the 95 % intervals of the paired differences.
+    """
+    found = read_json(PAPER / "results" / "llm_loss_space.json")["numbers"]
+    pairs = np.array(found["paired_joint_minus_sequential"]["ALRIGHT - DPO→SFT"])
+    high = pairs.sum(axis=1)[np.asarray(found["lambdas"]) <= 0.5]
+    return Checked(high, np.zeros_like(high), "lower", {"n": float(found["seeds"])}, 0.0)

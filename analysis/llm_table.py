@@ -26,7 +26,7 @@ CAPTION = (
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = llm_study.numbers("llm_table", fast, measure)
-    with style.figure(1, 2, height=2.9, sharey=True) as (fig, axes):
+    with style.figure(1, 2, height=3.9, sharey=True) as (fig, axes):
         for ax, column, title in zip(
             axes, COLUMNS, ("SFT progress kept (%)", "pairs preferred as chosen (%)"), strict=True
         ):
@@ -73,10 +73,10 @@ def draw(ax: Axes, found: dict[str, Any], column: str) -> None:
         look = style.look(method)
         for i, lam in enumerate(lams):
             mean, half = found["table"][method][column][i]
-            y = row + 0.22 * (i - (len(lams) - 1) / 2)
+            y = row + 0.28 * (i - (len(lams) - 1) / 2)
             ax.errorbar(mean, y, xerr=half, capsize=2, **look.dots())
             ax.annotate(
-                f"λ {lam:g}", (mean, y), xytext=(5, 2), textcoords="offset points", fontsize=6
+                f"λ {lam:g}", (mean, y), xytext=(4, 3), textcoords="offset points", fontsize=6
             )
     ax.set_yticks(range(len(METHODS)), METHODS)
     ax.set_ylim(len(METHODS) - 0.5, -0.5)

@@ -53,7 +53,7 @@ def measure(scale: str) -> dict[str, Any]:
         "start": llm_study.start(scale),
         "paths": [path(group) for group in groups],
         "ends": [ends(group).tolist() for group in groups],
-        "gap": [llm_study.cell(interval(max_gap(ends(g), ideal, LAM))) for g in groups],
+        "gap": [llm_study.cell(interval(max_gap(ends(g), np.array(ideal), LAM))) for g in groups],
         "probed_per_update": [probed(group) for group in groups],
         "swing": [llm_study.cell(interval(swing(group))) for group in groups],
     }

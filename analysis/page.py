@@ -142,7 +142,8 @@ def group(figure: Mapping[str, Any]) -> str:
     """Which part of the gallery a figure stands in."""
     if not figure["study"]:
         return "convex"
-    return "llm" if figure["name"].startswith("llm_") else "networks"
+    name = str(figure["name"])
+    return "llm" if name.startswith("llm_") or name == "max_eval_interval" else "networks"
 
 
 def image(folder: Path, name: str) -> dict[str, Any]:

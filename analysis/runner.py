@@ -54,6 +54,12 @@ STUDIES: tuple[str, ...] = (
     "lm_forgetting",
     "lm_suppressed",
     "schedule_cost",
+    "llm_loss_space",
+    "llm_forgetting",
+    "llm_table",
+    "llm_bars",
+    "max_eval_interval",
+    "llm_resources",
 )
 """Figures of trained networks. Their full form takes minutes each and runs on request; what is
 shown is the stored full run, and the fast form is run to see that it still works."""

@@ -123,7 +123,9 @@ class TrainConfig:
     max_length
         Longest sequence, in tokens; the context of the model, where that is shorter.
     layout
-        "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`.
+        "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`. Packed rows need a mask,
+        which on a GPU only FlashAttention and flex attention turn to account; with plain SDPA
+        "padded" is the faster one there, as rows of like length share a pass.
     precision
         "fp32", or "bf16": autocast over float32 weights; frozen weights are kept in bf16.
     gradient_checkpointing, compile

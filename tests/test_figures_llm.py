@@ -1,0 +1,147 @@
+"""The figures of joint post-training: their whole code runs on a tiny generated language."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import llm_bars, llm_costs, llm_resources, llm_study
+from tradeoff.errors import InputError
+from tradeoff.records import plain, write_json
+
+FIGURES = (
+    "llm_loss_space",
+    "llm_forgetting",
+    "llm_table",
+    "llm_bars",
+    "max_eval_interval",
+    "llm_resources",
+)
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """Draws a figure's fast form once, with models and runs in a folder of its own."""
+    out: Path = tmp_path_factory.mktemp("llm")
+    found: dict[str, dict[str, Any]] = {}
+
+    def draw(name: str) -> dict[str, Any]:
+        if name not in found:
+            module = importlib.import_module(f"analysis.{name}")
+            found[name] = plain(module.main(out, fast=True))
+            for suffix in (".svg", ".png"):
+                assert (out / "figures" / f"{name}{suffix}").stat().st_size > 5_000
+            assert len(json.dumps(found[name], allow_nan=False)) < 300_000
+        return found[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llm_study, "FOLDER", out / "runs")
+        yield draw
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
+    caption = importlib.import_module(f"analysis.{name}").CAPTION
+    for part in ("hat varies is the", f"python -m analysis {name}"):
+        assert part in caption, part
+    if name != "llm_resources":
+        assert f"n = {llm_study.SCALES['full'].seeds} seeds" in caption
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_fast_form_runs(name: str, numbers: Callable[[str], dict[str, Any]]) -> None:
+    assert numbers(name)
+
+
+def test_every_method_spends_the_same_gradients(numbers: Callable[[str], dict[str, Any]]) -> None:
+    numbers("llm_loss_space")
+    table = llm_study.finals(llm_study.run("fast", llm_study.comparison("fast")))
+    spent = table[["sft_updates", "preference_updates"]].sum(axis=1)
+    assert (spent == llm_study.SCALES["fast"].gradients).all()
+    assert not table["diverged_at"].notna().any()
+
+
+def test_paths_start_at_the_base_and_end_at_the_ends(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    found = numbers("llm_loss_space")
+    for method, paths in found["paths"].items():
+        np.testing.assert_allclose(paths[0][0], found["start"], rtol=1e-4)
+        ends = np.array(found["ends"][method][0])
+        np.testing.assert_allclose(paths[0][-1], ends.mean(axis=0), rtol=1e-4)
+
+
+def test_differences_are_those_of_the_means(numbers: Callable[[str], dict[str, Any]]) -> None:
+    cells = numbers("llm_loss_space")["paired_joint_minus_sequential"]
+    for joint in ("Mix", "ALRIGHT", "MAXRIGHT"):
+        apart = cells[joint][0][0] - cells["SFT→DPO"][0][0]
+        assert cells[f"{joint} - SFT→DPO"][0][0] == pytest.approx(apart, abs=1e-4)
+
+
+def test_probes_cost_what_the_interval_says(numbers: Callable[[str], dict[str, Any]]) -> None:
+    probed = numbers("max_eval_interval")["probed_per_update"]
+    both = 2 * 16
+    assert probed[0] == pytest.approx(both)
+    assert probed[-1] == pytest.approx(both / llm_study.SCALES["fast"].gradients)
+
+
+def test_nobody_is_ahead_of_the_best_of_all_runs(numbers: Callable[[str], dict[str, Any]]) -> None:
+    behind = [v["front_gap"] for v in numbers("llm_bars")["values"].values()]
+    assert np.min(behind) >= -1e-6
+    assert set(llm_bars.MEASURES) == set(numbers("llm_bars")["values"]["Mix"])
+
+
+def test_without_text_the_stored_run_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_study, "DATA", tmp_path / "nowhere")
+    monkeypatch.setattr(llm_study, "STORED", tmp_path)
+    with pytest.raises(InputError, match="no real text and no stored run"):
+        llm_study.numbers("llm_table", False, lambda scale: {})
+    write_json(tmp_path / "llm_table.json", {"numbers": {"seeds": 3}})
+    found = llm_study.numbers("llm_table", False, lambda scale: {})
+    assert found == {"seeds": 3, "source": "stored run"}
+
+
+def test_the_time_of_an_update_does_not_depend_on_the_luck_of_a_draw() -> None:
+    kinds = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+    table = pd.DataFrame(
+        {
+            "seconds": np.concatenate([[0], np.cumsum(np.where(kinds, 1.0, 3.0))]),
+            "tokens": np.arange(11),
+            "probe_rows": 0,
+            "sft_updates": np.concatenate([[0], np.cumsum(kinds)]),
+            "preference_updates": np.concatenate([[0], np.cumsum(1 - kinds)]),
+        }
+    )
+    steps = llm_costs.per_update(table)
+    assert len(steps) == 1 + 5
+    assert llm_costs.seconds_per_update(steps) == 2.0
+    # A probe every second update that takes half a second is a quarter of one on average.
+    probed = steps.assign(probed=[1.0, 0, 1, 0, 1, 0])
+    probed["seconds"] += 0.5 * (probed["probed"] > 0)
+    again = pd.concat([probed, steps.assign(probed=[0.0, 1, 0, 1, 0, 1])])
+    again.loc[again["seconds"] % 1 == 0, "probed"] = 0.0
+    share = (again["probed"] > 0).mean()
+    assert llm_costs.seconds_per_update(again) == pytest.approx(2.0 + 0.5 * share)
+
+
+def test_a_method_is_measured_in_a_process_of_its_own() -> None:
+    setting = replace(llm_resources.FORMS["fast"].setting, method="Mix")
+    found = llm_resources._apart(setting)
+    assert found.seconds_per_update == pytest.approx(2 * found.seconds)
+    assert found.memory >= 0
+    assert asdict(found)["utilisation"] is None
+
+
+def test_a_failed_measurement_says_why() -> None:
+    with pytest.raises(RuntimeError, match="no-such-shape"):
+        llm_resources._apart(llm_costs.Setting(shape="no-such-shape"))
