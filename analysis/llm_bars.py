@@ -10,6 +10,7 @@ import numpy as np
 from analysis import llm_study, style
 from analysis.llm_loss_space import LOSSES, ends, part
 from analysis.llm_study import METHODS
+from analysis.lm_study import cost
 from tradeoff.scores import front_gap, ideal_distance, interval, weighted_loss
 
 LAM = 0.5
@@ -66,6 +67,7 @@ def measure(scale: str) -> dict[str, Any]:
             "time": speed(table, method) / base,
         }
     return {
+        "training": cost(table),
         "seeds": llm_study.SCALES[scale].seeds,
         "values": values,
         "bars": {

@@ -10,7 +10,7 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -178,6 +178,21 @@ def ours(setting: Setting) -> Measured:
     )
     rule = schedule(setting.method)
     before = _resident()
+    if isinstance(rule, Maxright):
+        # Random weights are further from one optimum than from the other, and only one objective
+        # would ever be followed: measure gaps from where both begin alike.
+        first = JointTrainer(
+            model,
+            tokenizer,
+            sft=sft,
+            preference=pairs,
+            schedule=rule,
+            config=replace(config, steps=1),
+        )
+        first.train(progress=False)
+        sft_loss, preference_loss = (float(value) - 1 for value in first.known.values)
+        model = first.model
+        config = replace(config, lora=None, optima=(sft_loss, preference_loss))
     trainer = JointTrainer(
         model, tokenizer, sft=sft, preference=pairs, schedule=rule, config=config
     )

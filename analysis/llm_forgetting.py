@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from analysis import llm_study, style
 from analysis.llm_loss_space import part
+from analysis.lm_study import cost
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, retention
@@ -53,6 +54,7 @@ def measure(scale: str) -> dict[str, Any]:
                 middle = values[:, values.shape[1] // 2]
                 kept[method] = retention(middle, values[:, -1], np.full(len(values), start[name]))
     return {
+        "training": cost(table),
         "seeds": llm_study.SCALES[scale].seeds,
         "curves": curves,
         "retention": {method: llm_study.cell(interval(share)) for method, share in kept.items()},

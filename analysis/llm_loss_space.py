@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis import llm_study, style
 from analysis.llm_study import METHODS
+from analysis.lm_study import cost
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, weighted_loss
@@ -43,6 +44,7 @@ def measure(scale: str) -> dict[str, Any]:
     table = llm_study.run(scale, llm_study.comparison(scale))
     lams = llm_study.SCALES[scale].lams
     return {
+        "training": cost(table),
         "lambdas": lams,
         "seeds": llm_study.SCALES[scale].seeds,
         "start": llm_study.start(scale),

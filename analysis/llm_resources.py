@@ -34,9 +34,10 @@ CAPTION = (
     "Cost of training with random weights, each method in a process of its own, on the same rows; "
     "adapters and batch as published, scaled down in the CPU form (shapes in the results). Time is "
     "that of a gradient: a Mix update is two, a probe of MAXRIGHT (k = 10) the third of one, as "
-    "it has no backward pass. What varies is the repetition: dots are single runs, markers "
-    "medians. Both are divided by those of sequential training. Open squares: the paper's figure "
-    "for Pythia-1B, per update of which Mix has one for both objectives. "
+    "it has no backward pass; its gaps are measured from where both losses begin alike, as with "
+    "random weights it would follow one objective only. What varies is the repetition: dots are "
+    "single runs, markers medians. Both are divided by those of sequential training. Open squares: "
+    "the paper's figure for Pythia-1B, per update of which Mix has one for both objectives. "
     "Command: python -m analysis llm_resources; for a GPU: python -m analysis.llm_resources "
     "--device cuda"
 )

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from analysis import llm_study, style
 from analysis.llm_loss_space import part
 from analysis.llm_study import METHODS
+from analysis.lm_study import cost
 from tradeoff.scores import interval, retention
 
 COLUMNS = ("sft_retention", "preference_accuracy")
@@ -42,6 +43,7 @@ def measure(scale: str) -> dict[str, Any]:
     lams = llm_study.SCALES[scale].lams
     begin, best = llm_study.start(scale)[0], llm_study.ideal(scale)[0]
     return {
+        "training": cost(table),
         "lambdas": lams,
         "seeds": llm_study.SCALES[scale].seeds,
         "table": {

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis import llm_study, style
 from analysis.llm_loss_space import LOSSES, ends, path
+from analysis.lm_study import cost
 from tradeoff.scores import interval, max_gap
 
 LAM = 0.5
@@ -47,6 +48,7 @@ def measure(scale: str) -> dict[str, Any]:
     groups = [table[table["run"] // len(seeds) == i] for i in range(len(INTERVALS))]
     ideal = llm_study.ideal(scale)
     return {
+        "training": cost(table),
         "intervals": INTERVALS,
         "seeds": len(seeds),
         "ideal": ideal,
