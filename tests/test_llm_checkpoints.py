@@ -255,6 +255,21 @@ def test_adapters_are_not_put_on_another_model(tmp_path):
     assert error.value.field == "model"
 
 
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_a_run_of_tied_weights_goes_on(tmp_path, lora):
+    def model() -> Any:
+        return tiny_llama(len(bpe_tokenizer_hf()), tie_word_embeddings=True)
+
+    whole = trainer(model=model(), output=tmp_path / "a", lora=lora, save_every=4)
+    expected = whole.train(progress=False).table
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "step-00000006")
+    again = trainer(model=model(), output=tmp_path / "a", lora=lora, save_every=4)
+    found = again.train(progress=False).table
+    assert again.step == 6
+    measured = ["step", "sft_loss", "preference_loss"]
+    pd.testing.assert_frame_equal(found[measured], expected[measured], check_exact=True)
+
+
 def test_settings_that_change_nothing_may_change(tmp_path):
     first = trainer(output=tmp_path, callbacks=[stop_at(2, signal.SIGTERM)])
     first.train(progress=False)

@@ -62,17 +62,9 @@ def local_weights(policy: torch.nn.Module) -> Iterator[Tensor]:
 def weights(policy: Any) -> dict[str, Tensor]:
     """Trained weights by name, whole; empty on all processes but the first of several."""
     found = get_model_state_dict(policy, options=_options(ignore_frozen_params=True))
-    kept: dict[str, Tensor] = {}
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, value in found.items():
-        if not isinstance(value, Tensor):
-            continue
-        # Tied weights have two names and one storage.
-        place = (value.data_ptr(), tuple(value.shape))
-        if place not in seen:
-            kept[name] = value
-            seen.add(place)
-    return kept
+    # Tied weights stand there under two names, frozen ones under the second.
+    trained = _trained(policy)
+    return {n: value for n, value in found.items() if n in trained and isinstance(value, Tensor)}
 
 
 def set_weights(policy: Any, found: dict[str, Any], file: Path) -> None:
@@ -83,8 +75,7 @@ def set_weights(policy: Any, found: dict[str, Any], file: Path) -> None:
     InputError
         If they are not all there; `file` is what the message names.
     """
-    trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
-    if absent := {name.removeprefix("module.") for name in trained} ^ set(found):
+    if absent := _trained(policy) ^ set(found):
         raise InputError(
             "the checkpoint does not hold the trained weights",
             file=file,
@@ -92,6 +83,12 @@ def set_weights(policy: Any, found: dict[str, Any], file: Path) -> None:
             remedy="Remove this checkpoint; the run then goes on from the one before.",
         )
     set_model_state_dict(policy, found, options=_options(strict=False))
+
+
+def _trained(policy: Any) -> set[str]:
+    """Names of the trained weights, one for each."""
+    names = {name for name, weight in policy.named_parameters() if weight.requires_grad}
+    return {name.removeprefix("module.") for name in names}
 
 
 def optimizer(policy: Any, given: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
