@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from analysis import ledger, page, report, runner, style
+from analysis import ledger, page, report, runner, style, tables
 from tradeoff import cli
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
@@ -226,4 +226,4 @@ def test_the_command_line_writes_pdf_figures_and_latex_tables(tmp_path, monkeypa
         cli.main(["reproduce", *options])
     assert asked == [False]  # scores.svg and .png are there, scores.pdf is not
     names = {path.name for path in (tmp_path / "tables").iterdir()}
-    assert names == {"headline.tex", "pythia.tex", "resources.tex", "llama.tex", "claims.tex"}
+    assert names == {f"{name}.tex" for name in tables.TITLES}
