@@ -50,7 +50,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 @pytest.fixture(autouse=True)
-def _one_numba_thread() -> None:
-    """Start each test with one numba thread; one that needs more calls `numba.set_num_threads`."""
-    if "numba" in sys.modules:
-        sys.modules["numba"].set_num_threads(1)
+def _one_thread() -> None:
+    """Start each test with one thread of numba and torch, whatever the one before asked for."""
+    for library in ("numba", "torch"):
+        if library in sys.modules:
+            sys.modules[library].set_num_threads(1)

@@ -167,6 +167,7 @@ def test_only_an_untied_model_has_a_last_layer_of_its_own() -> None:
 
 def test_pretraining_is_a_function_of_its_seed_and_lowers_the_loss() -> None:
     settings = {"steps": 20, "batch_size": 8, "length": 32}
+    torch.set_num_threads(4)
     again = pretrain(SHAPE, DATA.corpus, TOKENIZER, **settings)
     other = pretrain(SHAPE, DATA.corpus, TOKENIZER, **settings, seed=1)
     for name, p in BASE.named_parameters():

@@ -1,9 +1,8 @@
-"""Every notebook runs without a warning, in well under two minutes, and shows what it computes."""
+"""Every notebook runs without a warning and shows what it computes."""
 
 from __future__ import annotations
 
 import re
-import time
 from itertools import pairwise
 
 import nbformat
@@ -34,9 +33,7 @@ def texts(cell):
 @pytest.mark.parametrize("path", every(), ids=lambda path: path.stem)
 def test_a_notebook_shows_what_it_computes(path, tmp_path):
     stored = nbformat.read(path, as_version=4)
-    started = time.perf_counter()
     fresh = executed(stored, tmp_path)
-    assert time.perf_counter() - started < 120
     for before, after in zip(cells(stored), cells(fresh), strict=True):
         said = [o.text for o in after.outputs if o.get("name") == "stderr"]
         assert said == [], f"a warning in the cell\n{after.source}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numba
@@ -121,6 +124,23 @@ def test_result_does_not_depend_on_the_number_of_threads():
         results.append(trajectories(problem, SCHEDULES, steps=100, step_size=0.3, replicas=70))
     for other in results[1:]:
         assert_same(results[0], other, tolerance=0)
+
+
+def test_compiled_runs_leave_torch_its_threads():
+    """Numba and torch share OpenMP, whose team numba starts with all cores."""
+    code = """
+import torch
+from tradeoff import Mix, random_log_linear
+from tradeoff.convex.simulate import trajectories
+trajectories(random_log_linear(0), [Mix()], steps=2, step_size=0.1, engine="numba")
+print(torch.get_num_threads())
+"""
+    given = {name: value for name, value in os.environ.items() if name != "MKL_NUM_THREADS"}
+    given |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1\n"
 
 
 @pytest.mark.parametrize("engine", ["numba", "numpy"])

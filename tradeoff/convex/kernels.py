@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numba
@@ -31,6 +32,12 @@ from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+
+# The first question about numba's threads starts its OpenMP team and gives the asking thread, torch
+# included, all of the machine's. Here a thread asks that ends at once.
+_starter = Thread(target=numba.get_num_threads)
+_starter.start()
+_starter.join()
 
 BLOCK = 32
 """Runs per block: enough logits for one exponential loop, few enough to stay in the L1 cache."""

@@ -21,6 +21,7 @@ from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
 from tradeoff.networks.tasks import Params, Reference, as_arrays, one_run, pair_measures
+from tradeoff.networks.threads import SMALL, one_thread
 from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT
 
@@ -233,15 +234,17 @@ def pretrain(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(descent, rate)
     order = _shuffled(len(blocks), seed)
-    for _ in tqdm(range(steps), desc="pretraining", disable=not progress, leave=False):
-        rows = torch.tensor([next(order) for _ in range(batch_size)], device=device)
-        tokens, mask = blocks.tokens[rows], blocks.mask[rows]
-        loss = -response_log_probs(model(tokens), tokens, mask).sum() / mask.sum()
-        descent.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        descent.step()
-        schedule.step()
+    weights = sum(p.numel() for p in model.parameters())
+    with one_thread(when=weights <= SMALL):
+        for _ in tqdm(range(steps), desc="pretraining", disable=not progress, leave=False):
+            rows = torch.tensor([next(order) for _ in range(batch_size)], device=device)
+            tokens, mask = blocks.tokens[rows], blocks.mask[rows]
+            loss = -response_log_probs(model(tokens), tokens, mask).sum() / mask.sum()
+            descent.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            descent.step()
+            schedule.step()
     return model
 
 

@@ -11,8 +11,7 @@ SMALL = 2**18
 """Stacked parameters up to which an update runs on one thread.
 
 On idle cores four threads halve its time for twice the work; on busy ones they wait for each other
-at every operation, and it takes many times as long. Parallel kernels of numba share their runtime
-with torch and leave it with all threads, whatever ``OMP_NUM_THREADS`` asked for.
+at every operation, and it takes many times as long.
 """
 
 

@@ -78,7 +78,7 @@ def _cancel(results: Generator[Any, None, None]) -> None:
 def few_threads(threads: int, *, kernels: bool = True) -> Iterator[None]:
     """Limit BLAS, torch and, with `kernels`, numba and OpenMP within a call, where loaded."""
     numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
-    before = numba.get_num_threads() if numba else 0, torch.get_num_threads() if torch else 0
+    before = torch.get_num_threads() if torch else 0, numba.get_num_threads() if numba else 0
     try:
         if numba and kernels:
             numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
@@ -88,9 +88,9 @@ def few_threads(threads: int, *, kernels: bool = True) -> Iterator[None]:
             yield
     finally:
         if numba and kernels:
-            numba.set_num_threads(before[0])
+            numba.set_num_threads(before[1])
         if torch:
-            torch.set_num_threads(before[1])
+            torch.set_num_threads(before[0])
 
 
 def _check(backend: str, jobs: int, threads: int, client: Any) -> None:
