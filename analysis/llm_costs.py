@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -160,6 +159,7 @@ def measure(setting: Setting) -> Measured:
 def ours(setting: Setting) -> Measured:
     """Train with the joint trainer, timing every update."""
     from tradeoff.llm import JointTrainer, Lora, TrainConfig
+    from tradeoff.llm.meter import resident_peak
 
     model, tokenizer = build(setting)
     sft, pairs = rows(setting)
@@ -177,7 +177,7 @@ def ours(setting: Setting) -> Measured:
         log_every=setting.updates,
     )
     rule = schedule(setting.method)
-    before = _resident()
+    before = resident_peak() if setting.device == "cpu" else 0
     if isinstance(rule, Maxright):
         # Random weights are further from one optimum than from the other, and only one objective
         # would ever be followed: measure gaps from where both begin alike.
@@ -205,7 +205,7 @@ def ours(setting: Setting) -> Measured:
         seconds_per_update=seconds,
         tokens_per_second=float(steps["tokens"].mean()) / seconds,
         utilisation=trainer.meter.utilisation(),
-        memory=done.summary["peak_memory_bytes"] - (before if setting.device == "cpu" else 0),
+        memory=done.summary["peak_memory_bytes"] - before,
     )
 
 
@@ -234,9 +234,12 @@ def seconds_per_update(steps: pd.DataFrame) -> float:
 def yardstick(setting: Setting) -> Measured:
     """Train with TRL on the same rows, adapters and batch: its defaults otherwise."""
     import datasets
+    import torch
     import trl
     from peft import LoraConfig
     from transformers import TrainerCallback
+
+    from tradeoff.llm.meter import Meter
 
     class Clock(TrainerCallback):
         times: list[float]
@@ -257,7 +260,8 @@ def yardstick(setting: Setting) -> Measured:
     rank, targets = SHAPES[setting.shape]["lora"]
     given = sft if setting.method == "TRL SFT" else pairs
     kind = "SFT" if setting.method == "TRL SFT" else "DPO"
-    clock, before = Clock(), _resident()
+    clock, meter = Clock(), Meter(torch.device(setting.device))
+    before = meter.peak_memory() if setting.device == "cpu" else 0
     with tempfile.TemporaryDirectory() as folder:
         arguments = getattr(trl, f"{kind}Config")(
             output_dir=folder,
@@ -290,7 +294,7 @@ def yardstick(setting: Setting) -> Measured:
         seconds_per_update=seconds,
         tokens_per_second=tokens / seconds,
         utilisation=None,
-        memory=_peak(setting.device) - (before if setting.device == "cpu" else 0),
+        memory=meter.peak_memory() - before,
     )
 
 
@@ -306,17 +310,6 @@ def _wait(device: str) -> None:
 
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def _peak(device: str) -> float:
-    import torch
-
-    return float(torch.cuda.max_memory_allocated() if device == "cuda" else _resident())
-
-
-def _resident() -> int:
-    """The most memory that this process has held so far."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from analysis import llm_costs, style
+from analysis import style
 from analysis.llm_costs import Measured, Setting
 from analysis.runner import PAPER
 from tradeoff.progress import tqdm
@@ -45,13 +45,12 @@ CAPTION = (
 
 @dataclass(frozen=True)
 class Form:
-    """Shapes and methods that are measured, how often, and whether each in its own process."""
+    """Shapes and methods that are measured, and how often."""
 
     shapes: tuple[str, ...]
     repetitions: int
     setting: Setting
     methods: tuple[str, ...] = METHODS
-    apart: bool = True
 
 
 FORMS = {
@@ -70,8 +69,7 @@ FORMS = {
         ("llama-tiny",),
         1,
         Setting(batch_size=2, rows_per_forward=2, length=32, updates=12),
-        methods=OURS,
-        apart=False,
+        methods=OURS[2:],
     ),
 }
 
@@ -100,9 +98,8 @@ def measure(form: str) -> dict[str, Any]:
         shape: {method: [] for method in given.methods} for shape in given.shapes
     }
     rounds = product(range(given.repetitions), given.shapes, given.methods)
-    for _, shape, method in tqdm(list(rounds), disable=not given.apart, leave=False):
-        setting = replace(given.setting, shape=shape, method=method)
-        found = _apart(setting) if given.apart else llm_costs.measure(setting)
+    for _, shape, method in tqdm(list(rounds), disable=form == "fast", leave=False):
+        found = _apart(replace(given.setting, shape=shape, method=method))
         runs[shape][method].append(asdict(found))
     return {
         "setting": asdict(given.setting),

@@ -14,12 +14,15 @@ os.environ["MPLBACKEND"] = "Agg"
 # No test needs the network; trainers would otherwise report their use to the hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
@@ -47,6 +50,26 @@ sys.meta_path.insert(0, _PlainKernels())
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """Draws a figure's fast form once a module, looks at its files and returns its numbers."""
+    from tradeoff.records import plain
+
+    out: Path = tmp_path_factory.mktemp("figures")
+    found: dict[str, dict[str, Any]] = {}
+
+    def draw(name: str) -> dict[str, Any]:
+        if name not in found:
+            found[name] = plain(import_module(f"analysis.{name}").main(out, fast=True))
+            for suffix, limit in ((".svg", 400_000), (".png", 200_000)):
+                size = (out / "figures" / f"{name}{suffix}").stat().st_size
+                assert 5_000 < size < limit, f"{name}{suffix}: {size} bytes"
+            assert len(json.dumps(found[name], allow_nan=False)) < 300_000
+        return found[name]
+
+    return draw
 
 
 @pytest.fixture(autouse=True)

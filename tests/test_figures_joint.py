@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from analysis import (
     value_error,
 )
 from tradeoff.errors import InputError
-from tradeoff.records import plain
 
 FIGURES = (
     convergence,
@@ -31,20 +31,6 @@ FIGURES = (
 )
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Numbers of each figure by its name, after both files were found."""
-    found = {}
-    for module in FIGURES:
-        name = module.__name__.split(".")[-1]
-        out = tmp_path_factory.mktemp(name)
-        found[name] = plain(module.main(out, fast=True))
-        for suffix in ("svg", "png"):
-            assert (out / "figures" / f"{name}.{suffix}").stat().st_size > 5000
-        json.dumps(found[name], allow_nan=False)
-    return found
-
-
 def test_captions_say_what_varies_and_how_to_redraw() -> None:
     for module in FIGURES:
         name = module.__name__.split(".")[-1]
@@ -54,16 +40,16 @@ def test_captions_say_what_varies_and_how_to_redraw() -> None:
         assert "{" not in module.CAPTION
 
 
-def test_gaps_fall_and_stay_below_their_bounds(drawn: dict[str, Any]) -> None:
+def test_gaps_fall_and_stay_below_their_bounds(numbers: Callable[[str], dict[str, Any]]) -> None:
     for kind in ("averaged", "last"):
-        for curve in drawn["convergence"][kind].values():
+        for curve in numbers("convergence")[kind].values():
             measured = np.array(curve["mean"]) + 1.96 * np.array(curve["se"])
             assert np.all(measured <= curve["bound"])
             assert curve["mean"][-1] < curve["mean"][0]
 
 
-def test_stale_values_drift_and_swing(drawn: dict[str, Any]) -> None:
-    found = drawn["stale_refresh"]
+def test_stale_values_drift_and_swing(numbers: Callable[[str], dict[str, Any]]) -> None:
+    found = numbers("stale_refresh")
     for kind in ("weighted", "unweighted", "half"):
         assert found[kind]["swing"][-1] > 3 * found[kind]["swing"][0]
         assert found[kind]["median_drift"][-1] > found[kind]["median_drift"][0]
@@ -71,8 +57,8 @@ def test_stale_values_drift_and_swing(drawn: dict[str, Any]) -> None:
     assert abs(found["weighted"]["median_drift"][1] - found["weighted"]["median_drift"][0]) < 0.02
 
 
-def test_wrong_minima_move_where_theory_says(drawn: dict[str, Any]) -> None:
-    found = drawn["value_error"]
+def test_wrong_minima_move_where_theory_says(numbers: Callable[[str], dict[str, Any]]) -> None:
+    found = numbers("value_error")
     assert np.all(np.diff(found["wrong_sft"]["weight"]) > 0)
     assert np.all(np.diff(found["wrong_preference"]["weight"]) < 0)
     middle = len(found["errors_over_range"]) // 2
@@ -83,28 +69,30 @@ def test_wrong_minima_move_where_theory_says(drawn: dict[str, Any]) -> None:
         assert -0.2 < low < 0 < high < 0.2
 
 
-def test_alternation_pays_where_costs_differ(drawn: dict[str, Any]) -> None:
-    by_cost = drawn["equal_compute"]["by_cost_ratio"]
+def test_alternation_pays_where_costs_differ(numbers: Callable[[str], dict[str, Any]]) -> None:
+    by_cost = numbers("equal_compute")["by_cost_ratio"]
     assert (
         by_cost["4"]["budget_median"]
         < by_cost["2"]["budget_median"]
         < by_cost["1"]["budget_median"]
     )
     assert by_cost["4"]["budget_median"] < 0.95
-    for case in drawn["equal_compute"]["cases"]:
+    for case in numbers("equal_compute")["cases"]:
         assert case["alright_predicted"] >= case["budget_rule_predicted"] - 1e-9
 
 
-def test_quadratics_are_exact_and_soups_fall_short(drawn: dict[str, Any]) -> None:
-    found = drawn["quadratic_exact"]
+def test_quadratics_are_exact_and_soups_fall_short(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    found = numbers("quadratic_exact")
     assert found["largest_z"] < 4.5
     assert found["final_gap"]["Mix"] < found["final_gap"]["ALRIGHT"]
     assert found["soup_gap_over_range"]["proportional"] < 1e-4
     assert found["soup_gap_over_range"]["turned by 60°"] > 0.05
 
 
-def test_units_reorder_distances_and_nothing_else(drawn: dict[str, Any]) -> None:
-    found = drawn["scores"]
+def test_units_reorder_distances_and_nothing_else(numbers: Callable[[str], dict[str, Any]]) -> None:
+    found = numbers("scores")
     assert found["distinct_orders"] > 1
     assert found["worst_change_of_front_gap"] < 1e-9
     assert found["worst_change_of_regret"] < 1e-9
@@ -117,7 +105,7 @@ def test_units_reorder_distances_and_nothing_else(drawn: dict[str, Any]) -> None
 def test_text_figure(tmp_path: Path) -> None:
     if not text_front.have_data(text_front.PAIRS[:1]):
         pytest.skip("the real files sft_rasbt and pref_rasbt are not part of the repository")
-    found = plain(text_front.main(tmp_path, fast=True))
+    found = text_front.main(tmp_path, fast=True)
     assert found["source"] == "this run"
     methods = found["sft_rasbt"]["methods"]
     # The second stage's own loss is small, the first stage's large: both orders forget.

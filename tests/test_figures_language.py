@@ -14,30 +14,17 @@ import pytest
 
 from analysis import lm_study
 from tradeoff.data.synthetic import SKILLS, generate
-from tradeoff.records import plain
 from tradeoff.scores import interval
 
 FIGURES = ("lm_loss_space", "lm_headline", "lm_rates", "lm_forgetting", "lm_suppressed")
 
 
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """Draws a figure's fast form once, with models and runs in a folder of its own."""
-    out: Path = tmp_path_factory.mktemp("language")
-    found: dict[str, dict[str, Any]] = {}
-
-    def draw(name: str) -> dict[str, Any]:
-        if name not in found:
-            module = importlib.import_module(f"analysis.{name}")
-            found[name] = plain(module.main(out, fast=True))
-            for suffix in (".svg", ".png"):
-                assert (out / "figures" / f"{name}{suffix}").stat().st_size > 5_000
-            assert len(json.dumps(found[name], allow_nan=False)) < 300_000
-        return found[name]
-
+@pytest.fixture(scope="module", autouse=True)
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models and runs in a folder of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lm_study, "FOLDER", out / "runs")
-        yield draw
+        patch.setattr(lm_study, "FOLDER", tmp_path_factory.mktemp("runs"))
+        yield
 
 
 def test_captions_say_what_varies_and_how_to_redraw() -> None:

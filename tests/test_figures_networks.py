@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from analysis import bridge, schedule_cost, token_convexity
-from tradeoff.records import plain
 
 FIGURES = (bridge, token_convexity, schedule_cost)
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Numbers of each figure by its name, after both files were found."""
-    found = {}
-    for module in FIGURES:
-        name = module.__name__.split(".")[-1]
-        out: Path = tmp_path_factory.mktemp(name)
-        found[name] = plain(module.main(out, fast=True))
-        for suffix in ("svg", "png"):
-            assert (out / "figures" / f"{name}.{suffix}").stat().st_size > 5000
-        json.dumps(found[name], allow_nan=False)
-    return found
 
 
 def test_captions_say_what_varies_and_how_to_redraw() -> None:
@@ -42,32 +25,34 @@ def test_captions_say_what_varies_and_how_to_redraw() -> None:
 # ---------------------------------------------------------------------- bridge
 
 
-def test_the_last_layer_is_the_laboratory_and_stays_behind_its_front(drawn: dict[str, Any]) -> None:
-    alone = drawn["bridge"]["last_layer_alone"]
+def test_the_last_layer_is_the_laboratory_and_stays_behind_its_front(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    alone = numbers("bridge")["last_layer_alone"]
     assert alone["largest_difference_from_the_laboratory"] < 1e-8
     assert alone["least_distance_behind_the_outer_hull"] > 0
-    assert alone["largest_norm"] < drawn["bridge"]["radius"]
+    assert alone["largest_norm"] < numbers("bridge")["radius"]
 
 
 def test_a_narrow_network_lands_beyond_the_front_and_a_wide_one_near_it(
-    drawn: dict[str, Any],
+    numbers: Callable[[str], dict[str, Any]],
 ) -> None:
-    found = drawn["bridge"]["signed_distance"]["train"]
+    found = numbers("bridge")["signed_distance"]["train"]
     for method in ("Mix", "ALRIGHT"):
         narrow, *_, wide = (cell["mean"] for cell in found[method])
         assert narrow < -0.02
         assert narrow < wide - 0.03
         assert abs(wide) < 0.06
     # The comparison is fair: no trained last layer leaves the ball of the fronts.
-    assert drawn["bridge"]["largest_norm_of_a_last_layer"] < drawn["bridge"]["radius"]
+    assert numbers("bridge")["largest_norm_of_a_last_layer"] < numbers("bridge")["radius"]
 
 
 def test_sequential_training_trails_in_the_full_network_more_than_in_the_last_layer(
-    drawn: dict[str, Any],
+    numbers: Callable[[str], dict[str, Any]],
 ) -> None:
     for order in ("SFT→DPO", "DPO→SFT"):
         full, last = (
-            drawn["bridge"][name]["held_out_sequential_minus_joint"][f"{order} - Mix"][-1]
+            numbers("bridge")[name]["held_out_sequential_minus_joint"][f"{order} - Mix"][-1]
             for name in ("full", "last")
         )
         assert full["mean"] - full["half_width"] > 0
@@ -77,13 +62,13 @@ def test_sequential_training_trails_in_the_full_network_more_than_in_the_last_la
 # ---------------------------------------------------------------------- token_convexity
 
 
-def test_only_dpo_over_tokens_violates_convexity(drawn: dict[str, Any]) -> None:
-    found = drawn["token_convexity"]["midpoints"]
+def test_only_dpo_over_tokens_violates_convexity(numbers: Callable[[str], dict[str, Any]]) -> None:
+    found = numbers("token_convexity")["midpoints"]
     assert found["DPO, all tokens"]["random"]["share"] > 0.2
     assert found["DPO, all tokens"]["one run"]["share"] > 0
     for name in ("DPO, one token", "SFT, all tokens"):
         assert all(kind["share"] == 0 for kind in found[name].values())
-    curved = drawn["token_convexity"]["curvature"]
+    curved = numbers("token_convexity")["curvature"]
     assert min(curved["DPO, all tokens"]["Mix"]["ratio"]) < -0.01
     for name in ("DPO, one token", "SFT, all tokens"):
         assert min(curved[name]["Mix"]["ratio"]) > -1e-10
@@ -118,18 +103,18 @@ def test_projected_descent_reaches_the_minimum_on_the_ball() -> None:
 # ---------------------------------------------------------------------- schedule_cost
 
 
-def test_costs_are_counted_per_gradient(drawn: dict[str, Any]) -> None:
-    for numbers in drawn["schedule_cost"]["models"].values():
-        assert list(numbers) == list(schedule_cost.SCHEDULES)
-        assert numbers["Mix"]["gradients"] == 2 * numbers["ALRIGHT"]["gradients"]
-        for row in numbers.values():
+def test_costs_are_counted_per_gradient(numbers: Callable[[str], dict[str, Any]]) -> None:
+    for costs in numbers("schedule_cost")["models"].values():
+        assert list(costs) == list(schedule_cost.SCHEDULES)
+        assert costs["Mix"]["gradients"] == 2 * costs["ALRIGHT"]["gradients"]
+        for row in costs.values():
             times = row["seconds_per_gradient"]
             assert 0 < times["min"] <= times["median"] <= times["max"]
             assert row["peak_bytes"] > 0
-        assert numbers["Mix"]["peak_bytes"] < (
-            numbers["SFT only"]["peak_bytes"] + numbers["DPO only"]["peak_bytes"]
+        assert costs["Mix"]["peak_bytes"] < (
+            costs["SFT only"]["peak_bytes"] + costs["DPO only"]["peak_bytes"]
         )
-    assert drawn["schedule_cost"]["device"]["cores"] >= 1
+    assert numbers("schedule_cost")["device"]["cores"] >= 1
 
 
 def test_live_tensors_are_counted_until_they_are_freed() -> None:

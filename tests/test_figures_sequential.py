@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,23 +11,6 @@ import pytest
 FIGURES = ("toy_trajectories", "loss_space", "sequential_gap", "budget_splits", "beta_sweep")
 ORDERS = ("SFT→DPO", "DPO→SFT")
 JOINT = ("Mix", "ALRIGHT", "MAXRIGHT")
-
-
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """Draws a figure's fast form once and returns its numbers."""
-    out: Path = tmp_path_factory.mktemp("figures")
-    found: dict[str, dict[str, Any]] = {}
-
-    def draw(name: str) -> dict[str, Any]:
-        if name not in found:
-            found[name] = importlib.import_module(f"analysis.{name}").main(out, fast=True)
-            for suffix, limit in ((".svg", 400_000), (".png", 200_000)):
-                size = (out / "figures" / f"{name}{suffix}").stat().st_size
-                assert 5_000 < size < limit, f"{name}{suffix}: {size} bytes"
-        return found[name]
-
-    return draw
 
 
 def test_toy_paths_end_where_the_title_says(numbers: Callable[[str], dict[str, Any]]) -> None:

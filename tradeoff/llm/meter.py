@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -148,8 +149,7 @@ class Meter:
         """Bytes: of tensors on a CUDA device, else of the whole process."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return int(peak) if sys.platform == "darwin" else 1024 * int(peak)
+        return resident_peak()
 
     def utilisation(self) -> float | None:
         """Share of the devices' bf16 peak that the counted operations reached; None if unknown."""
@@ -158,3 +158,16 @@ class Meter:
         name = torch.cuda.get_device_name(self.device)
         peak = next((peak for key, peak in PEAKS.items() if key in name), None)
         return None if peak is None else self.flops / self.seconds / peak / self.processes
+
+
+def resident_peak() -> int:
+    """The most memory in bytes that this process has held.
+
+    On Linux what `getrusage` tells a young process may be the peak of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(peak.split()[1])
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found if sys.platform == "darwin" else 1024 * found
