@@ -26,14 +26,14 @@ import typer
 from joblib import cpu_count
 
 from analysis.runner import PAPER
-from tradeoff import study
+from tradeoff import study, tiny
 from tradeoff.checkout import ROOT
 from tradeoff.data.files import read_preferences, read_sft
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.errors import InputError
-from tradeoff.records import plain, read_json, write_json
+from tradeoff.records import plain, read_json, replacing_folder, write_json
 from tradeoff.schedules import OBJECTIVES, Alright, Maxright, Mix, Schedule, Sequential, from_dict
 from tradeoff.scores import Interval
 from tradeoff.study.engines import few_threads
@@ -163,36 +163,26 @@ def _language() -> Language:
 
 def base(scale: str) -> Path:
     """Folder of the pretrained model, as transformers loads it; made on the first call."""
-    from tradeoff.networks.hugging_face import to_hugging_face
-    from tradeoff.networks.language_model import LanguageModelConfig
-    from tradeoff.networks.language_task import pretrain
-
     size = SCALES[scale]
     shape = {k: v for k, v in asdict(size).items() if k in _SHAPE}
     place = FOLDER / "models" / f"base-{_name(shape)}"
-    if place.exists():
-        return place
-    documents = corpus(scale)
-    tokenizer = train_tokenizer(documents[:: max(1, len(documents) // 200)], size.vocabulary)
-    config = LanguageModelConfig(
-        vocabulary=len(tokenizer),
-        width=size.width,
-        layers=size.layers,
-        heads=size.heads,
-        hidden=size.width * 11 // 4,
-        context=size.context,
-    )
-    model = pretrain(
-        config,
-        documents,
-        tokenizer,
-        steps=size.pretraining,
-        batch_size=size.pretraining_batch,
-        length=128,
-        device=size.device,
-        progress=scale != "fast",
-    )
-    _put(place, lambda partial: to_hugging_face(model.cpu(), tokenizer, partial))
+    if not place.exists():
+        documents = corpus(scale)
+        few = documents[:: max(1, len(documents) // 200)]
+        tiny.pretrained(
+            place,
+            documents,
+            train_tokenizer(few, size.vocabulary),
+            width=size.width,
+            layers=size.layers,
+            heads=size.heads,
+            context=size.context,
+            steps=size.pretraining,
+            batch_size=size.pretraining_batch,
+            length=128,
+            device=size.device,
+            progress=scale != "fast",
+        )
     return place
 
 
@@ -221,7 +211,7 @@ def specialist(scale: str, objective: str) -> Path:
     lam = 0.0 if objective == "sft" else 1.0
     reference = "initial" if objective == "sft" else str(specialist(scale, "sft") / "model")
 
-    def write(partial: Path) -> None:
+    with replacing_folder(place) as partial:
         steps = SCALES[scale].gradients
         trainer = make(scale, Alright(lam=lam), SPECIALIST_SEED, steps, reference, output=partial)
         done = trainer.train(progress=scale != "fast")
@@ -236,8 +226,6 @@ def specialist(scale: str, objective: str) -> Path:
         found = {"training_loss": own, "start": losses[0].tolist(), "best": best.tolist()}
         write_json(partial / "optimum.json", found)
         shutil.rmtree(partial / "checkpoints")
-
-    _put(place, write)
     return place
 
 
@@ -299,15 +287,6 @@ def make(
 def _name(settings: dict[str, Any]) -> str:
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _put(place: Path, write: Any) -> None:
-    """Let `write` fill a folder that takes its name only when it is complete."""
-    partial = place.with_name(f".partial-{place.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write(partial)
-    partial.replace(place)
 
 
 # ---------------------------------------------------------------------- runs

@@ -16,7 +16,7 @@ from analysis import ledger, page, report, runner, style, tables
 from tradeoff import cli
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
-from tradeoff.records import read_json, replacing, write_json
+from tradeoff.records import read_json, replacing, replacing_folder, write_json
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +199,24 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         fail_half_way()
     assert read_json(path) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_an_interrupted_folder_leaves_the_old_one_and_a_complete_one_replaces_it(tmp_path):
+    place = tmp_path / "a"
+
+    def fill(text, error=None):
+        with replacing_folder(place) as partial:
+            (partial / text).write_text(text, "utf-8")
+            if error:
+                raise error
+
+    fill("first")
+    with pytest.raises(RuntimeError):
+        fill("second", RuntimeError())
+    assert [p.name for p in place.iterdir()] == ["first"]
+    fill("third")
+    assert [p.name for p in place.iterdir()] == ["third"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_an_input_error_survives_a_worker_process():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.synthetic import InstructionData, Language, generate
 from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
+from tradeoff.records import replacing_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,37 +59,66 @@ def folder(tiny: Tiny | None = None, cache: Path | None = None, *, progress: boo
     progress
         Show a bar while it is pretrained.
     """
+    tiny = tiny or Tiny()
+    about = json.dumps(asdict(tiny), sort_keys=True)
+    place = (cache or cache_folder()) / f"tiny-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
+    if not place.exists():
+        corpus = data(tiny).corpus
+        tokenizer = train_tokenizer(corpus, tiny.vocabulary)
+        pretrained(
+            place,
+            corpus,
+            tokenizer,
+            width=tiny.width,
+            layers=tiny.layers,
+            heads=tiny.heads,
+            context=tiny.context,
+            steps=tiny.steps,
+            length=64,
+            progress=progress,
+        )
+    return place
+
+
+def pretrained(
+    place: Path,
+    corpus: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    context: int,
+    **settings: Any,
+) -> None:
+    """Pretrain a small Llama and write the folder that transformers loads, whole or not at all.
+
+    Parameters
+    ----------
+    place
+        The folder.
+    corpus, tokenizer
+        What it reads, and how.
+    width, layers, heads, context
+        Its sizes; feed-forward layers are 2.75 times as wide as the residual stream.
+    **settings
+        Of :func:`tradeoff.networks.language_task.pretrain`.
+    """
     from tradeoff.networks.hugging_face import to_hugging_face
     from tradeoff.networks.language_model import LanguageModelConfig
     from tradeoff.networks.language_task import pretrain
 
-    tiny = tiny or Tiny()
-    about = json.dumps(asdict(tiny), sort_keys=True)
-    name = f"tiny-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
-    place = (cache or cache_folder()) / name
-    if place.exists():
-        return place
-    found = data(tiny)
-    tokenizer = train_tokenizer(found.corpus, tiny.vocabulary)
     config = LanguageModelConfig(
         vocabulary=len(tokenizer),
-        width=tiny.width,
-        layers=tiny.layers,
-        heads=tiny.heads,
-        hidden=tiny.width * 11 // 4,
-        context=tiny.context,
+        width=width,
+        layers=layers,
+        heads=heads,
+        hidden=width * 11 // 4,
+        context=context,
     )
-    model = pretrain(
-        config, found.corpus, tokenizer, steps=tiny.steps, length=64, progress=progress
-    )
-    partial = place.with_name(f".partial-{os.getpid()}-{name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    to_hugging_face(model, tokenizer, partial)
-    if place.exists():  # another process was faster
-        shutil.rmtree(partial)
-    else:
-        partial.replace(place)
-    return place
+    model = pretrain(config, corpus, tokenizer, **settings)
+    with replacing_folder(place) as partial:
+        to_hugging_face(model.cpu(), tokenizer, partial)
 
 
 def cache_folder() -> Path:

@@ -7,7 +7,6 @@ on from the one before.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tradeoff.errors import InputError
-from tradeoff.records import read_json
+from tradeoff.records import TEMPORARY, read_json, replacing_folder
 
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -35,27 +34,16 @@ def write(
     Older checkpoints beyond the `keep` newest are then removed.
     """
     target = folder / f"step-{step:08d}"
-    partial = folder / f".partial-{os.getpid()}-{target.name}"
     remove_unfinished(folder)
-    partial.mkdir(parents=True)
-    for name, content in tensors.items():
-        plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
-        save_file(plain, partial / f"{name}.safetensors")
-    # Not records.write_json, which rounds: what is resumed must be exact.
-    text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
-    (partial / "state.json").write_text(f"{text}\n", encoding="utf-8")
-    put_in_place(partial, target)
+    with replacing_folder(target) as partial:
+        for name, content in tensors.items():
+            plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
+            save_file(plain, partial / f"{name}.safetensors")
+        # Not records.write_json, which rounds: what is resumed must be exact.
+        text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
+        (partial / "state.json").write_text(f"{text}\n", encoding="utf-8")
     remove_older(folder, keep)
     return target
-
-
-def put_in_place(partial: Path, target: Path) -> None:
-    """Rename a complete folder to its name, in place of an older one."""
-    old = target.with_name(f".old-{os.getpid()}-{target.name}")
-    if target.exists():
-        target.replace(old)
-    partial.replace(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_older(folder: Path, keep: int) -> None:
@@ -66,8 +54,8 @@ def remove_older(folder: Path, keep: int) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Clear away what runs that were killed while writing have left."""
-    for pattern in (".partial-*", ".old-*"):
-        for path in folder.glob(pattern):
+    for word in TEMPORARY:
+        for path in folder.glob(f".{word}-*"):
             shutil.rmtree(path, ignore_errors=True)
 
 

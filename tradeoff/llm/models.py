@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from tradeoff.errors import InputError
-from tradeoff.llm.checkpoints import put_in_place
 from tradeoff.llm.config import Lora, ModelConfig
+from tradeoff.records import replacing_folder
 
 
 def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tuple[Any, Any]:
@@ -124,11 +123,10 @@ def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
     tied = names - {name for name, _ in model.named_parameters()}
     weights = {k: v for k, v in accelerator.get_state_dict(model).items() if k not in tied}
     if accelerator.is_main_process:
-        partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
         # peft would look for the embedding of the model it adapts, which has not changed.
         options = {"save_embedding_layers": False} if hasattr(model, "get_base_model") else {}
-        with quiet():
-            model.save_pretrained(partial, state_dict=weights, **options)
-        tokenizer.save_pretrained(partial)
-        put_in_place(partial, folder)
+        with replacing_folder(folder) as partial:
+            with quiet():
+                model.save_pretrained(partial, state_dict=weights, **options)
+            tokenizer.save_pretrained(partial)
     accelerator.wait_for_everyone()

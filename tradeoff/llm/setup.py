@@ -226,8 +226,14 @@ def seed_dropout(seed: int, step: int, process: int) -> None:
     torch.manual_seed(int(mixed) % 2**63)
 
 
+LESS_MEMORY = (
+    "Lower rows_per_forward or max_length, set gradient_checkpointing = true, precision = 'bf16', "
+    "or train adapters with [train.lora]; the run goes on from its last checkpoint."
+)
+
+
 @contextmanager
-def memory_errors(config: TrainConfig) -> Iterator[None]:
+def memory_errors(config: TrainConfig, remedy: str = LESS_MEMORY) -> Iterator[None]:
     """Say what to lower when memory does not suffice."""
     try:
         yield
@@ -238,11 +244,7 @@ def memory_errors(config: TrainConfig) -> Iterator[None]:
             "memory does not suffice",
             field="rows_per_forward",
             value=config.rows_per_forward,
-            remedy=(
-                "Lower rows_per_forward or max_length, set gradient_checkpointing = true, "
-                "precision = 'bf16', or train adapters with [train.lora]; "
-                "the run goes on from its last checkpoint."
-            ),
+            remedy=remedy,
         ) from error
 
 

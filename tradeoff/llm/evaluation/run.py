@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
-
-import torch
 
 from tradeoff.data.choices import ChoiceRow
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
@@ -25,6 +22,9 @@ from tradeoff.llm.evaluation.questions import Style
 from tradeoff.llm.evaluation.report import Evaluation, Part
 from tradeoff.llm.meter import Meter
 from tradeoff.llm.reference import Cached
+from tradeoff.llm.setup import memory_errors
+
+LESS_MEMORY = "Lower rows_per_forward, max_length or max_new_tokens, or use precision bf16."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def evaluate(
     """
     _check(wanted, reference)
     config = config or TrainConfig()
-    with _memory_errors(config):
+    with memory_errors(config, LESS_MEMORY):
         known = _reference_log_probs(wanted, reference, config, progress)
         policy = load(model, config) if isinstance(model, str) else model
         parts = [
@@ -283,18 +283,3 @@ def _lines(rows: Sequence[Any], found: Responses) -> list[dict[str, Any]]:
 
 def _notes(found: Responses) -> dict[str, int]:
     return {"shortened": found.shortened, "unended": found.ended.count(False)}
-
-
-@contextmanager
-def _memory_errors(config: TrainConfig) -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        raise InputError(
-            "memory does not suffice",
-            field="rows_per_forward",
-            value=config.rows_per_forward,
-            remedy="Lower rows_per_forward, max_length or max_new_tokens, or use precision bf16.",
-        ) from error
