@@ -12,9 +12,12 @@ the PREFERENCE objective.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -133,7 +136,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(ABC):
     """Base of all schedules.
 
     Attributes
@@ -148,14 +151,19 @@ class Schedule:
     def __post_init__(self) -> None:
         _check_unit_interval("lam", self.lam)
 
+    @abstractmethod
     def plan(self, steps: int) -> Plan:
         """Lay out a run of ``steps`` updates."""
-        raise NotImplementedError
 
     @property
     def label(self) -> str:
         """Name for legends, without ``lam``."""
         return self.name
+
+    @property
+    def family(self) -> str:
+        """Name for runs taken together: the label, without numbers that vary within a method."""
+        return self.label
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description; :func:`from_dict` restores the schedule."""
@@ -171,13 +179,7 @@ class Schedule:
         clock: NDArray[np.int64] | None = None,
         gaps: GapValues | None = None,
     ) -> Plan:
-        if steps < 1:
-            raise InputError(
-                "a run needs at least one update",
-                field="steps",
-                value=steps,
-                remedy="Give a positive number of updates.",
-            )
+        _check_whole("steps", steps, 1, "A run needs at least one update.")
         return Plan(
             rule=rule,
             probability=np.broadcast_to(np.asarray(probability, dtype=float), (steps,)),
@@ -304,25 +306,33 @@ class Maxright(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.refresh is not None and self.refresh < 1:
+        if self.refresh is not None:
+            _check_whole("refresh", self.refresh, 1, "It counts updates; None stands for never.")
+        _check_whole("samples", self.samples, 0, "It counts data points; 0 stands for all.")
+        if not isinstance(self.weighted, bool | np.bool_):
             raise InputError(
-                "the refresh interval counts updates",
-                field="refresh",
-                value=self.refresh,
-                remedy="Use a positive integer, or None for never.",
+                "neither true nor false",
+                field="weighted",
+                value=self.weighted,
+                remedy="Use True for weighted gradients, False for the official code's.",
             )
-        if self.samples < 0:
+        errors = self.optimum_error
+        if not (isinstance(errors, tuple) and len(errors) == 2 and all(map(_finite, errors))):
             raise InputError(
-                "a sample size cannot be negative",
-                field="samples",
-                value=self.samples,
-                remedy="Use 0 for exact values or a positive number of data points.",
+                "not a pair of finite numbers",
+                field="optimum_error",
+                value=errors,
+                remedy="Give one number for SFT and one for preference, such as (0.1, 0.0).",
             )
 
     @property
     def label(self) -> str:
         every = "never" if self.refresh is None else str(self.refresh)
-        return "MAXRIGHT" if self.refresh == 1 else f"MAXRIGHT (k={every})"
+        return self.family if self.refresh == 1 else f"{self.family} (k={every})"
+
+    @property
+    def family(self) -> str:
+        return "MAXRIGHT"
 
     def plan(self, steps: int) -> Plan:
         pair = (1 - self.lam, self.lam)
@@ -338,10 +348,22 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def from_dict(description: Mapping[str, Any]) -> Schedule:
-    """Restore a schedule from :meth:`Schedule.to_dict`."""
+    """Restore a schedule from :meth:`Schedule.to_dict`.
+
+    Raises
+    ------
+    InputError
+        If the name or a setting is unknown, or a value cannot be used.
+    """
+    if not isinstance(description, Mapping):
+        raise InputError(
+            "a schedule is described by its name and settings",
+            value=description,
+            remedy='Use a mapping such as {"name": "mix", "lam": 0.5}.',
+        )
     settings = dict(description)
     name = settings.pop("name", None)
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise InputError(
             "unknown schedule", field="name", value=name, remedy=f"Use one of {sorted(SCHEDULES)}."
         )
@@ -362,8 +384,24 @@ def _ratio(weight: float, probability: float) -> float:
     return weight / probability if probability > 0 else 0.0
 
 
-def _check_unit_interval(name: str, value: float) -> None:
-    if not (np.isfinite(value) and 0 <= value <= 1):
+def _finite(value: Any) -> bool:
+    """Whether a value is a number; true and false are none."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and bool(-math.inf < value < math.inf)
+
+
+def _check_unit_interval(name: str, value: Any) -> None:
+    if not (_finite(value) and 0 <= value <= 1):
         raise InputError(
-            "out of range", field=name, value=value, remedy=f"{name} must lie in [0, 1]."
+            "not a number in [0, 1]",
+            field=name,
+            value=value,
+            remedy=f"{name} must lie in [0, 1].",
+        )
+
+
+def _check_whole(name: str, value: Any, least: int, meaning: str) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise InputError(
+            f"not a whole number of at least {least}", field=name, value=value, remedy=meaning
         )
