@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis import style
+from analysis.methods import JOINT, METHODS, ORDERS, cell
 from tradeoff import scores
 from tradeoff.convex import Front, LogLinear, StepSize, minimise, pareto_front, trajectories
 from tradeoff.networks.policies import PolicyConfig, policy_data
@@ -45,7 +46,6 @@ SCHEDULES: tuple[Schedule, ...] = (
     Maxright(refresh=10),
 )
 IN_LABORATORY = (*SCHEDULES[:4], Maxright())
-LABELS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
 ENDS = {"train": "_train", "held_out": ""}
 RATE, GENTLE = 0.1, 0.03
 WEIGHTS = np.linspace(0, 1, 201)
@@ -110,13 +110,13 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "front": {
             "certified_error": max(f.error for b in bodies.values() for f in b.fronts),
             "value_at_half": [
-                _cell(interval([f.value_bounds(0.5)[1] for f in b.fronts])) for b in bodies.values()
+                cell(interval([f.value_bounds(0.5)[1] for f in b.fronts])) for b in bodies.values()
             ],
         },
         "signed_distance": {
             part: {
-                label: [_cell(interval(found[width][label])) for width in size.widths]
-                for label in LABELS
+                label: [cell(interval(found[width][label])) for width in size.widths]
+                for label in METHODS
             }
             for part, found in distance.items()
         },
@@ -124,10 +124,10 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "full_minus_last_layer": {
             part: {
                 label: [
-                    _cell(minus((t["full"], label), (t["last"], label), part))
+                    cell(minus((t["full"], label), (t["last"], label), part))
                     for t in trained.values()
                 ]
-                for label in LABELS
+                for label in METHODS
             }
             for part in ENDS
         },
@@ -177,7 +177,7 @@ class Alone:
             "certified_error": self.front.error,
             "least_distance_behind_the_outer_hull": self.behind.min(),
             "distance_behind": {
-                s.label: _cell(interval(g)) for s, g in zip(IN_LABORATORY, self.behind, strict=True)
+                s.label: cell(interval(g)) for s, g in zip(IN_LABORATORY, self.behind, strict=True)
             },
             "largest_norm": self.largest_norm,
         }
@@ -353,14 +353,14 @@ def comparisons(trained: dict[int, dict[str, pd.DataFrame]], name: str) -> dict[
     for part in ENDS:
         found[f"{part}_f_half"] = {
             label: [float(halves(t[name], label, part).mean()) for t in trained.values()]
-            for label in LABELS
+            for label in METHODS
         }
         found[f"{part}_sequential_minus_joint"] = {
             f"{order} - {joint}": [
-                _cell(minus((t[name], order), (t[name], joint), part)) for t in trained.values()
+                cell(minus((t[name], order), (t[name], joint), part)) for t in trained.values()
             ]
-            for order in LABELS[:2]
-            for joint in LABELS[2:]
+            for order in ORDERS
+            for joint in JOINT
         }
     return found
 
@@ -392,7 +392,7 @@ def draw_losses(ax: Axes, alone: Alone, bodies: Bodies, table: pd.DataFrame) -> 
 def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -> None:
     """Signed distance against width: every seed, means joined, t-intervals."""
     ax.axhline(0, color="0.3", linewidth=1.1)
-    for k, label in enumerate(LABELS):
+    for k, label in enumerate(METHODS):
         look = style.look(label)
         found = [interval(distance[width][label]) for width in distance]
         x = np.array(list(distance)) * 1.06 ** (k - 2)
@@ -412,7 +412,7 @@ def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -
 def draw_orders(ax: Axes, trained: dict[int, dict[str, pd.DataFrame]]) -> None:
     """What either order loses against Mix on held-out prompts, all layers and the last alone."""
     widths, labels = np.array(list(trained)), {}
-    for order, shift in zip(LABELS[:2], (0.97, 1.03), strict=True):
+    for order, shift in zip(ORDERS, (0.97, 1.03), strict=True):
         look = style.look(order)
         for name in ("last", "full"):
             found = [
@@ -487,12 +487,8 @@ def claim_orders_trail_in_networks(fast: bool = False) -> Checked:
     """
     del fast
     table = ends(a_task(64), range(5), 300, RATE, schedules=SCHEDULES[:3])
-    lows = [minus((table, order), (table, "Mix"), "held_out").low for order in LABELS[:2]]
+    lows = [minus((table, order), (table, "Mix"), "held_out").low for order in ORDERS]
     return Checked(np.array(lows), np.zeros(2), "lower", {"n": 5.0}, 0.0)
-
-
-def _cell(found: Interval) -> dict[str, Any]:
-    return {"mean": found.mean, "half_width": (found.high - found.low) / 2}
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import llm_study, style
-from analysis.llm_study import METHODS
-from analysis.lm_study import cost
+from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, finals, upper
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, weighted_loss
@@ -67,7 +66,7 @@ def path(runs: pd.DataFrame) -> list[list[float]]:
 
 def ends(runs: pd.DataFrame) -> np.ndarray:
     """(seeds, 2) final losses, in order of the seed."""
-    return llm_study.finals(runs).sort_values("seed")[LOSSES].to_numpy()
+    return finals(runs).sort_values("seed")[LOSSES].to_numpy()
 
 
 def paired(table: pd.DataFrame, lams: tuple[float, ...]) -> dict[str, Any]:
@@ -78,13 +77,12 @@ def paired(table: pd.DataFrame, lams: tuple[float, ...]) -> dict[str, Any]:
 
     differences = {
         f"{joint} - {order}": [
-            llm_study.cell(paired_difference(losses(joint, lam), losses(order, lam)))
-            for lam in lams
+            cell(paired_difference(losses(joint, lam), losses(order, lam))) for lam in lams
         ]
-        for joint in METHODS[2:]
-        for order in METHODS[:2]
+        for joint in JOINT
+        for order in ORDERS
     }
-    means = {m: [llm_study.cell(interval(losses(m, lam))) for lam in lams] for m in METHODS}
+    means = {m: [cell(interval(losses(m, lam))) for lam in lams] for m in METHODS}
     return differences | means
 
 
@@ -107,7 +105,7 @@ def claim_joint_beats_sft_first(fast: bool = False) -> Checked:
     """
     found = read_json(PAPER / "results" / "llm_loss_space.json")["numbers"]
     pairs = found["paired_joint_minus_sequential"]
-    high = np.array([np.sum(pairs[f"{joint} - SFT→DPO"], axis=1) for joint in METHODS[2:]])
+    high = np.array([[upper(c) for c in pairs[f"{joint} - SFT→DPO"]] for joint in JOINT])
     return Checked(high, np.zeros_like(high), "upper", {"n": float(found["seeds"])}, 0.0)
 
 
@@ -117,6 +115,8 @@ def claim_preference_first_is_level(fast: bool = False) -> Checked:
     ``measured`` are the upper ends of the 95 % intervals of the paired differences.
     """
     found = read_json(PAPER / "results" / "llm_loss_space.json")["numbers"]
-    pairs = np.array(found["paired_joint_minus_sequential"]["ALRIGHT - DPO→SFT"])
-    high = pairs.sum(axis=1)[np.asarray(found["lambdas"]) <= 0.5]
+    pairs = found["paired_joint_minus_sequential"]["ALRIGHT - DPO→SFT"]
+    high = np.array(
+        [upper(c) for c, lam in zip(pairs, found["lambdas"], strict=True) if lam <= 0.5]
+    )
     return Checked(high, np.zeros_like(high), "lower", {"n": float(found["seeds"])}, 0.0)

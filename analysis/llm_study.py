@@ -9,22 +9,22 @@ gradients; the reference is the SFT optimum, as in the paper. Results are stored
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import typer
 from joblib import cpu_count
 
+from analysis import methods
+from analysis.methods import METHODS
 from analysis.runner import PAPER
 from tradeoff import study, tiny
 from tradeoff.checkout import ROOT
@@ -34,13 +34,13 @@ from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.errors import InputError
 from tradeoff.records import plain, read_json, replacing_folder, write_json
-from tradeoff.schedules import OBJECTIVES, Alright, Maxright, Mix, Schedule, Sequential, from_dict
-from tradeoff.scores import Interval
+from tradeoff.schedules import OBJECTIVES, Alright, Mix, Schedule, from_dict
+from tradeoff.study import addresses
+from tradeoff.study.addresses import Task
 from tradeoff.study.engines import few_threads
 
 DATA = ROOT.parent / "shared" / "data"
 FOLDER = ROOT / "out" / "llm"
-METHODS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
 SPECIALIST_SEED = 10_000
 """A seed that no run has."""
 BETA = 0.1
@@ -121,13 +121,18 @@ class Rows:
     preference_test: Sequence[PreferenceRow]
 
 
-def available(scale: str) -> bool:
-    """Whether the text that a scale reads is here."""
+def files(scale: str) -> list[Path]:
+    """The files that a scale reads."""
     text = SCALES[scale].text
     if text == "generated":
-        return True
-    names = [f"{name}_{part}.jsonl.gz" for name in FILES[text] for part in ("train", "test")]
-    return all((DATA / name).exists() for name in (*names, CORPUS))
+        return []
+    parts = [f"{name}_{part}.jsonl.gz" for name in FILES[text] for part in ("train", "test")]
+    return [DATA / name for name in (*parts, CORPUS)]
+
+
+def available(scale: str) -> bool:
+    """Whether the text that a scale reads is here."""
+    return all(path.exists() for path in files(scale))
 
 
 @cache
@@ -161,11 +166,20 @@ def _language() -> Language:
 # ---------------------------------------------------------------------- models kept on disk
 
 
+def kept(scale: str, made_by: str, settings: dict[str, Any]) -> Path:
+    """Folder of a model, addressed by its settings, the sources that make it and its data."""
+    return FOLDER / "models" / f"{made_by}-{_maker(scale, made_by).address(settings)[:16]}"
+
+
+@cache
+def _maker(scale: str, made_by: str) -> Task:
+    return addresses.task(f"analysis.llm_study:{made_by}", files(scale))
+
+
 def base(scale: str) -> Path:
     """Folder of the pretrained model, as transformers loads it; made on the first call."""
     size = SCALES[scale]
-    shape = {k: v for k, v in asdict(size).items() if k in _SHAPE}
-    place = FOLDER / "models" / f"base-{_name(shape)}"
+    place = kept(scale, "base", {k: v for k, v in asdict(size).items() if k in _SHAPE})
     if not place.exists():
         documents = corpus(scale)
         few = documents[:: max(1, len(documents) // 200)]
@@ -205,7 +219,7 @@ def specialist(scale: str, objective: str) -> Path:
     at the start and where its own was least. That of SFT is the reference of every run.
     """
     settings = asdict(SCALES[scale]) | {"objective": objective}
-    place = FOLDER / "models" / f"{objective}-{_name(settings)}"
+    place = kept(scale, "specialist", settings)
     if place.exists():
         return place
     lam = 0.0 if objective == "sft" else 1.0
@@ -284,11 +298,6 @@ def make(
     )
 
 
-def _name(settings: dict[str, Any]) -> str:
-    text = json.dumps(settings, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 # ---------------------------------------------------------------------- runs
 
 
@@ -312,15 +321,7 @@ def post_train(configuration: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def schedule(label: str, lam: float = 0.5, refresh: int | None = 10) -> Schedule:
-    """Schedule of a method at a weight; sequential budgets follow the weight."""
-    return {
-        "SFT→DPO": Sequential(lam=lam, share=1 - lam),
-        "DPO→SFT": Sequential(lam=lam, first="preference", share=lam),
-        "Mix": Mix(lam=lam),
-        "ALRIGHT": Alright(lam=lam),
-        "MAXRIGHT": Maxright(lam=lam, refresh=refresh, samples=16),
-    }[label]
+schedule = partial(methods.schedule, samples=16)
 
 
 def configuration(scale: str, rule: Schedule, seed: int) -> dict[str, Any]:
@@ -360,10 +361,10 @@ def run(scale: str, configurations: Sequence[dict[str, Any]]) -> pd.DataFrame:
         backend="sequential" if alone else "loky",
         jobs=1 if alone else min(4, cpu_count()),
         progress=not fast,
+        depends=files(scale),
     )
-    labels = [from_dict(c["schedule"]).label.split(" (k")[0] for c in configurations]
     table = table.rename(columns={"schedule.lam": "lam"})
-    return table.assign(method=table["run"].map(dict(enumerate(labels))))
+    return methods.with_methods(table, configurations)
 
 
 def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
@@ -387,20 +388,11 @@ def about(scale: str) -> str:
         f"{size.pretraining} updates on public-domain books, then trained on real rows "
         f"({' and '.join(FILES[size.text])}): {size.gradients} gradients of {size.batch} rows each "
         f"(Mix: half as many updates of two), AdamW at {size.rate:g} constant, beta = {BETA}, "
-        "reference = the SFT optimum, start = the base model, as in the paper. What varies is the "
+        "reference = the SFT optimum, start = the base model, as in the paper; rows that MAXRIGHT "
+        "evaluates, and the runs that it has its optima from, are not counted. What varies is the "
         f"seed, that is the order of rows and draws: n = {size.seeds} seeds, the same for all "
         "methods; all losses are held out."
     )
-
-
-def cell(found: Interval) -> list[Any]:
-    """Mean and half width of an interval, as results keep them."""
-    return [found.mean.tolist(), (found.high - found.mean).tolist()]
-
-
-def finals(table: pd.DataFrame) -> pd.DataFrame:
-    """The last row of every run."""
-    return table.groupby("run").tail(1).reset_index(drop=True)
 
 
 def start(scale: str) -> tuple[float, float]:
@@ -417,7 +409,7 @@ def ideal(scale: str) -> tuple[float, float]:
 
 
 def command(
-    scale: Annotated[str, typer.Argument(help="gpu, or another scale.")] = "gpu",
+    scale: Annotated[Literal["gpu", "full", "fast"], typer.Argument()] = "gpu",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
 ) -> None:
     """Measure the figures of this study at a scale and write ``results/NAME-SCALE.json``."""

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis import llm_study, style
 from analysis.llm_loss_space import part
-from analysis.llm_study import METHODS
-from analysis.lm_study import cost
+from analysis.methods import METHODS, cell, cost, finals
 from tradeoff.scores import interval, retention
 
 COLUMNS = ("sft_retention", "preference_accuracy")
@@ -49,7 +48,7 @@ def measure(scale: str) -> dict[str, Any]:
         "table": {
             method: {
                 column: [
-                    llm_study.cell(interval(score(part(table, method, lam), column, begin, best)))
+                    cell(interval(score(part(table, method, lam), column, begin, best)))
                     for lam in lams
                 ]
                 for column in COLUMNS
@@ -61,7 +60,7 @@ def measure(scale: str) -> dict[str, Any]:
 
 def score(runs: pd.DataFrame, column: str, begin: float, best: float) -> np.ndarray:
     """One score of every seed, in percent."""
-    last = llm_study.finals(runs).sort_values("seed")
+    last = finals(runs).sort_values("seed")
     if column == "preference_accuracy":
         return 100 * last["preference_accuracy"].to_numpy()
     losses = last["sft_loss"].to_numpy()
@@ -74,7 +73,7 @@ def draw(ax: Axes, found: dict[str, Any], column: str) -> None:
     for row, method in enumerate(METHODS):
         look = style.look(method)
         for i, lam in enumerate(lams):
-            mean, half = found["table"][method][column][i]
+            mean, half = found["table"][method][column][i].values()
             y = row + 0.28 * (i - (len(lams) - 1) / 2)
             ax.errorbar(mean, y, xerr=half, capsize=2, **look.dots())
             ax.annotate(

@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import lm_loss_space, lm_study, style
-from analysis.lm_study import Array, cell, values
+from analysis.lm_study import Array, values
+from analysis.methods import JOINT, METHODS, cell, cost, upper
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.schedules import Sequential
@@ -20,6 +21,14 @@ from tradeoff.theory.checked import Checked
 REPLAYS = (0.0, 0.1, 0.25, 0.5)
 BETAS = (0.1, 0.5, 2.0)
 REFERENCES = ("base", "sft")
+# Neither the colours nor the markers of the methods, which the panel beside shows.
+NEUTRAL = (
+    style.Look("0.5", "x", "-"),
+    style.Look("0.4", "<", (0, (4, 1.5))),
+    style.Look("0.25", ">", "-."),
+    style.Look("0.1", "*", (0, (1, 1))),
+)
+REMEDY = style.Look("0.35", "d", "-")
 CAPTION = (
     "The tiny language model (conflict 0.5), 120 gradients for every method. Left: exact match "
     "of the first 60 prompts along SFT→DPO with an even split, where a share of the second "
@@ -45,7 +54,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         style.save(fig, out, "lm_forgetting")
     return {
         "seeds": int(ends["seed"].nunique()),
-        "training": lm_study.cost(along, anchored, grid),
+        "training": cost(along, anchored, grid),
         "gradients": lm_study.SCALES[scale].gradients,
         "replay": {
             str(replay): {
@@ -56,14 +65,13 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         },
         "steps_along": curve(along, 0.0)[0],
         "anchor": {
-            f"beta {beta}, reference {reference}": scores(one(anchored, beta, reference))
+            f"beta {beta}, reference {reference}": anchor(one(anchored, beta, reference))
             for beta in BETAS
             for reference in REFERENCES
         },
-        "splits": {label: splits(grid, label) for label in lm_study.METHODS[:2]},
+        "splits": {label: splits(grid, label) for label in METHODS[:2]},
         "joint_at_half": {
-            label: cell(interval(half_loss(grid, label)[:, middle_of(grid)]))
-            for label in lm_study.JOINT
+            label: cell(interval(half_loss(grid, label)[:, middle_of(grid)])) for label in JOINT
         },
         "best_split_minus_joint": best_split_minus_joint(grid),
     }
@@ -78,6 +86,12 @@ def scores(rows: pd.DataFrame) -> dict[str, Any]:
     """Intervals over seeds of one cell."""
     names = ("sft_loss", "exact_match", "answer_match", "preference_match", "preference_accuracy")
     return {name: cell(interval(rows.sort_values("seed")[name])) for name in names}
+
+
+def anchor(rows: pd.DataFrame) -> dict[str, Any]:
+    """Scores with one anchor, and how much exact match changes in the second stage."""
+    change = rows.sort_values("seed")["change"]
+    return {**scores(rows), "exact_match_change": cell(interval(change))}
 
 
 def one(table: pd.DataFrame, beta: float, reference: str) -> pd.DataFrame:
@@ -113,10 +127,10 @@ def splits(grid: pd.DataFrame, label: str) -> dict[str, Any]:
 def best_split_minus_joint(grid: pd.DataFrame) -> dict[str, Any]:
     """Best split of each order, chosen with hindsight, less each joint method at lambda 1/2."""
     found = {}
-    for order in lm_study.METHODS[:2]:
+    for order in METHODS[:2]:
         losses = half_loss(grid, order)
         best = int(losses.mean(0).argmin())
-        for joint in lm_study.JOINT:
+        for joint in JOINT:
             other = half_loss(grid, joint)[:, middle_of(grid)]
             share = float(np.sort(grid["lam"].unique())[best])
             difference = cell(paired_difference(losses[:, best], other))
@@ -135,14 +149,22 @@ def replays(scale: str) -> pd.DataFrame:
 
 
 def anchors(scale: str) -> pd.DataFrame:
-    """Final scores of SFT→DPO by beta and reference; an even split."""
+    """Final scores of SFT→DPO by beta and reference; an even split.
+
+    ``change`` is the exact match of the second stage's end less that of the first one's, on the
+    prompts that are asked at both.
+    """
+    asked = {"marks": 2, "generated": detail(scale)["generated"]}
     runs = [
-        lm_study.configuration(scale, Sequential(), seed, beta=beta, reference=reference, marks=1)
+        lm_study.configuration(scale, Sequential(), seed, beta=beta, reference=reference, **asked)
         for beta in BETAS
         for reference in REFERENCES
         for seed in lm_study.seeds(scale)
     ]
-    return lm_study.finals(lm_study.run(scale, runs))
+    table = lm_study.run(scale, runs)
+    asked_at = table.groupby("run")["exact_match"]
+    change = asked_at.nth(2).to_numpy() - asked_at.nth(1).to_numpy()
+    return lm_study.finals(table).assign(change=change)
 
 
 def detail(scale: str) -> dict[str, int]:
@@ -152,14 +174,13 @@ def detail(scale: str) -> dict[str, int]:
 
 def draw_curves(ax: Axes, along: pd.DataFrame) -> None:
     """Exact match along the run, by share of replay."""
-    looks = (("#D55E00", "o", "-"), ("#E69F00", "s", (0, (4, 1.5))), ("#0072B2", "^", "-."))
-    for replay, (color, marker, line) in zip(REPLAYS, (*looks, ("#000000", "D", ":")), strict=True):
+    for replay, look in zip(REPLAYS, NEUTRAL, strict=True):
         steps, exact = curve(along, replay)
         found = interval(exact)
-        ax.plot(steps, found.mean, color=color, marker=marker, markersize=3.5, linestyle=line)
-        ax.fill_between(steps, found.low, found.high, color=color, alpha=0.15, linewidth=0)
+        ax.plot(steps, found.mean, **look.line_style())
+        ax.fill_between(steps, found.low, found.high, color=look.color, alpha=0.15, linewidth=0)
         text = f"{replay:.0%} replay".replace("0% replay", "no replay") if not replay else ""
-        style.label_line(ax, steps[-1], found.mean[-1], text or f"{replay:.0%}", color=color)
+        style.label_line(ax, steps[-1], found.mean[-1], text or f"{replay:.0%}", color=look.color)
     ax.axvline(steps[-1] / 2, **style.BOUND)
     ax.set(
         title="Replay stops forgetting",
@@ -172,13 +193,13 @@ def draw_curves(ax: Axes, along: pd.DataFrame) -> None:
 def draw_splits(ax: Axes, grid: pd.DataFrame) -> None:
     """Equal-weight loss over the split, both orders, with the joint methods as level lines."""
     shares = np.sort(grid["lam"].unique())
-    for label in lm_study.METHODS[:2]:
+    for label in METHODS[:2]:
         found, look = interval(half_loss(grid, label)), style.look(label)
         ax.errorbar(
             shares, found.mean, yerr=found.high - found.mean, **look.line_style(elinewidth=0.8)
         )
         style.label_line(ax, shares[-1], found.mean[-1], label, color=look.color)
-    for label in lm_study.JOINT:
+    for label in JOINT:
         level, look = float(half_loss(grid, label)[:, middle_of(grid)].mean()), style.look(label)
         ax.axhline(level, color=look.color, linestyle=look.line, linewidth=1)
         side = "bottom" if label == "MAXRIGHT" else "top"
@@ -204,19 +225,15 @@ def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd
     rows |= {f"replay {r:.0%}": ends[ends["replay"] == r] for r in REPLAYS[1:]}
     joint = grid[(grid["lam"] == 0.5) & (grid["method"] == "ALRIGHT")]
     rows["ALRIGHT, λ = ½"] = joint[joint["seed"].isin(ends["seed"].unique())]
-    colors = ["#D55E00"] * 3 + ["#E69F00"] * 3 + ["#000000"] * 3 + ["#0072B2"]
-    for place, (found, color) in enumerate(zip(rows.values(), colors, strict=True)):
-        for name, fill in (("exact_match", color), ("answer_match", "white")):
+    for place, (label, found) in enumerate(rows.items()):
+        look = style.look("ALRIGHT") if label.startswith("ALRIGHT") else REMEDY
+        for name, fill in (("exact_match", look.color), ("answer_match", "white")):
             end = interval(found[name])
             ax.errorbar(
                 end.mean,
                 place,
                 xerr=end.high - end.mean,
-                color=color,
-                marker="o" if name == "exact_match" else "s",
-                markerfacecolor=fill,
-                capsize=2,
-                linewidth=1,
+                **look.dots(markerfacecolor=fill, capsize=2, linewidth=1),
             )
     ax.set(
         title="KL anchors do not",
@@ -244,14 +261,11 @@ def claim_replay_keeps_the_skill(fast: bool = False) -> Checked:
 def claim_anchor_does_not_prevent(fast: bool = False) -> Checked:
     """At every beta and with both references exact match falls in the second stage (upper).
 
-    ``measured`` are upper ends of 95 % intervals after it, ``bound`` the lower end before it.
+    ``measured`` are upper ends of 95 % intervals of the change, on the same prompts and runs.
     """
     found = read_json(PAPER / "results" / "lm_forgetting.json")["numbers"]
-    before = found["replay"]["0.0"]["exact_match_along"]
-    half = found["steps_along"].index(found["gradients"] / 2)
-    bound = before["mean"][half] - before["half_width"][half]
-    high = np.array([_end(cell, 1) for cell in found["anchor"].values()])
-    return Checked(high, np.full_like(high, bound), "upper", {"n": float(found["seeds"])}, 0.0)
+    high = np.array([upper(kept["exact_match_change"]) for kept in found["anchor"].values()])
+    return Checked(high, np.zeros_like(high), "upper", {"n": float(found["seeds"])}, 0.0)
 
 
 def claim_best_reverse_split_rivals_joint(fast: bool = False) -> Checked:

@@ -15,7 +15,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import lm_study, style
-from analysis.lm_study import JOINT, METHODS, Array, cell, values
+from analysis.lm_study import Array, values
+from analysis.methods import JOINT, METHODS, cell, cost
 from analysis.runner import PAPER
 from tradeoff.plots import label_lines
 from tradeoff.records import read_json
@@ -37,9 +38,11 @@ CAPTION = (
     "skills to fine-tune, half of the demonstrations in the style that the pairs reject "
     "(conflict 0.5). 5 methods at lambda in {.1, .25, .5, .75, .9}, 120 gradients of 16 rows each "
     "(Mix: 60 updates of two), AdamW at 5e-4, beta = 0.1, reference = base model. Sequential "
-    "training gives the preference stage the share lambda. What varies is the seed, that is the "
-    "order of the rows: n = 10 seeds, the same for all methods. Dots are single runs, markers "
-    "means with 95 % t-intervals, joined in order of lambda. All values are of held-out prompts. "
+    "training gives the preference stage the share lambda. Rows that MAXRIGHT evaluates to compare "
+    "gaps are not counted, nor the SFT run that it has its optimum from. What varies is the seed, "
+    "that is the order of the rows: n = 10 seeds, the same for all methods. Dots are single runs, "
+    "markers means with 95 % t-intervals, joined in order of lambda. All values are of held-out "
+    "prompts. "
     "Dashed: half of the demonstrations contradict the pairs, so exact match and style cannot sum "
     "to more than 1.5. Below: differences of lambda × preference loss + (1 - lambda) × SFT loss, "
     "paired by seed. One step size serves all methods. Command: python -m analysis lm_loss_space"
@@ -69,7 +72,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         style.save(fig, out, "lm_loss_space")
     return {
         "seeds": int(table["seed"].nunique()),
-        "training": lm_study.cost(table),
+        "training": cost(table),
         "gradients": lm_study.SCALES[scale].gradients,
         "lambdas": weights(scale),
         "methods": summaries(table),

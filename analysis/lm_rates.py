@@ -14,7 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import lm_study, style
-from analysis.lm_study import JOINT, METHODS, Array, cell, values
+from analysis.lm_study import Array, values
+from analysis.methods import JOINT, METHODS, cell, cost
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, weighted_loss
@@ -51,7 +52,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         style.save(fig, out, "lm_rates")
     return {
         "seeds": int(table["seed"].nunique()),
-        "training": lm_study.cost(table),
+        "training": cost(table),
         "rates": np.sort(table["rate"].unique()),
         "methods": {
             label: {name: cell(interval(by_rate(table, label, name))) for name in PANELS}

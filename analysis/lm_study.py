@@ -8,12 +8,11 @@ and an interrupted study goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pandas as pd
 from joblib import cpu_count
 from numpy.typing import NDArray
 
+from analysis import methods
 from tradeoff import study
 from tradeoff.checkout import ROOT
 from tradeoff.data.synthetic import InstructionData, Language, generate
@@ -31,15 +31,13 @@ from tradeoff.networks.language_model import LanguageModelConfig
 from tradeoff.networks.language_task import LanguageTask, pretrain
 from tradeoff.networks.tasks import Params, one_run
 from tradeoff.networks.train import Ensemble, Run, train
-from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential, from_dict
-from tradeoff.scores import Interval
+from tradeoff.schedules import Alright, Mix, Schedule, from_dict
+from tradeoff.study import addresses
+from tradeoff.study.addresses import Task
 from tradeoff.study.engines import few_threads
-from tradeoff.study.sources import fingerprint
 
 Array = NDArray[np.float64]
 FOLDER = ROOT / "out" / "language"
-METHODS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
-JOINT = METHODS[2:]
 SPECIALIST_SEED, AGAIN = 10_000, 20_000
 """Seeds that no run has: of the SFT optimum, and added where an objective is met again."""
 TOGETHER, JOBS = 5, 4
@@ -99,15 +97,14 @@ SCALES = {
 
 
 def kept(scale: str, name: str, **settings: Any) -> Path:
-    """Folder of a model, addressed by its settings and the sources that made it."""
-    about = json.dumps([asdict(SCALES[scale]), name, settings], sort_keys=True)
-    code = _sources()
-    return FOLDER / "models" / f"{name}-{hashlib.sha256((about + code).encode()).hexdigest()[:16]}"
+    """Folder of a model, addressed by its settings and the sources that make it."""
+    about = {"size": asdict(SCALES[scale]), "name": name, **settings}
+    return FOLDER / "models" / f"{name}-{_maker().address(about)[:16]}"
 
 
 @cache
-def _sources() -> str:
-    return fingerprint([f"{__name__}:specialist"])
+def _maker() -> Task:
+    return addresses.task("analysis.lm_study:specialist")
 
 
 @cache
@@ -325,15 +322,7 @@ def samples(known: LanguageTask, params: Params) -> list[list[str]]:
     ]
 
 
-def schedule(label: str, lam: float = 0.5) -> Schedule:
-    """Schedule of a method at a weight; sequential budgets follow the weight."""
-    return {
-        "SFT→DPO": Sequential(lam=lam, share=1 - lam),
-        "DPO→SFT": Sequential(lam=lam, first="preference", share=lam),
-        "Mix": Mix(lam=lam),
-        "ALRIGHT": Alright(lam=lam),
-        "MAXRIGHT": Maxright(lam=lam, refresh=10, samples=32),
-    }[label]
+schedule = partial(methods.schedule, samples=32)
 
 
 def configuration(
@@ -363,8 +352,7 @@ ALIKE = ("scale", "conflict", "updates", "beta", "reference", "rate", "marks", "
 def run(scale: str, configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Trajectories of all runs, with a column ``method``; computes what is not stored."""
     table = _run(scale, configurations, train_batch, ALIKE)
-    labels = [from_dict(c["schedule"]).label.split(" (k")[0] for c in configurations]
-    return table.assign(method=table["run"].map(dict(enumerate(labels))))
+    return methods.with_methods(table, configurations)
 
 
 def relearning(scale: str, configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -400,7 +388,7 @@ def seeds(scale: str) -> range:
 
 def finals(table: pd.DataFrame) -> pd.DataFrame:
     """The last row of every run; scores of generated responses lose their prefix."""
-    last = table.groupby("run").tail(1).reset_index(drop=True)
+    last = methods.finals(table)
     own = [name for name in last.columns if f"final_{name}" in last.columns]
     return last.drop(columns=own).rename(columns=lambda name: name.removeprefix("final_"))
 
@@ -408,17 +396,3 @@ def finals(table: pd.DataFrame) -> pd.DataFrame:
 def values(table: pd.DataFrame, column: str, by: str) -> Array:
     """(seed, value of `by`) entries of one column, so that differences are paired."""
     return table.pivot(index="seed", columns=by, values=column).to_numpy(dtype=float)
-
-
-def cost(*tables: pd.DataFrame) -> dict[str, Any]:
-    """How many runs the tables hold, and the processor time that these took when they ran."""
-    runs = [table.groupby("run")["cpu_seconds"].first() for table in tables]
-    return {
-        "runs": sum(len(run) for run in runs),
-        "cpu_seconds": round(float(sum(run.sum() for run in runs)), 1),
-    }
-
-
-def cell(found: Interval) -> dict[str, Any]:
-    """An interval as it is stored."""
-    return {"mean": found.mean, "half_width": (found.high - found.low) / 2}

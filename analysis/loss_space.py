@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis import style
+from analysis.methods import cell
 from tradeoff.convex import (
     Front,
     LogLinear,
@@ -25,7 +26,7 @@ from tradeoff.convex import (
     trajectories,
 )
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
-from tradeoff.scores import Interval, interval, paired_difference
+from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
 Array = NDArray[np.float64]
@@ -134,14 +135,14 @@ def summaries(table: pd.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for label in METHODS:
         cells = {name: interval(replicas_of(table, label, name)) for name in SCORES}
-        found[label] = {name: _cell(value) for name, value in cells.items()}
+        found[label] = {name: cell(value) for name, value in cells.items()}
     return found
 
 
 def paired(table: pd.DataFrame) -> dict[str, Any]:
     """Joint minus sequential regret on common random numbers; negative: the joint method wins."""
     return {
-        f"{joint} - {order}": _cell(
+        f"{joint} - {order}": cell(
             paired_difference(
                 replicas_of(table, joint, "regret"), replicas_of(table, order, "regret")
             )
@@ -168,7 +169,7 @@ def tuned(problem: LogLinear, front: Front, budget: int, replicas: int) -> dict[
             _regrets(problem, front, budget, replicas, step, label, [lam])[:, 0]
             for lam, step in zip(LAMBDAS, chosen, strict=True)
         ]
-        found[label] = {**_cell(interval(final, axis=1)), "step": [s.scale for s in chosen]}
+        found[label] = {**cell(interval(final, axis=1)), "step": [s.scale for s in chosen]}
     return found
 
 
@@ -246,10 +247,6 @@ def claim_joint_beats_sequential(fast: bool = False) -> Checked:
         for order in METHODS[:2]
     ]
     return Checked(np.array(ends), np.zeros(4), "upper", {"n": 256.0, "gradients": budget}, 0.0)
-
-
-def _cell(found: Interval) -> dict[str, Any]:
-    return {"mean": found.mean, "half_width": (found.high - found.low) / 2}
 
 
 if __name__ == "__main__":

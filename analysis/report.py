@@ -58,6 +58,7 @@ def render(template: str, content: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["number"] = lambda value: cell(float(value))
+    environment.filters["interval"] = tables.interval
     environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
     environment.filters["markdown"] = tables.markdown
     return environment.get_template(template).render(content)

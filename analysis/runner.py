@@ -104,6 +104,8 @@ def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False
         numbers = plain(draw(out, fast=fast))
     seconds = round(time.perf_counter() - started, 1)
     origin = _origin(name, fast, seconds)
+    if numbers.pop("source", "") == "stored run":  # Nothing was computed, so nothing is dated anew.
+        origin = read_json(PAPER / "results" / path.name)["provenance"]
     if "training" in numbers:  # Stored runs: what the figure shows cost more than drawing it.
         origin["training"] = numbers.pop("training")
     write_json(path, {"figure": name, "numbers": numbers, "provenance": origin})

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.methods import METHODS
 from analysis.runner import PAPER
 from tradeoff.display import cell
 from tradeoff.records import replacing
 
-METHODS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
 HALF = 2
 """Where lambda = 1/2 stands among the five weights of the loss-space figures."""
 NETWORK = "language model, nano"
@@ -69,10 +69,11 @@ def headline(results: Results) -> pd.DataFrame:
     scores = {"regret": "regret", "front gap": "front_gap", "matched weight": "matched_weight"}
     trained = {"weighted loss": "weighted_loss", "exact match": "exact_match",
                "preferred style": "preference_match"}  # fmt: skip
+    trained = {f"{name} (language model)": key for name, key in trained.items()}
     rows = [
         {"method": method}
-        | {name: _mean(convex[method][key]) for name, key in scores.items()}
-        | {f"{name} (language model)": _mean(network[method][key]) for name, key in trained.items()}
+        | {name: interval(convex[method][key], HALF) for name, key in scores.items()}
+        | {name: interval(network[method][key], HALF) for name, key in trained.items()}
         for method in METHODS
     ]
     return pd.DataFrame(rows)
@@ -87,8 +88,8 @@ def pythia(results: Results, paper: Results) -> pd.DataFrame:
             "SFT gap, paper": _quoted(paper, method, "sft_gap"),
             "preference gap, paper": _quoted(paper, method, "preference_gap"),
             "ideal distance, paper": _quoted(paper, method, "ideal_distance"),
-            "ideal distance, ours": _mean(ours[method]["ideal_distance"]),
-            "regret, ours (ranges)": _mean(ours[method]["regret"]),
+            "ideal distance, ours": interval(ours[method]["ideal_distance"], HALF),
+            "regret, ours (ranges)": interval(ours[method]["regret"], HALF),
             "matched weight, ours": cell(ours[method]["matched_weight"]["mean"][HALF]),
         }
         for method in METHODS
@@ -152,8 +153,8 @@ def real_text(results: Results) -> pd.DataFrame:
     for method, scores in found["table"].items():
         row = {"method": method}
         for name, key in names.items():
-            for lam, (mean, half) in zip(found["lambdas"], scores[key], strict=True):
-                row[f"{name}, λ = {lam:g} (%)"] = f"{mean:.1f} ± {half:.1f}"
+            for lam, kept in zip(found["lambdas"], scores[key], strict=True):
+                row[f"{name}, λ = {lam:g} (%)"] = interval(kept)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -169,10 +170,10 @@ def costs(results: Results) -> pd.DataFrame:
                         "device": device,
                         "shape": shape,
                         "method": method,
-                        "ms per gradient": cell(1e3 * _middle(run["seconds"])),
-                        "tokens per second": cell(_middle(run["tokens_per_second"])),
-                        "time, to Sequential": cell(_middle(run["seconds_ratio"])),
-                        "memory, to Sequential": cell(_middle(run["memory_ratio"])),
+                        "ms per gradient": f"{1e3 * _middle(run['seconds']):.0f}",
+                        "tokens per second": f"{_middle(run['tokens_per_second']):,.0f}",
+                        "time, to Sequential": f"{_middle(run['seconds_ratio']):.2f}",
+                        "memory, to Sequential": f"{_middle(run['memory_ratio']):.2f}",
                     }
                 )
     return pd.DataFrame(rows)
@@ -275,13 +276,25 @@ def _tex(text: str) -> str:
     return "".join((marks | LATEX).get(letter, letter) for letter in text)
 
 
-def _mean(found: Results) -> str:
-    """Mean and half-width, which has two digits and sets those of the mean."""
-    mean, half = float(found["mean"][HALF]), float(found["half_width"][HALF])
-    if half == 0:
-        return f"{cell(mean)} ± 0"
+def interval(found: Results, at: int | None = None, scale: float = 1.0) -> str:
+    """A kept mean and half-width, which has two digits and sets those of the mean.
+
+    Parameters
+    ----------
+    found
+        ``mean`` and ``half_width``.
+    at
+        Which of several; None where there is one.
+    scale
+        Factor of both, 100 for percent.
+    """
+    both = (found["mean"], found["half_width"])
+    mean, half = (scale * float(value if at is None else value[at]) for value in both)
+    if half < 1e-9 * abs(mean) or half == 0:
+        return cell(mean)
     decimals = max(0, 1 - math.floor(math.log10(half)))
-    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
+    # A minus sign of nothing would be left where the mean rounds to zero.
+    return f"{round(mean, decimals) + 0.0:.{decimals}f} ± {half:.{decimals}f}"
 
 
 def _quoted(paper: Results, method: str, key: str) -> str:

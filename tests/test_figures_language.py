@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import lm_study
+from analysis import lm_study, style
+from analysis.methods import JOINT, METHODS
 from tradeoff.data.synthetic import SKILLS, generate
+from tradeoff.records import read_json
 from tradeoff.scores import interval
 
 FIGURES = ("lm_loss_space", "lm_headline", "lm_rates", "lm_forgetting", "lm_suppressed")
@@ -38,7 +40,7 @@ def test_all_methods_spend_the_same_number_of_gradients(
     numbers: Callable[[str], dict[str, Any]],
 ) -> None:
     gradients = numbers("lm_loss_space")["gradients"]
-    for label in lm_study.METHODS:
+    for label in METHODS:
         run = lm_study.configuration("fast", lm_study.schedule(label), 0)
         table = lm_study.run("fast", [{**run, "marks": 1}])
         used = table[["sft_gradients", "preference_gradients"]].iloc[-1].sum()
@@ -75,6 +77,13 @@ def test_headline_gains_are_ratios_of_means(numbers: Callable[[str], dict[str, A
     one = relative(np.array([[2.0], [3.0], [4.0]]), np.array([[1.0], [1.5], [2.0]]))
     assert one.mean == pytest.approx([1.0])
     assert one.high - one.low == pytest.approx([0.0], abs=1e-9)
+    # The delta method: the error of a ratio is that of a - (ratio of means) b, over the mean of b.
+    rng = np.random.default_rng(0)
+    a, b = 2 + 0.01 * rng.standard_normal((200, 1)), 1 + 0.01 * rng.standard_normal((200, 1))
+    found = relative(a, b)
+    assert found.mean == pytest.approx(a.mean(0) / b.mean(0) - 1, abs=1e-4)
+    linear = interval((a - a.mean(0) / b.mean(0) * b) / b.mean(0))
+    assert found.high - found.low == pytest.approx(linear.high - linear.low, rel=0.05)
 
 
 def test_rates_repeat_the_headline_at_three_step_sizes(
@@ -103,10 +112,38 @@ def test_forgetting_compares_every_remedy(numbers: Callable[[str], dict[str, Any
     assert found["replay"]["0.5"]["sft_loss"]["mean"] < found["replay"]["0.0"]["sft_loss"]["mean"]
 
 
+def test_remedies_do_not_look_like_methods() -> None:
+    from analysis.lm_forgetting import NEUTRAL, REMEDY
+
+    for look in (*NEUTRAL, REMEDY):
+        assert look.color not in {method.color for method in style.LOOKS.values()}
+        assert look.marker not in {method.marker for method in style.LOOKS.values()}
+    assert len({look.marker for look in NEUTRAL}) == len(NEUTRAL)
+
+
+def test_what_more_skill_costs_is_as_the_caption_says() -> None:
+    from analysis import lm_headline
+
+    found = read_json(lm_headline.PAPER / "results" / "lm_headline.json")["numbers"]
+    high = {}
+    for joint in JOINT:
+        gain = found["points_joint_minus_sequential"][f"{joint} - SFT→DPO"]
+        style_gain = gain["preference"]
+        high[joint] = np.add(style_gain["mean"], style_gain["half_width"])
+        assert np.all(high[joint][:3] > 0), "up to conflict 1/2 no style is seen to be lost"
+    for joint in ("Mix", "ALRIGHT"):
+        assert np.all(high[joint][3:] < 0)
+    assert np.all(high["MAXRIGHT"] > 0)
+    pairs = found["methods"]["Mix"]["pairs"]["mean"][2]
+    assert f"Mix {1 - pairs:.0%} at conflict 1/2".replace("%", " %") in lm_headline.CAPTION
+
+
 def test_suppressed_counts_updates(numbers: Callable[[str], dict[str, Any]]) -> None:
     found = numbers("lm_suppressed")
     for cell in found["updates_to_regain"].values():
         assert 0 <= cell["mean"] <= found["sft_updates"]
+    assert set(found["not_regained"]) == set(found["updates_to_regain"])
+    assert all(0 <= count <= found["seeds"] for count in found["not_regained"].values())
 
 
 def test_statements_can_be_turned_back_into_questions() -> None:
@@ -124,7 +161,7 @@ def test_statements_can_be_turned_back_into_questions() -> None:
 
 
 def test_updates_to_regain_are_linear_between_evaluations() -> None:
-    from analysis.lm_suppressed import regain
+    from analysis.lm_suppressed import missed, regain
 
     learn = pd.DataFrame({"stage": "learn", "step": [0, 10], "sft_loss": [2.0, 1.0]})
     again = pd.DataFrame({"stage": "relearn", "step": [0, 10], "sft_loss": [2.1, 0.1]})
@@ -132,6 +169,8 @@ def test_updates_to_regain_are_linear_between_evaluations() -> None:
     table = pd.concat([learn, again, never]).assign(seed=0, forget=5)
     assert regain(table, 5, "relearn") == pytest.approx([5.0])
     assert regain(table, 5, "control") == pytest.approx([10.0])
+    assert missed(table, 5, "control").all()
+    assert not missed(table, 5, "relearn").any()
 
 
 def test_claims_fail_when_the_stored_numbers_say_otherwise(
