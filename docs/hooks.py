@@ -28,6 +28,7 @@ PAPER = ROOT / "papers" / "fernando2024"
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 
 _REQUEST = re.compile(r"^<!-- (proof|claims|figure|file): (.+?) -->$", re.MULTILINE)
+_NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb\)")
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`(~?)([\w.]+)`")
 # Browsers draw the letters themselves, and no longer the attribute that asks for them.
 _BLACKBOARD = {"E": "𝔼", "R": "ℝ"}
@@ -44,6 +45,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Answer the requests of a page."""
     up = "../" * page.file.src_uri.count("/")
     answered = _REQUEST.sub(lambda found: _ANSWERS[found[1]](found[2]), markdown)
+    # A page read in the repository links to the notebook itself, one of the site to its page.
+    answered = _NOTEBOOK.sub(r"](../notebooks/\1.md)", answered)
     return answered.replace("](/figures/", f"]({up}figures/")
 
 
