@@ -8,6 +8,7 @@ import pytest
 from tradeoff import conflict, plots
 from tradeoff.convex import binary_example, pareto_front
 from tradeoff.data import PreferenceRow, SftRow, read_preferences, read_sft
+from tradeoff.errors import InputError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 TOPICS = [f"{a} {b}" for a in ("red", "blue", "green", "old", "new") for b in "abcdefgh"]
@@ -89,6 +90,57 @@ def test_radius_is_one_of_the_offered_ones():
         beta=1.0,
     )
     assert radius in conflict.RADII
+
+
+def test_one_test_set_alone_is_used():
+    pairs = preference_rows(True)
+    found = small(pairs[:30], preference_test=pairs[30:])
+    assert found.summary["preference_rows"] == 30
+    assert found.summary["preference_test_rows"] == 10
+    assert found.summary["sft_test_rows"] == 4
+    found = conflict.analyse(
+        sft_rows()[:30], pairs, sft_test=sft_rows()[30:], radius=5.0, n_features=256, solves=4,
+        steps=4,
+    )  # fmt: skip
+    assert (found.summary["sft_rows"], found.summary["sft_test_rows"]) == (30, 10)
+    assert found.summary["preference_test_rows"] == 4
+
+
+def test_held_out_prompts_have_as_many_candidates_as_those_trained_on():
+    rows, pairs = sft_rows(), preference_rows(True)
+    options = {"radius": 5.0, "n_features": 256, "solves": 4, "steps": 4}
+    for test in (rows[38:], rows[39:], [*rows[39:], *rows[39:]]):
+        found = conflict.analyse(rows[:38], pairs, sft_test=test, **options)
+        start = found.policies.loc["start"]
+        assert start.sft_loss == start.sft_loss_test == pytest.approx(np.log(8))
+        assert start.sft_accuracy_test == pytest.approx(1 / 8)
+        assert found.summary["sft_test_rows"] == len(test)
+    # Where the training rows have but three completions, held-out prompts have three candidates.
+    found = conflict.analyse(rows[:3] * 3, pairs, sft_test=rows[10:], **options)
+    start = found.policies.loc["start"]
+    assert start.sft_loss == start.sft_loss_test == pytest.approx(np.log(3))
+
+
+def test_the_radius_is_chosen_where_the_tenth_is_one_row():
+    rows, pairs = sft_rows()[:15], preference_rows(True)[:15]
+    found = conflict.analyse(rows, pairs, n_features=256, solves=4, steps=4)
+    assert found.summary["radius"] in conflict.RADII
+
+
+def test_rows_that_cannot_be_split_are_named_with_a_remedy():
+    documents = [SftRow("", row.completion) for row in sft_rows()]
+    with pytest.raises(InputError, match=r"field 'sft'.*too few distinct prompts.*--sft-test"):
+        conflict.analyse(documents, preference_rows(True))
+    with pytest.raises(InputError, match=r"field 'preference'.*--preference-test"):
+        conflict.analyse(sft_rows(), preference_rows(True)[:1], sft_test=sft_rows())
+    with pytest.raises(InputError, match=r"field 'sft'.*--radius"):
+        conflict.analyse(documents, preference_rows(True), sft_test=sft_rows())
+
+
+def test_no_weight_is_lost_to_rounding():
+    found = small(preference_rows(True), lams=[0.5, 0.50001, 0.5])
+    assert (found.policies.kind == "joint").sum() == 2
+    assert "joint λ=0.50001" in found.policies.index
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the real data lie beside the project, not in it")

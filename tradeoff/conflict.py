@@ -25,6 +25,7 @@ from tradeoff.convex.solve import minimise
 from tradeoff.convex.text import text_problem
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.display import Shown, cell
+from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule, Sequential
 from tradeoff.theory.joint import optimal_probability
@@ -130,7 +131,7 @@ def analyse(
     sft, preference
         Training rows of the two objectives.
     sft_test, preference_test
-        Held-out rows; without them a tenth of each training set is set aside.
+        Held-out rows; where they are not given, a tenth of the training rows is set aside.
     lams
         Weights of the preference objective at which a joint policy is reported.
     radius
@@ -140,7 +141,8 @@ def analyse(
         Inverse temperature of DPO. In a log-linear model only ``beta * radius`` and the radius
         matter, so 1 is as general as 0.1 with a larger ball.
     candidates, n_features
-        See :func:`tradeoff.convex.text.text_problem`.
+        See :func:`tradeoff.convex.text.text_problem`. Held-out prompts have as many candidates as
+        those trained on: where their own completions are too few, training rows lend some.
     solves
         Certified solves of the front.
     steps
@@ -167,13 +169,14 @@ def analyse(
         "beta": beta,
     }
     rng = np.random.default_rng(seed)
-    if sft_test is None or preference_test is None:
-        sft, sft_test = _split(sft, rng)
-        preference, preference_test = _split(preference, rng)
+    if sft_test is None:
+        sft, sft_test = _split(sft, rng, "sft")
+    if preference_test is None:
+        preference, preference_test = _split(preference, rng, "preference")
     if radius is None:
         radius = choose_radius(sft, preference, rng, progress=progress, **shape)
     problem = text_problem(sft, preference, radius=radius, **shape)
-    test = text_problem(sft_test, preference_test, radius=radius, **shape)
+    test = _held_out(sft_test, preference_test, sft, radius=radius, **shape)
     front = pareto_front(problem, solves=solves, progress=progress)
     lam = balanced_weight(front)
     runs = _gradient_runs(problem, lam, steps, progress)
@@ -220,10 +223,10 @@ def choose_radius(
     **shape: Any,
 ) -> float:
     """The radius of `RADII` whose joint optimum is best on a tenth of the rows, set aside."""
-    sft_train, sft_valid = _split(sft, rng)
-    preference_train, preference_valid = _split(preference, rng)
+    sft_train, sft_valid = _split(sft, rng, "sft")
+    preference_train, preference_valid = _split(preference, rng, "preference")
     train = text_problem(sft_train, preference_train, radius=RADII[0], **shape)
-    valid = text_problem(sft_valid, preference_valid, radius=RADII[0], **shape)
+    valid = _held_out(sft_valid, preference_valid, sft_train, radius=RADII[0], **shape)
     start = scores.weighted_loss(valid.losses(np.zeros(valid.dimension)), 0.5)
     found: dict[float, float] = {}
     theta = np.zeros(train.dimension)
@@ -233,9 +236,39 @@ def choose_radius(
     return min(found, key=lambda r: found[r])
 
 
-def _split(rows: Sequence[Any], rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
+def _held_out(
+    sft: Sequence[SftRow],
+    preference: Sequence[PreferenceRow],
+    trained: Sequence[SftRow],
+    *,
+    candidates: int = 8,
+    **settings: Any,
+) -> LogLinear:
+    """Pose held-out rows with as many candidates as the rows trained on have.
+
+    The loss of a choice among fewer would be smaller by that alone. Where completions are too few,
+    rows trained on lend theirs, and have no weight themselves.
+    """
+    pool = {as_text(row.completion): row for row in trained}
+    own = {as_text(row.completion) for row in sft}
+    candidates = min(candidates, len(pool))
+    others = [row for completion, row in pool.items() if completion not in own]
+    lent = others[: max(0, candidates - len(own))]
+    if lent:
+        settings["demonstration_weights"] = np.repeat([1.0, 0.0], [len(sft), len(lent)])
+    return text_problem([*sft, *lent], preference, candidates=candidates, **settings)
+
+
+def _split(rows: Sequence[Any], rng: np.random.Generator, name: str) -> tuple[list[Any], list[Any]]:
     """Set a tenth of the prompts aside, at least one."""
     prompts = sorted({as_text(row.prompt) for row in rows})
+    if len(prompts) < 2:
+        raise InputError(
+            "there are too few distinct prompts to set a tenth aside",
+            field=name,
+            value=len(prompts),
+            remedy=f"Give held-out rows (--{name}-test) and the radius (--radius), or more rows.",
+        )
     order = rng.permutation(len(prompts))
     aside = {prompts[i] for i in order[: max(1, len(prompts) // 10)]}
     kept = [row for row in rows if as_text(row.prompt) not in aside]
@@ -286,7 +319,11 @@ def _policies(
         policies[name, "limit"] = front.thetas[k]
     for c, schedule in enumerate(runs.schedules):
         policies[f"{schedule.label} ({runs.checkpoints[-1]} steps)", "run"] = runs.last[c, 0, -1]
-    joint = {(f"joint λ={lam:.3g}", "joint"): lam for lam in sorted(set(lams))}
+    weights = sorted(set(lams))
+    names = [f"{lam:.3g}" for lam in weights]
+    if len(set(names)) < len(names):
+        names = [f"{lam}" for lam in weights]
+    joint = {(f"joint λ={n}", "joint"): lam for n, lam in zip(names, weights, strict=True)}
     joint[f"suggested λ={suggested:.2g}", "suggested"] = suggested
     for key, lam in joint.items():
         nearest = front.thetas[int(np.argmin(np.abs(front.weights - lam)))]
