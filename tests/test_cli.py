@@ -10,6 +10,7 @@ import pytest
 
 from tradeoff import checkout
 from tradeoff.cli import main
+from tradeoff.terminal import show_summary, show_table
 
 COMMANDS = ("reproduce", "figures", "claims", "analyse", "front", "simulate")
 
@@ -75,6 +76,33 @@ def test_simulate_is_repeatable_and_writes_parquet(capsys, tmp_path):
     assert set(pd.read_parquet(tmp_path / "simulate.parquet").replica) == set(range(8))
 
 
+def test_what_is_simulated_twice_counts_once(capsys):
+    arguments = ["simulate", "--steps", "50", "--replicas", "4", "--json"]
+    once = (*arguments, "--schedule", "mix", "--lam", "0.5")
+    twice = (*once, "--schedule", "mix", "--lam", "0.5")
+    assert run(capsys, *once) == run(capsys, *twice)
+
+
+def test_brackets_in_file_names_and_texts_are_shown(capsys, files, tmp_path):
+    sft, preference = files
+    odd = tmp_path / "[bold] [/x].jsonl"
+    odd.parent.mkdir()
+    with open(sft) as given:
+        odd.write_text(given.read() + "[1]\n", "utf-8")
+    code, printed, _ = run(
+        capsys, "analyse", "--sft", str(odd), "--preference", preference, *SMALL, "--skip-bad",
+        "--out", str(tmp_path / "[/out]"),
+    )  # fmt: skip
+    joined = printed.replace("\n", "")
+    assert code == 0
+    assert f"dropped: {odd}, row 41" in joined
+    assert "[/out]/analyse.json" in joined
+    show_table(pd.DataFrame({"a [/b]": ["[/c] \\"]}), "[/d]")
+    show_summary({"[/e]": "[/f]"})
+    shown = capsys.readouterr().out
+    assert all(f"[/{letter}]" in shown for letter in "bcdef")
+
+
 def test_analyse_prints_a_table_and_writes_everything(capsys, files, tmp_path):
     sft, preference = files
     out = tmp_path / "out"
@@ -109,6 +137,10 @@ def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):
     [
         (("front", "--radius", "-1"), "radius"),
         (("simulate", "--lam", "2", "--steps", "5"), "lam"),
+        (("front", "--conflict", "2"), "conflict"),
+        (("simulate", "--conflict", "nan", "--steps", "5"), "conflict"),
+        (("simulate", "--decay", "nan", "--steps", "5"), "decay"),
+        (("simulate", "--decay", "-0.5", "--steps", "5"), "decay"),
         (("figures", "no_such_figure"), "no such figure"),
         (("claims", "no-such-claim"), "no such claim"),
         (("analyse", "--sft", "absent.jsonl", "--preference", "absent.jsonl"), "absent.jsonl"),

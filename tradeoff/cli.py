@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from tradeoff import cli_evaluate, cli_train
 from tradeoff.checkout import analysis
@@ -118,11 +119,11 @@ def reproduce(
         show_json({**found, "pages": pages, "tables": tables})
         return
     show_claims(ledger)
-    console.print(f"\n[bold]figures[/]  {folder / 'figures'}")
+    console.print(f"\n[bold]figures[/]  {escape(str(folder / 'figures'))}")
     if tables:
-        console.print(f"[bold]tables[/]   {folder / 'tables'}")
+        console.print(f"[bold]tables[/]   {escape(str(folder / 'tables'))}")
     for page in pages:
-        console.print(f"[bold]report[/]   {page}")
+        console.print(f"[bold]report[/]   {escape(str(page))}")
 
 
 @app.command()
@@ -271,8 +272,8 @@ def analyse(
     show_table(_short(found.policies), "losses in nats; accuracies and † on held-out rows")
     show_summary(found.summary)
     for line in dropped:
-        console.print(f"dropped: {line}", style="yellow", highlight=False)
-    console.print(f"written: {', '.join(str(path) for path in written)}")
+        console.print(f"dropped: {line}", style="yellow", markup=False, highlight=False)
+    console.print(f"written: {', '.join(str(path) for path in written)}", markup=False)
 
 
 @app.command()
@@ -350,7 +351,9 @@ def simulate(
     from tradeoff import convex
 
     problem = _random_problem(seed, conflict, 16, 16, 8, 4.0, 1.0)
-    schedules = [_schedule(m, lam, refresh, share) for lam in lams for m in methods or list(Method)]
+    # A schedule given twice would count as twice the replicas.
+    chosen = dict.fromkeys(methods or Method)
+    schedules = [_schedule(m, lam, refresh, share) for lam in dict.fromkeys(lams) for m in chosen]
     runs = convex.simulate(
         problem,
         schedules,

@@ -25,15 +25,17 @@ def show_json(content: Any) -> None:
 
 
 def show_table(frame: pd.DataFrame, title: str) -> None:
-    """Print a table; numbers to four digits."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    """Print a table; numbers to four digits, brackets in texts as they are."""
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for column in frame.columns:
         numeric = frame[column].dtype.kind in "fi"
         table.add_column(
-            str(column).replace("_", " "), justify="right" if numeric else "left", overflow="fold"
+            escape(str(column).replace("_", " ")),
+            justify="right" if numeric else "left",
+            overflow="fold",
         )
     for row in frame.itertuples(index=False):
-        table.add_row(*(cell(value) for value in row))
+        table.add_row(*(escape(cell(value)) for value in row))
     console.print(table)
 
 
@@ -51,7 +53,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     """Print names and values, one a line."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in summary.items():
-        table.add_row(name.replace("_", " "), cell(value))
+        table.add_row(escape(name.replace("_", " ")), escape(cell(value)))
     console.print(table)
 
 
@@ -67,7 +69,8 @@ def show_claims(verdicts: pd.DataFrame) -> None:
     for row in verdicts.to_dict("records"):
         verdict = "[green]holds[/]" if row["holds"] else "[bold red]FAILS[/]"
         bound = signs[row["relation"]] + cell(row["bound"])
-        table.add_row(verdict, row["statement"], cell(row["measured"]), bound, row["source"])
+        statement, source = escape(row["statement"]), escape(row["source"])
+        table.add_row(verdict, statement, cell(row["measured"]), bound, source)
     console.print(table)
     console.print(f"{int(verdicts.holds.sum())} of {len(verdicts)} claims hold")
 

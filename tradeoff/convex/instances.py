@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.quadratic import Quadratic
+from tradeoff.errors import InputError
 
 
 def random_log_linear(
@@ -44,7 +45,15 @@ def random_log_linear(
         Norm of both.
     radius, beta, **settings
         Attributes of :class:`~tradeoff.convex.LogLinear`.
+
+    Raises
+    ------
+    InputError
+        If the conflict is no share.
     """
+    if not 0 <= conflict <= 1:
+        remedy = "Use a number from 0 (equal) to 1 (opposite)."
+        raise InputError("out of range", field="conflict", value=conflict, remedy=remedy)
     rng = np.random.default_rng(seed)
     phi = rng.normal(size=(prompts, responses, dimension)) / np.sqrt(dimension) * 2
     demonstrator, judge = sharpness * _two_directions(rng, dimension, conflict)

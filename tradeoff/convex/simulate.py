@@ -39,7 +39,7 @@ class StepSize:
     scale
         Positive.
     decay
-        0 for a constant step, 0.5 for the classical 1/sqrt(t).
+        0 for a constant step, 0.5 for the classical 1/sqrt(t); not negative.
     """
 
     scale: float
@@ -47,6 +47,9 @@ class StepSize:
 
     def __post_init__(self) -> None:
         check_positive("step size", self.scale)
+        if not 0 <= self.decay < float("inf"):
+            remedy = "Use 0 for a constant step, or a finite number above it."
+            raise InputError("out of range", field="decay", value=self.decay, remedy=remedy)
 
     def of(self, plan: Plan) -> Array:
         """(T,) step size of every update of a plan."""
