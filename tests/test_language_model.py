@@ -262,6 +262,29 @@ def test_saved_and_loaded(config: LanguageModelConfig, tmp_path: Path) -> None:
     assert names == {"model.safetensors", "settings.json"}
 
 
+def test_a_folder_of_a_model_is_there_only_when_it_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, older = tmp_path / "new", tmp_path / "older"
+    older.mkdir()
+    (older / "notes").touch()
+    checkpoints.save(LanguageModel(SMALL), older)
+
+    def killed(*_: object, **__: object) -> None:
+        assert not new.exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_file", killed)
+        for folder in (new, older):
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(LanguageModel(UNTIED), folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["older"]
+    names = {path.name for path in older.iterdir()}
+    assert names == {"model.safetensors", "settings.json", "notes"}
+    assert checkpoints.load(older).config == SMALL
+
+
 def test_damaged_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"settings\.json"):
         checkpoints.load(tmp_path)

@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -216,6 +218,37 @@ def test_an_interrupted_folder_leaves_the_old_one_and_a_complete_one_replaces_it
     assert [p.name for p in place.iterdir()] == ["first"]
     fill("third")
     assert [p.name for p in place.iterdir()] == ["third"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_folder_that_many_make_at_once_is_the_whole_one_of_one_of_them(existed, tmp_path):
+    place, writers = tmp_path / "a", range(8)
+    together = threading.Barrier(len(writers), timeout=60)
+
+    def fill(writer):
+        with replacing_folder(place) as partial:
+            for name in "xyz":
+                (partial / name).write_text(str(writer), "utf-8")
+            together.wait()
+
+    for _ in range(20):
+        shutil.rmtree(place, ignore_errors=True)
+        if existed:
+            place.mkdir()
+            (place / "older").touch()
+        with ThreadPoolExecutor(len(writers)) as pool:
+            list(pool.map(fill, writers))
+        assert sorted(p.name for p in place.iterdir()) == ["x", "y", "z"]
+        assert len({p.read_text("utf-8") for p in place.iterdir()}) == 1
+        assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_older_folder_stays_where_the_new_one_cannot_be_put(tmp_path):
+    place = tmp_path / "a"
+    place.mkdir()
+    with pytest.raises(FileNotFoundError), replacing_folder(place) as partial:
+        partial.rmdir()
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,11 @@ def plain(value: Any, digits: int = 6) -> Any:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to, and rename it when all went well.
 
-    The name keeps the suffix, from which many writers tell the format, and names the process, so
-    that two processes never write to one file.
+    The name keeps the suffix, from which many writers tell the format, and is one of its own, so
+    that no two threads or processes write to one file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = _beside(path, TEMPORARY[0])
     try:
         yield partial
         partial.replace(path)
@@ -51,18 +53,41 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """As :func:`replacing`, for a folder, which is made; an older one of its name goes."""
-    partial, old = (path.with_name(f".{word}-{os.getpid()}-{path.name}") for word in TEMPORARY)
-    shutil.rmtree(partial, ignore_errors=True)
+    """As :func:`replacing`, for a folder, which is made; an older one of its name goes.
+
+    Where several processes make one folder that was not there when they began, the first that
+    completes it wins, since others may be reading it by then.
+    """
+    partial, old = (_beside(path, word) for word in TEMPORARY)
+    existed = path.exists()
     partial.mkdir(parents=True)
     try:
         yield partial
-        if path.exists():
-            path.replace(old)
-        partial.replace(path)
+        while True:
+            if existed:
+                shutil.rmtree(old, ignore_errors=True)
+                with suppress(FileNotFoundError):
+                    path.replace(old)
+            try:
+                partial.replace(path)
+                break
+            except OSError as error:
+                # Another one stands here by now.
+                if error.errno not in (EEXIST, ENOTEMPTY):
+                    raise
+                if not existed:
+                    break
+    except BaseException:
+        with suppress(OSError):
+            old.replace(path)
+        raise
     finally:
         for folder in (partial, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(path: Path, word: str) -> Path:
+    return path.with_name(f".{word}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
 def write_json(path: Path, content: Any) -> Path:

@@ -6,7 +6,6 @@ the library's own JSON format, so that transformers loads the same file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from tokenizers import Tokenizer as Engine
 
 from tradeoff.data.rows import Message
 from tradeoff.errors import InputError
+from tradeoff.records import replacing
 
 PAD, EOS = "<pad>", "<eos>"
 ROLES = {role: f"<{role}>" for role in ("system", "user", "assistant")}
@@ -90,13 +90,8 @@ class Tokenizer:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the JSON of `tokenizers`; a reader sees the old file or the whole new one."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with replacing(Path(path)) as partial:
             partial.write_text(self.engine.to_str(pretty=True), encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Tokenizer:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tradeoff import records
 from tradeoff.errors import InputError
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 
@@ -21,7 +22,10 @@ _WEIGHTS = "model.safetensors"
 
 
 def save(model: LanguageModel, folder: str | PathLike[str]) -> None:
-    """Write `model.safetensors` and `settings.json` into a folder, made if absent."""
+    """Write `model.safetensors` and `settings.json` into a folder.
+
+    One that is not there yet is made whole or not at all; other files in it stay.
+    """
     write_folder(folder, model.state_dict(), {"settings.json": asdict(model.config)})
 
 
@@ -63,7 +67,7 @@ def fill(
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a settings file."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(records.read_json(path))
     except (OSError, ValueError, TypeError) as error:
         remedy = "Give the folder of a saved model."
         raise InputError(
@@ -86,19 +90,25 @@ def read_weights(folder: str | PathLike[str]) -> dict[str, Tensor]:
 def write_folder(
     folder: str | PathLike[str], state: Mapping[str, Tensor], files: Mapping[str, Any]
 ) -> None:
-    """Write weights and JSON files; none takes its name before all of them are complete."""
+    """Write weights and JSON files; none takes its name before all of them are complete.
+
+    A folder that is not there yet is made whole or not at all, so that a reader who finds it may
+    take it for complete; in one that is there, other files stay.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = {name: folder / f".{name}.{os.getpid()}" for name in (*files, _WEIGHTS)}
-    try:
+    if not folder.exists():
+        with records.replacing_folder(folder) as partial:
+            write_folder(partial, state, files)
+        return
+    with ExitStack() as all_or_none:
+        partials = {
+            name: all_or_none.enter_context(records.replacing(folder / name))
+            for name in (*files, _WEIGHTS)
+        }
         # Safetensors refuses tensors that share storage and tensors with gaps.
         tensors = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
-        save_file(tensors, partial[_WEIGHTS], metadata={"format": "pt"})
+        save_file(tensors, partials[_WEIGHTS], metadata={"format": "pt"})
         for name, content in files.items():
+            # Not records.write_json, which rounds.
             text = json.dumps(content, indent=2, ensure_ascii=False)
-            partial[name].write_text(text + "\n", encoding="utf-8")
-        for name, path in partial.items():
-            path.replace(folder / name)
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
+            partials[name].write_text(text + "\n", encoding="utf-8")

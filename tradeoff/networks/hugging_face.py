@@ -30,7 +30,7 @@ def to_hugging_face(
     tokenizer
         With as many tokens as the model scores, or fewer.
     folder
-        Made if absent; other files in it stay.
+        Made if absent, whole or not at all; other files in it stay.
 
     Raises
     ------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from os import PathLike
@@ -12,12 +11,12 @@ from typing import Any
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.data.synthetic.generate import InstructionData
+from tradeoff.records import replacing
 
 
 def write(data: InstructionData, folder: str | PathLike[str]) -> None:
     """Write every set as ``<name>.jsonl`` and the settings as ``language.json``."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in ("sft_train", "sft_test", "preference_train", "preference_test", "corpus"):
         write_jsonl(getattr(data, name), folder / f"{name}.jsonl")
     settings = json.dumps(asdict(data.language), indent=2) + "\n"
@@ -66,10 +65,5 @@ def _json(value: Text | bool) -> Any:
 
 
 def _write_text(path: Path, lines: Iterable[str]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
