@@ -93,6 +93,22 @@ def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
     assert found.remedy == "Set X."
 
 
+def test_folders_that_may_not_be_looked_into_are_findings(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor.Path, "exists", refuse)
+    assert doctor.writable("a", tmp_path / "not" / "there", "Set X.").ok
+
+
+def test_without_a_home_the_folder_is_to_be_named(monkeypatch):
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.setattr(doctor.os.path, "expanduser", lambda path: path)
+    found = {finding.name: finding for finding in doctor.folders()}["Hugging Face"]
+    assert found.ok is False
+    assert found.remedy == "Set HF_HOME."
+
+
 @pytest.mark.parametrize(
     ("arguments", "ok", "status"), [([], True, 0), (["--gpu"], True, 1), ([], False, 1)]
 )

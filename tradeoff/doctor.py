@@ -258,19 +258,23 @@ def folders() -> Iterator[Finding]:
     import matplotlib
 
     compiled = os.environ.get("NUMBA_CACHE_DIR", ROOT / "tradeoff" / "convex" / "__pycache__")
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    home = os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     out = (ROOT if _in_checkout() else Path.cwd()) / "out"
     yield writable(
         "compiled kernels", Path(compiled), "Set NUMBA_CACHE_DIR to a folder you may write."
     )
     yield writable("output", out, "Run in a folder you may write, or give --out.")
-    yield writable("Hugging Face", home, "Set HF_HOME.")
+    if home.startswith("~"):
+        yield Finding("folders", "Hugging Face", "there is no home folder", False, "Set HF_HOME.")
+    else:
+        yield writable("Hugging Face", Path(home), "Set HF_HOME.")
     yield writable("matplotlib", Path(matplotlib.get_cachedir()), "Set MPLCONFIGDIR.")
 
 
 def writable(name: str, folder: Path, remedy: str) -> Finding:
     """Whether a file can be made in ``folder``, or in the nearest folder above that exists."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    # Of a folder that may not be looked into, `Path.exists` raises; this one says no.
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
