@@ -32,6 +32,7 @@ from tradeoff.llm.evaluation import (
     multiple_choice,
     questions,
 )
+from tradeoff.llm.evaluation.policy import outline
 from tradeoff.llm.models import with_adapters
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -142,8 +143,13 @@ def test_adapters_and_run_folders_load(tmp_path):
     assert loaded != pytest.approx(
         held_out.sft_loss(bare, held_out.examples(bare, sft)).value, abs=1e-4
     )
-    with pytest.raises(InputError, match="no causal model"):
-        load(tmp_path)
+    for name in ("run", "base"):  # what is told without the weights
+        known = outline(str(tmp_path / name), TrainConfig())
+        assert known.max_length == found.max_length == 512
+        assert known.tokenizer.get_vocab() == tokenizer.get_vocab()
+    for read in (load, lambda path: outline(str(path), TrainConfig())):
+        with pytest.raises(InputError, match="no causal model"):
+            read(tmp_path)
 
 
 def test_a_model_in_training_is_left_as_it_was():
@@ -383,12 +389,23 @@ GOOD = {"question": "q", "choices": ["a", "b"], "answer": 1, "subject": "s"}
         ({"answer": True}, "answer"),
         ({"answer": None}, "answer"),
         ({"subject": 3}, "subject"),
+        ({"subject": "\ud800"}, "subject"),
+        ({"question": "\ud800"}, "question"),
+        ({"choices": ["a", "\ud800"]}, "choices"),
+        ({"choices": ["a", 3]}, "choices"),
+        ({"choices": ["a", [{"role": "user", "content": "b"}]]}, "choices"),
     ],
 )
 def test_bad_questions_name_their_place(change, field):
     assert choice_row(Record("f", 7, GOOD)) == ChoiceRow("q", ("a", "b"), 1, "s")
     with pytest.raises(InputError, match=f"f, row 7, field '{field}'"):
         choice_row(Record("f", 7, GOOD | change))
+
+
+def test_a_blank_choice_is_called_blank():
+    with pytest.raises(InputError, match=r"a choice is blank \(found \['a', ''\]\).*--skip-bad"):
+        choice_row(Record("f", 7, GOOD | {"choices": ["a", ""]}))
+    assert choice_row(Record("f", 7, GOOD | {"subject": ""})).subject == ""
 
 
 @NEEDS_DATA

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +16,12 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from tradeoff import tiny
 from tradeoff.cli import main
 from tradeoff.data.choices import ChoiceRow
+from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
-from tradeoff.llm.evaluation import LoadedPolicy, Sampling, Wanted, evaluate
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.evaluation import LoadedPolicy, Sampling, Wanted, evaluate, generate
 from tradeoff.llm.evaluation.report import terminal_table
+from tradeoff.llm.evaluation.run import PARTS
 
 SHORT = ("--max-new-tokens", "8", "--max-length", "256")
 
@@ -159,6 +164,7 @@ def test_the_generated_language_and_its_model_have_names(capsys, place, monkeypa
         (("--win-rate", "pairs.jsonl"), "judge"),
         (("--win-rate", "pairs.jsonl", "--judge", "sft.jsonl"), "reward model"),
         (("--win-rate", "pairs.jsonl", "--judge", "reward", "--per-token"), "judge-reference"),
+        (("--choices", "mmlu.jsonl", "--choices", "mmlu.jsonl"), "mmlu"),
         (("--choices", "mmlu.jsonl", "--exact-match"), "match"),
         (("--choices", "mmlu.jsonl", "--shots", "3"), "examples"),
         (("--choices", "sft.jsonl"), "question"),
@@ -206,11 +212,191 @@ def test_memory_that_does_not_suffice_is_said():
         evaluate(policy, wanted)
 
 
-def test_parts_may_share_the_name_of_a_file():
+@pytest.mark.parametrize("name", PARTS)
+def test_questions_may_not_have_the_name_of_another_part(name):
     tokenizer = bpe_tokenizer_hf()
     policy = LoadedPolicy.of(tiny_llama(len(tokenizer)), tokenizer)
     rows = [ChoiceRow("fox?", ("a", "b"), 0)]
-    found = evaluate(policy, Wanted(sft=tiny.rows(2)[0], choices={"sft": rows}))
-    assert [part.name for part in found.parts] == ["sft", "sft"]
+    with pytest.raises(InputError, match=f"field 'choices'.*found '{name}'"):
+        evaluate(policy, Wanted(choices={name: rows}))
+    found = evaluate(policy, Wanted(sft=tiny.rows(2)[0], choices={"words": rows}))
+    assert [part.name for part in found.parts] == ["sft", "words"]
     assert len(terminal_table(found, groups=False)) == 5
-    assert "sft" in repr(found)
+    assert "words" in repr(found)
+
+
+def test_no_file_of_questions_replaces_another(capsys, place, tmp_path):
+    text = (place / "mmlu.jsonl").read_text("utf-8")
+    names = ("a/test.jsonl", "b/test.jsonl", "mmlu.val.jsonl", "mmlu.test.jsonl", "sft.jsonl")
+    files = [tmp_path / name for name in names]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, "utf-8")
+
+    def choices(*some):
+        given = [word for file in some for word in ("--choices", file)]
+        return run(capsys, "evaluate", place / "policy", *given, "--json")
+
+    for some in ((files[0], files[1]), (files[0], files[0]), (files[4],)):
+        code, _, err = choices(*some)
+        assert code == 2
+        assert "field 'choices'" in err
+    code, out, _ = choices(files[0], files[2], files[3])
+    assert code == 0
+    assert [part["name"] for part in json.loads(out)["parts"]] == ["test", "mmlu.val", "mmlu.test"]
+
+
+def without_template(place, to):
+    """The policy's folder with another chat template, or with none."""
+    shutil.copytree(place, to)
+    tokenizer = bpe_tokenizer_hf()
+    tokenizer.chat_template = None
+    (to / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(to)
+    return str(to)
+
+
+def test_pairs_are_read_as_the_policy_reads_them(place, tmp_path):
+    pairs = [
+        PreferenceRow(
+            (Message("user", f"say {w}"),),
+            (Message("assistant", w),),
+            (Message("assistant", "the quick brown fox"),),
+        )
+        for w in ("fox", "dog")
+    ]
+    policy, base = str(place / "policy"), str(place / "base")
+    bare = without_template(place / "base", tmp_path / "bare")
+    wanted = Wanted(preference=pairs)
+    same, other = (evaluate(policy, wanted, reference=name) for name in (base, bare))
+    assert same.parts[0].scores == other.parts[0].scores
+    # With the roles exchanged, the policy cannot read the rows, whatever its reference can.
+    bare = without_template(place / "policy", tmp_path / "bare_policy")
+    with pytest.raises(InputError, match="chat template"):
+        evaluate(bare, wanted, reference=base)
+
+
+def test_pairs_are_no_longer_than_policy_and_reference_allow(place):
+    tokenizer = bpe_tokenizer_hf()
+    short, long = (
+        LoadedPolicy.of(tiny_llama(len(tokenizer), max_position_embeddings=n), tokenizer)
+        for n in (16, 64)
+    )
+    rows = [PreferenceRow("fox ", "dog " * 30, "cat"), PreferenceRow("fox", " a", " b")]
+    for policy, reference in ((short, long), (long, short)):
+        (part,) = evaluate(policy, Wanted(preference=rows), reference=reference).parts
+        assert part.notes["truncated"] == 1
+
+
+def test_what_can_fail_fails_before_the_first_part(place, tmp_path, monkeypatch):
+    def first(*_):
+        raise AssertionError("a part has run")
+
+    monkeypatch.setattr("tradeoff.llm.evaluation.run._sft", first)
+    monkeypatch.setattr("tradeoff.llm.evaluation.run._reference_log_probs", first)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    sft, pairs = tiny.rows(2)
+    chat = [SftRow((Message("user", "q"),), (Message("assistant", "a"),))]
+    bare = without_template(place / "policy", tmp_path / "bare")
+    file = tmp_path / "file"
+    file.touch()
+    question = ChoiceRow("fox?", ("a", "b"), 0)
+    cases = (
+        ({"tasks": ("arc",)}, {}, "not installed"),
+        ({"exact_match": True, "sampling": Sampling(max_new_tokens=512)}, {}, "no room"),
+        ({"choices": {"words": [question]}, "shots": 2}, {}, "examples"),
+        ({"refusals": [question]}, {}, "comply"),
+        ({"sft": chat}, {}, "chat template"),
+        ({"sft": chat, "exact_match": True}, {}, "chat template"),
+        ({}, {"out": file / "folder"}, "cannot be written"),
+    )
+    for parts, options, word in cases:
+        wanted = Wanted(**{"sft": sft, "preference": pairs} | parts)
+        with pytest.raises(InputError, match=word):
+            evaluate(bare, wanted, reference=str(place / "base"), **options)
+
+
+@pytest.mark.parametrize(
+    ("judge", "word"),
+    [
+        (("absent",), "no reward model"),
+        (("tiny",), "judge-reference"),
+        (("policy",), "2 outputs"),
+        (("bare_reward",), "chat template"),
+        (("policy", "--judge-reference", "absent"), "no causal model"),
+    ],
+)
+def test_a_judge_is_checked_before_anything_runs(capsys, place, monkeypatch, judge, word):
+    monkeypatch.chdir(place)
+    if not (place / "bare_reward").exists():
+        without_template(place / "reward", place / "bare_reward")
+    turns = {
+        name: [{"role": role, "content": text}]
+        for name, role, text in (
+            ("prompt", "user", "q"), ("chosen", "assistant", "a"), ("rejected", "assistant", "b"),
+        )
+    }  # fmt: skip
+    write(place / "chats.jsonl", [turns])
+    monkeypatch.setattr("tradeoff.llm.evaluation.evaluate", None)
+    code, _, err = run(capsys, "evaluate", "policy", "--win-rate", "chats.jsonl", "--judge", *judge)
+    assert code == 2
+    assert word in err
+
+
+def test_what_is_done_is_written_though_a_later_part_fails(tmp_path):
+    tokenizer = bpe_tokenizer_hf()
+    policy = LoadedPolicy.of(tiny_llama(len(tokenizer)), tokenizer)
+    sft, pairs = tiny.rows(2)
+
+    def judge():
+        raise InputError("gone", remedy="None.")
+
+    wanted = Wanted(
+        sft=sft, exact_match=True, win_rate=pairs, judge=judge, sampling=Sampling(max_new_tokens=2)
+    )
+    with pytest.raises(InputError, match="gone"):
+        evaluate(policy, wanted, out=tmp_path)
+    record = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
+    assert [part["name"] for part in record["parts"]] == ["sft", "exact_match"]
+    assert {path.name for path in tmp_path.iterdir()} == {"evaluation.json", "exact_match.jsonl"}
+
+
+def test_all_responses_count_as_unended_or_shortened(place):
+    data = tiny.rows(3)
+    tokenizer = bpe_tokenizer_hf()
+    config = TrainConfig(max_length=24)
+    policy = LoadedPolicy.of(tiny_llama(len(tokenizer)), tokenizer, config)
+    sampling = Sampling(max_new_tokens=19)
+    wanted = Wanted(sft=data[0][:1], preference=data[1], exact_match=True, sampling=sampling)
+    part = evaluate(policy, wanted, reference=policy).parts[-1]
+    found = [generate(policy, rows, sampling) for rows in (data[0][:1], data[1])]
+    assert part.notes["shortened"] == sum(some.shortened for some in found) > 1
+    assert part.notes["unended"] == sum(some.ended.count(False) for some in found) > 1
+
+
+def test_a_reference_that_is_not_used_is_not_recorded(place):
+    wanted = Wanted(sft=tiny.rows(2)[0])
+    assert evaluate(str(place / "policy"), wanted, reference="absent").reference is None
+
+
+def test_dropped_examples_are_told(capsys, place):
+    code, out, _ = run(
+        capsys, "evaluate", place / "policy", "--choices", place / "mmlu.jsonl", "--shots", 1,
+        "--shots-from", place / "blank.jsonl", "--skip-bad",
+    )  # fmt: skip
+    assert code == 0
+    assert "blank.jsonl, row 1" in out.replace("\n", "")
+
+
+def test_brackets_in_what_is_told_are_shown(capsys, place, tmp_path):
+    rows = [{"question": "[/q]", "choices": ["a", "[/red]", ""], "answer": 0}]
+    rows += [
+        {"question": "q", "choices": ["a", "b"], "answer": 0, "subject": f"[/{i}]"} for i in "xy"
+    ]
+    write(tmp_path / "[bold].jsonl", rows)
+    code, out, _ = run(
+        capsys, "evaluate", place / "policy", "--choices", tmp_path / "[bold].jsonl", "--skip-bad",
+        "--groups", "--out", tmp_path / "[" / "out]",
+    )  # fmt: skip
+    assert code == 0
+    assert all(word in out.replace("\n", "") for word in ("[/x]", "[/red]", "[bold]", "[/out]"))

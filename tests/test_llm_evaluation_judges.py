@@ -13,7 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from llm_models import bpe_tokenizer_hf, tiny_llama
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from tradeoff.data.choices import ChoiceRow, read_choices
 from tradeoff.data.files import read_preferences
@@ -21,12 +26,15 @@ from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.data.synthetic import Language
 from tradeoff.data.synthetic import generate as make
 from tradeoff.errors import InputError
+from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.evaluation import (
     Contest,
     ImplicitReward,
     LoadedPolicy,
     RewardModel,
+    Wanted,
     against_chosen,
+    evaluate,
     exact_match,
     harness,
     judged,
@@ -109,6 +117,12 @@ def test_demonstrations_match_themselves_and_nothing_else():
 
 def test_normal_texts_differ_in_words_only():
     assert normalised("  The  Answer,\nis: 42!") == "the answer, is: 42"
+    assert normalised(" \u201cParis\u201d. ") == normalised("paris") == "paris"
+    for one, other in (
+        ("-5", "5"), ("5%", "5"), ("C++", "C"), ("(0, 1]", "[0, 1)"), ("?", "!"), ("...", ""),
+        ("$5", "5"), (".5", "5"), ("#5", "5"),
+    ):  # fmt: skip
+        assert normalised(one) != normalised(other)
     rows = [SftRow("q", "Paris."), SftRow((Message("user", "q"),), (Message("assistant", "No"),))]
     (score,) = exact_match(rows, ["paris", "yes"])
     assert (score.value, score.n) == (0.5, 2)
@@ -207,8 +221,6 @@ def test_the_implicit_reward_of_other_tokens_is_refused():
 
 
 def test_prompts_that_are_too_long_have_no_verdict():
-    from tradeoff.llm.config import TrainConfig
-
     tokenizer = bpe_tokenizer_hf()
     policy = LoadedPolicy.of(tiny_llama(len(tokenizer)), tokenizer, TrainConfig(max_length=16))
     contests = [Contest("fox " * 50, "a", "b"), Contest("fox ", "a", "b")]
@@ -264,6 +276,29 @@ def test_what_is_no_reward_model(classifier, tmp_path):
         reward_model(classifier(3))
     with pytest.raises(InputError, match="no reward model can be loaded"):
         reward_model(tmp_path)
+
+
+def test_a_reward_model_needs_a_template_for_conversations_only(classifier):
+    judge = reward_model(classifier(1))
+    judge.tokenizer.chat_template = None
+    assert np.isfinite(judge.margins([Contest("q", "a", "b")]))
+    with pytest.raises(InputError, match=r"field 'judge'.*chat template"):
+        judge.margins([Contest((Message("user", "q"),), "a", "b")])
+    judge.tokenizer.chat_template = "{{ raise_exception('no such role') }}"
+    with pytest.raises(InputError, match="no such role"):
+        judge.margins([Contest((Message("user", "q"),), "a", "b")])
+
+
+def test_a_reward_model_of_few_positions_reads_no_more(tmp_path):
+    tokenizer = bpe_tokenizer_hf()
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=16, num_labels=1
+    )
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    judge = reward_model(tmp_path)
+    assert judge.max_length == 16
+    assert np.isfinite(judge.margins([Contest("fox " * 50, "a", "b")])).all()
 
 
 # ---------------------------------------------------------------------- refusals
@@ -347,6 +382,8 @@ def test_the_harness_is_asked_and_its_numbers_are_kept(monkeypatch):
         asked.update(options)
         if options["tasks"] == ["nonsense"]:
             raise KeyError("nonsense")
+        if options["tasks"] == ["offline"]:
+            raise ConnectionError("no network")
         return {
             "results": {
                 "arc": {"alias": "arc", "acc,none": 0.5, "acc_stderr,none": 0.1, "f1,take": 0.25}
@@ -363,15 +400,23 @@ def test_the_harness_is_asked_and_its_numbers_are_kept(monkeypatch):
         ("lm_eval.models.huggingface", hub),
     ):
         monkeypatch.setitem(sys.modules, name, module)
-    accuracy, other = harness("model", "tokenizer", ["arc"], shots=1, limit=10)
+    options = {"shots": 0, "limit": 10, "max_length": 99}
+    accuracy, other = harness("model", "tokenizer", ["arc"], **options)
     assert (accuracy.name, accuracy.group, accuracy.n) == ("acc", "arc", 10)
     assert (accuracy.low, accuracy.high) == pytest.approx((0.5 - 0.196, 0.5 + 0.196))
     assert (other.name, other.value) == ("f1,take", 0.25)
     assert math.isnan(other.low)
     assert asked["model"].pretrained == "model"
-    assert (asked["num_fewshot"], asked["limit"]) == (1, 10)
-    with pytest.raises(InputError, match="field 'tasks'"):
-        harness("model", "tokenizer", ["nonsense"])
+    assert asked["model"].max_length == 99
+    assert (asked["num_fewshot"], asked["limit"]) == (0, 10)
+    for task, word in (("nonsense", "nonsense"), ("offline", "no network")):
+        with pytest.raises(InputError, match=f"field 'tasks'.*{word}"):
+            harness("model", "tokenizer", [task])
+    # Through an evaluation, which passes on what was asked for.
+    policy = LoadedPolicy.of(tiny_llama(450), bpe_tokenizer_hf(), TrainConfig(max_length=77))
+    for shots in (None, 0, 3):
+        evaluate(policy, Wanted(tasks=("arc",), shots=shots))
+        assert (asked["num_fewshot"], asked["model"].max_length) == (shots, 77)
 
 
 def test_without_the_harness_there_is_a_remedy(monkeypatch):

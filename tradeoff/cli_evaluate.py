@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +31,7 @@ Examples:
 
 - `tradeoff evaluate runs/alright --refusals xstest.jsonl.gz --json`
 """
+_ENDING = re.compile(r"\.(jsonl|jsonl\.gz|parquet)$", re.IGNORECASE)
 _TOLD = ("too_long", "truncated", "shortened", "unended", "undecided")
 """Counts of an evaluation that change what its scores mean."""
 
@@ -57,7 +60,10 @@ def evaluate(
     choices: Annotated[
         list[Path] | None, typer.Option(help="Multiple-choice rows; repeatable.")
     ] = None,
-    shots: Annotated[int, typer.Option(help="Worked examples before a question.", min=0)] = 0,
+    shots: Annotated[
+        int | None,
+        typer.Option(help="Worked examples before a question; a --task has its own.", min=0),
+    ] = None,
     shots_from: Annotated[
         Path | None, typer.Option(help="File of examples; else other rows of the subject.")
     ] = None,
@@ -99,7 +105,10 @@ def evaluate(
     ] = False,
     seed: Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for scores and responses.", file_okay=False)
+        Path | None,
+        typer.Option(
+            help="Folder for scores and responses, written part by part.", file_okay=False
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of tables.")
@@ -118,16 +127,20 @@ def evaluate(
         rows_per_forward=rows_per_forward,
     )
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
+    contests = _rows(win_rate, "preference", options)
+    chats = any(not isinstance(row.prompt, str) for row in contests)
     wanted = evaluation.Wanted(
         sft=_rows(sft, "sft", options),
         preference=_rows(preference, "preference", options),
         exact_match=exact_match,
-        choices={_stem(path): read_choices(path, **options) for path in choices or ()},
+        choices={
+            name: read_choices(path, **options) for name, path in _named(choices or ()).items()
+        },
         style=None if style is None else style.value,
         shots=shots,
         examples=None if shots_from is None else read_choices(shots_from, skip_bad=skip_bad),
-        win_rate=_rows(win_rate, "preference", options),
-        judge=None if judge is None else _judge(judge, judge_reference, per_token, config),
+        win_rate=contests,
+        judge=None if judge is None else _judge(judge, judge_reference, per_token, config, chats),
         refusals=() if refusals is None else read_choices(refusals, **options),
         template=template,
         tasks=tuple(tasks or ()),
@@ -141,9 +154,9 @@ def evaluate(
         wanted,
         reference=None if reference is None else _model(reference),
         config=config,
+        out=out,
         progress=not as_json,
     )
-    written = [] if out is None else found.write(out)
     if as_json:
         show_json(found.to_dict())
         return
@@ -152,9 +165,9 @@ def evaluate(
     for done in found.parts:
         told = [f"{k} {v}" for k, v in done.notes.items() if k in _TOLD and v]
         for line in [f"{done.name}: {', '.join(told)}"] * bool(told) + list(done.dropped):
-            console.print(line, style="yellow", highlight=False)
-    if written:
-        console.print(f"written: {', '.join(str(path) for path in written)}")
+            console.print(line, style="yellow", markup=False, highlight=False)
+    if out is not None:
+        console.print(f"written: {', '.join(map(str, found.files(out)))}", markup=False)
 
 
 def _need_language_models() -> None:
@@ -188,19 +201,37 @@ def _rows(
     return read(source, **options)
 
 
-def _judge(name: str, reference: str | None, per_token: bool, config: Any) -> Any:
-    """What makes the judge: a reward model, or the implicit reward of a policy."""
+def _judge(name: str, reference: str | None, per_token: bool, config: Any, chats: bool) -> Any:
+    """What makes the judge, a reward model or the implicit reward of a policy, once checked."""
     from tradeoff.llm import evaluation
+    from tradeoff.llm.evaluation.judges import check_reward_model
+    from tradeoff.llm.evaluation.policy import compared, outline
 
     if reference is None:
         if per_token:
             remedy = "Give --judge-reference, or leave --per-token out."
             raise InputError("a reward model has one value for a response", remedy=remedy)
+        if name == "tiny":
+            remedy = "Give --judge-reference too, or the folder of a reward model."
+            raise InputError("this is a policy", field="judge", value=name, remedy=remedy)
+        check_reward_model(name, conversational=chats)
         return lambda: evaluation.reward_model(name, config)
+    policy, base = _model(name), _model(reference)
+    compared(outline(policy, config), outline(base, config))
     return lambda: evaluation.ImplicitReward(
-        evaluation.load(_model(name), config), evaluation.load(_model(reference), config), per_token
+        evaluation.load(policy, config), evaluation.load(base, config), per_token
     )
 
 
-def _stem(path: Path) -> str:
-    return path.name.split(".")[0]
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by the names that their questions have in the results: without the known endings."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = _ENDING.sub("", path.name)
+        if name in found:
+            remedy = f"Rename it, or evaluate it in a run of its own; {found[name]} has this name."
+            raise InputError(
+                "two files have one name", field="choices", value=str(path), remedy=remedy
+            )
+        found[name] = path
+    return found

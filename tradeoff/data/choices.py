@@ -6,9 +6,8 @@ the ``"subject"`` that the question belongs to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any
 
 from tradeoff.data.files import Rows, read_rows
 from tradeoff.data.rows import Record
@@ -35,26 +34,31 @@ def read_choices(
 
 def choice_row(record: Record) -> ChoiceRow:
     """Check a multiple-choice row."""
-    question = _string(record, "question", record.text("question"))
+    question = _string(record, "question")
     choices = record.fields.get("choices")
     if not isinstance(choices, list) or len(choices) < 2:
         remedy = "Give a list of at least two strings."
         raise record.error("there are no choices", remedy, field="choices", value=choices)
     for choice in choices:
-        if not isinstance(choice, str) or not choice.strip():
-            remedy = "Make every choice a string that is not blank."
-            raise record.error("a choice is not text", remedy, field="choices", value=choice)
+        if isinstance(choice, str) and not choice.strip():
+            remedy = (
+                "Take it out and count the answer anew, or leave such rows out: --skip-bad, or "
+                "skip_bad=True."
+            )
+            raise record.error("a choice is blank", remedy, field="choices", value=choices)
+        _string(replace(record, fields={"choices": choice}), "choices")
     answer = record.fields.get("answer")
     if type(answer) is not int or not 0 <= answer < len(choices):
         remedy = f"Count the right choice from 0: a whole number up to {len(choices) - 1}."
         problem = "the answer is none of the choices"
         raise record.error(problem, remedy, field="answer", value=answer)
-    subject = record.fields.get("subject")
-    named = "" if subject is None else _string(record, "subject", subject)
-    return ChoiceRow(question, tuple(choices), answer, named)
+    subject = "" if record.fields.get("subject") in (None, "") else _string(record, "subject")
+    return ChoiceRow(question, tuple(choices), answer, subject)
 
 
-def _string(record: Record, name: str, value: Any) -> str:
+def _string(record: Record, name: str) -> str:
+    """A checked column that is no conversation."""
+    value = record.text(name)
     if not isinstance(value, str):
         remedy = "Give a string."
         raise record.error("the field is not text", remedy, field=name, value=value)

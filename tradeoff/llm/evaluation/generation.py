@@ -15,7 +15,7 @@ from torch import Tensor
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm.data import prompt_ids
-from tradeoff.llm.evaluation.policy import LoadedPolicy
+from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
 from tradeoff.llm.reference import evaluating
 from tradeoff.progress import tqdm
 
@@ -103,14 +103,7 @@ def generate(
         If a row has no prompt, or no token of a prompt is left beside the longest response.
     """
     sampling = sampling or Sampling()
-    room = policy.max_length - sampling.max_new_tokens
-    if room < 1:
-        raise InputError(
-            f"no room is left for a prompt within {policy.max_length} tokens",
-            field="max_new_tokens",
-            value=sampling.max_new_tokens,
-            remedy="Ask for fewer new tokens, or give a larger max_length if the model allows.",
-        )
+    room = room_for_prompt(policy, sampling)
     prompts = prompt_ids(rows, policy.tokenizer)
     # The end of a prompt says what is asked for.
     kept = [ids[-room:] for ids in prompts]
@@ -126,6 +119,19 @@ def generate(
     texts, ended = zip(*(found[i] for i in range(len(kept))), strict=True)
     shortened = sum(len(ids) > room for ids in prompts)
     return Responses(texts, ended, shortened)
+
+
+def room_for_prompt(policy: LoadedPolicy | Outline, sampling: Sampling) -> int:
+    """Most tokens of a prompt beside the longest response; an `InputError` if there are none."""
+    room = policy.max_length - sampling.max_new_tokens
+    if room < 1:
+        raise InputError(
+            f"no room is left for a prompt within {policy.max_length} tokens",
+            field="max_new_tokens",
+            value=sampling.max_new_tokens,
+            remedy="Ask for fewer new tokens, or give a larger max_length if the model allows.",
+        )
+    return room
 
 
 def _batches(prompts: Sequence[Ids], new: int, budget: int) -> Iterator[list[int]]:

@@ -17,17 +17,20 @@ def harness(
     shots: int | None = None,
     limit: int | None = None,
     batch_size: int = 8,
+    max_length: int | None = None,
 ) -> tuple[Score, ...]:
     """Evaluate a causal model of transformers on tasks by the harness's names.
 
     Parameters
     ----------
     shots
-        Worked examples; the task's own number when not given.
+        Worked examples; the task's own number when not given, none for 0.
     limit
         Only the first questions of each task.
     batch_size
         Sequences of one pass.
+    max_length
+        Most tokens of a sequence; those that the model allows when not given.
 
     Returns
     -------
@@ -40,9 +43,28 @@ def harness(
     InputError
         If the harness is not installed, or a task cannot be loaded.
     """
+    require_harness(tasks)
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    subject = HFLM(
+        pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length
+    )
     try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
+        found = lm_eval.simple_evaluate(
+            model=subject, tasks=list(tasks), num_fewshot=shots, limit=limit
+        )
+    except (KeyError, ValueError, OSError, ImportError) as error:  # no such task, network, package
+        remedy = "See the names with `lm_eval ls tasks`; most tasks need the network."
+        problem = f"the harness cannot evaluate: {error}"
+        raise InputError(problem, field="tasks", value=list(tasks), remedy=remedy) from error
+    return tuple(_scores(found["results"], found.get("n-samples", {})))
+
+
+def require_harness(tasks: Sequence[str]) -> None:
+    """An `InputError` if the harness is not installed."""
+    try:
+        import lm_eval.models.huggingface  # noqa: F401
     except ImportError as error:
         raise InputError(
             "lm-evaluation-harness is not installed",
@@ -50,16 +72,6 @@ def harness(
             value=list(tasks),
             remedy="Install it: pip install 'lm-eval[hf]'.",
         ) from error
-    subject = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    try:
-        found = lm_eval.simple_evaluate(
-            model=subject, tasks=list(tasks), num_fewshot=shots, limit=limit
-        )
-    except (KeyError, ValueError) as error:
-        remedy = "See the names with `lm_eval ls tasks`; most tasks need the network."
-        problem = f"the harness cannot evaluate: {error}"
-        raise InputError(problem, field="tasks", value=list(tasks), remedy=remedy) from error
-    return tuple(_scores(found["results"], found.get("n-samples", {})))
 
 
 def _scores(

@@ -14,7 +14,7 @@ import torch
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.llm import losses
 from tradeoff.llm.data import Example, Pair, Tokenised, tokenise_preferences, tokenise_sft
-from tradeoff.llm.evaluation.policy import LoadedPolicy
+from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
 from tradeoff.llm.evaluation.score import Score, mean, share
 from tradeoff.llm.reference import Cached
 from tradeoff.progress import tqdm
@@ -22,12 +22,12 @@ from tradeoff.progress import tqdm
 _ROWS_AT_ONCE = 256
 
 
-def examples(policy: LoadedPolicy, rows: Sequence[SftRow]) -> Tokenised[Example]:
+def examples(policy: LoadedPolicy | Outline, rows: Sequence[SftRow]) -> Tokenised[Example]:
     """Tokens of the demonstrations whose prompt fits."""
     return tokenise_sft(rows, policy.tokenizer, policy.max_length)
 
 
-def pairs(policy: LoadedPolicy, rows: Sequence[PreferenceRow]) -> Tokenised[Pair]:
+def pairs(policy: LoadedPolicy | Outline, rows: Sequence[PreferenceRow]) -> Tokenised[Pair]:
     """Tokens of the pairs whose prompt fits."""
     return tokenise_preferences(rows, policy.tokenizer, policy.max_length)
 

@@ -6,7 +6,8 @@ Any callable ``(prompt, first, second) -> probability that the first wins`` is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,14 +15,18 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float
+from jinja2 import TemplateError
 
 from tradeoff.data.rows import Message, PreferenceRow, Text
 from tradeoff.errors import InputError
 from tradeoff.llm import models, setup
 from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.encoding import require_template
 from tradeoff.llm.evaluation import held_out
-from tradeoff.llm.evaluation.policy import LoadedPolicy, check_same_tokens
+from tradeoff.llm.evaluation.policy import LoadedPolicy, compared, longest
 from tradeoff.progress import tqdm
+
+_ONE_OUTPUT = "Give a folder or hub name of a sequence classifier with one output."
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,11 @@ class ImplicitReward:
         self, contests: Sequence[Contest], progress: bool = False
     ) -> Float[np.ndarray, " n"]:
         """Rewards of first less second, in nats; NaN where the prompt alone is too long."""
-        check_same_tokens(self.policy, self.reference.tokenizer, self.reference.name)
         rows = [
             PreferenceRow(c.prompt, _reply(c.prompt, c.first), _reply(c.prompt, c.second))
             for c in contests
         ]
-        items = held_out.pairs(self.policy, rows)
+        items = held_out.pairs(compared(self.policy, self.reference), rows)
         policy, reference = (
             held_out.log_probs(part, items, progress).table.double().numpy()
             for part in (self.policy, self.reference)
@@ -119,7 +123,16 @@ class RewardModel:
             return prompt + response, True
         turns = [{"role": m.role, "content": m.content} for m in prompt]
         turns.append({"role": "assistant", "content": response})
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False)), False
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False)), False
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(
+                f"the judge's chat template cannot render a conversation: {reason}",
+                field="judge",
+                value=turns,
+                remedy="Use a judge with a chat template for such turns, or pairs of plain text.",
+            ) from error
 
     @torch.no_grad()
     def _rewards(
@@ -154,28 +167,59 @@ def reward_model(path: str | Path, config: TrainConfig | None = None) -> RewardM
     InputError
         If it is no sequence classifier with one output and a tokenizer.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     config = config or TrainConfig()
-    remedy = "Give a folder or hub name of a sequence classifier with one output."
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    options: dict[str, Any] = {"trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
-        with models.quiet():
-            model = AutoModelForSequenceClassification.from_pretrained(
-                str(path), use_safetensors=True, dtype=dtype, **options
-            )
-    except (OSError, ValueError, ImportError) as error:
-        problem = f"no reward model can be loaded: {str(error).splitlines()[0]}"
-        raise InputError(problem, field="judge", value=str(path), remedy=remedy) from error
-    if model.config.num_labels != 1:
-        problem = f"the classifier has {model.config.num_labels} outputs"
-        raise InputError(problem, field="judge", value=str(path), remedy=remedy)
+    tokenizer = check_reward_model(path)
+    with _loading(path), models.quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(path), use_safetensors=True, dtype=dtype, trust_remote_code=False
+        )
     # It finds the last token of each row by its padding.
     model.config.pad_token_id = setup.padding(tokenizer)
     device = setup.accelerator(config, None).device
-    return RewardModel(model.eval().to(device), tokenizer, config.max_length)
+    return RewardModel(model.eval().to(device), tokenizer, longest(model.config, config))
+
+
+def check_reward_model(path: str | Path, *, conversational: bool = False) -> Any:
+    """Check what can be told of a reward model without its weights; returns its tokenizer.
+
+    Parameters
+    ----------
+    path
+        A folder or hub name.
+    conversational
+        Whether some prompt is a conversation.
+
+    Raises
+    ------
+    InputError
+        If it is no sequence classifier with one output and a tokenizer, or lacks a chat template
+        that is needed.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    options: dict[str, Any] = {"trust_remote_code": False}
+    with _loading(path):
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
+        found = AutoConfig.from_pretrained(str(path), **options)
+    if found.num_labels != 1:
+        problem = f"the classifier has {found.num_labels} outputs"
+        raise InputError(problem, field="judge", value=str(path), remedy=_ONE_OUTPUT)
+    if conversational:
+        require_template(tokenizer)
+    return tokenizer
+
+
+@contextmanager
+def _loading(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        problem = f"no reward model can be loaded: {reason}"
+        raise InputError(problem, field="judge", value=str(path), remedy=_ONE_OUTPUT) from error
 
 
 def _reply(prompt: Text, response: str) -> Text:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Sequence
 from typing import TypeGuard
 
@@ -13,12 +11,17 @@ from tradeoff.data.synthetic.scoring import plain
 from tradeoff.data.synthetic.style import content, satisfies
 from tradeoff.llm.evaluation.score import Score, shares
 
-_ENDS = string.punctuation + string.whitespace
+_QUOTES = " \"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_STOPS = ".!?,;:"
 
 
 def normalised(text: str) -> str:
-    """A text without differences of case, of blanks, and of punctuation around it."""
-    return re.sub(r"\s+", " ", text.casefold()).strip(_ENDS)
+    """A text without differences of case, of blanks, of quotes around it and of its final stop.
+
+    Signs and symbols stay, as they change an answer: ``-5``, ``5%``, ``C++``, ``(0, 1]``.
+    """
+    blanks = " ".join(text.casefold().split())
+    return blanks.lstrip(_QUOTES).rstrip(_QUOTES + _STOPS) or blanks
 
 
 def exact_match(rows: Sequence[SftRow], responses: Sequence[str]) -> tuple[Score, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from tradeoff.errors import InputError
 from tradeoff.llm import models, setup
 from tradeoff.llm.config import ModelConfig, TrainConfig
-from tradeoff.llm.encoding import check_tokenizer
+from tradeoff.llm.encoding import check_tokenizer, require_end
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.scoring import Scorer
 
@@ -71,8 +72,74 @@ class LoadedPolicy:
     @property
     def max_length(self) -> int:
         """Most tokens of a sequence: of the settings, or of the model if it has fewer."""
-        own = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return min(self.scorer.config.max_length, own or self.scorer.config.max_length)
+        return longest(self.model.config, self.scorer.config)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a model's folder tells without its weights: enough to lay rows out and check them.
+
+    Attributes
+    ----------
+    tokenizer, max_length, name
+        As those of `LoadedPolicy`.
+    """
+
+    tokenizer: Any
+    max_length: int
+    name: str
+
+
+def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
+    """The outline of what `load` would read, or of what it has read.
+
+    Raises
+    ------
+    InputError
+        If there is no configuration of a model, or no tokenizer with an end token.
+    """
+    if isinstance(model, LoadedPolicy):
+        return Outline(model.tokenizer, model.max_length, model.name)
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    place = model_folder(model)
+    options: dict[str, Any] = {"trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        adapters = find_adapter_config_file(place)
+        if adapters is not None:
+            place = json.loads(Path(adapters).read_text("utf-8"))["base_model_name_or_path"]
+        found = AutoConfig.from_pretrained(place, **options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"no causal model can be loaded: {reason}",
+            field="path",
+            value=model,
+            remedy="Give a folder or hub name with config.json, tokenizer and safetensors.",
+        ) from error
+    require_end(tokenizer)
+    return Outline(tokenizer, longest(found, config), model)
+
+
+def compared(policy: LoadedPolicy | Outline, reference: LoadedPolicy | Outline) -> Outline:
+    """How rows are laid out that both score: by the policy's tokenizer, of lengths both allow.
+
+    Raises
+    ------
+    InputError
+        If the reference's tokenizer gives other ids to the same tokens.
+    """
+    check_same_tokens(policy, reference.tokenizer, reference.name)
+    shorter = min(policy.max_length, reference.max_length)
+    return Outline(policy.tokenizer, shorter, policy.name)
+
+
+def longest(found: Any, config: TrainConfig) -> int:
+    """Most tokens of a sequence, by the settings and by a model's configuration `found`."""
+    own = getattr(found.get_text_config(), "max_position_embeddings", None)
+    return min(config.max_length, own or config.max_length)
 
 
 def load(path: str | Path, config: TrainConfig | None = None) -> LoadedPolicy:
@@ -103,7 +170,7 @@ def model_folder(path: str | Path) -> str:
     return str(inner) if any((inner / name).is_file() for name in names) else str(path)
 
 
-def check_same_tokens(policy: LoadedPolicy, tokenizer: Any, reference: str) -> None:
+def check_same_tokens(policy: LoadedPolicy | Outline, tokenizer: Any, reference: str) -> None:
     """An `InputError` unless the reference's tokenizer gives the same ids to the same tokens."""
     if policy.tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(

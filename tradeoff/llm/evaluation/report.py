@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tradeoff.display import Shown
+from tradeoff.errors import InputError
 from tradeoff.llm.evaluation import score
 from tradeoff.llm.evaluation.score import Score
 from tradeoff.records import replacing, write_json
@@ -92,20 +94,35 @@ class Evaluation(Shown):
             ],
         }
 
+    def files(self, folder: Path) -> list[Path]:
+        """What `write` writes: ``evaluation.json``, and a JSONL file of each part with texts."""
+        texts = [folder / f"{part.name}.jsonl" for part in self.parts if part.lines]
+        return [folder / "evaluation.json", *texts]
+
     def write(self, folder: Path) -> list[Path]:
-        """Write ``evaluation.json``, and one JSONL file for each part that has texts."""
-        written = [write_json(folder / "evaluation.json", self.to_dict())]
-        for part in self.parts:
-            if part.lines:
-                path = folder / f"{part.name}.jsonl"
-                lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in part.lines)
-                with replacing(path) as partial:
-                    partial.write_text("".join(lines), encoding="utf-8")
-                written.append(path)
-        return written
+        """Write `files`, each complete or not at all."""
+        written, *texts = self.files(folder)
+        write_json(written, self.to_dict())
+        for path, part in zip(texts, (p for p in self.parts if p.lines), strict=True):
+            lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in part.lines)
+            with replacing(path) as partial:
+                partial.write_text("".join(lines), encoding="utf-8")
+        return [written, *texts]
 
     def __repr__(self) -> str:
         return f"<evaluation of {self.model}: {', '.join(part.name for part in self.parts)}>"
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder; an `InputError` if no file can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        problem = f"the folder cannot be written: {error.strerror}"
+        remedy = "Give a folder that you may write."
+        raise InputError(problem, field="out", value=str(folder), remedy=remedy) from error
 
 
 def terminal_table(evaluation: Evaluation, groups: bool) -> pd.DataFrame:

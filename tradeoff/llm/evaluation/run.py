@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tradeoff.data.choices import ChoiceRow
@@ -12,18 +13,21 @@ from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.data import Tokenised
-from tradeoff.llm.evaluation import generation, held_out, matches, refusals, win_rate
+from tradeoff.llm.encoding import Row, prompt_ids, require_template
+from tradeoff.llm.evaluation import generation, held_out, matches, questions, refusals, win_rate
 from tradeoff.llm.evaluation.generation import Responses, Sampling
-from tradeoff.llm.evaluation.harness import harness
+from tradeoff.llm.evaluation.harness import harness, require_harness
 from tradeoff.llm.evaluation.judges import Judge, Scale
 from tradeoff.llm.evaluation.multiple_choice import multiple_choice
-from tradeoff.llm.evaluation.policy import LoadedPolicy, check_same_tokens, load
+from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline, compared, load, outline
 from tradeoff.llm.evaluation.questions import Style
-from tradeoff.llm.evaluation.report import Evaluation, Part
+from tradeoff.llm.evaluation.report import Evaluation, Part, require_writable
 from tradeoff.llm.meter import Meter
 from tradeoff.llm.reference import Cached
 from tradeoff.llm.setup import memory_errors
 
+PARTS = ("sft", "preference", "exact_match", "win_rate", "refusals", "harness")
+"""Names of the parts other than sets of multiple-choice questions."""
 LESS_MEMORY = "Lower rows_per_forward, max_length or max_new_tokens, or use precision bf16."
 
 
@@ -39,9 +43,10 @@ class Wanted:
         Also respond to the prompts of both and compare; preference rows count only where their
         style can be checked, as those of the generated language.
     choices
-        Multiple-choice questions by a name for each set.
+        Multiple-choice questions by a name for each set, which is none of `PARTS`.
     style, shots, examples
-        How they are posed, see `tradeoff.llm.evaluation.questions.pose`.
+        How they are posed, see `tradeoff.llm.evaluation.questions.pose`; without `shots` none, and
+        the tasks' own number in `tasks`.
     win_rate
         Preference rows to whose prompts the model responds, against their chosen responses.
     judge
@@ -63,7 +68,7 @@ class Wanted:
     exact_match: bool = False
     choices: Mapping[str, Sequence[ChoiceRow]] = field(default_factory=dict)
     style: Style | None = None
-    shots: int = 0
+    shots: int | None = None
     examples: Sequence[ChoiceRow] | None = None
     win_rate: Sequence[PreferenceRow] = ()
     judge: Callable[[], Judge | Scale] | None = None
@@ -80,9 +85,12 @@ def evaluate(
     *,
     reference: str | LoadedPolicy | None = None,
     config: TrainConfig | None = None,
+    out: Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Evaluate a model.
+
+    What can fail for its input is checked before the first part runs.
 
     Parameters
     ----------
@@ -94,6 +102,8 @@ def evaluate(
         What preference losses compare with; a name is loaded before the model and let go again.
     config
         Layout, precision, preference loss and lengths; the defaults of training when not given.
+    out
+        Folder where `Evaluation.write` writes what is done as each part ends.
     progress
         Show bars.
 
@@ -115,15 +125,19 @@ def evaluate(
     """
     _check(wanted, reference)
     config = config or TrainConfig()
+    subject = outline(model, config)
+    _check_parts(wanted, subject)
+    if out is not None:
+        require_writable(out)
     with memory_errors(config, LESS_MEMORY):
-        known = _reference_log_probs(wanted, reference, config, progress)
+        known = _reference_log_probs(wanted, subject, reference, config, progress)
         policy = load(model, config) if isinstance(model, str) else model
-        parts = [
-            _measured(policy, name, rows, part)
-            for name, rows, part in _parts(policy, wanted, known, progress)
-        ]
-    name = reference.name if isinstance(reference, LoadedPolicy) else reference
-    return Evaluation(policy.name, name, tuple(parts))
+        found = Evaluation(policy.name, None if known is None else known.name, ())
+        for name, rows, make in _parts(policy, wanted, known, progress):
+            found = replace(found, parts=(*found.parts, _measured(policy, name, rows, make)))
+            if out is not None:
+                found.write(out)
+    return found
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,6 @@ class _Known:
     """What is left of a reference once it is let go: log-probabilities of the pairs."""
 
     name: str
-    tokenizer: Any
     items: Tokenised
     table: Cached
     seconds: float
@@ -148,7 +161,6 @@ def _parts(
     if len(wanted.sft):
         parts.append(("sft", wanted.sft, lambda: _sft(policy, wanted, progress)))
     if known is not None:
-        check_same_tokens(policy, known.tokenizer, known.name)
         parts.append(
             ("preference", wanted.preference, lambda: _preference(policy, known, progress))
         )
@@ -181,20 +193,47 @@ def _check(wanted: Wanted, reference: Any) -> None:
     if wanted.exact_match and not len(wanted.sft):
         remedy = "Give sft rows, whose completions are what is matched."
         raise InputError("there is nothing to match", field="exact_match", remedy=remedy)
+    if clash := [name for name in wanted.choices if name in PARTS]:
+        remedy = "Give the questions, or their file, another name."
+        raise InputError(
+            "another part has this name", field="choices", value=clash[0], remedy=remedy
+        )
+
+
+def _check_parts(wanted: Wanted, subject: Outline) -> None:
+    """Raise what a part would raise after others have run, as far as no weights are needed."""
+    scored: list[Row] = [*wanted.sft, *wanted.preference]
+    if any(not isinstance(row.prompt, str) for row in scored):
+        require_template(subject.tokenizer)
+    for rows in wanted.choices.values():
+        questions.pose(rows, style=wanted.style, shots=wanted.shots or 0, examples=wanted.examples)
+    asked = refusals.prompts(wanted.refusals, wanted.template, _chats(subject))
+    answered: list[Sequence[Row]] = [wanted.sft] if wanted.exact_match else []
+    for prompts in (*answered, wanted.win_rate, asked):
+        if len(prompts):
+            generation.room_for_prompt(subject, wanted.sampling)
+            prompt_ids(prompts, subject.tokenizer)
+    if wanted.tasks:
+        require_harness(wanted.tasks)
 
 
 def _reference_log_probs(
-    wanted: Wanted, reference: str | LoadedPolicy | None, config: TrainConfig, progress: bool
+    wanted: Wanted,
+    subject: Outline,
+    reference: str | LoadedPolicy | None,
+    config: TrainConfig,
+    progress: bool,
 ) -> _Known | None:
+    """Log-probabilities of the pairs, laid out as the policy reads them."""
     if not len(wanted.preference) or reference is None:
         return None
+    items = held_out.pairs(compared(subject, outline(reference, config)), wanted.preference)
     loaded = load(reference, config) if isinstance(reference, str) else reference
     meter = Meter(loaded.device)
     meter.start()
-    items = held_out.pairs(loaded, wanted.preference)
     table = held_out.log_probs(loaded, items, progress)
     meter.stop()
-    return _Known(loaded.name, loaded.tokenizer, items, table, meter.seconds)
+    return _Known(loaded.name, items, table, meter.seconds)
 
 
 def _measured(policy: LoadedPolicy, name: str, rows: Any, make: _Make) -> Part:
@@ -207,8 +246,13 @@ def _measured(policy: LoadedPolicy, name: str, rows: Any, make: _Make) -> Part:
         name=name,
         seconds=meter.seconds,
         peak_memory_bytes=meter.peak_memory(),
-        dropped=tuple(str(error) for error in getattr(rows, "dropped", ())),
+        dropped=(*found.dropped, *_dropped(rows)),
     )
+
+
+def _dropped(rows: Any) -> tuple[str, ...]:
+    """Errors of the rows that could not be read."""
+    return tuple(str(error) for error in getattr(rows, "dropped", ()))
 
 
 def _sft(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
@@ -223,14 +267,15 @@ def _preference(policy: LoadedPolicy, known: _Known, progress: bool) -> Part:
 
 
 def _exact_match(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
-    found = generation.generate(policy, wanted.sft, wanted.sampling, progress=progress)
-    scores = matches.exact_match(wanted.sft, found.texts)
-    lines = _lines(wanted.sft, found)
+    found = [generation.generate(policy, wanted.sft, wanted.sampling, progress=progress)]
+    scores = matches.exact_match(wanted.sft, found[0].texts)
+    lines = _lines(wanted.sft, found[0])
     if matches.checkable(wanted.preference):
         styled = generation.generate(policy, wanted.preference, wanted.sampling, progress=progress)
         scores += matches.preference_match(wanted.preference, styled.texts)
         lines += _lines(wanted.preference, styled)
-    return Part("", scores, _notes(found), lines=lines)
+        found.append(styled)
+    return Part("", scores, _notes(*found), lines=lines)
 
 
 def _choices(
@@ -240,11 +285,12 @@ def _choices(
         policy,
         rows,
         style=wanted.style,
-        shots=wanted.shots,
+        shots=wanted.shots or 0,
         examples=wanted.examples,
         progress=progress,
     )
-    return Part("", found.scores(), {"shots": wanted.shots, "shortened": found.shortened})
+    notes = {"shots": wanted.shots or 0, "shortened": found.shortened}
+    return Part("", found.scores(), notes, dropped=_dropped(wanted.examples))
 
 
 def _win_rate(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
@@ -262,18 +308,27 @@ def _win_rate(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
 
 
 def _refusals(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
-    chat = bool(policy.tokenizer.chat_template)
-    rows = refusals.prompts(wanted.refusals, wanted.template, chat)
+    rows = refusals.prompts(wanted.refusals, wanted.template, _chats(policy))
     found = generation.generate(policy, rows, wanted.sampling, progress=progress)
     scores = refusals.refusal_rates(wanted.refusals, found.texts)
     return Part("", scores, _notes(found), lines=_lines(rows, found))
 
 
 def _harness(policy: LoadedPolicy, wanted: Wanted) -> Part:
-    shots = wanted.shots or None
-    model, at_once = policy.model, policy.scorer.config.rows_per_forward
-    options: dict[str, Any] = {"shots": shots, "limit": wanted.limit, "batch_size": at_once}
-    return Part("", harness(model, policy.tokenizer, wanted.tasks, **options))
+    scores = harness(
+        policy.model,
+        policy.tokenizer,
+        wanted.tasks,
+        shots=wanted.shots,
+        limit=wanted.limit,
+        batch_size=policy.scorer.config.rows_per_forward,
+        max_length=policy.max_length,
+    )
+    return Part("", scores)
+
+
+def _chats(policy: LoadedPolicy | Outline) -> bool:
+    return bool(policy.tokenizer.chat_template)
 
 
 def _lines(rows: Sequence[Any], found: Responses) -> list[dict[str, Any]]:
@@ -281,5 +336,6 @@ def _lines(rows: Sequence[Any], found: Responses) -> list[dict[str, Any]]:
     return [{"prompt": as_text(row.prompt), "response": text} for row, text in both]
 
 
-def _notes(found: Responses) -> dict[str, int]:
-    return {"shortened": found.shortened, "unended": found.ended.count(False)}
+def _notes(*found: Responses) -> dict[str, int]:
+    shortened = sum(some.shortened for some in found)
+    return {"shortened": shortened, "unended": sum(some.ended.count(False) for some in found)}
