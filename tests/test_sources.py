@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module, reload
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import lab.other
 import lab.numbers as n
 from lab import offered, registry, deep
 from lab.tools import helper
+from lab.stars import *
 from . import effects
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ def run(configuration: "Hint"):
     from lab.late import inner
     taken = [taken for taken in range(LIMIT)]
     return helper(taken) + n.value + offered() + inner() + use(registry) + deep.below.leaf()
-def use(module): return len(dir(module))
+def use(module): return len(dir(module)) + bright
 def unused(): return STALE
 def again(): return taken
 if __name__ == "__main__":
@@ -46,13 +49,15 @@ if __name__ == "__main__":
     "def inner(): return Inner().size\ndef outer(): return 1\n",
     "other.py": "print('loaded')\nx = 1\n",
     "hints.py": "class Hint: pass\n",
+    "stars.py": "from lab.sky import *\n",
+    "sky.py": "bright = 1\n",
     "deep/__init__.py": "def __getattr__(name): return 1\n",
     "deep/below.py": "def leaf(): return 1\ndef other(): return 1\n",
 }
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Writes the package, with one text replaced, and takes the fingerprint of its study."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -64,7 +69,13 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
             path.write_text(text.replace(old, new, 1) if place == file else text)
         return sources.fingerprint(["lab.work:run"])
 
-    return fingerprint
+    yield fingerprint
+    forget()
+
+
+def forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lab"]:
+        del sys.modules[name]
 
 
 REACHED = {
@@ -81,6 +92,7 @@ REACHED = {
     "what an import of a package member runs": ("other.py", "loaded", "elsewhere"),
     "a late import": ("late.py", "Inner().size", "Inner().size + 1"),
     "a base class": ("late.py", "size = 1", "size = 2"),
+    "what star imports bring": ("sky.py", "bright = 1", "bright = 2"),
     "a member of a package below": ("deep/below.py", "leaf(): return 1", "leaf(): return 2"),
 }
 OUT_OF_REACH = {
@@ -111,6 +123,27 @@ def test_an_edit_elsewhere_does_not_count(
     edit: tuple[str, str, str], lab: Callable[..., str]
 ) -> None:
     assert lab(*edit) == lab()
+
+
+@pytest.mark.parametrize(
+    "edit", [*REACHED.values(), *OUT_OF_REACH.values()], ids=[*REACHED, *OUT_OF_REACH]
+)
+def test_what_is_imported_counts_as_it_was_then(
+    edit: tuple[str, str, str], lab: Callable[..., str]
+) -> None:
+    def imported() -> str:
+        return sources.fingerprint(["lab.work:run"], imported=True)
+
+    before = lab()
+    for _ in range(2):
+        for file in FILES:
+            name = f"lab.{file}".removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+            reload(import_module(name))
+        after = lab(*edit)
+        assert imported() == before
+        forget()
+        assert imported() == after
+        before = after
 
 
 def test_a_name_that_a_package_makes_up_counts_with_all_of_it(

@@ -425,11 +425,37 @@ def test_a_package_stands_for_all_below_it(lab: ModuleType, tmp_path: Path) -> N
     assert addresses.task(lab.one, ["lab_package"]).code != before.code
 
 
-def test_an_edit_in_a_running_process_is_refused(lab: ModuleType, tmp_path: Path) -> None:
-    quietly(lab.one, GRID[:1], tmp_path)
+@pytest.mark.parametrize("run_before", [True, False])
+@pytest.mark.parametrize("backend", ["sequential", "threading", "loky"])
+def test_an_edit_in_a_running_process_is_refused(
+    backend: str, run_before: bool, lab: ModuleType, tmp_path: Path
+) -> None:
+    if run_before:
+        quietly(lab.one, GRID[:1], tmp_path)
     Path(lab.__file__).write_text(SOURCE.replace("+ lam", "- lam"))
     with pytest.raises(RuntimeError, match="loaded other sources"):
-        quietly(lab.one, GRID[:1], tmp_path)
+        quietly(lab.one, GRID[:1], tmp_path, backend=backend, jobs=1)
+    assert study.status(lab.one, GRID[:1], tmp_path).done == 0
+
+
+def test_an_edit_that_does_not_count_is_no_obstacle(lab: ModuleType, tmp_path: Path) -> None:
+    edited = SOURCE.replace("os._exit(1)", "os._exit(2)").replace("Three rows", "3 rows")
+    Path(lab.__file__).write_text(f"# A comment.\n{edited}")
+    quietly(lab.one, GRID[:1], tmp_path)
+
+
+def test_an_edit_of_what_was_imported_before_the_package_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, earlier; from tradeoff import study;"
+        "pathlib.Path(earlier.__file__).write_text('def f(c): return 2');"
+        f"study.run('earlier:f', [{{}}], {str(tmp_path / 's')!r}, progress=False)"
+    )
+    (tmp_path / "earlier.py").write_text("def f(c): return 1")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert "RuntimeError: earlier:f: this process loaded other sources" in done.stderr
 
 
 # ---------------------------------------------------------------------- the grid

@@ -105,18 +105,21 @@ class Task:
     def load(self) -> Callable[[Any], Any]:
         """Import the function in this process, which must hold the sources of the address.
 
+        A module that is imported only while the function runs counts as it is on disk now.
+
         Raises
         ------
         RuntimeError
-            Where this process imported the module before an edit, or a worker on another machine
-            has other sources: what it computes must not be kept under this address.
+            Where this process imported what the function reaches before an edit, or a worker on
+            another machine has other sources: what it computes must not be kept under this address.
         """
         function, code = _loaded(self.name, self.roots)
         if code != self.code:
             raise RuntimeError(
                 f"{self.name}: this process loaded other sources than those that are on disk where"
-                " the study was started. Start Python anew after an edit, and install the same"
-                " sources on every machine of a cluster."
+                " the study was started. Start Python anew after an edit (a reload leaves old"
+                " functions in other modules), and install the same sources on every machine of a"
+                " cluster."
             )
         return function
 
@@ -186,7 +189,7 @@ def _find(name: str) -> Callable[[Any], Any]:
 @cache
 def _loaded(name: str, roots: tuple[str, ...]) -> tuple[Callable[[Any], Any], str]:
     """The function as this process first imported it, and the sources of that moment."""
-    return _find(name), fingerprint(roots)
+    return _find(name), fingerprint(roots, imported=True)
 
 
 def _not_importable(function: Any, reason: str) -> InputError:

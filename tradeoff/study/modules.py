@@ -1,14 +1,23 @@
-"""The top level of Python files, read without importing them: what each defines and uses."""
+"""The top level of Python files, read without importing them: what each defines and uses.
+
+From its own import on, this module also keeps the text of each file of the project that the process
+imports, so that an edit can be told from what the process runs.
+"""
 
 from __future__ import annotations
 
 import ast
+import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 Dotted = tuple[str, ...]
 Target = tuple[str, Dotted]
@@ -52,13 +61,14 @@ class Module:
 @cache
 def own(name: str) -> bool:
     """Whether a module is the project's own or this package's, rather than installed."""
-    top = name.partition(".")[0]
-    place = locate(top)
-    if place is None:
-        return False
+    place = locate(name.partition(".")[0])
+    return place is not None and _own(name, place)
+
+
+def _own(name: str, place: Path) -> bool:
     installed = {"site-packages", "dist-packages"} & set(place.parts)
     standard = place.is_relative_to(sysconfig.get_path("stdlib"))
-    return top == "tradeoff" or not (installed or standard)
+    return name.partition(".")[0] == "tradeoff" or not (installed or standard)
 
 
 def locate(name: str) -> Path | None:
@@ -83,13 +93,45 @@ def locate(name: str) -> Path | None:
 def module(name: str) -> Module | None:
     """The module of a name as it is on disk now, or None where there is no source."""
     place = locate(name)
-    if place is None:
-        return None
-    return _read(name, place.name == "__init__.py", place.read_text("utf-8"))
+    return None if place is None else _read(name, place.name == "__init__.py", place.read_bytes())
+
+
+def imported(name: str) -> Module | None:
+    """As :func:`module`, but as this process imported it, where it did so and that was seen."""
+    place, (seen, text) = locate(name), _TEXTS.get(name, (None, b""))
+    if place is None or place != seen or name not in sys.modules:
+        return module(name)
+    return _read(name, place.name == "__init__.py", text)
+
+
+_TEXTS: dict[str, tuple[Path, bytes]] = {}
+"""The file of each of the project's modules, and its content at the first import."""
+
+
+class _Watch(MetaPathFinder):
+    """Keeps the text of a module that is about to be imported, and leaves finding it to others."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
+    ) -> None:
+        # A reload does not count: modules that imported a name keep the function of before.
+        if fullname not in sys.modules:
+            spec = PathFinder.find_spec(fullname, path)
+            _keep(fullname, Path(spec.origin) if spec and spec.origin else None)
+
+
+def _keep(name: str, place: Path | None) -> None:
+    _TEXTS.pop(name, None)
+    if place and place.suffix == ".py" and _own(name, place):
+        with suppress(OSError):
+            _TEXTS[name] = place, place.read_bytes()
 
 
 @lru_cache(maxsize=512)
-def _read(name: str, package: bool, text: str) -> Module:
+def _read(name: str, package: bool, text: bytes) -> Module:
     found, tree = Module(name, package), _Bare().visit(ast.parse(text))
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -221,3 +263,10 @@ def _stored(nodes: Iterable[ast.AST]) -> set[str]:
                 if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
             }
     return found
+
+
+# What was imported before is taken to be as it is now.
+for _name in list(sys.modules):
+    if own(_name):
+        _keep(_name, locate(_name))
+sys.meta_path.insert(0, _Watch())

@@ -4,17 +4,20 @@ The unit is one definition at the top level of a module: a function, a class or 
 new function in a module asks for nothing anew, and an edit for just what reaches it. Comments,
 layout and documentation strings do not count.
 
-Followed are the project's own modules and this package, not what is installed beside them. What a
-program finds at run time by a text, such as ``import_module(name)``, cannot be seen here: name
-such modules as roots. A module used as a value, or a name that a package makes up in its
-``__getattr__``, counts with all of that module and, of a package, all below it.
+Followed are the project's own modules and this package, not what is installed beside them. A module
+used as a value, a star import, or a name that a package makes up in its ``__getattr__``, counts
+with all of that module and, of a package, all below it.
+
+What a program finds at run time cannot be seen here: modules by a text, as ``import_module(name)``
+does, and functions that a decorator such as ``@register`` has put into a table, where nothing else
+names them. Name such modules as roots.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tradeoff.errors import InputError
 from tradeoff.study import modules
@@ -31,10 +34,19 @@ from tradeoff.study.modules import (
 
 MACHINERY = (__name__, modules.__name__)
 """What computes fingerprints is not followed: it says where a result is kept, not what it is."""
+Read = Callable[[str], Module | None]
 
 
-def fingerprint(roots: Sequence[str]) -> str:
+def fingerprint(roots: Sequence[str], *, imported: bool = False) -> str:
     """Hash of all that is reached from ``module:name``, or from modules or packages as a whole.
+
+    Parameters
+    ----------
+    roots
+        Names of functions or of modules.
+    imported
+        Read sources as this process imported them, not as they are on disk now. Known are the
+        imports since that of :mod:`tradeoff.study`; earlier ones are taken to be as at that moment.
 
     Raises
     ------
@@ -42,8 +54,9 @@ def fingerprint(roots: Sequence[str]) -> str:
         If there is no Python source for a root.
     """
     parts = []
-    for name, part in sorted(reached(roots)):
-        module = modules.module(name)
+    read = modules.imported if imported else modules.module
+    for name, part in sorted(reached(roots, read)):
+        module = read(name)
         if name in MACHINERY or module is None:
             continue
         if statements := module.statements(part):
@@ -54,20 +67,20 @@ def fingerprint(roots: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def reached(roots: Iterable[str]) -> set[tuple[str, str]]:
-    """Pairs (module, part) that the roots reach."""
+def reached(roots: Iterable[str], read: Read = modules.module) -> set[tuple[str, str]]:
+    """Pairs (module, part) that the roots reach, in sources as `read` gives them."""
     seen: set[tuple[str, str]] = set()
-    waiting = [node for root in roots for node in _start(root)]
+    waiting = [node for root in roots for node in _start(root, read)]
     while waiting:
         node = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
-        waiting += _next(*node)
+        waiting += _next(*node, read)
     return seen
 
 
-def _start(root: str) -> list[tuple[str, str]]:
+def _start(root: str, read: Read) -> list[tuple[str, str]]:
     name, _, part = root.partition(":")
     if locate(name) is None:
         raise InputError(
@@ -76,12 +89,12 @@ def _start(root: str) -> list[tuple[str, str]]:
             value=name,
             remedy="Name modules that can be imported and are written in Python; files go as Path.",
         )
-    return _resolve(name, (part,)) if part else _whole(name)
+    return _resolve(name, (part,), read) if part else _whole(name)
 
 
-def _next(name: str, part: str) -> Iterator[tuple[str, str]]:
+def _next(name: str, part: str, read: Read) -> Iterator[tuple[str, str]]:
     """What one part of a module needs."""
-    module = modules.module(name)
+    module = read(name)
     if module is None or not own(name) or name in MACHINERY:
         return
     if part != LOADED:
@@ -94,29 +107,29 @@ def _next(name: str, part: str) -> Iterator[tuple[str, str]]:
             for _, target in bindings(node, module):
                 yield from _loads(*target)
         for dotted in references(statement):
-            yield from _names(module, dotted)
+            yield from _names(module, dotted, read)
 
 
-def _names(module: Module, dotted: Dotted) -> Iterator[tuple[str, str]]:
+def _names(module: Module, dotted: Dotted, read: Read) -> Iterator[tuple[str, str]]:
     """What a name, with the attributes read from it, stands for in a module."""
     if dotted[0] in module.definitions:
         yield module.name, dotted[0]
     for origin, path in module.aliases.get(dotted[0], ()):
         if (origin, path) == (module.name, dotted[:1]):  # a package imports from itself
-            yield from _resolve(f"{origin}.{dotted[0]}", dotted[1:])
+            yield from _resolve(f"{origin}.{dotted[0]}", dotted[1:], read)
         elif own(origin):
-            yield from _resolve(origin, path + dotted[1:])
+            yield from _resolve(origin, path + dotted[1:], read)
 
 
-def _resolve(name: str, path: Dotted) -> list[tuple[str, str]]:
+def _resolve(name: str, path: Dotted, read: Read) -> list[tuple[str, str]]:
     """Follow a path of attributes from a module as far as it leads through modules."""
-    module = modules.module(name)
+    module = read(name)
     if not path:
         return _whole(name)
     if module and (path[0] in module.definitions or path[0] in module.aliases):
-        return [(name, LOADED), *_names(module, path)]
+        return [(name, LOADED), *_names(module, path, read)]
     if locate(f"{name}.{path[0]}"):
-        return _resolve(f"{name}.{path[0]}", path[1:])
+        return _resolve(f"{name}.{path[0]}", path[1:], read)
     if module and "__getattr__" in module.definitions:
         return _whole(name)
     return [(name, LOADED)]
@@ -140,5 +153,7 @@ def _loads(origin: str, path: Dotted) -> Iterator[tuple[str, str]]:
     """The modules that an import runs."""
     if own(origin):
         yield origin, LOADED
-        if path and locate(f"{origin}.{path[0]}"):
+        if path == ("*",):
+            yield from _whole(origin)
+        elif path and locate(f"{origin}.{path[0]}"):
             yield f"{origin}.{path[0]}", LOADED
