@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis import style
+from analysis.methods import cell
 from tradeoff.convex import (
     LogLinear,
     StepSize,
@@ -36,16 +37,16 @@ CAPTION = (
     "One problem (d = 16, R = 4, lambda = 1/2) per column: 24 pairs that one policy satisfies, "
     "and 1,024 pairs with contradicting Bradley-Terry labels. Top: limit gap of f_lambda after "
     "sequential training, divided by the front's ranges at that beta because the preference loss "
-    "itself scales with beta (raw gaps are in the numbers). Bottom: SFT loss forgotten by SFT- "
-    "DPO, in nats. Filled: the reference is the uniform policy; hollow: the SFT model, as in "
-    "practice. Dashed: lower bounds certified by the gradient at the limit alone. Crosses: SFT- "
-    "DPO runs of T = 4,000 gradients, uniform reference, step 0.3/sqrt(t), n = 256 replicas, 95 % "
+    "itself scales with beta (raw gaps are in the numbers). Bottom: SFT loss forgotten by SFT→DPO, "
+    "in nats. Filled: the reference is the uniform policy; hollow: the SFT model, as in practice. "
+    "Dashed: lower bounds certified by the gradient at the limit alone. Crosses: SFT→DPO runs of "
+    "T = 4,000 gradients, uniform reference, step 0.3/sqrt(t), n = 256 replicas, 95 % "
     "intervals smaller than the marks; what varies is the data order. They lie below the limit at "
     "small beta because DPO gradients are proportional to beta: such a run has hardly begun its "
     "second stage; and above it at the largest beta, where the same steps are too long. The gap "
     "is positive at every beta, but it is not the same for all: with noisy labels a large beta "
     "holds the policy near its reference, and an SFT model as reference then forgets next to "
-    "nothing. DPO-SFT has a small gap at small beta because the weighted optimum lies at the SFT "
+    "nothing. DPO→SFT has a small gap at small beta because the weighted optimum lies at the SFT "
     "end. Command: python -m analysis beta_sweep"
 )
 
@@ -81,8 +82,8 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             numbers[name]["share_of_pairs_satisfied"] = satisfied(problem)
             units = np.array([point.unit for point in swept["uniform"]])
             numbers[name]["measured"] = {
-                "gap": _cell(interval(runs.gaps / units)),
-                "forgotten_sft_nats": _cell(interval(runs.forgotten)),
+                "gap": cell(interval(runs.gaps / units)),
+                "forgotten_sft_nats": cell(interval(runs.forgotten)),
             }
         axes[0, 0].set(title="Clean labels: no β prevents forgetting", ylabel="limit gap / range")
         axes[0, 1].set(title="Noisy labels: a large β limits it")
@@ -129,7 +130,7 @@ def sweep(problem: LogLinear, betas: Array) -> list[Point]:
 
 @dataclass(frozen=True)
 class Runs:
-    """Finite SFT-DPO runs: (replicas, betas) gaps and SFT loss forgotten, in nats."""
+    """Finite SFT→DPO runs: (replicas, betas) gaps and SFT loss forgotten, in nats."""
 
     gaps: Array
     forgotten: Array
@@ -209,10 +210,6 @@ def _numbers(points: list[Point]) -> dict[str, Any]:
         for first in orders
     }
     return {**found, "forgotten_sft_nats": [p.forgotten for p in points]}
-
-
-def _cell(found: Interval) -> dict[str, Any]:
-    return {"mean": found.mean, "half_width": found.high - found.mean}
 
 
 # ------------------------------------------------------------------ claims

@@ -33,14 +33,17 @@ CAPTION = (
     "iterates, constant step, each method with the best of 7 step sizes (so the ratios carry a "
     "few percent of grid noise); 4 random instances for each conflict (angle between what is "
     "demonstrated and what is preferred, over π) and cost ratio c_DPO/c_SFT, n = 256 paired "
-    "replicas each. Left: medians over instances; grey dashes: predicted from the second "
-    "moments at the optimum. Right: every case with ±1.96 SE; solid: error ∝ cost × second "
-    "moment; dashes: its root, the worst case. Plain ALRIGHT never has a predicted advantage "
-    "here. Command: python -m analysis equal_compute."
+    "replicas each. Left: medians over instances; grey dashes: predicted for the budget rule from "
+    "the second moments at the optimum. ALRIGHT is drawn at a cost ratio of 1; as its update costs "
+    "half of Mix's at every ratio, its prediction is the same at all. Right: every case with ±1.96 "
+    "SE; solid: error ∝ cost × second moment; dashes: its root, the worst case. Plain ALRIGHT "
+    "never has a predicted advantage here. Command: python -m analysis equal_compute."
 )
 SCRATCH = ROOT / "out" / "study" / "equal_compute"
 LAM = 0.5
 COSTS = (1.0, 2.0, 4.0)
+PLAIN_COST = COSTS[0]
+"""Where ALRIGHT is drawn; at lambda = 1/2 its prediction does not depend on the cost ratio."""
 CONFLICTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEPS = np.geomspace(0.025, 0.4, 7)
 BUDGET_LOOK = {1.0: "-", 2.0: (0, (5, 2)), 4.0: (0, (1, 1))}
@@ -165,10 +168,11 @@ def draw_conflicts(ax: Axes, cases: pd.DataFrame) -> None:
         ax.plot(line.index, line.budget_rule_predicted, **style.BOUND)
         ax.plot(line.index, line.budget_rule, **look.line_style(linestyle=BUDGET_LOOK[cost]))
         style.label_line(ax, 1.0, line.budget_rule.iloc[-1], f"$c_D/c_S = {cost:g}$")
-    plain = median.loc[1.0].alright
+    plain = median.loc[PLAIN_COST].alright
     ax.plot(plain.index, plain, **style.look("ALRIGHT").line_style())
     middle = (plain.index[len(plain) // 2], plain.iloc[len(plain) // 2])
-    ax.annotate("ALRIGHT", middle, (-6, 7), textcoords="offset points", fontsize=8)
+    text = f"ALRIGHT, $c_D/c_S = {PLAIN_COST:g}$"
+    ax.annotate(text, middle, (-4, 5), textcoords="offset points", fontsize=8, ha="right")
     ax.axhline(1.0, color="k", linewidth=0.8)
     style.label_line(ax, 1.3, 1.0, "Mix")
     ax.set(

@@ -21,26 +21,15 @@ import typer
 from analysis import style
 from analysis.llm_costs import Measured, Setting
 from analysis.runner import PAPER
+from analysis.tables import reported
 from tradeoff.progress import tqdm
 from tradeoff.records import read_json, write_json
 
 METHODS = ("SFT only", "DPO only", "Sequential", "Mix", "ALRIGHT", "MAXRIGHT", "TRL SFT", "TRL DPO")
 OURS = METHODS[:6]
-LOOK = {"Sequential": "SFT→DPO", "Mix": "Mix", "ALRIGHT": "ALRIGHT", "MAXRIGHT": "MAXRIGHT"}
-PAPER_TIME = {"Mix": 1.37, "ALRIGHT": 0.99, "MAXRIGHT": 1.025}
-"""Runtime of Pythia-1B over sequential training, read off the paper's figure."""
-PAPER_MEMORY = {"Mix": 1.30, "ALRIGHT": 1.02, "MAXRIGHT": 1.003}
-CAPTION = (
-    "Cost of training with random weights, each method in a process of its own, on the same rows; "
-    "adapters and batch as published, scaled down in the CPU form (shapes in the results). Time is "
-    "that of a gradient: a Mix update is two, a probe of MAXRIGHT (k = 10) the third of one, as "
-    "it has no backward pass; its gaps are measured from where both losses begin alike, as with "
-    "random weights it would follow one objective only. What varies is the repetition: dots are "
-    "single runs, markers medians. Both are divided by those of sequential training. Open squares: "
-    "the paper's figure for Pythia-1B, per update of which Mix has one for both objectives. "
-    "Command: python -m analysis llm_resources; for a GPU: python -m analysis.llm_resources "
-    "--device cuda"
-)
+NAMES = {"Sequential": "SFT→DPO"}
+PANELS = {"seconds_per_update": "time of an update", "memory": "peak memory"}
+PAPER_KEYS = {"seconds_per_update": "runtime_percent", "memory": "memory_percent"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +61,21 @@ FORMS = {
         methods=OURS[2:],
     ),
 }
+CAPTION = (
+    "Cost of training with random weights, each method in a process of its own, on the same rows; "
+    "adapters and batch as published, scaled down in the CPU form (shapes in the results). Top: "
+    "time of an update, the paper's unit. A Mix update is two gradients, one of each objective, "
+    "and any other is one, so the time of a gradient, in the results, is half of what is drawn for "
+    "Mix. MAXRIGHT (k = 10) measures its gaps from where both losses begin alike, as with "
+    "random weights it would follow one objective only; its probes have no backward pass and count "
+    "as a third of a gradient in the results. TRL runs on its defaults, with padded batches; ours "
+    "packs rows on the CPU and pads them on a GPU. Bottom: peak memory. What varies is the "
+    f"repetition, n = {FORMS['cpu'].repetitions} on the CPU and {FORMS['cuda'].repetitions} on a "
+    "GPU, too few for an interval: dots are single runs, markers medians, all divided by the "
+    "median of SFT→DPO in turn. Open squares, on Pythia's shapes only: the paper's figure for "
+    "Pythia-1B. Command: python -m analysis llm_resources; for a GPU: python -m "
+    "analysis.llm_resources --device cuda"
+)
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -82,11 +86,9 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
     with style.figure(2, len(names), height=4.4, squeeze=False) as (fig, axes):
         for column, (device, shape) in enumerate(names):
-            draw(axes[0][column], found[device]["shapes"][shape], "seconds", PAPER_TIME)
-            draw(axes[1][column], found[device]["shapes"][shape], "memory", PAPER_MEMORY)
+            for ax, name in zip(axes[:, column], PANELS, strict=True):
+                draw(ax, found[device]["shapes"][shape], name, published(shape, name))
             axes[0][column].set_title(f"{shape}, {device}")
-        axes[0][0].set_ylabel("time per gradient")
-        axes[1][0].set_ylabel("peak memory")
         style.save(fig, out, "llm_resources")
     return {"devices": found, "gpu_measured": any(name != "cpu" for name in found)}
 
@@ -114,7 +116,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         table[method] = {
             name: [run[name] for run in runs] for name in Measured.__dataclass_fields__
         }
-    for name in ("seconds", "memory"):
+    for name in ("seconds", "seconds_per_update", "memory"):
         base = np.median(table["Sequential"][name])
         for method in found:
             table[method][f"{name}_ratio"] = (np.array(table[method][name]) / base).tolist()
@@ -130,17 +132,26 @@ def _apart(setting: Setting) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def published(shape: str, name: str) -> dict[str, float]:
+    """The paper's ratios to sequential training, by method; those of Pythia's family only."""
+    if not shape.startswith("pythia"):
+        return {}
+    methods = reported()["pythia"]["methods"]
+    return {m: 1 + methods[m][PAPER_KEYS[name]] / 100 for m in methods if m in OURS}
+
+
 def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> None:
     """Ratios of one quantity to sequential training, one method a row."""
     for row, method in enumerate(found):
-        look = style.look(LOOK.get(method, method))
+        look = style.look(NAMES.get(method, method))
         ratios = np.array(found[method][f"{name}_ratio"])
         ax.plot(ratios, np.full(len(ratios), row), **look.dots(markersize=3, alpha=0.5))
         ax.plot(np.median(ratios), row, **look.dots(markersize=6))
         if method in paper:
             ax.plot(paper[method], row, "s", color="0.2", fillstyle="none")
     ax.axvline(1.0, **style.BOUND)
-    ax.set_yticks(range(len(found)), list(found), fontsize=7)
+    ax.set_xlabel(f"{PANELS[name]}, over that of SFT→DPO in turn", fontsize=8)
+    ax.set_yticks(range(len(found)), [NAMES.get(m, m) for m in found], fontsize=7)
     ax.set_ylim(len(found) - 0.5, -0.5)
 
 

@@ -11,27 +11,28 @@ from matplotlib.axes import Axes
 
 from analysis import llm_study, style
 from analysis.llm_loss_space import LOSSES, ends, path
-from analysis.lm_study import cost
+from analysis.methods import cell, cost, finals
 from tradeoff.scores import interval, max_gap
 
 LAM = 0.5
 INTERVALS: tuple[int | None, ...] = (1, 10, 50, None)
 SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
+MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
     f"{llm_study.about('full')} λ = 0.5; MAXRIGHT evaluates both losses on 16 fixed training rows "
     "each every k updates, and between them knows the followed loss by a running average only. "
-    "Left: mean paths and single ends. Right: the larger weighted gap at the end, held out, with "
-    "95 % t-intervals, over the rows evaluated per update. "
+    "Left: mean paths, their ends marked, and single ends. Right: the larger weighted gap at the "
+    "end, held out, with 95 % t-intervals, over the rows evaluated per update. "
     "Command: python -m analysis max_eval_interval"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = llm_study.numbers("max_eval_interval", fast, measure)
-    with style.figure(1, 2, height=3.0) as (fig, (plane, cost)):
+    with style.figure(1, 2, height=3.0) as (fig, (plane, looks)):
         draw_paths(plane, found)
-        draw_cost(cost, found)
+        draw_cost(looks, found)
         style.save(fig, out, "max_eval_interval")
     return found
 
@@ -40,7 +41,7 @@ def measure(scale: str) -> dict[str, Any]:
     """Paths, ends, gaps and costs by interval."""
     seeds = range(llm_study.SCALES[scale].seeds)
     runs = [
-        llm_study.configuration(scale, llm_study.schedule("MAXRIGHT", LAM, refresh), seed)
+        llm_study.configuration(scale, llm_study.schedule("MAXRIGHT", LAM, refresh=refresh), seed)
         for refresh in INTERVALS
         for seed in seeds
     ]
@@ -55,15 +56,15 @@ def measure(scale: str) -> dict[str, Any]:
         "start": llm_study.start(scale),
         "paths": [path(group) for group in groups],
         "ends": [ends(group).tolist() for group in groups],
-        "gap": [llm_study.cell(interval(max_gap(ends(g), np.array(ideal), LAM))) for g in groups],
+        "gap": [cell(interval(max_gap(ends(g), np.array(ideal), LAM))) for g in groups],
         "probed_per_update": [probed(group) for group in groups],
-        "swing": [llm_study.cell(interval(swing(group))) for group in groups],
+        "swing": [cell(interval(swing(group))) for group in groups],
     }
 
 
 def probed(runs: pd.DataFrame) -> float:
     """Rows evaluated per update, beside those trained on."""
-    last = llm_study.finals(runs)
+    last = finals(runs)
     return float((last["probe_rows"] / last["step"]).mean())
 
 
@@ -85,8 +86,9 @@ def name(k: int | None) -> str:
 def draw_paths(ax: Axes, found: dict[str, Any]) -> None:
     for i, k in enumerate(found["intervals"]):
         line = np.array(found["paths"][i])
-        ax.plot(*line.T, color=SHADES[i], linestyle=LINES[i], label=name(k))
-        ax.plot(*np.array(found["ends"][i]).T, "o", color=SHADES[i], markersize=2.5, alpha=0.5)
+        look = style.Look(SHADES[i], MARKERS[i], LINES[i])
+        ax.plot(*line.T, **look.line_style(markevery=[-1], label=name(k)))
+        ax.plot(*np.array(found["ends"][i]).T, **look.dots(markersize=3.5, alpha=0.5))
     ax.plot(*found["ideal"], **style.IDEAL, label="ideal point")
     ax.set(
         title="Paths by interval",
@@ -97,14 +99,17 @@ def draw_paths(ax: Axes, found: dict[str, Any]) -> None:
 
 
 def draw_cost(ax: Axes, found: dict[str, Any]) -> None:
+    ax.margins(y=0.1)
     for i, k in enumerate(found["intervals"]):
-        mean, half = found["gap"][i]
+        mean, half = found["gap"][i].values()
         x = found["probed_per_update"][i]
-        ax.errorbar(x, mean, half, fmt="o", color=SHADES[i], capsize=3)
-        ax.annotate(name(k), (x, mean), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        ax.errorbar(x, mean, half, fmt=MARKERS[i], color=SHADES[i], capsize=3)
+        end = (x, mean + half)
+        ax.annotate(name(k), end, (0, 3), textcoords="offset points", ha="center", fontsize=8)
     ax.set(
         title="What is gained by looking",
         xscale="log",
+        xlim=(0.4 * min(found["probed_per_update"]), 2 * max(found["probed_per_update"])),
         xlabel="rows evaluated per update",
         ylabel="larger weighted gap (nats)",
     )

@@ -34,7 +34,9 @@ CAPTION = (
     "Top: rasbt instructions, polite over rude answers. Bottom: Dolly instructions (the first "
     "2,000 rows), HH-harmless preferences. Grey: certified front on the training rows (left) "
     "and the same parameters on held-out prompts (right; n = 157 demonstrations and 156 pairs "
-    "above, 731 and 251 below). Markers: each method after equally many full-gradient updates "
+    "above, 731 and 251 below). On the right it is no bound: on rasbt the training optima overfit, "
+    "and every method but SFT→DPO, stopped before them, ends beyond the curve. Markers: each "
+    "method after equally many full-gradient updates "
     "(half of them in each stage of the sequential runs); lines join λ = .25, .5, .75. Only "
     "ALRIGHT is random, in the objective it draws: mean of 5 seeds above, 3 below, their range "
     "is in the results. MAXRIGHT steps unweighted, as its official code. β = 1, because "
@@ -50,11 +52,12 @@ LAMBDAS = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class Pair:
-    """Names of two data sets, how many SFT rows are used, and how they are run."""
+    """Names of two data sets, what is seen on both parts, how many SFT rows, and how they run."""
 
     sft: str
     preference: str
     title: str
+    held_out: str
     rows: int | None
     steps: int
     step_size: float
@@ -62,8 +65,26 @@ class Pair:
 
 
 PAIRS = (
-    Pair("sft_rasbt", "pref_rasbt", "rasbt (polite/rude)", None, 300, 16.0, 5),
-    Pair("sft_dolly15k", "pref_hh_harmless_base", "Dolly and HH-harmless", 2000, 120, 16.0, 3),
+    Pair(
+        "sft_rasbt",
+        "pref_rasbt",
+        "rasbt (polite/rude): both orders forget",
+        "Held out: training optima overfit",
+        rows=None,
+        steps=300,
+        step_size=16.0,
+        replicas=5,
+    ),
+    Pair(
+        "sft_dolly15k",
+        "pref_hh_harmless_base",
+        "Dolly and HH-harmless: both orders forget",
+        "Held out: joint ends on the curve",
+        rows=2000,
+        steps=120,
+        step_size=16.0,
+        replicas=3,
+    ),
 )
 
 
@@ -75,8 +96,8 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             found = numbers[pair.sft]
             draw_losses(row[0], found, "train")
             draw_losses(row[1], found, "held_out")
-            row[0].set_title(f"{pair.title}: both orders forget")
-            row[1].set_title("Held-out prompts tell the same story")
+            row[0].set_title(pair.title)
+            row[1].set_title(pair.held_out)
         axes[0, 0].legend(loc="upper right")
         style.save(fig, out, "text_front")
     return numbers

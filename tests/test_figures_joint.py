@@ -67,6 +67,9 @@ def test_wrong_minima_move_where_theory_says(numbers: Callable[[str], dict[str, 
     assert found["alright"]["maxright_regret"] > 1e-3
     for low, high in found["break_even_error"].values():
         assert -0.2 < low < 0 < high < 0.2
+    for shares in found["share_of_bound"].values():
+        assert 0.4 < shares["exact"][0] < shares["exact"][1] <= 0.751
+        assert shares["measured"][1] < 0.75
 
 
 def test_alternation_pays_where_costs_differ(numbers: Callable[[str], dict[str, Any]]) -> None:
@@ -77,8 +80,13 @@ def test_alternation_pays_where_costs_differ(numbers: Callable[[str], dict[str, 
         < by_cost["1"]["budget_median"]
     )
     assert by_cost["4"]["budget_median"] < 0.95
+    alone: dict[tuple[float, int], set[float]] = {}
     for case in numbers("equal_compute")["cases"]:
         assert case["alright_predicted"] >= case["budget_rule_predicted"] - 1e-9
+        at = alone.setdefault((case["conflict"], case["seed"]), set())
+        at.add(round(case["alright_predicted"], 4))
+    # So ALRIGHT is drawn at one cost ratio only.
+    assert all(len(predictions) == 1 for predictions in alone.values())
 
 
 def test_quadratics_are_exact_and_soups_fall_short(
@@ -113,6 +121,25 @@ def test_text_figure(tmp_path: Path) -> None:
         mixed = methods["Mix"][part][1]
         assert methods["SFT→DPO"][part][0][0] > 2 * mixed[0]
         assert methods["DPO→SFT"][part][0][1] > 1.5 * mixed[1]
+
+
+def test_held_out_ends_lie_where_the_titles_say() -> None:
+    """The factor by which an end lies beyond the held-out curve: below 1 it is behind."""
+    stored = json.loads(text_front.STORED.read_text("utf-8"))["numbers"]
+    beyond: dict[str, dict[str, list[float]]] = {}
+    for pair in text_front.PAIRS:
+        corners = np.log(stored[pair.sft]["front"]["held_out"])
+        at = np.linspace(0, len(corners) - 1, 5001)
+        curve = np.exp([np.interp(at, range(len(corners)), column) for column in corners.T]).T
+        beyond[pair.sft] = {
+            method: [float((curve / end).max(axis=1).min()) for end in entry["held_out"]]
+            for method, entry in stored[pair.sft]["methods"].items()
+        }
+    for method, factors in beyond["sft_rasbt"].items():
+        assert (min(factors) > 1.05) == (method != "SFT→DPO"), method
+    for method, factors in beyond["sft_dolly15k"].items():
+        near = all(abs(factor - 1) < 0.01 for factor in factors)
+        assert near == (method in ("Mix", "ALRIGHT", "MAXRIGHT")), method
 
 
 def test_without_the_data_the_stored_run_is_drawn(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import lm_study, style
+from analysis import lm_study, methods, style
 from analysis.methods import JOINT, METHODS
 from tradeoff.data.synthetic import SKILLS, generate
 from tradeoff.records import read_json
@@ -201,6 +201,6 @@ def _negated(value: Any, turn: bool = False) -> Any:
 
 
 def test_intervals_are_stored_by_their_half_width() -> None:
-    found = lm_study.cell(interval(np.array([0.0, 2.0])))
+    found = methods.cell(interval(np.array([0.0, 2.0])))
     assert found["mean"] == 1
     assert found["half_width"] == pytest.approx(12.706, abs=1e-3)

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from analysis import llm_bars, llm_costs, llm_resources, llm_study
+from analysis import llm_bars, llm_costs, llm_resources, llm_study, max_eval_interval
+from analysis.methods import METHODS, finals
 from tradeoff.errors import InputError
 from tradeoff.records import write_json
 
@@ -50,7 +52,7 @@ def test_the_fast_form_runs(name: str, numbers: Callable[[str], dict[str, Any]])
 
 def test_every_method_spends_the_same_gradients(numbers: Callable[[str], dict[str, Any]]) -> None:
     numbers("llm_loss_space")
-    table = llm_study.finals(llm_study.run("fast", llm_study.comparison("fast")))
+    table = finals(llm_study.run("fast", llm_study.comparison("fast")))
     spent = table[["sft_updates", "preference_updates"]].sum(axis=1)
     assert (spent == llm_study.SCALES["fast"].gradients).all()
     assert not table["diverged_at"].notna().any()
@@ -69,8 +71,8 @@ def test_paths_start_at_the_base_and_end_at_the_ends(
 def test_differences_are_those_of_the_means(numbers: Callable[[str], dict[str, Any]]) -> None:
     cells = numbers("llm_loss_space")["paired_joint_minus_sequential"]
     for joint in ("Mix", "ALRIGHT", "MAXRIGHT"):
-        apart = cells[joint][0][0] - cells["SFT→DPO"][0][0]
-        assert cells[f"{joint} - SFT→DPO"][0][0] == pytest.approx(apart, abs=1e-4)
+        apart = cells[joint][0]["mean"] - cells["SFT→DPO"][0]["mean"]
+        assert cells[f"{joint} - SFT→DPO"][0]["mean"] == pytest.approx(apart, abs=1e-4)
 
 
 def test_probes_cost_what_the_interval_says(numbers: Callable[[str], dict[str, Any]]) -> None:
@@ -84,6 +86,25 @@ def test_nobody_is_ahead_of_the_best_of_all_runs(numbers: Callable[[str], dict[s
     behind = [v["front_gap"] for v in numbers("llm_bars")["values"].values()]
     assert np.min(behind) >= -1e-6
     assert set(llm_bars.MEASURES) == set(numbers("llm_bars")["values"]["Mix"])
+    # At the weight asked for a run is no closer than at the weight that suits it best.
+    for method, found in numbers("llm_bars")["values"].items():
+        assert np.all(np.subtract(found["regret"], found["front_gap"]) >= -1e-6), method
+    most = [max(found["regret"]) for found in numbers("llm_bars")["values"].values()]
+    assert max(most) > max(map(max, behind))
+
+
+def test_every_method_is_followed_over_the_same_gradients(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    curves = numbers("llm_forgetting")["curves"]
+    assert list(curves) == list(METHODS)
+    for curve in curves.values():
+        assert curve["gradients"][0] == 0
+        assert curve["gradients"][-1] == llm_study.SCALES["fast"].gradients
+
+
+def test_intervals_differ_by_marker() -> None:
+    assert len(set(max_eval_interval.MARKERS)) == len(max_eval_interval.INTERVALS)
 
 
 def test_without_text_the_stored_run_is_shown(
@@ -127,6 +148,29 @@ def test_a_method_is_measured_in_a_process_of_its_own() -> None:
     assert found.seconds_per_update == pytest.approx(2 * found.seconds)
     assert found.memory > 0
     assert asdict(found)["utilisation"] is None
+
+
+def test_costs_are_drawn_by_the_update_as_the_paper_counts(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    found = numbers("llm_resources")["devices"]["cpu"]["shapes"]["llama-tiny"]
+    update, gradient = (
+        {method: np.median(run[f"{name}_ratio"]) for method, run in found.items()}
+        for name in ("seconds_per_update", "seconds")
+    )
+    assert update["Mix"] == pytest.approx(2 * gradient["Mix"], rel=1e-4)
+    assert update["ALRIGHT"] == pytest.approx(gradient["ALRIGHT"], rel=1e-4)
+    fig = Figure()
+    for ax, shape in zip(fig.subplots(1, 2), ("pythia-tiny", "llama-tiny"), strict=True):
+        paper = llm_resources.published(shape, "seconds_per_update")
+        llm_resources.draw(ax, found, "seconds_per_update", paper)
+        squares = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "s"]
+        assert bool(squares) == (shape == "pythia-tiny")
+        if squares:
+            assert [1.37, list(found).index("Mix")] in np.round(squares, 9).tolist()
+        diamonds = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
+        assert diamonds[-1] == pytest.approx(update["Mix"])
+    assert f"n = {llm_resources.FORMS['cpu'].repetitions} " in llm_resources.CAPTION
 
 
 def test_a_failed_measurement_says_why() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+
+from analysis.runner import PAPER
+from tradeoff.records import read_json
 
 FIGURES = ("toy_trajectories", "loss_space", "sequential_gap", "budget_splits", "beta_sweep")
 ORDERS = ("SFT→DPO", "DPO→SFT")
@@ -79,6 +83,17 @@ def test_best_split_is_inside_and_above_mix(numbers: Callable[[str], dict[str, A
             assert best["gap"] > study["joint"]["Mix"]["gap"]
             assert best["front_gap"] > 10 * found["certified_error"]
     assert found["exact"]["best_split_beats"] == []
+
+
+def test_the_caption_says_how_far_the_best_split_stays_behind() -> None:
+    study = read_json(PAPER / "results" / "budget_splits.json")["numbers"]["exact"]
+    kinds = (study["best_split"], study["best_early_stop"])
+    best = min(order["gap"] for kind in kinds for order in kind.values())
+    times = {name: best / found["gap"] for name, found in study["joint"].items()}
+    caption = importlib.import_module("analysis.budget_splits").CAPTION
+    assert f"keeps {times['ALRIGHT']:.1f} times the gap of ALRIGHT" in caption
+    assert f"and {times['MAXRIGHT']:.1f} times that of MAXRIGHT" in caption
+    assert times["Mix"] > 100
 
 
 def test_labels_stand_apart() -> None:
