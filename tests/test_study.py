@@ -28,7 +28,7 @@ from pandas.testing import assert_frame_equal
 from tradeoff import study
 from tradeoff.errors import InputError
 from tradeoff.schedules import Alright, Mix
-from tradeoff.study import addresses, calls, engines, plans
+from tradeoff.study import addresses, calls, engines, plans, store
 
 SOURCE = '''
 import os
@@ -609,3 +609,40 @@ def test_damaged_files_are_kept_aside(damage: str, lab: ModuleType, tmp_path: Pa
         assert len(list((tmp_path / "s" / "runs").glob("*.damaged*"))) == count
     with warnings.catch_warnings():
         assert_frame_equal(quietly(lab.one, GRID, tmp_path / "s"), whole)
+
+
+def test_no_flipped_bit_goes_unnoticed(lab: ModuleType, tmp_path: Path) -> None:
+    quietly(lab.breaks, GRID[:1], tmp_path)
+    (file,) = (tmp_path / "runs").iterdir()
+    text, content = addresses.canonical(GRID[0]), file.read_bytes()
+    store.read_run(file, text)
+    for bit in range(0, 8 * len(content), 13):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        with pytest.raises(store.Damaged):
+            store.read_run(file, text)
+
+
+def test_files_of_earlier_versions_are_read(lab: ModuleType, tmp_path: Path) -> None:
+    whole = quietly(lab.one, GRID, tmp_path)
+    for file in (tmp_path / "runs").iterdir():
+        table = pq.read_table(file)
+        kept = {k: v for k, v in table.schema.metadata.items() if k != store.SEAL}
+        pq.write_table(table.replace_schema_metadata(kept), file)
+    assert_frame_equal(quietly(lab.one, GRID, tmp_path), whole)
+    assert calls_of(lab) == 6
+
+
+@pytest.mark.parametrize("content", [b'{"err', b"[]", b"{}", b"\xff"])
+def test_damaged_records_of_failures_are_named(
+    content: bytes, lab: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "broken").touch()
+    whole = quietly(lab.breaks, GRID, tmp_path, on_error="record")
+    file = next((tmp_path / "runs").glob("*.error.json"))
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=f"{file.name}: the record of a failed run") as caught:
+        study.collect(lab.breaks, GRID, tmp_path)
+    assert caught.value.remedy
+    assert_frame_equal(quietly(lab.breaks, GRID, tmp_path, on_error="record"), whole)

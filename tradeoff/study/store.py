@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,12 @@ from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, write_json
 from tradeoff.study.addresses import Configuration, canonical
 
-KEY = b"tradeoff.configuration"
+KEY, SEAL = b"tradeoff.configuration", b"tradeoff.sha256"
+"""Entries of a file's metadata: what was computed; ``SEAL=`` and the SHA-256 of the whole file,
+taken with zeros in its own place. Parquet itself has checksums of pages, not of what locates them.
+Files of earlier versions have none.
+"""
+BLANK = b"0" * hashlib.sha256().digest_size * 2
 RESERVED = ("run", "error")
 """Columns that the table adds: the position of a run, and why it failed."""
 
@@ -60,22 +66,31 @@ def write_run(path: Path, result: pd.DataFrame, configuration: Configuration) ->
             remedy="Give each column one name and one type: numbers, text, times, lists of them.",
         ) from error
     text = canonical(configuration)
-    kept = table.schema.metadata or {}
+    about = {**(table.schema.metadata or {}), KEY: text.encode(), SEAL: SEAL + b"=" + BLANK}
     with disk(path), replacing(path) as partial:
-        pq.write_table(
-            table.replace_schema_metadata({**kept, KEY: text.encode()}),
-            partial,
-            write_page_checksum=True,
-        )
+        content = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(about), content, write_page_checksum=True)
+        partial.write_bytes(_sealed(content.getvalue().to_pybytes()))
     return read_run(path, text)
+
+
+def _sealed(content: bytes) -> bytes:
+    """The content of a file with its seal, whatever stands there."""
+    before, mark, after = content.rpartition(SEAL + b"=")
+    after = after[len(BLANK) :]
+    digest = hashlib.sha256(b"".join((before, mark, BLANK, after))).hexdigest()
+    return b"".join((before, mark, digest.encode(), after))
 
 
 def read_run(path: Path, text: str) -> pa.Table:
     """Read a stored result, whose configuration must be that of the canonical ``text``."""
     try:
+        content = path.read_bytes()
+        if SEAL in content and content != _sealed(content):
+            raise ValueError("it is not as it was written")
         # One thread: a file is small, and what is damaged fails in the same place every time.
         table = pq.read_table(
-            path, use_threads=False, memory_map=False, page_checksum_verification=True
+            pa.BufferReader(content), use_threads=False, page_checksum_verification=True
         )
     except (OSError, ValueError, pa.ArrowException) as error:
         raise Damaged(f"{path}: {error}") from error
@@ -92,8 +107,21 @@ def write_error(path: Path, configuration: Configuration, error: str, trace: str
 
 
 def read_error(path: Path) -> str | None:
-    """Why a run failed, or None where no failure is recorded."""
-    return str(read_json(path)["error"]) if path.exists() else None
+    """Why a run failed, or None where no failure is recorded.
+
+    Raises
+    ------
+    InputError
+        If the record is damaged.
+    """
+    try:
+        return str(read_json(path)["error"]) if path.exists() else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"the record of a failed run cannot be read: {error}",
+            file=path,
+            remedy="Remove it, or run the study again, which tries this run anew.",
+        ) from error
 
 
 @contextmanager
