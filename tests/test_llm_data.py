@@ -184,6 +184,12 @@ def test_of_messages_only_the_last_turn_is_learnt(
         assert answer.startswith(learnt.strip()) if max_length == 24 else answer == learnt.strip()
 
 
+def differs(row: dict[str, Any], max_length: int) -> bool:
+    """Whether something of the difference of TRL's pair is left within the longest sequence."""
+    room = max_length - len(row["prompt_ids"])
+    return bool(row["chosen_ids"][:room] != row["rejected_ids"][:room])
+
+
 @pytest.mark.parametrize("max_length", LENGTHS)
 @pytest.mark.parametrize("layout", PREFERENCE_ROWS)
 def test_pairs_and_their_batches_are_those_of_trl(
@@ -197,7 +203,9 @@ def test_pairs_and_their_batches_are_those_of_trl(
         train_dataset=datasets.Dataset.from_list(PREFERENCE_ROWS[layout]),
     )
     ours = tokenise_preferences(preferences(PREFERENCE_ROWS[layout]), tokenizer, max_length)
-    theirs = trainer.data_collator(list(trainer.train_dataset))
+    # Deliberate: TRL keeps pairs whose sides are the same, as templates trim and long rows are cut.
+    kept = [row for row in trainer.train_dataset if differs(row, max_length)]
+    theirs = trainer.data_collator(kept)
     sides = [(x.chosen, x.start) for x in ours] + [(x.rejected, x.start) for x in ours]
     width = theirs["input_ids"].shape[1]
     pad = tokenizer.pad_token_id
@@ -205,8 +213,9 @@ def test_pairs_and_their_batches_are_those_of_trl(
     mask = [[start <= i < len(tokens) for i in range(width)] for tokens, start in sides]
     assert theirs["input_ids"].tolist() == ids
     assert theirs["completion_mask"].bool().tolist() == mask
-    assert [x.start for x in ours] == [len(x["prompt_ids"]) for x in trainer.train_dataset]
+    assert [x.start for x in ours] == [len(x["prompt_ids"]) for x in kept]
     assert ours.too_long == len(PLAIN) - len(trainer.train_dataset)
+    assert ours.identical == len(trainer.train_dataset) - len(kept)
 
 
 @pytest.mark.parametrize("name", ["llama-3", "pythia", "llama-2"])
@@ -273,7 +282,7 @@ def test_pairs_share_their_prompt_and_nothing_is_lost_uncounted(
     # A line break never merges with what follows; the first row fits at any of these lengths.
     rows = [(f"{prompt}\n", chosen, rejected) for prompt, chosen, rejected in [SHORT, *rows]]
     pairs = tokenise_preferences([PreferenceRow(*row) for row in rows], tokenizer, max_length)
-    assert len(pairs) + pairs.too_long == len(rows)
+    assert len(pairs) + pairs.too_long + pairs.identical == len(rows)
     cut = 0
     for pair, place in zip(pairs, pairs.rows, strict=True):
         prompt, *responses = rows[place]
@@ -292,6 +301,7 @@ def test_the_summary_counts_what_was_dropped_and_cut() -> None:
     assert found.summary() == {
         "rows": 3,
         "too_long": 1,
+        "identical": 0,
         "truncated": 2,
         "tokens": 4 + 4 + 3,
         "completion_tokens": 2 + 1 + 2,
@@ -300,6 +310,18 @@ def test_the_summary_counts_what_was_dropped_and_cut() -> None:
     }
     assert repr(found).startswith("<3 x Example, 1 too long, 2 truncated, ")
     assert [x.tokens.tolist() for x in found[1:]] == [x.tokens.tolist() for x in found.items[1:]]
+
+
+def test_pairs_that_the_cut_makes_equal_are_dropped_and_counted() -> None:
+    rows = [("ab", "cdx", "cdy"), ("ab", "cx", "cy"), ("abcdef", "x", "y"), ("a", "x", "y")]
+    found = tokenise_preferences([PreferenceRow(*row) for row in rows], MADE["bytes"], 4)
+    assert found.rows == (1, 3)
+    assert (found.identical, found.too_long, found.truncated) == (1, 1, 1)
+    assert found.summary()["identical"] == 1
+    assert "1 identical" in repr(found)
+    with pytest.raises(InputError, match="same tokens in every pair") as error:
+        tokenise_preferences([PreferenceRow(*row) for row in rows[:1]], MADE["bytes"], 4)
+    assert error.value.field == "max_length"
 
 
 def test_the_fingerprint_names_tokens_and_starts() -> None:

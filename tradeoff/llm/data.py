@@ -3,8 +3,9 @@
 Plain text ends with the end token, a conversation as its chat template has it. The completion
 starts where the tokenised prompt and the tokenised whole part (of a pair: at the earlier of both
 places); a token merged across the border therefore carries loss. Sequences are cut on the right.
-One deliberate difference: of ``{"messages"}`` rows, TRL trains on every turn, we on the last one,
-unless ``loss_on="all"``.
+Two deliberate differences: of ``{"messages"}`` rows, TRL trains on every turn, we on the last one,
+unless ``loss_on="all"``; and pairs whose sides differ only beyond the cut, whose loss is log 2
+whatever is learned, are dropped and counted.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class Tokenised(Sequence[T], Generic[T]):
         How many of the items lost their end; a pair may have lost one or two.
     fingerprint
         SHA-256 over all token ids and starts, in hexadecimal: names the data in caches.
+    identical
+        How many pairs were dropped because both sides are the same tokens, once cut.
     """
 
     items: tuple[T, ...]
@@ -116,6 +119,7 @@ class Tokenised(Sequence[T], Generic[T]):
     too_long: int
     truncated: int
     fingerprint: str
+    identical: int = 0
 
     def __len__(self) -> int:
         return len(self.items)
@@ -130,6 +134,7 @@ class Tokenised(Sequence[T], Generic[T]):
     def __repr__(self) -> str:
         kind = type(self.items[0]).__name__ if self.items else "row"
         counts = f"{self.too_long} too long, {self.truncated} truncated"
+        counts += f", {self.identical} identical" if self.identical else ""
         return f"<{len(self)} x {kind}, {counts}, {self.fingerprint[:12]}>"
 
     def summary(self) -> dict[str, Any]:
@@ -139,6 +144,7 @@ class Tokenised(Sequence[T], Generic[T]):
         return {
             "rows": len(self),
             "too_long": self.too_long,
+            "identical": self.identical,
             "truncated": self.truncated,
             "tokens": sum(lengths),
             "completion_tokens": sum(lengths) - sum(starts),
@@ -229,20 +235,29 @@ def _gather(
     starts: Sequence[int],
     max_length: int,
 ) -> Tokenised[T]:
-    kept = tuple(place for place, start in enumerate(starts) if start < max_length)
+    short = [place for place, start in enumerate(starts) if start < max_length]
+    for place in short:
+        _check_tokens(rows, place, sequences[place], starts[place])
+    cut = {place: tuple(ids[:max_length] for ids in sequences[place]) for place in short}
+    kept = tuple(place for place, parts in cut.items() if not _same(parts))
     if not kept:
         raise InputError(
-            "every prompt alone fills the longest sequence",
+            "chosen and rejected are the same tokens in every pair, once they are cut"
+            if short
+            else "every prompt alone fills the longest sequence",
             field="max_length",
             value=max_length,
             remedy="Give a larger one, or shorter prompts.",
         )
-    items = []
-    for place in kept:
-        _check_tokens(rows, place, sequences[place], starts[place])
-        items.append(item(*(ids[:max_length] for ids in sequences[place]), starts[place]))
+    items = [item(*cut[place], starts[place]) for place in kept]
     truncated = sum(any(len(ids) > max_length for ids in sequences[place]) for place in kept)
-    return Tokenised(tuple(items), kept, len(rows) - len(kept), truncated, fingerprint(items))
+    too_long, identical = len(rows) - len(short), len(short) - len(kept)
+    return Tokenised(tuple(items), kept, too_long, truncated, fingerprint(items), identical)
+
+
+def _same(sequences: tuple[Int[np.ndarray, " _"], ...]) -> bool:
+    """Whether a pair has nothing to prefer; one demonstration never is."""
+    return len(sequences) == 2 and np.array_equal(*sequences)
 
 
 def _check_tokens(
