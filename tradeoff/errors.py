@@ -39,9 +39,21 @@ class InputError(ValueError):
         found = "" if value is _ABSENT else f" (found {_shorten(repr(value))})"
         prefix = f"{', '.join(place)}: " if place else ""
         super().__init__(f"{prefix}{problem}{found}. {remedy}")
+        self._value = value
         self._settings = {"file": file, "row": row, "field": field}
         if value is not _ABSENT:
             self._settings["value"] = repr(value)
+
+    def at(self, *, file: str | Path | None = None, field: str | None = None) -> InputError:
+        """The same error where its place is known better, as by the file that a setting is from."""
+        return InputError(
+            self.problem,
+            remedy=self.remedy,
+            file=file or self.file,
+            row=self.row,
+            field=field or self.field,
+            value=self._value,
+        )
 
     def __reduce__(self) -> Any:
         """Let worker processes hand the error back; the value travels as its representation."""

@@ -29,7 +29,6 @@ LAYOUTS = ("padded", "packed", "shared")
 
 
 @runtime_checkable
-@runtime_checkable
 class Prompted(Protocol):
     """Sequences that share their first `start` tokens, which are not scored: a prompt."""
 
