@@ -221,6 +221,21 @@ def test_a_run_that_begins_anew_clears_the_old_one_away(tmp_path):
     run.train(progress=False, resume=False)
     assert steps_saved(tmp_path) == [1]
     assert "train" not in set(log_of(tmp_path).kind)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_that_is_no_run_loses_nothing(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine").touch()
+    stop = [stop_at(0, signal.SIGTERM)]
+    trainer("mix", output=tmp_path, callbacks=stop).train(progress=False)
+    assert (tmp_path / "model" / "mine").exists()
+
+
+def test_a_finished_run_that_is_asked_again_repeats_no_evaluation(tmp_path):
+    run = trainer(output=tmp_path)
+    before = run.train(progress=False).table
+    pd.testing.assert_frame_equal(run.train(progress=False).table, before)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +249,7 @@ def test_a_run_that_begins_anew_clears_the_old_one_away(tmp_path):
         ("sft", {"sft": sft_rows(22)}),
         ("preference", {"preference": preference_rows(22)}),
         ("model", {"model": tiny_llama(400, hidden_size=16)}),
+        ("model", {"model": tiny_llama(400, seed=1)}),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path, name, other):
@@ -292,6 +308,27 @@ def test_a_damaged_checkpoint_is_named(tmp_path, file, harm):
         trainer(output=tmp_path).train(progress=False)
     assert "step-00000006" in str(error.value)
     assert "Remove this checkpoint" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["step", "tally", "identity"])
+def test_a_checkpoint_without_all_of_its_state_is_named(tmp_path, name):
+    trainer(output=tmp_path).train(progress=False)
+    file = tmp_path / "checkpoints" / "step-00000006" / "state.json"
+    found = json.loads(file.read_text("utf-8"))
+    del found[name]
+    file.write_text(json.dumps(found), "utf-8")
+    with pytest.raises(InputError, match=f"cannot be read: .*{name}"):
+        trainer(output=tmp_path).train(progress=False)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"step": 1}', '{"kind": "train", "step": "one"}'])
+def test_a_broken_line_of_the_log_is_named(tmp_path, line):
+    trainer(output=tmp_path).train(progress=False)
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(f"{line}\n{log.read_text('utf-8')}", "utf-8")
+    with pytest.raises(InputError, match="the log cannot be read") as error:
+        trainer(output=tmp_path).train(progress=False)
+    assert (error.value.file, error.value.row) == (log, 1)
 
 
 def test_a_checkpoint_without_all_weights_is_named(tmp_path):
@@ -383,6 +420,14 @@ def test_adapters_that_change_nothing_yet_share_the_cache_of_their_model(tmp_pat
     trainer(**settings).train(progress=False)
     trainer(**settings, lora=LORA).train(progress=False)
     assert counted == [16, 4]
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", Path("/proc/x")):
+        with pytest.raises(InputError, match="cannot write to the reference cache") as error:
+            trainer(reference_cache=str(place))
+        assert error.value.field == "reference_cache"
 
 
 @pytest.mark.parametrize(

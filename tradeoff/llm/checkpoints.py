@@ -19,6 +19,7 @@ from torch import Tensor
 from tradeoff.errors import InputError
 from tradeoff.records import TEMPORARY, read_json, replacing_folder
 
+_STATE = {"files", "identity", "known", "meter", "optimizer", "positions", "step", "tally"}
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -83,6 +84,8 @@ def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     remedy = "Remove this checkpoint; the run then goes on from the one before."
     try:
         found = dict(read_json(path / "state.json"))
+        if absent := sorted(_STATE - set(found)):
+            raise ValueError(f"state.json lacks {absent[0]!r}")
         files = {name: path / f"{name}.safetensors" for name in found.pop("files")}
         return {name: dict(load_file(file)) for name, file in files.items()}, found
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

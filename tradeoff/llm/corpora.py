@@ -94,7 +94,10 @@ def _check_kind(rows: Sequence[Any] | None, kind: type) -> None:
 def _hold_out(
     rows: Sequence[R], test: Sequence[R] | None, config: TrainConfig, name: str
 ) -> tuple[Sequence[R], Sequence[R]]:
-    """Training and held-out rows; all rows of one prompt fall on one side."""
+    """Training and held-out rows; all rows of one prompt fall on one side.
+
+    Where all rows have one prompt, as plain documents have, they are split by their order.
+    """
     if not len(rows):
         raise InputError("there are no rows", field=name, remedy="Give at least two rows.")
     limit = config.evaluate_rows
@@ -104,14 +107,24 @@ def _hold_out(
         return rows, (test or ())[:limit]
     prompts = list(dict.fromkeys(as_text(row.prompt) for row in rows))
     u = draws.uniform(draws.keys(config.seed, 0, draws.SFT_NOISE), np.arange(len(prompts)))
-    count = max(1, round(config.holdout * len(prompts)))
-    out = {prompts[i] for i in np.argsort(u, kind="stable")[:count]}
-    kept = [row for row in rows if as_text(row.prompt) not in out]
-    if not kept:
-        # All rows have one prompt, as plain documents have: split them by their order.
-        border = len(rows) - max(1, round(config.holdout * len(rows)))
+    if len(rows) == 1:
+        raise InputError(
+            f"of one row, none can be held out (holdout is {config.holdout:g})",
+            field=name,
+            value=rows[0],
+            remedy=f"Give more rows, {name}_test, or holdout = 0.",
+        )
+    if len(prompts) == 1:
+        border = len(rows) - _share(config.holdout, len(rows))
         return rows[:border], rows[border:][:limit]
+    out = {prompts[i] for i in np.argsort(u, kind="stable")[: _share(config.holdout, len(prompts))]}
+    kept = [row for row in rows if as_text(row.prompt) not in out]
     return kept, [row for row in rows if as_text(row.prompt) in out][:limit]
+
+
+def _share(holdout: float, size: int) -> int:
+    """How many of `size`, at least 2, are held out: one at least, and not all."""
+    return min(max(1, round(holdout * size)), size - 1)
 
 
 def _without_first_tokens(data: Corpora) -> Corpora:

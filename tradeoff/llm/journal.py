@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.records import replacing
 from tradeoff.schedules import Schedule
@@ -42,13 +43,22 @@ class Journal:
             tracker.finish()
         self.accelerator.trackers = []
 
+    @property
+    def exists(self) -> bool:
+        """Whether a run has written here before."""
+        return self._path is not None and self._path.exists()
+
+    def has(self, kind: str, step: int) -> bool:
+        """Whether there is a line of this kind after `step` updates."""
+        return any(line["kind"] == kind and line["step"] == step for line in self.lines)
+
     def restart(self, step: int) -> None:
         """Forget what was written after `step` updates, or all of it if there were none."""
         if self._path is None:
             return
         kept = []
         if step and self._path.exists():
-            found = [json.loads(line) for line in _whole_lines(self._path)]
+            found = [_parsed(self._path, *line) for line in enumerate(_whole_lines(self._path), 1)]
             # A checkpoint stands between the log line and the evaluation of its step.
             kept = [e for e in found if (e["step"], e["kind"] != "train") <= (step, False)]
         self.lines = kept
@@ -79,6 +89,23 @@ def _as_json(line: dict[str, Any]) -> str:
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
     }
     return f"{json.dumps(plain, allow_nan=False)}\n"
+
+
+def _parsed(path: Path, row: int, text: str) -> dict[str, Any]:
+    try:
+        line = dict(json.loads(text))
+        if isinstance(line["kind"], str) and isinstance(line["step"], int):
+            return line
+        reason = "kind is no text, or step no whole number"
+    except (ValueError, TypeError, KeyError) as error:
+        reason = str(error)
+    raise InputError(
+        f"the log cannot be read: {reason}",
+        file=path,
+        row=row,
+        value=text.strip(),
+        remedy="Remove this line; the run then goes on without it.",
+    )
 
 
 def _whole_lines(path: Path) -> list[str]:

@@ -10,15 +10,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from tradeoff.errors import InputError
 from tradeoff.llm.config import Lora, ModelConfig
-from tradeoff.records import replacing_folder
+from tradeoff.records import read_json, replacing_folder
+
+BASE = "base"
+"""Folder, within one of adapters, of the model below them where it is nowhere else."""
 
 
 def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tuple[Any, Any]:
     """A causal model and its tokenizer; no code that comes with a model is ever run.
+
+    Of a folder of adapters, their base is loaded with them upon it, as peft does, frozen.
 
     Parameters
     ----------
@@ -34,25 +39,28 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     InputError
         If the folder or hub name holds no causal model with a tokenizer, or needs code of its own.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     dtype = torch.bfloat16 if frozen_bf16 else torch.float32
     options: dict[str, Any] = {"trust_remote_code": False}
     built = {"dtype": dtype, "attn_implementation": config.attention}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.path, **options)
+        base = base_of(config.path)
+        tokenizer = _tokenizer(config.path, base)
         if config.config_only:
             torch.manual_seed(seed)
-            settings = AutoConfig.from_pretrained(config.path, **options)
-            model = AutoModelForCausalLM.from_config(settings, **options, **built)
+            settings = AutoConfig.from_pretrained(base, **options)
+            model: Any = AutoModelForCausalLM.from_config(settings, **options, **built)
+            _forget_name(model)
         else:
             with quiet():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    config.path, use_safetensors=True, output_loading_info=True, **options, **built
+                    base, use_safetensors=True, output_loading_info=True, **options, **built
                 )
                 model, found = loaded
                 _require_all_weights(found["missing_keys"])
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+                model = model if base == config.path else _put_upon(model, config.path)
+    except _UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"no causal model can be loaded: {reason}",
@@ -63,13 +71,132 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     return model, tokenizer
 
 
+_UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning)
+
+
+def has_adapter_files(path: str) -> bool:
+    """Whether a folder or hub name holds adapters and not a model; not if there is neither."""
+    try:
+        return base_of(path) != path
+    except _UNREADABLE:
+        return False
+
+
+def base_of(path: str) -> str:
+    """Where the model below a folder of adapters is; `path` itself if it holds a model.
+
+    Raises
+    ------
+    ValueError
+        If the adapters do not name their base, or name other adapters.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if (file := find_adapter_config_file(path)) is None:
+        return path
+    own = Path(path) / BASE
+    base = str(own) if own.is_dir() else read_json(Path(file)).get("base_model_name_or_path")
+    if not base or find_adapter_config_file(base) is not None:
+        raise ValueError(f"the adapters have no base model but {base!r}")
+    return base
+
+
+def _tokenizer(path: str, base: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError):
+        if path == base:
+            raise
+    # Adapters made elsewhere often come without one.
+    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+
+
+def _put_upon(model: Any, path: str) -> Any:
+    """The model with the adapters of a folder."""
+    from peft import PeftModel
+    from transformers.utils.hub import cached_file
+
+    # Without this file peft would look for a pickled one.
+    cached_file(path, "adapter_model.safetensors")
+    with _peft_quiet():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        return PeftModel.from_pretrained(model, path, torch_device="cpu")
+
+
+@contextmanager
+def _peft_quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # peft asks transformers by the name that its version 6 drops.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        yield
+
+
+def _forget_name(model: Any) -> None:
+    """Let no adapters take the files that this model was made from for its weights."""
+    model.name_or_path = model.config._name_or_path = ""
+
+
 def _require_all_weights(missing: Iterable[str]) -> None:
     if absent := sorted(missing):
         raise ValueError(f"the files lack {len(absent)} of its weights, such as {absent[0]}")
 
 
+def has_adapters(model: nn.Module) -> bool:
+    """Whether a model of peft, or one that transformers has put adapters into."""
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return isinstance(model, PeftModel) or any(
+        isinstance(module, BaseTunerLayer) for module in model.modules()
+    )
+
+
+def merged(model: Any) -> Any:
+    """The model below adapters, with what they have learned in its weights.
+
+    Raises
+    ------
+    InputError
+        If they are of a kind that cannot be merged, or not held by a model of peft.
+    """
+    try:
+        model = model.merge_and_unload()
+    except (AttributeError, NotImplementedError, ValueError) as error:
+        raise InputError(
+            "new adapters cannot be added, as the model's own cannot be merged into its weights",
+            field="lora",
+            value=type(model).__name__,
+            remedy="Load them by peft.PeftModel.from_pretrained, or leave lora out to train them.",
+        ) from error
+    _forget_name(model)
+    return model
+
+
+def resume_adapters(model: Any) -> None:
+    """Let the adapters that a model has be trained, where all of it is frozen.
+
+    Raises
+    ------
+    InputError
+        If they are not held by a model of peft, which alone would be saved whole.
+    """
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        raise InputError(
+            "adapters within a plain model cannot be trained",
+            field="model",
+            value=type(model).__name__,
+            remedy="Load them by peft.PeftModel.from_pretrained.",
+        )
+    if not any(weight.requires_grad for weight in model.parameters()):
+        model.set_adapter(model.active_adapter)
+
+
 def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
-    """The model with low-rank adapters, all else frozen.
+    """The model with low-rank adapters, all else frozen; those it had before are merged into it.
 
     Raises
     ------
@@ -77,6 +204,9 @@ def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
         If no layer has a target's name.
     """
     from peft import LoraConfig, get_peft_model
+
+    if has_adapters(model):
+        model = merged(model)
 
     torch.manual_seed(seed)
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
@@ -89,9 +219,7 @@ def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
         use_dora=lora.dora,
     )
     try:
-        with warnings.catch_warnings():
-            # peft asks transformers by the name that its version 6 drops.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        with _peft_quiet():
             return get_peft_model(model, settings)
     except ValueError as error:
         names = sorted({n.split(".")[-1] for n, m in model.named_modules() if type(m) is nn.Linear})
@@ -118,15 +246,42 @@ def quiet() -> Iterator[None]:
 
 
 def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the folder that transformers, or peft for adapters, loads; complete or not at all."""
+    """Write the folder that transformers, or peft for adapters, loads; complete or not at all.
+
+    With adapters on a model that has no folder of its own, since it is random or others were
+    merged into it, that model is written, too, and the adapters name it as their base.
+    """
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied = names - {name for name, _ in model.named_parameters()}
     weights = {k: v for k, v in accelerator.get_state_dict(model).items() if k not in tied}
     if accelerator.is_main_process:
         # peft would look for the embedding of the model it adapts, which has not changed.
         options = {"save_embedding_layers": False} if hasattr(model, "get_base_model") else {}
-        with replacing_folder(folder) as partial:
-            with quiet():
+        with replacing_folder(folder) as partial, quiet():
+            with _base_written(model, weights, tokenizer, partial, folder):
                 model.save_pretrained(partial, state_dict=weights, **options)
             tokenizer.save_pretrained(partial)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _base_written(
+    model: Any, weights: dict[str, Tensor], tokenizer: Any, partial: Path, folder: Path
+) -> Iterator[None]:
+    """Write the model below LoRA adapters if it is nowhere else, and name it while entered."""
+    about = model.active_peft_config if hasattr(model, "active_peft_config") else None
+    if about is None or about.peft_type != "LORA" or about.base_model_name_or_path:
+        yield
+        return
+    plain = {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): value
+        for name, value in weights.items()
+        if "lora_" not in name
+    }
+    model.get_base_model().save_pretrained(partial / BASE, state_dict=plain)
+    tokenizer.save_pretrained(partial / BASE)
+    about.base_model_name_or_path = str((folder / BASE).resolve())
+    try:
+        yield
+    finally:
+        about.base_model_name_or_path = None

@@ -22,6 +22,9 @@ from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.reference import evaluating
 
+MODEL = "model"
+"""Folder, within that of a run, of the trained model."""
+
 
 def accelerator(config: TrainConfig, output: Path | None) -> Any:
     """The processes and devices that accelerate or torchrun has laid out.
@@ -93,8 +96,8 @@ def within_context(config: TrainConfig, model: Any) -> TrainConfig:
     )
 
 
-def check_output(folder: Path) -> None:
-    """Make the folder and try to write there.
+def check_output(folder: Path, what: str = "output folder", field: str | None = None) -> None:
+    """Make the folder, which messages call `what`, and try to write there.
 
     Raises
     ------
@@ -107,16 +110,50 @@ def check_output(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"cannot write to the output folder: {error.strerror}",
+            f"cannot write to the {what}: {error.strerror}",
             file=folder,
+            field=field,
             remedy="Give another one.",
         ) from error
+
+
+def check_not_replaced(output: Path, field: str, place: str) -> None:
+    """An `InputError` if a model that the run starts from is the one that it will write."""
+    target, found = (output / MODEL).resolve(), Path(place).resolve()
+    if place and found.is_dir() and (found == target or target in found.parents):
+        raise InputError(
+            "the run would write its model over this one",
+            field=field,
+            value=place,
+            remedy="Give another output folder.",
+        )
+
+
+def check_attention(model: Any, device: torch.device) -> None:
+    """An `InputError` for attention that cannot be trained on this device."""
+    attention = model.config._attn_implementation
+    if device.type == "cpu" and attention == "flex_attention":
+        raise InputError(
+            "flex attention has no backward pass on the CPU",
+            field="attention",
+            value=attention,
+            remedy="Use attention = 'sdpa'.",
+        )
+
+
+def adapters(model: Any, config: TrainConfig) -> str | None:
+    """What becomes of adapters, in words for the summary; None if there are none."""
+    if models.has_adapters(model):
+        return "those of the model" if config.lora is None else "new, its own merged into the model"
+    return None if config.lora is None else "new"
 
 
 def trainable(model: Any, config: TrainConfig) -> Any:
     """The model with the adapters, checkpointing and compilation that the settings ask for."""
     if config.lora is not None:
         model = models.with_adapters(model, config.lora, seed=config.seed)
+    elif models.has_adapters(model):
+        models.resume_adapters(model)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if config.gradient_checkpointing:
         # The second name is that of transformers before 5.
@@ -156,7 +193,14 @@ def padding(tokenizer: Any) -> int:
 def load_reference(config: TrainConfig) -> Callable[[str], Any]:
     """Loads a reference model by folder or hub name, as precise as the policy."""
     frozen = config.precision == "bf16"
-    return lambda path: models.load(ModelConfig(path=path), frozen_bf16=frozen)[0]
+
+    def load(path: str) -> Any:
+        try:
+            return models.load(ModelConfig(path=path), frozen_bf16=frozen)[0]
+        except InputError as error:
+            raise error.at(field="reference") from error
+
+    return load
 
 
 @torch.no_grad()
@@ -182,6 +226,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
             remedy=remedy,
         )
     device = next(policy.parameters()).device
+    # The model may move to a device that knows these; on the CPU they cannot be tried.
     if device.type == "cpu" and policy.attention.startswith(("flex", "flash")):
         return
     items = sorted(data.preference, key=lambda item: sum(item.lengths))[:2]

@@ -39,14 +39,17 @@ def identity(schedule: Schedule, config: TrainConfig, data: Corpora, model: str)
 
 
 def fingerprint(policy: torch.nn.Module) -> str:
-    """sha256 over the names and sizes of all weights, and a sample of those that stay frozen.
+    """sha256 over names and sizes of all weights and a sample of their values, before training.
 
-    Trained weights are left out, as a checkpoint holds them.
+    Of adapters that change nothing yet, those whose second matrix is zero, values are left out:
+    they are drawn at random, and do not make another model.
     """
     digest = hashlib.sha256()
-    for name, weight in sorted(policy.named_parameters()):
+    found = sorted(policy.named_parameters())
+    fresh = not any(bool(weight.any()) for name, weight in found if "lora_B" in name)
+    for name, weight in found:
         digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
-        if not weight.requires_grad:
+        if not (fresh and "lora_" in name):
             sample = weight.detach().flatten()[:: max(1, weight.numel() // 256)]
             digest.update(sample.double().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ of (seed, update), so processes agree without talking and a resumed run repeats 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ from tradeoff.llm.tally import Tally
 from tradeoff.progress import tqdm
 from tradeoff.schedules import OBJECTIVES, SFT, Schedule
 
+# What tradeoff.experiment makes of a run that has ended.
+_DRAWN = ("trajectory.csv", "trajectory.parquet", "loss_space.svg", "loss_space.png")
 Callback = Callable[["JointTrainer", dict[str, Any]], None]
 
 
@@ -95,7 +98,8 @@ class JointTrainer:
     Parameters
     ----------
     model, tokenizer
-        Of transformers; the model may carry adapters already.
+        Of transformers, or of peft: adapters that the model has go on being trained, or are merged
+        into its weights where ``config.lora`` asks for new ones.
     sft, preference
         Training rows of :mod:`tradeoff.data`.
     schedule
@@ -150,10 +154,17 @@ class JointTrainer:
         self.output = None if output is None else Path(output)
         if self.output is not None:
             setup.check_output(self.output)
+            setup.check_not_replaced(self.output, "model", getattr(model, "name_or_path", ""))
+            setup.check_not_replaced(self.output, "reference", config.reference)
+        if config.reference_cache is not None:
+            cache = Path(config.reference_cache)
+            setup.check_output(cache, "reference cache", "reference_cache")
         self.data = corpora.prepare(
             model, tokenizer, (sft, preference), (sft_test, preference_test), config
         )
         self.accelerator = setup.accelerator(config, self.output)
+        setup.check_attention(model, self.accelerator.device)
+        self._adapters = setup.adapters(model, config)
         self.model = setup.trainable(model, config)
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
@@ -182,7 +193,8 @@ class JointTrainer:
         Parameters
         ----------
         resume
-            Go on from the newest checkpoint of the output folder, if there is one.
+            Go on from the newest checkpoint of the output folder, if there is one; if not, what an
+            earlier run left there is cleared away.
         progress
             Show progress bars.
 
@@ -240,14 +252,21 @@ class JointTrainer:
         if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
             self._restore(found[-1])
         elif self.output and self.accelerator.is_main_process:
-            # Those of an abandoned run would be taken for later ones of this.
-            checkpoints.remove_all(self._folder)
+            self._clear(self.output)
         self.journal.restart(self.step)
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
             self.references = reference.prepare(
                 self.scorer, self._bare, self.data, setup.load_reference(self.config), bar
             )
+
+    def _clear(self, output: Path) -> None:
+        """Remove what an earlier run left: it would be taken for later checkpoints of this one."""
+        if self.journal.exists or checkpoints.checkpoints(self._folder):
+            checkpoints.remove_all(self._folder)
+            shutil.rmtree(output / setup.MODEL, ignore_errors=True)
+            for name in ("summary.json", *_DRAWN):
+                (output / name).unlink(missing_ok=True)
 
     def _restore(self, path: Path) -> None:
         tensors, found = checkpoints.read(path)
@@ -388,6 +407,9 @@ class JointTrainer:
         every = self.config.evaluate_every or max(1, self.config.steps // 10)
         if self.step % every and self.step != self.config.steps:
             return
+        # A run that was at its end has nothing to add when it is asked to go on.
+        if self.journal.has("evaluation", self.step):
+            return
         record = self.evaluate()
         self.journal.write(record)
         losses = {k: record[k] for k in ("sft_loss", "preference_loss") if k in record}
@@ -441,6 +463,7 @@ class JointTrainer:
             "max_length": self.config.max_length,
             "updates": dict(zip(OBJECTIVES, self.tally.updates, strict=True)),
             "diverged_at": self.diverged_at,
+            "adapters": self._adapters,
             "data": self.data.summary(),
             **self.meter.summary(),
         }
@@ -448,5 +471,7 @@ class JointTrainer:
         if self.output is not None and self.accelerator.is_main_process:
             records.write_json(self.output / "summary.json", summary)
         if self.output is not None and finished:
-            models.save(self.accelerator, self._bare.model, self.tokenizer, self.output / "model")
+            models.save(
+                self.accelerator, self._bare.model, self.tokenizer, self.output / setup.MODEL
+            )
         return TrainResult(table, self.journal.table("train"), summary, self.diverged_at, signal)
