@@ -43,9 +43,14 @@ def test_no_rows(name):
     assert error.value.field == name
 
 
-def test_a_single_row_cannot_be_held_out_and_trained_on():
-    with pytest.raises(InputError, match="rows"):
-        trainer(sft=sft_rows(1))
+@pytest.mark.parametrize("name", ["sft", "preference"])
+def test_a_single_row_cannot_be_held_out_and_trained_on(name):
+    rows = {"sft": sft_rows, "preference": preference_rows}[name](1)
+    with pytest.raises(InputError, match=r"holdout is 0\.2") as error:
+        trainer(**{name: rows})
+    assert error.value.field == name
+    assert f"{name}_test" in error.value.remedy
+    trainer(**{name: rows}, holdout=0.0)
 
 
 def test_prompts_that_fill_the_length_are_dropped_and_counted(tmp_path):
@@ -236,6 +241,13 @@ def test_a_layout_that_the_model_does_not_keep_apart(monkeypatch):
     trainer(layout="padded")
 
 
+def test_flex_attention_is_refused_on_the_cpu():
+    model = tiny_llama(VOCABULARY, attn_implementation="flex_attention")
+    with pytest.raises(InputError, match="no backward pass on the CPU") as error:
+        trainer(model=model)
+    assert error.value.field == "attention"
+
+
 def test_shared_prompts_do_not_go_with_a_masked_first_token():
     with pytest.raises(InputError, match="cannot be shared"):
         trainer(layout="shared", defects=Defects(mask_first_token=True))
@@ -277,6 +289,7 @@ def test_settings_out_of_range_are_named(change, field):
     with pytest.raises(InputError) as from_file:
         from_mapping(Experiment, {"train": change}, "run.toml")
     assert from_file.value.field == f"train.{field}"
+    assert f"(found {change[field]!r})" in str(from_file.value)
     assert from_file.value.file == "run.toml"
 
 

@@ -92,12 +92,80 @@ def test_flags_override_the_file_and_set_overrides_flags(tmp_path):
         ("sft-dpo", {"name": "sequential", "first": "sft"}),
         ("dpo-sft", {"name": "sequential", "first": "preference"}),
         ("mix", {"name": "mix"}),
-        ("maxright", {"name": "maxright", "refresh": 10, "samples": 64}),
+        ("maxright", {"name": "maxright"}),
     ],
 )
 def test_schedules_by_the_names_of_the_command_line(name, expected):
     found = experiment.settings(None, {"schedule": name, "schedule.lam": 0.3})
     assert found.schedule == {**expected, "lam": 0.3}
+    assert found == experiment.settings(None, {"schedule.lam": 0.3}, [f"schedule={name}"])
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "run.toml").write_text(text, "utf-8")
+    return folder / "run.toml"
+
+
+TABLE = '[schedule]\nname = "sequential"\nlam = 0.25\nshare = 0.4\nreplay = 0.1\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mix", {"name": "mix", "lam": 0.25}),
+        ("sequential", {"name": "sequential", "lam": 0.25, "share": 0.4, "replay": 0.1}),
+        (
+            "dpo-sft",
+            {
+                "name": "sequential",
+                "first": "preference",
+                "lam": 0.25,
+                "share": 0.4,
+                "replay": 0.1,
+            },
+        ),
+    ],
+)
+def test_another_schedule_keeps_what_it_can_of_the_file(tmp_path, name, expected):
+    file = written(tmp_path, TABLE)
+    assert experiment.settings(file, {"schedule": name}).schedule == expected
+    assert experiment.settings(file, {"schedule": name, "schedule.lam": 0.5}).schedule["lam"] == 0.5
+
+
+def test_a_schedule_may_be_a_name_alone(tmp_path):
+    file = written(tmp_path, 'schedule = "dpo-sft"')
+    assert experiment.settings(file, {}).schedule == {"name": "sequential", "first": "preference"}
+
+
+def test_maxright_is_the_same_wherever_it_is_named(tmp_path):
+    ways = (
+        experiment.settings(None, {"schedule": "maxright"}),
+        experiment.settings(None, {}, ["schedule=maxright"]),
+        experiment.settings(None, {}, ["schedule.name=maxright"]),
+        experiment.settings(written(tmp_path, '[schedule]\nname = "maxright"'), {}),
+        experiment.settings(written(tmp_path, 'schedule = "maxright"'), {}),
+    )
+    made: list[Any] = [way.make_schedule() for way in ways]
+    assert {(found.refresh, found.samples) for found in made} == {(10, 64)}
+    exact: Any = experiment.settings(None, {"schedule": "maxright"}, ["schedule.samples=0"])
+    assert exact.make_schedule().samples == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("[schedule]\nlam = 2.0", "schedule.lam"),
+        ("[schedule]\nlambda = 0.5", "schedule.lambda"),
+        ('schedule = "best"', "schedule.name"),
+        ("schedule = 3", "schedule"),
+    ],
+)
+def test_a_wrong_schedule_names_file_and_table(tmp_path, text, field):
+    file = written(tmp_path, text)
+    with pytest.raises(InputError) as error:
+        experiment.settings(file, {})
+    assert (error.value.file, error.value.field) == (str(file), field)
+    assert "found" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +177,10 @@ def test_schedules_by_the_names_of_the_command_line(name, expected):
         (["--set", "train.clip"], "--set NAME=VALUE"),
         (["--set", "trian.clip=3"], "trian"),
         (["--steps", "0"], "steps"),
+        (["--limit", "-5"], "found -5"),
+        (["--limit", "0"], "data.limit"),
+        (["--set", "data.preference_limit=0"], "data.preference_limit"),
+        (["--learning-rate", "-2.5"], "found -2.5"),
         (["--precision", "fp8"], "precision"),
         (["--sft", "absent.jsonl"], "absent.jsonl"),
         (["absent.toml"], "absent.toml"),
@@ -195,11 +267,55 @@ def test_bad_rows_are_named_or_dropped_and_listed(flags, tmp_path):
 
 
 def test_a_diverged_run_has_its_own_status(flags, tmp_path):
+    assert run(*flags, *FEW, "--out", tmp_path).exit_code == 0
     done = run(
-        *flags, *FEW, "--out", tmp_path, "--learning-rate", "1e38", "--set", "train.log_every=1"
+        *flags,
+        *FEW,
+        "--out",
+        tmp_path,
+        "--no-resume",
+        "--learning-rate",
+        "1e38",
+        "--set",
+        "train.log_every=1",
     )
     assert done.exit_code == 1
     assert "diverged" in done.output
+    assert "no checkpoint was written before" in done.output
+    # What the run before left would be taken for the end of this one.
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_limit_is_that_of_training_rows(flags, tmp_path):
+    rows = flags[3]
+    done = run(*flags, *FEW, "--sft-test", rows, "--limit", "7", "--out", tmp_path, "--json")
+    data = json.loads(done.stdout)["data"]
+    assert (data["sft"]["rows"], data["sft_test"]["rows"]) == (7, 20)
+
+
+@pytest.mark.parametrize("place", ["model", "model/base"])
+def test_a_run_does_not_write_over_the_model_it_starts_from(flags, model, tmp_path, place):
+    (tmp_path / "model").mkdir()
+    start = tmp_path / place
+    for file in model.iterdir():
+        start.mkdir(exist_ok=True)
+        (start / file.name).write_bytes(file.read_bytes())
+    for wrong in (["--model", start], ["--set", f"train.reference={start}"]):
+        done = run(*flags, *FEW, *wrong, "--out", tmp_path, "--no-resume")
+        assert isinstance(done.exception, InputError)
+        assert "write its model over this one" in str(done.exception)
+
+
+def test_the_small_model_can_be_the_reference(flags, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "folder", lambda progress: model)
+    done = run(*flags, *FEW, "--set", "train.reference=tiny", "--out", tmp_path, "--json")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_reference_that_is_not_there_is_named(flags, tmp_path):
+    done = run(*flags, *FEW, "--set", "train.reference=nowhere", "--out", tmp_path)
+    assert isinstance(done.exception, InputError)
+    assert done.exception.field == "reference"
 
 
 def test_random_weights_of_a_configuration(flags, tmp_path):

@@ -244,6 +244,17 @@ def test_documents_are_split_by_their_order() -> None:
     assert split(rows, holdout=0.1) == (rows[:18], rows[18:])
 
 
+@pytest.mark.parametrize(("holdout", "kept"), [(0.01, 19), (0.99, 1)])
+def test_neither_side_is_left_empty(holdout: float, kept: int) -> None:
+    documents = [SftRow("", f"document {i}") for i in range(20)]
+    assert split(documents, holdout=holdout) == (documents[:kept], documents[kept:])
+    # Four prompts, of which a large share would take all: no prompt is on both sides all the same.
+    rows = [SftRow(f"prompt {i % 4}", f"answer {i}") for i in range(20)]
+    train, out = split(rows, holdout=holdout)
+    assert {row.prompt for row in train}.isdisjoint(row.prompt for row in out)
+    assert {len(train), len(out)} == {5, 15}
+
+
 def test_given_rows_are_held_out_instead_and_cut() -> None:
     rows = [SftRow(f"{i}", "a") for i in range(30)]
     test = [SftRow(f"test {i}", "a") for i in range(9)]

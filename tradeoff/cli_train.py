@@ -25,7 +25,11 @@ every evaluation: the trajectory is the product.
 `--out` receives `metrics.jsonl`, `trajectory.csv` and `.parquet`, `loss_space.svg` and `.png`,
 `summary.json`, `checkpoints/` and `model/`, which transformers or peft loads. Ctrl-C and SIGTERM
 save and end the run (exit status 130 and 143); the same command goes on. A run that diverged ends
-with status 1 and keeps its last good checkpoint.
+with status 1 and keeps its last good checkpoint, if it wrote one. `--no-resume` clears away what
+an earlier run left in the folder.
+
+A model with adapters, such as a LoRA run's own `model/`, is trained on as it is: its adapters go
+on. With `--lora-rank` they are merged into its weights first, and new ones are trained.
 
 Many processes: `accelerate launch -m tradeoff train ...` or `torchrun -m tradeoff train ...`, with
 DDP or FSDP2.
@@ -61,7 +65,7 @@ def train(
     preference: Annotated[str | None, typer.Option(help="Preference rows, likewise.")] = None,
     sft_test: Annotated[str | None, typer.Option(help="Held-out SFT rows.")] = None,
     preference_test: Annotated[str | None, typer.Option(help="Held-out preference rows.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Most training rows of each set.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
     schedule: Annotated[str | None, typer.Option(help=_CHOICES)] = None,
     lam: Annotated[
@@ -158,19 +162,23 @@ def _tell(
     for line in dropped:
         console.print(f"dropped: {line}", style="yellow", highlight=False)
     console.print(f"written: {', '.join(str(path) for path in [*written, out / 'metrics.jsonl'])}")
-    _tell_end(result)
+    _tell_end(result, out)
 
 
-def _tell_end(result: TrainResult) -> None:
+def _tell_end(result: TrainResult, out: Path) -> None:
+    from tradeoff.llm import checkpoints
+
     steps = result.summary["steps"]
-    if result.signal:
+    if result.signal and result.diverged_at is None:
         name = signal.Signals(result.signal).name
         message = f"{name}: saved after {steps} updates; the same command goes on"
         typer.secho(message, err=True)
     if result.diverged_at is not None:
+        good = checkpoints.checkpoints(out / "checkpoints")
+        kept = f"{good[-1]} is from before" if good else "no checkpoint was written before"
         message = (
             f"diverged by update {result.diverged_at}: a loss, gradient or weight is not finite. "
-            "Lower learning_rate; checkpoints from before stay"
+            f"Lower learning_rate; {kept}"
         )
         typer.secho(message, fg="red", err=True)
 
@@ -190,7 +198,7 @@ def _short(summary: dict[str, Any]) -> dict[str, Any]:
     lost = {
         f"{name} {what}": about[what]
         for name, about in summary["data"].items()
-        for what in ("too_long", "truncated")
+        for what in ("too_long", "identical", "truncated")
         if about[what]
     }
     return {
@@ -198,6 +206,7 @@ def _short(summary: dict[str, Any]) -> dict[str, Any]:
         **{f"updates of {name}": count for name, count in summary["updates"].items()},
         "rows": ", ".join(f"{name} {count}" for name, count in rows.items()),
         **lost,
+        **({"adapters": summary["adapters"]} if summary["adapters"] else {}),
         "seconds": summary["seconds"],
         "tokens per second": summary["tokens_per_second"],
         "peak memory (GiB)": summary["peak_memory_bytes"] / 2**30,

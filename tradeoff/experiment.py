@@ -55,8 +55,6 @@ rank = 16
 targets = ["query_key_value"]
 """
 _STAGES = {"sft-dpo": "sft", "dpo-sft": "preference"}
-# Exact values of both losses at every update, its default, are out of reach for language models.
-_MAXRIGHT = {"refresh": 10, "samples": 64}
 
 
 def settings(
@@ -70,7 +68,8 @@ def settings(
         TOML, such as `EXAMPLE`.
     flags
         Values by dotted name, such as ``"train.steps"``; None: not given. ``"schedule"`` is a
-        name of :data:`tradeoff.schedules.SCHEDULES`, "sft-dpo" or "dpo-sft".
+        name of :data:`tradeoff.schedules.SCHEDULES`, "sft-dpo" or "dpo-sft"; of the schedule that
+        it replaces ``lam`` stays, and all settings if it is of the same kind.
     assignments
         Each ``NAME=VALUE`` with a dotted name and a value as in TOML; quotes may be left out, and
         ``none`` stands for no value.
@@ -82,16 +81,23 @@ def settings(
     """
     from tradeoff.llm import config
 
+    place = None if file is None else str(file)
     found = {} if file is None else config.read_settings(file)
     given = {name: value for name, value in flags.items() if value is not None}
-    if (schedule := given.pop("schedule", None)) is not None:
-        found["schedule"] = _schedule(schedule)
-    for name, value in [*given.items(), *map(_assignment, assignments)]:
+    if isinstance(name := found.get("schedule"), str):
+        found["schedule"] = _schedule(name, {})
+    # A schedule's name comes first, as its settings are put into its table.
+    for name, value in sorted(given.items(), key=lambda item: item[0] != "schedule"):
         _put(found, name, value)
-    if "schedule" in found:
-        found["schedule"] = {"name": "alright", **found["schedule"]}
-    experiment = config.from_mapping(config.Experiment, found, None if file is None else str(file))
-    experiment.make_schedule()
+    for name, value in map(_assignment, assignments):
+        _put(found, name, value)
+    if isinstance(table := found.get("schedule"), Mapping):
+        found["schedule"] = {"name": "alright", **table}
+    experiment = config.from_mapping(config.Experiment, found, place)
+    try:
+        experiment.make_schedule()
+    except InputError as error:
+        raise error.at(file=place) from error
     return experiment
 
 
@@ -112,13 +118,12 @@ def read_rows(experiment: Experiment) -> dict[str, Any]:
     made = tiny.data() if "synthetic" in (data.sft, data.preference) else None
     for name, read in readers.items():
         source, test = getattr(data, name), getattr(data, f"{name}_test")
-        options: dict[str, Any] = {"skip_bad": data.skip_bad, "limit": limits[name]}
-        held_out = None if test is None else read(test, **options)
+        held_out = None if test is None else read(test, skip_bad=data.skip_bad)
         if source == "synthetic":
             found[name] = getattr(made, f"{name}_train")[: limits[name]]
             held_out = getattr(made, f"{name}_test") if test is None else held_out
         else:
-            found[name] = read(source, **options)
+            found[name] = read(source, skip_bad=data.skip_bad, limit=limits[name])
         found[f"{name}_test"] = held_out
     return found
 
@@ -151,13 +156,18 @@ def prepare(
     from dataclasses import replace
 
     from tradeoff import tiny
-    from tradeoff.llm import models
+    from tradeoff.llm import models, setup
     from tradeoff.llm.trainer import JointTrainer
 
     model_config, train = experiment.model, experiment.train
     if model_config.path == "tiny":
         model_config = replace(model_config, path=str(tiny.folder(progress=progress)))
-    frozen_bf16 = train.lora is not None and train.precision == "bf16"
+    if train.reference == "tiny":
+        train = replace(train, reference=str(tiny.folder(progress=progress)))
+    if output is not None:
+        setup.check_not_replaced(Path(output), "path", model_config.path)
+    adapted = train.lora is not None or models.has_adapter_files(model_config.path)
+    frozen_bf16 = adapted and train.precision == "bf16"
     model, tokenizer = models.load(model_config, seed=train.seed, frozen_bf16=frozen_bf16)
     return JointTrainer(
         model, tokenizer, schedule=experiment.make_schedule(), config=train, output=output, **rows
@@ -195,10 +205,13 @@ def draw(result: TrainResult, schedule: Any, ax: Any) -> Any:
     return ax
 
 
-def _schedule(name: str) -> dict[str, Any]:
+def _schedule(name: str, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of a schedule, with what holds on of the one it replaces."""
+    table = {"name": name}
     if name in _STAGES:
-        return {"name": "sequential", "first": _STAGES[name]}
-    return {"name": name, **(_MAXRIGHT if name == "maxright" else {})}
+        table = {"name": "sequential", "first": _STAGES[name]}
+    same = before.get("name", "alright") == table["name"]
+    return {k: v for k, v in before.items() if same or k == "lam"} | table
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -215,6 +228,9 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _put(settings: dict[str, Any], name: str, value: Any) -> None:
+    if name == "schedule" and isinstance(value, str):
+        before = settings.get("schedule")
+        value = _schedule(value, before if isinstance(before, Mapping) else {})
     *tables, last = name.split(".")
     for table in tables:
         inner = settings.get(table)
