@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -69,7 +69,8 @@ CAPTION = (
     "Mix. MAXRIGHT (k = 10) measures its gaps from where both losses begin alike, as with "
     "random weights it would follow one objective only; its probes have no backward pass and count "
     "as a third of a gradient in the results. TRL runs on its defaults, with padded batches; ours "
-    "packs rows on the CPU and pads them on a GPU. Bottom: peak memory. What varies is the "
+    "packs rows on the CPU and pads them on a GPU; neither is timed while it evaluates the "
+    "reference, before training. Bottom: peak memory. What varies is the "
     f"repetition, n = {FORMS['cpu'].repetitions} on the CPU and {FORMS['cuda'].repetitions} on a "
     "GPU, too few for an interval: dots are single runs, markers medians, all divided by the "
     "median of SFT→DPO in turn. Open squares, on Pythia's shapes only: the paper's figure for "
@@ -156,16 +157,23 @@ def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> 
 
 
 def command(
-    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
-    shapes: Annotated[list[str] | None, typer.Option(help="Some shapes only.")] = None,
+    device: Annotated[Literal["cuda"], typer.Option(help="Kind of device.")] = "cuda",
+    shapes: Annotated[
+        list[Literal["pythia-1b", "llama-3-8b"]] | None, typer.Option(help="Some shapes only.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
 ) -> None:
-    """Measure on a device and write ``results/llm_resources-DEVICE.json``."""
+    """Measure on a GPU and write ``results/llm_resources-DEVICE.json``."""
     import torch
 
+    if not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "no CUDA device is here; `python -m analysis llm_resources` measures on the CPU",
+            param_hint="--device",
+        )
     if shapes:
         FORMS[device] = replace(FORMS[device], shapes=tuple(shapes))
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    name = torch.cuda.get_device_name()
     found = measure(device) | {"device": name, "torch": torch.__version__}
     slug = "-".join(name.lower().replace("nvidia", "").split())
     typer.echo(write_json(out / "results" / f"llm_resources-{slug}.json", found))

@@ -27,7 +27,7 @@ from analysis import methods
 from analysis.methods import METHODS
 from analysis.runner import PAPER
 from tradeoff import study, tiny
-from tradeoff.checkout import ROOT
+from tradeoff.checkout import DATA, ROOT
 from tradeoff.data.files import read_preferences, read_sft
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.synthetic import Language, generate
@@ -39,7 +39,6 @@ from tradeoff.study import addresses
 from tradeoff.study.addresses import Task
 from tradeoff.study.engines import few_threads
 
-DATA = ROOT.parent / "shared" / "data"
 FOLDER = ROOT / "out" / "llm"
 SPECIALIST_SEED = 10_000
 """A seed that no run has."""

@@ -22,7 +22,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis import style
 from analysis.runner import PAPER
-from tradeoff.checkout import ROOT
+from tradeoff.checkout import DATA
 from tradeoff.conflict import choose_radius
 from tradeoff.convex import Front, LogLinear, pareto_front, trajectories
 from tradeoff.convex.text import text_problem
@@ -44,7 +44,6 @@ CAPTION = (
     "results. The radius does best on a tenth of the training rows, set aside for the choice. "
     "Command: python -m analysis text_front"
 )
-DATA = ROOT.parent / "shared" / "data"
 STORED = PAPER / "results" / "text_front.json"
 FEATURES = 2**12
 LAMBDAS = (0.25, 0.5, 0.75)

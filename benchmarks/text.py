@@ -7,14 +7,14 @@ that its peak memory is its own too.
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
+from tradeoff.checkout import DATA, ROOT
+
 SFT = "sft_dolly15k_train.jsonl.gz"
 PREFERENCES = "pref_hh_helpful_base_train.jsonl.gz"
 SOLVES, BAR_SECONDS, BAR_GIB = 9, 60.0, 4.0
@@ -31,8 +31,6 @@ def main() -> dict[str, Any]:
 
 
 def measure_front() -> dict[str, Any]:
-    import resource
-
     from tradeoff.convex.front import pareto_front
     from tradeoff.convex.text import text_problem
     from tradeoff.data.files import read_preferences, read_sft

@@ -1,16 +1,14 @@
 """The analysis of two datasets: on rows of known conflict, and on real ones."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from tradeoff import conflict, plots
+from tradeoff.checkout import DATA
 from tradeoff.convex import binary_example, pareto_front
 from tradeoff.data import PreferenceRow, SftRow, read_preferences, read_sft
 from tradeoff.errors import InputError
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 TOPICS = [f"{a} {b}" for a in ("red", "blue", "green", "old", "new") for b in "abcdefgh"]
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tradeoff.checkout import DATA
 from tradeoff.data import (
     Message,
     PreferenceRow,
@@ -26,7 +27,6 @@ from tradeoff.data import (
 )
 from tradeoff.errors import InputError
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 GOOD = {"prompt": "Name a colour.", "completion": "Blue."}
 PAIR = {"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "No."}
 USER, BLUE, NO = (

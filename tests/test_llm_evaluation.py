@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from llm_models import (
 )
 
 from tradeoff import tiny
+from tradeoff.checkout import DATA
 from tradeoff.data.choices import ChoiceRow, choice_row, read_choices
 from tradeoff.data.rows import Message, Record, SftRow
 from tradeoff.errors import InputError
@@ -35,7 +35,6 @@ from tradeoff.llm.evaluation import (
 from tradeoff.llm.evaluation.policy import outline
 from tradeoff.llm.models import with_adapters
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 NEEDS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the data sets in {DATA}")
 TOKENIZERS = {
     "llama-3": bpe_tokenizer_hf,

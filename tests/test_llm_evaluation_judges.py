@@ -20,6 +20,7 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
+from tradeoff.checkout import DATA
 from tradeoff.data.choices import ChoiceRow, read_choices
 from tradeoff.data.files import read_preferences
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
@@ -47,7 +48,6 @@ from tradeoff.llm.evaluation import (
 from tradeoff.llm.evaluation.matches import checkable, preference_match
 from tradeoff.scores import wilson
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 NEEDS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the data sets in {DATA}")
 TEXTS = st.text("ab ", max_size=6)
 SIDES = st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.linalg import aslinearoperator
 
+from tradeoff.checkout import DATA
 from tradeoff.convex.text import (
     CrossedFeatures,
     assemble,
@@ -24,7 +24,6 @@ from tradeoff.convex.text import (
 from tradeoff.data import Message, PreferenceRow, SftRow, read_preferences, read_sft
 from tradeoff.errors import InputError
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 COLOURS = ("red", "green", "blue", "black", "white", "grey")
 SFT_ROWS = [SftRow(f"Which colour, {name}?", f"The colour is {name}.") for name in COLOURS]
 SFT_ROWS += [SftRow("", "A document."), SftRow("Again", "The colour is red."), SftRow("?", "!")]

@@ -9,6 +9,8 @@ from types import ModuleType
 from tradeoff.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+"""Where the real data lie, beside the checkout and never in it; its README says what they are."""
 
 
 def analysis(module: str) -> ModuleType:
