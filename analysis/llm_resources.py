@@ -158,9 +158,9 @@ def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> 
 
 def command(
     device: Annotated[Literal["cuda"], typer.Option(help="Kind of device.")] = "cuda",
-    shapes: Annotated[
-        list[Literal["pythia-1b", "llama-3-8b"]] | None, typer.Option(help="Some shapes only.")
-    ] = None,
+    shape: Annotated[
+        Literal["all", "pythia-1b", "llama-3-8b"], typer.Option(help="All, or one.")
+    ] = "all",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
 ) -> None:
     """Measure on a GPU and write ``results/llm_resources-DEVICE.json``."""
@@ -171,8 +171,8 @@ def command(
             "no CUDA device is here; `python -m analysis llm_resources` measures on the CPU",
             param_hint="--device",
         )
-    if shapes:
-        FORMS[device] = replace(FORMS[device], shapes=tuple(shapes))
+    if shape != "all":
+        FORMS[device] = replace(FORMS[device], shapes=(shape,))
     name = torch.cuda.get_device_name()
     found = measure(device) | {"device": name, "torch": torch.__version__}
     slug = "-".join(name.lower().replace("nvidia", "").split())
