@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -117,6 +118,10 @@ def test_a_policy_is_at_log_two_of_itself():
     assert accuracy.value == 0.0  # as with TRL, a tie is not right
 
 
+def _all_but_adapters(_, names):
+    return [name for name in names if not name.startswith("adapter")]
+
+
 def test_adapters_and_run_folders_load(tmp_path):
     tokenizer = bpe_tokenizer_hf()
     base = tiny_llama(len(tokenizer))
@@ -142,7 +147,8 @@ def test_adapters_and_run_folders_load(tmp_path):
     assert loaded != pytest.approx(
         held_out.sft_loss(bare, held_out.examples(bare, sft)).value, abs=1e-4
     )
-    for name in ("run", "base"):  # what is told without the weights
+    shutil.copytree(tmp_path / "run" / "model", tmp_path / "bare", ignore=_all_but_adapters)
+    for name in ("run", "base", "bare"):  # what is told without the weights
         known = outline(str(tmp_path / name), TrainConfig())
         assert known.max_length == found.max_length == 512
         assert known.tokenizer.get_vocab() == tokenizer.get_vocab()

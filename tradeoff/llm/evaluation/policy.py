@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,18 +99,14 @@ def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
     """
     if isinstance(model, LoadedPolicy):
         return Outline(model.tokenizer, model.max_length, model.name)
-    from transformers import AutoConfig, AutoTokenizer
-    from transformers.utils.peft_utils import find_adapter_config_file
+    from transformers import AutoConfig
 
     place = model_folder(model)
-    options: dict[str, Any] = {"trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        adapters = find_adapter_config_file(place)
-        if adapters is not None:
-            place = json.loads(Path(adapters).read_text("utf-8"))["base_model_name_or_path"]
-        found = AutoConfig.from_pretrained(place, **options)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        base = models.base_of(place)
+        found = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        tokenizer = _tokenizer(place, base)
+    except (OSError, ValueError, ImportError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"no causal model can be loaded: {reason}",
@@ -121,6 +116,18 @@ def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
         ) from error
     require_end(tokenizer)
     return Outline(tokenizer, longest(found, config), model)
+
+
+def _tokenizer(place: str, base: str) -> Any:
+    """Of a model, or of adapters, which may have that of their base."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError):
+        if place == base:
+            raise
+    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
 
 
 def compared(policy: LoadedPolicy | Outline, reference: LoadedPolicy | Outline) -> Outline:
