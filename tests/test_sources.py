@@ -146,6 +146,15 @@ def test_what_is_imported_counts_as_it_was_then(
         before = after
 
 
+def test_a_namespace_package_is_imported_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lab_space").mkdir()
+    (tmp_path / "lab_space" / "inner.py").write_text("x = 1\n")
+    assert import_module("lab_space.inner").x == 1
+
+
 def test_a_name_that_a_package_makes_up_counts_with_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

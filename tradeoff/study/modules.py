@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -18,6 +18,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 Dotted = tuple[str, ...]
 Target = tuple[str, Dotted]
@@ -109,14 +110,12 @@ _TEXTS: dict[str, tuple[Path, bytes]] = {}
 
 
 class _Watch(MetaPathFinder):
-    """Keeps the text of a module that is about to be imported, and leaves finding it to others."""
+    """Keeps the text of a module that is about to be imported, and leaves finding it to others.
 
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None = None,
-        target: ModuleType | None = None,
-    ) -> None:
+    The path is a list, or what stands for one in a namespace package.
+    """
+
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> None:
         # A reload does not count: modules that imported a name keep the function of before.
         if fullname not in sys.modules:
             spec = PathFinder.find_spec(fullname, path)
