@@ -46,7 +46,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     built = {"dtype": dtype, "attn_implementation": config.attention}
     try:
         base = base_of(config.path)
-        tokenizer = _tokenizer(config.path, base)
+        tokenizer = tokenizer_of(config.path, base)
         if config.config_only:
             torch.manual_seed(seed)
             settings = AutoConfig.from_pretrained(base, **options)
@@ -101,7 +101,8 @@ def base_of(path: str) -> str:
     return base
 
 
-def _tokenizer(path: str, base: str) -> Any:
+def tokenizer_of(path: str, base: str) -> Any:
+    """The tokenizer of a model, or of adapters, which may have that of their base."""
     from transformers import AutoTokenizer
 
     try:

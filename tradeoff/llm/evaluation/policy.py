@@ -105,7 +105,7 @@ def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
     try:
         base = models.base_of(place)
         found = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        tokenizer = _tokenizer(place, base)
+        tokenizer = models.tokenizer_of(place, base)
     except (OSError, ValueError, ImportError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
@@ -116,18 +116,6 @@ def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
         ) from error
     require_end(tokenizer)
     return Outline(tokenizer, longest(found, config), model)
-
-
-def _tokenizer(place: str, base: str) -> Any:
-    """Of a model, or of adapters, which may have that of their base."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    except (OSError, ValueError):
-        if place == base:
-            raise
-    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
 
 
 def compared(policy: LoadedPolicy | Outline, reference: LoadedPolicy | Outline) -> Outline:
