@@ -205,7 +205,7 @@ def draw_splits(ax: Axes, grid: pd.DataFrame) -> None:
         side = "bottom" if label == "MAXRIGHT" else "top"
         ax.annotate(label, (1.44, level), fontsize=8, color=look.color, va=side, ha="right")
     ax.set(
-        title="Less DPO is better",
+        title="A long DPO stage costs",
         yscale="log",
         xlabel="share of the preference stage",
         ylabel="(SFT + preference loss) / 2",
