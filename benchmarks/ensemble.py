@@ -3,8 +3,8 @@
 The rival is a loop as one would write it: a dictionary of leaves, autograd and torch.optim.AdamW,
 on one thread or on all, whichever is faster. All draw the same rows. A small policy's step is all
 overhead, of which one ensemble saves most. A language model's step is arithmetic, so an ensemble
-alone gains little; a study trains one in each process, and its time holds all that it does: start
-of the processes, data, the model, tables on disk.
+alone gains little, and misses the bar; a study trains one in each process, and its time holds all
+that it does: start of the processes, data, the model, tables on disk.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def trained(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
     steps = configurations[0]["steps"]
     settings = {"learning_rate": RATE, "evaluate_every": steps, "progress": False}
     done = train(_nano(), runs, steps=steps, batch_size=16, **settings)
-    return [table for _, table in done.table.groupby("run")]
+    about = ["run", "schedule", "lam", "seed"]
+    return [table.drop(columns=about) for _, table in done.table.groupby("run")]
 
 
 def _compare_study(repetitions: int, *, seeds: int, steps: int) -> dict[str, Any]:
