@@ -286,11 +286,12 @@ def interval(found: Results, at: int | None = None, scale: float = 1.0) -> str:
     at
         Which of several; None where there is one.
     scale
-        Factor of both, 100 for percent.
+        Factor of both, 100 for percent; a negative one turns the sign of the mean.
     """
     both = (found["mean"], found["half_width"])
-    mean, half = (scale * float(value if at is None else value[at]) for value in both)
-    if half < 1e-9 * abs(mean) or half == 0:
+    mean, half = (float(value if at is None else value[at]) for value in both)
+    mean, half = scale * mean, abs(scale) * half
+    if half <= 1e-9 * abs(mean):
         return cell(mean)
     decimals = max(0, 1 - math.floor(math.log10(half)))
     # A minus sign of nothing would be left where the mean rounds to zero.

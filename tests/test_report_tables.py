@@ -102,3 +102,17 @@ def test_pdflatex_reads_every_table(texts, tmp_path):
     # No table is wider than the text by more than a letter.
     wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt", done.stdout)]
     assert max(wide, default=0) < 10
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "at", "scale", "text"),
+    [
+        (0.12345, 0.0678, None, 1.0, "0.123 ± 0.068"),
+        (0.12345, 0.0678, None, -100.0, "-12.3 ± 6.8"),
+        ([1.0, 52.4], [0.0, 13.0], 1, 1.0, "52 ± 13"),
+        ([1.0, 52.4], [0.0, 13.0], 0, 1.0, "1"),
+        (-0.001, 0.2, None, 1.0, "0.00 ± 0.20"),
+    ],
+)
+def test_an_interval_has_the_digits_of_its_half_width(mean, half, at, scale, text):
+    assert tables.interval({"mean": mean, "half_width": half}, at, scale) == text
