@@ -10,15 +10,21 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
+from analysis.live_tensors import LiveTensors
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 
-REFRESH = 10
+if TYPE_CHECKING:
+    from tradeoff.llm import JointTrainer, TrainResult
+
+REFRESH, WATCHED = 10, 8
+"""Updates from probe to probe; updates in which tensors are counted, both stages among them."""
 SHAPES: dict[str, dict[str, Any]] = {
     "pythia-1b": {
         "family": "GPTNeoX",
@@ -93,7 +99,8 @@ class Measured:
     utilisation
         Model FLOPs over the device's bf16 peak; None where that is unknown.
     memory
-        Bytes at the peak: of tensors on a GPU, else of the process beyond the loaded model.
+        Bytes of tensors at the peak, the model's included: as a GPU's allocator tells, and on the
+        CPU as counted in a few updates of their own.
     """
 
     seconds: float
@@ -131,7 +138,6 @@ def rows(setting: Setting) -> tuple[list[SftRow], list[PreferenceRow]]:
 
 def build(setting: Setting) -> tuple[Any, Any]:
     """A model with random weights on the device, and a tokenizer of bytes."""
-    import torch
     import transformers
 
     from tradeoff import tiny
@@ -153,13 +159,34 @@ def build(setting: Setting) -> tuple[Any, Any]:
 
 def measure(setting: Setting) -> Measured:
     """Measure one method, ours or TRL's."""
-    return yardstick(setting) if setting.method.startswith("TRL") else ours(setting)
+    theirs = setting.method.startswith("TRL")
+    found = yardstick(setting) if theirs else ours(setting)
+    if setting.device != "cpu":
+        return found
+    with LiveTensors() as seen:
+        few = replace(setting, updates=WATCHED)
+        by_trl(few) if theirs else by_us(few)
+    return replace(found, memory=float(seen.peak))
 
 
 def ours(setting: Setting) -> Measured:
     """Train with the joint trainer, timing every update."""
+    trainer, done = by_us(setting)
+    steps = per_update(done.table)
+    probes = steps["probed"].mean() / setting.batch_size / 3
+    seconds = seconds_per_update(steps)
+    return Measured(
+        seconds=seconds / (float(steps["gradients"].mean()) + probes),
+        seconds_per_update=seconds,
+        tokens_per_second=float(steps.groupby("kind")["tokens"].mean().mean()) / seconds,
+        utilisation=trainer.meter.utilisation(),
+        memory=done.summary["peak_memory_bytes"],
+    )
+
+
+def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
+    """One training with the joint trainer."""
     from tradeoff.llm import JointTrainer, Lora, TrainConfig
-    from tradeoff.llm.meter import resident_peak
 
     model, tokenizer = build(setting)
     sft, pairs = rows(setting)
@@ -177,7 +204,6 @@ def ours(setting: Setting) -> Measured:
         log_every=setting.updates,
     )
     rule = schedule(setting.method)
-    before = resident_peak() if setting.device == "cpu" else 0
     if isinstance(rule, Maxright):
         # Random weights are further from one optimum than from the other, and only one objective
         # would ever be followed: measure gaps from where both begin alike.
@@ -196,17 +222,7 @@ def ours(setting: Setting) -> Measured:
     trainer = JointTrainer(
         model, tokenizer, sft=sft, preference=pairs, schedule=rule, config=config
     )
-    done = trainer.train(progress=False)
-    steps = per_update(done.table)
-    probes = steps["probed"].mean() / setting.batch_size / 3
-    seconds = seconds_per_update(steps)
-    return Measured(
-        seconds=seconds / (float(steps["gradients"].mean()) + probes),
-        seconds_per_update=seconds,
-        tokens_per_second=float(steps.groupby("kind")["tokens"].mean().mean()) / seconds,
-        utilisation=trainer.meter.utilisation(),
-        memory=done.summary["peak_memory_bytes"] - before,
-    )
+    return trainer, trainer.train(progress=False)
 
 
 def per_update(table: pd.DataFrame) -> pd.DataFrame:
@@ -236,13 +252,27 @@ def yardstick(setting: Setting) -> Measured:
 
     The reference is evaluated before training, as ours is; neither is timed.
     """
+    from tradeoff.llm.meter import Meter
+
+    meter = Meter(torch.device(setting.device))
+    given, times = by_trl(setting)
+    seconds = float(np.median(times[2:]))
+    tokens = float(np.mean([_tokens(row) for row in given])) * setting.batch_size
+    return Measured(
+        seconds=seconds,
+        seconds_per_update=seconds,
+        tokens_per_second=tokens / seconds,
+        utilisation=None,
+        memory=meter.peak_memory(),
+    )
+
+
+def by_trl(setting: Setting) -> tuple[list[Any], list[float]]:
+    """One training with TRL: its rows, and the seconds of its steps."""
     import datasets
-    import torch
     import trl
     from peft import LoraConfig
     from transformers import TrainerCallback
-
-    from tradeoff.llm.meter import Meter
 
     class Clock(TrainerCallback):
         times: list[float]
@@ -263,8 +293,7 @@ def yardstick(setting: Setting) -> Measured:
     rank, targets = SHAPES[setting.shape]["lora"]
     given = sft if setting.method == "TRL SFT" else pairs
     kind = "SFT" if setting.method == "TRL SFT" else "DPO"
-    clock, meter = Clock(), Meter(torch.device(setting.device))
-    before = meter.peak_memory() if setting.device == "cpu" else 0
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = getattr(trl, f"{kind}Config")(
             output_dir=folder,
@@ -291,15 +320,7 @@ def yardstick(setting: Setting) -> Measured:
             callbacks=[clock],
         )
         trainer.train()
-    seconds = float(np.median(clock.times[2:]))
-    tokens = float(np.mean([_tokens(row) for row in given])) * setting.batch_size
-    return Measured(
-        seconds=seconds,
-        seconds_per_update=seconds,
-        tokens_per_second=tokens / seconds,
-        utilisation=None,
-        memory=meter.peak_memory() - before,
-    )
+    return given, clock.times
 
 
 def _tokens(row: Any) -> int:
@@ -310,8 +331,6 @@ def _tokens(row: Any) -> int:
 
 
 def _wait(device: str) -> None:
-    import torch
-
     if device == "cuda":
         torch.cuda.synchronize()
 

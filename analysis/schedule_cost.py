@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,9 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from analysis import style
+from analysis.live_tensors import LiveTensors
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.networks import optimizers
@@ -123,7 +121,7 @@ class Bench:
     @classmethod
     def of(cls, task: Task, schedule: Schedule, steps: int, ready: Ready) -> Bench:
         choices = Choices((Run(schedule, 0),), steps, BATCH, task.sizes, ready.optima, 1.0)
-        loop = Loop(task, choices, dict(ready.base), {}, ready.shift, None, None)
+        loop = Loop(task, choices, dict(ready.base), {}, ready.shift, None, 1, map)
         return cls(loop, optimizers.make("adamw", loop.theta, (0.9, 0.95), 0.0))
 
     def advance(self, updates: int) -> None:
@@ -202,46 +200,6 @@ def measure(task: Task, updates: int, repetitions: int) -> dict[str, Any]:
         for name in rng.permutation(list(benches)).tolist():
             benches[name].block(updates)
     return {name: bench.numbers(updates) for name, bench in benches.items()}
-
-
-class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of all storages that operators make while it is on, until they are freed.
-
-    It sees every operator beneath autograd and vmap, so also what is kept for the backward pass.
-
-    Attributes
-    ----------
-    live, peak
-        Bytes now, and the most so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = {t.untyped_storage().data_ptr() for t in _tensors((args, kwargs))}
-        found = func(*args, **(kwargs or {}))
-        for tensor in _tensors(found):
-            storage = tensor.untyped_storage()
-            place, size = storage.data_ptr(), storage.nbytes()
-            if size and place not in given and place not in self._known:
-                self._known.add(place)
-                self.live += size
-                weakref.finalize(storage, self._freed, place, size)
-        self.peak = max(self.peak, self.live)
-        return found
-
-    def _freed(self, place: int, size: int) -> None:
-        self._known.discard(place)
-        self.live -= size
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def peak_bytes(bench: Bench, updates: int = ASIDE) -> int:

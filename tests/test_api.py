@@ -29,6 +29,7 @@ INTERNAL = {
     "tradeoff.convex.validate",
     "tradeoff.draws",
     "tradeoff.networks.attention",
+    "tradeoff.networks.attention_kernels",
     "tradeoff.networks.loop",
     "tradeoff.networks.threads",
     "tradeoff.records",

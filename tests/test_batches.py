@@ -92,6 +92,30 @@ def test_some_rows_are_those_rows_cut_to_the_longest(rows: list[int]) -> None:
     assert part.kept.tolist() == rows
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+@given(rows=st.lists(st.integers(0, 89), min_size=1, max_size=8))
+def test_ragged_rows_hold_every_token_up_to_the_last_that_counts(
+    pairs: bool, rows: list[int]
+) -> None:
+    whole = pair_batch if pairs else sft_batch
+    batch = whole(DATA.preference_train if pairs else DATA.sft_train, BYTES).take(rows)
+    laid = batch.ragged(torch.arange(len(rows)))
+    pieces = laid.tokens.tensor_split(laid.starts[1:-1])
+    assert len(pieces) == len(laid.after) == len(rows) * (3 if pairs else 1)
+    read = [
+        torch.cat([pieces[root], piece]) if root >= 0 else piece
+        for piece, root in zip(pieces, laid.after.tolist(), strict=True)
+        if root >= 0 or not pairs
+    ]
+    rows_of = zip(batch.tokens.flatten(0, -2), batch.mask.flatten(0, -2), strict=True)
+    for response, (tokens, mask) in enumerate(rows_of):
+        end = int(mask.nonzero().max()) + 1
+        assert torch.equal(read[response], tokens[:end])
+        own = laid.owners == response
+        assert torch.equal(laid.targets[own], tokens[mask])
+        assert torch.equal(laid.tokens[laid.wanted[own]], tokens[:-1][mask[1:]])
+
+
 def test_padding_and_order_leave_log_probabilities_alone() -> None:
     model = LanguageModel(LanguageModelConfig(vocabulary=len(BYTES), width=16, layers=2, heads=2))
     whole = sft_batch(DATA.sft_train[:12], BYTES)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from analysis import bridge, schedule_cost, token_convexity
+from analysis.live_tensors import LiveTensors
 
 FIGURES = (bridge, token_convexity, schedule_cost)
 
@@ -118,7 +119,7 @@ def test_costs_are_counted_per_gradient(numbers: Callable[[str], dict[str, Any]]
 
 
 def test_live_tensors_are_counted_until_they_are_freed() -> None:
-    with schedule_cost.LiveTensors() as seen:
+    with LiveTensors() as seen:
         first = torch.zeros(1000)
         view = first[:10]
         second = first + 1

@@ -16,7 +16,13 @@ from tradeoff import objectives
 from tradeoff.data.tokenizer import byte_tokenizer
 from tradeoff.errors import InputError
 from tradeoff.networks import checkpoints
-from tradeoff.networks.attention import _FoldedAttention, rotary_angles, rotate
+from tradeoff.networks.attention import (
+    _FoldedAttention,
+    causal_attention,
+    ragged_attention,
+    rotary_angles,
+    rotate,
+)
 from tradeoff.networks.generation import generate
 from tradeoff.networks.hugging_face import from_hugging_face, load_llama, to_hugging_face
 from tradeoff.networks.language_model import (
@@ -140,6 +146,42 @@ def test_gradient_of_log_probabilities_against_finite_differences() -> None:
 def test_attention_under_vmap_of_a_gradient_agrees_with_finite_differences() -> None:
     qkv = torch.randn(3, 2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(_FoldedAttention.apply, tuple(qkv.unbind()))
+
+
+def test_ragged_attention_is_fused_attention_of_each_sequence() -> None:
+    starts, after = torch.tensor([0, 1, 8, 10, 15, 18]), torch.tensor([-1, -1, 1, -1, 1])
+    seen = [[0], range(1, 8), range(1, 10), range(10, 15), [*range(1, 8), *range(15, 18)]]
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(3, 18, 2, 6, dtype=torch.float64, generator=generator)
+    angles = rotary_angles(torch.arange(12), 6, 100.0).double()
+    turn = angles.cos(), angles.sin()
+    found = ragged_attention(*qkv, starts, after, *turn)
+    expected = []
+    for sequence, places in enumerate(seen):
+        q, k, v = qkv[:, list(places)].transpose(1, 2)
+        here = [x[: len(places)] for x in turn]
+        mixed = causal_attention(rotate(q, *here), rotate(k, *here), v).transpose(0, 1)
+        expected.append(mixed[-int(starts.diff()[sequence]) :])
+    assert_close(found, torch.cat(expected))
+    leaves = [x.clone().requires_grad_() for x in qkv]
+    assert torch.autograd.gradcheck(lambda *x: ragged_attention(*x, starts, after, *turn), leaves)
+
+
+@pytest.mark.parametrize("config", [SMALL, UNTIED], ids=["tied", "untied"])
+def test_sequences_end_to_end_score_as_rows(config: LanguageModelConfig) -> None:
+    model, tokens = sharpened(config), some_tokens(3, 8)
+    tokens[2, :3] = tokens[0, :3]
+    rows = model(tokens)
+    laid = torch.cat([tokens[0], tokens[1, :1], tokens[2, :5]])
+    place = {"starts": torch.tensor([0, 8, 9, 14]), "after": torch.full((3,), -1)}
+    expected = torch.cat([rows[0], rows[1, :1], rows[2, :5]])
+    assert_close(model(laid, **place), expected, atol=1e-5, rtol=1e-5)
+    shared = torch.cat([tokens[0, :3], tokens[0, 3:], tokens[2, 3:6]])
+    place = {"starts": torch.tensor([0, 3, 8, 11]), "after": torch.tensor([-1, 0, 0])}
+    expected = torch.cat([rows[0], rows[2, 3:6]])
+    assert_close(model(shared, **place), expected, atol=1e-5, rtol=1e-5)
+    wanted = torch.tensor([6, 2, 2, 9])
+    assert_close(model(shared, **place, wanted=wanted), expected[wanted], atol=1e-5, rtol=1e-5)
 
 
 def test_response_log_probs_sum_the_masked_tokens() -> None:

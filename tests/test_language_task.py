@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from pandas.testing import assert_frame_equal
 
 from tradeoff.data.synthetic import Language, exact_match, generate
 from tradeoff.data.tokenizer import train_tokenizer
@@ -108,29 +109,54 @@ def test_the_base_is_its_own_reference() -> None:
     assert_allclose(found["preference_margin"], 0, atol=1e-4)
 
 
-def test_losses_are_vmapped_over_runs() -> None:
-    models = [LanguageModel(SHAPE, seed) for seed in range(3)]
-    params = {
-        n: torch.stack([dict(m.named_parameters())[n].detach() for m in models])
-        for n in TASK.initial([0])
-    }
-    index = torch.tensor([[0, 1], [5, 5], [7, 2]])
-    shift = torch.zeros(3, 2)
-    for objective in (SFT, PREFERENCE):
-        given = [shift] if objective else []
-        together = over_runs(TASK, objective)(params, index, *given)
-        for run in range(3):
-            alone = TASK.losses(
-                one_run(params, run), objective, index[run], *[s[run] for s in given]
-            )
-            assert_allclose(together[run].numpy(), alone.numpy(), rtol=1e-5)
+@pytest.mark.parametrize("objective", [SFT, PREFERENCE])
+def test_rows_end_to_end_train_as_padded_and_vmapped_ones(objective: int) -> None:
+    models = [LanguageModel(SHAPE, seed).double() for seed in range(3)]
+    names = list(TASK.initial([0]))
+    found = {}
+    for ragged in (True, False):
+        task = replace(TASK, base=models[0], ragged=ragged)
+        assert task.batched == (not ragged)
+        params = {
+            n: torch.stack([dict(m.named_parameters())[n].detach() for m in models]) for n in names
+        }
+        leaves = {n: p.requires_grad_() for n, p in params.items()}
+        index = torch.tensor([[0, 1, 9], [5, 5, 30], [7, 2, 1]])
+        shift = [torch.tensor([[0.3, -1.0, 2.0]] * 3)] if objective else []
+        one = lambda given, *rows, task=task: task.losses(given, objective, *rows)  # noqa: E731
+        losses = over_runs(one, task.batched)(leaves, index, *shift)
+        slopes = torch.autograd.grad(losses.sum(), list(leaves.values()))
+        found[ragged] = [losses.detach(), *slopes]
+        with torch.no_grad():
+            measured = task.evaluate(leaves, task.reference(leaves))
+            found[ragged] += [torch.from_numpy(m) for m in measured.values()]
+    for laid, padded in zip(found[True], found[False], strict=True):
+        assert_allclose(laid.numpy(), padded.numpy(), rtol=1e-9, atol=1e-12)
 
 
-def test_runs_do_not_depend_on_their_company() -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_run_is_the_same_bit_for_bit_in_any_company_and_on_any_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
     together = train(TASK, RUNS, **SETTINGS)
-    chunked = train(TASK, RUNS[::-1], **SETTINGS, at_once=3)
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(1)
     for place, run in enumerate(RUNS):
         alone = train(TASK, [run], **SETTINGS)
+        for name, value in together.params.items():
+            assert torch.equal(value[place], alone.params[name][0])
+        own = together.table[together.table["run"] == place]
+        assert_frame_equal(
+            own.drop(columns=["run", "seconds", "schedule"]).reset_index(drop=True),
+            alone.table.drop(columns=["run", "seconds", "schedule"]),
+        )
+
+
+def test_padded_runs_do_not_depend_on_their_company() -> None:
+    task = replace(TASK, ragged=False)
+    together = train(task, RUNS, **SETTINGS)
+    chunked = train(task, RUNS[::-1], **SETTINGS, at_once=3)
+    for place, run in enumerate(RUNS):
+        alone = train(task, [run], **SETTINGS)
         for name, value in together.params.items():
             for other in (alone.params[name][0], chunked.params[name][-1 - place]):
                 assert_allclose(value[place].numpy(), other.numpy(), atol=1e-3)

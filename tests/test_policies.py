@@ -136,7 +136,8 @@ def test_losses_are_vmapped_over_runs() -> None:
     index = torch.tensor([[0, 1], [5, 5], [7, 2]])
     shift = task.reference(task.initial([4])).expand(3).train.gather(1, index)
     for objective in (SFT, PREFERENCE):
-        together = over_runs(task, objective)(params, index, shift)
+        one = lambda given, *rows, objective=objective: task.losses(given, objective, *rows)  # noqa: E731
+        together = over_runs(one, task.batched)(params, index, shift)
         for run in range(3):
             alone = task.losses(one_run(params, run), objective, index[run], shift[run])
             assert_allclose(together[run].numpy(), alone.numpy(), rtol=1e-12)

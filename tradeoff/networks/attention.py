@@ -1,21 +1,99 @@
-"""Causal attention with rotary positions, for one model and for stacked ensembles alike.
+"""Causal attention with rotary positions: over padded rows, a cache, or sequences end to end.
 
-torch has no batching rule for its fused attention: under `torch.vmap` it falls back to a loop
-over the members, with a warning. `causal_attention` folds the members into the batch instead, so
-that an ensemble costs one fused call.
+An `Attend` is what a block of the language model knows of the tokens' places. torch has no
+batching rule for its fused attention: under `torch.vmap` it falls back to a loop over the members,
+with a warning. `causal_attention` folds the members into the batch instead, so that an ensemble
+costs one fused call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tradeoff.networks import attention_kernels
 
 Heads = Float[Tensor, "*batch heads time dim"]
 Slots = Float[Tensor, "*batch heads slots dim"]
+Laid = Float[Tensor, "tokens heads dim"]
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""From the number of a layer, and its (..., time, heads, dim) query, key and value, to a mixture
+of the values of that shape."""
+
+
+@dataclass
+class Cache:
+    """Keys and values of every layer, one slot per position; generation writes into it.
+
+    Attributes
+    ----------
+    keys, values
+        (layers, batch, heads, slots, dim).
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def update(
+        self, layer: int, positions: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Store (batch, heads, time, dim) at (batch, time) positions; all slots of the layer."""
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        for store, new in ((self.keys, key), (self.values, value)):
+            store[layer][rows, :, positions] = new.transpose(1, 2)
+        return self.keys[layer], self.values[layer]
+
+
+def over_rows(cosine: Float[Tensor, "time dim"], sine: Float[Tensor, "time dim"]) -> Attend:
+    """Attention within rows (..., time), whose padding stands on the right."""
+
+    def attend(_layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
+        query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
+        return causal_attention(query, key, value).transpose(-3, -2)
+
+    return attend
+
+
+def over_cache(
+    cosine: Float[Tensor, "batch time dim"],
+    sine: Float[Tensor, "batch time dim"],
+    positions: Int[Tensor, "batch time"],
+    cache: Cache,
+) -> Attend:
+    """Attention of new tokens to what the cache holds up to their positions; they enter it."""
+    turn = cosine[:, None], sine[:, None]
+
+    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
+        keys, values = cache.update(layer, positions, rotate(key, *turn), value)
+        slots = torch.arange(keys.shape[-2], device=keys.device)
+        seen = cached_attention(rotate(query, *turn), keys, values, slots <= positions[..., None])
+        return seen.transpose(-3, -2)
+
+    return attend
+
+
+def over_ragged(
+    cosine: Float[Tensor, "longest dim"],
+    sine: Float[Tensor, "longest dim"],
+    starts: Int[Tensor, " starts"],
+    after: Int[Tensor, " sequences"],
+) -> Attend:
+    """Attention within sequences laid end to end, see `ragged_attention`."""
+
+    def attend(_layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return ragged_attention(query, key, value, starts, after, cosine, sine)
+
+    return attend
 
 
 def rotary_angles(
@@ -62,6 +140,63 @@ def cached_attention(
 ) -> Heads:
     """Attend from new positions to the visible slots of a cache; every row must see one."""
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible[..., None, :, :])
+
+
+def ragged_attention(
+    query: Laid,
+    key: Laid,
+    value: Laid,
+    starts: Int[Tensor, " starts"],
+    after: Int[Tensor, " sequences"],
+    cosine: Float[Tensor, "longest dim"],
+    sine: Float[Tensor, "longest dim"],
+) -> Laid:
+    """Turn queries and keys by their positions, and attend within each sequence; on a CPU.
+
+    Parameters
+    ----------
+    query, key, value
+        Of all tokens, the sequences end to end. Gradients flow into them, once.
+    starts
+        Where each sequence begins; the number of tokens at the end.
+    after
+        The sequence that each continues and also sees, which continues none; -1: none.
+    cosine, sine
+        Of the angles by which a position turns each coordinate, see `rotary_angles`.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of `value`.
+    """
+    return _RaggedAttention.apply(query, key, value, starts, after, cosine, sine)
+
+
+class _RaggedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *place: Tensor) -> Tensor:
+        given = [x.contiguous() for x in (query, key, value, *place)]
+        starts, after = given[3:5]
+        length = starts.diff()
+        seen = length + torch.where(after < 0, 0, length[after])
+        corners = F.pad((length * seen * query.shape[1]).cumsum(0), (1, 0))
+        # Made by torch, so that whoever counts torch's memory sees them.
+        weights, mixed = query.new_empty(int(corners[-1])), torch.empty_like(given[2])
+        attention_kernels.forward(*_arrays(*given, corners, weights, mixed))
+        ctx.save_for_backward(*given, corners, weights)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        given = ctx.saved_tensors
+        slopes = [torch.zeros_like(x) for x in given[:3]]
+        attention_kernels.backward(*_arrays(*given, gradient.contiguous(), *slopes))
+        return *slopes, None, None, None, None
+
+
+def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
+    return [tensor.detach().numpy() for tensor in tensors]
 
 
 class _FoldedAttention(torch.autograd.Function):

@@ -55,9 +55,58 @@ class Batch:
         length = int(used.max()) + 1 if len(used) else 1
         return Batch(tokens[..., :length], mask[..., :length], self.kept[index.cpu()])
 
+    def ragged(self, rows: Int[Tensor, " some"]) -> Ragged:
+        """Some rows laid end to end, each response up to its last token that counts."""
+        tokens, mask = self.tokens[rows], self.mask[rows]
+        place = torch.arange(mask.shape[-1], device=mask.device)
+        kept = place <= (mask * place).amax(-1, keepdim=True)
+        number, pairs = torch.arange(len(tokens), device=mask.device), tokens.ndim == 3
+        after = torch.full_like(number, -1)
+        if pairs:
+            begun = (place >= mask.any(1).int().argmax(-1)[:, None])[:, None]
+            kept = torch.cat([~begun, begun & kept], dim=1)
+            tokens, mask = tokens[:, [0, 0, 1]], torch.nn.functional.pad(mask, (0, 0, 1, 0))
+            after = torch.stack([after, 3 * number, 3 * number], dim=1)
+        tokens, mask, kept, after = (
+            tokens.flatten(0, -2),
+            mask.flatten(0, -2),
+            kept.flatten(0, -2),
+            after.flatten(),
+        )
+        starts = torch.nn.functional.pad(kept.sum(1).cumsum(0), (1, 0))
+        laid, counted = tokens[kept], mask[kept].nonzero()[:, 0]
+        sequence = torch.arange(len(mask), device=mask.device).repeat_interleave(mask.sum(1))
+        before = torch.where(counted == starts[sequence], starts[after[sequence] + 1], counted) - 1
+        response = sequence - 1 - sequence // 3 if pairs else sequence
+        return Ragged(laid, starts, after, before, laid[counted], response)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
         return Batch(self.tokens.to(device), self.mask.to(device), self.kept, self.dropped)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences laid end to end, without padding: of a pair its prompt, once, and both responses.
+
+    Attributes
+    ----------
+    tokens
+        Of all S sequences.
+    starts, after
+        Where each sequence begins, and the number of tokens at the end; the sequence that each
+        continues, -1 for none.
+    wanted, targets, owners
+        Of each token that counts: the place of the one before it, the token, and its response, in
+        the order of the rows, chosen before rejected.
+    """
+
+    tokens: Int[Tensor, " tokens"]
+    starts: Int[Tensor, " starts"]
+    after: Int[Tensor, " sequences"]
+    wanted: Int[Tensor, " counted"]
+    targets: Int[Tensor, " counted"]
+    owners: Int[Tensor, " counted"]
 
 
 def sft_batch(rows: Sequence[SftRow], tokenizer: Tokenizer, max_length: int = 128) -> Batch:

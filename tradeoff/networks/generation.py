@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tradeoff.errors import InputError
-from tradeoff.networks.language_model import Cache, LanguageModel
+from tradeoff.networks.language_model import LanguageModel
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def _continue(
     padded = [[*prompt, *[eos] * (longest - len(prompt))] for prompt in prompts]
     tokens = torch.tensor(padded, device=device)
     positions = torch.arange(longest, device=device).expand_as(tokens)
-    cache = Cache.empty(model, len(prompts), longest + limit)
+    cache = model.cache(len(prompts), longest + limit)
     logits = model(tokens, positions, cache)
     logits = logits[torch.arange(len(prompts), device=device), lengths - 1]
     written: list[Tensor] = []

@@ -18,7 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tradeoff.errors import InputError
-from tradeoff.networks.attention import cached_attention, causal_attention, rotary_angles, rotate
+from tradeoff.networks.attention import (
+    Attend,
+    Cache,
+    over_cache,
+    over_ragged,
+    over_rows,
+    rotary_angles,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,36 +89,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Sizes by name; parameters outside the embedding: 201 k, 990 k and 4.75 M."""
 
 
-@dataclass
-class Cache:
-    """Keys and values of every layer, one slot per position; generation writes into it.
-
-    Attributes
-    ----------
-    keys, values
-        (layers, batch, heads, slots, dim).
-    """
-
-    keys: Tensor
-    values: Tensor
-
-    @classmethod
-    def empty(cls, model: LanguageModel, batch: int, slots: int) -> Cache:
-        """Zeroed room for `slots` positions of `batch` sequences, where the parameters live."""
-        c, like = model.config, model.embed_tokens.weight
-        shape = (c.layers, batch, c.heads, slots, c.width // c.heads)
-        return cls(like.new_zeros(shape), like.new_zeros(shape))
-
-    def update(
-        self, layer: int, positions: Tensor, key: Tensor, value: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Store (batch, heads, time, dim) at (batch, time) positions; all slots of the layer."""
-        rows = torch.arange(len(positions), device=positions.device)[:, None]
-        for store, new in ((self.keys, key), (self.values, value)):
-            store[layer][rows, :, positions] = new.transpose(1, 2)
-        return self.keys[layer], self.values[layer]
-
-
 class LanguageModel(nn.Module):
     """Next-token logits of token sequences.
 
@@ -151,33 +128,66 @@ class LanguageModel(nn.Module):
 
     def forward(
         self,
-        tokens: Int[Tensor, "batch time"],
+        tokens: Int[Tensor, "*batch time"],
         positions: Int[Tensor, "batch time"] | None = None,
         cache: Cache | None = None,
-    ) -> Float[Tensor, "batch time vocabulary"]:
+        *,
+        starts: Int[Tensor, " starts"] | None = None,
+        after: Int[Tensor, " sequences"] | None = None,
+        wanted: Int[Tensor, " some"] | None = None,
+    ) -> Float[Tensor, "*batch scored vocabulary"]:
         """Logits of the token after each position.
 
         Parameters
         ----------
         tokens
-            Padded on the right; padding never reaches the logits of what stands before it.
+            Rows (batch, time), padded on the right; padding never reaches the logits of what
+            stands before it. With `starts`, sequences (time,) laid end to end.
         positions, cache
             For generation, see `tradeoff.networks.generation`: where the tokens stand, and the
             keys and values of what stands before them. Without them: 0, 1, ... and none.
+        starts, after
+            On a CPU: where each sequence begins, the number of tokens last; the sequence that each
+            continues and also sees, -1 for none, see `tradeoff.networks.batches.Ragged`.
+        wanted
+            Which times to score, all by default. The logits of the others cost as much as a
+            block of a small model.
         """
-        c = self.config
-        place = torch.arange(tokens.shape[1], device=tokens.device)
-        angles = rotary_angles(
-            place if positions is None else positions, c.width // c.heads, c.theta
-        )
-        if positions is not None:
-            angles = angles[:, None]
         x = self.embed_tokens(tokens)
-        turn = (angles.cos().to(x.dtype), angles.sin().to(x.dtype))
+        attend = self._attend(x, positions, cache, starts, after)
         for index, block in enumerate(self.layers):
-            x = block(x, turn, index, positions, cache)
-        head = self.embed_tokens if c.tied else self.lm_head
+            x = block(x, index, attend)
+        if wanted is not None:
+            x = x[..., wanted, :]
+        head = self.embed_tokens if self.config.tied else self.lm_head
         return F.linear(self.norm(x), head.weight)
+
+    def cache(self, batch: int, slots: int) -> Cache:
+        """Zeroed room for `slots` positions of `batch` sequences, where the parameters live."""
+        c, like = self.config, self.embed_tokens.weight
+        shape = (c.layers, batch, c.heads, slots, c.width // c.heads)
+        return Cache(like.new_zeros(shape), like.new_zeros(shape))
+
+    def _attend(
+        self,
+        x: Tensor,
+        positions: Tensor | None,
+        cache: Cache | None,
+        starts: Tensor | None,
+        after: Tensor | None,
+    ) -> Attend:
+        def turn(places: Tensor) -> tuple[Tensor, Tensor]:
+            dim = self.config.width // self.config.heads
+            angles = rotary_angles(places, dim, self.config.theta)
+            return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+        if starts is not None and after is not None:
+            length = starts.diff()
+            longest = int((length + torch.where(after < 0, 0, length[after])).max())
+            return over_ragged(*turn(torch.arange(longest)), starts, after)
+        if positions is not None and cache is not None:
+            return over_cache(*turn(positions), positions, cache)
+        return over_rows(*turn(torch.arange(x.shape[-2], device=x.device)))
 
 
 class _Block(nn.Module):
@@ -188,8 +198,8 @@ class _Block(nn.Module):
         self.post_attention_layernorm = _norm(config)
         self.mlp = _FeedForward(config)
 
-    def forward(self, x: Tensor, *place: Any) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), *place)
+    def forward(self, x: Tensor, layer: int, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), layer, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -201,26 +211,12 @@ class _Attention(nn.Module):
             nn.Linear(config.width, config.width, bias=False) for _ in range(4)
         )
 
-    def forward(
-        self,
-        x: Tensor,
-        turn: tuple[Tensor, Tensor],
-        layer: int,
-        positions: Tensor | None,
-        cache: Cache | None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, layer: int, attend: Attend) -> Tensor:
         query, key, value = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            project(x).unflatten(-1, (self.heads, -1))
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = rotate(query, *turn), rotate(key, *turn)
-        if cache is None or positions is None:
-            seen = causal_attention(query, key, value)
-        else:
-            key, value = cache.update(layer, positions, key, value)
-            slots = torch.arange(key.shape[-2], device=x.device)
-            seen = cached_attention(query, key, value, slots <= positions[..., None])
-        return self.o_proj(seen.transpose(1, 2).flatten(2))
+        return self.o_proj(attend(layer, query, key, value).flatten(-2))
 
 
 class _FeedForward(nn.Module):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,7 +23,14 @@ from tradeoff.data.tokenizer import Tokenizer
 from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
-from tradeoff.networks.tasks import Params, Reference, as_arrays, one_run, pair_measures
+from tradeoff.networks.tasks import (
+    Params,
+    Reference,
+    as_arrays,
+    one_run,
+    over_runs,
+    pair_measures,
+)
 from tradeoff.networks.threads import SMALL, one_thread
 from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT
@@ -29,12 +39,23 @@ LOGITS_AT_ONCE = 2**25
 """Logits that an evaluation holds at once."""
 
 
+class _Shells(threading.local):
+    """Models to be called with other weights: a call writes into its module while it runs."""
+
+    def __init__(self) -> None:
+        self.of = lru_cache(maxsize=1)(LanguageModel)
+
+
+_SHELLS = _Shells()
+
+
 @dataclass(frozen=True, eq=False)
 class LanguageTask:
     """A base model, and the demonstrations and pairs that it is to learn from.
 
-    All rows of a set are padded to one length, so that an ensemble is one batch. Every seed starts
-    from the same base; it is the draws that differ.
+    Every seed starts from the same base; it is the draws that differ. On a CPU, where the time
+    goes into arithmetic, rows are laid end to end and runs are computed one at a time; elsewhere
+    all rows are padded to one length, so that an ensemble is one batch.
 
     Attributes
     ----------
@@ -53,6 +74,8 @@ class LanguageTask:
         and styles; 0, none: they cost far more than losses. See `skills`.
     device
         Place of the computation.
+    ragged
+        Whether to compute without padding; ``None``: on a CPU.
     """
 
     base: LanguageModel
@@ -66,6 +89,7 @@ class LanguageTask:
     evaluation_rows: int = 256
     generated_rows: int = 0
     device: str = "cpu"
+    ragged: bool | None = None
 
     @classmethod
     def of(
@@ -89,6 +113,10 @@ class LanguageTask:
         return len(self.sft), len(self.pairs)
 
     @property
+    def batched(self) -> bool:
+        return not (self.device == "cpu" if self.ragged is None else self.ragged)
+
+    @property
     def last_layer_name(self) -> str | None:
         return None if self.base.config.tied else "lm_head.weight"
 
@@ -110,10 +138,9 @@ class LanguageTask:
     ) -> Tensor:
         """Mean minibatch loss of one run: SFT per token, DPO per pair; see `Task.losses`."""
         rows = self.sft if objective == SFT else self.pairs
-        tokens, mask = rows.tokens[index], rows.mask[index]
-        log_probs = self._log_probs(params, tokens, mask)
+        log_probs = self._log_probs(params, rows, index)
         if objective == SFT:
-            return -log_probs.sum() / mask.sum()
+            return -log_probs.sum() / rows.mask[index].sum()
         assert reference is not None, "DPO compares with a reference"
         margins = objectives.margin(log_probs[:, 0], log_probs[:, 1]) - reference
         return objectives.dpo(margins, self.beta).mean()
@@ -179,23 +206,31 @@ class LanguageTask:
     def _few(self, rows: Batch) -> Batch:
         return rows.take(torch.arange(min(self.evaluation_rows, len(rows))))
 
-    def _log_probs(self, params: Mapping[str, Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
-        """(...) log-probabilities, in nats, of responses (..., time) under one run."""
-        flat = tokens.flatten(0, -2)
-        logits = functional_call(self.base, dict(params), (flat,))
-        found = response_log_probs(logits, flat, mask.flatten(0, -2))
-        return found.unflatten(0, tokens.shape[:-1])
+    def _log_probs(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> Tensor:
+        """(B) or (B, 2) log-probabilities, in nats, of some responses under one run."""
+        shape, shell = (len(index), *rows.tokens.shape[1:-1]), _SHELLS.of(self.base.config)
+        if self.batched:
+            tokens, mask = rows.tokens[index].flatten(0, -2), rows.mask[index].flatten(0, -2)
+            logits = functional_call(shell, dict(params), (tokens,))
+            return response_log_probs(logits, tokens, mask).view(shape)
+        laid = rows.ragged(index)
+        place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
+        logits = functional_call(shell, dict(params), (laid.tokens,), place)
+        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        each = -F.cross_entropy(scores, laid.targets, reduction="none")
+        return each.new_zeros(shape).view(-1).index_add(0, laid.owners, each).view(shape)
 
     @torch.no_grad()
     def _over_rows(self, params: Mapping[str, Tensor], rows: Batch) -> Tensor:
         """(R, rows, ...) log-probabilities under every run, so many rows at once as fit."""
+        found = over_runs(lambda one, index: self._log_probs(one, rows, index), self.batched)
         runs = len(next(iter(params.values())))
-        each = runs * self.base.config.vocabulary * rows.tokens[0].numel()
-        parts = rows.tokens.split(max(1, LOGITS_AT_ONCE // each))
-        masks = rows.mask.split(max(1, LOGITS_AT_ONCE // each))
-        batched = torch.vmap(self._log_probs, in_dims=(0, None, None))
-        found = [batched(dict(params), *part) for part in zip(parts, masks, strict=True)]
-        return torch.cat(found, dim=1)
+        at_once = 32
+        if self.batched:
+            each = runs * self.base.config.vocabulary * rows.tokens[0].numel()
+            at_once = max(1, LOGITS_AT_ONCE // each)
+        parts = torch.arange(len(rows), device=self.device).split(at_once)
+        return torch.cat([found(dict(params), part.expand(runs, -1)) for part in parts], dim=1)
 
     def _margins(self, params: Mapping[str, Tensor], pairs: Batch) -> Tensor:
         log_probs = self._over_rows(params, pairs)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,8 @@ class Loop:
         Largest norm of a run's gradient.
     at_once
         Runs per batched call.
+    spread
+        As the built-in `map`: calls a function for each of several chunks of runs.
 
     Attributes
     ----------
@@ -51,13 +55,13 @@ class Loop:
         held: Params,
         shift: Float[Tensor, "R J"],
         clip: float | None,
-        at_once: int | None,
+        at_once: int,
+        spread: Callable[..., Any],
     ) -> None:
         self.task, self.choices, self.held, self.shift = task, choices, held, shift
-        self.clip = clip
+        self.clip, self.at_once, self.spread = clip, at_once, spread
         self.shapes = {name: value.shape[1:] for name, value in trained.items()}
         self.theta = torch.cat([value.flatten(1) for value in trained.values()], dim=1)
-        self.at_once = at_once or len(self.theta)
         runs = len(self.theta)
         self.diverged_at = torch.full((runs,), torch.nan, device=self.theta.device)
         self.counts = torch.zeros(runs, 2, device=self.theta.device)
@@ -111,11 +115,14 @@ class Loop:
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - began
         self._going = self.diverged_at.isnan().cpu().numpy()
-        parts = []
-        for rows in torch.arange(len(self.theta)).split(self.at_once):
+
+        def measured(rows: Tensor) -> dict[str, NDArray[np.float64]]:
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             shift = Reference(reference.train[part], reference.test[part])
-            parts.append(self.task.evaluate(self.params(self.theta[part], part), shift))
+            return self.task.evaluate(self.params(self.theta[part], part), shift)
+
+        chunks = torch.arange(len(self.theta)).split(self.at_once)
+        parts = list(self.spread(measured, chunks))
         counts = self.counts.double().cpu().numpy()
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} | {
             "sft_gradients": counts[:, SFT].astype(np.int64),
@@ -130,35 +137,48 @@ class Loop:
         losses = self.theta.new_zeros(len(weights), 2)
         for objective in (SFT, PREFERENCE):
             followers = np.flatnonzero(weights[:, objective])
-            batch = self.choices.batch(objective, step, followers)
-            for runs, index in self._chunks(followers, batch):
-                theta = self.theta[runs].requires_grad_()
-                loss = self._losses(objective, theta, runs, index)
-                (slope,) = torch.autograd.grad(loss.sum(), theta)
+            chunks = list(self._chunks(followers, self.choices.batch(objective, step, followers)))
+            slopes = self.spread(partial(self._slope, objective), chunks)
+            for (runs, _), (slope, loss) in zip(chunks, slopes, strict=True):
                 factor = self._tensor(weights[:, objective])[runs]
                 gradient.index_add_(0, runs, slope.mul_(factor[:, None]))
-                losses[runs, objective] = loss.detach()
+                losses[runs, objective] = loss
         return gradient, losses
+
+    def _slope(self, objective: int, chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Gradients (n, D) of some runs' losses (n,) on (n, B) data rows, and the losses."""
+        runs, index = chunk
+        theta = self.theta[runs].requires_grad_()
+        loss = self._losses(objective, theta, runs, index)
+        (slope,) = torch.autograd.grad(loss.sum(), theta)
+        return slope, loss.detach()
 
     def _losses(self, objective: int, theta: Tensor, runs: Tensor, index: Tensor) -> Tensor:
         """(n,) losses of some runs on (n, B) data rows."""
         shift = [self.shift[runs[:, None], index]] if objective == PREFERENCE else []
-        return over_runs(self.task, objective)(self.params(theta, runs), index, *shift)
 
-    @torch.no_grad()
+        def one(params: Params, *given: Tensor) -> Tensor:
+            return self.task.losses(params, objective, *given)
+
+        return over_runs(one, self.task.batched)(self.params(theta, runs), index, *shift)
+
     def _probe(self, step: int) -> None:
         """Evaluate the values that are to be compared before this update, and count the rows."""
         for members, samples in self.choices.due(step):
             values = np.empty((len(members), 2))
             for objective in (SFT, PREFERENCE):
                 probe = self.choices.probe(objective, samples, members)
-                found = [
-                    self._losses(objective, self.theta[runs], runs, index).cpu()
-                    for runs, index in self._chunks(members, probe)
-                ]
-                values[:, objective] = torch.cat(found).double().numpy()
+                chunks = self._chunks(members, probe)
+                found = list(self.spread(partial(self._value, objective), chunks))
+                values[:, objective] = torch.cat(found).double().cpu().numpy()
                 self.probe_rows[members] += probe.shape[1] * self._going[members]
             self.choices.known[members] = values
+
+    @torch.no_grad()
+    def _value(self, objective: int, chunk: tuple[Tensor, Tensor]) -> Tensor:
+        """(n,) losses of some runs, as they stand, on (n, B) data rows."""
+        runs, index = chunk
+        return self._losses(objective, self.theta[runs], runs, index)
 
     def _chunks(
         self, runs: NDArray[np.int64], index: NDArray[np.int64]

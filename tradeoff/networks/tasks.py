@@ -57,6 +57,10 @@ class Task(Protocol):
         """Numbers of training demonstrations and of training pairs."""
 
     @property
+    def batched(self) -> bool:
+        """Whether stacked runs compute as one, by `torch.vmap`, or each by itself."""
+
+    @property
     def last_layer_name(self) -> str | None:
         """The parameter that turns features into logits, if it does nothing else."""
 
@@ -73,7 +77,7 @@ class Task(Protocol):
         index: Int[Tensor, " B"],
         reference: Float[Tensor, " B"] | None = None,
     ) -> Tensor:
-        """Mean loss of ONE run on some of its training rows; works under `torch.vmap`.
+        """Mean loss of ONE run on some of its training rows; if `batched`, fit for `torch.vmap`.
 
         Parameters
         ----------
@@ -133,6 +137,10 @@ class PolicyTask:
     @property
     def sizes(self) -> tuple[int, int]:
         return len(self.data.demonstrations), len(self.data.pairs)
+
+    @property
+    def batched(self) -> bool:
+        return True
 
     @property
     def last_layer_name(self) -> str:
@@ -229,10 +237,13 @@ def one_run(params: Mapping[str, Tensor], run: int) -> Params:
     return {name: value[run] for name, value in params.items()}
 
 
-def over_runs(task: Task, objective: int) -> Callable[..., Tensor]:
-    """`Task.losses` for stacked parameters, (R, B) indices and, if DPO, (R, B) margins."""
+def over_runs(one: Callable[..., Tensor], batched: bool) -> Callable[..., Tensor]:
+    """A function of the parameters and further tensors of one run, made one of stacked runs."""
+    if batched:
+        return torch.vmap(one)
 
-    def one(params: Params, index: Tensor, shift: Tensor | None = None) -> Tensor:
-        return task.losses(params, objective, index, shift)
+    def each(params: Mapping[str, Tensor], *given: Tensor) -> Tensor:
+        runs = range(len(next(iter(params.values()))))
+        return torch.stack([one(one_run(params, run), *(x[run] for x in given)) for run in runs])
 
-    return torch.vmap(one)
+    return each

@@ -1,14 +1,16 @@
-"""How many threads torch computes with: one, where a batch is too small to gain by more."""
+"""How many threads compute: one for small batches, one for each run of a task not batched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 SMALL = 2**18
-"""Stacked parameters up to which an update runs on one thread.
+"""Parameters of a batched call up to which it runs on one thread.
 
 On idle cores four threads halve its time for twice the work; on busy ones they wait for each other
 at every operation, and it takes many times as long.
@@ -25,3 +27,13 @@ def one_thread(*, when: bool = True) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def spread(threads: int) -> Iterator[Callable[..., Any]]:
+    """A `map` whose calls take a thread each, so many at a time; results in order."""
+    if threads == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield pool.map

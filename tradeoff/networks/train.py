@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
@@ -25,7 +26,7 @@ from tradeoff.networks.choices import Choices, Run
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
-from tradeoff.networks.threads import SMALL, one_thread
+from tradeoff.networks.threads import SMALL, one_thread, spread
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Rule, Schedule
 
@@ -128,7 +129,8 @@ def train(
     last_layer_only
         Hold everything but the last layer at its initial value.
     at_once
-        Runs per batched call; fewer need less memory. All by default.
+        Runs per batched call; fewer need less memory. All by default. A task that is not batched
+        computes each run by itself, and many of them on as many threads as torch has.
     device
         Where to compute, "cpu" or "cuda". The parameters returned stay there.
     progress
@@ -171,9 +173,15 @@ def train(
     rates = np.broadcast_to(np.asarray(learning_rate, dtype=float), (len(runs),))
     records, marks = {}, _marks(evaluate_every, steps)
     stacked = sum(value.numel() for value in (*trained.values(), *held.values()))
-    with one_thread(when=stacked <= SMALL):
+    threads = torch.get_num_threads()
+    apart = not task.batched and (len(runs) >= threads or stacked <= SMALL * len(runs))
+    at_once = (at_once or len(runs)) if task.batched else 1
+    with (
+        one_thread(when=apart or stacked <= SMALL),
+        spread(min(threads, len(runs)) if apart else 1) as each,
+    ):
         shift = task.reference(anchor).expand(len(runs))
-        loop = Loop(task, choices, trained, held, shift.train, clip, at_once)
+        loop = Loop(task, choices, trained, held, shift.train, clip, at_once, each)
         descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
         for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
             if t in marks:

@@ -1,0 +1,50 @@
+"""How many bytes of tensors exist at once: the same number on every machine, unlike a process's."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of all storages that operators make while it is on, until they are freed.
+
+    It sees every operator beneath autograd and vmap, so also what is kept for the backward pass.
+
+    Attributes
+    ----------
+    live, peak
+        Bytes now, and the most so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {t.untyped_storage().data_ptr() for t in _tensors((args, kwargs))}
+        found = func(*args, **(kwargs or {}))
+        for tensor in _tensors(found):
+            storage = tensor.untyped_storage()
+            place, size = storage.data_ptr(), storage.nbytes()
+            if size and place not in given and place not in self._known:
+                self._known.add(place)
+                self.live += size
+                weakref.finalize(storage, self._freed, place, size)
+        self.peak = max(self.peak, self.live)
+        return found
+
+    def _freed(self, place: int, size: int) -> None:
+        self._known.discard(place)
+        self.live -= size
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]

@@ -1,0 +1,194 @@
+"""Compiled causal attention over sequences laid end to end, with rotary positions.
+
+torch's fused attention wants sequences of one length, so that short ones are padded, and works off
+the whole square of positions. Here a sequence costs the half of its own square. The sequences are
+worked off one after the other on the calling thread, without the interpreter's lock: runs of an
+ensemble take a thread each.
+
+Queries, keys, values, mixtures and their slopes are (tokens, heads, dim); sequence s has the tokens
+from ``starts[s]`` to ``starts[s + 1]``. It may continue an earlier one, ``after[s]``, and sees that
+too: the responses of a pair share their prompt. Its attention weights, (heads, tokens, seen) with
+`seen` counting what it continues, begin at ``corners[s]`` of one flat array. Cosine and sine,
+(longest, dim), turn position i.
+
+Notes
+-----
+The backward pass is that of FlashAttention, arXiv 2205.14135, appendix B, with the weights kept:
+the sequences are short.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Sums may be regrouped, into vector instructions; NaN and infinity keep their meaning.
+_compiled = njit(
+    nogil=True,
+    cache=True,
+    error_model="numpy",
+    fastmath={"contract", "reassoc", "arcp", "nsz"},
+)
+
+
+@_compiled
+def _turn(x: Array, cosine: Array, sine: Array, scale: Any, turned: Array) -> None:
+    half = len(x) // 2
+    for d in range(half):
+        a, b = x[d] * scale, x[d + half] * scale
+        turned[d] = a * cosine[d] - b * sine[d]
+        turned[d + half] = b * cosine[d] + a * sine[d]
+
+
+@_compiled
+def _multiply(columns: Array, x: Array, count: int, product: Array) -> None:
+    """product[j] = sum over d of columns[d, j] x[d], for j below `count`; two d at a time."""
+    half = len(x) // 2
+    a, b, first, second = x[0], x[half], columns[0], columns[half]
+    for j in range(count):
+        product[j] = a * first[j] + b * second[j]
+    for d in range(1, half):
+        a, b, first, second = x[d], x[half + d], columns[d], columns[half + d]
+        for j in range(count):
+            product[j] += a * first[j] + b * second[j]
+
+
+@_compiled
+def _place(starts: Array, after: Array, s: int) -> tuple[int, int, int, int]:
+    """First token and length of a sequence, and of the one that it continues."""
+    first, length, root = starts[s], starts[s + 1] - starts[s], after[s]
+    if root < 0:
+        return first, length, 0, 0
+    return first, length, starts[root], starts[root + 1] - starts[root]
+
+
+@_compiled
+def forward(
+    query: Array,
+    key: Array,
+    value: Array,
+    starts: Array,
+    after: Array,
+    cosine: Array,
+    sine: Array,
+    corners: Array,
+    weights: Array,
+    mixed: Array,
+) -> None:
+    """Write the attention weights and what they make of the values."""
+    heads, dim = query.shape[1:]
+    longest, kind = len(cosine), query.dtype
+    keys, values = np.empty((dim, longest), kind), np.empty((longest, dim), kind)
+    turned, total = np.empty(dim, kind), np.empty(dim, kind)
+    one, scale = kind.type(1), kind.type(1 / np.sqrt(dim))
+    for s in range(len(after)):
+        first, length, front, ahead = _place(starts, after, s)
+        for h in range(heads):
+            for j in range(ahead + length):
+                token = front + j if j < ahead else first + j - ahead
+                _turn(key[token, h], cosine[j], sine[j], one, turned)
+                for d in range(dim):
+                    keys[d, j] = turned[d]
+                    values[j, d] = value[token, h, d]
+            for i in range(length):
+                token, seen = first + i, ahead + i + 1
+                corner = corners[s] + (h * length + i) * (ahead + length)
+                weight = weights[corner : corner + seen]
+                _turn(query[token, h], cosine[seen - 1], sine[seen - 1], scale, turned)
+                _multiply(keys, turned, seen, weight)
+                top = weight[0]
+                for j in range(seen):
+                    top = max(top, weight[j])
+                mass = kind.type(0)
+                for j in range(seen):
+                    weight[j] = np.exp(weight[j] - top)
+                for j in range(seen):
+                    mass += weight[j]
+                for j in range(seen):
+                    weight[j] /= mass
+                for d in range(dim):
+                    total[d] = 0
+                for j in range(seen):
+                    factor, line = weight[j], values[j]
+                    for d in range(dim):
+                        total[d] += factor * line[d]
+                for d in range(dim):
+                    mixed[token, h, d] = total[d]
+
+
+@_compiled
+def backward(
+    query: Array,
+    key: Array,
+    value: Array,
+    starts: Array,
+    after: Array,
+    cosine: Array,
+    sine: Array,
+    corners: Array,
+    weights: Array,
+    gradient: Array,
+    d_query: Array,
+    d_key: Array,
+    d_value: Array,
+) -> None:
+    """From the slope along the mixtures, those along queries, keys and values.
+
+    The latter two are added to: what several sequences continue has a part of each.
+    """
+    heads, dim = query.shape[1:]
+    longest, kind = len(cosine), query.dtype
+    values, keys = np.empty((dim, longest), kind), np.empty((longest, dim), kind)
+    key_slopes, value_slopes = np.empty((longest, dim), kind), np.empty((longest, dim), kind)
+    turned, total, slope = np.empty(dim, kind), np.empty(dim, kind), np.empty(dim, kind)
+    d_scores = np.empty(longest, kind)
+    one, scale = kind.type(1), kind.type(1 / np.sqrt(dim))
+    for s in range(len(after)):
+        first, length, front, ahead = _place(starts, after, s)
+        for h in range(heads):
+            for j in range(ahead + length):
+                token = front + j if j < ahead else first + j - ahead
+                _turn(key[token, h], cosine[j], sine[j], one, keys[j])
+                for d in range(dim):
+                    values[d, j] = value[token, h, d]
+                    key_slopes[j, d] = 0
+                    value_slopes[j, d] = 0
+            for i in range(length):
+                token, seen = first + i, ahead + i + 1
+                corner = corners[s] + (h * length + i) * (ahead + length)
+                weight = weights[corner : corner + seen]
+                _turn(query[token, h], cosine[seen - 1], sine[seen - 1], scale, turned)
+                for d in range(dim):
+                    slope[d] = gradient[token, h, d]
+                    total[d] = 0
+                _multiply(values, slope, seen, d_scores)
+                mean = kind.type(0)
+                for j in range(seen):
+                    mean += weight[j] * d_scores[j]
+                for j in range(seen):
+                    d_scores[j] = weight[j] * (d_scores[j] - mean)
+                for j in range(seen):
+                    factor, line = weight[j], value_slopes[j]
+                    for d in range(dim):
+                        line[d] += factor * slope[d]
+                for j in range(seen):
+                    factor, line = d_scores[j], keys[j]
+                    for d in range(dim):
+                        total[d] += factor * line[d]
+                for j in range(seen):
+                    factor, line = d_scores[j], key_slopes[j]
+                    for d in range(dim):
+                        line[d] += factor * turned[d]
+                # Back by the same angle.
+                _turn(total, cosine[seen - 1], -sine[seen - 1], scale, d_query[token, h])
+            for j in range(ahead + length):
+                token = front + j if j < ahead else first + j - ahead
+                _turn(key_slopes[j], cosine[j], -sine[j], one, turned)
+                for d in range(dim):
+                    d_key[token, h, d] += turned[d]
+                    d_value[token, h, d] += value_slopes[j, d]
