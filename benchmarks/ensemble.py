@@ -95,7 +95,7 @@ def _compare_study(repetitions: int, *, seeds: int, steps: int) -> dict[str, Any
                 Path(folder),
                 backend="loky",
                 jobs=-1,
-                batch=len(SCHEDULES),
+                batch=4 * len(SCHEDULES),
                 alike=("steps",),
                 progress=False,
             )

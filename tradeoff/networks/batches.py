@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -56,26 +57,23 @@ class Batch:
         return Batch(tokens[..., :length], mask[..., :length], self.kept[index.cpu()])
 
     def ragged(self, rows: Int[Tensor, " some"]) -> Ragged:
-        """Some rows laid end to end, each response up to its last token that counts."""
+        """Some rows laid end to end, each response up to its last token that counts; on a CPU."""
         tokens, mask = self.tokens[rows], self.mask[rows]
-        place = torch.arange(mask.shape[-1], device=mask.device)
+        place = torch.arange(mask.shape[-1])
         kept = place <= (mask * place).amax(-1, keepdim=True)
-        number, pairs = torch.arange(len(tokens), device=mask.device), tokens.ndim == 3
-        after = torch.full_like(number, -1)
-        if pairs:
-            begun = (place >= mask.any(1).int().argmax(-1)[:, None])[:, None]
-            kept = torch.cat([~begun, begun & kept], dim=1)
-            tokens, mask = tokens[:, [0, 0, 1]], torch.nn.functional.pad(mask, (0, 0, 1, 0))
-            after = torch.stack([after, 3 * number, 3 * number], dim=1)
-        tokens, mask, kept, after = (
-            tokens.flatten(0, -2),
-            mask.flatten(0, -2),
-            kept.flatten(0, -2),
-            after.flatten(),
-        )
-        starts = torch.nn.functional.pad(kept.sum(1).cumsum(0), (1, 0))
+        after = torch.full((len(rows),), -1)
+        if pairs := tokens.ndim == 3:
+            # Three sequences of each row: the prompt, and what follows it in either response.
+            answered = (place >= mask.any(1).int().argmax(-1)[:, None])[:, None]
+            kept = torch.cat([~answered, answered & kept], dim=1)
+            tokens, mask = tokens[:, [0, 0, 1]], F.pad(mask, (0, 0, 1, 0))
+            prompts = 3 * torch.arange(len(rows))
+            after = torch.stack([after, prompts, prompts], dim=1).flatten()
+        tokens, mask, kept = (x.flatten(0, -2) for x in (tokens, mask, kept))
+        starts = F.pad(kept.sum(1).cumsum(0), (1, 0))
         laid, counted = tokens[kept], mask[kept].nonzero()[:, 0]
-        sequence = torch.arange(len(mask), device=mask.device).repeat_interleave(mask.sum(1))
+        sequence = torch.arange(len(mask)).repeat_interleave(mask.sum(1))
+        # The first token of a sequence that continues another stands after the other's last one.
         before = torch.where(counted == starts[sequence], starts[after[sequence] + 1], counted) - 1
         response = sequence - 1 - sequence // 3 if pairs else sequence
         return Ragged(laid, starts, after, before, laid[counted], response)

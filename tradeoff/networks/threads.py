@@ -1,4 +1,4 @@
-"""How many threads compute: one for small batches, one for each run of a task not batched."""
+"""How many threads compute: one for a small batch, one for each run where runs go one by one."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Train many runs as one: stacked parameters, one batched gradient per objective and update.
+"""Train many runs as one: stacked parameters, and a gradient per objective, run and update.
 
 The parameters of run r are row r of one matrix. At each update the runs are grouped by the
-objective they follow; each group's gradients are computed in one batched call and laid into the
-rows. Runs never mix, so the result of a run depends neither on the others nor on their order, up to
-the rounding of batched products: in the tests' 25 updates parameters agree to 1e-10 in float64 and
-to 2e-4 in float32. Small ensembles run on one thread, see `tradeoff.networks.threads`.
+objective they follow. The gradients of a group are computed in one batched call, or, if the task
+gains nothing by that, run by run on as many threads as torch has, and laid into the rows. Runs
+never mix. Run by run, the result of one depends on nothing else, bit for bit; in batched calls it
+does by the rounding of batched products: in the tests' 25 updates parameters agree to 1e-10 in
+float64 and to 2e-4 in float32. Small batches run on one thread, see `tradeoff.networks.threads`.
 """
 
 from __future__ import annotations
@@ -129,8 +130,8 @@ def train(
     last_layer_only
         Hold everything but the last layer at its initial value.
     at_once
-        Runs per batched call; fewer need less memory. All by default. A task that is not batched
-        computes each run by itself, and many of them on as many threads as torch has.
+        Runs per batched call; fewer need less memory. All by default. Without meaning for a task
+        that is not batched.
     device
         Where to compute, "cpu" or "cuda". The parameters returned stay there.
     progress
