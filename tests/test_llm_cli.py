@@ -293,6 +293,20 @@ def test_the_limit_is_that_of_training_rows(flags, tmp_path):
     assert (data["sft"]["rows"], data["sft_test"]["rows"]) == (7, 20)
 
 
+def test_training_goes_on_from_a_run_by_its_folder(flags, tmp_path):
+    run(*flags, *FEW, "--out", tmp_path / "first")
+    for number, place in enumerate(["first", "first/model"]):
+        more = [*flags, *FEW, "--model", tmp_path / place, "--json"]
+        more += ["--set", f"train.reference={tmp_path / place}"]
+        assert run(*more, "--out", tmp_path / str(number)).exit_code == 0
+    both = [(tmp_path / n / "model" / "model.safetensors").read_bytes() for n in "01"]
+    assert both[0] == both[1]
+    done = run(
+        *flags, *FEW, "--model", tmp_path / "first", "--out", tmp_path / "first", "--no-resume"
+    )
+    assert "write its model over this one" in str(done.exception)
+
+
 @pytest.mark.parametrize("place", ["model", "model/base"])
 def test_a_run_does_not_write_over_the_model_it_starts_from(flags, model, tmp_path, place):
     (tmp_path / "model").mkdir()

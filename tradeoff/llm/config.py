@@ -240,7 +240,8 @@ class ModelConfig:
     Attributes
     ----------
     path
-        Folder or hub name; "tiny" is the small model of the package, made without network.
+        Folder of a model or of a run, or hub name; "tiny" is the small model of the package, made
+        without network.
     config_only
         Only its configuration is read; weights are random.
     attention

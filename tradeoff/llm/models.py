@@ -16,14 +16,16 @@ from tradeoff.errors import InputError
 from tradeoff.llm.config import Lora, ModelConfig
 from tradeoff.records import read_json, replacing_folder
 
-BASE = "base"
-"""Folder, within one of adapters, of the model below them where it is nowhere else."""
+MODEL, BASE = "model", "base"
+"""Folder of the trained model within a run's; folder, within one of adapters, of the model below
+them where it is nowhere else."""
 
 
 def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tuple[Any, Any]:
     """A causal model and its tokenizer; no code that comes with a model is ever run.
 
-    Of a folder of adapters, their base is loaded with them upon it, as peft does, frozen.
+    Of the output folder of a run, its model. Of a folder of adapters, their base is loaded with
+    them upon it, as peft does, frozen.
 
     Parameters
     ----------
@@ -44,9 +46,10 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     dtype = torch.bfloat16 if frozen_bf16 else torch.float32
     options: dict[str, Any] = {"trust_remote_code": False}
     built = {"dtype": dtype, "attn_implementation": config.attention}
+    path = model_folder(config.path)
     try:
-        base = base_of(config.path)
-        tokenizer = tokenizer_of(config.path, base)
+        base = base_of(path)
+        tokenizer = tokenizer_of(path, base)
         if config.config_only:
             torch.manual_seed(seed)
             settings = AutoConfig.from_pretrained(base, **options)
@@ -59,7 +62,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
                 )
                 model, found = loaded
                 _require_all_weights(found["missing_keys"])
-                model = model if base == config.path else _put_upon(model, config.path)
+                model = model if base == path else _put_upon(model, path)
     except _UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
@@ -74,8 +77,16 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
 _UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning)
 
 
+def model_folder(path: str | Path) -> str:
+    """The model within the output folder of a run; any other path as it is."""
+    inner = Path(path) / MODEL
+    names = ("config.json", "adapter_config.json")
+    return str(inner) if any((inner / name).is_file() for name in names) else str(path)
+
+
 def has_adapter_files(path: str) -> bool:
     """Whether a folder or hub name holds adapters and not a model; not if there is neither."""
+    path = model_folder(path)
     try:
         return base_of(path) != path
     except _UNREADABLE:

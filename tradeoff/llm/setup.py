@@ -22,9 +22,6 @@ from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.reference import evaluating
 
-MODEL = "model"
-"""Folder, within that of a run, of the trained model."""
-
 
 def accelerator(config: TrainConfig, output: Path | None) -> Any:
     """The processes and devices that accelerate or torchrun has laid out.
@@ -119,7 +116,7 @@ def check_output(folder: Path, what: str = "output folder", field: str | None = 
 
 def check_not_replaced(output: Path, field: str, place: str) -> None:
     """An `InputError` if a model that the run starts from is the one that it will write."""
-    target, found = (output / MODEL).resolve(), Path(place).resolve()
+    target, found = (output / models.MODEL).resolve(), Path(models.model_folder(place)).resolve()
     if place and found.is_dir() and (found == target or target in found.parents):
         raise InputError(
             "the run would write its model over this one",

@@ -264,7 +264,7 @@ class JointTrainer:
         """Remove what an earlier run left: it would be taken for later checkpoints of this one."""
         if self.journal.exists or checkpoints.checkpoints(self._folder):
             checkpoints.remove_all(self._folder)
-            shutil.rmtree(output / setup.MODEL, ignore_errors=True)
+            shutil.rmtree(output / models.MODEL, ignore_errors=True)
             for name in ("summary.json", *_DRAWN):
                 (output / name).unlink(missing_ok=True)
 
@@ -472,6 +472,6 @@ class JointTrainer:
             records.write_json(self.output / "summary.json", summary)
         if self.output is not None and finished:
             models.save(
-                self.accelerator, self._bare.model, self.tokenizer, self.output / setup.MODEL
+                self.accelerator, self._bare.model, self.tokenizer, self.output / models.MODEL
             )
         return TrainResult(table, self.journal.table("train"), summary, self.diverged_at, signal)

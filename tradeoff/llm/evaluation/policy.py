@@ -101,7 +101,7 @@ def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
         return Outline(model.tokenizer, model.max_length, model.name)
     from transformers import AutoConfig
 
-    place = model_folder(model)
+    place = models.model_folder(model)
     try:
         base = models.base_of(place)
         found = AutoConfig.from_pretrained(base, trust_remote_code=False)
@@ -153,16 +153,8 @@ def load(path: str | Path, config: TrainConfig | None = None) -> LoadedPolicy:
         If there is no causal model with a tokenizer.
     """
     config = config or TrainConfig()
-    place = model_folder(path)
-    found = models.load(ModelConfig(path=place), frozen_bf16=config.precision == "bf16")
+    found = models.load(ModelConfig(path=str(path)), frozen_bf16=config.precision == "bf16")
     return LoadedPolicy.of(*found, config, str(path))
-
-
-def model_folder(path: str | Path) -> str:
-    """The model within the output folder of a run; any other path as it is."""
-    inner = Path(path) / "model"
-    names = ("config.json", "adapter_config.json")
-    return str(inner) if any((inner / name).is_file() for name in names) else str(path)
 
 
 def check_same_tokens(policy: LoadedPolicy | Outline, tokenizer: Any, reference: str) -> None:
