@@ -20,7 +20,7 @@ from tradeoff.llm import models, setup
 from tradeoff.llm.batches import Batch
 from tradeoff.llm.config import Defects, Experiment, Lora, ModelConfig, TrainConfig, from_mapping
 from tradeoff.llm.trainer import JointTrainer
-from tradeoff.schedules import Alright
+from tradeoff.schedules import Alright, Maxright
 
 VOCABULARY = len(bpe_tokenizer_hf())
 
@@ -432,3 +432,10 @@ def test_trackers_that_cannot_be_used(tmp_path, trackers, output, word):
     with pytest.raises(InputError, match=word) as error:
         trainer(trackers=trackers, output=tmp_path if output else None)
     assert error.value.field == "trackers"
+
+
+def test_probes_that_cost_many_times_the_updates_are_warned_of():
+    with pytest.warns(UserWarning, match=r"40 rows every 1 updates is 13 times .*samples=64"):
+        trainer(Maxright(), batch_size=1, holdout=0.0)
+    trainer(Maxright(refresh=10), batch_size=1, holdout=0.0)
+    trainer(Maxright(samples=4), batch_size=1, holdout=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,10 @@ from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.reference import evaluating
+from tradeoff.schedules import Plan, Rule
+
+DEAR = 10.0
+"""Work of probes, in that of updates, from which on it is worth a warning."""
 
 
 def accelerator(config: TrainConfig, output: Path | None) -> Any:
@@ -123,6 +128,22 @@ def check_not_replaced(output: Path, field: str, place: str) -> None:
             field=field,
             value=place,
             remedy="Give another output folder.",
+        )
+
+
+def warn_of_probes(plan: Plan, sizes: tuple[int, int], config: TrainConfig) -> None:
+    """Warn if the rows on which gaps are compared cost many times the updates themselves."""
+    every, samples = plan.gaps.refresh, plan.gaps.samples
+    if plan.rule is not Rule.LARGER_GAP or every is None:
+        return
+    rows = sum(min(size, samples or size) for size in sizes)
+    # Without a backward pass a row is a third of the work.
+    work = rows / 3 / every / config.batch_size
+    if work > DEAR:
+        warnings.warn(
+            f"comparing gaps on {rows:,} rows every {every} updates is {work:,.0f} times the work "
+            "of the updates; Maxright(refresh=10, samples=64) looks at fewer",
+            stacklevel=3,
         )
 
 

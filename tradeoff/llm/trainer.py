@@ -176,7 +176,9 @@ class JointTrainer:
             )
         self.scorer = Scorer(self.policy, config, setup.padding(tokenizer), self.accelerator)
         self.rates = learning_rates(config, self.plan.clock)
-        self.known = KnownLosses(self.plan, config, (len(self.data.sft), len(self.data.preference)))
+        sizes = len(self.data.sft), len(self.data.preference)
+        setup.warn_of_probes(self.plan, sizes, config)
+        self.known = KnownLosses(self.plan, config, sizes)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.feed = Feed(self.data, config, process, processes)
         self.tally, self.meter = Tally(), Meter(self.accelerator.device, processes)
