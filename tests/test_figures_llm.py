@@ -173,6 +173,14 @@ def test_costs_are_drawn_by_the_update_as_the_paper_counts(
     assert f"n = {llm_resources.FORMS['cpu'].repetitions} " in llm_resources.CAPTION
 
 
+def test_joint_training_holds_hardly_more_tensors_than_one_stage_after_the_other(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    found = numbers("llm_resources")["devices"]["cpu"]["shapes"]["llama-tiny"]
+    assert found["ALRIGHT"]["memory_ratio"][0] <= 1.01
+    assert found["Mix"]["memory_ratio"][0] <= 1.05
+
+
 def test_a_failed_measurement_says_why() -> None:
     with pytest.raises(RuntimeError, match="no-such-shape"):
         llm_resources._apart(llm_costs.Setting(shape="no-such-shape"))
