@@ -31,7 +31,7 @@ CAPTION = (
     "The tiny language model (conflict 0.5) at lambda = 1/2 and 120 gradients for every method, "
     "over the step size of AdamW; the other figures use 5e-4. Held-out prompts after training: "
     "skills answered exactly, responses in the preferred style, and the loss that is traded. What "
-    "varies is the seed, shared by all methods, n = 5; 95 % t-intervals. The numbers hold the "
+    "varies is the seed, shared by all methods, n = 10; 95 % t-intervals. The numbers hold the "
     "differences joint minus sequential, paired by seed. Command: python -m analysis lm_rates"
 )
 
@@ -77,7 +77,7 @@ def ends(scale: str) -> pd.DataFrame:
         lm_study.configuration(scale, lm_study.schedule(label), seed, rate=rate, marks=1)
         for rate in (factor * lm_study.SCALES[scale].rate for factor in FACTORS)
         for label in METHODS
-        for seed in lm_study.seeds(scale)[:5]
+        for seed in lm_study.seeds(scale)
     ]
     table = lm_study.finals(lm_study.run(scale, runs))
     losses = table[["sft_loss", "preference_loss"]].to_numpy()
