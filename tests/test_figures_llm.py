@@ -17,6 +17,7 @@ from analysis import llm_bars, llm_costs, llm_resources, llm_study, max_eval_int
 from analysis.methods import METHODS, finals
 from tradeoff.errors import InputError
 from tradeoff.records import write_json
+from tradeoff.study.sources import reached
 
 FIGURES = (
     "llm_loss_space",
@@ -184,3 +185,9 @@ def test_joint_training_holds_hardly_more_tensors_than_one_stage_after_the_other
 def test_a_failed_measurement_says_why() -> None:
     with pytest.raises(RuntimeError, match="no-such-shape"):
         llm_resources._apart(llm_costs.Setting(shape="no-such-shape"))
+
+
+def test_what_other_processes_measure_is_a_source_of_the_figure() -> None:
+    found = reached(["analysis.llm_resources:main"])
+    assert {("analysis.llm_costs", name) for name in ("by_us", "by_trl", "build")} <= found
+    assert ("tradeoff.llm.trainer", "JointTrainer") in found
