@@ -73,8 +73,8 @@ CAPTION = (
     "reference, before training. Bottom: the most bytes of tensors at once, the model's included; "
     "on the CPU every operator's results are watched in a few further updates. What varies is the "
     f"repetition, n = {FORMS['cpu'].repetitions} on the CPU and {FORMS['cuda'].repetitions} on a "
-    "GPU, too few for an interval: dots are single runs, markers medians, all divided by the "
-    "median of SFT→DPO in turn. Open squares, on Pythia's shapes only: the paper's figure for "
+    "GPU, too few for an interval: dots are single runs, each divided by SFT→DPO of its round, and "
+    "markers their medians. Open squares, on Pythia's shapes only: the paper's figure for "
     "Pythia-1B. Command: python -m analysis llm_resources; for a GPU: python -m "
     "analysis.llm_resources --device cuda"
 )
@@ -112,14 +112,14 @@ def measure(form: str) -> dict[str, Any]:
 
 
 def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians, single values, and ratios to sequential training."""
+    """Single values, and ratios to sequential training in the same round."""
     table: dict[str, Any] = {}
     for method, runs in found.items():
         table[method] = {
             name: [run[name] for run in runs] for name in Measured.__dataclass_fields__
         }
     for name in ("seconds", "seconds_per_update", "memory"):
-        base = np.median(table["Sequential"][name])
+        base = np.array(table["Sequential"][name])
         for method in found:
             table[method][f"{name}_ratio"] = (np.array(table[method][name]) / base).tolist()
     return table
@@ -154,7 +154,7 @@ def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> 
         if method in paper:
             ax.plot(paper[method], row, "s", color="0.2", fillstyle="none")
     ax.axvline(1.0, **style.BOUND)
-    ax.set_xlabel(f"{PANELS[name]}, over that of SFT→DPO in turn", fontsize=8)
+    ax.set_xlabel(f"{PANELS[name]}, over that of SFT→DPO", fontsize=8)
     ax.set_yticks(range(len(found)), [NAMES.get(m, m) for m in found], fontsize=7)
     ax.set_ylim(len(found) - 0.5, -0.5)
 
