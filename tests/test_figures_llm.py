@@ -190,4 +190,4 @@ def test_a_failed_measurement_says_why() -> None:
 def test_what_other_processes_measure_is_a_source_of_the_figure() -> None:
     found = reached(["analysis.llm_resources:main"])
     assert {("analysis.llm_costs", name) for name in ("by_us", "by_trl", "build")} <= found
-    assert ("tradeoff.llm.trainer", "JointTrainer") in found
+    assert "tradeoff.llm.trainer" in {module for module, _ in found}
