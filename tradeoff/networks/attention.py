@@ -142,6 +142,14 @@ def cached_attention(
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible[..., None, :, :])
 
 
+def spans(
+    starts: Int[Tensor, " starts"], after: Int[Tensor, " sequences"]
+) -> Int[Tensor, " sequences"]:
+    """Length of each sequence with what it continues: the tokens that its last one sees."""
+    length = starts.diff()
+    return length + torch.where(after < 0, 0, length[after])
+
+
 def ragged_attention(
     query: Laid,
     key: Laid,
@@ -177,9 +185,8 @@ class _RaggedAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *place: Tensor) -> Tensor:
         given = [x.contiguous() for x in (query, key, value, *place)]
         starts, after = given[3:5]
-        length = starts.diff()
-        seen = length + torch.where(after < 0, 0, length[after])
-        corners = F.pad((length * seen * query.shape[1]).cumsum(0), (1, 0))
+        squares = starts.diff() * spans(starts, after) * query.shape[1]
+        corners = F.pad(squares.cumsum(0), (1, 0))
         # Made by torch, so that whoever counts torch's memory sees them.
         weights, mixed = query.new_empty(int(corners[-1])), torch.empty_like(given[2])
         attention_kernels.forward(*_arrays(*given, corners, weights, mixed))

@@ -25,6 +25,7 @@ from tradeoff.networks.attention import (
     over_ragged,
     over_rows,
     rotary_angles,
+    spans,
 )
 
 
@@ -182,8 +183,7 @@ class LanguageModel(nn.Module):
             return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
         if starts is not None and after is not None:
-            length = starts.diff()
-            longest = int((length + torch.where(after < 0, 0, length[after])).max())
+            longest = int(spans(starts, after).max())
             return over_ragged(*turn(torch.arange(longest)), starts, after)
         if positions is not None and cache is not None:
             return over_cache(*turn(positions), positions, cache)

@@ -35,8 +35,9 @@ from tradeoff.networks.threads import SMALL, one_thread
 from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT
 
-LOGITS_AT_ONCE = 2**25
-"""Logits that an evaluation holds at once."""
+LOGITS_AT_ONCE, ROWS_AT_ONCE = 2**25, 32
+"""Logits that an evaluation of an ensemble holds at once; rows, so few that they stay in the
+processor's cache, where runs go one by one."""
 
 
 class _Shells(threading.local):
@@ -225,7 +226,7 @@ class LanguageTask:
         """(R, rows, ...) log-probabilities under every run, so many rows at once as fit."""
         found = over_runs(lambda one, index: self._log_probs(one, rows, index), self.batched)
         runs = len(next(iter(params.values())))
-        at_once = 32
+        at_once = ROWS_AT_ONCE
         if self.batched:
             each = runs * self.base.config.vocabulary * rows.tokens[0].numel()
             at_once = max(1, LOGITS_AT_ONCE // each)
