@@ -1,12 +1,12 @@
-"""One measurement of :mod:`analysis.llm_resources`, in a process of its own.
+"""What :mod:`analysis.llm_resources` measures: the time of one training, and its memory.
 
-``python -m analysis.llm_costs '{"shape": "llama-tiny", "method": "Mix"}'`` prints one line of JSON.
+One batch is the whole of either data set, so every update that follows the same objective is the
+same work, whatever the schedule, and times can be compared one to one.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import gc
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
@@ -18,13 +18,23 @@ import torch
 
 from analysis.live_tensors import LiveTensors
 from tradeoff.data.rows import PreferenceRow, SftRow
-from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
+from tradeoff.errors import InputError
+from tradeoff.networks.threads import one_thread
+from tradeoff.schedules import (
+    PREFERENCE,
+    SFT,
+    Alright,
+    Maxright,
+    Mix,
+    Schedule,
+    Sequential,
+)
 
 if TYPE_CHECKING:
     from tradeoff.llm import JointTrainer, TrainResult
 
 REFRESH, WATCHED = 10, 8
-"""Updates from probe to probe; updates in which tensors are counted, both stages among them."""
+"""Updates from probe to probe, of a batch of each objective; updates of which memory is taken."""
 SHAPES: dict[str, dict[str, Any]] = {
     "pythia-1b": {
         "family": "GPTNeoX",
@@ -80,37 +90,33 @@ class Setting:
     batch_size: int = 16
     rows_per_forward: int = 8
     length: int = 384
-    updates: int = 40
+    updates: int = 24
     layout: Literal["padded", "packed", "shared"] = "packed"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What it cost.
+    """What it cost in time.
 
     Attributes
     ----------
     seconds
-        Per gradient of one objective.
+        Per gradient of one objective, a probe of MAXRIGHT counted as the part of one that it is.
     seconds_per_update
         As the paper counts.
     tokens_per_second
         Of training, both responses of a pair counted.
     utilisation
         Model FLOPs over the device's bf16 peak; None where that is unknown.
-    memory
-        Bytes of tensors at the peak, the model's included: as a GPU's allocator tells, and on the
-        CPU as counted in a few updates of their own.
     """
 
     seconds: float
     seconds_per_update: float
     tokens_per_second: float
     utilisation: float | None
-    memory: float
 
 
-def schedule(method: str) -> Schedule:
+def schedule(method: str, batch_size: int) -> Schedule:
     """The schedule behind a method's name, at lambda = 1/2."""
     return {
         "SFT only": Alright(lam=0.0),
@@ -118,19 +124,22 @@ def schedule(method: str) -> Schedule:
         "Sequential": Sequential(),
         "Mix": Mix(),
         "ALRIGHT": Alright(),
-        "MAXRIGHT": Maxright(refresh=REFRESH, samples=16),
+        "MAXRIGHT": Maxright(refresh=REFRESH, samples=batch_size),
     }[method]
 
 
 def rows(setting: Setting) -> tuple[list[SftRow], list[PreferenceRow]]:
-    """Rows of letters, one token each; lengths vary by a factor of about two, a third is prompt."""
+    """One batch of either set, of letters of one token each, a third of them prompt.
+
+    Lengths vary by a factor of about two.
+    """
     rng = np.random.default_rng(0)
 
     def text(share: float) -> str:
         count = max(2, int(setting.length * share * rng.uniform(0.6, 1.4)))
         return "".join(rng.choice(list("abcdefghij "), count))
 
-    count = 2 * setting.batch_size * max(4, setting.updates // 4)
+    count = setting.batch_size
     sft = [SftRow(f"q{text(1 / 3)}", text(2 / 3)) for _ in range(count)]
     pairs = [PreferenceRow(f"q{text(1 / 3)}", text(2 / 3), text(2 / 3)) for _ in range(count)]
     return sft, pairs
@@ -158,30 +167,62 @@ def build(setting: Setting) -> tuple[Any, Any]:
 
 
 def measure(setting: Setting) -> Measured:
-    """Measure one method, ours or TRL's."""
-    theirs = setting.method.startswith("TRL")
-    found = yardstick(setting) if theirs else ours(setting)
-    if setting.device != "cpu":
-        return found
-    with LiveTensors() as seen:
-        few = replace(setting, updates=WATCHED)
-        by_trl(few) if theirs else by_us(few)
-    return replace(found, memory=float(seen.peak))
+    """Time one method, ours or TRL's; on the CPU with one thread, which the fewest disturb."""
+    with one_thread(when=setting.device == "cpu"):
+        return yardstick(setting) if setting.method.startswith("TRL") else ours(setting)
+
+
+def memory(setting: Setting) -> int | None:
+    """The most bytes of tensors at once in a few updates of one method, the model's included.
+
+    A GPU's allocator tells; on the CPU the results of every operator are watched. ``None``: more
+    than there are.
+    """
+    few = replace(setting, updates=WATCHED)
+    train = by_trl if setting.method.startswith("TRL") else by_us
+    gc.collect()
+    if setting.device == "cpu":
+        with LiveTensors() as seen:
+            train(few)
+        return seen.peak
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        train(few)
+    except (torch.OutOfMemoryError, InputError) as error:
+        if isinstance(error, InputError) and error.field != "rows_per_forward":
+            raise
+        return None
+    return int(torch.cuda.max_memory_allocated())
 
 
 def ours(setting: Setting) -> Measured:
     """Train with the joint trainer, timing every update."""
+    from tradeoff.llm.meter import peak_flops
+
     trainer, done = by_us(setting)
     steps = per_update(done.table)
-    probes = steps["probed"].mean() / setting.batch_size / 3
     seconds = seconds_per_update(steps)
+    gradients, operations = work(trainer, steps)
+    peak = peak_flops(trainer.accelerator.device)
     return Measured(
-        seconds=seconds / (float(steps["gradients"].mean()) + probes),
+        seconds=seconds / gradients,
         seconds_per_update=seconds,
         tokens_per_second=float(steps.groupby("kind")["tokens"].mean().mean()) / seconds,
-        utilisation=trainer.meter.utilisation(),
-        memory=done.summary["peak_memory_bytes"],
+        utilisation=None if peak is None else operations / seconds / peak,
     )
+
+
+def work(trainer: JointTrainer, steps: pd.DataFrame) -> tuple[float, float]:
+    """Gradients and floating-point operations of an update, each kind weighing alike."""
+    sets = (np.arange(len(trainer.data.training(objective))) for objective in (SFT, PREFERENCE))
+    each = np.array([trainer.costs.update(*trainer.data.extent(o, r)) for o, r in enumerate(sets)])
+    followed = steps.groupby("kind")[["sft_updates", "preference_updates"]].first().mean()
+    gradients, operations = float(followed.sum()), float(followed.to_numpy() @ each)
+    if steps["probed"].any():
+        # A batch of each objective, without its backward pass.
+        share = 1 / trainer.costs.passes / REFRESH
+        gradients, operations = gradients + 2 * share, operations + float(each.sum()) * share
+    return gradients, operations
 
 
 def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
@@ -203,7 +244,7 @@ def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
         evaluate_every=1,
         log_every=setting.updates,
     )
-    rule = schedule(setting.method)
+    rule = schedule(setting.method, setting.batch_size)
     if isinstance(rule, Maxright):
         # Random weights are further from one optimum than from the other, and only one objective
         # would ever be followed: measure gaps from where both begin alike.
@@ -218,6 +259,7 @@ def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
         first.train(progress=False)
         sft_loss, preference_loss = (float(value) - 1 for value in first.known.values)
         model = first.model
+        del first
         config = replace(config, lora=None, optima=(sft_loss, preference_loss))
     trainer = JointTrainer(
         model, tokenizer, sft=sft, preference=pairs, schedule=rule, config=config
@@ -230,7 +272,6 @@ def per_update(table: pd.DataFrame) -> pd.DataFrame:
     counted = ["seconds", "tokens", "probe_rows", "sft_updates", "preference_updates"]
     steps = table[counted].diff().iloc[1:].rename(columns={"probe_rows": "probed"})
     steps["kind"] = steps["sft_updates"] + 2 * steps["preference_updates"]
-    steps["gradients"] = steps["sft_updates"] + steps["preference_updates"]
     return steps[steps.groupby("kind").cumcount() >= 2]
 
 
@@ -241,10 +282,9 @@ def seconds_per_update(steps: pd.DataFrame) -> float:
     """
     plain = steps[steps["probed"] == 0]
     typical = plain.groupby("kind")["seconds"].median()
-    extra = steps["seconds"] - steps["kind"].map(typical)
-    probed = steps["probed"] > 0
-    added = float(extra[probed].median() * probed.mean()) if probed.any() else 0.0
-    return float(typical.mean()) + added
+    probed = steps[steps["probed"] > 0]
+    extra = probed["seconds"] - probed["kind"].map(typical)
+    return float(typical.mean()) + (float(extra.median()) / REFRESH if len(extra) else 0.0)
 
 
 def yardstick(setting: Setting) -> Measured:
@@ -252,18 +292,13 @@ def yardstick(setting: Setting) -> Measured:
 
     The reference is evaluated before training, as ours is; neither is timed.
     """
-    from tradeoff.llm.meter import Meter
-
-    meter = Meter(torch.device(setting.device))
     given, times = by_trl(setting)
     seconds = float(np.median(times[2:]))
-    tokens = float(np.mean([_tokens(row) for row in given])) * setting.batch_size
     return Measured(
         seconds=seconds,
         seconds_per_update=seconds,
-        tokens_per_second=tokens / seconds,
+        tokens_per_second=sum(map(_tokens, given)) / seconds,
         utilisation=None,
-        memory=meter.peak_memory(),
     )
 
 
@@ -333,7 +368,3 @@ def _tokens(row: Any) -> int:
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-if __name__ == "__main__":
-    print(json.dumps(asdict(measure(Setting(**json.loads(sys.argv[1]))))))

@@ -7,11 +7,11 @@ file per device beside the other results; the figure shows every such file there
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,13 +22,19 @@ from analysis import llm_costs, style
 from analysis.llm_costs import Measured, Setting
 from analysis.runner import PAPER
 from analysis.tables import reported
+from tradeoff import scores
+from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.records import read_json, write_json
 
 METHODS = ("SFT only", "DPO only", "Sequential", "Mix", "ALRIGHT", "MAXRIGHT", "TRL SFT", "TRL DPO")
 OURS = METHODS[:6]
 NAMES = {"Sequential": "SFT→DPO"}
-PANELS = {"seconds_per_update": "time of an update", "memory": "peak memory"}
+PANELS = {
+    "seconds": "time of a gradient",
+    "seconds_per_update": "time of an update",
+    "memory": "peak memory",
+}
 PAPER_KEYS = {"seconds_per_update": "runtime_percent", "memory": "memory_percent"}
 
 
@@ -37,7 +43,7 @@ class Form:
     """Shapes and methods that are measured, and how often."""
 
     shapes: tuple[str, ...]
-    repetitions: int
+    rounds: int
     setting: Setting
     methods: tuple[str, ...] = METHODS
 
@@ -46,35 +52,37 @@ FORMS = {
     # SDPA is fastest without a mask, which rows padded to neighbours of like length do not need.
     "cuda": Form(
         ("pythia-1b", "llama-3-8b"),
-        1,
+        2,
         Setting(device="cuda", precision="bf16", layout="padded"),
     ),
     "cpu": Form(
         ("pythia-tiny", "llama-tiny"),
-        3,
-        Setting(batch_size=8, rows_per_forward=4, length=96, updates=24),
+        8,
+        Setting(batch_size=8, rows_per_forward=4, length=64),
     ),
     "fast": Form(
         ("llama-tiny",),
-        1,
-        Setting(batch_size=2, rows_per_forward=2, length=32, updates=12),
+        2,
+        Setting(batch_size=2, rows_per_forward=2, length=32),
         methods=OURS[2:],
     ),
 }
 CAPTION = (
-    "Cost of training with random weights, each method in a process of its own, on the same rows; "
-    "adapters and batch as published, scaled down in the CPU form (shapes in the results). Top: "
-    "time of an update, the paper's unit. A Mix update is two gradients, one of each objective, "
-    "and any other is one, so the time of a gradient, in the results, is half of what is drawn for "
-    "Mix. MAXRIGHT (k = 10) measures its gaps from where both losses begin alike, as with "
-    "random weights it would follow one objective only; its probes have no backward pass and count "
-    "as a third of a gradient in the results. TRL runs on its defaults, with padded batches; ours "
-    "packs rows on the CPU and pads them on a GPU; neither is timed while it evaluates the "
-    "reference, before training. Bottom: the most bytes of tensors at once, the model's included; "
-    "on the CPU every operator's results are watched in a few further updates. What varies is the "
-    f"repetition, n = {FORMS['cpu'].repetitions} on the CPU and {FORMS['cuda'].repetitions} on a "
-    "GPU, too few for an interval: dots are single runs, each divided by SFT→DPO of its round, and "
-    "markers their medians. Open squares, on Pythia's shapes only: the paper's figure for "
+    "Cost of training with random weights: adapters and batch as published, scaled down in the CPU "
+    "form (shapes in the results). One batch is all there is of either data set, so updates of one "
+    "kind are equal work; every method trains in turn, the order drawn anew in every round, on one "
+    "thread of the CPU, and an update counts with the median of its kind. Top: time of a gradient "
+    "of one objective. A Mix update is two; MAXRIGHT (k = 10) evaluates a batch of each objective "
+    "every tenth update, half a gradient each: where weights are frozen, a backward pass costs as "
+    "much as a forward pass. It measures its gaps from where both losses begin alike, as with "
+    "random weights it would follow one objective only. Middle: time of an update, the paper's "
+    "unit. TRL runs on its defaults, with padded batches; ours packs rows on the CPU and pads them "
+    "on a GPU; neither is timed while it evaluates the reference, before training. Bottom: the "
+    "most bytes of tensors at once, the model's included; on the CPU every operator's results are "
+    "watched, which is exact. What varies is the round, "
+    f"n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots are single "
+    "rounds, each divided by SFT→DPO of its round, markers their medians, and bars 95 % "
+    "t-intervals of the mean. Open squares, on Pythia's shapes only: the paper's figure for "
     "Pythia-1B. Command: python -m analysis llm_resources; for a GPU: python -m "
     "analysis.llm_resources --device cuda"
 )
@@ -86,7 +94,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     for path in sorted((PAPER / "results").glob("llm_resources-*.json")):
         found[path.stem.removeprefix("llm_resources-")] = read_json(path)
     names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
-    with style.figure(2, len(names), height=4.4, squeeze=False) as (fig, axes):
+    with style.figure(len(PANELS), len(names), height=6.4, squeeze=False) as (fig, axes):
         for column, (device, shape) in enumerate(names):
             for ax, name in zip(axes[:, column], PANELS, strict=True):
                 draw(ax, found[device]["shapes"][shape], name, published(shape, name))
@@ -96,49 +104,69 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def measure(form: str) -> dict[str, Any]:
-    """Every method at every shape of a form, repetitions interleaved, each in its own process."""
+    """Every method at every shape of a form, each shape in a process of its own."""
     given = FORMS[form]
-    runs: dict[str, dict[str, list[Any]]] = {
-        shape: {method: [] for method in given.methods} for shape in given.shapes
-    }
-    rounds = product(range(given.repetitions), given.shapes, given.methods)
-    for _, shape, method in tqdm(list(rounds), disable=form == "fast", leave=False):
-        found = _apart(replace(given.setting, shape=shape, method=method))
-        runs[shape][method].append(asdict(found))
-    return {
-        "setting": asdict(given.setting),
-        "shapes": {shape: summary(found) for shape, found in runs.items()},
-    }
+    total = len(given.shapes) * len(given.methods) * (given.rounds + 1)
+    with tqdm(total=total, disable=form == "fast", leave=False) as bar:
+        shapes = {shape: measure_shape(given, shape, bar) for shape in given.shapes}
+    return {"setting": asdict(given.setting), "rounds": given.rounds, "shapes": shapes}
 
 
-def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
+    """Memory of every method, then its times; all take turns, in an order drawn for each round.
+
+    A method that runs out of memory is told of and left out.
+    """
+    settings = {name: replace(form.setting, shape=shape, method=name) for name in form.methods}
+    memory: dict[str, int] = {}
+    runs: dict[str, list[Measured]] = {}
+    rng = np.random.default_rng(0)
+    with apart() as process:
+        for name, setting in settings.items():
+            bar.set_description(f"{shape}, {name}, memory")
+            most = process.submit(llm_costs.memory, setting).result()
+            if most is not None:
+                memory[name], runs[name] = most, []
+            bar.update()
+        for _ in range(form.rounds):
+            for name in rng.permutation(list(memory)).tolist():
+                bar.set_description(f"{shape}, {name}")
+                runs[name].append(process.submit(llm_costs.measure, settings[name]).result())
+                bar.update()
+    if "Sequential" not in memory:
+        raise InputError(
+            "memory does not suffice for sequential training, which all else is compared with",
+            field="shape",
+            value=shape,
+            remedy="Lower rows_per_forward in analysis/llm_resources.py, or measure another shape.",
+        )
+    found = summary(memory, runs)
+    return {name: found.get(name) for name in settings}
+
+
+@contextmanager
+def apart() -> Iterator[Executor]:
+    """A new process, whose memory holds nothing else; what fails there is raised here."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield process
+
+
+def summary(memory: dict[str, int], runs: dict[str, list[Measured]]) -> dict[str, Any]:
     """Single values, and ratios to sequential training in the same round."""
-    table: dict[str, Any] = {}
-    for method, runs in found.items():
-        table[method] = {
-            name: [run[name] for run in runs] for name in Measured.__dataclass_fields__
-        }
-    for name in ("seconds", "seconds_per_update", "memory"):
+    table: dict[str, dict[str, Any]] = {}
+    for method, found in runs.items():
+        table[method] = {f.name: [getattr(one, f.name) for one in found] for f in fields(Measured)}
+        table[method]["memory"] = [memory[method]]
+    for name in PANELS:
         base = np.array(table["Sequential"][name])
-        for method in found:
-            table[method][f"{name}_ratio"] = (np.array(table[method][name]) / base).tolist()
+        for values in table.values():
+            values[f"{name}_ratio"] = (np.array(values[name]) / base).tolist()
     return table
-
-
-def _apart(setting: Setting) -> Measured:
-    """Measure in a new process, whose memory holds nothing else."""
-    # By its name alone, what it measures would not count as a source of the figure.
-    module = llm_costs.measure.__module__
-    command = [sys.executable, "-m", module, json.dumps(asdict(setting))]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{setting.method} at {setting.shape} failed:\n{done.stderr[-2000:]}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def published(shape: str, name: str) -> dict[str, float]:
     """The paper's ratios to sequential training, by method; those of Pythia's family only."""
-    if not shape.startswith("pythia"):
+    if not shape.startswith("pythia") or name not in PAPER_KEYS:
         return {}
     methods = reported()["pythia"]["methods"]
     return {m: 1 + methods[m][PAPER_KEYS[name]] / 100 for m in methods if m in OURS}
@@ -146,9 +174,14 @@ def published(shape: str, name: str) -> dict[str, float]:
 
 def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> None:
     """Ratios of one quantity to sequential training, one method a row."""
-    for row, method in enumerate(found):
+    for row, (method, values) in enumerate(found.items()):
+        if values is None:
+            ax.text(1.0, row, " out of memory", fontsize=7, va="center")
+            continue
         look = style.look(NAMES.get(method, method))
-        ratios = np.array(found[method][f"{name}_ratio"])
+        ratios = np.array(values[f"{name}_ratio"])
+        kept = scores.interval(ratios)
+        ax.hlines(row, kept.low, kept.high, color=look.color, linewidth=1.2)
         ax.plot(ratios, np.full(len(ratios), row), **look.dots(markersize=3, alpha=0.5))
         ax.plot(np.median(ratios), row, **look.dots(markersize=6))
         if method in paper:

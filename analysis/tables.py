@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis.methods import METHODS
 from analysis.runner import PAPER
+from tradeoff import scores
 from tradeoff.display import cell
 from tradeoff.records import replacing
 
@@ -32,8 +33,8 @@ TITLES = {
     "llama": "The paper's Llama-3-8B, beside the tiny language model, at lambda = .25 / .5 / .75.",
     "real_text": "A small Llama trained on real rows, in the layout of the paper's table: means "
     "and 95 % half-widths over seeds, held out.",
-    "costs": "Time and memory of training with random weights and adapters, medians over "
-    "repetitions; TRL on the same rows.",
+    "costs": "Time and memory of training with random weights and adapters: medians over rounds, "
+    "means and 95 % half-widths of ratios; TRL on the same rows.",
     "claims": "The ledger of claims; measured and bound are those of the tightest case.",
 }
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
@@ -150,10 +151,10 @@ def real_text(results: Results) -> pd.DataFrame:
     found = results["llm_table"]
     names = {"SFT progress kept": "sft_retention", "pairs preferred": "preference_accuracy"}
     rows = []
-    for method, scores in found["table"].items():
+    for method, values in found["table"].items():
         row = {"method": method}
         for name, key in names.items():
-            for lam, kept in zip(found["lambdas"], scores[key], strict=True):
+            for lam, kept in zip(found["lambdas"], values[key], strict=True):
                 row[f"{name}, λ = {lam:g} (%)"] = interval(kept)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -165,22 +166,32 @@ def costs(results: Results) -> pd.DataFrame:
     for device, found in results["llm_resources"]["devices"].items():
         for shape, methods in found["shapes"].items():
             for method, run in methods.items():
+                name = {"device": device, "shape": shape, "method": method}
+                if run is None:
+                    rows.append(name | {"ms per gradient": "out of memory"})
+                    continue
                 rows.append(
-                    {
-                        "device": device,
-                        "shape": shape,
-                        "method": method,
+                    name
+                    | {
                         "ms per gradient": f"{1e3 * _middle(run['seconds']):.0f}",
                         "tokens per second": f"{_middle(run['tokens_per_second']):,.0f}",
-                        "time, to Sequential": f"{_middle(run['seconds_ratio']):.2f}",
+                        "time, to Sequential": within(run["seconds_ratio"]),
                         "memory, to Sequential": f"{_middle(run['memory_ratio']):.2f}",
                     }
                 )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna(MISSING)
 
 
 def _middle(values: Iterable[float]) -> float:
     return float(np.median(list(values)))
+
+
+def within(values: list[float]) -> str:
+    """Mean and half-width of the 95 % t-interval; the mean alone where there is one value."""
+    found = scores.interval(values)
+    half = float(found.high - found.mean)
+    mean = float(found.mean)
+    return interval({"mean": mean, "half_width": half}) if half > 0 else f"{mean:.2f}"
 
 
 def claims(ledger: Iterable[dict[str, Any]]) -> pd.DataFrame:

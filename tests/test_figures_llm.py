@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from llm_trl import IGNORED
 from matplotlib.figure import Figure
 
-from analysis import llm_bars, llm_costs, llm_resources, llm_study, max_eval_interval
+from analysis import llm_bars, llm_costs, llm_resources, llm_study, max_eval_interval, tables
 from analysis.methods import METHODS, finals
 from tradeoff.errors import InputError
+from tradeoff.progress import tqdm
 from tradeoff.records import write_json
 from tradeoff.study.sources import reached
 
@@ -120,6 +125,20 @@ def test_without_text_the_stored_run_is_shown(
     assert found == {"seeds": 3, "source": "stored run"}
 
 
+def steps_of(kinds: list[int], probed: list[int], seconds: list[float]) -> pd.DataFrame:
+    """What :func:`per_update` finds: 1 is an SFT update, 2 one of preference, 3 both."""
+    return pd.DataFrame(
+        {
+            "seconds": seconds,
+            "tokens": 1.0,
+            "probed": probed,
+            "sft_updates": [kind % 2 for kind in kinds],
+            "preference_updates": [kind // 2 for kind in kinds],
+            "kind": kinds,
+        }
+    )
+
+
 def test_the_time_of_an_update_does_not_depend_on_the_luck_of_a_draw() -> None:
     kinds = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
     table = pd.DataFrame(
@@ -134,21 +153,98 @@ def test_the_time_of_an_update_does_not_depend_on_the_luck_of_a_draw() -> None:
     steps = llm_costs.per_update(table)
     assert len(steps) == 1 + 5
     assert llm_costs.seconds_per_update(steps) == 2.0
-    # A probe every second update that takes half a second is a quarter of one on average.
-    probed = steps.assign(probed=[1.0, 0, 1, 0, 1, 0])
-    probed["seconds"] += 0.5 * (probed["probed"] > 0)
-    again = pd.concat([probed, steps.assign(probed=[0.0, 1, 0, 1, 0, 1])])
-    again.loc[again["seconds"] % 1 == 0, "probed"] = 0.0
-    share = (again["probed"] > 0).mean()
-    assert llm_costs.seconds_per_update(again) == pytest.approx(2.0 + 0.5 * share)
 
 
-def test_a_method_is_measured_in_a_process_of_its_own() -> None:
-    setting = replace(llm_resources.FORMS["fast"].setting, method="Mix")
-    found = llm_resources._apart(setting)
-    assert found.seconds_per_update == pytest.approx(2 * found.seconds)
-    assert found.memory > 0
-    assert asdict(found)["utilisation"] is None
+def test_a_probe_counts_once_in_ten_updates_however_many_were_seen() -> None:
+    plain = steps_of([1, 2, 2], [0, 0, 0], [1.0, 3.0, 3.0])
+    probed = steps_of([2], [16], [3.0 + 5.0])
+    both = pd.concat([plain, probed])
+    assert llm_costs.seconds_per_update(both) == 2.0 + 5.0 / llm_costs.REFRESH
+
+
+def test_work_of_an_update_by_hand() -> None:
+    extents = ([4, 4], 6), ([5, 7], 8)
+    costs = SimpleNamespace(passes=2.0, update=lambda lengths, scored: sum(lengths) * 1.0)
+    data = SimpleNamespace(
+        training=lambda objective: [0, 0], extent=lambda objective, rows: extents[objective]
+    )
+    trainer: Any = SimpleNamespace(costs=costs, data=data)
+
+    def work(*given: Any) -> tuple[float, float]:
+        return llm_costs.work(trainer, steps_of(*given))
+
+    assert work([1, 1], [0, 0], [1, 1]) == (1, 8)
+    assert work([3, 3], [0, 0], [1, 1]) == (2, 20)
+    assert work([1, 2, 2], [0, 0, 0], [1, 1, 1]) == (1, 10)
+    # A forward pass of both batches every tenth update, half a gradient each.
+    assert work([1, 2, 2], [0, 2, 0], [1, 1, 1]) == pytest.approx((1.1, 11))
+
+
+@pytest.fixture(scope="module")
+def setting() -> Any:
+    return replace(llm_resources.FORMS["fast"].setting, updates=12)
+
+
+def test_every_update_of_a_kind_is_the_same_work(setting: Any) -> None:
+    trainer, done = llm_costs.by_us(replace(setting, method="ALRIGHT"))
+    tokens = llm_costs.per_update(done.table).groupby("kind")["tokens"]
+    assert len(tokens) == 2
+    assert (tokens.nunique() == 1).all()
+    by_kind = [sum(trainer.data.extent(o, np.arange(setting.batch_size))[0]) for o in (0, 1)]
+    assert tokens.first().tolist() == by_kind
+
+
+def test_maxright_follows_both_objectives_and_compares_a_batch_of_each(setting: Any) -> None:
+    trainer, done = llm_costs.by_us(replace(setting, method="MAXRIGHT"))
+    assert min(done.summary["updates"].values()) > 0
+    assert trainer.known.probed == 2 * 2 * setting.batch_size
+
+
+@pytest.mark.filterwarnings(IGNORED)
+def test_trl_trains_on_the_same_rows(setting: Any) -> None:
+    found = llm_costs.measure(replace(setting, method="TRL SFT"))
+    sft, _ = llm_costs.rows(setting)
+    tokens = sum(llm_costs._tokens(row) for row in sft)
+    assert found.seconds * found.tokens_per_second == pytest.approx(tokens)
+    assert found.utilisation is None
+
+
+def test_what_does_not_fit_is_told_of(setting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(given: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(llm_costs, "by_trl", full)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    on_gpu = replace(setting, device="cuda", method="TRL DPO")
+    assert llm_costs.memory(on_gpu) is None
+
+    class Process:
+        """Runs what it is given at once."""
+
+        def submit(self, call: Any, given: Any) -> Any:
+            if call is llm_costs.memory:
+                value: Any = None if given.method in missing else 7
+            else:
+                value = llm_costs.Measured(1.0, 1.0, 5.0, None)
+            return SimpleNamespace(result=lambda: value)
+
+    monkeypatch.setattr(llm_resources, "apart", lambda: nullcontext(Process()))
+    form = replace(llm_resources.FORMS["cpu"], rounds=2)
+    missing = {"TRL DPO"}
+    found = llm_resources.measure_shape(form, "llama-tiny", tqdm(disable=True))
+    assert list(found) == list(llm_resources.METHODS)
+    assert found["TRL DPO"] is None
+    assert found["Mix"]["memory_ratio"] == [1.0]
+    fig = Figure()
+    ax = fig.subplots()
+    llm_resources.draw(ax, found, "memory", {})
+    assert [text.get_text().strip() for text in ax.texts] == ["out of memory"]
+    table = tables.costs({"llm_resources": {"devices": {"x": {"shapes": {"y": found}}}}})
+    assert table["ms per gradient"].iloc[-1] == "out of memory"
+    assert table["tokens per second"].iloc[-1] == tables.MISSING
+    missing = {"Sequential"}
+    with pytest.raises(InputError, match="memory does not suffice for sequential"):
+        llm_resources.measure_shape(form, "llama-tiny", tqdm(disable=True))
 
 
 def test_costs_are_drawn_by_the_update_as_the_paper_counts(
@@ -161,6 +257,7 @@ def test_costs_are_drawn_by_the_update_as_the_paper_counts(
     )
     assert update["Mix"] == pytest.approx(2 * gradient["Mix"], rel=1e-4)
     assert update["ALRIGHT"] == pytest.approx(gradient["ALRIGHT"], rel=1e-4)
+    assert update["MAXRIGHT"] == pytest.approx(1.1 * gradient["MAXRIGHT"], rel=1e-4)
     fig = Figure()
     for ax, shape in zip(fig.subplots(1, 2), ("pythia-tiny", "llama-tiny"), strict=True):
         paper = llm_resources.published(shape, "seconds_per_update")
@@ -171,7 +268,7 @@ def test_costs_are_drawn_by_the_update_as_the_paper_counts(
             assert [1.37, list(found).index("Mix")] in np.round(squares, 9).tolist()
         diamonds = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
         assert diamonds[-1] == pytest.approx(update["Mix"])
-    assert f"n = {llm_resources.FORMS['cpu'].repetitions} " in llm_resources.CAPTION
+    assert f"n = {llm_resources.FORMS['cpu'].rounds} " in llm_resources.CAPTION
 
 
 def test_joint_training_holds_hardly_more_tensors_than_one_stage_after_the_other(
@@ -182,9 +279,9 @@ def test_joint_training_holds_hardly_more_tensors_than_one_stage_after_the_other
     assert found["Mix"]["memory_ratio"][0] <= 1.05
 
 
-def test_a_failed_measurement_says_why() -> None:
-    with pytest.raises(RuntimeError, match="no-such-shape"):
-        llm_resources._apart(llm_costs.Setting(shape="no-such-shape"))
+def test_what_fails_in_the_other_process_is_raised_here(setting: Any) -> None:
+    with llm_resources.apart() as process, pytest.raises(KeyError, match="no-such-shape"):
+        process.submit(llm_costs.measure, replace(setting, shape="no-such-shape")).result()
 
 
 def test_what_other_processes_measure_is_a_source_of_the_figure() -> None:

@@ -437,5 +437,8 @@ def test_trackers_that_cannot_be_used(tmp_path, trackers, output, word):
 def test_probes_that_cost_many_times_the_updates_are_warned_of():
     with pytest.warns(UserWarning, match=r"40 rows every 1 updates is 13 times .*samples=64"):
         trainer(Maxright(), batch_size=1, holdout=0.0)
+    # Frozen weights have half a backward pass, and the forward pass is more of an update.
+    with pytest.warns(UserWarning, match="is 20 times the work"):
+        trainer(Maxright(), batch_size=1, holdout=0.0, lora=Lora(rank=2))
     trainer(Maxright(refresh=10), batch_size=1, holdout=0.0)
     trainer(Maxright(samples=4), batch_size=1, holdout=0.0)

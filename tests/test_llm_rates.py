@@ -217,3 +217,15 @@ def test_the_probe_is_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run.train(progress=False)
     assert done.summary["seconds"] == pytest.approx(4.0)  # two objectives at updates 0 and 2
     assert done.table["probe_rows"].iloc[-1] == 12
+
+
+def test_the_probe_is_part_of_the_operations_and_not_of_the_tokens() -> None:
+    never, often = (
+        trainer(Maxright(lam=0.0, refresh=refresh, samples=3), steps=4) for refresh in (None, 2)
+    )
+    less, more = (run.train(progress=False).summary for run in (never, often))
+    assert less["tokens"] == more["tokens"]
+    # Both objectives at update 2; those at update 0 are in either run.
+    probed = [often.data.extent(objective, often.known.rows(objective)) for objective in (0, 1)]
+    again = sum(often.costs.forward(*extent) for extent in probed)
+    assert more["flops"] - less["flops"] == pytest.approx(again)

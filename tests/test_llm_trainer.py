@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,25 @@ import pandas as pd
 import pytest
 import torch
 from llm_models import bpe_tokenizer_hf, tiny_neox
-from llm_runs import LORA, SCHEDULES, steady, trainer, weights
+from llm_runs import (
+    LORA,
+    SCHEDULES,
+    begin,
+    preference_rows,
+    sft_rows,
+    steady,
+    trainer,
+    weights,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tradeoff import draws
 from tradeoff.llm import checkpoints
 from tradeoff.llm.streams import Stream
 from tradeoff.llm.trainer import JointTrainer
-from tradeoff.schedules import Alright, Maxright, Mix, Sequential
+from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 
 VOCABULARY = len(bpe_tokenizer_hf())
 
@@ -135,6 +147,66 @@ def test_work_is_counted_over_what_was_read():
     rows = [Stream(16, run.config.seed, objective).rows(0, 8) for objective in (0, 1)]
     tokens = sum(sum(run.data.training(o)[i].lengths) for o in (0, 1) for i in rows[o])
     assert done.summary["tokens"] == tokens == done.table.tokens.iloc[-1]
+
+
+class Operators(TorchDispatchMode):
+    """Notes what torch is asked to do: every operator, and the shapes that it works on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, tuple[torch.Size, ...]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        self.seen.append((str(func), tuple(x.shape for x in given)))
+        return func(*args, **(kwargs or {}))
+
+
+def operators(schedule: Schedule, **settings: Any) -> dict[tuple[int, int], list[Counter]]:
+    """Operators of each update by what it followed, without the first, which sets up.
+
+    One batch is the whole data set: updates of a kind are the same work.
+    """
+    few = {"sft": sft_rows(4), "preference": preference_rows(4), "holdout": 0.0}
+    run = begin(trainer(schedule, steps=12, lora=LORA, **few, **settings))
+    found: dict[tuple[int, int], list[Counter]] = {}
+    for _ in range(12):
+        before = tuple(run.tally.updates)
+        with Operators() as operators:
+            run._update()
+        sft, preference = np.subtract(run.tally.updates, before).tolist()
+        found.setdefault((sft, preference), []).append(Counter(operators.seen))
+    return {kind: counts[1:] for kind, counts in found.items()}
+
+
+def test_an_update_of_joint_training_does_what_one_of_sequential_training_does():
+    one_by_one = operators(Sequential())
+    wanted = {kind: counts[-1] for kind, counts in one_by_one.items()}
+    alright = operators(Alright())
+    assert set(alright) == set(wanted) == {(1, 0), (0, 1)}
+    for kind, counts in alright.items():
+        assert counts == [wanted[kind]] * len(counts)
+    # Mix: either gradient, and one step of the optimiser.
+    twice = sum(count.total() for count in wanted.values())
+    assert 0.75 * twice < operators(Mix())[1, 1][-1].total() < twice
+
+
+def test_between_probes_maxright_adds_four_operators_on_scalars():
+    wanted = {kind: counts[-1] for kind, counts in operators(Sequential()).items()}
+    rule = Maxright(refresh=5, samples=4)
+    more = [
+        count - wanted[kind]
+        for kind, counts in operators(rule, optima=(3.0, -0.3)).items()
+        for count in counts
+    ]
+    few = [extra for extra in more if extra.total() < 100]
+    assert len(few) >= 6
+    assert len(more) > len(few)  # those with a probe
+    for extra in few:
+        assert extra.total() == 4
+        assert all(math.prod(shape) <= 2 for _, shapes in extra for shape in shapes)
 
 
 def test_callbacks_add_to_each_evaluation():

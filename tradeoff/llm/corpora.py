@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Int
 
 from tradeoff import draws
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
@@ -38,6 +39,12 @@ class Corpora:
     def training(self, objective: int) -> Tokenised[Any]:
         """Training rows of an objective."""
         return self.sft if objective == SFT else self.preference
+
+    def extent(self, objective: int, rows: Int[np.ndarray, " n"]) -> tuple[list[int], int]:
+        """Lengths of all sequences of these training rows, and how many of their tokens count."""
+        items = [self.training(objective)[i] for i in rows]
+        lengths = [n for item in items for n in item.lengths]
+        return lengths, sum(item.scored for item in items)
 
     def fingerprints(self) -> dict[str, str]:
         """Names of the four sets, empty where there is none."""

@@ -79,9 +79,14 @@ class Costs:
         inner = 2.0 * (self.weights - self.head) * tokens
         return inner + 2.0 * self.head * scored + 2.0 * self.layers * self.width * squares
 
+    @property
+    def passes(self) -> float:
+        """Forward passes that one with its backward pass is worth: three, or two if frozen."""
+        return 3.0 if self.trained else 2.0
+
     def update(self, lengths: list[int], scored: int) -> float:
-        """FLOPs of a forward and backward pass: three forward passes, or two if frozen."""
-        return (3.0 if self.trained else 2.0) * self.forward(lengths, scored)
+        """FLOPs of a forward and backward pass."""
+        return self.passes * self.forward(lengths, scored)
 
 
 class Meter:
@@ -97,7 +102,8 @@ class Meter:
     Attributes
     ----------
     seconds, tokens, flops
-        Of training, over all processes; evaluations are left out.
+        Of training, over all processes; evaluations are left out. Probes of MAXRIGHT take time and
+        operations, but their tokens do not count, as nothing is learned from them.
     """
 
     def __init__(self, device: torch.device, processes: int = 1) -> None:
@@ -153,11 +159,18 @@ class Meter:
 
     def utilisation(self) -> float | None:
         """Share of the devices' bf16 peak that the counted operations reached; None if unknown."""
-        if self.device.type != "cuda" or not self.seconds:
+        peak = peak_flops(self.device)
+        if peak is None or not self.seconds:
             return None
-        name = torch.cuda.get_device_name(self.device)
-        peak = next((peak for key, peak in PEAKS.items() if key in name), None)
-        return None if peak is None else self.flops / self.seconds / peak / self.processes
+        return self.flops / self.seconds / peak / self.processes
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The most bf16 operations per second of a CUDA device, by its data sheet; None if unknown."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in PEAKS.items() if key in name), None)
 
 
 def resident_peak() -> int:

@@ -21,6 +21,7 @@ from tradeoff.llm import batches, models
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.logprobs import Policy
+from tradeoff.llm.meter import Costs
 from tradeoff.llm.reference import evaluating
 from tradeoff.schedules import Plan, Rule
 
@@ -131,14 +132,13 @@ def check_not_replaced(output: Path, field: str, place: str) -> None:
         )
 
 
-def warn_of_probes(plan: Plan, sizes: tuple[int, int], config: TrainConfig) -> None:
+def warn_of_probes(plan: Plan, sizes: tuple[int, int], config: TrainConfig, costs: Costs) -> None:
     """Warn if the rows on which gaps are compared cost many times the updates themselves."""
     every, samples = plan.gaps.refresh, plan.gaps.samples
     if plan.rule is not Rule.LARGER_GAP or every is None:
         return
     rows = sum(min(size, samples or size) for size in sizes)
-    # Without a backward pass a row is a third of the work.
-    work = rows / 3 / every / config.batch_size
+    work = rows / costs.passes / every / config.batch_size
     if work > DEAR:
         warnings.warn(
             f"comparing gaps on {rows:,} rows every {every} updates is {work:,.0f} times the work "

@@ -177,7 +177,7 @@ class JointTrainer:
         self.scorer = Scorer(self.policy, config, setup.padding(tokenizer), self.accelerator)
         self.rates = learning_rates(config, self.plan.clock)
         sizes = len(self.data.sft), len(self.data.preference)
-        setup.warn_of_probes(self.plan, sizes, config)
+        setup.warn_of_probes(self.plan, sizes, config, self.costs)
         self.known = KnownLosses(self.plan, config, sizes)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.feed = Feed(self.data, config, process, processes)
@@ -369,9 +369,7 @@ class JointTrainer:
 
     def _count_work(self) -> None:
         for objective, rows in self.feed.followed:
-            items = [self.data.training(objective)[i] for i in rows]
-            lengths = [n for item in items for n in item.lengths]
-            scored = sum(item.scored for item in items)
+            lengths, scored = self.data.extent(objective, rows)
             self.meter.add(sum(lengths), self.costs.update(lengths, scored))
 
     def _clip(self) -> Tensor:
@@ -381,6 +379,7 @@ class JointTrainer:
 
     def _mean_training_loss(self, objective: int, rows: np.ndarray) -> float:
         assert self.references is not None
+        self.meter.add(0, self.costs.forward(*self.data.extent(objective, rows)))
         if objective == SFT:
             return self.scorer.mean_sft(self.data.sft, rows)["sft_loss"]
         found = self.scorer.mean_pairs(self.data.preference, self.references.train, rows)
