@@ -29,11 +29,11 @@ class LiveTensors(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = {t.untyped_storage().data_ptr() for t in _tensors((args, kwargs))}
+        given = {t.untyped_storage()._cdata for t in _tensors((args, kwargs))}
         found = func(*args, **(kwargs or {}))
         for tensor in _tensors(found):
             storage = tensor.untyped_storage()
-            place, size = storage.data_ptr(), storage.nbytes()
+            place, size = storage._cdata, storage.nbytes()
             if size and place not in given and place not in self._known:
                 self._known.add(place)
                 self.live += size

@@ -9,7 +9,9 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -81,7 +83,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: a method at a shape, on rows of about `length` tokens."""
+    """What is measured: a method at a shape, on rows of about `length` tokens.
+
+    With `joint_graph` the passes of an update share one backward pass, as in the official code.
+    """
 
     shape: str = "llama-tiny"
     method: str = "Sequential"
@@ -92,6 +97,7 @@ class Setting:
     length: int = 384
     updates: int = 24
     layout: Literal["padded", "packed", "shared"] = "packed"
+    joint_graph: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,11 +151,9 @@ def rows(setting: Setting) -> tuple[list[SftRow], list[PreferenceRow]]:
     return sft, pairs
 
 
-def build(setting: Setting) -> tuple[Any, Any]:
-    """A model with random weights on the device, and a tokenizer of bytes."""
+def build(setting: Setting) -> Any:
+    """A model with random weights on the device."""
     import transformers
-
-    from tradeoff import tiny
 
     shape = dict(SHAPES[setting.shape])
     family = shape.pop("family")
@@ -163,7 +167,15 @@ def build(setting: Setting) -> tuple[Any, Any]:
         model = transformers.AutoModelForCausalLM.from_config(
             config, dtype=kind, attn_implementation="sdpa"
         )
-    return model, tiny.random_model()[1]
+    return model
+
+
+@cache
+def tokenizer() -> Any:
+    """A tokenizer of bytes, the same one for all trainings."""
+    from tradeoff import tiny
+
+    return tiny.random_model()[1]
 
 
 def measure(setting: Setting) -> Measured:
@@ -227,9 +239,9 @@ def work(trainer: JointTrainer, steps: pd.DataFrame) -> tuple[float, float]:
 
 def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
     """One training with the joint trainer."""
-    from tradeoff.llm import JointTrainer, Lora, TrainConfig
+    from tradeoff.llm import Defects, JointTrainer, Lora, TrainConfig
 
-    model, tokenizer = build(setting)
+    model, words = build(setting), tokenizer()
     sft, pairs = rows(setting)
     rank, targets = SHAPES[setting.shape]["lora"]
     config = TrainConfig(
@@ -239,6 +251,7 @@ def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
         lora=Lora(rank=rank, alpha=rank, targets=targets),
         precision=setting.precision,
         layout=setting.layout,
+        defects=Defects(joint_graph=setting.joint_graph),
         holdout=0.0,
         # With nothing held out, an evaluation only waits for the device and reads the clock.
         evaluate_every=1,
@@ -249,21 +262,14 @@ def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
         # Random weights are further from one optimum than from the other, and only one objective
         # would ever be followed: measure gaps from where both begin alike.
         first = JointTrainer(
-            model,
-            tokenizer,
-            sft=sft,
-            preference=pairs,
-            schedule=rule,
-            config=replace(config, steps=1),
+            model, words, sft=sft, preference=pairs, schedule=rule, config=replace(config, steps=1)
         )
         first.train(progress=False)
         sft_loss, preference_loss = (float(value) - 1 for value in first.known.values)
         model = first.model
         del first
         config = replace(config, lora=None, optima=(sft_loss, preference_loss))
-    trainer = JointTrainer(
-        model, tokenizer, sft=sft, preference=pairs, schedule=rule, config=config
-    )
+    trainer = JointTrainer(model, words, sft=sft, preference=pairs, schedule=rule, config=config)
     return trainer, trainer.train(progress=False)
 
 
@@ -323,7 +329,7 @@ def by_trl(setting: Setting) -> tuple[list[Any], list[float]]:
             _wait(setting.device)
             self.times.append(time.perf_counter() - self.began)
 
-    model, tokenizer = build(setting)
+    model, words = build(setting), deepcopy(tokenizer())  # TRL adds to it.
     sft, pairs = rows(setting)
     rank, targets = SHAPES[setting.shape]["lora"]
     given = sft if setting.method == "TRL SFT" else pairs
@@ -348,7 +354,7 @@ def by_trl(setting: Setting) -> tuple[list[Any], list[float]]:
             model=model,
             args=arguments,
             train_dataset=datasets.Dataset.from_list([asdict(row) for row in given]),
-            processing_class=tokenizer,
+            processing_class=words,
             peft_config=LoraConfig(
                 r=rank, lora_alpha=rank, target_modules=list(targets), task_type="CAUSAL_LM"
             ),

@@ -60,6 +60,7 @@ STUDIES: tuple[str, ...] = (
     "llm_bars",
     "max_eval_interval",
     "llm_resources",
+    "llm_memory",
 )
 """Figures of trained networks. Their full form takes minutes each and runs on request; what is
 shown is the stored full run, and the fast form is run to see that it still works."""

@@ -17,8 +17,18 @@ import torch
 from llm_trl import IGNORED
 from matplotlib.figure import Figure
 
-from analysis import llm_bars, llm_costs, llm_resources, llm_study, max_eval_interval, tables
+from analysis import (
+    llm_bars,
+    llm_costs,
+    llm_memory,
+    llm_resources,
+    llm_study,
+    max_eval_interval,
+    tables,
+)
+from analysis.live_tensors import LiveTensors
 from analysis.methods import METHODS, finals
+from analysis.shapes_only import shapes_only
 from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.records import write_json
@@ -31,6 +41,7 @@ FIGURES = (
     "llm_bars",
     "max_eval_interval",
     "llm_resources",
+    "llm_memory",
 )
 
 
@@ -47,7 +58,7 @@ def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
     caption = importlib.import_module(f"analysis.{name}").CAPTION
     for part in ("hat varies is the", f"python -m analysis {name}"):
         assert part in caption, part
-    if name != "llm_resources":
+    if name not in ("llm_resources", "llm_memory"):
         assert f"n = {llm_study.SCALES['full'].seeds} seeds" in caption
 
 
@@ -277,6 +288,38 @@ def test_joint_training_holds_hardly_more_tensors_than_one_stage_after_the_other
     found = numbers("llm_resources")["devices"]["cpu"]["shapes"]["llama-tiny"]
     assert found["ALRIGHT"]["memory_ratio"][0] <= 1.01
     assert found["Mix"]["memory_ratio"][0] <= 1.05
+
+
+@pytest.mark.parametrize("method", llm_memory.METHODS)
+def test_on_shapes_alone_as_many_bytes_are_held_as_in_a_training(method: str) -> None:
+    few = replace(llm_memory.FAST, method="Mix", updates=4)
+    setting = llm_memory.settings(replace(few, length=64), method)
+    with LiveTensors() as real:
+        llm_costs.by_us(setting)
+    # What was made outside counts as well where it is taken over without its content.
+    assert real.peak <= llm_memory.count(setting) <= 1.001 * real.peak
+
+
+def test_on_shapes_alone_nothing_is_left_behind() -> None:
+    before = (torch.Tensor.numpy, torch.Tensor.tolist, torch.utils.swap_tensors)
+    with shapes_only() as seen:
+        huge = torch.zeros(10**6, 10**6)
+        assert (huge + 1).shape == huge.shape
+        assert 0 < float(huge.sum()) < 1
+        assert len(huge[0, :3].tolist()) == 3
+    assert seen.peak >= 8 * 10**12
+    assert (torch.Tensor.numpy, torch.Tensor.tolist, torch.utils.swap_tensors) == before
+    assert torch.ones(2).tolist() == torch.ones(2).numpy().tolist() == [1, 1]
+
+
+def test_memory_of_the_true_shapes(numbers: Callable[[str], dict[str, Any]]) -> None:
+    found = numbers("llm_memory")["shapes"]["llama-tiny"]
+    assert list(found["bytes"]) == list(llm_memory.METHODS)
+    assert found["ratio"]["Mix"] < 1.05 < found["ratio"][llm_memory.BOTH]
+    assert all(peak > found["weights"] for peak in found["bytes"].values())
+    # Sixteen layers of 12 d^2, and an embedding and output layer of 50304 d: the model card's 1B.
+    pythia = llm_memory.weights(llm_costs.Setting(shape="pythia-1b", precision="bf16"))
+    assert pythia == pytest.approx(2 * (16 * 12 * 2048**2 + 2 * 50304 * 2048), rel=1e-3)
 
 
 def test_what_fails_in_the_other_process_is_raised_here(setting: Any) -> None:

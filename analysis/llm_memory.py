@@ -1,0 +1,118 @@
+"""How much memory does each schedule need at the true shapes of Pythia-1B and Llama-3-8B?
+
+Counted on shapes alone, so no GPU is needed: every tensor that the joint trainer would hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis import llm_costs, style
+from analysis.llm_costs import Setting
+from analysis.llm_resources import NAMES, OURS, published
+from analysis.runner import PAPER
+from analysis.shapes_only import shapes_only
+from tradeoff.progress import tqdm
+from tradeoff.records import read_json
+from tradeoff.theory.checked import Checked
+
+BOTH = "Mix, one backward pass"
+METHODS = (*OURS, BOTH)
+SHAPES = ("pythia-1b", "llama-3-8b")
+# Passes of an update follow one another, so one pass tells; six updates follow both objectives.
+SETTING = Setting(precision="bf16", batch_size=8, rows_per_forward=8, layout="padded", updates=6)
+FAST = Setting(batch_size=2, rows_per_forward=2, length=32, layout="padded", updates=6)
+GIB = 2**30
+CAPTION = (
+    "Memory that training needs at the true shapes: bf16, adapters as published, eight rows of "
+    "about 384 tokens in a forward pass. Nothing is computed: the joint trainer runs on tensors "
+    "without content, and the bytes of all that exist at once are counted, weights (dashed), "
+    "adapters, optimiser and what is kept for the backward pass; what a GPU's allocator and "
+    "libraries keep for themselves comes on top. What varies is the method; n = 1, as a count has "
+    "no spread. Mix adds up two backward passes; with one for both losses, as in the official "
+    "code, it holds two graphs at once. Numbers are ratios to SFT→DPO; open squares are the "
+    "paper's, times our SFT→DPO. Command: python -m analysis llm_memory"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    """Count all methods at both shapes; the fast form at a small one."""
+    setting, shapes = (FAST, ("llama-tiny",)) if fast else (SETTING, SHAPES)
+    found = {shape: measure(replace(setting, shape=shape), quiet=fast) for shape in shapes}
+    with style.figure(1, len(shapes), height=2.6, squeeze=False) as (fig, axes):
+        for ax, (shape, numbers) in zip(axes[0], found.items(), strict=True):
+            draw(ax, numbers, published(shape, "memory"))
+            ax.set_title(shape)
+        style.save(fig, out, "llm_memory")
+    return {"setting": asdict(setting), "shapes": found}
+
+
+def measure(setting: Setting, quiet: bool = False) -> dict[str, Any]:
+    """Bytes at the peak, and over those of sequential training; bytes of the weights."""
+    bar = tqdm(METHODS, desc=setting.shape, disable=quiet, leave=False)
+    peaks = {method: count(settings(setting, method)) for method in bar}
+    ratios = {method: peak / peaks["Sequential"] for method, peak in peaks.items()}
+    return {"bytes": peaks, "ratio": ratios, "weights": weights(setting)}
+
+
+def settings(setting: Setting, method: str) -> Setting:
+    """The setting of one method."""
+    if method == BOTH:
+        return replace(setting, method="Mix", joint_graph=True)
+    return replace(setting, method=method)
+
+
+def count(setting: Setting) -> int:
+    """Most bytes of tensors at once in a training on shapes alone."""
+    llm_costs.tokenizer()
+    with shapes_only() as seen:
+        llm_costs.by_us(setting)
+    return seen.peak
+
+
+def weights(setting: Setting) -> int:
+    """Bytes of the model itself."""
+    with shapes_only():
+        model = llm_costs.build(setting)
+        return sum(value.numel() * value.itemsize for value in model.parameters())
+
+
+def draw(ax: Axes, found: dict[str, Any], paper: dict[str, float]) -> None:
+    """Peak of every method, one a row."""
+    for row, (method, peak) in enumerate(found["bytes"].items()):
+        look, size = style.look(NAMES.get(method, method)), peak / GIB
+        ax.hlines(row, 0, size, color=look.color, linewidth=1.2)
+        ax.plot(size, row, **look.dots(markersize=6))
+        ratio = f"{found['ratio'][method]:.3f}"
+        ax.annotate(ratio, (size, row), (7, 0), textcoords="offset points", va="center", fontsize=7)
+        if method in paper:
+            level = paper[method] * found["bytes"]["Sequential"] / GIB
+            ax.plot(level, row, "s", color="0.2", fillstyle="none")
+    ax.axvline(found["weights"] / GIB, **style.BOUND)
+    ax.set_yticks(range(len(found["bytes"])), [NAMES.get(m, m) for m in found["bytes"]], fontsize=7)
+    ax.set_ylim(len(found["bytes"]) - 0.5, -0.5)
+    ax.set(xlabel="GiB at the peak", xlim=(0, 1.2 * max(found["bytes"].values()) / GIB))
+
+
+def stored() -> dict[str, Any]:
+    """What the figure's full form found."""
+    return dict(read_json(PAPER / "results" / "llm_memory.json")["numbers"]["shapes"])
+
+
+def claim_joint_training_needs_no_more_memory(fast: bool = False) -> Checked:
+    """At both true shapes: ALRIGHT and MAXRIGHT within 1 % of SFT→DPO, Mix within 5 %."""
+    bounds = {"ALRIGHT": 1.01, "MAXRIGHT": 1.01, "Mix": 1.05}
+    ratios = [shape["ratio"][method] for shape in stored().values() for method in bounds]
+    bound = np.array([*bounds.values()] * len(SHAPES))
+    return Checked(np.array(ratios), bound, "upper", {}, 0.0)
+
+
+def claim_two_graphs_need_more(fast: bool = False) -> Checked:
+    """At both true shapes: Mix with one backward pass for both losses holds a quarter more."""
+    ratios = [shape["ratio"][BOTH] / shape["ratio"]["Mix"] for shape in stored().values()]
+    return Checked(np.array(ratios), np.full(len(ratios), 1.25), "lower", {}, 0.0)
