@@ -35,8 +35,8 @@ CAPTION = (
     "adapters, optimiser and what is kept for the backward pass; what a GPU's allocator and "
     "libraries keep for themselves comes on top. What varies is the method; n = 1, as a count has "
     "no spread. Mix adds up two backward passes; with one for both losses, as in the official "
-    "code, it holds two graphs at once. Numbers are ratios to SFT→DPO; open squares are the "
-    "paper's, times our SFT→DPO. Command: python -m analysis llm_memory"
+    "code, it holds two graphs at once. Numbers on the right are ratios to SFT→DPO; open squares "
+    "are the paper's, times our SFT→DPO. Command: python -m analysis llm_memory"
 )
 
 
@@ -85,18 +85,19 @@ def weights(setting: Setting) -> int:
 def draw(ax: Axes, found: dict[str, Any], paper: dict[str, float]) -> None:
     """Peak of every method, one a row."""
     for row, (method, peak) in enumerate(found["bytes"].items()):
-        look, size = style.look(NAMES.get(method, method)), peak / GIB
+        look = style.look("Mix" if method == BOTH else NAMES.get(method, method))
+        size = peak / GIB
         ax.hlines(row, 0, size, color=look.color, linewidth=1.2)
         ax.plot(size, row, **look.dots(markersize=6))
         ratio = f"{found['ratio'][method]:.3f}"
-        ax.annotate(ratio, (size, row), (7, 0), textcoords="offset points", va="center", fontsize=7)
+        ax.text(1.02, row, ratio, transform=ax.get_yaxis_transform(), va="center", fontsize=7)
         if method in paper:
             level = paper[method] * found["bytes"]["Sequential"] / GIB
             ax.plot(level, row, "s", color="0.2", fillstyle="none")
     ax.axvline(found["weights"] / GIB, **style.BOUND)
     ax.set_yticks(range(len(found["bytes"])), [NAMES.get(m, m) for m in found["bytes"]], fontsize=7)
     ax.set_ylim(len(found["bytes"]) - 0.5, -0.5)
-    ax.set(xlabel="GiB at the peak", xlim=(0, 1.2 * max(found["bytes"].values()) / GIB))
+    ax.set(xlabel="GiB at the peak", xlim=(0, 1.05 * max(found["bytes"].values()) / GIB))
 
 
 def stored() -> dict[str, Any]:

@@ -52,6 +52,8 @@ class Batch:
     segment, parent
         (time,) for a single packed row: tokens attend to earlier tokens of their own segment and
         of its parent. ``None`` for padded rows.
+    bounds, longest
+        Where segments of a packed row begin, and its end; tokens of the longest one.
     select
         (M,) flat indices of the positions that predict a scored token.
     labels
@@ -70,13 +72,15 @@ class Batch:
     labels: Int[Tensor, " M"]
     owner: Int[Tensor, " M"]
     lengths: Int[Tensor, " S"]
+    bounds: Int[Tensor, " P"] | None = None
+    longest: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in vars(self).items()
-            if value is not None
+            if isinstance(value, Tensor)
         }
         return replace(self, **moved)
 
@@ -91,8 +95,9 @@ class Batch:
             return {"input_ids": self.tokens}
         given = {"input_ids": self.tokens, "position_ids": self.positions}
         if attention.startswith("flash"):
-            # Its variable-length kernels find the sequences from positions that begin anew.
-            return given
+            # Else it would look for them among the positions, and wait for the device, every layer.
+            ends = {"cu_seq_lens_q": self.bounds, "cu_seq_lens_k": self.bounds}
+            return given | ends | {"max_length_q": self.longest, "max_length_k": self.longest}
         if attention == "flex_attention":
             return given | {"attention_mask": self._block_mask()}
         mask = self.mask()
@@ -114,13 +119,18 @@ class Batch:
         segment, parent = self.segment, self.parent
         assert segment is not None
         assert parent is not None
-
-        def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            related = (segment[query] == segment[key]) | (parent[query] == segment[key])
-            return related & (query >= key)
-
         time = len(segment)
-        return create_block_mask(allowed, None, None, time, time, device=str(segment.device))
+        return create_block_mask(
+            lambda batch, head, query, key: (
+                (query >= key)
+                & ((segment[query] == segment[key]) | (parent[query] == segment[key]))
+            ),
+            B=None,
+            H=None,
+            Q_LEN=time,
+            KV_LEN=time,
+            device=str(segment.device),
+        )
 
 
 @dataclass(frozen=True)
@@ -219,7 +229,9 @@ def _packed(pieces: Sequence[_Piece]) -> Batch:
     offsets = np.repeat([piece.offset for piece in pieces] - starts[:-1], sizes)
     positions = (np.arange(starts[-1]) + offsets)[None]
     segment = np.repeat(np.arange(len(pieces)), sizes)
-    return _batch(tokens, positions, segment, parent[segment], select, labels, owner)
+    batch = _batch(tokens, positions, segment, parent[segment], select, labels, owner)
+    bounds = torch.from_numpy(starts.astype(np.int32))
+    return replace(batch, bounds=bounds, longest=int(sizes.max()))
 
 
 def _batch(

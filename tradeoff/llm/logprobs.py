@@ -189,8 +189,10 @@ def _has_linear_head(model: nn.Module) -> bool:
     backbone = getattr(base, base.base_model_prefix, None)
     if type(head) is not nn.Linear or backbone is None or backbone is base:
         return False
-    training = model.training
+    training, attention = model.training, base.config._attn_implementation
     model.eval()
+    # The model may not be on the device yet that knows its own attention.
+    base.config._attn_implementation = "eager"
     tokens = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
     hidden = backbone(input_ids=tokens, use_cache=False).last_hidden_state
     factor = 1e3 / float(head(hidden).abs().max().clamp_min(1e-6))
@@ -198,5 +200,6 @@ def _has_linear_head(model: nn.Module) -> bool:
     expected = base(input_ids=tokens, use_cache=False).logits
     hook.remove()
     found = head(hidden * factor)
+    base.config._attn_implementation = attention
     model.train(training)
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1.0)
