@@ -9,10 +9,11 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,8 @@ from tradeoff.schedules import (
 
 if TYPE_CHECKING:
     from tradeoff.llm import JointTrainer, TrainResult
+
+T = TypeVar("T")
 
 REFRESH, WATCHED = 10, 8
 """Updates from probe to probe, of a batch of each objective; updates of which memory is taken."""
@@ -98,6 +101,7 @@ class Setting:
     updates: int = 24
     layout: Literal["padded", "packed", "shared"] = "packed"
     joint_graph: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,32 +182,44 @@ def tokenizer() -> Any:
     return tiny.random_model()[1]
 
 
+def within_memory(found: Callable[[Setting], T]) -> Callable[[Setting], T | None]:
+    """What is found, or ``None`` where memory does not suffice; the last one's is freed before."""
+
+    @wraps(found)
+    def attempt(setting: Setting) -> T | None:
+        gc.collect()
+        torch.cuda.empty_cache()
+        try:
+            return found(setting)
+        except (torch.OutOfMemoryError, InputError) as error:
+            if isinstance(error, InputError) and error.field != "rows_per_forward":
+                raise
+            return None
+
+    return attempt
+
+
+@within_memory
 def measure(setting: Setting) -> Measured:
     """Time one method, ours or TRL's; on the CPU with one thread, which the fewest disturb."""
     with one_thread(when=setting.device == "cpu"):
         return yardstick(setting) if setting.method.startswith("TRL") else ours(setting)
 
 
-def memory(setting: Setting) -> int | None:
+@within_memory
+def memory(setting: Setting) -> int:
     """The most bytes of tensors at once in a few updates of one method, the model's included.
 
-    A GPU's allocator tells; on the CPU the results of every operator are watched. ``None``: more
-    than there are.
+    A GPU's allocator tells; on the CPU the results of every operator are watched.
     """
     few = replace(setting, updates=WATCHED)
     train = by_trl if setting.method.startswith("TRL") else by_us
-    gc.collect()
     if setting.device == "cpu":
         with LiveTensors() as seen:
             train(few)
         return seen.peak
     torch.cuda.reset_peak_memory_stats()
-    try:
-        train(few)
-    except (torch.OutOfMemoryError, InputError) as error:
-        if isinstance(error, InputError) and error.field != "rows_per_forward":
-            raise
-        return None
+    train(few)
     return int(torch.cuda.max_memory_allocated())
 
 
@@ -252,6 +268,7 @@ def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
         precision=setting.precision,
         layout=setting.layout,
         defects=Defects(joint_graph=setting.joint_graph),
+        compile=setting.compile,
         holdout=0.0,
         # With nothing held out, an evaluation only waits for the device and reads the clock.
         evaluate_every=1,
@@ -312,6 +329,7 @@ def by_trl(setting: Setting) -> tuple[list[Any], list[float]]:
     """One training with TRL: its rows, and the seconds of its steps."""
     import datasets
     import trl
+    from accelerate.state import AcceleratorState
     from peft import LoraConfig
     from transformers import TrainerCallback
 
@@ -360,7 +378,11 @@ def by_trl(setting: Setting) -> tuple[list[Any], list[float]]:
             ),
             callbacks=[clock],
         )
-        trainer.train()
+        try:
+            trainer.train()
+        finally:
+            # Its precision would be that of every later training in this process.
+            AcceleratorState._reset_state(reset_partial_state=True)
     return given, clock.times
 
 

@@ -90,7 +90,7 @@ CAPTION = (
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     """Measure on this machine's CPU, and draw what is known of every device."""
-    found = {"cpu": measure("fast" if fast else "cpu")}
+    found = {"cpu": measure(FORMS["fast" if fast else "cpu"], quiet=fast)}
     for path in sorted((PAPER / "results").glob("llm_resources-*.json")):
         found[path.stem.removeprefix("llm_resources-")] = read_json(path)
     names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
@@ -103,13 +103,12 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return {"devices": found, "gpu_measured": any(name != "cpu" for name in found)}
 
 
-def measure(form: str) -> dict[str, Any]:
+def measure(form: Form, quiet: bool = False) -> dict[str, Any]:
     """Every method at every shape of a form, each shape in a process of its own."""
-    given = FORMS[form]
-    total = len(given.shapes) * len(given.methods) * (given.rounds + 1)
-    with tqdm(total=total, disable=form == "fast", leave=False) as bar:
-        shapes = {shape: measure_shape(given, shape, bar) for shape in given.shapes}
-    return {"setting": asdict(given.setting), "rounds": given.rounds, "shapes": shapes}
+    total = len(form.shapes) * len(form.methods) * (form.rounds + 1)
+    with tqdm(total=total, disable=quiet, leave=False) as bar:
+        shapes = {shape: measure_shape(form, shape, bar) for shape in form.shapes}
+    return {"setting": asdict(form.setting), "rounds": form.rounds, "shapes": shapes}
 
 
 def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
@@ -120,27 +119,37 @@ def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
     settings = {name: replace(form.setting, shape=shape, method=name) for name in form.methods}
     memory: dict[str, int] = {}
     runs: dict[str, list[Measured]] = {}
+    # Those of whom nothing more is asked, as memory did not suffice.
+    full: set[str] = set()
     rng = np.random.default_rng(0)
     with apart() as process:
         for name, setting in settings.items():
             bar.set_description(f"{shape}, {name}, memory")
             most = process.submit(llm_costs.memory, setting).result()
-            if most is not None:
+            if most is None:
+                full.add(name)
+            else:
                 memory[name], runs[name] = most, []
             bar.update()
         for _ in range(form.rounds):
             for name in rng.permutation(list(memory)).tolist():
+                if name in full:
+                    continue
                 bar.set_description(f"{shape}, {name}")
-                runs[name].append(process.submit(llm_costs.measure, settings[name]).result())
+                once = process.submit(llm_costs.measure, settings[name]).result()
+                if once is None:
+                    full.add(name)
+                else:
+                    runs[name].append(once)
                 bar.update()
-    if "Sequential" not in memory:
+    if "Sequential" in full:
         raise InputError(
             "memory does not suffice for sequential training, which all else is compared with",
             field="shape",
             value=shape,
             remedy="Lower rows_per_forward in analysis/llm_resources.py, or measure another shape.",
         )
-    found = summary(memory, runs)
+    found = summary(memory, {name: run for name, run in runs.items() if name not in full})
     return {name: found.get(name) for name in settings}
 
 
@@ -197,6 +206,7 @@ def command(
     shape: Annotated[
         Literal["all", "pythia-1b", "llama-3-8b"], typer.Option(help="All, or one.")
     ] = "all",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile each block.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
 ) -> None:
     """Measure on a GPU and write ``results/llm_resources-DEVICE.json``."""
@@ -207,12 +217,18 @@ def command(
             "no CUDA device is here; `python -m analysis llm_resources` measures on the CPU",
             param_hint="--device",
         )
-    if shape != "all":
-        FORMS[device] = replace(FORMS[device], shapes=(shape,))
-    name = torch.cuda.get_device_name()
-    found = measure(device) | {"device": name, "torch": torch.__version__}
+    name, form = torch.cuda.get_device_name(), FORMS[device]
     slug = "-".join(name.lower().replace("nvidia", "").split())
-    typer.echo(write_json(out / "results" / f"llm_resources-{slug}.json", found))
+    slug += "-compiled" if compiled else ""
+    path = out / "results" / f"llm_resources-{slug}.json"
+    form = replace(form, setting=replace(form.setting, compile=compiled))
+    for each in form.shapes if shape == "all" else (shape,):
+        # Written after each shape, beside those that are known.
+        known = read_json(path)["shapes"] if path.exists() else {}
+        found = measure(replace(form, shapes=(each,)))
+        origin = {"device": name, "torch": torch.__version__}
+        write_json(path, found | origin | {"shapes": known | found["shapes"]})
+    typer.echo(path)
 
 
 if __name__ == "__main__":

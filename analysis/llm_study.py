@@ -277,7 +277,7 @@ def make(
         reference_cache=None if reference == "initial" else str(FOLDER / "references"),
         optima=least,
         max_length=size.context,
-        layout="padded" if size.device == "cpu" else "packed",
+        layout="padded",
         precision="fp32" if size.device == "cpu" else "bf16",
         evaluate_every=max(1, steps // size.marks),
         evaluate_rows=size.evaluated,

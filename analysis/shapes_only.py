@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn import functional
 
 from analysis.live_tensors import LiveTensors
 from tradeoff.llm import logprobs
 
-_NUMPY, _TOLIST = Tensor.numpy, Tensor.tolist
+_NUMPY, _TOLIST, _LAYER_NORM = Tensor.numpy, Tensor.tolist, functional.layer_norm
 
 
 class Imagined(LiveTensors):
@@ -51,9 +52,10 @@ class Imagined(LiveTensors):
 
 @contextmanager
 def shapes_only() -> Iterator[Imagined]:
-    """Run on shapes alone while entered; the logits of a GPU's chunk are held at once.
+    """Run on shapes alone while entered, holding what would be held on a GPU.
 
-    What is made before and has content stays as it is, so tokenizers are made outside.
+    There chunks of logits are larger, and autocast computes layer norms in float32. What is made
+    before and has content stays as it is, so tokenizers are made outside.
     """
     seen = Imagined()
 
@@ -70,10 +72,16 @@ def shapes_only() -> Iterator[Imagined]:
         stack.enter_context(patch.object(torch.utils, "swap_tensors", _convert))
         # transformers would make masks that it does without where it can look at the positions.
         stack.enter_context(patch("transformers.masking_utils.is_tracing", lambda *_: False))
+        stack.enter_context(patch.object(functional, "layer_norm", _layer_norm))
         chunk = {"cpu": logprobs._CHUNK["cuda"]}
         stack.enter_context(patch.dict(logprobs._CHUNK, chunk))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield stack.enter_context(seen)
+
+
+def _layer_norm(given: Tensor, shape: Any, *weights: Any, **settings: Any) -> Tensor:
+    wide = given.float() if torch.is_autocast_enabled("cpu") else given
+    return _LAYER_NORM(wide, shape, *weights, **settings)
 
 
 def _convert(old: Tensor, new: Tensor) -> None:

@@ -86,7 +86,7 @@ def trainer(
 def begin(run: JointTrainer) -> JointTrainer:
     """The run with its reference made, ready for single updates."""
     run.references = reference.prepare(
-        run.scorer, run._bare, run.data, setup.load_reference(run.config), iter
+        run.scorer, run._bare, run.data, setup.load_reference(run._bare), iter
     )
     return run
 

@@ -31,7 +31,7 @@ from analysis.methods import METHODS, finals
 from analysis.shapes_only import shapes_only
 from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
-from tradeoff.records import write_json
+from tradeoff.records import read_json, write_json
 from tradeoff.study.sources import reached
 
 FIGURES = (
@@ -228,6 +228,7 @@ def test_what_does_not_fit_is_told_of(setting: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
     on_gpu = replace(setting, device="cuda", method="TRL DPO")
     assert llm_costs.memory(on_gpu) is None
+    assert llm_costs.measure(on_gpu) is None
 
     class Process:
         """Runs what it is given at once."""
@@ -236,20 +237,21 @@ def test_what_does_not_fit_is_told_of(setting: Any, monkeypatch: pytest.MonkeyPa
             if call is llm_costs.memory:
                 value: Any = None if given.method in missing else 7
             else:
-                value = llm_costs.Measured(1.0, 1.0, 5.0, None)
+                late = given.method in missing_later
+                value = None if late else llm_costs.Measured(1.0, 1.0, 5.0, None)
             return SimpleNamespace(result=lambda: value)
 
     monkeypatch.setattr(llm_resources, "apart", lambda: nullcontext(Process()))
     form = replace(llm_resources.FORMS["cpu"], rounds=2)
-    missing = {"TRL DPO"}
+    missing, missing_later = {"TRL DPO"}, {"TRL SFT"}
     found = llm_resources.measure_shape(form, "llama-tiny", tqdm(disable=True))
     assert list(found) == list(llm_resources.METHODS)
-    assert found["TRL DPO"] is None
+    assert found["TRL DPO"] is found["TRL SFT"] is None
     assert found["Mix"]["memory_ratio"] == [1.0]
     fig = Figure()
     ax = fig.subplots()
     llm_resources.draw(ax, found, "memory", {})
-    assert [text.get_text().strip() for text in ax.texts] == ["out of memory"]
+    assert [text.get_text().strip() for text in ax.texts] == 2 * ["out of memory"]
     table = tables.costs({"llm_resources": {"devices": {"x": {"shapes": {"y": found}}}}})
     assert table["ms per gradient"].iloc[-1] == "out of memory"
     assert table["tokens per second"].iloc[-1] == tables.MISSING
@@ -325,6 +327,34 @@ def test_memory_of_the_true_shapes(numbers: Callable[[str], dict[str, Any]]) -> 
 def test_what_fails_in_the_other_process_is_raised_here(setting: Any) -> None:
     with llm_resources.apart() as process, pytest.raises(KeyError, match="no-such-shape"):
         process.submit(llm_costs.measure, replace(setting, shape="no-such-shape")).result()
+
+
+def test_each_shape_is_written_beside_those_that_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[llm_resources.Form] = []
+
+    def measure(form: llm_resources.Form) -> dict[str, Any]:
+        measured.append(form)
+        return {"rounds": form.rounds, "shapes": {name: {} for name in form.shapes}}
+
+    monkeypatch.setattr(llm_resources, "measure", measure)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    llm_resources.command(shape="llama-3-8b", out=tmp_path)
+    llm_resources.command(shape="pythia-1b", out=tmp_path)
+    path = tmp_path / "results" / "llm_resources-h100-80gb-hbm3.json"
+    assert set(read_json(path)["shapes"]) == {"llama-3-8b", "pythia-1b"}
+    llm_resources.command(compiled=True, out=tmp_path)
+    assert measured[-1].setting.compile
+    assert (tmp_path / "results" / "llm_resources-h100-80gb-hbm3-compiled.json").exists()
+
+
+@pytest.mark.filterwarnings(IGNORED)
+def test_trl_leaves_its_precision_to_no_one(setting: Any) -> None:
+    few = replace(setting, updates=4, precision="bf16")
+    llm_costs.by_trl(replace(few, method="TRL SFT"))
+    assert llm_costs.by_us(replace(few, method="ALRIGHT"))[1].diverged_at is None
 
 
 def test_what_other_processes_measure_is_a_source_of_the_figure() -> None:

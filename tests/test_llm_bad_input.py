@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm import config as settings
-from tradeoff.llm import models, setup
+from tradeoff.llm import corpora, models, setup
 from tradeoff.llm.batches import Batch
 from tradeoff.llm.config import Defects, Experiment, Lora, ModelConfig, TrainConfig, from_mapping
 from tradeoff.llm.trainer import JointTrainer
@@ -239,6 +239,25 @@ def test_a_layout_that_the_model_does_not_keep_apart(monkeypatch):
         trainer(layout="packed")
     assert "padded" in str(error.value)
     trainer(layout="padded")
+
+
+@pytest.mark.parametrize(("device", "problem"), [("cpu", "needs a GPU"), ("cuda", "no fp32")])
+def test_flash_attention_that_would_fail_is_refused(device, problem):
+    model = tiny_llama(VOCABULARY)
+    model.config._attn_implementation = "flash_attention_2"
+    full = TrainConfig(precision="fp32")
+    with pytest.raises(InputError, match=problem):
+        setup.check_attention(model, full, torch.device(device))
+    if device == "cuda":
+        setup.check_attention(model, TrainConfig(precision="bf16"), torch.device(device))
+        setup.check_attention(model.bfloat16(), full, torch.device(device))
+
+
+def test_a_reference_that_is_not_there_is_told_before_rows_are_read(monkeypatch, tmp_path):
+    monkeypatch.delattr(corpora, "prepare")
+    with pytest.raises(InputError, match="no causal model") as error:
+        trainer(reference=str(tmp_path / "nowhere"))
+    assert error.value.field == "reference"
 
 
 def test_flex_attention_is_refused_on_the_cpu():

@@ -193,6 +193,15 @@ def _has_linear_head(model: nn.Module) -> bool:
     model.eval()
     # The model may not be on the device yet that knows its own attention.
     base.config._attn_implementation = "eager"
+    try:
+        return _scales_to_logits(base, backbone, head)
+    finally:
+        base.config._attn_implementation = attention
+        model.train(training)
+
+
+def _scales_to_logits(base: Any, backbone: Any, head: nn.Linear) -> bool:
+    """Whether logits grow with what the output layer is given."""
     tokens = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
     hidden = backbone(input_ids=tokens, use_cache=False).last_hidden_state
     factor = 1e3 / float(head(hidden).abs().max().clamp_min(1e-6))
@@ -200,6 +209,4 @@ def _has_linear_head(model: nn.Module) -> bool:
     expected = base(input_ids=tokens, use_cache=False).logits
     hook.remove()
     found = head(hidden * factor)
-    base.config._attn_implementation = attention
-    model.train(training)
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1.0)

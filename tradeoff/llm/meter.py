@@ -12,7 +12,16 @@ from typing import Any
 import torch
 
 # Dense bf16 tensor-core peaks of NVIDIA's data sheets, in FLOP/s, by what the device's name holds.
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12}
+# The first that fits counts, so the slower cards stand before the name they share.
+PEAKS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "A10G": 70e12,
+}
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     options: dict[str, Any] = {"trust_remote_code": False}
     built = {"dtype": dtype, "attn_implementation": config.attention}
     path = model_folder(config.path)
-    try:
+    with _readable(config.path):
         base = base_of(path)
         tokenizer = tokenizer_of(path, base)
         if config.config_only:
@@ -63,15 +63,29 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
                 model, found = loaded
                 _require_all_weights(found["missing_keys"])
                 model = model if base == path else _put_upon(model, path)
+    return model, tokenizer
+
+
+def check_there(path: str) -> None:
+    """An `InputError`, soon, where :func:`load` would find no model; weights are not read."""
+    from transformers import AutoConfig
+
+    with _readable(path):
+        AutoConfig.from_pretrained(base_of(model_folder(path)), trust_remote_code=False)
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
     except _UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"no causal model can be loaded: {reason}",
             field="path",
-            value=config.path,
+            value=path,
             remedy="Give a folder or hub name with config.json, tokenizer and safetensors.",
         ) from error
-    return model, tokenizer
 
 
 _UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning)

@@ -63,7 +63,8 @@ class Cached:
 
     def __call__(self, rows: Int[Tensor, " n"], batch: Batch) -> Float[Tensor, " S"]:
         found = self.table[rows.to(self.table.device)].T.flatten()
-        return found.to(batch.tokens.device)
+        # A copy that does not wait for what the device still has to do.
+        return found.to(batch.tokens.device, non_blocking=True)
 
 
 class Live:

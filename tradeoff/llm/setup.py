@@ -147,16 +147,18 @@ def warn_of_probes(plan: Plan, sizes: tuple[int, int], config: TrainConfig, cost
         )
 
 
-def check_attention(model: Any, device: torch.device) -> None:
+def check_attention(model: Any, config: TrainConfig, device: torch.device) -> None:
     """An `InputError` for attention that cannot be trained on this device."""
-    attention = model.config._attn_implementation
+    attention, remedy = str(model.config._attn_implementation), "Use attention = 'sdpa'."
+    problem = None
     if device.type == "cpu" and attention == "flex_attention":
-        raise InputError(
-            "flex attention has no backward pass on the CPU",
-            field="attention",
-            value=attention,
-            remedy="Use attention = 'sdpa'.",
-        )
+        problem = "flex attention has no backward pass on the CPU"
+    elif device.type == "cpu" and attention.startswith("flash"):
+        problem = "FlashAttention needs a GPU"
+    elif attention.startswith("flash") and config.precision == "fp32" and _precise(model):
+        problem, remedy = "FlashAttention has no fp32", "Use precision = 'bf16', or 'sdpa'."
+    if problem is not None:
+        raise InputError(problem, field="attention", value=attention, remedy=remedy)
 
 
 def adapters(model: Any, config: TrainConfig) -> str | None:
@@ -167,7 +169,7 @@ def adapters(model: Any, config: TrainConfig) -> str | None:
 
 
 def trainable(model: Any, config: TrainConfig) -> Any:
-    """The model with the adapters, checkpointing and compilation that the settings ask for."""
+    """The model with the adapters and the checkpointing that the settings ask for."""
     if config.lora is not None:
         model = models.with_adapters(model, config.lora, seed=config.seed)
     elif models.has_adapters(model):
@@ -177,13 +179,16 @@ def trainable(model: Any, config: TrainConfig) -> Any:
         # The second name is that of transformers before 5.
         enable = getattr(base, "activation_checkpointing_enable", None)
         (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
-    if config.compile:
-        for block in _blocks(base):
-            block.compile(dynamic=True)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         remedy = "Unfreeze some weights, or give lora settings."
         raise InputError("the model has no weights to train", remedy=remedy)
     return model
+
+
+def compile_blocks(model: Any) -> None:
+    """Compile each block, for the device on which the model is."""
+    for block in _blocks(model.get_base_model() if hasattr(model, "get_base_model") else model):
+        block.compile(dynamic=True)
 
 
 def optimizer(policy: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
@@ -208,17 +213,30 @@ def padding(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id if found is None else found)
 
 
-def load_reference(config: TrainConfig) -> Callable[[str], Any]:
+def check_reference(config: TrainConfig) -> None:
+    """An `InputError` if the reference is a model that is not there."""
+    if config.reference not in ("initial", "stage"):
+        with _of_the_reference():
+            models.check_there(config.reference)
+
+
+def load_reference(policy: Policy) -> Callable[[str], Any]:
     """Loads a reference model by folder or hub name, as precise as the policy."""
-    frozen = config.precision == "bf16"
+    frozen = any(weight.dtype == torch.bfloat16 for weight in policy.parameters())
 
     def load(path: str) -> Any:
-        try:
+        with _of_the_reference():
             return models.load(ModelConfig(path=path), frozen_bf16=frozen)[0]
-        except InputError as error:
-            raise error.at(field="reference") from error
 
     return load
+
+
+@contextmanager
+def _of_the_reference() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise error.at(field="reference") from error
 
 
 @torch.no_grad()
@@ -311,8 +329,8 @@ def memory_errors(config: TrainConfig, remedy: str = LESS_MEMORY) -> Iterator[No
         ) from error
 
 
-def _precise(policy: Policy) -> bool:
-    return all(p.dtype in (torch.float32, torch.float64) for p in policy.parameters())
+def _precise(model: nn.Module) -> bool:
+    return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
 
 
 def _blocks(base: Any) -> list[nn.Module]:

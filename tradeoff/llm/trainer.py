@@ -156,6 +156,7 @@ class JointTrainer:
             setup.check_output(self.output)
             setup.check_not_replaced(self.output, "model", getattr(model, "name_or_path", ""))
             setup.check_not_replaced(self.output, "reference", config.reference)
+        setup.check_reference(config)
         if config.reference_cache is not None:
             cache = Path(config.reference_cache)
             setup.check_output(cache, "reference cache", "reference_cache")
@@ -163,7 +164,7 @@ class JointTrainer:
             model, tokenizer, (sft, preference), (sft_test, preference_test), config
         )
         self.accelerator = setup.accelerator(config, self.output)
-        setup.check_attention(model, self.accelerator.device)
+        setup.check_attention(model, config, self.accelerator.device)
         self._adapters = setup.adapters(model, config)
         self.model = setup.trainable(model, config)
         self.costs = Costs.of(self.model)
@@ -174,6 +175,8 @@ class JointTrainer:
             self.policy, self.optimizer = self.accelerator.prepare(
                 bare, setup.optimizer(bare, config, self.accelerator.device)
             )
+        if config.compile:
+            setup.compile_blocks(self.model)
         self.scorer = Scorer(self.policy, config, setup.padding(tokenizer), self.accelerator)
         self.rates = learning_rates(config, self.plan.clock)
         sizes = len(self.data.sft), len(self.data.preference)
@@ -259,7 +262,7 @@ class JointTrainer:
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
             self.references = reference.prepare(
-                self.scorer, self._bare, self.data, setup.load_reference(self.config), bar
+                self.scorer, self._bare, self.data, setup.load_reference(self._bare), bar
             )
 
     def _clear(self, output: Path) -> None:
@@ -278,7 +281,7 @@ class JointTrainer:
         else:
             # A live reference is that of the policy before training, so it is made first.
             self.references = reference.prepare(
-                self.scorer, self._bare, self.data, setup.load_reference(self.config), iter
+                self.scorer, self._bare, self.data, setup.load_reference(self._bare), iter
             )
         state.set_weights(self.policy, tensors["policy"], path)
         state.set_optimizer(

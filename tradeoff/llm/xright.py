@@ -136,13 +136,14 @@ def xright(
         reference=reference,
         optima=found.optima,
         precision="bf16",
+        layout="padded",
         gradient_checkpointing=found.checkpointing,
         lora=found.lora,
         evaluate_every=100,
         seed=42,
     )
     if _known("defects", defects, ("none", "all")) == "all":
-        train = replace(train, defects=_all(), recent=1.0, layout="padded")
+        train = replace(train, defects=_all(), recent=1.0)
     data = DataConfig(
         sft="vicgalle/alpaca-gpt4",
         preference="Dahoas/rm-hh-rlhf",
