@@ -14,9 +14,10 @@ from llm_runs import trainer
 from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from tradeoff.errors import InputError
-from tradeoff.llm import batches
+from tradeoff.llm import batches, setup
 from tradeoff.llm.batches import LAYOUTS, Batch
 from tradeoff.llm.data import Example, Pair
+from tradeoff.llm.evaluation.policy import LoadedPolicy
 from tradeoff.llm.logprobs import Policy
 
 VOCABULARY = 40
@@ -161,6 +162,7 @@ def test_a_model_that_reads_on_across_sequences_is_refused() -> None:
     with pytest.raises(InputError, match="keep packed sequences apart") as caught:
         trainer(model=model, layout="packed")
     assert "padded" in str(caught.value.remedy)
+    assert trainer(model=model).config.layout == "padded"
 
 
 def test_a_sliding_window_that_a_block_mask_would_replace_is_refused() -> None:
@@ -178,6 +180,32 @@ def test_a_sliding_window_that_a_block_mask_would_replace_is_refused() -> None:
         trainer(model=MistralForCausalLM(config), layout="packed")
     trainer(model=MistralForCausalLM(config), layout="padded")
     trainer(model=MistralForCausalLM(config), layout="packed", max_length=16)
+    assert trainer(model=MistralForCausalLM(config)).config.layout == "padded"
+    assert trainer(model=MistralForCausalLM(config), max_length=16).config.layout == "packed"
+
+
+@pytest.mark.parametrize(
+    ("device", "attention", "layout"),
+    [
+        ("cpu", "sdpa", "packed"),
+        ("cpu", "eager", "packed"),
+        ("cuda", "sdpa", "padded"),
+        ("cuda", "flash_attention_2", "packed"),
+        ("cuda", "flex_attention", "packed"),
+    ],
+)
+def test_where_no_layout_is_named_it_is_the_quickest(
+    device: str, attention: str, layout: str
+) -> None:
+    policy = Policy(tiny_llama(50))
+    policy.model.config._attn_implementation = attention
+    assert setup.quickest(policy, torch.device(device)) == layout
+
+
+def test_an_evaluation_that_names_no_layout_takes_the_one_that_every_model_can_do() -> None:
+    loaded = LoadedPolicy.of(tiny_llama(len(bpe_tokenizer_hf())), bpe_tokenizer_hf())
+    assert loaded.scorer.config.layout == "auto"
+    assert loaded.scorer.layout == "padded"
 
 
 def test_shared_prompts_do_not_go_with_a_masked_first_token() -> None:

@@ -22,7 +22,7 @@ _CLOSED = ConfigDict(extra="forbid")
 _CHOICES = {
     "decay": ("constant", "cosine", "linear"),
     "reference_mode": ("cached", "adapter_off", "second_model"),
-    "layout": ("padded", "packed", "shared"),
+    "layout": ("auto", "padded", "packed", "shared"),
     "precision": ("fp32", "bf16"),
 }
 
@@ -123,9 +123,10 @@ class TrainConfig:
     max_length
         Longest sequence, in tokens; the context of the model, where that is shorter.
     layout
-        "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`. Packed rows need a mask,
-        which on a GPU only FlashAttention and flex attention turn to account; with plain SDPA
-        "padded" is the faster one there, as rows of like length share a pass.
+        "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`, or "auto". Packed rows
+        need a mask, which on a GPU only FlashAttention and flex attention turn to account; with
+        plain SDPA "padded" is the faster one there, as rows of like length share a pass, and
+        "auto" is "padded". Elsewhere it is "packed", if the model keeps packed rows apart.
     precision
         "fp32", or "bf16": autocast over float32 weights; frozen weights are kept in bf16.
     gradient_checkpointing, compile
@@ -169,7 +170,7 @@ class TrainConfig:
     optima: tuple[float, float] = (0.0, 0.0)
     recent: float = 0.1
     max_length: int = 2048
-    layout: Literal["padded", "packed", "shared"] = "packed"
+    layout: Literal["auto", "padded", "packed", "shared"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
     compile: bool = False

@@ -47,7 +47,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     options: dict[str, Any] = {"trust_remote_code": False}
     built = {"dtype": dtype, "attn_implementation": config.attention}
     path = model_folder(config.path)
-    with _readable(config.path):
+    with readable(config.path):
         base = base_of(path)
         tokenizer = tokenizer_of(path, base)
         if config.config_only:
@@ -70,12 +70,13 @@ def check_there(path: str) -> None:
     """An `InputError`, soon, where :func:`load` would find no model; weights are not read."""
     from transformers import AutoConfig
 
-    with _readable(path):
+    with readable(path):
         AutoConfig.from_pretrained(base_of(model_folder(path)), trust_remote_code=False)
 
 
 @contextmanager
-def _readable(path: str) -> Iterator[None]:
+def readable(path: str) -> Iterator[None]:
+    """An `InputError` where what is read within is no causal model with a tokenizer."""
     try:
         yield
     except _UNREADABLE as error:

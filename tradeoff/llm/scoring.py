@@ -42,9 +42,14 @@ class Scorer:
     pad: int
     accelerator: Any
 
+    @property
+    def layout(self) -> batches.Layout:
+        """That of the settings; where they name none, the one that every model can do."""
+        return "padded" if self.config.layout == "auto" else self.config.layout
+
     def sft(self, items: Sequence[Example]) -> Float[Tensor, ""]:
         """Summed negative log-likelihood of demonstrations, in nats."""
-        batch = batches.demonstrations(items, self.config.layout, self.pad)
+        batch = batches.demonstrations(items, self.layout, self.pad)
         batch = batch.to(self.accelerator.device)
         with self.autocast():
             return losses.sft_sum(self.policy(batch))
@@ -104,7 +109,7 @@ class Scorer:
         return self.accelerator.reduce(value, reduction="sum")
 
     def _responses(self, items: Sequence[Pair]) -> tuple[batches.Batch, Float[Tensor, " S"]]:
-        batch = batches.pairs(items, self.config.layout, self.pad).to(self.accelerator.device)
+        batch = batches.pairs(items, self.layout, self.pad).to(self.accelerator.device)
         with self.autocast():
             return batch, batch.per_response(self.policy(batch))
 

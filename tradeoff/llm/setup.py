@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -239,6 +239,33 @@ def _of_the_reference() -> Iterator[None]:
         raise error.at(field="reference") from error
 
 
+def with_layout(
+    policy: Policy, data: Corpora, config: TrainConfig, device: torch.device
+) -> TrainConfig:
+    """The settings with a layout that the model can do, the fastest one where none is named.
+
+    Raises
+    ------
+    InputError
+        If the one that is named cannot be used.
+    """
+    if config.layout != "auto":
+        check_layout(policy, data, config)
+        return config
+    packed = replace(config, layout=quickest(policy, device))
+    try:
+        check_layout(policy, data, packed)
+    except InputError:
+        return replace(config, layout="padded")
+    return packed
+
+
+def quickest(policy: Policy, device: torch.device) -> Literal["padded", "packed"]:
+    """The layout for a device and an attention, where the model can do it."""
+    varlen = policy.attention.startswith(("flash", "flex"))
+    return "packed" if device.type == "cpu" or varlen else "padded"
+
+
 @torch.no_grad()
 def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
     """Try the layout on two pairs: it must give the log-probabilities of padded rows.
@@ -269,8 +296,9 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
     tolerance = 1e-3 if _precise(policy) else 5e-2
     with evaluating(policy):
         expected = policy.responses(batches.pairs(items, "padded", 0).to(device))
+        layout: Any = config.layout
         try:
-            found = policy.responses(batches.pairs(items, config.layout, 0).to(device))
+            found = policy.responses(batches.pairs(items, layout, 0).to(device))
             apart = torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
         except torch.OutOfMemoryError:
             raise

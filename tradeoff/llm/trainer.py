@@ -169,8 +169,8 @@ class JointTrainer:
         self.model = setup.trainable(model, config)
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
+        self.config = config = setup.with_layout(bare, self.data, config, self.accelerator.device)
         self.identity = state.identity(schedule, config, self.data, state.fingerprint(bare))
-        setup.check_layout(bare, self.data, config)
         with setup.memory_errors(config):
             self.policy, self.optimizer = self.accelerator.prepare(
                 bare, setup.optimizer(bare, config, self.accelerator.device)

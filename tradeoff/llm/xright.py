@@ -136,14 +136,13 @@ def xright(
         reference=reference,
         optima=found.optima,
         precision="bf16",
-        layout="padded",
         gradient_checkpointing=found.checkpointing,
         lora=found.lora,
         evaluate_every=100,
         seed=42,
     )
     if _known("defects", defects, ("none", "all")) == "all":
-        train = replace(train, defects=_all(), recent=1.0)
+        train = replace(train, defects=_all(), recent=1.0, layout="padded")
     data = DataConfig(
         sft="vicgalle/alpaca-gpt4",
         preference="Dahoas/rm-hh-rlhf",

@@ -102,18 +102,10 @@ def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
     from transformers import AutoConfig
 
     place = models.model_folder(model)
-    try:
+    with models.readable(model):
         base = models.base_of(place)
         found = AutoConfig.from_pretrained(base, trust_remote_code=False)
         tokenizer = models.tokenizer_of(place, base)
-    except (OSError, ValueError, ImportError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"no causal model can be loaded: {reason}",
-            field="path",
-            value=model,
-            remedy="Give a folder or hub name with config.json, tokenizer and safetensors.",
-        ) from error
     require_end(tokenizer)
     return Outline(tokenizer, longest(found, config), model)
 
