@@ -68,8 +68,8 @@ FORMS = {
     ),
 }
 CAPTION = (
-    "Cost of training with random weights: adapters and batch as published, scaled down in the CPU "
-    "form (shapes in the results). One batch is all there is of either data set, so updates of one "
+    "Cost of training with random weights and adapters as published, scaled down in the CPU form "
+    "(shapes in the results). One batch is all there is of either data set, so updates of one "
     "kind are equal work; every method trains in turn, the order drawn anew in every round, on one "
     "thread of the CPU, and an update counts with the median of its kind. Top: time of a gradient "
     "of one objective. A Mix update is two; MAXRIGHT (k = 10) evaluates a batch of each objective "
@@ -223,11 +223,13 @@ def command(
     path = out / "results" / f"llm_resources-{slug}.json"
     form = replace(form, setting=replace(form.setting, compile=compiled))
     for each in form.shapes if shape == "all" else (shape,):
-        # Written after each shape, beside those that are known.
-        known = read_json(path)["shapes"] if path.exists() else {}
+        # Written after each shape, beside those that were measured in the same way.
         found = measure(replace(form, shapes=(each,)))
-        origin = {"device": name, "torch": torch.__version__}
-        write_json(path, found | origin | {"shapes": known | found["shapes"]})
+        found |= {"device": name, "torch": torch.__version__}
+        known = read_json(path) if path.exists() else found
+        same = all(known.get(key) == found[key] for key in found if key != "shapes")
+        shapes = (known["shapes"] if same else {}) | found["shapes"]
+        write_json(path, found | {"shapes": shapes})
     typer.echo(path)
 
 

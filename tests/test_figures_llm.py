@@ -30,6 +30,7 @@ from analysis.live_tensors import LiveTensors
 from analysis.methods import METHODS, finals
 from analysis.shapes_only import shapes_only
 from tradeoff.errors import InputError
+from tradeoff.llm import logprobs
 from tradeoff.progress import tqdm
 from tradeoff.records import read_json, write_json
 from tradeoff.study.sources import reached
@@ -212,7 +213,7 @@ def test_maxright_follows_both_objectives_and_compares_a_batch_of_each(setting: 
 
 
 @pytest.mark.filterwarnings(IGNORED)
-def test_trl_trains_on_the_same_rows(setting: Any) -> None:
+def test_the_speed_of_trl_counts_the_tokens_of_the_rows_it_is_given(setting: Any) -> None:
     found = llm_costs.measure(replace(setting, method="TRL SFT"))
     sft, _ = llm_costs.rows(setting)
     tokens = sum(llm_costs._tokens(row) for row in sft)
@@ -292,14 +293,34 @@ def test_joint_training_holds_hardly_more_tensors_than_one_stage_after_the_other
     assert found["Mix"]["memory_ratio"][0] <= 1.05
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("method", llm_memory.METHODS)
-def test_on_shapes_alone_as_many_bytes_are_held_as_in_a_training(method: str) -> None:
-    few = replace(llm_memory.FAST, method="Mix", updates=4)
-    setting = llm_memory.settings(replace(few, length=64), method)
+def test_on_shapes_alone_as_many_bytes_are_held_as_in_a_training(
+    method: str, precision: Any
+) -> None:
+    few = replace(llm_memory.FAST, precision=precision, length=64)
+    setting = llm_memory.settings(few, method)
     with LiveTensors() as real:
         llm_costs.by_us(setting)
     # What was made outside counts as well where it is taken over without its content.
     assert real.peak <= llm_memory.count(setting) <= 1.001 * real.peak
+
+
+def test_on_shapes_alone_layer_norms_and_logits_are_those_of_a_gpu() -> None:
+    norm, given = torch.nn.LayerNorm(4), torch.ones(3, 4, dtype=torch.bfloat16)
+    with shapes_only():
+        with torch.autocast("cpu", torch.bfloat16):
+            assert norm(given).dtype == torch.float32
+        assert logprobs._CHUNK["cpu"] == logprobs._CHUNK["cuda"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert norm(given).dtype == torch.bfloat16
+    assert logprobs._CHUNK["cpu"] < logprobs._CHUNK["cuda"]
+
+
+def test_a_count_of_one_objective_only_is_refused() -> None:
+    setting = replace(llm_memory.FAST, method="ALRIGHT", updates=1)
+    with pytest.raises(RuntimeError, match="followed one objective only"):
+        llm_memory.count(setting)
 
 
 def test_on_shapes_alone_nothing_is_left_behind() -> None:
@@ -345,6 +366,10 @@ def test_each_shape_is_written_beside_those_that_are_known(
     llm_resources.command(shape="pythia-1b", out=tmp_path)
     path = tmp_path / "results" / "llm_resources-h100-80gb-hbm3.json"
     assert set(read_json(path)["shapes"]) == {"llama-3-8b", "pythia-1b"}
+    record = read_json(path)
+    write_json(path, record | {"torch": "another"})
+    llm_resources.command(shape="pythia-1b", out=tmp_path)
+    assert set(read_json(path)["shapes"]) == {"pythia-1b"}
     llm_resources.command(compiled=True, out=tmp_path)
     assert measured[-1].setting.compile
     assert (tmp_path / "results" / "llm_resources-h100-80gb-hbm3-compiled.json").exists()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
-from llm_runs import trainer
+from llm_runs import stop_at, trainer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -115,6 +116,17 @@ def test_an_adapted_model_can_be_the_reference(first, tmp_path):
     folder = str(first["dora"].output / "model")
     run = trainer(model=load(Path(folder)), reference=folder, steps=1)
     assert run.train(progress=False).table.preference_loss[0] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_a_run_goes_on_when_its_reference_is_gone(first, tmp_path):
+    place = tmp_path / "reference"
+    shutil.copytree(first["dora"].output / "model", place)
+    model, again = load(place), load(place)
+    settings = {"reference": str(place), "output": tmp_path / "run", "evaluate_every": 1}
+    stop = stop_at(2, signal.SIGTERM)
+    assert trainer(model=model, **settings, callbacks=[stop]).train(progress=False).interrupted
+    shutil.rmtree(place)
+    assert not trainer(model=again, **settings).train(progress=False).interrupted
 
 
 def test_the_tokenizer_may_be_that_of_the_base(first, base, tmp_path):

@@ -103,9 +103,9 @@ def test_a_stage_that_begins_at_a_checkpoint_forgets_the_optimiser(tmp_path):
     assert_same_end(whole, parts)
 
 
-def test_more_memory_saved_by_smaller_passes_does_not_change_the_run(tmp_path):
+def test_smaller_passes_and_another_layout_do_not_change_the_run(tmp_path):
     trainer(output=tmp_path, callbacks=[stop_at(2, signal.SIGTERM)]).train(progress=False)
-    parts = trainer(output=tmp_path, rows_per_forward=1, layout="packed")
+    parts = trainer(output=tmp_path, rows_per_forward=1, layout="padded")
     parts.train(progress=False)
     whole = trainer()
     whole.train(progress=False)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from llm_models import bpe_tokenizer_hf, tiny_neox
 from llm_runs import (
     LORA,
@@ -27,7 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tradeoff import draws
-from tradeoff.llm import checkpoints
+from tradeoff.llm import checkpoints, setup
+from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.streams import Stream
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
@@ -275,6 +277,28 @@ def test_compiled_blocks_give_the_same_losses(monkeypatch):
     expected = trainer(**settings).train(progress=False)
     for name in ("sft_loss", "preference_loss"):
         np.testing.assert_allclose(compiled.table[name], expected.table[name], rtol=1e-5)
+
+
+def test_blocks_are_compiled_where_the_model_has_gone(monkeypatch):
+    order, prepare = [], Accelerator.prepare
+
+    def moved(self, *given):
+        order.append("moved")
+        return prepare(self, *given)
+
+    monkeypatch.setattr(Accelerator, "prepare", moved)
+    monkeypatch.setattr(setup, "compile_blocks", lambda model: order.append("compiled"))
+    trainer(compile=True)
+    assert order == ["moved", "compiled"]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_reference_is_loaded_as_the_policy_is(kind, tmp_path):
+    model = tiny_neox(VOCABULARY)
+    model.save_pretrained(tmp_path)
+    bpe_tokenizer_hf().save_pretrained(tmp_path)
+    found = setup.load_reference(Policy(model.to(kind)))(str(tmp_path))
+    assert {weight.dtype for weight in found.parameters()} == {kind}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

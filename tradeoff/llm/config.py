@@ -125,10 +125,12 @@ class TrainConfig:
     layout
         "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`, or "auto". Packed rows
         need a mask, which on a GPU only FlashAttention and flex attention turn to account; with
-        plain SDPA "padded" is the faster one there, as rows of like length share a pass, and
-        "auto" is "padded". Elsewhere it is "packed", if the model keeps packed rows apart.
+        plain SDPA "padded" is the faster one there, as rows of like length share a pass. "auto"
+        is "packed" in a training on the CPU, and under those two, if the model keeps packed rows
+        apart; else, and in evaluations, it is "padded".
     precision
-        "fp32", or "bf16": autocast over float32 weights; frozen weights are kept in bf16.
+        "fp32", or "bf16": autocast over float32 weights; those below adapters are kept in bf16.
+        A reference is loaded as the policy is.
     gradient_checkpointing, compile
         Trade time for memory; compile each block.
     lora

@@ -14,6 +14,7 @@ import torch
 # Dense bf16 tensor-core peaks of NVIDIA's data sheets, in FLOP/s, by what the device's name holds.
 # The first that fits counts, so the slower cards stand before the name they share.
 PEAKS = {
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,

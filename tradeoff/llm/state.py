@@ -26,7 +26,15 @@ from tradeoff.llm.corpora import Corpora
 from tradeoff.schedules import Schedule
 
 # Settings that may differ between a run and its resumption: they do not change what is trained.
-_FREE = {"log_every", "save_every", "keep", "trackers", "rows_per_forward", "reference_cache"}
+_FREE = {
+    "log_every",
+    "save_every",
+    "keep",
+    "trackers",
+    "rows_per_forward",
+    "layout",
+    "reference_cache",
+}
 
 
 def identity(schedule: Schedule, config: TrainConfig, data: Corpora, model: str) -> dict[str, Any]:

@@ -156,7 +156,9 @@ class JointTrainer:
             setup.check_output(self.output)
             setup.check_not_replaced(self.output, "model", getattr(model, "name_or_path", ""))
             setup.check_not_replaced(self.output, "reference", config.reference)
-        setup.check_reference(config)
+        if self.output is None or not checkpoints.checkpoints(self._folder):
+            # A checkpoint has what the reference said, and goes on without it.
+            setup.check_reference(config)
         if config.reference_cache is not None:
             cache = Path(config.reference_cache)
             setup.check_output(cache, "reference cache", "reference_cache")
