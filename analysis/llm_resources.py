@@ -119,37 +119,31 @@ def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
     settings = {name: replace(form.setting, shape=shape, method=name) for name in form.methods}
     memory: dict[str, int] = {}
     runs: dict[str, list[Measured]] = {}
-    # Those of whom nothing more is asked, as memory did not suffice.
-    full: set[str] = set()
     rng = np.random.default_rng(0)
     with apart() as process:
         for name, setting in settings.items():
             bar.set_description(f"{shape}, {name}, memory")
             most = process.submit(llm_costs.memory, setting).result()
-            if most is None:
-                full.add(name)
-            else:
+            if most is not None:
                 memory[name], runs[name] = most, []
             bar.update()
         for _ in range(form.rounds):
-            for name in rng.permutation(list(memory)).tolist():
-                if name in full:
-                    continue
+            for name in rng.permutation(list(runs)).tolist():
                 bar.set_description(f"{shape}, {name}")
                 once = process.submit(llm_costs.measure, settings[name]).result()
                 if once is None:
-                    full.add(name)
+                    del runs[name]
                 else:
                     runs[name].append(once)
                 bar.update()
-    if "Sequential" in full:
+    if "Sequential" not in runs:
         raise InputError(
             "memory does not suffice for sequential training, which all else is compared with",
             field="shape",
             value=shape,
             remedy="Lower rows_per_forward in analysis/llm_resources.py, or measure another shape.",
         )
-    found = summary(memory, {name: run for name, run in runs.items() if name not in full})
+    found = summary(memory, runs)
     return {name: found.get(name) for name in settings}
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tradeoff.llm.batches import Batch
+from tradeoff.llm.models import below_adapters
 
 # Elements of one chunk of logits: large enough to keep a device busy, small beside activations.
 _CHUNK = {"cuda": 2**27, "cpu": 2**22}
@@ -37,18 +38,18 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         # accelerate reads from it which blocks FSDP may shard.
-        self._no_split_modules = getattr(_base(model), "_no_split_modules", None)
+        self._no_split_modules = getattr(below_adapters(model), "_no_split_modules", None)
         self._linear_head = _has_linear_head(model)
 
     @property
     def attention(self) -> str:
         """Name of the attention implementation."""
-        return str(_base(self.model).config._attn_implementation)
+        return str(below_adapters(self.model).config._attn_implementation)
 
     @property
     def window(self) -> int | None:
         """Tokens back that some layer attends to; ``None``: all."""
-        return getattr(_base(self.model).config.get_text_config(), "sliding_window", None)
+        return getattr(below_adapters(self.model).config.get_text_config(), "sliding_window", None)
 
     def forward(self, batch: Batch) -> Float[Tensor, " M"]:
         """Log pi of each completion token given all tokens before it, in nats.
@@ -59,7 +60,7 @@ class Policy(nn.Module):
             In the order of ``batch.labels``; float32, or float64 for a float64 model.
         """
         inputs = batch.inputs(self.attention)
-        base = _base(self.model)
+        base = below_adapters(self.model)
         if self._linear_head:
             backbone = getattr(base, base.base_model_prefix)
             hidden = backbone(**inputs, use_cache=False).last_hidden_state
@@ -172,11 +173,6 @@ def _gather(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.to(wide).log_softmax(1).gather(1, labels[:, None])[:, 0]
 
 
-def _base(model: Any) -> Any:
-    """The model of transformers below adapters."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 @torch.no_grad()
 def _has_linear_head(model: nn.Module) -> bool:
     """Whether logits are one linear map of the backbone's output: tried on four tokens.
@@ -184,7 +180,7 @@ def _has_linear_head(model: nn.Module) -> bool:
     What the output layer is given is made larger on the way, so that a soft cap shows even where
     logits are small, as those of random weights are.
     """
-    base = _base(model)
+    base = below_adapters(model)
     head = base.get_output_embeddings()
     backbone = getattr(base, base.base_model_prefix, None)
     if type(head) is not nn.Linear or backbone is None or backbone is base:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from tradeoff.llm.models import below_adapters
+
 # Dense bf16 tensor-core peaks of NVIDIA's data sheets, in FLOP/s, by what the device's name holds.
 # The first that fits counts, so the slower cards stand before the name they share.
 PEAKS = {
@@ -51,7 +53,7 @@ class Costs:
     @classmethod
     def of(cls, model: Any) -> Costs:
         """Read the sizes off a model of transformers, with or without adapters."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = below_adapters(model)
         config = base.config.get_text_config()
         head = base.get_output_embeddings()
         looked_up = {id(m.weight) for m in base.modules() if isinstance(m, torch.nn.Embedding)}

@@ -47,7 +47,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     options: dict[str, Any] = {"trust_remote_code": False}
     built = {"dtype": dtype, "attn_implementation": config.attention}
     path = model_folder(config.path)
-    with readable(config.path):
+    with _readable(config.path):
         base = base_of(path)
         tokenizer = tokenizer_of(path, base)
         if config.config_only:
@@ -66,17 +66,19 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     return model, tokenizer
 
 
-def check_there(path: str) -> None:
-    """An `InputError`, soon, where :func:`load` would find no model; weights are not read."""
+def without_weights(path: str) -> tuple[Any, Any]:
+    """Configuration and tokenizer of what :func:`load` would read, or its `InputError`, soon."""
     from transformers import AutoConfig
 
-    with readable(path):
-        AutoConfig.from_pretrained(base_of(model_folder(path)), trust_remote_code=False)
+    place = model_folder(path)
+    with _readable(path):
+        base = base_of(place)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        return config, tokenizer_of(place, base)
 
 
 @contextmanager
-def readable(path: str) -> Iterator[None]:
-    """An `InputError` where what is read within is no causal model with a tokenizer."""
+def _readable(path: str) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
@@ -168,6 +170,11 @@ def _forget_name(model: Any) -> None:
 def _require_all_weights(missing: Iterable[str]) -> None:
     if absent := sorted(missing):
         raise ValueError(f"the files lack {len(absent)} of its weights, such as {absent[0]}")
+
+
+def below_adapters(model: Any) -> Any:
+    """The model of transformers below adapters of peft; the model itself if there are none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def has_adapters(model: nn.Module) -> bool:

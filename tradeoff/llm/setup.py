@@ -174,7 +174,7 @@ def trainable(model: Any, config: TrainConfig) -> Any:
         model = models.with_adapters(model, config.lora, seed=config.seed)
     elif models.has_adapters(model):
         models.resume_adapters(model)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = models.below_adapters(model)
     if config.gradient_checkpointing:
         # The second name is that of transformers before 5.
         enable = getattr(base, "activation_checkpointing_enable", None)
@@ -187,7 +187,7 @@ def trainable(model: Any, config: TrainConfig) -> Any:
 
 def compile_blocks(model: Any) -> None:
     """Compile each block, for the device on which the model is."""
-    for block in _blocks(model.get_base_model() if hasattr(model, "get_base_model") else model):
+    for block in _blocks(models.below_adapters(model)):
         block.compile(dynamic=True)
 
 
@@ -217,7 +217,7 @@ def check_reference(config: TrainConfig) -> None:
     """An `InputError` if the reference is a model that is not there."""
     if config.reference not in ("initial", "stage"):
         with _of_the_reference():
-            models.check_there(config.reference)
+            models.without_weights(config.reference)
 
 
 def load_reference(policy: Policy) -> Callable[[str], Any]:
@@ -252,12 +252,12 @@ def with_layout(
     if config.layout != "auto":
         check_layout(policy, data, config)
         return config
-    packed = replace(config, layout=quickest(policy, device))
+    chosen = replace(config, layout=quickest(policy, device))
     try:
-        check_layout(policy, data, packed)
+        check_layout(policy, data, chosen)
     except InputError:
         return replace(config, layout="padded")
-    return packed
+    return chosen
 
 
 def quickest(policy: Policy, device: torch.device) -> Literal["padded", "packed"]:

@@ -16,6 +16,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm.data import prompt_ids
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
+from tradeoff.llm.models import below_adapters
 from tradeoff.llm.reference import evaluating
 from tradeoff.progress import tqdm
 
@@ -205,7 +206,7 @@ def _plain(model: Any) -> Iterator[None]:
     """Set the model's own defaults of generation aside, such as penalties and temperatures."""
     from transformers import GenerationConfig
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = below_adapters(model)
     kept, base.generation_config = base.generation_config, GenerationConfig()
     try:
         yield

@@ -99,13 +99,7 @@ def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
     """
     if isinstance(model, LoadedPolicy):
         return Outline(model.tokenizer, model.max_length, model.name)
-    from transformers import AutoConfig
-
-    place = models.model_folder(model)
-    with models.readable(model):
-        base = models.base_of(place)
-        found = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        tokenizer = models.tokenizer_of(place, base)
+    found, tokenizer = models.without_weights(model)
     require_end(tokenizer)
     return Outline(tokenizer, longest(found, config), model)
 
