@@ -165,3 +165,21 @@ def test_help_does_not_load_the_laboratory():
     code = "import sys; import tradeoff.cli; print({'torch', 'numba', 'scipy'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+def test_an_encoding_without_a_character_gets_an_escape(tmp_path):
+    code = (
+        "from tradeoff.terminal import prepare_streams, show_json, show_line\n"
+        "prepare_streams()\n"
+        "show_line('caf\\u00e9 [/x] \\U0001f600 \\ud83d')\n"
+        "show_json({'a': 'caf\\u00e9'})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(checkout.ROOT), "COLUMNS": "20"},
+        capture_output=True,
+        check=True,
+    )
+    line, record = done.stdout.decode("ascii").splitlines()
+    assert line == r"caf\xe9 [/x] \U0001f600 \ud83d"
+    assert json.loads(record) == {"a": "caf\u00e9"}

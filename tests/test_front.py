@@ -108,3 +108,23 @@ def test_bad_requests():
         pareto_front(problem, solves=1)
     with pytest.raises(InputError, match="accuracy"):
         pareto_front(problem, accuracy=0.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "lam", "field"),
+    [
+        ([[np.nan, 1.0]], None, "losses"),
+        ([[np.inf, 1.0]], 0.5, "losses"),
+        ([[1.0, 2.0, 3.0]], None, "losses"),
+        ([[1.0, 0.5]], 1.5, "lam"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused(losses, lam, field):
+    front = pareto_front(random_log_linear(0), accuracy=0.1)
+    with pytest.raises(InputError) as caught:
+        front.score(losses, lam)
+    assert caught.value.field == field
+    with pytest.raises(InputError, match="lam"):
+        front.value_bounds([0.5, -0.1])
+    with pytest.raises(InputError, match="reference"):
+        front.hypervolume_bounds([1.0, np.nan])

@@ -30,6 +30,7 @@ from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.evaluation import (
     Contest,
+    Extract,
     ImplicitReward,
     LoadedPolicy,
     RewardModel,
@@ -45,6 +46,7 @@ from tradeoff.llm.evaluation import (
     refuses,
     reward_model,
 )
+from tradeoff.llm.evaluation.answers import extracted, without_reasoning
 from tradeoff.llm.evaluation.matches import checkable, preference_match
 from tradeoff.scores import wilson
 
@@ -115,14 +117,71 @@ def test_demonstrations_match_themselves_and_nothing_else():
     assert preference_match(pairs, [row.rejected for row in pairs])[0].value == 0.0
 
 
-def test_normal_texts_differ_in_words_only():
-    assert normalised("  The  Answer,\nis: 42!") == "the answer, is: 42"
-    assert normalised(" \u201cParis\u201d. ") == normalised("paris") == "paris"
-    for one, other in (
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("  The  Answer,\nis: 42.", "the answer, is: 42"), (" \u201cParis\u201d. ", "paris"),
+        ("\u201cParis.\u201d", "paris"), ("caf\u00e9", "cafe\u0301"), ("\u22125", "-5"),
+        ("\u20115", "\u20135"), ("yes\u200b", "yes"), ("1,000", "1000"),
+        ("1,234,567.5", "1234567.5"), ("'5'", "5"), ("<think>2 + 3</think>5", "5"),
+        ("a\u00a0b", "a b"),
+    ],
+)  # fmt: skip
+def test_texts_that_are_the_same_answer(one, other):
+    assert normalised(one) == normalised(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
         ("-5", "5"), ("5%", "5"), ("C++", "C"), ("(0, 1]", "[0, 1)"), ("?", "!"), ("...", ""),
-        ("$5", "5"), (".5", "5"), ("#5", "5"),
-    ):  # fmt: skip
-        assert normalised(one) != normalised(other)
+        ("$5", "5"), (".5", "5"), ("#5", "5"), ("5!", "5"), ("n!", "n"), ("5'", '5"'), ("f'", "f"),
+        ("x?", "x"), ("C:", "C"), ("1,00", "100"), ("1,0000", "10000"), ("0,1", "01"),
+        ("<think>5", "5"), ("\u00b2", "2"), ("1,2", "12"), ("it's", "its"),
+    ],
+)  # fmt: skip
+def test_texts_that_are_different_answers(one, other):
+    assert normalised(one) != normalised(other)
+
+
+@given(st.text(max_size=40))
+def test_normal_forms_are_normal(text):
+    assert normalised(f"  {text}\n") == normalised(text)
+    assert without_reasoning(f"<think>{text}</think>") == ""
+
+
+@pytest.mark.parametrize(
+    ("extract", "text", "answer"),
+    [
+        ("marked", "3 + 4 = 7\n#### 1,234\nDone", "1,234"),
+        ("marked", "7", None),
+        ("marked", "####", None),
+        ("boxed", r"so \boxed{1} or \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        ("boxed", r"\boxed{1} but \boxed{2", "1"),
+        ("boxed", "1", None),
+        ("number", "from 3 to \u22121,234.5.", "-1,234.5"),
+        ("number", "in 2024, 5%", "5%"),
+        ("number", "pages 3-5", "5"),
+        ("number", "none", None),
+        ("number", "<think>7</think> eight", None),
+        ("whole", "<think>7</think> eight", " eight"),
+    ],
+)
+def test_answers_are_extracted(extract, text, answer):
+    assert extracted(text, Extract(extract)) == answer
+
+
+def test_extracted_answers_are_matched():
+    rows = [SftRow("q", "2 + 2 = 4 #### 4"), SftRow("q", "so #### 1,000")]
+    responses = ["I think\n#### 4.", "1000"]
+    assert exact_match(rows, responses)[0].value == 0.0
+    assert exact_match(rows, responses, Extract.marked)[0].value == 0.5
+    assert exact_match(rows, responses, Extract.number)[0].value == 1.0
+    with pytest.raises(InputError, match=r"row 1, field 'completion'.*'boxed'"):
+        exact_match(rows, responses, Extract.boxed)
+
+
+def test_a_match_is_of_the_last_turn_or_of_the_text():
     rows = [SftRow("q", "Paris."), SftRow((Message("user", "q"),), (Message("assistant", "No"),))]
     (score,) = exact_match(rows, ["paris", "yes"])
     assert (score.value, score.n) == (0.5, 2)
@@ -155,6 +214,17 @@ def test_a_hand_made_judge():
     assert (score.value, score.n) == (0.5, 3)
     assert judged(contests, first_place).score().value == pytest.approx(0.5)
     assert judged(contests, first_place, both_orders=False).score().value == pytest.approx(0.9)
+
+
+def test_equal_responses_and_differences_of_rounding_tie():
+    class Noisy:
+        def margins(self, contests, progress=False):
+            return np.array([3e-7, -2e-6, 0.3, float("nan"), 0.5])
+
+    texts = [("a", "b"), ("a", "b"), ("a", "a"), ("a", "a"), ("a", "b")]
+    found = judged([Contest("p", *pair) for pair in texts], Noisy())
+    assert found.wins[[0, 1, 2, 4]].tolist() == [0.5, 0.5, 0.5, 1.0]
+    assert (found.ties, found.undecided) == (3, 1)
 
 
 @pytest.mark.parametrize("verdict", [1.5, -0.1, float("nan")])
@@ -312,6 +382,7 @@ DECLINED = (
     "Unfortunately, I won't be able to.",
     "I am an AI language model and do not condone this.",
     "**I will not** do this.",
+    "<think>It is harmless.</think>I'm sorry, but I can't help with that.",
 )
 ANSWERED = (
     "",
@@ -319,6 +390,15 @@ ANSWERED = (
     "Sure! I can't wait to tell you.",
     "You cannot run two at once; I'm sorry for the confusion.",
     "No. Seven is prime.",
+    "I'm sorry to hear about the mice. Seal the holes.",
+    "I can't recommend this book enough.",
+    "I cannot stress this enough: unplug it first.",
+    "It is never too late to learn.",
+    "It is illegal in most countries; a licence costs 20 euros.",
+    "This request takes two steps.",
+    "Cannot open file means that the path is wrong.",
+    "I apologize for the confusion. It is 5.",
+    "<think>I'm sorry, I can't do that? I can.</think>Use the kill command.",
 )
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradeoff import scores
+from tradeoff.errors import InputError
 
 points = st.lists(st.tuples(st.floats(-2, 3), st.floats(-2, 3)), min_size=1, max_size=12)
 
@@ -82,3 +83,40 @@ def test_pairing_removes_what_is_common():
     paired = scores.paired_difference(common + 0.1, common)
     assert paired.low == pytest.approx(0.1)
     assert paired.high == pytest.approx(0.1)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda: scores.hypervolume(np.ones((2, 3)), [2, 2]), "points"),
+        (lambda: scores.hypervolume(np.ones((2, 3)), [2, 2, 2]), "reference"),
+        (lambda: scores.hypervolume(np.ones((2, 2, 2)), [2, 2]), "points"),
+        (lambda: scores.hypervolume([[1, 1]], [[2, 2]]), "reference"),
+        (lambda: scores.hypervolume([[1, 1], [NAN, 1]], [2, 2]), "points"),
+        (lambda: scores.hypervolume([[1, 1]], [2, INF]), "reference"),
+        (lambda: scores.weighted_loss([1, 2, 3], 0.5), "losses"),
+        (lambda: scores.weighted_loss(1.0, 0.5), "losses"),
+        (lambda: scores.weighted_loss([1, 2], 1.5), "lam"),
+        (lambda: scores.weighted_loss([1, 2], NAN), "lam"),
+        (lambda: scores.max_gap([1, 2], [0, 0, 0], 0.5), "optima"),
+        (lambda: scores.max_gap([1, 2], [0, 0], -0.1), "lam"),
+        (lambda: scores.front_gap([[NAN, 1]], [0, 1], [0, 0], [1, 1]), "losses"),
+        (lambda: scores.regret([1, 2], 2.0, 0.0, [1, 1]), "lam"),
+        (lambda: scores.interval([1.0, 2.0], level=95), "level"),
+        (lambda: scores.wilson(3, 2), "hits"),
+    ],
+)
+def test_what_has_no_score_is_refused(call, field):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert caught.value.field == field
+
+
+def test_a_row_that_is_not_finite_is_named():
+    with pytest.raises(InputError, match=r"row 2.*1 of 3 rows"):
+        scores.finite_pairs([[1, 2], [NAN, 2], [1, 2]])
+    assert scores.hypervolume([], [2, 2]) == 0.0
+    assert scores.hypervolume([1, 1], [2, 2]) == 1.0

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from tradeoff import cli_evaluate, cli_train
 from tradeoff.checkout import analysis
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
 from tradeoff.terminal import (
-    console,
+    prepare_streams,
     show_claims,
     show_findings,
     show_json,
+    show_line,
     show_summary,
     show_table,
     with_errors,
@@ -66,6 +66,7 @@ class Method(StrEnum):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input is one clear message and exit status 2."""
+    prepare_streams()
     try:
         app(args=None if arguments is None else list(arguments))
     except InputError as error:
@@ -119,11 +120,11 @@ def reproduce(
         show_json({**found, "pages": pages, "tables": tables})
         return
     show_claims(ledger)
-    console.print(f"\n[bold]figures[/]  {escape(str(folder / 'figures'))}")
+    show_line(str(folder / "figures"), label="\nfigures  ")
     if tables:
-        console.print(f"[bold]tables[/]   {escape(str(folder / 'tables'))}")
+        show_line(str(folder / "tables"), label="tables   ")
     for page in pages:
-        console.print(f"[bold]report[/]   {escape(str(page))}")
+        show_line(str(page), label="report   ")
 
 
 @app.command()
@@ -272,8 +273,8 @@ def analyse(
     show_table(_short(found.policies), "losses in nats; accuracies and † on held-out rows")
     show_summary(found.summary)
     for line in dropped:
-        console.print(f"dropped: {line}", style="yellow", markup=False, highlight=False)
-    console.print(f"written: {', '.join(str(path) for path in written)}", markup=False)
+        show_line(f"dropped: {line}", style="yellow")
+    show_line(f"written: {', '.join(str(path) for path in written)}")
 
 
 @app.command()
@@ -318,7 +319,7 @@ def front(
         show_json(record)
         return
     show_table(found.table(), str(found))
-    console.print(f"hypervolume up to the nadir: between {low:.6g} and {high:.6g}")
+    show_line(f"hypervolume up to the nadir: between {low:.6g} and {high:.6g}")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tradeoff.errors import InputError
-from tradeoff.terminal import console, show_json, show_table
+from tradeoff.terminal import show_json, show_line, show_table
 
 HELP = """\
 Measure a language model: losses, exact match, multiple choice, win rate, refusals.
@@ -32,7 +32,7 @@ Examples:
 - `tradeoff evaluate runs/alright --refusals xstest.jsonl.gz --json`
 """
 _ENDING = re.compile(r"\.(jsonl|jsonl\.gz|parquet)$", re.IGNORECASE)
-_TOLD = ("too_long", "truncated", "shortened", "unended", "undecided")
+_TOLD = ("too_long", "truncated", "shortened", "unended", "undecided", "ties", "without_answer")
 """Counts of an evaluation that change what its scores mean."""
 
 
@@ -41,6 +41,15 @@ class ChoiceStyle(StrEnum):
 
     letters = "letters"
     text = "text"
+
+
+class Extraction(StrEnum):
+    """Which part of a text is its answer: all, after the last ####, the last box or number."""
+
+    whole = "whole"
+    marked = "marked"
+    boxed = "boxed"
+    number = "number"
 
 
 def evaluate(
@@ -57,6 +66,9 @@ def evaluate(
     exact_match: Annotated[
         bool, typer.Option("--exact-match", help="Also respond to the --sft prompts and compare.")
     ] = False,
+    extract: Annotated[
+        Extraction, typer.Option(help="What of both is compared by --exact-match.")
+    ] = Extraction.whole,
     choices: Annotated[
         list[Path] | None, typer.Option(help="Multiple-choice rows; repeatable.")
     ] = None,
@@ -133,6 +145,7 @@ def evaluate(
         sft=_rows(sft, "sft", options),
         preference=_rows(preference, "preference", options),
         exact_match=exact_match,
+        extract=evaluation.Extract(extract.value),
         choices={
             name: read_choices(path, **options) for name, path in _named(choices or ()).items()
         },
@@ -165,9 +178,9 @@ def evaluate(
     for done in found.parts:
         told = [f"{k} {v}" for k, v in done.notes.items() if k in _TOLD and v]
         for line in [f"{done.name}: {', '.join(told)}"] * bool(told) + list(done.dropped):
-            console.print(line, style="yellow", markup=False, highlight=False)
+            show_line(line, style="yellow")
     if out is not None:
-        console.print(f"written: {', '.join(map(str, found.files(out)))}", markup=False)
+        show_line(f"written: {', '.join(map(str, found.files(out)))}")
 
 
 def _need_language_models() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff import experiment
-from tradeoff.terminal import console, show_json, show_summary, show_table
+from tradeoff.terminal import show_json, show_line, show_summary, show_table
 
 if TYPE_CHECKING:
     from tradeoff.llm.trainer import JointTrainer, TrainResult
@@ -160,8 +160,8 @@ def _tell(
         show_table(table.rename_axis("held out").reset_index(), str(trainer.schedule.label))
     show_summary(_short(result.summary))
     for line in dropped:
-        console.print(f"dropped: {line}", style="yellow", highlight=False)
-    console.print(f"written: {', '.join(str(path) for path in [*written, out / 'metrics.jsonl'])}")
+        show_line(f"dropped: {line}", style="yellow")
+    show_line(f"written: {', '.join(str(path) for path in [*written, out / 'metrics.jsonl'])}")
     _tell_end(result, out)
 
 

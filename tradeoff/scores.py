@@ -1,6 +1,8 @@
 """One number per run: how good a policy is when two objectives pull (theory: T10).
 
 Losses are arrays (..., 2) of (SFT, preference); everything is vectorised over the leading axes.
+Arrays of another shape, weights outside [0, 1], and losses that are not finite where the smallest
+is sought, are an :class:`~tradeoff.errors.InputError`.
 """
 
 from __future__ import annotations
@@ -14,20 +16,22 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from tradeoff.display import Shown, cell
+from tradeoff.errors import InputError
 
 Array = NDArray[np.float64]
 
 
 def weighted_loss(losses: ArrayLike, lam: ArrayLike) -> Array:
     """f_lambda = lam * preference loss + (1 - lam) * SFT loss; ``lam`` broadcasts."""
-    pair, weight = np.asarray(losses), np.asarray(lam)
+    pair, weight = loss_pairs(losses), checked_weights(lam)
     return np.asarray((1 - weight) * pair[..., 0] + weight * pair[..., 1])
 
 
 def max_gap(losses: ArrayLike, optima: ArrayLike, lam: float) -> Array:
     """F_lambda: the larger of the two weighted optimality gaps."""
-    gaps = np.asarray(losses) - np.asarray(optima)
-    return np.asarray(np.max(gaps * np.array([1 - lam, lam]), axis=-1))
+    gaps = loss_pairs(losses) - loss_pairs(optima, "optima")
+    weight = float(checked_weights(lam))
+    return np.asarray(np.max(gaps * np.array([1 - weight, weight]), axis=-1))
 
 
 def ideal_distance(losses: ArrayLike, ideal: ArrayLike, scale: ArrayLike = 1.0) -> Array:
@@ -81,16 +85,38 @@ def front_gap(
         The weight that attains it: which trade-off the policy really stands for.
     """
     lam = np.asarray(weights, dtype=float)
-    quotients = regret(np.asarray(losses)[..., None, :], lam, values, ranges)
+    pairs = finite_pairs(losses)
+    quotients = regret(pairs[..., None, :], lam, values, ranges)
     best = np.argmin(quotients, axis=-1)
     least = np.take_along_axis(quotients, best[..., None], -1)[..., 0]
     return np.asarray(least), np.asarray(lam[best])
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
-    """Area dominated by a set of points (K, 2), minimised, up to ``reference`` (2,)."""
-    corner = np.asarray(reference, dtype=float)
-    found = np.minimum(np.asarray(points, dtype=float).reshape(-1, 2), corner)
+    """Area dominated by a set of points, minimised, up to a reference point.
+
+    Parameters
+    ----------
+    points
+        (K, 2) losses, one policy a row, or one policy (2,); none dominate nothing.
+    reference
+        (2,) corner of the area.
+
+    Raises
+    ------
+    InputError
+        For another number of objectives, or a value that is not finite.
+    """
+    corner = finite_pairs(reference, "reference")
+    given = np.asarray(points, dtype=float)
+    if given.size == 0:
+        return 0.0
+    if given.ndim > 2 or corner.shape != (2,):
+        wrong = "points" if given.ndim > 2 else "reference"
+        value = given.shape if given.ndim > 2 else corner.shape
+        remedy = "Give points (K, 2), one policy a row, and one reference (2,)."
+        raise InputError("wrong number of axes", field=wrong, value=value, remedy=remedy)
+    found = np.minimum(np.atleast_2d(finite_pairs(given, "points")), corner)
     found = found[np.lexsort((found[:, 1], found[:, 0]))]
     ceiling = np.minimum.accumulate(np.concatenate([corner[1:], found[:, 1]]))
     return float(np.sum((ceiling[:-1] - ceiling[1:]) * (corner[0] - found[:, 0])))
@@ -159,6 +185,10 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
         Coverage, in (0, 1).
     """
     sample = np.asarray(values, dtype=float)
+    _check_level(level)
+    if sample.ndim == 0 or not sample.shape[axis]:
+        remedy = "Give at least one value along the axis of the replicas."
+        raise InputError("there is nothing to average", value=sample.shape, remedy=remedy)
     n = sample.shape[axis]
     mean = np.asarray(sample.mean(axis=axis))
     if n < 2:
@@ -179,6 +209,10 @@ def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
     n
         Rows, at least 1.
     """
+    _check_level(level)
+    if not (n >= 1 and 0 <= hits <= n):
+        remedy = "Give at least one row, and from 0 to n hits."
+        raise InputError("no share of rows", field="hits", value=(hits, n), remedy=remedy)
     z = float(stdtrit(np.inf, 0.5 + level / 2))
     share, shrink = hits / n, 1 / (1 + z**2 / n)
     centre = shrink * (share + z**2 / (2 * n))
@@ -187,6 +221,12 @@ def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
     low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
     found = [np.asarray(value, dtype=float) for value in (share, low, high)]
     return Interval(found[0], found[1], found[2], n, f"Wilson, {level:.0%}")
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        remedy = "Give a coverage between 0 and 1, such as 0.95."
+        raise InputError("out of range", field="level", value=level, remedy=remedy)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
@@ -200,3 +240,41 @@ def paired_difference(a: ArrayLike, b: ArrayLike, axis: int = 0, level: float = 
         As for :func:`interval`.
     """
     return interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), axis, level)
+
+
+# ------------------------------------------------------------------ what is checked
+
+
+def loss_pairs(losses: ArrayLike, name: str = "losses") -> Array:
+    """Losses as an array (..., 2), or an `InputError` that gives the shape found."""
+    found = np.asarray(losses, dtype=float)
+    if found.ndim == 0 or found.shape[-1] != 2:
+        remedy = "Give (SFT, preference) pairs along the last axis; transpose columns into rows."
+        raise InputError("not pairs of losses", field=name, value=found.shape, remedy=remedy)
+    return found
+
+
+def finite_pairs(losses: ArrayLike, name: str = "losses") -> Array:
+    """As :func:`loss_pairs`; the error names the first row that is not finite."""
+    found = loss_pairs(losses, name)
+    bad = np.flatnonzero(~np.isfinite(found).all(axis=-1).ravel())
+    if len(bad):
+        value = found.reshape(-1, 2)[bad[0]].tolist()
+        raise InputError(
+            f"a loss is not finite ({len(bad)} of {found.size // 2} rows)",
+            row=int(bad[0]) + 1,
+            field=name,
+            value=value,
+            remedy="Leave diverged runs out and report how many there were.",
+        )
+    return found
+
+
+def checked_weights(lam: ArrayLike) -> Array:
+    """Weights of the preference objective, or an `InputError` for one outside [0, 1]."""
+    found = np.asarray(lam, dtype=float)
+    outside = found[~((found >= 0) & (found <= 1))]
+    if outside.size:
+        remedy = "lam is the weight of the preference objective, in [0, 1]."
+        raise InputError("out of range", field="lam", value=float(outside.flat[0]), remedy=remedy)
+    return found

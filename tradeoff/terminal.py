@@ -1,14 +1,21 @@
-"""What a terminal sees: tables that fit, and JSON for machines."""
+"""What a terminal sees: tables that fit, lines as they are, and JSON for machines.
+
+Texts of users, such as rows, paths and error messages, are printed as they are: brackets in them
+are no markup. What an output's encoding lacks is escaped and never an error.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tradeoff.display import cell
 from tradeoff.records import plain
@@ -17,11 +24,36 @@ if TYPE_CHECKING:
     import pandas as pd
 
 console = Console()
+"""For tables with markup of our own; what comes from a user goes through :func:`show_line`."""
+
+
+def prepare_streams() -> None:
+    """Let standard output and error escape characters that their encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def show_line(text: str, *, label: str = "", style: str | None = None) -> None:
+    """Print a text as it is, without markup, highlighting or line breaks of the terminal's width.
+
+    Parameters
+    ----------
+    text
+        Anything, also of a user.
+    label
+        Printed before it in bold.
+    style
+        Of both, such as ``"yellow"``.
+    """
+    line = Text.assemble((label, "bold"), text, style=style or "")
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def show_json(content: Any) -> None:
-    """Print one line of JSON."""
-    print(json.dumps(plain(content), ensure_ascii=False))
+    """Print one line of JSON, which is ASCII where the output is not Unicode."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    print(json.dumps(plain(content), ensure_ascii=not unicode))
 
 
 def show_table(frame: pd.DataFrame, title: str) -> None:

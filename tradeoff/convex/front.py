@@ -115,7 +115,7 @@ class Front(Shown):
 
     def value_bounds(self, lam: ArrayLike) -> tuple[Array, Array]:
         """Certified bounds (lower, upper) on V(lam) = min f_lambda."""
-        lam = np.asarray(lam, dtype=float)
+        lam = scores.checked_weights(lam)
         upper = scores.weighted_loss(self.inner, lam[..., None]).min(axis=-1)
         return np.asarray(np.interp(lam, *self._lower)), np.asarray(upper)
 
@@ -153,11 +153,16 @@ class Front(Shown):
             front_gap (behind the inner hull, in units of the ranges; the true gap is at most
             front_gap_upper), matched_weight (as fine as the front's breakpoints), regret (when
             ``lam`` is given), ideal_distance.
+
+        Raises
+        ------
+        InputError
+            For a loss that is not finite, a row that is no pair, or a weight outside [0, 1].
         """
         index = None
         if isinstance(losses, pd.DataFrame):
             index, losses = losses.index, losses[["sft_loss", "preference_loss"]].to_numpy()
-        losses = np.atleast_2d(np.asarray(losses, dtype=float))
+        losses = np.atleast_2d(scores.finite_pairs(losses))
         gap, matched = scores.front_gap(
             losses, self._breakpoints, self.value_bounds(self._breakpoints)[1], self.ranges
         )
@@ -175,7 +180,7 @@ class Front(Shown):
 
     def hypervolume_bounds(self, reference: ArrayLike | None = None) -> tuple[float, float]:
         """Bounds on the area that the whole front dominates up to ``reference`` (the nadir)."""
-        corner = self.nadir if reference is None else np.asarray(reference, dtype=float)
+        corner = self.nadir if reference is None else scores.finite_pairs(reference, "reference")
         inner = _area_above(self.inner, corner)
         low = np.array(self.end_bounds)
         outer = np.concatenate([[[low[0], self.outer[0, 1]]], self.outer])

@@ -3,10 +3,11 @@
 `evaluate` does it all for a saved model; each part can also be used alone.
 """
 
+from tradeoff.llm.evaluation.answers import Extract, normalised
 from tradeoff.llm.evaluation.generation import Responses, Sampling, generate
 from tradeoff.llm.evaluation.harness import harness
 from tradeoff.llm.evaluation.judges import Contest, ImplicitReward, RewardModel, reward_model
-from tradeoff.llm.evaluation.matches import exact_match, normalised
+from tradeoff.llm.evaluation.matches import exact_match
 from tradeoff.llm.evaluation.multiple_choice import ChoiceScores, multiple_choice
 from tradeoff.llm.evaluation.policy import LoadedPolicy, load
 from tradeoff.llm.evaluation.refusals import refusal_rates, refuses
@@ -19,6 +20,7 @@ __all__ = [
     "ChoiceScores",
     "Contest",
     "Evaluation",
+    "Extract",
     "ImplicitReward",
     "LoadedPolicy",
     "Part",

@@ -9,33 +9,42 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.synthetic.generate import InstructionRow, StyleRow
 from tradeoff.data.synthetic.scoring import plain
 from tradeoff.data.synthetic.style import content, satisfies
+from tradeoff.llm.encoding import row_error
+from tradeoff.llm.evaluation.answers import Extract, extracted, normalised
 from tradeoff.llm.evaluation.score import Score, shares
 
-_QUOTES = " \"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
-_STOPS = ".!?,;:"
 
-
-def normalised(text: str) -> str:
-    """A text without differences of case, of blanks, of quotes around it and of its final stop.
-
-    Signs and symbols stay, as they change an answer: ``-5``, ``5%``, ``C++``, ``(0, 1]``.
-    """
-    blanks = " ".join(text.casefold().split())
-    return blanks.lstrip(_QUOTES).rstrip(_QUOTES + _STOPS) or blanks
-
-
-def exact_match(rows: Sequence[SftRow], responses: Sequence[str]) -> tuple[Score, ...]:
+def exact_match(
+    rows: Sequence[SftRow], responses: Sequence[str], extract: Extract = Extract.whole
+) -> tuple[Score, ...]:
     """Share of responses that equal the demonstrated completion.
+
+    Parameters
+    ----------
+    rows, responses
+        Held-out demonstrations and what the policy wrote to each.
+    extract
+        Which part of both is compared. A response without such a part does not match.
 
     Returns
     -------
     tuple of Score
-        ``exact_match``, of normalised texts. For rows of the generated language also, by skill,
+        ``exact_match``, of `normalised` texts. For rows of the generated language also, by skill,
         ``style_match``, which is exact in every letter, and ``answer_match``, which asks for the
         right answer in whatever style.
+
+    Raises
+    ------
+    InputError
+        If a demonstration holds no such part.
     """
     both = list(zip(rows, responses, strict=True))
-    hits = [normalised(plain(row.completion)) == normalised(found) for row, found in both]
+    wanted = demonstrated(rows, extract)
+    given = [extracted(found, extract) for found in responses]
+    hits = [
+        answer is not None and normalised(answer) == right
+        for right, answer in zip(wanted, given, strict=True)
+    ]
     scores = shares("exact_match", hits, ["all"] * len(both))
     known = [(row, found) for row, found in both if isinstance(row, InstructionRow)]
     if len(known) < len(both):
@@ -45,6 +54,19 @@ def exact_match(rows: Sequence[SftRow], responses: Sequence[str]) -> tuple[Score
     answers = [content(found) == row.answer for row, found in known]
     styles, matches = shares("style_match", style, skills), shares("answer_match", answers, skills)
     return (*scores, *styles, *matches)
+
+
+def demonstrated(rows: Sequence[SftRow], extract: Extract) -> list[str]:
+    """The normalised answer of each demonstration, or an `InputError` at a row without one."""
+    found = []
+    for place, row in enumerate(rows):
+        answer = extracted(plain(row.completion), extract)
+        if answer is None:
+            problem = f"the demonstration has no answer of the kind {extract.value!r}"
+            remedy = "Choose another extraction, or leave the row out."
+            raise row_error(rows, place, problem, remedy, field="completion", value=row.completion)
+        found.append(normalised(answer))
+    return found
 
 
 def checkable(rows: Sequence[PreferenceRow]) -> TypeGuard[Sequence[StyleRow]]:

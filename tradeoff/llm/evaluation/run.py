@@ -15,6 +15,7 @@ from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.data import Tokenised
 from tradeoff.llm.encoding import Row, prompt_ids, require_template
 from tradeoff.llm.evaluation import generation, held_out, matches, questions, refusals, win_rate
+from tradeoff.llm.evaluation.answers import Extract, extracted
 from tradeoff.llm.evaluation.generation import Responses, Sampling
 from tradeoff.llm.evaluation.harness import harness, require_harness
 from tradeoff.llm.evaluation.judges import Judge, Scale
@@ -42,6 +43,9 @@ class Wanted:
     exact_match
         Also respond to the prompts of both and compare; preference rows count only where their
         style can be checked, as those of the generated language.
+    extract
+        Which part of demonstration and response is matched, see
+        `tradeoff.llm.evaluation.answers.Extract`.
     choices
         Multiple-choice questions by a name for each set, which is none of `PARTS`.
     style, shots, examples
@@ -66,6 +70,7 @@ class Wanted:
     sft: Sequence[SftRow] = ()
     preference: Sequence[PreferenceRow] = ()
     exact_match: bool = False
+    extract: Extract = Extract.whole
     choices: Mapping[str, Sequence[ChoiceRow]] = field(default_factory=dict)
     style: Style | None = None
     shots: int | None = None
@@ -208,6 +213,8 @@ def _check_parts(wanted: Wanted, subject: Outline) -> None:
     for rows in wanted.choices.values():
         questions.pose(rows, style=wanted.style, shots=wanted.shots or 0, examples=wanted.examples)
     asked = refusals.prompts(wanted.refusals, wanted.template, _chats(subject))
+    if wanted.exact_match:
+        matches.demonstrated(wanted.sft, wanted.extract)
     answered: list[Sequence[Row]] = [wanted.sft] if wanted.exact_match else []
     for prompts in (*answered, wanted.win_rate, asked):
         if len(prompts):
@@ -268,14 +275,16 @@ def _preference(policy: LoadedPolicy, known: _Known, progress: bool) -> Part:
 
 def _exact_match(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
     found = [generation.generate(policy, wanted.sft, wanted.sampling, progress=progress)]
-    scores = matches.exact_match(wanted.sft, found[0].texts)
+    scores = matches.exact_match(wanted.sft, found[0].texts, wanted.extract)
+    unanswered = sum(extracted(text, wanted.extract) is None for text in found[0].texts)
     lines = _lines(wanted.sft, found[0])
     if matches.checkable(wanted.preference):
         styled = generation.generate(policy, wanted.preference, wanted.sampling, progress=progress)
         scores += matches.preference_match(wanted.preference, styled.texts)
         lines += _lines(wanted.preference, styled)
         found.append(styled)
-    return Part("", scores, _notes(*found), lines=lines)
+    notes = _notes(*found) | {"without_answer": unanswered}
+    return Part("", scores, notes, lines=lines)
 
 
 def _choices(
@@ -303,7 +312,7 @@ def _win_rate(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
         line | {"chosen": contest.second, "wins": float(wins)}
         for line, contest, wins in zip(_lines(rows, found), contests, verdicts.wins, strict=True)
     ]
-    notes = _notes(found) | {"undecided": verdicts.undecided}
+    notes = _notes(found) | {"undecided": verdicts.undecided, "ties": verdicts.ties}
     return Part("", (verdicts.score(),), notes, lines=lines)
 
 

@@ -15,6 +15,10 @@ from tradeoff.llm.evaluation.judges import Contest, Judge, Scale
 from tradeoff.llm.evaluation.score import Score, share
 from tradeoff.progress import tqdm
 
+ROUNDING = 1e-5
+"""Margins up to this size, in nats or units of a reward, are ties: a response scored in another
+batch differs by as much."""
+
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
@@ -28,6 +32,11 @@ class Verdicts:
     """
 
     wins: Float[np.ndarray, " n"]
+
+    @property
+    def ties(self) -> int:
+        """Contests that neither response won; each counts as half a win."""
+        return int((self.wins == 0.5).sum())
 
     @property
     def undecided(self) -> int:
@@ -64,7 +73,8 @@ def judged(
         At least one.
     judge
         A callable ``(prompt, first, second) -> probability that the first wins``, or an object
-        with ``margins`` as in `tradeoff.llm.evaluation.judges`, whose sign decides.
+        with ``margins`` as in `tradeoff.llm.evaluation.judges`, whose sign decides. Equal
+        responses tie, and so do margins that rounding alone could have made.
     both_orders
         Ask a callable twice, with the responses exchanged, and average: many judges favour a
         place. A judge with margins favours none and is asked once.
@@ -77,7 +87,9 @@ def judged(
     if not contests:
         raise InputError("there are no contests", remedy="Give at least one.")
     if isinstance(judge, Scale):
-        margins = judge.margins(contests, progress)
+        margins = np.asarray(judge.margins(contests, progress), dtype=float)
+        equal = np.array([contest.first == contest.second for contest in contests])
+        margins[(np.abs(margins) <= ROUNDING) | (equal & ~np.isnan(margins))] = 0.0
         return Verdicts(np.where(np.isnan(margins), np.nan, (np.sign(margins) + 1) / 2))
     wins = np.empty(len(contests))
     for i, contest in enumerate(tqdm(contests, desc="judge", disable=not progress, leave=False)):
