@@ -61,7 +61,7 @@ def extracted(text: str, extract: Extract = Extract.whole) -> str | None:
         return text
     if extract is Extract.marked:
         _, mark, after = text.rpartition(_MARK)
-        return (after.strip().splitlines() or [None])[0] if mark else None
+        return next(iter(after.strip().splitlines()), None) if mark else None
     if extract is Extract.boxed:
         return _boxed(text)
     numbers = [found[0] for found in _NUMBER.finditer(text.translate(_MINUS)) if found[0]]
