@@ -91,7 +91,6 @@ def extras(content: Mapping[str, Any], render: Callable[[str, Any], str]) -> dic
         "plotly": get_plotlyjs(),
         "style": (TEMPLATES / "page.css").read_text("utf-8"),
         "script": (TEMPLATES / "page.js").read_text("utf-8"),
-        "kinds": sorted({claim["kind"] for claim in content["claims"]}),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import page, tables
+from analysis import ledger, page, tables
 from analysis.runner import FIGURES, PAPER, STUDIES, stored
 from tradeoff.checkout import ROOT
 from tradeoff.display import cell
@@ -61,6 +61,7 @@ def render(template: str, content: dict[str, Any]) -> str:
     environment.filters["interval"] = tables.interval
     environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
     environment.filters["markdown"] = tables.markdown
+    environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
     return environment.get_template(template).render(content)
 
 
@@ -71,13 +72,14 @@ def context(folder: Path) -> dict[str, Any]:
     paths = {name: stored(name, folder) for name in (*FIGURES, *ready)}
     records = {name: _record(name, path) for name, path in paths.items()}
     results = {name: record["numbers"] for name, record in records.items()}
-    ledger = read_json(folder / "results" / "claims.json")["claims"]
+    verdicts = read_json(folder / "results" / "claims.json")["claims"]
     return {
         "results": results,
         "figures": [_figure(name, records[name], path) for name, path in paths.items()],
-        "tables": tables.all_tables(results, ledger),
-        "claims": [{**claim, "sign": tables.SIGNS[claim["relation"]]} for claim in ledger],
-        "holding": sum(claim["holds"] for claim in ledger),
+        "tables": tables.all_tables(results, verdicts),
+        "claims": [{**claim, "sign": tables.SIGNS[claim["relation"]]} for claim in verdicts],
+        "ledger": ledger.summary(verdicts),
+        "kinds": ledger.KINDS,
         "seconds": sum(records[name]["provenance"]["seconds"] for name in FIGURES),
         "example": example(),
     }

@@ -201,10 +201,13 @@ def claims(ledger: Iterable[dict[str, Any]]) -> pd.DataFrame:
             "verdict": "holds" if claim["holds"] else "fails",
             "claim": claim["statement"],
             "id": claim["id"],
+            "over": claim["over"],
             "kind": claim["kind"],
+            "reads": claim["reads"],
             "measured": cell(float(claim["measured"])),
             "bound": f"{SIGNS[claim['relation']]} {cell(float(claim['bound']))}",
             "cases": str(claim["cases"]),
+            "mutations that break it": ", ".join(claim["mutations"]),
             "source": claim["source"],
         }
         for claim in ledger
@@ -250,13 +253,12 @@ def _short(table: pd.DataFrame, name: str) -> str:
 
 
 def _long(table: pd.DataFrame, name: str) -> str:
-    shown = table[["verdict", "claim", "measured", "bound", "source"]].map(_tex)
-    shown["claim"] = [
-        f"{text} ({_tex(i)})" for text, i in zip(shown["claim"], table["id"], strict=True)
-    ]
+    shown = table[["verdict", "claim", "kind", "measured", "bound", "source"]].map(_tex)
+    entries = table[["claim", "over", "id"]].map(_tex).itertuples(index=False)
+    shown["claim"] = [f"{text} Over: {over} ({name})." for text, over, name in entries]
     ragged = r">{\raggedright\arraybackslash}"
     text = shown.style.hide(axis="index").to_latex(
-        column_format=rf"l{ragged}p{{.4\linewidth}}ll{ragged}p{{.19\linewidth}}",
+        column_format=rf"l{ragged}p{{.38\linewidth}}lll{ragged}p{{.16\linewidth}}",
         hrules=True,
         environment="longtable",
         label=f"tab:{name}",

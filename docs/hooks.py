@@ -66,14 +66,17 @@ def claims(ids: str) -> str:
     from tradeoff.records import read_json
 
     ledger = {c["id"]: c for c in read_json(PAPER / "results" / "claims.json")["claims"]}
-    rows = ["| claim | measured | | bound | verdict |", "| --- | ---: | --- | ---: | --- |"]
+    rows = ["| claim | kind | measured | | bound | verdict |",
+            "| --- | --- | ---: | --- | ---: | --- |"]  # fmt: skip
     for claim in (ledger[name] for name in ids.split()):
-        numbers = (cell(float(claim[key])) for key in ("measured", "bound"))
+        measured, bound = (cell(float(claim[key])) for key in ("measured", "bound"))
+        said = f"{claim['statement']} *Over {claim['over']}.*".replace("|", "\\|")
+        if claim["mutations"]:
+            said += f" Broken by: {', '.join(claim['mutations'])}."
+        kind = claim["kind"] + (" (stored run)" if claim["reads"] == "stored" else "")
         verdict = "holds" if claim["holds"] else "**fails**"
-        rows.append(" | ".join(
-            ("| " + claim["statement"].replace("|", "\\|"), next(numbers),
-             SIGNS[claim["relation"]], next(numbers), verdict + " |")
-        ))  # fmt: skip
+        cells = (said, kind, measured, SIGNS[claim["relation"]], bound, verdict)
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

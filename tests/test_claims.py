@@ -1,15 +1,22 @@
-"""Every claim of the ledger is computed; a claim that stops holding fails here."""
+"""Every claim of the ledger is computed, and every mutation of it must break it."""
 
 import importlib
+import inspect
 
+import numpy as np
 import pytest
 
-from analysis import ledger
+from analysis import evidence, ledger, mutations
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.theory.checked import Checked
 
 CLAIMS = ledger.claims()
+MUTATIONS = [
+    pytest.param(claim, name, id=f"{claim.id}-{name}")
+    for claim in CLAIMS
+    for name in claim.mutations
+]
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
@@ -17,8 +24,25 @@ def test_claim_holds(claim):
     checked = claim.check(fast=True)
     assert isinstance(checked, Checked)
     assert checked.holds, f"{claim.statement} (slack {checked.slack:.3g})"
-    if claim.kind != "trend":
-        assert checked.kind == claim.kind
+    assert checked.kind in ledger.RELATIONS.get(claim.kind, (checked.kind,))
+
+
+@pytest.mark.parametrize(("claim", "name"), MUTATIONS)
+def test_a_mutation_breaks_the_claim(claim, name):
+    checked = claim.check(fast=True, mutation=name)
+    assert not checked.holds, f"{claim.id} survives {name!r} (slack {checked.slack:.3g})"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_an_unknown_mutation_is_bad_input(claim):
+    with pytest.raises(InputError, match="no such mutation"):
+        claim.check(fast=True, mutation="no-such-mutation")
+    if claim.mutations:
+        module, name = claim.code.split(":")
+        function = getattr(importlib.import_module(module), name)
+        assert list(inspect.signature(function).parameters) == ["fast", "mutation"]
+        with pytest.raises(InputError, match="no such mutation"):
+            function(fast=True, mutation="no-such-mutation")
 
 
 def test_every_claim_function_is_in_the_ledger():
@@ -40,19 +64,28 @@ ENTRY = """
 [[claim]]
 id = "one"
 statement = "s"
+over = "one instance"
 source = "ours"
 kind = "{kind}"
 code = "analysis.scores:claim"
+reads = "{reads}"
+mutations = {mutations}
 {extra}
 """
+
+
+def entry(kind="upper", reads="computed", names='["coin"]', extra='tolerance = "0"'):
+    return ENTRY.format(kind=kind, reads=reads, mutations=names, extra=extra)
 
 
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        (ENTRY.format(kind="upper", extra=""), "tolerance"),
-        (ENTRY.format(kind="maybe", extra='tolerance = "0"'), "kind"),
-        (ENTRY.format(kind="upper", extra='tolerance = "0"') * 2, "id"),
+        (entry(extra=""), "tolerance"),
+        (entry(kind="maybe"), "kind"),
+        (entry(reads="guessed"), "reads"),
+        (entry(names='["coin", "coin"]'), "mutations"),
+        (entry() * 2, "id"),
     ],
 )
 def test_a_malformed_ledger_names_the_entry(tmp_path, text, field):
@@ -61,3 +94,49 @@ def test_a_malformed_ledger_names_the_entry(tmp_path, text, field):
     with pytest.raises(InputError, match=r"claims\.toml.*row") as caught:
         ledger.claims(path)
     assert caught.value.field == field
+
+
+def test_the_summary_counts_every_sort():
+    rows = [
+        {"kind": kind, "reads": reads, "holds": holds}
+        for kind, reads, holds in (
+            ("identity", "computed", True),
+            ("certificate", "computed", True),
+            ("upper", "computed", True),
+            ("finding", "stored", False),
+            ("against", "stored", True),
+        )
+    ]
+    assert ledger.summary(rows) == (
+        "2 identities and certificates, 1 bound, 1 finding, 0 regressions, 1 against us; "
+        "3 computed now, 2 from stored runs; 1 claim fails"
+    )
+    assert ledger.counts(rows)["total"] == len(rows)
+
+
+def test_mutants_replace_the_honest_value():
+    wrong = mutations.wrong_methods(0.25)
+    assert mutations.mutate(None, "right", wrong) == "right"
+    assert mutations.mutate("wrong-probability", "right", wrong).lam == 0.75
+    with pytest.raises(InputError, match=r"It has: .*sft-then-dpo"):
+        mutations.mutate("typo", "right", wrong)
+    assert mutations.swapped((1, 2)) == (2, 1)
+
+
+def test_a_share_is_exact_and_needs_instances():
+    # Clopper and Pearson's interval of 20 of 20 is 0.025 ** (1 / 20) to 1.
+    assert float(evidence.share([True] * 20).low) == pytest.approx(0.025 ** (1 / 20))
+    assert float(evidence.share([False] * 20).high) == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert evidence.holds_on([True] * 20).holds
+    assert not evidence.holds_on([True] * 17 + [False] * 3).holds
+    with pytest.raises(InputError, match="too few instances"):
+        evidence.holds_on([True] * 19)
+    with pytest.raises(InputError, match="no instances"):
+        evidence.share([])
+
+
+def test_absence_needs_a_margin_that_the_interval_respects():
+    near = np.linspace(-1, 1, 21)
+    assert evidence.equivalent(near, 0.5).holds
+    assert not evidence.equivalent(near, 0.1).holds  # not shown, although the mean is 0
+    assert not evidence.equivalent(near + 0.6, 0.5).holds

@@ -26,6 +26,7 @@ from tradeoff.terminal import (
     show_findings,
     show_json,
     show_line,
+    show_mutations,
     show_summary,
     show_table,
     with_errors,
@@ -119,7 +120,7 @@ def reproduce(
         found = {"figures": done, "claims": ledger.to_dict("records")}
         show_json({**found, "pages": pages, "tables": tables})
         return
-    show_claims(ledger)
+    show_claims(ledger, analysis("ledger").summary(ledger.to_dict("records")))
     show_line(str(folder / "figures"), label="\nfigures  ")
     if tables:
         show_line(str(folder / "tables"), label="tables   ")
@@ -175,26 +176,38 @@ def claims(
     names: Annotated[
         list[str] | None, typer.Argument(help="Claim ids; all by default.", show_default=False)
     ] = None,
+    mutate: Annotated[
+        bool, typer.Option("--mutate", help="Run the mistakes that must break each claim instead.")
+    ] = False,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Run the ledger of claims and print each with its verdict.
 
-    The exit status is 1 when a claim does not hold.
+    The exit status is 1 when a claim does not hold, or when a mutation does not break its claim.
 
     Examples:
 
     - `tradeoff claims`
 
     - `tradeoff claims --json`
+
+    - `tradeoff claims alright-average-rate --mutate`
     """
     ledger = analysis("ledger")
-    verdicts = ledger.check(out or analysis("runner").PAPER, names, progress=not as_json)
-    if as_json:
-        show_json(verdicts.to_dict("records"))
+    if mutate:
+        found = ledger.mutate(names, progress=not as_json)
+        good = found.broken
     else:
-        show_claims(verdicts)
-    if not verdicts.holds.all():
+        found = ledger.check(out or analysis("runner").PAPER, names, progress=not as_json)
+        good = found.holds
+    if as_json:
+        show_json(found.to_dict("records"))
+    elif mutate:
+        show_mutations(found)
+    else:
+        show_claims(found, ledger.summary(found.to_dict("records")))
+    if not good.all():
         raise typer.Exit(1)
 
 

@@ -50,6 +50,9 @@ def show_line(text: str, *, label: str = "", style: str | None = None) -> None:
     console.print(line, highlight=False, soft_wrap=True)
 
 
+SIGNS = {"upper": "≤ ", "lower": "≥ ", "exact": "= "}
+
+
 def show_json(content: Any) -> None:
     """Print one line of JSON, which is ASCII where the output is not Unicode."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
@@ -89,22 +92,38 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def show_claims(verdicts: pd.DataFrame) -> None:
-    """Print the ledger of claims."""
+def show_claims(verdicts: pd.DataFrame, summary: str) -> None:
+    """Print the ledger of claims, and its counts."""
     table = Table(title="claims", title_justify="left", box=None, pad_edge=False)
     table.add_column("verdict")
+    table.add_column("kind")
     table.add_column("claim", overflow="fold")
     table.add_column("measured", justify="right")
     table.add_column("bound", justify="right")
     table.add_column("source", overflow="fold", style="dim")
-    signs = {"upper": "≤ ", "lower": "≥ ", "exact": "= "}
     for row in verdicts.to_dict("records"):
         verdict = "[green]holds[/]" if row["holds"] else "[bold red]FAILS[/]"
-        bound = signs[row["relation"]] + cell(row["bound"])
+        bound = SIGNS[row["relation"]] + cell(row["bound"])
         statement, source = escape(row["statement"]), escape(row["source"])
-        table.add_row(verdict, statement, cell(row["measured"]), bound, source)
+        table.add_row(verdict, row["kind"], statement, cell(row["measured"]), bound, source)
     console.print(table)
-    console.print(f"{int(verdicts.holds.sum())} of {len(verdicts)} claims hold")
+    console.print(escape(summary))
+
+
+def show_mutations(found: pd.DataFrame) -> None:
+    """Print what each mutation did to its claim, and how many claims survived one."""
+    table = Table(title="mutations", title_justify="left", box=None, pad_edge=False)
+    for column in ("claim is", "claim", "mutation"):
+        table.add_column(column, overflow="fold")
+    for column in ("measured", "needed", "seconds"):
+        table.add_column(column, justify="right")
+    for row in found.to_dict("records"):
+        verdict = "[green]broken[/]" if row["broken"] else "[bold red]NOT BROKEN[/]"
+        needed = SIGNS[row["relation"]] + cell(row["bound"])
+        numbers = (cell(row["measured"]), needed, f"{row['seconds']:.1f}")
+        table.add_row(verdict, escape(row["id"]), escape(row["mutation"]), *numbers)
+    console.print(table)
+    console.print(f"{int(found.broken.sum())} of {len(found)} mutations break their claim")
 
 
 def show_findings(record: Mapping[str, Any]) -> None:

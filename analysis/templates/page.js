@@ -25,7 +25,7 @@ ledger.addEventListener("input", () => {
   let count = 0;
   for (const row of document.querySelectorAll("#claims-table tbody tr")) {
     const found = row.textContent.toLowerCase().includes(words.trim().toLowerCase());
-    row.hidden = !(found && shown({ verdict: row.dataset.verdict, kind: row.dataset.kind }, chosen));
+    row.hidden = !(found && shown(row.dataset, chosen));
     count += !row.hidden;
   }
   ledger.querySelector("output").value = `${count} shown`;

@@ -1,0 +1,102 @@
+"""What a finding rests on: the share of instances on which it holds, or a margin for absence.
+
+Both return a :class:`tradeoff.Checked`, so that a claim function ends with one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import beta
+
+from tradeoff.errors import InputError
+from tradeoff.scores import Interval, interval
+from tradeoff.theory.checked import Checked
+
+INSTANCES = 20
+"""Least number of seeded instances of a finding."""
+MOST = 0.5
+"""A finding "on most instances" holds when the interval of its share lies above one half."""
+NEARLY_ALL = 0.8
+"""A finding "on nearly all instances" holds when the interval of its share lies above this."""
+
+
+def share(held: ArrayLike, level: float = 0.95) -> Interval:
+    """Share of instances on which something holds, with its Clopper-Pearson interval.
+
+    Parameters
+    ----------
+    held
+        (n,) one truth value for each independent instance.
+    level
+        Coverage, which is at least this for every true share.
+
+    Raises
+    ------
+    InputError
+        If there is no instance.
+    """
+    values = np.asarray(held, dtype=bool).ravel()
+    n, hits = values.size, int(values.sum())
+    if n == 0:
+        raise InputError("no instances", field="held", value=[], remedy="Look at one at least.")
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    found = [np.asarray(value, dtype=float) for value in (hits / n, low, high)]
+    return Interval(found[0], found[1], found[2], n, f"Clopper-Pearson, {level:.0%}")
+
+
+def holds_on(
+    held: ArrayLike, at_least: float = NEARLY_ALL, constants: Mapping[str, float] | None = None
+) -> Checked:
+    """That something holds on more than a share of the instances: ``low end >= at_least``.
+
+    Parameters
+    ----------
+    held
+        (n,) one truth value for each seeded instance, n at least :data:`INSTANCES`.
+    at_least
+        The share, set before the run: :data:`MOST`, :data:`NEARLY_ALL`, or another.
+    constants
+        More numbers to keep beside ``share``, ``n`` and the ends of the interval.
+
+    Raises
+    ------
+    InputError
+        If there are fewer instances.
+    """
+    found = share(held)
+    if found.n < INSTANCES:
+        raise InputError(
+            "too few instances for a finding",
+            field="held",
+            value=found.n,
+            remedy=f"Draw at least {INSTANCES}, with conflict and weight varied.",
+        )
+    kept = {"share": float(found.mean), "low": float(found.low), "high": float(found.high)}
+    kept |= {"n": float(found.n), **(constants or {})}
+    return Checked(float(found.low), at_least, "lower", kept, 0.0)
+
+
+def equivalent(differences: ArrayLike, margin: float, level: float = 0.95) -> Checked:
+    """That a mean difference is absent up to a margin: two one-sided tests (TOST).
+
+    Both tests reject at ``1 - level`` exactly when the interval of coverage ``2 level - 1`` lies
+    within the margin.
+
+    Parameters
+    ----------
+    differences
+        (n,) independent differences, one a seed or instance.
+    margin
+        Positive, in the units of the differences, set before the run.
+    level
+        One less the error that each one-sided test may make.
+    """
+    found = interval(np.ravel(differences), level=2 * level - 1)
+    ends = np.array([-float(found.low), float(found.high)])
+    kept = {"mean": float(found.mean), "n": float(found.n), "margin": margin}
+    return Checked(ends, np.full(2, margin), "upper", kept, 0.0)
