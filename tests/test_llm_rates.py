@@ -20,8 +20,8 @@ from tradeoff.llm.config import Lora, TrainConfig
 from tradeoff.llm.data import Example
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs, Meter
-from tradeoff.llm.rates import learning_rates, stage_lengths
-from tradeoff.schedules import Maxright, Sequential
+from tradeoff.llm.rates import learning_rates
+from tradeoff.schedules import Maxright, Sequential, stage_lengths
 
 NAMES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
 

@@ -28,7 +28,7 @@ preference = "taste.jsonl.gz"
 sft_test = "skills-test.jsonl"  # without: train.holdout of the training rows
 preference_test = "taste-test.jsonl"
 
-[schedule]                      # sequential, mix, alright or maxright
+[schedule]                      # sequential, rounds, mix, alright, maxright or constrained
 name = "maxright"
 lam = 0.5                       # weight of the PREFERENCE objective
 refresh = 10                    # updates between two looks at the probe rows

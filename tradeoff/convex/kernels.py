@@ -42,7 +42,7 @@ _starter.join()
 BLOCK = 32
 """Runs per block: enough logits for one exponential loop, few enough to stay in the L1 cache."""
 
-BOTH, LARGER_GAP = int(Rule.BOTH), int(Rule.LARGER_GAP)
+BOTH, LARGER_GAP, WITHIN_LIMIT = int(Rule.BOTH), int(Rule.LARGER_GAP), int(Rule.WITHIN_LIMIT)
 GOLDEN = draws.GOLDEN
 
 # The full set would also assume that no number is NaN or infinite, and gains little.
@@ -99,6 +99,7 @@ class Plans(NamedTuple):
     refresh: Index  # 0: never
     samples: Index
     minima: Array
+    allowed: Array  # gap of SFT up to which WITHIN_LIMIT follows preferences
 
 
 class Block(NamedTuple):
@@ -114,7 +115,7 @@ class Block(NamedTuple):
     line: Array  # logits of the prompts drawn, then their exponentials
     lines: Array  # the same memory as (., 4)
     odds: Array  # minus beta times the margin of the pair drawn, then its exponential
-    known: Array  # loss values a LARGER_GAP rule last saw
+    known: Array  # loss values that the rule last saw
     counts: Index
     scratch: Array  # logits of all responses, margins of all pairs
     scratch_lines: Array
@@ -134,7 +135,7 @@ def run(setting: Setting) -> tuple[Array, Array, Index]:
         (C, R, K, d), (C, R, K, d) and (C, R, K, 2), as `reference.run` returns them.
     """
     problem: LogLinear = setting.problem
-    exact = any(p.rule is Rule.LARGER_GAP and p.gaps.samples == 0 for p in setting.plans)
+    exact = any(PREFERENCE in p.watched and p.gaps.samples == 0 for p in setting.plans)
     data, totals, plans = _data(problem), _totals(problem, exact), _plans(setting)
     replicas = np.arange(setting.replicas)
     keys = np.stack([draws.keys(setting.seed, replicas, s) for s in range(5)], axis=-1)
@@ -212,6 +213,7 @@ def _plans(setting: Setting) -> Plans:
         refresh=stack([p.gaps.refresh or 0 for p in plans], np.int64),
         samples=stack([p.gaps.samples for p in plans], np.int64),
         minima=stack([setting.optima + np.asarray(p.gaps.optimum_error) for p in plans]),
+        allowed=stack([p.allowed(setting.base) for p in plans]),
     )
 
 
@@ -264,6 +266,8 @@ def _run_block(
                 block.mass.fill(0.0)
             if plans.rule[c] == LARGER_GAP:
                 _follow_larger_gap(data, totals, plans, c, t, block)
+            elif plans.rule[c] == WITHIN_LIMIT:
+                _follow_within_limit(data, totals, plans, c, t, block)
             else:
                 _follow(plans, c, t, block)
             filled = _draw_points(data, t, block)
@@ -315,6 +319,29 @@ def _follow_larger_gap(
         block.weights[r, 1 - chosen] = 0.0
         block.weights[r, chosen] = taken
         block.share[r] = taken / pair if pair > 0 else 1.0
+
+
+@njit(**FAST)
+def _follow_within_limit(
+    data: Data, totals: Totals, plans: Plans, c: int, t: int, block: Block
+) -> None:
+    """Gradient and averaging weights of the rule WITHIN_LIMIT."""
+    refresh, samples = plans.refresh[c], plans.samples[c]
+    fresh = t == 0 or (refresh > 0 and t % refresh == 0)
+    for r in range(len(block.theta)):
+        within = _within_limit(plans, c, block.known, r)
+        if fresh or not within:
+            block.known[r, SFT] = _value(data, totals, samples, SFT, t, block, r)
+        if fresh:
+            within = _within_limit(plans, c, block.known, r)
+        block.weights[r, SFT] = 0.0 if within else plans.weights[c, t, SFT]
+        block.weights[r, PREFERENCE] = plans.weights[c, t, PREFERENCE] if within else 0.0
+        block.share[r] = 1.0 if within else 0.0
+
+
+@njit(fastmath=EXACT, forceinline=True)
+def _within_limit(plans: Plans, c: int, known: Array, r: int) -> bool:
+    return known[r, SFT] - plans.minima[c, SFT] <= plans.allowed[c]
 
 
 @njit(fastmath=EXACT, forceinline=True)

@@ -16,14 +16,17 @@ from tradeoff import draws
 from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.progress import tqdm
-from tradeoff.schedules import Plan, Rule
+from tradeoff.schedules import SFT, Plan, Rule
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything an engine needs: C plans with their (C, T) step sizes, R replicas, K records."""
+    """Everything an engine needs: C plans with their (C, T) step sizes, R replicas, K records.
+
+    ``base`` is the gap of SFT at the start, which relative limits are a share of.
+    """
 
     problem: Any
     plans: list[Plan]
@@ -33,6 +36,7 @@ class Setting:
     start: Float[np.ndarray, " d"]
     checkpoints: Int[np.ndarray, " K"]
     optima: Float[np.ndarray, " 2"]
+    base: float
     full: bool
     progress: bool = False
 
@@ -66,17 +70,18 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
         weights = np.empty((*shape, 2))
         share = np.ones(shape)
         for c, plan in enumerate(plans):
-            if plan.rule is Rule.LARGER_GAP:
+            if plan.watched:
                 values = _values(setting, sampler, theta, c, t)
-                weights[c], share[c], known[c] = _follow_larger_gap(
-                    plan, t, u, values, known[c], setting.optima
+                weights[c], share[c], known[c] = _follow_values(
+                    plan, t, u, values, known[c], setting
                 )
             else:
                 weights[c] = plan.follow(t, u)
             if plan.clock[t] == 1:
                 mass[c] = 0.0
         mass += share
-        mean += (share / mass)[..., None] * (theta - mean)
+        part = np.divide(share, mass, out=np.zeros(shape), where=mass > 0)
+        mean += part[..., None] * (theta - mean)
         direction = _direction(setting, sampler, theta, weights, t)
         theta = problem.project(theta - setting.alphas[:, t, None, None] * direction)
         count += weights != 0
@@ -84,22 +89,28 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     return last, average, counts
 
 
-def _follow_larger_gap(
-    plan: Plan, t: int, u: Array, values: Array, known: Array, optima: Array
+def _follow_values(
+    plan: Plan, t: int, u: Array, values: Array, known: Array, setting: Setting
 ) -> tuple[Array, Array, Array]:
     """Gradient weights, averaging weights and the values known after the choice."""
     refresh = plan.gaps.refresh
     if t == 0 or (refresh is not None and t % refresh == 0):
         known = values
-    gaps = known - (optima + plan.gaps.optimum_error)
-    chosen = plan.choose(t, u, gaps).astype(int)
-    pair = np.asarray(plan.gaps.weights)[chosen]
-    taken = plan.weights[t][chosen]
-    share = np.divide(taken, pair, out=np.ones_like(pair), where=pair > 0)
+    gaps = known - (setting.optima + plan.gaps.optimum_error)
+    chosen = plan.choose(t, u, gaps, setting.base).astype(int)
     row = np.arange(len(chosen))
     known = known.copy()
     known[row, chosen] = values[row, chosen]
-    return plan.follow(t, u, gaps), share, known
+    return plan.follow(t, u, gaps, setting.base), _shares(plan, t, chosen), known
+
+
+def _shares(plan: Plan, t: int, chosen: NDArray[np.int64]) -> Array:
+    """What the iterates count in the averages of runs that follow the chosen objectives."""
+    if plan.rule is Rule.WITHIN_LIMIT:
+        return np.asarray(chosen != SFT, dtype=float)
+    pair = np.asarray(plan.gaps.weights)[chosen]
+    taken = plan.weights[t][chosen]
+    return np.asarray(np.divide(taken, pair, out=np.ones_like(pair), where=pair > 0))
 
 
 def _values(setting: Setting, sampler: Any, theta: Array, c: int, t: int) -> Array:

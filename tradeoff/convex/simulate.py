@@ -23,7 +23,15 @@ from tradeoff.convex.solve import minimise
 from tradeoff.convex.validate import check_positive, check_vector
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
-from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule, Schedule
+from tradeoff.schedules import (
+    PREFERENCE,
+    SFT,
+    Decay,
+    Plan,
+    Schedule,
+    check_decay,
+    step_shares,
+)
 
 Array = NDArray[np.float64]
 Engine = Literal["auto", "numpy", "numba"]
@@ -37,23 +45,27 @@ class StepSize:
     Attributes
     ----------
     scale
-        Positive.
+        The first step of a stage; positive.
     decay
-        0 for a constant step, 0.5 for the classical 1/sqrt(t); not negative.
+        0 for a constant step, 0.5 for the classical 1/sqrt(t); not negative. Or "linear", as
+        trainers know it: ``scale * (N + 1 - clock) / N`` in a stage of N updates.
+
+    Notes
+    -----
+    The steps of T13, ``r / (G sqrt(N + 1)) * (N + 1 - t) / (N + 1)``, are those of
+    ``StepSize(r * N / (G * (N + 1) ** 1.5), "linear")``.
     """
 
     scale: float
-    decay: float = 0.0
+    decay: Decay = 0.0
 
     def __post_init__(self) -> None:
         check_positive("step size", self.scale)
-        if not 0 <= self.decay < float("inf"):
-            remedy = "Use 0 for a constant step, or a finite number above it."
-            raise InputError("out of range", field="decay", value=self.decay, remedy=remedy)
+        check_decay(self.decay)
 
     def of(self, plan: Plan) -> Array:
         """(T,) step size of every update of a plan."""
-        return np.asarray(self.scale * plan.clock.astype(float) ** -self.decay)
+        return np.asarray(self.scale * step_shares(plan.clock, self.decay))
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +83,8 @@ class Trajectories(Shown):
     average
         (C, R, K, d) averages of the iterates at which the updates since the start of the stage
         were computed; for MAXRIGHT with unweighted steps, weighted by 1/w of the chosen
-        objective (theory: T7).
+        objective (theory: T7); for Constrained, of those alone at which the preference objective
+        was followed (theory: T15), and the start where none was yet.
     counts
         (C, R, K, 2) gradients of each objective used so far.
     """
@@ -235,15 +248,18 @@ def trajectories(
     sizes = [s if isinstance(s, StepSize) else StepSize(float(s)) for s in given]
     configurations = [(schedule, size) for schedule in rules for size in sizes]
     plans = [schedule.plan(steps) for schedule, _ in configurations]
+    begin = _start(problem, start)
+    optima = _optima(problem, plans)
     setting = Setting(
         problem=problem,
         plans=plans,
         alphas=np.stack([s.of(p) for (_, s), p in zip(configurations, plans, strict=True)]),
         replicas=replicas,
         seed=seed,
-        start=_start(problem, start),
+        start=begin,
         checkpoints=_checkpoints(checkpoints, steps),
-        optima=_optima(problem, plans),
+        optima=optima,
+        base=float(problem.losses(begin)[SFT] - optima[SFT]),
         full=gradients == "full",
         progress=progress,
     )
@@ -298,10 +314,9 @@ def _checkpoints(wanted: int | ArrayLike, steps: int) -> NDArray[np.int64]:
 
 
 def _optima(problem: Any, plans: list[Plan]) -> Array:
-    """Minima of both losses, needed only where some plan compares gaps."""
-    if all(plan.rule is not Rule.LARGER_GAP for plan in plans):
-        return np.zeros(2)
-    return np.array([minimise(problem, 0.0).value, minimise(problem, 1.0).value])
+    """Minima of both losses; 0 for one that no plan looks at."""
+    watched = {objective for plan in plans for objective in plan.watched}
+    return np.array([minimise(problem, float(i)).value if i in watched else 0.0 for i in (0, 1)])
 
 
 def _table(problem: Any, runs: Trajectories, iterate: Literal["last", "average"]) -> pd.DataFrame:

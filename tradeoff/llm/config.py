@@ -17,7 +17,7 @@ from tradeoff.objectives import PREFERENCE_LOSSES
 from tradeoff.schedules import PREFERENCE, Schedule
 
 T = TypeVar("T")
-_MAXRIGHT = {"refresh": 10, "samples": 64}
+_ADAPTIVE = {"refresh": 10, "samples": 64}
 _CLOSED = ConfigDict(extra="forbid")
 _CHOICES = {
     "decay": ("constant", "cosine", "linear"),
@@ -117,9 +117,11 @@ class TrainConfig:
     reference_cache
         Folder where cached log-probabilities are kept for later runs.
     optima
-        Least training losses of (SFT, preference), from which MAXRIGHT measures gaps.
+        Least training losses of (SFT, preference), from which MAXRIGHT measures gaps and
+        Constrained its limit. ``None``: MAXRIGHT takes zeros, which are lower bounds; Constrained
+        takes the least SFT loss seen so far, with a warning.
     recent
-        Weight of the newest loss in the running average that MAXRIGHT knows.
+        Weight of the newest loss in the running average that MAXRIGHT and Constrained know.
     max_length
         Longest sequence, in tokens; the context of the model, where that is shorter.
     layout
@@ -169,7 +171,7 @@ class TrainConfig:
     reference: str = "initial"
     reference_mode: Literal["cached", "adapter_off", "second_model"] = "cached"
     reference_cache: str | None = None
-    optima: tuple[float, float] = (0.0, 0.0)
+    optima: tuple[float, float] | None = None
     recent: float = 0.1
     max_length: int = 2048
     layout: Literal["auto", "padded", "packed", "shared"] = "auto"
@@ -209,7 +211,7 @@ class TrainConfig:
         _require("holdout", self.holdout, 0 <= self.holdout < 1, "Give a share in [0, 1).")
         _require("warmup", self.warmup, self.warmup >= 0, "Give 0 or more updates.")
         _require("seed", self.seed, self.seed >= 0, "Give 0 or more.")
-        finite = all(abs(optimum) < float("inf") for optimum in self.optima)
+        finite = all(abs(optimum) < float("inf") for optimum in self.optima or ())
         _require("optima", self.optima, finite, "Give two finite losses.")
         self._check_reference()
 
@@ -294,7 +296,7 @@ class Experiment:
     """All of one run, as a TOML file with tables of these names states it.
 
     Exact values of both losses at every update are out of reach for language models: a table of
-    MAXRIGHT that leaves ``refresh`` or ``samples`` out gets 10 and 64.
+    MAXRIGHT or Constrained that leaves ``refresh`` or ``samples`` out gets 10 and 64.
     """
 
     __pydantic_config__ = _CLOSED
@@ -313,8 +315,8 @@ class Experiment:
             If its name or a setting is unknown or cannot be used.
         """
         table = dict(self.schedule)
-        if table.get("name") == schedules.Maxright.name:
-            table = {**_MAXRIGHT, **table}
+        if table.get("name") in (schedules.Maxright.name, schedules.Constrained.name):
+            table = {**_ADAPTIVE, **table}
         try:
             return schedules.from_dict(table)
         except InputError as error:

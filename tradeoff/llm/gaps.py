@@ -1,4 +1,4 @@
-"""What MAXRIGHT knows of the two losses between evaluations."""
+"""What MAXRIGHT and Constrained know of the two losses between evaluations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from tradeoff import draws
 from tradeoff.llm.config import TrainConfig
-from tradeoff.schedules import Plan, Rule
+from tradeoff.schedules import SFT, Plan, Rule
 
 _ESTIMATES = (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)
 
@@ -24,7 +24,8 @@ class KnownLosses:
         Of the schedule; tells how often and on how many rows the probe set is evaluated.
     config
         Optima, from which gaps are measured; the weight of the newest training loss in the
-        average; the seed, which fixes the probe rows.
+        average; the seed, which fixes the probe rows. Optima that are not given are zero for
+        MAXRIGHT, and for Constrained the least values seen so far.
     sizes
         Training rows of (SFT, preference).
 
@@ -32,6 +33,10 @@ class KnownLosses:
     ----------
     values
         (2,) known losses; NaN before the first is seen.
+    least
+        (2,) smallest of the values so far.
+    base
+        Value of the SFT loss before the first update; NaN if it is not looked at.
     probed
         Rows evaluated so far.
     """
@@ -39,22 +44,32 @@ class KnownLosses:
     def __init__(self, plan: Plan, config: TrainConfig, sizes: tuple[int, int]) -> None:
         self.plan, self.sizes = plan, sizes
         self.recent, self.seed = config.recent, config.seed
-        self.optima = np.asarray(config.optima) + plan.gaps.optimum_error
+        unknown = np.nan if plan.rule is Rule.WITHIN_LIMIT else 0.0
+        given = np.full(2, unknown) if config.optima is None else np.asarray(config.optima)
+        self.optima = given + plan.gaps.optimum_error
         self._watched = config.defects.stop_at_either_optimum
-        self.values = np.full(2, np.nan)
+        self.values, self.least = np.full((2, 2), np.nan)
+        self.base = np.nan
         self.probed = 0
 
     @property
     def used(self) -> bool:
         """Whether anything depends on the known losses."""
-        return self.plan.rule is Rule.LARGER_GAP or self._watched
+        return bool(self.plan.watched) or self._watched
 
     def gaps(self) -> Float[np.ndarray, " 2"]:
         """Distance of the known losses from their optima."""
-        return np.asarray(self.values - self.optima)
+        return np.asarray(self.values - self._optima())
+
+    def base_gap(self) -> float:
+        """Distance of the SFT loss from its optimum, before the first update."""
+        return float(self.base - self._optima()[SFT])
+
+    def _optima(self) -> Float[np.ndarray, " 2"]:
+        return np.where(np.isnan(self.optima), self.least, self.optima)
 
     def refresh(self, step: int, evaluate: Callable[[int, np.ndarray], float]) -> None:
-        """Evaluate both losses anew, if this update asks for it.
+        """Evaluate the losses that the rule looks at anew, if this update asks for it.
 
         Parameters
         ----------
@@ -64,14 +79,15 @@ class KnownLosses:
             Maps an objective and training rows to their mean loss.
         """
         every = self.plan.gaps.refresh
-        if self.plan.rule is not Rule.LARGER_GAP:
-            return
         if step and (every is None or step % every):
             return
-        for objective in (0, 1):
+        for objective in self.plan.watched:
             rows = self.rows(objective)
             self.values[objective] = evaluate(objective, rows)
             self.probed += len(rows)
+        self.least = np.fmin(self.least, self.values)
+        if step == 0:
+            self.base = float(self.values[SFT])
 
     def rows(self, objective: int) -> Int[np.ndarray, " n"]:
         """Probe rows: all, or as many different ones as the schedule asks for."""
@@ -83,13 +99,37 @@ class KnownLosses:
         """Move the known value towards a training loss, or take it where none is known."""
         known = self.values[objective]
         self.values[objective] = loss if np.isnan(known) else known + self.recent * (loss - known)
+        self.least = np.fmin(self.least, self.values)
+
+    def numbers(self) -> Float[np.ndarray, " 5"]:
+        """All that a choice depends on, for processes to agree on."""
+        return np.array([*self.values, *self.least, self.base])
+
+    def set_numbers(self, found: Float[np.ndarray, " 5"]) -> None:
+        """Take what :meth:`numbers` of another process gave."""
+        self.values, self.least, self.base = found[:2].copy(), found[2:4].copy(), float(found[4])
+
+    def limit(self) -> dict[str, Any] | None:
+        """The limit on the SFT loss as it stands, for the summary; None without one."""
+        if self.plan.rule is not Rule.WITHIN_LIMIT or np.isnan(self.base):
+            return None
+        optimum = float(self._optima()[SFT])
+        source = "least training loss seen" if np.isnan(self.optima[SFT]) else "given"
+        highest = optimum + float(self.plan.allowed(self.base_gap()))
+        return {
+            "base_sft_loss": self.base,
+            "optimum": optimum,
+            "optimum_source": source,
+            "highest_sft_loss": highest,
+            "known_sft_loss": float(self.values[SFT]),
+        }
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; NaN, which JSON lacks, becomes None."""
-        known = [None if np.isnan(value) else float(value) for value in self.values]
-        return {"values": known, "probed": self.probed}
+        known = [None if np.isnan(value) else float(value) for value in self.numbers()]
+        return {"numbers": known, "probed": self.probed}
 
     def set_state(self, found: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
-        self.values = np.array([np.nan if v is None else v for v in found["values"]])
+        self.set_numbers(np.array([np.nan if v is None else v for v in found["numbers"]]))
         self.probed = found["probed"]

@@ -8,13 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tradeoff.llm.config import TrainConfig
-
-
-def stage_lengths(clock: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
-    """Updates of the stage that each update belongs to; a stage begins where the clock is 1."""
-    starts = np.flatnonzero(clock == 1)
-    sizes = np.diff(np.append(starts, len(clock)))
-    return np.repeat(sizes, sizes)
+from tradeoff.schedules import stage_lengths
 
 
 def learning_rates(config: TrainConfig, clock: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:

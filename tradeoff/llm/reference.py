@@ -184,11 +184,9 @@ def from_tables(found: dict[str, Tensor]) -> References:
 
 
 def stage_start(plan: Plan) -> int:
-    """First update of the stage in which the preference objective is first followed."""
+    """First update at which the preference objective may be followed; 0 if none is."""
     wanted = np.ones(len(plan), dtype=bool) if plan.rule is not Rule.DRAW else plan.probability > 0
-    if not wanted.any():
-        return 0
-    return int(np.flatnonzero(plan.clock[: int(np.argmax(wanted)) + 1] == 1)[-1])
+    return int(np.argmax(wanted))
 
 
 def weights_fingerprint(policy: Policy, precision: str) -> str:

@@ -133,16 +133,27 @@ def check_not_replaced(output: Path, field: str, place: str) -> None:
 
 
 def warn_of_probes(plan: Plan, sizes: tuple[int, int], config: TrainConfig, costs: Costs) -> None:
-    """Warn if the rows on which gaps are compared cost many times the updates themselves."""
+    """Warn if the rows on which losses are known cost many times the updates themselves."""
     every, samples = plan.gaps.refresh, plan.gaps.samples
-    if plan.rule is not Rule.LARGER_GAP or every is None:
+    if not plan.watched or every is None:
         return
-    rows = sum(min(size, samples or size) for size in sizes)
+    rows = sum(min(sizes[objective], samples or sizes[objective]) for objective in plan.watched)
     work = rows / costs.passes / every / config.batch_size
     if work > DEAR:
         warnings.warn(
             f"comparing gaps on {rows:,} rows every {every} updates is {work:,.0f} times the work "
-            "of the updates; Maxright(refresh=10, samples=64) looks at fewer",
+            "of the updates; refresh=10 and samples=64 look at fewer",
+            stacklevel=3,
+        )
+
+
+def warn_of_limit(plan: Plan, config: TrainConfig) -> None:
+    """Warn if a limit on the SFT loss counts from the least one seen, as no optimum is given."""
+    if plan.rule is Rule.WITHIN_LIMIT and config.optima is None:
+        warnings.warn(
+            "train.optima are not given: the limit counts from the least SFT training loss seen so "
+            "far, which at the start is that of the model given. That suits a model after SFT; for "
+            "a base model, give the SFT loss that training on SFT alone reaches",
             stacklevel=3,
         )
 

@@ -183,6 +183,7 @@ class JointTrainer:
         self.rates = learning_rates(config, self.plan.clock)
         sizes = len(self.data.sft), len(self.data.preference)
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
+        setup.warn_of_limit(self.plan, config)
         self.known = KnownLosses(self.plan, config, sizes)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.feed = Feed(self.data, config, process, processes)
@@ -315,8 +316,8 @@ class JointTrainer:
         self.known.refresh(step, self._mean_training_loss)
         if self.known.used:
             # Sums may differ between processes in their last bits, the choice must not.
-            values = torch.from_numpy(self.known.values).to(world.device)
-            self.known.values = broadcast(values).cpu().numpy()
+            numbers = torch.from_numpy(self.known.numbers()).to(world.device)
+            self.known.set_numbers(broadcast(numbers).cpu().numpy())
         setup.seed_dropout(self.config.seed, step, world.process_index)
         self.policy.train()
         passes = self.feed.passes(step, self.plan.rule, self._follow)
@@ -337,7 +338,8 @@ class JointTrainer:
         """Gradient weights of the update, or pass, that the draw of this number decides."""
         key = draws.keys(0, self.config.seed, draws.OBJECTIVE)
         step = min(draw, self.step)
-        return self.plan.follow(step, draws.uniform(key, draw), self.known.gaps())
+        known = self.known
+        return self.plan.follow(step, draws.uniform(key, draw), known.gaps(), known.base_gap())
 
     def _backward(self, passes: Sequence[Pass]) -> list[Tensor]:
         """Gradients of all passes; returns this process's part of each objective's mean loss."""
@@ -473,6 +475,8 @@ class JointTrainer:
             "data": self.data.summary(),
             **self.meter.summary(),
         }
+        if limit := self.known.limit():
+            summary["limit"] = limit
         finished = self.step == self.config.steps and self.diverged_at is None
         if self.output is not None and self.accelerator.is_main_process:
             records.write_json(self.output / "summary.json", summary)

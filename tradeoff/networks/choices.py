@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.errors import InputError
-from tradeoff.schedules import Plan, Rule, Schedule
+from tradeoff.schedules import SFT, Decay, Plan, Schedule, step_shares
 
 ROOT = 0
 _SAMPLES = (draws.SFT_SAMPLE, draws.PREFERENCE_SAMPLE)
@@ -50,7 +50,8 @@ class Choices:
     sizes
         Number of training rows of (SFT, preference).
     optima
-        (R, 2) minimal training losses, from which gaps are measured.
+        (R, 2) minimal training losses, from which gaps are measured; NaN where one is not known,
+        for which the least value seen so far counts.
     recent
         Weight of the newest training loss in the running average of a known value.
     """
@@ -72,8 +73,10 @@ class Choices:
         self.groups: list[tuple[Plan, Rows]] = [
             (schedule.plan(steps), np.array(rows)) for schedule, rows in members.items()
         ]
-        self.compares = any(plan.rule is Rule.LARGER_GAP for plan, _ in self.groups)
-        self.known = np.full((len(runs), 2), np.nan)
+        self.compares = any(plan.watched for plan, _ in self.groups)
+        self.known, self.least = np.full((2, len(runs), 2), np.nan)
+        self.base = np.full(len(runs), np.nan)
+        self._shares: dict[Decay, list[NDArray[np.float64]]] = {}
         self._objective = draws.keys(ROOT, seeds, draws.OBJECTIVE)
         self._samples = [draws.keys(ROOT, seeds, stream) for stream in _SAMPLES]
         self._estimates = [draws.keys(ROOT, seeds, stream) for stream in _ESTIMATES]
@@ -82,9 +85,11 @@ class Choices:
         """(R, 2) gradient weights of update `step`, from 0; the known values must be fresh."""
         weights = np.empty((len(self._objective), 2))
         uniform = draws.uniform(self._objective, step)
+        optima = np.where(np.isnan(self.optima), self.least, self.optima)
         for plan, rows in self.groups:
-            gaps = self.known[rows] - (self.optima[rows] + plan.gaps.optimum_error)
-            weights[rows] = plan.follow(step, uniform[rows], gaps)
+            least = optima[rows] + plan.gaps.optimum_error
+            base = self.base[rows] - least[:, SFT]
+            weights[rows] = plan.follow(step, uniform[rows], self.known[rows] - least, base)
         return weights
 
     def clock(self, step: int) -> NDArray[np.int64]:
@@ -94,18 +99,34 @@ class Choices:
             clock[rows] = plan.clock[step]
         return clock
 
+    def shares(self, step: int, decay: Decay) -> NDArray[np.float64]:
+        """(R,) step size of update `step`, as a share of that of the first of its stage."""
+        if decay not in self._shares:
+            self._shares[decay] = [step_shares(plan.clock, decay) for plan, _ in self.groups]
+        shares = np.empty(len(self._objective))
+        for own, (_, rows) in zip(self._shares[decay], self.groups, strict=True):
+            shares[rows] = own[step]
+        return shares
+
     def batch(self, objective: int, step: int, runs: Rows) -> Rows:
         """(len(runs), batch_size) data rows of the gradients of update `step`."""
         counter = step * self.batch_size + np.arange(self.batch_size)
         return self._pick(self._samples[objective], objective, counter, runs)
 
-    def due(self, step: int) -> Iterator[tuple[Rows, int]]:
-        """Runs whose values must be evaluated before update `step`, and on how many rows."""
+    def due(self, step: int) -> Iterator[tuple[Rows, Plan]]:
+        """Runs whose values must be evaluated before update `step`, and their plan."""
         for plan, rows in self.groups:
             refresh = plan.gaps.refresh
             again = step == 0 or (refresh is not None and step % refresh == 0)
-            if plan.rule is Rule.LARGER_GAP and again:
-                yield rows, plan.gaps.samples
+            if plan.watched and again:
+                yield rows, plan
+
+    def learn(self, step: int, objective: int, runs: Rows, values: NDArray[np.float64]) -> None:
+        """Take the values (len(runs),) that an evaluation before update `step` gave."""
+        self.known[runs, objective] = values
+        self.least[runs, objective] = np.fmin(self.least[runs, objective], values)
+        if step == 0 and objective == SFT:
+            self.base[runs] = values
 
     def probe(self, objective: int, samples: int, runs: Rows) -> Rows:
         """(len(runs), rows) data on which losses are estimated, the same all through a run."""
@@ -116,6 +137,7 @@ class Choices:
     def observe(self, losses: NDArray[np.float64], seen: NDArray[np.bool_]) -> None:
         """Move the known values towards training losses (R, 2) where these were computed."""
         self.known = np.where(seen, self.known + self.recent * (losses - self.known), self.known)
+        self.least = np.fmin(self.least, self.known)
 
     def _pick(self, keys: NDArray[np.uint64], objective: int, counter: Rows, runs: Rows) -> Rows:
         u = draws.uniform(keys[runs][:, None], counter)

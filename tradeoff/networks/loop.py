@@ -17,7 +17,7 @@ from torch import Tensor
 from tradeoff.networks.choices import Choices
 from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, over_runs
-from tradeoff.schedules import PREFERENCE, SFT
+from tradeoff.schedules import PREFERENCE, SFT, Decay
 
 
 class Loop:
@@ -80,7 +80,7 @@ class Loop:
         return own | {name: value[rows] for name, value in self.held.items()}
 
     def update(
-        self, step: int, optimizer: RowOptimizer, rates: NDArray[np.float64], decay: float
+        self, step: int, optimizer: RowOptimizer, rates: NDArray[np.float64], decay: Decay
     ) -> None:
         """One update of every run; one that is no longer finite stays where it was."""
         began = time.perf_counter()
@@ -100,7 +100,7 @@ class Loop:
             gradient.masked_fill_(~going[:, None], 0.0)
         if self.clip is not None:
             gradient.mul_((self.clip / (norm + 1e-6)).nan_to_num(1.0).clamp(max=1.0)[:, None])
-        rate = self._tensor(rates * clock.astype(float) ** -decay) * going
+        rate = self._tensor(rates * self.choices.shares(step, decay)) * going
         optimizer.step(self.theta, gradient, rate)
         followed = weights != 0
         self.counts += self._tensor(followed) * going[:, None]
@@ -163,16 +163,15 @@ class Loop:
         return over_runs(one, self.task.batched)(self.params(theta, runs), index, *shift)
 
     def _probe(self, step: int) -> None:
-        """Evaluate the values that are to be compared before this update, and count the rows."""
-        for members, samples in self.choices.due(step):
-            values = np.empty((len(members), 2))
-            for objective in (SFT, PREFERENCE):
-                probe = self.choices.probe(objective, samples, members)
+        """Evaluate the values that plans look at before this update, and count the rows."""
+        for members, plan in self.choices.due(step):
+            for objective in plan.watched:
+                probe = self.choices.probe(objective, plan.gaps.samples, members)
                 chunks = self._chunks(members, probe)
                 found = list(self.spread(partial(self._value, objective), chunks))
-                values[:, objective] = torch.cat(found).double().cpu().numpy()
+                values = torch.cat(found).double().cpu().numpy()
+                self.choices.learn(step, objective, members, values)
                 self.probe_rows[members] += probe.shape[1] * self._going[members]
-            self.choices.known[members] = values
 
     @torch.no_grad()
     def _value(self, objective: int, chunk: tuple[Tensor, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ float64 and to 2e-4 in float32. Small batches run on one thread, see `tradeoff.n
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
 from tradeoff.progress import tqdm
-from tradeoff.schedules import Rule, Schedule
+from tradeoff.schedules import Decay, Rule, Schedule, check_decay
 
 __all__ = ["Ensemble", "Run", "grid", "train"]
 
@@ -78,7 +79,7 @@ def train(
     learning_rate: float | Sequence[float],
     optimizer: Optimizer = "adamw",
     batch_size: int = 32,
-    decay: float = 0.0,
+    decay: Decay = 0.0,
     betas: tuple[float, float] = (0.9, 0.95),
     weight_decay: float = 0.0,
     clip: float | None = None,
@@ -105,7 +106,8 @@ def train(
         Updates per run.
     learning_rate, decay
         Step size ``learning_rate / clock**decay``, where the clock counts updates of the stage
-        from 1; one rate, or one for each run. The optimiser's state restarts with the clock.
+        from 1; one rate, or one for each run. With ``decay="linear"`` it falls linearly to zero
+        over the stage, as trainers have it. The optimiser's state restarts with the clock.
     optimizer, betas, weight_decay, clip
         "adamw" or "sgd"; the moments of Adam; decoupled weight decay; largest norm of a run's
         gradient (``None``: any).
@@ -122,10 +124,11 @@ def train(
         "base": each run's base model. Parameters, stacked for R runs or for one: such as those
         of an SFT optimum, found by training ``Alright(lam=0)``.
     optima
-        (2,) or (R, 2) minimal training losses of (SFT, preference), for rules that compare gaps.
-        Lower bounds, such as zeros, will do, at the price of a shifted choice.
+        (2,) or (R, 2) minimal training losses of (SFT, preference). MAXRIGHT needs both; lower
+        bounds, such as zeros, will do, at the price of a shifted choice. Constrained needs the
+        first. Without it, its limit counts from the least SFT loss seen so far, with a warning.
     recent
-        Between two evaluations of its probe set, the value that such a rule knows of the chosen
+        Between two evaluations of its probe set, the value that these rules know of the chosen
         objective is a running average; this is the weight of the newest minibatch's loss.
     last_layer_only
         Hold everything but the last layer at its initial value.
@@ -150,6 +153,11 @@ def train(
     InputError
         If a setting is out of range, or gaps are compared without `optima`.
 
+    Warns
+    -----
+    UserWarning
+        If the limit of a Constrained run counts from the least SFT loss seen, for want of `optima`.
+
     Examples
     --------
     >>> from tradeoff.networks.policies import PolicyConfig, policy_data
@@ -160,6 +168,7 @@ def train(
     >>> done.params["head.weight"].shape
     torch.Size([4, 8, 16])
     """
+    check_decay(decay)
     _check(runs, steps=steps, batch_size=batch_size, evaluate_every=evaluate_every, at_once=at_once)
     task = task.to(device)
     base = task.initial([run.seed for run in runs])
@@ -223,7 +232,13 @@ def _optima(runs: Sequence[Run], steps: int, optima: ArrayLike | None) -> NDArra
     if optima is None and Rule.LARGER_GAP in rules:
         remedy = "Give the minimal training losses, or (0, 0) as lower bounds."
         raise InputError("some run compares gaps to the optima", field="optima", remedy=remedy)
-    return np.broadcast_to(np.asarray(0.0 if optima is None else optima, float), (len(runs), 2))
+    if optima is None and Rule.WITHIN_LIMIT in rules:
+        warnings.warn(
+            "optima are not given: the limit of Constrained counts from the least SFT loss seen "
+            "so far, which at the start is that of the base model",
+            stacklevel=3,
+        )
+    return np.broadcast_to(np.asarray(np.nan if optima is None else optima, float), (len(runs), 2))
 
 
 def _marks(every: int | None, steps: int) -> set[int]:

@@ -196,7 +196,7 @@ def _check(problem: Quadratic, plan: Plan) -> None:
             value=problem.radius,
             remedy="Use radius=inf.",
         )
-    if plan.rule is Rule.LARGER_GAP:
+    if plan.watched:
         raise InputError(
             "the choice depends on the iterate, so the moments do not close",
             field="rule",

@@ -1,0 +1,51 @@
+"""Rules that decide which objective each update follows.
+
+A schedule is a small frozen dataclass whose :meth:`Schedule.plan` lays out, for a run of given
+length, what happens at every update. A plan knows four rules only: draw an objective at random,
+follow both, follow the one with the larger weighted gap, or follow preferences while the SFT loss
+is within a limit. That is enough for every method of arXiv 2410.15483 and for ours, and lets one
+schedule object drive compiled kernels, small networks and language models alike.
+
+Throughout, index 0 is SFT and index 1 is the preference objective, and ``lam`` is the weight of
+the PREFERENCE objective.
+"""
+
+from tradeoff.schedules.adaptive import Constrained, Maxright
+from tradeoff.schedules.base import Schedule
+from tradeoff.schedules.joint import Alright, Mix
+from tradeoff.schedules.plan import (
+    OBJECTIVES,
+    PREFERENCE,
+    SFT,
+    Decay,
+    GapValues,
+    Plan,
+    Rule,
+    check_decay,
+    stage_lengths,
+    step_shares,
+)
+from tradeoff.schedules.registry import SCHEDULES, from_dict
+from tradeoff.schedules.stages import Rounds, Sequential
+
+__all__ = [
+    "OBJECTIVES",
+    "PREFERENCE",
+    "SCHEDULES",
+    "SFT",
+    "Alright",
+    "Constrained",
+    "Decay",
+    "GapValues",
+    "Maxright",
+    "Mix",
+    "Plan",
+    "Rounds",
+    "Rule",
+    "Schedule",
+    "Sequential",
+    "check_decay",
+    "from_dict",
+    "stage_lengths",
+    "step_shares",
+]

@@ -1,0 +1,67 @@
+"""The base of all schedules."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tradeoff.schedules import checks
+from tradeoff.schedules.plan import GapValues, Plan, Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(ABC):
+    """Base of all schedules.
+
+    Attributes
+    ----------
+    lam
+        Weight of the preference objective, in [0, 1].
+    """
+
+    name: ClassVar[str]
+    lam: float = 0.5
+
+    def __post_init__(self) -> None:
+        checks.unit_interval("lam", self.lam)
+
+    @abstractmethod
+    def plan(self, steps: int) -> Plan:
+        """Lay out a run of ``steps`` updates."""
+
+    @property
+    def label(self) -> str:
+        """Name for legends, without ``lam``."""
+        return self.name
+
+    @property
+    def family(self) -> str:
+        """Name for runs taken together: the label, without numbers that vary within a method."""
+        return self.label
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description; :func:`from_dict` restores the schedule."""
+        return {"name": self.name, **asdict(self)}
+
+    def _plan(
+        self,
+        steps: int,
+        rule: Rule,
+        *,
+        probability: ArrayLike = 0.0,
+        weights: tuple[float, float] = (1.0, 1.0),
+        clock: NDArray[np.int64] | None = None,
+        gaps: GapValues | None = None,
+    ) -> Plan:
+        checks.whole("steps", steps, 1, "A run needs at least one update.")
+        return Plan(
+            rule=rule,
+            probability=np.broadcast_to(np.asarray(probability, dtype=float), (steps,)),
+            weights=np.broadcast_to(np.asarray(weights, dtype=float), (steps, 2)),
+            clock=np.arange(1, steps + 1) if clock is None else clock,
+            gaps=gaps or GapValues(),
+        )

@@ -1,0 +1,196 @@
+"""What happens at every update of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from tradeoff.errors import InputError
+from tradeoff.schedules import checks
+
+SFT, PREFERENCE = 0, 1
+OBJECTIVES = ("sft", "preference")
+Decay = float | Literal["linear"]
+"""Course of the step size over a stage, see :func:`step_shares`."""
+
+
+class Rule(IntEnum):
+    """How an update picks the objective it follows."""
+
+    DRAW = 0
+    BOTH = 1
+    LARGER_GAP = 2
+    WITHIN_LIMIT = 3
+
+
+@dataclass(frozen=True)
+class GapValues:
+    """Where the rules LARGER_GAP and WITHIN_LIMIT take loss values from.
+
+    Attributes
+    ----------
+    weights
+        (SFT, preference) weights of the gaps that LARGER_GAP compares.
+    refresh
+        The values are evaluated anew every ``refresh`` updates; ``None``: only at the first.
+        Between refreshes the chosen objective's value is kept current (its loss has just been
+        computed), the other one goes stale. WITHIN_LIMIT evaluates the SFT loss alone.
+    samples
+        Data points per estimate of a loss value; 0 means the exact mean over all data.
+    optimum_error
+        Added to the true minimum of (SFT, preference) before the gap is formed.
+    limit
+        Largest known gap of SFT, in nats, at which WITHIN_LIMIT follows the preference objective.
+    relative
+        ``limit`` is a share of the SFT gap at the start of the run instead.
+    """
+
+    weights: tuple[float, float] = (0.5, 0.5)
+    refresh: int | None = 1
+    samples: int = 0
+    optimum_error: tuple[float, float] = (0.0, 0.0)
+    limit: float = float("inf")
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a schedule does at each of T updates.
+
+    Attributes
+    ----------
+    rule
+        One :class:`Rule` for the whole run.
+    probability
+        (T,) probability of following the preference objective where the rule is DRAW.
+    weights
+        (T, 2) factor of each objective's gradient in an update that follows it.
+    clock
+        (T,) number of the update within its stage, from 1. Step sizes and averages restart
+        where the clock does.
+    gaps
+        Settings of the rules LARGER_GAP and WITHIN_LIMIT; ignored by the others.
+    """
+
+    rule: Rule
+    probability: Float[np.ndarray, " T"]
+    weights: Float[np.ndarray, "T 2"]
+    clock: Int[np.ndarray, " T"]
+    gaps: GapValues = GapValues()
+
+    def __len__(self) -> int:
+        return len(self.probability)
+
+    @property
+    def watched(self) -> tuple[int, ...]:
+        """Objectives whose loss values the rule looks at."""
+        return {Rule.LARGER_GAP: (SFT, PREFERENCE), Rule.WITHIN_LIMIT: (SFT,)}.get(self.rule, ())
+
+    def allowed(self, base: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Largest gap of SFT at which WITHIN_LIMIT follows the preference objective, in nats.
+
+        Parameters
+        ----------
+        base
+            (...) gaps of SFT at the start of the runs, which a relative limit is a share of.
+        """
+        if not self.gaps.relative:
+            return np.asarray(self.gaps.limit, dtype=float)
+        return np.asarray(self.gaps.limit * np.maximum(np.asarray(base, dtype=float), 0.0))
+
+    def follow(
+        self,
+        step: int,
+        uniform: ArrayLike,
+        gaps: ArrayLike | None = None,
+        base: ArrayLike | None = None,
+    ) -> NDArray[np.float64]:
+        """Gradient weights of one update.
+
+        Parameters
+        ----------
+        step
+            Index of the update, from 0.
+        uniform
+            Draws in [0, 1), any shape ``(...)``: one per run. Used by DRAW.
+        gaps
+            (..., 2) known optimality gaps of the runs. Used by LARGER_GAP and WITHIN_LIMIT.
+        base
+            (...) gaps of SFT at the start of the runs. Used by a relative limit.
+
+        Returns
+        -------
+        ndarray, shape (..., 2)
+            The update direction is ``w[0] * grad f_SFT + w[1] * grad f_preference``; an
+            objective whose weight is zero is not evaluated.
+        """
+        uniform = np.asarray(uniform)
+        if self.rule is Rule.BOTH:
+            return np.broadcast_to(self.weights[step], (*uniform.shape, 2)).copy()
+        preference = self.choose(step, uniform, gaps, base)
+        chosen = np.stack([~preference, preference], axis=-1)
+        return np.asarray(np.where(chosen, self.weights[step], 0.0))
+
+    def choose(
+        self,
+        step: int,
+        uniform: ArrayLike,
+        gaps: ArrayLike | None = None,
+        base: ArrayLike | None = None,
+    ) -> NDArray[np.bool_]:
+        """Whether each run follows the preference objective; not for the rule BOTH."""
+        if self.rule is Rule.DRAW:
+            return np.asarray(np.asarray(uniform) < self.probability[step])
+        if self.rule is Rule.WITHIN_LIMIT:
+            # A gap that is not a number is not within the limit.
+            return np.asarray(np.asarray(gaps)[..., SFT] <= self.allowed(base))
+        weighted = np.asarray(gaps) * self.gaps.weights
+        return np.asarray(weighted[..., PREFERENCE] > weighted[..., SFT])
+
+    def cost(self, sft: float = 1.0, preference: float = 1.0) -> NDArray[np.float64]:
+        """(T,) expected gradient cost of each update.
+
+        Rules that look at losses count the costlier objective, and no evaluation of losses.
+        """
+        if self.rule is Rule.BOTH:
+            return np.full(len(self), float(sft + preference))
+        if self.watched:
+            return np.full(len(self), float(max(sft, preference)))
+        return np.asarray(self.probability * preference + (1 - self.probability) * sft)
+
+
+def stage_lengths(clock: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+    """Updates of the stage that each update belongs to; a stage begins where the clock is 1."""
+    starts = np.flatnonzero(clock == 1)
+    sizes = np.diff(np.append(starts, len(clock)))
+    return np.repeat(sizes, sizes)
+
+
+def step_shares(clock: Int[np.ndarray, " T"], decay: Decay) -> Float[np.ndarray, " T"]:
+    """Step size of each update, as a share of that of the first of its stage.
+
+    Parameters
+    ----------
+    clock
+        Number of each update within its stage, from 1, see :class:`Plan`.
+    decay
+        A number a: ``clock**-a``, so 0 is constant and 0.5 the classical 1/sqrt(t). "linear":
+        ``(N + 1 - clock) / N`` in a stage of N updates, which is what trainers call linear decay
+        to zero.
+    """
+    if decay == "linear":
+        lengths = stage_lengths(clock)
+        return np.asarray((lengths + 1 - clock) / lengths)
+    return np.asarray(clock.astype(float) ** -decay)
+
+
+def check_decay(decay: Any) -> None:
+    """An `InputError` unless this is "linear" or a finite number that is not negative."""
+    if decay != "linear" and not (checks.finite(decay) and decay >= 0):
+        remedy = 'Use 0 for a constant step, a finite number above it, or "linear".'
+        raise InputError("out of range", field="decay", value=decay, remedy=remedy)
