@@ -19,7 +19,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.llm import reference, setup
 from tradeoff.llm.config import Lora, TrainConfig
 from tradeoff.llm.trainer import JointTrainer
-from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
+from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Schedule, Sequential
 
 SCHEDULES: dict[str, Schedule] = {
     "sft-dpo": Sequential(first="sft", share=0.5),
@@ -27,6 +27,9 @@ SCHEDULES: dict[str, Schedule] = {
     "mix": Mix(lam=0.4),
     "alright": Alright(lam=0.5),
     "maxright": Maxright(lam=0.9, refresh=3, samples=4),
+    "rounds": Rounds(rounds=2, lam=0.5),
+    "rounds-restarted": Rounds(rounds=2, first="preference", restart=True),
+    "constrained": Constrained(limit=0.9, relative=True, refresh=2, samples=4),
 }
 WORDS = ("fox", "dog", "bread", "Paris", "code", "tea", "a long walk", "rain and wind")
 LORA = Lora(rank=2, dropout=0.2, targets=("q_proj", "v_proj"))
@@ -61,7 +64,7 @@ def trainer(
 ) -> JointTrainer:
     """A trainer of a tiny random Llama; `settings` go to its configuration."""
     tokenizer = bpe_tokenizer_hf()
-    given = {
+    given: dict[str, Any] = {
         "steps": 6,
         "batch_size": 4,
         "rows_per_forward": 2,
@@ -71,12 +74,15 @@ def trainer(
         "log_every": 2,
         "holdout": 0.2,
     }
+    schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
+    if schedule.name == Constrained.name:  # without, it warns
+        given["optima"] = (1.0, 0.0)
     return JointTrainer(
         tiny_llama(len(tokenizer)) if model is None else model,
         tokenizer,
         sft=sft_rows() if sft is None else sft,
         preference=preference_rows() if preference is None else preference,
-        schedule=SCHEDULES[schedule] if isinstance(schedule, str) else schedule,
+        schedule=schedule,
         config=TrainConfig(**{**given, **settings}),
         output=output,
         callbacks=callbacks,

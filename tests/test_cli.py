@@ -72,7 +72,7 @@ def test_simulate_is_repeatable_and_writes_parquet(capsys, tmp_path):
     _, first, _ = run(capsys, *arguments, "--out", str(tmp_path))
     _, second, _ = run(capsys, *arguments)
     assert first == second
-    assert len(json.loads(first)) == 5
+    assert len(json.loads(first)) == 7
     assert set(pd.read_parquet(tmp_path / "simulate.parquet").replica) == set(range(8))
 
 
@@ -141,6 +141,9 @@ def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):
         (("simulate", "--conflict", "nan", "--steps", "5"), "conflict"),
         (("simulate", "--decay", "nan", "--steps", "5"), "decay"),
         (("simulate", "--decay", "-0.5", "--steps", "5"), "decay"),
+        (("simulate", "--decay", "cosine", "--steps", "5"), "decay"),
+        (("simulate", "--rounds", "6", "--steps", "5"), "rounds"),
+        (("simulate", "--limit", "nan", "--steps", "5"), "limit"),
         (("figures", "no_such_figure"), "no such figure"),
         (("claims", "no-such-claim"), "no such claim"),
         (("analyse", "--sft", "absent.jsonl", "--preference", "absent.jsonl"), "absent.jsonl"),

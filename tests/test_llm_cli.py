@@ -19,7 +19,7 @@ from llm_runs import preference_rows, sft_rows
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from tradeoff import experiment, tiny
+from tradeoff import experiment, schedules, tiny
 from tradeoff.cli import app, main
 from tradeoff.errors import InputError
 from tradeoff.llm.config import Experiment
@@ -93,12 +93,20 @@ def test_flags_override_the_file_and_set_overrides_flags(tmp_path):
         ("dpo-sft", {"name": "sequential", "first": "preference"}),
         ("mix", {"name": "mix"}),
         ("maxright", {"name": "maxright"}),
+        ("rounds", {"name": "rounds"}),
     ],
 )
 def test_schedules_by_the_names_of_the_command_line(name, expected):
     found = experiment.settings(None, {"schedule": name, "schedule.lam": 0.3})
     assert found.schedule == {**expected, "lam": 0.3}
     assert found == experiment.settings(None, {"schedule.lam": 0.3}, [f"schedule={name}"])
+
+
+def test_what_a_release_gate_asks_for():
+    found = experiment.settings(None, {"schedule": "constrained", "schedule.limit": 0.05})
+    assert found.make_schedule() == schedules.Constrained(limit=0.05, refresh=10, samples=64)
+    share = {"schedule": "constrained", "schedule.limit": 0.1, "schedule.relative": True}
+    assert experiment.settings(None, share).make_schedule().label == "Constrained (10 %)"
 
 
 def written(folder: Path, text: str) -> Path:
@@ -177,8 +185,12 @@ def test_a_wrong_schedule_names_file_and_table(tmp_path, text, field):
         (["--set", "train.clip"], "--set NAME=VALUE"),
         (["--set", "trian.clip=3"], "trian"),
         (["--steps", "0"], "steps"),
-        (["--limit", "-5"], "found -5"),
-        (["--limit", "0"], "data.limit"),
+        (["--rows", "-5"], "found -5"),
+        (["--rows", "0"], "data.limit"),
+        (["--limit", "0.1"], "schedule.limit"),
+        (["--schedule", "constrained", "--limit", "-1"], "schedule.limit"),
+        (["--schedule", "constrained", "--limit", "2", "--relative"], "schedule.limit"),
+        (["--schedule", "rounds", "--rounds", "0"], "schedule.rounds"),
         (["--set", "data.preference_limit=0"], "data.preference_limit"),
         (["--learning-rate", "-2.5"], "found -2.5"),
         (["--precision", "fp8"], "precision"),
@@ -288,7 +300,7 @@ def test_a_diverged_run_has_its_own_status(flags, tmp_path):
 
 def test_the_limit_is_that_of_training_rows(flags, tmp_path):
     rows = flags[3]
-    done = run(*flags, *FEW, "--sft-test", rows, "--limit", "7", "--out", tmp_path, "--json")
+    done = run(*flags, *FEW, "--sft-test", rows, "--rows", "7", "--out", tmp_path, "--json")
     data = json.loads(done.stdout)["data"]
     assert (data["sft"]["rows"], data["sft_test"]["rows"]) == (7, 20)
 
@@ -342,7 +354,7 @@ def test_the_small_model_and_its_rows_are_the_default(model, tmp_path, monkeypat
     found = tiny.generate(few)
     monkeypatch.setattr(tiny, "folder", lambda progress: model)
     monkeypatch.setattr(tiny, "data", lambda: found)
-    done = run(*FEW, "--limit", "20", "--out", tmp_path, "--json")
+    done = run(*FEW, "--rows", "20", "--out", tmp_path, "--json")
     data = json.loads(done.stdout)["data"]
     assert {name: part["rows"] for name, part in data.items()} == {
         "sft": 20,

@@ -211,6 +211,14 @@ def test_an_unknown_preset_is_named(wrong: dict[str, Any]) -> None:
         xright(**given)
 
 
+@pytest.mark.parametrize("name", ["maxright", "constrained"])
+def test_losses_are_known_from_some_rows_unless_the_table_says_otherwise(name: str) -> None:
+    made: Any = Experiment(schedule={"name": name}).make_schedule()
+    assert (made.refresh, made.samples) == (10, 64)
+    exact: Any = Experiment(schedule={"name": name, "refresh": 1, "samples": 0}).make_schedule()
+    assert (exact.refresh, exact.samples) == (1, 0)
+
+
 def test_every_schedule_of_the_package_can_be_a_table() -> None:
     for kind in schedules.SCHEDULES.values():
         assert Experiment(schedule=kind().to_dict()).make_schedule() == kind()

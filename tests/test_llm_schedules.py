@@ -14,9 +14,10 @@ from llm_runs import SCHEDULES, begin, preference_rows, sft_rows, steady, traine
 from tradeoff import draws
 from tradeoff.llm.config import Defects, TrainConfig
 from tradeoff.llm.gaps import KnownLosses
+from tradeoff.llm.reference import stage_start
 from tradeoff.llm.scoring import by_length, shares
 from tradeoff.llm.streams import Stream
-from tradeoff.schedules import Alright, Maxright, Mix, Rule, Sequential
+from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Rule, Sequential
 
 LAMS = (0.0, 0.25, 0.6, 1.0)
 
@@ -163,6 +164,24 @@ def test_training_leaves_the_draws_of_others_alone() -> None:
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index]  # noqa: NPY002
 
 
+def test_rounds_take_turns_and_the_rate_runs_on_unless_they_restart() -> None:
+    for restart, expected in (
+        (False, [6, 5, 4, 3, 2, 1]),
+        (True, [6, 3, 6, 6, 3, 6]),
+    ):
+        schedule = Rounds(rounds=2, lam=1 / 3, restart=restart)
+        run = trainer(schedule, steps=6, decay="linear", evaluate_every=1)
+        table = run.train(progress=False).table.set_index("step")
+        assert table["preference_updates"].tolist() == [0, 0, 0, 1, 1, 1, 2]
+        np.testing.assert_allclose(run.rates, 1e-2 * np.array(expected) / 6)
+
+
+def test_the_preference_stage_of_rounds_begins_in_the_first_round() -> None:
+    for restart in (False, True):
+        assert stage_start(Rounds(rounds=2, restart=restart).plan(8)) == 2
+        assert stage_start(Rounds(rounds=2, first="preference", restart=restart).plan(8)) == 0
+
+
 # ---------------------------------------------------------------------- known losses
 
 
@@ -198,6 +217,84 @@ def test_a_training_loss_moves_only_its_own_value() -> None:
     found.refresh(0, lambda objective, rows: 4.0)
     found.observe(1, 8.0)
     assert found.values.tolist() == [4.0, 5.0]
+
+
+def test_a_limit_needs_the_sft_loss_alone_and_counts_from_the_optimum() -> None:
+    found = known(Constrained(limit=0.5, refresh=4, samples=3), optima=(1.0, 0.0))
+    seen: list[tuple[int, int]] = []
+    for step in range(9):
+        found.refresh(step, lambda o, rows, step=step: seen.append((step, o)) or 2.0)
+    assert seen == [(0, 0), (4, 0), (8, 0)]
+    assert found.probed == 9
+    assert (found.base_gap(), found.gaps()[0]) == (1.0, 1.0)
+    for value, preference in ((1.5, 1.0), (1.51, 0.0)):
+        found.values[0] = value
+        assert found.plan.follow(0, 0.5, found.gaps(), found.base_gap())[1] == preference
+    assert found.limit() == {
+        "base_sft_loss": 2.0,
+        "optimum": 1.0,
+        "optimum_source": "given",
+        "highest_sft_loss": 1.5,
+        "known_sft_loss": 1.51,
+    }
+
+
+def test_a_relative_limit_is_a_share_of_the_gain_from_the_start() -> None:
+    found = known(Constrained(limit=0.25, relative=True), optima=(1.0, 0.0))
+    found.refresh(0, lambda objective, rows: 3.0)
+    found.refresh(1, lambda objective, rows: 1.4)
+    assert found.limit()["highest_sft_loss"] == 1.5
+    assert found.plan.follow(1, 0.5, found.gaps(), found.base_gap()).tolist() == [0.0, 1.0]
+
+
+def test_an_unknown_optimum_is_the_least_loss_seen() -> None:
+    found = known(Constrained(limit=0.5))
+    for step, value in enumerate((3.0, 2.0, 2.4, 2.6)):
+        found.refresh(step, lambda objective, rows, value=value: value)
+        within = found.plan.follow(step, 0.5, found.gaps(), found.base_gap())[1]
+        assert within == (step < 3)
+    assert (found.limit()["optimum"], found.limit()["optimum_source"]) == (
+        2.0,
+        "least training loss seen",
+    )
+    # MAXRIGHT takes zero, a lower bound.
+    assert known(Maxright()).optima.tolist() == [0.0, 0.0]
+
+
+def test_what_is_known_comes_back_from_a_checkpoint() -> None:
+    found, other = known(Constrained()), known(Constrained())
+    found.refresh(0, lambda objective, rows: 3.0)
+    found.observe(0, 1.0)
+    other.set_state(found.state())
+    np.testing.assert_array_equal(other.numbers(), found.numbers())
+    assert other.probed == found.probed > 0
+
+
+def test_no_update_follows_preferences_while_the_sft_loss_is_beyond_the_limit() -> None:
+    run = trainer(Constrained(limit=0.85, relative=True, refresh=1), steps=10, learning_rate=2e-2)
+    every, found = np.arange(len(run.data.sft)), []
+    follow = run._follow
+
+    def watched(draw: int) -> np.ndarray:
+        weights = follow(draw)
+        found.append((run._mean_training_loss(0, every), weights[1] > 0))
+        return weights
+
+    run._follow = watched  # type: ignore[method-assign]
+    done = run.train(progress=False)
+    highest = done.summary["limit"]["highest_sft_loss"]
+    assert [loss <= highest for loss, _ in found] == [preference for _, preference in found]
+    assert {preference for _, preference in found} == {True, False}
+
+
+def test_a_run_without_an_optimum_says_from_where_its_limit_counts() -> None:
+    with pytest.warns(UserWarning, match="least SFT training loss seen"):
+        run = trainer(Constrained(limit=0.1, samples=4), optima=None)
+    done = run.train(progress=False)
+    limit = done.summary["limit"]
+    assert limit["optimum_source"] == "least training loss seen"
+    assert limit["optimum"] <= limit["base_sft_loss"]
+    assert run.tally.updates[1] > 0
 
 
 def test_ties_go_to_sft_and_weights_to_the_gradient() -> None:

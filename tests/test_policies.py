@@ -9,13 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from tradeoff.convex import minimise, simulate
+from tradeoff.convex import StepSize, minimise, simulate
 from tradeoff.errors import InputError
 from tradeoff.networks import policies
 from tradeoff.networks.policies import HEAD, PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run, over_runs
 from tradeoff.networks.train import grid, train
-from tradeoff.schedules import PREFERENCE, SFT, Alright, Maxright, Mix, Sequential
+from tradeoff.schedules import (
+    PREFERENCE,
+    SFT,
+    Alright,
+    Constrained,
+    Maxright,
+    Mix,
+    Rounds,
+    Sequential,
+)
 
 SHAPES = [
     PolicyConfig(depth=0, head_scale=1.0),
@@ -150,16 +159,22 @@ SCHEDULES = [
     Alright(lam=0.7),
     Maxright(lam=0.5, refresh=1),
     Maxright(lam=0.6, refresh=1, weighted=False),
+    Rounds(rounds=3),
+    Rounds(rounds=2, first="preference", restart=True),
+    Constrained(limit=0.05),
+    Constrained(limit=0.6, relative=True),
 ]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.label)
-def test_training_the_last_layer_takes_the_steps_of_the_convex_laboratory(schedule) -> None:
+@pytest.mark.parametrize("decay", [0.0, "linear"])
+def test_training_the_last_layer_takes_the_steps_of_the_convex_laboratory(schedule, decay) -> None:
+    size = StepSize(0.2, decay)
     task, steps = a_task(PolicyConfig(width=5, depth=1)), 40
     base = task.initial([0])
     problem = task.last_layer(one_run(base, 0), 1e3)
     table = simulate(
-        problem, schedule, steps=steps, step_size=0.2, replicas=3, checkpoints=[0, 7, steps]
+        problem, schedule, steps=steps, step_size=size, replicas=3, checkpoints=[0, 7, steps]
     )
     optima = [minimise(problem, lam).value for lam in (0.0, 1.0)]
     done = train(
@@ -167,6 +182,7 @@ def test_training_the_last_layer_takes_the_steps_of_the_convex_laboratory(schedu
         grid([schedule], range(3)),
         steps=steps,
         learning_rate=0.2,
+        decay=decay,
         optimizer="sgd",
         batch_size=1,
         start=base,

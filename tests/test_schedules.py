@@ -14,12 +14,17 @@ from tradeoff.errors import InputError
 from tradeoff.schedules import (
     SCHEDULES,
     Alright,
+    Constrained,
     Maxright,
     Mix,
+    Rounds,
     Rule,
     Schedule,
     Sequential,
+    check_decay,
     from_dict,
+    stage_lengths,
+    step_shares,
 )
 
 lams = st.floats(0, 1)
@@ -31,6 +36,10 @@ EXAMPLES = [
     Alright(lam=0.25),
     Alright(lam=0.25, probability=0.5),
     Maxright(lam=0.4, refresh=None, samples=3, weighted=False, optimum_error=(0.1, -0.2)),
+    Rounds(rounds=3, lam=0.3),
+    Rounds(rounds=2, share=0.7, first="preference", restart=True),
+    Constrained(limit=0.2),
+    Constrained(limit=0.1, relative=True, refresh=5, samples=7),
 ]
 
 
@@ -99,6 +108,129 @@ def test_maxright_follows_the_larger_weighted_gap_and_ties_go_to_sft(lam, gaps, 
     assert plan.follow(0, 0.5, np.array(gaps)).tolist() == expected
 
 
+# ---------------------------------------------------------------------- rounds
+
+orders = st.sampled_from(["sft", "preference"])
+
+
+@st.composite
+def rounds_in_a_run(draw):
+    """Settings of a schedule of rounds, and the updates of a run that has room for them."""
+    rounds = draw(st.integers(1, 12))
+    kinds = {"lam": lams, "share": st.none() | lams, "first": orders, "restart": st.booleans()}
+    settings = {name: draw(kind) for name, kind in kinds.items()}
+    return {"rounds": rounds, **settings}, draw(st.integers(rounds, 80))
+
+
+@given(rounds_in_a_run())
+def test_rounds_spread_the_totals_evenly(given_run):
+    schedule, steps = Rounds(**given_run[0]), given_run[1]
+    plan, rounds = schedule.plan(steps), schedule.rounds
+    parts = np.split(plan.probability, schedule.starts(steps)[1:])
+    sizes = np.array([len(part) for part in parts])
+    own = np.array([part.sum() for part in parts])
+    share = schedule.lam if schedule.share is None else schedule.share
+    assert abs(own.sum() - share * steps) <= 0.5 + 1e-9
+    assert sizes.sum() == steps
+    assert np.ptp(own) <= 1
+    assert np.ptp(sizes - own) <= 1
+    if steps % rounds == 0:
+        assert set(sizes) == {steps // rounds}
+    if min(own.sum(), steps - own.sum()) >= rounds:
+        assert own.min() >= 1
+        assert (sizes - own).min() >= 1
+    # Within a round each objective has one stretch, in the order asked for.
+    forward = 1 if schedule.first == "sft" else -1
+    assert all((forward * np.diff(part) >= 0).all() for part in parts)
+
+
+@given(rounds_in_a_run())
+def test_the_clock_of_rounds_runs_on_or_restarts_at_every_turn(given_run):
+    schedule, steps = Rounds(**given_run[0]), given_run[1]
+    plan = schedule.plan(steps)
+    if not schedule.restart:
+        assert plan.clock.tolist() == list(range(1, steps + 1))
+        return
+    starts = np.flatnonzero(plan.clock == 1)
+    turns = np.flatnonzero(np.diff(plan.probability)) + 1
+    assert set(turns) <= set(starts)
+    assert set(schedule.starts(steps)) <= set(starts)
+    for part in np.split(plan.clock, starts[1:]):
+        assert part.tolist() == list(range(1, len(part) + 1))
+
+
+@given(lam=lams, first=orders, steps=st.integers(1, 60))
+def test_one_round_is_sequential_training(lam, first, steps):
+    share = lam if first == "preference" else 1 - lam
+    sequential = Sequential(first=first, share=share, lam=lam).plan(steps)
+    plan = Rounds(rounds=1, first=first, lam=lam, restart=True).plan(steps)
+    assert plan.probability.tolist() == sequential.probability.tolist()
+    assert plan.clock.tolist() == sequential.clock.tolist()
+    assert plan.weights.tolist() == sequential.weights.tolist()
+    assert plan.rule is sequential.rule
+
+
+@given(first=orders, rounds=st.integers(1, 30))
+def test_as_many_rounds_as_fit_are_a_strict_alternation(first, rounds):
+    plan = Rounds(rounds=rounds, first=first).plan(2 * rounds)
+    expected = [float(first == "preference"), float(first == "sft")] * rounds
+    assert plan.probability.tolist() == expected
+
+
+def test_more_rounds_than_updates_are_refused():
+    for rounds in (4, 9):
+        with pytest.raises(InputError, match="no room") as caught:
+            Rounds(rounds=rounds).plan(3)
+        assert caught.value.field == "rounds"
+
+
+# ---------------------------------------------------------------------- a limit
+
+
+@given(
+    limit=st.floats(0, 1),
+    relative=st.booleans(),
+    gap=st.floats(-1, 5) | st.just(np.nan),
+    base=st.floats(-1, 5),
+)
+def test_constrained_follows_preferences_within_the_limit_only(limit, relative, gap, base):
+    plan = Constrained(limit=limit, relative=relative).plan(1)
+    highest = limit * max(base, 0.0) if relative else limit
+    followed = plan.follow(0, 0.5, np.array([gap, np.nan]), base).tolist()
+    assert followed == ([0.0, 1.0] if gap <= highest else [1.0, 0.0])
+    assert plan.watched == (0,)
+
+
+@given(lams, lams)
+def test_the_weight_changes_nothing_under_a_limit(one, other):
+    first, second = (Constrained(lam=lam).plan(5) for lam in (one, other))
+    assert first.gaps == second.gaps
+    assert first.weights.tolist() == second.weights.tolist()
+
+
+# ---------------------------------------------------------------------- step sizes
+
+
+@given(rounds_in_a_run())
+def test_linear_decay_is_that_of_each_stage(given_run):
+    schedule, steps = Rounds(**given_run[0]), given_run[1]
+    clock = schedule.plan(steps).clock
+    shares = step_shares(clock, "linear")
+    lengths = stage_lengths(clock)
+    starts = np.flatnonzero(clock == 1)
+    np.testing.assert_array_equal(shares[starts], 1)
+    np.testing.assert_allclose(shares, 1 - (clock - 1) / lengths, atol=1e-15)
+    np.testing.assert_allclose(
+        np.diff(shares)[np.diff(clock) == 1], -1 / lengths[1:][np.diff(clock) == 1], atol=1e-12
+    )
+
+
+def test_a_number_decays_as_a_power_of_the_clock():
+    clock = np.array([1, 2, 3, 1, 2])
+    np.testing.assert_array_equal(step_shares(clock, 0.0), 1)
+    np.testing.assert_allclose(step_shares(clock, 0.5), clock**-0.5)
+
+
 @pytest.mark.parametrize("schedule", EXAMPLES, ids=lambda s: s.name)
 def test_json_restores_every_schedule(schedule):
     assert from_dict(json.loads(json.dumps(schedule.to_dict()))) == schedule
@@ -119,6 +251,12 @@ def test_costs_per_update():
     assert Sequential(share=0.5).plan(2).cost(1, 3).tolist() == [1, 3]
 
 
+def step_shares_of(decay):
+    """What the three scales do with a decay that they are given."""
+    check_decay(decay)
+    return step_shares(np.arange(1, 4), decay)
+
+
 @pytest.mark.parametrize(
     ("make", "field"),
     [
@@ -130,6 +268,15 @@ def test_costs_per_update():
         (lambda: Maxright(refresh=0), "refresh"),
         (lambda: Maxright(samples=-1), "samples"),
         (lambda: Mix().plan(0), "steps"),
+        (lambda: Rounds().plan(0), "steps"),
+        (lambda: Rounds(rounds=0), "rounds"),
+        (lambda: Rounds(share=1.1), "share"),
+        (lambda: Constrained(limit=-0.1), "limit"),
+        (lambda: Constrained(limit=float("inf")), "limit"),
+        (lambda: Constrained(limit=1.1, relative=True), "limit"),
+        (lambda: Constrained(refresh=0), "refresh"),
+        (lambda: step_shares_of("cosine"), "decay"),
+        (lambda: step_shares_of(-1.0), "decay"),
         (lambda: from_dict({"name": "unknown"}), "name"),
         (lambda: from_dict({"name": "mix", "speed": 2}), "speed"),
     ],
@@ -161,6 +308,15 @@ WRONG_TYPES = [
     ({"name": "maxright", "weighted": "no"}, "weighted"),
     ({"name": "maxright", "weighted": 1}, "weighted"),
     ({"name": "maxright", "optimum_error": 0.1}, "optimum_error"),
+    ({"name": "rounds", "rounds": 2.5}, "rounds"),
+    ({"name": "rounds", "rounds": True}, "rounds"),
+    ({"name": "rounds", "share": "half"}, "share"),
+    ({"name": "rounds", "first": "dpo"}, "first"),
+    ({"name": "rounds", "restart": 1}, "restart"),
+    ({"name": "constrained", "limit": "5 %"}, "limit"),
+    ({"name": "constrained", "relative": 0.05}, "relative"),
+    ({"name": "constrained", "refresh": None}, "refresh"),
+    ({"name": "constrained", "samples": -1}, "samples"),
     ({"name": "maxright", "optimum_error": [0.1]}, "optimum_error"),
     ({"name": "maxright", "optimum_error": ["a", 0]}, "optimum_error"),
     ({"name": "maxright", "optimum_error": [0.1, float("inf")]}, "optimum_error"),
@@ -190,8 +346,15 @@ def test_values_of_another_type_name_the_field_and_those_of_numpy_will_do():
 def test_a_family_is_the_label_without_numbers():
     assert Maxright().family == Maxright(refresh=7).family == Maxright(refresh=None).family
     assert Maxright(refresh=7).label == "MAXRIGHT (k=7)"
-    for schedule in EXAMPLES:
+    for schedule in EXAMPLES[:6]:
         assert schedule.family == schedule.label.split(" (k=")[0]
+    assert (Rounds(rounds=8).label, Rounds(rounds=8).family) == ("Rounds (K=8)", "Rounds")
+    other = Rounds(rounds=2, first="preference", restart=True)
+    assert other.label == "Rounds (K=2, DPO→SFT, restarted)"
+    assert other.family == "Rounds (DPO→SFT, restarted)"
+    assert Constrained(limit=0.05).label == "Constrained (0.05 nats)"
+    assert Constrained(limit=0.05, relative=True).label == "Constrained (5 %)"
+    assert Constrained().family == "Constrained"
 
 
 def test_a_schedule_without_a_plan_cannot_be_made():

@@ -19,7 +19,7 @@ from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.convex.simulate import StepSize, Trajectories, simulate, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
-from tradeoff.schedules import Alright, Maxright, Mix, Sequential
+from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Sequential
 
 SCHEDULES = [
     Sequential(),
@@ -37,6 +37,11 @@ SCHEDULES = [
     # Told a minimum too low, or the gap of the one objective that counts would end as the other's,
     # at nothing, and rounding would choose.
     Maxright(lam=1.0, weighted=False, optimum_error=(0.0, -0.5)),
+    Rounds(rounds=5, lam=0.4),
+    Rounds(rounds=2, share=0.3, first="preference", restart=True),
+    Constrained(),
+    Constrained(limit=0.3, relative=True, refresh=4),
+    Constrained(limit=0.2, refresh=3, samples=2),
 ]
 IDS = [f"{i}-{schedule.label}" for i, schedule in enumerate(SCHEDULES)]
 
@@ -94,7 +99,7 @@ def assert_same(a: Trajectories, b: Trajectories, tolerance: float) -> None:
     reference=st.integers(0, 2),
     radius=st.sampled_from([0.3, 2.0, 30.0]),
     size=st.sampled_from([0.02, 0.4]),  # longer steps would amplify rounding errors
-    decay=st.sampled_from([0.0, 0.5]),
+    decay=st.sampled_from([0.0, 0.5, "linear"]),
 )
 def test_kernels_reproduce_the_specification(seed, reference, radius, size, decay):
     problem = weighted(seed, reference, radius)
@@ -250,6 +255,84 @@ def test_sequential_restarts_its_average():
     np.testing.assert_array_equal(runs.counts[0, :, 20], [[10, 10]] * 2)
 
 
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+@pytest.mark.parametrize("first", ["sft", "preference"])
+def test_one_round_is_sequential_training_bit_for_bit(engine, first):
+    problem, step = random_log_linear(0), StepSize(0.5, "linear")
+    kwargs = {"steps": 21, "step_size": step, "replicas": 3, "engine": engine}
+    share = 0.3 if first == "preference" else 1 - 0.3
+    sequential = trajectories(problem, Sequential(first=first, share=share, lam=0.3), **kwargs)
+    schedule = Rounds(rounds=1, first=first, lam=0.3, restart=True)
+    assert_same(trajectories(problem, schedule, **kwargs), sequential, tolerance=0)
+
+
+def test_many_rounds_are_near_a_random_alternation_and_few_are_not():
+    """T14 in short: the gap falls with the number of rounds to that of joint training."""
+    problem = random_log_linear(0)
+    found = simulate(
+        problem,
+        [Rounds(rounds=1), Rounds(rounds=256), Alright()],
+        steps=2048,
+        step_size=StepSize(0.5, "linear"),
+        replicas=32,
+    )
+    end = found[(found.step == 2048) & (found.iterate == "last")]
+    gap = end.groupby("schedule", observed=True).gap.mean()
+    assert gap["Rounds (K=256)"] < 1.5 * gap["ALRIGHT"]
+    assert gap["Rounds (K=1)"] > 5 * gap["ALRIGHT"]
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_constrained_never_follows_preferences_beyond_its_limit(engine, relative):
+    problem = random_log_linear(2)
+    limit = 0.4 if relative else 0.1
+    runs = trajectories(
+        problem,
+        Constrained(limit=limit, relative=relative),
+        steps=300,
+        step_size=0.1,
+        replicas=4,
+        checkpoints=np.arange(301),
+        engine=engine,
+    )
+    least = minimise(problem, 0.0).value
+    sft = runs.losses(problem)[0, :, :, 0]
+    gain = float(problem.losses(np.zeros(problem.dimension))[0]) - least
+    allowed = limit * gain if relative else limit
+    followed = np.diff(runs.counts[0], axis=1)
+    within = sft[:, :-1] - least <= allowed
+    np.testing.assert_array_equal(followed[..., 1], within)
+    np.testing.assert_array_equal(followed[..., 0], ~within)
+    assert 0.1 < within.mean() < 0.9
+    # The average is that of the iterates at which preferences were followed, so it is within, too.
+    for r in range(4):
+        chosen = runs.last[0, r, :-1][within[r]]
+        np.testing.assert_allclose(runs.average[0, r, -1], chosen.mean(axis=0), atol=1e-12)
+    assert (runs.losses(problem, "average")[0, :, -1, 0] - least <= allowed).all()
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+def test_where_preferences_were_never_followed_the_average_is_the_start(engine):
+    problem = random_log_linear(0)
+    start = np.full(problem.dimension, 0.01)
+    runs = trajectories(
+        problem, Constrained(limit=0.0), steps=5, step_size=0.1, start=start, engine=engine
+    )
+    np.testing.assert_array_equal(runs.average, np.broadcast_to(start, runs.average.shape))
+    assert (runs.counts[..., 1] == 0).all()
+
+
+def test_linear_steps_are_those_of_the_theorem():
+    steps, reach, norm = 37, 1.3, 2.4
+    plan = Alright().plan(steps)
+    t = np.arange(1, steps + 1)
+    expected = reach / (norm * np.sqrt(steps + 1)) * (steps + 1 - t) / (steps + 1)
+    scale = reach * steps / (norm * (steps + 1) ** 1.5)
+    np.testing.assert_allclose(StepSize(scale, "linear").of(plan), expected, rtol=1e-12)
+    assert StepSize(0.3, "linear").of(plan)[0] == 0.3
+
+
 # ---------------------------------------------------------------------- what the user sees
 
 
@@ -300,6 +383,7 @@ def test_table_is_tidy():
         ({"steps": 0}, "steps"),
         ({"step_size": 0.0}, "step size"),
         ({"step_size": np.nan}, "step size"),
+        ({"schedules": Rounds(rounds=11)}, "rounds"),
         ({"checkpoints": [5, 11]}, "checkpoints"),
         ({"checkpoints": [-1]}, "checkpoints"),
         ({"start": np.zeros(3)}, "start"),
@@ -310,7 +394,7 @@ def test_table_is_tidy():
 def test_bad_input_is_one_clear_error(settings, words):
     arguments = {"problem": random_log_linear(0), "steps": 10, "step_size": 0.1, "replicas": 2}
     with pytest.raises(InputError, match=words):
-        simulate(schedules=Mix(), **{**arguments, **settings})
+        simulate(**{"schedules": Mix(), **arguments, **settings})
 
 
 @pytest.mark.parametrize("problem", [random_quadratic(0), random_quadratic(0, radius=1.0)])

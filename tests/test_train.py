@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import nullcontext
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,16 @@ from tradeoff.networks.loop import Loop
 from tradeoff.networks.policies import HEAD, PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import Run, grid, train
-from tradeoff.schedules import PREFERENCE, SFT, Alright, Maxright, Mix, Sequential
+from tradeoff.schedules import (
+    PREFERENCE,
+    SFT,
+    Alright,
+    Constrained,
+    Maxright,
+    Mix,
+    Rounds,
+    Sequential,
+)
 
 DATA = policy_data(
     0, prompts=20, test_prompts=15, responses=4, dimension=3, demonstrations=50, pairs=40
@@ -271,6 +282,72 @@ def test_maxright_follows_the_larger_known_gap(refresh, samples) -> None:
         assert_allclose(done.params[name][0].numpy(), value.numpy(), atol=1e-10)
 
 
+@pytest.mark.parametrize("optimum", [0.9, None])
+@pytest.mark.parametrize("relative", [False, True])
+def test_constrained_follows_preferences_within_its_limit(optimum, relative) -> None:
+    limit, recent, refresh = 0.4 if relative else 0.1, 0.25, 4
+    run = Run(Constrained(limit=limit, relative=relative, refresh=refresh, samples=6), 1)
+    optima = None if optimum is None else [optimum, 0.0]
+    settings = {"learning_rate": 0.5, "batch_size": 5, "optimizer": "sgd", "recent": recent}
+    with nullcontext() if optima else pytest.warns(UserWarning, match="least SFT loss seen"):
+        done = train(DOUBLE, [run], steps=24, optima=optima, evaluate_every=1, **settings)
+    counts = done.table[["sft_gradients", "preference_gradients"]].to_numpy()
+    base = DOUBLE.initial([1])
+    theta, shift = one_run(base, 0), DOUBLE.reference(base).train[0]
+    choices = Choices([run], 24, 5, DOUBLE.sizes, np.zeros((1, 2)), recent)
+    probe = torch.from_numpy(choices.probe(SFT, 6, np.array([0]))[0])
+    known = least = first = float(loss_on(theta, SFT, probe, shift))
+    followed = []
+    for step in range(24):
+        if step % refresh == 0:
+            known = float(loss_on(theta, SFT, probe, shift))
+            least = min(least, known)
+        lowest = least if optimum is None else optimum
+        chosen = int(known - lowest <= (limit * (first - lowest) if relative else limit))
+        followed.append(chosen)
+        assert (counts[step + 1] - counts[step]).tolist() == [1 - chosen, chosen]
+        leaves = {n: p.clone().requires_grad_() for n, p in theta.items()}
+        loss = loss_on(leaves, chosen, rows_of(run, chosen, step, 5), shift)
+        loss.backward()
+        if chosen == SFT:
+            known += recent * (float(loss.detach()) - known)
+            least = min(least, known)
+        theta = {n: (p - 0.5 * p.grad).detach() for n, p in leaves.items()}
+    assert set(followed) == {0, 1}
+    assert done.table["probe_rows"].iloc[-1] == 6 * 6
+    for name, value in theta.items():
+        assert_allclose(done.params[name][0].numpy(), value.numpy(), atol=1e-10)
+
+
+def test_rounds_keep_the_optimiser_unless_they_restart() -> None:
+    kept, restarted = (Run(Rounds(rounds=3, restart=restart), 0) for restart in (False, True))
+    plan = kept.schedule.plan(12)
+    manual = [theta_after(run, DOUBLE) for run in (kept, restarted)]
+    assert plan.clock.max() == 12
+    done = train(DOUBLE, [kept, restarted], steps=12, learning_rate=0.05, decay="linear")
+    for place, theta in enumerate(manual):
+        for name, value in theta.items():
+            assert_allclose(done.params[name][place].numpy(), value.numpy(), atol=1e-10)
+
+
+def theta_after(run: Run, task: PolicyTask):
+    """Parameters after 12 updates of torch's AdamW, made anew where the clock restarts."""
+    plan, base = run.schedule.plan(12), task.initial([run.seed])
+    theta, shift = one_run(base, 0), task.reference(base).train[0]
+    leaves = {n: p.clone().requires_grad_() for n, p in theta.items()}
+    starts = [*np.flatnonzero(plan.clock == 1).tolist(), 12]
+    for step in range(12):
+        length = next(e - s for s, e in pairwise(starts) if s <= step < e)
+        if plan.clock[step] == 1:
+            optimizer = torch.optim.AdamW(leaves.values(), betas=(0.9, 0.95), weight_decay=0.0)
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 - (int(plan.clock[step]) - 1) / length)
+        optimizer.zero_grad()
+        objective = int(plan.probability[step])
+        loss_on(leaves, objective, rows_of(run, objective, step, 32), shift, task).backward()
+        optimizer.step()
+    return {n: p.detach() for n, p in leaves.items()}
+
+
 def test_optima_may_differ_from_run_to_run() -> None:
     schedule = Maxright(lam=0.5, samples=4)
     runs = grid([schedule], [0, 0])
@@ -378,6 +455,7 @@ def test_rows_of_data_are_drawn_evenly() -> None:
         ({"batch_size": 0}, "batch_size"),
         ({"evaluate_every": 0}, "evaluate_every"),
         ({"optima": None}, "optima"),
+        ({"decay": -0.5}, "decay"),
         ({"optimizer": "sgd", "weight_decay": 0.1}, "weight_decay"),
         ({"start": SINGLE.initial([0, 1])}, "start"),
         ({"reference": SINGLE.initial([0, 1])}, "reference"),

@@ -60,9 +60,11 @@ class Method(StrEnum):
 
     sft_dpo = "sft-dpo"
     dpo_sft = "dpo-sft"
+    rounds = "rounds"
     mix = "mix"
     alright = "alright"
     maxright = "maxright"
+    constrained = "constrained"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -344,9 +346,20 @@ def simulate(
     steps: Annotated[int, typer.Option(help="Updates per run.", min=1)] = 10_000,
     replicas: Annotated[int, typer.Option(help="Repetitions.", min=1)] = 256,
     step_size: Annotated[float, typer.Option(help="Scale of the step size.")] = 0.5,
-    decay: Annotated[float, typer.Option(help="Step size scale / t^decay.")] = 0.5,
-    refresh: Annotated[int, typer.Option(help="MAXRIGHT: updates between refreshes.", min=1)] = 1,
+    decay: Annotated[
+        str, typer.Option(help="Step size scale / t^decay; `linear`: linearly to zero.")
+    ] = "0.5",
+    refresh: Annotated[
+        int, typer.Option(help="MAXRIGHT, Constrained: updates between refreshes.", min=1)
+    ] = 1,
     share: Annotated[float, typer.Option(help="Sequential: share of the first stage.")] = 0.5,
+    rounds: Annotated[int, typer.Option(help="Rounds: how many.", min=1)] = 4,
+    limit: Annotated[
+        float, typer.Option(help="Constrained: nats that SFT may lose, or a share.", min=0)
+    ] = 0.05,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="Constrained: the limit is a share of the gain.")
+    ] = False,
     conflict: Annotated[float, typer.Option(help="0: the objectives agree; 1: opposite.")] = 0.75,
     seed: Seed = 0,
     out: Out = None,
@@ -360,6 +373,8 @@ def simulate(
 
     - `tradeoff simulate --schedule alright --schedule mix --lam 0.25 --lam 0.75`
 
+    - `tradeoff simulate --schedule rounds --rounds 16 --decay linear`
+
     - `tradeoff simulate --steps 100000 --replicas 64 --out runs`
     """
     from tradeoff import convex
@@ -367,12 +382,18 @@ def simulate(
     problem = _random_problem(seed, conflict, 16, 16, 8, 4.0, 1.0)
     # A schedule given twice would count as twice the replicas.
     chosen = dict.fromkeys(methods or Method)
-    schedules = [_schedule(m, lam, refresh, share) for lam in dict.fromkeys(lams) for m in chosen]
+    settings: dict[str, dict[str, Any]] = {
+        "sequential": {"share": share},
+        "rounds": {"rounds": rounds},
+        "maxright": {"refresh": refresh},
+        "constrained": {"limit": limit, "relative": relative, "refresh": refresh},
+    }
+    schedules = [_schedule(m, lam, settings) for lam in dict.fromkeys(lams) for m in chosen]
     runs = convex.simulate(
         problem,
         schedules,
         steps=steps,
-        step_size=convex.StepSize(step_size, decay),
+        step_size=convex.StepSize(step_size, _decay(decay)),
         replicas=replicas,
         seed=seed,
     )
@@ -465,17 +486,27 @@ def _short(policies: pd.DataFrame) -> pd.DataFrame:
     return policies.drop(columns="kind").rename(columns=headings).reset_index()
 
 
-def _schedule(method: Method, lam: float, refresh: int, share: float) -> Any:
-    from tradeoff.schedules import Alright, Maxright, Mix, Sequential
+def _schedule(method: Method, lam: float, settings: dict[str, dict[str, Any]]) -> Any:
+    """A schedule by the name of the command line, with the settings given to its kind."""
+    from tradeoff.schedules import from_dict
 
-    makers = {
-        Method.sft_dpo: lambda: Sequential(first="sft", lam=lam, share=share),
-        Method.dpo_sft: lambda: Sequential(first="preference", lam=lam, share=share),
-        Method.mix: lambda: Mix(lam=lam),
-        Method.alright: lambda: Alright(lam=lam),
-        Method.maxright: lambda: Maxright(lam=lam, refresh=refresh),
-    }
-    return makers[method]()
+    orders = {Method.sft_dpo: "sft", Method.dpo_sft: "preference"}
+    if method in orders:
+        own = {"name": "sequential", "first": orders[method], **settings["sequential"]}
+    else:
+        own = {"name": method.value, **settings.get(method.value, {})}
+    return from_dict({**own, "lam": lam})
+
+
+def _decay(text: str) -> Any:
+    from tradeoff.schedules import check_decay
+
+    try:
+        found: float | str = float(text)
+    except ValueError:
+        found = text
+    check_decay(found)
+    return found
 
 
 def _end_points(runs: pd.DataFrame, found: Any, steps: int) -> pd.DataFrame:

@@ -40,6 +40,10 @@ Examples:
 
 - `tradeoff train run.toml --schedule mix --lam 0.25 --out runs/mix`
 
+- `tradeoff train run.toml --schedule rounds --rounds 8 --set train.decay=linear`
+
+- `tradeoff train run.toml --schedule constrained --limit 0.05 --set train.optima=[1.42,0]`
+
 - `tradeoff train --model EleutherAI/pythia-1b --sft skills.jsonl --preference taste.jsonl.gz
   --lora-rank 32 --precision bf16 --set train.clip=0.5`
 
@@ -48,7 +52,9 @@ A complete file (every setting: `tradeoff.llm.config`):
 ```toml
 {experiment.EXAMPLE}```
 """
-_CHOICES = "sft-dpo, dpo-sft, mix, alright, maxright, or another schedule's name."
+_CHOICES = (
+    "sft-dpo, dpo-sft, rounds, mix, alright, maxright, constrained, or another schedule's name."
+)
 
 
 def train(
@@ -65,12 +71,20 @@ def train(
     preference: Annotated[str | None, typer.Option(help="Preference rows, likewise.")] = None,
     sft_test: Annotated[str | None, typer.Option(help="Held-out SFT rows.")] = None,
     preference_test: Annotated[str | None, typer.Option(help="Held-out preference rows.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Most training rows of each set.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Most training rows of each set.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
     schedule: Annotated[str | None, typer.Option(help=_CHOICES)] = None,
     lam: Annotated[
         float | None, typer.Option(help="Weight of the preference objective, in [0, 1].")
     ] = None,
+    rounds: Annotated[int | None, typer.Option(help="rounds: how many.")] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(help="constrained: nats of SFT training loss that may be lost, or a share."),
+    ] = None,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="constrained: the limit is a share of the gain.")
+    ] = False,
     steps: Annotated[int | None, typer.Option(help="Updates of the optimiser.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows of an update.")] = None,
     rows_per_forward: Annotated[
@@ -109,10 +123,13 @@ def train(
         "data.preference": preference,
         "data.sft_test": sft_test,
         "data.preference_test": preference_test,
-        "data.limit": limit,
+        "data.limit": rows,
         "data.skip_bad": skip_bad or None,
         "schedule": schedule,
         "schedule.lam": lam,
+        "schedule.rounds": rounds,
+        "schedule.limit": limit,
+        "schedule.relative": relative or None,
         "train.steps": steps,
         "train.batch_size": batch_size,
         "train.rows_per_forward": rows_per_forward,
@@ -128,9 +145,9 @@ def train(
     }
     settings = experiment.settings(file, flags, assignments or ())
     quiet = as_json or os.environ.get("RANK", "0") != "0"
-    rows = experiment.read_rows(settings)
-    dropped = [str(error) for part in rows.values() for error in getattr(part, "dropped", ())]
-    trainer = experiment.prepare(settings, rows, out, progress=not quiet)
+    read = experiment.read_rows(settings)
+    dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
+    trainer = experiment.prepare(settings, read, out, progress=not quiet)
     try:
         result = trainer.train(resume=resume, progress=not quiet)
         if trainer.accelerator.is_main_process:

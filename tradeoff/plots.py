@@ -63,7 +63,7 @@ LOOKS = {
     "ALRIGHT (budget)": Look("#56B4E9", "v", (0, (5, 1, 1, 1))),
     "MAXRIGHT": Look("#009E73", "P", (0, (7, 2))),
     "Rounds": Look("#CC79A7", "h", (0, (2, 1))),
-    "Constrained": Look("#8B6F00", "d", (0, (6, 1, 2, 1))),
+    "Constrained": Look("#8B6F00", "p", (0, (6, 1, 2, 1))),
 }
 OTHER = Look("#777777", "X", (0, (3, 1, 1, 1, 1, 1)))
 BOUND: dict[str, Any] = {"color": "0.35", "linestyle": (0, (2, 2)), "linewidth": 1.1}
