@@ -33,6 +33,7 @@ INTERNAL = {
     "tradeoff.networks.loop",
     "tradeoff.networks.threads",
     "tradeoff.records",
+    "tradeoff.schedules.checks",
     "tradeoff.study.addresses",
     "tradeoff.study.calls",
     "tradeoff.study.modules",
@@ -156,7 +157,7 @@ def test_what_is_checked_here_can_fail():
     each = package()["convex.solve.minimise"]
     assert "tolerance" in told(each)
     assert "tolerance" in {p.name for p in parameters(each)}
-    assert signature(package()["schedules.Mix"]) == "Mix(*, lam: float = 0.5)"
+    assert signature(package()["schedules.joint.Mix"]) == "Mix(*, lam: float = 0.5)"
 
 
 if __name__ == "__main__":

@@ -285,7 +285,7 @@ def test_maxright_follows_the_larger_known_gap(refresh, samples) -> None:
 @pytest.mark.parametrize("optimum", [0.9, None])
 @pytest.mark.parametrize("relative", [False, True])
 def test_constrained_follows_preferences_within_its_limit(optimum, relative) -> None:
-    limit, recent, refresh = 0.4 if relative else 0.1, 0.25, 4
+    limit, recent, refresh = 0.4 if relative else 0.3, 0.25, 4
     run = Run(Constrained(limit=limit, relative=relative, refresh=refresh, samples=6), 1)
     optima = None if optimum is None else [optimum, 0.0]
     settings = {"learning_rate": 0.5, "batch_size": 5, "optimizer": "sgd", "recent": recent}

@@ -355,7 +355,7 @@ def simulate(
     share: Annotated[float, typer.Option(help="Sequential: share of the first stage.")] = 0.5,
     rounds: Annotated[int, typer.Option(help="Rounds: how many.", min=1)] = 4,
     limit: Annotated[
-        float, typer.Option(help="Constrained: nats that SFT may lose, or a share.", min=0)
+        float, typer.Option(help="Constrained: nats that SFT may lose, or a share.")
     ] = 0.05,
     relative: Annotated[
         bool, typer.Option("--relative", help="Constrained: the limit is a share of the gain.")
