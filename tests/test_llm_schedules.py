@@ -257,6 +257,7 @@ def test_an_unknown_optimum_is_the_least_loss_seen() -> None:
         2.0,
         "least training loss seen",
     )
+    assert not found.reached()
     # MAXRIGHT takes zero, a lower bound.
     assert known(Maxright()).optima.tolist() == [0.0, 0.0]
 

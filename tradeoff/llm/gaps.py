@@ -61,6 +61,10 @@ class KnownLosses:
         """Distance of the known losses from their optima."""
         return np.asarray(self.values - self._optima())
 
+    def reached(self) -> bool:
+        """Whether either known loss is at its optimum; one that is not given is never reached."""
+        return bool((self.values <= self.optima).any())
+
     def base_gap(self) -> float:
         """Distance of the SFT loss from its optimum, before the first update."""
         return float(self.base - self._optima()[SFT])

@@ -461,7 +461,7 @@ class JointTrainer:
 
     def _at_optimum(self) -> bool:
         """Whether the official code would end here: either known loss is at its optimum."""
-        return self.config.defects.stop_at_either_optimum and bool((self.known.gaps() <= 0).any())
+        return self.config.defects.stop_at_either_optimum and self.known.reached()
 
     def _result(self, signal: int) -> TrainResult:
         table = self.journal.table("evaluation")
