@@ -53,7 +53,9 @@ def assert_equal_runs(one: tuple[Path, Any], two: tuple[Path, Any], tolerance=1e
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("schedule", "lora"), [("maxright", None), ("mix", ADAPTERS)])
+@pytest.mark.parametrize(
+    ("schedule", "lora"), [("maxright", None), ("constrained", None), ("mix", ADAPTERS)]
+)
 def test_two_ranks_are_as_one(tmp_path, alone, way, lora, schedule):
     settings = {"schedule": schedule, "lora": lora, "evaluate_every": 1, "clip": 0.1}
     environment, kind = WAYS[way]
