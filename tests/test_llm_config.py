@@ -11,6 +11,7 @@ import pytest
 
 from tradeoff import schedules
 from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data.synthetic.write import write_jsonl
 from tradeoff.errors import InputError
 from tradeoff.experiment import read_rows
 from tradeoff.llm import corpora
@@ -167,7 +168,9 @@ def test_each_set_has_its_own_limit() -> None:
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
-@pytest.mark.parametrize("name", ["sequential", "dpo-sft", "mix", "alright", "maxright", "sft"])
+@pytest.mark.parametrize(
+    "name", ["sequential", "dpo-sft", "mix", "alright", "maxright", "sft", "dpo"]
+)
 def test_every_published_method_has_the_same_budget(model: str, name: str) -> None:
     experiment = xright(model, name, 0.25, reference="folder")
     train = experiment.train
@@ -182,6 +185,56 @@ def test_every_published_method_has_the_same_budget(model: str, name: str) -> No
     assert train.betas == (0.9, 0.95)
     plan = experiment.make_schedule().plan(train.steps)
     assert len(plan) == 6000
+
+
+def test_the_reference_follows_the_sequential_order() -> None:
+    # f_DPO* depends on the reference, and the scripts take one for each order.
+    for name, given, least in (
+        ("maxright", {}, 0.0522),
+        ("maxright", {"trained_on": "demonstrations"}, 0.0522),
+        ("maxright", {"trained_on": "chosen"}, 0.0647),
+        ("sequential", {}, 0.0522),
+        ("dpo-sft", {}, 0.0647),
+        ("dpo-sft", {"trained_on": "demonstrations"}, 0.0522),
+    ):
+        assert xright("pythia-1b", name, **given).train.optima == (1.4980, least)
+    assert xright("llama-3-8b", "dpo-sft").train.optima == (1.02426, 0.04935)
+    with pytest.raises(InputError, match=r"trained_on.*chosen.*demonstrations"):
+        xright("llama-3-8b", "maxright", trained_on="chosen")
+
+
+def test_sft_on_chosen_responses_has_its_own_settings() -> None:
+    experiment = xright("pythia-1b", "sft-chosen")
+    train, plan = experiment.train, experiment.make_schedule().plan(experiment.train.steps)
+    assert experiment.data.sft == "chosen"
+    assert plan.probability.sum() == 0
+    # Six passes over as many chosen responses as there are demonstrations.
+    assert train.steps * train.batch_size == 6 * 24_000
+    assert (train.batch_size, train.decay, train.warmup) == (12, "cosine", 360)
+    assert xright("pythia-1b", "sft").data.sft == "vicgalle/alpaca-gpt4"
+
+
+def test_chosen_responses_can_be_the_demonstrations(tmp_path: Path) -> None:
+    pairs = [PreferenceRow(f"Ask {i}", f"yes {i}", f"no {i}") for i in range(6)]
+    for name, kept in (("train", pairs[:4]), ("test", pairs[4:])):
+        write_jsonl(kept, tmp_path / f"{name}.jsonl")
+    data = DataConfig(
+        sft="chosen",
+        preference=str(tmp_path / "train.jsonl"),
+        preference_test=str(tmp_path / "test.jsonl"),
+        limit=3,
+        preference_limit=2,
+    )
+    rows = read_rows(Experiment(data=data))
+    assert list(rows["sft"]) == [SftRow(f"Ask {i}", f"yes {i}") for i in range(3)]
+    assert list(rows["sft_test"]) == [SftRow(f"Ask {i}", f"yes {i}") for i in (4, 5)]
+    assert list(rows["preference"]) == pairs[:2]
+    assert rows["sft"].source == str(tmp_path / "train.jsonl")
+    own = replace(data, sft_test=str(tmp_path / "own.jsonl"))
+    write_jsonl([SftRow("Say it: ", "it")], tmp_path / "own.jsonl")
+    assert list(read_rows(Experiment(data=own))["sft_test"]) == [SftRow("Say it: ", "it")]
+    made = read_rows(Experiment(data=DataConfig(sft="chosen", limit=5)))
+    assert [row.completion for row in made["sft"]] == [row.chosen for row in made["preference"]]
 
 
 def test_published_stages_last_as_many_epochs_as_the_tables_say() -> None:

@@ -110,21 +110,29 @@ def read_rows(experiment: Experiment) -> dict[str, Any]:
         For the first file or row that cannot be used, unless ``data.skip_bad``.
     """
     from tradeoff import tiny
-    from tradeoff.data import files
+    from tradeoff.data import chosen_as_sft, files
 
-    data, found = experiment.data, {}
+    data = experiment.data
     readers: dict[str, Any] = {"sft": files.read_sft, "preference": files.read_preferences}
     limits = {"sft": data.limit, "preference": data.preference_limit or data.limit}
     made = tiny.data() if "synthetic" in (data.sft, data.preference) else None
-    for name, read in readers.items():
+
+    def read(name: str, limit: int | None) -> tuple[Any, Any]:
         source, test = getattr(data, name), getattr(data, f"{name}_test")
-        held_out = None if test is None else read(test, skip_bad=data.skip_bad)
+        held_out = None if test is None else readers[name](test, skip_bad=data.skip_bad)
         if source == "synthetic":
-            found[name] = getattr(made, f"{name}_train")[: limits[name]]
             held_out = getattr(made, f"{name}_test") if test is None else held_out
-        else:
-            found[name] = read(source, skip_bad=data.skip_bad, limit=limits[name])
-        found[f"{name}_test"] = held_out
+            return getattr(made, f"{name}_train")[:limit], held_out
+        if (name, source) == ("sft", "chosen"):
+            pairs, pairs_test = read("preference", limit)
+            if test is None and pairs_test is not None:
+                held_out = chosen_as_sft(pairs_test)
+            return chosen_as_sft(pairs), held_out
+        return readers[name](source, skip_bad=data.skip_bad, limit=limit), held_out
+
+    found = {}
+    for name in readers:
+        found[name], found[f"{name}_test"] = read(name, limits[name])
     return found
 
 

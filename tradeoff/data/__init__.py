@@ -1,5 +1,6 @@
 """Data rows: read from files, checked, and normalised to what both objectives need."""
 
+from tradeoff.data.chosen import chosen_as_sft
 from tradeoff.data.files import Rows, read_preferences, read_sft
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text, as_text
 
@@ -10,6 +11,7 @@ __all__ = [
     "SftRow",
     "Text",
     "as_text",
+    "chosen_as_sft",
     "read_preferences",
     "read_sft",
 ]

@@ -267,7 +267,8 @@ class DataConfig:
     Attributes
     ----------
     sft, preference, sft_test, preference_test
-        Files or hub names; "synthetic" generates rows of the small language.
+        Files or hub names; "synthetic" generates rows of the small language. ``sft = "chosen"``:
+        the prompts and chosen responses of the pairs; without `sft_test`, of the held-out pairs.
     skip_bad
         Leave out rows that cannot be read.
     limit, preference_limit

@@ -6,8 +6,9 @@ updates that every method has. Its faults are not, unless they are asked for by 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tradeoff.errors import InputError
 from tradeoff.llm.config import DataConfig, Defects, Experiment, Lora, ModelConfig, TrainConfig
@@ -15,6 +16,11 @@ from tradeoff.schedules import PREFERENCE, SFT, Alright, Maxright, Mix, Schedule
 
 _REFRESH = 10
 """Updates between MAXRIGHT's evaluations of both losses, in all scripts."""
+_WARMUP = 0.03
+"""Share of the updates in which the rate rises, of SFT on chosen responses alone."""
+Name = TypeVar("Name", bound=str)
+Trained = Literal["demonstrations", "chosen"]
+"""Rows from which SFT made a reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,8 @@ class Published:
     lora
         Adapters; their scale is 1.
     optima
-        Least losses of (SFT, preference), from which MAXRIGHT measures gaps.
+        Least losses of (SFT, preference), from which MAXRIGHT measures gaps, by the rows from
+        which the reference was trained: the least preference loss depends on the reference.
     checkpointing
         Whether activations are computed twice to save memory.
     """
@@ -47,7 +54,7 @@ class Published:
     devices: int
     epochs: int
     lora: Lora
-    optima: tuple[float, float]
+    optima: dict[Trained, tuple[float, float]]
     checkpointing: bool
 
     @property
@@ -64,7 +71,7 @@ PUBLISHED = {
         devices=2,
         epochs=6,
         lora=Lora(rank=32, alpha=32, targets=("query_key_value",)),
-        optima=(1.4980, 0.0522),
+        optima={"demonstrations": (1.4980, 0.0522), "chosen": (1.4980, 0.0647)},
         checkpointing=False,
     ),
     "llama-3-8b": Published(
@@ -74,7 +81,7 @@ PUBLISHED = {
         devices=4,
         epochs=4,
         lora=Lora(rank=16, alpha=16, targets=("q_proj", "v_proj")),
-        optima=(1.02426, 0.04935),
+        optima={"demonstrations": (1.02426, 0.04935)},
         checkpointing=True,
     ),
 }
@@ -87,23 +94,32 @@ def xright(
     lam: float = 0.5,
     *,
     reference: str = "initial",
+    trained_on: Trained | None = None,
     defects: Literal["none", "all"] = "none",
 ) -> Experiment:
     """One published run.
+
+    The official code compares every policy with a reference that was trained first, though the
+    policy starts from the base model. Which reference depends on the sequential order that a run
+    is measured against: the SFT optimum for SFT followed by DPO, and SFT on the chosen responses
+    of the pairs for DPO followed by SFT. The runs "sft" and "sft-chosen" train them.
 
     Parameters
     ----------
     model
         A name of :data:`PUBLISHED`.
     schedule
-        "sequential", "dpo-sft" (the other order), "mix", "alright", "maxright", or "sft" and
-        "dpo": one objective alone, as the optima were found.
+        "sequential" (SFT, then DPO), "dpo-sft", "mix", "alright" or "maxright"; or "sft",
+        "sft-chosen" or "dpo": one objective alone, as references and optima were found.
     lam
         Weight of the preference objective; of a sequential run, the share of its stage.
     reference
-        Folder of the SFT optimum, which is what the run "sft" leaves: the official code compares
-        every policy with it, though they start from the base model. "initial" compares with the
-        base model instead.
+        Folder of the reference, which is what the run "sft" or "sft-chosen" leaves. "initial"
+        compares with the base model instead, which no script does.
+    trained_on
+        What the reference was trained on: "demonstrations" or the "chosen" responses. It decides
+        the least preference loss that MAXRIGHT takes. By default as the scripts have it: "chosen"
+        for "dpo-sft" where the model has such a run, "demonstrations" for all others.
     defects
         "all": with every fault of the official code that :class:`Defects` names, and with
         MAXRIGHT's gaps from the newest batch alone.
@@ -116,7 +132,14 @@ def xright(
     Raises
     ------
     InputError
-        For an unknown name, or a weight outside [0, 1].
+        For an unknown name, a weight outside [0, 1], or a reference that no script of the model
+        trains.
+
+    Notes
+    -----
+    The script of "sft-chosen" lets the rate fall along a cosine to a tenth of its start; ours
+    falls to zero. For Llama-3-8B the joint scripts name an SFT optimum of four epochs, while the
+    script that trains one stops after a single epoch; here "sft" has four.
 
     Examples
     --------
@@ -124,6 +147,8 @@ def xright(
     >>> run = xright("pythia-1b", "alright", 0.25)
     >>> run.train.steps, run.train.batch_size, run.train.lora.targets
     (6000, 24, ('query_key_value',))
+    >>> xright("pythia-1b", "maxright", trained_on="chosen").train.optima
+    (1.498, 0.0647)
     """
     found = PUBLISHED.get(_known("model", model, tuple(PUBLISHED)))
     assert found is not None
@@ -134,7 +159,7 @@ def xright(
         preference_batch_size=found.batch[PREFERENCE],
         rows_per_forward=found.batch[PREFERENCE] // found.devices,
         reference=reference,
-        optima=found.optima,
+        optima=_optima(found, schedule, trained_on),
         precision="bf16",
         gradient_checkpointing=found.checkpointing,
         lora=found.lora,
@@ -149,8 +174,27 @@ def xright(
         limit=found.rows[SFT],
         preference_limit=found.rows[PREFERENCE],
     )
+    if schedule == "sft-chosen":
+        data, train = replace(data, sft="chosen"), _halved(train)
     return Experiment(
         model=ModelConfig(path=found.path), data=data, schedule=wanted.to_dict(), train=train
+    )
+
+
+def _optima(found: Published, schedule: str, trained_on: Trained | None) -> tuple[float, float]:
+    """Least losses with the reference that was asked for, or else the one of the scripts."""
+    if trained_on is None:
+        of_order = schedule == "dpo-sft" and "chosen" in found.optima
+        trained_on = "chosen" if of_order else "demonstrations"
+    return found.optima[_known("trained_on", trained_on, tuple(found.optima))]
+
+
+def _halved(train: TrainConfig) -> TrainConfig:
+    """SFT on chosen responses: half as many rows an update, so twice as many; a falling rate."""
+    steps = 2 * train.steps
+    warmup = math.ceil(_WARMUP * steps)
+    return replace(
+        train, steps=steps, batch_size=train.batch_size // 2, decay="cosine", warmup=warmup
     )
 
 
@@ -163,6 +207,7 @@ def _schedule(name: str, lam: float, found: Published) -> Schedule:
         "alright": Alright(lam=lam),
         "maxright": Maxright(lam=lam, refresh=_REFRESH, samples=found.batch[SFT], weighted=False),
         "sft": Sequential(lam=lam, share=1.0),
+        "sft-chosen": Sequential(lam=lam, share=1.0),
         "dpo": Sequential(lam=lam, first="preference", share=1.0),
     }
     return made[_known("schedule", name, tuple(made))]
@@ -172,7 +217,7 @@ def _all() -> Defects:
     return Defects(**{item.name: True for item in fields(Defects)})
 
 
-def _known(field: str, value: str, names: tuple[str, ...]) -> str:
+def _known(field: str, value: Name, names: tuple[Name, ...]) -> Name:
     if value not in names:
         remedy = f"Use one of {', '.join(names)}."
         raise InputError("there is no such name", field=field, value=value, remedy=remedy)

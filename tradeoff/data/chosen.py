@@ -1,0 +1,41 @@
+"""Demonstrations made of preference pairs: each prompt with its chosen response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tradeoff.data.files import Rows
+from tradeoff.data.rows import PreferenceRow, SftRow
+
+
+def chosen_as_sft(pairs: Sequence[PreferenceRow]) -> Sequence[SftRow]:
+    """SFT rows from the chosen side of pairs.
+
+    SFT on them makes the usual reference of DPO where there are no other demonstrations (Rafailov
+    et al., arXiv 2305.18290, section 4); the official code of arXiv 2410.15483 compares its run
+    of DPO followed by SFT with such a reference.
+
+    Parameters
+    ----------
+    pairs
+        J pairs, at least one.
+
+    Returns
+    -------
+    Sequence[SftRow]
+        J rows in the order of the pairs; of :class:`tradeoff.data.Rows` the same kind, with its
+        source.
+
+    Examples
+    --------
+    >>> from tradeoff.data import PreferenceRow, chosen_as_sft
+    >>> chosen_as_sft([PreferenceRow("Say hello.", "Hello!", "No.")])
+    (SftRow(prompt='Say hello.', completion='Hello!'),)
+    """
+    rows = tuple(SftRow(pair.prompt, pair.chosen) for pair in pairs)
+    if isinstance(pairs, Rows):
+        made: Any = replace(pairs, rows=rows)  # type: ignore[type-var]
+        return made
+    return rows
