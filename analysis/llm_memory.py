@@ -37,8 +37,8 @@ CAPTION = (
     "libraries keep for themselves comes on top. What varies is the method; n = 1, as a count has "
     "no spread. Mix adds up two backward passes; with one for both losses, as in the official "
     "code, it holds two graphs at once, which weigh the more, the more rows there are. Numbers on "
-    "the right are ratios to SFT→DPO; open squares are the paper's, whose rows were others, times "
-    "our SFT→DPO. Command: python -m analysis llm_memory"
+    "the right are ratios to SFT→DPO; open squares are the paper's ratios to its DPO→SFT, whose "
+    "rows were others, times our SFT→DPO. Command: python -m analysis llm_memory"
 )
 
 

@@ -20,8 +20,8 @@ import typer
 
 from analysis import llm_costs, style
 from analysis.llm_costs import Measured, Setting
+from analysis.paper_numbers import reported
 from analysis.runner import PAPER
-from analysis.tables import reported
 from tradeoff import scores
 from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
@@ -82,9 +82,9 @@ CAPTION = (
     "watched, which is exact. What varies is the round, "
     f"n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots are single "
     "rounds, each divided by SFT→DPO of its round, markers their medians, and bars 95 % "
-    "t-intervals of the mean. Open squares, on Pythia's shapes only: the paper's figure for "
-    "Pythia-1B. Command: python -m analysis llm_resources; for a GPU: python -m "
-    "analysis.llm_resources --device cuda"
+    "t-intervals of the mean. Open squares, on Pythia's shapes only: what the paper reports for "
+    "Pythia-1B, over its own sequential run, DPO→SFT. Command: python -m analysis llm_resources; "
+    "for a GPU: python -m analysis.llm_resources --device cuda"
 )
 
 

@@ -29,6 +29,7 @@ TITLES = {
     "training": "Does the convex story survive training?",
     "objections": "Objections and answers",
     "corrections": "Where we would correct the paper",
+    "errata": "Where we corrected ourselves",
     "against": "What speaks against us",
     "code": "The official code",
 }

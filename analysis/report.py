@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import ledger, page, tables
+from analysis import cells, ledger, page, paper_numbers, paper_spread, tables
 from analysis.runner import FIGURES, PAPER, STUDIES, stored
 from tradeoff.checkout import ROOT
 from tradeoff.display import cell
@@ -58,7 +58,7 @@ def render(template: str, content: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["number"] = lambda value: cell(float(value))
-    environment.filters["interval"] = tables.interval
+    environment.filters["interval"] = cells.interval
     environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
     environment.filters["markdown"] = tables.markdown
     environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
@@ -73,6 +73,7 @@ def context(folder: Path) -> dict[str, Any]:
     records = {name: _record(name, path) for name, path in paths.items()}
     results = {name: record["numbers"] for name, record in records.items()}
     verdicts = read_json(folder / "results" / "claims.json")["claims"]
+    paper = paper_numbers.reported()
     return {
         "results": results,
         "figures": [_figure(name, records[name], path) for name, path in paths.items()],
@@ -80,6 +81,8 @@ def context(folder: Path) -> dict[str, Any]:
         "claims": [{**claim, "sign": tables.SIGNS[claim["relation"]]} for claim in verdicts],
         "ledger": ledger.summary(verdicts),
         "kinds": ledger.KINDS,
+        "paper": paper,
+        "spread": paper_spread.summary(paper["llama"]),
         "seconds": sum(records[name]["provenance"]["seconds"] for name in FIGURES),
         "example": example(),
     }

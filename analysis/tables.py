@@ -5,8 +5,6 @@ What the paper reports is read from ``paper_numbers.toml``; what is ours, from s
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,23 +12,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import paper_tables
+from analysis.cells import MISSING, interval
 from analysis.methods import METHODS
-from analysis.runner import PAPER
+from analysis.paper_numbers import reported
+from analysis.paper_tables import HALF
 from tradeoff import scores
 from tradeoff.display import cell
 from tradeoff.records import replacing
 
-HALF = 2
-"""Where lambda = 1/2 stands among the five weights of the loss-space figures."""
-NETWORK = "language model, nano"
-MISSING = "–"
 TITLES = {
     "headline": "Every method at lambda = 1/2: scores of the convex laboratory (losses in units of "
     "the front's ranges) and of the tiny language model (held out); means and 95 % half-widths.",
     "pythia": "The paper's Pythia-1B at lambda = 1/2, beside the convex laboratory.",
-    "resources": "Time and memory of an update beyond sequential training's: the paper's Pythia-1B,"
-    " and our two small models on one processor.",
+    "resources": "Time and memory of an update beyond sequential training's: the paper's Pythia-1B "
+    "(at lambda = 1/2, and over its five lambdas), and our two small models on one processor.",
     "llama": "The paper's Llama-3-8B, beside the tiny language model, at lambda = .25 / .5 / .75.",
+    "spread": "Differences of the paper's Llama-3-8B table in points, with 95 % half-widths from "
+    "the number of questions and prompts alone; * differences that stand after Holm's correction.",
+    "end_points": "ALRIGHT's end points (SFT loss, preference loss) in the official scripts.",
     "real_text": "A small Llama trained on real rows, in the layout of the paper's table: means "
     "and 95 % half-widths over seeds, held out.",
     "costs": "Time and memory of training with random weights and adapters: medians over rounds, "
@@ -45,19 +45,16 @@ LATEX = {"→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "±": r"$\pm$", "λ"
 Results = Mapping[str, Any]
 
 
-def reported(path: Path = PAPER / "paper_numbers.toml") -> dict[str, Any]:
-    """The paper's own numbers."""
-    return tomllib.loads(path.read_text("utf-8"))
-
-
 def all_tables(results: Results, ledger: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     """Every table by name; each cell is text."""
     paper = reported()
     return {
         "headline": headline(results),
-        "pythia": pythia(results, paper["pythia"]["methods"]),
-        "resources": resources(results, paper["pythia"]["methods"]),
-        "llama": llama(results, paper["llama"]),
+        "pythia": paper_tables.pythia(results, paper["pythia"]["methods"]),
+        "resources": paper_tables.resources(results, paper["pythia"]),
+        "llama": paper_tables.llama(results, paper["llama"]),
+        "spread": paper_tables.spread(paper["llama"]),
+        "end_points": paper_tables.end_points(paper),
         "real_text": real_text(results),
         "costs": costs(results),
         "claims": claims(ledger),
@@ -77,72 +74,6 @@ def headline(results: Results) -> pd.DataFrame:
         | {name: interval(network[method][key], HALF) for name, key in trained.items()}
         for method in METHODS
     ]
-    return pd.DataFrame(rows)
-
-
-def pythia(results: Results, paper: Results) -> pd.DataFrame:
-    """The paper's gaps at lambda = 1/2 beside those of the convex laboratory."""
-    ours = results["loss_space"]
-    rows = [
-        {
-            "method": method,
-            "SFT gap, paper": _quoted(paper, method, "sft_gap"),
-            "preference gap, paper": _quoted(paper, method, "preference_gap"),
-            "ideal distance, paper": _quoted(paper, method, "ideal_distance"),
-            "ideal distance, ours": interval(ours[method]["ideal_distance"], HALF),
-            "regret, ours (ranges)": interval(ours[method]["regret"], HALF),
-            "matched weight, ours": cell(ours[method]["matched_weight"]["mean"][HALF]),
-        }
-        for method in METHODS
-    ]
-    return pd.DataFrame(rows)
-
-
-def resources(results: Results, paper: Results) -> pd.DataFrame:
-    """Time and memory of an update beyond sequential training's, in percent."""
-    models = results["schedule_cost"]["models"]
-    names = {"SFT→DPO": "Sequential", "MAXRIGHT": "MAXRIGHT k=100"}
-    rows = []
-    for method in ("SFT→DPO", "Mix", "ALRIGHT", "MAXRIGHT"):
-        ours = {}
-        for label, key in (("policy", "policy, width 64"), ("language model", NETWORK)):
-            run, base = models[key][names.get(method, method)], models[key]["Sequential"]
-            time = run["seconds_per_update"]["median"] / base["seconds_per_update"]["median"]
-            ours[f"time, {label}"] = _percent(100 * (time - 1))
-            memory = run["peak_bytes"] / base["peak_bytes"]
-            ours[f"memory, {label}"] = _percent(100 * (memory - 1))
-        said = {
-            "time, paper": _percent(paper[method]["runtime_percent"]),
-            "memory, paper": _percent(paper[method]["memory_percent"]),
-        }
-        rows.append({"method": names.get(method, method), **said, **ours})
-    return pd.DataFrame(rows)
-
-
-def llama(results: Results, paper: Results) -> pd.DataFrame:
-    """The paper's MMLU and win rates beside the language model's skill and style, by lambda."""
-    found = results["lm_loss_space"]
-    at = [found["lambdas"].index(lam) for lam in paper["lambdas"]]
-    quoted = paper["methods"]
-    rows = []
-    for method in METHODS:
-        ours = found["methods"][method]
-        rows.append(
-            {"method": method}
-            | {
-                f"{name}, paper (%)": _joined(quoted[method][key], 2)
-                if method in quoted
-                else MISSING
-                for name, key in (("MMLU", "mmlu"), ("win rate", "win_rate"))
-            }
-            | {
-                f"{name}, ours (%)": _joined([100 * ours[key]["mean"][k] for k in at])
-                for name, key in (
-                    ("exact match", "exact_match"),
-                    ("preferred style", "preference_match"),
-                )
-            }
-        )
     return pd.DataFrame(rows)
 
 
@@ -287,37 +218,3 @@ def _tex(text: str) -> str:
     marks = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     marks |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"<": "$<$", ">": "$>$"}
     return "".join((marks | LATEX).get(letter, letter) for letter in text)
-
-
-def interval(found: Results, at: int | None = None, scale: float = 1.0) -> str:
-    """A kept mean and half-width, which has two digits and sets those of the mean.
-
-    Parameters
-    ----------
-    found
-        ``mean`` and ``half_width``.
-    at
-        Which of several; None where there is one.
-    scale
-        Factor of both, 100 for percent; a negative one turns the sign of the mean.
-    """
-    both = (found["mean"], found["half_width"])
-    mean, half = (float(value if at is None else value[at]) for value in both)
-    mean, half = scale * mean, abs(scale) * half
-    if half <= 1e-9 * abs(mean):
-        return cell(mean)
-    decimals = max(0, 1 - math.floor(math.log10(half)))
-    # A minus sign of nothing would be left where the mean rounds to zero.
-    return f"{round(mean, decimals) + 0.0:.{decimals}f} ± {half:.{decimals}f}"
-
-
-def _quoted(paper: Results, method: str, key: str) -> str:
-    return f"{paper[method][key]:g}" if method in paper else MISSING
-
-
-def _percent(value: float) -> str:
-    return f"{value:+.1f} %" if value else "0 %"
-
-
-def _joined(values: Iterable[float], decimals: int = 1) -> str:
-    return " / ".join(f"{value:.{decimals}f}" for value in values)

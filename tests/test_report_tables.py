@@ -29,6 +29,8 @@ def test_the_papers_numbers_stand_as_it_prints_them(content):
     assert llama.loc["DPO→SFT", "win rate, paper (%)"] == tables.MISSING
     pythia = content["tables"]["pythia"].set_index("method")
     assert pythia.loc["Mix", "ideal distance, paper"] == "0.165"
+    assert pythia.loc["DPO→SFT", "preference gap, paper"] == "0.83"
+    assert pythia.loc["SFT→DPO", "ideal distance, paper"] == tables.MISSING
 
 
 def test_ours_are_the_stored_ones(content):

@@ -1,0 +1,48 @@
+"""Numbers as the texts of table cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tradeoff.display import cell
+
+MISSING = "–"
+
+
+def interval(found: Mapping[str, Any], at: int | None = None, scale: float = 1.0) -> str:
+    """A kept mean and half-width, which has two digits and sets those of the mean.
+
+    Parameters
+    ----------
+    found
+        ``mean`` and ``half_width``.
+    at
+        Which of several; None where there is one.
+    scale
+        Factor of both, 100 for percent; a negative one turns the sign of the mean.
+    """
+    both = (found["mean"], found["half_width"])
+    mean, half = (float(value if at is None else value[at]) for value in both)
+    mean, half = scale * mean, abs(scale) * half
+    if half <= 1e-9 * abs(mean):
+        return cell(mean)
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    # A minus sign of nothing would be left where the mean rounds to zero.
+    return f"{round(mean, decimals) + 0.0:.{decimals}f} ± {half:.{decimals}f}"
+
+
+def percent(value: float) -> str:
+    """A change in percent, with its sign."""
+    return f"{value:+.1f} %" if value else "0 %"
+
+
+def percent_range(least: float, largest: float) -> str:
+    """The least and the largest of several changes in percent."""
+    return f"{least:+g} to {largest:+g} %"
+
+
+def joined(values: Iterable[float], decimals: int = 1) -> str:
+    """Values of one row, such as those of one method at each lambda."""
+    return " / ".join(f"{value:.{decimals}f}" for value in values)
