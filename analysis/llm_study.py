@@ -2,8 +2,9 @@
 
 A small Llama is pretrained once on public-domain books and kept under ``out/``. From it every
 configuration is post-trained by :class:`tradeoff.llm.JointTrainer` with the same number of
-gradients; the reference is the SFT optimum, as in the paper. Results are stored run by run through
-:mod:`tradeoff.study`. Without the text, what was stored is shown.
+gradients; the reference is the SFT optimum, as where the paper compares with SFT followed by DPO.
+Results are stored run by run through :mod:`tradeoff.study`. Without the text, what was stored is
+shown.
 """
 
 from __future__ import annotations
@@ -387,10 +388,10 @@ def about(scale: str) -> str:
         f"{size.pretraining} updates on public-domain books, then trained on real rows "
         f"({' and '.join(FILES[size.text])}): {size.gradients} gradients of {size.batch} rows each "
         f"(Mix: half as many updates of two), AdamW at {size.rate:g} constant, beta = {BETA}, "
-        "reference = the SFT optimum, start = the base model, as in the paper; rows that MAXRIGHT "
-        "evaluates, and the runs that it has its optima from, are not counted. What varies is the "
-        f"seed, that is the order of rows and draws: n = {size.seeds} seeds, the same for all "
-        "methods; all losses are held out."
+        "reference = the SFT optimum, as where the paper compares with SFT→DPO; start = the base "
+        "model; rows that MAXRIGHT evaluates, and the runs that it has its optima from, are not "
+        "counted. What varies is the seed, that is the order of rows and draws: "
+        f"n = {size.seeds} seeds, the same for all methods; all losses are held out."
     )
 
 

@@ -6,6 +6,7 @@ The sentences stand in ``analysis/templates``; every number comes from ``results
 from __future__ import annotations
 
 import importlib
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing
 
 TEMPLATES = page.TEMPLATES
+OPENING = 2
+"""Sentences at the beginning of a caption that make a setting, if another has the same."""
 
 
 def write(folder: Path = PAPER) -> list[Path]:
@@ -76,7 +79,7 @@ def context(folder: Path) -> dict[str, Any]:
     paper = paper_numbers.reported()
     return {
         "results": results,
-        "figures": [_figure(name, records[name], path) for name, path in paths.items()],
+        "figures": shortened([_figure(name, records[name], path) for name, path in paths.items()]),
         "tables": tables.all_tables(results, verdicts),
         "claims": [{**claim, "sign": tables.SIGNS[claim["relation"]]} for claim in verdicts],
         "ledger": ledger.summary(verdicts),
@@ -86,6 +89,22 @@ def context(folder: Path) -> dict[str, Any]:
         "seconds": sum(records[name]["provenance"]["seconds"] for name in FIGURES),
         "example": example(),
     }
+
+
+def shortened(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The figures, with a setting that many captions begin with said in the first of them only."""
+    found: list[dict[str, Any]] = []
+    for figure in figures:
+        sentences = figure["caption"].split(". ")
+        for earlier in figures[: len(found)]:
+            pairs = zip(sentences, earlier["caption"].split(". "), strict=False)
+            shared = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+            if shared >= OPENING:
+                rest = ". ".join(sentences[shared:])
+                figure = figure | {"caption": f"Setting as in {earlier['name']}. {rest}"}
+                break
+        found.append(figure)
+    return found
 
 
 def example() -> str:

@@ -142,6 +142,19 @@ def test_a_page_without_its_packages_says_what_to_install(monkeypatch):
         page.require()
 
 
+def test_a_setting_that_captions_share_is_told_once():
+    setting = "A model of width 8, trained on rows. What varies is the seed, n = 3."
+    figures = [
+        {"name": "first", "caption": f"{setting} Left: losses. Command: a"},
+        {"name": "other", "caption": "A model of width 8. Nothing varies, n = 1. Command: b"},
+        {"name": "second", "caption": f"{setting} Right: gaps. Command: c"},
+    ]
+    found = {figure["name"]: figure["caption"] for figure in report.shortened(figures)}
+    assert found["first"] == figures[0]["caption"]
+    assert found["other"] == figures[1]["caption"]
+    assert found["second"] == "Setting as in first. Right: gaps. Command: c"
+
+
 def test_a_missing_result_says_which_figure_to_run(tmp_path):
     with pytest.raises(InputError, match="tradeoff figures toy_trajectories"):
         report.context(tmp_path)
