@@ -136,7 +136,7 @@ def summary(llama: Mapping[str, Any]) -> dict[str, Any]:
         scores = np.array([m[measure] for m in llama["methods"].values()])
         width = 100 * half_width(scores / 100, llama[size])
         joint = over_sequential(table, measure)
-        best = joint.loc[joint["difference"].idxmax()]
+        best = max(joint.to_dict("records"), key=lambda row: row["difference"])
         own = {name: float(np.ptp(m[measure])) for name, m in llama["methods"].items()}
         found[measure] = {
             "n": llama[size],

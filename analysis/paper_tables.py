@@ -90,16 +90,14 @@ def llama(results: Results, paper: Results) -> pd.DataFrame:
 
 def spread(paper: Results) -> pd.DataFrame:
     """Every difference of the Llama-3-8B table in points, with its half-width from n alone."""
-    table = paper_spread.differences(paper)
-    rows = []
-    for pair, found in table.groupby(["method", "other"], sort=False):
-        row = {"difference": " − ".join(pair)}
-        for one in found.itertuples():
-            name = f"{paper_spread.NAMES[one.measure]}, λ = {one.lam:g}"
-            mark = f" {APART}" if one.apart else ""
-            row[name] = f"{one.difference:+.2f} ± {one.half_width:.2f}{mark}"
-        rows.append(row)
-    return pd.DataFrame(rows)
+    rows: dict[str, dict[str, str]] = {}
+    for one in paper_spread.differences(paper).to_dict("records"):
+        pair = f"{one['method']} − {one['other']}"
+        name = f"{paper_spread.NAMES[one['measure']]}, λ = {one['lam']:g}"
+        mark = f" {APART}" if one["apart"] else ""
+        row = rows.setdefault(pair, {"difference": pair})
+        row[name] = f"{one['difference']:+.2f} ± {one['half_width']:.2f}{mark}"
+    return pd.DataFrame(list(rows.values()))
 
 
 def end_points(paper: Results) -> pd.DataFrame:

@@ -36,6 +36,6 @@ def chosen_as_sft(pairs: Sequence[PreferenceRow]) -> Sequence[SftRow]:
     """
     rows = tuple(SftRow(pair.prompt, pair.chosen) for pair in pairs)
     if isinstance(pairs, Rows):
-        made: Any = replace(pairs, rows=rows)  # type: ignore[type-var]
+        made: Any = replace(pairs, rows=rows)
         return made
     return rows
