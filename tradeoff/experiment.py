@@ -110,29 +110,42 @@ def read_rows(experiment: Experiment) -> dict[str, Any]:
         For the first file or row that cannot be used, unless ``data.skip_bad``.
     """
     from tradeoff import tiny
-    from tradeoff.data import chosen_as_sft, files
+    from tradeoff.data import files
 
-    data = experiment.data
+    if experiment.data.sft == "chosen":
+        return _of_chosen(experiment)
+    data, found = experiment.data, {}
     readers: dict[str, Any] = {"sft": files.read_sft, "preference": files.read_preferences}
     limits = {"sft": data.limit, "preference": data.preference_limit or data.limit}
     made = tiny.data() if "synthetic" in (data.sft, data.preference) else None
-
-    def read(name: str, limit: int | None) -> tuple[Any, Any]:
+    for name, read in readers.items():
         source, test = getattr(data, name), getattr(data, f"{name}_test")
-        held_out = None if test is None else readers[name](test, skip_bad=data.skip_bad)
+        held_out = None if test is None else read(test, skip_bad=data.skip_bad)
         if source == "synthetic":
+            found[name] = getattr(made, f"{name}_train")[: limits[name]]
             held_out = getattr(made, f"{name}_test") if test is None else held_out
-            return getattr(made, f"{name}_train")[:limit], held_out
-        if (name, source) == ("sft", "chosen"):
-            pairs, pairs_test = read("preference", limit)
-            if test is None and pairs_test is not None:
-                held_out = chosen_as_sft(pairs_test)
-            return chosen_as_sft(pairs), held_out
-        return readers[name](source, skip_bad=data.skip_bad, limit=limit), held_out
+        else:
+            found[name] = read(source, skip_bad=data.skip_bad, limit=limits[name])
+        found[f"{name}_test"] = held_out
+    return found
 
-    found = {}
-    for name in readers:
-        found[name], found[f"{name}_test"] = read(name, limits[name])
+
+def _of_chosen(experiment: Experiment) -> dict[str, Any]:
+    """Rows whose demonstrations are the chosen responses of the pairs."""
+    from dataclasses import replace
+
+    from tradeoff.data import chosen_as_sft
+
+    data = replace(experiment.data, sft="synthetic")
+    found = read_rows(replace(experiment, data=data))
+    pairs, test = found["preference"], found["preference_test"]
+    if data.preference_limit is not None:
+        # Demonstrations have a limit of their own.
+        every = replace(data, preference_limit=data.limit)
+        pairs = read_rows(replace(experiment, data=every))["preference"]
+    found["sft"] = chosen_as_sft(pairs)
+    if data.sft_test is None:
+        found["sft_test"] = None if test is None else chosen_as_sft(test)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from tradeoff.data.files import Rows
@@ -34,7 +34,14 @@ def chosen_as_sft(pairs: Sequence[PreferenceRow]) -> Sequence[SftRow]:
     >>> chosen_as_sft([PreferenceRow("Say hello.", "Hello!", "No.")])
     (SftRow(prompt='Say hello.', completion='Hello!'),)
     """
-    rows = tuple(SftRow(pair.prompt, pair.chosen) for pair in pairs)
+    # Whatever else both kinds of row have, such as their prompt, stays with them.
+    shared = {field.name for field in fields(SftRow)} & {
+        field.name for field in fields(PreferenceRow)
+    }
+    rows = tuple(
+        SftRow(completion=pair.chosen, **{name: getattr(pair, name) for name in shared})
+        for pair in pairs
+    )
     if isinstance(pairs, Rows):
         made: Any = replace(pairs, rows=rows)
         return made
