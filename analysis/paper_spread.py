@@ -167,7 +167,7 @@ def summary(llama: Mapping[str, Any]) -> dict[str, Any]:
 def claim_most_mmlu_gains_are_not_told_apart(
     fast: bool = False, mutation: str | None = None
 ) -> Checked:
-    """Against the paper: how many of its nine joint MMLU differences stand (upper, 1)."""
+    """Against the paper: how many of its nine joint MMLU gains are significant (upper, 1)."""
     llama = reported()["llama"]
     wrong = mutate(
         mutation,

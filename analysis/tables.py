@@ -29,7 +29,7 @@ TITLES = {
     "(at lambda = 1/2, and over its five lambdas), and our two small models on one processor.",
     "llama": "The paper's Llama-3-8B, beside the tiny language model, at lambda = .25 / .5 / .75.",
     "spread": "Differences of the paper's Llama-3-8B table in points, with 95 % half-widths from "
-    "the number of questions and prompts alone; * differences that stand after Holm's correction.",
+    "the number of questions and prompts alone; * significant after Holm's correction.",
     "end_points": "ALRIGHT's end points (SFT loss, preference loss) in the official scripts.",
     "real_text": "A small Llama trained on real rows, in the layout of the paper's table: means "
     "and 95 % half-widths over seeds, held out.",
