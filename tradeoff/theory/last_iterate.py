@@ -38,7 +38,7 @@ from tradeoff.theory.measured import gradient_bound, mean_below, target
 def decaying_step(
     problem: LogLinear, schedule: Schedule, updates: int, start: ArrayLike | None = None
 ) -> StepSize:
-    """Linear decay r/(G sqrt(N+1)) (N+1-t)/(N+1) to zero, for which :func:`last_iterate_bound` holds."""
+    """Steps r/(G sqrt(N+1)) (N+1-t)/(N+1), for which :func:`last_iterate_bound` holds."""
     scale = reach(problem, start) / (gradient_bound(problem, schedule) * np.sqrt(updates + 1))
     return StepSize(float(scale) * updates / (updates + 1), "linear")
 

@@ -5,6 +5,10 @@ where D = r(y) - r(y') and m is measured against the reference; this cross-entro
 beta m = D. Asking it of all pairs says log pi/pi_ref = r/beta + constant, which is pi*. And
 beta KL(pi || pi_ref) - E_pi r = beta KL(pi || pi*) + constant is least at pi* too.
 Source: Rafailov et al. 2023, Section 4 and Appendix A.
+
+Both steps need a class that can realise pi*, such as one parameter per response (tabular), and
+comparisons of all pairs. In a smaller class the two projections of pi* differ:
+:func:`unrealisable_counterexample`.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
 
+from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.rlhf import Rlhf, population_dpo
 from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
@@ -56,6 +62,41 @@ def dpo_matches_rlhf(
     known = {"certificate": found.certificate, "beta": beta, "norm": needed}
     tolerance = 1e-8 + 4 * float(np.sqrt(found.certificate / bend))
     return Checked(problem.log_probs(found.theta), target, "exact", known, tolerance)
+
+
+def unrealisable_counterexample(
+    features: Float[np.ndarray, " n"] | None = None,
+    reward: Float[np.ndarray, " n"] | None = None,
+    *,
+    beta: float = 1.0,
+    radius: float = 20.0,
+) -> Checked:
+    """In a class without pi*, population DPO and RLHF have different optima.
+
+    One prompt, a uniform reference, one parameter, all pairs compared. ``measured`` is
+    |theta_DPO - theta_RLHF|, ``bound`` what the solvers' inexactness could account for. With
+    phi = (0, 1, 3), r = (0, 2, 1), beta = 1: theta is .178 for DPO and .150 for RLHF. Where phi
+    is proportional to r, pi* is realised and the two agree. Source: ours.
+    """
+    phi = np.array([0.0, 1.0, 3.0]) if features is None else np.asarray(features, dtype=float)
+    r = np.array([0.0, 2.0, 1.0]) if reward is None else np.asarray(reward, dtype=float)
+    ordered = [(i, j) for i in range(len(r)) for j in range(len(r)) if i != j]
+    problem = LogLinear.from_prompts(
+        [phi[:, None]],
+        [(0, 0)],
+        [(0, i, j) for i, j in ordered],
+        radius=radius,
+        beta=beta,
+        pair_weights=np.array([1 / (1 + np.exp(r[j] - r[i])) for i, j in ordered]),
+    )
+    dpo = float(minimise(problem, 1.0, tolerance=1e-15).theta[0])
+    loss = Rlhf(problem, r, np.full(len(r), -np.log(len(r)))).loss
+    found = minimize_scalar(
+        lambda theta: loss(np.array([theta])), bounds=(dpo - 2, dpo + 2), method="bounded",
+        options={"xatol": 1e-10},
+    )  # fmt: skip
+    known = {"DPO": dpo, "RLHF": float(found.x), "beta": beta}
+    return Checked(abs(dpo - float(found.x)), 1e-3, "lower", known, 0.0)
 
 
 def optimum_is_least(problem: Rlhf, thetas: Float[np.ndarray, "B d"]) -> Checked:

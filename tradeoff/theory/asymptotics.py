@@ -1,0 +1,300 @@
+"""T16: the exact limit of averaged iterates, and so which method wins at equal compute.
+
+Let theta* be the interior minimiser of f_lambda, H its Hessian there and S the covariance of one
+update direction at theta*. For averages of iterates with steps a/t^gamma, 1/2 < gamma < 1,
+
+    T E gap(average)  ->  tr(H^-1 S)/2
+
+(Polyak and Juditsky 1992; for the constant, Fernando et al.'s problem and the methods below: ours;
+see also arXiv 1612.05612, and 1303.6149 for finite T). With A_i = tr(H^-1 E g_i g_i'), w the
+weights and b = w_D^2 grad f_D' H^-1 grad f_D, at theta*:
+
+- alternation that draws DPO with probability p:  tr(H^-1 S) = w_D^2 A_D/p + w_S^2 A_S/(1-p);
+- Mix on independent samples:                     tr(H^-1 S) = w_D^2 A_D + w_S^2 A_S - 2 b.
+
+A budget C buys C/cost updates, so E gap ~ (mean cost) x tr(H^-1 S)/(2 C): that product ranks the
+methods. Alternation's product is least at p* of T6 with A_i in place of V_i = E|g_i|^2: p* as T6
+has it is exact where H is a multiple of the identity, and a rule of thumb elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.quadratic import Quadratic
+from tradeoff.convex.simulate import StepSize, trajectories
+from tradeoff.convex.solve import Minimum, minimise
+from tradeoff.display import Shown
+from tradeoff.errors import InputError
+from tradeoff.schedules import PREFERENCE, SFT, Alright, Mix, Schedule
+from tradeoff.theory.checked import Checked
+from tradeoff.theory.constants import sample_gradients
+from tradeoff.theory.joint import optimal_probability
+from tradeoff.theory.measured import target
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """What T16 needs of one optimum, as pure numbers (in nats).
+
+    Attributes
+    ----------
+    lam
+        Weight of the preference objective.
+    sft, preference
+        A_S and A_D: tr(H^-1 E g g') of one sample gradient at the optimum.
+    bias
+        b = lam^2 grad f_D' H^-1 grad f_D, which equals (1-lam)^2 grad f_S' H^-1 grad f_S.
+    """
+
+    lam: float
+    sft: float
+    preference: float
+    bias: float
+
+    def alternating(self, probability: float) -> float:
+        """tr(H^-1 S) of alternation that draws the preference objective with ``probability``."""
+        pairs = ((self.lam, probability, self.preference),
+                 (1 - self.lam, 1 - probability, self.sft))  # fmt: skip
+        return sum(w**2 / q * a for w, q, a in pairs if w > 0)
+
+    @property
+    def mixed(self) -> float:
+        """tr(H^-1 S) of Mix on independent samples."""
+        own = self.lam**2 * self.preference + (1 - self.lam) ** 2 * self.sft
+        return own - 2 * self.bias
+
+    def of(self, schedule: Schedule) -> float:
+        """tr(H^-1 S) of ALRIGHT, budgeted alternation or Mix."""
+        if isinstance(schedule, Mix):
+            return self.mixed
+        if isinstance(schedule, Alright):
+            return self.alternating(self.lam if schedule.probability is None
+                                    else schedule.probability)  # fmt: skip
+        raise TypeError(f"T16 is about Alright and Mix, not {type(schedule).__name__}")
+
+
+def sharpness(problem: LogLinear | Quadratic, lam: float) -> Sharpness:
+    """A_S, A_D and b at the minimiser of f_lambda, exactly, over all data points.
+
+    Raises
+    ------
+    InputError
+        If the minimiser lies on the ball's boundary or the Hessian there is singular.
+    """
+    found = minimise(problem, lam, tolerance=1e-13)
+    hessian = _hessian(problem, found)
+    size = [float(np.trace(np.linalg.solve(hessian, m))) for m in _moments(problem, found.theta)]
+    slope = lam * problem.gradients(found.theta)[PREFERENCE]
+    bias = float(slope @ np.linalg.solve(hessian, slope))
+    return Sharpness(lam, size[SFT], size[PREFERENCE], bias)
+
+
+def _hessian(problem: Any, found: Minimum) -> Array:
+    if np.linalg.norm(found.theta) >= problem.radius * (1 - 1e-6):
+        raise InputError(
+            "the minimiser lies on the boundary, where averages have another limit",
+            field="radius",
+            value=problem.radius,
+            remedy="Use a larger radius, or data that conflict.",
+        )
+    weights = np.array([1 - found.lam, found.lam])
+    hessian = problem.local_model(found.theta, weights).hessian()
+    values = np.linalg.eigvalsh(hessian)
+    if values[0] <= 1e-12 * values[-1]:
+        raise InputError(
+            "the Hessian is singular at the minimiser",
+            field="lam",
+            value=found.lam,
+            remedy="Give more data than parameters.",
+        )
+    return np.asarray(hessian)
+
+
+def _moments(problem: Any, theta: Array) -> list[Array]:
+    """E g g' of the SFT and of the preference objective at theta."""
+    if isinstance(problem, Quadratic):
+        mean = problem.gradients(theta)
+        return [np.outer(g, g) + noise for g, noise in zip(mean, problem.noise, strict=True)]
+    found = []
+    for objective in (SFT, PREFERENCE):
+        g, weights = sample_gradients(problem, objective, theta)
+        dense = np.asarray(g.toarray() if sp.issparse(g) else g)
+        found.append(dense.T @ (weights[:, None] * dense))
+    return found
+
+
+# ------------------------------------------------------------------ the limit, checked
+
+
+def asymptotic_gap(
+    problem: LogLinear | Quadratic,
+    schedule: Schedule,
+    steps: int,
+    *,
+    step_size: StepSize,
+    slack: float = 0.2,
+    instead: Schedule | None = None,
+    **run: Any,
+) -> Checked:
+    """T times the mean gap of the average = tr(H^-1 S)/2, within ``slack`` of it and 3 SE.
+
+    Parameters
+    ----------
+    problem, schedule, steps
+        What is run, for T updates.
+    step_size
+        ``StepSize(a, gamma)`` with 1/2 < gamma < 1.
+    slack
+        Relative tolerance for what a finite T leaves; declared, not fitted.
+    instead
+        What is run in place of ``schedule``: its covariance is another.
+    **run
+        For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine).
+    """
+    found = sharpness(problem, schedule.lam)
+    limit = found.of(schedule) / 2
+    runs = trajectories(
+        problem, instead or schedule, steps=steps, step_size=step_size, checkpoints=[steps], **run
+    )
+    gaps = steps * target(problem, schedule).excess(runs.losses(problem, "average")[0, :, 0])
+    error = float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    known = {"A_S": found.sft, "A_D": found.preference, "b": found.bias, "T": float(steps),
+             "SE": error, "ratio": float(gaps.mean()) / limit}  # fmt: skip
+    return Checked(float(gaps.mean()), limit, "exact", known, slack * limit + 3 * error)
+
+
+def exact_average_gap(
+    problem: Quadratic, schedule: Schedule, steps: int, step_size: StepSize
+) -> float:
+    """E gap of the averaged iterate on a quadratic pair, without Monte Carlo, from the centre.
+
+    The pair z = (theta, average) obeys a linear recursion, so that its second moment does too;
+    T8 in twice the dimension. Quadratics of infinite radius only.
+    """
+    plan, d = schedule.plan(steps), problem.dimension
+    best = minimise(problem, schedule.lam, tolerance=1e-14)
+    shift = problem.gradients(best.theta)  # H_i (theta - a_i) = H_i u + shift_i, u = theta - best
+    mean, second = np.concatenate([-best.theta] * 2), np.zeros((2 * d, 2 * d))
+    second += np.outer(mean, mean)
+    choices = _choices(schedule)
+    for t, alpha in enumerate(step_size.of(plan).tolist()):
+        keep = np.eye(2 * d)
+        keep[d:, :d], keep[d:, d:] = np.eye(d) / (t + 1), np.eye(d) * t / (t + 1)
+        new_mean, new_second = np.zeros_like(mean), np.zeros_like(second)
+        for chance, factors in choices:
+            a = keep.copy()
+            a[:d, :d] -= alpha * np.tensordot(factors, problem.hessians, axes=1)
+            b = np.concatenate([-alpha * factors @ shift, np.zeros(d)])
+            am = a @ mean
+            cross = np.outer(am, b)
+            new_mean += chance * (am + b)
+            new_second += chance * (a @ second @ a.T + cross + cross.T + np.outer(b, b))
+            new_second[:d, :d] += (
+                chance * alpha**2 * np.tensordot(factors**2, problem.noise, axes=1)
+            )
+        mean, second = new_mean, new_second
+    hessian = np.tensordot([1 - schedule.lam, schedule.lam], problem.hessians, axes=1)
+    return float(np.trace(hessian @ second[d:, d:]) / 2)
+
+
+def _choices(schedule: Schedule) -> list[tuple[float, Array]]:
+    """(chance, gradient factors) of each kind of update."""
+    lam = schedule.lam
+    if isinstance(schedule, Mix):
+        return [(1.0, np.array([1 - lam, lam]))]
+    if not isinstance(schedule, Alright):
+        raise TypeError(f"T16 is about Alright and Mix, not {type(schedule).__name__}")
+    plan = schedule.plan(1)
+    p, w = float(plan.probability[0]), plan.weights[0]
+    return [(1 - p, np.array([w[SFT], 0.0])), (p, np.array([0.0, w[PREFERENCE]]))]
+
+
+# ------------------------------------------------------------------ who wins at equal compute
+
+
+@dataclass(frozen=True, repr=False)
+class EqualCompute(Shown):
+    """Methods ranked by cost x tr(H^-1 S): the limit of 2 C E gap at a budget C.
+
+    Attributes
+    ----------
+    probability
+        With which budget-optimal alternation draws the preference objective.
+    products
+        (mean cost) x tr(H^-1 S) of "ALRIGHT", "ALRIGHT (budget)" and "Mix".
+    """
+
+    probability: float
+    products: dict[str, float]
+
+    @property
+    def winner(self) -> str:
+        """The method with the least product."""
+        return min(self.products, key=lambda name: self.products[name])
+
+    @property
+    def ratio(self) -> float:
+        """Gap of budget-optimal alternation over Mix's, in the limit; below 1 alternation wins."""
+        return self.products["ALRIGHT (budget)"] / self.products["Mix"]
+
+    def table(self) -> pd.DataFrame:
+        """One row for each method: its product, and that over the best."""
+        best = self.products[self.winner]
+        return pd.DataFrame(
+            {"method": list(self.products), "product": list(self.products.values()),
+             "over_best": [value / best for value in self.products.values()]}
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"EqualCompute({self.winner} wins, alternation over Mix {self.ratio:.4g})"
+
+
+def equal_compute(
+    problem: LogLinear | Quadratic,
+    lam: float,
+    sft_cost: float = 1.0,
+    preference_cost: float = 1.0,
+) -> EqualCompute:
+    """Which method has the smaller gap at a large compute budget, and by how much.
+
+    Parameters
+    ----------
+    problem, lam
+        The optimum of f_lambda must be interior.
+    sft_cost, preference_cost
+        Cost of one gradient of each objective, in any common unit.
+    """
+    found = sharpness(problem, lam)
+    best = optimal_probability(lam, found.sft, found.preference, sft_cost, preference_cost)
+
+    def cost(p: float) -> float:
+        return p * preference_cost + (1 - p) * sft_cost
+
+    products = {
+        "ALRIGHT": cost(lam) * found.alternating(lam),
+        "ALRIGHT (budget)": cost(best) * found.alternating(best),
+        "Mix": (sft_cost + preference_cost) * found.mixed,
+    }
+    return EqualCompute(best, products)
+
+
+def stationary_identity(problem: LogLinear | Quadratic, lam: float) -> Checked:
+    """At an interior optimum both objectives give the same b: the gradients cancel.
+
+    ``measured`` is (1-lam)^2 grad f_S' H^-1 grad f_S, ``bound`` lam^2 grad f_D' H^-1 grad f_D.
+    """
+    found = minimise(problem, lam, tolerance=1e-13)
+    slopes = np.array([[1 - lam], [lam]]) * problem.gradients(found.theta)
+    solved = np.linalg.solve(_hessian(problem, found), slopes.T)
+    sft, preference = (float(slopes[i] @ solved[:, i]) for i in (SFT, PREFERENCE))
+    return Checked(sft, preference, "exact", {"lam": lam}, 1e-5 * (1 + abs(preference)))

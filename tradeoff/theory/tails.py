@@ -1,0 +1,84 @@
+"""T18: what holds for one run, with high probability, and not only on average over runs.
+
+Let |g_t| <= G_max for every data point, and the constant step be r/(G_max sqrt T). Then with
+probability at least 1 - delta
+
+    gap(average)  <=  r G_max / sqrt T  +  2 R G_max sqrt(2 log(1/delta) / T).
+
+Proof. As in T4, the sum of gaps is at most r G_max sqrt T plus the sum of
+x_t = (grad f_lambda(theta_t) - g_t).(theta_t - theta*), a martingale difference. Given the past,
+g_t.(theta_t - theta*) lies in [-2 R G_max, 2 R G_max], an interval of length 4 R G_max; Azuma and
+Hoeffding bound the sum by 4 R G_max sqrt(T log(1/delta)/2) with probability 1 - delta. Source: the
+method is Cesa-Bianchi, Conconi and Gentile's (2004); constants and both schedules: ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.simulate import trajectories
+from tradeoff.errors import InputError
+from tradeoff.schedules import Alright, Mix, Schedule
+from tradeoff.theory.checked import Checked
+from tradeoff.theory.constants import constants
+from tradeoff.theory.joint import reach
+from tradeoff.theory.measured import target
+
+
+def sure_gradient_bound(problem: LogLinear, schedule: Schedule) -> float:
+    """G_max: no update direction of ALRIGHT or Mix is longer, whatever is drawn."""
+    found, lam = constants(problem).gradients, schedule.lam
+    if isinstance(schedule, Mix):
+        return float(np.dot((1 - lam, lam), found))
+    if not isinstance(schedule, Alright):
+        raise TypeError(f"T18 is about Alright and Mix, not {type(schedule).__name__}")
+    return float(np.max(schedule.plan(1).weights[0] * found))
+
+
+def tail_bound(
+    problem: LogLinear, schedule: Schedule, steps: int, delta: float, start: ArrayLike | None = None
+) -> float:
+    """The bound that a share of at least 1 - delta of all runs meets."""
+    if not 0 < delta < 1:
+        raise InputError(
+            "no probability", field="delta", value=delta, remedy="Use a number between 0 and 1."
+        )
+    spread = 2 * problem.radius * np.sqrt(2 * np.log(1 / delta))
+    sure = sure_gradient_bound(problem, schedule)
+    return float((reach(problem, start) + spread) * sure / np.sqrt(steps))
+
+
+def tail_gap(
+    problem: LogLinear, schedule: Schedule, steps: int, delta: float = 0.05, *,
+    instead: Schedule | None = None, **run: Any,
+) -> Checked:  # fmt: skip
+    """The (1 - delta) quantile over replicas of the average's gap, against :func:`tail_bound`.
+
+    Parameters
+    ----------
+    problem, schedule, steps
+        ALRIGHT or Mix, for T updates.
+    delta
+        Share of runs that may exceed the bound.
+    instead
+        What is run in place of ``schedule``, against its bound.
+    **run
+        For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine, start).
+    """
+    start = run.get("start")
+    sure, limit = sure_gradient_bound(problem, schedule), tail_bound(
+        problem, schedule, steps, delta, start
+    )  # fmt: skip
+    size = reach(problem, start) / (sure * float(np.sqrt(steps)))
+    runs = trajectories(
+        problem, instead or schedule, steps=steps, step_size=size, checkpoints=[steps], **run
+    )
+    goal = target(problem, schedule)
+    gaps = goal.excess(runs.losses(problem, "average")[0, :, 0])
+    measured = float(np.quantile(gaps, 1 - delta, method="higher"))
+    known = {"G_max": sure, "delta": delta, "T": float(steps), "mean": float(gaps.mean())}
+    return Checked(measured, limit, "upper", known, goal.certificate + 1e-9)
