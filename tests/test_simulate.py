@@ -223,7 +223,7 @@ def test_sample_gradients_are_unbiased(reference):
     sampler = LogLinearSampler(problem, 0, np.arange(1))
     for objective, weights in enumerate([problem.sft_weights, problem.preference_weights]):
         points = np.arange(len(weights))
-        loss, gradient = sampler._evaluate(objective, np.tile(theta, (len(points), 1)), points)
+        loss, gradient = sampler.evaluate(objective, np.tile(theta, (len(points), 1)), points)
         np.testing.assert_allclose(
             weights @ gradient, problem.gradients(theta)[objective], atol=1e-14
         )

@@ -37,14 +37,14 @@ class LogLinearSampler:
     def gradient(self, objective: int, theta: Array, step: int) -> Array:
         """(B, d) gradient of one data point's loss at theta (B, d), for update ``step``."""
         u = draws.uniform(self._keys[objective], step)
-        return self._evaluate(objective, theta, self.index(objective, u))[1]
+        return self.evaluate(objective, theta, self.index(objective, u))[1]
 
     def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
         """(B,) mean loss of ``samples`` fresh data points at theta (B, d)."""
         total = np.zeros(len(theta))
         for j in range(samples):
             u = draws.uniform(self._estimate_keys[objective], step * samples + j)
-            total += self._evaluate(objective, theta, self.index(objective, u))[0]
+            total += self.evaluate(objective, theta, self.index(objective, u))[0]
         return total / samples
 
     def index(self, objective: int, u: Array) -> NDArray[np.int64]:
@@ -56,9 +56,10 @@ class LogLinearSampler:
         found = np.searchsorted(cumulative, u, side="right")
         return np.asarray(np.minimum(found, len(cumulative) - 1))
 
-    def _evaluate(
+    def evaluate(
         self, objective: int, theta: Array, index: NDArray[np.int64]
     ) -> tuple[Array, Array]:
+        """(B,) losses and (B, d) gradients at theta (B, d) of the data points ``index`` (B,)."""
         if not self.problem.is_dense:
             results = [
                 self._sparse(objective, t, i) for t, i in zip(theta, index.tolist(), strict=True)

@@ -1,0 +1,157 @@
+"""T18: MAXRIGHT without f* and with one data point an update.
+
+MAXRIGHT needs both minima and both exact values. F_lambda is a maximum, max over q of
+(1-q) w_S (f_S - f_S*) + q w_D (f_D - f_D*), so it is the value of a game in which theta descends
+and q in [0, 1] ascends (minimax excess risk: arXiv 2306.00026; Tchebycheff by mirror descent:
+2410.21764). One fair coin an update picks the objective, and one of its data points gives both the
+step and the payoff:
+
+1. for each objective T_0 updates of projected SGD, averaged: an anchor a_i in place of theta_i*;
+2. T updates: i by a fair coin; theta <- Pi(theta - alpha 2 q_i w_i g_i), and
+   q <- clip(q -+ eta 2 w_i (loss_i(theta) - loss_i(a_i))), both losses of the same data point.
+
+Theorem. With c = w_S G_S + w_D G_D, G^2 = 2 max (w_i G_i)^2, b^2 = 8 R^2 sum (w_i G_i)^2,
+alpha = R/(G sqrt T), eta = 1/(2 b sqrt T), from the centre,
+
+    E F_lambda(average) - F_lambda*  <=  (R G + b)/sqrt T  +  R c/sqrt(T_0).
+
+Proof. With anchors for minima the game has L(theta, q), and F(average) - F* is at most
+max_q L(average, q) - L(theta*, mean q), theta* FIXED. The theta part is T4: E|g|^2 <= 2 sum of
+q_i^2 w_i^2 G_i^2 <= G^2. The q part: payoffs d_t have E d_t^2 <= b^2, since a data point's loss
+moves by at most 2 R G_i. The best q depends on the run; so the noise is split off to a second,
+ghost sequence that ascends on it (Nemirovski et al. 2009): each of the two costs (1/2)^2/(2 eta) +
+eta T b^2/2, together b sqrt T at that eta. Anchors lie o_i above f_i*, E o_i <= R G_i/sqrt T_0
+(T4), and cost at most |w_S o_S - w_D o_D| (T7). Source of the constants and of the two-point
+payoff, which needs no value of a minimum: ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeoff import draws
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.sampling import LogLinearSampler
+from tradeoff.schedules import PREFERENCE, SFT, Maxright
+from tradeoff.theory.checked import Checked
+from tradeoff.theory.constants import constants
+from tradeoff.theory.measured import mean_below, target
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Game:
+    """Sizes of the steps and the bound of one game.
+
+    Attributes
+    ----------
+    steps, anchor_steps
+        T, and T_0 for each objective.
+    lam
+        Weight of the preference objective.
+    alpha, eta
+        Step sizes of theta and of q.
+    bound
+        On E F_lambda(average) - F_lambda*.
+    """
+
+    steps: int
+    anchor_steps: int
+    lam: float
+    alpha: float
+    eta: float
+    bound: float
+
+
+def game(problem: LogLinear, lam: float, steps: int, anchor_steps: int | None = None) -> Game:
+    """Step sizes and bound; ``anchor_steps`` is half of ``steps`` by default."""
+    before = steps // 2 if anchor_steps is None else anchor_steps
+    pulls = np.array([1 - lam, lam]) * constants(problem).gradients
+    norm = float(np.sqrt(2) * pulls.max())
+    payoff = float(np.sqrt(8) * problem.radius * np.linalg.norm(pulls))
+    limit = (problem.radius * norm + payoff) / np.sqrt(steps)
+    limit += problem.radius * pulls.sum() / np.sqrt(before)
+    root = float(np.sqrt(steps))
+    return Game(steps, before, lam, problem.radius / (norm * root), 1 / (2 * payoff * root),
+                float(limit))  # fmt: skip
+
+
+def play(
+    problem: LogLinear, rules: Game, replicas: int, seed: int = 0, *, ascend: bool = True
+) -> tuple[Array, Array]:
+    """Averaged theta (replicas, d) and mean q (replicas,); ``ascend=False`` keeps q at 1/2."""
+    sampler = LogLinearSampler(problem, seed, np.arange(replicas))
+    anchors = [_anchor(problem, sampler, i, rules.anchor_steps, replicas) for i in (0, 1)]
+    pick = draws.keys(seed, np.arange(replicas), draws.OBJECTIVE)
+    points = [draws.keys(seed, np.arange(replicas), stream)
+              for stream in (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)]  # fmt: skip
+    weights = np.array([1 - rules.lam, rules.lam])
+    theta, q = np.zeros((replicas, problem.dimension)), np.full(replicas, 0.5)
+    mean, mean_q = np.zeros_like(theta), np.zeros(replicas)
+    for t in range(rules.steps):
+        mean += (theta - mean) / (t + 1)
+        mean_q += (q - mean_q) / (t + 1)
+        preference = draws.uniform(pick, t) < 0.5
+        step, payoff = np.empty_like(theta), np.empty(replicas)
+        for i, mine in ((SFT, ~preference), (PREFERENCE, preference)):
+            if not mine.any():
+                continue
+            rows = sampler.index(i, draws.uniform(points[i][mine], t))
+            loss, gradient = sampler.evaluate(i, theta[mine], rows)
+            ahead = loss - sampler.evaluate(i, anchors[i][mine], rows)[0]
+            share = q[mine] if i == PREFERENCE else 1 - q[mine]
+            step[mine] = (2 * weights[i] * share)[:, None] * gradient
+            payoff[mine] = (2 if i == PREFERENCE else -2) * weights[i] * ahead
+        theta = problem.project(theta - rules.alpha * step)
+        q = np.clip(q + rules.eta * payoff, 0.0, 1.0) if ascend else q
+    return mean, mean_q
+
+
+def _anchor(
+    problem: LogLinear, sampler: LogLinearSampler, objective: int, steps: int, replicas: int
+) -> Array:
+    """Average of projected SGD on one objective, with the step of T4."""
+    longest = constants(problem).gradients[objective]
+    alpha = problem.radius / (longest * float(np.sqrt(steps)))
+    theta = np.zeros((replicas, problem.dimension))
+    mean = np.zeros_like(theta)
+    for t in range(steps):
+        mean += (theta - mean) / (t + 1)
+        theta = problem.project(theta - alpha * sampler.gradient(objective, theta, t))
+    return mean
+
+
+def minimax_gap(
+    problem: LogLinear,
+    lam: float,
+    steps: int,
+    *,
+    anchor_steps: int | None = None,
+    replicas: int = 32,
+    seed: int = 0,
+    ascend: bool = True,
+) -> Checked:
+    """Mean of F_lambda(average) - F_lambda* over replicas, against the bound of :func:`game`.
+
+    Parameters
+    ----------
+    problem, lam
+        What is played; features must be dense for speed.
+    steps, anchor_steps
+        T and T_0.
+    replicas, seed
+        Independent runs and their root seed.
+    ascend
+        ``False`` keeps q at 1/2, which is ALRIGHT on another target: the statement should fail.
+    """
+    rules = game(problem, lam, steps, anchor_steps)
+    average, q = play(problem, rules, replicas, seed, ascend=ascend)
+    goal = target(problem, Maxright(lam=lam))
+    known = {"alpha": rules.alpha, "eta": rules.eta, "T": float(steps),
+             "T_0": float(rules.anchor_steps), "q": float(q.mean())}  # fmt: skip
+    gaps = goal.excess(problem.losses(average))
+    return mean_below(gaps, rules.bound, known, goal.certificate)
