@@ -86,26 +86,26 @@ def play(
     """Averaged theta (replicas, d) and mean q (replicas,); ``ascend=False`` keeps q at 1/2."""
     sampler = LogLinearSampler(problem, seed, np.arange(replicas))
     anchors = [_anchor(problem, sampler, i, rules.anchor_steps, replicas) for i in (0, 1)]
-    pick = draws.keys(seed, np.arange(replicas), draws.OBJECTIVE)
-    points = [draws.keys(seed, np.arange(replicas), stream)
-              for stream in (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)]  # fmt: skip
+    clock, streams = np.arange(rules.steps)[:, None], (
+        draws.OBJECTIVE, draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE,
+    )  # fmt: skip
+    coin, *uniform = (draws.uniform(draws.keys(seed, np.arange(replicas), k), clock)
+                      for k in streams)  # fmt: skip
+    rows = [sampler.index(i, uniform[i]) for i in (SFT, PREFERENCE)]
     weights = np.array([1 - rules.lam, rules.lam])
     theta, q = np.zeros((replicas, problem.dimension)), np.full(replicas, 0.5)
     mean, mean_q = np.zeros_like(theta), np.zeros(replicas)
     for t in range(rules.steps):
         mean += (theta - mean) / (t + 1)
         mean_q += (q - mean_q) / (t + 1)
-        preference = draws.uniform(pick, t) < 0.5
         step, payoff = np.empty_like(theta), np.empty(replicas)
-        for i, mine in ((SFT, ~preference), (PREFERENCE, preference)):
-            if not mine.any():
-                continue
-            rows = sampler.index(i, draws.uniform(points[i][mine], t))
-            loss, gradient = sampler.evaluate(i, theta[mine], rows)
-            ahead = loss - sampler.evaluate(i, anchors[i][mine], rows)[0]
+        for i, mine in ((SFT, coin[t] >= 0.5), (PREFERENCE, coin[t] < 0.5)):
+            both = np.concatenate([theta[mine], anchors[i][mine]])
+            loss, gradient = sampler.evaluate(i, both, np.tile(rows[i][t, mine], 2))
+            own, anchor = np.split(loss, 2)
             share = q[mine] if i == PREFERENCE else 1 - q[mine]
-            step[mine] = (2 * weights[i] * share)[:, None] * gradient
-            payoff[mine] = (2 if i == PREFERENCE else -2) * weights[i] * ahead
+            step[mine] = (2 * weights[i] * share)[:, None] * gradient[: len(own)]
+            payoff[mine] = (2 if i == PREFERENCE else -2) * weights[i] * (own - anchor)
         theta = problem.project(theta - rules.alpha * step)
         q = np.clip(q + rules.eta * payoff, 0.0, 1.0) if ascend else q
     return mean, mean_q

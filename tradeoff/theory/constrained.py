@@ -1,0 +1,176 @@
+"""T15: lose at most so much of SFT, and the best preference loss that this allows.
+
+At each update follow DPO if f_S(theta_t) <= c + tau, else SFT, along unweighted gradients with the
+step r/(G sqrt T), G = max(G_SFT, G_DPO), tau = r G/sqrt T. Let B be the updates that follow DPO,
+f_D^c the least f_D on {f_S <= c}, and average the iterates of B. Then
+
+    f_S(average) <= c + tau          in every run,
+    E |B| (f_D(average) - f_D^c)  <=  tau E |B| .
+
+Proof. The first is convexity: every iterate of B meets it. For theta^c, where f_D^c is attained,
+the expansion of T4 bounds the sum over B of E(f_D(theta_t) - f_D^c) plus the sum over the rest of
+E(f_S(theta_t) - c) by r G sqrt T = tau T. Each term of the rest is above tau; subtract. ∎
+(Lan and Zhou, arXiv 1604.03887; the two-sided reading, and exact values of f_S: ours.)
+
+The constrained minimum is certified by the front's duality: for every weight l > 0 and every
+theta with f_S <= c, f_D >= (V(l) - (1-l) c)/l, V(l) the least f_l.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.simulate import trajectories
+from tradeoff.convex.solve import Minimum, minimise
+from tradeoff.errors import InputError
+from tradeoff.schedules import PREFERENCE, SFT, Constrained, Schedule
+from tradeoff.theory.checked import Checked
+from tradeoff.theory.constants import constants
+from tradeoff.theory.joint import reach
+from tradeoff.theory.measured import mean_below
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ConstrainedMinimum:
+    """The least preference loss among policies whose SFT loss is at most ``limit``.
+
+    Attributes
+    ----------
+    theta
+        (d,) a policy that meets the limit.
+    value, lower
+        Its preference loss, and a certified lower bound on the least one.
+    limit
+        c, in nats of SFT loss.
+    lam
+        Weight whose f_lambda the policy nearly minimises: the price of the limit.
+    """
+
+    theta: Float[np.ndarray, " d"]
+    value: float
+    lower: float
+    limit: float
+    lam: float
+
+
+def constrained_minimum(
+    problem: LogLinear, limit: float, *, solves: int = 40
+) -> ConstrainedMinimum:
+    """Bisect on the weight; the end that meets the limit is moved towards the other.
+
+    Parameters
+    ----------
+    problem
+        Two convex objectives.
+    limit
+        c: largest SFT loss allowed, in nats (not above the minimum, but itself).
+    solves
+        Bisections.
+
+    Raises
+    ------
+    InputError
+        If no policy on the ball meets the limit.
+    """
+    low, high = minimise(problem, 0.0, tolerance=1e-12), minimise(problem, 1.0, tolerance=1e-12)
+    if low.losses[SFT] > limit:
+        raise InputError(
+            "no policy on the ball has so small an SFT loss",
+            field="limit",
+            value=limit,
+            remedy=f"Use at least {low.losses[SFT]:.6g}.",
+        )
+    if high.losses[SFT] <= limit:
+        return ConstrainedMinimum(high.theta, high.value, high.lower, limit, 1.0)
+    lower = high.lower
+    for _ in range(solves):
+        middle = minimise(problem, (low.lam + high.lam) / 2, tolerance=1e-12, start=high.theta)
+        lower = max(lower, (middle.lower - (1 - middle.lam) * limit) / middle.lam)
+        low, high = (middle, high) if middle.losses[SFT] <= limit else (low, middle)
+    theta = _moved(problem, low, high, limit)
+    value = float(problem.losses(theta)[PREFERENCE])
+    return ConstrainedMinimum(theta, value, min(lower, value), limit, low.lam)
+
+
+def _moved(problem: LogLinear, low: Minimum, high: Minimum, limit: float) -> Array:
+    """The last point of the segment from low to high that meets the limit."""
+    inside, outside = 0.0, 1.0
+    for _ in range(40):
+        share = (inside + outside) / 2
+        theta = (1 - share) * low.theta + share * high.theta
+        meets = problem.losses(theta)[SFT] <= limit
+        inside, outside = (share, outside) if meets else (inside, share)
+    return np.asarray((1 - inside) * low.theta + inside * high.theta)
+
+
+def allowance(problem: LogLinear, updates: int) -> float:
+    """Tau = r G/sqrt T from the centre: slack of the limit and bound on both errors."""
+    longest = max(constants(problem).gradients)
+    return reach(problem) * longest / float(np.sqrt(updates))
+
+
+@dataclass(frozen=True)
+class ConstrainedRun:
+    """Both halves of T15 for one run of replicas.
+
+    Attributes
+    ----------
+    violation
+        Largest SFT loss of the average over replicas, above c: at most tau.
+    preference
+        E |B| (f_D(average) - f_D^c) / E |B|: at most tau.
+    minimum
+        The certified constrained minimum.
+    """
+
+    violation: Checked
+    preference: Checked
+    minimum: ConstrainedMinimum
+
+    @property
+    def holds(self) -> bool:
+        """Whether both hold."""
+        return self.violation.holds and self.preference.holds
+
+
+def constrained_gap(
+    problem: LogLinear, loss: float, updates: int, *, instead: Schedule | None = None, **run: Any
+) -> ConstrainedRun:
+    """T15 measured.
+
+    Parameters
+    ----------
+    problem, updates
+        What is run, from the centre, for T updates.
+    loss
+        How much SFT may lose, in nats above its minimum: c = f_S* + loss.
+    instead
+        What is run in place of the schedule, with its step and against both bounds.
+    **run
+        For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine).
+    """
+    tau, longest = allowance(problem, updates), max(constants(problem).gradients)
+    least = minimise(problem, 0.0, tolerance=1e-12)
+    found = constrained_minimum(problem, least.value + loss)
+    runs = trajectories(
+        problem, instead or Constrained(limit=loss + tau), steps=updates,
+        step_size=tau / longest**2, checkpoints=[updates], **run,
+    )  # fmt: skip
+    losses = runs.losses(problem, "average")[0, :, 0]
+    followed = runs.counts[0, :, 0, PREFERENCE].astype(float)
+    excess = followed * (losses[:, PREFERENCE] - found.lower) / followed.mean()
+    known = {"tau": tau, "T": float(updates), "share": float(followed.mean()) / updates,
+             "f_D^c": found.value, "doubt": found.value - found.lower}  # fmt: skip
+    slack = least.certificate + 1e-9
+    worst = float(losses[:, SFT].max()) - found.limit
+    return ConstrainedRun(
+        Checked(worst, tau, "upper", known, slack), mean_below(excess, tau, known), found
+    )
