@@ -9,7 +9,7 @@ import pytest
 import sympy as sp
 
 import tradeoff.theory
-from tradeoff.theory import proofs
+from tradeoff.theory import derivations, proofs
 
 
 @pytest.mark.parametrize("proof", proofs.PROOFS, ids=lambda p: p.__name__)
@@ -21,7 +21,7 @@ def test_derivation(proof):
 
 def test_false_steps_are_refused():
     x = sp.Symbol("x", real=True)
-    derivation = proofs._Derivation()
+    derivation = derivations.Derivation()
     with pytest.raises(proofs.ProofError, match="a lie"):
         derivation.equal("a lie", sp.sin(x), x)
     with pytest.raises(AssertionError, match="not established"):

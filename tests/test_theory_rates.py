@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from theory_problems import contested
 
-from tradeoff.convex import random_log_linear
+from tradeoff.convex import binary_example, random_log_linear
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Alright, Maxright, Mix, Sequential
 from tradeoff.theory import (
@@ -87,16 +87,16 @@ def test_new_rows_lose_more_than_the_sample_shows_but_within_the_band():
 
 
 def test_the_game_needs_no_minima_and_notices_swapped_weights():
-    problem, lam = contested(0, radius=1.0), 0.15
-    found = minimax.minimax_gap(problem, lam, 3500, replicas=8)
+    problem, lam = binary_example(radius=2.0), 0.1
+    found = minimax.minimax_gap(problem, lam, 1500, replicas=8)
     assert found.holds
     assert measured.can_fail(problem, Maxright(lam=lam), float(found.bound)).holds
-    rules = minimax.game(problem, 1 - lam, 500)
+    rules = minimax.game(problem, 1 - lam, 300)
     wrong, _ = minimax.play(problem, rules, 4)
     goal = measured.target(problem, Maxright(lam=lam))
     assert goal.excess(problem.losses(wrong)).mean() > found.bound
     # Ascending on q is what makes it a game: kept at 1/2 it ends worse.
-    still = minimax.minimax_gap(problem, lam, 3500, replicas=8, ascend=False)
+    still = minimax.minimax_gap(problem, lam, 1500, replicas=8, ascend=False)
     assert float(still.measured) > float(found.measured)
 
 

@@ -1,62 +1,50 @@
 """Symbolic derivations of the closed forms, each verified by sympy as it is written down.
 
 Every function returns a :class:`Proof` whose steps are LaTeX; a step that sympy cannot confirm
-raises :class:`ProofError`. Only this module imports sympy.
+raises :class:`ProofError`. Of the theory, only the modules of proofs import sympy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
 
+from tradeoff.theory.derivations import Derivation, Proof, ProofError
+from tradeoff.theory.rate_proofs import (
+    fast_rate,
+    game_without_minima,
+    interleaving,
+    last_iterate,
+    slow_instance,
+    token_curvature,
+)
 
-class ProofError(AssertionError):
-    """A step of a derivation that does not hold."""
-
-
-@dataclass(frozen=True)
-class Proof:
-    """A statement and its derivation.
-
-    Attributes
-    ----------
-    name, statement
-        What is proved; the statement is LaTeX.
-    steps
-        (reason, LaTeX) of each verified step.
-    """
-
-    name: str
-    statement: str
-    steps: tuple[tuple[str, str], ...]
-
-
-class _Derivation:
-    """Collects steps and refuses the first that is false."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, str]] = []
-
-    def equal(self, reason: str, left: Any, right: Any) -> None:
-        """``left = right`` identically, by simplification or, failing that, by substitution."""
-        difference = sp.simplify(sp.expand(sp.sympify(left - right).rewrite(sp.exp)))
-        if difference != 0 and difference.equals(0) is not True:
-            raise ProofError(f"{reason}: {left} differs from {right} by {difference}")
-        self.steps.append((reason, f"{sp.latex(left)} = {sp.latex(right)}"))
-
-    def positive(self, reason: str, expression: Any) -> None:
-        """``expression > 0`` for all values that its symbols may take."""
-        if sp.simplify(expression).is_positive is not True:
-            raise ProofError(f"{reason}: {expression} > 0 is not established")
-        self.steps.append((reason, f"{sp.latex(expression)} > 0"))
+__all__ = [
+    "PROOFS",
+    "Proof",
+    "ProofError",
+    "ball_certificate",
+    "binary_example",
+    "dpo_equals_rlhf",
+    "fast_rate",
+    "game_without_minima",
+    "interleaving",
+    "last_iterate",
+    "optimal_probability",
+    "quadratic_recursion",
+    "slow_instance",
+    "softmax_curvature",
+    "token_counterexample",
+    "token_curvature",
+    "variance_identity",
+]
 
 
 def binary_example() -> Proof:
     """T3's worked example: optimum at 0, gap log cosh(R/2), growth linear in R."""
-    d = _Derivation()
+    d = Derivation()
     t = sp.Symbol("theta", real=True)
     radius = sp.Symbol("R", positive=True)
     lam, beta = sp.Symbol("lambda", positive=True), sp.Symbol("beta", positive=True)
@@ -84,7 +72,7 @@ def binary_example() -> Proof:
 
 def variance_identity() -> Proof:
     """T5: what alternating costs per update, for vectors of two components (hence of any)."""
-    d = _Derivation()
+    d = Derivation()
     lam = sp.Symbol("lambda", real=True)
     a, b = sp.Matrix(sp.symbols("a_1:3", real=True)), sp.Matrix(sp.symbols("b_1:3", real=True))
     mixed = lam * a + (1 - lam) * b
@@ -103,7 +91,7 @@ def variance_identity() -> Proof:
 
 def optimal_probability() -> Proof:
     """T6: stationarity, convexity and the least value of (cost) x (second moment)."""
-    d = _Derivation()
+    d = Derivation()
     p = sp.Symbol("p", positive=True)
     # a = lam sqrt V_D, b = (1 - lam) sqrt V_S, k = sqrt c_D, m = sqrt c_S
     a, b, k, m = sp.symbols("a b k m", positive=True)
@@ -124,7 +112,7 @@ def optimal_probability() -> Proof:
 
 def quadratic_recursion() -> Proof:
     """T8 in one dimension: mean and second moment after one update of ALRIGHT and of Mix."""
-    d = _Derivation()
+    d = Derivation()
     x, alpha, lam = sp.symbols("theta alpha lambda", real=True)
     h, a, n = sp.symbols("h_0:2", real=True), sp.symbols("a_0:2", real=True), sp.symbols("n_0:2")
     mean, second = sp.symbols("m M", real=True)
@@ -160,7 +148,7 @@ def quadratic_recursion() -> Proof:
 
 def softmax_curvature() -> Proof:
     """T1 for two responses: the Hessian is p (1-p) Delta^2, at most Delta^2/4 (Popoviciu)."""
-    d = _Derivation()
+    d = Derivation()
     t, delta = sp.symbols("theta Delta", real=True)
     loss = sp.log(1 + sp.exp(t * delta))  # responses with features Delta (not shown) and 0 (shown)
     p = 1 / (1 + sp.exp(-t * delta))
@@ -177,7 +165,7 @@ def softmax_curvature() -> Proof:
 
 def ball_certificate() -> Proof:
     """T2: g.(theta - s) over the ball is largest at s = -R g/|g|, in the plane of g and s."""
-    d = _Derivation()
+    d = Derivation()
     g, radius, r = sp.Symbol("g", positive=True), sp.Symbol("R", positive=True), sp.Symbol("r")
     angle = sp.Symbol("phi", real=True)
     value = -g * r * sp.cos(angle)  # -g.s for |s| = r at angle phi to g
@@ -197,7 +185,7 @@ def ball_certificate() -> Proof:
 
 def dpo_equals_rlhf() -> Proof:
     """T11: the margin that population DPO wants is the one that RLHF's optimum has."""
-    d = _Derivation()
+    d = Derivation()
     m, reward = sp.symbols("m D", real=True)
     beta = sp.Symbol("beta", positive=True)
     share = 1 / (1 + sp.exp(-reward))
@@ -218,7 +206,7 @@ def dpo_equals_rlhf() -> Proof:
 
 def token_counterexample() -> Proof:
     """The caution: the second derivative of f_DPO at 0 is beta (beta - 2)/16 in the example."""
-    d = _Derivation()
+    d = Derivation()
     w, beta = sp.Symbol("w", real=True), sp.Symbol("beta", positive=True)
     margin = sp.log(1 + sp.exp(w)) - sp.log(2)
     loss = sp.log(1 + sp.exp(-beta * margin))
@@ -238,5 +226,11 @@ PROOFS: tuple[Callable[[], Proof], ...] = (
     ball_certificate,
     dpo_equals_rlhf,
     token_counterexample,
+    last_iterate,
+    interleaving,
+    fast_rate,
+    slow_instance,
+    game_without_minima,
+    token_curvature,
 )
 """Every derivation; each verifies itself when called."""
