@@ -1,9 +1,11 @@
 """Theorems as functions: each evaluates its statement on a problem and returns a `Checked`.
 
-One module per theorem (T1 to T12 of the design): `constants`, `certificates`, `growth`,
-`sequential`, `binary`, `joint`, `maxright`, `quadratic`, `fronts`, `invariance`, `rlhf`,
-`forgetting`, `autoregressive`; `proofs` derives the closed forms symbolically and is the only one
-that imports sympy. Modules are loaded when they are first used.
+One module per theorem. T1 to T12: `constants`, `certificates`, `growth`, `sequential`, `binary`,
+`joint`, `maxright`, `quadratic`, `fronts`, `invariance`, `rlhf`, `forgetting`, `autoregressive`.
+T13 to T17: `last_iterate`, `rounds`, `constrained`, `asymptotics`, `lower_bounds`. T18:
+`fast_rate`, `tails`, `population`, `minimax`, `token_curvature`. `measured` is what rates share;
+`proofs` derives closed forms symbolically, the only one to import sympy. Modules are loaded when
+they are first used.
 """
 
 from importlib import import_module
@@ -12,20 +14,31 @@ from typing import Any
 from tradeoff.theory.checked import Checked
 
 MODULES = (
+    "asymptotics",
     "autoregressive",
     "binary",
     "certificates",
     "constants",
+    "constrained",
+    "fast_rate",
     "forgetting",
     "fronts",
     "growth",
     "invariance",
     "joint",
+    "last_iterate",
+    "lower_bounds",
     "maxright",
+    "measured",
+    "minimax",
+    "population",
     "proofs",
     "quadratic",
     "rlhf",
+    "rounds",
     "sequential",
+    "tails",
+    "token_curvature",
 )
 
 __all__ = ["MODULES", "Checked"]

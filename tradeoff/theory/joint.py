@@ -191,10 +191,13 @@ def optimal_probability(
 ) -> float:
     """Probability of the preference objective that is best for a compute budget.
 
-    At budget C the error scales with the root of (mean cost) x (second moment) =
-    (p c_D + (1-p) c_S)(a^2/p + b^2/(1-p)), a = lam sqrt V_D, b = (1-lam) sqrt V_S. By
-    Cauchy-Schwarz that is at least (a sqrt c_D + b sqrt c_S)^2, with equality where
-    p / (1-p) = (a / sqrt c_D) / (b / sqrt c_S). Source: ours.
+    It minimises (mean cost) x (second moment) = (p c_D + (1-p) c_S)(a^2/p + b^2/(1-p)),
+    a = lam sqrt V_D, b = (1-lam) sqrt V_S. By Cauchy-Schwarz that is at least
+    (a sqrt c_D + b sqrt c_S)^2, with equality where p / (1-p) = (a / sqrt c_D) / (b / sqrt c_S).
+    With V_i = E|g_i|^2 it minimises T4's bound at a budget, whose root it is. The gap itself goes
+    with the product, and with A_i = tr(H^-1 E g_i g_i') in place of V_i (T16,
+    :func:`tradeoff.theory.asymptotics.equal_compute`); the two agree where H is a multiple of the
+    identity. Source: ours.
     """
     preference = lam * float(np.sqrt(preference_moment / preference_cost))
     sft = (1 - lam) * float(np.sqrt(sft_moment / sft_cost))
@@ -208,7 +211,11 @@ def cost_times_moment(
     sft_cost: float = 1.0,
     preference_cost: float = 1.0,
 ) -> float:
-    """(p c_D + (1-p) c_S)(lam^2 V_D/p + (1-lam)^2 V_S/(1-p)): squared error per unit budget."""
+    """(p c_D + (1-p) c_S)(lam^2 V_D/p + (1-lam)^2 V_S/(1-p)), to which T6 compares methods.
+
+    E gap of an average goes with it to first order where curvature is the same in all directions
+    (exactly: T16); T4's bound on the gap goes with its root.
+    """
     cost = probability * preference_cost + (1 - probability) * sft_cost
     return cost * m.alternating(lam, probability)
 
@@ -227,10 +234,11 @@ def compute_ratio(
     sft_cost: float = 1.0,
     preference_cost: float = 1.0,
 ) -> float:
-    """Predicted error of budget-optimal ALRIGHT over that of Mix, at equal compute; below 1 wins.
+    """Bound on budget-optimal ALRIGHT's gap over that on Mix's, at equal compute; below 1 wins.
 
     The root of ``best_product`` over (c_D + c_S) E|g_Mix|^2, moments taken at the minimiser of
-    f_lambda. Equal costs: alternation wins iff (a + b)^2 < 2 (a^2 + b^2 + 2 lam (1-lam) inner).
+    f_lambda. A rule of thumb: :func:`tradeoff.theory.asymptotics.equal_compute` has the exact
+    limit of the ratio of gaps. Equal costs: alternation wins iff (a + b)^2 < 2 (a^2 + b^2 + 2 lam (1-lam) inner).
     At an interior minimiser inner <= 0 always (lam grad f_D = -(1-lam) grad f_S), so there
     alternation can win only if sampling noise outweighs the conflict. Infinite where Mix has no
     noise at the optimum, as with one data point per objective. Source: ours.
