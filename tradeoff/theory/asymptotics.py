@@ -82,6 +82,18 @@ class Sharpness:
                                     else schedule.probability)  # fmt: skip
         raise TypeError(f"T16 is about Alright and Mix, not {type(schedule).__name__}")
 
+    def equal_compute(self, sft_cost: float = 1.0, preference_cost: float = 1.0) -> EqualCompute:
+        """Rank the methods for given costs of one gradient; see :func:`equal_compute`."""
+        best = optimal_probability(
+            self.lam, self.sft, self.preference, sft_cost, preference_cost
+        )  # fmt: skip
+        products = {
+            name: (p * preference_cost + (1 - p) * sft_cost) * self.alternating(p)
+            for name, p in (("ALRIGHT", self.lam), ("ALRIGHT (budget)", best))
+        }
+        products["Mix"] = (sft_cost + preference_cost) * self.mixed
+        return EqualCompute(best, products)
+
 
 def sharpness(problem: LogLinear | Quadratic, lam: float) -> Sharpness:
     """A_S, A_D and b at the minimiser of f_lambda, exactly, over all data points.
@@ -274,18 +286,7 @@ def equal_compute(
     sft_cost, preference_cost
         Cost of one gradient of each objective, in any common unit.
     """
-    found = sharpness(problem, lam)
-    best = optimal_probability(lam, found.sft, found.preference, sft_cost, preference_cost)
-
-    def cost(p: float) -> float:
-        return p * preference_cost + (1 - p) * sft_cost
-
-    products = {
-        "ALRIGHT": cost(lam) * found.alternating(lam),
-        "ALRIGHT (budget)": cost(best) * found.alternating(best),
-        "Mix": (sft_cost + preference_cost) * found.mixed,
-    }
-    return EqualCompute(best, products)
+    return sharpness(problem, lam).equal_compute(sft_cost, preference_cost)
 
 
 def stationary_identity(problem: LogLinear | Quadratic, lam: float) -> Checked:
