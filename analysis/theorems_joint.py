@@ -207,35 +207,33 @@ def uneven(seed: int) -> Quadratic:
 def claim_exact_limit(fast: bool = False, mutation: str | None = None) -> Checked:
     """T16: T times the expected gap of an average, without sampling, near tr(H^-1 S)/2."""
     steps, slack = (2_000, 0.25) if fast else (10_000, 0.1)
-    known, found, wrong = [], [], Alright(lam=LAM, probability=0.75)
-    for seed in range(3 if fast else 6):
-        for m in (Alright(lam=LAM), Mix(lam=LAM), Alright(lam=LAM, probability=0.6)):
-            ran = mutations.mutate(mutation, m, {"wrong-covariance": wrong})
-            p = uneven(seed)
-            known.append(asymptotics.sharpness(p, LAM).of(m) / 2)
-            found.append(steps * asymptotics.exact_average_gap(p, ran, steps, STEP))
-    return Checked(np.array(found), np.array(known), "exact", {}, slack * np.array(known))
+    wrong = {"wrong-covariance": Alright(lam=LAM, probability=0.75)}
+    honest = (Alright(lam=LAM), Mix(lam=LAM), Alright(lam=LAM, probability=0.6))
+    pairs = [(uneven(seed), m) for seed in range(3 if fast else 6) for m in honest]
+    known = np.array([asymptotics.sharpness(p, LAM).of(m) / 2 for p, m in pairs])
+    cases = [(p, mutations.mutate(mutation, m, wrong), steps) for p, m in pairs]
+    found = steps * asymptotics.exact_average_gaps(cases, STEP)
+    return Checked(found, known, "exact", {}, slack * known)
 
 
 def claim_winner(fast: bool = False, mutation: str | None = None) -> Checked:
     """T16 against T6: which of budgeted alternation and Mix wins, where the two disagree."""
     mutations.reject_unknown(mutation, ["rule-of-thumb"])
-    budget, right = (800.0 if fast else 3_000.0), []
-    for p, lam, cost in disputed(20 if fast else 30):
+    budget = 2_000.0 if fast else 10_000.0
+    verdicts, cases = [], []
+    for p, lam, cost in disputed(20 if fast else 40):
         found = asymptotics.equal_compute(p, lam, 1.0, cost)
-        m = moments(p, minimise(p, lam).theta)
-        # Each rule's own best probability; T6's product is what it compares.
-        old = best_product(lam, m, 1.0, cost) / ((1 + cost) * m.mixed(lam))
-        q = found.probability
+        q, verdict = found.probability, found.ratio < 1
         if mutation == "rule-of-thumb":
+            m = moments(p, minimise(p, lam).theta)
             q = optimal_probability(lam, m.sft, m.preference, 1.0, cost)
-        rule = old if mutation == "rule-of-thumb" else found.ratio
-        alternating = asymptotics.exact_average_gap(
-            p, Alright(lam=lam, probability=q), round(budget / (q * cost + 1 - q)), STEP
-        )
-        mixed = asymptotics.exact_average_gap(p, Mix(lam=lam), round(budget / (1 + cost)), STEP)
-        right.append((alternating < mixed) == (rule < 1))
-    return evidence.holds_on(right)
+            verdict = best_product(lam, m, 1.0, cost) < (1 + cost) * m.mixed(lam)
+        verdicts.append(verdict)
+        alternating = Alright(lam=lam, probability=q)
+        cases.append((p, alternating, round(budget / (q * cost + 1 - q))))
+        cases.append((p, Mix(lam=lam), round(budget / (1 + cost))))
+    gaps = asymptotics.exact_average_gaps(cases, STEP).reshape(-1, 2)
+    return evidence.holds_on((gaps[:, 0] < gaps[:, 1]) == verdicts)
 
 
 def disputed(count: int) -> Iterator[tuple[Quadratic, float, float]]:

@@ -19,12 +19,14 @@ has it is exact where H is a multiple of the identity, and a rule of thumb elsew
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from tradeoff.convex.log_linear import LogLinear
@@ -190,33 +192,66 @@ def exact_average_gap(
 ) -> float:
     """E gap of the averaged iterate on a quadratic pair, without Monte Carlo, from the centre.
 
-    The pair z = (theta, average) obeys a linear recursion, so that its second moment does too;
-    T8 in twice the dimension. Quadratics of infinite radius only.
+    See :func:`exact_average_gaps`.
     """
-    plan, d = schedule.plan(steps), problem.dimension
-    best = minimise(problem, schedule.lam, tolerance=1e-14)
-    shift = problem.gradients(best.theta)  # H_i (theta - a_i) = H_i u + shift_i, u = theta - best
-    mean, second = np.concatenate([-best.theta] * 2), np.zeros((2 * d, 2 * d))
-    second += np.outer(mean, mean)
-    choices = _choices(schedule)
-    for t, alpha in enumerate(step_size.of(plan).tolist()):
-        keep = np.eye(2 * d)
-        keep[d:, :d], keep[d:, d:] = np.eye(d) / (t + 1), np.eye(d) * t / (t + 1)
-        new_mean, new_second = np.zeros_like(mean), np.zeros_like(second)
-        for chance, factors in choices:
-            a = keep.copy()
-            a[:d, :d] -= alpha * np.tensordot(factors, problem.hessians, axes=1)
-            b = np.concatenate([-alpha * factors @ shift, np.zeros(d)])
-            am = a @ mean
-            cross = np.outer(am, b)
-            new_mean += chance * (am + b)
-            new_second += chance * (a @ second @ a.T + cross + cross.T + np.outer(b, b))
-            new_second[:d, :d] += (
-                chance * alpha**2 * np.tensordot(factors**2, problem.noise, axes=1)
-            )
-        mean, second = new_mean, new_second
-    hessian = np.tensordot([1 - schedule.lam, schedule.lam], problem.hessians, axes=1)
-    return float(np.trace(hessian @ second[d:, d:]) / 2)
+    return float(exact_average_gaps([(problem, schedule, steps)], step_size)[0])
+
+
+def exact_average_gaps(
+    cases: Sequence[tuple[Quadratic, Schedule, int]], step_size: StepSize
+) -> Float[np.ndarray, " n"]:
+    """E gap of averaged iterates of many runs at once, each on its problem and of its length.
+
+    With u = theta - theta*, the pair z = (u, average of u) obeys a linear recursion with random
+    coefficients, so that its mean and second moment do too: T8 in twice the dimension. All
+    problems have one dimension and infinite radius, schedules are ALRIGHT or Mix.
+
+    Parameters
+    ----------
+    cases
+        (problem, schedule, updates) of each run.
+    step_size
+        Of all runs.
+    """
+    d = cases[0][0].dimension
+    terms = [_recursion(problem, schedule) for problem, schedule, _ in cases]
+    chance, pull, shift, noise = (np.stack(parts) for parts in zip(*terms, strict=True))
+    starts = np.stack([-minimise(p, s.lam, tolerance=1e-14).theta for p, s, _ in cases])
+    mean = np.concatenate([starts, starts], axis=1)
+    second = mean[:, :, None] * mean[:, None, :]
+    lengths = np.array([steps for *_, steps in cases])
+    found = np.empty(len(cases))
+    longest = int(lengths.max())
+    keep = np.eye(2 * d)
+    for t, alpha in enumerate(step_size.of(Mix().plan(longest)).tolist(), start=1):
+        keep[d:, :d], keep[d:, d:] = np.eye(d) / t, np.eye(d) * (1 - 1 / t)
+        a, b = keep - alpha * pull, -alpha * shift
+        am = np.einsum("nkij,nj->nki", a, mean)
+        moved = am + b
+        spread = a @ second[:, None] @ a.swapaxes(-1, -2) + alpha**2 * noise
+        # E (a z + b)(a z + b)' = a E zz' a' + (am + b)(am + b)' - am am'
+        spread += moved[..., :, None] * moved[..., None, :] - am[..., :, None] * am[..., None, :]
+        mean = np.einsum("nk,nki->ni", chance, moved)
+        second = np.einsum("nk,nkij->nij", chance, spread)
+        for case in np.flatnonzero(lengths == t):
+            problem, schedule, _ = cases[case]
+            hessian = np.tensordot([1 - schedule.lam, schedule.lam], problem.hessians, axes=1)
+            found[case] = np.trace(hessian @ second[case, d:, d:]) / 2
+    return found
+
+
+def _recursion(problem: Quadratic, schedule: Schedule) -> tuple[Array, Array, Array, Array]:
+    """Of two kinds of update: chance, (2d, 2d) pull, (2d,) shift, (2d, 2d) noise."""
+    d, best = problem.dimension, minimise(problem, schedule.lam, tolerance=1e-14).theta
+    slopes = problem.gradients(best)
+    chance, pull = np.zeros(2), np.zeros((2, 2 * d, 2 * d))
+    shift, noise = np.zeros((2, 2 * d)), np.zeros((2, 2 * d, 2 * d))
+    for k, (probability, factors) in enumerate(_choices(schedule)):
+        chance[k] = probability
+        pull[k, :d, :d] = np.tensordot(factors, problem.hessians, axes=1)
+        shift[k, :d] = factors @ slopes
+        noise[k, :d, :d] = np.tensordot(factors**2, problem.noise, axes=1)
+    return chance, pull, shift, noise
 
 
 def _choices(schedule: Schedule) -> list[tuple[float, Array]]:

@@ -238,7 +238,9 @@ def compute_ratio(
 
     The root of ``best_product`` over (c_D + c_S) E|g_Mix|^2, moments taken at the minimiser of
     f_lambda. A rule of thumb: :func:`tradeoff.theory.asymptotics.equal_compute` has the exact
-    limit of the ratio of gaps. Equal costs: alternation wins iff (a + b)^2 < 2 (a^2 + b^2 + 2 lam (1-lam) inner).
+    limit of the ratio of gaps.
+
+    Equal costs: alternation wins iff (a + b)^2 < 2 (a^2 + b^2 + 2 lam (1-lam) inner).
     At an interior minimiser inner <= 0 always (lam grad f_D = -(1-lam) grad f_S), so there
     alternation can win only if sampling noise outweighs the conflict. Infinite where Mix has no
     noise at the optimum, as with one data point per objective. Source: ours.
