@@ -36,6 +36,8 @@ FIGURES = (
     "budget_splits",
     "beta_sweep",
     "convergence",
+    "last_iterate",
+    "interleaving",
     "stale_refresh",
     "value_error",
     "equal_compute",
