@@ -86,7 +86,7 @@ class Curve:
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     sizes = FAST if fast else FULL
-    cases = [(seed, *setting) for seed, setting in enumerate(settings())][:: 4 if fast else 1]
+    cases = [(seed, *setting) for seed, setting in enumerate(settings())][:: 6 if fast else 1]
     curves = [curve(*case, ROUNDS, **sizes) for case in cases]
     shown = len(curves) // 2
     bought = np.stack([c.bought for c in curves])
@@ -183,7 +183,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
                                                                 len(ordered) - 1)])  # fmt: skip
 
 
-def holding(held: Array) -> dict[str, float]:
+def holding(held: NDArray[np.bool_]) -> dict[str, float]:
     """Share of instances with its interval."""
     found = evidence.share(held)
     return {"share": float(found.mean), "low": float(found.low), "high": float(found.high)}

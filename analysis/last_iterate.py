@@ -64,7 +64,7 @@ def last_curve(schedule: Any, horizons: list[int], replicas: int, instead: Any =
     norm = measured.gradient_bound(problem, schedule)
     old = [4 * problem.radius * norm * (2 + np.log(n)) / np.sqrt(n) for n in horizons]
     return {
-        "mean": [float(r.measured) for r in runs],
+        "mean": [np.asarray(r.measured).item() for r in runs],
         "se": [r.constants["SE"] for r in runs],
         "bound": [last_iterate_bound(problem, schedule, n) for n in horizons],
         "old": old,

@@ -220,7 +220,8 @@ def claim_winner(fast: bool = False, mutation: str | None = None) -> Checked:
     """T16 against T6: which of budgeted alternation and Mix wins, where the two disagree."""
     mutations.reject_unknown(mutation, ["rule-of-thumb"])
     budget = 2_000.0 if fast else 10_000.0
-    verdicts, cases = [], []
+    verdicts: list[bool] = []
+    cases: list[tuple[Quadratic, Schedule, int]] = []
     for p, lam, cost in disputed(20 if fast else 40):
         found = asymptotics.equal_compute(p, lam, 1.0, cost)
         q, verdict = found.probability, found.ratio < 1

@@ -37,7 +37,7 @@ def test_more_rounds_buy_most_of_the_joint_gain(numbers: Callable[[str], dict[st
     bought = np.array(found["bought"])
     assert np.all(bought[:, 0] == 0)
     assert np.median(bought[:, 3:]) > 0.8
-    assert found["shown"]["gap"][0] > 2 * min(found["shown"]["gap"])
+    assert found["shown"]["gap"][0] > 1.2 * min(found["shown"]["gap"])
     # The grid contains the best steps, but for at most a tenth of the choices.
     assert found["steps_at_an_edge"] <= 0.1 * found["choices"]
 

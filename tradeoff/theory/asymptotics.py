@@ -233,7 +233,7 @@ def exact_average_gaps(
         spread += moved[..., :, None] * moved[..., None, :] - am[..., :, None] * am[..., None, :]
         mean = np.einsum("nk,nki->ni", chance, moved)
         second = np.einsum("nk,nkij->nij", chance, spread)
-        for case in np.flatnonzero(lengths == t):
+        for case in np.flatnonzero(lengths == t).tolist():
             problem, schedule, _ = cases[case]
             hessian = np.tensordot([1 - schedule.lam, schedule.lam], problem.hessians, axes=1)
             found[case] = np.trace(hessian @ second[case, d:, d:]) / 2
