@@ -24,7 +24,7 @@ from tradeoff.theory.checked import Checked
 from tradeoff.theory.rounds import rounds_bound
 
 ROUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
-STEPS = tuple(np.geomspace(0.01, 10.24, 11).tolist())
+STEPS = tuple(np.geomspace(0.02, 5.12, 9).tolist())
 RATIOS = (1 / 16, 1 / 4, 1.0)
 """Step of DPO's turns over that of SFT's."""
 CONFLICTS, WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), (0.2, 0.35, 0.5, 0.65, 0.8)
@@ -228,7 +228,7 @@ def draw_shares(ax: Axes, bought: Array, needed: Sequence[float]) -> None:
 def claim_few_alternations(fast: bool = False, mutation: str | None = None) -> Checked:
     """So many alternations buy 90 % of the joint gain, on nearly all instances."""
     rounds = mutations.mutate(mutation, ENOUGH, {"two-rounds": 2})
-    sizes = {**FULL, "replicas": 32} if fast else FULL
+    sizes = {**FULL, "budget": 512, "replicas": 32} if fast else FULL
     found = [
         curve(seed, *setting, (1, rounds), **sizes).bought[1] >= BOUGHT
         for seed, setting in enumerate(settings(), start=FRESH)

@@ -247,13 +247,18 @@ def disputed(count: int) -> Iterator[tuple[Quadratic, float, float]]:
         seed += 1
         p, lam = uneven(seed), float(np.random.default_rng(seed).uniform(0.2, 0.8))
         m, found = moments(p, minimise(p, lam).theta), asymptotics.sharpness(p, lam)
-        for cost in np.geomspace(0.1, 10, 41).tolist():
-            old = best_product(lam, m, 1.0, cost) / ((1 + cost) * m.mixed(lam))
-            new = found.equal_compute(1.0, cost).ratio
-            if abs(np.log(new)) > 0.1 and (old < 1) != (new < 1):
-                count -= 1
-                yield p, lam, cost
-                break
+        costs = np.geomspace(0.1, 10, 41)
+        old, new = (
+            (lam * np.sqrt(d * costs) + (1 - lam) * np.sqrt(s)) ** 2 / ((1 + costs) * mixed)
+            for d, s, mixed in (
+                (m.preference, m.sft, m.mixed(lam)),
+                (found.preference, found.sft, found.mixed),
+            )
+        )
+        disputes = costs[(np.abs(np.log(new)) > 0.1) & ((old < 1) != (new < 1))]
+        if disputes.size:
+            count -= 1
+            yield p, lam, float(disputes[0])
 
 
 # ---------------------------------------------------------------------- T18
