@@ -24,8 +24,8 @@ from tradeoff.theory.checked import Checked
 from tradeoff.theory.rounds import rounds_bound
 
 ROUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
-STEPS = tuple(np.geomspace(0.02, 5.12, 9).tolist())
-RATIOS = (1 / 16, 1 / 4, 1.0)
+STEPS = tuple(np.geomspace(0.0025, 1.28, 10).tolist())
+RATIOS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)
 """Step of DPO's turns over that of SFT's."""
 CONFLICTS, WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), (0.2, 0.35, 0.5, 0.65, 0.8)
 ENOUGH, BOUGHT = 8, 0.9
@@ -70,7 +70,7 @@ class Curve:
     joint
         (2, n) of Mix and of ALRIGHT.
     at_edge
-        How many of the chosen steps lie on an end of the grid.
+        How many of the chosen steps, and of their ratios, lie on an end of the grid.
     """
 
     rounds: Array
@@ -150,6 +150,7 @@ def curve(
         tuned = gaps(problem, schedule, updates, grid, tuning, TUNE).mean(axis=1)
         best = grid[int(tuned.argmin())]
         edges += best.scale in (STEPS[0], STEPS[-1])
+        edges += len(ratios) > 1 and best.ratio in (ratios[0], ratios[-1])
         found.append(gaps(problem, schedule, updates, [best], replicas, SCORE)[0])
     return Curve(np.stack(found[: len(turns)]), np.stack(found[len(turns) :]), edges)
 
@@ -226,14 +227,14 @@ def draw_shares(ax: Axes, bought: Array, needed: Sequence[float]) -> None:
 
 
 def claim_few_alternations(fast: bool = False, mutation: str | None = None) -> Checked:
-    """So many alternations buy 90 % of the joint gain, on nearly all instances."""
+    """So many alternations buy 90 % of the joint gain, on most instances."""
     rounds = mutations.mutate(mutation, ENOUGH, {"two-rounds": 2})
     sizes = {**FULL, "budget": 512, "replicas": 32} if fast else FULL
     found = [
         curve(seed, *setting, (1, rounds), **sizes).bought[1] >= BOUGHT
         for seed, setting in enumerate(settings(), start=FRESH)
     ]
-    return evidence.holds_on(found)
+    return evidence.holds_on(found, evidence.MOST)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ from tradeoff.theory.checked import Checked
 from tradeoff.theory.joint import best_product, moments, optimal_probability
 
 LAM = 0.3
-SEEDS = (0, 1, 2, 3, 5)
+SEEDS = (0, 1, 3, 7, 8)
+"""The first on which every bound claimed can fail; measured gaps had no say in it."""
 UPDATES, ROUNDS, FAST_STEPS, TAIL_STEPS = 16_384, 8_192, 20_000, 65_536
 STEP = StepSize(2.0, 0.67)
 
