@@ -59,7 +59,7 @@ def target(problem: Any, schedule: Schedule) -> Target:
     return _target(problem, schedule.lam, isinstance(schedule, Maxright))
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=8)
 def _target(problem: Any, lam: float, larger_gap: bool) -> Target:
     pair = (1 - lam, lam)
     if not larger_gap:
