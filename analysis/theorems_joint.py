@@ -306,10 +306,10 @@ def claim_band(fast: bool = False, mutation: str | None = None) -> Checked:
             population.uniform_deviation(
                 random_log_linear(seed, prompts=8, responses=3, dimension=2, radius=2.0,
                                   conflict=0.9, sharpness=3.0),
-                objective, rows, samples=16 if fast else 64, points=300 if fast else 2000,
+                objective, rows, samples=16 if fast else 32, points=300 if fast else 800,
                 claimed_rows=factor * rows,
             )
-            for seed in range(2 if fast else 5)
+            for seed in range(2 if fast else 4)
             for objective in (SFT, PREFERENCE)
             for rows in (16, 128)
         ],
