@@ -20,14 +20,9 @@ from llm_models import (
 )
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from tradeoff.data.rows import (
-    Message,
-    PreferenceRow,
-    Record,
-    SftRow,
-    preference_row,
-    sft_row,
-)
+from tradeoff.data.layouts import preference_row, sft_row
+from tradeoff.data.record import Record
+from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm import encoding
 from tradeoff.llm.data import (

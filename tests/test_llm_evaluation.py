@@ -21,7 +21,8 @@ from llm_models import (
 from tradeoff import tiny
 from tradeoff.checkout import DATA
 from tradeoff.data.choices import ChoiceRow, choice_row, read_choices
-from tradeoff.data.rows import Message, Record, SftRow
+from tradeoff.data.record import Record
+from tradeoff.data.rows import Message, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm.config import Lora, TrainConfig
 from tradeoff.llm.evaluation import (

@@ -2,10 +2,11 @@
 
 from tradeoff.data.chosen import chosen_as_sft
 from tradeoff.data.files import Rows, read_preferences, read_sft
-from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text, as_text
+from tradeoff.data.rows import Message, Origin, PreferenceRow, SftRow, Text, as_text
 
 __all__ = [
     "Message",
+    "Origin",
     "PreferenceRow",
     "Rows",
     "SftRow",

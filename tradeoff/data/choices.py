@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from os import PathLike
 
 from tradeoff.data.files import Rows, read_rows
-from tradeoff.data.rows import Record
+from tradeoff.data.record import Record
+from tradeoff.data.turns import read_text
 
 _COLUMNS = frozenset({"question", "choices", "answer", "subject"})
 
@@ -35,7 +36,7 @@ def read_choices(
 def choice_row(record: Record) -> ChoiceRow:
     """Check a multiple-choice row."""
     question = _string(record, "question")
-    choices = record.fields.get("choices")
+    choices = record.get("choices")
     if not isinstance(choices, list) or len(choices) < 2:
         remedy = "Give a list of at least two strings."
         raise record.error("there are no choices", remedy, field="choices", value=choices)
@@ -47,18 +48,18 @@ def choice_row(record: Record) -> ChoiceRow:
             )
             raise record.error("a choice is blank", remedy, field="choices", value=choices)
         _string(replace(record, fields={"choices": choice}), "choices")
-    answer = record.fields.get("answer")
+    answer = record.get("answer")
     if type(answer) is not int or not 0 <= answer < len(choices):
         remedy = f"Count the right choice from 0: a whole number up to {len(choices) - 1}."
         problem = "the answer is none of the choices"
         raise record.error(problem, remedy, field="answer", value=answer)
-    subject = "" if record.fields.get("subject") in (None, "") else _string(record, "subject")
+    subject = "" if record.get("subject") in (None, "") else _string(record, "subject")
     return ChoiceRow(question, tuple(choices), answer, subject)
 
 
 def _string(record: Record, name: str) -> str:
     """A checked column that is no conversation."""
-    value = record.text(name)
+    value = read_text(record, name)
     if not isinstance(value, str):
         remedy = "Give a string."
         raise record.error("the field is not text", remedy, field=name, value=value)

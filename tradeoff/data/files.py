@@ -1,4 +1,4 @@
-"""SFT and preference rows from files and the Hugging Face hub, checked one by one.
+"""SFT and preference rows from files, the Hugging Face hub and Python, checked one by one.
 
 A row that cannot be used is an `InputError` naming file, row, field, value and remedy; it stops
 the reading, or is collected with ``skip_bad=True``. Nothing is ever unpickled or executed.
@@ -6,26 +6,17 @@ the reading, or is collected with ``skip_bad=True``. Nothing is ever unpickled o
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count
-from os import PathLike
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from tradeoff.data.rows import (
-    COLUMNS,
-    PreferenceRow,
-    Record,
-    SftRow,
-    as_text,
-    preference_row,
-    sft_row,
-)
+from tradeoff.data.labels import desired_row, labelled_or_pair, pair_up
+from tradeoff.data.layouts import PREFERENCE_COLUMNS, SFT_COLUMNS, preference_row, sft_row
+from tradeoff.data.prompts import responses_alone
+from tradeoff.data.record import Record
+from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.sources import Part, Source, parts
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 
@@ -33,8 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 R = TypeVar("R")
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,11 +38,23 @@ class Rows(Shown, Sequence[R], Generic[R]):
         Where they were read.
     dropped
         The errors of the rows that were left out.
+    ignored
+        Columns that hold something and that nothing is made of, with the number of their rows.
+    notes
+        What was done to make rows of what was read, with the number of rows.
+    identities
+        The places of the source, the same for two names of one place.
+    skip_bad
+        Whether bad rows are left out, here and where rows become tokens.
     """
 
     rows: tuple[R, ...]
     source: str
     dropped: tuple[InputError, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+    identities: tuple[str, ...] = ()
+    skip_bad: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,34 +72,61 @@ class Rows(Shown, Sequence[R], Generic[R]):
 
         return pd.DataFrame([_fields(row) for row in self.rows])
 
+    def remarks(self) -> list[str]:
+        """What a reader should know of these rows: ignored columns, and what was done to them."""
+        ignored = ", ".join(f"{name} ({count})" for name, count in self.ignored.items())
+        found = [f"{count} {note}" for note, count in self.notes.items()]
+        found += [f"ignored columns: {ignored}"] if ignored else []
+        return [f"{self.source}: {text}" for text in found]
+
     def __repr__(self) -> str:
         kind = type(self.rows[0]).__name__ if self.rows else "row"
-        return f"<{len(self)} x {kind} from {self.source!r}, {len(self.dropped)} dropped>"
+        ignored = f", ignored columns: {', '.join(self.ignored)}" if self.ignored else ""
+        about = f"{len(self.dropped)} dropped{ignored}"
+        return f"<{len(self)} x {kind} from {self.source!r}, {about}>"
 
 
-def _fields(row: object) -> dict[str, object]:
-    return {k: as_text(v) if isinstance(v, tuple) else v for k, v in vars(row).items()}
+def _fields(row: Any) -> dict[str, object]:
+    found = {k: as_text(v) if isinstance(v, tuple) else v for k, v in vars(row).items()}
+    found.pop("origin", None)
+    for name in ("extras", "margin"):
+        if not found.get(name, True) and found[name] != 0:
+            del found[name]
+    return found
 
 
 def read_sft(
-    source: str | PathLike[str],
+    source: Source,
     *,
     skip_bad: bool = False,
     limit: int | None = None,
     split: str | None = None,
+    default_split: str | None = "train",
+    columns: Mapping[str, str] | None = None,
+    use_labels: bool = False,
 ) -> Rows[SftRow]:
-    """Read demonstrations in any of the layouts of `tradeoff.data.rows`.
+    """Read demonstrations in any of the layouts of `tradeoff.data.layouts`.
 
     Parameters
     ----------
     source
-        A ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file in UTF-8, or a hub name ``owner/name``.
+        A file in UTF-8 (``.jsonl``, ``.json``, ``.csv`` and ``.tsv``, also with ``.gz`` or
+        ``.zst``; ``.parquet``, ``.arrow``), a pattern such as ``"part-*.jsonl"``, a folder that
+        ``save_to_disk`` of datasets has written, a hub name ``"owner/name[:config]@split"``;
+        several of these in a list or between commas; or rows: mappings, a ``Dataset``, a
+        ``DataFrame``.
     skip_bad
         Collect the errors of bad rows in `Rows.dropped` and go on; else the first one stops.
     limit
         Stop after this many usable rows.
     split
-        The split of a hub data set, ``"train"`` when not given; an error for a file.
+        The split of a hub name or of a saved folder, if its name has none; an error for a file.
+    default_split
+        The split of a hub name that has none; None makes this an error.
+    columns
+        Names of columns in the source, by the names of a layout: ``{"completion": "answer"}``.
+    use_labels
+        Of unpaired rows with a label, take the desired ones; else such rows are errors.
 
     Returns
     -------
@@ -110,23 +138,41 @@ def read_sft(
     InputError
         For a bad row or damaged file unless `skip_bad`; always for a source without usable rows.
     """
-    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "split": split}
-    return read_rows(source, sft_row, COLUMNS, **options)
+    read = read_rows(
+        source,
+        desired_row if use_labels else sft_row,
+        SFT_COLUMNS,
+        skip_bad=skip_bad,
+        limit=limit,
+        split=split,
+        default_split=default_split,
+        rename=columns,
+    )
+    return _alone(read, read.rows)
 
 
 def read_preferences(
-    source: str | PathLike[str],
+    source: Source,
     *,
     skip_bad: bool = False,
     limit: int | None = None,
     split: str | None = None,
+    default_split: str | None = "train",
+    columns: Mapping[str, str] | None = None,
+    use_labels: bool = False,
+    min_margin: float | None = None,
 ) -> Rows[PreferenceRow]:
-    """Read preference pairs in any of the layouts of `tradeoff.data.rows`.
+    """Read preference pairs in any of the layouts of `tradeoff.data.layouts`.
 
     Parameters
     ----------
-    source, skip_bad, limit, split
+    source, skip_bad, limit, split, default_split, columns
         As for `read_sft`.
+    use_labels
+        Pair unpaired rows with a label up by their prompt; else such rows are errors.
+    min_margin
+        Leave out pairs whose chosen response was not scored so much higher than the rejected one,
+        by ``score_chosen`` and ``score_rejected`` or by ``margin``.
 
     Returns
     -------
@@ -136,137 +182,155 @@ def read_preferences(
     Raises
     ------
     InputError
-        As for `read_sft`.
+        As for `read_sft`; with `min_margin` also for a pair without scores.
     """
-    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "split": split}
-    return read_rows(source, preference_row, COLUMNS, **options)
+    read = read_rows(
+        source,
+        _Compared(use_labels, min_margin),
+        PREFERENCE_COLUMNS,
+        skip_bad=skip_bad,
+        limit=limit,
+        split=split,
+        default_split=default_split,
+        rename=columns,
+    )
+    pairs, alone = pair_up(read.rows)
+    if not pairs:
+        remedy = "Give desired and undesired responses to the same prompts."
+        raise InputError("no labelled row has a partner", file=read.source, remedy=remedy)
+    if alone:
+        notes = {**read.notes, "labelled rows left out without a partner of their prompt": alone}
+        read = replace(read, notes=notes)
+    return _alone(read, pairs)
+
+
+def _alone(read: Rows[Any], rows: tuple[Any, ...]) -> Rows[Any]:
+    """The rows without prompts that the responses repeat."""
+    kept, notes, errors = responses_alone(rows)
+    if errors and (not read.skip_bad or not kept):
+        raise errors[0]
+    return replace(
+        read, rows=kept, notes={**read.notes, **notes}, dropped=(*read.dropped, *errors)
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Pairs, or labelled rows if they are wanted, whose margin is large enough."""
+
+    use_labels: bool
+    min_margin: float | None
+
+    def __call__(self, record: Record) -> Any:
+        row = labelled_or_pair(record) if self.use_labels else preference_row(record)
+        if self.min_margin is None or not isinstance(row, PreferenceRow):
+            return row
+        if row.margin is None:
+            remedy = "Give score_chosen and score_rejected, or margin; or leave min_margin out."
+            raise record.error("the pair has no scores", remedy, value=list(record.fields))
+        if row.margin >= self.min_margin:
+            return row
+        record.notes[f"pairs left out whose margin is below {self.min_margin:g}"] += 1
+        return None
 
 
 def read_rows(
-    source: str | PathLike[str],
-    check: Callable[[Record], R],
+    source: Source,
+    check: Callable[[Record], R | None],
     columns: Collection[str],
     *,
     skip_bad: bool = False,
     limit: int | None = None,
     split: str | None = None,
+    default_split: str | None = "train",
+    rename: Mapping[str, str] | None = None,
 ) -> Rows[R]:
     """Read rows of any kind; all else is as for `read_sft`.
 
     Parameters
     ----------
     check
-        Makes a row of a record, or raises an `InputError` at it.
+        Makes a row of a record, or None of one to leave out, or raises an `InputError` at it.
     columns
         Those that `check` looks at; of a table, others are not read.
+    rename
+        The `columns` of `read_sft`.
     """
     if limit is not None and limit < 1:
         raise InputError("limit is not positive", value=limit, remedy="Give None for all rows.")
+    own = _renaming(rename, columns)
+    found = parts(source, split, default_split)
     rows: list[R] = []
     dropped: list[InputError] = []
-    for record in _records(source, columns, split):
+    ignored: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    for record in _records(found, columns, own):
         try:
             if isinstance(record, InputError):
                 raise record
-            rows.append(check(record))
+            row = check(record)
+            if row is not None:
+                rows.append(row)
+            ignored.update(record.ignored())
+            notes.update(record.notes)
         except InputError as error:
             if not skip_bad:
                 raise
             dropped.append(error)
         if len(rows) == limit:
             break
+    name = ", ".join(part.name for part in found)
     if not rows:
         first = f"; the first error is: {dropped[0]}" if dropped else ""
         remedy = "Give a source with at least one good row."
-        raise InputError(f"no usable row{first}", file=str(source), remedy=remedy)
-    return Rows(tuple(rows), str(source), tuple(dropped))
+        raise InputError(f"no usable row{first}", file=name, remedy=remedy)
+    places = tuple(part.identity for part in found if part.identity)
+    return Rows(tuple(rows), name, tuple(dropped), ignored, notes, places, skip_bad)
+
+
+def as_sft(rows: Any) -> Sequence[SftRow]:
+    """Demonstrations as they are, or read of any source of `read_sft`."""
+    return rows if _are_rows(rows) else read_sft(rows)
+
+
+def as_preferences(rows: Any) -> Sequence[PreferenceRow]:
+    """Pairs as they are, or read of any source of `read_preferences`."""
+    return rows if _are_rows(rows) else read_preferences(rows)
+
+
+def _are_rows(rows: Any) -> bool:
+    """Whether these are rows already; whether of the right kind, others check."""
+    if isinstance(rows, Rows):
+        return True
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        return False
+    return not len(rows) or not isinstance(rows[0], Mapping | str)
 
 
 def _records(
-    source: str | PathLike[str], columns: Collection[str], split: str | None
-) -> Iterator[Record | InputError]:
-    path, name = Path(source), str(source)
-    known = name.lower().endswith(_SUFFIXES)
-    if _HUB_NAME.fullmatch(name) and not known and not path.exists():
-        return _hub_records(name, split or "train")
-    if split is not None:
-        remedy = "Leave split out, or give a hub name such as owner/name."
-        raise InputError("a file has no splits", file=path, value=split, remedy=remedy)
-    if not path.is_file():
-        problem = "this is a directory" if path.is_dir() else "there is no such file"
-        raise InputError(problem, file=path, remedy=f"Give a file: {', '.join(_SUFFIXES)}.")
-    if not known:
-        remedy = f"Convert it to one of {', '.join(_SUFFIXES)}."
-        raise InputError("files of this kind cannot be read", file=path, remedy=remedy)
-    table = name.lower().endswith(".parquet")
-    return _parquet_records(path, columns) if table else _json_records(path)
+    found: Iterable[Part], columns: Collection[str], own: Mapping[str, str]
+) -> Iterable[Record | InputError]:
+    wanted = (set(columns) - own.keys()) | set(own.values())
+    for part in found:
+        for record in part.records(wanted):
+            yield record if isinstance(record, InputError) or not own else _renamed(record, own)
 
 
-def _json_records(path: Path) -> Iterator[Record | InputError]:
-    """Yield a record or an error for each line that is not blank; damage of the file ends it."""
-    row = 0
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
-            for row in count(1):
-                line = lines.readline()
-                if not line:
-                    return
-                if line.strip():
-                    yield _json_record(line, str(path), row)
-    except (OSError, EOFError, zlib.error) as error:
-        yield _unreadable(path, row, error)
+def _renamed(record: Record, own: Mapping[str, str]) -> Record:
+    """A record whose columns have the names of the layouts."""
+    taken = {*own, *own.values()}
+    fields = {name: value for name, value in record.fields.items() if name not in taken}
+    fields |= {
+        name: record.fields[theirs] for name, theirs in own.items() if theirs in record.fields
+    }
+    return replace(record, fields=fields)
 
 
-def _json_record(line: bytes, file: str, row: int) -> Record | InputError:
-    remedy = "Write one JSON object per line."
-    try:
-        fields = json.loads(line.decode("utf-8-sig" if row == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        remedy = "Save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`."
-        bad = line[error.start : error.end]
-        return InputError("the line is not UTF-8", file=file, row=row, value=bad, remedy=remedy)
-    except (ValueError, RecursionError) as error:
-        problem = f"the line is not JSON: {error}"
-        return InputError(problem, file=file, row=row, value=line.decode(), remedy=remedy)
-    if not isinstance(fields, dict):
-        problem = "the line is not a JSON object"
-        return InputError(problem, file=file, row=row, value=fields, remedy=remedy)
-    return Record(file, row, fields)
-
-
-def _parquet_records(path: Path, wanted: Collection[str]) -> Iterator[Record | InputError]:
-    from pyarrow import ArrowException, parquet
-
-    row = 0
-    try:
-        with parquet.ParquetFile(path) as table:
-            columns = [name for name in table.schema_arrow.names if name in wanted]
-            for batch in table.iter_batches(1024, columns=columns or None):
-                for fields in batch.to_pylist():
-                    row += 1
-                    yield Record(str(path), row, fields)
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
-        yield _unreadable(path, row + 1, error)
-
-
-def _unreadable(path: Path, row: int, error: Exception) -> InputError:
-    remedy = "Check the file or fetch it again; skip_bad=True keeps the rows before this one."
-    problem = f"the file cannot be read on: {error}"
-    return InputError(problem, file=path, row=row or None, remedy=remedy)
-
-
-def _hub_records(name: str, split: str) -> Iterator[Record | InputError]:
-    try:
-        import datasets
-    except ImportError as error:
-        problem = "there is no such file, and a hub name needs the package datasets"
-        remedy = "Check the path, or install it: pip install datasets."
-        raise InputError(problem, file=name, remedy=remedy) from error
-    try:
-        rows = datasets.load_dataset(name, split=split)
-    except Exception as error:  # it lets pass the errors of several network libraries
-        problem = f"split {split!r} of this hub data set cannot be loaded: {error}"
-        remedy = "Check the name, the split and the network."
-        raise InputError(problem, file=name, remedy=remedy) from error
-    for row, fields in enumerate(rows, start=1):
-        yield Record(name, row, fields)
+def _renaming(rename: Mapping[str, str] | None, columns: Collection[str]) -> Mapping[str, str]:
+    for name in rename or {}:
+        if name not in columns:
+            remedy = f"Map one of {', '.join(sorted(columns))}."
+            raise InputError(
+                "no layout has this column", field="columns", value=name, remedy=remedy
+            )
+    return rename or {}

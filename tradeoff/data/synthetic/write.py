@@ -57,11 +57,14 @@ def _conversation(row: Any) -> Any:
 def _fields(row: SftRow | PreferenceRow | str) -> dict[str, Any]:
     if isinstance(row, str):
         return {"text": row}
-    return {field.name: _json(getattr(row, field.name)) for field in fields(row)}
+    own = {field.name: _json(getattr(row, field.name)) for field in fields(row)}
+    more = json.loads(own.pop("extras") or "{}")
+    own.pop("origin")
+    return {name: value for name, value in (own | more).items() if value is not None}
 
 
 def _json(value: Text | bool) -> Any:
-    return [asdict(turn) for turn in value] if isinstance(value, tuple) else value
+    return [turn.as_dict() for turn in value] if isinstance(value, tuple) else value
 
 
 def _write_text(path: Path, lines: Iterable[str]) -> None:

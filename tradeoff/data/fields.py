@@ -1,0 +1,111 @@
+"""Columns beside the texts of a row: instruction, system turn, tools, label and scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from tradeoff.data.record import Record
+from tradeoff.data.rows import Message, Text
+
+_OWN_ARGUMENTS = frozenset(
+    [
+        *("self", "conversation", "messages", "tools", "chat_template", "tokenize", "padding"),
+        *("add_generation_prompt", "continue_final_message", "truncation", "max_length"),
+        *("return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+    ]
+)
+"""Arguments of the chat template that a row may not set."""
+
+
+def with_system(record: Record, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The turns behind the system turn that a column of this name gives."""
+    if not record.has("system") or (turns and turns[0].role == "system"):
+        return turns
+    text = record.string("system", record.get("system"), blank=True)
+    return (Message("system", text), *turns) if text.strip() else turns
+
+
+def instruction(record: Record) -> str:
+    """The prompt that instruction and input make."""
+    parts = {"Instruction": record.string("instruction", record.require("instruction"))}
+    name = "input" if record.has("input") else "context"
+    given = record.string(name, record.get(name) or "", blank=True)
+    if given.strip():
+        parts["Input"] = given
+    heads = "".join(f"### {head}:\n{text}\n\n" for head, text in parts.items())
+    return f"{heads}### Response:\n"
+
+
+def extras(record: Record, prompt: Text) -> str:
+    """Tools and arguments of the chat template, as JSON."""
+    found = {}
+    for name, kind in (("tools", list), ("chat_template_kwargs", dict)):
+        value = record.get(name)
+        if isinstance(value, str) and value.strip():
+            value = _loaded(record, name, value)
+        if value in (None, "", [], {}):
+            continue
+        if not isinstance(value, kind):
+            remedy = f"Give a {kind.__name__}, or its JSON."
+            raise record.error("the field cannot be used", remedy, field=name, value=value)
+        found[name] = value
+    if found and isinstance(prompt, str):
+        name = next(iter(found))
+        remedy = "Give the prompt and the response as messages, or remove the column."
+        problem = "only messages go through a chat template, which would read this"
+        raise record.error(problem, remedy, field=name, value=found[name])
+    for name in found.get("chat_template_kwargs", {}):
+        if name in _OWN_ARGUMENTS:
+            remedy = "Leave it out; it is set by the training."
+            raise record.error(
+                "this argument cannot be set", remedy, field="chat_template_kwargs", value=name
+            )
+    return record.as_json("tools", found) if found else ""
+
+
+def _loaded(record: Record, name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problem = f"the field is not JSON: {error}"
+        raise record.error(problem, "Give a list, or its JSON.", field=name, value=text) from error
+
+
+def label(record: Record) -> bool | None:
+    """Whether an unpaired response is desired; None for a row without such a label.
+
+    A Boolean always is one, a number or its name only beside a completion: elsewhere it can be the
+    class of a text.
+    """
+    value = record.fields.get("label") if record.has("label") else None
+    beside = record.has("completion")
+    if isinstance(value, str) and beside:
+        value = {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
+    if not (isinstance(value, bool) or beside) or not isinstance(value, int | float):
+        return None
+    if value not in (0, 1):
+        return None
+    record.used.add("label")
+    return bool(value)
+
+
+def margin(record: Record) -> float | None:
+    """The given margin, or the difference of both scores; None without them."""
+    if record.has("margin"):
+        return _number(record, "margin")
+    if record.has("score_chosen") and record.has("score_rejected"):
+        return _number(record, "score_chosen") - _number(record, "score_rejected")
+    return None
+
+
+def _number(record: Record, name: str) -> float:
+    value = record.get(name)
+    try:
+        if isinstance(value, bool) or not math.isfinite(found := float(value)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        remedy = "Give a finite number, or remove the column."
+        raise record.error("the score is not a number", remedy, field=name, value=value) from error
+    return found

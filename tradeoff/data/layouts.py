@@ -1,0 +1,237 @@
+"""The layouts of data rows that are read, and what is made of each.
+
+The how-to *Use your own data* shows them all. Whatever the layout, a null counts as absent, texts
+become messages where another field is one, a prompt that the responses repeat is split off, and
+the last message is the assistant's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tradeoff.data.fields import extras, instruction, label, margin, with_system
+from tradeoff.data.prompts import end_of_prompt, separate_turns, split_dialogue
+from tradeoff.data.record import Record
+from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
+from tradeoff.data.turns import read_messages, read_text, same, shared
+
+_SIDES = ("chosen", "rejected")
+_BOTH = ("instruction", "input", "context", "system", "tools", "chat_template_kwargs")
+SFT_COLUMNS = frozenset(
+    [
+        *_BOTH,
+        "prompt",
+        "completion",
+        "messages",
+        "conversations",
+        "text",
+        "output",
+        "response",
+        "label",
+    ]
+)
+"""Every column that is read for demonstrations."""
+PREFERENCE_COLUMNS = frozenset(
+    [*_SIDES, *_BOTH, "prompt", "conversations", "score_chosen", "score_rejected", "margin"]
+)
+"""Every column that is read for preference pairs."""
+_UNPAIRED = "the row has a label, so it is unpaired preference data"
+
+
+def sft_row(record: Record) -> SftRow:
+    """Check a row of any SFT layout.
+
+    Raises
+    ------
+    InputError
+        If the row fits no layout, a field of it cannot be used, or it has a label.
+    """
+    known = label(record)
+    if known is not None:
+        remedy = (
+            "Read it as preferences, paired up by prompt, or take the desired responses only: "
+            "use_labels=True, --use-labels."
+        )
+        raise record.error(_UNPAIRED, remedy, field="label", value=known)
+    return demonstration(record)
+
+
+def demonstration(record: Record) -> SftRow:
+    """As `sft_row`, whatever its label says."""
+    return _SFT[record.layout(_SFT)](record)
+
+
+def preference_row(record: Record) -> PreferenceRow:
+    """Check a row of any preference layout; errors are as for `sft_row`."""
+    if not any(record.has(name) for name in _SIDES) and (known := label(record)) is not None:
+        remedy = "Pair the responses up by prompt: use_labels=True, --use-labels."
+        raise record.error(_UNPAIRED, remedy, field="label", value=known)
+    row = _PREFERENCE[record.layout(_PREFERENCE)](record)
+    return replace(row, margin=margin(record))
+
+
+# ---------------------------------------------------------------------- layouts of demonstrations
+
+
+def _completed(record: Record) -> SftRow:
+    prompt, completion = read_text(record, "prompt"), read_text(record, "completion")
+    return _sft(record, *_normalised(record, prompt, {"completion": completion}))
+
+
+def _conversation(record: Record) -> SftRow:
+    """``messages`` hold the prompt, or begin behind it."""
+    name = "messages" if record.has("messages") else "conversations"
+    turns = read_messages(record, name)
+    prompt = read_text(record, "prompt") if record.has("prompt") else ()
+    before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    if before:
+        turns = _behind(record, before, turns)
+    turns = with_system(record, turns)
+    _check_turns(record, {name: turns[-1:]})
+    return _sft(record, turns[:-1], (turns[-1:],))
+
+
+def _behind(
+    record: Record, before: tuple[Message, ...], turns: tuple[Message, ...]
+) -> tuple[Message, ...]:
+    """The whole conversation of a prompt and of messages that repeat it, whole or in part."""
+    if end := end_of_prompt(before, turns):
+        return turns if end >= len(before) else before + turns[end:]
+    if (before[-1].role, turns[0].role) in (("user", "assistant"), ("system", "user")):
+        return before + turns
+    if not any(same(turn, other) for turn in before for other in turns):
+        record.used.discard("prompt")  # it says something else, so it is reported as ignored
+    return turns
+
+
+def _instructed(record: Record) -> SftRow:
+    """Alpaca and Dolly: the rendering of the data set's author, where it ends in the response."""
+    name = "output" if record.has("output") else "response"
+    output = read_text(record, name)
+    prompt: Text = instruction(record)
+    rendered = record.fields.get("text") if record.has("text") else None
+    if isinstance(rendered, str) and isinstance(output, str) and not record.has("system"):
+        head, found, tail = rendered.rpartition(output)
+        if found and head.strip() and not tail.strip():
+            record.used.add("text")
+            prompt = head
+    return _sft(record, *_normalised(record, prompt, {name: output}))
+
+
+def _document(record: Record) -> SftRow:
+    text = read_text(record, "text")
+    if isinstance(text, str):
+        return _sft(record, "", (text,))
+    turns = with_system(record, text)
+    _check_turns(record, {"text": turns[-1:]})
+    return _sft(record, turns[:-1], (turns[-1:],))
+
+
+def _sft(record: Record, prompt: Text, completions: tuple[Text, ...]) -> SftRow:
+    more = extras(record, prompt)
+    return SftRow(prompt, completions[0], extras=more, origin=record.origin)
+
+
+# ---------------------------------------------------------------------- layouts of pairs
+
+
+def _compared(record: Record) -> PreferenceRow:
+    if record.has("instruction"):
+        prompt: Text = instruction(record)
+    elif record.has("conversations"):
+        prompt = read_messages(record, "conversations")
+    else:
+        prompt = read_text(record, "prompt")
+    return _pair(record, *_normalised(record, prompt, _responses(record)))
+
+
+def _whole_conversations(record: Record) -> PreferenceRow:
+    """The prompt is what both sides begin with."""
+    sides = _responses(record)
+    chosen, rejected = sides["chosen"], sides["rejected"]
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        return _pair(record, *split_dialogue(record, chosen, rejected))
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        kinds = {name: type(text).__name__ for name, text in sides.items()}
+        remedy = "Make both text or both messages, and add the prompt if both are text."
+        raise record.error("text and messages are mixed", remedy, value=kinds)
+    shorter = min(len(chosen), len(rejected))
+    count = shared(chosen, rejected)
+    if not 0 < count < shorter:
+        problem = "one conversation begins the other" if count else "no message is shared"
+        remedy = "Begin both with the messages of the prompt, then give each its own response."
+        raise record.error(problem, remedy, field="chosen", value=chosen)
+    prompt = with_system(record, chosen[:count])
+    _check_turns(record, {"chosen": chosen[count:], "rejected": rejected[count:]})
+    return _pair(record, prompt, (chosen[count:], rejected[count:]))
+
+
+def _responses(record: Record) -> dict[str, Text]:
+    """Both sides; not the same."""
+    sides = {name: read_text(record, name) for name in _SIDES}
+    if sides["chosen"] == sides["rejected"]:
+        remedy = "Remove the row: it states no preference."
+        problem = "chosen and rejected are the same"
+        raise record.error(problem, remedy, field="chosen", value=sides["chosen"])
+    return sides
+
+
+def _pair(record: Record, prompt: Text, sides: tuple[Text, ...]) -> PreferenceRow:
+    if sides[0] == sides[1]:
+        remedy = "Remove the row: it states no preference."
+        problem = "chosen and rejected are the same behind the prompt"
+        raise record.error(problem, remedy, field="chosen", value=sides[0])
+    more = extras(record, prompt)
+    return PreferenceRow(prompt, *sides, extras=more, origin=record.origin)
+
+
+_SFT: dict[tuple[str, ...], Callable[[Record], SftRow]] = {
+    ("prompt", "completion"): _completed,
+    ("messages",): _conversation,
+    ("conversations",): _conversation,
+    ("instruction", "output"): _instructed,
+    ("instruction", "response"): _instructed,
+    ("text",): _document,
+}
+_PREFERENCE: dict[tuple[str, ...], Callable[[Record], PreferenceRow]] = {
+    ("prompt", "chosen", "rejected"): _compared,
+    ("instruction", "chosen", "rejected"): _compared,
+    ("conversations", "chosen", "rejected"): _compared,
+    ("chosen", "rejected"): _whole_conversations,
+}
+
+
+# ---------------------------------------------------------------------- what layouts share
+
+
+def _normalised(
+    record: Record, prompt: Text, sides: dict[str, Text]
+) -> tuple[Text, tuple[Text, ...]]:
+    """Prompt and responses, all text or all messages, without the prompt in the responses."""
+    found = (prompt, *sides.values())
+    if all(isinstance(text, str) for text in found) and not record.has("system"):
+        return prompt, tuple(sides.values())
+    if any(isinstance(text, str) for text in found):
+        record.notes["rows whose texts became messages, as other fields are"] += 1
+    turned = {name: _as_turns("assistant", text) for name, text in sides.items()}
+    before, rest = separate_turns(record, _as_turns("user", prompt), turned)
+    _check_turns(record, dict(zip(sides, rest, strict=True)))
+    return with_system(record, before), rest
+
+
+def _as_turns(role: str, text: Text) -> tuple[Message, ...]:
+    return (Message(role, text),) if isinstance(text, str) else text
+
+
+def _check_turns(record: Record, sides: dict[str, tuple[Message, ...]]) -> None:
+    """A response begins after the user's turn and ends with the assistant's."""
+    for name, turns in sides.items():
+        if not turns or turns[-1].role != "assistant":
+            problem = "the conversation does not end with a message of the assistant"
+            remedy = 'Give a list of messages whose last one has the role "assistant".'
+            raise record.error(problem, remedy, field=name, value=turns)
+        if turns[0].role in ("user", "system", "developer"):
+            problem = f"the response begins with a message of the {turns[0].role}"
+            remedy = "Put what comes before the answer into the prompt."
+            raise record.error(problem, remedy, field=name, value=turns)

@@ -1,0 +1,246 @@
+"""Rows of text files: JSON, one object a line or one list, and tables with commas or tabs.
+
+What is read is bounded: one line by `tradeoff.data.record.LONGEST`, and a compressed file by what
+it may grow to.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tradeoff.data.record import LONGEST, Record
+from tradeoff.errors import InputError
+
+_BOM = b"\xef\xbb\xbf"
+GROWTH = 200
+"""Most bytes that one byte of a file may become; text is compressed about four times."""
+SMALL = 2**28
+"""Bytes up to which a file may grow in any case."""
+
+Found = Iterator[Record | InputError]
+
+
+class Growing(OSError):
+    """A file that holds far more than its size."""
+
+
+class Budget:
+    """The bytes that a file has become so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.most = max(SMALL, GROWTH * path.stat().st_size)
+        self.bytes = 0
+
+    def spend(self, size: int) -> None:
+        """Count what was read, or raise `Growing`."""
+        self.bytes += size
+        if self.bytes > self.most:
+            raise Growing(f"it grows to more than {GROWTH} times its size")
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a file, unpacked and counted."""
+
+    def __init__(self, path: Path) -> None:
+        self.budget = Budget(path)
+        self.raw = path.open("rb")
+        self.stream: Any = self.raw
+        if path.suffix.lower() == ".gz":
+            self.stream = gzip.GzipFile(fileobj=self.raw)
+        elif path.suffix.lower() == ".zst":
+            from pyarrow import CompressedInputStream
+
+            self.stream = CompressedInputStream(self.raw, "zstd")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = getattr(self.stream, "read1", self.stream.read)
+        found = read(len(buffer))
+        self.budget.spend(len(found))
+        buffer[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+def unpacked(path: Path) -> io.BufferedReader:
+    """A file opened for reading, without its compression."""
+    return io.BufferedReader(_Unpacked(path), 2**16)
+
+
+def unreadable(path: Path, row: int, error: Exception) -> InputError:
+    """The error with which the reading of a damaged file ends."""
+    remedy = "Check the file or fetch it again; skip_bad=True keeps the rows before this one."
+    problem = f"the file cannot be read on: {error}"
+    return InputError(problem, file=path, row=row or None, remedy=remedy)
+
+
+def damage() -> tuple[type[Exception], ...]:
+    """What damaged files raise."""
+    from pyarrow import ArrowException
+
+    return (OSError, EOFError, zlib.error, ArrowException, UnicodeDecodeError, csv.Error)
+
+
+# ---------------------------------------------------------------------- JSON
+
+
+def json_lines(path: Path) -> Found:
+    """Yield a record or an error for each line that is not blank; damage of the file ends it."""
+    row = 0
+    try:
+        with unpacked(path) as lines:
+            for row in count(1):
+                line = lines.readline(LONGEST + 1)
+                if not line:
+                    return
+                if row == 1:
+                    line = line.removeprefix(_BOM)
+                if len(line) > LONGEST:
+                    while line and not line.endswith(b"\n"):
+                        line = lines.readline(LONGEST)
+                    remedy = f"Split the row; a line may have {LONGEST:,} bytes."
+                    yield InputError("the line is too long", file=path, row=row, remedy=remedy)
+                elif line.strip():
+                    yield json_record(line, str(path), row)
+    except damage() as error:
+        yield unreadable(path, row, error)
+
+
+def json_record(line: bytes, file: str, row: int) -> Record | InputError:
+    """The record that one line holds."""
+    where: dict[str, Any] = {"file": file, "row": row}
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        remedy = "Save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`."
+        bad = line[error.start : error.end]
+        return InputError("the line is not UTF-8", value=bad, remedy=remedy, **where)
+    objects = _Objects()
+    try:
+        fields = objects.decoder.decode(text)
+    except (ValueError, RecursionError) as error:
+        problem = f"the line is not JSON: {error}"
+        return InputError(problem, value=text, remedy="Write one JSON object per line.", **where)
+    return objects.record(fields, **where)
+
+
+def json_list(path: Path) -> Found:
+    """Yield the objects of a file that is one list; a file of lines is read as such."""
+    try:
+        with unpacked(path) as file:
+            start = file.read(2**16).removeprefix(_BOM).lstrip()
+        if start[:1] != b"[":
+            yield from json_lines(path)
+            return
+        with unpacked(path) as file:
+            text = file.read().decode("utf-8-sig")
+    except damage() as error:
+        yield unreadable(path, 0, error)
+        return
+    yield from _items(path, text)
+
+
+def _items(path: Path, text: str) -> Found:
+    place = _skip(text, text.index("[") + 1)
+    for row in count(1):
+        if text[place : place + 1] == "]":
+            if text[place + 1 :].strip():
+                yield unreadable(path, row, ValueError("something follows the list"))
+            return
+        objects = _Objects()
+        try:
+            fields, place = objects.decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            yield unreadable(path, row, error)
+            return
+        yield objects.record(fields, str(path), row)
+        place = _skip(text, place)
+        if text[place : place + 1] == ",":
+            place = _skip(text, place + 1)
+        elif text[place : place + 1] != "]":
+            yield unreadable(path, row + 1, ValueError("a comma or the end of the list is missing"))
+            return
+
+
+def _skip(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place
+
+
+class _Objects:
+    """A reader of JSON that notices keys that occur twice in one object."""
+
+    def __init__(self) -> None:
+        self.doubled: str | None = None
+        self.decoder = json.JSONDecoder(object_pairs_hook=self._object)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            self.doubled = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        return found
+
+    def record(self, fields: Any, file: str, row: int) -> Record | InputError:
+        """A record, if these are the fields of one object with different keys."""
+        remedy = "Write one JSON object per row, with each key once."
+        if not isinstance(fields, dict):
+            problem = "the row is not a JSON object"
+            return InputError(problem, file=file, row=row, value=fields, remedy=remedy)
+        if self.doubled is not None:
+            problem = "a key occurs twice in one object"
+            return InputError(problem, file=file, row=row, value=self.doubled, remedy=remedy)
+        return Record(file, row, fields)
+
+
+# ---------------------------------------------------------------------- tables as text
+
+
+def separated(path: Path, delimiter: str) -> Found:
+    """Yield the rows of a table below its header; empty cells are absent.
+
+    A row is named by the line of the file at which it begins.
+    """
+    row = 0
+    before = csv.field_size_limit(LONGEST)
+    try:
+        with io.TextIOWrapper(unpacked(path), "utf-8-sig", newline="") as text:
+            lines = csv.reader(text, delimiter=delimiter, strict=True)
+            header = next(lines, [])
+            if doubled := {name for name in header if header.count(name) > 1}:
+                remedy = "Give each column a name of its own."
+                problem = "two columns have one name"
+                yield InputError(problem, file=path, value=min(doubled), remedy=remedy)
+                return
+            row = lines.line_num + 1
+            for cells in lines:
+                if cells:
+                    yield _cells(path, row, header, cells)
+                row = lines.line_num + 1
+    except damage() as error:
+        yield unreadable(path, row, error)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _cells(path: Path, row: int, header: list[str], cells: list[str]) -> Record | InputError:
+    if len(cells) > len(header):
+        remedy = "Put cells with the delimiter in them into quotes."
+        problem = f"the row has {len(cells)} cells, the header {len(header)}"
+        return InputError(problem, file=path, row=row, value=cells[-1], remedy=remedy)
+    filled = {name: cell or None for name, cell in zip(header, cells, strict=False)}
+    return Record(str(path), row, filled)

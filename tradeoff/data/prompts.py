@@ -1,0 +1,182 @@
+"""Prompts that responses repeat, and prompts that only the responses hold, told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from tradeoff.data.record import Record
+from tradeoff.data.rows import Message, PreferenceRow, SftRow
+from tradeoff.data.turns import same, shared
+from tradeoff.errors import InputError
+
+R = TypeVar("R", SftRow, PreferenceRow)
+
+_ANSWER = "\n\nAssistant:"
+_QUESTION = "\n\nHuman:"
+_WORDS = 4
+"""Fewer words can begin a response by chance, as "Hello" does; more are a repeated prompt."""
+_REPEATED = "responses without the prompt that they repeated"
+
+
+def separate_turns(
+    record: Record, prompt: tuple[Message, ...], sides: dict[str, tuple[Message, ...]]
+) -> tuple[tuple[Message, ...], tuple[tuple[Message, ...], ...]]:
+    """Prompt and responses, where each response may repeat the prompt before it answers.
+
+    Parameters
+    ----------
+    sides
+        Responses by their column.
+
+    Returns
+    -------
+    prompt, responses
+        What follows a repeated prompt belongs to it, too, as far as all responses share it; of a
+        single response, all but the last message.
+
+    Raises
+    ------
+    InputError
+        If a response holds nothing but the prompt, or both repeat different ones.
+    """
+    ends = {name: end_of_prompt(prompt, turns) for name, turns in sides.items()}
+    if not any(ends.values()):
+        return prompt, tuple(sides.values())
+    record.notes[_REPEATED] += 1
+    for name, turns in sides.items():
+        if ends[name] >= len(turns):
+            problem, remedy = "the response is only the prompt", "Add what answers it."
+            raise record.error(problem, remedy, field=name, value=turns)
+    first, *others = sides.values()
+    end = ends[next(iter(sides))]
+    if len(set(ends.values())) > 1:  # one holds the whole conversation, the other the response
+        if max(ends.values()) > len(prompt):
+            problem = "the responses repeat different prompts"
+            raise record.error(problem, "Begin both with the same messages.", value=ends)
+        return prompt, tuple(turns[ends[name] :] for name, turns in sides.items())
+    known = min([shared(first, other) for other in others], default=len(first) - 1)
+    known = max(end, min(known, *(len(turns) - 1 for turns in sides.values())))
+    before = first[:end] if end >= len(prompt) else prompt
+    return before + first[end:known], tuple(turns[known:] for turns in sides.values())
+
+
+def responses_alone(
+    rows: Sequence[R],
+) -> tuple[tuple[R, ...], Counter[str], list[InputError]]:
+    """Rows of plain text without the prompt in their responses, where most rows repeat it.
+
+    Whether "Hello" begins a response or is repeated before it cannot be seen in one row, so rows
+    are changed only where the responses of at least half of them begin with a whole prompt of
+    several words.
+
+    Returns
+    -------
+    tuple of rows
+        Those that are left.
+    Counter
+        What was done, or left as it is, with the number of rows.
+    list of InputError
+        The rows that hold nothing but their prompt.
+    """
+    plain = [row for row in rows if isinstance(row.prompt, str) and row.prompt.strip()]
+    repeating = sum(_repeats(row) for row in plain)
+    if not repeating:
+        return tuple(rows), Counter(), []
+    if 2 * repeating < len(plain):
+        return tuple(rows), Counter({"responses that begin with their prompt, kept": repeating}), []
+    kept: list[R] = []
+    errors: list[InputError] = []
+    notes: Counter[str] = Counter()
+    for row in rows:
+        if not _begins(row):
+            kept.append(row)
+            continue
+        rest = {name: getattr(row, name)[len(row.prompt) :] for name in _responses(row)}
+        if empty := [name for name, text in rest.items() if not text.strip()]:
+            errors.append(_only_the_prompt(row, empty[0]))
+            continue
+        notes[_REPEATED] += 1
+        kept.append(replace(row, **rest))
+    return tuple(kept), notes, errors
+
+
+def _only_the_prompt(row: SftRow | PreferenceRow, name: str) -> InputError:
+    file, place = row.origin or (None, None)
+    return InputError(
+        "the response is only the prompt",
+        file=file,
+        row=place,
+        field=name,
+        value=getattr(row, name),
+        remedy="Add what answers it.",
+    )
+
+
+def _responses(row: SftRow | PreferenceRow) -> tuple[str, ...]:
+    return ("completion",) if isinstance(row, SftRow) else ("chosen", "rejected")
+
+
+def _begins(row: SftRow | PreferenceRow) -> bool:
+    """Whether every response of plain text begins with the prompt, as whole words."""
+    prompt = row.prompt
+    if not isinstance(prompt, str) or not prompt.strip():
+        return False
+    for name in _responses(row):
+        text = getattr(row, name)
+        if not isinstance(text, str) or not text.startswith(prompt):
+            return False
+        if prompt[-1].isalnum() and text[len(prompt) : len(prompt) + 1].isalnum():
+            return False
+    return True
+
+
+def _repeats(row: SftRow | PreferenceRow) -> bool:
+    """Whether every response begins with a prompt that is too long to be there by chance."""
+    if not _begins(row):
+        return False
+    prompt = str(row.prompt).strip()
+    return prompt.endswith(":") or "\n" in prompt or len(prompt.split()) >= _WORDS
+
+
+def end_of_prompt(prompt: tuple[Message, ...], turns: tuple[Message, ...]) -> int:
+    """How many leading messages of a response repeat the prompt, whole or its last ones."""
+    if not prompt:
+        return 0
+    for lead in range(len(turns)):
+        if all(map(same, prompt, turns[lead:])) and lead + len(prompt) <= len(turns):
+            return lead + len(prompt)
+        if turns[lead].role != "system":
+            break
+    for left_out in range(1, len(prompt)):
+        kept = prompt[left_out:]
+        if kept[0].role == "user" and len(kept) <= len(turns) and all(map(same, kept, turns)):
+            return len(kept)
+    return 0
+
+
+def split_dialogue(record: Record, chosen: str, rejected: str) -> tuple[str, tuple[str, str]]:
+    r"""Dialogues as text, as HH has them: the prompt ends at the last shared ``\n\nAssistant:``.
+
+    Raises
+    ------
+    InputError
+        If there is none, or the dialogues part before the last response.
+    """
+    pairs = enumerate(zip(chosen, rejected, strict=False))
+    length = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
+    border = chosen[:length].rfind(_ANSWER)
+    if border < 0:
+        remedy = "Add a column with the prompt, or give lists of messages, which can share it."
+        raise record.error("the field is missing", remedy, field="prompt")
+    border += len(_ANSWER)
+    sides = {"chosen": chosen[border:], "rejected": rejected[border:]}
+    for name, text in sides.items():
+        record.string(name, text)
+        if _QUESTION in text:
+            problem = "the dialogues part before the last response"
+            remedy = "Give both the same turns up to their last response, or remove the row."
+            raise record.error(problem, remedy, field=name, value=text)
+    return chosen[:border], (sides["chosen"], sides["rejected"])

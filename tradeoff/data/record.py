@@ -1,0 +1,134 @@
+"""One row of a source as it was found, its columns checked one by one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tradeoff.data.rows import Origin
+from tradeoff.errors import InputError
+
+LONGEST = 2**24
+"""Most characters of one field, and most bytes of one line: some four million tokens."""
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The columns of one row as found, and where it was found (rows count from 1).
+
+    Attributes
+    ----------
+    file, row
+        The source, and the line or place in it.
+    fields
+        Columns that may be used. None and NaN, with which tables mark a missing value, count as
+        absent.
+    unread
+        Names of further columns of a table, which were not read.
+    used
+        Columns that have been looked at, so that the others can be reported as ignored.
+    notes
+        What was done to make a row of it, such as splitting off a repeated prompt.
+    """
+
+    file: str
+    row: int
+    fields: Mapping[str, Any] = field(repr=False)
+    unread: tuple[str, ...] = field(default=(), repr=False)
+    used: set[str] = field(default_factory=set, repr=False, compare=False)
+    notes: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
+
+    @property
+    def origin(self) -> Origin:
+        """The place, for the row that is made of this record."""
+        return Origin(self.file, self.row)
+
+    def has(self, name: str) -> bool:
+        """Whether the column is there and not null."""
+        return name in self.fields and not is_absent(self.fields[name])
+
+    def get(self, name: str) -> Any:
+        """The column, which counts as used from now on; None where it is absent."""
+        self.used.add(name)
+        return self.fields[name] if self.has(name) else None
+
+    def require(self, name: str) -> Any:
+        """The column, or an `InputError` where it is absent."""
+        value = self.get(name)
+        if value is not None:
+            return value
+        if name in self.fields:
+            raise self.error("the field is empty", "Fill it or remove the row.", field=name)
+        remedy = f"Add it, or name the column to read: columns={{{name!r}: ...}}, --columns."
+        raise self.error("the field is missing", remedy, field=name, value=list(self.fields))
+
+    def ignored(self) -> tuple[str, ...]:
+        """Names of the columns that hold something and that nothing has looked at."""
+        own = (str(name) for name in self.fields if name not in self.used and self.has(name))
+        return (*own, *self.unread)
+
+    def layout(self, layouts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+        """The first layout whose columns are all here, else the first with one of its columns."""
+        layouts = tuple(layouts)
+        for enough in (all, any):
+            for names in layouts:
+                if enough(self.has(name) for name in names):
+                    return names
+        for names in layouts:
+            if any(name in self.fields for name in names):
+                return names
+        known = " or ".join("{" + ", ".join(names) + "}" for names in layouts)
+        remedy = f"Give {known}, or say which columns to read: columns={{...}}, --columns."
+        raise self.error("no known layout has these columns", remedy, value=list(self.fields))
+
+    def string(self, name: str, value: Any, *, blank: bool = False) -> str:
+        """A checked string; `blank` admits one without letters."""
+        where = {"field": name, "value": value}
+        if is_absent(value) or value == []:
+            raise self.error("the field is empty", "Fill it or remove the row.", **where)
+        if not isinstance(value, str):
+            remedy = "Give a string, or a list of messages whose role and content are strings."
+            raise self.error("the field is not text", remedy, **where)
+        if not blank and not value.strip():
+            raise self.error("the field is blank", "Fill it or remove the row.", **where)
+        if len(value) > LONGEST:
+            remedy = f"Split it; at most {LONGEST:,} characters are read."
+            raise self.error("the field is too long", remedy, field=name, value=value[:80])
+        if _HALF_PAIR.search(value):
+            remedy = "Repair the escape; a letter beyond \\uffff needs both halves."
+            raise self.error("half of a surrogate pair cannot be encoded", remedy, **where)
+        return value
+
+    def as_json(self, name: str, value: Mapping[str, Any]) -> str:
+        """What a chat template is given, as JSON without nulls; ``""`` where nothing is left."""
+        try:
+            kept = {key: _without_nulls(item) for key, item in value.items() if item is not None}
+            text = json.dumps(kept, ensure_ascii=False, allow_nan=False) if kept else ""
+        except (TypeError, ValueError, RecursionError) as error:
+            remedy = "Give strings, finite numbers, lists and mappings, not nested too deeply."
+            problem = f"the field cannot be given to a chat template: {error}"
+            raise self.error(problem, remedy, field=name) from error
+        return self.string(name, text, blank=True)
+
+    def error(self, problem: str, remedy: str, **where: Any) -> InputError:
+        """An error at this row; `where` may give its field and value."""
+        return InputError(problem, remedy=remedy, file=self.file, row=self.row, **where)
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a table marks a missing value by this: None, or NaN, which differs from itself."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Tables fill the fields that one row lacks and another has with nulls; TRL drops them too."""
+    if isinstance(value, Mapping):
+        return {str(k): _without_nulls(item) for k, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(item) for item in value]
+    return value
