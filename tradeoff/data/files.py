@@ -209,9 +209,7 @@ def _alone(read: Rows[Any], rows: tuple[Any, ...]) -> Rows[Any]:
     kept, notes, errors = responses_alone(rows)
     if errors and (not read.skip_bad or not kept):
         raise errors[0]
-    return replace(
-        read, rows=kept, notes={**read.notes, **notes}, dropped=(*read.dropped, *errors)
-    )
+    return replace(read, rows=kept, notes={**read.notes, **notes}, dropped=(*read.dropped, *errors))
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def json_lines(path: Path) -> Found:
     """Yield a record or an error for each line that is not blank; damage of the file ends it."""
     row = 0
     try:
+        objects = _Objects()
         with unpacked(path) as lines:
             for row in count(1):
                 line = lines.readline(LONGEST + 1)
@@ -115,13 +116,12 @@ def json_lines(path: Path) -> Found:
                     remedy = f"Split the row; a line may have {LONGEST:,} bytes."
                     yield InputError("the line is too long", file=path, row=row, remedy=remedy)
                 elif line.strip():
-                    yield json_record(line, str(path), row)
+                    yield _json_record(objects, line, str(path), row)
     except damage() as error:
         yield unreadable(path, row, error)
 
 
-def json_record(line: bytes, file: str, row: int) -> Record | InputError:
-    """The record that one line holds."""
+def _json_record(objects: _Objects, line: bytes, file: str, row: int) -> Record | InputError:
     where: dict[str, Any] = {"file": file, "row": row}
     try:
         text = line.decode("utf-8")
@@ -129,7 +129,7 @@ def json_record(line: bytes, file: str, row: int) -> Record | InputError:
         remedy = "Save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`."
         bad = line[error.start : error.end]
         return InputError("the line is not UTF-8", value=bad, remedy=remedy, **where)
-    objects = _Objects()
+    objects.doubled = None
     try:
         fields = objects.decoder.decode(text)
     except (ValueError, RecursionError) as error:
@@ -156,12 +156,13 @@ def json_list(path: Path) -> Found:
 
 def _items(path: Path, text: str) -> Found:
     place = _skip(text, text.index("[") + 1)
+    objects = _Objects()
     for row in count(1):
         if text[place : place + 1] == "]":
             if text[place + 1 :].strip():
                 yield unreadable(path, row, ValueError("something follows the list"))
             return
-        objects = _Objects()
+        objects.doubled = None
         try:
             fields, place = objects.decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:

@@ -99,7 +99,7 @@ class Record:
         if len(value) > LONGEST:
             remedy = f"Split it; at most {LONGEST:,} characters are read."
             raise self.error("the field is too long", remedy, field=name, value=value[:80])
-        if _HALF_PAIR.search(value):
+        if not value.isascii() and _HALF_PAIR.search(value):
             remedy = "Repair the escape; a letter beyond \\uffff needs both halves."
             raise self.error("half of a surrogate pair cannot be encoded", remedy, **where)
         return value

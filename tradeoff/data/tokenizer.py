@@ -84,6 +84,10 @@ class Tokenizer:
             if message.role not in ROLES:
                 remedy = f"Use one of {sorted(ROLES)}."
                 raise InputError("unknown role", field="role", value=message.role, remedy=remedy)
+            if message.extras:
+                remedy = "Remove the row, or train a model whose chat template reads them."
+                problem = "this tokenizer writes only role and content"
+                raise InputError(problem, field="messages", value=message.extras, remedy=remedy)
             end = EOS if message.role == "assistant" else ""
             turns.append(f"{ROLES[message.role]}{message.content}{end}")
         return "".join(turns) + (ROLES["assistant"] if generation_prompt else "")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Generic, Literal, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -22,6 +23,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm.encoding import (
     HubTokenizer,
+    Refused,
     Row,
     check_tokenizer,
     encode_prompts,
@@ -112,6 +114,10 @@ class Tokenised(Sequence[T], Generic[T]):
         SHA-256 over all token ids and starts, in hexadecimal: names the data in caches.
     identical
         How many pairs were dropped because both sides are the same tokens, once cut.
+    cut_equal
+        How many of these differ, but only beyond the cut.
+    dropped
+        The errors of the rows that template or tokenizer refuse.
     """
 
     items: tuple[T, ...]
@@ -120,6 +126,8 @@ class Tokenised(Sequence[T], Generic[T]):
     truncated: int
     fingerprint: str
     identical: int = 0
+    cut_equal: int = 0
+    dropped: tuple[InputError, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -135,6 +143,7 @@ class Tokenised(Sequence[T], Generic[T]):
         kind = type(self.items[0]).__name__ if self.items else "row"
         counts = f"{self.too_long} too long, {self.truncated} truncated"
         counts += f", {self.identical} identical" if self.identical else ""
+        counts += f", {len(self.dropped)} refused" if self.dropped else ""
         return f"<{len(self)} x {kind}, {counts}, {self.fingerprint[:12]}>"
 
     def summary(self) -> dict[str, Any]:
@@ -145,6 +154,8 @@ class Tokenised(Sequence[T], Generic[T]):
             "rows": len(self),
             "too_long": self.too_long,
             "identical": self.identical,
+            "cut_equal": self.cut_equal,
+            "refused": len(self.dropped),
             "truncated": self.truncated,
             "tokens": sum(lengths),
             "completion_tokens": sum(lengths) - sum(starts),
@@ -159,6 +170,7 @@ def tokenise_sft(
     max_length: int = 2048,
     *,
     loss_on: Literal["completion", "all"] = "completion",
+    skip_bad: bool | None = None,
 ) -> Tokenised[Example]:
     """Tokenise demonstrations.
 
@@ -173,6 +185,9 @@ def tokenise_sft(
         Longest sequence in tokens, at least 2.
     loss_on
         ``"all"`` puts loss on every token but the first, as TRL does for ``{"messages"}``.
+    skip_bad
+        Collect the errors of rows that template or tokenizer refuse in `Tokenised.dropped`; else
+        the first one is raised. By default as the rows were read.
 
     Raises
     ------
@@ -181,16 +196,21 @@ def tokenise_sft(
         completion, or every prompt fills `max_length`.
     """
     _check(rows, tokenizer, max_length)
-    wholes = encode_wholes(rows, "completion", tokenizer, max_length)
+    refused = _collector(rows, skip_bad)
+    wholes = encode_wholes(rows, "completion", tokenizer, max_length, refused)
     starts = [1] * len(rows)
     if loss_on == "completion":
-        prompts = encode_prompts(rows, tokenizer, max_length)
+        prompts = encode_prompts(rows, tokenizer, max_length, refused)
         starts = [max(1, _shared(p, w)) for p, w in zip(prompts, wholes, strict=True)]
-    return _gather(Example, rows, [(ids,) for ids in wholes], starts, max_length)
+    return _gather(Example, rows, [(ids,) for ids in wholes], starts, max_length, refused)
 
 
 def tokenise_preferences(
-    rows: Sequence[PreferenceRow], tokenizer: HubTokenizer, max_length: int = 2048
+    rows: Sequence[PreferenceRow],
+    tokenizer: HubTokenizer,
+    max_length: int = 2048,
+    *,
+    skip_bad: bool | None = None,
 ) -> Tokenised[Pair]:
     """Tokenise preference pairs; parameters and errors are as for `tokenise_sft`.
 
@@ -200,14 +220,20 @@ def tokenise_preferences(
         Also if a merge into a prompt of one token leaves a pair without a common first token.
     """
     _check(rows, tokenizer, max_length)
-    prompts = encode_prompts(rows, tokenizer, max_length)
-    chosen = encode_wholes(rows, "chosen", tokenizer, max_length)
-    rejected = encode_wholes(rows, "rejected", tokenizer, max_length)
+    refused = _collector(rows, skip_bad)
+    prompts = encode_prompts(rows, tokenizer, max_length, refused)
+    chosen = encode_wholes(rows, "chosen", tokenizer, max_length, refused)
+    rejected = encode_wholes(rows, "rejected", tokenizer, max_length, refused)
     pairs = list(zip(chosen, rejected, strict=True))
     starts = [
         max(1, min(_shared(p, c), _shared(p, r))) for p, (c, r) in zip(prompts, pairs, strict=True)
     ]
-    return _gather(Pair, rows, pairs, starts, max_length)
+    return _gather(Pair, rows, pairs, starts, max_length, refused)
+
+
+def _collector(rows: Sequence[Row], skip_bad: bool | None) -> Refused | None:
+    """Where the errors of refused rows go; None raises the first."""
+    return {} if (getattr(rows, "skip_bad", False) if skip_bad is None else skip_bad) else None
 
 
 def _check(rows: Sequence[Row], tokenizer: HubTokenizer, max_length: int) -> None:
@@ -234,25 +260,49 @@ def _gather(
     sequences: Sequence[tuple[Int[np.ndarray, " _"], ...]],
     starts: Sequence[int],
     max_length: int,
+    refused: Refused | None,
 ) -> Tokenised[T]:
     short = [place for place, start in enumerate(starts) if start < max_length]
     for place in short:
-        _check_tokens(rows, place, sequences[place], starts[place])
+        _check_tokens(rows, place, sequences[place], starts[place], refused)
+    short = [place for place in short if not refused or place not in refused]
     cut = {place: tuple(ids[:max_length] for ids in sequences[place]) for place in short}
-    kept = tuple(place for place, parts in cut.items() if not _same(parts))
+    same = {place for place, parts in cut.items() if _same(parts)}
+    kept = tuple(place for place in short if place not in same)
+    dropped = tuple(error for _, error in sorted((refused or {}).items(), key=itemgetter(0)))
+    cut_equal = sum(not _same(sequences[place]) for place in same)
+    too_long = len(rows) - len(short) - len(dropped)
     if not kept:
-        raise InputError(
-            "chosen and rejected are the same tokens in every pair, once they are cut"
-            if short
-            else "every prompt alone fills the longest sequence",
-            field="max_length",
-            value=max_length,
-            remedy="Give a larger one, or shorter prompts.",
-        )
+        raise _nothing_left(too_long, len(same), cut_equal, dropped, max_length)
     items = [item(*cut[place], starts[place]) for place in kept]
     truncated = sum(any(len(ids) > max_length for ids in sequences[place]) for place in kept)
-    too_long, identical = len(rows) - len(short), len(short) - len(kept)
-    return Tokenised(tuple(items), kept, too_long, truncated, fingerprint(items), identical)
+    counts = too_long, truncated, fingerprint(items), len(same), cut_equal
+    return Tokenised(tuple(items), kept, *counts, dropped)
+
+
+def _nothing_left(
+    too_long: int, same: int, cut_equal: int, dropped: tuple[InputError, ...], max_length: int
+) -> InputError:
+    """The error of a set without a row that can be learned from, by its causes."""
+    where: dict[str, Any] = {"field": "max_length", "value": max_length}
+    remedy = "Give a larger one, or shorter prompts."
+    if dropped and not too_long and not same:
+        problem = f"template or tokenizer refuse every row; the first error is: {dropped[0]}"
+        return InputError(problem, remedy="Give another template, or rows that it admits.")
+    if too_long and not same and not dropped:
+        problem = "every prompt alone fills the longest sequence"
+        return InputError(problem, remedy=remedy, **where)
+    if same and not too_long and not dropped:
+        problem = "chosen and rejected are the same tokens in every pair, once they are cut"
+        if not cut_equal:
+            problem = "chosen and rejected are the same tokens in every pair"
+            remedy = "Check what the chat template leaves of them."
+        return InputError(problem, remedy=remedy, **where)
+    problem = (
+        f"no row is left: of {too_long} the prompt alone fills the longest sequence, {same} pairs "
+        f"are the same tokens on both sides, {len(dropped)} rows are refused"
+    )
+    return InputError(problem, remedy=remedy, **where)
 
 
 def _same(sequences: tuple[Int[np.ndarray, " _"], ...]) -> bool:
@@ -261,16 +311,34 @@ def _same(sequences: tuple[Int[np.ndarray, " _"], ...]) -> bool:
 
 
 def _check_tokens(
-    rows: Sequence[Row], place: int, sequences: tuple[Int[np.ndarray, " _"], ...], start: int
+    rows: Sequence[Row],
+    place: int,
+    sequences: tuple[Int[np.ndarray, " _"], ...],
+    start: int,
+    refused: Refused | None,
 ) -> None:
+    """Raise or collect the error of a row that leaves no tokens to learn."""
+    if refused and place in refused:
+        return
+    error = _unusable(rows, place, sequences, start)
+    if error is not None and refused is None:
+        raise error
+    if error is not None and refused is not None:
+        refused[place] = error
+
+
+def _unusable(
+    rows: Sequence[Row], place: int, sequences: tuple[Int[np.ndarray, " _"], ...], start: int
+) -> InputError | None:
     if any(len(ids) <= start for ids in sequences):
         problem = "the tokens of the row hold nothing of a completion"
         remedy = "Check that the chat template writes the contents of its role, or remove the row."
-        raise row_error(rows, place, problem, remedy, value=rows[place])
+        return row_error(rows, place, problem, remedy, value=rows[place])
     if any(ids[0] != sequences[0][0] for ids in sequences):
         problem = "chosen and rejected share no token: each merges with the whole prompt"
         remedy = "End the prompt with a space or a line break, or remove the row."
-        raise row_error(rows, place, problem, remedy, field="prompt", value=rows[place].prompt)
+        return row_error(rows, place, problem, remedy, field="prompt", value=rows[place].prompt)
+    return None
 
 
 def fingerprint(items: Sequence[Example | Pair]) -> str:

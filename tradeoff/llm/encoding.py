@@ -6,12 +6,11 @@ writes its own, so none are added to what it renders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from jinja2 import TemplateError
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
@@ -19,6 +18,8 @@ from tradeoff.errors import InputError
 HubTokenizer = Any
 """A `transformers.PreTrainedTokenizerBase`."""
 Row = SftRow | PreferenceRow
+Refused = dict[int, InputError]
+"""Errors of the rows that cannot be encoded, by their place among the rows given."""
 # A batch of encodings takes some 100 bytes a token, so few are alive at a time.
 _ROWS_AT_ONCE = 1000
 
@@ -101,20 +102,28 @@ def require_template(tokenizer: HubTokenizer) -> None:
 
 
 def encode_prompts(
-    rows: Sequence[Row], tokenizer: HubTokenizer, max_length: int | None
+    rows: Sequence[Row],
+    tokenizer: HubTokenizer,
+    max_length: int | None,
+    refused: Refused | None = None,
 ) -> list[Int[np.ndarray, " _"]]:
     """Token ids of the prompt of each row, ready to be answered; as `encode_wholes` else."""
-    texts = [
-        row.prompt
-        if isinstance(row.prompt, str)
-        else _render(rows, place, row.prompt, tokenizer, generation_prompt=True)
-        for place, row in enumerate(rows)
-    ]
-    return _encode(rows, texts, tokenizer, max_length)
+
+    def text(place: int) -> str:
+        prompt: Text = rows[place].prompt
+        if isinstance(prompt, str):
+            return prompt
+        return _render(rows, place, prompt, tokenizer, generation_prompt=True)
+
+    return _encode(rows, _each(rows, text, refused), tokenizer, max_length, refused)
 
 
 def encode_wholes(
-    rows: Sequence[Row], field: str, tokenizer: HubTokenizer, max_length: int
+    rows: Sequence[Row],
+    field: str,
+    tokenizer: HubTokenizer,
+    max_length: int,
+    refused: Refused | None = None,
 ) -> list[Int[np.ndarray, " _"]]:
     """Token ids of prompt and completion of each row, at most one more than `max_length`.
 
@@ -122,20 +131,37 @@ def encode_wholes(
     ----------
     field
         The completion: ``"completion"``, ``"chosen"`` or ``"rejected"``.
+    refused
+        Receives the errors of the rows that cannot be encoded, by their place; the first one is
+        raised when not given. The ids of such rows are empty.
     """
     end = require_end(tokenizer)
-    texts = []
-    for place, row in enumerate(rows):
-        prompt: Text = row.prompt
-        completion: Text = getattr(row, field)
+
+    def text(place: int) -> str:
+        prompt: Text = rows[place].prompt
+        completion: Text = getattr(rows[place], field)
         if isinstance(prompt, str) and isinstance(completion, str):
-            texts.append(prompt + completion + ("" if completion.endswith(end) else end))
-        elif isinstance(prompt, str) or isinstance(completion, str):
+            return prompt + completion + ("" if completion.endswith(end) else end)
+        if isinstance(prompt, str) or isinstance(completion, str):
             remedy = "Make both text or both messages."
             raise row_error(rows, place, "text and messages are mixed", remedy, field=field)
-        else:
-            texts.append(_render(rows, place, prompt + completion, tokenizer))
-    return _encode(rows, texts, tokenizer, max_length)
+        return _render(rows, place, prompt + completion, tokenizer)
+
+    return _encode(rows, _each(rows, text, refused), tokenizer, max_length, refused)
+
+
+def _each(rows: Sequence[Row], text: Callable[[int], str], refused: Refused | None) -> list[str]:
+    """The text of each row; that of a refused one is empty."""
+    texts = []
+    for place in range(len(rows)):
+        try:
+            texts.append("" if refused and place in refused else text(place))
+        except InputError as error:
+            if refused is None:
+                raise
+            refused[place] = error
+            texts.append("")
+    return texts
 
 
 def _render(
@@ -147,21 +173,32 @@ def _render(
 ) -> str:
     if not turns:  # the prompt of a conversation of one turn
         return ""
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    messages = [turn.as_dict() for turn in turns]
     try:
         return str(
             tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation_prompt
+                messages,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                **rows[place].template_arguments(),
             )
         )
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
-        problem = f"the chat template refuses the conversation: {error}"
+    except Exception as error:  # a template is a program, and raises what it likes
+        problem = f"the chat template refuses the conversation: {_reason(error)}"
         remedy = "Change its roles or their order, or give the tokenizer another template."
         raise row_error(rows, place, problem, remedy, value=messages) from error
 
 
+def _reason(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def _encode(
-    rows: Sequence[Row], texts: Sequence[str], tokenizer: HubTokenizer, max_length: int | None
+    rows: Sequence[Row],
+    texts: Sequence[str],
+    tokenizer: HubTokenizer,
+    max_length: int | None,
+    refused: Refused | None,
 ) -> list[Int[np.ndarray, " _"]]:
     """Token ids of each row's text; the one beyond `max_length` stays, to tell that more follow."""
     longest = None if max_length is None else max_length + 1
@@ -170,22 +207,52 @@ def _encode(
         places = [i for i, row in enumerate(rows) if isinstance(row.prompt, str) is plain]
         for first in range(0, len(places), _ROWS_AT_ONCE):
             some = places[first : first + _ROWS_AT_ONCE]
-            found = tokenizer(
-                [texts[i] for i in some],
-                add_special_tokens=plain,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,  # texts beyond the model's context are cut later
-            )["input_ids"]
+            found = _tokenised(rows, some, texts, tokenizer, plain, refused)
             ids |= {
                 i: np.array(row[:longest], np.int64) for i, row in zip(some, found, strict=True)
             }
     return [ids[i] for i in range(len(rows))]
 
 
+def _tokenised(
+    rows: Sequence[Row],
+    places: Sequence[int],
+    texts: Sequence[str],
+    tokenizer: HubTokenizer,
+    plain: bool,
+    refused: Refused | None,
+) -> list[list[int]]:
+    """Token ids of some texts; where the tokenizer fails at all of them, one by one."""
+    try:
+        found = tokenizer(
+            [texts[i] for i in places],
+            add_special_tokens=plain,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # texts beyond the model's context are cut later
+        )
+        return list(found["input_ids"])
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # tokenizers panics with an exception that is no Exception
+        if len(places) > 1:
+            return [
+                ids
+                for i in places
+                for ids in _tokenised(rows, [i], texts, tokenizer, plain, refused)
+            ]
+        problem = f"the tokenizer fails at the row: {_reason(error)}"
+        found_error = row_error(rows, places[0], problem, "Change or remove the row.")
+        if refused is None:
+            raise found_error from error
+        refused[places[0]] = found_error
+        return [[]]
+
+
 def row_error(
-    rows: Sequence[object], place: int, problem: str, remedy: str, **where: Any
+    rows: Sequence[Any], place: int, problem: str, remedy: str, **where: Any
 ) -> InputError:
-    """An error at a row, counted from 1 among the usable rows of its source."""
+    """An error at a row: where it was read, else its place among the rows given, from 1."""
     source = getattr(rows, "source", None)
-    return InputError(problem, remedy=remedy, file=source, row=place + 1, **where)
+    file, row = getattr(rows[place], "origin", None) or (source, place + 1)
+    return InputError(problem, remedy=remedy, file=file, row=row, **where)

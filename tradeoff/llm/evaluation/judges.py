@@ -121,7 +121,7 @@ class RewardModel:
         """What is scored, and whether special tokens still have to be added."""
         if isinstance(prompt, str):
             return prompt + response, True
-        turns = [{"role": m.role, "content": m.content} for m in prompt]
+        turns = [m.as_dict() for m in prompt]
         turns.append({"role": "assistant", "content": response})
         try:
             return str(self.tokenizer.apply_chat_template(turns, tokenize=False)), False
