@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -218,7 +219,7 @@ def claims(
 
 @app.command()
 def analyse(
-    sft: Annotated[str, typer.Option(help="SFT rows: .jsonl, .jsonl.gz, .parquet or hub name.")],
+    sft: Annotated[str, typer.Option(help="SFT rows: file, pattern or owner/name@split.")],
     preference: Annotated[str, typer.Option(help="Preference rows, likewise.")],
     sft_test: Annotated[str | None, typer.Option(help="Held-out SFT rows.")] = None,
     preference_test: Annotated[str | None, typer.Option(help="Held-out preference rows.")] = None,
@@ -233,6 +234,17 @@ def analyse(
     steps: Annotated[int, typer.Option(help="Updates of each gradient run.")] = 120,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="NAME=COLUMN",
+            help="Column to read, such as completion=answer or sft.prompt=question; repeatable.",
+        ),
+    ] = None,
+    use_labels: Annotated[
+        bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
+    ] = False,
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
@@ -249,12 +261,16 @@ def analyse(
     """
     from tradeoff import conflict, plots
     from tradeoff.data import files
+    from tradeoff.data.columns import columns_of, parsed
 
-    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
-    train = files.read_sft(sft, **options), files.read_preferences(preference, **options)
+    names = parsed(columns or ())
+    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
+    read_sft = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
+    read_pairs = partial(files.read_preferences, columns=columns_of(names, "preference"), **options)
+    train = read_sft(sft), read_pairs(preference)
     held_out = (
-        None if sft_test is None else files.read_sft(sft_test, **options),
-        None if preference_test is None else files.read_preferences(preference_test, **options),
+        None if sft_test is None else read_sft(sft_test, default_split=None),
+        None if preference_test is None else read_pairs(preference_test, default_split=None),
     )
     found = conflict.analyse(
         *train,
@@ -270,12 +286,15 @@ def analyse(
         seed=seed,
         progress=not as_json,
     )
-    dropped = [str(error) for rows in (*train, *held_out) if rows for error in rows.dropped]
+    read = [rows for rows in (*train, *held_out) if rows]
+    dropped = [str(error) for rows in read for error in rows.dropped]
+    remarks = [text for rows in read for text in rows.remarks()]
     record = {
         "summary": found.summary,
         "policies": found.policies.reset_index().to_dict("records"),
         "front": found.front.table().to_dict("records"),
         "dropped": dropped,
+        "remarks": remarks,
     }
     folder = out or Path()
     with plots.figure(height=4.2) as (figure, ax):
@@ -287,8 +306,8 @@ def analyse(
         return
     show_table(_short(found.policies), "losses in nats; accuracies and † on held-out rows")
     show_summary(found.summary)
-    for line in dropped:
-        show_line(f"dropped: {line}", style="yellow")
+    for line in [*remarks, *(f"dropped: {text}" for text in dropped)]:
+        show_line(line, style="yellow")
     show_line(f"written: {', '.join(str(path) for path in written)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +33,17 @@ Examples:
 - `tradeoff evaluate runs/alright --refusals xstest.jsonl.gz --json`
 """
 _ENDING = re.compile(r"\.(jsonl|jsonl\.gz|parquet)$", re.IGNORECASE)
-_TOLD = ("too_long", "truncated", "shortened", "unended", "undecided", "ties", "without_answer")
+_TOLD = (
+    "too_long",
+    "identical",
+    "cut_equal",
+    "truncated",
+    "shortened",
+    "unended",
+    "undecided",
+    "ties",
+    "without_answer",
+)
 """Counts of an evaluation that change what its scores mean."""
 
 
@@ -105,6 +116,17 @@ def evaluate(
         int | None, typer.Option(help="Use only the first rows of each file.", min=1)
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="NAME=COLUMN",
+            help="Column to read, such as completion=answer or sft.prompt=question; repeatable.",
+        ),
+    ] = None,
+    use_labels: Annotated[
+        bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
+    ] = False,
     max_length: Annotated[int, typer.Option(help="Longest sequence in tokens.", min=2)] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Longest response.", min=1)] = 256,
     temperature: Annotated[float, typer.Option(help="0 writes greedily.", min=0)] = 0.0,
@@ -129,6 +151,7 @@ def evaluate(
     """Measure a language model; see `HELP`."""
     _need_language_models()
     from tradeoff.data.choices import read_choices
+    from tradeoff.data.columns import parsed
     from tradeoff.llm import TrainConfig, evaluation
 
     config = TrainConfig(
@@ -139,11 +162,12 @@ def evaluate(
         rows_per_forward=rows_per_forward,
     )
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
-    contests = _rows(win_rate, "preference", options)
+    read = _Reader({**options, "use_labels": use_labels}, parsed(columns or ()))
+    contests = read.preference(win_rate)
     chats = any(not isinstance(row.prompt, str) for row in contests)
     wanted = evaluation.Wanted(
-        sft=_rows(sft, "sft", options),
-        preference=_rows(preference, "preference", options),
+        sft=read.sft(sft),
+        preference=read.preference(preference),
         exact_match=exact_match,
         extract=evaluation.Extract(extract.value),
         choices={
@@ -171,8 +195,10 @@ def evaluate(
         progress=not as_json,
     )
     if as_json:
-        show_json(found.to_dict())
+        show_json({**found.to_dict(), "remarks": read.remarks})
         return
+    for line in read.remarks:
+        show_line(line, style="yellow")
     show_table(evaluation.terminal_table(found, groups), f"{model}; losses in nats")
     show_table(found.costs(), "cost")
     for done in found.parts:
@@ -198,20 +224,36 @@ def _model(name: str) -> str:
     return str(tiny.folder()) if name == "tiny" else name
 
 
-def _rows(
-    source: str | None, objective: Literal["sft", "preference"], options: dict[str, Any]
-) -> Any:
-    """Held-out rows of a file, a hub name or the generated language; none of nothing."""
-    from tradeoff import tiny
-    from tradeoff.data import files
+@dataclass
+class _Reader:
+    """Reads held-out rows of a source, and collects what is to be said of them."""
 
-    if source is None:
-        return ()
-    if source == "synthetic":
-        data = tiny.data()
-        return (data.sft_test if objective == "sft" else data.preference_test)[: options["limit"]]
-    read = files.read_sft if objective == "sft" else files.read_preferences
-    return read(source, **options)
+    options: dict[str, Any]
+    columns: dict[str, str]
+    remarks: list[str] = field(default_factory=list)
+
+    def sft(self, source: str | None) -> Any:
+        """Demonstrations of a source or of the generated language; none of nothing."""
+        return self._rows(source, "sft")
+
+    def preference(self, source: str | None) -> Any:
+        """Pairs, likewise."""
+        return self._rows(source, "preference")
+
+    def _rows(self, source: str | None, objective: Literal["sft", "preference"]) -> Any:
+        from tradeoff import tiny
+        from tradeoff.data import files
+        from tradeoff.data.columns import columns_of
+
+        if source is None:
+            return ()
+        if source == "synthetic":
+            return getattr(tiny.data(), f"{objective}_test")[: self.options["limit"]]
+        read: Any = files.read_sft if objective == "sft" else files.read_preferences
+        names = columns_of(self.columns, objective)
+        rows = read(source, default_split=None, columns=names, **self.options)
+        self.remarks += rows.remarks()
+        return rows
 
 
 def _judge(name: str, reference: str | None, per_token: bool, config: Any, chats: bool) -> Any:

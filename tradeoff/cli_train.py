@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff import experiment
+from tradeoff.data import Rows
+from tradeoff.data.columns import parsed
 from tradeoff.terminal import show_json, show_line, show_summary, show_table
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ A complete file (every setting: `tradeoff.llm.config`):
 ```toml
 {experiment.EXAMPLE}```
 """
+_LOST = ("too_long", "identical", "cut_equal", "refused", "truncated")
+_LOST += ("prompts_tested_on", "also_trained_on", "near_duplicates")
+"""Counts of rows that a user should see; names as in the summary."""
 _CHOICES = (
     "sft-dpo, dpo-sft, rounds, mix, alright, maxright, constrained, or another schedule's name."
 )
@@ -73,6 +78,17 @@ def train(
     preference_test: Annotated[str | None, typer.Option(help="Held-out preference rows.")] = None,
     rows: Annotated[int | None, typer.Option(help="Most training rows of each set.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="NAME=COLUMN",
+            help="Column to read, such as completion=answer or sft.prompt=question; repeatable.",
+        ),
+    ] = None,
+    use_labels: Annotated[
+        bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
+    ] = False,
     schedule: Annotated[str | None, typer.Option(help=_CHOICES)] = None,
     lam: Annotated[
         float | None, typer.Option(help="Weight of the preference objective, in [0, 1].")
@@ -125,6 +141,8 @@ def train(
         "data.preference_test": preference_test,
         "data.limit": rows,
         "data.skip_bad": skip_bad or None,
+        "data.columns": parsed(columns) if columns else None,
+        "data.use_labels": use_labels or None,
         "schedule": schedule,
         "schedule.lam": lam,
         "schedule.rounds": rounds,
@@ -146,12 +164,17 @@ def train(
     settings = experiment.settings(file, flags, assignments or ())
     quiet = as_json or os.environ.get("RANK", "0") != "0"
     read = experiment.read_rows(settings)
-    dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
     trainer = experiment.prepare(settings, read, out, progress=not quiet)
+    dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
+    dropped += map(str, trainer.data.dropped())
+    remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
+    if not quiet:
+        for line in [*remarks, *(f"dropped: {text}" for text in dropped)]:
+            show_line(line, style="yellow")
     try:
         result = trainer.train(resume=resume, progress=not quiet)
         if trainer.accelerator.is_main_process:
-            _tell(trainer, result, dropped, out, as_json)
+            _tell(trainer, result, {"dropped": dropped, "remarks": remarks}, out, as_json)
     finally:
         trainer.accelerator.end_training()
     if result.signal:
@@ -161,13 +184,13 @@ def train(
 
 
 def _tell(
-    trainer: JointTrainer, result: TrainResult, dropped: list[str], out: Path, as_json: bool
+    trainer: JointTrainer, result: TrainResult, read: dict[str, Any], out: Path, as_json: bool
 ) -> None:
     """Write the trajectory and show where the run ended."""
     written = experiment.write(trainer, result, out)
     if as_json:
         losses = {name: list(values) for name, values in _first_and_last(result).items()}
-        how = {"signal": result.signal, "dropped": dropped, "written": written}
+        how = {"signal": result.signal, **read, "written": written}
         show_json({**result.summary, "first_and_last": losses, **how})
         return
     if rows := _first_and_last(result):
@@ -176,8 +199,6 @@ def _tell(
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["first", "last"])
         show_table(table.rename_axis("held out").reset_index(), str(trainer.schedule.label))
     show_summary(_short(result.summary))
-    for line in dropped:
-        show_line(f"dropped: {line}", style="yellow")
     show_line(f"written: {', '.join(str(path) for path in [*written, out / 'metrics.jsonl'])}")
     _tell_end(result, out)
 
@@ -215,8 +236,8 @@ def _short(summary: dict[str, Any]) -> dict[str, Any]:
     lost = {
         f"{name} {what}": about[what]
         for name, about in summary["data"].items()
-        for what in ("too_long", "identical", "truncated")
-        if about[what]
+        for what in _LOST
+        if about.get(what)
     }
     return {
         "updates": summary["steps"],

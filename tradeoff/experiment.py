@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ EXAMPLE = """\
 path = "EleutherAI/pythia-1b"   # folder or hub name; "tiny": made here, offline
 attention = "sdpa"
 
-[data]                          # .jsonl, .jsonl.gz, .parquet, hub name or "synthetic"
+[data]                          # file, pattern, owner/name@split or "synthetic"
 sft = "skills.jsonl"
 preference = "taste.jsonl.gz"
 sft_test = "skills-test.jsonl"  # without: train.holdout of the training rows
@@ -111,21 +112,33 @@ def read_rows(experiment: Experiment) -> dict[str, Any]:
     """
     from tradeoff import tiny
     from tradeoff.data import files
+    from tradeoff.data.columns import columns_of
+    from tradeoff.data.sources import check_apart
 
     if experiment.data.sft == "chosen":
         return _of_chosen(experiment)
     data, found = experiment.data, {}
-    readers: dict[str, Any] = {"sft": files.read_sft, "preference": files.read_preferences}
     limits = {"sft": data.limit, "preference": data.preference_limit or data.limit}
     made = tiny.data() if "synthetic" in (data.sft, data.preference) else None
-    for name, read in readers.items():
+    options: dict[str, Any] = {"skip_bad": data.skip_bad, "use_labels": data.use_labels}
+    read: dict[str, Any] = {
+        "sft": partial(files.read_sft, columns=columns_of(data.columns, "sft"), **options),
+        "preference": partial(
+            files.read_preferences,
+            columns=columns_of(data.columns, "preference"),
+            min_margin=data.min_margin,
+            **options,
+        ),
+    }
+    for name in read:
         source, test = getattr(data, name), getattr(data, f"{name}_test")
-        held_out = None if test is None else read(test, skip_bad=data.skip_bad)
+        held_out = None if test is None else read[name](test, default_split=None)
         if source == "synthetic":
             found[name] = getattr(made, f"{name}_train")[: limits[name]]
             held_out = getattr(made, f"{name}_test") if test is None else held_out
         else:
-            found[name] = read(source, skip_bad=data.skip_bad, limit=limits[name])
+            found[name] = read[name](source, limit=limits[name])
+            check_apart(found[name], held_out, f"data.{name}_test")
         found[f"{name}_test"] = held_out
     return found
 

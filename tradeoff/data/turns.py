@@ -73,9 +73,9 @@ def same(first: Message, second: Message) -> bool:
 
 
 def shared(first: tuple[Message, ...], second: tuple[Message, ...]) -> int:
-    """How many leading turns are the same."""
+    """How many leading turns are equal."""
     both = zip(first, second, strict=False)
-    return next((i for i, pair in enumerate(both) if not same(*pair)), min(len(first), len(second)))
+    return next((i for i, (a, b) in enumerate(both) if a != b), min(len(first), len(second)))
 
 
 def _stored_messages(record: Record, name: str, text: str) -> list[Any] | None:

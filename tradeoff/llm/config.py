@@ -267,10 +267,20 @@ class DataConfig:
     Attributes
     ----------
     sft, preference, sft_test, preference_test
-        Files or hub names; "synthetic" generates rows of the small language. ``sft = "chosen"``:
-        the prompts and chosen responses of the pairs; without `sft_test`, of the held-out pairs.
+        What `tradeoff.read_sft` and `tradeoff.read_preferences` read: a name, several between
+        commas, or a list of them; "synthetic" generates rows of the small language. Held-out rows
+        of the hub need the name of their split: ``"owner/name@test"``. ``sft = "chosen"``: the
+        prompts and chosen responses of the pairs; without `sft_test`, of the held-out pairs.
     skip_bad
-        Leave out rows that cannot be read.
+        Leave out rows that cannot be read, or that template or tokenizer refuse.
+    columns
+        Names of columns in the sources, by the names of a layout: ``{"completion": "answer"}``;
+        ``"sft.prompt"`` or ``"preference.prompt"`` is for one set.
+    use_labels
+        Of unpaired rows with a label, take the desired ones as demonstrations, and pair all up as
+        preferences; else such rows are errors.
+    min_margin
+        Leave out pairs whose chosen response was not scored so much higher.
     limit, preference_limit
         Most rows of each training set, from its beginning; the second, if given, is that of the
         pairs. Held-out sets are read whole: ``train.evaluate_rows`` cuts them.
@@ -278,11 +288,14 @@ class DataConfig:
 
     __pydantic_config__ = _CLOSED
 
-    sft: str = "synthetic"
-    preference: str = "synthetic"
-    sft_test: str | None = None
-    preference_test: str | None = None
+    sft: str | tuple[str, ...] = "synthetic"
+    preference: str | tuple[str, ...] = "synthetic"
+    sft_test: str | tuple[str, ...] | None = None
+    preference_test: str | tuple[str, ...] | None = None
     skip_bad: bool = False
+    columns: dict[str, str] = field(default_factory=dict)
+    use_labels: bool = False
+    min_margin: float | None = None
     limit: int | None = None
     preference_limit: int | None = None
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
-from tradeoff import draws
-from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.files import as_preferences, as_sft
+from tradeoff.data.overlap import overlap
+from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data.sources import check_apart
+from tradeoff.data.splits import Split, hold_out
 from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.data import (
@@ -35,6 +38,8 @@ class Corpora:
     preference: Tokenised[Pair]
     sft_test: Tokenised[Example] | tuple[()]
     preference_test: Tokenised[Pair] | tuple[()]
+    overlaps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Counts of rows of each set that the training and held-out rows of both sets share."""
 
     def training(self, objective: int) -> Tokenised[Any]:
         """Training rows of an objective."""
@@ -48,13 +53,24 @@ class Corpora:
 
     def fingerprints(self) -> dict[str, str]:
         """Names of the four sets, empty where there is none."""
-        return {name: getattr(data, "fingerprint", "") for name, data in vars(self).items()}
+        return {name: getattr(data, "fingerprint", "") for name, data in self._sets().items()}
 
     def summary(self) -> dict[str, Any]:
         """How many rows each set has and lost."""
         return {
-            name: data.summary() for name, data in vars(self).items() if isinstance(data, Tokenised)
+            name: {**data.summary(), **self.overlaps.get(name, {})}
+            for name, data in self._sets().items()
+            if isinstance(data, Tokenised)
         }
+
+    def dropped(self) -> tuple[InputError, ...]:
+        """The errors of the rows that template or tokenizer refuse."""
+        sets = self._sets().values()
+        return tuple(error for data in sets for error in getattr(data, "dropped", ()))
+
+    def _sets(self) -> dict[str, Tokenised[Any] | tuple[()]]:
+        names = ("sft", "preference", "sft_test", "preference_test")
+        return {name: getattr(self, name) for name in names}
 
 
 def prepare(
@@ -71,20 +87,40 @@ def prepare(
     InputError
         If the tokenizer does not fit the model or the rows, or a set is left without rows.
     """
+    training = as_sft(training[0]), as_preferences(training[1])
+    held_out = (
+        None if held_out[0] is None else as_sft(held_out[0]),
+        None if held_out[1] is None else as_preferences(held_out[1]),
+    )
     given = [rows for rows in (*training, *held_out) if rows is not None]
     for rows, kind in zip((*training, *held_out), (SftRow, PreferenceRow) * 2, strict=True):
         _check_kind(rows, kind)
-    conversational = any(not isinstance(rows[0].prompt, str) for rows in given if len(rows))
+    for name, train, test in zip(("sft", "preference"), training, held_out, strict=True):
+        check_apart(train, test, f"{name}_test")
+    conversational = any(not isinstance(row.prompt, str) for rows in given for row in rows)
     check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, conversational)
-    sft, sft_test = _hold_out(training[0], held_out[0], config, "sft")
-    pairs, pairs_test = _hold_out(training[1], held_out[1], config, "preference")
+    sft, pairs = _hold_out(training, held_out, config)
+    skip = [bool(getattr(rows, "skip_bad", False)) for rows in training]
+    length = config.max_length
     found = Corpora(
-        tokenise_sft(sft, tokenizer, config.max_length),
-        tokenise_preferences(pairs, tokenizer, config.max_length),
-        tokenise_sft(sft_test, tokenizer, config.max_length) if sft_test else (),
-        tokenise_preferences(pairs_test, tokenizer, config.max_length) if pairs_test else (),
+        tokenise_sft(sft.train, tokenizer, length, skip_bad=skip[0]),
+        tokenise_preferences(pairs.train, tokenizer, length, skip_bad=skip[1]),
+        tokenise_sft(sft.test, tokenizer, length, skip_bad=skip[0]) if sft.test else (),
+        tokenise_preferences(pairs.test, tokenizer, length, skip_bad=skip[1]) if pairs.test else (),
+        _overlaps(sft, pairs),
     )
     return _without_first_tokens(found) if config.defects.mask_first_token else found
+
+
+def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict[str, int]]:
+    """What is known of the sets together: repeated rows, and those that fell out of training."""
+    found: dict[str, dict[str, int]] = {}
+    for name, split in (("sft", sft), ("preference", pairs)):
+        counts = overlap(split.test, sft.train, pairs.train)
+        repeated = {"also_trained_on": counts.equal, "near_duplicates": counts.near}
+        found[f"{name}_test"] = {key: value for key, value in repeated.items() if value}
+        found[name] = {"prompts_tested_on": split.removed} if split.removed else {}
+    return found
 
 
 def _check_kind(rows: Sequence[Any] | None, kind: type) -> None:
@@ -99,45 +135,38 @@ def _check_kind(rows: Sequence[Any] | None, kind: type) -> None:
 
 
 def _hold_out(
-    rows: Sequence[R], test: Sequence[R] | None, config: TrainConfig, name: str
-) -> tuple[Sequence[R], Sequence[R]]:
-    """Training and held-out rows; all rows of one prompt fall on one side.
-
-    Where all rows have one prompt, as plain documents have, they are split by their order.
-    """
-    if not len(rows):
-        raise InputError("there are no rows", field=name, remedy="Give at least two rows.")
+    training: tuple[Sequence[SftRow], Sequence[PreferenceRow]],
+    held_out: tuple[Sequence[SftRow] | None, Sequence[PreferenceRow] | None],
+    config: TrainConfig,
+) -> tuple[Split[SftRow], Split[PreferenceRow]]:
+    """Training and held-out rows of both sets; no held-out prompt is trained on in either."""
+    for name, rows in zip(("sft", "preference"), training, strict=True):
+        if not len(rows):
+            raise InputError("there are no rows", field=name, remedy="Give at least two rows.")
     limit = config.evaluate_rows
+    sft, pairs = training
     if config.defects.evaluate_on_training_rows:
-        return rows, rows[: max(1, round(0.03 * len(rows)))][:limit]
-    if test is not None or config.holdout == 0:
-        return rows, (test or ())[:limit]
-    prompts = list(dict.fromkeys(as_text(row.prompt) for row in rows))
-    u = draws.uniform(draws.keys(config.seed, 0, draws.SFT_NOISE), np.arange(len(prompts)))
-    if len(rows) == 1:
-        raise InputError(
-            f"of one row, none can be held out (holdout is {config.holdout:g})",
-            field=name,
-            value=rows[0],
-            remedy=f"Give more rows, {name}_test, or holdout = 0.",
+        return _first_rows(sft, limit), _first_rows(pairs, limit)
+    if config.holdout == 0:
+        return (
+            Split(sft, (held_out[0] or ())[:limit]),
+            Split(pairs, (held_out[1] or ())[:limit]),
         )
-    if len(prompts) == 1:
-        border = len(rows) - _share(config.holdout, len(rows))
-        return rows[:border], rows[border:][:limit]
-    out = {prompts[i] for i in np.argsort(u, kind="stable")[: _share(config.holdout, len(prompts))]}
-    kept = [row for row in rows if as_text(row.prompt) not in out]
-    return kept, [row for row in rows if as_text(row.prompt) in out][:limit]
+    found = hold_out((sft, held_out[0]), (pairs, held_out[1]), config.holdout, config.seed)
+    return replace(found[0], test=found[0].test[:limit]), replace(
+        found[1], test=found[1].test[:limit]
+    )
 
 
-def _share(holdout: float, size: int) -> int:
-    """How many of `size`, at least 2, are held out: one at least, and not all."""
-    return min(max(1, round(holdout * size)), size - 1)
+def _first_rows(rows: Sequence[R], limit: int | None) -> Split[R]:
+    """The official code's split: the first rows are tested on, and trained on, too."""
+    return Split(rows, rows[: max(1, round(0.03 * len(rows)))][:limit])
 
 
 def _without_first_tokens(data: Corpora) -> Corpora:
     """The official code's masks: the first token of each response carries no loss."""
     parts = {}
-    for name, part in vars(data).items():
+    for name, part in data._sets().items():
         if isinstance(part, Tokenised):
             items = tuple(_shifted(item) for item in part.items)
             # Caches of log-probabilities go by this name, and these are other ones.

@@ -7,17 +7,21 @@ writes its own, so none are added to what it renders.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
+from tradeoff.data.files import Rows
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
 
 HubTokenizer = Any
 """A `transformers.PreTrainedTokenizerBase`."""
 Row = SftRow | PreferenceRow
+R = TypeVar("R", SftRow, PreferenceRow)
 Refused = dict[int, InputError]
 """Errors of the rows that cannot be encoded, by their place among the rows given."""
 # A batch of encodings takes some 100 bytes a token, so few are alive at a time.
@@ -43,6 +47,31 @@ def prompt_ids(rows: Sequence[Row], tokenizer: HubTokenizer) -> list[Int[np.ndar
             remedy = "Leave out rows that are documents."
             raise row_error(rows, place, "there is no prompt to respond to", remedy, field="prompt")
     return prompts
+
+
+def admitted(rows: Sequence[R], tokenizer: HubTokenizer) -> Sequence[R]:
+    """The rows that template and tokenizer take, where bad ones are to be left out.
+
+    Of rows that were read with ``skip_bad``, the refused ones go to their `dropped`.
+
+    Raises
+    ------
+    InputError
+        If none is left.
+    """
+    if not isinstance(rows, Rows) or not rows.skip_bad:
+        return rows
+    if any(not isinstance(row.prompt, str) for row in rows):
+        require_template(tokenizer)
+    refused: Refused = {}
+    encode_prompts(rows, tokenizer, 1, refused)
+    for field in ("completion",) if isinstance(rows[0], SftRow) else ("chosen", "rejected"):
+        encode_wholes(rows, field, tokenizer, 1, refused)
+    if len(refused) == len(rows):
+        raise refused[0]
+    kept = tuple(row for place, row in enumerate(rows) if place not in refused)
+    dropped = (*rows.dropped, *(error for _, error in sorted(refused.items(), key=itemgetter(0))))
+    return replace(rows, rows=kept, dropped=dropped)
 
 
 def check_tokenizer(tokenizer: HubTokenizer, vocabulary: int, conversational: bool) -> None:

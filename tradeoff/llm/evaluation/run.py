@@ -13,7 +13,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.data import Tokenised
-from tradeoff.llm.encoding import Row, prompt_ids, require_template
+from tradeoff.llm.encoding import Row, admitted, prompt_ids, require_template
 from tradeoff.llm.evaluation import generation, held_out, matches, questions, refusals, win_rate
 from tradeoff.llm.evaluation.answers import Extract, extracted
 from tradeoff.llm.evaluation.generation import Responses, Sampling
@@ -131,6 +131,12 @@ def evaluate(
     _check(wanted, reference)
     config = config or TrainConfig()
     subject = outline(model, config)
+    wanted = replace(
+        wanted,
+        sft=admitted(wanted.sft, subject.tokenizer),
+        preference=admitted(wanted.preference, subject.tokenizer),
+        win_rate=admitted(wanted.win_rate, subject.tokenizer),
+    )
     _check_parts(wanted, subject)
     if out is not None:
         require_writable(out)

@@ -1,0 +1,126 @@
+"""Rows to test on that training rows nearly repeat, found by MinHash.
+
+Broder, *On the resemblance and containment of documents* (1997): the share of equal minima of two
+sets under random orders estimates their Jaccard similarity. Candidates are then compared exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt64
+
+from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+
+Hashes = UInt64[np.ndarray, " _"]
+Row = SftRow | PreferenceRow
+NEAR = 0.8
+"""Jaccard similarity of the runs of words from which on two rows count as near duplicates."""
+_RUN = 5
+_BANDS, _PER_BAND = 8, 2
+_AT_ONCE = 512
+# Letters of scripts that are written without blanks count as words.
+_WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0e7f\u3040-\u9fff]+")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many of the rows to test on occur among the training rows.
+
+    Attributes
+    ----------
+    rows
+        Those tested on.
+    equal
+        Whose words are those of a training row, in this order.
+    near
+        Further ones, nearly so: at least `NEAR` of their runs of five words are shared.
+    """
+
+    rows: int
+    equal: int
+    near: int
+
+
+def overlap(test: Sequence[Row], *train: Sequence[Row]) -> Overlap:
+    """Count the rows to test on that a training row equals or nearly repeats.
+
+    Parameters
+    ----------
+    test
+        Compared by prompt and completion, or prompt and chosen response.
+    train
+        Training rows of one or both sets.
+    """
+    if not len(test):
+        return Overlap(0, 0, 0)
+    signer = _Signer()
+    runs: list[Hashes] = []
+    keys: list[Int[np.ndarray, "rows bands"]] = []
+    for some_runs, some_keys in signer.signed(test):
+        runs += some_runs
+        keys.append(some_keys)
+    table = np.concatenate(keys)
+    places: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(_BANDS)]
+    for row, bands in enumerate(table.tolist()):
+        for band, key in enumerate(bands):
+            places[band][key].append(row)
+    known = [np.unique(table[:, band]) for band in range(_BANDS)]
+    best = np.zeros(len(test))
+    for rows in train:
+        for some_runs, some_keys in signer.signed(rows):
+            for band in range(_BANDS):
+                for row in np.flatnonzero(np.isin(some_keys[:, band], known[band])).tolist():
+                    for place in places[band][int(some_keys[row, band])]:
+                        if best[place] < 1:
+                            found = _similarity(runs[place], some_runs[row])
+                            best[place] = max(best[place], found)
+    equal = int((best == 1).sum())
+    return Overlap(len(test), equal, int((best >= NEAR).sum()) - equal)
+
+
+def _similarity(first: Hashes, second: Hashes) -> float:
+    """Jaccard similarity of two sets of runs; 1 only for equal sequences."""
+    if np.array_equal(first, second):
+        return 1.0
+    shared = len(np.intersect1d(first, second))
+    return min(shared / (len(np.unique(first)) + len(np.unique(second)) - shared), 0.999)
+
+
+class _Signer:
+    """Hashes of the runs of words of rows, and the keys of their bands."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, int] = {}
+        rng = np.random.default_rng(0)
+        draw = rng.integers(1, 2**63, size=(_RUN + _BANDS * _PER_BAND, 1), dtype=np.uint64) * 2 + 1
+        self.weights, self.orders = draw[:_RUN, 0], draw[_RUN:]
+
+    def signed(
+        self, rows: Sequence[Row]
+    ) -> Iterator[tuple[list[Hashes], Int[np.ndarray, "rows bands"]]]:
+        """Runs and keys, some rows at a time."""
+        for first in range(0, len(rows), _AT_ONCE):
+            runs = [self._runs(row) for row in rows[first : first + _AT_ONCE]]
+            starts = np.cumsum([0, *(len(x) for x in runs[:-1])])
+            mixed = np.concatenate(runs)[None] * self.orders
+            minima = np.minimum.reduceat(mixed ^ (mixed >> np.uint64(29)), starts, axis=1)
+            pairs = minima.reshape(_BANDS, _PER_BAND, len(runs)) * self.weights[:_PER_BAND, None]
+            yield runs, np.bitwise_xor.reduce(pairs, axis=1).T.view(np.int64)
+
+    def _runs(self, row: Row) -> Hashes:
+        """A hash of each five words in a row; of fewer, of all."""
+        answer = row.completion if isinstance(row, SftRow) else row.chosen
+        words = _WORD.findall(f"{as_text(row.prompt)} {as_text(answer)}".casefold())
+        index = self.words
+        ids = np.array([index.setdefault(word, len(index) + 1) for word in words], np.uint64)
+        ids = np.concatenate([ids, np.zeros(max(0, _RUN - len(ids)), np.uint64)])
+        found = np.zeros(len(ids) - _RUN + 1, np.uint64)
+        for i, weight in enumerate(self.weights):
+            found += ids[i : i + len(found)] * weight
+            found ^= found >> np.uint64(31)
+        return found
