@@ -8,7 +8,6 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -130,7 +129,7 @@ BAD_SFT = {
     "Latin-1": ('{"prompt": "é", "completion": "x"}'.encode("latin1"), None, "not UTF-8"),
     "too deep": (b"[" * 100_000, None, "not JSON"),
     "too long a number": (b'{"prompt": ' + b"1" * 5000 + b"}", None, "not JSON"),
-    "other columns": ({"instruction": "x", "response": "y"}, None, "no known layout"),
+    "other columns": ({"question": "x", "reply": "y"}, None, "no known layout"),
     "no columns": ({}, None, "no known layout"),
     "missing": ({"prompt": "x"}, "completion", "missing"),
     "null": (GOOD | {"completion": None}, "completion", "empty"),
@@ -140,12 +139,12 @@ BAD_SFT = {
     "half a pair": (b'{"prompt": "\\ud83d", "completion": "x"}', "prompt", "surrogate"),
     "no messages": ({"messages": []}, "messages", "empty"),
     "no role": ({"messages": [{"content": "x"}]}, "messages", "role"),
-    "parts": ({"messages": [BLUE | {"content": [{"type": "text"}]}]}, "messages", "not text"),
-    "tools": ({"messages": [BLUE | {"tool_calls": [1]}]}, "messages", "tool calls"),
+    "parts": ({"messages": [BLUE | {"content": [{"type": "text"}]}]}, "messages", "empty"),
+    "doubled": (b'{"prompt": "a", "prompt": "b", "completion": "c"}', None, "twice"),
+    "doubled within": (b'{"messages": [{"role": "user", "role": "x"}]}', None, "twice"),
     "user last": ({"messages": [BLUE, USER]}, "messages", "assistant"),
     "string messages": ({"messages": "x"}, "messages", "assistant"),
-    "conversational text": ({"text": [USER]}, "text", "not a string"),
-    "mixed": (GOOD | {"prompt": [USER]}, None, "mixed"),
+    "conversational text": ({"text": [USER]}, "text", "assistant"),
 }
 BAD_PREFERENCES = {
     "equal": (PAIR | {"rejected": "Blue."}, "chosen", "the same"),
@@ -153,10 +152,11 @@ BAD_PREFERENCES = {
     "no prompt": ({"chosen": "x a", "rejected": "x b"}, "prompt", "missing"),
     "nothing shared": ({"chosen": [BLUE], "rejected": [NO]}, "chosen", "shared"),
     "prefix": ({"chosen": [USER, BLUE], "rejected": [USER]}, "chosen", "begins"),
-    "prompt twice": (
+    "mixed": ({"chosen": "x", "rejected": [USER, NO]}, None, "mixed"),
+    "another prompt": (
         {"prompt": "x", "chosen": [USER, BLUE], "rejected": [USER, NO]},
-        None,
-        "mixed",
+        "chosen",
+        "begins with a message of the user",
     ),
 }
 
@@ -284,8 +284,9 @@ def test_any_object_is_a_row_or_an_error(
     path.write_text(json.dumps(fields) + "\n" + json.dumps(GOOD | PAIR) + "\n")
     rows = read(path, skip_bad=True)
     assert len(rows) + len(rows.dropped) == 2
+    names = ("completion",) if read is read_sft else ("chosen", "rejected")
     for row in rows:
-        assert all(as_text(text).encode() for name, text in vars(row).items() if name != "prompt")
+        assert all(as_text(getattr(row, name)).encode() for name in names)
 
 
 # ---------------------------------------------------------------------- the hub, and real files
@@ -295,22 +296,6 @@ def test_a_hub_name_needs_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match="pip install datasets"):
         read_sft("owner/name")
-
-
-def test_a_hub_name_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(name: str, split: str) -> list[dict[str, str]]:
-        if split != "train":
-            raise ValueError("Unknown split")
-        return [GOOD, {}]
-
-    hub = ModuleType("datasets")
-    monkeypatch.setattr(hub, "load_dataset", load_dataset, raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", hub)
-    rows = read_sft("owner/name", skip_bad=True)
-    assert (rows.rows, rows.source) == ((SftRow(**GOOD),), "owner/name")
-    assert rows.dropped[0].row == 2
-    with pytest.raises(InputError, match="Unknown split"):
-        read_sft("owner/name", split="nonesuch")
 
 
 @pytest.mark.parametrize(

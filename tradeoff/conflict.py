@@ -23,9 +23,12 @@ from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.convex.simulate import StepSize, Trajectories, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.convex.text import text_problem
+from tradeoff.data.files import as_preferences, as_sft
+from tradeoff.data.overlap import overlaps
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.sources import Source, check_apart
+from tradeoff.data.splits import hold_out
 from tradeoff.display import Shown, cell
-from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule, Sequential
 from tradeoff.theory.joint import optimal_probability
@@ -109,11 +112,11 @@ class Analysis(Shown):
 
 
 def analyse(
-    sft: Sequence[SftRow],
-    preference: Sequence[PreferenceRow],
+    sft: Sequence[SftRow] | Source,
+    preference: Sequence[PreferenceRow] | Source,
     *,
-    sft_test: Sequence[SftRow] | None = None,
-    preference_test: Sequence[PreferenceRow] | None = None,
+    sft_test: Sequence[SftRow] | Source | None = None,
+    preference_test: Sequence[PreferenceRow] | Source | None = None,
     lams: Sequence[float] = (0.25, 0.5, 0.75),
     radius: float | None = None,
     beta: float = 1.0,
@@ -129,9 +132,11 @@ def analyse(
     Parameters
     ----------
     sft, preference
-        Training rows of the two objectives.
+        Training rows of the two objectives, or what `tradeoff.read_sft` and
+        `tradeoff.read_preferences` read them from.
     sft_test, preference_test
-        Held-out rows; where they are not given, a tenth of the training rows is set aside.
+        Held-out rows; where they are not given, a tenth of the prompts is set aside, so that
+        neither set trains on a prompt that either is tested on.
     lams
         Weights of the preference objective at which a joint policy is reported.
     radius
@@ -155,7 +160,8 @@ def analyse(
     Returns
     -------
     Analysis
-        ``summary`` holds: rows (counts), radius, beta, gradient_cosine (at the start), conflict
+        ``summary`` holds: rows (counts; repeated: held-out rows that training rows equal or nearly
+        repeat), radius, beta, gradient_cosine (at the start), conflict
         (0: the ideal point is reachable; 1: every gain of one loss is paid in full by the other),
         sft_forgotten and preference_forgotten (share of the first stage's progress lost in the
         limit of the second, by order), suggested_lam (where both relative gaps are equal),
@@ -168,13 +174,19 @@ def analyse(
         "seed": seed,
         "beta": beta,
     }
-    rng = np.random.default_rng(seed)
-    if sft_test is None:
-        sft, sft_test = _split(sft, rng, "sft")
-    if preference_test is None:
-        preference, preference_test = _split(preference, rng, "preference")
+    sft, preference = as_sft(sft), as_preferences(preference)
+    given = (
+        None if sft_test is None else as_sft(sft_test),
+        None if preference_test is None else as_preferences(preference_test),
+    )
+    check_apart(sft, given[0], "sft_test")
+    check_apart(preference, given[1], "preference_test")
+    sft_split, preference_split = hold_out((sft, given[0]), (preference, given[1]), 0.1, seed)
+    sft, preference = list(sft_split.train), list(preference_split.train)
+    sft_test, preference_test = list(sft_split.test), list(preference_split.test)
+    repeated = overlaps([sft_test, preference_test], sft, preference)
     if radius is None:
-        radius = choose_radius(sft, preference, rng, progress=progress, **shape)
+        radius = choose_radius(sft, preference, seed + 1, progress=progress, **shape)
     problem = text_problem(sft, preference, radius=radius, **shape)
     test = _held_out(sft_test, preference_test, sft, radius=radius, **shape)
     front = pareto_front(problem, solves=solves, progress=progress)
@@ -186,6 +198,8 @@ def analyse(
         "preference_rows": len(preference),
         "sft_test_rows": len(sft_test),
         "preference_test_rows": len(preference_test),
+        "sft_test_rows_repeated": repeated[0].equal + repeated[0].near,
+        "preference_test_rows_repeated": repeated[1].equal + repeated[1].near,
         "radius": radius,
         "beta": beta,
         "gradient_cosine": _cosine(problem.gradients(np.zeros(problem.dimension))),
@@ -217,16 +231,17 @@ def balanced_weight(front: Front) -> float:
 def choose_radius(
     sft: Sequence[SftRow],
     preference: Sequence[PreferenceRow],
-    rng: np.random.Generator,
+    split_seed: int = 0,
     *,
     progress: bool = False,
     **shape: Any,
 ) -> float:
-    """The radius of `RADII` whose joint optimum is best on a tenth of the rows, set aside."""
-    sft_train, sft_valid = _split(sft, rng, "sft")
-    preference_train, preference_valid = _split(preference, rng, "preference")
-    train = text_problem(sft_train, preference_train, radius=RADII[0], **shape)
-    valid = _held_out(sft_valid, preference_valid, sft_train, radius=RADII[0], **shape)
+    """The radius of `RADII` whose joint optimum is best on a tenth of the prompts, set aside."""
+    demonstrations, pairs = hold_out((sft, None), (preference, None), 0.1, split_seed)
+    train = text_problem(demonstrations.train, pairs.train, radius=RADII[0], **shape)
+    valid = _held_out(
+        demonstrations.test, pairs.test, demonstrations.train, radius=RADII[0], **shape
+    )
     start = scores.weighted_loss(valid.losses(np.zeros(valid.dimension)), 0.5)
     found: dict[float, float] = {}
     theta = np.zeros(train.dimension)
@@ -257,22 +272,6 @@ def _held_out(
     if lent:
         settings["demonstration_weights"] = np.repeat([1.0, 0.0], [len(sft), len(lent)])
     return text_problem([*sft, *lent], preference, candidates=candidates, **settings)
-
-
-def _split(rows: Sequence[Any], rng: np.random.Generator, name: str) -> tuple[list[Any], list[Any]]:
-    """Set a tenth of the prompts aside, at least one."""
-    prompts = sorted({as_text(row.prompt) for row in rows})
-    if len(prompts) < 2:
-        raise InputError(
-            "there are too few distinct prompts to set a tenth aside",
-            field=name,
-            value=len(prompts),
-            remedy=f"Give held-out rows (--{name}-test) and the radius (--radius), or more rows.",
-        )
-    order = rng.permutation(len(prompts))
-    aside = {prompts[i] for i in order[: max(1, len(prompts) // 10)]}
-    kept = [row for row in rows if as_text(row.prompt) not in aside]
-    return kept, [row for row in rows if as_text(row.prompt) in aside]
 
 
 def _gradient_runs(problem: LogLinear, lam: float, steps: int, progress: bool) -> Trajectories:

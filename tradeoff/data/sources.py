@@ -234,7 +234,7 @@ def _object(source: Any) -> Part:
 
 def _object_records(source: Any, name: str, wanted: Collection[str]) -> Found:
     rows: Iterable[Any] = source
-    columns = list(getattr(source, "columns", None) or getattr(source, "column_names", None) or ())
+    columns: list[Any] = []
     unread: tuple[str, ...] = ()
     if hasattr(source, "itertuples"):
         columns = list(source.columns)
@@ -243,7 +243,8 @@ def _object_records(source: Any, name: str, wanted: Collection[str]) -> Found:
             raise InputError("two columns have one name", file=name, remedy=remedy)
         tuples = source.itertuples(index=False, name=None)
         rows = (dict(zip(columns, cells, strict=True)) for cells in tuples)
-    elif hasattr(source, "select_columns") and columns:
+    elif hasattr(source, "select_columns") and getattr(source, "column_names", None):
+        columns = list(source.column_names)
         kept = [column for column in columns if column in wanted]
         unread = tuple(column for column in columns if column not in wanted)
         rows = source.select_columns(kept) if kept else source

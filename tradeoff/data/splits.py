@@ -66,10 +66,10 @@ def hold_out(
         found = list(dict.fromkeys(prompt_key(row) for row in rows))
         if test is None and len(rows) == 1:
             raise InputError(
-                f"of one row, none can be held out (holdout is {share:g})",
+                f"of one row, a share of {share:g} cannot be held out",
                 field=name,
                 value=rows[0],
-                remedy=f"Give more rows, {name}_test, or holdout = 0.",
+                remedy=f"Give more rows, or rows to test on: {name}_test, --{name}-test.",
             )
         prompts[name] = sorted(found, key=lambda prompt: _place(prompt, seed))
     split = {name: test is None and not _have_one_prompt(rows) for name, rows, test in given}

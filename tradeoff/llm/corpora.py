@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tradeoff.data.files import as_preferences, as_sft
-from tradeoff.data.overlap import overlap
+from tradeoff.data.overlap import overlaps
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import check_apart
 from tradeoff.data.splits import Split, hold_out
@@ -115,8 +115,8 @@ def prepare(
 def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict[str, int]]:
     """What is known of the sets together: repeated rows, and those that fell out of training."""
     found: dict[str, dict[str, int]] = {}
-    for name, split in (("sft", sft), ("preference", pairs)):
-        counts = overlap(split.test, sft.train, pairs.train)
+    both = overlaps([sft.test, pairs.test], sft.train, pairs.train)
+    for name, split, counts in zip(("sft", "preference"), (sft, pairs), both, strict=True):
         repeated = {"also_trained_on": counts.equal, "near_duplicates": counts.near}
         found[f"{name}_test"] = {key: value for key, value in repeated.items() if value}
         found[name] = {"prompts_tested_on": split.removed} if split.removed else {}

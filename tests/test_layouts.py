@@ -1,0 +1,371 @@
+"""Rows in every layout that data sets have: what is read, what is reported, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from tradeoff.checkout import ROOT
+from tradeoff.data import Message, PreferenceRow, Rows, SftRow, as_text, read_preferences, read_sft
+from tradeoff.data.columns import columns_of, parsed
+from tradeoff.errors import InputError
+
+Read = Callable[..., Rows[Any]]
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def turns(*messages: dict[str, Any]) -> tuple[Message, ...]:
+    return tuple(Message(**message) for message in messages)
+
+
+HI, HELLO, WHAT = user("Hi"), assistant("Hello"), assistant("What?")
+
+
+# ---------------------------------------------------------------------- the table of the how-to
+
+
+def table() -> list[list[str]]:
+    page = (ROOT / "docs" / "howto" / "data.md").read_text("utf-8")
+    lines = page.partition("## Every layout")[2].splitlines()
+    cells = [re.split(r" \| ", line.strip("|")) for line in lines if line.startswith("| ")]
+    return [[cell.strip(" ") for cell in row] for row in cells[2:]]
+
+
+TABLE = table()
+
+
+def unquoted(cell: str) -> str:
+    """The text of a cell, which is written as in JSON."""
+    return json.loads(f'"{cell.strip("`")}"') if cell else ""
+
+
+def test_the_table_is_there() -> None:
+    assert len(TABLE) >= 25
+    assert {row[0] for row in TABLE} == {"SFT", "preference"}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[f"{row[0]}: {row[1]}" for row in TABLE])
+def test_every_row_of_the_table_is_read_as_it_says(row: list[str], tmp_path: Path) -> None:
+    kind, _, source, prompt, response = row
+    path = tmp_path / "rows.jsonl"
+    path.write_text(source.strip("`") + "\n", "utf-8")
+    if kind == "SFT":
+        (demonstration,) = read_sft(path)
+        assert as_text(demonstration.prompt) == unquoted(prompt)
+        assert as_text(demonstration.completion) == unquoted(response)
+        return
+    chosen, rejected = response.split(" over ")
+    (pair,) = read_preferences(path)
+    assert as_text(pair.prompt) == unquoted(prompt)
+    assert (as_text(pair.chosen), as_text(pair.rejected)) == (unquoted(chosen), unquoted(rejected))
+
+
+# ---------------------------------------------------------------------- prompts that are repeated
+
+
+@pytest.mark.parametrize(
+    ("prompt", "side", "expected"),
+    [
+        ([HI], [HI, HELLO], ([HI], [HELLO])),
+        ([HI], [HELLO], ([HI], [HELLO])),
+        ("Hi", [HI, HELLO], ([HI], [HELLO])),
+        ("Hi", [HELLO], ([HI], [HELLO])),
+        ([HI], "Hello", ([HI], [HELLO])),
+        ([user(" Hi\n")], [HI, HELLO], ([HI], [HELLO])),
+        # A longer conversation behind the prompt: the last answer is learned.
+        ([HI], [HI, HELLO, user("Bye"), WHAT], ([HI, HELLO, user("Bye")], [WHAT])),
+        # A system turn that only one of both has.
+        ([HI], [{"role": "system", "content": "s"}, HI, HELLO], None),
+        ([{"role": "system", "content": "s"}, HI], [HI, HELLO], None),
+    ],
+)
+def test_a_completion_that_repeats_its_prompt(prompt: Any, side: Any, expected: Any) -> None:
+    (row,) = read_sft([{"prompt": prompt, "completion": side}])
+    system = {"role": "system", "content": "s"}
+    before, after = expected or ([system, HI], [HELLO])
+    assert as_text(row.prompt).split() == as_text(turns(*before)).split()
+    assert row.completion == turns(*after)
+
+
+def test_pairs_that_go_on_behind_the_repeated_prompt() -> None:
+    more = [HI, HELLO, user("Bye")]
+    (row,) = read_preferences(
+        [{"prompt": "Hi", "chosen": [*more, HELLO], "rejected": [*more, WHAT]}]
+    )
+    assert row == PreferenceRow(turns(*more), turns(HELLO), turns(WHAT))
+
+
+def test_one_word_can_begin_a_response_by_chance() -> None:
+    rows = [{"prompt": "Hello", "chosen": "Hello! How are you?", "rejected": "Hello there"}]
+    assert read_preferences(rows)[0].chosen == "Hello! How are you?"
+    parrot = {"prompt": "Say it in so many words", "completion": "Say it in so many words, he said"}
+    others = [{"prompt": f"Question {i}", "completion": "An answer"} for i in range(5)]
+    read = read_sft([parrot, *others])
+    assert read[0].completion == parrot["completion"]
+    assert read.notes == {"responses that begin with their prompt, kept": 1}
+
+
+def test_a_response_that_is_only_the_prompt_is_an_error() -> None:
+    rows = [
+        {"prompt": f"Q: {i}\nA:", "completion": f"Q: {i}\nA:{' yes' * (i > 0)}"} for i in range(3)
+    ]
+    with pytest.raises(InputError, match="only the prompt") as error:
+        read_sft(rows)
+    assert (error.value.row, error.value.field) == (1, "completion")
+    read = read_sft(rows, skip_bad=True)
+    assert ([row.completion for row in read], len(read.dropped)) == ([" yes", " yes"], 1)
+
+
+# ---------------------------------------------------------------------- who speaks last
+
+
+@pytest.mark.parametrize(
+    ("read", "row"),
+    [
+        (read_sft, {"messages": [HI, HELLO, HI]}),
+        (read_sft, {"conversations": [{"from": "human", "value": "Hi"}]}),
+        (read_sft, {"prompt": [HI], "completion": [user("Yes?")]}),
+        (read_sft, {"prompt": [HI], "completion": [HELLO, user("Yes?")]}),
+        (read_sft, {"text": [HI]}),
+        (read_preferences, {"prompt": [HI], "chosen": [user("x")], "rejected": [WHAT]}),
+        (read_preferences, {"prompt": [HI], "chosen": [HELLO], "rejected": [WHAT, HI]}),
+        (read_preferences, {"chosen": [HI, HELLO], "rejected": [HI, user("x")]}),
+        (read_preferences, {"prompt": "Hi", "chosen": [user("x"), HELLO], "rejected": "no"}),
+    ],
+)
+def test_the_assistant_speaks_last_and_first(read: Read, row: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"message of the (assistant|user)"):
+        read([row])
+
+
+# ---------------------------------------------------------------------- what may be stored as text
+
+
+@pytest.mark.parametrize("form", [json.dumps, str])
+def test_messages_stored_as_text(form: Callable[[Any], str]) -> None:
+    whole, other = form([HI, HELLO]), form([HI, WHAT])
+    one, two, prompt = form([HELLO]), form([WHAT]), form([HI])
+    for row in (
+        {"messages": whole},
+        {"text": whole},
+        {"prompt": prompt, "completion": one},
+        {"prompt": "Hi", "completion": whole},
+    ):
+        assert read_sft([row]).rows == (SftRow(turns(HI), turns(HELLO)),)
+    for row in (
+        {"prompt": prompt, "chosen": one, "rejected": two},
+        {"prompt": "Hi", "chosen": whole, "rejected": other},
+        {"chosen": whole, "rejected": other},
+    ):
+        read = read_preferences([row])
+        assert read.rows == (PreferenceRow(turns(HI), turns(HELLO), turns(WHAT)),)
+        assert read.notes["messages read from text"] >= 2
+
+
+def test_other_json_is_text() -> None:
+    for text in ('[{"name": "x"}]', '{"role": "user"}', "[1, 2]", '[{"role": "king"}]', "[{]"):
+        assert read_sft([{"prompt": "Write JSON", "completion": text}])[0].completion == text
+
+
+def test_broken_messages_in_text_are_refused() -> None:
+    for text in (json.dumps([HI, HELLO])[:-4], "[{'role': 'user'} {'role': 'assistant'}]"):
+        with pytest.raises(InputError, match="neither JSON nor Python"):
+            read_sft([{"text": text}])
+
+
+# ---------------------------------------------------------------------- what a message may hold
+
+
+def test_what_a_template_reads_is_kept() -> None:
+    call = {"type": "function", "function": {"name": "sky", "arguments": {"when": "now"}}}
+    row = {
+        "messages": [
+            {"role": "system", "content": ""},
+            HI | {"name": "Ann"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "", "tool_call_id": "1"},
+            HELLO | {"reasoning_content": "Be kind.", "tool_calls": []},
+        ],
+        "tools": json.dumps([{"type": "function", "function": {"name": "sky"}}]),
+        "chat_template_kwargs": {"enable_thinking": True},
+    }
+    (read,) = read_sft([row])
+    assert [turn.as_dict() for turn in (*read.prompt, *read.completion)] == [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": "Hi", "name": "Ann"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "", "tool_call_id": "1"},
+        {"role": "assistant", "content": "Hello", "reasoning_content": "Be kind."},
+    ]
+    assert read.template_arguments() == {
+        "tools": [{"type": "function", "function": {"name": "sky"}}],
+        "enable_thinking": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"messages": [user([{"type": "image"}]), HELLO]}, "type 'image'"),  # type: ignore[arg-type]
+        ({"messages": [user(""), HELLO]}, "blank"),
+        ({"messages": [HI, assistant("")]}, "blank"),
+        ({"messages": [HI, {"role": "assistant"}]}, "lacks"),
+        ({"messages": [HI, HELLO | {"score": float("inf")}]}, "chat template"),
+        ({"conversations": [{"from": "moon", "value": "x"}]}, "speaker"),
+        ({"conversations": [{"from": "function_call", "value": "x"}]}, "call of a function"),
+        ({"prompt": "Hi", "completion": "Hello", "tools": [{}]}, "only messages"),
+        ({"messages": [HI, HELLO], "tools": "{"}, "not JSON"),
+        ({"messages": [HI, HELLO], "tools": {"a": 1}}, "cannot be used"),
+        ({"messages": [HI, HELLO], "chat_template_kwargs": {"tokenize": True}}, "cannot be set"),
+        ({"prompt": True, "completion": "x"}, "not text"),
+        ({"prompt": 1e20, "completion": "x"}, "not text"),
+        ({"prompt": "x" * (2**24 + 1), "completion": "x"}, "too long"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_named(row: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as error:
+        read_sft([row])
+    assert error.value.row == 1
+
+
+def test_a_call_that_sharegpt_writes_as_json() -> None:
+    call = {"from": "function_call", "value": '{"name": "sky", "arguments": {}}'}
+    row = {
+        "conversations": [{"from": "human", "value": "Hi"}, call, {"from": "gpt", "value": "No"}]
+    }
+    made = read_sft([row])[0].prompt[1]
+    assert isinstance(made, Message)
+    calls = made.as_dict()["tool_calls"]
+    assert calls == [{"type": "function", "function": {"name": "sky", "arguments": {}}}]
+
+
+# ---------------------------------------------------------------------- nulls and further columns
+
+
+def test_null_counts_as_absent(tmp_path: Path) -> None:
+    plain = datasets.Dataset.from_list([{"prompt": "Hi", "completion": "Hello"}] * 2)
+    chats = datasets.Dataset.from_list([{"messages": [HI, HELLO]}] * 2)
+    both = datasets.concatenate_datasets([plain, chats])
+    datasets.disable_progress_bars()
+    both.to_parquet(tmp_path / "mixed.parquet")
+    expected = (SftRow("Hi", "Hello"),) * 2 + (SftRow(turns(HI), turns(HELLO)),) * 2
+    assert read_sft(tmp_path / "mixed.parquet").rows == read_sft(both).rows == expected
+    pair = {"prompt": None, "chosen": [HI, HELLO], "rejected": [HI, WHAT]}
+    assert read_preferences([pair])[0].prompt == turns(HI)
+
+
+def test_columns_that_are_ignored_are_counted(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Hi", "completion": "Hello", "text": "Hi Hello", "id": 1},
+        {"prompt": "Hi", "completion": "Hello", "id": None},
+    ]
+    read = read_sft(rows)
+    assert read.ignored == {"text": 1, "id": 1}
+    assert "ignored columns: text, id" in repr(read)
+    assert read.remarks() == ["list: ignored columns: text (1), id (1)"]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    assert read_sft(tmp_path / "rows.parquet").ignored == {"text": 1, "id": 2}
+    whole = {"prompt": "Something else", "messages": [HI, HELLO]}
+    assert read_sft([whole]).ignored == {"prompt": 1}
+
+
+def test_columns_are_renamed() -> None:
+    rows = [{"question": "Hi", "answer": "Hello", "prompt": "ignored"}]
+    read = read_sft(rows, columns={"prompt": "question", "completion": "answer"})
+    assert read.rows == (SftRow("Hi", "Hello"),)
+    with pytest.raises(InputError, match="no layout has this column"):
+        read_sft(rows, columns={"chosen": "answer"})
+    with pytest.raises(InputError, match="missing"):
+        read_sft(rows, columns={"completion": "reply"})
+
+
+def test_columns_of_one_set_or_of_both() -> None:
+    given = parsed(["prompt=question", "sft.completion = answer", "chosen=best"])
+    assert columns_of(given, "sft") == {"prompt": "question", "completion": "answer"}
+    assert columns_of(given, "preference") == {"prompt": "question", "chosen": "best"}
+    for wrong in ("prompt", "=x", "x="):
+        with pytest.raises(InputError, match="names no column"):
+            parsed([wrong])
+    for unknown in ({"nonesuch": "x"}, {"dpo.prompt": "x"}, {"sft.chosen": "x"}):
+        with pytest.raises(InputError, match="no layout"):
+            columns_of(unknown, "sft")
+
+
+# ---------------------------------------------------------------------- labels and scores
+
+
+KTO = [
+    {"prompt": "Hi", "completion": "Hello", "label": True},
+    {"prompt": "Hi", "completion": "Go away", "label": False},
+    {"prompt": "Bye", "completion": "See you", "label": True},
+]
+
+
+@pytest.mark.parametrize("read", [read_sft, read_preferences])
+@pytest.mark.parametrize("label", [True, False, 1, 0, "True", "0"])
+def test_labelled_rows_are_never_read_unasked(read: Read, label: Any) -> None:
+    with pytest.raises(InputError, match="unpaired preference data") as error:
+        read([{"prompt": "Hi", "completion": "Hello", "label": label}])
+    assert error.value.field == "label"
+
+
+def test_labelled_rows_are_used_where_asked() -> None:
+    read = read_sft(KTO, use_labels=True)
+    assert read.rows == (SftRow("Hi", "Hello"), SftRow("Bye", "See you"))
+    assert read.notes == {"rows left out whose label is false": 1}
+    pairs = read_preferences(KTO, use_labels=True)
+    assert pairs.rows == (PreferenceRow("Hi", "Hello", "Go away"),)
+    assert pairs.notes == {"labelled rows left out without a partner of their prompt": 1}
+    with pytest.raises(InputError, match="partner"):
+        read_preferences(KTO[::2], use_labels=True)
+
+
+def test_the_class_of_a_text_is_no_such_label() -> None:
+    for row in (
+        {"text": "A film.", "label": 1},
+        {"prompt": "p", "completion": "c", "label": "joy"},
+    ):
+        assert read_sft([row]).ignored == {"label": 1}
+
+
+def test_scores_become_a_margin_that_filters() -> None:
+    pair = {"prompt": "Hi", "chosen": "Hello", "rejected": "What?"}
+    rows = [pair | {"score_chosen": 8, "score_rejected": s} for s in (2.0, 7.5)]
+    assert [row.margin for row in read_preferences(rows)] == [6.0, 0.5]
+    read = read_preferences(rows, min_margin=1)
+    assert (len(read), read.notes) == (1, {"pairs left out whose margin is below 1": 1})
+    with pytest.raises(InputError, match="no scores"):
+        read_preferences([pair], min_margin=1)
+    for wrong in (True, "x", float("inf"), 10**400):
+        with pytest.raises(InputError, match="not a number"):
+            read_preferences([pair | {"margin": wrong}])
+
+
+# ---------------------------------------------------------------------- dialogues of HH as text
+
+
+def test_hh_dialogues_share_all_but_their_last_response() -> None:
+    start = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:"
+    (row,) = read_preferences([{"chosen": f"{start} See you", "rejected": f"{start} So"}])
+    assert row == PreferenceRow(start, " See you", " So")
+    short = "\n\nHuman: Hi\n\nAssistant:"
+    for chosen, rejected, problem in (
+        (f"{short} a\n\nHuman: b\n\nAssistant: c", f"{short} d", "part before"),
+        (f"{short} a", f"{short} ", "blank"),
+        ("a", "b", "missing"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            read_preferences([{"chosen": chosen, "rejected": rejected}])
