@@ -1,5 +1,7 @@
 """The analysis of two datasets: on rows of known conflict, and on real ones."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -81,7 +83,6 @@ def test_radius_is_one_of_the_offered_ones():
     radius = conflict.choose_radius(
         sft_rows(),
         preference_rows(True),
-        np.random.default_rng(0),
         candidates=4,
         n_features=256,
         seed=0,
@@ -125,14 +126,33 @@ def test_the_radius_is_chosen_where_the_tenth_is_one_row():
     assert found.summary["radius"] in conflict.RADII
 
 
-def test_rows_that_cannot_be_split_are_named_with_a_remedy():
-    documents = [SftRow("", row.completion) for row in sft_rows()]
-    with pytest.raises(InputError, match=r"field 'sft'.*too few distinct prompts.*--sft-test"):
-        conflict.analyse(documents, preference_rows(True))
+def test_documents_and_a_single_prompt_are_split_by_their_order():
+    rows = sft_rows()
+    for prompt in ("", "Tell me."):
+        same = [SftRow(prompt, row.completion) for row in rows]
+        found = conflict.analyse(same, preference_rows(True), n_features=256, solves=4, steps=4)
+        assert (found.summary["sft_rows"], found.summary["sft_test_rows"]) == (36, 4)
+        assert found.summary["radius"] in conflict.RADII
+
+
+def test_a_row_that_cannot_be_split_is_named_with_a_remedy():
     with pytest.raises(InputError, match=r"field 'preference'.*--preference-test"):
         conflict.analyse(sft_rows(), preference_rows(True)[:1], sft_test=sft_rows())
-    with pytest.raises(InputError, match=r"field 'sft'.*--radius"):
-        conflict.analyse(documents, preference_rows(True), sft_test=sft_rows())
+
+
+def test_rows_are_read_and_held_out_over_both_sets(tmp_path):
+    pairs = preference_rows(True)
+    sft = [{"prompt": row.prompt, "completion": row.chosen} for row in pairs]
+    options = {"radius": 5.0, "n_features": 256, "solves": 4, "steps": 4}
+    found = conflict.analyse(sft, pairs, **options)
+    assert found.summary["sft_test_rows"] == found.summary["preference_test_rows"] == 4
+    assert found.summary["sft_test_rows_repeated"] == 0
+    found = conflict.analyse(sft, pairs, sft_test=sft[:5], **options)
+    assert found.summary["sft_test_rows_repeated"] == 5
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in sft))
+    with pytest.raises(InputError, match="also trained on"):
+        conflict.analyse(read_sft(file), pairs, sft_test=file, **options)
 
 
 def test_no_weight_is_lost_to_rounding():

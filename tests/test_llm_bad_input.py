@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
-from llm_runs import preference_rows, sft_rows, start, trainer
+from llm_runs import preference_rows, sft_rows, trainer
 from safetensors.torch import load_file, save_file
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
@@ -46,7 +46,7 @@ def test_no_rows(name):
 @pytest.mark.parametrize("name", ["sft", "preference"])
 def test_a_single_row_cannot_be_held_out_and_trained_on(name):
     rows = {"sft": sft_rows, "preference": preference_rows}[name](1)
-    with pytest.raises(InputError, match=r"holdout is 0\.2") as error:
+    with pytest.raises(InputError, match=r"a share of 0\.2") as error:
         trainer(**{name: rows})
     assert error.value.field == name
     assert f"{name}_test" in error.value.remedy
@@ -81,18 +81,16 @@ def test_text_and_messages_mixed_name_the_row():
     assert error.value.row == 5
 
 
-def _untyped_rows(result: Path) -> None:
-    """Without the checks of annotations that tests have."""
-    try:
-        trainer(sft=[{"prompt": "a", "completion": "b"}] * 4)
-    except InputError as error:
-        result.write_text(str(error), "utf-8")
+def test_rows_of_the_other_kind():
+    with pytest.raises(InputError, match="not a SftRow"):
+        trainer(sft=preference_rows(4))
 
 
-def test_mappings_are_no_rows(tmp_path):
-    process = start(_untyped_rows, tmp_path / "error.txt")
-    process.join(60)
-    assert "SftRow" in (tmp_path / "error.txt").read_text("utf-8")
+def test_mappings_are_read_as_rows():
+    run = trainer(sft=[{"prompt": f"{i}?", "completion": "fox"} for i in range(4)], holdout=0)
+    assert len(run.data.sft) == 4
+    with pytest.raises(InputError, match="no known layout"):
+        trainer(sft=[{"question": "a"}] * 4)
 
 
 # ---------------------------------------------------------------------- tokenizer and model

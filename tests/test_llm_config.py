@@ -14,7 +14,6 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.synthetic.write import write_jsonl
 from tradeoff.errors import InputError
 from tradeoff.experiment import read_rows
-from tradeoff.llm import corpora
 from tradeoff.llm.config import (
     DataConfig,
     Defects,
@@ -275,54 +274,3 @@ def test_losses_are_known_from_some_rows_unless_the_table_says_otherwise(name: s
 def test_every_schedule_of_the_package_can_be_a_table() -> None:
     for kind in schedules.SCHEDULES.values():
         assert Experiment(schedule=kind().to_dict()).make_schedule() == kind()
-
-
-# ---------------------------------------------------------------------- what is held out
-
-
-def split(rows: list[Any], **settings: Any) -> tuple[list[Any], list[Any]]:
-    kept, out = corpora._hold_out(rows, None, TrainConfig(**settings), "rows")
-    return list(kept), list(out)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_prompt_is_on_both_sides(seed: int) -> None:
-    rows = [SftRow(f"prompt {i % 37}", f"answer {i}") for i in range(200)]
-    kept, out = split(rows, holdout=0.2, seed=seed)
-    assert {row.prompt for row in kept}.isdisjoint(row.prompt for row in out)
-    assert sorted(map(str, kept + out)) == sorted(map(str, rows))
-    assert len({row.prompt for row in out}) == round(0.2 * 37)
-
-
-def test_the_split_is_a_function_of_the_seed() -> None:
-    rows = [PreferenceRow(f"prompt {i}", "yes", "no") for i in range(50)]
-    assert split(rows, seed=3) == split(rows, seed=3)
-    assert split(rows, seed=3) != split(rows, seed=4)
-
-
-def test_documents_are_split_by_their_order() -> None:
-    rows = [SftRow("", f"document {i}") for i in range(20)]
-    assert split(rows, holdout=0.1) == (rows[:18], rows[18:])
-
-
-@pytest.mark.parametrize(("holdout", "kept"), [(0.01, 19), (0.99, 1)])
-def test_neither_side_is_left_empty(holdout: float, kept: int) -> None:
-    documents = [SftRow("", f"document {i}") for i in range(20)]
-    assert split(documents, holdout=holdout) == (documents[:kept], documents[kept:])
-    # Four prompts, of which a large share would take all: no prompt is on both sides all the same.
-    rows = [SftRow(f"prompt {i % 4}", f"answer {i}") for i in range(20)]
-    train, out = split(rows, holdout=holdout)
-    assert {row.prompt for row in train}.isdisjoint(row.prompt for row in out)
-    assert {len(train), len(out)} == {5, 15}
-
-
-def test_given_rows_are_held_out_instead_and_cut() -> None:
-    rows = [SftRow(f"{i}", "a") for i in range(30)]
-    test = [SftRow(f"test {i}", "a") for i in range(9)]
-    config = TrainConfig(evaluate_rows=4)
-    assert corpora._hold_out(rows, test, config, "sft") == (rows, test[:4])
-    assert split(rows, holdout=0.0) == (rows, [])
-    kept, out = split(rows, holdout=0.5, evaluate_rows=4)
-    assert (len(kept), len(out)) == (15, 4)
-    with pytest.raises(InputError, match="no rows"):
-        split([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
@@ -20,6 +21,7 @@ from llm_models import (
 )
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from tradeoff.data import Rows, read_sft
 from tradeoff.data.layouts import preference_row, sft_row
 from tradeoff.data.record import Record
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
@@ -297,6 +299,8 @@ def test_the_summary_counts_what_was_dropped_and_cut() -> None:
         "rows": 3,
         "too_long": 1,
         "identical": 0,
+        "cut_equal": 0,
+        "refused": 0,
         "truncated": 2,
         "tokens": 4 + 4 + 3,
         "completion_tokens": 2 + 1 + 2,
@@ -312,6 +316,7 @@ def test_pairs_that_the_cut_makes_equal_are_dropped_and_counted() -> None:
     found = tokenise_preferences([PreferenceRow(*row) for row in rows], MADE["bytes"], 4)
     assert found.rows == (1, 3)
     assert (found.identical, found.too_long, found.truncated) == (1, 1, 1)
+    assert found.cut_equal == 1
     assert found.summary()["identical"] == 1
     assert "1 identical" in repr(found)
     with pytest.raises(InputError, match="same tokens in every pair") as error:
@@ -438,3 +443,131 @@ def test_rows_without_anything_to_learn_are_errors() -> None:
 def test_the_fingerprint_tells_where_a_sequence_ends() -> None:
     ids = np.ones(5, np.int64)
     assert fingerprint([Pair(ids[:3], ids[3:], 1)]) != fingerprint([Pair(ids[:2], ids[2:], 1)])
+
+
+# ---------------------------------------------------------------------- rows to their end
+
+
+SYSTEM = {"role": "system", "content": "Answer in French."}
+TURN = "{{ '<|' + m['role'] + '|>' + m['content']|trim + '<eos>' }}"
+OPEN = "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+REFUSING = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}" + TURN + "{% endfor %}" + OPEN
+)
+WITH_TOOLS = (
+    "{% if tools %}{{ '<|tools|>' + (tools|tojson) + '<eos>' }}{% endif %}"
+    "{% if think %}{{ '<|think|>' }}{% endif %}"
+    "{% for m in messages %}"
+    "{% for c in m.tool_calls or [] %}{{ '<|call|>' + c.function.name }}{% endfor %}"
+    "{{ m.reasoning_content or '' }}" + TURN + "{% endfor %}" + OPEN
+)
+
+
+def with_template(template: str) -> Any:
+    made = byte_tokenizer_hf()
+    made.chat_template = template
+    return made
+
+
+def rows_with_one_refused(folder: Any) -> Any:
+    """Line 20 of 26 has a system turn; two bad rows come first."""
+    rows = [{"messages": [user(f"Say {i}."), assistant(f"{i}")]} for i in range(24)]
+    rows[17]["messages"].insert(0, SYSTEM)
+    path = folder / "sft.jsonl"
+    bad = [{"messages": []}, {"messages": None}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*bad, *rows]))
+    return path
+
+
+def test_a_refused_row_is_named_by_its_line_and_can_be_dropped(tmp_path: Any) -> None:
+    path = rows_with_one_refused(tmp_path)
+    rows = read_sft(path, skip_bad=True)
+    refusing = with_template(REFUSING)
+    with pytest.raises(InputError, match="System role not supported") as error:
+        tokenise_sft(rows, refusing, skip_bad=False)
+    assert (error.value.file, error.value.row) == (str(path), 20)
+    with pytest.raises(InputError) as error:
+        tokenise_sft(list(rows), refusing)
+    assert (error.value.file, error.value.row) == (str(path), 20)
+    found = tokenise_sft(rows, refusing)
+    assert (len(found), found.summary()["refused"]) == (23, 1)
+    assert [(e.file, e.row) for e in found.dropped] == [(str(path), 20)]
+    assert "1 refused" in repr(found)
+    kept = encoding.admitted(rows, refusing)
+    assert isinstance(kept, Rows)
+    assert (len(kept), [e.row for e in kept.dropped]) == (23, [1, 2, 20])
+
+
+def test_every_cause_is_told_apart() -> None:
+    rows = [
+        ([user("a")], [assistant("yes")], [assistant("no")]),
+        ([user("a" * 60)], [assistant("yes")], [assistant("no")]),
+        ([user("a")], [assistant("yes")], [assistant(" yes ")]),
+        ([user("a")], [assistant("x" * 60 + "y")], [assistant("x" * 60 + "z")]),
+        ([SYSTEM, user("a")], [assistant("yes")], [assistant("no")]),
+    ]
+    made = [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in rows]
+    found = tokenise_preferences(preferences(made), with_template(REFUSING), 60, skip_bad=True)
+    counts = ("rows", "too_long", "identical", "cut_equal", "refused")
+    assert [found.summary()[name] for name in counts] == [1, 1, 2, 1, 1]
+    for some, problem in (
+        (made[1:2], "every prompt alone fills"),
+        (made[2:3], "same tokens in every pair"),
+        (made[3:4], "once they are cut"),
+        (made[4:5], "refuse every row"),
+        (made[1:5], "of 1 the prompt alone .* 2 pairs .* 1 rows are refused"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            tokenise_preferences(preferences(some), with_template(REFUSING), 60, skip_bad=True)
+
+
+def test_what_is_beside_the_texts_reaches_the_tokens(tmp_path: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "sky", "description": "Rain?"}}]
+    call = {"type": "function", "function": {"name": "sky", "arguments": {}}}
+    messages = [
+        SYSTEM,
+        user("Rain?"),
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "dry"},
+        assistant("No.") | {"reasoning_content": "Look: "},
+    ]
+    row = {"messages": messages, "tools": tools, "chat_template_kwargs": {"think": True}}
+    tokenizer = with_template(WITH_TOOLS)
+    (found,) = tokenise_sft(sft([row]), tokenizer)
+    whole = tokenizer.decode(found.tokens)
+    for part in ("<|tools|>", '"description": "Rain?"', "<|think|>", "in French", "<|call|>sky"):
+        assert part in whole
+    rendered = tokenizer.apply_chat_template(messages, tools=tools, think=True, tokenize=False)
+    assert whole == rendered
+    # As TRL has it, with the prompt apart.
+    split = {"prompt": messages[:-1], "completion": messages[-1:], "tools": tools}
+    split |= {"chat_template_kwargs": {"think": True}}
+    theirs = trl_sft([split], tokenizer, 999, tmp_path).train_dataset
+    assert_same(tokenise_sft(sft([split]), tokenizer, 999), theirs)
+
+
+class Panic(BaseException):
+    """What the tokenizers of Rust raise where they fail."""
+
+
+def test_whatever_template_and_tokenizer_raise_is_one_error_of_the_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [SftRow("a", "b"), SftRow("a", "boom"), SftRow("a", "c")]
+    tokenizer = byte_tokenizer_hf()
+    encode = type(tokenizer).__call__
+
+    def panics(self: Any, text: Any, **options: Any) -> Any:
+        if any("boom" in item for item in text):
+            raise Panic("no such thing")
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", panics)
+    with pytest.raises(InputError, match="the tokenizer fails at the row: no such thing") as error:
+        tokenise_sft(rows, tokenizer)
+    assert error.value.row == 2
+    assert tokenise_sft(rows, tokenizer, skip_bad=True).rows == (0, 2)
+    for template in ("{{ 1 / 0 }}", "{{ messages.x.y }}", "{{ 'a' * 10**30 }}", "{% for m in 3 %}"):
+        with pytest.raises(InputError, match="the chat template refuses"):
+            tokenise_sft(sft([{"messages": [user("a"), assistant("b")]}]), with_template(template))

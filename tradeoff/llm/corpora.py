@@ -53,22 +53,23 @@ class Corpora:
 
     def fingerprints(self) -> dict[str, str]:
         """Names of the four sets, empty where there is none."""
-        return {name: getattr(data, "fingerprint", "") for name, data in self._sets().items()}
+        return {name: getattr(data, "fingerprint", "") for name, data in self.sets().items()}
 
     def summary(self) -> dict[str, Any]:
         """How many rows each set has and lost."""
         return {
             name: {**data.summary(), **self.overlaps.get(name, {})}
-            for name, data in self._sets().items()
+            for name, data in self.sets().items()
             if isinstance(data, Tokenised)
         }
 
     def dropped(self) -> tuple[InputError, ...]:
         """The errors of the rows that template or tokenizer refuse."""
-        sets = self._sets().values()
+        sets = self.sets().values()
         return tuple(error for data in sets for error in getattr(data, "dropped", ()))
 
-    def _sets(self) -> dict[str, Tokenised[Any] | tuple[()]]:
+    def sets(self) -> dict[str, Tokenised[Any] | tuple[()]]:
+        """The four sets by their names."""
         names = ("sft", "preference", "sft_test", "preference_test")
         return {name: getattr(self, name) for name in names}
 
@@ -76,28 +77,33 @@ class Corpora:
 def prepare(
     model: Any,
     tokenizer: Any,
-    training: tuple[Sequence[SftRow], Sequence[PreferenceRow]],
-    held_out: tuple[Sequence[SftRow] | None, Sequence[PreferenceRow] | None],
+    given: tuple[Any, Any],
+    given_test: tuple[Any, Any],
     config: TrainConfig,
 ) -> Corpora:
     """Tokenise all rows; rows that are held out come from the training rows if not given.
+
+    Parameters
+    ----------
+    given, given_test
+        Rows of SFT and preferences, or what they are read from; None for no rows to test on.
 
     Raises
     ------
     InputError
         If the tokenizer does not fit the model or the rows, or a set is left without rows.
     """
-    training = as_sft(training[0]), as_preferences(training[1])
+    training = as_sft(given[0]), as_preferences(given[1])
     held_out = (
-        None if held_out[0] is None else as_sft(held_out[0]),
-        None if held_out[1] is None else as_preferences(held_out[1]),
+        None if given_test[0] is None else as_sft(given_test[0]),
+        None if given_test[1] is None else as_preferences(given_test[1]),
     )
-    given = [rows for rows in (*training, *held_out) if rows is not None]
+    every = [row for rows in (*training, *held_out) if rows is not None for row in rows]
     for rows, kind in zip((*training, *held_out), (SftRow, PreferenceRow) * 2, strict=True):
         _check_kind(rows, kind)
     for name, train, test in zip(("sft", "preference"), training, held_out, strict=True):
         check_apart(train, test, f"{name}_test")
-    conversational = any(not isinstance(row.prompt, str) for rows in given for row in rows)
+    conversational = any(not isinstance(row.prompt, str) for row in every)
     check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, conversational)
     sft, pairs = _hold_out(training, held_out, config)
     skip = [bool(getattr(rows, "skip_bad", False)) for rows in training]
@@ -166,7 +172,7 @@ def _first_rows(rows: Sequence[R], limit: int | None) -> Split[R]:
 def _without_first_tokens(data: Corpora) -> Corpora:
     """The official code's masks: the first token of each response carries no loss."""
     parts = {}
-    for name, part in data._sets().items():
+    for name, part in data.sets().items():
         if isinstance(part, Tokenised):
             items = tuple(_shifted(item) for item in part.items)
             # Caches of log-probabilities go by this name, and these are other ones.

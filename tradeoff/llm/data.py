@@ -115,7 +115,7 @@ class Tokenised(Sequence[T], Generic[T]):
     identical
         How many pairs were dropped because both sides are the same tokens, once cut.
     cut_equal
-        How many of these differ, but only beyond the cut.
+        How many of these were cut; the others are the same as the chat template leaves them.
     dropped
         The errors of the rows that template or tokenizer refuse.
     """
@@ -270,7 +270,7 @@ def _gather(
     same = {place for place, parts in cut.items() if _same(parts)}
     kept = tuple(place for place in short if place not in same)
     dropped = tuple(error for _, error in sorted((refused or {}).items(), key=itemgetter(0)))
-    cut_equal = sum(not _same(sequences[place]) for place in same)
+    cut_equal = sum(any(len(ids) > max_length for ids in sequences[place]) for place in same)
     too_long = len(rows) - len(short) - len(dropped)
     if not kept:
         raise _nothing_left(too_long, len(same), cut_equal, dropped, max_length)

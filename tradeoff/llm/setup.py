@@ -327,7 +327,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
 def _check_window(policy: Policy, data: Corpora, config: TrainConfig) -> None:
     """A block mask would replace the sliding window, which FlashAttention alone has beside it."""
     window = policy.window
-    sets = [part for part in vars(data).values() if len(part)]
+    sets = [part for part in data.sets().values() if len(part)]
     longest = max(max(item.lengths) for items in sets for item in items)
     if window is not None and longest > window and not policy.attention.startswith("flash"):
         raise InputError(

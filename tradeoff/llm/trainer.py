@@ -28,6 +28,7 @@ from torch import Tensor
 
 from tradeoff import draws, records
 from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.llm import checkpoints, corpora, models, reference, setup, state
 from tradeoff.llm.config import TrainConfig
@@ -101,13 +102,14 @@ class JointTrainer:
         Of transformers, or of peft: adapters that the model has go on being trained, or are merged
         into its weights where ``config.lora`` asks for new ones.
     sft, preference
-        Training rows of :mod:`tradeoff.data`.
+        Training rows, or what `tradeoff.read_sft` and `tradeoff.read_preferences` read them from.
     schedule
         Which objective each update follows.
     config
         All else.
     sft_test, preference_test
-        Held-out rows; ``config.holdout`` of the training rows when not given.
+        Held-out rows, likewise; when not given, ``config.holdout`` of the prompts, none of which
+        either set is trained on.
     output
         Folder for log, checkpoints and the trained model; ``None``: nothing is written.
     callbacks
@@ -139,12 +141,12 @@ class JointTrainer:
         model: Any,
         tokenizer: Any,
         *,
-        sft: Sequence[SftRow],
-        preference: Sequence[PreferenceRow],
+        sft: Sequence[SftRow] | Source,
+        preference: Sequence[PreferenceRow] | Source,
         schedule: Schedule,
         config: TrainConfig | None = None,
-        sft_test: Sequence[SftRow] | None = None,
-        preference_test: Sequence[PreferenceRow] | None = None,
+        sft_test: Sequence[SftRow] | Source | None = None,
+        preference_test: Sequence[PreferenceRow] | Source | None = None,
         output: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:

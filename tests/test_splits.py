@@ -1,0 +1,169 @@
+"""What is held out: no prompt that is tested on is trained on, and what is repeated is counted."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradeoff.data import Message, PreferenceRow, SftRow
+from tradeoff.data import overlap as overlap_module
+from tradeoff.data.overlap import Overlap, overlap, overlaps
+from tradeoff.data.splits import Split, hold_out, prompt_key
+from tradeoff.errors import InputError
+from tradeoff.llm import corpora
+from tradeoff.llm.config import Defects, TrainConfig
+
+OTHERS = [PreferenceRow(f"another {i}", "yes", "no") for i in range(20)]
+
+
+def split(rows: list[Any], **settings: Any) -> tuple[list[Any], list[Any]]:
+    """One set, beside another one with prompts of its own."""
+    found, _ = corpora._hold_out((rows, OTHERS), (None, None), TrainConfig(**settings))
+    return list(found.train), list(found.test)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_prompt_is_on_both_sides(seed: int) -> None:
+    rows = [SftRow(f"prompt {i % 37}", f"answer {i}") for i in range(200)]
+    kept, out = split(rows, holdout=0.2, seed=seed)
+    assert {row.prompt for row in kept}.isdisjoint(row.prompt for row in out)
+    assert sorted(map(str, kept + out)) == sorted(map(str, rows))
+    assert len({row.prompt for row in out}) == round(0.2 * 37)
+
+
+def test_the_split_is_a_function_of_the_seed_and_of_the_prompts() -> None:
+    rows = [SftRow(f"prompt {i}", "yes") for i in range(50)]
+    assert split(rows, seed=3) == split(rows, seed=3)
+    assert split(rows, seed=3) != split(rows, seed=4)
+    turned = split(rows[::-1], seed=3)
+    assert [set(part) for part in turned] == [set(part) for part in split(rows, seed=3)]
+
+
+def test_documents_are_split_by_their_order() -> None:
+    rows = [SftRow("", f"document {i}") for i in range(20)]
+    assert split(rows, holdout=0.1) == (rows[:18], rows[18:])
+    mixed = [*rows, SftRow("q", "a")]
+    kept, out = split(mixed, holdout=0.5)
+    assert {len(kept), len(out)} == {10, 11}  # each document is one of its own
+
+
+@pytest.mark.parametrize(("holdout", "kept"), [(0.01, 19), (0.99, 1)])
+def test_neither_side_is_left_empty(holdout: float, kept: int) -> None:
+    documents = [SftRow("", f"document {i}") for i in range(20)]
+    assert split(documents, holdout=holdout) == (documents[:kept], documents[kept:])
+    # Four prompts, of which a large share would take all: no prompt is on both sides all the same.
+    rows = [SftRow(f"prompt {i % 4}", f"answer {i}") for i in range(20)]
+    train, out = split(rows, holdout=holdout)
+    assert {row.prompt for row in train}.isdisjoint(row.prompt for row in out)
+    assert {len(train), len(out)} == {5, 15}
+
+
+def test_given_rows_are_held_out_instead_and_cut() -> None:
+    rows = [SftRow(f"{i}", "a") for i in range(30)]
+    test = [SftRow(f"test {i}", "a") for i in range(9)]
+    config = TrainConfig(evaluate_rows=4)
+    found, others = corpora._hold_out((rows, OTHERS), (test, None), config)
+    assert found == Split(rows, test[:4])
+    assert (len(others.train), len(others.test)) == (19, 1)
+    assert split(rows, holdout=0.0) == (rows, [])
+    kept, out = split(rows, holdout=0.5, evaluate_rows=4)
+    assert (len(kept), len(out)) == (15, 4)
+    with pytest.raises(InputError, match="no rows"):
+        split([])
+
+
+def test_the_official_split_tests_on_training_rows() -> None:
+    rows = [SftRow(f"{i}", "a") for i in range(100)]
+    defects = Defects(evaluate_on_training_rows=True)
+    assert split(rows, defects=defects) == (rows, rows[:3])
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_both_sets_from_the_same_prompts_are_split_alike(shuffled: bool) -> None:
+    pairs = [PreferenceRow(f"Question {i}?", f" Answer {i}.", f" Wrong {i}.") for i in range(200)]
+    sft = [SftRow(row.prompt, row.chosen) for row in pairs]
+    if shuffled:
+        random.Random(3).shuffle(pairs)
+    found = corpora._hold_out((sft, pairs), (None, None), TrainConfig(holdout=0.1))
+    demonstrations, preferences = found
+    assert (len(demonstrations.test), len(preferences.test)) == (20, 20)
+    trained = {(row.prompt, row.chosen) for row in preferences.train}
+    assert sum((row.prompt, row.completion) in trained for row in demonstrations.test) == 0
+    assert overlap(demonstrations.test, preferences.train).equal == 0
+
+
+PROMPTS = st.lists(st.integers(0, 12).map(str), min_size=2, max_size=30)
+
+
+@given(
+    sft=PROMPTS,
+    pairs=PROMPTS,
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 5),
+    test=st.sampled_from([(False, False), (True, False), (False, True)]),
+)
+def test_no_held_out_prompt_is_trained_on_in_either_set(
+    sft: list[str], pairs: list[str], share: float, seed: int, test: tuple[bool, bool]
+) -> None:
+    demonstrations = [SftRow(p, f"answer {i}") for i, p in enumerate(sft)]
+    preferences = [PreferenceRow(p, f"yes {i}", "no") for i, p in enumerate(pairs)]
+    found = hold_out(
+        (demonstrations, [SftRow("t", "t")] if test[0] else None),
+        (preferences, [PreferenceRow("t", "y", "n")] if test[1] else None),
+        share,
+        seed,
+    )
+    for part, rows, given_rows in zip(found, (demonstrations, preferences), test, strict=True):
+        kept = len(part.train) + part.removed + (0 if given_rows else len(part.test))
+        assert kept == len(rows)
+        assert len(part.train)
+        assert len(part.test)
+    # A set of a single prompt is split by its rows, so it cannot keep away from it.
+    single = {rows[0] for rows in (sft, pairs) if len(set(rows)) == 1}
+    out = {prompt_key(row) for part in found for row in part.test} - single
+    assert out.isdisjoint(prompt_key(row) for part in found for row in part.train)
+
+
+# ---------------------------------------------------------------------- repeated rows
+
+
+def words(seed: int, count: int) -> str:
+    rng = random.Random(seed)
+    return " ".join(f"w{rng.randrange(1000)}" for _ in range(count))
+
+
+@pytest.mark.parametrize("changed", [0, 1, 3, 40])
+def test_near_duplicates_are_those_of_large_jaccard_similarity(changed: int) -> None:
+    train = [SftRow(f"prompt {i}", words(i, 80)) for i in range(60)]
+    test = []
+    for i, row in enumerate(train[:30]):
+        parts = str(row.completion).split()
+        for place in range(0, 2 * changed, 2):
+            parts[place % 80] = f"new{i}"
+        test.append(PreferenceRow(row.prompt, "  ".join(parts).upper(), "no"))
+    expected = {0: (30, 0), 1: (0, 30), 3: (0, 30), 40: (0, 0)}[changed]
+    assert overlap(test, train, ()) == Overlap(30, *expected)
+
+
+def test_the_texts_of_any_row_are_compared() -> None:
+    chat = SftRow(
+        (Message("user", "こんにちは、元気ですか"),), (Message("assistant", "はい、元気です"),)
+    )
+    short = SftRow("a", "b")
+    rows = [chat, short, SftRow("", "c")]
+    assert overlap(rows, rows) == Overlap(3, 3, 0)
+    assert overlap([SftRow("!", "?")], rows) == Overlap(1, 0, 0)
+    assert overlaps([rows, [short], []], [short]) == [
+        Overlap(3, 1, 0), Overlap(1, 1, 0), Overlap(0, 0, 0),
+    ]  # fmt: skip
+
+
+def test_of_very_many_rows_equal_ones_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap_module, "MANY", 10)
+    train = [SftRow(f"prompt {i}", words(i, 20)) for i in range(30)]
+    near = SftRow(train[1].prompt, f"{train[1].completion} more")
+    assert overlap([train[0], near], train) == Overlap(2, 1, 0)
