@@ -26,7 +26,7 @@ class Message:
 
     role: str
     content: str
-    extras: str = ""
+    extras: str = field(default="", repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The message as a chat template reads it."""
@@ -58,7 +58,7 @@ class _Row:
         Where the row was read; None for a row made in Python.
     """
 
-    extras: str = field(default="", kw_only=True)
+    extras: str = field(default="", kw_only=True, repr=False)
     origin: Origin | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     def template_arguments(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class PreferenceRow(_Row):
     prompt: Text
     chosen: Text
     rejected: Text
-    margin: float | None = field(default=None, kw_only=True)
+    margin: float | None = field(default=None, kw_only=True, repr=False)
 
 
 def as_text(text: Text) -> str:
