@@ -113,7 +113,7 @@ def test_analyse_prints_a_table_and_writes_everything(capsys, files, tmp_path):
     assert "SFT→DPO" in printed
     assert {p.name for p in out.iterdir()} == {"analyse.json", "analyse.svg", "analyse.png"}
     record = json.loads((out / "analyse.json").read_text())
-    assert {"summary", "policies", "front", "dropped"} == set(record)
+    assert {"summary", "policies", "front", "dropped", "remarks"} == set(record)
 
 
 def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):

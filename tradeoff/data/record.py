@@ -69,7 +69,11 @@ class Record:
 
     def ignored(self) -> tuple[str, ...]:
         """Names of the columns that hold something and that nothing has looked at."""
-        own = (str(name) for name in self.fields if name not in self.used and self.has(name))
+        own = (
+            str(name)
+            for name, value in self.fields.items()
+            if name not in self.used and self.has(name) and value not in ("", [], {})
+        )
         return (*own, *self.unread)
 
     def layout(self, layouts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

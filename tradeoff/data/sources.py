@@ -144,7 +144,8 @@ def _named(name: str, split: str | None, default_split: str | None) -> Iterator[
     if not exists and glob.has_magic(name):
         found = sorted(glob.glob(name, recursive=True))
         if not found:
-            raise InputError("no file matches the pattern", file=name, remedy="Check the pattern.")
+            problem = "there is no such file, and no file matches the pattern"
+            raise InputError(problem, file=name, remedy=_HOW)
         for match in found:
             yield from _named(match, split, default_split)
         return

@@ -122,10 +122,11 @@ def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict
     """What is known of the sets together: repeated rows, and those that fell out of training."""
     found: dict[str, dict[str, int]] = {}
     both = overlaps([sft.test, pairs.test], sft.train, pairs.train)
-    for name, split, counts in zip(("sft", "preference"), (sft, pairs), both, strict=True):
+    removed = sft.removed, pairs.removed
+    for name, count, counts in zip(("sft", "preference"), removed, both, strict=True):
         repeated = {"also_trained_on": counts.equal, "near_duplicates": counts.near}
         found[f"{name}_test"] = {key: value for key, value in repeated.items() if value}
-        found[name] = {"prompts_tested_on": split.removed} if split.removed else {}
+        found[name] = {"prompts_tested_on": count} if count else {}
     return found
 
 
@@ -171,7 +172,7 @@ def _first_rows(rows: Sequence[R], limit: int | None) -> Split[R]:
 
 def _without_first_tokens(data: Corpora) -> Corpora:
     """The official code's masks: the first token of each response carries no loss."""
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, part in data.sets().items():
         if isinstance(part, Tokenised):
             items = tuple(_shifted(item) for item in part.items)

@@ -70,8 +70,9 @@ def admitted(rows: Sequence[R], tokenizer: HubTokenizer) -> Sequence[R]:
     if len(refused) == len(rows):
         raise refused[0]
     kept = tuple(row for place, row in enumerate(rows) if place not in refused)
-    dropped = (*rows.dropped, *(error for _, error in sorted(refused.items(), key=itemgetter(0))))
-    return replace(rows, rows=kept, dropped=dropped)
+    errors = (error for _, error in sorted(refused.items(), key=itemgetter(0)))
+    read: Rows[R] = rows
+    return replace(read, rows=kept, dropped=(*read.dropped, *errors))
 
 
 def check_tokenizer(tokenizer: HubTokenizer, vocabulary: int, conversational: bool) -> None:
