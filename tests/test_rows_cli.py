@@ -20,7 +20,8 @@ REFUSING = (
     "{{ '<|' + m['role'] + '|>' + m['content'] + '<eos>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-FEW = [
+FEW = ["--batch-size", "4", "--rows-per-forward", "4", "--max-length", "64", "--steps", "2"]
+FEW += ["--json"]
     "--batch-size",
     "4",
     "--rows-per-forward",

@@ -287,22 +287,40 @@ def read_rows(
 
 
 def as_sft(rows: Any) -> Sequence[SftRow]:
-    """Demonstrations as they are, or read of any source of `read_sft`."""
-    return rows if _are_rows(rows) else read_sft(rows)
+    """Demonstrations as they are, or read of any source of `read_sft`.
+
+    Raises
+    ------
+    InputError
+        If rows are of another kind, or cannot be read.
+    """
+    return _checked(rows, SftRow) if _are_rows(rows) else read_sft(rows)
 
 
 def as_preferences(rows: Any) -> Sequence[PreferenceRow]:
-    """Pairs as they are, or read of any source of `read_preferences`."""
-    return rows if _are_rows(rows) else read_preferences(rows)
+    """Pairs as they are, or read of any source of `read_preferences`; errors as for `as_sft`."""
+    return _checked(rows, PreferenceRow) if _are_rows(rows) else read_preferences(rows)
 
 
 def _are_rows(rows: Any) -> bool:
-    """Whether these are rows already; whether of the right kind, others check."""
+    """Whether these are rows already, of any kind."""
     if isinstance(rows, Rows):
         return True
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         return False
     return not len(rows) or not isinstance(rows[0], Mapping | str)
+
+
+def _checked(rows: Sequence[Any], kind: type) -> Sequence[Any]:
+    for place, row in enumerate(rows):
+        if not isinstance(row, kind):
+            raise InputError(
+                f"this is not a {kind.__name__}",
+                row=place + 1,
+                value=row,
+                remedy="Read rows by tradeoff.read_sft and tradeoff.read_preferences.",
+            )
+    return rows
 
 
 def _records(

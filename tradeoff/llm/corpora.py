@@ -99,8 +99,6 @@ def prepare(
         None if given_test[1] is None else as_preferences(given_test[1]),
     )
     every = [row for rows in (*training, *held_out) if rows is not None for row in rows]
-    for rows, kind in zip((*training, *held_out), (SftRow, PreferenceRow) * 2, strict=True):
-        _check_kind(rows, kind)
     for name, train, test in zip(("sft", "preference"), training, held_out, strict=True):
         check_apart(train, test, f"{name}_test")
     conversational = any(not isinstance(row.prompt, str) for row in every)
@@ -128,17 +126,6 @@ def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict
         found[f"{name}_test"] = {key: value for key, value in repeated.items() if value}
         found[name] = {"prompts_tested_on": count} if count else {}
     return found
-
-
-def _check_kind(rows: Sequence[Any] | None, kind: type) -> None:
-    for place, row in enumerate(rows or ()):
-        if not isinstance(row, kind):
-            raise InputError(
-                f"this is not a {kind.__name__}",
-                row=place + 1,
-                value=row,
-                remedy="Read rows by tradeoff.read_sft and tradeoff.read_preferences.",
-            )
 
 
 def _hold_out(
