@@ -131,7 +131,7 @@ def measure_pair(pair: Pair, fast: bool) -> dict[str, Any]:
     """All numbers of one pair of data sets."""
     rows = read(pair, "train")
     shape: dict[str, Any] = {"candidates": 8, "n_features": FEATURES, "seed": 0, "beta": 1.0}
-    radius = 40.0 if fast else choose_radius(*rows, np.random.default_rng(0), **shape)
+    radius = 40.0 if fast else choose_radius(*rows, **shape)
     problem = text_problem(rows[0], rows[1], radius=radius, **shape)
     aside = read(pair, "test")
     held_out = text_problem(aside[0], aside[1], radius=radius, **shape)

@@ -22,16 +22,6 @@ REFUSING = (
 )
 FEW = ["--batch-size", "4", "--rows-per-forward", "4", "--max-length", "64", "--steps", "2"]
 FEW += ["--json"]
-    "--batch-size",
-    "4",
-    "--rows-per-forward",
-    "4",
-    "--max-length",
-    "64",
-    "--steps",
-    "2",
-    "--json",
-]
 
 
 def user(text: str) -> dict[str, str]:

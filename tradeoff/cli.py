@@ -265,8 +265,10 @@ def analyse(
 
     names = parsed(columns or ())
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
-    read_sft = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
-    read_pairs = partial(files.read_preferences, columns=columns_of(names, "preference"), **options)
+    read_sft: Any = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
+    read_pairs: Any = partial(
+        files.read_preferences, columns=columns_of(names, "preference"), **options
+    )
     train = read_sft(sft), read_pairs(preference)
     held_out = (
         None if sft_test is None else read_sft(sft_test, default_split=None),

@@ -54,8 +54,10 @@ A complete file (every setting: `tradeoff.llm.config`):
 ```toml
 {experiment.EXAMPLE}```
 """
-_LOST = ("too_long", "identical", "cut_equal", "refused", "truncated")
-_LOST += ("prompts_tested_on", "also_trained_on", "near_duplicates")
+_LOST = (
+    *("too_long", "identical", "cut_equal", "refused", "truncated"),
+    *("prompts_tested_on", "also_trained_on", "near_duplicates"),
+)
 """Counts of rows that a user should see; names as in the summary."""
 _CHOICES = (
     "sft-dpo, dpo-sft, rounds, mix, alright, maxright, constrained, or another schedule's name."

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, Generic, Literal, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -269,7 +268,7 @@ def _gather(
     cut = {place: tuple(ids[:max_length] for ids in sequences[place]) for place in short}
     same = {place for place, parts in cut.items() if _same(parts)}
     kept = tuple(place for place in short if place not in same)
-    dropped = tuple(error for _, error in sorted((refused or {}).items(), key=itemgetter(0)))
+    dropped = tuple((refused or {})[place] for place in sorted(refused or {}))
     cut_equal = sum(any(len(ids) > max_length for ids in sequences[place]) for place in same)
     too_long = len(rows) - len(short) - len(dropped)
     if not kept:

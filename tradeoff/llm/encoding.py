@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,9 +69,10 @@ def admitted(rows: Sequence[R], tokenizer: HubTokenizer) -> Sequence[R]:
     if len(refused) == len(rows):
         raise refused[0]
     kept = tuple(row for place, row in enumerate(rows) if place not in refused)
-    errors = (error for _, error in sorted(refused.items(), key=itemgetter(0)))
-    read: Rows[R] = rows
-    return replace(read, rows=kept, dropped=(*read.dropped, *errors))
+    errors = tuple(refused[place] for place in sorted(refused))
+    read: Any = rows
+    found: Rows[R] = replace(read, rows=kept, dropped=(*read.dropped, *errors))
+    return found
 
 
 def check_tokenizer(tokenizer: HubTokenizer, vocabulary: int, conversational: bool) -> None:
