@@ -14,6 +14,7 @@ import pytest
 from tradeoff.checkout import ROOT
 from tradeoff.data import Message, PreferenceRow, Rows, SftRow, as_text, read_preferences, read_sft
 from tradeoff.data.columns import columns_of, parsed
+from tradeoff.data.synthetic.write import write_jsonl
 from tradeoff.errors import InputError
 
 Read = Callable[..., Rows[Any]]
@@ -369,3 +370,21 @@ def test_hh_dialogues_share_all_but_their_last_response() -> None:
     ):
         with pytest.raises(InputError, match=problem):
             read_preferences([{"chosen": chosen, "rejected": rejected}])
+
+
+# ---------------------------------------------------------------------- rows that are written
+
+
+def test_written_rows_are_read_as_they_were(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "sky"}}]
+    rows = [
+        {"messages": [HI, HELLO | {"reasoning_content": "Be kind."}], "tools": tools},
+        {"prompt": "Hi", "completion": "Hello"},
+    ]
+    pair = {"prompt": [HI], "chosen": [HELLO], "rejected": [WHAT], "margin": 2.0, "tools": tools}
+    write_jsonl(read_sft(rows), tmp_path / "sft.jsonl")
+    write_jsonl(read_preferences([pair]), tmp_path / "pairs.jsonl")
+    again = read_sft(tmp_path / "sft.jsonl")
+    assert (again.rows, again.ignored) == (read_sft(rows).rows, {})
+    again_pairs = read_preferences(tmp_path / "pairs.jsonl")
+    assert (again_pairs.rows, again_pairs.ignored) == (read_preferences([pair]).rows, {})

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from tradeoff.data.files import Rows
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
 
@@ -58,7 +57,7 @@ def admitted(rows: Sequence[R], tokenizer: HubTokenizer) -> Sequence[R]:
     InputError
         If none is left.
     """
-    if not isinstance(rows, Rows) or not rows.skip_bad:
+    if not getattr(rows, "skip_bad", False):
         return rows
     if any(not isinstance(row.prompt, str) for row in rows):
         require_template(tokenizer)
@@ -68,11 +67,14 @@ def admitted(rows: Sequence[R], tokenizer: HubTokenizer) -> Sequence[R]:
         encode_wholes(rows, field, tokenizer, 1, refused)
     if len(refused) == len(rows):
         raise refused[0]
+    return _without(rows, refused)
+
+
+def _without(rows: Any, refused: Refused) -> Any:
+    """`Rows` without those at some places, whose errors go to its `dropped`."""
     kept = tuple(row for place, row in enumerate(rows) if place not in refused)
-    errors = tuple(refused[place] for place in sorted(refused))
-    read: Any = rows
-    found: Rows[R] = replace(read, rows=kept, dropped=(*read.dropped, *errors))
-    return found
+    errors = (refused[place] for place in sorted(refused))
+    return replace(rows, rows=kept, dropped=(*rows.dropped, *errors))
 
 
 def check_tokenizer(tokenizer: HubTokenizer, vocabulary: int, conversational: bool) -> None:

@@ -57,13 +57,12 @@ def _conversation(row: Any) -> Any:
 def _fields(row: SftRow | PreferenceRow | str) -> dict[str, Any]:
     if isinstance(row, str):
         return {"text": row}
-    own = {field.name: _json(getattr(row, field.name)) for field in fields(row)}
-    more = json.loads(own.pop("extras") or "{}")
-    own.pop("origin")
+    own = {f.name: _json(getattr(row, f.name)) for f in fields(row) if f.name != "origin"}
+    more = json.loads(str(own.pop("extras")) or "{}")
     return {name: value for name, value in (own | more).items() if value is not None}
 
 
-def _json(value: Text | bool) -> Any:
+def _json(value: Text | bool | float | None) -> Any:
     return [turn.as_dict() for turn in value] if isinstance(value, tuple) else value
 
 
