@@ -372,6 +372,22 @@ def test_hh_dialogues_share_all_but_their_last_response() -> None:
             read_preferences([{"chosen": chosen, "rejected": rejected}])
 
 
+# ---------------------------------------------------------------------- nested too deeply
+
+
+@pytest.mark.parametrize("read", [read_sft, read_preferences])
+@pytest.mark.parametrize(
+    "form", ["[{}]", '{{"text": {}}}', '{{"messages": [{}]}}', '{{"chosen": {}}}']
+)
+def test_deep_nesting_is_one_error(read: Read, form: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for depth in (100, 400, *range(880, 1000, 2), 10**5):
+        path.write_text(form.format("[" * depth + "]" * depth) + "\n")
+        with pytest.raises(InputError) as error:
+            read(path)
+        assert error.value.row == 1
+
+
 # ---------------------------------------------------------------------- rows that are written
 
 

@@ -36,13 +36,13 @@ class InputError(ValueError):
         place = [str(file)] if file is not None else []
         place += [f"row {row}"] if row is not None else []
         place += [f"field {field!r}"] if field is not None else []
-        found = "" if value is _ABSENT else f" (found {_shorten(repr(value))})"
+        found = "" if value is _ABSENT else f" (found {_shorten(_shown(value))})"
         prefix = f"{', '.join(place)}: " if place else ""
         super().__init__(f"{prefix}{problem}{found}. {remedy}")
         self._value = value
         self._settings = {"file": file, "row": row, "field": field}
         if value is not _ABSENT:
-            self._settings["value"] = repr(value)
+            self._settings["value"] = _shown(value)
 
     def at(self, *, file: str | Path | None = None, field: str | None = None) -> InputError:
         """The same error where its place is known better, as by the file that a setting is from."""
@@ -65,6 +65,13 @@ def _restore(message: str, problem: str, settings: dict[str, Any]) -> InputError
     error = InputError(problem, **settings)
     error.args = (message,)
     return error
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
 
 
 def _shorten(text: str, limit: int = 80) -> str:
