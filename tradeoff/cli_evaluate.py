@@ -127,6 +127,22 @@ def evaluate(
     use_labels: Annotated[
         bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
     ] = False,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--plain",
+            help="Put plain rows and all questions through the chat template; or none.",
+        ),
+    ] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(help="File with a chat template for the model's own.")
+    ] = None,
+    eos_token: Annotated[
+        str | None, typer.Option(help="Token that ends responses, for the tokenizer's own.")
+    ] = None,
+    attention: Annotated[
+        str | None, typer.Option(help="sdpa, eager, flash_attention_2 or flex_attention.")
+    ] = None,
     max_length: Annotated[int, typer.Option(help="Longest sequence in tokens.", min=2)] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Longest response.", min=1)] = 256,
     temperature: Annotated[float, typer.Option(help="0 writes greedily.", min=0)] = 0.0,
@@ -153,6 +169,7 @@ def evaluate(
     from tradeoff.data.choices import read_choices
     from tradeoff.data.columns import parsed
     from tradeoff.llm import TrainConfig, evaluation
+    from tradeoff.llm.config import ModelConfig, from_mapping
 
     config = TrainConfig(
         max_length=max_length,
@@ -160,7 +177,10 @@ def evaluate(
         beta=beta,
         precision="bf16" if bf16 else "fp32",
         rows_per_forward=rows_per_forward,
+        chat=chat,
     )
+    overrides = {"chat_template": chat_template, "eos_token": eos_token, "attention": attention}
+    subject = from_mapping(ModelConfig, {"path": _model(model), **overrides})
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
     read = _Reader({**options, "use_labels": use_labels}, parsed(columns or ()))
     contests = read.preference(win_rate)
@@ -187,7 +207,7 @@ def evaluate(
         ),
     )
     found = evaluation.evaluate(
-        _model(model),
+        subject,
         wanted,
         reference=None if reference is None else _model(reference),
         config=config,
@@ -203,7 +223,8 @@ def evaluate(
     show_table(found.costs(), "cost")
     for done in found.parts:
         told = [f"{k} {v}" for k, v in done.notes.items() if k in _TOLD and v]
-        for line in [f"{done.name}: {', '.join(told)}"] * bool(told) + list(done.dropped):
+        counts = [f"{done.name}: {', '.join(told)}"] * bool(told)
+        for line in [*counts, *done.dropped, *(f"{done.name}: {text}" for text in done.remarks)]:
             show_line(line, style="yellow")
     if out is not None:
         show_line(f"written: {', '.join(map(str, found.files(out)))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from tradeoff import experiment
 from tradeoff.data import Rows
 from tradeoff.data.columns import parsed
+from tradeoff.errors import RowWarning
 from tradeoff.terminal import show_json, show_line, show_summary, show_table
 
 if TYPE_CHECKING:
@@ -91,6 +93,22 @@ def train(
     use_labels: Annotated[
         bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
     ] = False,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--plain",
+            help="Render plain rows through the chat template; or say that plain is meant.",
+        ),
+    ] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(help="File with a chat template for the model's own.")
+    ] = None,
+    eos_token: Annotated[
+        str | None, typer.Option(help="Token that ends responses, for the tokenizer's own.")
+    ] = None,
+    attention: Annotated[
+        str | None, typer.Option(help="sdpa, eager, flash_attention_2 or flex_attention.")
+    ] = None,
     schedule: Annotated[str | None, typer.Option(help=_CHOICES)] = None,
     lam: Annotated[
         float | None, typer.Option(help="Weight of the preference objective, in [0, 1].")
@@ -137,6 +155,9 @@ def train(
     flags = {
         "model.path": model,
         "model.config_only": random_weights or None,
+        "model.chat_template": chat_template,
+        "model.eos_token": eos_token,
+        "model.attention": attention,
         "data.sft": sft,
         "data.preference": preference,
         "data.sft_test": sft_test,
@@ -145,6 +166,7 @@ def train(
         "data.skip_bad": skip_bad or None,
         "data.columns": parsed(columns) if columns else None,
         "data.use_labels": use_labels or None,
+        "train.chat": chat,
         "schedule": schedule,
         "schedule.lam": lam,
         "schedule.rounds": rounds,
@@ -166,10 +188,13 @@ def train(
     settings = experiment.settings(file, flags, assignments or ())
     quiet = as_json or os.environ.get("RANK", "0") != "0"
     read = experiment.read_rows(settings)
-    trainer = experiment.prepare(settings, read, out, progress=not quiet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
+        trainer = experiment.prepare(settings, read, out, progress=not quiet)
     dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
     dropped += map(str, trainer.data.dropped())
     remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
+    remarks += trainer.data.remarks()
     if not quiet:
         for line in [*remarks, *(f"dropped: {text}" for text in dropped)]:
             show_line(line, style="yellow")

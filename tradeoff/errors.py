@@ -8,6 +8,10 @@ from typing import Any
 _ABSENT: Any = object()
 
 
+class RowWarning(UserWarning):
+    """Rows can be used, but hardly as they are meant: what is trained is not what is asked."""
+
+
 class InputError(ValueError):
     """Input that cannot be used, with the place where it stands and what would be right.
 

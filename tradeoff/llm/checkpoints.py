@@ -93,6 +93,14 @@ def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         raise InputError(problem, file=path, remedy=remedy) from error
 
 
+def rendered_on(path: Path) -> str | None:
+    """The date that chat templates wrote in a run; None if they wrote none, or it is not known."""
+    try:
+        return read_json(path / "state.json").get("date")
+    except (OSError, ValueError, AttributeError):  # `read` says what is wrong with it
+        return None
+
+
 def check_same_run(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
     """Refuse a checkpoint of another schedule, of other settings or of other rows."""
     found = state.get("identity", {})

@@ -22,6 +22,8 @@ _CLOSED = ConfigDict(extra="forbid")
 _CHOICES = {
     "decay": ("constant", "cosine", "linear"),
     "reference_mode": ("cached", "adapter_off", "second_model"),
+    "turns": ("last", "all"),
+    "dropout": ("sft", "always", "never"),
     "layout": ("auto", "padded", "packed", "shared"),
     "precision": ("fp32", "bf16"),
 }
@@ -116,12 +118,22 @@ class TrainConfig:
         are switched off at every step. "second_model": kept beside the policy.
     reference_cache
         Folder where cached log-probabilities are kept for later runs.
+    dropout
+        Which updates keep the dropout that a model or its adapters have: "sft", "always" or
+        "never". References and evaluations never have any.
     optima
         Least training losses of (SFT, preference), from which MAXRIGHT measures gaps and
         Constrained its limit. ``None``: MAXRIGHT takes zeros, which are lower bounds; Constrained
         takes the least SFT loss seen so far, with a warning.
     recent
         Weight of the newest loss in the running average that MAXRIGHT and Constrained know.
+    chat
+        Render rows of plain text through the chat template, as a turn of the user and one of the
+        assistant. False: they are meant as they are. None: they stay as they are, with a warning
+        where the tokenizer has a chat template.
+    turns
+        Turns of the assistant in a demonstration that carry loss: the "last", or "all", each
+        after the turns before it. A conversation then counts as a row for each.
     max_length
         Longest sequence, in tokens; the context of the model, where that is shorter.
     layout
@@ -171,8 +183,11 @@ class TrainConfig:
     reference: str = "initial"
     reference_mode: Literal["cached", "adapter_off", "second_model"] = "cached"
     reference_cache: str | None = None
+    dropout: Literal["sft", "always", "never"] = "sft"
     optima: tuple[float, float] | None = None
     recent: float = 0.1
+    chat: bool | None = None
+    turns: Literal["last", "all"] = "last"
     max_length: int = 2048
     layout: Literal["auto", "padded", "packed", "shared"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -250,14 +265,21 @@ class ModelConfig:
     config_only
         Only its configuration is read; weights are random.
     attention
-        Implementation that transformers should use.
+        Implementation that transformers should use; None: "sdpa" where the model has it, else
+        "eager".
+    chat_template
+        File with the chat template to use in place of the tokenizer's.
+    eos_token
+        Token to end responses in place of the tokenizer's.
     """
 
     __pydantic_config__ = _CLOSED
 
     path: str = "tiny"
     config_only: bool = False
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
+    chat_template: str | None = None
+    eos_token: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from tradeoff.data.files import as_preferences, as_sft
+from tradeoff.data.files import Rows, as_preferences, as_sft
 from tradeoff.data.overlap import overlaps
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import check_apart
@@ -25,6 +25,7 @@ from tradeoff.llm.data import (
     tokenise_preferences,
     tokenise_sft,
 )
+from tradeoff.llm.turns import every_turn, in_chat
 from tradeoff.schedules import SFT
 
 R = TypeVar("R", SftRow, PreferenceRow)
@@ -68,6 +69,15 @@ class Corpora:
         sets = self.sets().values()
         return tuple(error for data in sets for error in getattr(data, "dropped", ()))
 
+    def remarks(self) -> list[str]:
+        """Where what is trained on is not what will be asked, a line each."""
+        return [
+            f"{name}: {finding}"
+            for name, data in self.sets().items()
+            if isinstance(data, Tokenised)
+            for finding in data.findings
+        ]
+
     def sets(self) -> dict[str, Tokenised[Any] | tuple[()]]:
         """The four sets by their names."""
         names = ("sft", "preference", "sft_test", "preference_test")
@@ -98,6 +108,11 @@ def prepare(
         None if given_test[0] is None else as_sft(given_test[0]),
         None if given_test[1] is None else as_preferences(given_test[1]),
     )
+    training = _laid_out(training[0], tokenizer, config), _laid_out(training[1], tokenizer, config)
+    held_out = (
+        None if held_out[0] is None else _laid_out(held_out[0], tokenizer, config),
+        None if held_out[1] is None else _laid_out(held_out[1], tokenizer, config),
+    )
     every = [row for rows in (*training, *held_out) if rows is not None for row in rows]
     for name, train, test in zip(("sft", "preference"), training, held_out, strict=True):
         check_apart(train, test, f"{name}_test")
@@ -105,15 +120,29 @@ def prepare(
     check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, conversational)
     sft, pairs = _hold_out(training, held_out, config)
     skip = [bool(getattr(rows, "skip_bad", False)) for rows in training]
-    length = config.max_length
+    meant: dict[str, Any] = {
+        "max_length": config.max_length,
+        "plain_is_meant": config.chat is not None,
+    }
+    first, second = ({**meant, "skip_bad": skip_bad} for skip_bad in skip)
     found = Corpora(
-        tokenise_sft(sft.train, tokenizer, length, skip_bad=skip[0]),
-        tokenise_preferences(pairs.train, tokenizer, length, skip_bad=skip[1]),
-        tokenise_sft(sft.test, tokenizer, length, skip_bad=skip[0]) if sft.test else (),
-        tokenise_preferences(pairs.test, tokenizer, length, skip_bad=skip[1]) if pairs.test else (),
+        tokenise_sft(sft.train, tokenizer, **first),
+        tokenise_preferences(pairs.train, tokenizer, **second),
+        tokenise_sft(sft.test, tokenizer, **first) if sft.test else (),
+        tokenise_preferences(pairs.test, tokenizer, **second) if pairs.test else (),
         _overlaps(sft, pairs),
     )
     return _without_first_tokens(found) if config.defects.mask_first_token else found
+
+
+def _laid_out(rows: Sequence[Any], tokenizer: Any, config: TrainConfig) -> Sequence[Any]:
+    """The rows as the settings want them: through the chat template, one for each turn."""
+    if config.chat:
+        rows = in_chat(rows, tokenizer)
+    if config.turns == "last" or not rows or not isinstance(rows[0], SftRow):
+        return rows
+    found = [one for row in rows for one in every_turn(row)]
+    return replace(rows, rows=tuple(found)) if isinstance(rows, Rows) else found
 
 
 def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict[str, int]]:

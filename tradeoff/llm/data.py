@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -20,6 +20,7 @@ from jaxtyping import Int
 
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
+from tradeoff.llm.agreement import Finding, findings
 from tradeoff.llm.encoding import (
     HubTokenizer,
     Refused,
@@ -117,6 +118,8 @@ class Tokenised(Sequence[T], Generic[T]):
         How many of these were cut; the others are the same as the chat template leaves them.
     dropped
         The errors of the rows that template or tokenizer refuse.
+    findings
+        Where what is trained on is not what will be asked.
     """
 
     items: tuple[T, ...]
@@ -127,6 +130,7 @@ class Tokenised(Sequence[T], Generic[T]):
     identical: int = 0
     cut_equal: int = 0
     dropped: tuple[InputError, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -170,6 +174,7 @@ def tokenise_sft(
     *,
     loss_on: Literal["completion", "all"] = "completion",
     skip_bad: bool | None = None,
+    plain_is_meant: bool = False,
 ) -> Tokenised[Example]:
     """Tokenise demonstrations.
 
@@ -187,6 +192,8 @@ def tokenise_sft(
     skip_bad
         Collect the errors of rows that template or tokenizer refuse in `Tokenised.dropped`; else
         the first one is raised. By default as the rows were read.
+    plain_is_meant
+        Whether rows of plain text beside a chat template are no finding.
 
     Raises
     ------
@@ -197,11 +204,17 @@ def tokenise_sft(
     _check(rows, tokenizer, max_length)
     refused = _collector(rows, skip_bad)
     wholes = encode_wholes(rows, "completion", tokenizer, max_length, refused)
+    prompts = encode_prompts(rows, tokenizer, max_length, refused)
     starts = [1] * len(rows)
     if loss_on == "completion":
-        prompts = encode_prompts(rows, tokenizer, max_length, refused)
-        starts = [max(1, _shared(p, w)) for p, w in zip(prompts, wholes, strict=True)]
-    return _gather(Example, rows, [(ids,) for ids in wholes], starts, max_length, refused)
+        starts = [max(1, _shared(p, w)) for p, w in zip(prompts.ids, wholes.ids, strict=True)]
+    found = _gather(Example, rows, [(ids,) for ids in wholes.ids], starts, max_length, refused)
+    options: dict[str, Any] = {
+        "max_length": max_length,
+        "refused": refused,
+        "plain_is_meant": plain_is_meant,
+    }
+    return replace(found, findings=findings(rows, prompts, [wholes], tokenizer, **options))
 
 
 def tokenise_preferences(
@@ -210,6 +223,7 @@ def tokenise_preferences(
     max_length: int = 2048,
     *,
     skip_bad: bool | None = None,
+    plain_is_meant: bool = False,
 ) -> Tokenised[Pair]:
     """Tokenise preference pairs; parameters and errors are as for `tokenise_sft`.
 
@@ -223,11 +237,20 @@ def tokenise_preferences(
     prompts = encode_prompts(rows, tokenizer, max_length, refused)
     chosen = encode_wholes(rows, "chosen", tokenizer, max_length, refused)
     rejected = encode_wholes(rows, "rejected", tokenizer, max_length, refused)
-    pairs = list(zip(chosen, rejected, strict=True))
+    pairs = list(zip(chosen.ids, rejected.ids, strict=True))
     starts = [
-        max(1, min(_shared(p, c), _shared(p, r))) for p, (c, r) in zip(prompts, pairs, strict=True)
+        max(1, min(_shared(p, c), _shared(p, r)))
+        for p, (c, r) in zip(prompts.ids, pairs, strict=True)
     ]
-    return _gather(Pair, rows, pairs, starts, max_length, refused)
+    found = _gather(Pair, rows, pairs, starts, max_length, refused)
+    options: dict[str, Any] = {
+        "max_length": max_length,
+        "refused": refused,
+        "plain_is_meant": plain_is_meant,
+    }
+    return replace(
+        found, findings=findings(rows, prompts, [chosen, rejected], tokenizer, **options)
+    )
 
 
 def _collector(rows: Sequence[Row], skip_bad: bool | None) -> Refused | None:

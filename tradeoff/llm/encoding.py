@@ -1,20 +1,22 @@
 """Text and conversations to token ids: special tokens as TRL 1.16 has them, and what is required.
 
-Plain text gets the special tokens that the tokenizer adds by itself, such as BOS. The chat template
-writes its own, so none are added to what it renders.
+Plain text gets the special tokens that the tokenizer adds by itself, such as BOS, unless it begins
+with BOS already. The chat template writes its own, so none are added to what it renders. A prompt
+never ends in the end token that some tokenizers add, nor a whole in two of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
+from tradeoff.llm.turns import rendered
 
 HubTokenizer = Any
 """A `transformers.PreTrainedTokenizerBase`."""
@@ -22,6 +24,15 @@ Row = SftRow | PreferenceRow
 R = TypeVar("R", SftRow, PreferenceRow)
 Refused = dict[int, InputError]
 """Errors of the rows that cannot be encoded, by their place among the rows given."""
+
+
+class Encoded(NamedTuple):
+    """Texts of rows, and their token ids."""
+
+    texts: list[str]
+    ids: list[Int[np.ndarray, " _"]]
+
+
 # A batch of encodings takes some 100 bytes a token, so few are alive at a time.
 _ROWS_AT_ONCE = 1000
 
@@ -39,7 +50,7 @@ def prompt_ids(rows: Sequence[Row], tokenizer: HubTokenizer) -> list[Int[np.ndar
     """
     if any(not isinstance(row.prompt, str) for row in rows):
         require_template(tokenizer)
-    prompts = encode_prompts(rows, tokenizer, None)
+    prompts = encode_prompts(rows, tokenizer, None).ids
     for place, ids in enumerate(prompts):
         if not len(ids):
             remedy = "Leave out rows that are documents."
@@ -138,8 +149,8 @@ def encode_prompts(
     tokenizer: HubTokenizer,
     max_length: int | None,
     refused: Refused | None = None,
-) -> list[Int[np.ndarray, " _"]]:
-    """Token ids of the prompt of each row, ready to be answered; as `encode_wholes` else."""
+) -> Encoded:
+    """Text and token ids of each row's prompt, ready to be answered; as `encode_wholes` else."""
 
     def text(place: int) -> str:
         prompt: Text = rows[place].prompt
@@ -156,8 +167,8 @@ def encode_wholes(
     tokenizer: HubTokenizer,
     max_length: int,
     refused: Refused | None = None,
-) -> list[Int[np.ndarray, " _"]]:
-    """Token ids of prompt and completion of each row, at most one more than `max_length`.
+) -> Encoded:
+    """Text and token ids of prompt and completion of each row, at most one id over `max_length`.
 
     Parameters
     ----------
@@ -206,15 +217,9 @@ def _render(
     if not turns:  # the prompt of a conversation of one turn
         return ""
     messages = [turn.as_dict() for turn in turns]
+    arguments = rows[place].template_arguments()
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-                **rows[place].template_arguments(),
-            )
-        )
+        return rendered(tokenizer, messages, generation_prompt=generation_prompt, **arguments)
     except Exception as error:  # a template is a program, and raises what it likes
         problem = f"the chat template refuses the conversation: {_reason(error)}"
         remedy = "Change its roles or their order, or give the tokenizer another template."
@@ -231,19 +236,34 @@ def _encode(
     tokenizer: HubTokenizer,
     max_length: int | None,
     refused: Refused | None,
-) -> list[Int[np.ndarray, " _"]]:
+) -> Encoded:
     """Token ids of each row's text; the one beyond `max_length` stays, to tell that more follow."""
     longest = None if max_length is None else max_length + 1
     ids: dict[int, Int[np.ndarray, " _"]] = {}
+    bos = tokenizer.bos_token
+    begun = [bool(bos) and text.startswith(bos) for text in texts]
     for plain in (True, False):
-        places = [i for i, row in enumerate(rows) if isinstance(row.prompt, str) is plain]
+        places = [
+            i
+            for i, row in enumerate(rows)
+            if (isinstance(row.prompt, str) and not begun[i]) is plain
+        ]
         for first in range(0, len(places), _ROWS_AT_ONCE):
             some = places[first : first + _ROWS_AT_ONCE]
             found = _tokenised(rows, some, texts, tokenizer, plain, refused)
-            ids |= {
-                i: np.array(row[:longest], np.int64) for i, row in zip(some, found, strict=True)
-            }
-    return [ids[i] for i in range(len(rows))]
+            for i, row in zip(some, found, strict=True):
+                ids[i] = np.array(_ended_once(row, texts[i], tokenizer)[:longest], np.int64)
+    return Encoded(list(texts), [ids[i] for i in range(len(rows))])
+
+
+def _ended_once(ids: list[int], text: str, tokenizer: HubTokenizer) -> list[int]:
+    """Without the end token that the tokenizer has added behind a text."""
+    end, eos = tokenizer.eos_token, tokenizer.eos_token_id
+    if eos is None or len(ids) < 2 or ids[-1] != eos:
+        return ids
+    written = text.endswith(end)
+    twice = ids[-2] == eos and not text.endswith(end + end)
+    return ids[:-1] if twice or not written else ids
 
 
 def _tokenised(

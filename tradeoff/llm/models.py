@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tradeoff.errors import InputError
 from tradeoff.llm.config import Lora, ModelConfig
+from tradeoff.llm.turns import stop_ids
 from tradeoff.records import read_json, replacing_folder
 
 MODEL, BASE = "model", "base"
@@ -45,14 +46,14 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
 
     dtype = torch.bfloat16 if frozen_bf16 else torch.float32
     options: dict[str, Any] = {"trust_remote_code": False}
-    built = {"dtype": dtype, "attn_implementation": config.attention}
     path = model_folder(config.path)
     with _readable(config.path):
         base = base_of(path)
-        tokenizer = tokenizer_of(path, base)
+        tokenizer = with_overrides(tokenizer_of(path, base), config)
+        settings = AutoConfig.from_pretrained(base, **options)
+        built = {"dtype": dtype, "attn_implementation": config.attention or attention_of(settings)}
         if config.config_only:
             torch.manual_seed(seed)
-            settings = AutoConfig.from_pretrained(base, **options)
             model: Any = AutoModelForCausalLM.from_config(settings, **options, **built)
             _forget_name(model)
         else:
@@ -64,6 +65,45 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
                 _require_all_weights(found["missing_keys"])
                 model = model if base == path else _put_upon(model, path)
     return model, tokenizer
+
+
+def attention_of(config: Any) -> str:
+    """The attention of a kind of model where none is named: "sdpa" if it has that, else "eager"."""
+    from transformers import AutoModelForCausalLM
+
+    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    kinds = kind if isinstance(kind, tuple | list) else [kind]
+    return "sdpa" if all(getattr(found, "_supports_sdpa", False) for found in kinds) else "eager"
+
+
+def with_overrides(tokenizer: Any, config: ModelConfig) -> Any:
+    """The tokenizer with the chat template and the end token that the settings name.
+
+    Raises
+    ------
+    InputError
+        If the template cannot be read, or the token is none of the tokenizer's.
+    """
+    if config.chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(config.chat_template).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"the chat template cannot be read: {error}",
+                field="chat_template",
+                value=config.chat_template,
+                remedy="Give a file of UTF-8 text with a Jinja template.",
+            ) from error
+    if config.eos_token is not None:
+        if config.eos_token not in tokenizer.get_vocab():
+            raise InputError(
+                "the tokenizer has no such token",
+                field="eos_token",
+                value=config.eos_token,
+                remedy=f"Give one of its tokens, such as {tokenizer.all_special_tokens}.",
+            )
+        tokenizer.eos_token = config.eos_token
+    return tokenizer
 
 
 def without_weights(path: str) -> tuple[Any, Any]:
@@ -292,10 +332,26 @@ def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
         # peft would look for the embedding of the model it adapts, which has not changed.
         options = {"save_embedding_layers": False} if hasattr(model, "get_base_model") else {}
         with replacing_folder(folder) as partial, quiet():
-            with _base_written(model, weights, tokenizer, partial, folder):
+            stops = _stopping(below_adapters(model), tokenizer)
+            with stops, _base_written(model, weights, tokenizer, partial, folder):
                 model.save_pretrained(partial, state_dict=weights, **options)
             tokenizer.save_pretrained(partial)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _stopping(base: Any, tokenizer: Any) -> Iterator[None]:
+    """Name every token that ends a response in the generation settings, while entered."""
+    settings = base.generation_config
+    if settings is None:
+        yield
+        return
+    kept, found = settings.eos_token_id, stop_ids(tokenizer, settings)
+    settings.eos_token_id = found if len(found) > 1 else found[0]
+    try:
+        yield
+    finally:
+        settings.eos_token_id = kept
 
 
 @contextmanager

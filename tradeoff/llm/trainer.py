@@ -12,6 +12,7 @@ of (seed, update), so processes agree without talking and a resumed run repeats 
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from tradeoff import draws, records
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import Source
 from tradeoff.display import as_html
-from tradeoff.llm import checkpoints, corpora, models, reference, setup, state
+from tradeoff.errors import RowWarning
+from tradeoff.llm import checkpoints, corpora, dropout, models, reference, setup, state
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.gaps import KnownLosses
 from tradeoff.llm.interrupt import Interrupt
@@ -41,6 +43,7 @@ from tradeoff.llm.passes import Feed, Pass
 from tradeoff.llm.rates import learning_rates
 from tradeoff.llm.scoring import Scorer
 from tradeoff.llm.tally import Tally
+from tradeoff.llm.turns import keep_date
 from tradeoff.progress import tqdm
 from tradeoff.schedules import OBJECTIVES, SFT, Schedule
 
@@ -164,9 +167,14 @@ class JointTrainer:
         if config.reference_cache is not None:
             cache = Path(config.reference_cache)
             setup.check_output(cache, "reference cache", "reference_cache")
+        if self.output is not None and (found := checkpoints.checkpoints(self._folder)):
+            keep_date(tokenizer, checkpoints.rendered_on(found[-1]))
+        self.date = keep_date(tokenizer)
         self.data = corpora.prepare(
             model, tokenizer, (sft, preference), (sft_test, preference_test), config
         )
+        for remark in self.data.remarks():
+            warnings.warn(remark, RowWarning, stacklevel=2)
         self.accelerator = setup.accelerator(config, self.output)
         setup.check_attention(model, config, self.accelerator.device)
         self._adapters = setup.adapters(model, config)
@@ -245,6 +253,7 @@ class JointTrainer:
         content = {
             "identity": self.identity,
             "step": self.step,
+            "date": self.date,
             "optimizer": settings,
             "positions": self.feed.positions,
             "tally": self.tally.state(self.scorer),
@@ -350,7 +359,9 @@ class JointTrainer:
         for i, part in enumerate(passes):
             last = i == len(passes) - 1
             # Gradients are exchanged once an update.
-            with nullcontext() if last else self.accelerator.no_sync(self.policy):
+            exchange = nullcontext() if last else self.accelerator.no_sync(self.policy)
+            # Checkpointed blocks run again in the backward pass.
+            with exchange, dropout.during(self.model, part.objective, self.config.dropout):
                 loss = self._loss(part) * part.share
                 observed[part.objective] += loss.detach()
                 # Processes' gradients are averaged, while their losses are parts of one sum.

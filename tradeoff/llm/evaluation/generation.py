@@ -18,6 +18,7 @@ from tradeoff.llm.data import prompt_ids
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
 from tradeoff.llm.models import below_adapters
 from tradeoff.llm.reference import evaluating
+from tradeoff.llm.turns import stop_ids
 from tradeoff.progress import tqdm
 
 Ids = Int[np.ndarray, " _"]
@@ -179,10 +180,8 @@ def _text(tokenizer: Any, prompt: Ids, new: Tensor, ends: list[int]) -> tuple[st
 
 
 def end_ids(policy: LoadedPolicy) -> list[int]:
-    """Tokens that end a response: of the tokenizer, and those that a chat model adds to it."""
-    own = getattr(policy.model.generation_config, "eos_token_id", None)
-    own = [] if own is None else own if isinstance(own, list) else [own]
-    return sorted({int(policy.tokenizer.eos_token_id), *own})
+    """Tokens that end a response, see `tradeoff.llm.turns.stop_ids`."""
+    return stop_ids(policy.tokenizer, policy.model.generation_config)
 
 
 def _settings(policy: LoadedPolicy, ends: list[int], sampling: Sampling) -> Any:

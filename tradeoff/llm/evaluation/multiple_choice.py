@@ -111,7 +111,8 @@ def multiple_choice(
         If questions cannot be posed so.
     """
     posed = questions.pose(rows, style=style, shots=shots, examples=examples)
-    items, shortened = questions.tokenise(posed, policy.tokenizer, policy.max_length)
+    chat = bool(policy.scorer.config.chat)
+    items, shortened = questions.tokenise(posed, policy.tokenizer, policy.max_length, chat=chat)
     budget = tokens_at_once or _TOKENS.get(policy.device.type, _TOKENS["cuda"])
     layout = _layout(policy, items)
     found: dict[int, Float[np.ndarray, " _"]] = {}

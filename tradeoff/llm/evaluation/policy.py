@@ -89,7 +89,7 @@ class Outline:
     name: str
 
 
-def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
+def outline(model: str | ModelConfig | LoadedPolicy, config: TrainConfig) -> Outline:
     """The outline of what `load` would read, or of what it has read.
 
     Raises
@@ -99,9 +99,11 @@ def outline(model: str | LoadedPolicy, config: TrainConfig) -> Outline:
     """
     if isinstance(model, LoadedPolicy):
         return Outline(model.tokenizer, model.max_length, model.name)
-    found, tokenizer = models.without_weights(model)
+    settings = model if isinstance(model, ModelConfig) else ModelConfig(path=model)
+    found, tokenizer = models.without_weights(settings.path)
+    tokenizer = models.with_overrides(tokenizer, settings)
     require_end(tokenizer)
-    return Outline(tokenizer, longest(found, config), model)
+    return Outline(tokenizer, longest(found, config), settings.path)
 
 
 def compared(policy: LoadedPolicy | Outline, reference: LoadedPolicy | Outline) -> Outline:
@@ -123,13 +125,14 @@ def longest(found: Any, config: TrainConfig) -> int:
     return min(config.max_length, own or config.max_length)
 
 
-def load(path: str | Path, config: TrainConfig | None = None) -> LoadedPolicy:
+def load(path: str | Path | ModelConfig, config: TrainConfig | None = None) -> LoadedPolicy:
     """Read a model folder, the output folder of a training run, or a hub name.
 
     Parameters
     ----------
     path
-        Also a folder of adapters, whose base model is then loaded with them.
+        Also a folder of adapters, whose base model is then loaded with them; or settings that say
+        how it is loaded.
     config
         Settings of scoring; the defaults of training when not given.
 
@@ -139,8 +142,9 @@ def load(path: str | Path, config: TrainConfig | None = None) -> LoadedPolicy:
         If there is no causal model with a tokenizer.
     """
     config = config or TrainConfig()
-    found = models.load(ModelConfig(path=str(path)), frozen_bf16=config.precision == "bf16")
-    return LoadedPolicy.of(*found, config, str(path))
+    settings = path if isinstance(path, ModelConfig) else ModelConfig(path=str(path))
+    found = models.load(settings, frozen_bf16=config.precision == "bf16")
+    return LoadedPolicy.of(*found, config, settings.path)
 
 
 def check_same_tokens(policy: LoadedPolicy | Outline, tokenizer: Any, reference: str) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from tradeoff.data.choices import ChoiceRow
 from tradeoff.errors import InputError
 from tradeoff.llm.encoding import row_error
+from tradeoff.llm.turns import rendered
 
 Style = Literal["letters", "text"]
 
@@ -95,9 +96,14 @@ def pose(
 
 
 def tokenise(
-    posed: Sequence[Posed], tokenizer: Any, max_length: int
+    posed: Sequence[Posed], tokenizer: Any, max_length: int, *, chat: bool = False
 ) -> tuple[tuple[Options, ...], int]:
     """Tokens of each question; the prompt ends where its continuations cease to agree with it.
+
+    Parameters
+    ----------
+    chat
+        Ask through the chat template, in a turn of the user.
 
     Returns
     -------
@@ -106,8 +112,12 @@ def tokenise(
     int
         How many prompts lost their beginning, or choices their end, to fit `max_length`.
     """
+    if chat:
+        posed = [_in_turns(item, tokenizer) for item in posed]
     texts = [text for item in posed for text in (item.prompt, *_wholes(item))]
-    found = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+    found = tokenizer(
+        texts, add_special_tokens=not chat, return_attention_mask=False, verbose=False
+    )["input_ids"]
     ids = iter(np.array(row, np.int64) for row in found)
     items, shortened = [], 0
     for item in posed:
@@ -118,6 +128,13 @@ def tokenise(
         shortened += fitted.size < Options(tuple(wholes), start).size
         items.append(fitted)
     return tuple(items), shortened
+
+
+def _in_turns(item: Posed, tokenizer: Any) -> Posed:
+    """The question as a turn of the user, and each continuation as the turn that answers it."""
+    asked = [{"role": "user", "content": item.prompt}]
+    prompt = rendered(tokenizer, asked, generation_prompt=True)
+    return Posed(prompt, tuple(text.lstrip() for text in item.continuations))
 
 
 def _examples(row: ChoiceRow, pool: list[ChoiceRow], shots: int) -> list[ChoiceRow]:

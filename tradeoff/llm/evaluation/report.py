@@ -35,6 +35,8 @@ class Part:
         Time and memory; without CUDA the memory is the most that the process has used so far.
     dropped
         Errors of the rows that could not be read.
+    remarks
+        Where the rows are not what the model is asked, see `tradeoff.llm.agreement`.
     lines
         Every prompt with what was written to it, for those who want to read.
     """
@@ -45,6 +47,7 @@ class Part:
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     dropped: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     lines: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
 
@@ -87,6 +90,7 @@ class Evaluation(Shown):
                     "scores": [vars(found) for found in part.scores],
                     "notes": dict(part.notes),
                     "dropped": list(part.dropped),
+                    "remarks": list(part.remarks),
                     "seconds": part.seconds,
                     "peak_memory_bytes": part.peak_memory_bytes,
                 }

@@ -11,7 +11,7 @@ from typing import Any
 from tradeoff.data.choices import ChoiceRow
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.errors import InputError
-from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.data import Tokenised
 from tradeoff.llm.encoding import Row, admitted, prompt_ids, require_template
 from tradeoff.llm.evaluation import generation, held_out, matches, questions, refusals, win_rate
@@ -26,6 +26,7 @@ from tradeoff.llm.evaluation.report import Evaluation, Part, require_writable
 from tradeoff.llm.meter import Meter
 from tradeoff.llm.reference import Cached
 from tradeoff.llm.setup import memory_errors
+from tradeoff.llm.turns import in_chat
 
 PARTS = ("sft", "preference", "exact_match", "win_rate", "refusals", "harness")
 """Names of the parts other than sets of multiple-choice questions."""
@@ -85,7 +86,7 @@ class Wanted:
 
 
 def evaluate(
-    model: str | LoadedPolicy,
+    model: str | ModelConfig | LoadedPolicy,
     wanted: Wanted,
     *,
     reference: str | LoadedPolicy | None = None,
@@ -100,13 +101,15 @@ def evaluate(
     Parameters
     ----------
     model
-        A folder, a training run's output folder, a hub name, or what `load` made of one.
+        A folder, a training run's output folder, a hub name, settings of a model, or what `load`
+        made of one.
     wanted
         The parts.
     reference
         What preference losses compare with; a name is loaded before the model and let go again.
     config
-        Layout, precision, preference loss and lengths; the defaults of training when not given.
+        Layout, precision, preference loss, lengths, and whether plain rows and questions go
+        through the chat template; the defaults of training when not given.
     out
         Folder where `Evaluation.write` writes what is done as each part ends.
     progress
@@ -131,18 +134,13 @@ def evaluate(
     _check(wanted, reference)
     config = config or TrainConfig()
     subject = outline(model, config)
-    wanted = replace(
-        wanted,
-        sft=admitted(wanted.sft, subject.tokenizer),
-        preference=admitted(wanted.preference, subject.tokenizer),
-        win_rate=admitted(wanted.win_rate, subject.tokenizer),
-    )
-    _check_parts(wanted, subject)
+    wanted = _laid_out(wanted, subject.tokenizer, bool(config.chat))
+    _check_parts(wanted, subject, config.chat)
     if out is not None:
         require_writable(out)
     with memory_errors(config, LESS_MEMORY):
         known = _reference_log_probs(wanted, subject, reference, config, progress)
-        policy = load(model, config) if isinstance(model, str) else model
+        policy = model if isinstance(model, LoadedPolicy) else load(model, config)
         found = Evaluation(policy.name, None if known is None else known.name, ())
         for name, rows, make in _parts(policy, wanted, known, progress):
             found = replace(found, parts=(*found.parts, _measured(policy, name, rows, make)))
@@ -211,14 +209,14 @@ def _check(wanted: Wanted, reference: Any) -> None:
         )
 
 
-def _check_parts(wanted: Wanted, subject: Outline) -> None:
+def _check_parts(wanted: Wanted, subject: Outline, chat: bool | None) -> None:
     """Raise what a part would raise after others have run, as far as no weights are needed."""
     scored: list[Row] = [*wanted.sft, *wanted.preference]
     if any(not isinstance(row.prompt, str) for row in scored):
         require_template(subject.tokenizer)
     for rows in wanted.choices.values():
         questions.pose(rows, style=wanted.style, shots=wanted.shots or 0, examples=wanted.examples)
-    asked = refusals.prompts(wanted.refusals, wanted.template, _chats(subject))
+    asked = refusals.prompts(wanted.refusals, wanted.template, _chats(subject, chat))
     if wanted.exact_match:
         matches.demonstrated(wanted.sft, wanted.extract)
     answered: list[Sequence[Row]] = [wanted.sft] if wanted.exact_match else []
@@ -270,13 +268,22 @@ def _dropped(rows: Any) -> tuple[str, ...]:
 
 def _sft(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
     items = held_out.examples(policy, wanted.sft)
-    return Part("", (held_out.sft_loss(policy, items, progress),), items.summary())
+    score = held_out.sft_loss(policy, items, progress)
+    return Part("", (score,), items.summary(), remarks=_remarks(items, policy))
 
 
 def _preference(policy: LoadedPolicy, known: _Known, progress: bool) -> Part:
     scores = held_out.preference(policy, known.items, known.table, progress)
     notes = known.items.summary() | {"reference_seconds": known.seconds}
-    return Part("", scores, notes)
+    return Part("", scores, notes, remarks=_remarks(known.items, policy))
+
+
+def _remarks(items: Tokenised[Any], policy: LoadedPolicy) -> tuple[str, ...]:
+    """Where the rows are not what the model is asked."""
+    plain_is_meant = policy.scorer.config.chat is not None
+    return tuple(
+        str(found) for found in items.findings if found.kind != "plain" or not plain_is_meant
+    )
 
 
 def _exact_match(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
@@ -323,7 +330,8 @@ def _win_rate(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
 
 
 def _refusals(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
-    rows = refusals.prompts(wanted.refusals, wanted.template, _chats(policy))
+    chats = _chats(policy, policy.scorer.config.chat)
+    rows = refusals.prompts(wanted.refusals, wanted.template, chats)
     found = generation.generate(policy, rows, wanted.sampling, progress=progress)
     scores = refusals.refusal_rates(wanted.refusals, found.texts)
     return Part("", scores, _notes(found), lines=_lines(rows, found))
@@ -342,8 +350,18 @@ def _harness(policy: LoadedPolicy, wanted: Wanted) -> Part:
     return Part("", scores)
 
 
-def _chats(policy: LoadedPolicy | Outline) -> bool:
-    return bool(policy.tokenizer.chat_template)
+def _chats(policy: LoadedPolicy | Outline, chat: bool | None) -> bool:
+    """Whether questions are turns of the user."""
+    return bool(policy.tokenizer.chat_template) if chat is None else chat
+
+
+def _laid_out(wanted: Wanted, tokenizer: Any, chat: bool) -> Wanted:
+    """The rows that template and tokenizer take, plain ones as conversations if `chat`."""
+    names = ("sft", "preference", "win_rate")
+    rows = {name: getattr(wanted, name) for name in names}
+    if chat:
+        rows = {name: in_chat(found, tokenizer) for name, found in rows.items()}
+    return replace(wanted, **{name: admitted(found, tokenizer) for name, found in rows.items()})
 
 
 def _lines(rows: Sequence[Any], found: Responses) -> list[dict[str, Any]]:

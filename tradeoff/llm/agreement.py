@@ -1,0 +1,260 @@
+"""Whether what is trained on is what will be asked: row by row, before training.
+
+Training text and generation prompt are rendered apart. Where they disagree a model learns one thing
+and is asked another: its losses are small and its answers empty, and nothing fails. A finding says
+in how many rows, shows the first, and names the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tradeoff.data.rows import Message, PreferenceRow, SftRow
+from tradeoff.llm.encoding import Encoded, Refused, Row
+from tradeoff.llm.turns import Turns, stop_ids, turns
+
+_THINK = ("<think>", "<thinking>", "<reasoning>")
+_SHOWN = 40
+"""Characters of an example on either side."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way in which training and generation disagree."""
+
+    problem: str
+    remedy: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "two_bos": Kind(
+        "begin with two BOS tokens",
+        "Remove the BOS token from the rows, or from the chat template.",
+    ),
+    "no_stop": Kind(
+        "end in no token at which generation stops",
+        "Use a chat template that ends a turn with a special token (--chat-template).",
+    ),
+    "ended_prompt": Kind(
+        "have a prompt that ends in the end token",
+        "Use a chat template whose generation prompt is open (--chat-template).",
+    ),
+    "thinking": Kind(
+        "are asked with an opened reasoning block, which the demonstrations lack",
+        "Give demonstrations with reasoning, a template without it (--chat-template), or rows with "
+        'chat_template_kwargs such as {"enable_thinking": false}.',
+    ),
+    "unasked": Kind(
+        "have a chat template without a generation prompt, so the model must write the header",
+        "Use a template that heeds add_generation_prompt (--chat-template).",
+    ),
+    "other_prompt": Kind(
+        "are asked after other tokens than those trained on",
+        "For plain text, begin responses and not prompts' ends with the blank; for conversations, "
+        "use a template that renders a prompt as the beginning of the whole (--chat-template).",
+    ),
+    "lost_content": Kind(
+        "lose the content of a turn in the chat template",
+        "Use a template with a branch for its role (--chat-template), or move the content.",
+    ),
+    "lost_tools": Kind(
+        "have tools that the chat template leaves out",
+        "Use a template that renders tools (--chat-template), or remove the column.",
+    ),
+    "plain": Kind(
+        "are plain text, though the tokenizer has a chat template",
+        "--chat (chat = true) renders them through it; chat = false says that plain is meant.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Rows of one set that disagree in one way.
+
+    Attributes
+    ----------
+    kind
+        A name of `KINDS`.
+    count, rows
+        How many rows do, of how many.
+    place
+        Place of the first among the rows given, from 0.
+    where
+        Its source and line there, or its number.
+    example
+        What is seen at it.
+    """
+
+    kind: str
+    count: int
+    rows: int
+    place: int
+    where: str
+    example: str
+
+    @property
+    def seen(self) -> str:
+        """How many rows disagree and how, with the first."""
+        first = f"first: {self.where}{': ' if self.example else ''}{self.example}"
+        return f"{self.count} of {self.rows} rows {KINDS[self.kind].problem} ({first})"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return KINDS[self.kind].remedy
+
+    def __str__(self) -> str:
+        return f"{self.seen}. {self.remedy}"
+
+
+def findings(
+    rows: Sequence[Row],
+    prompts: Encoded,
+    wholes: Sequence[Encoded],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    refused: Refused | None = None,
+    plain_is_meant: bool = False,
+) -> tuple[Finding, ...]:
+    """Compare what is trained on with what is asked.
+
+    Parameters
+    ----------
+    rows
+        Demonstrations, or preference pairs.
+    prompts, wholes
+        What `encode_prompts` and `encode_wholes` made of them; of pairs both sides.
+    tokenizer
+        Theirs.
+    max_length
+        Longest sequence; of one that is cut, the end is not looked at.
+    refused
+        Rows to leave out.
+    plain_is_meant
+        Say nothing of plain text beside a chat template.
+
+    Returns
+    -------
+    tuple of Finding
+        By kind, in the order of `KINDS`; empty where all agree.
+    """
+    look = _Look(tokenizer, max_length, plain_is_meant)
+    found: dict[str, list[tuple[int, str]]] = {}
+    for place, row in enumerate(rows):
+        if refused and place in refused:
+            continue
+        seen: dict[str, str] = {}
+        asked = prompts.texts[place], prompts.ids[place]
+        for whole in wholes:
+            seen |= dict(look.at(row, asked, (whole.texts[place], whole.ids[place])))
+        for kind, example in seen.items():
+            found.setdefault(kind, []).append((place, example))
+    return tuple(
+        Finding(kind, len(found[kind]), len(rows), *_first(rows, found[kind]))
+        for kind in KINDS
+        if kind in found
+    )
+
+
+def _first(rows: Sequence[Row], seen: list[tuple[int, str]]) -> tuple[int, str, str]:
+    place, example = seen[0]
+    origin = rows[place].origin
+    where = f"row {place + 1}" if origin is None else f"{origin.file}, row {origin.row}"
+    return place, where, example
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one row is compared by."""
+
+    tokenizer: Any
+    max_length: int
+    plain_is_meant: bool
+
+    @cached_property
+    def turns(self) -> Turns | None:
+        return turns(self.tokenizer)
+
+    @cached_property
+    def stops(self) -> set[int]:
+        return set(stop_ids(self.tokenizer))
+
+    def at(
+        self, row: Row, asked: tuple[str, Any], trained: tuple[str, Any]
+    ) -> Iterator[tuple[str, str]]:
+        """Kinds of disagreement of one sequence, with what is seen."""
+        (prompt, prompt_ids), (whole, ids) = asked, trained
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        if bos is not None and bos != eos and len(ids) > 1 and ids[0] == ids[1] == bos:
+            yield "two_bos", repr(whole[:_SHOWN])
+        if len(ids) <= self.max_length and not self._stops(ids):
+            yield "no_stop", repr(whole[-_SHOWN:])
+        if len(prompt_ids) > 1 and prompt_ids[-1] == eos and bos != eos:
+            yield "ended_prompt", repr(prompt[-_SHOWN:])
+        elif len(prompt_ids) and not _begins(prompt_ids, ids, self.max_length):
+            kind = "thinking" if prompt.rstrip().endswith(_THINK) else "other_prompt"
+            yield kind, self._apart(prompt_ids, ids)
+        if isinstance(row.prompt, str):
+            yield from self._plain(row, whole)
+        else:
+            yield from self._conversation(row, row.prompt, prompt, whole)
+
+    def _stops(self, ids: Any) -> bool:
+        for place in range(len(ids) - 1, -1, -1):
+            if int(ids[place]) in self.stops:
+                return True
+            if self.tokenizer.decode(ids[place : place + 1]).strip():
+                return False
+        return False
+
+    def _apart(self, prompt_ids: Any, ids: Any) -> str:
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), 0
+        )
+        first = max(0, shared - 8)
+        asked, trained = (self.tokenizer.decode(x[first : shared + 8]) for x in (prompt_ids, ids))
+        return f"asked {asked!r}, trained {trained!r}"
+
+    def _plain(self, row: Row, whole: str) -> Iterator[tuple[str, str]]:
+        # Rows of a language of our own, which are of other classes, are plain by design.
+        if self.plain_is_meant or not row.prompt or type(row) not in (SftRow, PreferenceRow):
+            return
+        if self.turns is not None and not self.turns.within(whole):
+            yield "plain", repr(whole[:_SHOWN])
+
+    def _conversation(
+        self, row: Row, turns_before: tuple[Message, ...], prompt: str, whole: str
+    ) -> Iterator[tuple[str, str]]:
+        sides = ("chosen", "rejected") if isinstance(row, PreferenceRow) else ("completion",)
+        for turn in turns_before:
+            if turn.content.strip() not in whole:
+                yield "lost_content", f"{turn.role}: {turn.content[:_SHOWN]!r}"
+        if not any(all(_within(t, whole) for t in getattr(row, side)) for side in sides):
+            turn = getattr(row, sides[0])[-1]
+            yield "lost_content", f"{turn.role}: {turn.content[:_SHOWN]!r}"
+        for name in _tools(row):
+            if name not in whole:
+                yield "lost_tools", repr(name)
+        if self.turns is not None and not self.turns.asks and self.turns.headers[1]:
+            yield "unasked", repr(prompt[-_SHOWN:])
+
+
+def _within(turn: Message, whole: str) -> bool:
+    return turn.content.strip() in whole
+
+
+def _begins(prompt: Any, whole: Any, max_length: int) -> bool:
+    """Whether a prompt is the beginning of the whole, as far as neither is cut."""
+    length = min(len(prompt), max_length)
+    return len(whole) >= length and bool((prompt[:length] == whole[:length]).all())
+
+
+def _tools(row: Row) -> list[str]:
+    found = row.template_arguments().get("tools") or []
+    functions = [tool.get("function", tool) for tool in found if isinstance(tool, Mapping)]
+    return [f["name"] for f in functions if isinstance(f, Mapping) and f.get("name")]
