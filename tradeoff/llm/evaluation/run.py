@@ -358,10 +358,11 @@ def _chats(policy: LoadedPolicy | Outline, chat: bool | None) -> bool:
 def _laid_out(wanted: Wanted, tokenizer: Any, chat: bool) -> Wanted:
     """The rows that template and tokenizer take, plain ones as conversations if `chat`."""
     names = ("sft", "preference", "win_rate")
-    rows = {name: getattr(wanted, name) for name in names}
+    rows: dict[str, Any] = {name: getattr(wanted, name) for name in names}
     if chat:
         rows = {name: in_chat(found, tokenizer) for name, found in rows.items()}
-    return replace(wanted, **{name: admitted(found, tokenizer) for name, found in rows.items()})
+    admissible: dict[str, Any] = {name: admitted(found, tokenizer) for name, found in rows.items()}
+    return replace(wanted, **admissible)
 
 
 def _lines(rows: Sequence[Any], found: Responses) -> list[dict[str, Any]]:
