@@ -299,8 +299,10 @@ def test_a_diverged_run_has_its_own_status(flags, tmp_path):
 
 
 def test_the_limit_is_that_of_training_rows(flags, tmp_path):
-    rows = flags[3]
-    done = run(*flags, *FEW, "--sft-test", rows, "--rows", "7", "--out", tmp_path, "--json")
+    held_out = tmp_path / "held-out.jsonl"
+    some = [{"prompt": f"What is {i}? ", "completion": f"{i} it is"} for i in range(20)]
+    held_out.write_text("".join(f"{json.dumps(row)}\n" for row in some), "utf-8")
+    done = run(*flags, *FEW, "--sft-test", held_out, "--rows", "7", "--out", tmp_path, "--json")
     data = json.loads(done.stdout)["data"]
     assert (data["sft"]["rows"], data["sft_test"]["rows"]) == (7, 20)
 

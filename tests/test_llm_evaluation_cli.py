@@ -88,7 +88,7 @@ def everything(place) -> tuple:
 
 
 def test_everything_as_a_table_and_as_files(capsys, place, tmp_path):
-    code, out, _ = run(capsys, *everything(place), "--out", tmp_path)
+    code, out, _ = run(capsys, *everything(place), "--plain", "--out", tmp_path)
     assert code == 0
     for name in ("sft_loss", "preference_accuracy", "exact_match", "accuracy", "win_rate"):
         assert name in out
