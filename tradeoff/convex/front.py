@@ -24,7 +24,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff import scores
-from tradeoff.convex.solve import Minimum, certificate, minimise
+from tradeoff.convex.certify import Minimum, Point
+from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
@@ -88,8 +89,11 @@ class Front(Shown):
 
     @cached_property
     def inner(self) -> Float[np.ndarray, "H 2"]:
-        """(H, 2) vertices of the lower-left hull of the attained points, SFT loss increasing."""
-        return _lower_hull(self.points)
+        """(H, 2) vertices of the lower-left hull of the attained points, SFT loss increasing.
+
+        Rounding is added, so that the exact losses of the policies found are no larger.
+        """
+        return _lower_hull(self.points + [m.rounding for m in self.minima])
 
     @cached_property
     def _lower(self) -> tuple[Array, Array]:
@@ -187,7 +191,7 @@ class Front(Shown):
         return inner, max(inner, _area_above(outer, corner))
 
     def table(self) -> pd.DataFrame:
-        """One row per solve: weight, losses, certificate, iterations."""
+        """One row per solve: weight, losses, certificate, iterations and why it stopped."""
         return pd.DataFrame(
             {
                 "lam": self.weights,
@@ -195,6 +199,7 @@ class Front(Shown):
                 "preference_loss": self.points[:, 1],
                 "certificate": [m.certificate for m in self.minima],
                 "iterations": [m.iterations for m in self.minima],
+                "stopped": [m.stopped for m in self.minima],
             }
         )
 
@@ -296,7 +301,7 @@ def _interpolated(front: Front, lam: float) -> Array:
     """Parameters between the two solves around ``lam``, linear in the weight."""
     k = int(np.clip(np.searchsorted(front.weights, lam), 1, len(front.weights) - 1))
     left, right = front.weights[k - 1], front.weights[k]
-    share = (lam - left) / (right - left)
+    share = float(np.clip((lam - left) / (right - left), 0.0, 1.0))  # beyond the ends: the end
     return np.asarray((1 - share) * front.thetas[k - 1] + share * front.thetas[k])
 
 
@@ -307,10 +312,7 @@ def _with_minima(front: Front, found: list[Minimum]) -> Front:
 
 def _end_bound(problem: Any, minimum: Minimum, objective: int) -> float:
     """Certified lower bound on one loss alone, from a point that nearly minimises it."""
-    weights = np.eye(2)[objective]
-    model = problem.local_model(minimum.theta, weights)
-    gap = certificate(problem, minimum.theta, model.gradient, weights)
-    return float(model.losses[objective] - gap)
+    return Point.at(problem, minimum.theta, np.eye(2)[objective]).minimum(0, "iterations").lower
 
 
 def _lower_hull(points: Array, dominated: bool = True) -> Array:

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from tradeoff import objectives
-from tradeoff.convex.solve import LocalModel
+from tradeoff.convex.certify import UNIT, LocalModel, Rounding
 from tradeoff.convex.validate import check_log_linear, check_responses
 from tradeoff.schedules import PREFERENCE, SFT
 
@@ -223,10 +223,31 @@ class LogLinear:
         return np.asarray(theta * (self.radius / np.maximum(norm, self.radius)))
 
     def _log_normalisers(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        peak, others = self._peaks(z)[:2]
+        return np.asarray(peak + np.log1p(others))
+
+    def _peaks(self, z: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """What keeps its digits where a policy is all but certain, in each prompt.
+
+        Its largest logit, the sum over all rows but that one of exp(z - peak), and for each row
+        z - peak and its exponential.
+        """
         start = self.offsets[:-1]
         peak = np.maximum.reduceat(z, start, axis=0)
-        total = np.add.reduceat(np.exp(z - peak[self.prompt_of_row]), start, axis=0)
-        return np.asarray(peak + np.log(total))
+        below = z - peak[self.prompt_of_row]
+        odds = np.exp(below)
+        top = below == 0
+        others = np.add.reduceat(np.where(top, 0.0, odds), start, axis=0)
+        others += np.add.reduceat(top, start, axis=0, dtype=np.int64) - 1  # ties with the largest
+        return peak, others, below, odds
+
+    def _shares(
+        self, others: NDArray[np.float64], below: NDArray[np.float64], odds: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Probability of each row, and one minus it without cancellation."""
+        rest = others[self.prompt_of_row]
+        p = odds / (1 + rest)
+        return p, np.where(below == 0, rest / (1 + rest), 1 - p)
 
     # ------------------------------------------------------------------ the two objectives
 
@@ -240,15 +261,17 @@ class LogLinear:
         return np.concatenate([self._losses(self.logits(chunk)) for chunk in chunks])
 
     def _losses(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self._combine(z, self._log_normalisers(z), self._margins(z))
+        _, others, below, _ = self._peaks(z)
+        return self._combine(others, below, self._margins(z))
 
     def _combine(
         self,
-        z: NDArray[np.float64],
-        normalisers: NDArray[np.float64],
+        others: NDArray[np.float64],
+        below: NDArray[np.float64],
         margins: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        sft = self.prompt_weights @ normalisers - self.demonstrated @ z
+        # -log p = log(1 + others) + (peak - z): two terms that are never negative.
+        sft = self.prompt_weights @ np.log1p(others) - self.demonstrated @ below
         losses = objectives.dpo(margins, self.beta, self.label_smoothing)
         return np.array([sft, self.preference_weights @ losses]).T
 
@@ -276,10 +299,16 @@ class LogLinear:
 
     def sft_slope(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative of f_SFT in the logits, shape of ``z``."""
-        shown, weight = self.demonstrated, self.prompt_weights[self.prompt_of_row]
+        p, rest = self._shares(*self._peaks(z)[1:])
+        shown, unshown = self.demonstrated, self._unshown
         if z.ndim == 2:
-            shown, weight = shown[:, None], weight[:, None]
-        return np.asarray(weight * self.probabilities(z) - shown)
+            shown, unshown = shown[:, None], unshown[:, None]
+        return np.asarray(p * unshown - shown * rest)
+
+    @cached_property
+    def _unshown(self) -> NDArray[np.float64]:
+        """(N,) weight of the demonstrations of the same prompt that show another response."""
+        return np.asarray(self.prompt_weights[self.prompt_of_row] - self.demonstrated)
 
     def preference_slope(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative of f_DPO in the logits, shape of ``z``."""
@@ -289,40 +318,113 @@ class LogLinear:
     def local_model(self, theta: NDArray[np.float64], weights: NDArray[np.float64]) -> LocalModel:
         """Second-order model of ``weights @ losses`` at theta (d,), for the solver."""
         z = self.logits(theta)
-        normalisers, margins = self._log_normalisers(z), self._margins(z)
-        p = np.exp(z - normalisers[self.prompt_of_row])
+        _, others, below, odds = self._peaks(z)
+        margins = self._margins(z)
+        p, rest = self._shares(others, below, odds)
         pull = self.preference_weights * objectives.dpo_slope(
             margins, self.beta, self.label_smoothing
         )
         slope = self.spread(weights[PREFERENCE] * pull)
-        slope += weights[SFT] * (self.prompt_weights[self.prompt_of_row] * p - self.demonstrated)
+        slope += weights[SFT] * (p * self._unshown - self.demonstrated * rest)
         mass = weights[SFT] * self.prompt_weights
+        top = np.flatnonzero(below == 0)
+        peaks = top[np.searchsorted(top, self.offsets[:-1])]
 
         @cache
         def bend() -> NDArray[np.float64]:
             curved = self.preference_weights * objectives.dpo_curvature(margins, self.beta)
             return np.asarray(weights[PREFERENCE] * curved)
 
+        # Features are measured from those of the likeliest response: where it has all but all of
+        # the probability, their covariance keeps its digits.
         def curvature(direction: NDArray[np.float64]) -> NDArray[np.float64]:
             u = self.features @ direction
-            centred = u - np.add.reduceat(p * u, self.offsets[:-1])[self.prompt_of_row]
+            centred = u - u[peaks][self.prompt_of_row]
+            centred -= np.add.reduceat(p * centred, self.offsets[:-1])[self.prompt_of_row]
             moved = self.spread(bend() * (u[self.chosen] - u[self.rejected]))
             return np.asarray(self.features.T @ (mass[self.prompt_of_row] * p * centred + moved))
 
         def hessian() -> NDArray[np.float64]:
             phi, delta = self.dense_features, self.dense_differences
+            phi = phi - phi[peaks][self.prompt_of_row]
             means = np.add.reduceat(p[:, None] * phi, self.offsets[:-1], axis=0)
             sft = phi.T @ ((mass[self.prompt_of_row] * p)[:, None] * phi)
             return np.asarray(
                 sft - means.T @ (mass[:, None] * means) + delta.T @ (bend()[:, None] * delta)
             )
 
-        losses = self._combine(z, normalisers, margins)
-        return LocalModel(losses, self.features.T @ slope, hessian, curvature)
+        losses = self._combine(others, below, margins)
+        missed = np.array([self.demonstrated @ rest, np.abs(pull).sum() / self.beta])
+        missed[PREFERENCE] += 2 * self.label_smoothing
+        rounding = self._rounding(float(np.linalg.norm(theta)), losses, missed, weights)
+        concordance = 2 * self._longest_row * max(self.beta if weights[PREFERENCE] > 0 else 0.0, 1.0)
+        return LocalModel(
+            losses, self.features.T @ slope, hessian, curvature, rounding, concordance
+        )
+
+    def _rounding(
+        self,
+        norm: float,
+        losses: NDArray[np.float64],
+        missed: NDArray[np.float64],
+        weights: NDArray[np.float64],
+    ) -> Rounding:
+        """Bounds on rounding at |theta| = ``norm`` (worst case, gamma_n = n u).
+
+        A logit is a sum of at most k products and errs by at most (k + 2) u |phi| |theta|. That
+        moves a loss by at most twice as much times ``missed``, the mean probability that a
+        demonstration or the label of a pair misses: it is small where the loss is small, so
+        tails keep their digits. The last terms are for numbers below the normal range.
+        """
+        terms, longest = self._terms_of_a_logit, self._longest_row
+        rows = self.features.shape[0] + len(self.chosen) + 16
+        z = longest * norm
+        shift = longest * self._reference_norm
+        errors = UNIT * np.array([
+            2 * (terms + 5) * z + self._widest_prompt + 8,
+            self.beta * ((2 * terms + 8) * (z + shift) + 2 * self._largest_shift) + 8,
+        ])  # fmt: skip
+        loss_errors = errors * missed + UNIT * rows * losses + 1e-300
+        scale = np.array([1.0, self.beta])
+        relative = 2 * errors + UNIT * rows
+        gradient = float(weights @ (2 * longest * scale * missed * relative))
+        bends = np.minimum(missed, 0.25) * (2 * longest * scale) ** 2
+        hessian = 2 * float(weights @ (bends * relative))
+        return Rounding(loss_errors, gradient + 1e-300 * longest, hessian)
+
+    @cached_property
+    def _longest_row(self) -> float:
+        """Largest norm of a feature row."""
+        if sp.issparse(self.features):
+            squares = self.features.multiply(self.features).sum(axis=1)
+            return float(np.sqrt(np.max(squares)))
+        if self.is_dense:
+            return float(np.sqrt(np.max(np.einsum("nd,nd->n", self.features, self.features))))
+        parts = np.array_split(np.arange(self.features.shape[0]), -(-self.features.shape[0] // 4096))
+        blocks = (sp.csr_array(self.rows(part)) for part in parts)
+        return float(np.sqrt(max(np.max(b.multiply(b).sum(axis=1)) for b in blocks)))
+
+    @cached_property
+    def _terms_of_a_logit(self) -> int:
+        if sp.issparse(self.features):
+            return int(np.max(self.features.tocsr().count_nonzero(axis=1), initial=0))
+        return self.dimension
+
+    @cached_property
+    def _widest_prompt(self) -> int:
+        return int(np.max(np.diff(self.offsets)))
+
+    @cached_property
+    def _reference_norm(self) -> float:
+        return 0.0 if self.reference is None else float(np.linalg.norm(self.reference))
+
+    @cached_property
+    def _largest_shift(self) -> float:
+        return float(np.max(np.abs(self.margin_shift)))
 
     def probabilities(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Softmax of the logits within each prompt."""
-        return np.asarray(np.exp(z - self._log_normalisers(z)[self.prompt_of_row]))
+        return self._shares(*self._peaks(z)[1:])[0]
 
     def _margins(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         margins = z[self.chosen] - z[self.rejected]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff import draws
-from tradeoff.convex.solve import LocalModel
+from tradeoff.convex.certify import UNIT, LocalModel, Rounding
 from tradeoff.convex.validate import check_quadratic
 
 Array = NDArray[np.float64]
@@ -84,11 +84,23 @@ class Quadratic:
         """Second-order model of ``weights @ losses`` at theta (d,), for the solver."""
         hessian = np.tensordot(weights, self.hessians, axes=1)
         gradient = weights @ self.gradients(theta)
-        return LocalModel(self.losses(theta), gradient, lambda: hessian, lambda v: hessian @ v)
+        away = np.linalg.norm(theta - self.centres, axis=1)
+        sizes = np.linalg.norm(self.hessians, axis=(1, 2))
+        lengths = away + np.linalg.norm(theta) + np.linalg.norm(self.centres, axis=1)
+        units = 2 * (self.dimension + 4) * UNIT
+        rounding = Rounding(
+            units * sizes * away * lengths,
+            units * float(weights @ (sizes * lengths)),
+            units * float(weights @ sizes),
+        )
+        return LocalModel(
+            self.losses(theta), gradient, lambda: hessian, lambda v: hessian @ v, rounding, 0.0
+        )
 
     def strong_convexity(self, weights: Array) -> float:
-        """Smallest eigenvalue of the weighted Hessian."""
-        return float(np.linalg.eigvalsh(np.tensordot(weights, self.hessians, axes=1))[0])
+        """Smallest eigenvalue of the weighted Hessian, less what rounding may add to it."""
+        values = np.linalg.eigvalsh(np.tensordot(weights, self.hessians, axes=1))
+        return float(values[0] - 8 * len(values) * UNIT * values[-1])
 
 
 class QuadraticSampler:

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from tradeoff.convex.solve import frank_wolfe_gap, minimise
+from tradeoff.convex.certify import frank_wolfe_gap
+from tradeoff.convex.solve import minimise
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants
 

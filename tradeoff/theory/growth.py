@@ -28,7 +28,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.solve import DENSE_DIMENSION, Minimum, minimise
+from tradeoff.convex.certify import Minimum
+from tradeoff.convex.solve import DENSE_DIMENSION, minimise
 from tradeoff.errors import InputError
 from tradeoff.schedules import OBJECTIVES, PREFERENCE
 from tradeoff.theory.checked import Checked

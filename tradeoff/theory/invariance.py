@@ -15,7 +15,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff.convex.front import Front
-from tradeoff.convex.solve import Minimum, minimise
+from tradeoff.convex.certify import Minimum
+from tradeoff.convex.solve import minimise
 from tradeoff.scores import ideal_distance
 from tradeoff.theory.checked import Checked
 

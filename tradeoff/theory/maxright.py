@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import StepSize, simulate
-from tradeoff.convex.solve import Minimum, minimise, minimise_max_gap
+from tradeoff.convex.certify import Minimum
+from tradeoff.convex.solve import minimise, minimise_max_gap
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, Maxright
 from tradeoff.theory.checked import Checked

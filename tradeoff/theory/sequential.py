@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import StepSize, simulate, trajectories
-from tradeoff.convex.solve import Minimum, frank_wolfe_gap, minimise
+from tradeoff.convex.certify import Minimum, frank_wolfe_gap
+from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Sequential
 from tradeoff.theory.certificates import gradient_of, projected_step

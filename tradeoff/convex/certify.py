@@ -1,0 +1,333 @@
+"""Where certificates are made: the one place that turns parameters into a bound on f(theta) - f*.
+
+A :class:`Point` projects its parameters to the ball, evaluates the problem there, refuses what is
+not finite, and only then computes the certificate. So no start, share or extrapolation of a caller
+can make one false. Two bounds are known, and the smaller is used:
+
+- the Frank-Wolfe gap g . theta + R |g| (T2), for any convex f;
+- where third derivatives are at most M times second ones (Bach 2010) and tau = M |g| / l < 1, with
+  l the least eigenvalue of the Hessian, (l / M^2)(tau + (1 - tau) log(1 - tau)), about
+  |g|^2 / (2 l). It does not know the ball: in a wide one it is much the smaller.
+
+Both are computed from rounded numbers. What rounding can hide is bounded and added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from tradeoff.display import Shown, cell
+from tradeoff.errors import InputError
+
+Vector = NDArray[np.float64]
+Stopped = Literal["tolerance", "rounding", "stalled", "iterations"]
+UNIT = 2.0**-53
+"""Largest relative error of one rounded operation."""
+EIGENVALUES_UP_TO = 128
+"""Up to this many parameters the least eigenvalue of a Hessian is computed for a certificate."""
+
+
+@runtime_checkable
+class Problem(Protocol):
+    """What a solver needs of a convex pair of objectives."""
+
+    @property
+    def radius(self) -> float: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def losses(self, theta: ArrayLike) -> NDArray[np.float64]: ...
+
+    def local_model(self, theta: Vector, weights: Vector) -> LocalModel: ...
+
+    def strong_convexity(self, weights: Vector) -> float:
+        """Asked only where the radius is infinite."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Bounds on the rounding errors of a :class:`LocalModel`.
+
+    Attributes
+    ----------
+    losses
+        (2,) absolute error of each loss.
+    gradient
+        Length of the error of the gradient of the weighted sum.
+    hessian
+        Largest eigenvalue of the error of the Hessian of the weighted sum.
+    """
+
+    losses: NDArray[np.float64]
+    gradient: float
+    hessian: float
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """Second-order model of ``weights @ (f_SFT, f_preference)`` at a point.
+
+    Attributes
+    ----------
+    losses
+        (2,) values of the two objectives.
+    gradient
+        (d,) gradient of the weighted sum.
+    hessian
+        Returns the (d, d) Hessian.
+    curvature
+        Applies the Hessian to a vector (d,).
+    rounding
+        Bounds on the rounding errors; by default (d + 8) units in the last place of the numbers
+        above, which is too little where those are differences of much larger ones.
+    concordance
+        M such that along a unit vector the third derivative is at most M times the second;
+        infinite where none is known.
+    """
+
+    losses: NDArray[np.float64]
+    gradient: Vector
+    hessian: Callable[[], NDArray[np.float64]]
+    curvature: Callable[[Vector], Vector]
+    rounding: Rounding | None = None
+    concordance: float = np.inf
+
+
+@dataclass(frozen=True, repr=False)
+class Minimum(Shown):
+    """A minimiser with its certificate.
+
+    Attributes
+    ----------
+    theta
+        (d,) the point found, inside the ball.
+    losses
+        (2,) SFT and preference loss there.
+    value
+        The minimised function there.
+    certificate
+        Upper bound on ``value`` minus the true minimum, rounding included; valid whether or not
+        the solver converged.
+    lam
+        Weight of the preference objective that was minimised.
+    iterations
+        Newton iterations taken.
+    stopped
+        Why the solver stopped: "tolerance" (the certificate asked for is reached), "rounding" (the
+        numbers allow no further progress), "stalled" or "iterations" (it did not converge).
+    rounding
+        (2,) bound on the rounding error of each of ``losses``.
+    """
+
+    theta: Float[np.ndarray, " d"]
+    losses: Float[np.ndarray, " 2"]
+    value: float
+    certificate: float
+    lam: float
+    iterations: int
+    stopped: Stopped = "tolerance"
+    rounding: Float[np.ndarray, " 2"] = field(default_factory=lambda: np.zeros(2))
+
+    @property
+    def lower(self) -> float:
+        """Certified lower bound on the true minimum."""
+        return self.value - self.certificate
+
+    @property
+    def converged(self) -> bool:
+        """Whether the solver reached its tolerance, or what rounding allows."""
+        return self.stopped in ("tolerance", "rounding")
+
+    def table(self) -> pd.DataFrame:
+        """One row: weight, losses, value, certificate, iterations and why it stopped."""
+        sft_loss, preference_loss = self.losses.tolist()
+        row = {
+            "lam": self.lam,
+            "sft_loss": sft_loss,
+            "preference_loss": preference_loss,
+            "value": self.value,
+            "certificate": self.certificate,
+            "iterations": self.iterations,
+            "stopped": self.stopped,
+        }
+        return pd.DataFrame([row])
+
+    def __repr__(self) -> str:
+        value, certificate = cell(float(self.value)), cell(float(self.certificate))
+        doubt = "" if self.converged else ", did not converge"
+        return f"Minimum(lam={cell(self.lam)}, value {value} within {certificate}{doubt})"
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A point of the ball and what is known of ``weights @ losses`` there.
+
+    Made by :meth:`at`, which projects and checks.
+
+    Attributes
+    ----------
+    problem, weights
+        What is minimised.
+    theta
+        (d,) parameters inside the ball.
+    model
+        The local model at ``theta``.
+    """
+
+    problem: Problem
+    weights: Vector
+    theta: Vector
+    model: LocalModel
+
+    @classmethod
+    def at(cls, problem: Problem, theta: ArrayLike, weights: Vector) -> Point:
+        """Project ``theta`` to the ball and evaluate there.
+
+        Raises
+        ------
+        InputError
+            If ``theta`` has the wrong shape or is not finite, or if a loss or gradient is not.
+        """
+        inside = into_ball(theta, problem.dimension, problem.radius)
+        model = problem.local_model(inside, weights)
+        if not (np.all(np.isfinite(model.losses)) and np.all(np.isfinite(model.gradient))):
+            raise InputError(
+                "a loss or its gradient is not a finite number inside the ball",
+                field="radius",
+                value=problem.radius,
+                remedy="Scale the features down, or use a smaller radius.",
+            )
+        return cls(problem, weights, inside, model)
+
+    @cached_property
+    def value(self) -> float:
+        """The weighted loss."""
+        return float(self.weights @ self.model.losses)
+
+    @cached_property
+    def rounding(self) -> Rounding:
+        """The model's bounds on rounding, or the default of :class:`LocalModel`."""
+        if self.model.rounding is not None:
+            return self.model.rounding
+        units = (self.problem.dimension + 8) * UNIT
+        norm = float(np.linalg.norm(self.model.gradient))
+        return Rounding(units * np.abs(self.model.losses), units * norm, np.inf)
+
+    @property
+    def value_error(self) -> float:
+        """Bound on the rounding error of ``value``."""
+        return float(np.abs(self.weights) @ self.rounding.losses) + 4 * UNIT * abs(self.value)
+
+    @cached_property
+    def gap(self) -> float:
+        """T2's upper bound as the rounded gradient gives it."""
+        gradient, radius = self.model.gradient, self.problem.radius
+        if np.isfinite(radius):
+            return frank_wolfe_gap(self.theta, gradient, radius)
+        return float(gradient @ gradient) / (2 * self._modulus)
+
+    @cached_property
+    def gap_error(self) -> float:
+        """How much larger T2's bound could be with the exact gradient.
+
+        An error e of the gradient adds at most e . (theta + R g/|g|) + R |e|^2 / (2 |g|), which is
+        little where theta is the far point -R g/|g|, and never more than (|theta| + R) |e|.
+        """
+        error, radius = self.rounding.gradient, self.problem.radius
+        norm = float(np.linalg.norm(self.model.gradient))
+        if not np.isfinite(radius):
+            return (2 * norm * error + error**2) / (2 * self._modulus)
+        length = float(np.linalg.norm(self.theta))
+        change = error * (length + radius)
+        if norm > error:
+            towards = float(np.linalg.norm(self.theta + radius / norm * self.model.gradient))
+            change = min(change, error * towards + radius * error**2 / (2 * norm))
+        return change + (self.problem.dimension + 8) * UNIT * norm * (length + radius)
+
+    @property
+    def _modulus(self) -> float:
+        return self.problem.strong_convexity(self.weights)
+
+    def local_gap(self) -> float:
+        """The second bound of this module; infinite where it does not apply."""
+        scale = self.model.concordance
+        if self.problem.dimension > EIGENVALUES_UP_TO or not np.isfinite(scale):
+            return np.inf
+        values = np.linalg.eigvalsh(self.model.hessian())
+        noise = self.rounding.hessian + 8 * len(values) * UNIT * float(values[-1])
+        least = float(values[0]) - noise
+        slope = float(np.linalg.norm(self.model.gradient)) * (1 + 1e-12) + self.rounding.gradient
+        if least <= 0 or scale * slope >= 0.5 * least:
+            return np.inf
+        tau = scale * slope / least
+        # The bracket is between tau^2/2 and (tau^2/2)(1 + tau) for tau <= 1/2.
+        return slope**2 / (2 * least) * (1 + tau)
+
+    @cached_property
+    def certificate(self) -> float:
+        """Upper bound on ``value`` minus the true minimum, and on f(theta) minus it."""
+        above = self.gap + self.gap_error
+        if above > 4 * self.value_error:
+            above = min(above, self.local_gap())
+        return above + self.value_error
+
+    @property
+    def exact_enough(self) -> bool:
+        """Whether rounding alone could account for the gap that is left."""
+        return self.gap <= self.gap_error + self.value_error
+
+    def minimum(self, iterations: int, stopped: Stopped) -> Minimum:
+        """This point as the result of a solve."""
+        return Minimum(
+            theta=self.theta,
+            losses=self.model.losses,
+            value=self.value,
+            certificate=self.certificate,
+            lam=float(self.weights[1]),
+            iterations=iterations,
+            stopped=stopped,
+            rounding=self.rounding.losses,
+        )
+
+
+def frank_wolfe_gap(theta: Vector, gradient: Vector, radius: float) -> float:
+    """Upper bound on f(theta) - f* over the ball for convex f (T2), before rounding."""
+    return max(0.0, float(gradient @ theta + radius * np.linalg.norm(gradient)))
+
+
+def into_ball(theta: ArrayLike, dimension: int, radius: float) -> Vector:
+    """Nearest point of the ball, as a new array whose computed norm is at most the radius.
+
+    Raises
+    ------
+    InputError
+        If ``theta`` is not ``dimension`` finite numbers.
+    """
+    point = np.array(theta, dtype=float)
+    if point.shape != (dimension,) or not np.all(np.isfinite(point)):
+        raise InputError(
+            f"must be {dimension} finite numbers",
+            field="start",
+            value=point,
+            remedy=f"Give an array of shape ({dimension},).",
+        )
+    if not np.isfinite(radius):
+        return point
+    largest = float(np.max(np.abs(point), initial=0.0))
+    if largest > radius:  # first, so that squares do not overflow
+        point *= radius / largest
+    norm = float(np.linalg.norm(point))
+    if norm > radius:
+        point *= radius / norm
+        while np.linalg.norm(point) > radius:
+            point *= 1 - 2 * UNIT
+    return point
