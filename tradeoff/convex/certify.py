@@ -257,27 +257,57 @@ class Point:
     def _modulus(self) -> float:
         return self.problem.strong_convexity(self.weights)
 
-    def local_gap(self) -> float:
-        """The second bound of this module; infinite where it does not apply."""
-        scale = self.model.concordance
-        if self.problem.dimension > EIGENVALUES_UP_TO or not np.isfinite(scale):
-            return np.inf
+    @cached_property
+    def _least_curvature(self) -> float:
+        """Least eigenvalue of the Hessian, less what rounding may add to it; 0 where unknown."""
+        if self.problem.dimension > EIGENVALUES_UP_TO or not np.isfinite(self.model.concordance):
+            return 0.0
         values = np.linalg.eigvalsh(self.model.hessian())
         noise = self.rounding.hessian + 8 * len(values) * UNIT * float(values[-1])
-        least = float(values[0]) - noise
-        slope = float(np.linalg.norm(self.model.gradient)) * (1 + 1e-12) + self.rounding.gradient
-        if least <= 0 or scale * slope >= 0.5 * least:
+        return max(0.0, float(values[0]) - noise)
+
+    @cached_property
+    def _slope(self) -> float:
+        """Upper bound on the length of the exact gradient."""
+        norm = float(np.linalg.norm(self.model.gradient))
+        return norm * (1 + (self.problem.dimension + 4) * UNIT) + self.rounding.gradient
+
+    @cached_property
+    def local_gap(self) -> float:
+        """The second bound of this module; infinite where it does not apply."""
+        scale, least = self.model.concordance, self._least_curvature
+        if not scale * self._slope < 0.5 * least:
             return np.inf
-        tau = scale * slope / least
-        # The bracket is between tau^2/2 and (tau^2/2)(1 + tau) for tau <= 1/2.
-        return slope**2 / (2 * least) * (1 + tau)
+        # (tau + (1 - tau) log(1 - tau)) / tau^2 is at most (1 + tau) / 2 for tau <= 1/2.
+        return self._slope**2 / (2 * least) * (1 + scale * self._slope / least)
+
+    @cached_property
+    def distance(self) -> float:
+        """Upper bound on the distance from ``theta`` to any minimiser on the ball (T18).
+
+        Two bounds. With a = -R g/|g| the far point of T2 and c its gap, |s| <= R gives
+        g . (s - theta) >= -c + |g| |s - a|^2 / (2 R), so a minimiser s has
+        |s - theta| <= |a - theta| + sqrt(2 R c / |g|): little on the boundary. And growth about
+        theta, |g| r >= l r^2 (exp(-M r) + M r - 1)/(M r)^2, gives r <= 3 |g| / l where
+        M |g| / l <= 1/3: little in the interior.
+        """
+        radius, error = self.problem.radius, self.rounding.gradient
+        found, norm = 2 * radius, float(np.linalg.norm(self.model.gradient))
+        if np.isfinite(radius) and norm > 2 * error:
+            apart = float(np.linalg.norm(self.theta + radius / norm * self.model.gradient))
+            reach = np.sqrt(2 * radius * (self.gap + self.gap_error) / (norm - error))
+            found = min(found, apart + float(reach) + 2 * radius * error / (norm - error))
+        least = self._least_curvature
+        if least > 0 and 3 * self.model.concordance * self._slope <= least:
+            found = min(found, 3 * self._slope / least)
+        return found
 
     @cached_property
     def certificate(self) -> float:
         """Upper bound on ``value`` minus the true minimum, and on f(theta) minus it."""
         above = self.gap + self.gap_error
         if above > 4 * self.value_error:
-            above = min(above, self.local_gap())
+            above = min(above, self.local_gap)
         return above + self.value_error
 
     @property
@@ -286,7 +316,7 @@ class Point:
         return self.gap <= self.gap_error + self.value_error
 
     def minimum(self, iterations: int, stopped: Stopped) -> Minimum:
-        """This point as the result of a solve."""
+        """The point as the result of a solve."""
         return Minimum(
             theta=self.theta,
             losses=self.model.losses,

@@ -357,7 +357,9 @@ class LogLinear:
         missed = np.array([self.demonstrated @ rest, np.abs(pull).sum() / self.beta])
         missed[PREFERENCE] += 2 * self.label_smoothing
         rounding = self._rounding(float(np.linalg.norm(theta)), losses, missed, weights)
-        concordance = 2 * self._longest_row * max(self.beta if weights[PREFERENCE] > 0 else 0.0, 1.0)
+        concordance = (
+            2 * self._longest_row * max(self.beta if weights[PREFERENCE] > 0 else 0.0, 1.0)
+        )
         return LocalModel(
             losses, self.features.T @ slope, hessian, curvature, rounding, concordance
         )
@@ -400,7 +402,9 @@ class LogLinear:
             return float(np.sqrt(np.max(squares)))
         if self.is_dense:
             return float(np.sqrt(np.max(np.einsum("nd,nd->n", self.features, self.features))))
-        parts = np.array_split(np.arange(self.features.shape[0]), -(-self.features.shape[0] // 4096))
+        parts = np.array_split(
+            np.arange(self.features.shape[0]), -(-self.features.shape[0] // 4096)
+        )
         blocks = (sp.csr_array(self.rows(part)) for part in parts)
         return float(np.sqrt(max(np.max(b.multiply(b).sum(axis=1)) for b in blocks)))
 

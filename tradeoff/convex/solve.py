@@ -179,7 +179,9 @@ def minimise_max_gap(
     stopped: Stopped = "tolerance" if error <= tolerance else "iterations"
     if stopped == "iterations" and error <= 2 * float(np.max(pair * [e.certificate for e in ends])):
         stopped = "rounding" if all(end.converged for end in ends) else "stalled"
-    return replace(best, value=value, certificate=error, lam=lam, iterations=solves, stopped=stopped)
+    return replace(
+        best, value=value, certificate=error, lam=lam, iterations=solves, stopped=stopped
+    )
 
 
 def _dual_bound(found: Minimum, pair: Vector, optima: Vector) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from tradeoff.convex.certify import frank_wolfe_gap
+from tradeoff.convex.certify import Point, frank_wolfe_gap
 from tradeoff.convex.solve import minimise
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants
@@ -41,9 +41,8 @@ def upper_certificate(problem: Any, lam: float, theta: Float[np.ndarray, " d"]) 
     gradient = gradient_of(problem, lam, theta)
     bound = frank_wolfe_gap(theta, gradient, problem.radius)
     norm = float(np.linalg.norm(gradient))
-    return Checked(
-        measured, bound, "upper", {"R": problem.radius, "|g|": norm}, 1e-12 + certificate
-    )
+    slack = _rounding(problem, lam, theta) + certificate
+    return Checked(measured, bound, "upper", {"R": problem.radius, "|g|": norm}, slack)
 
 
 def lower_certificate(
@@ -63,14 +62,23 @@ def lower_certificate(
     bound, moved = projected_step(problem, theta, gradient, slope)
     familiar = slope / 2 * moved**2
     known = {"L": slope, "step": moved, "familiar": familiar, "certificate": certificate}
-    return Checked(measured, bound, "lower", known, 1e-12 + certificate)
+    return Checked(measured, bound, "lower", known, _rounding(problem, lam, theta) + certificate)
+
+
+def _rounding(problem: Any, lam: float, theta: Array) -> float:
+    """What rounding may add to or take from a value and a certificate at theta."""
+    point = Point.at(problem, theta, np.array([1 - lam, lam]))
+    return 1e-12 + point.value_error + point.gap_error
 
 
 def projected_step(
     problem: Any, theta: Array, gradient: Array, smoothness: float
 ) -> tuple[float, float]:
     """Decrease that one projected step of length 1/L guarantees, and how far it moves."""
-    step = theta - problem.project(theta - gradient / smoothness)
+    far = theta - problem.radius * gradient / max(float(np.linalg.norm(gradient)), 1e-300)
+    if smoothness > 1e-150 * float(np.linalg.norm(gradient)):
+        far = theta - gradient / smoothness
+    step = theta - problem.project(far)  # no curvature: as far as the ball goes
     moved = float(np.linalg.norm(step))
     return float(gradient @ step) - smoothness / 2 * moved**2, moved
 

@@ -124,6 +124,14 @@ def constants(problem: LogLinear) -> Constants:
     )
 
 
+def step_over(length: float, slope: float) -> float:
+    """``length / slope``, and ``length`` where a loss has no slope and any step will do.
+
+    Pairs whose two responses have equal features make f_DPO such a loss.
+    """
+    return length / slope if slope > 0 else length
+
+
 def blocks(problem: LogLinear) -> Iterator[tuple[int, Any]]:
     """Yield each demonstrated prompt and its (n_x, d) features, reading BLOCK rows at once."""
     wanted = np.flatnonzero(problem.prompt_weights > 0)

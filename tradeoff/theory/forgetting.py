@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from tradeoff.convex.certify import UNIT, Point
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.schedules import PREFERENCE
 from tradeoff.theory.checked import Checked
@@ -36,10 +37,19 @@ def forgetting_rate(
         c.delta * c.mean_sft_smoothness,
         problem.beta * c.delta_w * c.mean_preference_smoothness,
     )
-    slack = third[1 - trained] * norm**3 * step**2 / 6 + 1e-15 / step + 1e-10
+    noise = _rounding(problem, theta, 1 - trained) + 2 * UNIT * float(
+        np.linalg.norm(a) * (np.linalg.norm(theta) + step * norm)
+    )
+    slack = third[1 - trained] * norm**3 * step**2 / 6 + noise / step + 1e-10 * (1 + norm**2)
     return Checked(
         (ahead - behind) / (2 * step), -float(a @ b), "exact", {"|grad f_b|": norm}, slack
     )
+
+
+def _rounding(problem: LogLinear, theta: Array, objective: int) -> float:
+    """Bound on the rounding error of one loss at theta and at points a short step away."""
+    point = Point.at(problem, theta, np.eye(2)[objective])
+    return 4 * point.value_error + point.gap_error
 
 
 def forgetting_step(
@@ -53,7 +63,8 @@ def forgetting_step(
     smooth = constants(problem).smoothness(float(1 - trained))
     before, after = problem.losses(np.stack([theta, theta - step * b]))[:, 1 - trained]
     limit = -step * float(a @ b) + smooth / 2 * step**2 * float(b @ b)
-    return Checked(float(after - before), limit, "upper", {"L_a": smooth}, 1e-12)
+    slack = 1e-12 + _rounding(problem, theta, 1 - trained)
+    return Checked(float(after - before), limit, "upper", {"L_a": smooth}, slack)
 
 
 def distance_bounds(
@@ -71,5 +82,6 @@ def distance_bounds(
     gaps = problem.losses(thetas)[:, first] - found.minimum.value
     known = {"mu_a": found.mu, "L_a": smooth, "|g_a|": found.slope}
     lower = Checked(gaps, found.mu / 2 * r**2, "lower", known, found.rounding(problem.radius))
-    upper = Checked(gaps, found.slope * r + smooth / 2 * r**2, "upper", known, 1e-10)
+    slack = 1e-10 + found.minimum.certificate + float(found.minimum.rounding[first])
+    upper = Checked(gaps, found.slope * r + smooth / 2 * r**2, "upper", known, slack)
     return lower, upper

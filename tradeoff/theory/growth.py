@@ -26,10 +26,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
+from tradeoff import objectives
+from tradeoff.convex.certify import Minimum, Point
 from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.certify import Minimum
 from tradeoff.convex.solve import DENSE_DIMENSION, minimise
+from tradeoff.convex.tails import minimise_tail
 from tradeoff.errors import InputError
 from tradeoff.schedules import OBJECTIVES, PREFERENCE
 from tradeoff.theory.checked import Checked
@@ -50,12 +53,15 @@ class Growth:
         The two parts of ``mu``.
     slope
         |grad f_b(theta_b)|.
+    far
+        |a - theta_b| with a = -R g/|g|: zero at an exact minimiser on the boundary.
     """
 
     minimum: Minimum
     curvature: float
     boundary: float
     slope: float
+    far: float = 0.0
 
     @property
     def mu(self) -> float:
@@ -63,19 +69,61 @@ class Growth:
         return self.curvature + self.boundary
 
     def rounding(self, radius: float) -> float:
-        """How much the inexactness of theta_b may cost in the growth inequality."""
-        error = self.minimum.certificate
-        shift = np.sqrt(2 * radius * error / self.slope) if self.boundary > 0 else 0.0
-        return float(error + 2 * self.mu * radius * shift + 1e-12)
+        """How much the inexactness of theta_b may cost in the growth inequality.
+
+        With a = -R g/|g|, the far point of T2, moving from a to theta costs 2 |g| |a - theta|.
+        """
+        shift = self.far if self.boundary > 0 else 0.0
+        return float(self.minimum.certificate + 2 * self.slope * shift + 1e-12)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a loss has its minimum on the ball.
+
+    Attributes
+    ----------
+    minimum
+        The certified minimiser found.
+    distance
+        Upper bound on the distance from it to any minimiser (T18).
+    """
+
+    minimum: Minimum
+    distance: float
+
+
+def locate(problem: LogLinear, objective: int, *, tolerance: float | None = None) -> Located:
+    """Minimise one objective and bound how far its minimiser may be from the point found.
+
+    In the flat tail of a logistic loss values agree long before parameters do, and it is where
+    theta_b lies that decides what is forgotten. So a loss that is nearly zero is minimised by its
+    logarithm (:mod:`tradeoff.convex.tails`), any other until rounding stops all progress.
+
+    Parameters
+    ----------
+    problem, objective
+        SFT is 0, PREFERENCE is 1.
+    tolerance
+        Certificate at which to stop, in nats; by default as said above.
+    """
+    weights = np.eye(2)[objective]
+    found = minimise(problem, float(objective), tolerance=1e-16 if tolerance is None else tolerance)
+    if tolerance is None:
+        if problem.dimension <= DENSE_DIMENSION and found.value < 1e-6:
+            tail = minimise_tail(problem, objective, found.theta)
+            if tail is not None:
+                minimum = Point.at(problem, tail.theta, weights).minimum(
+                    found.iterations, "rounding"
+                )
+                return Located(minimum, tail.distance)
+        found = minimise(problem, float(objective), tolerance=0.0, start=found.theta)
+    return Located(found, Point.at(problem, found.theta, weights).distance)
 
 
 def last_minimiser(problem: LogLinear, objective: int) -> Minimum:
-    """Minimise one objective until rounding stops all progress, not only to a small certificate.
-
-    In the flat tail of a logistic loss values agree to rounding long before parameters do, and it
-    is where theta_b lies that decides what is forgotten.
-    """
-    return minimise(problem, float(objective), tolerance=0.0)
+    """The minimiser of one objective, as :func:`locate` finds it."""
+    return locate(problem, objective).minimum
 
 
 def growth(problem: LogLinear, objective: int) -> Growth:
@@ -87,7 +135,8 @@ def growth(problem: LogLinear, objective: int) -> Growth:
     ------
     InputError
         Where neither part is positive: the Hessian is singular and the minimiser interior, so it
-        need not be unique and ties keep something of the first stage.
+        need not be unique and ties keep something of the first stage; or the loss and its slope
+        are below the smallest number.
     """
     found = last_minimiser(problem, objective)
     gradient = problem.gradients(found.theta)[objective]
@@ -99,11 +148,13 @@ def growth(problem: LogLinear, objective: int) -> Growth:
         curvature = max(curvature, strong_convexity(problem, objective))
     if not curvature + boundary > 0:
         raise InputError(
-            "the minimiser is interior and the Hessian singular there, so it may not be unique",
+            "no growth: the minimiser is interior and the Hessian singular there, so that it may "
+            "not be unique, or the loss is too small for a number",
             field=OBJECTIVES[objective],
             remedy="Give more data than parameters, or a smaller radius.",
         )
-    return Growth(found, curvature, boundary, slope)
+    far = float(np.linalg.norm(found.theta + problem.radius / max(slope, 1e-300) * gradient))
+    return Growth(found, curvature, boundary, slope, far)
 
 
 def quadratic_growth(
@@ -128,14 +179,15 @@ def strong_convexity(problem: LogLinear, objective: int) -> float:
     if objective == PREFERENCE:
         delta = problem.dense_differences
         margin = problem.radius * np.linalg.norm(delta, axis=1) + np.abs(problem.margin_shift)
-        p = 1 / (1 + np.exp(problem.beta * margin))
-        bend = problem.preference_weights * problem.beta**2 * p * (1 - p)
+        bend = problem.preference_weights * objectives.dpo_curvature(margin, problem.beta)
         return _positive(delta.T @ (bend[:, None] * delta))
     total = np.zeros((problem.dimension, problem.dimension))
     for prompt, rows in blocks(problem):
         phi = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
-        least = np.exp(-np.log(np.exp(problem.radius * distances(phi)).sum(axis=1)))
-        centred = phi - least @ phi / least.sum()
+        # In logarithms: R |phi_y' - phi_y| may be far beyond the largest exponent of a number.
+        least = np.exp(-logsumexp(problem.radius * distances(phi), axis=1))
+        mean = least @ phi / least.sum() if least.sum() > 0 else phi.mean(axis=0)
+        centred = phi - mean
         total += problem.prompt_weights[prompt] * (centred.T @ (least[:, None] * centred))
     return _positive(total)
 

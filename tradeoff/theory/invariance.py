@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff.convex.certify import UNIT, Minimum
 from tradeoff.convex.front import Front
-from tradeoff.convex.certify import Minimum
 from tradeoff.convex.solve import minimise
 from tradeoff.scores import ideal_distance
 from tradeoff.theory.checked import Checked
@@ -41,9 +41,11 @@ def rescaled(front: Front, scale: Pair, shift: Pair = (0.0, 0.0)) -> Front:
         # f'_{l'} = f_l / (l / c_D + (1 - l) / c_S) + constant.
         shrink = minimum.lam / factor[1] + (1 - minimum.lam) / factor[0]
         value = float(np.array([1 - lam, lam]) @ losses)
+        # Scaling and shifting round once more.
+        rounding = factor * minimum.rounding + 2 * UNIT * (factor * minimum.losses + np.abs(losses))
         return replace(
-            minimum, lam=lam, losses=losses, value=value,
-            certificate=minimum.certificate / float(shrink),
+            minimum, lam=lam, losses=losses, value=value, rounding=rounding,
+            certificate=minimum.certificate / float(shrink) + float(rounding.max()),
         )  # fmt: skip
 
     sft, preference = (factor * front.end_bounds + offset).tolist()

@@ -21,7 +21,7 @@ from tradeoff.convex.simulate import StepSize, simulate
 from tradeoff.convex.solve import minimise
 from tradeoff.schedules import PREFERENCE, SFT, Alright, Mix, Schedule
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants, sample_gradients
+from tradeoff.theory.constants import constants, sample_gradients, step_over
 
 Array = NDArray[np.float64]
 Iterate = Literal["average", "last"]
@@ -57,8 +57,8 @@ def step_size(
     """Step size for which :func:`bound` holds: reach/(G sqrt T), or D/(G sqrt t) for "last"."""
     norm = float(np.sqrt(second_moment_bound(problem, schedule)))
     if iterate == "last":
-        return StepSize(2 * problem.radius / norm, 0.5)
-    return StepSize(reach(problem, start) / (norm * float(np.sqrt(steps))))
+        return StepSize(step_over(2 * problem.radius, norm), 0.5)
+    return StepSize(step_over(reach(problem, start), norm) / float(np.sqrt(steps)))
 
 
 def bound(

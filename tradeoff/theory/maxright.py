@@ -31,14 +31,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeoff.convex.certify import Minimum
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import StepSize, simulate
-from tradeoff.convex.certify import Minimum
 from tradeoff.convex.solve import minimise, minimise_max_gap
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, Maxright
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants
+from tradeoff.theory.constants import constants, step_over
 from tradeoff.theory.joint import reach
 
 Array = NDArray[np.float64]
@@ -63,7 +63,7 @@ class Terms:
     @property
     def step(self) -> float:
         """The step size that makes the bound smallest."""
-        return float(np.sqrt(self.inverse / self.linear))
+        return float(np.sqrt(step_over(self.inverse, self.linear)))
 
     def at(self, step: float) -> float:
         """The bound for a given step size."""

@@ -15,78 +15,128 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff.convex.certify import Minimum, Point, frank_wolfe_gap
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import StepSize, simulate, trajectories
-from tradeoff.convex.certify import Minimum, frank_wolfe_gap
 from tradeoff.convex.solve import minimise
+from tradeoff.display import cell
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Sequential
 from tradeoff.theory.certificates import gradient_of, projected_step
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants
-from tradeoff.theory.growth import growth, last_minimiser
+from tradeoff.theory.constants import constants, step_over
+from tradeoff.theory.growth import growth, locate
 
 Array = NDArray[np.float64]
 First = Literal["sft", "preference"]
 Rate = Literal["average", "last", "full"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LimitGap:
     """The gap of f_lambda that sequential training ends with.
 
     Attributes
     ----------
     last
-        Certified minimiser theta_b of the second stage's objective.
+        Certified minimiser of the second stage's objective, as near to theta_b as was found.
+    distance
+        Upper bound on the distance from it to theta_b.
     gap
-        f_lambda(theta_b) - f_lambda*.
+        f_lambda - f_lambda* at ``last``.
+    enclosure
+        Certified bounds on the gap at theta_b itself (T18).
     slope
-        |grad f_lambda(theta_b)|.
+        |grad f_lambda| at ``last``.
     lower, upper
-        T2 at theta_b.
+        T2 at ``last``.
     interior
         gap >= w_a^2 |grad f_a(theta_b)|^2 / (2 L); ``None`` where its conditions fail.
     """
 
     last: Minimum
+    distance: float
     gap: float
+    enclosure: tuple[float, float]
     slope: float
     lower: Checked
     upper: Checked
     interior: Checked | None
 
+    @property
+    def converged(self) -> bool:
+        """Whether the enclosure is narrow: a thousandth of the gap, or 1e-6 nats."""
+        low, high = self.enclosure
+        return high - low <= max(1e-6, 1e-3 * high)
 
-def limit_gap(problem: LogLinear, lam: float, first: First = "sft") -> LimitGap:
+    def __repr__(self) -> str:
+        low, high = (cell(float(end)) for end in self.enclosure)
+        doubt = "" if self.converged else ", did not converge"
+        return f"LimitGap({cell(float(self.gap))}, certified in [{low}, {high}]{doubt})"
+
+
+def limit_gap(
+    problem: LogLinear, lam: float, first: First = "sft", *, tolerance: float | None = None
+) -> LimitGap:
     """T3, the limit and its two sides.
 
+    Parameters
+    ----------
+    problem, lam, first
+        The objective named by ``first`` is trained first; the limit is of the other.
+    tolerance
+        Certificate, in nats, at which the search for theta_b stops; by default rounding stops it.
+
+    Notes
+    -----
     Proof: T2 for f_lambda at theta_b. In the interior, grad f_b(theta_b) = 0 leaves
     grad f_lambda = w_a grad f_a, and a full gradient step of length 1/L wins |g|^2/(2 L), provided
     that it stays in the ball: theta_b interior is not enough, since the minimum is taken over the
-    ball too. Beyond that ``lower`` still holds. Source: arXiv 2410.15483, Theorem 1 (existence of
-    an instance); for every instance and two-sided: ours.
+    ball too. Beyond that ``lower`` still holds. The limit is zero iff theta_b minimises f_lambda
+    too. Source: arXiv 2410.15483, Theorem 1 (existence of an instance); for every instance and
+    two-sided: ours.
+
+    Enclosure (T18): if theta_b is within r of the point found, convexity and smoothness there give
+    gap - |g| r <= gap(theta_b) <= gap + |g| r + (L/2) r^2, g = grad f_lambda. ``distance`` supplies
+    r; it is wide where theta_b need not be unique. Source: ours.
     """
     b = SFT if first == "preference" else PREFERENCE
-    last = last_minimiser(problem, b)
-    best = minimise(problem, lam, tolerance=1e-13)
+    located = locate(problem, b, tolerance=tolerance)
+    last = located.minimum
     weights = np.array([1 - lam, lam])
-    gap = float(weights @ last.losses) - best.value
+    best = minimise(problem, lam, tolerance=1e-13)
+    here = Point.at(problem, last.theta, weights)
+    gap = here.value - best.value
     smooth = constants(problem).smoothness(lam)
-    gradient = gradient_of(problem, lam, last.theta)
+    gradient, r = here.model.gradient, located.distance
     slope = float(np.linalg.norm(gradient))
     won, moved = projected_step(problem, last.theta, gradient, smooth)
     known = {"L": smooth, "R": problem.radius, "|g|": slope, "step": moved}
-    tolerance = best.certificate + 1e-12
+    slack = best.certificate + here.value_error + here.gap_error + 1e-12
     above = frank_wolfe_gap(last.theta, gradient, problem.radius)
-    interior = None
-    residual = float(np.linalg.norm(problem.gradients(last.theta)[b]))
-    if residual < 1e-6 and np.linalg.norm(last.theta - gradient / smooth) <= problem.radius:
-        stage_a = float(np.linalg.norm(problem.gradients(last.theta)[1 - b]))
-        simple = (weights[1 - b] * stage_a) ** 2 / (2 * smooth)
-        known_a = {**known, "w_a": weights[1 - b], "|grad f_a|": stage_a}
-        interior = Checked(gap, simple, "lower", known_a, tolerance + residual * slope / smooth)
-    lower = Checked(gap, won, "lower", known, tolerance)
-    return LimitGap(last, gap, slope, lower, Checked(gap, above, "upper", known, 1e-12), interior)
+    reach = (slope + here.rounding.gradient) * r
+    high = min(gap + best.certificate, above) + reach + smooth / 2 * r**2
+    enclosure = max(0.0, gap - reach - slack), high + slack
+    lower = Checked(gap, won, "lower", known, slack)
+    upper = Checked(gap, above, "upper", known, slack)
+    interior = _interior(problem, last.theta, b, weights, lower)
+    return LimitGap(last, r, gap, enclosure, slope, lower, upper, interior)
+
+
+def _interior(
+    problem: LogLinear, theta: Array, b: int, weights: Array, lower: Checked
+) -> Checked | None:
+    """The simple lower bound, where the second stage ends inside the ball and a step stays there."""
+    gradients, smooth = problem.gradients(theta), lower.constants["L"]
+    residual = float(np.linalg.norm(gradients[b]))
+    step = weights @ gradients / smooth if smooth > 0 else np.inf
+    if not (residual < 1e-6 and np.linalg.norm(theta - step) <= problem.radius):
+        return None
+    stage_a = float(np.linalg.norm(gradients[1 - b]))
+    simple = (weights[1 - b] * stage_a) ** 2 / (2 * smooth)
+    known = {**lower.constants, "w_a": weights[1 - b], "|grad f_a|": stage_a}
+    slack = lower.tolerance + residual * lower.constants["|g|"] / smooth
+    return Checked(lower.measured, simple, "lower", known, slack)
 
 
 def rate_of(problem: LogLinear, objective: int, steps: int, rate: Rate) -> float:
@@ -107,8 +157,8 @@ def stage_step(problem: LogLinear, objective: int, steps: int, rate: Rate) -> St
     """Step size of a stage of ``steps`` updates for which :func:`rate_of` holds."""
     c = constants(problem)
     if rate == "full":
-        return StepSize(1 / c.smoothness(float(objective)))
-    scale = c.diameter / c.gradients[objective]
+        return StepSize(step_over(1.0, c.smoothness(float(objective))))
+    scale = step_over(c.diameter, c.gradients[objective])
     return StepSize(scale, 0.5) if rate == "last" else StepSize(scale / float(np.sqrt(steps)))
 
 
@@ -214,7 +264,7 @@ def budget_splits(
     """
     portions = np.asarray(shares, dtype=float)
     c = constants(problem)
-    step = 1 / max(c.mean_sft_smoothness, c.mean_preference_smoothness)
+    step = step_over(1.0, max(c.mean_sft_smoothness, c.mean_preference_smoothness))
     schedules = [Sequential(lam=lam, first=first, share=float(s)) for s in portions]
     runs = trajectories(
         problem, schedules, steps=steps, step_size=step, replicas=1,
@@ -232,10 +282,12 @@ def budget_splits(
 def beta_sweep(
     problem: LogLinear, lam: float, betas: Sequence[float], first: First = "sft"
 ) -> Checked:
-    """The KL anchor does not prevent forgetting: the limit gap for every beta, against T2's bound.
+    """The limit gap for every beta, against T2's bound: the anchor alone does not remove it.
 
-    DPO's beta rescales the logistic loss but leaves theta_b no less one-sided; the bound is
-    positive for each finite beta unless theta_b already minimises f_lambda. Source: ours.
+    The limit gap is zero iff theta_b minimises f_lambda too. That may happen at a finite beta: with
+    every pair given in both directions and the SFT optimum as reference, theta_b is that optimum
+    and nothing is forgotten. Elsewhere the gap at each beta has the bound shown. Where theta_b goes
+    as beta grows or vanishes: :mod:`tradeoff.theory.beta_limits`. Source: ours.
     """
     limits = [limit_gap(replace(problem, beta=float(b)), lam, first) for b in betas]
     gaps = np.array([limit.gap for limit in limits])
