@@ -357,9 +357,8 @@ class LogLinear:
         missed = np.array([self.demonstrated @ rest, np.abs(pull).sum() / self.beta])
         missed[PREFERENCE] += 2 * self.label_smoothing
         rounding = self._rounding(float(np.linalg.norm(theta)), losses, missed, weights)
-        concordance = (
-            2 * self._longest_row * max(self.beta if weights[PREFERENCE] > 0 else 0.0, 1.0)
-        )
+        steepest = max(1.0, self.beta) if weights[PREFERENCE] > 0 else 1.0
+        concordance = 2 * self._longest_row * steepest
         return LocalModel(
             losses, self.features.T @ slope, hessian, curvature, rounding, concordance
         )
@@ -402,9 +401,8 @@ class LogLinear:
             return float(np.sqrt(np.max(squares)))
         if self.is_dense:
             return float(np.sqrt(np.max(np.einsum("nd,nd->n", self.features, self.features))))
-        parts = np.array_split(
-            np.arange(self.features.shape[0]), -(-self.features.shape[0] // 4096)
-        )
+        count = self.features.shape[0]
+        parts = np.array_split(np.arange(count), -(-count // 4096))
         blocks = (sp.csr_array(self.rows(part)) for part in parts)
         return float(np.sqrt(max(np.max(b.multiply(b).sum(axis=1)) for b in blocks)))
 

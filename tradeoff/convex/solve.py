@@ -162,7 +162,8 @@ def minimise_max_gap(
     floor = np.array([ends[0].lower, ends[1].lower])
     optima = np.array([end.losses[i] + end.rounding[i] for i, end in enumerate(ends)])
     low, high, best, bound, solves = ends[0], ends[1], ends[0], 0.0, 0
-    for solves in range(1, max_solves + 1):
+    while solves < max_solves:
+        solves += 1
         mu = 0.5 * (low.lam + high.lam)
         start = 0.5 * (low.theta + high.theta)
         found = minimise(problem, mu, tolerance=0.1 * tolerance, start=start)
@@ -177,11 +178,10 @@ def minimise_max_gap(
     rounding = float(np.max(pair * best.rounding)) + 1e-15 * value
     error = max(0.0, value - bound) + rounding
     stopped: Stopped = "tolerance" if error <= tolerance else "iterations"
-    if stopped == "iterations" and error <= 2 * float(np.max(pair * [e.certificate for e in ends])):
-        stopped = "rounding" if all(end.converged for end in ends) else "stalled"
-    return replace(
-        best, value=value, certificate=error, lam=lam, iterations=solves, stopped=stopped
-    )
+    limit = 4 * float(pair @ [end.certificate for end in ends]) + 4 * rounding
+    if stopped == "iterations" and error <= limit and all(end.converged for end in ends):
+        stopped = "rounding"
+    return Minimum(best.theta, best.losses, value, error, lam, solves, stopped, best.rounding)
 
 
 def _dual_bound(found: Minimum, pair: Vector, optima: Vector) -> float:
