@@ -72,7 +72,7 @@ class Tail:
 
 
 def tail_of(problem: LogLinear, objective: int) -> Tail | None:
-    """F of one objective (SFT is 0, preference is 1); ``None`` where smoothed labels forbid a tail."""
+    """F of one objective (SFT is 0, preference is 1); ``None`` where labels are smoothed."""
     if objective:
         if problem.label_smoothing:
             return None
@@ -127,8 +127,8 @@ def minimise_tail(
     -----
     Distance. With a = -R g/|g| the far point of T2 and c the certificate, every s of the ball has
     g . (s - theta) >= -c + |g| |s - a|^2 / (2 R), because |s| <= R. A minimiser has
-    log F(s) <= log F(theta), so |s - a| <= sqrt(2 R c/|g|); and |s - theta| <= |s - a| + |a - theta|.
-    Source: ours (T18).
+    log F(s) <= log F(theta), so |s - a| <= sqrt(2 R c/|g|), and |s - theta| is at most that and
+    |a - theta| together. Source: ours (T18).
     """
     tail = tail_of(problem, objective)
     if tail is None:

@@ -113,10 +113,8 @@ def locate(problem: LogLinear, objective: int, *, tolerance: float | None = None
         if problem.dimension <= DENSE_DIMENSION and found.value < 1e-6:
             tail = minimise_tail(problem, objective, found.theta)
             if tail is not None:
-                minimum = Point.at(problem, tail.theta, weights).minimum(
-                    found.iterations, "rounding"
-                )
-                return Located(minimum, tail.distance)
+                point = Point.at(problem, tail.theta, weights)
+                return Located(point.minimum(found.iterations, "rounding"), tail.distance)
         found = minimise(problem, float(objective), tolerance=0.0, start=found.theta)
     return Located(found, Point.at(problem, found.theta, weights).distance)
 

@@ -97,8 +97,9 @@ def limit_gap(
     two-sided: ours.
 
     Enclosure (T18): if theta_b is within r of the point found, convexity and smoothness there give
-    gap - |g| r <= gap(theta_b) <= gap + |g| r + (L/2) r^2, g = grad f_lambda. ``distance`` supplies
-    r; it is wide where theta_b need not be unique. Source: ours.
+    gap - |g| r <= gap(theta_b) <= gap + |g| r + (L/2) r^2, g = grad f_lambda; no slope is steeper
+    than G_lambda, so gap + G_lambda r bounds it too. ``distance`` supplies r; it is wide where
+    theta_b need not be unique. Source: ours.
     """
     b = SFT if first == "preference" else PREFERENCE
     located = locate(problem, b, tolerance=tolerance)
@@ -112,11 +113,13 @@ def limit_gap(
     slope = float(np.linalg.norm(gradient))
     won, moved = projected_step(problem, last.theta, gradient, smooth)
     known = {"L": smooth, "R": problem.radius, "|g|": slope, "step": moved}
-    slack = best.certificate + here.value_error + here.gap_error + 1e-12
+    noise = best.certificate + here.value_error + 1e-12
+    slack = noise + here.gap_error
     above = frank_wolfe_gap(last.theta, gradient, problem.radius)
     reach = (slope + here.rounding.gradient) * r
-    high = min(gap + best.certificate, above) + reach + smooth / 2 * r**2
-    enclosure = max(0.0, gap - reach - slack), high + slack
+    steepest = float(weights @ constants(problem).gradients)
+    high = gap + min(reach + smooth / 2 * r**2, steepest * r)
+    enclosure = max(0.0, gap - reach - noise), high + noise
     lower = Checked(gap, won, "lower", known, slack)
     upper = Checked(gap, above, "upper", known, slack)
     interior = _interior(problem, last.theta, b, weights, lower)
@@ -126,7 +129,7 @@ def limit_gap(
 def _interior(
     problem: LogLinear, theta: Array, b: int, weights: Array, lower: Checked
 ) -> Checked | None:
-    """The simple lower bound, where the second stage ends inside the ball and a step stays there."""
+    """The simple lower bound, where theta_b and a full step from it are inside the ball."""
     gradients, smooth = problem.gradients(theta), lower.constants["L"]
     residual = float(np.linalg.norm(gradients[b]))
     step = weights @ gradients / smooth if smooth > 0 else np.inf
