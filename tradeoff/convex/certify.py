@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.blas import dnrm2
 
 from tradeoff.display import Shown, cell
 from tradeoff.errors import InputError
@@ -219,7 +220,7 @@ class Point:
         if self.model.rounding is not None:
             return self.model.rounding
         units = (self.problem.dimension + 8) * UNIT
-        norm = float(np.linalg.norm(self.model.gradient))
+        norm = length(self.model.gradient)
         return Rounding(units * np.abs(self.model.losses), units * norm, np.inf)
 
     @property
@@ -243,15 +244,15 @@ class Point:
         little where theta is the far point -R g/|g|, and never more than (|theta| + R) |e|.
         """
         error, radius = self.rounding.gradient, self.problem.radius
-        norm = float(np.linalg.norm(self.model.gradient))
+        norm = length(self.model.gradient)
         if not np.isfinite(radius):
             return (2 * norm * error + error**2) / (2 * self._modulus)
-        length = float(np.linalg.norm(self.theta))
-        change = error * (length + radius)
+        reach = length(self.theta) + radius
+        change = error * reach
         if norm > error:
-            towards = float(np.linalg.norm(self.theta + radius / norm * self.model.gradient))
-            change = min(change, error * towards + radius * error**2 / (2 * norm))
-        return change + (self.problem.dimension + 8) * UNIT * norm * (length + radius)
+            towards = length(self.theta + radius * (self.model.gradient / norm))
+            change = min(change, error * towards + radius * error * (error / norm) / 2)
+        return change + (self.problem.dimension + 8) * UNIT * norm * reach
 
     @property
     def _modulus(self) -> float:
@@ -269,7 +270,7 @@ class Point:
     @cached_property
     def _slope(self) -> float:
         """Upper bound on the length of the exact gradient."""
-        norm = float(np.linalg.norm(self.model.gradient))
+        norm = length(self.model.gradient)
         return norm * (1 + (self.problem.dimension + 4) * UNIT) + self.rounding.gradient
 
     @cached_property
@@ -279,7 +280,7 @@ class Point:
         if not scale * self._slope < 0.5 * least:
             return np.inf
         # (tau + (1 - tau) log(1 - tau)) / tau^2 is at most (1 + tau) / 2 for tau <= 1/2.
-        return self._slope**2 / (2 * least) * (1 + scale * self._slope / least)
+        return 0.5 * self._slope * (self._slope / least) * (1 + scale * self._slope / least)
 
     @cached_property
     def distance(self) -> float:
@@ -292,9 +293,9 @@ class Point:
         M |g| / l <= 1/3: little in the interior.
         """
         radius, error = self.problem.radius, self.rounding.gradient
-        found, norm = 2 * radius, float(np.linalg.norm(self.model.gradient))
+        found, norm = 2 * radius, length(self.model.gradient)
         if np.isfinite(radius) and norm > 2 * error:
-            apart = float(np.linalg.norm(self.theta + radius / norm * self.model.gradient))
+            apart = length(self.theta + radius * (self.model.gradient / norm))
             reach = np.sqrt(2 * radius * (self.gap + self.gap_error) / (norm - error))
             found = min(found, apart + float(reach) + 2 * radius * error / (norm - error))
         least = self._least_curvature
@@ -329,9 +330,14 @@ class Point:
         )
 
 
+def length(vector: Vector) -> float:
+    """Euclidean norm (d,) -> scalar, whose squares neither overflow nor vanish."""
+    return float(dnrm2(vector))
+
+
 def frank_wolfe_gap(theta: Vector, gradient: Vector, radius: float) -> float:
     """Upper bound on f(theta) - f* over the ball for convex f (T2), before rounding."""
-    return max(0.0, float(gradient @ theta + radius * np.linalg.norm(gradient)))
+    return max(0.0, float(gradient @ theta + radius * length(gradient)))
 
 
 def into_ball(theta: ArrayLike, dimension: int, radius: float) -> Vector:
@@ -355,9 +361,9 @@ def into_ball(theta: ArrayLike, dimension: int, radius: float) -> Vector:
     largest = float(np.max(np.abs(point), initial=0.0))
     if largest > radius:  # first, so that squares do not overflow
         point *= radius / largest
-    norm = float(np.linalg.norm(point))
+    norm = length(point)
     if norm > radius:
         point *= radius / norm
-        while np.linalg.norm(point) > radius:
+        while length(point) > radius:
             point *= 1 - 2 * UNIT
     return point

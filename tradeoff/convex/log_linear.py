@@ -391,7 +391,8 @@ class LogLinear:
         gradient = float(weights @ (2 * longest * scale * missed * relative))
         bends = np.minimum(missed, 0.25) * (2 * longest * scale) ** 2
         hessian = 2 * float(weights @ (bends * relative))
-        return Rounding(loss_errors, gradient + 1e-300 * longest, hessian)
+        tiny = 1e-300 * float(np.max(2 * longest * scale)) ** 2
+        return Rounding(loss_errors, gradient + 1e-300 * longest * (1 + self.beta), hessian + tiny)
 
     @cached_property
     def _longest_row(self) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from tradeoff.convex.certify import Point, frank_wolfe_gap
+from tradeoff.convex.certify import Point, frank_wolfe_gap, length
 from tradeoff.convex.solve import minimise
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants
@@ -40,7 +40,7 @@ def upper_certificate(problem: Any, lam: float, theta: Float[np.ndarray, " d"]) 
     measured, certificate = gap(problem, lam, theta)
     gradient = gradient_of(problem, lam, theta)
     bound = frank_wolfe_gap(theta, gradient, problem.radius)
-    norm = float(np.linalg.norm(gradient))
+    norm = length(gradient)
     slack = _rounding(problem, lam, theta) + certificate
     return Checked(measured, bound, "upper", {"R": problem.radius, "|g|": norm}, slack)
 
@@ -75,11 +75,11 @@ def projected_step(
     problem: Any, theta: Array, gradient: Array, smoothness: float
 ) -> tuple[float, float]:
     """Decrease that one projected step of length 1/L guarantees, and how far it moves."""
-    far = theta - problem.radius * gradient / max(float(np.linalg.norm(gradient)), 1e-300)
-    if smoothness > 1e-150 * float(np.linalg.norm(gradient)):
+    far = theta - problem.radius * gradient / max(length(gradient), 1e-300)
+    if smoothness > 1e-150 * length(gradient):
         far = theta - gradient / smoothness
     step = theta - problem.project(far)  # no curvature: as far as the ball goes
-    moved = float(np.linalg.norm(step))
+    moved = length(step)
     return float(gradient @ step) - smoothness / 2 * moved**2, moved
 
 

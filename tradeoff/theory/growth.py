@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from tradeoff import objectives
-from tradeoff.convex.certify import Minimum, Point
+from tradeoff.convex.certify import Minimum, Point, length
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.solve import DENSE_DIMENSION, minimise
 from tradeoff.convex.tails import minimise_tail
@@ -138,7 +138,7 @@ def growth(problem: LogLinear, objective: int) -> Growth:
     """
     found = last_minimiser(problem, objective)
     gradient = problem.gradients(found.theta)[objective]
-    slope, norm = float(np.linalg.norm(gradient)), float(np.linalg.norm(found.theta))
+    slope, norm = length(gradient), length(found.theta)
     boundary = slope / problem.radius if norm >= problem.radius * (1 - 1e-9) else 0.0
     z = _self_concordance(problem, constants(problem), objective) * (problem.radius + norm)
     curvature = 2 * _smallest_eigenvalue(problem, objective, found.theta) * _damping(z)
@@ -151,7 +151,7 @@ def growth(problem: LogLinear, objective: int) -> Growth:
             field=OBJECTIVES[objective],
             remedy="Give more data than parameters, or a smaller radius.",
         )
-    far = float(np.linalg.norm(found.theta + problem.radius / max(slope, 1e-300) * gradient))
+    far = length(found.theta + problem.radius * (gradient / max(slope, 1e-300)))
     return Growth(found, curvature, boundary, slope, far)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from tradeoff.convex.certify import Minimum, Point, frank_wolfe_gap
+from tradeoff.convex.certify import Minimum, Point, frank_wolfe_gap, length
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import StepSize, simulate, trajectories
 from tradeoff.convex.solve import minimise
@@ -110,7 +110,7 @@ def limit_gap(
     gap = here.value - best.value
     smooth = constants(problem).smoothness(lam)
     gradient, r = here.model.gradient, located.distance
-    slope = float(np.linalg.norm(gradient))
+    slope = length(gradient)
     won, moved = projected_step(problem, last.theta, gradient, smooth)
     known = {"L": smooth, "R": problem.radius, "|g|": slope, "step": moved}
     noise = best.certificate + here.value_error + 1e-12
@@ -131,11 +131,11 @@ def _interior(
 ) -> Checked | None:
     """The simple lower bound, where theta_b and a full step from it are inside the ball."""
     gradients, smooth = problem.gradients(theta), lower.constants["L"]
-    residual = float(np.linalg.norm(gradients[b]))
+    residual = length(gradients[b])
     step = weights @ gradients / smooth if smooth > 0 else np.inf
     if not (residual < 1e-6 and np.linalg.norm(theta - step) <= problem.radius):
         return None
-    stage_a = float(np.linalg.norm(gradients[1 - b]))
+    stage_a = length(gradients[1 - b])
     simple = (weights[1 - b] * stage_a) ** 2 / (2 * smooth)
     known = {**lower.constants, "w_a": weights[1 - b], "|grad f_a|": stage_a}
     slack = lower.tolerance + residual * lower.constants["|g|"] / smooth
