@@ -1,9 +1,10 @@
 """Try to break every certificate: ``python -m tests.attack_certificates --problems 10000``.
 
-Each problem is solved from good and bad starts, to loose and tight tolerances. Every bound that
-comes back is compared with an oracle that shares no code with the solver (`tests/oracle.py`); on
-some problems cvxpy adds points of its own. A bound fails if the oracle contradicts it. The counts
-of the last full run are stored beside this file, in `attack_certificates.json`.
+Each problem is solved from good and bad starts, to loose and tight tolerances, and gets a front;
+the larger gap, the limit gap with growth, and T2 with T12 take turns. Every bound that comes back
+is compared with an oracle that shares no code with the solver (`tests/oracle.py`); on some problems
+cvxpy adds points of its own. A bound fails if the oracle contradicts it. The counts of the last
+full run are stored beside this file, in `attack_certificates.json`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tradeoff.progress import tqdm
 from tradeoff.theory import certificates, forgetting, growth, sequential
 
 STORED = Path(__file__).with_suffix(".json")
-GRID = np.array([0.0, 1e-7, 0.03, 0.25, 0.5, 0.8, 0.999, 1.0])
+GRID = np.array([0.0, 1e-7, 0.1, 0.5, 0.9, 1.0])
 WITH_CVXPY = 100
 """One problem in so many is also solved by cvxpy."""
 
@@ -90,7 +91,7 @@ def attack(seed: int, tally: Tally, cvxpy: bool = False) -> None:
         minimise(problem, lam, start=outside, max_iterations=int(rng.integers(0, 4))),
         minimise(problem, lam, start=outside, tolerance=1e-2),
     ]
-    front = pareto_front(problem, solves=int(rng.integers(2, 8)), accuracy=1e-3)
+    front = pareto_front(problem, solves=int(rng.integers(2, 5)), accuracy=1e-3)
     ends = [minimise(problem, float(i), tolerance=0.0) for i in (0, 1)]
     for minimum in [*found, *front.minima, *ends]:
         oracle.add(minimum.theta)
@@ -99,9 +100,13 @@ def attack(seed: int, tally: Tally, cvxpy: bool = False) -> None:
     oracle.polish(weights)
     _minima(seed, problem, oracle, found, tally)
     _fronts(seed, problem, oracle, front, rng, tally)
-    _larger_gap(seed, problem, oracle, float(np.clip(lam, 0.02, 0.98)), tally)
-    _limits(seed, problem, oracle, float(np.clip(lam, 0.02, 0.98)), rng, tally)
-    _theory(seed, problem, lam, rng, tally)
+    turn, inner = seed // len(FAMILIES) % 3, float(np.clip(lam, 0.02, 0.98))
+    if turn == 0:
+        _larger_gap(seed, problem, oracle, inner, tally)
+    elif turn == 1:
+        _limits(seed, problem, oracle, inner, rng, tally)
+    else:
+        _theory(seed, problem, lam, rng, tally)
 
 
 def _minima(seed: int, problem: LogLinear, oracle: Oracle, found: list[Any], tally: Tally) -> None:
@@ -135,10 +140,10 @@ def _fronts(
     rng: np.random.Generator,
     tally: Tally,
 ) -> None:
-    grid = np.concatenate([GRID, rng.random(4)])
+    grid = np.concatenate([GRID, rng.random(2)])
     lower, upper = front.value_bounds(grid)
     bounds = np.array([oracle.enclosure([1 - w, w]) for w in grid])
-    known = np.array([oracle.losses(p) for p in oracle.points])
+    known = np.array(oracle.known)
     tally.check("front, lower bound", lower <= bounds[:, 1], seed, lower - bounds[:, 1])
     tally.check("front, upper bound", upper >= bounds[:, 0], seed, upper - bounds[:, 0])
     units = (1 - grid) * front.ranges[0] + grid * front.ranges[1]
@@ -185,12 +190,12 @@ def _beyond(values: np.ndarray, grid: np.ndarray, corner: np.ndarray, points: np
 
 
 def _larger_gap(seed: int, problem: LogLinear, oracle: Oracle, lam: float, tally: Tally) -> None:
-    found = minimise_max_gap(problem, lam, max_solves=12)
+    found = minimise_max_gap(problem, lam, max_solves=4)
     oracle.add(found.theta)
     pair = np.array([1 - lam, lam], dtype=Long)
     ends = [oracle.enclosure(w) for w in ([1, 0], [0, 1])]
     least, most = (np.array([end[i] for end in ends]) for i in (0, 1))
-    high = min(np.max(pair * (oracle.losses(p) - least)) for p in oracle.points)
+    high = min(np.max(pair * (losses - least)) for losses in oracle.known)
     here = np.max(pair * (oracle.losses(found.theta) - most))
     tally.check("certificate of the larger gap", found.lower <= high, seed, found)
     tally.check("value of the larger gap", found.value + found.certificate >= here, seed, found)
@@ -207,7 +212,7 @@ def _limits(
     first = "sft" if rng.random() < 0.5 else "preference"
     objective = int(first == "sft")
     fine = sequential.limit_gap(problem, lam, first)
-    for tolerance in (1e-1, 1e-6):
+    for tolerance in [10.0 ** rng.uniform(-8, 0)]:
         rough = sequential.limit_gap(problem, lam, first, tolerance=tolerance)
         (low, high), (least, most) = rough.enclosure, fine.enclosure
         tally.check(

@@ -43,6 +43,7 @@ class Oracle:
         self.pairs = _weights(problem.pair_weights, problem.chosen)
         self.prompts = np.add.reduceat(self.shown, self.starts)
         self.points: list[np.ndarray] = []
+        self.known: list[np.ndarray] = []
 
     def inside(self, theta: Any) -> np.ndarray:
         """The nearest point of the ball, in extended precision."""
@@ -98,19 +99,21 @@ class Oracle:
     def add(self, theta: Any) -> None:
         """Remember a point: every later enclosure may use it."""
         self.points.append(self.inside(theta))
+        self.known.append(self.losses(self.points[-1]))
 
     def enclosure(self, weights: Any) -> tuple[Any, Any]:
         """Bounds (lower, upper) on min ``weights @ losses`` over the ball."""
         weights = np.asarray(weights, dtype=Long)
-        upper = min(weights @ self.losses(point) for point in self.points)
+        values = np.array(self.known) @ weights
+        near = np.argsort(values)[:3]  # the duals of good points are good
         least = weights[0] * 0  # both losses are never negative
-        return max([least, *(self.dual(point, weights) for point in self.points)]), upper
+        return max([least, *(self.dual(self.points[i], weights) for i in near)]), values[near[0]]
 
-    def polish(self, weights: Any, steps: int = 12) -> None:
+    def polish(self, weights: Any, steps: int = 8) -> None:
         """Walk downhill from the best point known, and remember where that ends."""
         weights = np.asarray(weights, dtype=Long)
-        theta = min(self.points, key=lambda point: weights @ self.losses(point))
-        value, length = weights @ self.losses(theta), Long(1)
+        best = int(np.argmin(np.array(self.known) @ weights))
+        theta, value, length = self.points[best], weights @ self.known[best], Long(1)
         for _ in range(steps):
             gradient = self.gradient(theta, weights)
             trial = self.inside(theta - length * gradient)
@@ -119,7 +122,7 @@ class Oracle:
                 theta, value, length = trial, there, 4 * length
             else:
                 length /= 16
-        self.points.append(theta)
+        self.add(theta)
 
 
 def _weights(given: Any, rows: np.ndarray) -> np.ndarray:

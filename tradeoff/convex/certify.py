@@ -314,7 +314,7 @@ class Point:
     @property
     def exact_enough(self) -> bool:
         """Whether rounding alone could account for the gap that is left."""
-        return self.gap <= self.gap_error + self.value_error
+        return bool(self.gap <= self.gap_error + self.value_error)
 
     def minimum(self, iterations: int, stopped: Stopped) -> Minimum:
         """The point as the result of a solve."""

@@ -67,7 +67,7 @@ class LimitGap:
     def converged(self) -> bool:
         """Whether the enclosure is narrow: a thousandth of the gap, or 1e-6 nats."""
         low, high = self.enclosure
-        return high - low <= max(1e-6, 1e-3 * high)
+        return bool(high - low <= max(1e-6, 1e-3 * high))
 
     def __repr__(self) -> str:
         low, high = (cell(float(end)) for end in self.enclosure)
