@@ -6,6 +6,7 @@ A page asks for stored or computed content with a comment of its own on a line:
     <!-- claims: id id ... -->           rows of the ledger, with the stored numbers
     <!-- figure: name -->                a stored figure and its caption
     <!-- file: path -->                  a file of the project, as it is
+    <!-- attack: name -->                counts of a stored search of tests/ for what is false
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / "papers" / "fernando2024"
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 
-_REQUEST = re.compile(r"^<!-- (proof|claims|figure|file): (.+?) -->$", re.MULTILINE)
+_REQUEST = re.compile(r"^<!-- (proof|claims|figure|file|attack): (.+?) -->$", re.MULTILINE)
 _NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb\)")
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`(~?)([\w.]+)`")
 # Browsers draw the letters themselves, and no longer the attribute that asks for them.
@@ -93,11 +94,25 @@ def file(path: str) -> str:
     return f"```{language}\n{(ROOT / path).read_text('utf-8').rstrip()}\n```"
 
 
+def attack(name: str) -> str:
+    """What the last full run of a search in tests/ tried, and how often it succeeded."""
+    from tradeoff.records import read_json
+
+    stored = read_json(ROOT / "tests" / f"{name}.json")
+    rows = ["| promise | tries | failures |", "| --- | ---: | ---: |"]
+    rows += [
+        f"| {what} | {n['tries']:,} | {n['failures']} |" for what, n in stored["promises"].items()
+    ]
+    about = f"{stored['problems']:,} problems; `{stored['command']}`"
+    return "\n".join([*rows, "", f"*{about}*"])
+
+
 _ANSWERS: dict[str, Callable[[str], str]] = {
     "proof": proof,
     "claims": claims,
     "figure": figure,
     "file": file,
+    "attack": attack,
 }
 
 

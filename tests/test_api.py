@@ -26,6 +26,7 @@ INTERNAL = {
     "tradeoff.convex.crossed",
     "tradeoff.convex.kernels",
     "tradeoff.convex.sampling",
+    "tradeoff.convex.trust_region",
     "tradeoff.convex.validate",
     "tradeoff.data.fields",
     "tradeoff.data.labels",

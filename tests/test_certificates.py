@@ -19,6 +19,7 @@ from tradeoff.convex import (
     pareto_front,
     random_log_linear,
 )
+from tradeoff.convex.certify import LocalModel
 from tradeoff.errors import InputError
 from tradeoff.schedules import Alright, Maxright, Mix
 from tradeoff.theory import (
@@ -85,10 +86,27 @@ def test_a_front_that_extrapolates_its_starts_attains_no_more_than_is_possible()
 
 
 def test_a_loss_that_is_no_number_is_refused():
-    problem = random_log_linear(0, radius=1.0)
-    broken = replace(problem, features=problem.features * 1e307, radius=100.0)
-    with np.errstate(all="ignore"), pytest.raises(InputError, match="radius"):
-        minimise(broken, 0.5)
+    problem = random_log_linear(0)
+    with pytest.raises(InputError, match=r"row 4, field 'features': too large"):
+        replace(
+            problem, features=problem.features * np.where(np.arange(128) == 3, 1e200, 1)[:, None]
+        )
+
+    class Undefined:
+        radius, dimension = 1.0, 1
+
+        def local_model(self, theta, weights):
+            nothing = np.array([np.nan, 0.0])
+            return LocalModel(nothing, nothing[1:], lambda: np.eye(1), lambda v: v)
+
+        def losses(self, theta):
+            return np.array([np.nan, 0.0])
+
+        def strong_convexity(self, weights):
+            return 1.0
+
+    with pytest.raises(InputError, match="not a finite number inside the ball"):
+        minimise(Undefined(), 0.5)
 
 
 def test_a_solve_that_stops_early_says_so_and_stays_valid():
@@ -190,7 +208,7 @@ def test_the_anchor_can_remove_the_gap():
 
 @pytest.mark.parametrize("objective", [0, 1])
 def test_strong_convexity_does_not_overflow(objective):
-    wide = random_log_linear(0, radius=1e4)
+    wide = random_log_linear(0, radius=1e4, label_smoothing=0.1)
     modulus = growth.strong_convexity(wide, objective)
     assert np.isfinite(modulus)
     assert 0 <= modulus < 1e-100

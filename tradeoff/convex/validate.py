@@ -11,6 +11,9 @@ from scipy.sparse.linalg import LinearOperator
 
 from tradeoff.errors import InputError
 
+LARGEST_FEATURE = 1e100
+"""Entries of features whose squares, times a radius, are still numbers."""
+
 
 def check_log_linear(problem: Any) -> None:
     """Raise :class:`InputError` for the first thing in a log-linear problem that cannot be used."""
@@ -81,18 +84,25 @@ def check_features(features: Any) -> None:
             value=np.shape(features),
             remedy="Give one row per response; an empty prompt set has no policy.",
         )
-    entries = features.data if sp.issparse(features) else features
-    if not np.all(np.isfinite(entries)):
-        rows = features.tocoo().coords[0] if sp.issparse(features) else np.arange(len(features))
-        bad = ~np.isfinite(entries)
-        row = int(rows[bad][0] if sp.issparse(features) else np.argmax(bad.any(axis=1)))
-        raise InputError(
-            "not a finite number",
-            row=row + 1,
-            field="features",
-            value=float(np.asarray(entries)[bad][0]),
-            remedy="Replace or drop this response.",
-        )
+    entries = np.asarray(features.data if sp.issparse(features) else features)
+    _refuse(features, entries, ~np.isfinite(entries), "not a finite number",
+            "Replace or drop this response.")  # fmt: skip
+    _refuse(features, entries, np.abs(entries) > LARGEST_FEATURE,
+            f"too large: the square of a number above {LARGEST_FEATURE:g} may overflow",
+            "Scale the features down.")  # fmt: skip
+
+
+def _refuse(
+    features: Any, entries: NDArray[Any], bad: NDArray[np.bool_], problem: str, remedy: str
+) -> None:
+    """Name the first bad entry of the features and its row."""
+    if not np.any(bad):
+        return
+    rows = features.tocoo().coords[0] if sp.issparse(features) else np.arange(len(features))
+    row = int(rows[bad][0] if sp.issparse(features) else np.argmax(bad.any(axis=1)))
+    raise InputError(
+        problem, row=row + 1, field="features", value=float(entries[bad][0]), remedy=remedy
+    )
 
 
 def check_positive(name: str, value: float) -> None:
