@@ -138,7 +138,7 @@ def _interior(
     stage_a = length(gradients[1 - b])
     simple = (weights[1 - b] * stage_a) ** 2 / (2 * smooth)
     known = {**lower.constants, "w_a": weights[1 - b], "|grad f_a|": stage_a}
-    slack = lower.tolerance + residual * lower.constants["|g|"] / smooth
+    slack = float(np.max(lower.tolerance)) + residual * lower.constants["|g|"] / smooth
     return Checked(lower.measured, simple, "lower", known, slack)
 
 
