@@ -109,7 +109,7 @@ class Oracle:
         least = weights[0] * 0  # both losses are never negative
         return max([least, *(self.dual(self.points[i], weights) for i in near)]), values[near[0]]
 
-    def polish(self, weights: Any, steps: int = 8) -> None:
+    def polish(self, weights: Any, steps: int = 4) -> None:
         """Walk downhill from the best point known, and remember where that ends."""
         weights = np.asarray(weights, dtype=Long)
         best = int(np.argmin(np.array(self.known) @ weights))

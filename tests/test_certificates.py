@@ -282,8 +282,9 @@ def test_the_search_finds_a_certificate_that_is_false(monkeypatch):
 
 
 def test_the_search_finds_rounding_that_is_left_out(monkeypatch):
-    monkeypatch.setattr(certify.Point, "value_error", 0.0)
-    monkeypatch.setattr(certify.Point, "gap_error", 0.0)
+    none = certify.Rounding(np.zeros(2), 0.0, 0.0)
+    monkeypatch.setattr(LogLinear, "_rounding", lambda *_: none)
+    monkeypatch.setattr(certify, "UNIT", 0.0)
     assert "certificate of a minimum" in broken_promises(range(8))
 
 

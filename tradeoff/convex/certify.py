@@ -182,12 +182,24 @@ class Point:
         (d,) parameters inside the ball.
     model
         The local model at ``theta``.
+    rounding
+        The model's bounds on rounding, or the default of :class:`LocalModel`.
+    value, value_error
+        The weighted loss, and a bound on its rounding error.
+    gap, gap_error
+        T2's upper bound as the rounded gradient gives it, and how much larger it could be with
+        the exact one.
     """
 
     problem: Problem
     weights: Vector
     theta: Vector
     model: LocalModel
+    rounding: Rounding
+    value: float
+    value_error: float
+    gap: float
+    gap_error: float
 
     @classmethod
     def at(cls, problem: Problem, theta: ArrayLike, weights: Vector) -> Point:
@@ -200,89 +212,55 @@ class Point:
         """
         inside = into_ball(theta, problem.dimension, problem.radius)
         model = problem.local_model(inside, weights)
-        if not (np.all(np.isfinite(model.losses)) and np.all(np.isfinite(model.gradient))):
+        norm = length(model.gradient)
+        value = float(weights @ model.losses)
+        if not (np.isfinite(norm) and np.all(np.isfinite(model.losses))):
             raise InputError(
                 "a loss or its gradient is not a finite number inside the ball",
                 field="radius",
                 value=problem.radius,
                 remedy="Scale the features down, or use a smaller radius.",
             )
-        return cls(problem, weights, inside, model)
+        rounding = model.rounding or _last_places(model, norm)
+        error = float(weights @ rounding.losses) + 4 * UNIT * abs(value)
+        if np.isfinite(problem.radius):
+            gaps = _ball_gap(inside, model.gradient, norm, rounding.gradient, problem.radius)
+        else:  # f - f* <= |g|^2 / (2 mu) on the whole space
+            twice = 2 * problem.strong_convexity(weights)
+            gaps = norm**2 / twice, (2 * norm * rounding.gradient + rounding.gradient**2) / twice
+        return cls(problem, weights, inside, model, rounding, value, error, *gaps)
 
     @cached_property
-    def value(self) -> float:
-        """The weighted loss."""
-        return float(self.weights @ self.model.losses)
-
-    @cached_property
-    def rounding(self) -> Rounding:
-        """The model's bounds on rounding, or the default of :class:`LocalModel`."""
-        if self.model.rounding is not None:
-            return self.model.rounding
-        units = (self.problem.dimension + 8) * UNIT
-        norm = length(self.model.gradient)
-        return Rounding(units * np.abs(self.model.losses), units * norm, np.inf)
+    def spectrum(self) -> tuple[Vector, NDArray[np.float64]]:
+        """Eigenvalues of the Hessian, increasing, and its eigenvectors as columns."""
+        values, basis = np.linalg.eigh(self.model.hessian())
+        return values, basis
 
     @property
-    def value_error(self) -> float:
-        """Bound on the rounding error of ``value``."""
-        return float(np.abs(self.weights) @ self.rounding.losses) + 4 * UNIT * abs(self.value)
-
-    @cached_property
-    def gap(self) -> float:
-        """T2's upper bound as the rounded gradient gives it."""
-        gradient, radius = self.model.gradient, self.problem.radius
-        if np.isfinite(radius):
-            return frank_wolfe_gap(self.theta, gradient, radius)
-        return float(gradient @ gradient) / (2 * self._modulus)
-
-    @cached_property
-    def gap_error(self) -> float:
-        """How much larger T2's bound could be with the exact gradient.
-
-        An error e of the gradient adds at most e . (theta + R g/|g|) + R |e|^2 / (2 |g|), which is
-        little where theta is the far point -R g/|g|, and never more than (|theta| + R) |e|.
-        """
-        error, radius = self.rounding.gradient, self.problem.radius
-        norm = length(self.model.gradient)
-        if not np.isfinite(radius):
-            return (2 * norm * error + error**2) / (2 * self._modulus)
-        reach = length(self.theta) + radius
-        change = error * reach
-        if norm > error:
-            towards = length(self.theta + radius * (self.model.gradient / norm))
-            change = min(change, error * towards + radius * error * (error / norm) / 2)
-        return change + (self.problem.dimension + 8) * UNIT * norm * reach
-
-    @property
-    def _modulus(self) -> float:
-        return self.problem.strong_convexity(self.weights)
-
-    @cached_property
     def _least_curvature(self) -> float:
         """Least eigenvalue of the Hessian, less what rounding may add to it; 0 where unknown."""
         if self.problem.dimension > EIGENVALUES_UP_TO or not np.isfinite(self.model.concordance):
             return 0.0
-        values = np.linalg.eigvalsh(self.model.hessian())
+        values = self.spectrum[0]
         noise = self.rounding.hessian + 8 * len(values) * UNIT * float(values[-1])
         return max(0.0, float(values[0]) - noise)
 
-    @cached_property
+    @property
     def _slope(self) -> float:
         """Upper bound on the length of the exact gradient."""
         norm = length(self.model.gradient)
         return norm * (1 + (self.problem.dimension + 4) * UNIT) + self.rounding.gradient
 
-    @cached_property
+    @property
     def local_gap(self) -> float:
         """The second bound of this module; infinite where it does not apply."""
-        scale, least = self.model.concordance, self._least_curvature
-        if not scale * self._slope < 0.5 * least:
+        scale, least, slope = self.model.concordance, self._least_curvature, self._slope
+        if not scale * slope < 0.5 * least:
             return np.inf
         # (tau + (1 - tau) log(1 - tau)) / tau^2 is at most (1 + tau) / 2 for tau <= 1/2.
-        return 0.5 * self._slope * (self._slope / least) * (1 + scale * self._slope / least)
+        return 0.5 * slope * (slope / least) * (1 + scale * slope / least)
 
-    @cached_property
+    @property
     def distance(self) -> float:
         """Upper bound on the distance from ``theta`` to any minimiser on the ball (T18).
 
@@ -328,6 +306,28 @@ class Point:
             stopped=stopped,
             rounding=self.rounding.losses,
         )
+
+
+def _last_places(model: LocalModel, norm: float) -> Rounding:
+    units = (len(model.gradient) + 8) * UNIT
+    return Rounding(units * np.abs(model.losses), units * norm, np.inf)
+
+
+def _ball_gap(
+    theta: Vector, gradient: Vector, norm: float, error: float, radius: float
+) -> tuple[float, float]:
+    """T2's upper bound with a gradient of length ``norm`` that errs by ``error``, and its doubt.
+
+    The error e adds at most e . (theta + R g/|g|) + R |e|^2 / (2 |g|), which is little where theta
+    is the far point -R g/|g|, and never more than (|theta| + R) |e|.
+    """
+    reach = length(theta) + radius
+    change = error * reach
+    if norm > error:
+        towards = length(theta + radius * (gradient / norm))
+        change = min(change, error * towards + radius * error * (error / norm) / 2)
+    gap = max(0.0, float(gradient @ theta) + radius * norm)
+    return gap, change + (len(theta) + 8) * UNIT * norm * reach
 
 
 def length(vector: Vector) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -308,7 +308,7 @@ class LogLinear:
     @cached_property
     def _unshown(self) -> NDArray[np.float64]:
         """(N,) weight of the demonstrations of the same prompt that show another response."""
-        return np.asarray(self.prompt_weights[self.prompt_of_row] - self.demonstrated)
+        return np.asarray(self._prompt_weight_of_row - self.demonstrated)
 
     def preference_slope(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative of f_DPO in the logits, shape of ``z``."""
@@ -321,42 +321,42 @@ class LogLinear:
         _, others, below, odds = self._peaks(z)
         margins = self._margins(z)
         p, rest = self._shares(others, below, odds)
-        pull = self.preference_weights * objectives.dpo_slope(
-            margins, self.beta, self.label_smoothing
-        )
-        slope = self.spread(weights[PREFERENCE] * pull)
+        dpo_slope = objectives.dpo_slope(margins, self.beta, self.label_smoothing)
+        missed = self.label_smoothing - dpo_slope / self.beta  # sigma(-beta m) of each pair
+        bend = weights[PREFERENCE] * self.beta**2 * self.preference_weights * missed * (1 - missed)
+        mass_of_row = weights[SFT] * self._prompt_weight_of_row * p
+        slope = self.spread(weights[PREFERENCE] * self.preference_weights * dpo_slope)
         slope += weights[SFT] * (p * self._unshown - self.demonstrated * rest)
         mass = weights[SFT] * self.prompt_weights
-        top = np.flatnonzero(below == 0)
-        peaks = top[np.searchsorted(top, self.offsets[:-1])]
 
-        @cache
-        def bend() -> NDArray[np.float64]:
-            curved = self.preference_weights * objectives.dpo_curvature(margins, self.beta)
-            return np.asarray(weights[PREFERENCE] * curved)
+        def likeliest() -> NDArray[np.int64]:
+            """Row of the likeliest response to the prompt of each row."""
+            top = np.flatnonzero(below == 0)
+            return np.asarray(top[np.searchsorted(top, self.offsets[:-1])][self.prompt_of_row])
 
-        # Features are measured from those of the likeliest response: where it has all but all of
-        # the probability, their covariance keeps its digits.
+        # Where one response has all but all of the probability, features are measured from its
+        # own: so their covariance keeps its digits.
+        certain = bool(np.min(others) < 1e-3)
+
         def curvature(direction: NDArray[np.float64]) -> NDArray[np.float64]:
             u = self.features @ direction
-            centred = u - u[peaks][self.prompt_of_row]
+            centred = u - u[likeliest()] if certain else u.copy()
             centred -= np.add.reduceat(p * centred, self.offsets[:-1])[self.prompt_of_row]
-            moved = self.spread(bend() * (u[self.chosen] - u[self.rejected]))
-            return np.asarray(self.features.T @ (mass[self.prompt_of_row] * p * centred + moved))
+            moved = self.spread(bend * (u[self.chosen] - u[self.rejected]))
+            return np.asarray(self.features.T @ (mass_of_row * centred + moved))
 
         def hessian() -> NDArray[np.float64]:
             phi, delta = self.dense_features, self.dense_differences
-            phi = phi - phi[peaks][self.prompt_of_row]
+            phi = phi - phi[likeliest()] if certain else phi
             means = np.add.reduceat(p[:, None] * phi, self.offsets[:-1], axis=0)
-            sft = phi.T @ ((mass[self.prompt_of_row] * p)[:, None] * phi)
+            sft = phi.T @ (mass_of_row[:, None] * phi)
             return np.asarray(
-                sft - means.T @ (mass[:, None] * means) + delta.T @ (bend()[:, None] * delta)
+                sft - means.T @ (mass[:, None] * means) + delta.T @ (bend[:, None] * delta)
             )
 
         losses = self._combine(others, below, margins)
-        missed = np.array([self.demonstrated @ rest, np.abs(pull).sum() / self.beta])
-        missed[PREFERENCE] += 2 * self.label_smoothing
-        rounding = self._rounding(float(np.linalg.norm(theta)), losses, missed, weights)
+        share = float(self.demonstrated @ rest), float(self.preference_weights @ missed)
+        rounding = self._rounding(float(np.linalg.norm(theta)), losses, share, weights)
         steepest = max(1.0, self.beta) if weights[PREFERENCE] > 0 else 1.0
         concordance = 2 * self._longest_row * steepest
         return LocalModel(
@@ -367,32 +367,37 @@ class LogLinear:
         self,
         norm: float,
         losses: NDArray[np.float64],
-        missed: NDArray[np.float64],
+        missed: tuple[float, float],
         weights: NDArray[np.float64],
     ) -> Rounding:
-        """Bounds on rounding at |theta| = ``norm`` (worst case, gamma_n = n u).
+        """Bounds on rounding at |theta| = ``norm`` (worst case, n terms err by n units).
 
         A logit is a sum of at most k products and errs by at most (k + 2) u |phi| |theta|. That
         moves a loss by at most twice as much times ``missed``, the mean probability that a
         demonstration or the label of a pair misses: it is small where the loss is small, so
         tails keep their digits. The last terms are for numbers below the normal range.
         """
-        terms, longest = self._terms_of_a_logit, self._longest_row
-        rows = self.features.shape[0] + len(self.chosen) + 16
-        z = longest * norm
+        terms, longest, beta = self._terms_of_a_logit, self._longest_row, self.beta
         shift = longest * self._reference_norm
-        errors = UNIT * np.array([
-            2 * (terms + 5) * z + self._widest_prompt + 8,
-            self.beta * ((2 * terms + 8) * (z + shift) + 2 * self._largest_shift) + 8,
-        ])  # fmt: skip
-        loss_errors = errors * missed + UNIT * rows * losses + 1e-300
-        scale = np.array([1.0, self.beta])
-        relative = 2 * errors + UNIT * rows
-        gradient = float(weights @ (2 * longest * scale * missed * relative))
-        bends = np.minimum(missed, 0.25) * (2 * longest * scale) ** 2
-        hessian = 2 * float(weights @ (bends * relative))
-        tiny = 1e-300 * float(np.max(2 * longest * scale)) ** 2
-        return Rounding(loss_errors, gradient + 1e-300 * longest * (1 + self.beta), hessian + tiny)
+        rows = UNIT * (self.features.shape[0] + len(self.chosen) + 16)
+        sft = UNIT * (2 * (terms + 5) * longest * norm + self._widest_prompt + 8)
+        margin = (2 * terms + 8) * (longest * norm + shift) + 2 * self._largest_shift
+        dpo = UNIT * (beta * margin + 8)
+        flipped = missed[PREFERENCE] + 2 * self.label_smoothing
+        moved = 2 * longest * missed[SFT], 2 * longest * beta * flipped
+        bent = [min(m, 0.25) * (2 * longest * scale) ** 2
+                for m, scale in ((missed[SFT], 1.0), (flipped, beta))]  # fmt: skip
+        tiny = 1e-300 * (1 + 2 * longest * (1 + beta)) ** 2
+        w_sft, w_dpo = weights.tolist()
+        return Rounding(
+            np.array([sft * missed[SFT], dpo * flipped]) + rows * losses + 1e-300,
+            w_sft * moved[0] * (2 * sft + rows) + w_dpo * moved[1] * (2 * dpo + rows) + tiny,
+            2 * (w_sft * bent[0] * (2 * sft + rows) + w_dpo * bent[1] * (2 * dpo + rows)) + tiny,
+        )
+
+    @cached_property
+    def _prompt_weight_of_row(self) -> NDArray[np.float64]:
+        return np.asarray(self.prompt_weights[self.prompt_of_row])
 
     @cached_property
     def _longest_row(self) -> float:

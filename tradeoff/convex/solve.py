@@ -77,7 +77,7 @@ def _newton(point: Point, tolerance: float, max_iterations: int) -> tuple[Point,
     """Newton's method with a line search; the point of the smallest certificate."""
     best, radius = point, point.problem.radius
     for iteration in range(1, max_iterations + 1):
-        if best.gap + best.value_error <= tolerance and best.certificate <= tolerance:
+        if best.certificate <= tolerance:
             return best, iteration - 1, "tolerance"
         point, moved = _step(point, radius, tolerance)
         progress = point.gap < 0.5 * best.gap or point.value < best.value - 1e-15 * abs(best.value)
@@ -96,7 +96,7 @@ def _verdict(best: Point, tolerance: float, otherwise: Stopped) -> Stopped:
 
 def _step(point: Point, radius: float, tolerance: float) -> tuple[Point, bool]:
     """Halve the Newton step until the value falls by a tenth of what the slope promises."""
-    step = model_minimiser(point.model, point.theta, radius, tolerance) - point.theta
+    step = model_minimiser(point, radius, tolerance) - point.theta
     slope = float(point.model.gradient @ step)
     slack = min(point.value_error, 1e-12 * abs(point.value))
     length = 1.0

@@ -12,18 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
-from tradeoff.convex.certify import LocalModel, frank_wolfe_gap
+from tradeoff.convex.certify import Point, frank_wolfe_gap
 
 Vector = NDArray[np.float64]
 KRYLOV_ABOVE = 128
 """Beyond this many parameters a Newton step is sought in a Krylov space, which is faster there."""
 
 
-def model_minimiser(model: LocalModel, theta: Vector, radius: float, tolerance: float) -> Vector:
+def model_minimiser(point: Point, radius: float, tolerance: float) -> Vector:
     """Minimise g.(s - theta) + (s - theta)'H(s - theta)/2 over |s| <= radius."""
+    model, theta = point.model, point.theta
     if len(theta) <= KRYLOV_ABOVE:
-        hessian = model.hessian()
-        return dense_minimiser(hessian, model.gradient - hessian @ theta, radius)
+        eigenvalues, basis = point.spectrum
+        linear = basis.T @ model.gradient - eigenvalues * (basis.T @ theta)
+        return np.asarray(basis @ _diagonal_minimiser(eigenvalues, linear, radius))
     linear = model.gradient - model.curvature(theta)
     gap = frank_wolfe_gap(theta, model.gradient, radius)
     residual = max(0.05 * gap, 0.2 * tolerance) / radius
