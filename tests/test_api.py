@@ -25,6 +25,7 @@ INTERNAL = {
     "tradeoff.cli_evaluate",
     "tradeoff.convex.crossed",
     "tradeoff.convex.kernels",
+    "tradeoff.convex.rounding",
     "tradeoff.convex.sampling",
     "tradeoff.convex.trust_region",
     "tradeoff.convex.validate",

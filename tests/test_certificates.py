@@ -22,7 +22,8 @@ from tradeoff.convex import (
     pareto_front,
     random_log_linear,
 )
-from tradeoff.convex.certify import LocalModel
+from tradeoff.convex.problem import LocalModel, Rounding
+from tradeoff.convex.rounding import Sizes
 from tradeoff.errors import InputError
 from tradeoff.records import read_json
 from tradeoff.schedules import Alright, Maxright, Mix
@@ -282,8 +283,8 @@ def test_the_search_finds_a_certificate_that_is_false(monkeypatch):
 
 
 def test_the_search_finds_rounding_that_is_left_out(monkeypatch):
-    none = certify.Rounding(np.zeros(2), 0.0, 0.0)
-    monkeypatch.setattr(LogLinear, "_rounding", lambda *_: none)
+    none = Rounding(np.zeros(2), 0.0, 0.0)
+    monkeypatch.setattr(Sizes, "rounding", lambda *_: none)
     monkeypatch.setattr(certify, "UNIT", 0.0)
     assert "certificate of a minimum" in broken_promises(range(8))
 

@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from tradeoff import objectives
-from tradeoff.convex.certify import UNIT, LocalModel, Rounding
+from tradeoff.convex.problem import LocalModel
+from tradeoff.convex.rounding import Sizes
 from tradeoff.convex.validate import check_log_linear, check_responses
 from tradeoff.schedules import PREFERENCE, SFT
 
@@ -356,43 +357,11 @@ class LogLinear:
 
         losses = self._combine(others, below, margins)
         share = float(self.demonstrated @ rest), float(self.preference_weights @ missed)
-        rounding = self._rounding(float(np.linalg.norm(theta)), losses, share, weights)
+        rounding = self._sizes.rounding(float(np.linalg.norm(theta)), losses, share, weights)
         steepest = max(1.0, self.beta) if weights[PREFERENCE] > 0 else 1.0
-        concordance = 2 * self._longest_row * steepest
+        concordance = 2 * self._sizes.longest_row * steepest
         return LocalModel(
             losses, self.features.T @ slope, hessian, curvature, rounding, concordance
-        )
-
-    def _rounding(
-        self,
-        norm: float,
-        losses: NDArray[np.float64],
-        missed: tuple[float, float],
-        weights: NDArray[np.float64],
-    ) -> Rounding:
-        """Bounds on rounding at |theta| = ``norm`` (worst case, n terms err by n units).
-
-        A logit is a sum of at most k products and errs by at most (k + 2) u |phi| |theta|. That
-        moves a loss by at most twice as much times ``missed``, the mean probability that a
-        demonstration or the label of a pair misses: it is small where the loss is small, so
-        tails keep their digits. The last terms are for numbers below the normal range.
-        """
-        terms, longest, beta = self._terms_of_a_logit, self._longest_row, self.beta
-        shift = longest * self._reference_norm
-        rows = UNIT * (self.features.shape[0] + len(self.chosen) + 16)
-        sft = UNIT * (2 * (terms + 5) * longest * norm + self._widest_prompt + 8)
-        margin = (2 * terms + 8) * (longest * norm + shift) + 2 * self._largest_shift
-        dpo = UNIT * (beta * margin + 8)
-        flipped = missed[PREFERENCE] + 2 * self.label_smoothing
-        moved = 2 * longest * missed[SFT], 2 * longest * beta * flipped
-        bent = [min(m, 0.25) * (2 * longest * scale) ** 2
-                for m, scale in ((missed[SFT], 1.0), (flipped, beta))]  # fmt: skip
-        tiny = 1e-300 * (1 + 2 * longest * (1 + beta)) ** 2
-        w_sft, w_dpo = weights.tolist()
-        return Rounding(
-            np.array([sft * missed[SFT], dpo * flipped]) + rows * losses + 1e-300,
-            w_sft * moved[0] * (2 * sft + rows) + w_dpo * moved[1] * (2 * dpo + rows) + tiny,
-            2 * (w_sft * bent[0] * (2 * sft + rows) + w_dpo * bent[1] * (2 * dpo + rows)) + tiny,
         )
 
     @cached_property
@@ -400,35 +369,8 @@ class LogLinear:
         return np.asarray(self.prompt_weights[self.prompt_of_row])
 
     @cached_property
-    def _longest_row(self) -> float:
-        """Largest norm of a feature row."""
-        if sp.issparse(self.features):
-            squares = self.features.multiply(self.features).sum(axis=1)
-            return float(np.sqrt(np.max(squares)))
-        if self.is_dense:
-            return float(np.sqrt(np.max(np.einsum("nd,nd->n", self.features, self.features))))
-        count = self.features.shape[0]
-        parts = np.array_split(np.arange(count), -(-count // 4096))
-        blocks = (sp.csr_array(self.rows(part)) for part in parts)
-        return float(np.sqrt(max(np.max(b.multiply(b).sum(axis=1)) for b in blocks)))
-
-    @cached_property
-    def _terms_of_a_logit(self) -> int:
-        if sp.issparse(self.features):
-            return int(np.max(self.features.tocsr().count_nonzero(axis=1), initial=0))
-        return self.dimension
-
-    @cached_property
-    def _widest_prompt(self) -> int:
-        return int(np.max(np.diff(self.offsets)))
-
-    @cached_property
-    def _reference_norm(self) -> float:
-        return 0.0 if self.reference is None else float(np.linalg.norm(self.reference))
-
-    @cached_property
-    def _largest_shift(self) -> float:
-        return float(np.max(np.abs(self.margin_shift)))
+    def _sizes(self) -> Sizes:
+        return Sizes.of(self)
 
     def probabilities(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Softmax of the logits within each prompt."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff import draws
-from tradeoff.convex.certify import UNIT, LocalModel, Rounding
+from tradeoff.convex.problem import UNIT, LocalModel, Rounding
 from tradeoff.convex.validate import check_quadratic
 
 Array = NDArray[np.float64]

@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tradeoff.convex.certify import Minimum, Point, Problem, Stopped, frank_wolfe_gap
+from tradeoff.convex.certify import Minimum, Point, Stopped, frank_wolfe_gap
+from tradeoff.convex.problem import Problem
 from tradeoff.convex.trust_region import model_minimiser
 from tradeoff.errors import InputError
 

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from tradeoff.convex.certify import UNIT, Point
+from tradeoff.convex.certify import Point
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.problem import UNIT
 from tradeoff.schedules import PREFERENCE
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from tradeoff.convex.certify import UNIT, Minimum
+from tradeoff.convex.certify import Minimum
 from tradeoff.convex.front import Front
+from tradeoff.convex.problem import UNIT
 from tradeoff.convex.solve import minimise
 from tradeoff.scores import ideal_distance
 from tradeoff.theory.checked import Checked

@@ -1,0 +1,81 @@
+"""What a solver needs of a convex pair of objectives, and of one point of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Vector = NDArray[np.float64]
+UNIT = 2.0**-53
+"""Largest relative error of one rounded operation."""
+
+
+@runtime_checkable
+class Problem(Protocol):
+    """What a solver needs of a convex pair of objectives."""
+
+    @property
+    def radius(self) -> float: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def losses(self, theta: ArrayLike) -> NDArray[np.float64]: ...
+
+    def local_model(self, theta: Vector, weights: Vector) -> LocalModel: ...
+
+    def strong_convexity(self, weights: Vector) -> float:
+        """Asked only where the radius is infinite."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Bounds on the rounding errors of a :class:`LocalModel`.
+
+    Attributes
+    ----------
+    losses
+        (2,) absolute error of each loss.
+    gradient
+        Length of the error of the gradient of the weighted sum.
+    hessian
+        Largest eigenvalue of the error of the Hessian of the weighted sum.
+    """
+
+    losses: NDArray[np.float64]
+    gradient: float
+    hessian: float
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """Second-order model of ``weights @ (f_SFT, f_preference)`` at a point.
+
+    Attributes
+    ----------
+    losses
+        (2,) values of the two objectives.
+    gradient
+        (d,) gradient of the weighted sum.
+    hessian
+        Returns the (d, d) Hessian.
+    curvature
+        Applies the Hessian to a vector (d,).
+    rounding
+        Bounds on the rounding errors; by default (d + 8) units in the last place of the numbers
+        above, which is too little where those are differences of much larger ones.
+    concordance
+        M such that along a unit vector the third derivative is at most M times the second;
+        infinite where none is known.
+    """
+
+    losses: NDArray[np.float64]
+    gradient: Vector
+    hessian: Callable[[], NDArray[np.float64]]
+    curvature: Callable[[Vector], Vector]
+    rounding: Rounding | None = None
+    concordance: float = np.inf
