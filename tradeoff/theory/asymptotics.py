@@ -29,10 +29,11 @@ import scipy.sparse as sp
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from tradeoff.convex.certify import Minimum
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.quadratic import Quadratic
 from tradeoff.convex.simulate import StepSize, trajectories
-from tradeoff.convex.solve import Minimum, minimise
+from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Alright, Mix, Schedule

@@ -25,9 +25,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from tradeoff.convex.certify import Minimum
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import trajectories
-from tradeoff.convex.solve import Minimum, minimise
+from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Constrained, Schedule
 from tradeoff.theory.checked import Checked

@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeoff.convex.certify import Minimum
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import StepSize, trajectories
-from tradeoff.convex.solve import Minimum, minimise
+from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.schedules import Plan, Schedule
 from tradeoff.theory.checked import Checked
