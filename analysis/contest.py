@@ -1,0 +1,77 @@
+"""Gaps of tuned methods at equal cost over the cases: what findings on "who wins" are read from."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.cases import Case, cases
+from analysis.mutations import COIN, SFT_ONLY, WRONG_PROBABILITY, wrong_methods
+from analysis.tuning import COARSE, SCALES, Tuned, ends, pair_cost, tune, tune_each_stage, updates
+from tradeoff.convex import minimise
+from tradeoff.schedules import Alright, Mix, Schedule, Sequential
+from tradeoff.scores import paired_difference, weighted_loss
+
+Array = NDArray[np.float64]
+ORDERS, JOINT = ("SFT→DPO", "DPO→SFT"), ("Mix", "ALRIGHT")
+REPLICAS = 128
+
+
+def method(name: str, lam: float) -> Schedule:
+    """Schedule of a method, or of a mistake by its name; the stages of an order follow lambda."""
+    right: dict[str, Schedule] = {
+        "SFT→DPO": Sequential(lam=lam, share=1 - lam),
+        "DPO→SFT": Sequential(lam=lam, first="preference", share=lam),
+        "Mix": Mix(lam=lam),
+        "ALRIGHT": Alright(lam=lam),
+    }
+    wrong = wrong_methods(lam)
+    return {**right, **{name: wrong[name] for name in (WRONG_PROBABILITY, SFT_ONLY, COIN)}}[name]
+
+
+@lru_cache(maxsize=32)
+def gaps(name: str, fast: bool, own: bool = False) -> Array:
+    """(cases, replicas) gaps of f_lambda of a method, with its tuned step sizes.
+
+    Parameters
+    ----------
+    name
+        One of :data:`ORDERS`, :data:`JOINT`, or a mistake of :mod:`analysis.mutations`.
+    fast
+        600 SFT gradients and every second step size, instead of 2,000 and all.
+    own
+        An order whose stages are tuned each for its own loss, instead of both for f_lambda.
+    """
+    rows = [end_gaps(case, name, fast, own) for case in cases()]
+    return np.stack(rows)
+
+
+def end_gaps(case: Case, name: str, fast: bool, own: bool) -> Array:
+    """(replicas,) gaps on one case."""
+    schedule, scales = method(name, case.lam), COARSE if fast else SCALES
+    steps = updates(schedule, 600 if fast else 2000, pair_cost())
+    found: Tuned
+    if own and isinstance(schedule, Sequential):
+        found = tune_each_stage(case.problem, schedule, steps, scales=scales)
+    else:
+        judged = lambda losses: weighted_loss(losses, case.lam)  # noqa: E731
+        found = tune(case.problem, schedule, steps, judged, scales=scales)
+    losses = ends(case.problem, schedule, steps, found.step, replicas=REPLICAS)
+    best = minimise(case.problem, case.lam, tolerance=1e-12).value
+    return weighted_loss(losses, case.lam) - best
+
+
+def beats(winner: ArrayLike, loser: ArrayLike, factor: float = 1.0) -> NDArray[np.bool_]:
+    """Cases in which ``factor`` times one mean gap lies below another, with 95 % confidence.
+
+    Parameters
+    ----------
+    winner, loser
+        (cases, replicas) gaps on common draws.
+    factor
+        By how much the first must be smaller.
+    """
+    difference = paired_difference(factor * np.asarray(winner), np.asarray(loser), axis=1)
+    return np.asarray(difference.high < 0)
