@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.cases import Case, cases
+from analysis.cases import COUNT, Case, cases
 from analysis.mutations import COIN, SFT_ONLY, WRONG_PROBABILITY, wrong_methods
 from analysis.tuning import COARSE, SCALES, Tuned, ends, pair_cost, tune, tune_each_stage, updates
 from tradeoff.convex import minimise
@@ -31,8 +31,15 @@ def method(name: str, lam: float) -> Schedule:
     return {**right, **{name: wrong[name] for name in (WRONG_PROBABILITY, SFT_ONLY, COIN)}}[name]
 
 
+def budget(fast: bool) -> int:
+    """SFT gradients that a run may cost."""
+    return 600 if fast else 2000
+
+
 @lru_cache(maxsize=32)
-def gaps(name: str, fast: bool, own: bool = False) -> Array:
+def gaps(
+    name: str, fast: bool, own: bool = False, total: int | None = None, count: int = COUNT
+) -> Array:
     """(cases, replicas) gaps of f_lambda of a method, with its tuned step sizes.
 
     Parameters
@@ -43,15 +50,17 @@ def gaps(name: str, fast: bool, own: bool = False) -> Array:
         600 SFT gradients and every second step size, instead of 2,000 and all.
     own
         An order whose stages are tuned each for its own loss, instead of both for f_lambda.
+    total, count
+        Another budget, another number of cases.
     """
-    rows = [end_gaps(case, name, fast, own) for case in cases()]
+    rows = [end_gaps(case, name, fast, own, total or budget(fast)) for case in cases(count)]
     return np.stack(rows)
 
 
-def end_gaps(case: Case, name: str, fast: bool, own: bool) -> Array:
+def end_gaps(case: Case, name: str, fast: bool, own: bool, total: int) -> Array:
     """(replicas,) gaps on one case."""
     schedule, scales = method(name, case.lam), COARSE if fast else SCALES
-    steps = updates(schedule, 600 if fast else 2000, pair_cost())
+    steps = updates(schedule, total, pair_cost())
     found: Tuned
     if own and isinstance(schedule, Sequential):
         found = tune_each_stage(case.problem, schedule, steps, scales=scales)

@@ -36,9 +36,9 @@ from tradeoff.theory.maxright import maxright_bound, maxright_step
 CAPTION = (
     "Do the methods keep their proven rates? Mean of f_λ − min f_λ (Mix, ALRIGHT) and of "
     "F_λ − min F_λ (MAXRIGHT), λ = 1/2, one instance (d = 6), with the proven steps. Dashes: "
-    "proven bounds; dotted: the untrained policy. Each rate holds; at the end averages lie {average} "
-    "times and last iterates {last} times below their bounds. n = 256 replicas; what varies is "
-    "the data drawn; interval: ±1.96 SE. Command: python -m analysis convergence."
+    "proven bounds; dotted: the untrained policy. Each rate holds; at the end averages lie "
+    "{average} times and last iterates {last} times below their bounds. n = 256 replicas; what "
+    "varies is the data drawn; interval: ±1.96 SE. Command: python -m analysis convergence."
 )
 METHODS: tuple[Schedule, ...] = (Mix(), Alright(), Maxright())
 LEFT: dict[str, float] = {"Mix": -9, "ALRIGHT": 9, "MAXRIGHT": 0}

@@ -81,6 +81,22 @@ def holds_on(
     return Checked(float(found.low), at_least, "lower", kept, 0.0)
 
 
+def holds_on_fewer(
+    held: ArrayLike, than: float = MOST, constants: Mapping[str, float] | None = None
+) -> Checked:
+    """That something holds on less than a share of the instances: ``high end <= than``.
+
+    Parameters
+    ----------
+    held, than, constants
+        As for :func:`holds_on`.
+    """
+    found = holds_on(np.logical_not(held), 1 - than, constants)
+    kept = dict(found.constants)
+    kept |= {"share": 1 - kept["share"], "low": 1 - kept["high"], "high": 1 - kept["low"]}
+    return Checked(kept["high"], than, "upper", kept, 0.0)
+
+
 def equivalent(differences: ArrayLike, margin: float, level: float = 0.95) -> Checked:
     """That a mean difference is absent up to a margin: two one-sided tests (TOST).
 

@@ -29,6 +29,8 @@ SCALES = tuple(2.0**k for k in range(-9, 6))
 """The grid of step sizes."""
 COARSE = SCALES[::2]
 """Every second value of the grid, for studies of many runs."""
+NARROW = tuple(2.0**k for k in range(-7, 3, 2))
+"""The part of :data:`COARSE` in which the steps that are best for f_lambda lie."""
 SEED, REPLICAS = 1, 16
 """Draws on which step sizes are chosen; those that score have seed 0."""
 
