@@ -17,14 +17,14 @@ from matplotlib.axes import Axes
 
 from analysis import style
 from analysis.cases import cases
-from analysis.evidence import MOST, equivalent, holds_on
+from analysis.evidence import equivalent
 from analysis.mutations import SWAPPED, WRONG_PROBABILITY, mutate, reject_unknown
 from analysis.tuning import ends, pair_cost, tune
 from tradeoff import study
 from tradeoff.checkout import ROOT
 from tradeoff.convex import LogLinear, minimise, random_log_linear
 from tradeoff.schedules import Alright, Mix, Schedule
-from tradeoff.scores import weighted_loss
+from tradeoff.scores import interval, weighted_loss
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.joint import (
     Moments,
@@ -265,12 +265,17 @@ def claim_plain_alternation_gains_nothing(
 
 
 def claim_unequal_costs(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At c_DPO = 4 c_SFT the budget rule keeps a smaller mean gap than Mix, on most cases."""
+    """At c_DPO = 4 c_SFT the budget rule keeps a smaller gap than Mix in the geometric mean.
+
+    ``measured`` is the upper end of the 95 % interval of the mean log ratio over the cases; the
+    ``share`` of cases on which it wins is not shown to lie above one half.
+    """
     reject_unknown(mutation, (SWAPPED, WRONG_PROBABILITY))
     mix, rule = mix_and_budget_rule(fast, 4.0, mutation == WRONG_PROBABILITY)
-    held = rule.mean(axis=1) < mix.mean(axis=1)
-    known = {"median ratio": median_ratio(rule, mix)}
-    return holds_on(held if mutation != SWAPPED else ~held, MOST, known)
+    logs = np.log(rule.mean(axis=1) / mix.mean(axis=1)) * (-1 if mutation == SWAPPED else 1)
+    found = interval(logs)
+    known = {"mean": float(found.mean), "share": float(np.mean(logs < 0)), "n": float(found.n)}
+    return Checked(float(found.high), 0.0, "upper", known, 0.0)
 
 
 def claim_measured_cost(fast: bool = False, mutation: str | None = None) -> Checked:
@@ -281,11 +286,6 @@ def claim_measured_cost(fast: bool = False, mutation: str | None = None) -> Chec
     cost = mutate(mutation, COSTS[1], {"ten-fold-cost": 10.0})
     mix, rule = mix_and_budget_rule(fast, cost, False)
     return equivalent(np.log(rule.mean(axis=1) / mix.mean(axis=1)), 0.15)
-
-
-def median_ratio(rule: np.ndarray, mix: np.ndarray) -> float:
-    """Median over cases of the ratio of mean gaps."""
-    return float(np.median(rule.mean(axis=1) / mix.mean(axis=1)))
 
 
 @lru_cache(maxsize=8)

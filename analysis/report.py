@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis import cells, ledger, page, paper_numbers, paper_spread, tables
+from analysis.captions import caption
 from analysis.runner import FIGURES, PAPER, STUDIES, stored
 from tradeoff.checkout import ROOT
 from tradeoff.display import cell
@@ -128,7 +129,7 @@ def _figure(name: str, record: dict[str, Any], path: Path) -> dict[str, Any]:
     return {
         "name": name,
         "title": (module.__doc__ or "").split("\n")[0].rstrip("."),
-        "caption": module.CAPTION,
+        "caption": caption(module, record["numbers"]),
         "study": name in STUDIES,
         "folder": path.parents[1] / "figures",
         **record["provenance"],

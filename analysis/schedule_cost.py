@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from analysis import style
 from analysis.live_tensors import LiveTensors
+from analysis.mutations import SWAPPED, mutate
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.networks import optimizers
@@ -56,20 +57,12 @@ LOOKS = {
     **{name: style.look("MAXRIGHT") for name in SCHEDULES if name.startswith("MAXRIGHT")},
 }
 CAPTION = (
-    "Time per gradient (top) and peak memory of one update (bottom) of single runs with batches "
-    "of 32 rows, AdamW, lambda = 1/2, float32, one thread of the processor that the numbers name. "
-    "Left: policy of width 64 with two hidden layers; right: language model nano (0.2 M "
-    "parameters and an embedding of 384 tokens). An update of Mix counts two gradients, others "
-    "one; MAXRIGHT compares losses on 32 rows of either objective every k updates, which is in "
-    "its time and not in its count. What varies is the repetition (n = 8 blocks of 50 updates of "
-    "the policy, of 3 of the language model, among which k = 100 has no comparison): markers are "
-    "medians, bars go from the least to the largest, which for sequential runs are its two "
-    "stages. Schedules take turns in one process, in random order. Memory is the most bytes of "
-    "tensors made and not yet freed within one update (every operator's results are watched), so "
-    "what the backward pass keeps is in it; parameters, optimiser state and what operators "
-    "allocate inside themselves are not. Times hold for this machine; ratios travel better. Where "
-    "a gradient of one objective costs more, the median depends on which one a schedule followed. "
-    "Command: python -m analysis schedule_cost"
+    "What does a step cost? Time per gradient (top) and peak memory of an update (bottom), batches "
+    "of 32 rows, AdamW, λ = 1/2, float32, one thread of {processor}. Left: policy of width 64; "
+    "right: language model. An update of Mix counts two gradients; MAXRIGHT evaluates losses every "
+    "k updates, which its time includes. n = {n} blocks; what varies is the repetition; markers: "
+    "medians, bars: least to largest, no interval. Memory counts live tensors. Command: python -m "
+    "analysis schedule_cost"
 )
 
 
@@ -169,6 +162,11 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "models": found,
         "ratio_to_sft": {name: ratios(numbers) for name, numbers in found.items()},
     }
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {"processor": numbers["device"]["processor"], "n": str(numbers["n"])}
 
 
 def policy_task() -> PolicyTask:
@@ -287,13 +285,14 @@ def _rows(ax: Axes, names: list[str], title: str, unit: str) -> None:
 
 
 @one_thread()
-def claim_gradients_per_update(fast: bool = False) -> Checked:
+def claim_gradients_per_update(fast: bool = False, mutation: str | None = None) -> Checked:
     """Over 30 updates: Mix computes two gradients an update, every other schedule one."""
     del fast
+    swapped = mutate(mutation, {}, {SWAPPED: {"Mix": "ALRIGHT", "ALRIGHT": "Mix"}})
     task, counted = policy_task(), []
     ready = Ready.of(task)
-    for schedule in SCHEDULES.values():
-        bench = Bench.of(task, schedule, 30, ready)
+    for name in SCHEDULES:
+        bench = Bench.of(task, SCHEDULES[swapped.get(name, name)], 30, ready)
         bench.advance(30)
         counted.append(float(bench.loop.counts.sum()))
     wanted = [60.0 if name == "Mix" else 30.0 for name in SCHEDULES]
@@ -301,16 +300,17 @@ def claim_gradients_per_update(fast: bool = False) -> Checked:
 
 
 @one_thread()
-def claim_one_graph_at_a_time(fast: bool = False) -> Checked:
+def claim_one_graph_at_a_time(fast: bool = False, mutation: str | None = None) -> Checked:
     """Mix peaks below both objectives' peaks together; ALRIGHT and MAXRIGHT at the larger one.
 
     An update of Mix computes its two gradients one after the other, so it never holds both graphs.
     """
     del fast
+    swapped = mutate(mutation, {}, {SWAPPED: {"Mix": "ALRIGHT", "ALRIGHT": "Mix"}})
     task, peaks = policy_task(), {}
     ready = Ready.of(task)
     for name in ("SFT only", "DPO only", "Mix", "ALRIGHT", "MAXRIGHT k=1"):
-        bench = Bench.of(task, SCHEDULES[name], 20, ready)
+        bench = Bench.of(task, SCHEDULES[swapped.get(name, name)], 20, ready)
         bench.advance(2)
         peaks[name] = float(peak_bytes(bench, 8))
     parts = (peaks.pop("SFT only"), peaks.pop("DPO only"))

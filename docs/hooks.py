@@ -83,9 +83,14 @@ def claims(ids: str) -> str:
 
 def figure(name: str) -> str:
     """A stored figure with the caption that its script gives it."""
+    from analysis.captions import caption
+    from analysis.runner import stored
+    from tradeoff.records import read_json
+
     module = import_module(f"analysis.{name}")
     title = (module.__doc__ or "").split("\n")[0]
-    return f"![{title}](/figures/{name}.png)\n\n*{module.CAPTION.replace('*', chr(92) + '*')}*"
+    text = caption(module, read_json(stored(name))["numbers"]).replace("*", "\\*")
+    return f"![{title}](/figures/{name}.png)\n\n*{text}*"
 
 
 def file(path: str) -> str:

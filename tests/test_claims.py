@@ -2,35 +2,43 @@
 
 import importlib
 import inspect
+import re
 
 import numpy as np
 import pytest
 
-from analysis import evidence, ledger, mutations
+from analysis import evidence, ledger, mutations, runner
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.theory.checked import Checked
 
 CLAIMS = ledger.claims()
-MUTATIONS = [
-    pytest.param(claim, name, id=f"{claim.id}-{name}")
-    for claim in CLAIMS
-    for name in claim.mutations
-]
+CONVEX = {f"analysis.{name}" for name in runner.FIGURES}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_claim_holds(claim):
+def test_claim_holds_and_its_mutations_break_it(claim):
+    """In one test, so that a claim and its mutations share what they compute."""
     checked = claim.check(fast=True)
     assert isinstance(checked, Checked)
     assert checked.holds, f"{claim.statement} (slack {checked.slack:.3g})"
     assert checked.kind in ledger.RELATIONS.get(claim.kind, (checked.kind,))
+    for name in claim.mutations:
+        broken = claim.check(fast=True, mutation=name)
+        assert not broken.holds, f"{claim.id} survives {name!r} (slack {broken.slack:.3g})"
 
 
-@pytest.mark.parametrize(("claim", "name"), MUTATIONS)
-def test_a_mutation_breaks_the_claim(claim, name):
-    checked = claim.check(fast=True, mutation=name)
-    assert not checked.holds, f"{claim.id} survives {name!r} (slack {checked.slack:.3g})"
+def test_every_claim_has_a_mutation():
+    assert [claim.id for claim in CLAIMS if not claim.mutations] == []
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_a_finding_rests_on_many_instances_or_seeds(claim):
+    """Findings on the convex laboratory hold over at least 20 instances, with an interval."""
+    if claim.kind == "finding" and claim.code.split(":")[0] in CONVEX:
+        assert re.search(r"(\d+) seeded instances", claim.over), claim.over
+        assert int(re.search(r"(\d+) seeded", claim.over)[1]) >= evidence.INSTANCES
+        assert "interval" in claim.tolerance or "equivalence" in claim.tolerance
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
@@ -133,6 +141,14 @@ def test_a_share_is_exact_and_needs_instances():
         evidence.holds_on([True] * 19)
     with pytest.raises(InputError, match="no instances"):
         evidence.share([])
+
+
+def test_fewer_is_the_other_end_of_the_interval():
+    held = [True] * 3 + [False] * 21
+    found = evidence.holds_on_fewer(held, 0.5)
+    assert found.holds
+    assert float(found.measured) == pytest.approx(float(evidence.share(held).high))
+    assert not evidence.holds_on_fewer([True] * 12 + [False] * 12, 0.5).holds
 
 
 def test_absence_needs_a_margin_that_the_interval_respects():

@@ -1,0 +1,25 @@
+"""Captions of figures: sentences of ours in which the numbers of a stored run stand.
+
+A figure's ``CAPTION`` may have fields in braces; its function ``words(numbers)`` then gives their
+texts, so that a caption never says what a run does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+
+def caption(module: ModuleType, numbers: Mapping[str, Any]) -> str:
+    """The caption of a figure with what its numbers say.
+
+    Parameters
+    ----------
+    module
+        The figure: ``CAPTION`` and, where that has fields, ``words``.
+    numbers
+        What the figure's ``main`` returned, as stored.
+    """
+    words = getattr(module, "words", None)
+    return str(module.CAPTION) if words is None else module.CAPTION.format(**words(numbers))
