@@ -322,7 +322,7 @@ def claim_first_stage_leaves_no_trace(fast: bool = False, mutation: str | None =
     reject_unknown(mutation, (SWAPPED, JOINT_TRAINING))
     runs = [
         long_second_stages(case.problem, case.lam, case.seed, 1500, mutation)
-        for case in cases(8 if fast else 24, dimension=2, radius=2.0)
+        for case in cases(4 if fast else 24, dimension=2, radius=2.0)
     ]
     gaps, limits = np.concatenate(runs, axis=1)
     return Checked(gaps, limits, "exact", {"updates": 1500.0}, 1e-3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -118,14 +119,18 @@ def claim_rlhf_is_not_convex(fast: bool = False, mutation: str | None = None) ->
         segments = 100 if fast else 500
         if mutation == WRONG_OBJECTIVE:
             found = autoregressive.midpoint_violations(
-                lambda theta, p=policy: float(p.losses(theta[None])[0, PREFERENCE]),  # type: ignore[misc]
-                policy.dimension, 6.0, segments=segments,
-            )  # fmt: skip
+                partial(dpo_loss, policy), policy.dimension, 6.0, segments=segments
+            )
         else:
             loss = Rlhf(policy, reward.ravel(), reference.ravel())
             found = rlhf.rlhf_convexity(loss, segments=segments)
         depths.append(found.depth)
     return holds_on(np.array(depths) > 0.01, NEARLY_ALL, {"least depth": min(depths)})
+
+
+def dpo_loss(problem: LogLinear, theta: np.ndarray) -> float:
+    """The preference loss at one point."""
+    return float(problem.losses(theta[None])[0, PREFERENCE])
 
 
 def claim_forgetting_rate(fast: bool = False, mutation: str | None = None) -> Checked:

@@ -111,16 +111,20 @@ def tune(
     replicas
         Runs over which the mean is taken, of the seed :data:`SEED`.
     """
-    if has_two_stages(schedule, steps):
-        grid = [(a, b) for a, b in product(scales, scales)]
-        sizes: list[StepSize] = [StageSteps(a, decay, b) for a, b in grid]
-    else:
-        grid = [(a,) for a in scales]  # type: ignore[misc]
-        sizes = [StepSize(a, decay) for a in scales]
+    stages = 2 if has_two_stages(schedule, steps) else 1
+    grid: list[tuple[float, ...]] = list(product(scales, repeat=stages))
+    sizes = [_step(pair, decay) for pair in grid]
     found = means(problem, schedule, steps, sizes, judge, iterate, replicas)
     k = int(np.argmin(found))
     inside = all(min(scales) < scale < max(scales) for scale in grid[k])
     return Tuned(sizes[k], grid[k], inside, float(found[k]))
+
+
+def _step(scales: tuple[float, ...], decay: float) -> StepSize:
+    """The step size with one scale, or with one for each of two stages."""
+    return (
+        StepSize(scales[0], decay) if len(scales) == 1 else StageSteps(scales[0], decay, scales[1])
+    )
 
 
 def tune_each_stage(
