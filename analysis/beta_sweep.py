@@ -22,7 +22,6 @@ from analysis.methods import cell
 from analysis.mutations import SWAPPED, mutate, reject_unknown
 from analysis.tuning import ends, tune_each_stage
 from tradeoff.convex import LogLinear, binary_example, minimise, random_log_linear
-from tradeoff.display import cell as number
 from tradeoff.schedules import SFT, Sequential
 from tradeoff.scores import Interval, interval, weighted_loss
 from tradeoff.theory.checked import Checked
@@ -34,12 +33,12 @@ ORDERS: tuple[First, First] = ("sft", "preference")
 PAIRS = {"clean": 24, "noisy": 1024}
 """Preference pairs: so few that one policy satisfies all of them, or many that contradict."""
 CAPTION = (
-    "Does DPO's anchor prevent forgetting? One problem (d = 16, R = 4, λ = 1/2) per column: pairs "
-    "that one policy satisfies, or contradicting ones. Top: limit gap / ranges, dashes certified; "
-    "bottom: SFT loss forgotten. Filled: uniform reference, hollow: SFT model, with which β = 10 "
-    "forgets {clean} (clean) and {noisy} (noisy) times what β = 1 does. Crosses: tuned runs, n = "
-    "{replicas}; what varies is the data order; 95 % intervals. Command: python -m analysis "
-    "beta_sweep"
+    "Does DPO's anchor prevent forgetting? One problem (d = 16, R = 4, λ = 1/2) per column: "
+    "pairs that one policy satisfies, or contradicting ones. Top: limit gap / ranges, dashes "
+    "certified; bottom: SFT loss forgotten. Filled: uniform reference; hollow: SFT model, with "
+    "which β = 10 forgets {clean} (clean) and {noisy} (noisy) times what β = 1 does. Crosses: "
+    "tuned runs, n = {replicas}; what varies: data order; 95 % intervals. Command: python -m "
+    "analysis beta_sweep"
 )
 
 
@@ -91,7 +90,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     forgotten = {
         name: numbers[name]["SFT model"]["forgotten_sft_nats"] for name in ("clean", "noisy")
     }
-    ratios = {name: number(values[ten] / values[one]) for name, values in forgotten.items()}
+    ratios = {name: f"{values[ten] / values[one]:.2g}" for name, values in forgotten.items()}
     return {**ratios, "replicas": str(numbers["replicas"])}
 
 

@@ -30,7 +30,6 @@ from tradeoff.convex import (
     random_log_linear,
     trajectories,
 )
-from tradeoff.display import cell as number
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 from tradeoff.scores import interval, max_gap, paired_difference
 from tradeoff.theory.checked import Checked
@@ -44,12 +43,12 @@ STEP = StepSize(0.3, 0.5)
 SHOWN = 48
 """Replicas drawn as dots."""
 CAPTION = (
-    "Where do methods end at equal compute? One problem (d = 16), five requested weights, {budget} "
-    "gradients each (a pair costs as much as a demonstration; MAXRIGHT's loss values are free), "
-    "last iterate. Each method has its own step sizes, sequential training one for each stage. At "
-    "λ = 1/2 SFT→DPO has {times} times ALRIGHT's regret, with one step for all {untuned} times. "
-    "n = {replicas} replicas; what varies is the data order; bands: 95 % intervals. Command: "
-    "python -m analysis loss_space"
+    "Where do methods end at equal compute? One problem (d = 16), five weights, {budget} "
+    "gradients each (a pair counts as one; MAXRIGHT's loss values are free), last iterate, "
+    "tuned steps: one for each method and each stage of sequential training. At λ = 1/2 SFT→DPO "
+    "has {times} times ALRIGHT's regret, {untuned} with one step for all. n = {replicas} "
+    "replicas; what varies is the data order; bands: 95 % intervals. Command: python -m "
+    "analysis loss_space"
 )
 
 
@@ -91,7 +90,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     middle = LAMBDAS.index(0.5)
 
     def ratio(regret: Mapping[str, Any]) -> str:
-        return number(regret["SFT→DPO"]["mean"][middle] / regret["ALRIGHT"]["mean"][middle])
+        return f"{regret['SFT→DPO']['mean'][middle] / regret['ALRIGHT']['mean'][middle]:.1f}"
 
     return {
         "budget": f"{numbers['gradients']:,}",

@@ -57,11 +57,11 @@ LOOKS = {
     **{name: style.look("MAXRIGHT") for name in SCHEDULES if name.startswith("MAXRIGHT")},
 }
 CAPTION = (
-    "What does a step cost? Time per gradient (top) and peak memory of an update (bottom), batches "
-    "of 32 rows, AdamW, λ = 1/2, float32, one thread of {processor}. Left: policy of width 64; "
-    "right: language model. An update of Mix counts two gradients; MAXRIGHT evaluates losses every "
-    "k updates, which its time includes. n = {n} blocks; what varies is the repetition; markers: "
-    "medians, bars: least to largest, no interval. Memory counts live tensors. Command: python -m "
+    "What does a step cost? Time per gradient (top) and peak memory of an update (bottom), "
+    "batches of 32 rows, AdamW, λ = 1/2, float32, one thread of {processor}. Left: policy of "
+    "width 64; right: language model. An update of Mix counts two gradients; MAXRIGHT's "
+    "evaluations are in its time. n = {n} blocks; what varies is the repetition; markers: "
+    "medians, bars: least to largest, no interval. Memory: live tensors. Command: python -m "
     "analysis schedule_cost"
 )
 

@@ -32,12 +32,12 @@ from tradeoff.theory.invariance import (
 )
 
 CAPTION = (
-    "Why not the distance to the ideal point? One instance (d = 16), λ = 1/2, {updates} updates of "
-    "step 0.05 (none is tuned: the scores are compared, not the methods), averaged iterates. "
-    "Middle: reported in other units of the preference loss, the distance gives {orders} orders of "
-    "the methods. Right: front gap (filled) and regret (hollow), which no unit moves. n = "
-    "{replicas} replicas; what varies is the data drawn; SE intervals are within the markers. "
-    "Command: python -m analysis scores."
+    "Why not the distance to the ideal point? One instance (d = 16), λ = 1/2, {updates} updates "
+    "of step 0.05 (not tuned: scores are compared, not methods), averaged iterates. Middle: in "
+    "other units of the preference loss the distance gives {orders} orders of the methods. "
+    "Right: front gap (filled) and regret (hollow), which no unit moves. n = {replicas} "
+    "replicas; what varies is the data drawn; intervals are within the markers. Command: python "
+    "-m analysis scores."
 )
 METHODS: tuple[Schedule, ...] = (
     Sequential(),

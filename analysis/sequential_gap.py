@@ -30,7 +30,6 @@ from tradeoff.convex import (
     random_log_linear,
     trajectories,
 )
-from tradeoff.display import cell
 from tradeoff.schedules import Alright, Mix, Schedule, Sequential
 from tradeoff.scores import Interval, interval
 from tradeoff.theory.binary import binary_gap
@@ -45,12 +44,12 @@ RADII = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 HINDSIGHT = "tuned for f_lambda"
 JOINT_TRAINING = "joint-training"
 CAPTION = (
-    "Does more training close the gap? Left: mean gap of f_lambda, lambda = 1/2, after T gradients "
-    "of equal cost, one problem (d = 16), last iterate, tuned steps. Stages tuned for their own "
-    "loss (thick) tend to the limit (hollow, certified bar); tuned for f_lambda with hindsight "
-    "(thin) they keep {times} times ALRIGHT's gap. n = 256 replicas; what varies is the data "
-    "order; bands: 95 % intervals. Right: binary example, n = 1; nothing varies. Command: python "
-    "-m analysis sequential_gap"
+    "Does more training close the gap? Left: mean gap of f_lambda, lambda = 1/2, after T "
+    "gradients, one problem (d = 16), last iterate, tuned steps. Stages tuned for their own "
+    "loss (thick) tend to the limit (hollow, certified bar); tuned with hindsight (thin) they "
+    "keep {times} times ALRIGHT's gap. n = {replicas} replicas; what varies is the data order; "
+    "bands: 95 % intervals. Right: binary example (n = 1). Command: python -m analysis "
+    "sequential_gap"
 )
 
 
@@ -107,7 +106,10 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """What the caption says of the numbers."""
     values = numbers["last_gap_over_alright"][HINDSIGHT].values()
-    return {"times": f"{cell(min(values))} to {cell(max(values))}"}
+    return {
+        "times": f"{min(values):.1f} to {max(values):.1f}",
+        "replicas": str(numbers["replicas"]),
+    }
 
 
 def label(first: First) -> str:

@@ -32,18 +32,16 @@ from tradeoff.convex import (
     random_log_linear,
     trajectories,
 )
-from tradeoff.display import cell
 from tradeoff.schedules import Maxright
 from tradeoff.scores import interval, max_gap
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    "What do stale values cost MAXRIGHT? Both losses are evaluated every k updates. Thin: "
-    "instances (n = {instances}, λ = 1/4), thick: medians; solid: weighted steps of length 0.1, "
-    "dashed: the official code's, dotted: a tuned step for each k, with which never refreshing "
-    "costs {ratio} times the F of k = 1. Bottom right: its shift over λ, n = {cases} instances; at "
-    "one step {low} for λ < 1/2, {high} above (means, 95 % intervals). What varies: the instance. "
-    "Command: python -m analysis stale_refresh."
+    "What do stale values cost MAXRIGHT? Both losses are evaluated every k updates. Thin: n = "
+    "{instances} instances (λ = 1/4), thick: medians; solid: weighted steps of 0.1, dashed: "
+    "unweighted, dotted: tuned for each k: never refreshing then costs {ratio} times the F of k "
+    "= 1. Bottom right (n = {cases}): its shift at one step, {low} for λ < 1/2, {high} above "
+    "(95 % intervals). What varies is the instance. Command: python -m analysis stale_refresh."
 )
 REFRESH = (1, 10, 100, 1000, None)
 NAMES = tuple("never" if k is None else str(k) for k in REFRESH)
@@ -94,7 +92,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     return {
         "instances": str(numbers["instances"]),
         "cases": str(shift["n"]),
-        "ratio": cell(costs[-1] / costs[0]),
+        "ratio": f"{costs[-1] / costs[0]:.1f}",
         "low": text(shift["below"]),
         "high": text(shift["above"]),
     }

@@ -25,7 +25,6 @@ from tradeoff.convex import (
     random_log_linear,
     trajectories,
 )
-from tradeoff.display import cell
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 
 Array = NDArray[np.float64]
@@ -82,8 +81,8 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     orders = [numbers[order]["regret"] for order in ("SFT→DPO", "DPO→SFT")]
     return {
         "budget": f"{numbers['gradients']:,}",
-        "paths": f"{cell(min(orders))} and {cell(max(orders))}",
-        "alright": cell(numbers["ALRIGHT"]["regret"]),
+        "paths": f"{min(orders):.2f} and {max(orders):.2f}",
+        "alright": f"{numbers['ALRIGHT']['regret']:.3f}",
     }
 
 

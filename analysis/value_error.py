@@ -27,11 +27,10 @@ from tradeoff.theory.maxright import optimum_sensitivity
 
 CAPTION = (
     "What if MAXRIGHT has wrong minima? Its f* is off by a share of that loss's range on the "
-    "front; λ = 1/2, one instance (d = 6), {updates} updates, averaged iterates. Lines: the exact "
-    "minimiser of the misinformed F. Left: where it lands. Right: its cost in the true F_λ, "
+    "front; λ = 1/2, one instance (d = 6), {updates} updates, averaged iterates. Lines: exact "
+    "minimiser of the misinformed F. Left: where it lands. Right: cost in the true F_λ, "
     "measured {low} to {high} of what T7 allows (grey). n = {replicas} replicas; what varies is "
-    "the data drawn; intervals (1.96 SE) are within the markers. Command: python -m analysis "
-    "value_error."
+    "the data drawn; intervals are within the markers. Command: python -m analysis value_error."
 )
 LAM = 0.5
 NAMES = {SFT: r"$f^*_{\mathrm{SFT}}$ is wrong", PREFERENCE: r"$f^*_{\mathrm{DPO}}$ is wrong"}
