@@ -235,7 +235,7 @@ def draw(ax: Axes, study: Study, title: str) -> None:
     for name, value in levels.items():
         ax.loglog(sides, [value, value], **style.look(name).line_style())
     height = (ax.get_ylim()[1] / ax.get_ylim()[0]) ** 0.04
-    for name, value in apart(levels, height).items():
+    for name, value in style.apart(levels, height).items():
         style.label_line(ax, float(study.budget), value, name, color=style.look(name).color)
     ax.set(
         title=title,
@@ -243,15 +243,6 @@ def draw(ax: Axes, study: Study, title: str) -> None:
         ylabel="gap (nats)",
         xlim=(0.8, study.budget * 6),
     )
-
-
-def apart(levels: dict[str, float], ratio: float) -> dict[str, float]:
-    """Places of labels on a log axis, moved up until they are ``ratio`` apart."""
-    places: dict[str, float] = {}
-    for name in sorted(levels, key=levels.__getitem__):
-        least = ratio * max(places.values(), default=0.0)
-        places[name] = max(levels[name], least)
-    return places
 
 
 def draw_certified(ax: Axes, problem: LogLinear, study: Study) -> None:

@@ -9,7 +9,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.cases import COUNT, Case, cases
 from analysis.mutations import COIN, SFT_ONLY, WRONG_PROBABILITY, wrong_methods
-from analysis.tuning import COARSE, SCALES, Tuned, ends, pair_cost, tune, tune_each_stage, updates
+from analysis.tuning import (
+    COARSE,
+    NARROW,
+    SCALES,
+    Tuned,
+    ends,
+    pair_cost,
+    tune,
+    tune_each_stage,
+    updates,
+)
 from tradeoff.convex import minimise
 from tradeoff.schedules import Alright, Mix, Schedule, Sequential
 from tradeoff.scores import paired_difference, weighted_loss
@@ -47,7 +57,7 @@ def gaps(
     name
         One of :data:`ORDERS`, :data:`JOINT`, or a mistake of :mod:`analysis.mutations`.
     fast
-        600 SFT gradients and every second step size, instead of 2,000 and all.
+        600 SFT gradients and few step sizes, instead of 2,000 and all.
     own
         An order whose stages are tuned each for its own loss, instead of both for f_lambda.
     total, count
@@ -59,13 +69,15 @@ def gaps(
 
 def end_gaps(case: Case, name: str, fast: bool, own: bool, total: int) -> Array:
     """(replicas,) gaps on one case."""
-    schedule, scales = method(name, case.lam), COARSE if fast else SCALES
+    schedule = method(name, case.lam)
     steps = updates(schedule, total, pair_cost())
     found: Tuned
     if own and isinstance(schedule, Sequential):
+        scales = COARSE if fast else SCALES
         found = tune_each_stage(case.problem, schedule, steps, scales=scales)
     else:
         judged = lambda losses: weighted_loss(losses, case.lam)  # noqa: E731
+        scales = NARROW if fast else SCALES
         found = tune(case.problem, schedule, steps, judged, scales=scales)
     losses = ends(case.problem, schedule, steps, found.step, replicas=REPLICAS)
     best = minimise(case.problem, case.lam, tolerance=1e-12).value

@@ -151,18 +151,22 @@ def draw_lengths(
 ) -> None:
     """Gap against T, log-log; on the right, each order's limit inside its certified range."""
     end = float(lengths[-1])
+    levels = {}
     for name, found in curves.items():
         look, gap = style.look(name), found.gap
         ax.loglog(lengths, gap.mean, **look.line_style())
         ax.fill_between(lengths, gap.low, gap.high, color=look.color, alpha=0.2, linewidth=0)
-        limit = limits.get(name)
-        place = (end, float(gap.mean[-1])) if limit is None else (3.1 * end, limit.gap)
-        style.label_line(ax, *place, name, color=look.color)
+        if name in limits:
+            style.label_line(ax, 3.1 * end, limits[name].gap, name, color=look.color)
+        else:
+            levels[name] = float(gap.mean[-1])
     for name, found in hindsight.items():
         look = style.look(name)
         ax.loglog(lengths, found.gap.mean, color=look.color, linestyle=look.line, linewidth=0.8)
-        place = (end, float(found.gap.mean[-1]))
-        style.label_line(ax, *place, f"{name}, hindsight", color=look.color)
+        levels[f"{name}, hindsight"] = float(found.gap.mean[-1])
+    for name, place in style.apart(levels, 1.45).items():
+        color = style.look(name.removesuffix(", hindsight")).color
+        style.label_line(ax, end, place, name, color=color)
     for k, (name, limit) in enumerate(limits.items()):
         x, color = end * (1.7 + 0.9 * k), style.look(name).color
         low, high = (float(np.asarray(side.bound)) for side in (limit.lower, limit.upper))

@@ -37,7 +37,7 @@ from tradeoff.scores import interval, max_gap
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    "What do stale values cost MAXRIGHT? Both losses are evaluated every k updates. Thin: n = "
+    "What do stale values cost MAXRIGHT? Losses are evaluated every k updates. Thin: n = "
     "{instances} instances (λ = 1/4), thick: medians; solid: weighted steps of 0.1, dashed: "
     "unweighted, dotted: tuned for each k: never refreshing then costs {ratio} times the F of k "
     "= 1. Bottom right (n = {cases}): its shift at one step, {low} for λ < 1/2, {high} above "
@@ -108,7 +108,7 @@ def instance(seed: int) -> LogLinear:
 @lru_cache(maxsize=64)
 def certified(problem: LogLinear, lam: float) -> tuple[Front, Minimum]:
     """The front, and the point that MAXRIGHT aims at."""
-    return pareto_front(problem, accuracy=1e-3), minimise_max_gap(problem, lam)
+    return pareto_front(problem, accuracy=1e-4), minimise_max_gap(problem, lam)
 
 
 def survey(
@@ -246,9 +246,10 @@ def draw(ax: Axes, found: dict[str, Readings], name: str, title: str) -> None:
 def draw_shift(ax: Axes, moved: Mapping[str, tuple[tuple[Case, dict[str, Any]], ...]]) -> None:
     """Shift of every case against the requested weight, at one step and with tuned ones."""
     look = style.look("MAXRIGHT")
-    marks = {"common": {"label": "one step"}, "tuned": {"markerfacecolor": "w", "label": "tuned"}}
+    marks = {"common": {"label": "one step"}, "tuned": {"marker": "o", "markerfacecolor": "none"}}
     for kind, pairs in moved.items():
-        ax.plot(*shifts(pairs), **look.dots(markersize=4, **marks[kind]))
+        dots = look.dots(**{"markersize": 4, "label": kind, **marks[kind]})
+        ax.plot(*shifts(pairs), **dots)
     ax.axhline(0, color="k", linewidth=0.8)
     ax.legend(loc="upper right", handletextpad=0.1)
     ax.set(

@@ -59,3 +59,12 @@ def complete(out: Path, name: str) -> bool:
     """Whether every form of a figure that is asked for stands in its folder."""
     suffixes = (".svg", ".png", ".pdf") if _PDF.get() else (".svg", ".png")
     return all((out / "figures" / f"{name}{suffix}").exists() for suffix in suffixes)
+
+
+def apart(levels: dict[str, float], ratio: float) -> dict[str, float]:
+    """Places of labels on a log axis, moved up until they are ``ratio`` apart."""
+    places: dict[str, float] = {}
+    for name in sorted(levels, key=levels.__getitem__):
+        least = ratio * max(places.values(), default=0.0)
+        places[name] = max(levels[name], least)
+    return places

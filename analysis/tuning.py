@@ -64,7 +64,7 @@ class Tuned:
     scales
         Its scale, or those of both stages.
     inside
-        Whether each lies strictly inside the grid.
+        Whether the grid contains the optimum, see :func:`inside`.
     value
         Mean of what was made small, on the draws of the choice.
     """
@@ -116,8 +116,7 @@ def tune(
     sizes = [_step(pair, decay) for pair in grid]
     found = means(problem, schedule, steps, sizes, judge, iterate, replicas)
     k = int(np.argmin(found))
-    inside = all(min(scales) < scale < max(scales) for scale in grid[k])
-    return Tuned(sizes[k], grid[k], inside, float(found[k]))
+    return Tuned(sizes[k], grid[k], inside(grid[k], scales), float(found[k]))
 
 
 def _step(scales: tuple[float, ...], decay: float) -> StepSize:
@@ -153,8 +152,18 @@ def tune_each_stage(
     found = means(problem, schedule, steps, sizes, own_loss(b), "last", replicas)
     k = int(np.argmin(found))
     pair = (first, scales[k])
-    inside = all(min(scales) < scale < max(scales) for scale in pair)
-    return Tuned(sizes[k], pair, inside, float(found[k]))
+    return Tuned(sizes[k], pair, inside(pair, scales), float(found[k]))
+
+
+def inside(chosen: tuple[float, ...], scales: Sequence[float]) -> bool:
+    """Whether every scale lies strictly inside the grid; a first stage may be all but skipped.
+
+    Where the first objective has little weight, the best first stage makes no step at all, so the
+    least scale of the grid is as good as any smaller one.
+    """
+    *first, last = chosen
+    strictly = min(scales) < last < max(scales)
+    return strictly and all(scale < max(scales) for scale in first)
 
 
 def has_two_stages(schedule: Schedule, steps: int) -> bool:

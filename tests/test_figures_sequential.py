@@ -118,7 +118,7 @@ def test_each_stage_has_its_step() -> None:
 
 
 def test_labels_stand_apart() -> None:
-    from analysis.budget_splits import apart
+    from analysis.style import apart
 
     places = apart({"a": 1.0, "b": 1.01, "c": 1.02, "d": 5.0}, 1.5)
     ordered = [places[k] for k in "abcd"]
