@@ -245,7 +245,7 @@ def draw_regret(ax: Axes, table: pd.DataFrame) -> None:
         ax.fill_between(LAMBDAS, found.low, found.high, color=look.color, alpha=0.2, linewidth=0)
         style.label_line(ax, LAMBDAS[-1], found.mean[-1], label, color=look.color)
     ax.set(
-        title="What that costs at the weight asked for",
+        title="Regret at the weight asked for",
         xlabel="requested weight of the preference objective",
         ylabel="regret / range of the front",
         xticks=LAMBDAS,

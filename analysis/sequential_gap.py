@@ -179,7 +179,7 @@ def draw_lengths(
         title="Stages tuned for their own loss forget",
         xlabel="gradients T",
         ylabel="gap (nats)",
-        xlim=(lengths[0] / 1.3, end * 30),
+        xlim=(lengths[0] / 1.3, end * 70),
         ylim=(None, top * 2.6),
     )
 
