@@ -23,11 +23,12 @@ from tradeoff.theory.checked import Checked
 from tradeoff.theory.quadratic import expected_gap, misalignment, monte_carlo, soup_gap, value
 
 CAPTION = (
-    "Is the theory exact where it can be? Two noisy quadratics (d = 2, condition 10, noise 0.3), "
-    "λ = 1/2, step 0.1. Left: closed form (lines) and means. Middle: their difference in SE; "
-    "{inside} of {records} records lie within ±1.96 (dashes), where 95 % should. Right: soups of "
-    "the two optima leave the front where one Hessian is turned by 60°. n = {replicas} replicas; "
-    "what varies is the noise and ALRIGHT's choice. Command: python -m analysis quadratic_exact."
+    "Is the theory exact where it can be? Two noisy quadratics (d = 2, condition 10, noise "
+    "0.3), λ = 1/2, step 0.1. Left: closed form (lines) and means. Middle: their difference in "
+    "SE; {inside} of {records} records lie in the ±1.96 interval (dashes), where 95 % should. "
+    "Right: soups of the optima leave the front where one Hessian is turned by 60°. n = "
+    "{replicas} replicas; what varies: noise, ALRIGHT's choice. Command: python -m analysis "
+    "quadratic_exact."
 )
 METHODS: tuple[Schedule, ...] = (Sequential(), Sequential(first="preference"), Mix(), Alright())
 SHARES = np.linspace(0, 1, 9)
