@@ -157,6 +157,20 @@ def test_bad_input_is_one_line_and_status_two(capsys, arguments, word):
     assert "Traceback" not in err
 
 
+def test_mutations_run_from_the_command_line(capsys):
+    code, out, _ = run(capsys, "claims", "sequential-gap-log-cosh", "--mutate", "--json")
+    assert code == 0
+    (found,) = json.loads(out)
+    assert found["mutation"] == "wrong-objective"
+    assert found["broken"] is True
+    code, out, _ = run(capsys, "claims", "sequential-gap-log-cosh", "--mutate")
+    assert code == 0
+    assert "1 of 1 mutations break their claim" in out
+    code, out, _ = run(capsys, "claims", "sequential-gap-log-cosh")
+    assert code == 0
+    assert "1 identity or certificate" in out
+
+
 def test_without_a_checkout_the_figures_say_what_is_missing(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(checkout, "ROOT", tmp_path)
     code, _, err = run(capsys, "figures")
