@@ -188,8 +188,8 @@ def claim_exact_moments(fast: bool = False, mutation: str | None = None) -> Chec
 def claim_soups_trace(fast: bool = False, mutation: str | None = None) -> Checked:
     """With proportional Hessians every soup lies on the front."""
     pairs = soup_pairs(mutate(mutation, 0.0, {"turned-hessian": 60.0}))
-    found = [soup_gap(p, SHARES[::4] if fast else SHARES).measured for p in pairs]
-    return Checked(np.array(found), np.zeros(np.shape(found)), "exact", {}, 1e-9)
+    found = np.array([soup_gap(p, SHARES[::4] if fast else SHARES).measured for p in pairs])
+    return Checked(found, np.zeros(found.shape), "exact", {}, 1e-9)
 
 
 def claim_soups_miss(fast: bool = False, mutation: str | None = None) -> Checked:

@@ -243,8 +243,8 @@ def case_ends(fast: bool) -> tuple[tuple[Case, Front, np.ndarray], ...]:
     """Every case with its front and the (5, 2) mean losses of each method's averaged iterate."""
     found = []
     for case in cases():
-        methods = [replace(m, lam=case.lam) for m in METHODS]
-        methods[-1] = replace(methods[-1], refresh=10)
+        methods: list[Schedule] = [replace(m, lam=case.lam) for m in METHODS[:-1]]
+        methods.append(Maxright(lam=case.lam, weighted=False, refresh=10))
         steps = 1000 if fast else 4000
         runs = trajectories(
             case.problem, methods, steps=steps, step_size=0.05, replicas=8, checkpoints=[steps]
