@@ -11,8 +11,9 @@ from tradeoff.convex import LogLinear, random_log_linear
 
 COUNT = 40
 """Instances of a finding: 38 of 40 give a 95 % interval above 0.8, 27 of 40 one above 0.5."""
-FIRST_SEED = 5000
-"""Seeds from here on belong to the ledger; thresholds were chosen on seeds below."""
+FIRST_SEED = 9000
+"""Seeds from here on belong to the ledger; thresholds were chosen on seeds below. Those from 5000
+were seen while some thresholds were weakened, so the ledger left them."""
 CONFLICTS, WEIGHTS = (0.2, 1.0), (0.1, 0.9)
 
 

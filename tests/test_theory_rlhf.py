@@ -86,11 +86,13 @@ def test_only_dpo_over_several_tokens_fails(seed):
     tokens = autoregressive.random_tokens(seed, beta=0.2)
     single = autoregressive.single_token(tokens)
 
-    def test(loss, of):
-        return autoregressive.midpoint_violations(loss, of.dimension, 4.0, segments=100)
+    def test(loss, of, segments=100):
+        return autoregressive.midpoint_violations(loss, of.dimension, 4.0, segments=segments)
 
-    assert test(tokens.dpo, tokens).share > 0
-    assert test(tokens.dpo, tokens).depth > 0
+    # At some seeds a hundred segments find none.
+    several = test(tokens.dpo, tokens, segments=1000)
+    assert several.share > 0
+    assert several.depth > 0
     assert test(tokens.sft, tokens).share == 0
     assert test(single.dpo, single).share == 0
     assert test(single.dpo, single).depth == 0
