@@ -1,0 +1,221 @@
+"""Reading models that others made: their files give sizes and weights, never code.
+
+What runs is transformers' own code, chosen by the caller. A folder could ask for more: by code
+beside its weights, which is never trusted, by attention that is fetched as a kernel from a hub, by
+modules that adapters import, or by pickled files. Such settings are refused before anything is
+built, whatever the version of transformers would do with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from tradeoff.errors import InputError
+from tradeoff.records import read_json
+
+Kind = Literal["CausalLM", "SequenceClassification"]
+"""What a model is read as, by the end of the name of transformers' `AutoModelFor...`."""
+
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+"""Attention that comes with transformers or from an installed package."""
+
+_ATTENTION_KEYS = {"attn_implementation", "_attn_implementation", "_attn_implementation_internal"}
+_EXPERTS_KEYS = {key.replace("attn", "experts") for key in _ATTENTION_KEYS}
+_CODE_KEYS = {
+    *("allow_all_kernels", "custom_generate", "kernel_config", "trust_remote_code", "use_kernels"),
+    *("megatron_config", "cache_file", "covariance_file"),
+    *("prompt_tuning_init_state_dict_path", "tokenizer_kwargs"),
+}
+_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+
+
+def read(
+    place: str, kind: Kind, *, dtype: Any, attention: str | None = None
+) -> tuple[Any, set[str]]:
+    """A model from the safetensors of a folder or hub name.
+
+    Parameters
+    ----------
+    place
+        Where it is; no folder of adapters.
+    kind
+        What it is read as.
+    dtype
+        That of its weights.
+    attention
+        One of `ATTENTIONS`; None: see :func:`attention_of`.
+
+    Returns
+    -------
+    model
+        With the attention that was asked for.
+    missing
+        Names of weights that the files lack; they are random.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError
+        If the files ask for code, lack safetensors, or hold weights of other shapes.
+    InputError
+        If `attention` is none that may be used.
+    """
+    settings, chosen = _prepared(place, kind, attention)
+    model, found = _auto(kind).from_pretrained(
+        place,
+        config=settings,
+        attn_implementation=chosen,
+        dtype=dtype,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    _check_attention_of(model, chosen)
+    return model, set(found["missing_keys"])
+
+
+def build(place: str, kind: Kind, *, dtype: Any, attention: str | None = None) -> Any:
+    """A model with random weights, of the configuration that :func:`read` would use."""
+    settings, chosen = _prepared(place, kind, attention)
+    model = _auto(kind).from_config(
+        settings, attn_implementation=chosen, dtype=dtype, trust_remote_code=False
+    )
+    _check_attention_of(model, chosen)
+    return model
+
+
+def settings_of(place: str) -> Any:
+    """The configuration of a folder or hub name, once it is known to ask for no code.
+
+    Raises
+    ------
+    ValueError, OSError
+        If it asks for code, is of a kind that transformers lacks, or is not there.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+    from transformers.utils.hub import cached_file
+
+    # What is used may stand in another file, which config.json names by version.
+    _refuse_code("config.json", PretrainedConfig.get_config_dict(place)[0])
+    if (Path(place) / "custom_generate").exists():
+        raise ValueError("its folder custom_generate holds code, which is never run")
+    try:
+        file = cached_file(place, "generation_config.json")
+    except OSError:
+        file = None
+    if file is not None:
+        _refuse_code("generation_config.json", read_json(Path(file)))
+    return AutoConfig.from_pretrained(place, trust_remote_code=False)
+
+
+def tokenizer_of(place: str) -> Any:
+    """The tokenizer of a folder or hub name, of a class that transformers has.
+
+    Raises
+    ------
+    ValueError, OSError
+        If it needs code of its own, or is not there.
+    """
+    from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    _refuse_code("tokenizer_config.json", get_tokenizer_config(place))
+    return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+
+
+def check_adapters(settings: dict[str, Any]) -> None:
+    """Refuse adapters whose settings import modules, read pickled files or fetch other adapters.
+
+    Raises
+    ------
+    ValueError
+        If `settings`, the content of adapter_config.json, do.
+    """
+    _refuse_code("adapter_config.json", settings)
+    if str(settings.get("peft_type")).upper() == "XLORA":
+        raise ValueError("adapter_config.json: peft_type 'XLORA' loads adapters from other places")
+    module = (settings.get("auto_mapping") or {}).get("parent_library")
+    if module is not None and str(module).split(".")[0] != "transformers":
+        raise ValueError(f"adapter_config.json: auto_mapping would import {module!r}")
+
+
+def attention_of(settings: Any, kind: Kind = "CausalLM") -> str:
+    """The attention of a kind of model where none is named: "sdpa" if it has that, else "eager"."""
+    found = _auto(kind)._model_mapping.get(type(settings), None)
+    kinds = found if isinstance(found, tuple | list) else [found]
+    return "sdpa" if all(getattr(one, "_supports_sdpa", False) for one in kinds) else "eager"
+
+
+def check_attention(name: str) -> None:
+    """Refuse attention that would be fetched from a hub.
+
+    Raises
+    ------
+    InputError
+        If `name` is none of `ATTENTIONS`, or transformers would replace it by a kernel.
+    """
+    problem, remedy = None, f"Use one of {', '.join(ATTENTIONS)}."
+    if name not in ATTENTIONS:
+        problem = "no such attention"
+    elif (package := _PACKAGES.get(name)) and find_spec("kernels") and not find_spec(package):
+        problem = f"{package} is not installed, and transformers would fetch code from a hub for it"
+        remedy = f"Install {package}, or use attention = 'sdpa'."
+    if problem is not None:
+        raise InputError(problem, field="attention", value=name, remedy=remedy)
+
+
+def _prepared(place: str, kind: Kind, attention: str | None) -> tuple[Any, str]:
+    """The configuration, with the attention that is used set at every depth."""
+    settings = settings_of(place)
+    chosen = attention or attention_of(settings, kind)
+    check_attention(chosen)
+    settings._attn_implementation = chosen
+    return settings, chosen
+
+
+def _auto(kind: Kind) -> Any:
+    import transformers
+
+    return getattr(transformers, f"AutoModelFor{kind}")
+
+
+def _check_attention_of(model: Any, chosen: str) -> None:
+    """Compare what the model and its parts use with what was chosen."""
+    used = {str(getattr(model.config, "_attn_implementation", chosen))}
+    parts = (getattr(module, "config", None) for module in model.modules())
+    used |= {str(name) for part in parts if (name := getattr(part, "_attn_implementation", None))}
+    # A part that lacks it may use eager attention.
+    if model.config._attn_implementation != chosen or used - {chosen, "eager"}:
+        raise ValueError(f"the model uses the attention {sorted(used)} and not {chosen!r}")
+
+
+def _refuse_code(file: str, settings: Any) -> None:
+    for key, value in _entries(settings):
+        if key in _ATTENTION_KEYS:
+            wrong = any(name not in ATTENTIONS for name in _names(value))
+        elif key in _EXPERTS_KEYS:
+            wrong = any(not str(name).isidentifier() for name in _names(value))
+        else:
+            wrong = key in _CODE_KEYS and bool(value)
+        if wrong:
+            raise ValueError(f"{file}: {key} = {value!r} could run code that comes with a model")
+
+
+def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
+    """Every key and value at any depth."""
+    left = [settings]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            yield from part.items()
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            left += part
+
+
+def _names(value: Any) -> list[Any]:
+    """What an entry names: nothing, one thing, or one for each part of a model."""
+    found = list(value.values()) if isinstance(value, dict) else [value]
+    return [name for name in found if name is not None]
