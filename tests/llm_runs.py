@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,12 @@ import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
 
 from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.errors import InputError
 from tradeoff.llm import reference, setup
 from tradeoff.llm.config import Lora, TrainConfig
+from tradeoff.llm.owner import Lock
 from tradeoff.llm.trainer import JointTrainer
+from tradeoff.records import replacing
 from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Schedule, Sequential
 
 SCHEDULES: dict[str, Schedule] = {
@@ -177,7 +181,7 @@ def shard_on_cpu() -> None:
     from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
     from accelerate.state import PartialState
 
-    state = Accelerator(mixed_precision="no").state
+    state = Accelerator(mixed_precision="no", cpu=True).state
     # The second hands its settings to the first anew for each accelerator.
     state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     state.fsdp_plugin = FullyShardedDataParallelPlugin()
@@ -185,7 +189,7 @@ def shard_on_cpu() -> None:
 
 def train_rank(environment: dict[str, str], folder: Path, settings: dict[str, Any]) -> None:
     """One rank of `on_ranks`."""
-    os.environ |= {**environment, "ACCELERATE_USE_CPU": "true"}
+    os.environ |= environment
     rank, last = environment["RANK"], str(int(environment["WORLD_SIZE"]) - 1)
     stop = stop_at(settings.pop("stop_at", -1), signal.SIGTERM)
     try:
@@ -212,3 +216,17 @@ def train_here(folder: Path, settings: dict[str, Any], result: Path | None = Non
     done = trainer(output=folder, **settings).train(progress=False)
     if result is not None:
         result.write_text(json.dumps({"signal": done.signal, **done.summary}), "utf-8")
+
+
+def take_folder(folder: Path, result: Path, moment: float) -> None:
+    """Take an output folder at a moment, write who has it then, and keep it until killed."""
+    lock = Lock(folder)
+    time.sleep(max(moment - time.time(), 0.0))
+    try:
+        lock.take()
+        found = "mine"
+    except InputError as error:
+        found = str(error)
+    with replacing(result) as partial:
+        partial.write_text(found, "utf-8")
+    time.sleep(60)

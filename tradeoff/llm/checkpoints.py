@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tradeoff.errors import InputError
-from tradeoff.records import TEMPORARY, read_json, replacing_folder
+from tradeoff.llm.owner import remove_unfinished
+from tradeoff.records import read_json, replacing_folder
 
 _STATE = {"files", "identity", "known", "meter", "optimizer", "positions", "step", "tally"}
 _NAME = re.compile(r"step-(\d{8})")
@@ -51,13 +52,6 @@ def remove_older(folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest."""
     for path in checkpoints(folder)[:-keep]:
         shutil.rmtree(path)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Clear away what runs that were killed while writing have left."""
-    for word in TEMPORARY:
-        for path in folder.glob(f".{word}-*"):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_all(folder: Path) -> None:

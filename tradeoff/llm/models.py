@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tradeoff.errors import InputError
+from tradeoff.llm import pretrained
 from tradeoff.llm.config import Lora, ModelConfig
 from tradeoff.llm.turns import stop_ids
 from tradeoff.records import read_json, replacing_folder
@@ -42,38 +43,40 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     InputError
         If the folder or hub name holds no causal model with a tokenizer, or needs code of its own.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    dtype = torch.bfloat16 if frozen_bf16 else torch.float32
-    options: dict[str, Any] = {"trust_remote_code": False}
+    read: dict[str, Any] = {
+        "dtype": torch.bfloat16 if frozen_bf16 else torch.float32,
+        "attention": config.attention,
+    }
     path = model_folder(config.path)
     with _readable(config.path):
         base = base_of(path)
         tokenizer = with_overrides(tokenizer_of(path, base), config)
-        settings = AutoConfig.from_pretrained(base, **options)
-        built = {"dtype": dtype, "attn_implementation": config.attention or attention_of(settings)}
         if config.config_only:
             torch.manual_seed(seed)
-            model: Any = AutoModelForCausalLM.from_config(settings, **options, **built)
+            model = pretrained.build(base, "CausalLM", **read)
             _forget_name(model)
         else:
-            with quiet():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    base, use_safetensors=True, output_loading_info=True, **options, **built
-                )
-                model, found = loaded
-                _require_all_weights(found["missing_keys"])
-                model = model if base == path else _put_upon(model, path)
+            model = with_weights(path, base, "CausalLM", **read)
     return model, tokenizer
 
 
-def attention_of(config: Any) -> str:
-    """The attention of a kind of model where none is named: "sdpa" if it has that, else "eager"."""
-    from transformers import AutoModelForCausalLM
+def with_weights(path: str, base: str, kind: pretrained.Kind, **read: Any) -> Any:
+    """The model of `base`, with the adapters of `path` upon it if that is another place.
 
-    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
-    kinds = kind if isinstance(kind, tuple | list) else [kind]
-    return "sdpa" if all(getattr(found, "_supports_sdpa", False) for found in kinds) else "eager"
+    Policies, references and judges are read here. `read` goes to :func:`pretrained.read`.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError
+        If a weight is missing or of another shape, or see :func:`pretrained.read`.
+    """
+    with quiet():
+        model, missing = pretrained.read(base, kind, **read)
+        if path == base:
+            _require_all_weights(missing)
+            return model
+        _require_all_weights(missing - _names_in_adapters(path))
+        return _put_upon(model, path)
 
 
 def with_overrides(tokenizer: Any, config: ModelConfig) -> Any:
@@ -108,20 +111,19 @@ def with_overrides(tokenizer: Any, config: ModelConfig) -> Any:
 
 def without_weights(path: str) -> tuple[Any, Any]:
     """Configuration and tokenizer of what :func:`load` would read, or its `InputError`, soon."""
-    from transformers import AutoConfig
-
     place = model_folder(path)
     with _readable(path):
         base = base_of(place)
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        return config, tokenizer_of(place, base)
+        return pretrained.settings_of(base), tokenizer_of(place, base)
 
 
 @contextmanager
 def _readable(path: str) -> Iterator[None]:
     try:
         yield
-    except _UNREADABLE as error:
+    except InputError:
+        raise
+    except UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"no causal model can be loaded: {reason}",
@@ -131,7 +133,8 @@ def _readable(path: str) -> Iterator[None]:
         ) from error
 
 
-_UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning)
+UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning)
+"""What transformers, peft and this module raise where files cannot be used."""
 
 
 def model_folder(path: str | Path) -> str:
@@ -146,7 +149,7 @@ def has_adapter_files(path: str) -> bool:
     path = model_folder(path)
     try:
         return base_of(path) != path
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
@@ -156,14 +159,18 @@ def base_of(path: str) -> str:
     Raises
     ------
     ValueError
-        If the adapters do not name their base, or name other adapters.
+        If the adapters do not name their base, name other adapters, or ask for code.
     """
     from transformers.utils.peft_utils import find_adapter_config_file
 
     if (file := find_adapter_config_file(path)) is None:
         return path
+    settings = read_json(Path(file))
+    if not isinstance(settings, dict):
+        raise ValueError("adapter_config.json holds no settings")
+    pretrained.check_adapters(settings)
     own = Path(path) / BASE
-    base = str(own) if own.is_dir() else read_json(Path(file)).get("base_model_name_or_path")
+    base = str(own) if own.is_dir() else settings.get("base_model_name_or_path")
     if not base or find_adapter_config_file(base) is not None:
         raise ValueError(f"the adapters have no base model but {base!r}")
     return base
@@ -171,15 +178,22 @@ def base_of(path: str) -> str:
 
 def tokenizer_of(path: str, base: str) -> Any:
     """The tokenizer of a model, or of adapters, which may have that of their base."""
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        return pretrained.tokenizer_of(path)
     except (OSError, ValueError):
         if path == base:
             raise
     # Adapters made elsewhere often come without one.
-    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    return pretrained.tokenizer_of(base)
+
+
+def _names_in_adapters(path: str) -> set[str]:
+    """Names that weights beside the adapters have in the model, as a trained head."""
+    from transformers.utils.hub import cached_file
+
+    file = cached_file(path, "adapter_model.safetensors")
+    with safe_open(file, framework="pt") as stored:
+        return {name.removeprefix("base_model.model.") for name in stored.keys()}  # noqa: SIM118
 
 
 def _put_upon(model: Any, path: str) -> Any:

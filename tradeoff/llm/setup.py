@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -41,14 +42,18 @@ def accelerator(config: TrainConfig, output: Path | None) -> Any:
     from accelerate.utils import GradientAccumulationPlugin
 
     _check_trackers(config, output)
-    found = Accelerator(
-        log_with=list(config.trackers) or None,
-        project_dir=None if output is None else str(output),
-        # Autocast and the passes of an update are ours, whatever a launcher's settings say.
-        mixed_precision="no",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-    )
-    _check_processes(found)
+    world = _launched()
+    with _joined(world):
+        found = Accelerator(
+            # By itself accelerate joins processes on devices only.
+            cpu=world > 1 and not _device_joins(),
+            log_with=list(config.trackers) or None,
+            project_dir=None if output is None else str(output),
+            # Autocast and the passes of an update are ours, whatever a launcher's settings say.
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
+    _check_processes(found, world)
     bare = found.device.type == "cuda" and not torch.cuda.is_bf16_supported(
         including_emulation=False
     )
@@ -75,9 +80,52 @@ def _check_trackers(config: TrainConfig, output: Path | None) -> None:
         )
 
 
-def _check_processes(found: Any) -> None:
+def _launched() -> int:
+    """How many processes a launcher says there are."""
+    found = [(name, os.environ[name]) for name in _WORLDS if os.environ.get(name)]
+    for name, value in found:
+        if not value.isdecimal():
+            remedy = "Start the processes with torchrun or accelerate launch."
+            raise InputError("no number of processes", field=name, value=value, remedy=remedy)
+    return max((int(value) for _, value in found), default=1)
+
+
+_WORLDS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Variables in which torchrun, accelerate and the kinds of MPI give the number of processes."""
+
+
+def _device_joins() -> bool:
+    """Whether there is a device over which processes can talk."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device is not None and device.type != "mps"
+
+
+@contextmanager
+def _joined(world: int) -> Iterator[None]:
+    """Say what to do where several processes cannot form a group."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if world == 1:
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _apart(f"the {world} processes cannot be joined: {reason}", world) from error
+
+
+def _apart(problem: str, world: int) -> InputError:
+    remedy = "Start the processes with torchrun or accelerate launch, or a single one without."
+    return InputError(problem, field="WORLD_SIZE", value=world, remedy=remedy)
+
+
+def _check_processes(found: Any, world: int) -> None:
     from accelerate import DistributedType
 
+    if found.num_processes != world:
+        raise _apart(
+            f"a launcher started {world} processes, but accelerate sees {found.num_processes}: "
+            "each would train by itself and write to the same folder",
+            world,
+        )
     way, sharded = found.distributed_type, parse_flag_from_env("ACCELERATE_USE_FSDP")
     problem = None
     if way in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):

@@ -39,6 +39,7 @@ from tradeoff.llm.interrupt import Interrupt
 from tradeoff.llm.journal import Journal
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs, Meter
+from tradeoff.llm.owner import owned
 from tradeoff.llm.passes import Feed, Pass
 from tradeoff.llm.rates import learning_rates
 from tradeoff.llm.scoring import Scorer
@@ -219,18 +220,20 @@ class JointTrainer:
         Raises
         ------
         InputError
-            If the newest checkpoint is of another run, or memory does not suffice.
+            If another run writes to the output folder, the newest checkpoint is of another run,
+            or memory does not suffice.
         """
         shown = progress and self.accelerator.is_main_process
         interrupt = Interrupt(self.accelerator, self.config.log_every)
-        with setup.memory_errors(self.config):
-            self.journal.open(self.config, self.schedule)
-            # Until here a signal ends the process at once, as nothing would be lost.
-            self._begin(resume, shown)
-            with interrupt:
-                self._run(interrupt, shown)
-        self.journal.close()
-        return self._result(interrupt.number)
+        with owned(self.output, self.accelerator):
+            with setup.memory_errors(self.config):
+                self.journal.open(self.config, self.schedule)
+                # Until here a signal ends the process at once, as nothing would be lost.
+                self._begin(resume, shown)
+                with interrupt:
+                    self._run(interrupt, shown)
+            self.journal.close()
+            return self._result(interrupt.number)
 
     def _run(self, interrupt: Interrupt, shown: bool) -> None:
         steps, ended = self.config.steps, self.diverged_at is not None

@@ -106,12 +106,18 @@ def load_llama(folder: str | PathLike[str]) -> Any:
         If transformers is not installed.
     """
     try:
-        from transformers import LlamaForCausalLM
+        from transformers import LlamaConfig, LlamaForCausalLM
     except ImportError as error:
         raise InputError(
             "transformers is not installed", remedy="Install it: pip install 'tradeoff[llm]'."
         ) from error
-    return LlamaForCausalLM.from_pretrained(str(folder), local_files_only=True)
+    config = LlamaConfig.from_pretrained(str(folder), local_files_only=True)
+    # Whatever the folder names could be fetched from a hub.
+    config._attn_implementation = "sdpa"
+    options = {"attn_implementation": "sdpa", "local_files_only": True, "use_safetensors": True}
+    return LlamaForCausalLM.from_pretrained(
+        str(folder), config=config, trust_remote_code=False, **options
+    )
 
 
 def _llama_name(name: str) -> str:

@@ -15,11 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float
-from jinja2 import TemplateError
 
 from tradeoff.data.rows import Message, PreferenceRow, Text
 from tradeoff.errors import InputError
-from tradeoff.llm import models, setup
+from tradeoff.llm import models, pretrained, setup
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.encoding import require_template
 from tradeoff.llm.evaluation import held_out
@@ -125,7 +124,7 @@ class RewardModel:
         turns.append({"role": "assistant", "content": response})
         try:
             return str(self.tokenizer.apply_chat_template(turns, tokenize=False)), False
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # a template is a program, and raises what it likes
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(
                 f"the judge's chat template cannot render a conversation: {reason}",
@@ -142,6 +141,13 @@ class RewardModel:
             self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
             for text, special in texts
         ]
+        if not all(ids):
+            raise InputError(
+                "a response gives the judge no tokens",
+                field="judge",
+                value=texts[ids.index([])][0],
+                remedy="Leave empty rows out, or use a judge whose chat template writes something.",
+            )
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         found = np.zeros(len(ids))
         parts = range(0, len(order), self.rows_at_once)
@@ -165,17 +171,15 @@ def reward_model(path: str | Path, config: TrainConfig | None = None) -> RewardM
     Raises
     ------
     InputError
-        If it is no sequence classifier with one output and a tokenizer.
+        If it is no sequence classifier with one output and a tokenizer, or lacks weights, such as
+        those of its trained head.
     """
-    from transformers import AutoModelForSequenceClassification
-
     config = config or TrainConfig()
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     tokenizer = check_reward_model(path)
-    with _loading(path), models.quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(path), use_safetensors=True, dtype=dtype, trust_remote_code=False
-        )
+    with _loading(path):
+        base = models.base_of(str(path))
+        model = models.with_weights(str(path), base, "SequenceClassification", dtype=dtype)
     # It finds the last token of each row by its padding.
     model.config.pad_token_id = setup.padding(tokenizer)
     device = setup.accelerator(config, None).device
@@ -198,12 +202,9 @@ def check_reward_model(path: str | Path, *, conversational: bool = False) -> Any
         If it is no sequence classifier with one output and a tokenizer, or lacks a chat template
         that is needed.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
-    options: dict[str, Any] = {"trust_remote_code": False}
     with _loading(path):
-        tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
-        found = AutoConfig.from_pretrained(str(path), **options)
+        base = models.base_of(str(path))
+        tokenizer, found = models.tokenizer_of(str(path), base), pretrained.settings_of(base)
     if found.num_labels != 1:
         problem = f"the classifier has {found.num_labels} outputs"
         raise InputError(problem, field="judge", value=str(path), remedy=_ONE_OUTPUT)
@@ -216,7 +217,7 @@ def check_reward_model(path: str | Path, *, conversational: bool = False) -> Any
 def _loading(path: str | Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, ImportError) as error:
+    except models.UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         problem = f"no reward model can be loaded: {reason}"
         raise InputError(problem, field="judge", value=str(path), remedy=_ONE_OUTPUT) from error
