@@ -138,6 +138,11 @@ FSDP = {
 }
 
 
+def barrier(count: int) -> Any:
+    """Where as many processes of :func:`start` wait for each other."""
+    return _SERVER.Barrier(count)
+
+
 def start(target: Callable[..., None], *arguments: Any, **settings: Any) -> Any:
     """A started process; the first takes seconds, later ones fork from its imports."""
     process = _SERVER.Process(target=target, args=arguments, kwargs=settings, daemon=True)
@@ -218,10 +223,10 @@ def train_here(folder: Path, settings: dict[str, Any], result: Path | None = Non
         result.write_text(json.dumps({"signal": done.signal, **done.summary}), "utf-8")
 
 
-def take_folder(folder: Path, result: Path, moment: float) -> None:
-    """Take an output folder at a moment, write who has it then, and keep it until killed."""
+def take_folder(folder: Path, result: Path, together: Any) -> None:
+    """Take an output folder, with others at a barrier; write what came of it, and keep it."""
     lock = Lock(folder)
-    time.sleep(max(moment - time.time(), 0.0))
+    together.wait(60)
     try:
         lock.take()
         found = "mine"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llm_runs import start, take_folder, train_here, trainer
+from llm_runs import barrier, start, take_folder, train_here, trainer
 
 from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints, setup
@@ -128,11 +128,11 @@ def test_only_what_the_dead_left_is_removed(tmp_path, other, dead):
 
 
 def test_of_processes_that_race_one_wins(tmp_path):
-    """Five, at one moment; each of the others names the winner. Then it is killed."""
-    folder, moment = tmp_path / "out", time.time() + 3
+    """Five, at one moment; then the winner is killed, too."""
+    folder, together = tmp_path / "out", barrier(5)
     folder.mkdir()
     results = [tmp_path / f"{i}" for i in range(5)]
-    racers = [start(take_folder, folder, result, moment) for result in results]
+    racers = [start(take_folder, folder, result, together) for result in results]
     wait_for(lambda: all(result.exists() for result in results))
     said = [result.read_text("utf-8") for result in results]
     assert said.count("mine") == 1
