@@ -114,9 +114,9 @@ def load_llama(folder: str | PathLike[str]) -> Any:
     config = LlamaConfig.from_pretrained(str(folder), local_files_only=True)
     # Whatever the folder names could be fetched from a hub.
     config._attn_implementation = "sdpa"
-    options = {"attn_implementation": "sdpa", "local_files_only": True, "use_safetensors": True}
+    options: dict[str, Any] = {"attn_implementation": "sdpa", "trust_remote_code": False}
     return LlamaForCausalLM.from_pretrained(
-        str(folder), config=config, trust_remote_code=False, **options
+        str(folder), config=config, local_files_only=True, use_safetensors=True, **options
     )
 
 
