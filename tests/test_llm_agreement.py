@@ -11,11 +11,11 @@ from chat_tokenizers import CHATML, chat_tokenizer
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from model_families import tiny
 
-from tradeoff import Alright, doctor
+from tradeoff import Alright
 from tradeoff.cli import main
 from tradeoff.data.rows import Message, Origin, PreferenceRow, SftRow
 from tradeoff.errors import InputError, RowWarning
-from tradeoff.llm import JointTrainer, TrainConfig, models
+from tradeoff.llm import JointTrainer, TrainConfig, inspection, models
 from tradeoff.llm import turns as turns_module
 from tradeoff.llm.agreement import KINDS
 from tradeoff.llm.config import ModelConfig
@@ -331,7 +331,7 @@ def test_findings_are_printed_before_training(place, capsys):
 
 def test_doctor_makes_the_same_check_alone(place, capsys):
     sources = {"sft": str(place / "sft.jsonl"), "preference": str(place / "pairs.jsonl")}
-    found = list(doctor.rows(str(place / "model"), sources))
+    found = list(inspection.rows(str(place / "model"), sources))
     assert [f.ok for f in found] == [True, False, True, False]
     with pytest.raises(SystemExit) as stop:
         main(["doctor", "--model", str(place / "model"), "--sft", sources["sft"]])

@@ -473,7 +473,12 @@ def doctor(
         remedy = "Give --model too, whose tokenizer and template they are checked with."
         raise InputError("rows are checked for a model", field="model", value=None, remedy=remedy)
     sources = {"sft": sft, "preference": preference}
-    found = checks.examine() if model is None else tuple(checks.rows(model, sources))
+    if model is None:
+        found = checks.examine()
+    else:
+        from tradeoff.llm import inspection
+
+        found = tuple(inspection.rows(model, sources))
     if as_json:
         show_json(checks.as_record(found))
     else:

@@ -82,43 +82,6 @@ def as_record(findings: tuple[Finding, ...]) -> dict[str, Any]:
     }
 
 
-def rows(model: str, sources: dict[str, str | None]) -> Iterator[Finding]:
-    """Whether what rows teach a model is what it will be asked.
-
-    Parameters
-    ----------
-    model
-        Folder of a model or of a run, or hub name; no weights are read.
-    sources
-        Rows by objective, "sft" and "preference"; None: not looked at.
-
-    Raises
-    ------
-    InputError
-        If model or rows cannot be read at all.
-    """
-    from tradeoff.data import files
-    from tradeoff.llm import models
-    from tradeoff.llm.data import tokenise_preferences, tokenise_sft
-
-    config, tokenizer = models.without_weights(model)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 2**20
-    kinds = {
-        "sft": (files.read_sft, tokenise_sft),
-        "preference": (files.read_preferences, tokenise_preferences),
-    }
-    for name, source in sources.items():
-        if source is None:
-            continue
-        read, tokenise = kinds[name]
-        found = read(source, skip_bad=True)  # type: ignore[operator]
-        items = tokenise(found, tokenizer, longest)  # type: ignore[operator]
-        refused = [*found.dropped, *items.dropped]
-        counts = f"{len(items)} rows of {source} can be used, {len(refused)} cannot"
-        yield Finding("rows", name, counts, not refused, str(refused[0]) if refused else "")
-        yield from (Finding("rows", name, f.seen, False, f.remedy) for f in items.findings)
-
-
 # ------------------------------------------------------------------ packages
 
 
