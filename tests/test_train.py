@@ -471,3 +471,32 @@ def test_an_unknown_optimiser_and_a_negative_seed_are_refused() -> None:
         Run(Mix(), -1)
     with pytest.raises(InputError, match="optimizer"):
         optimizers.make.__wrapped__("lion", torch.zeros(1, 1), (0.9, 0.95), 0.0)
+
+
+def test_stages_take_their_rates_in_turn() -> None:
+    """The second stage with rate 0 changes nothing; rounds come back to the first rate."""
+    run = Run(Sequential(share=0.4), 3)
+    whole = train(DOUBLE, [run], steps=20, learning_rate=[[0.05, 0.0]])
+    first = train(DOUBLE, [Run(Alright(lam=0.0), 3)], steps=8, learning_rate=0.05)
+    moved = train(DOUBLE, [run], steps=20, learning_rate=[[0.05, 0.02]])
+    for name, value in first.params.items():
+        assert_array_equal(whole.params[name].numpy(), value.numpy())
+    assert not torch.equal(moved.params[HEAD], first.params[HEAD])
+    turns = Run(Rounds(rounds=3, restart=True), 3)
+    plan = turns.schedule.plan(12)
+    choices = Choices([turns, run], 12, 7, DOUBLE.sizes, np.zeros((2, 2)), 0.1)
+    stages = np.array([choices.stage(step) for step in range(12)])
+    assert stages[:, 0].tolist() == (np.cumsum(plan.clock == 1) - 1).tolist()
+    assert stages[-1].tolist() == [5, 1]
+    same, pairs = [
+        train(DOUBLE, [turns, run], steps=12, learning_rate=rate)
+        for rate in (0.05, [[0.05, 0.05], [0.05, 0.05]])
+    ]
+    for name, value in same.params.items():
+        assert_array_equal(pairs.params[name].numpy(), value.numpy())
+
+
+@pytest.mark.parametrize("rate", [[0.1, 0.1, 0.1], [[0.1], [0.1], [0.1]], [[]]])
+def test_rates_for_other_runs_are_refused(rate: list) -> None:
+    with pytest.raises(InputError, match="there are 2 runs"):
+        train(DOUBLE, SIX[:2], **{**SETTINGS, "learning_rate": rate})

@@ -108,6 +108,13 @@ class Choices:
             shares[rows] = own[step]
         return shares
 
+    def stage(self, step: int) -> NDArray[np.int64]:
+        """(R,) number of the stage that the update belongs to, from 0."""
+        stage = np.empty(len(self._objective), dtype=np.int64)
+        for plan, rows in self.groups:
+            stage[rows] = np.count_nonzero(plan.clock[: step + 1] == 1) - 1
+        return stage
+
     def batch(self, objective: int, step: int, runs: Rows) -> Rows:
         """(len(runs), batch_size) data rows of the gradients of update `step`."""
         counter = step * self.batch_size + np.arange(self.batch_size)

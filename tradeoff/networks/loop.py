@@ -82,7 +82,10 @@ class Loop:
     def update(
         self, step: int, optimizer: RowOptimizer, rates: NDArray[np.float64], decay: Decay
     ) -> None:
-        """One update of every run; one that is no longer finite stays where it was."""
+        """One update of every run; one that is no longer finite stays where it was.
+
+        ``rates`` are (R, S): S rates of each run, which its stages take in turn.
+        """
         began = time.perf_counter()
         self._probe(step)
         clock = self.choices.clock(step)
@@ -100,7 +103,9 @@ class Loop:
             gradient.masked_fill_(~going[:, None], 0.0)
         if self.clip is not None:
             gradient.mul_((self.clip / (norm + 1e-6)).nan_to_num(1.0).clamp(max=1.0)[:, None])
-        rate = self._tensor(rates * self.choices.shares(step, decay)) * going
+        stage = self.choices.stage(step) % rates.shape[1]
+        own = rates[np.arange(len(rates)), stage]
+        rate = self._tensor(own * self.choices.shares(step, decay)) * going
         optimizer.step(self.theta, gradient, rate)
         followed = weights != 0
         self.counts += self._tensor(followed) * going[:, None]

@@ -76,7 +76,7 @@ def train(
     runs: Sequence[Run],
     *,
     steps: int,
-    learning_rate: float | Sequence[float],
+    learning_rate: float | Sequence[float] | Sequence[Sequence[float]],
     optimizer: Optimizer = "adamw",
     batch_size: int = 32,
     decay: Decay = 0.0,
@@ -106,8 +106,9 @@ def train(
         Updates per run.
     learning_rate, decay
         Step size ``learning_rate / clock**decay``, where the clock counts updates of the stage
-        from 1; one rate, or one for each run. With ``decay="linear"`` it falls linearly to zero
-        over the stage, as trainers have it. The optimiser's state restarts with the clock.
+        from 1; one rate, or one for each run, or (R, S): S rates for each run, which its stages
+        take in turn. With ``decay="linear"`` it falls linearly to zero over the stage, as trainers
+        have it. The optimiser's state restarts with the clock.
     optimizer, betas, weight_decay, clip
         "adamw" or "sgd"; the moments of Adam; decoupled weight decay; largest norm of a run's
         gradient (``None``: any).
@@ -180,7 +181,7 @@ def train(
     )
     least = _optima(runs, steps, optima)
     choices = Choices(runs, steps, batch_size, task.sizes, least, recent)
-    rates = np.broadcast_to(np.asarray(learning_rate, dtype=float), (len(runs),))
+    rates = _rates(learning_rate, len(runs))
     records, marks = {}, _marks(evaluate_every, steps)
     stacked = sum(value.numel() for value in (*trained.values(), *held.values()))
     threads = torch.get_num_threads()
@@ -225,6 +226,20 @@ def _stacked(name: str, params: Params, runs: int, device: str) -> Params:
         )
     moved = {key: value.detach().to(device) for key, value in params.items()}
     return {key: value.expand(runs, *value.shape[1:]) for key, value in moved.items()}
+
+
+def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
+    """Learning rates of each run, stage by stage, from one for all or one for each run."""
+    given = np.asarray(rate, dtype=float)
+    table = given[:, None] if given.ndim == 1 else np.atleast_2d(given)
+    if given.ndim > 2 or len(table) not in {1, runs} or not table.size:
+        raise InputError(
+            f"there are {runs} runs",
+            field="learning_rate",
+            value=given.shape,
+            remedy="Give one rate, one for each run, or a row of rates for each run.",
+        )
+    return np.broadcast_to(table, (runs, table.shape[1]))
 
 
 def _optima(runs: Sequence[Run], steps: int, optima: ArrayLike | None) -> NDArray[np.float64]:
