@@ -8,8 +8,9 @@ front of the same initial body says how far beyond or behind it the network land
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis import style
-from analysis.methods import JOINT, METHODS, ORDERS, cell
+from analysis.methods import JOINT, METHODS, ORDERS, cell, lower, upper
+from analysis.mutations import SWAPPED, mutate
+from analysis.runner import PAPER
 from tradeoff import scores
 from tradeoff.convex import Front, LogLinear, StepSize, minimise, pareto_front, trajectories
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import grid, train
 from tradeoff.plots import label_lines
+from tradeoff.records import read_json
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 from tradeoff.scores import Interval, interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -35,7 +39,7 @@ Array = NDArray[np.float64]
 RADIUS = 30.0
 """Of the ball of last layers; no trained last layer leaves it, which is checked."""
 DATA = policy_data(0)
-WIDTHS = (4, 8, 16, 32, 128)
+WIDTHS = (4, 16, 128)
 SHOWN = 16
 """Width of the policy whose losses are drawn."""
 SCHEDULES: tuple[Schedule, ...] = (
@@ -47,25 +51,17 @@ SCHEDULES: tuple[Schedule, ...] = (
 )
 IN_LABORATORY = (*SCHEDULES[:4], Maxright())
 ENDS = {"train": "_train", "held_out": ""}
-RATE, GENTLE = 0.1, 0.03
+RATES = 0.1 * 2.5 ** np.arange(-4.0, 4.0)
+"""Grid of step sizes; each stage of sequential training has its own."""
+TUNING = 100
+"""First seed of the bodies that choose step sizes; those that score have others."""
 WEIGHTS = np.linspace(0, 1, 201)
 CAPTION = (
-    "A policy over 8 responses, 256 training and 256 held-out prompts, conflict .75, lambda = "
-    "1/2. (a) Width 16: the front of the last layer over one initial body (thick; the other "
-    "bodies' thin). Filled: 1,000 single-row updates of that last layer alone, whose losses equal "
-    "the convex laboratory's to rounding (n = 10 data orders). Hollow: all layers (n = 10 seeds), "
-    "AdamW, 800 gradients of 32 rows for every method; MAXRIGHT compares its gaps to the optima of "
-    "the last layer, in the network every 10 updates, which is not counted. (b), (c) Signed "
-    "distance of the network "
-    "from the front of its own initial body, in units of its ranges, negative: beyond; what "
-    "varies is the seed (initial weights and data order, n = 10), every seed is a dot, bars are "
-    "95 % t-intervals. On held-out prompts the reference is what the optimal last layers of the "
-    "training front reach there; as these overfit, a stop in time passes them too. A sequential "
-    "run near or beyond the front stands at one of its ends. (d) Held-out f_lambda of either "
-    "order minus Mix, same seeds, t-intervals: all layers, or the last alone under the same "
-    "optimiser. Against a simple reading: with a third of the step size, which is less training, "
-    "DPO→SFT trails ALRIGHT by .01 or less up to width 16 (numbers: gentle); and on held-out "
-    "prompts training all layers gains Mix nothing over its last layer from width 32 on. "
+    "Does the convex story survive a trained network? Policy over 8 responses, conflict .75, "
+    "λ = 1/2, 800 gradients, tuned step sizes. (a) Width 16: last-layer fronts of 10 bodies; "
+    "filled: single-row updates of that layer alone; hollow: all layers. (b), (c) Signed distance "
+    "from the front of the own body, in its ranges; negative: beyond. (d) Held-out f_λ less Mix's: "
+    "all layers, or the last alone (open). What varies is the seed, n = 10; 95 % t-intervals. "
     "Command: python -m analysis bridge"
 )
 
@@ -78,10 +74,12 @@ class Size:
     seeds: int = 10
     gradients: int = 800
     updates: int = 1000
+    tuning: int = 2
+    rates: tuple[float, ...] = tuple(RATES)
 
     @classmethod
     def fast(cls) -> Size:
-        return cls((4, SHOWN, 128), 3, 120, 60)
+        return cls((4, SHOWN), 3, 120, 60, 1, tuple(RATES[3:6]))
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -89,15 +87,16 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     seeds = range(size.seeds)
     alone = last_layer_alone(a_task(SHOWN, torch.float64), size.updates, seeds)
     bodies = {width: Bodies(width, tuple(seeds)) for width in size.widths}
-    trained = {width: three_ways(bodies[width], size.gradients) for width in size.widths}
+    chosen = {width: tuned(width, size) for width in size.widths}
+    trained = {w: both_ways(bodies[w], size.gradients, chosen[w]) for w in size.widths}
     distance = {
         part: {width: signed(bodies[width], trained[width]["full"], part) for width in size.widths}
         for part in ENDS
     }
     with style.figure(2, 2, height=5.2) as (fig, axes):
         draw_losses(axes[0, 0], alone, bodies[SHOWN], trained[SHOWN]["full"])
-        draw_distance(axes[0, 1], distance["train"], "(b) Training: width closes the lead")
-        draw_distance(axes[1, 0], distance["held_out"], "(c) Held out: a smaller lead, soon closed")
+        draw_distance(axes[0, 1], distance["train"], "(b) Training rows")
+        draw_distance(axes[1, 0], distance["held_out"], "(c) Held-out rows")
         axes[1, 0].set_ylim(axes[0, 1].get_ylim())
         draw_orders(axes[1, 1], trained)
         style.save(fig, out, "bridge")
@@ -120,7 +119,12 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             }
             for part, found in distance.items()
         },
-        **{name: comparisons(trained, name) for name in ("full", "last", "gentle")},
+        "rates": {
+            name: {label: [chosen[w][name][label] for w in size.widths] for label in METHODS}
+            for name in WAYS
+        },
+        "grid": RATES,
+        **{name: comparisons(trained, name) for name in WAYS},
         "full_minus_last_layer": {
             part: {
                 label: [
@@ -269,22 +273,80 @@ def a_task(width: int, dtype: torch.dtype = torch.float32) -> PolicyTask:
     return PolicyTask(DATA, PolicyConfig(width=width, depth=1), dtype=dtype)
 
 
-def three_ways(bodies: Bodies, gradients: int) -> dict[str, pd.DataFrame]:
-    """All layers, the last alone, and all with a smaller step size."""
-    ways = {"full": (RATE, False), "last": (RATE, True), "gentle": (GENTLE, False)}
+WAYS = {"full": False, "last": True}
+"""Whether the last layer alone is trained."""
+Rates = dict[str, tuple[float, float]]
+
+
+def both_ways(bodies: Bodies, gradients: int, chosen: dict[str, Rates]) -> dict[str, pd.DataFrame]:
+    """All layers, and the last alone, each with its own step sizes."""
     return {
         name: ends(
-            bodies.task, bodies.seeds, gradients, rate, last_layer_only=last, optima=bodies.optima
+            bodies.task,
+            bodies.seeds,
+            gradients,
+            chosen[name],
+            last_layer_only=last,
+            optima=bodies.optima,
         )
-        for name, (rate, last) in ways.items()
+        for name, last in WAYS.items()
     }
+
+
+def tuned(width: int, size: Size) -> dict[str, Rates]:
+    """Step sizes of both stages by method, of the least validation f_lambda over the whole grid.
+
+    Bodies and draws have seeds that do not score.
+    """
+    bodies = Bodies(width, tuple(range(TUNING, TUNING + size.tuning)))
+    found: dict[str, Rates] = {name: {} for name in WAYS}
+    for name, last in WAYS.items():
+        for schedule in SCHEDULES:
+            two = isinstance(schedule, Sequential)
+            pairs = list(product(size.rates, repeat=2)) if two else [(r, r) for r in size.rates]
+            losses = [
+                halves(table, schedule.label.partition(" (k")[0], "held_out").mean()
+                for table in on_grid(bodies, size.gradients, schedule, pairs, last)
+            ]
+            found[name][schedule.family] = pairs[int(np.argmin(losses))]
+    return found
+
+
+def on_grid(
+    bodies: Bodies,
+    gradients: int,
+    schedule: Schedule,
+    pairs: Sequence[tuple[float, float]],
+    last_layer_only: bool,
+) -> list[pd.DataFrame]:
+    """Measures of one schedule at every pair of step sizes, all trained as one ensemble."""
+    seeds, n = bodies.seeds, len(bodies.seeds)
+    steps = gradients // (2 if isinstance(schedule, Mix) else 1)
+    done = train(
+        bodies.task,
+        grid([schedule], seeds) * len(pairs),
+        steps=steps,
+        learning_rate=np.repeat(np.array(pairs), n, axis=0).tolist(),
+        decay=0.5,
+        evaluate_every=steps,
+        last_layer_only=last_layer_only,
+        optima=np.tile(bodies.optima, (len(pairs), 1)) if _compares(schedule) else None,
+    )
+    last = done.table[done.table["step"] == steps].reset_index(drop=True)
+    labels = last["schedule"].astype(str).str.partition(" (k")[0]
+    last = last.assign(schedule=labels)
+    return [last.iloc[k * n : (k + 1) * n] for k in range(len(pairs))]
+
+
+def _compares(schedule: Schedule) -> bool:
+    return isinstance(schedule, Maxright)
 
 
 def ends(
     task: PolicyTask,
     seeds: Sequence[int],
     gradients: int,
-    rate: float,
+    rates: Rates,
     *,
     last_layer_only: bool = False,
     schedules: Sequence[Schedule] = SCHEDULES,
@@ -292,7 +354,14 @@ def ends(
 ) -> pd.DataFrame:
     """Measures of every schedule and seed after this many gradients; Mix takes two at a time.
 
-    ``optima`` (seed, 2) are asked for by schedules that compare gaps.
+    A pair costs what a demonstration costs: one pass gives the log-probabilities of all responses.
+
+    Parameters
+    ----------
+    rates
+        Step sizes of both stages by method; of methods without stages the first counts.
+    optima
+        (seed, 2) minimal training losses, asked for by schedules that compare gaps.
     """
     parts = []
     for cost in (1, 2):
@@ -304,7 +373,7 @@ def ends(
             task,
             grid(chosen, seeds),
             steps=steps,
-            learning_rate=rate,
+            learning_rate=[rates[s.family] for s in chosen for _ in seeds],
             decay=0.5,
             evaluate_every=steps,
             last_layer_only=last_layer_only,
@@ -427,7 +496,7 @@ def draw_orders(ax: Axes, trained: dict[int, dict[str, pd.DataFrame]]) -> None:
     label_lines(ax, widths[-1] * 1.08, labels, least=0.075)
     ax.axhline(0, color="0.3", linewidth=1.1)
     ax.set(
-        title="(d) Held out: the orders trail Mix",
+        title="(d) Held out, less Mix",
         xlabel="width",
         ylabel=r"difference of $f_{1/2}$ (nats)",
     )
@@ -448,47 +517,55 @@ def _widths(ax: Axes, widths: list[int]) -> None:
 # ---------------------------------------------------------------------- claims
 
 
-def claim_last_layer_is_the_laboratory(fast: bool = False) -> Checked:
+def claim_last_layer_is_the_laboratory(fast: bool = False, mutation: str | None = None) -> Checked:
     """Every schedule, last layer alone in float64: the losses are the convex laboratory's."""
     found = last_layer_alone(a_task(8, torch.float64), 60 if fast else 150, range(3))
-    return Checked(found.losses, found.expected, "exact", {"runs": 15.0}, 1e-8)
+    wrong = np.roll(found.expected, 1, axis=0)
+    expected = mutate(mutation, found.expected, {"another-schedule": wrong})
+    return Checked(found.losses, expected, "exact", {"runs": 15.0}, 1e-8)
 
 
-def claim_last_layer_stays_behind(fast: bool = False) -> Checked:
+def claim_last_layer_stays_behind(fast: bool = False, mutation: str | None = None) -> Checked:
     """No run of the last layer passes the outer hull of its certified front."""
     found = last_layer_alone(a_task(8, torch.float64), 60 if fast else 150, range(3))
     assert found.largest_norm < RADIUS, "the front is that of a ball, which a run has left"
-    zero = np.zeros_like(found.behind)
-    return Checked(found.behind, zero, "lower", {"front error": found.front.error}, 1e-9)
+    wrong = replace(found, losses=found.losses[..., ::-1])
+    behind = mutate(mutation, found, {SWAPPED: wrong}).behind
+    zero = np.zeros_like(behind)
+    return Checked(behind, zero, "lower", {"front error": found.front.error}, 1e-9)
 
 
-def claim_narrow_network_passes_the_front(fast: bool = False) -> Checked:
-    """At width 4 joint training of all layers ends beyond what any last layer can reach.
+def claim_narrow_network_passes_the_front(
+    fast: bool = False, mutation: str | None = None
+) -> Checked:
+    """At the least width Mix and ALRIGHT end beyond the last layer's front, held out (upper).
 
-    ``measured`` is the upper end of the 95 % interval of the signed distance to the outer hull.
+    ``measured`` are upper ends of 95 % intervals of the signed distance from the front of the own
+    body; what its optimal last layers reach on held-out rows counts as the front there.
     """
     del fast
-    bodies = Bodies(4, tuple(range(5)))
-    table = ends(bodies.task, bodies.seeds, 300, RATE, schedules=[Alright()])
-    lower = [front.value_bounds(WEIGHTS)[0] for front in bodies.fronts]
-    gaps = [
-        scores.front_gap(loss, WEIGHTS, value, front.ranges)[0]
-        for loss, value, front in zip(
-            losses_of(table, "ALRIGHT", "train"), lower, bodies.fronts, strict=True
-        )
-    ]
-    return Checked(interval(gaps).high, 0.0, "upper", {"n": 5.0}, 0.0)
+    found = _stored()
+    place = mutate(mutation, 0, {"widest": -1})
+    cells = [found["signed_distance"]["held_out"][joint][place] for joint in ("Mix", "ALRIGHT")]
+    return Checked(np.array([upper(c) for c in cells]), np.zeros(2), "upper", {"n": found["n"]}, 0)
 
 
-def claim_orders_trail_in_networks(fast: bool = False) -> Checked:
-    """All layers of a policy of width 64: either order has a larger held-out f_lambda than Mix.
+def claim_orders_trail_in_networks(fast: bool = False, mutation: str | None = None) -> Checked:
+    """All layers, tuned: either order has a larger held-out f_lambda than Mix, at each width.
 
-    ``measured`` is the lower end of the 95 % interval of each paired difference.
+    ``measured`` are lower ends of the 95 % intervals of the paired differences (lower).
     """
     del fast
-    table = ends(a_task(64), range(5), 300, RATE, schedules=SCHEDULES[:3])
-    lows = [minus((table, order), (table, "Mix"), "held_out").low for order in ORDERS]
-    return Checked(np.array(lows), np.zeros(2), "lower", {"n": 5.0}, 0.0)
+    found = _stored()
+    pairs = found["full"]["held_out_sequential_minus_joint"]
+    low = [[lower(c) for c in pairs[f"{order} - Mix"]] for order in ORDERS]
+    wrong = [[-upper(c) for c in pairs[f"{order} - Mix"]] for order in ORDERS]
+    measured = np.array(mutate(mutation, low, {SWAPPED: wrong}))
+    return Checked(measured, np.zeros_like(measured), "lower", {"n": found["n"]}, 0.0)
+
+
+def _stored() -> dict[str, Any]:
+    return dict(read_json(PAPER / "results" / "bridge.json")["numbers"])
 
 
 if __name__ == "__main__":

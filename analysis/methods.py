@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential, from_dict
 from tradeoff.scores import Interval
@@ -26,6 +29,11 @@ def schedule(label: str, lam: float = 0.5, *, refresh: int | None = 10, samples:
         "ALRIGHT": Alright(lam=lam),
         "MAXRIGHT": Maxright(lam=lam, refresh=refresh, samples=samples),
     }[label]
+
+
+def label(rule: Schedule) -> str:
+    """Name of the method that a schedule belongs to; replay makes no other method of one."""
+    return rule.family.removesuffix(" (replay)")
 
 
 def with_methods(table: pd.DataFrame, configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -57,15 +65,93 @@ def cell(found: Interval) -> dict[str, Any]:
     return {"mean": found.mean, "half_width": (found.high - found.low) / 2}
 
 
+def ratio(above: ArrayLike, below: ArrayLike, level: float = 0.95) -> Interval:
+    """Interval of a ratio of two means of independent samples, by the delta method.
+
+    Parameters
+    ----------
+    above, below
+        (n, ...) and (m, ...) values, such as scores of runs and of specialists; the trailing axes
+        broadcast. Both samples' errors count.
+    level
+        Coverage, in (0, 1).
+
+    Returns
+    -------
+    Interval
+        With Welch's degrees of freedom; ``n`` is that of ``above``; NaN over zero. Against
+        Fieller's interval it leaves out terms in the squared relative error of the denominator.
+    """
+    samples = [np.asarray(values, dtype=float) for values in (above, below)]
+    (top, bottom), sizes = (s.mean(axis=0) for s in samples), [len(s) for s in samples]
+    errors = [s.var(axis=0, ddof=1) / n for s, n in zip(samples, sizes, strict=True)]
+    bottom = np.where(bottom == 0, np.nan, bottom)
+    share = top / bottom
+    parts = [errors[0] / bottom**2, share**2 * errors[1] / bottom**2]
+    total = parts[0] + parts[1]
+    own = sum(part**2 / (n - 1) for part, n in zip(parts, sizes, strict=True))
+    freedom = np.where(own > 0, total**2 / np.where(own > 0, own, 1.0), sizes[0] - 1)
+    half = stdtrit(freedom, 0.5 + level / 2) * np.sqrt(total)
+    return Interval(
+        np.asarray(share), np.asarray(share - half), np.asarray(share + half), sizes[0],
+        f"delta method, {level:.0%}",
+    )  # fmt: skip
+
+
+def paired_ratio(above: ArrayLike, below: ArrayLike, level: float = 0.95) -> Interval:
+    """Fieller's interval of a ratio of two means of paired samples.
+
+    Parameters
+    ----------
+    above, below
+        (n, ...) values, seed by seed.
+    level
+        Coverage, in (0, 1).
+
+    Returns
+    -------
+    Interval
+        Ends are NaN where the mean below is not told apart from zero, so that no bounded interval
+        exists.
+
+    Notes
+    -----
+    Fieller (1954): the ratios r for which the mean of ``above - r * below`` is not told apart from
+    zero by a t-test.
+    """
+    a, b = (np.asarray(values, dtype=float) for values in (above, below))
+    n = len(a)
+    t = stdtrit(n - 1, 0.5 + level / 2) ** 2 / n
+    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
+    off_a, off_b = a - mean_a, b - mean_b
+    var_a, var_b, both = (
+        (x * y).sum(axis=0) / (n - 1) for x, y in ((off_a, off_a), (off_b, off_b), (off_a, off_b))
+    )
+    square = mean_b**2 - t * var_b
+    middle = mean_a * mean_b - t * both
+    root = np.sqrt(np.maximum(middle**2 - square * (mean_a**2 - t * var_a), 0.0))
+    bounded = np.where(square > 0, square, np.nan)
+    share = mean_a / np.where(mean_b == 0, np.nan, mean_b)
+    return Interval(
+        np.asarray(share), np.asarray((middle - root) / bounded),
+        np.asarray((middle + root) / bounded), n, f"Fieller, {level:.0%}",
+    )  # fmt: skip
+
+
 def upper(cell: Mapping[str, float]) -> float:
     """Upper end of a kept interval."""
     return cell["mean"] + cell["half_width"]
+
+
+def lower(cell: Mapping[str, float]) -> float:
+    """Lower end of a kept interval."""
+    return cell["mean"] - cell["half_width"]
 
 
 def cost(*tables: pd.DataFrame) -> dict[str, Any]:
     """How many runs the tables hold, and the processor time that these took when they ran."""
     runs = [table.groupby("run")["cpu_seconds"].first() for table in tables]
     return {
-        "runs": sum(len(run) for run in runs),
+        "runs": sum(int((run > 0).sum()) for run in runs),
         "cpu_seconds": round(float(sum(run.sum() for run in runs)), 1),
     }

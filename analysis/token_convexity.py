@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from analysis import style
+from analysis.mutations import mutate
 from tradeoff import objectives
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
@@ -40,19 +41,11 @@ MARKERS = {"DPO, all tokens": "o", "DPO, one token": "^", "SFT, all tokens": "s"
 ROUNDING = 1e-12
 """A midpoint counts as a violation if it lies higher than this share of the loss's size."""
 CAPTION = (
-    "The last layer (9,600 parameters) of a language model of 2 layers, pretrained for 150 "
-    "updates on generated instructions; 48 demonstrations and 48 pairs, beta = .1, losses over "
-    "all rows in float64. (a) Share of segments whose midpoint lies above the chord. Ends: two "
-    "iterates of one run (five runs of AdamW with full gradients; what varies is the pair, n = "
-    "180), of different runs (n = 120), or random points at the distance that training covers (n "
-    "= 120). These are counts on given segments, so no interval is drawn; beside them the largest "
-    "violation over the range of the loss on these segments. (b) Most negative over most positive "
-    "curvature along each run, by 24 Lanczos steps (the true minimum is lower still). One-token "
-    "DPO cuts each pair at the first token in which it differs. (c) Accelerated projected "
-    "gradient on a ball of twice the distance that training covers, from 3 starts (the pretrained "
-    "layer and two on the boundary): largest minus smallest f_lambda after each step. Over one "
-    "token, where the problem is convex, the spread falls on; over all tokens the starts end "
-    "about a percent of the total fall apart. "
+    "How far from convex is DPO in the last layer (9,600 parameters) of a token-by-token model? 48 "
+    "demonstrations and pairs, beta = .1. (a) Share of segments whose midpoint lies above the "
+    "chord; what varies is the pair of ends, n = 180, 120, 120; counts, so no interval. (b) Least "
+    "over largest curvature along each run, by 24 Lanczos steps. (c) Spread of f_λ over descents "
+    "from 3 starts in a ball of twice the distance that training covers. "
     "Command: python -m analysis token_convexity"
 )
 
@@ -454,7 +447,9 @@ def draw_descents(ax: Axes, spread: dict[str, Any]) -> None:
 
 
 @one_thread()
-def claim_training_paths_violate_convexity(fast: bool = False) -> Checked:
+def claim_training_paths_violate_convexity(
+    fast: bool = False, mutation: str | None = None
+) -> Checked:
     """On segments of training runs of a tiny model's last layer, DPO over tokens is not convex.
 
     ``measured`` is the most negative curvature over the most positive one, on a run of DPO.
@@ -463,26 +458,28 @@ def claim_training_paths_violate_convexity(fast: bool = False) -> Checked:
     size = Size.fast()
     layer = last_layer(size)
     points = path(layer, "DPO only", size)[-1:]
-    found = bending(layer.loss(LOSSES[0]), points, size.lanczos)
+    name = mutate(mutation, LOSSES[0], {"one-token": LOSSES[1], "sft": LOSSES[2]})
+    found = bending(layer.loss(name), points, size.lanczos)
     return Checked(found["ratio"].min(), -1e-3, "upper", {}, 0.0)
 
 
 @one_thread()
-def claim_one_token_and_sft_stay_convex(fast: bool = False) -> Checked:
+def claim_one_token_and_sft_stay_convex(fast: bool = False, mutation: str | None = None) -> Checked:
     """On the same runs SFT and one-token DPO have no negative curvature beyond rounding."""
     del fast
     size = Size.fast()
     layer = last_layer(size)
     points = path(layer, "Mix", size)[::2]
-    ratios = [bending(layer.loss(n), points, size.lanczos)["ratio"].min() for n in LOSSES[1:]]
-    return Checked(np.array(ratios), np.zeros(2), "lower", {}, 1e-10)
+    names = mutate(mutation, LOSSES[1:], {"all-tokens": LOSSES[:1]})
+    ratios = [bending(layer.loss(n), points, size.lanczos)["ratio"].min() for n in names]
+    return Checked(np.array(ratios), np.zeros(len(names)), "lower", {}, 1e-10)
 
 
 @one_thread()
-def claim_starts_end_close(fast: bool = False) -> Checked:
+def claim_starts_end_close(fast: bool = False, mutation: str | None = None) -> Checked:
     """Descents of f_lambda at lambda = 1/2 from three starts end within 5 % of what is gained."""
     del fast
-    size = replace(Size.fast(), descent=60)
+    size = replace(Size.fast(), descent=mutate(mutation, 60, {"two-steps": 2}))
     layer = last_layer(Size.fast())
     found = descents(layer.weighted(0.5), layer.start, 8.0, size)
     return Checked(found["relative_spread"], 0.05, "upper", {}, 0.0)
