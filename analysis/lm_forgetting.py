@@ -1,4 +1,7 @@
-"""What prevents forgetting: the split of the budget, the KL anchor, or replay?"""
+"""What prevents forgetting: the step size, the split of the budget, the KL anchor, or replay?
+
+SFT→DPO with one step size for both stages forgets; each remedy is added to that run alone.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +13,40 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import lm_loss_space, lm_study, style
+from analysis.lm_models import SCALES
 from analysis.lm_study import Array, values
-from analysis.methods import JOINT, METHODS, cell, cost, upper
+from analysis.methods import JOINT, METHODS, cell, cost, lower, upper
+from analysis.mutations import SWAPPED, mutate
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.schedules import Sequential
 from tradeoff.scores import interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
-REPLAYS = (0.0, 0.1, 0.25, 0.5)
-BETAS = (0.1, 0.5, 2.0)
+REPLAYS = (0.0, 0.25, 0.5)
+BETAS = (0.1, 2.0)
 REFERENCES = ("base", "sft")
 # Neither the colours nor the markers of the methods, which the panel beside shows.
 NEUTRAL = (
     style.Look("0.5", "x", "-"),
-    style.Look("0.4", "<", (0, (4, 1.5))),
-    style.Look("0.25", ">", "-."),
+    style.Look("0.3", ">", "-."),
     style.Look("0.1", "*", (0, (1, 1))),
 )
 REMEDY = style.Look("0.35", "d", "-")
+TUNED = "tuned step sizes"
 CAPTION = (
-    "The tiny language model (conflict 0.5), 120 gradients for every method. Left: exact match "
-    "of the first 60 prompts along SFT→DPO with an even split, where a share of the second "
-    "stage's updates replays SFT rows; vertical line: the preference stage begins. Middle: "
-    "(SFT + preference loss)/2 at the end, over the share of the budget that the preference stage "
-    "gets, both orders; level lines: joint methods at lambda = 1/2. Right: exact match (filled) "
-    "and right answers in any style (open) of all held-out prompts at the end of SFT→DPO with an "
-    "even split, for three beta with the base model or the SFT optimum as reference and for shares "
-    "of replay at beta = 0.1; and of ALRIGHT. What varies is the seed, shared by all, n = 10; 95 % "
-    "t-intervals. Command: python -m analysis lm_forgetting"
+    "What prevents forgetting? Tiny language model, conflict 1/2, λ = 1/2, equal cost. Left: exact "
+    "match along SFT→DPO with one step size, with SFT rows replayed in the second stage, or with "
+    "tuned step sizes; line: that stage begins. Middle: held-out (SFT + preference)/2 over the "
+    "preference stage's share, tuned; level lines: joint methods. Right: exact match (filled) and "
+    "answers right in any style (open). What varies is the seed, n = 10; 95 % t-intervals. "
+    "Command: python -m analysis lm_forgetting"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     scale = "fast" if fast else "full"
-    along, anchored, grid = replays(scale), anchors(scale), lm_loss_space.ends(scale)
+    along, anchored, grid = remedies(scale), anchors(scale), lm_loss_space.ends(scale)
     ends = lm_study.finals(along)
     shape = {"width_ratios": [1, 1, 1.15]}
     with style.figure(1, 3, height=3.5, gridspec_kw=shape) as (fig, (left, middle, right)):
@@ -55,15 +57,11 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return {
         "seeds": int(ends["seed"].nunique()),
         "training": cost(along, anchored, grid),
-        "gradients": lm_study.SCALES[scale].gradients,
-        "replay": {
-            str(replay): {
-                **scores(ends[ends["replay"] == replay]),
-                "exact_match_along": cell(interval(curve(along, replay)[1])),
-            }
-            for replay in REPLAYS
-        },
-        "steps_along": curve(along, 0.0)[0],
+        "gradients": SCALES[scale].gradients,
+        "common_rate": SCALES[scale].rate,
+        "replay": {str(replay): remedy(along, ends, str(replay)) for replay in REPLAYS},
+        "tuned": remedy(along, ends, TUNED),
+        "share_along": curve(along, "0.0")[0],
         "anchor": {
             f"beta {beta}, reference {reference}": anchor(one(anchored, beta, reference))
             for beta in BETAS
@@ -99,10 +97,40 @@ def one(table: pd.DataFrame, beta: float, reference: str) -> pd.DataFrame:
     return table[(table["beta"] == beta) & (table["reference"] == reference)]
 
 
-def curve(along: pd.DataFrame, replay: float) -> tuple[Array, Array]:
-    """Updates (time,) and exact matches (seed, time) along a run."""
-    rows = along[along["replay"] == replay]
-    return np.sort(rows["step"].unique()).astype(float), values(rows, "exact_match", "step")
+def remedy(along: pd.DataFrame, ends: pd.DataFrame, name: str) -> dict[str, Any]:
+    """Scores with one remedy, along the run and at its end."""
+    return {
+        **scores(ends[ends["remedy"] == name]),
+        "exact_match_along": cell(interval(curve(along, name)[1])),
+        "exact_match_change": cell(interval(change(along[along["remedy"] == name]))),
+        "exact_match_less_none": cell(
+            paired_difference(exact(ends, name), exact(ends, str(REPLAYS[0])))
+        ),
+    }
+
+
+def exact(ends: pd.DataFrame, name: str) -> Array:
+    """(seed,) exact match at the end with one remedy."""
+    rows = ends[ends["remedy"] == name].sort_values("seed")
+    return rows["exact_match"].to_numpy(dtype=float)
+
+
+def change(table: pd.DataFrame) -> Array:
+    """(runs,) exact match at the second stage's end less that at the first one's, same prompts.
+
+    Half of the evaluations are of the first stage.
+    """
+    marks = table.groupby("run")["exact_match"]
+    middle = (len(table) // table["run"].nunique() - 1) // 2
+    return marks.nth(-1).to_numpy(dtype=float) - marks.nth(middle).to_numpy(dtype=float)
+
+
+def curve(along: pd.DataFrame, name: str) -> tuple[Array, Array]:
+    """Shares of the run (time,) and exact matches (seed, time) along it."""
+    rows = along[along["remedy"] == name]
+    exact = values(rows.assign(mark=rows.groupby("run").cumcount()), "exact_match", "mark")
+    steps = np.sort(rows["step"].unique()).astype(float)
+    return steps / steps[-1], exact
 
 
 def half_loss(grid: pd.DataFrame, label: str) -> Array:
@@ -138,55 +166,61 @@ def best_split_minus_joint(grid: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def replays(scale: str) -> pd.DataFrame:
-    """SFT→DPO with a share of SFT rows in the second stage, with scores along the way."""
-    runs = [
-        lm_study.configuration(scale, Sequential(replay=replay), seed, **detail(scale))
-        for replay in REPLAYS
-        for seed in lm_study.seeds(scale)
-    ]
-    return lm_study.run(scale, runs).rename(columns={"schedule.replay": "replay"})
+def remedies(scale: str) -> pd.DataFrame:
+    """SFT→DPO with one step size and replay, or with tuned ones, with scores along the way."""
+    common = [SCALES[scale].rate] * 2
+    runs, names = [], []
+    for seed in lm_study.seeds(scale):
+        for replay in REPLAYS:
+            rule = Sequential(replay=replay)
+            runs.append(lm_study.configuration(scale, rule, seed, rates=common, **detail(scale)))
+            names.append(str(replay))
+        runs.append(lm_study.configuration(scale, Sequential(), seed, **detail(scale)))
+        names.append(TUNED)
+    table = lm_study.run(scale, runs)
+    return table.assign(remedy=[names[k] for k in table["run"]])
 
 
 def anchors(scale: str) -> pd.DataFrame:
-    """Final scores of SFT→DPO by beta and reference; an even split.
+    """Final scores of SFT→DPO with one step size by beta and reference; an even split.
 
-    ``change`` is the exact match of the second stage's end less that of the first one's, on the
-    prompts that are asked at both.
+    ``change`` is that of exact match through the second stage, see :func:`change`.
     """
-    asked = {"marks": 2, "generated": detail(scale)["generated"]}
+    common = [SCALES[scale].rate] * 2
     runs = [
-        lm_study.configuration(scale, Sequential(), seed, beta=beta, reference=reference, **asked)
+        lm_study.configuration(
+            scale, Sequential(), seed, beta=beta, reference=reference, rates=common, **detail(scale)
+        )
         for beta in BETAS
         for reference in REFERENCES
         for seed in lm_study.seeds(scale)
     ]
     table = lm_study.run(scale, runs)
-    asked_at = table.groupby("run")["exact_match"]
-    change = asked_at.nth(2).to_numpy() - asked_at.nth(1).to_numpy()
-    return lm_study.finals(table).assign(change=change)
+    return lm_study.finals(table).assign(change=change(table))
 
 
 def detail(scale: str) -> dict[str, int]:
-    """More evaluations, each with generated responses."""
-    return {"marks": 10, "generated": 60} if scale == "full" else {"marks": 2, "generated": 8}
+    """More evaluations, half of them in either stage, each with generated responses."""
+    return {"marks": 6, "generated": 60} if scale == "full" else {"marks": 2, "generated": 8}
 
 
 def draw_curves(ax: Axes, along: pd.DataFrame) -> None:
-    """Exact match along the run, by share of replay."""
-    for replay, look in zip(REPLAYS, NEUTRAL, strict=True):
-        steps, exact = curve(along, replay)
+    """Exact match along the run, by remedy."""
+    texts = ("no replay", "25 %", "50 %", "tuned")
+    names = (*map(str, REPLAYS), TUNED)
+    for name, look, text in zip(names, (*NEUTRAL, REMEDY), texts, strict=True):
+        shares, exact = curve(along, name)
         found = interval(exact)
-        ax.plot(steps, found.mean, **look.line_style())
-        ax.fill_between(steps, found.low, found.high, color=look.color, alpha=0.15, linewidth=0)
-        text = f"{replay:.0%} replay".replace("0% replay", "no replay") if not replay else ""
-        style.label_line(ax, steps[-1], found.mean[-1], text or f"{replay:.0%}", color=look.color)
-    ax.axvline(steps[-1] / 2, **style.BOUND)
+        ax.plot(shares, found.mean, **look.line_style())
+        ax.fill_between(shares, found.low, found.high, color=look.color, alpha=0.15, linewidth=0)
+        style.label_line(ax, shares[-1], found.mean[-1], text, color=look.color)
+    ax.axvline(0.5, **style.BOUND)
     ax.set(
-        title="Replay stops forgetting",
-        xlabel="gradients",
+        title="Exact match along the run",
+        xlabel="share of the run",
         ylabel="exact match",
         ylim=(-0.02, 0.7),
+        xlim=(-0.03, 1.3),
     )
 
 
@@ -203,16 +237,14 @@ def draw_splits(ax: Axes, grid: pd.DataFrame) -> None:
         level, look = float(half_loss(grid, label)[:, middle_of(grid)].mean()), style.look(label)
         ax.axhline(level, color=look.color, linestyle=look.line, linewidth=1)
         side = "bottom" if label == "MAXRIGHT" else "top"
-        ax.annotate(label, (1.44, level), fontsize=8, color=look.color, va=side, ha="right")
+        ax.annotate(label, (1.29, level), fontsize=8, color=look.color, va=side, ha="right")
     ax.set(
-        title="A long DPO stage costs",
+        title="Split of the budget",
         yscale="log",
         xlabel="share of the preference stage",
         ylabel="(SFT + preference loss) / 2",
-        xlim=(0.05, 1.45),
-        xticks=shares[[0, len(shares) // 2, -1]],
-        yticks=(0.5, 1, 2, 4),
-        yticklabels=("0.5", "1", "2", "4"),
+        xlim=(0.15, 1.3),
+        xticks=shares,
     )
     ax.minorticks_off()
 
@@ -222,7 +254,8 @@ def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd
     rows = {
         f"β = {b}, {r} ref.": one(anchored, b, r.lower()) for r in ("base", "SFT") for b in BETAS
     }
-    rows |= {f"replay {r:.0%}": ends[ends["replay"] == r] for r in REPLAYS[1:]}
+    rows |= {f"replay {r:.0%}": ends[ends["remedy"] == str(r)] for r in REPLAYS[1:]}
+    rows[TUNED] = ends[ends["remedy"] == TUNED]
     joint = grid[(grid["lam"] == 0.5) & (grid["method"] == "ALRIGHT")]
     rows["ALRIGHT, λ = ½"] = joint[joint["seed"].isin(ends["seed"].unique())]
     for place, (label, found) in enumerate(rows.items()):
@@ -236,54 +269,45 @@ def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd
                 **look.dots(markerfacecolor=fill, capsize=2, linewidth=1),
             )
     ax.set(
-        title="KL anchors do not",
+        title="At the end, by remedy",
         xlabel="share kept right",
         yticks=range(len(rows)),
         yticklabels=list(rows),
         xlim=(0, 1),
     )
     ax.invert_yaxis()
-    half = rows[f"replay {REPLAYS[-1]:.0%}"]
-    for name, text in (("exact_match", "exact"), ("answer_match", "any style")):
-        ax.annotate(text, (float(half[name].mean()), 7.7), fontsize=7.5, ha="center")
 
 
-def claim_replay_keeps_the_skill(fast: bool = False) -> Checked:
+# ---------------------------------------------------------------------- claims
+
+
+def claim_replay_keeps_the_skill(fast: bool = False, mutation: str | None = None) -> Checked:
     """With half of the second stage's updates on SFT rows, more exact match is kept (lower).
 
     ``measured`` is the lower end of its 95 % interval, ``bound`` the upper end without replay.
     """
-    found = read_json(PAPER / "results" / "lm_forgetting.json")["numbers"]
-    low, high = (_end(found["replay"][k], s) for k, s in (("0.5", -1), ("0.0", 1)))
-    return Checked(low, high, "lower", {"n": float(found["seeds"])}, 0.0)
+    del fast
+    found = _stored()
+    kept, none = (found["replay"][key]["exact_match"] for key in ("0.5", "0.0"))
+    more, less = mutate(mutation, (kept, none), {SWAPPED: (none, kept)})
+    return Checked(lower(more), upper(less), "lower", {"n": float(found["seeds"])}, 0.0)
 
 
-def claim_anchor_does_not_prevent(fast: bool = False) -> Checked:
+def claim_anchor_does_not_prevent(fast: bool = False, mutation: str | None = None) -> Checked:
     """At every beta and with both references exact match falls in the second stage (upper).
 
     ``measured`` are upper ends of 95 % intervals of the change, on the same prompts and runs.
     """
-    found = read_json(PAPER / "results" / "lm_forgetting.json")["numbers"]
-    high = np.array([upper(kept["exact_match_change"]) for kept in found["anchor"].values()])
+    del fast
+    found = _stored()
+    changes = [kept["exact_match_change"] for kept in found["anchor"].values()]
+    honest, wrong = [upper(change) for change in changes], [-lower(change) for change in changes]
+    high = np.array(mutate(mutation, honest, {"ends-exchanged": wrong}))
     return Checked(high, np.zeros_like(high), "upper", {"n": float(found["seeds"])}, 0.0)
 
 
-def claim_best_reverse_split_rivals_joint(fast: bool = False) -> Checked:
-    """Against us: the best split of DPO→SFT, chosen with hindsight, beats two of them (upper).
-
-    ``measured`` are upper ends of 95 % intervals of its equal-weight loss less that of ALRIGHT
-    and MAXRIGHT at lambda = 1/2, paired by seed.
-    """
-    found = read_json(PAPER / "results" / "lm_forgetting.json")["numbers"]
-    cells = [found["best_split_minus_joint"][f"DPO→SFT - {m}"] for m in ("ALRIGHT", "MAXRIGHT")]
-    high = np.array([cell["mean"] + cell["half_width"] for cell in cells])
-    return Checked(high, np.zeros(2), "upper", {"n": float(found["seeds"])}, 0.0)
-
-
-def _end(cells: dict[str, Any], sign: int) -> float:
-    """Upper (1) or lower (-1) end of the stored interval of exact match."""
-    stored = cells["exact_match"]
-    return float(stored["mean"] + sign * stored["half_width"])
+def _stored() -> dict[str, Any]:
+    return dict(read_json(PAPER / "results" / "lm_forgetting.json")["numbers"])
 
 
 if __name__ == "__main__":

@@ -15,15 +15,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import lm_study, style
-from analysis.lm_study import Array, values
+from analysis.lm_models import SCALES
+from analysis.lm_study import values
 from analysis.methods import JOINT, METHODS, cell, cost
 from analysis.runner import PAPER
 from tradeoff.plots import label_lines
 from tradeoff.records import read_json
-from tradeoff.scores import interval, paired_difference, weighted_loss
+from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
-LAMBDAS = (0.1, 0.25, 0.5, 0.75, 0.9)
+LAMBDAS = (0.5, 0.75)
 MEASURES = (
     "sft_loss",
     "preference_loss",
@@ -34,18 +35,12 @@ MEASURES = (
     "preference_match",
 )
 CAPTION = (
-    "A tiny language model (0.18 M parameters) pretrained once on a generated language; four "
-    "skills to fine-tune, half of the demonstrations in the style that the pairs reject "
-    "(conflict 0.5). 5 methods at lambda in {.1, .25, .5, .75, .9}, 120 gradients of 16 rows each "
-    "(Mix: 60 updates of two), AdamW at 5e-4, beta = 0.1, reference = base model. Sequential "
-    "training gives the preference stage the share lambda. Rows that MAXRIGHT evaluates to compare "
-    "gaps are not counted, nor the SFT run that it has its optimum from. What varies is the seed, "
-    "that is the order of the rows: n = 10 seeds, the same for all methods. Dots are single runs, "
-    "markers means with 95 % t-intervals, joined in order of lambda. All values are of held-out "
-    "prompts. "
-    "Dashed: half of the demonstrations contradict the pairs, so exact match and style cannot sum "
-    "to more than 1.5. Below: differences of lambda × preference loss + (1 - lambda) × SFT loss, "
-    "paired by seed. One step size serves all methods. Command: python -m analysis lm_loss_space"
+    "Where do the methods end at equal cost? Tiny language model (0.18 M parameters), conflict "
+    "1/2, λ in {.5, .75}, each method's step sizes tuned; λ is sequential training's share "
+    "of preference updates. Above: dots are runs, markers means with 95 % t-intervals, joined in "
+    "order of λ; all held out. Dashed: exact match and style cannot sum to more than 1.5. Below: "
+    "differences in λ × preference + (1 - λ) × SFT loss, paired by seed. What varies is the seed, "
+    "n = 10. Command: python -m analysis lm_loss_space"
 )
 
 
@@ -56,7 +51,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         (losses, behaviour), (forward, backward) = axes
         draw_plane(losses, table, "sft_loss", "preference_loss")
         losses.set(
-            title="One curve of losses for all",
+            title="Losses of every run",
             xscale="log",
             yscale="log",
             xlabel="SFT loss (nats per token)",
@@ -67,14 +62,15 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         draw_ceiling(behaviour)
         draw_differences(forward, table, "SFT→DPO")
         draw_differences(backward, table, "DPO→SFT")
-        forward.set_title("Weighted loss: joint beats SFT→DPO")
-        backward.set_title("Weighted loss: DPO→SFT is a rival")
+        forward.set_title("Weighted loss less that of SFT→DPO")
+        backward.set_title("Weighted loss less that of DPO→SFT")
         style.save(fig, out, "lm_loss_space")
     return {
         "seeds": int(table["seed"].nunique()),
         "training": cost(table),
-        "gradients": lm_study.SCALES[scale].gradients,
-        "lambdas": weights(scale),
+        "spent": lm_study.cost_spent(table),
+        "gradients": SCALES[scale].gradients,
+        "lambdas": LAMBDAS,
         "methods": summaries(table),
         "paired_joint_minus_sequential": paired(table),
         "samples_at_half": {
@@ -86,22 +82,15 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     }
 
 
-def weights(scale: str) -> tuple[float, ...]:
-    """Requested weights; fewer in the fast form."""
-    return LAMBDAS[::2] if scale == "fast" else LAMBDAS
-
-
 def ends(scale: str) -> pd.DataFrame:
     """Final measures of the whole grid; one row per method, weight and seed."""
     runs = [
-        lm_study.configuration(scale, lm_study.schedule(label, lam), seed, marks=1)
+        lm_study.configuration(scale, lm_study.schedule(label, lam), seed)
         for label in METHODS
-        for lam in weights(scale)
+        for lam in LAMBDAS
         for seed in lm_study.seeds(scale)
     ]
-    table = lm_study.finals(lm_study.run(scale, runs)).rename(columns={"schedule.lam": "lam"})
-    losses = table[["sft_loss", "preference_loss"]].to_numpy()
-    return table.assign(weighted_loss=weighted_loss(losses, table["lam"].to_numpy()))
+    return lm_study.finals(lm_study.run(scale, runs))
 
 
 def one(table: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -153,7 +142,7 @@ def draw_ceiling(ax: Axes) -> None:
     ax.plot([0.5, 1], [1, 0.5], **style.BOUND)
     ax.annotate("no policy beyond", (0.72, 0.80), fontsize=8, rotation=-24, color="0.35")
     ax.set(
-        title="What a reader sees: skill against style",
+        title="Skill against style",
         xlabel="responses in the preferred style",
         ylabel="exact match of skills",
     )
@@ -184,31 +173,8 @@ def draw_differences(ax: Axes, table: pd.DataFrame, order: str) -> None:
     )
 
 
-def claim_joint_beats_sft_first(fast: bool = False) -> Checked:
-    """Mix and ALRIGHT end with a smaller weighted loss than SFT→DPO at every lambda (upper).
-
-    ``measured`` are the upper ends of the 95 % intervals of the paired differences.
-    """
-    found = read_json(PAPER / "results" / "lm_loss_space.json")["numbers"]
-    high = [_end(found, f"{joint} - SFT→DPO", "weighted_loss", 1) for joint in ("Mix", "ALRIGHT")]
-    return Checked(np.array(high), np.zeros_like(high), "upper", {"n": float(found["seeds"])}, 0.0)
-
-
-def claim_preference_first_is_the_exception(fast: bool = False) -> Checked:
-    """Against us: at lambda >= 3/4 DPO→SFT has a smaller weighted loss than ALRIGHT (lower).
-
-    ``measured`` are the lower ends of the 95 % intervals of ALRIGHT less DPO→SFT.
-    """
-    found = read_json(PAPER / "results" / "lm_loss_space.json")["numbers"]
-    chosen = np.asarray(found["lambdas"]) >= 0.75
-    low = _end(found, "ALRIGHT - DPO→SFT", "weighted_loss", -1)[chosen]
-    return Checked(low, np.zeros_like(low), "lower", {"n": float(found["seeds"])}, 0.0)
-
-
-def _end(found: dict[str, Any], pair: str, measure: str, sign: int) -> Array:
-    """Upper (1) or lower (-1) ends of stored intervals of paired differences, by lambda."""
-    stored = found["paired_joint_minus_sequential"][pair][measure]
-    return np.asarray(stored["mean"]) + sign * np.asarray(stored["half_width"])
+def _stored() -> dict[str, Any]:
+    return dict(read_json(PAPER / "results" / "lm_loss_space.json")["numbers"])
 
 
 if __name__ == "__main__":

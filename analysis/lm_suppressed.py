@@ -14,9 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from analysis import lm_study, style
+from analysis import lm_models, lm_study, style
+from analysis.lm_models import SCALES
+from analysis.lm_relearning import relearning
 from analysis.lm_study import Array, values
-from analysis.methods import cell, cost
+from analysis.methods import cell, cost, lower, upper
+from analysis.mutations import SWAPPED, mutate, reject_unknown
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference
@@ -24,16 +27,11 @@ from tradeoff.theory.checked import Checked
 
 PROBES = ("exact", "answer", "statement")
 CAPTION = (
-    "The tiny language model (conflict 0.5) trained on 60 SFT updates, then on 12 or 60 DPO "
-    "updates with the SFT model as reference, then on 60 SFT updates with new draws (left: after "
-    "60). Left: share of held-out questions answered exactly as demonstrated; rightly in any "
-    "style; rightly when the question is rewritten as the beginning of the sentence that states "
-    "its answer, as the corpus had it. Right: held-out SFT loss during SFT; 'never taught' had "
-    "the 60 DPO updates without any SFT before. Updates to regain the loss count as 60 where 60 do "
-    "not suffice; the numbers hold how many runs those are. What varies is the order of the rows, "
-    "n = 10 seeds; SFT after DPO draws alike whatever came before, but not as SFT of the base "
-    "model does. Bars and bands are 95 % t-intervals. The base model is one, so its probes have "
-    "none. Command: python -m analysis lm_suppressed"
+    "Is a skill erased by the preference stage, or suppressed? Tiny language model, conflict 1/2: "
+    "60 SFT updates, 12 or 60 DPO updates at 5e-4, SFT again. Left: held-out questions answered "
+    "exactly; in any style; as the end of a statement. Right: held-out SFT loss during SFT; 'never "
+    "taught' had the same 12 (hollow) or 60 DPO updates without SFT before. What varies is the "
+    "seed, n = 10; 95 % t-intervals. Command: python -m analysis lm_suppressed"
 )
 
 
@@ -56,6 +54,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         },
         "kept_share_after_short": kept_shares(table, short),
         "kept_share_after_long": kept_shares(table, long),
+        "rates": table["rates"].iloc[0] if "rates" in table else None,
         "updates_to_regain": {
             name: cell(interval(regain(table, *place)))
             for name, place in places(short, long).items()
@@ -76,15 +75,17 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             f"after {forget} DPO updates, against {other}": cell(
                 paired_difference(regain(table, forget, other), regain(table, forget, "relearn"))
             )
-            # Of the longer stage too few come back for a comparison with those never taught.
-            for forget, other in ((short, "learn"), (short, "control"), (long, "learn"))
+            # A run that does not come back counts with all its updates, see "not_regained".
+            for forget in (short, long)
+            for other in ("learn", "control")
         },
     }
 
 
 def stages(scale: str) -> pd.DataFrame:
     """Every stage of every run, after a short and a long preference stage."""
-    updates = lm_study.SCALES[scale].gradients // 2
+    updates = SCALES[scale].gradients // 2
+    rates = [lm_study.sft_rate(scale, 0.5), SCALES[scale].rate]
     runs = [
         {
             "scale": scale,
@@ -92,12 +93,14 @@ def stages(scale: str) -> pd.DataFrame:
             "seed": seed,
             "updates": updates,
             "forget": forget,
-            "marks": 12 if scale == "full" else 2,
+            "rates": rates,
+            "marks": 6 if scale == "full" else 2,
         }
         for forget in (updates // 5, updates)
         for seed in lm_study.seeds(scale)
     ]
-    return lm_study.relearning(scale, runs)
+    lm_models.prepare(scale, [0.5], [])
+    return relearning(scale, runs)
 
 
 def at_end(table: pd.DataFrame, forget: int, stage: str, column: str) -> Array:
@@ -175,37 +178,6 @@ def places(short: int, long: int) -> dict[str, tuple[int, str]]:
     }
 
 
-def claim_short_stage_hides(fast: bool = False) -> Checked:
-    """After the short preference stage SFT is regained sooner than from a base model (lower).
-
-    ``measured`` is the lower end of the 95 % interval of the updates saved, against a base model
-    and against one with the same preference stage that was never taught.
-    """
-    found = read_json(PAPER / "results" / "lm_suppressed.json")["numbers"]
-    short = found["dpo_updates"][0]
-    cells = [
-        found["saved_updates"][f"after {short} DPO updates, against {other}"]
-        for other in ("learn", "control")
-    ]
-    low = [cell["mean"] - cell["half_width"] for cell in cells]
-    return Checked(np.array(low), np.zeros(2), "lower", {"n": float(found["seeds"])}, 0.0)
-
-
-def claim_long_stage_destroys(fast: bool = False) -> Checked:
-    """After the long stage no rewrite finds the skill and relearning saves nothing (upper).
-
-    ``measured`` are upper ends of 95 % intervals: right answers as statements, against half of
-    what the base model had before any training, and the updates saved against a base model.
-    """
-    found = read_json(PAPER / "results" / "lm_suppressed.json")["numbers"]
-    long = found["dpo_updates"][1]
-    probe = {name: found["probes"][name]["statement"] for name in ("base", f"{long} DPO")}
-    saved = found["saved_updates"][f"after {long} DPO updates, against learn"]
-    high = [cell["mean"] + cell["half_width"] for cell in (probe[f"{long} DPO"], saved)]
-    bound = [probe["base"]["mean"] / 2, 0.0]
-    return Checked(np.array(high), np.array(bound), "upper", {"n": float(found["seeds"])}, 0.0)
-
-
 LINES = {
     "statement": ("as a statement", "#009E73", "^", "-."),
     "answer": ("any style", "#0072B2", "s", (0, (4, 1.5))),
@@ -225,7 +197,7 @@ def draw_probes(ax: Axes, table: pd.DataFrame, short: int, long: int) -> None:
         )
         style.label_line(ax, len(mean) - 1, mean[-1], text, color=color)
     ax.set(
-        title="12 DPO updates hide a skill, 60 destroy it",
+        title="Three ways to ask for the skill",
         ylabel="share answered rightly",
         xticks=range(len(found)),
         xticklabels=[name.replace(" ", "\n") for name in found],
@@ -241,22 +213,74 @@ def draw_relearning(ax: Axes, table: pd.DataFrame, short: int, long: int) -> Non
         (f"after {short} DPO updates", (short, "relearn"), "#0072B2", "s", (0, (4, 1.5)), 0.0),
         (f"after {long} DPO updates", (long, "relearn"), "#D55E00", "^", "-", 0.0),
         ("never taught", (long, "control"), "#000000", "D", "-.", 0.1),
+        ("", (short, "control"), "#000000", "D", "-.", 0.0),
     )
     for text, place, color, marker, line, shift in looks:
         steps, losses = curve(table, *place)
         found = interval(losses)
-        ax.plot(steps, found.mean, color=color, marker=marker, markersize=3.5, linestyle=line)
+        fill = color if text else "white"
+        ax.plot(
+            steps, found.mean, color=color, marker=marker, markersize=3.5, linestyle=line,
+            markerfacecolor=fill,
+        )  # fmt: skip
         low = np.maximum(found.low, 1e-3)
         ax.fill_between(steps, low, found.high, color=color, alpha=0.15, linewidth=0)
         style.label_line(ax, steps[-1], found.mean[-1] * 10**shift, text, color=color)
     ax.set(
-        title="What was hidden comes back fast",
+        title="SFT, for the first time or again",
         yscale="log",
         xlabel="SFT updates",
         ylabel="SFT loss (nats per token)",
         xlim=(-2, 1.65 * steps[-1]),
         xticks=steps[:: max(1, len(steps) // 3)],
     )
+
+
+# ---------------------------------------------------------------------- claims
+
+
+def claim_short_stage_hides(fast: bool = False, mutation: str | None = None) -> Checked:
+    """After the short preference stage SFT is regained sooner than from a base model (lower).
+
+    ``measured`` are lower ends of 95 % intervals of the updates saved, against a base model and
+    against one with the same preference stage that was never taught.
+    """
+    del fast
+    found = _stored()
+    short = found["dpo_updates"][0]
+    cells = [
+        found["saved_updates"][f"after {short} DPO updates, against {other}"]
+        for other in ("learn", "control")
+    ]
+    honest, wrong = [lower(cell) for cell in cells], [-upper(cell) for cell in cells]
+    low = np.array(mutate(mutation, honest, {SWAPPED: wrong}))
+    return Checked(low, np.zeros(2), "lower", {"n": float(found["seeds"])}, 0.0)
+
+
+def claim_long_stage_leaves_a_head_start(
+    fast: bool = False, mutation: str | None = None
+) -> Checked:
+    """After the long stage no rewrite finds the skill, yet what was taught leaves a trace (upper).
+
+    ``measured`` are upper ends of 95 % intervals: right answers as statements, against half of
+    what the base model had before any training; and the SFT loss after relearning less that of a
+    model with the same preference stage that was never taught.
+    """
+    reject_unknown(mutation, (SWAPPED, "short-stage"))
+    del fast
+    found = _stored()
+    short, long = found["dpo_updates"]
+    after = short if mutation == "short-stage" else long
+    probe = found["probes"][f"{after} DPO"]["statement"]
+    start = found["head_start"][f"after {long} DPO updates"]
+    trace = upper(start) if mutation == SWAPPED else -lower(start)
+    bound = [found["probes"]["base"]["statement"]["mean"] / 2, 0.0]
+    n = float(found["seeds"])
+    return Checked(np.array([upper(probe), trace]), np.array(bound), "upper", {"n": n}, 0.0)
+
+
+def _stored() -> dict[str, Any]:
+    return dict(read_json(PAPER / "results" / "lm_suppressed.json")["numbers"])
 
 
 if __name__ == "__main__":

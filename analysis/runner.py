@@ -50,9 +50,10 @@ FIGURES = (
 STUDIES: tuple[str, ...] = (
     "bridge",
     "token_convexity",
+    "lm_rates",  # The step sizes that it stores are those of the five below.
     "lm_loss_space",
     "lm_headline",
-    "lm_rates",
+    "lm_rounds",
     "lm_forgetting",
     "lm_suppressed",
     "schedule_cost",

@@ -97,7 +97,7 @@ OBJECTIONS = {
     "needs $f^{*}$ in advance": "value_error",
     "depends on the scale of a loss": "front-gap-is-unit-free",
     "Equal budgets for both stages": "no-split-reaches-joint-stochastic",
-    "what split is best": "language-model-best-reverse-split",
+    "what split is best": "language-model-tuned-orders-are-level",
     "theory is for a last layer": "last-layer-is-the-laboratory",
     "train adapters": "narrow-networks-pass-the-front",
     "No other way of balancing": "lm_forgetting",

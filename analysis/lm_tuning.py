@@ -1,0 +1,198 @@
+"""Step sizes of the language-model study: every method, on one grid, on seeds that do not score.
+
+From a start on the grid the search looks at the neighbours, in each stage's step size, and goes
+where the loss is least, until no neighbour is better. So the choice has tried neighbours on all
+sides, or it is at an end of the grid, which is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis import lm_study
+from analysis.lm_models import SCALES, pair_cost
+from analysis.methods import METHODS
+from tradeoff.schedules import Alright, Rounds, Schedule
+from tradeoff.scores import weighted_loss
+
+Place = tuple[int, ...]
+FACTOR, BELOW, ABOVE = 2.5, 5, 3
+"""Ratio of neighbours of the grid, and how many lie below and above its middle."""
+FIRST_SEED = 30_000
+"""Of the seeds that choose; no run that scores has them."""
+STARTS = {"SFT→DPO": (5, 3), "DPO→SFT": (3, 5)}
+"""Places on the grid where the first search of a method begins; the middle for every other one.
+Later searches begin where the last one of the method ended."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method, a weight and a level of conflict to tune for."""
+
+    label: str
+    lam: float
+    conflict: float
+
+    @property
+    def name(self) -> str:
+        return lm_study.setting(self.label, self.lam, self.conflict)
+
+    @property
+    def stages(self) -> int:
+        """Step sizes to choose: one for each of two stages, or one."""
+        return 2 if self.label in STARTS else 1
+
+    def schedule(self) -> Schedule:
+        if self.label == lm_study.ONLY_SFT:
+            return Alright(lam=0.0)
+        if self.label == ROUNDS:
+            return Rounds(lam=self.lam, rounds=4)
+        return lm_study.schedule(self.label, self.lam)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What the search has measured: losses (seeds,) by place, and where it stopped."""
+
+    losses: Mapping[Place, list[float]]
+    best: Place
+    preference_share: float
+
+    def mean(self, place: Place) -> float:
+        return float(np.mean(self.losses[place]))
+
+    @property
+    def inside(self) -> bool:
+        """Whether no chosen step size is at an end of the grid."""
+        return all(0 < k < len(GRID) - 1 for k in self.best)
+
+
+GRID = tuple(FACTOR ** np.arange(-BELOW, ABOVE + 1))
+"""Step sizes in units of the middle one."""
+
+
+def rates(scale: str, place: Place) -> list[float]:
+    """Step sizes of both stages at a place."""
+    found = [float(SCALES[scale].rate * GRID[k]) for k in place]
+    return found if len(found) == 2 else found * 2
+
+
+def settings(scale: str) -> list[Setting]:
+    """Everything that a figure needs a step size for, what others build on first."""
+    conflicts, lambdas = ((0.5,), (0.5,)) if scale == "fast" else (CONFLICTS, LAMBDAS)
+    alone = [Setting(lm_study.ONLY_SFT, 0.0, level) for level in conflicts]
+    pairs = [(0.5, level) for level in conflicts] + [(lam, 0.5) for lam in lambdas if lam != 0.5]
+    compared = [Setting(label, *pair) for pair in pairs for label in METHODS]
+    turns = [Setting(ROUNDS, 0.5, level) for level in conflicts]
+    return alone + turns + compared
+
+
+CONFLICTS, LAMBDAS = (0.5, 0.25), (0.5, 0.75)
+ROUNDS = "Rounds"
+"""The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
+kind take its step size."""
+
+
+def tune(scale: str) -> dict[str, Tried]:
+    """The search for every setting."""
+    found: dict[str, Tried] = {}
+    for setting in settings(scale):
+        found[setting.name] = search(scale, setting, found)
+    return found
+
+
+def chosen(scale: str, found: Mapping[str, Tried]) -> dict[str, dict[str, Any]]:
+    """What :func:`analysis.lm_study.tuned` reads."""
+    return {
+        name: {
+            "rates": rates(scale, tried.best),
+            "inside": tried.inside,
+            "preference_share": tried.preference_share,
+            "loss": tried.mean(tried.best),
+            "tried": [
+                {"rates": rates(scale, place), "losses": losses}
+                for place, losses in sorted(tried.losses.items())
+            ],
+        }
+        for name, tried in found.items()
+    }
+
+
+def search(scale: str, setting: Setting, before: Mapping[str, Tried]) -> Tried:
+    """Look at neighbours and go where the validation loss is least, until none is better.
+
+    The fast form looks at them once and stays.
+    """
+    known = [tried.best for name, tried in before.items() if name.startswith(f"{setting.label},")]
+    best: Place = known[-1] if known else STARTS.get(setting.label, (BELOW,))
+    losses: dict[Place, list[float]] = {}
+    while True:
+        around = [best, *neighbours(best)]
+        losses |= measure(scale, setting, [p for p in around if p not in losses], before)
+        winner = min(around, key=lambda place: float(np.mean(losses[place])))
+        if winner == best or scale == "fast":
+            return Tried(losses, best, share(scale, setting, best, before))
+        best = winner
+
+
+def neighbours(place: Place) -> Iterator[Place]:
+    """Places one step along one stage's step size."""
+    for stage in range(len(place)):
+        for step in (-1, 1):
+            moved = place[stage] + step
+            if 0 <= moved < len(GRID):
+                yield (*place[:stage], moved, *place[stage + 1 :])
+
+
+def configurations(
+    scale: str, setting: Setting, place: Place, before: Mapping[str, Tried]
+) -> list[dict[str, Any]]:
+    """Runs of one setting at one place, one for each seed that chooses."""
+    rule = setting.schedule()
+    needs = setting.label == "MAXRIGHT"
+    alone = Setting(lm_study.ONLY_SFT, 0.0, setting.conflict)
+    plain = {
+        "scale": scale,
+        "schedule": rule.to_dict(),
+        "conflict": setting.conflict,
+        "updates": lm_study.updates(scale, rule, setting.conflict),
+        "beta": 0.1,
+        "reference": "base",
+        "sft_rate": rates(scale, before[alone.name].best)[0] if needs else None,
+        "rates": rates(scale, place),
+        "part": "validation",
+        "marks": 1,
+        "generated": 0,
+    }
+    first, count = FIRST_SEED, 1 if scale == "fast" else 2
+    return [{**plain, "seed": seed} for seed in range(first, first + count)]
+
+
+def measure(
+    scale: str, setting: Setting, places: list[Place], before: Mapping[str, Tried]
+) -> dict[Place, list[float]]:
+    """Validation losses (seeds,) at places of the grid; infinite where a run diverged."""
+    if not places:
+        return {}
+    runs = [c for place in places for c in configurations(scale, setting, place, before)]
+    last = lm_study.run(scale, runs).groupby("run").tail(1)
+    losses = weighted_loss(last[list(lm_study.LOSSES)].to_numpy(), setting.lam)
+    losses = np.where(last["diverged_at"].notna(), np.inf, losses).reshape(len(places), -1)
+    return {place: row.tolist() for place, row in zip(places, losses, strict=True)}
+
+
+def share(scale: str, setting: Setting, place: Place, before: Mapping[str, Tried]) -> float:
+    """Share of the gradients that are of the preference objective."""
+    last = lm_study.run(scale, configurations(scale, setting, place, before))
+    counts = last.groupby("run").tail(1)[["sft_gradients", "preference_gradients"]].sum()
+    return float(counts.iloc[1] / counts.sum())
+
+
+def costs(scale: str) -> dict[str, float]:
+    """Cost of a pair in units of a demonstration, by level of conflict: tokens the policy reads."""
+    levels = sorted({setting.conflict for setting in settings(scale)})
+    return {f"{level:g}": pair_cost(scale, level) for level in levels}
