@@ -57,12 +57,11 @@ TUNING = 100
 """First seed of the bodies that choose step sizes; those that score have others."""
 WEIGHTS = np.linspace(0, 1, 201)
 CAPTION = (
-    "Does the convex story survive a trained network? Policy over 8 responses, conflict .75, "
-    "λ = 1/2, 800 gradients, tuned step sizes. (a) Width 16: last-layer fronts of 10 bodies; "
-    "filled: single-row updates of that layer alone; hollow: all layers. (b), (c) Signed distance "
-    "from the front of the own body, in its ranges; negative: beyond. (d) Held-out f_λ less Mix's: "
-    "all layers, or the last alone (open). What varies is the seed, n = 10; 95 % t-intervals. "
-    "Command: python -m analysis bridge"
+    "Does the convex story survive a trained network? Policy over 8 responses, conflict .75, λ = "
+    "1/2, 800 gradients, tuned step sizes. (a) Width 16: last-layer fronts of 10 bodies; filled: "
+    "that layer alone; hollow: all layers. (b), (c) Signed distance from the front of the own "
+    "body, in its ranges; negative: beyond. (d) Held-out f_λ less Mix's; open: last layer alone. "
+    "What varies is the seed, n = 10; 95 % t-intervals. Command: python -m analysis bridge"
 )
 
 

@@ -35,12 +35,12 @@ NEUTRAL = (
 REMEDY = style.Look("0.35", "d", "-")
 TUNED = "tuned step sizes"
 CAPTION = (
-    "What prevents forgetting? Tiny language model, conflict 1/2, λ = 1/2, equal cost. Left: exact "
-    "match along SFT→DPO with one step size, with SFT rows replayed in the second stage, or with "
-    "tuned step sizes; line: that stage begins. Middle: held-out (SFT + preference)/2 over the "
-    "preference stage's share, tuned; level lines: joint methods. Right: exact match (filled) and "
-    "answers right in any style (open). What varies is the seed, n = 10; 95 % t-intervals. "
-    "Command: python -m analysis lm_forgetting"
+    "What prevents forgetting? Tiny language model, conflict 1/2, equal cost. Left: exact match "
+    "along SFT→DPO with one step size, with SFT rows replayed, or with tuned step sizes; line: "
+    "the second stage begins. Middle: held-out (SFT + preference)/2 over the preference stage's "
+    "share, tuned; level lines: joint methods. Right: exact match (filled), answers right in any "
+    "style (open). What varies is the seed, n = 10; 95 % t-intervals. Command: python -m analysis "
+    "lm_forgetting"
 )
 
 

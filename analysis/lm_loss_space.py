@@ -18,11 +18,8 @@ from analysis import lm_study, style
 from analysis.lm_models import SCALES
 from analysis.lm_study import values
 from analysis.methods import JOINT, METHODS, cell, cost
-from analysis.runner import PAPER
 from tradeoff.plots import label_lines
-from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference
-from tradeoff.theory.checked import Checked
 
 LAMBDAS = (0.5, 0.75)
 MEASURES = (
@@ -35,12 +32,11 @@ MEASURES = (
     "preference_match",
 )
 CAPTION = (
-    "Where do the methods end at equal cost? Tiny language model (0.18 M parameters), conflict "
-    "1/2, λ in {.5, .75}, each method's step sizes tuned; λ is sequential training's share "
-    "of preference updates. Above: dots are runs, markers means with 95 % t-intervals, joined in "
-    "order of λ; all held out. Dashed: exact match and style cannot sum to more than 1.5. Below: "
-    "differences in λ × preference + (1 - λ) × SFT loss, paired by seed. What varies is the seed, "
-    "n = 10. Command: python -m analysis lm_loss_space"
+    "Where do the methods end at equal cost? Tiny language model, conflict 1/2, tuned step sizes; "
+    "λ is sequential training's share of preference updates. Above: runs, and means with 95 % "
+    "t-intervals, joined in order of λ; held out. Dashed: exact match and style cannot sum to "
+    "more than 1.5. Below: differences in λ × preference + (1 - λ) × SFT loss, paired by seed. "
+    "What varies is the seed, n = 10. Command: python -m analysis lm_loss_space"
 )
 
 
@@ -171,10 +167,6 @@ def draw_differences(ax: Axes, table: pd.DataFrame, order: str) -> None:
         xticks=lambdas,
         xlim=(0.05, 1.15),
     )
-
-
-def _stored() -> dict[str, Any]:
-    return dict(read_json(PAPER / "results" / "lm_loss_space.json")["numbers"])
 
 
 if __name__ == "__main__":

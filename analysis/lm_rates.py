@@ -33,11 +33,11 @@ HALF = 0.5
 """Weight, and the level of conflict that is drawn."""
 RULES = ("one step size", "tuned")
 CAPTION = (
-    "How much of the gap is the step size? Tiny language model, λ = 1/2, conflict 1/2, equal cost. "
-    "Left, middle: validation loss on the grid of step sizes that the search visited, n = 2 "
-    "seeds that score nothing; large: chosen. Middle: the second stage's, at the best first. "
-    "Right: held-out loss, one step size for all (hollow) against tuned (filled); what varies is "
-    "the seed, n = 10, 95 % t-intervals. Command: python -m analysis lm_rates"
+    "How much of the gap is the step size? Tiny language model, λ = 1/2, conflict 1/2, equal "
+    "cost. Left, middle: validation loss on the grid that the search visited, n = 2 seeds that "
+    "score nothing; large: chosen; middle: the second stage's. Right: held-out loss, one step "
+    "size for all (hollow) and tuned (filled); what varies is the seed, n = 10, 95 % t-intervals. "
+    "Command: python -m analysis lm_rates"
 )
 
 

@@ -78,11 +78,11 @@ VARIANTS = {
 STARTS = {"one step size": RESTARTED, "tuned": TUNED}
 """Sequential training that the gains are counted from: its variant, at K = 1."""
 CAPTION = (
-    "How many alternations buy what joint training buys? Tiny language model, λ = 1/2, equal cost, "
-    "K rounds of SFT, then DPO. One step size for all updates, the optimiser kept or restarted "
-    "between turns; or tuned (K = 1: both stages', K = 4: one). Lines: joint training, tuned. "
-    "Above: held-out (SFT + preference)/2. Below: exact match (filled) and preferred style (open). "
-    "What varies is the seed, n = 10; 95 % t-intervals. Command: python -m analysis lm_rounds"
+    "How many alternations buy what joint training buys? Tiny language model, λ = 1/2, equal "
+    "cost, K rounds of SFT, then DPO. One step size, the optimiser kept or restarted between "
+    "turns; or tuned (K = 1: both stages', K = 4: one). Lines: joint training, tuned. Above: "
+    "held-out (SFT + preference)/2. Below: exact match (filled), preferred style (open). What "
+    "varies is the seed, n = 10; 95 % t-intervals. Command: python -m analysis lm_rounds"
 )
 
 

@@ -28,10 +28,10 @@ from tradeoff.theory.checked import Checked
 PROBES = ("exact", "answer", "statement")
 CAPTION = (
     "Is a skill erased by the preference stage, or suppressed? Tiny language model, conflict 1/2: "
-    "60 SFT updates, 12 or 60 DPO updates at 5e-4, SFT again. Left: held-out questions answered "
-    "exactly; in any style; as the end of a statement. Right: held-out SFT loss during SFT; 'never "
-    "taught' had the same 12 (hollow) or 60 DPO updates without SFT before. What varies is the "
-    "seed, n = 10; 95 % t-intervals. Command: python -m analysis lm_suppressed"
+    "60 SFT updates, 12 or 60 DPO updates, SFT again. Left: held-out questions answered exactly; "
+    "in any style; as the end of a statement. Right: held-out SFT loss during SFT; 'never taught' "
+    "had the same DPO updates without SFT before (12: hollow). What varies is the seed, n = 10; "
+    "95 % t-intervals. Command: python -m analysis lm_suppressed"
 )
 
 

@@ -7,7 +7,7 @@ sides, or it is at an end of the grid, which is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +56,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class Tried:
-    """What the search has measured: losses (seeds,) by place, and where it stopped."""
+    """What the search has measured, by place, and where it is.
+
+    Attributes
+    ----------
+    losses
+        Validation losses (seeds,).
+    best
+        Where the search is.
+    shares
+        Share of the gradients that are of the preference objective.
+    """
 
     losses: Mapping[Place, list[float]]
     best: Place
-    preference_share: float
+    shares: Mapping[Place, float]
 
     def mean(self, place: Place) -> float:
         return float(np.mean(self.losses[place]))
@@ -81,14 +91,15 @@ def rates(scale: str, place: Place) -> list[float]:
     return found if len(found) == 2 else found * 2
 
 
-def settings(scale: str) -> list[Setting]:
-    """Everything that a figure needs a step size for, what others build on first."""
+def groups(scale: str) -> list[list[Setting]]:
+    """Everything that a figure needs a step size for; a group builds on those before it."""
     conflicts, lambdas = ((0.5,), (0.5,)) if scale == "fast" else (CONFLICTS, LAMBDAS)
-    alone = [Setting(lm_study.ONLY_SFT, 0.0, level) for level in conflicts]
+    alone = [[Setting(lm_study.ONLY_SFT, 0.0, level)] for level in conflicts]
     pairs = [(0.5, level) for level in conflicts] + [(lam, 0.5) for lam in lambdas if lam != 0.5]
-    compared = [Setting(label, *pair) for pair in pairs for label in METHODS]
-    turns = [Setting(ROUNDS, 0.5, level) for level in conflicts]
-    return alone + turns + compared
+    compared = [[Setting(label, *pair) for label in METHODS] for pair in pairs]
+    turns = [[Setting(ROUNDS, 0.5, level)] for level in conflicts]
+    first = [more + own for own, more in zip(compared, turns, strict=False)]
+    return alone + first + compared[len(turns) :]
 
 
 CONFLICTS, LAMBDAS = (0.5, 0.25), (0.5, 0.75)
@@ -100,8 +111,8 @@ kind take its step size."""
 def tune(scale: str) -> dict[str, Tried]:
     """The search for every setting."""
     found: dict[str, Tried] = {}
-    for setting in settings(scale):
-        found[setting.name] = search(scale, setting, found)
+    for group in groups(scale):
+        found |= search(scale, group, found)
     return found
 
 
@@ -111,7 +122,7 @@ def chosen(scale: str, found: Mapping[str, Tried]) -> dict[str, dict[str, Any]]:
         name: {
             "rates": rates(scale, tried.best),
             "inside": tried.inside,
-            "preference_share": tried.preference_share,
+            "preference_share": tried.shares[tried.best],
             "loss": tried.mean(tried.best),
             "tried": [
                 {"rates": rates(scale, place), "losses": losses}
@@ -122,21 +133,40 @@ def chosen(scale: str, found: Mapping[str, Tried]) -> dict[str, dict[str, Any]]:
     }
 
 
-def search(scale: str, setting: Setting, before: Mapping[str, Tried]) -> Tried:
+def search(scale: str, group: Sequence[Setting], before: Mapping[str, Tried]) -> dict[str, Tried]:
     """Look at neighbours and go where the validation loss is least, until none is better.
 
-    The fast form looks at them once and stays.
+    The settings of a group are searched side by side. The fast form looks at neighbours once and
+    stays.
     """
-    known = [tried.best for name, tried in before.items() if name.startswith(f"{setting.label},")]
-    best: Place = known[-1] if known else STARTS.get(setting.label, (BELOW,))
-    losses: dict[Place, list[float]] = {}
-    while True:
-        around = [best, *neighbours(best)]
-        losses |= measure(scale, setting, [p for p in around if p not in losses], before)
-        winner = min(around, key=lambda place: float(np.mean(losses[place])))
-        if winner == best or scale == "fast":
-            return Tried(losses, best, share(scale, setting, best, before))
-        best = winner
+    found = {about.name: Tried({}, start(about, before), {}) for about in group}
+    active = list(group)
+    while active:
+        wanted = {
+            about: [p for p in around(found[about.name].best) if p not in found[about.name].losses]
+            for about in active
+        }
+        measured = measure(scale, wanted, before)
+        for about in tuple(active):
+            known = found[about.name]
+            losses, shares = measured[about]
+            known = Tried({**known.losses, **losses}, known.best, {**known.shares, **shares})
+            winner = min(around(known.best), key=known.mean)
+            if winner == known.best or scale == "fast":
+                active.remove(about)
+            found[about.name] = Tried(known.losses, winner, known.shares)
+    return found
+
+
+def start(about: Setting, before: Mapping[str, Tried]) -> Place:
+    """Where the last search of the method ended, or where the first one begins."""
+    known = [tried.best for name, tried in before.items() if name.startswith(f"{about.label},")]
+    return known[-1] if known else STARTS.get(about.label, (BELOW,))
+
+
+def around(place: Place) -> list[Place]:
+    """A place, then its neighbours."""
+    return [place, *neighbours(place)]
 
 
 def neighbours(place: Place) -> Iterator[Place]:
@@ -173,26 +203,29 @@ def configurations(
 
 
 def measure(
-    scale: str, setting: Setting, places: list[Place], before: Mapping[str, Tried]
-) -> dict[Place, list[float]]:
-    """Validation losses (seeds,) at places of the grid; infinite where a run diverged."""
-    if not places:
-        return {}
-    runs = [c for place in places for c in configurations(scale, setting, place, before)]
-    last = lm_study.run(scale, runs).groupby("run").tail(1)
-    losses = weighted_loss(last[list(lm_study.LOSSES)].to_numpy(), setting.lam)
-    losses = np.where(last["diverged_at"].notna(), np.inf, losses).reshape(len(places), -1)
-    return {place: row.tolist() for place, row in zip(places, losses, strict=True)}
+    scale: str, wanted: Mapping[Setting, Sequence[Place]], before: Mapping[str, Tried]
+) -> dict[Setting, tuple[dict[Place, list[float]], dict[Place, float]]]:
+    """Validation losses (seeds,), infinite where a run diverged, and shares of preference updates.
 
-
-def share(scale: str, setting: Setting, place: Place, before: Mapping[str, Tried]) -> float:
-    """Share of the gradients that are of the preference objective."""
-    last = lm_study.run(scale, configurations(scale, setting, place, before))
-    counts = last.groupby("run").tail(1)[["sft_gradients", "preference_gradients"]].sum()
-    return float(counts.iloc[1] / counts.sum())
+    All places of all settings are one study.
+    """
+    pairs = [(about, place) for about, places in wanted.items() for place in places]
+    runs = [configurations(scale, *pair, before) for pair in pairs]
+    found: dict[Setting, Any] = {about: ({}, {}) for about in wanted}
+    if not runs:
+        return found
+    last = lm_study.run(scale, [run for some in runs for run in some]).groupby("run").tail(1)
+    per = len(runs[0])
+    for k, (about, place) in enumerate(pairs):
+        rows = last.iloc[k * per : (k + 1) * per]
+        losses = weighted_loss(rows[list(lm_study.LOSSES)].to_numpy(), about.lam)
+        counts = rows[["sft_gradients", "preference_gradients"]].to_numpy(dtype=float).sum(axis=0)
+        found[about][0][place] = np.where(rows["diverged_at"].notna(), np.inf, losses).tolist()
+        found[about][1][place] = float(counts[1] / counts.sum())
+    return found
 
 
 def costs(scale: str) -> dict[str, float]:
     """Cost of a pair in units of a demonstration, by level of conflict: tokens the policy reads."""
-    levels = sorted({setting.conflict for setting in settings(scale)})
+    levels = sorted({about.conflict for group in groups(scale) for about in group})
     return {f"{level:g}": pair_cost(scale, level) for level in levels}

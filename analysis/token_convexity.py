@@ -41,12 +41,11 @@ MARKERS = {"DPO, all tokens": "o", "DPO, one token": "^", "SFT, all tokens": "s"
 ROUNDING = 1e-12
 """A midpoint counts as a violation if it lies higher than this share of the loss's size."""
 CAPTION = (
-    "How far from convex is DPO in the last layer (9,600 parameters) of a token-by-token model? 48 "
-    "demonstrations and pairs, beta = .1. (a) Share of segments whose midpoint lies above the "
-    "chord; what varies is the pair of ends, n = 180, 120, 120; counts, so no interval. (b) Least "
-    "over largest curvature along each run, by 24 Lanczos steps. (c) Spread of f_λ over descents "
-    "from 3 starts in a ball of twice the distance that training covers. "
-    "Command: python -m analysis token_convexity"
+    "How far from convex is DPO in the last layer of a token-by-token model? 48 demonstrations "
+    "and pairs, beta = .1. (a) Share of segments whose midpoint lies above the chord; what varies "
+    "is the pair of ends, n = 180, 120, 120; counts, so no interval. (b) Least over largest "
+    "curvature along each run. (c) Spread of f_λ over descents from 3 starts in a ball of twice "
+    "the distance that training covers. Command: python -m analysis token_convexity"
 )
 
 

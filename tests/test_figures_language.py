@@ -84,19 +84,31 @@ def test_methods_spend_the_same(numbers: Callable[[str], dict[str, Any]]) -> Non
 
 
 def test_the_search_goes_where_the_loss_is_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    def bowl(scale: str, about: Setting, places: list[Place], before: Any) -> dict[Place, Any]:
-        return {p: [float((p[0] - 2) ** 2 + (p[-1] - 7) ** 2)] for p in places}
+    def bowl(scale: str, wanted: dict[Setting, list[Place]], before: Any) -> Any:
+        return {
+            about: (
+                {p: [float((p[0] - 2) ** 2 + (p[-1] - 7) ** 2)] for p in places},
+                dict.fromkeys(places, 0.5),
+            )
+            for about, places in wanted.items()
+        }
 
+    def slope(scale: str, wanted: dict[Setting, list[Place]], before: Any) -> Any:
+        return {
+            about: ({p: [float(p[0])] for p in places}, dict.fromkeys(places, 0.5))
+            for about, places in wanted.items()
+        }
+
+    order, mix = Setting("SFT→DPO", 0.5, 0.5), Setting("Mix", 0.5, 0.5)
     monkeypatch.setattr(lm_tuning, "measure", bowl)
-    monkeypatch.setattr(lm_tuning, "share", lambda *_: 0.5)
-    found = lm_tuning.search("full", Setting("SFT→DPO", 0.5, 0.5), {})
+    found = lm_tuning.search("full", [order, mix], {})[order.name]
     assert found.best == (2, 7)
     assert found.inside
     assert all(place in found.losses for place in lm_tuning.neighbours(found.best))
-    monkeypatch.setattr(
-        lm_tuning, "measure", lambda scale, about, places, before: {p: [p[0]] for p in places}
-    )
-    edge = lm_tuning.search("full", Setting("Mix", 0.5, 0.5), {})
+    again = lm_tuning.search("full", [order], {order.name: found})[order.name]
+    assert len(again.losses) == 5, "a later search begins where the last one ended"
+    monkeypatch.setattr(lm_tuning, "measure", slope)
+    edge = lm_tuning.search("full", [mix], {})[mix.name]
     assert edge.best == (0,)
     assert not edge.inside
 
