@@ -1,4 +1,4 @@
-"""What prevents forgetting: the step size, the split of the budget, the KL anchor, or replay?
+"""What prevents forgetting: the step size, the KL anchor, or replay?
 
 SFT→DPO with one step size for both stages forgets; each remedy is added to that run alone.
 """
@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import lm_loss_space, lm_study, style
+from analysis import lm_headline, lm_study, style
 from analysis.lm_models import SCALES
 from analysis.lm_study import Array, values
-from analysis.methods import JOINT, METHODS, cell, cost, lower, upper
+from analysis.methods import cell, cost, lower, upper
 from analysis.mutations import SWAPPED, mutate
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.schedules import Sequential
-from tradeoff.scores import interval, paired_difference, weighted_loss
+from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
 REPLAYS = (0.0, 0.25, 0.5)
@@ -35,23 +35,20 @@ NEUTRAL = (
 REMEDY = style.Look("0.35", "d", "-")
 TUNED = "tuned step sizes"
 CAPTION = (
-    "What prevents forgetting? Tiny language model, conflict 1/2, equal cost. Left: exact match "
-    "along SFT→DPO with one step size, with SFT rows replayed, or with tuned step sizes; line: "
-    "the second stage begins. Middle: held-out (SFT + preference)/2 over the preference stage's "
-    "share, tuned; level lines: joint methods. Right: exact match (filled), answers right in any "
-    "style (open). What varies is the seed, n = 10; 95 % t-intervals. Command: python -m analysis "
-    "lm_forgetting"
+    "What prevents forgetting? Tiny language model, λ = 1/2, conflict 1/2, equal cost. Left: exact "
+    "match along SFT→DPO with one step size, with SFT rows replayed in the second stage, or with "
+    "tuned step sizes; line: that stage begins. Right, at the end: exact match (filled) and "
+    "answers right in any style (open). What varies is the seed, n = 10; 95 % t-intervals. "
+    "Command: python -m analysis lm_forgetting"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     scale = "fast" if fast else "full"
-    along, anchored, grid = remedies(scale), anchors(scale), lm_loss_space.ends(scale)
+    along, anchored, grid = remedies(scale), anchors(scale), lm_headline.ends(scale)
     ends = lm_study.finals(along)
-    shape = {"width_ratios": [1, 1, 1.15]}
-    with style.figure(1, 3, height=3.5, gridspec_kw=shape) as (fig, (left, middle, right)):
+    with style.figure(1, 2, height=3.5) as (fig, (left, right)):
         draw_curves(left, along)
-        draw_splits(middle, grid)
         draw_remedies(right, ends, anchored, grid)
         style.save(fig, out, "lm_forgetting")
     return {
@@ -67,17 +64,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             for beta in BETAS
             for reference in REFERENCES
         },
-        "splits": {label: splits(grid, label) for label in METHODS[:2]},
-        "joint_at_half": {
-            label: cell(interval(half_loss(grid, label)[:, middle_of(grid)])) for label in JOINT
-        },
-        "best_split_minus_joint": best_split_minus_joint(grid),
     }
-
-
-def middle_of(grid: pd.DataFrame) -> int:
-    """Place of lambda = 1/2 among the weights of the grid."""
-    return int(np.flatnonzero(np.sort(grid["lam"].unique()) == 0.5)[0])
 
 
 def scores(rows: pd.DataFrame) -> dict[str, Any]:
@@ -131,39 +118,6 @@ def curve(along: pd.DataFrame, name: str) -> tuple[Array, Array]:
     exact = values(rows.assign(mark=rows.groupby("run").cumcount()), "exact_match", "mark")
     steps = np.sort(rows["step"].unique()).astype(float)
     return steps / steps[-1], exact
-
-
-def half_loss(grid: pd.DataFrame, label: str) -> Array:
-    """(seed, lambda) equal-weight loss at the end, whatever weight was asked for."""
-    rows = grid[grid["method"] == label]
-    return weighted_loss(
-        np.stack([values(rows, name, "lam") for name in ("sft_loss", "preference_loss")], -1), 0.5
-    )
-
-
-def splits(grid: pd.DataFrame, label: str) -> dict[str, Any]:
-    """Scores at the end of every split of one order, by the share of the preference stage."""
-    rows = grid[grid["method"] == label]
-    names = ("exact_match", "preference_match")
-    return {
-        "share_of_preference": np.sort(rows["lam"].unique()),
-        "half_loss": cell(interval(half_loss(grid, label))),
-        **{name: cell(interval(values(rows, name, "lam"))) for name in names},
-    }
-
-
-def best_split_minus_joint(grid: pd.DataFrame) -> dict[str, Any]:
-    """Best split of each order, chosen with hindsight, less each joint method at lambda 1/2."""
-    found = {}
-    for order in METHODS[:2]:
-        losses = half_loss(grid, order)
-        best = int(losses.mean(0).argmin())
-        for joint in JOINT:
-            other = half_loss(grid, joint)[:, middle_of(grid)]
-            share = float(np.sort(grid["lam"].unique())[best])
-            difference = cell(paired_difference(losses[:, best], other))
-            found[f"{order} - {joint}"] = {"share_of_preference": share, **difference}
-    return found
 
 
 def remedies(scale: str) -> pd.DataFrame:
@@ -224,31 +178,6 @@ def draw_curves(ax: Axes, along: pd.DataFrame) -> None:
     )
 
 
-def draw_splits(ax: Axes, grid: pd.DataFrame) -> None:
-    """Equal-weight loss over the split, both orders, with the joint methods as level lines."""
-    shares = np.sort(grid["lam"].unique())
-    for label in METHODS[:2]:
-        found, look = interval(half_loss(grid, label)), style.look(label)
-        ax.errorbar(
-            shares, found.mean, yerr=found.high - found.mean, **look.line_style(elinewidth=0.8)
-        )
-        style.label_line(ax, shares[-1], found.mean[-1], label, color=look.color)
-    for label in JOINT:
-        level, look = float(half_loss(grid, label)[:, middle_of(grid)].mean()), style.look(label)
-        ax.axhline(level, color=look.color, linestyle=look.line, linewidth=1)
-        side = "bottom" if label == "MAXRIGHT" else "top"
-        ax.annotate(label, (1.29, level), fontsize=8, color=look.color, va=side, ha="right")
-    ax.set(
-        title="Split of the budget",
-        yscale="log",
-        xlabel="share of the preference stage",
-        ylabel="(SFT + preference loss) / 2",
-        xlim=(0.15, 1.3),
-        xticks=shares,
-    )
-    ax.minorticks_off()
-
-
 def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd.DataFrame) -> None:
     """What every remedy keeps: exact match (filled) and right answers in any style (open)."""
     rows = {
@@ -256,8 +185,7 @@ def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd
     }
     rows |= {f"replay {r:.0%}": ends[ends["remedy"] == str(r)] for r in REPLAYS[1:]}
     rows[TUNED] = ends[ends["remedy"] == TUNED]
-    joint = grid[(grid["lam"] == 0.5) & (grid["method"] == "ALRIGHT")]
-    rows["ALRIGHT, λ = ½"] = joint[joint["seed"].isin(ends["seed"].unique())]
+    rows["ALRIGHT, tuned"] = grid[(grid["conflict"] == 0.5) & (grid["method"] == "ALRIGHT")]
     for place, (label, found) in enumerate(rows.items()):
         look = style.look("ALRIGHT") if label.startswith("ALRIGHT") else REMEDY
         for name, fill in (("exact_match", look.color), ("answer_match", "white")):

@@ -1,7 +1,7 @@
-"""Where do the methods end when a language model is trained, at equal compute?
+"""Where do the methods end when a language model is trained, at equal cost?
 
-Above: held-out losses of every run, and what a reader of the responses sees. Below: paired
-differences in the weighted loss, joint minus sequential, for both orders.
+Held-out losses of every run, and what a reader of the responses sees, at two levels of conflict.
+The runs are those of :mod:`analysis.lm_headline`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import lm_study, style
+from analysis import lm_headline, lm_study, style
 from analysis.lm_models import SCALES
 from analysis.lm_study import values
 from analysis.methods import JOINT, METHODS, cell, cost
-from tradeoff.plots import label_lines
 from tradeoff.scores import interval, paired_difference
 
-LAMBDAS = (0.5, 0.75)
+LAMBDAS = (0.5,)
+"""Weights that are run; :data:`analysis.lm_tuning.LAMBDAS` has those that are tuned for."""
+LEVEL = 0.5
+"""Conflict of what is stored by weight."""
 MEASURES = (
     "sft_loss",
     "preference_loss",
@@ -32,61 +34,50 @@ MEASURES = (
     "preference_match",
 )
 CAPTION = (
-    "Where do the methods end at equal cost? Tiny language model, conflict 1/2, tuned step sizes; "
-    "λ is sequential training's share of preference updates. Above: runs, and means with 95 % "
-    "t-intervals, joined in order of λ; held out. Dashed: exact match and style cannot sum to "
-    "more than 1.5. Below: differences in λ × preference + (1 - λ) × SFT loss, paired by seed. "
-    "What varies is the seed, n = 10. Command: python -m analysis lm_loss_space"
+    "Where do the methods end at equal cost? Tiny language model, λ = 1/2, conflict 1/4 (above) "
+    "and 1/2 (below), tuned step sizes. Dots are runs, markers means with 95 % t-intervals in both "
+    "directions; all held out. Left: both losses; line: equal weighted loss, through SFT→DPO. "
+    "Right: exact match of the skill and responses in the preferred style; no policy is beyond "
+    "the dashed line. What varies is the seed, n = 10. Command: python -m analysis lm_loss_space"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     scale = "fast" if fast else "full"
-    table = ends(scale)
-    with style.figure(2, 2, height=4.5) as (fig, axes):
-        (losses, behaviour), (forward, backward) = axes
-        draw_plane(losses, table, "sft_loss", "preference_loss")
-        losses.set(
-            title="Losses of every run",
-            xscale="log",
-            yscale="log",
-            xlabel="SFT loss (nats per token)",
-            ylabel="preference loss (nats)",
-        )
-        losses.legend(loc="lower left", handlelength=3.2)
-        draw_plane(behaviour, table, "preference_match", "exact_match")
-        draw_ceiling(behaviour)
-        draw_differences(forward, table, "SFT→DPO")
-        draw_differences(backward, table, "DPO→SFT")
-        forward.set_title("Weighted loss less that of SFT→DPO")
-        backward.set_title("Weighted loss less that of DPO→SFT")
+    table = lm_headline.ends(scale)
+    levels = sorted(table["conflict"].unique())
+    with style.figure(len(levels), 2, height=2.4 * len(levels), squeeze=False) as (fig, axes):
+        for (losses, behaviour), level in zip(axes, levels, strict=True):
+            rows = table[table["conflict"] == level]
+            draw_plane(losses, rows, "sft_loss", "preference_loss")
+            draw_level(losses, rows)
+            losses.set(
+                title=f"Losses, conflict {level:g}",
+                xlabel="SFT loss (nats per token)",
+                ylabel="preference loss (nats)",
+            )
+            draw_plane(behaviour, rows, "preference_match", "exact_match")
+            draw_ceiling(behaviour, level)
+        axes[0, 0].legend(fontsize=7)
         style.save(fig, out, "lm_loss_space")
+    shown = table[table["conflict"] == LEVEL]
     return {
         "seeds": int(table["seed"].nunique()),
         "training": cost(table),
         "spent": lm_study.cost_spent(table),
         "gradients": SCALES[scale].gradients,
+        "conflict": LEVEL,
         "lambdas": LAMBDAS,
-        "methods": summaries(table),
-        "paired_joint_minus_sequential": paired(table),
+        "methods": summaries(shown),
+        "paired_joint_minus_sequential": paired(shown),
+        "by_conflict": {
+            f"{level:g}": summaries(table[table["conflict"] == level]) for level in levels
+        },
         "samples_at_half": {
-            label: json.loads(
-                one(table, label).query("lam == 0.5 and seed == 0")["samples"].iloc[0]
-            )
+            label: json.loads(one(shown, label).query("seed == 0")["samples"].iloc[0])
             for label in METHODS
         },
     }
-
-
-def ends(scale: str) -> pd.DataFrame:
-    """Final measures of the whole grid; one row per method, weight and seed."""
-    runs = [
-        lm_study.configuration(scale, lm_study.schedule(label, lam), seed)
-        for label in METHODS
-        for lam in LAMBDAS
-        for seed in lm_study.seeds(scale)
-    ]
-    return lm_study.finals(lm_study.run(scale, runs))
 
 
 def one(table: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -119,53 +110,37 @@ def paired(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def draw_plane(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
-    """Runs as dots, means with intervals in both directions, joined in order of lambda."""
+    """Runs as dots, means with intervals in both directions."""
     for label in METHODS:
         rows, look = one(table, label), style.look(label)
-        ax.scatter(rows[x], rows[y], s=2, color=look.color, alpha=0.5, linewidths=0)
-        across, along = (interval(values(rows, name, "lam")) for name in (x, y))
+        ax.scatter(rows[x], rows[y], s=3, color=look.color, alpha=0.5, linewidths=0)
+        across, along = (interval(rows[name]) for name in (x, y))
         ax.errorbar(
             across.mean,
             along.mean,
             xerr=across.high - across.mean,
             yerr=along.high - along.mean,
-            **look.line_style(linewidth=1, elinewidth=0.7, label=label, zorder=4),
+            **look.dots(linewidth=1, elinewidth=0.8, label=label, zorder=4),
         )
 
 
-def draw_ceiling(ax: Axes) -> None:
-    """What no policy exceeds: half of the demonstrations contradict the preferred style."""
-    ax.plot([0.5, 1], [1, 0.5], **style.BOUND)
-    ax.annotate("no policy beyond", (0.72, 0.80), fontsize=8, rotation=-24, color="0.35")
+def draw_level(ax: Axes, table: pd.DataFrame) -> None:
+    """Pairs of losses whose weighted loss is that of SFT→DPO; below the line is better."""
+    mean = one(table, "SFT→DPO")[["sft_loss", "preference_loss"]].mean().to_numpy()
+    low, high = ax.get_xlim()
+    x = np.array([low, high])
+    bottom, top = ax.get_ylim()
+    ax.plot(x, mean.sum() - x, **style.BOUND)
+    ax.set(xlim=(low, high), ylim=(bottom, top))
+
+
+def draw_ceiling(ax: Axes, level: float) -> None:
+    """What no policy exceeds: that share of the demonstrations contradicts the preferred style."""
+    ax.plot([1 - level, 1], [1, 1 - level], **style.BOUND)
     ax.set(
-        title="Skill against style",
+        title=f"Skill against style, conflict {level:g}",
         xlabel="responses in the preferred style",
         ylabel="exact match of skills",
-    )
-
-
-def draw_differences(ax: Axes, table: pd.DataFrame, order: str) -> None:
-    """Weighted loss of joint methods less that of one order, by lambda."""
-    lambdas = np.sort(table["lam"].unique())
-    base = values(one(table, order), "weighted_loss", "lam")
-    ends = {}
-    for place, label in enumerate(JOINT):
-        found = paired_difference(values(one(table, label), "weighted_loss", "lam"), base)
-        look, shift = style.look(label), 0.012 * (place - 1)
-        ax.errorbar(
-            lambdas + shift,
-            found.mean,
-            yerr=found.high - found.mean,
-            **look.line_style(linewidth=1, elinewidth=0.8, capsize=2),
-        )
-        ends[label] = (float(found.mean[-1]), look.color)
-    label_lines(ax, lambdas[-1] + 0.02, ends)
-    ax.axhline(0, **style.BOUND)
-    ax.set(
-        xlabel="weight λ of the preference objective",
-        ylabel=f"less {order}'s (nats)",
-        xticks=lambdas,
-        xlim=(0.05, 1.15),
     )
 
 

@@ -102,7 +102,7 @@ def groups(scale: str) -> list[list[Setting]]:
     return alone + first + compared[len(turns) :]
 
 
-CONFLICTS, LAMBDAS = (0.5, 0.25), (0.5, 0.75)
+CONFLICTS, LAMBDAS = (0.5, 0.25), (0.5,)
 ROUNDS = "Rounds"
 """The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
 kind take its step size."""

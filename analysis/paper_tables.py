@@ -64,7 +64,8 @@ def resources(results: Results, paper: Results) -> pd.DataFrame:
 def llama(results: Results, paper: Results) -> pd.DataFrame:
     """The paper's MMLU and win rates beside the language model's skill and style, by lambda."""
     found = results["lm_loss_space"]
-    at = [found["lambdas"].index(lam) for lam in paper["lambdas"]]
+    at = [found["lambdas"].index(lam) for lam in paper["lambdas"] if lam in found["lambdas"]]
+    shown = joined([found["lambdas"][k] for k in at])
     quoted = paper["methods"]
     rows = []
     for method in METHODS:
@@ -78,7 +79,7 @@ def llama(results: Results, paper: Results) -> pd.DataFrame:
                 for name, key in (("MMLU", "mmlu"), ("win rate", "win_rate"))
             }
             | {
-                f"{name}, ours (%)": joined([100 * ours[key]["mean"][k] for k in at])
+                f"{name}, ours at λ = {shown} (%)": joined([100 * ours[key]["mean"][k] for k in at])
                 for name, key in (
                     ("exact match", "exact_match"),
                     ("preferred style", "preference_match"),

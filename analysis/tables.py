@@ -64,6 +64,7 @@ def all_tables(results: Results, ledger: list[dict[str, Any]]) -> dict[str, pd.D
 def headline(results: Results) -> pd.DataFrame:
     """Every method at lambda = 1/2: the convex laboratory's scores, the language model's."""
     convex, network = results["loss_space"], results["lm_loss_space"]["methods"]
+    half = results["lm_loss_space"]["lambdas"].index(0.5)
     scores = {"regret": "regret", "front gap": "front_gap", "matched weight": "matched_weight"}
     trained = {"weighted loss": "weighted_loss", "exact match": "exact_match",
                "preferred style": "preference_match"}  # fmt: skip
@@ -71,7 +72,7 @@ def headline(results: Results) -> pd.DataFrame:
     rows = [
         {"method": method}
         | {name: interval(convex[method][key], HALF) for name, key in scores.items()}
-        | {name: interval(network[method][key], HALF) for name, key in trained.items()}
+        | {name: interval(network[method][key], half) for name, key in trained.items()}
         for method in METHODS
     ]
     return pd.DataFrame(rows)

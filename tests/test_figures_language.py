@@ -191,14 +191,6 @@ def test_loss_space_stores_paired_differences_and_responses(
         assert [len(row) for row in rows] == [3] * 4
 
 
-def test_a_long_preference_stage_lowers_its_loss_and_raises_the_other(
-    numbers: Callable[[str], dict[str, Any]],
-) -> None:
-    cells = numbers("lm_loss_space")["methods"]["SFT→DPO"]
-    assert np.all(np.diff(cells["preference_loss"]["mean"]) < 0)
-    assert np.all(np.diff(cells["sft_loss"]["mean"]) > 0)
-
-
 def test_headline_retention_is_relative_to_sft_alone(
     numbers: Callable[[str], dict[str, Any]],
 ) -> None:
