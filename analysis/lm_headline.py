@@ -22,7 +22,7 @@ from tradeoff.records import read_json
 from tradeoff.scores import Interval, interval, paired_difference
 from tradeoff.theory.checked import Checked
 
-CONFLICTS = (0.25, 0.5)
+CONFLICTS = (0.5,)
 PANELS = {
     "retention": "SFT retention",
     "preference": "responses in the preferred style",
@@ -100,7 +100,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 def conflicts(scale: str) -> tuple[float, ...]:
     """Levels of conflict; one in the fast form."""
-    return CONFLICTS[1:2] if scale == "fast" else CONFLICTS
+    return CONFLICTS[-1:] if scale == "fast" else CONFLICTS
 
 
 def ends(scale: str) -> pd.DataFrame:
@@ -142,10 +142,10 @@ def relative(joint: Array, order: Array) -> dict[str, Any]:
 
 def draw_levels(ax: Axes, table: pd.DataFrame, name: str, best: Array) -> None:
     """Every method over the levels of conflict."""
-    for label in METHODS:
+    for place, label in enumerate(METHODS):
         found, look = measured(table, label, name, best), style.look(label)
         ax.errorbar(
-            np.sort(table["conflict"].unique()),
+            np.sort(table["conflict"].unique()) + 0.012 * (place - 2),
             found.mean,
             yerr=found.high - found.mean,
             **look.line_style(elinewidth=0.8, label=label),

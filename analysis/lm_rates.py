@@ -196,7 +196,7 @@ def claim_tuning_closes_the_gap(fast: bool = False, mutation: str | None = None)
     found = read_json(PAPER / "results" / "lm_rates.json")["numbers"]
     kept = found["share_of_the_gap_left"]
     high = np.array([kept[f"SFT→DPO - {joint}"]["high"] for joint in ("Mix", "ALRIGHT")], float)
-    high = mutate(mutation, high, {"rules-exchanged": 1 / high})
+    high = mutate(mutation, high, {"one-step-size": np.ones_like(high)})
     return Checked(high, np.full_like(high, 1 - LEAST_REMOVED), "upper", {"n": found["seeds"]}, 0.0)
 
 
