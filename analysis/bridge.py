@@ -543,10 +543,11 @@ def claim_narrow_network_passes_the_front(
     body; what its optimal last layers reach on held-out rows counts as the front there.
     """
     del fast
-    found = _stored()
-    place = mutate(mutation, 0, {"widest": -1})
-    cells = [found["signed_distance"]["held_out"][joint][place] for joint in ("Mix", "ALRIGHT")]
-    return Checked(np.array([upper(c) for c in cells]), np.zeros(2), "upper", {"n": found["n"]}, 0)
+    found = _stored()["signed_distance"]["held_out"]
+    cells = [found[joint][0] for joint in ("Mix", "ALRIGHT")]
+    honest, wrong = [upper(cell) for cell in cells], [-lower(cell) for cell in cells]
+    high = np.array(mutate(mutation, honest, {SWAPPED: wrong}))
+    return Checked(high, np.zeros(2), "upper", {"n": float(_stored()["n"])}, 0.0)
 
 
 def claim_orders_trail_in_networks(fast: bool = False, mutation: str | None = None) -> Checked:
