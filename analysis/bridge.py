@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +301,7 @@ def tuned(width: int, size: Size) -> dict[str, Rates]:
     for name, last in WAYS.items():
         for schedule in SCHEDULES:
             two = isinstance(schedule, Sequential)
-            pairs = list(product(size.rates, repeat=2)) if two else [(r, r) for r in size.rates]
+            pairs = [(r, s) for r in size.rates for s in (size.rates if two else (r,))]
             losses = [
                 halves(table, schedule.label.partition(" (k")[0], "held_out").mean()
                 for table in on_grid(bodies, size.gradients, schedule, pairs, last)

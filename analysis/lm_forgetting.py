@@ -153,7 +153,7 @@ def anchors(scale: str) -> pd.DataFrame:
     return lm_study.finals(table).assign(change=change(table))
 
 
-def detail(scale: str) -> dict[str, int]:
+def detail(scale: str) -> dict[str, Any]:
     """More evaluations, half of them in either stage, each with generated responses."""
     return {"marks": 6, "generated": 60} if scale == "full" else {"marks": 2, "generated": 8}
 

@@ -18,7 +18,7 @@ import torch
 from matplotlib.axes import Axes
 
 from analysis import lm_study, lm_tuning, style
-from analysis.lm_models import SCALES
+from analysis.lm_models import SCALES, task
 from analysis.lm_study import Array
 from analysis.lm_tuning import Setting, Tried
 from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, paired_ratio
@@ -111,7 +111,7 @@ def pair_cost_in_seconds(scale: str, repeats: int = 20) -> float:
 
     Measured beside the tokens by which runs are charged: other machines give other values.
     """
-    known = lm_study.task(scale)
+    known = task(scale)
     params = {name: value[0].clone().requires_grad_() for name, value in known.initial([0]).items()}
     rows = SCALES[scale].batch
     taken: dict[int, list[float]] = {SFT: [], PREFERENCE: []}

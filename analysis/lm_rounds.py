@@ -130,8 +130,7 @@ def ends(scale: str) -> pd.DataFrame:
             runs.append(one(scale, label, rounds, seed, level))
             about.append((label, rounds))
     table = lm_study.finals(lm_study.run(scale, runs))
-    variant, rounds = zip(*about, strict=True)
-    return table.assign(variant=list(variant), rounds=list(rounds))
+    return table.assign(variant=[label for label, _ in about], rounds=[k for _, k in about])
 
 
 def cells(scale: str) -> list[tuple[str, int]]:

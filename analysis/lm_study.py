@@ -321,5 +321,6 @@ def specialist_scores(scale: str, conflict: float) -> dict[str, Array]:
         found.append({name: float(value[0]) for name, value in scores.items()})
     table = pd.DataFrame(found)
     losses = weighted_loss(table[list(LOSSES)].to_numpy(), 0.5)
-    scores = {name: table[name].to_numpy(dtype=float) for name in table if "/" not in name}
+    names = [str(name) for name in table.columns if "/" not in str(name)]
+    scores = {name: table[name].to_numpy(dtype=float) for name in names}
     return scores | {"weighted_loss": losses}
