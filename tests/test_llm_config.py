@@ -31,6 +31,7 @@ WRONG: list[tuple[str, Any]] = [
     ("steps", 0),
     ("batch_size", -1),
     ("preference_batch_size", 0),
+    ("preference_learning_rate", 0.0),
     ("rows_per_forward", 0),
     ("learning_rate", 0.0),
     ("learning_rate", float("inf")),

@@ -21,7 +21,7 @@ from tradeoff.llm.data import Example
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs, Meter
 from tradeoff.llm.rates import learning_rates
-from tradeoff.schedules import Maxright, Sequential, stage_lengths
+from tradeoff.schedules import Alright, Maxright, Mix, Sequential, stage_lengths
 
 NAMES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
 
@@ -62,6 +62,16 @@ def test_the_optimiser_runs_at_these_rates() -> None:
     run = trainer(steps=4, decay="linear", warmup=1, log_every=1)
     used = run.train(progress=False).log["learning_rate"]
     np.testing.assert_allclose(used, theirs("linear", 1, 4, 1e-2))
+
+
+@pytest.mark.parametrize("schedule", [Sequential(), Alright(), Mix()])
+def test_updates_of_the_preference_objective_alone_have_their_own_rate(schedule: Any) -> None:
+    run = trainer(schedule, steps=6, log_every=1, evaluate_every=1, preference_learning_rate=3e-3)
+    done = run.train(progress=False)
+    followed = done.table[["sft_updates", "preference_updates"]].diff().iloc[1:].to_numpy()
+    expected = np.where(followed[:, 0] == 1, 1e-2, 3e-3)
+    np.testing.assert_allclose(done.log["learning_rate"], expected)
+    assert len(set(expected)) == (1 if isinstance(schedule, Mix) else 2)
 
 
 # ---------------------------------------------------------------------- operations

@@ -105,6 +105,9 @@ class TrainConfig:
     learning_rate, decay, warmup
         Largest rate; its course over a stage ("constant", "cosine" or "linear" to zero); updates
         of linear warm-up. A stage of a sequential schedule begins anew.
+    preference_learning_rate
+        Largest rate of updates that follow the preference objective alone, such as those of a
+        preference stage; ``None`` is ``learning_rate``.
     betas, epsilon, weight_decay, clip
         Of AdamW; decay of matrices only; largest norm of the gradient, ``None`` for any.
     loss, beta, label_smoothing
@@ -171,6 +174,7 @@ class TrainConfig:
     preference_batch_size: int | None = None
     rows_per_forward: int = 8
     learning_rate: float = 5e-5
+    preference_learning_rate: float | None = None
     decay: Literal["constant", "cosine", "linear"] = "constant"
     warmup: int = 0
     betas: tuple[float, float] = (0.9, 0.95)
@@ -211,9 +215,9 @@ class TrainConfig:
         for name in optional:
             if (value := getattr(self, name)) is not None:
                 _positive(name, value)
-        for name in ("learning_rate", "beta", "epsilon"):
-            value = getattr(self, name)
-            _require(name, value, 0 < value < float("inf"), "Give a positive number.")
+        for name in ("learning_rate", "preference_learning_rate", "beta", "epsilon"):
+            if (value := getattr(self, name)) is not None:
+                _require(name, value, 0 < value < float("inf"), "Give a positive number.")
         _require("clip", self.clip, self.clip is None or self.clip > 0, "Positive, or none.")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)

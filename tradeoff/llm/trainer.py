@@ -338,7 +338,7 @@ class JointTrainer:
         losses = self._backward(passes)
         self.tally.norm(self._clip())
         for group in self.optimizer.param_groups:
-            group["lr"] = float(self.rates[step])
+            group["lr"] = self._rate(passes)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._count_work()
@@ -354,6 +354,13 @@ class JointTrainer:
         step = min(draw, self.step)
         known = self.known
         return self.plan.follow(step, draws.uniform(key, draw), known.gaps(), known.base_gap())
+
+    def _rate(self, passes: Sequence[Pass]) -> float:
+        """Learning rate of the update, by the objectives that its passes follow."""
+        rate, own = float(self.rates[self.step]), self.config.preference_learning_rate
+        if own is None or any(part.objective == SFT for part in passes):
+            return rate
+        return rate * own / self.config.learning_rate
 
     def _backward(self, passes: Sequence[Pass]) -> list[Tensor]:
         """Gradients of all passes; returns this process's part of each objective's mean loss."""
@@ -459,7 +466,7 @@ class JointTrainer:
         self.tally.clear()
         if not np.isfinite(list(means.values())).all():
             self.diverged_at = self.step
-        rate = float(self.rates[self.step - 1])
+        rate = self.optimizer.param_groups[0]["lr"]
         line = {"kind": "train", "step": self.step, **means, "learning_rate": rate}
         self.journal.write(line | self.meter.speed())
 
