@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +10,44 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import llm_study, style
-from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, finals, upper
+from analysis import evidence, llm_scores, llm_study, mutations, style
+from analysis.llm_study import LAM, LOSSES
+from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, finals
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
-LOSSES = ["sft_loss", "preference_loss"]
 CAPTION = (
-    f"{llm_study.about('full')} One panel per lambda. Lines are means over seeds along training, "
-    "dots the ends of single runs; the star is the ideal point, each loss as low as it gets in a "
-    "run that spends all gradients on it. Command: python -m analysis llm_loss_space"
+    f"{llm_study.about('full')} One panel per lambda: mean paths, and ends of single runs; the "
+    "star is the mean of runs on one objective. Rounds alternate K times, at λ = 0.5. "
+    "Command: python -m analysis llm_loss_space"
 )
+SWAPPED = "swapped-rows"
+MARGIN = 0.05
+"""Largest difference of two methods that counts as none, in ranges of f_lambda from the base model
+to the ideal point; set before the runs."""
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = llm_study.numbers("llm_loss_space", fast, measure)
     lams = found["lambdas"]
-    with style.figure(1, len(lams), height=2.9, squeeze=False, sharey=True) as (fig, axes):
+    with style.figure(1, len(lams), height=3.0, squeeze=False, sharey=True) as (fig, axes):
         for i, (ax, lam) in enumerate(zip(axes[0], lams, strict=True)):
             draw(ax, found, i)
             ax.set(title=f"λ = {lam:g}", xlabel="SFT loss (nats per token)")
         axes[0][0].set_ylabel("preference loss (nats)")
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
+        handles, labels = axes[0][lams.index(LAM)].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
         style.save(fig, out, "llm_loss_space")
     return found
 
 
 def measure(scale: str) -> dict[str, Any]:
-    """Mean trajectories and single ends, by method and in order of lambda."""
+    """Mean trajectories and single ends, by method and in order of lambda; how runs were chosen."""
     table = llm_study.run(scale, llm_study.comparison(scale))
     lams = llm_study.SCALES[scale].lams
+    names = [m for m in table["method"].unique() if m not in METHODS]
     return {
         "training": cost(table),
         "lambdas": lams,
@@ -50,7 +56,37 @@ def measure(scale: str) -> dict[str, Any]:
         "ideal": llm_study.ideal(scale),
         "paths": {m: [path(part(table, m, lam)) for lam in lams] for m in METHODS},
         "ends": {m: [ends(part(table, m, lam)).tolist() for lam in lams] for m in METHODS},
+        "spent": {m: [spent(part(table, m, lam)) for lam in lams] for m in METHODS},
         "paired_joint_minus_sequential": paired(table, lams),
+        "rounds": {
+            "labels": names,
+            "paths": {m: path(part(table, m, LAM)) for m in names},
+            "ends": {m: ends(part(table, m, LAM)).tolist() for m in names},
+            "spent": {m: spent(part(table, m, LAM)) for m in names},
+            "bought": {m: cell(bought(table, m)) for m in names},
+        },
+        "preparation": preparation(scale),
+    }
+
+
+def preparation(scale: str) -> dict[str, Any]:
+    """Step sizes that were tried and chosen, the cost of a pair, and what specialists reach."""
+    searched = ["SFT only", "DPO only", *METHODS, "Rounds"]
+    sft, pairs = (llm_study.specialists(scale, name) for name in ("sft", "preference"))
+    clock = [
+        finals(one)["seconds"].to_numpy() / finals(one)["step"].to_numpy() for one in (pairs, sft)
+    ]
+    return {
+        "grid": llm_study.SCALES[scale].grid,
+        "rates": {name: llm_study.rates(scale, name) for name in searched},
+        "tried": {name: llm_study.tuned(scale, name).table() for name in searched},
+        "pair_cost": llm_study.pair_cost(scale),
+        "pair_cost_by_the_clock": cell(llm_scores.ratio(*clock)),
+        "specialists": {
+            "sft": ends(sft).tolist(),
+            "preference": ends(pairs).tolist(),
+            "training": cost(sft, pairs),
+        },
     }
 
 
@@ -69,21 +105,35 @@ def ends(runs: pd.DataFrame) -> np.ndarray:
     return finals(runs).sort_values("seed")[LOSSES].to_numpy()
 
 
+def spent(runs: pd.DataFrame) -> float:
+    """Mean share of the budget that runs spent, MAXRIGHT's probes included."""
+    return float(finals(runs)["spent"].mean())
+
+
+def weighted(table: pd.DataFrame, method: str, lam: float) -> np.ndarray:
+    """(seeds,) weighted losses at the end."""
+    return weighted_loss(ends(part(table, method, lam)), lam)
+
+
 def paired(table: pd.DataFrame, lams: tuple[float, ...]) -> dict[str, Any]:
     """Weighted loss of joint minus sequential training, paired by seed; negative: joint wins."""
-
-    def losses(method: str, lam: float) -> np.ndarray:
-        return weighted_loss(ends(part(table, method, lam)), lam)
-
     differences = {
         f"{joint} - {order}": [
-            cell(paired_difference(losses(joint, lam), losses(order, lam))) for lam in lams
+            cell(paired_difference(weighted(table, joint, lam), weighted(table, order, lam)))
+            for lam in lams
         ]
         for joint in JOINT
         for order in ORDERS
     }
-    means = {m: [cell(interval(losses(m, lam))) for lam in lams] for m in METHODS}
+    means = {m: [cell(interval(weighted(table, m, lam))) for lam in lams] for m in METHODS}
     return differences | means
+
+
+def bought(table: pd.DataFrame, label: str) -> Any:
+    """Share of what ALRIGHT gains on SFT→DPO at weight 1/2 that so many rounds gain."""
+    sequential = weighted(table, "SFT→DPO", LAM)
+    gain = sequential - weighted(table, label, LAM)
+    return llm_scores.ratio(gain, sequential - weighted(table, "ALRIGHT", LAM))
 
 
 def draw(ax: Axes, found: dict[str, Any], i: int) -> None:
@@ -96,27 +146,52 @@ def draw(ax: Axes, found: dict[str, Any], i: int) -> None:
         ax.plot(*np.array(found["ends"][method][i]).T, **look.dots(markersize=2.5, alpha=0.5))
     ax.plot(*found["ideal"], **style.IDEAL, label="ideal point")
     ax.annotate("base", found["start"], fontsize=8, xytext=(-3, 3), textcoords="offset points")
+    if found["lambdas"][i] != LAM:
+        return
+    for label, line in found["rounds"]["paths"].items():
+        look, end = style.look(label), np.array(line[-1])
+        ax.plot(*end, **look.dots(label=label.split(" (")[0] if label == _first(found) else None))
+        name = label.split("(")[1].rstrip(")")
+        ax.annotate(name, tuple(end), xytext=(5, 3), textcoords="offset points", fontsize=7)
 
 
-def claim_joint_beats_sft_first(fast: bool = False) -> Checked:
+def _first(found: Mapping[str, Any]) -> str:
+    return next(iter(found["rounds"]["paths"]))
+
+
+# ---------------------------------------------------------------------- claims
+
+
+def stored() -> dict[str, Any]:
+    """What the stored full run found."""
+    return dict(read_json(PAPER / "results" / "llm_loss_space.json")["numbers"])
+
+
+def losses(found: Mapping[str, Any], method: str, i: int) -> np.ndarray:
+    """(seeds,) weighted losses of a stored method at the lambda of this place."""
+    return weighted_loss(found["ends"][method][i], found["lambdas"][i])
+
+
+def claim_joint_beats_sft_first(fast: bool = False, mutation: str | None = None) -> Checked:
     """All joint methods end with a smaller weighted loss than SFT→DPO at every lambda (upper).
 
     ``measured`` are the upper ends of the 95 % intervals of the paired differences.
     """
-    found = read_json(PAPER / "results" / "llm_loss_space.json")["numbers"]
-    pairs = found["paired_joint_minus_sequential"]
-    high = np.array([[upper(c) for c in pairs[f"{joint} - SFT→DPO"]] for joint in JOINT])
-    return Checked(high, np.zeros_like(high), "upper", {"n": float(found["seeds"])}, 0.0)
+    found = stored()
+    high = []
+    for joint in JOINT:
+        for i in range(len(found["lambdas"])):
+            pair = losses(found, joint, i), losses(found, "SFT→DPO", i)
+            first, second = mutations.mutate(mutation, pair, {SWAPPED: mutations.swapped(pair)})
+            high.append(float(paired_difference(first, second).high))
+    return Checked(np.array(high), np.zeros(len(high)), "upper", {"n": float(found["seeds"])}, 0.0)
 
 
-def claim_preference_first_is_level(fast: bool = False) -> Checked:
-    """Against us: up to lambda = 1/2 ALRIGHT is not seen to beat DPO→SFT (lower).
-
-    ``measured`` are the upper ends of the 95 % intervals of the paired differences.
-    """
-    found = read_json(PAPER / "results" / "llm_loss_space.json")["numbers"]
-    pairs = found["paired_joint_minus_sequential"]["ALRIGHT - DPO→SFT"]
-    high = np.array(
-        [upper(c) for c, lam in zip(pairs, found["lambdas"], strict=True) if lam <= 0.5]
-    )
-    return Checked(high, np.zeros_like(high), "lower", {"n": float(found["seeds"])}, 0.0)
+def claim_preference_first_is_level(fast: bool = False, mutation: str | None = None) -> Checked:
+    """At weight 1/2 ALRIGHT and DPO→SFT are level up to MARGIN ranges (two one-sided tests)."""
+    found = stored()
+    i = found["lambdas"].index(LAM)
+    unit = float(weighted_loss(np.subtract(found["start"], found["ideal"]), LAM))
+    rival = mutations.mutate(mutation, "DPO→SFT", {SWAPPED: "SFT→DPO"})
+    differences = (losses(found, "ALRIGHT", i) - losses(found, rival, i)) / unit
+    return evidence.equivalent(differences, MARGIN)

@@ -1,19 +1,14 @@
 """The shared experiment of the figures on real text: one base model, many joint post-trainings.
 
-A small Llama is pretrained once on public-domain books and kept under ``out/``. From it every
-configuration is post-trained by :class:`tradeoff.llm.JointTrainer` with the same number of
-gradients; the reference is the SFT optimum, as where the paper compares with SFT followed by DPO.
-Results are stored run by run through :mod:`tradeoff.study`. Without the text, what was stored is
-shown.
+Every run starts from the base model and may spend the same cost, counted in operations. Every
+method has step sizes of its own, chosen on seeds and rows that do not score. Results are stored
+run by run through :mod:`tradeoff.study`. Without the text, what was stored is shown.
 """
 
 from __future__ import annotations
 
-import gzip
-import shutil
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -24,110 +19,42 @@ import pandas as pd
 import typer
 from joblib import cpu_count
 
-from analysis import methods
-from analysis.methods import METHODS
+from analysis import llm_base, llm_runs, llm_text, llm_tuning, methods
+from analysis.llm_scales import SCALES
+from analysis.llm_tuning import Found
+from analysis.methods import METHODS, finals
 from analysis.runner import PAPER
-from tradeoff import study, tiny
-from tradeoff.checkout import DATA, ROOT
-from tradeoff.data.files import read_preferences, read_sft
-from tradeoff.data.rows import PreferenceRow, SftRow
-from tradeoff.data.synthetic import Language, generate
-from tradeoff.data.tokenizer import train_tokenizer
+from tradeoff import study
+from tradeoff.checkout import DATA
 from tradeoff.errors import InputError
-from tradeoff.records import plain, read_json, replacing_folder, write_json
-from tradeoff.schedules import OBJECTIVES, Alright, Mix, Schedule, from_dict
-from tradeoff.study import addresses
-from tradeoff.study.addresses import Task
+from tradeoff.records import plain, read_json, write_json
+from tradeoff.schedules import Alright, Maxright, Rounds, Schedule, Sequential, from_dict
+from tradeoff.scores import weighted_loss
 from tradeoff.study.engines import few_threads
 
-FOLDER = ROOT / "out" / "llm"
-SPECIALIST_SEED = 10_000
-"""A seed that no run has."""
-BETA = 0.1
 STORED = PAPER / "results"
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Sizes of the experiment; `gradients` is what every post-training may spend."""
-
-    text: str = "rasbt"
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    vocabulary: int = 2048
-    context: int = 192
-    pretraining: int = 2000
-    pretraining_batch: int = 16
-    gradients: int = 200
-    batch: int = 8
-    rate: float = 5e-4
-    marks: int = 10
-    evaluated: int = 100
-    lams: tuple[float, ...] = (0.25, 0.5, 0.75)
-    seeds: int = 5
-    device: str = "cpu"
-
-
-SCALES = {
-    "full": Scale(),
-    "fast": Scale(
-        text="generated",
-        width=16,
-        layers=1,
-        heads=2,
-        vocabulary=280,
-        context=128,
-        pretraining=10,
-        pretraining_batch=4,
-        gradients=8,
-        batch=4,
-        rate=4e-3,
-        marks=2,
-        lams=(0.5,),
-        seeds=2,
-    ),
-    # As large as ten minutes of one H100 allow: see `command`.
-    "gpu": Scale(
-        text="dolly",
-        width=768,
-        layers=12,
-        heads=12,
-        vocabulary=8192,
-        context=512,
-        pretraining=2000,
-        pretraining_batch=64,
-        gradients=200,
-        batch=32,
-        rate=2e-4,
-        seeds=3,
-        device="cuda",
-    ),
-}
-FILES = {
-    "rasbt": ("sft_rasbt", "pref_rasbt"),
-    "dolly": ("sft_dolly15k", "pref_hh_helpful_base"),
-}
-CORPUS = "corpus_gutenberg_children_train.txt.gz"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Training and held-out rows of both objectives."""
-
-    sft: Sequence[SftRow]
-    preference: Sequence[PreferenceRow]
-    sft_test: Sequence[SftRow]
-    preference_test: Sequence[PreferenceRow]
+LOSSES = ["sft_loss", "preference_loss"]
+PROBES = llm_runs.PROBES
+LAM = 0.5
+"""Weight at which step sizes are chosen, and of the figures that show one weight."""
+SPECIALIST, TUNING, REFERENCE = 10_000, 20_000, 30_000
+"""First seeds of specialists, of the choice of step sizes, and that of references."""
+FIGURES = (
+    "llm_loss_space",
+    "llm_forgetting",
+    "llm_table",
+    "llm_bars",
+    "llm_lambdas",
+    "llm_references",
+    "max_eval_interval",
+)
+schedule = partial(methods.schedule, samples=llm_runs.PROBES)
 
 
 def files(scale: str) -> list[Path]:
     """The files that a scale reads."""
-    text = SCALES[scale].text
-    if text == "generated":
-        return []
-    parts = [f"{name}_{part}.jsonl.gz" for name in FILES[text] for part in ("train", "test")]
-    return [DATA / name for name in (*parts, CORPUS)]
+    size = SCALES[scale]
+    return [*llm_text.files(size.text), *llm_base.files(size.base)]
 
 
 def available(scale: str) -> bool:
@@ -135,236 +62,217 @@ def available(scale: str) -> bool:
     return all(path.exists() for path in files(scale))
 
 
-@cache
-def rows(scale: str) -> Rows:
-    """The rows of a scale."""
-    if SCALES[scale].text == "generated":
-        found = generate(_language())
-        return Rows(found.sft_train, found.preference_train, found.sft_test, found.preference_test)
-    sft, preference = FILES[SCALES[scale].text]
-    return Rows(
-        read_sft(DATA / f"{sft}_train.jsonl.gz"),
-        read_preferences(DATA / f"{preference}_train.jsonl.gz"),
-        read_sft(DATA / f"{sft}_test.jsonl.gz"),
-        read_preferences(DATA / f"{preference}_test.jsonl.gz"),
-    )
+# ---------------------------------------------------------------------- what a run is
 
 
-def corpus(scale: str) -> list[str]:
-    """Documents to pretrain on, books in pieces of 20,000 characters."""
-    if SCALES[scale].text == "generated":
-        return list(generate(_language()).corpus)
-    with gzip.open(DATA / CORPUS, "rt", encoding="utf-8") as file:
-        books = file.read().split("<|endoftext|>")
-    return [book[i : i + 20_000] for book in books for i in range(0, len(book), 20_000)]
+def configuration(
+    scale: str, rule: Schedule, seed: int, rates: Sequence[float], **changes: Any
+) -> dict[str, Any]:
+    """One run at the study's budget.
 
-
-def _language() -> Language:
-    return Language(sft_rows=40, preference_rows=40, test_rows=8, documents=200)
-
-
-# ---------------------------------------------------------------------- models kept on disk
-
-
-def kept(scale: str, made_by: str, settings: dict[str, Any]) -> Path:
-    """Folder of a model, addressed by its settings, the sources that make it and its data."""
-    return FOLDER / "models" / f"{made_by}-{_maker(scale, made_by).address(settings)[:16]}"
-
-
-@cache
-def _maker(scale: str, made_by: str) -> Task:
-    return addresses.task(f"analysis.llm_study:{made_by}", files(scale))
-
-
-def base(scale: str) -> Path:
-    """Folder of the pretrained model, as transformers loads it; made on the first call."""
-    size = SCALES[scale]
-    place = kept(scale, "base", {k: v for k, v in asdict(size).items() if k in _SHAPE})
-    if not place.exists():
-        documents = corpus(scale)
-        few = documents[:: max(1, len(documents) // 200)]
-        tiny.pretrained(
-            place,
-            documents,
-            train_tokenizer(few, size.vocabulary),
-            width=size.width,
-            layers=size.layers,
-            heads=size.heads,
-            context=size.context,
-            steps=size.pretraining,
-            batch_size=size.pretraining_batch,
-            length=128,
-            device=size.device,
-            progress=scale != "fast",
-        )
-    return place
-
-
-_SHAPE = {
-    "text",
-    "width",
-    "layers",
-    "heads",
-    "vocabulary",
-    "context",
-    "pretraining",
-    "pretraining_batch",
-}
-
-
-def specialist(scale: str, objective: str) -> Path:
-    """Folder of a run that spends all gradients on one objective.
-
-    ``model/`` is what it became; ``optimum.json`` its training loss then, and its held-out losses
-    at the start and where its own was least. That of SFT is the reference of every run.
+    Parameters
+    ----------
+    rates
+        Step size, or those of updates on demonstrations and of updates on pairs.
+    **changes
+        Of the configuration, such as ``updates`` or ``reference``.
     """
-    settings = asdict(SCALES[scale]) | {"objective": objective}
-    place = kept(scale, "specialist", settings)
-    if place.exists():
-        return place
-    lam = 0.0 if objective == "sft" else 1.0
-    reference = "initial" if objective == "sft" else str(specialist(scale, "sft") / "model")
-
-    with replacing_folder(place) as partial:
-        steps = SCALES[scale].gradients
-        trainer = make(scale, Alright(lam=lam), SPECIALIST_SEED, steps, reference, output=partial)
-        done = trainer.train(progress=scale != "fast")
-        scorer, data = trainer.scorer, trainer.data
-        own = (
-            scorer.mean_sft(data.sft)["sft_loss"]
-            if objective == "sft"
-            else scorer.mean_pairs(data.preference, trainer.references.train)["preference_loss"]
-        )
-        losses = done.table[["sft_loss", "preference_loss"]].to_numpy()
-        best = losses[losses[:, OBJECTIVES.index(objective)].argmin()]
-        found = {"training_loss": own, "start": losses[0].tolist(), "best": best.tolist()}
-        write_json(partial / "optimum.json", found)
-        shutil.rmtree(partial / "checkpoints")
-    return place
-
-
-def optima(scale: str) -> tuple[float, float]:
-    """Least training losses (SFT, preference) that the specialists found."""
-    sft, preference = (
-        read_json(specialist(scale, name) / "optimum.json")["training_loss"]
-        for name in ("sft", "preference")
-    )
-    return float(sft), float(preference)
-
-
-def make(
-    scale: str,
-    schedule: Schedule,
-    seed: int,
-    steps: int,
-    reference: str,
-    *,
-    output: Path | None = None,
-    least: tuple[float, float] = (0.0, 0.0),
-) -> Any:
-    """A trainer with the settings that the whole study shares."""
-    from tradeoff.llm import JointTrainer, TrainConfig, models
-    from tradeoff.llm.config import ModelConfig
-
-    size, given = SCALES[scale], rows(scale)
-    model, tokenizer = models.load(ModelConfig(path=str(base(scale))))
-    config = TrainConfig(
-        steps=steps,
-        batch_size=size.batch,
-        rows_per_forward=size.batch,
-        learning_rate=size.rate,
-        beta=BETA,
-        reference=reference,
-        reference_cache=None if reference == "initial" else str(FOLDER / "references"),
-        optima=least,
-        max_length=size.context,
-        layout="padded",
-        precision="fp32" if size.device == "cpu" else "bf16",
-        evaluate_every=max(1, steps // size.marks),
-        evaluate_rows=size.evaluated,
-        log_every=max(1, steps // size.marks),
-        seed=seed,
-    )
-    return JointTrainer(
-        model,
-        tokenizer,
-        sft=given.sft,
-        preference=given.preference,
-        schedule=schedule,
-        config=config,
-        sft_test=given.sft_test,
-        preference_test=given.preference_test,
-        output=output,
-    )
-
-
-# ---------------------------------------------------------------------- runs
-
-
-def post_train(configuration: dict[str, Any]) -> pd.DataFrame:
-    """Trajectory of one run: held-out losses, counts and costs at each evaluation."""
-    began, scale = time.process_time(), configuration["scale"]
-    schedule = from_dict(configuration["schedule"])
-    reference = str(specialist(scale, "sft") / "model")
-    trainer = make(
-        scale,
-        schedule,
-        configuration["seed"],
-        configuration["updates"],
-        reference,
-        least=optima(scale),
-    )
-    done = trainer.train(progress=False)
-    spent = time.process_time() - began
-    return done.table.assign(
-        diverged_at=np.nan if done.diverged_at is None else done.diverged_at, cpu_seconds=spent
-    )
-
-
-schedule = partial(methods.schedule, samples=16)
-
-
-def configuration(scale: str, rule: Schedule, seed: int) -> dict[str, Any]:
-    """One run at the study's budget; a method that follows both objectives has half the updates."""
-    gradients = SCALES[scale].gradients
-    updates = gradients // 2 if isinstance(rule, Mix) else gradients
-    return {
-        "scale": scale,
-        "size": asdict(SCALES[scale]),
+    size, adaptive = SCALES[scale], isinstance(rule, Maxright)
+    c: dict[str, Any] = {
+        "base": asdict(size.base),
+        "text": size.text,
         "schedule": rule.to_dict(),
         "seed": seed,
-        "updates": updates,
+        "rate": rates[0],
+        "preference_rate": rates[1] if len(rates) > 1 else None,
+        "batch": size.batch,
+        "marks": size.marks,
+        "evaluated": size.evaluated,
+        "rows": "test",
+        **changes,
     }
-
-
-def comparison(scale: str) -> list[dict[str, Any]]:
-    """Every method at every weight and seed."""
-    size = SCALES[scale]
-    return [
-        configuration(scale, schedule(label, lam), seed)
-        for label in METHODS
-        for lam in size.lams
-        for seed in range(size.seeds)
-    ]
+    if "updates" not in c:
+        c["updates"] = updates(scale, rule)
+    if "reference" not in c:
+        c["reference"] = reference(scale, "sft")
+    if "optima" not in c:
+        c["optima"] = list(optima(scale)) if adaptive else [0.0, 0.0]
+    return c
 
 
 def run(scale: str, configurations: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Trajectories of all runs with columns ``method`` and ``lam``; computes what is missing."""
+    """Trajectories of all runs; computes what is missing.
+
+    Columns ``method``, ``lam`` and ``spent`` (share of the budget) are added.
+    """
+    size = SCALES[scale]
     with few_threads(1):
-        optima(scale)
-    fast, cuda = scale == "fast", SCALES[scale].device == "cuda"
+        llm_base.folder(size.base)
+    fast, cuda = scale == "fast", size.base.device == "cuda"
     alone = fast or cuda
     table = study.run(
-        post_train,
+        llm_runs.post_train,
         configurations,
-        FOLDER / scale,
+        llm_base.FOLDER / scale,
         backend="sequential" if alone else "loky",
         jobs=1 if alone else min(4, cpu_count()),
         progress=not fast,
         depends=files(scale),
     )
-    table = table.rename(columns={"schedule.lam": "lam"})
-    return methods.with_methods(table, configurations)
+    names = dict(enumerate(label(from_dict(c["schedule"])) for c in configurations))
+    return table.rename(columns={"schedule.lam": "lam"}).assign(
+        method=table["run"].map(names),
+        spent=llm_runs.spent(table, pair_cost(scale), size.batch) / size.budget,
+    )
+
+
+def label(rule: Schedule) -> str:
+    """Name of a method: its family, and for rounds how many there are."""
+    return rule.label if isinstance(rule, Rounds) else rule.family
+
+
+def pair_cost(scale: str) -> float:
+    """Cost of an update on pairs, in updates on demonstrations."""
+    return llm_runs.pair_cost(SCALES[scale].text, SCALES[scale].base)
+
+
+def updates(scale: str, rule: Schedule) -> int:
+    """How many updates of a schedule the budget pays for."""
+    size, pair = SCALES[scale], pair_cost(scale)
+    if isinstance(rule, Maxright):
+        each = maxright_cost(scale, rule.lam)
+    else:
+        each = llm_runs.per_update(rule, pair)
+    return llm_runs.updates_for(size.budget, each, size.marks)
+
+
+@cache
+def maxright_cost(scale: str, lam: float) -> float:
+    """Mean cost of MAXRIGHT's updates, probes included, in a run on a seed that does not score."""
+    rule, pair, size = schedule("MAXRIGHT", lam), pair_cost(scale), SCALES[scale]
+    guessed = llm_runs.updates_for(size.budget, 1 - lam + lam * pair, size.marks)
+    c = configuration(
+        scale, rule, TUNING, rates(scale, "MAXRIGHT"), updates=guessed, marks=1, rows="validation"
+    )
+    last = finals(run(scale, [c]))
+    return float(last["spent"].iloc[0]) * size.budget / guessed
+
+
+# ---------------------------------------------------------------------- step sizes
+
+
+def rates(scale: str, method: str) -> tuple[float, ...]:
+    """Step sizes of a method; those of rounds are one for all numbers of them."""
+    return tuned(scale, "Rounds" if method.startswith("Rounds") else method).rates
+
+
+@cache
+def tuned(scale: str, method: str) -> Found:
+    """Search the grid for a method, by its loss at weight 1/2 on validation rows."""
+    size = SCALES[scale]
+    rule, weight, start = _searched(scale, method)
+    pair, seeds = pair_cost(scale), range(TUNING, TUNING + size.tuning)
+    changes: dict[str, Any] = {"marks": 1, "rows": "validation"}
+    if method == "SFT only":
+        changes["reference"] = llm_runs.BASE
+    if method == "MAXRIGHT":
+        each = 1 - LAM + LAM * pair
+        changes["updates"] = llm_runs.updates_for(size.budget, each, size.marks)
+
+    def losses(points: Sequence[tuple[float, ...]]) -> list[float]:
+        runs = [configuration(scale, rule, s, p, **changes) for p in points for s in seeds]
+        last = run(scale, runs).groupby("run").tail(1)
+        found = weighted_loss(last[LOSSES], weight)
+        found[last["diverged_at"].notna()] = np.inf
+        return list(found.reshape(len(points), len(seeds)).mean(axis=1))
+
+    return llm_tuning.search(losses, list(size.grid), start)
+
+
+def _searched(scale: str, method: str) -> tuple[Schedule, float, tuple[float, ...]]:
+    """Schedule, weight of the loss and first guess of a search."""
+    if method == "SFT only":
+        return Alright(lam=0.0), 0.0, (SCALES[scale].guess,)
+    sft = rates(scale, "SFT only")
+    if method == "DPO only":
+        return Alright(lam=1.0), 1.0, sft
+    each = (*sft, *rates(scale, "DPO only"))
+    if method == "Rounds":
+        middle = SCALES[scale].rounds[len(SCALES[scale].rounds) // 2]
+        return Rounds(lam=LAM, rounds=middle), LAM, rates(scale, "SFT→DPO")
+    rule = schedule(method, LAM)
+    return rule, LAM, each if isinstance(rule, Sequential) else sft
+
+
+# ---------------------------------------------------------------------- what runs are compared with
+
+
+@cache
+def reference(scale: str, responses: str) -> str:
+    """Name of the model trained by SFT on "sft" demonstrations or on "chosen" responses."""
+    size, rule = SCALES[scale], Alright(lam=0.0)
+    c = configuration(
+        scale, rule, REFERENCE, rates(scale, "SFT only"), reference=llm_runs.BASE, optima=[0.0, 0.0]
+    )
+    with few_threads(1):
+        llm_base.folder(size.base)
+        return llm_runs.reference(c | {"responses": responses})
+
+
+@cache
+def specialists(scale: str, objective: str, compared: str = "sft") -> pd.DataFrame:
+    """Runs that spend everything on one objective: ends, starts and training losses, by seed."""
+    size = SCALES[scale]
+    rule, name = (
+        (Alright(lam=0.0), "SFT only") if objective == "sft" else (Alright(lam=1.0), "DPO only")
+    )
+    folder = compared if compared == llm_runs.BASE else reference(scale, compared)
+    runs = [
+        configuration(scale, rule, seed, rates(scale, name), measure=objective, reference=folder)
+        for seed in range(SPECIALIST, SPECIALIST + size.specialists)
+    ]
+    return run(scale, runs)
+
+
+def optima(scale: str, compared: str = "sft") -> tuple[float, float]:
+    """Training losses (SFT, preference) that the specialists end with, their means."""
+    sft = finals(specialists(scale, "sft"))["optimum"].mean()
+    preference = finals(specialists(scale, "preference", compared))["optimum"].mean()
+    return float(sft), float(preference)
+
+
+def least(scale: str, compared: str = "sft") -> tuple[np.ndarray, np.ndarray]:
+    """Held-out losses of the specialists, each in its own objective, by seed."""
+    sft = finals(specialists(scale, "sft"))["sft_loss"].to_numpy()
+    pairs = finals(specialists(scale, "preference", compared))["preference_loss"].to_numpy()
+    return sft, pairs
+
+
+def ideal(scale: str, compared: str = "sft") -> tuple[float, float]:
+    """The ideal point: mean losses of the specialists, each in its own objective."""
+    sft, pairs = least(scale, compared)
+    return float(sft.mean()), float(pairs.mean())
+
+
+def start(scale: str, compared: str = "sft") -> tuple[float, float]:
+    """Held-out losses of the base model."""
+    first = specialists(scale, "preference", compared).iloc[0]
+    return float(first["sft_loss"]), float(first["preference_loss"])
+
+
+# ---------------------------------------------------------------------- what figures share
+
+
+def comparison(scale: str) -> list[dict[str, Any]]:
+    """Every method at every weight and seed, and rounds at weight 1/2."""
+    size = SCALES[scale]
+    rules = [(m, schedule(m, lam)) for m in METHODS for lam in size.lams]
+    rules += [("Rounds", Rounds(lam=LAM, rounds=k)) for k in size.rounds]
+    return [
+        configuration(scale, rule, seed, rates(scale, method))
+        for method, rule in rules
+        for seed in range(size.seeds)
+    ]
 
 
 def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
@@ -380,32 +288,15 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
     return read_json(path)["numbers"] | {"source": "stored run"}
 
 
-def about(scale: str) -> str:
+def about(scale: str, seeds: int | None = None) -> str:
     """What every caption says of the experiment."""
     size = SCALES[scale]
     return (
-        f"A Llama of {size.layers} layers and width {size.width}, pretrained here for "
-        f"{size.pretraining} updates on public-domain books, then trained on real rows "
-        f"({' and '.join(FILES[size.text])}): {size.gradients} gradients of {size.batch} rows each "
-        f"(Mix: half as many updates of two), AdamW at {size.rate:g} constant, beta = {BETA}, "
-        "reference = the SFT optimum, as where the paper compares with SFT→DPO; start = the base "
-        "model; rows that MAXRIGHT evaluates, and the runs that it has its optima from, are not "
-        "counted. What varies is the seed, that is the order of rows and draws: "
-        f"n = {size.seeds} seeds, the same for all methods; all losses are held out."
+        f"Llama, {size.base.layers} layers, width {size.base.width}, pretrained on books, then "
+        f"trained on real rows at equal cost, {size.budget:g} SFT updates of {size.batch} rows; "
+        "step sizes from other seeds and rows. What varies is the seed: "
+        f"n = {seeds or size.seeds} seeds; losses are held out."
     )
-
-
-def start(scale: str) -> tuple[float, float]:
-    """Held-out losses of the base model, with the SFT optimum as reference."""
-    begin = read_json(specialist(scale, "preference") / "optimum.json")["start"]
-    return float(begin[0]), float(begin[1])
-
-
-def ideal(scale: str) -> tuple[float, float]:
-    """The ideal point: the least held-out loss of each specialist in its own objective."""
-    sft = read_json(specialist(scale, "sft") / "optimum.json")["best"][0]
-    taste = read_json(specialist(scale, "preference") / "optimum.json")["best"][1]
-    return float(sft), float(taste)
 
 
 def command(
@@ -413,8 +304,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
 ) -> None:
     """Measure the figures of this study at a scale and write ``results/NAME-SCALE.json``."""
-    names = ("llm_loss_space", "llm_forgetting", "max_eval_interval", "llm_table", "llm_bars")
-    for name in names:
+    for name in FIGURES:
         found = import_module(f"analysis.{name}").measure(scale)
         typer.echo(write_json(out / "results" / f"{name}-{scale}.json", found))
 

@@ -10,20 +10,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import llm_study, style
-from analysis.llm_loss_space import LOSSES, ends, path
+from analysis.llm_loss_space import ends, path
+from analysis.llm_study import LAM, LOSSES
 from analysis.methods import cell, cost, finals
 from tradeoff.scores import interval, max_gap
 
-LAM = 0.5
-INTERVALS: tuple[int | None, ...] = (1, 10, 50, None)
 SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
 MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
-    f"{llm_study.about('full')} λ = 0.5; MAXRIGHT evaluates both losses on 16 fixed training rows "
-    "each every k updates, and between them knows the followed loss by a running average only. "
-    "Left: mean paths, their ends marked, and single ends. Right: the larger weighted gap at the "
-    "end, held out, with 95 % t-intervals, over the rows evaluated per update. "
+    f"{llm_study.about('full')} λ = {LAM:g}; MAXRIGHT evaluates {llm_study.PROBES} training rows "
+    "of each objective every k updates, the largest k only once; updates are as many for all. "
+    "Left: mean paths and single ends. Right: the larger weighted gap with 95 % t-intervals. "
     "Command: python -m analysis max_eval_interval"
 )
 
@@ -39,24 +37,33 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 def measure(scale: str) -> dict[str, Any]:
     """Paths, ends, gaps and costs by interval."""
-    seeds = range(llm_study.SCALES[scale].seeds)
+    size = llm_study.SCALES[scale]
+    updates = llm_study.updates(scale, llm_study.schedule("MAXRIGHT", LAM))
     runs = [
-        llm_study.configuration(scale, llm_study.schedule("MAXRIGHT", LAM, refresh=refresh), seed)
-        for refresh in INTERVALS
-        for seed in seeds
+        llm_study.configuration(
+            scale,
+            llm_study.schedule("MAXRIGHT", LAM, refresh=refresh),
+            seed,
+            llm_study.rates(scale, "MAXRIGHT"),
+            updates=updates,
+        )
+        for refresh in size.intervals
+        for seed in range(size.seeds)
     ]
     table = llm_study.run(scale, runs)
-    groups = [table[table["run"] // len(seeds) == i] for i in range(len(INTERVALS))]
+    groups = [table[table["run"] // size.seeds == i] for i in range(len(size.intervals))]
     ideal = llm_study.ideal(scale)
     return {
         "training": cost(table),
-        "intervals": INTERVALS,
-        "seeds": len(seeds),
+        "intervals": size.intervals,
+        "updates": updates,
+        "seeds": size.seeds,
         "ideal": ideal,
         "start": llm_study.start(scale),
         "paths": [path(group) for group in groups],
         "ends": [ends(group).tolist() for group in groups],
         "gap": [cell(interval(max_gap(ends(g), np.array(ideal), LAM))) for g in groups],
+        "spent": [float(finals(group)["spent"].mean()) for group in groups],
         "probed_per_update": [probed(group) for group in groups],
         "swing": [cell(interval(swing(group))) for group in groups],
     }
@@ -78,16 +85,16 @@ def swing(runs: pd.DataFrame) -> np.ndarray:
     return np.array(lengths)
 
 
-def name(k: int | None) -> str:
+def name(k: int, updates: int) -> str:
     """An interval as a legend shows it."""
-    return "never again" if k is None else f"k = {k}"
+    return f"k = {k}, once" if k >= updates else f"k = {k}"
 
 
 def draw_paths(ax: Axes, found: dict[str, Any]) -> None:
     for i, k in enumerate(found["intervals"]):
         line = np.array(found["paths"][i])
         look = style.Look(SHADES[i], MARKERS[i], LINES[i])
-        ax.plot(*line.T, **look.line_style(markevery=[-1], label=name(k)))
+        ax.plot(*line.T, **look.line_style(markevery=[-1], label=name(k, found["updates"])))
         ax.plot(*np.array(found["ends"][i]).T, **look.dots(markersize=3.5, alpha=0.5))
     ax.plot(*found["ideal"], **style.IDEAL, label="ideal point")
     ax.set(
@@ -105,7 +112,14 @@ def draw_cost(ax: Axes, found: dict[str, Any]) -> None:
         x = found["probed_per_update"][i]
         ax.errorbar(x, mean, half, fmt=MARKERS[i], color=SHADES[i], capsize=3)
         end = (x, mean + half)
-        ax.annotate(name(k), end, (0, 3), textcoords="offset points", ha="center", fontsize=8)
+        ax.annotate(
+            name(k, found["updates"]),
+            end,
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
     ax.set(
         title="What is gained by looking",
         xscale="log",

@@ -1,0 +1,182 @@
+"""The paper's sweep of five lambdas on real text: gaps of each method, and what an update costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import llm_scores, llm_study, mutations, style
+from analysis.llm_loss_space import ends, part
+from analysis.methods import METHODS, ORDERS, cell, cost, finals
+from analysis.runner import PAPER
+from tradeoff.records import read_json
+from tradeoff.schedules import Schedule, Sequential
+from tradeoff.scores import ideal_distance, interval
+from tradeoff.theory.checked import Checked
+
+EPOCHS = {0.01: (1, 5), 0.25: (2, 4), 0.5: (3, 3), 0.75: (4, 2), 0.99: (5, 1)}
+"""The paper's epochs of (DPO, SFT) for the sequential run beside each lambda."""
+SHAPE = "pythia-tiny"
+"""The measured shape nearest to the paper's in kind."""
+MEASURES = {
+    "preference_gap": "preference gap (nats)",
+    "sft_gap": "SFT gap (nats)",
+    "ideal_distance": "distance to ideal point (nats)",
+    "runtime_percent": "time of an update (%)",
+    "memory_percent": "peak memory (%)",
+}
+CAPTION = (
+    f"{llm_study.about('full', llm_study.SCALES['full'].few)} Sequential runs split their updates "
+    "as the paper does, DPO to SFT 1:5 to 5:1. Step sizes were chosen at λ = 0.5. Bars are 95 % "
+    "intervals; time and memory, over SFT→DPO, are those stored by llm_resources. "
+    "Command: python -m analysis llm_lambdas"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    found = llm_study.numbers("llm_lambdas", fast, measure)
+    with style.figure(2, 3, height=5.0) as (fig, axes):
+        for ax, (name, title) in zip(axes.flat, MEASURES.items(), strict=False):
+            draw(ax, found, name)
+            ax.set(title=title, xlabel="λ")
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        axes.flat[-1].axis("off")
+        axes.flat[-1].legend(handles, labels, loc="center", handlelength=3.2)
+        style.save(fig, out, "llm_lambdas")
+    return found
+
+
+def schedule(method: str, lam: float) -> Schedule:
+    """A method at a weight, sequential ones with the paper's split."""
+    if method not in ORDERS:
+        return llm_study.schedule(method, lam)
+    preference, sft = EPOCHS[lam]
+    share = preference / (preference + sft)
+    if method == "DPO→SFT":
+        return Sequential(lam=lam, first="preference", share=share)
+    return Sequential(lam=lam, share=1 - share)
+
+
+def configurations(scale: str) -> list[dict[str, Any]]:
+    """Every method at every weight of the sweep."""
+    size = llm_study.SCALES[scale]
+    return [
+        llm_study.configuration(scale, schedule(method, lam), seed, llm_study.rates(scale, method))
+        for method in METHODS
+        for lam in size.sweep
+        for seed in range(size.few)
+    ]
+
+
+def measure(scale: str) -> dict[str, Any]:
+    """Gaps by method and in order of lambda; time and memory over those of SFT→DPO."""
+    size = llm_study.SCALES[scale]
+    table = llm_study.run(scale, configurations(scale))
+    least, resources = llm_study.least(scale), stored_costs()
+    runs = {m: [part(table, m, lam) for lam in size.sweep] for m in METHODS}
+    return {
+        "training": cost(table),
+        "lambdas": size.sweep,
+        "splits": [list(EPOCHS[lam]) for lam in size.sweep],
+        "seeds": size.few,
+        "ends": {m: [ends(one).tolist() for one in found] for m, found in runs.items()},
+        "methods": {
+            m: {name: list(values) for name, values in gaps(found, least).items()}
+            | relative(m, found, runs["SFT→DPO"], resources)
+            for m, found in runs.items()
+        },
+    }
+
+
+def gaps(runs: list[pd.DataFrame], least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """Intervals of both gaps and of the distance, in order of lambda."""
+    ideal = np.array([values.mean() for values in least])
+    losses = [ends(one) for one in runs]
+    return {
+        "preference_gap": [cell(llm_scores.difference(x[:, 1], least[1])) for x in losses],
+        "sft_gap": [cell(llm_scores.difference(x[:, 0], least[0])) for x in losses],
+        "ideal_distance": [cell(interval(ideal_distance(x, ideal))) for x in losses],
+    }
+
+
+# ---------------------------------------------------------------------- costs that are stored
+
+
+def stored_costs() -> dict[str, Any]:
+    """Medians of seconds and bytes of an update by method, as llm_resources stored them."""
+    shapes = read_json(PAPER / "results" / "llm_resources.json")["numbers"]["devices"]["cpu"]
+    return {
+        method: {name: float(np.median(run[name])) for name in ("seconds_per_update", "memory")}
+        for method, run in shapes["shapes"][SHAPE].items()
+    }
+
+
+def seconds(method: str, share: float, stored: Mapping[str, Any]) -> float:
+    """Time of an update when this share of the updates is on pairs."""
+    time = {name: values["seconds_per_update"] for name, values in stored.items()}
+    if method == "Mix":
+        return time["Mix"]
+    probes = time["MAXRIGHT"] - (time["SFT only"] + time["DPO only"]) / 2
+    followed = (1 - share) * time["SFT only"] + share * time["DPO only"]
+    return followed + (max(0.0, probes) if method == "MAXRIGHT" else 0.0)
+
+
+def relative(
+    method: str, runs: list[pd.DataFrame], base: list[pd.DataFrame], stored: Mapping[str, Any]
+) -> dict[str, list[float]]:
+    """Percent of time an update and of memory beyond SFT→DPO, in order of lambda."""
+    own = stored.get(method, stored["Sequential"])["memory"]
+    memory = 100 * (own / stored["Sequential"]["memory"] - 1)
+    times = [
+        100 * (seconds(method, pairs(one), stored) / seconds("SFT→DPO", pairs(b), stored) - 1)
+        for one, b in zip(runs, base, strict=True)
+    ]
+    return {"runtime_percent": times, "memory_percent": [memory] * len(runs)}
+
+
+def pairs(runs: pd.DataFrame) -> float:
+    """Share of the updates that followed the preference objective."""
+    last = finals(runs)
+    followed = last[["sft_updates", "preference_updates"]].sum()
+    return float(followed["preference_updates"] / followed.sum())
+
+
+# ---------------------------------------------------------------------- drawing and claims
+
+
+def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
+    """One measure of all methods by lambda, side by side where lambda is the same."""
+    lams = found["lambdas"]
+    for i, method in enumerate(METHODS):
+        look, values = style.look(method), found["methods"][method][name]
+        x = np.arange(len(lams)) + 0.07 * (i - 2)
+        if isinstance(values[0], dict):
+            mean, half = np.array([[v["mean"], v["half_width"]] for v in values]).T
+            ax.errorbar(x, mean, half, fmt="none", ecolor=look.color, elinewidth=0.9)
+        else:
+            mean = np.array(values)
+        ax.plot(x, mean, **look.line_style(markersize=4, label=method))
+    ax.axhline(0, **style.BOUND)
+    ax.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
+
+
+def claim_lambda_steers(fast: bool = False, mutation: str | None = None) -> Checked:
+    """From lambda .01 to .99 every joint method lowers its preference loss and raises its SFT loss.
+
+    ``measured`` are the lower ends of the 95 % Welch intervals of both changes.
+    """
+    found = read_json(PAPER / "results" / "llm_lambdas.json")["numbers"]
+    low = []
+    for method in METHODS[2:]:
+        first, last = (np.array(found["ends"][method][i]) for i in (0, -1))
+        first, last = mutations.mutate(
+            mutation, (first, last), {mutations.SWAPPED: mutations.swapped((first, last))}
+        )
+        low.append(float(llm_scores.difference(first[:, 1], last[:, 1]).low))
+        low.append(float(llm_scores.difference(last[:, 0], first[:, 0]).low))
+    return Checked(np.array(low), np.zeros(len(low)), "lower", {"n": float(found["seeds"])}, 0.0)

@@ -1,0 +1,103 @@
+"""Which reference should pairs be compared with: the base model, or one after SFT, and on what?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import llm_runs, llm_scores, llm_study, style
+from analysis.llm_loss_space import ends, path
+from analysis.llm_study import LAM
+from analysis.methods import METHODS, cell, cost, finals
+from tradeoff.scores import interval
+
+REFERENCES = {
+    llm_runs.BASE: "base model",
+    "sft": "SFT optimum",
+    "chosen": "after SFT on chosen responses",
+}
+CAPTION = (
+    f"{llm_study.about('full', llm_study.SCALES['full'].few)} λ = {LAM:g}. The preference loss "
+    "compares with another reference in each panel, so gaps are from runs on pairs alone under "
+    "the same one; the star is no gap. Lines are mean paths, dots ends. Step sizes were chosen "
+    "under the SFT optimum. Command: python -m analysis llm_references"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    found = llm_study.numbers("llm_references", fast, measure)
+    with style.figure(1, len(REFERENCES), height=3.2, sharey=True) as (fig, axes):
+        for ax, (name, title) in zip(axes, REFERENCES.items(), strict=True):
+            draw(ax, found["references"][name])
+            ax.set(title=title, xlabel="SFT gap (nats per token)")
+        axes[0].set_ylabel("preference gap (nats)")
+        handles, labels = axes[0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
+        style.save(fig, out, "llm_references")
+    return found
+
+
+def measure(scale: str) -> dict[str, Any]:
+    """Losses, gaps and accuracy of all methods under each reference."""
+    found, tables = {}, []
+    for name in REFERENCES:
+        table = llm_study.run(scale, configurations(scale, name))
+        least = llm_study.least(scale, name)
+        tables.append(table)
+        found[name] = {
+            "start": llm_study.start(scale, name),
+            "ideal": llm_study.ideal(scale, name),
+            "preference_minimum": cell(interval(least[1])),
+            "methods": {
+                method: under(table[table["method"] == method], least) for method in METHODS
+            },
+        }
+    return {
+        "training": cost(*tables),
+        "lambda": LAM,
+        "seeds": llm_study.SCALES[scale].few,
+        "references": found,
+    }
+
+
+def configurations(scale: str, name: str) -> list[dict[str, Any]]:
+    """Every method at weight 1/2 under one reference."""
+    own = name == llm_runs.BASE
+    changes: dict[str, Any] = {"reference": name if own else llm_study.reference(scale, name)}
+    runs = []
+    for method in METHODS:
+        if method == "MAXRIGHT":
+            changes = changes | {"optima": list(llm_study.optima(scale, name))}
+        for seed in range(llm_study.SCALES[scale].few):
+            rule, rates = llm_study.schedule(method, LAM), llm_study.rates(scale, method)
+            runs.append(llm_study.configuration(scale, rule, seed, rates, **changes))
+    return runs
+
+
+def under(runs: pd.DataFrame, least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """What one method reaches under one reference."""
+    losses = ends(runs)
+    accuracy = 100 * finals(runs)["preference_accuracy"].to_numpy()
+    return {
+        "path": path(runs),
+        "ends": losses.tolist(),
+        "sft_gap": cell(llm_scores.difference(losses[:, 0], least[0])),
+        "preference_gap": cell(llm_scores.difference(losses[:, 1], least[1])),
+        "preference_accuracy": cell(interval(accuracy)),
+    }
+
+
+def draw(ax: Axes, found: dict[str, Any]) -> None:
+    """Gaps under one reference."""
+    ideal = np.array(found["ideal"])
+    for method in METHODS:
+        look, runs = style.look(method), found["methods"][method]
+        line = np.array(runs["path"]) - ideal
+        ax.plot(*line.T, **look.line_style(markersize=0, label=method))
+        ax.plot(*line[-1], **look.dots())
+        ax.plot(*(np.array(runs["ends"]) - ideal).T, **look.dots(markersize=2.5, alpha=0.5))
+    ax.plot(0, 0, **style.IDEAL, label="no gap")

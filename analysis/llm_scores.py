@@ -1,0 +1,65 @@
+"""Intervals whose denominator or origin is itself a mean of a few runs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
+
+from tradeoff.scores import Interval
+
+
+def difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
+    """Welch's interval of mean(a) - mean(b) for independent runs.
+
+    Parameters
+    ----------
+    a, b
+        (n,) and (m,) values of independent runs.
+    level
+        Coverage, in (0, 1).
+    """
+    return _combined([a, b], np.mean(a) - np.mean(b), (1.0, -1.0), level)
+
+
+def ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
+    """Interval of mean(a) / mean(b) for independent runs, by the delta method.
+
+    The denominator's spread counts: its interval must stay away from 0 for this to hold.
+    """
+    above, below = float(np.mean(a)), float(np.mean(b))
+    share = above / below
+    return _combined([a, b], share, (1 / below, -share / below), level)
+
+
+def progress(start: float, ends: ArrayLike, best: ArrayLike, level: float = 0.95) -> Interval:
+    """Share of the specialists' progress from ``start`` that runs reach, in [..., 1].
+
+    Parameters
+    ----------
+    start
+        Loss before training, which all runs share.
+    ends, best
+        (n,) losses of the runs and (m,) of the specialists.
+    """
+    return ratio(start - np.asarray(ends), start - np.asarray(best), level)
+
+
+def _combined(
+    samples: list[ArrayLike], mean: float, slopes: tuple[float, ...], level: float
+) -> Interval:
+    """Normal approximation of a smooth function of means, with Welch's degrees of freedom."""
+    values = [np.asarray(sample, dtype=float) for sample in samples]
+    n = min(v.size for v in values)
+    if n < 2:
+        unknown = np.asarray(np.nan)
+        return Interval(np.asarray(mean), unknown, unknown, n, "none")
+    parts = np.array(
+        [slope**2 * v.var(ddof=1) / v.size for slope, v in zip(slopes, values, strict=True)]
+    )
+    counts = np.array([v.size - 1 for v in values])
+    total = parts.sum()
+    freedom = total**2 / (parts**2 / counts).sum() if total > 0 else float(counts.sum())
+    half = stdtrit(freedom, 0.5 + level / 2) * np.sqrt(total)
+    ends = (np.asarray(mean - half), np.asarray(mean + half))
+    return Interval(np.asarray(mean), *ends, n, f"Welch, {level:.0%}")
