@@ -20,9 +20,9 @@ MEASURES = {
     "ideal_distance": "distance to ideal point (nats)",
 }
 CAPTION = (
-    f"{llm_study.about('full')} λ = {LAM:g}. Gaps from runs on one objective alone, whose spread "
-    "counts; they may be negative, as other runs may generalise better. Small dots are single "
-    "runs, large ones means with 95 % intervals. Command: python -m analysis llm_bars"
+    f"{llm_study.about('full')} λ = {LAM:g}. Gaps from runs on one objective alone, their spread "
+    "included; a gap may be negative, as other runs may generalise better. Small dots: single "
+    "runs; large: means with 95 % intervals. Command: python -m analysis llm_bars"
 )
 
 

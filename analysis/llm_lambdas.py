@@ -31,9 +31,9 @@ MEASURES = {
     "memory_percent": "peak memory (%)",
 }
 CAPTION = (
-    f"{llm_study.about('full', llm_study.SCALES['full'].few)} Sequential runs split their updates "
-    "as the paper does, DPO to SFT 1:5 to 5:1. Step sizes were chosen at λ = 0.5. Bars are 95 % "
-    "intervals; time and memory, over SFT→DPO, are those stored by llm_resources. "
+    f"{llm_study.about('full', llm_study.SCALES['full'].few)} Sequential runs split updates as the "
+    "paper does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. Bars: 95 % intervals. "
+    "Time and memory: beyond SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"
 )
 

@@ -29,16 +29,11 @@ SETTING = Setting(precision="bf16", batch_size=8, rows_per_forward=8, layout="pa
 FAST = Setting(batch_size=2, rows_per_forward=2, length=32, layout="padded", updates=6)
 GIB = 2**30
 CAPTION = (
-    "Memory that training needs at the true shapes: bf16, adapters as published, eight rows of "
-    "about 384 tokens of either objective in a forward pass, no gradient checkpointing. Nothing is "
-    "computed: the joint trainer runs on tensors without content, and the bytes of all that exist "
-    "at once are counted, weights (dashed), adapters, optimiser and what is kept for the backward "
-    "pass, with layer norms in float32 as autocast has them on a GPU; what its allocator and "
-    "libraries keep for themselves comes on top. What varies is the method; n = 1, as a count has "
-    "no spread. Mix adds up two backward passes; with one for both losses, as in the official "
-    "code, it holds two graphs at once, which weigh the more, the more rows there are. Numbers on "
-    "the right are ratios to SFT→DPO; open squares are the paper's ratios to its DPO→SFT, whose "
-    "rows were others, times our SFT→DPO. Command: python -m analysis llm_memory"
+    "Peak memory at the true shapes: bf16, adapters as published, eight rows of about "
+    f"{SETTING.length} tokens, no checkpointing. Bytes of all tensors of the joint trainer are "
+    "counted, none is filled; allocator and libraries come on top. Dashed: weights. What varies "
+    "is the method; n = 1, a count has no spread. Numbers: ratios to SFT→DPO; open squares: the "
+    "paper's ratios times our SFT→DPO. Command: python -m analysis llm_memory"
 )
 
 

@@ -21,10 +21,10 @@ REFERENCES = {
     "chosen": "after SFT on chosen responses",
 }
 CAPTION = (
-    f"{llm_study.about('full', llm_study.SCALES['full'].few)} λ = {LAM:g}. The preference loss "
-    "compares with another reference in each panel, so gaps are from runs on pairs alone under "
-    "the same one; the star is no gap. Lines are mean paths, dots ends. Step sizes were chosen "
-    "under the SFT optimum. Command: python -m analysis llm_references"
+    f"{llm_study.about('full', llm_study.SCALES['full'].few)} λ = {LAM:g}. Preference losses under "
+    "different references do not compare: gaps are from runs on pairs alone under the same one. "
+    "Lines: mean paths; dots: ends. Step sizes were chosen under the SFT optimum. "
+    "Command: python -m analysis llm_references"
 )
 
 

@@ -68,23 +68,12 @@ FORMS = {
     ),
 }
 CAPTION = (
-    "Cost of training with random weights and adapters as published, scaled down in the CPU form "
-    "(shapes in the results). One batch is all there is of either data set, so updates of one "
-    "kind are equal work; every method trains in turn, the order drawn anew in every round, on one "
-    "thread of the CPU, and an update counts with the median of its kind. Top: time of a gradient "
-    "of one objective. A Mix update is two; MAXRIGHT (k = 10) evaluates a batch of each objective "
-    "every tenth update, half a gradient each: where weights are frozen, a backward pass costs as "
-    "much as a forward pass. It measures its gaps from where both losses begin alike, as with "
-    "random weights it would follow one objective only. Middle: time of an update, the paper's "
-    "unit. TRL runs on its defaults, with padded batches; ours packs rows on the CPU and pads them "
-    "on a GPU; neither is timed while it evaluates the reference, before training. Bottom: the "
-    "most bytes of tensors at once, the model's included; on the CPU every operator's results are "
-    "watched, which is exact. What varies is the round, "
-    f"n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots are single "
-    "rounds, each divided by SFT→DPO of its round, markers their medians, and bars 95 % "
-    "t-intervals of the mean. Open squares, on Pythia's shapes only: what the paper reports for "
-    "Pythia-1B, over its own sequential run, DPO→SFT. Command: python -m analysis llm_resources; "
-    "for a GPU: python -m analysis.llm_resources --device cuda"
+    "Cost of training with random weights and adapters as published, scaled down on the CPU; "
+    "either data set is one batch, so updates of a kind cost the same. A Mix update is two gradients; "
+    "MAXRIGHT evaluates a batch of each objective every tenth update. What varies is the round, "
+    f"n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots over SFT→DPO "
+    "of their round, medians, 95 % t-intervals. Open squares: the paper, Pythia-1B. "
+    "Command: python -m analysis llm_resources"
 )
 
 

@@ -292,10 +292,10 @@ def about(scale: str, seeds: int | None = None) -> str:
     """What every caption says of the experiment."""
     size = SCALES[scale]
     return (
-        f"Llama, {size.base.layers} layers, width {size.base.width}, pretrained on books, then "
-        f"trained on real rows at equal cost, {size.budget:g} SFT updates of {size.batch} rows; "
-        "step sizes from other seeds and rows. What varies is the seed: "
-        f"n = {seeds or size.seeds} seeds; losses are held out."
+        f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
+        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
+        f"other seeds and rows. What varies is the seed, n = {seeds or size.seeds} seeds; losses "
+        "are held out."
     )
 
 

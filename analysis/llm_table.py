@@ -18,8 +18,8 @@ from tradeoff.scores import Interval, interval
 COLUMNS = ("sft_retention", "preference_accuracy")
 CAPTION = (
     f"{llm_study.about('full')} Left, for MMLU: share of the progress in SFT loss that runs on SFT "
-    "alone make, whose own spread counts. Right, for the judge: pairs whose chosen response the "
-    "implicit reward prefers. Means with 95 % intervals. Command: python -m analysis llm_table"
+    "alone make, their spread included. Right, for a judge: pairs whose chosen response the "
+    "implicit reward prefers. 95 % intervals. Command: python -m analysis llm_table"
 )
 
 

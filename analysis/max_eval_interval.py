@@ -20,8 +20,8 @@ MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
     f"{llm_study.about('full')} λ = {LAM:g}; MAXRIGHT evaluates {llm_study.PROBES} training rows "
-    "of each objective every k updates, the largest k only once; updates are as many for all. "
-    "Left: mean paths and single ends. Right: the larger weighted gap with 95 % t-intervals. "
+    "of each objective every k updates, the largest k once; all have as many updates. "
+    "Left: mean paths, single ends. Right: larger weighted gap, 95 % t-intervals. "
     "Command: python -m analysis max_eval_interval"
 )
 
