@@ -26,7 +26,7 @@ SHAPE = "pythia-tiny"
 MEASURES = {
     "preference_gap": "preference gap (nats)",
     "sft_gap": "SFT gap (nats)",
-    "ideal_distance": "distance to ideal point (nats)",
+    "ideal_distance": "distance to ideal (nats)",
     "runtime_percent": "time of an update (%)",
     "memory_percent": "peak memory (%)",
 }

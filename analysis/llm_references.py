@@ -18,7 +18,7 @@ from tradeoff.scores import interval
 REFERENCES = {
     llm_runs.BASE: "base model",
     "sft": "SFT optimum",
-    "chosen": "after SFT on chosen responses",
+    "chosen": "SFT on chosen responses",
 }
 CAPTION = (
     f"{llm_study.about('full', llm_study.SCALES['full'].few)} λ = {LAM:g}. Preference losses under "
