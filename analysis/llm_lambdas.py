@@ -65,12 +65,18 @@ def schedule(method: str, lam: float) -> Schedule:
 def configurations(scale: str) -> list[dict[str, Any]]:
     """Every method at every weight of the sweep."""
     size = llm_study.SCALES[scale]
-    return [
-        llm_study.configuration(scale, schedule(method, lam), seed, llm_study.rates(scale, method))
-        for method in METHODS
-        for lam in size.sweep
-        for seed in range(size.few)
-    ]
+    runs = []
+    for method in METHODS:
+        for lam in size.sweep:
+            rule, rates = schedule(method, lam), llm_study.rates(scale, method)
+            # Runs of the comparison are shared; of others only the ends are shown.
+            own = lam not in size.lams or rule != llm_study.schedule(method, lam)
+            changes = {"marks": 1} if own else {}
+            runs += [
+                llm_study.configuration(scale, rule, seed, rates, **changes)
+                for seed in range(size.few)
+            ]
+    return runs
 
 
 def measure(scale: str) -> dict[str, Any]:

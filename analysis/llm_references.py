@@ -68,6 +68,8 @@ def configurations(scale: str, name: str) -> list[dict[str, Any]]:
     """Every method at weight 1/2 under one reference."""
     own = name == llm_runs.BASE
     changes: dict[str, Any] = {"reference": name if own else llm_study.reference(scale, name)}
+    if name != "sft":  # Those are the runs of the comparison.
+        changes["marks"] = 2
     runs = []
     for method in METHODS:
         if method == "MAXRIGHT":

@@ -69,10 +69,10 @@ FORMS = {
 }
 CAPTION = (
     "Cost of training with random weights and adapters as published, scaled down on the CPU; "
-    "either data set is one batch, so updates of a kind cost the same. A Mix update is "
-    "two gradients; MAXRIGHT evaluates a batch of each objective every tenth update. What varies is the round, "
-    f"n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots over SFT→DPO "
-    "of their round, medians, 95 % t-intervals. Open squares: the paper, Pythia-1B. "
+    "either data set is one batch, so updates of a kind cost the same. A Mix update is two "
+    "gradients; MAXRIGHT evaluates a batch of each objective every tenth update. What varies is "
+    f"the round, n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots "
+    "over SFT→DPO of their round, medians, 95 % t-intervals. Open squares: the paper, Pythia-1B. "
     "Command: python -m analysis llm_resources"
 )
 

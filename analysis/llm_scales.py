@@ -40,7 +40,7 @@ class Scale:
 
     text: str = "rasbt"
     base: Base = BASE
-    budget: float = 200.0
+    budget: float = 160.0
     batch: int = 4
     marks: int = 4
     evaluated: int = 100
