@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import llm_runs, llm_scores, llm_study, style
-from analysis.llm_loss_space import ends, path
+from analysis import llm_runs, llm_scores, llm_study, mutations, style
+from analysis.llm_loss_space import SWAPPED, ends, path
 from analysis.llm_study import LAM
 from analysis.methods import METHODS, cell, cost, finals
-from tradeoff.scores import interval
+from analysis.runner import PAPER
+from tradeoff.records import read_json
+from tradeoff.scores import interval, paired_difference, weighted_loss
+from tradeoff.theory.checked import Checked
 
 REFERENCES = {
     llm_runs.BASE: "base model",
@@ -103,3 +106,19 @@ def draw(ax: Axes, found: dict[str, Any]) -> None:
         ax.plot(*line[-1], **look.dots())
         ax.plot(*(np.array(runs["ends"]) - ideal).T, **look.dots(markersize=2.5, alpha=0.5))
     ax.plot(0, 0, **style.IDEAL, label="no gap")
+
+
+def claim_alright_beats_sft_first(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Under every reference ALRIGHT ends with a smaller weighted loss than SFT→DPO (upper).
+
+    ``measured`` are the upper ends of the 95 % intervals of the differences, paired by seed.
+    """
+    found = read_json(PAPER / "results" / "llm_references.json")["numbers"]
+    high = []
+    for under_one in found["references"].values():
+        pair = tuple(
+            weighted_loss(under_one["methods"][m]["ends"], LAM) for m in ("ALRIGHT", "SFT→DPO")
+        )
+        first, second = mutations.mutate(mutation, pair, {SWAPPED: mutations.swapped(pair)})
+        high.append(float(paired_difference(first, second).high))
+    return Checked(np.array(high), np.zeros(len(high)), "upper", {"n": float(found["seeds"])}, 0.0)
