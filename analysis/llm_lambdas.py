@@ -31,7 +31,7 @@ MEASURES = {
     "memory_percent": "peak memory (%)",
 }
 CAPTION = (
-    f"{llm_study.about('full', llm_study.SCALES['full'].few)} Sequential runs split updates as the "
+    f"{llm_study.about('full', few=True)} Sequential runs split updates as the "
     "paper does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. Bars: 95 % intervals. "
     "Time and memory: beyond SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"

@@ -19,8 +19,8 @@ from tradeoff.scores import interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    f"{llm_study.about('full')} One panel per lambda: mean paths, and ends of single runs; the "
-    "star is the mean of runs on one objective. Rounds alternate K times, at λ = 0.5. "
+    f"{llm_study.about('full', few=None)} One panel per lambda: mean paths, and ends "
+    "of single runs; the star is the mean of runs on one objective. Rounds alternate K times. "
     "Command: python -m analysis llm_loss_space"
 )
 SWAPPED = "swapped-rows"
@@ -55,6 +55,7 @@ def measure(scale: str) -> dict[str, Any]:
         "training": cost(table),
         "lambdas": lams,
         "seeds": llm_study.SCALES[scale].seeds,
+        "few": llm_study.SCALES[scale].few,
         "start": llm_study.start(scale),
         "ideal": llm_study.ideal(scale),
         "paths": {m: [path(part(table, m, lam)) for lam in lams] for m in METHODS},

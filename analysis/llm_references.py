@@ -12,19 +12,20 @@ from matplotlib.axes import Axes
 from analysis import llm_runs, llm_scores, llm_study, mutations, style
 from analysis.llm_loss_space import SWAPPED, ends, path
 from analysis.llm_study import LAM
-from analysis.methods import METHODS, cell, cost, finals
+from analysis.methods import cell, cost, finals
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
+COMPARED = ("SFT→DPO", "DPO→SFT", "ALRIGHT", "MAXRIGHT")
 REFERENCES = {
     llm_runs.BASE: "base model",
     "sft": "SFT optimum",
     "chosen": "SFT on chosen responses",
 }
 CAPTION = (
-    f"{llm_study.about('full', llm_study.SCALES['full'].few)} λ = {LAM:g}. Preference losses under "
+    f"{llm_study.about('full', few=True)} λ = {LAM:g}. Preference losses under "
     "different references do not compare: gaps are from runs on pairs alone under the same one. "
     "Lines: mean paths; dots: ends. Step sizes were chosen under the SFT optimum. "
     "Command: python -m analysis llm_references"
@@ -45,7 +46,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def measure(scale: str) -> dict[str, Any]:
-    """Losses, gaps and accuracy of all methods under each reference."""
+    """Losses, gaps and accuracy of the methods under each reference."""
     found, tables = {}, []
     for name in REFERENCES:
         table = llm_study.run(scale, configurations(scale, name))
@@ -56,7 +57,7 @@ def measure(scale: str) -> dict[str, Any]:
             "ideal": llm_study.ideal(scale, name),
             "preference_minimum": cell(interval(least[1])),
             "methods": {
-                method: under(table[table["method"] == method], least) for method in METHODS
+                method: under(table[table["method"] == method], least) for method in COMPARED
             },
         }
     return {
@@ -68,13 +69,13 @@ def measure(scale: str) -> dict[str, Any]:
 
 
 def configurations(scale: str, name: str) -> list[dict[str, Any]]:
-    """Every method at weight 1/2 under one reference."""
+    """The methods at weight 1/2 under one reference."""
     own = name == llm_runs.BASE
     changes: dict[str, Any] = {"reference": name if own else llm_study.reference(scale, name)}
     if name != "sft":  # Those are the runs of the comparison.
         changes["marks"] = 2
     runs = []
-    for method in METHODS:
+    for method in COMPARED:
         if method == "MAXRIGHT":
             changes = changes | {"optima": list(llm_study.optima(scale, name))}
         for seed in range(llm_study.SCALES[scale].few):
@@ -99,7 +100,7 @@ def under(runs: pd.DataFrame, least: tuple[np.ndarray, np.ndarray]) -> dict[str,
 def draw(ax: Axes, found: dict[str, Any]) -> None:
     """Gaps under one reference."""
     ideal = np.array(found["ideal"])
-    for method in METHODS:
+    for method in COMPARED:
         look, runs = style.look(method), found["methods"][method]
         line = np.array(runs["path"]) - ideal
         ax.plot(*line.T, **look.line_style(markersize=0, label=method))

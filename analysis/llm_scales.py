@@ -29,7 +29,7 @@ class Scale:
     intervals
         Updates between MAXRIGHT's evaluations, at weight 1/2.
     seeds, few
-        Seeds of the comparison; of the sweep and of other references, the first ones of these.
+        Seeds at weight 1/2; at other weights and under other references, the first ones of these.
     specialists
         Runs that spend everything on one objective.
     tuning
@@ -40,14 +40,14 @@ class Scale:
 
     text: str = "rasbt"
     base: Base = BASE
-    budget: float = 160.0
+    budget: float = 120.0
     batch: int = 4
     marks: int = 4
     evaluated: int = 100
     lams: tuple[float, ...] = (0.25, 0.5, 0.75)
     sweep: tuple[float, ...] = (0.01, 0.25, 0.5, 0.75, 0.99)
     rounds: tuple[int, ...] = (2, 4, 8)
-    intervals: tuple[int, ...] = (1, 10, 50, 1000)
+    intervals: tuple[int, ...] = (1, 10, 1000)
     seeds: int = 5
     few: int = 3
     specialists: int = 3

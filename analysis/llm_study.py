@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 import typer
-from joblib import cpu_count
 
 from analysis import llm_base, llm_runs, llm_text, llm_tuning, methods
 from analysis.llm_scales import SCALES
@@ -33,6 +32,8 @@ from tradeoff.scores import weighted_loss
 from tradeoff.study.engines import few_threads
 
 STORED = PAPER / "results"
+JOBS = 4
+"""Runs at a time, one thread each."""
 LOSSES = ["sft_loss", "preference_loss"]
 PROBES = llm_runs.PROBES
 LAM = 0.5
@@ -115,7 +116,7 @@ def run(scale: str, configurations: Sequence[dict[str, Any]]) -> pd.DataFrame:
         configurations,
         llm_base.FOLDER / scale,
         backend="sequential" if alone else "loky",
-        jobs=1 if alone else min(4, cpu_count()),
+        jobs=1 if alone else JOBS,
         progress=not fast,
         depends=files(scale),
     )
@@ -271,7 +272,7 @@ def comparison(scale: str) -> list[dict[str, Any]]:
     return [
         configuration(scale, rule, seed, rates(scale, method))
         for method, rule in rules
-        for seed in range(size.seeds)
+        for seed in range(size.seeds if rule.lam == LAM else size.few)
     ]
 
 
@@ -288,14 +289,19 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
     return read_json(path)["numbers"] | {"source": "stored run"}
 
 
-def about(scale: str, seeds: int | None = None) -> str:
-    """What every caption says of the experiment."""
+def about(scale: str, *, few: bool | None = False) -> str:
+    """What every caption says of the experiment.
+
+    ``few``: whether it has the few seeds only; ``None``, these where lambda is not 1/2.
+    """
     size = SCALES[scale]
+    seeds = f"{size.few if few else size.seeds} seeds"
+    if few is None:
+        seeds += f", {size.few} where λ is not {LAM:g}"
     return (
         f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
         f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        f"other seeds and rows. What varies is the seed, n = {seeds or size.seeds} seeds; losses "
-        "are held out."
+        f"other seeds and rows. What varies is the seed, n = {seeds}; losses are held out."
     )
 
 

@@ -17,9 +17,9 @@ from tradeoff.scores import Interval, interval
 
 COLUMNS = ("sft_retention", "preference_accuracy")
 CAPTION = (
-    f"{llm_study.about('full')} Left, for MMLU: share of the progress in SFT loss that runs on SFT "
-    "alone make, their spread included. Right, for a judge: pairs whose chosen response the "
-    "implicit reward prefers. 95 % intervals. Command: python -m analysis llm_table"
+    f"{llm_study.about('full', few=None)} Left, for MMLU: share of the progress in SFT "
+    "loss of runs on SFT alone, their spread included. Right, for a judge: pairs whose chosen "
+    "response the implicit reward prefers. 95 % intervals. Command: python -m analysis llm_table"
 )
 
 
@@ -52,6 +52,7 @@ def measure(scale: str) -> dict[str, Any]:
         "training": cost(table),
         "lambdas": lams,
         "seeds": llm_study.SCALES[scale].seeds,
+        "few": llm_study.SCALES[scale].few,
         "specialists": llm_study.SCALES[scale].specialists,
         "table": {method: scores(method, lams) for method in METHODS},
         "rounds": {method: scores(method, (LAM,)) for method in rounds},
