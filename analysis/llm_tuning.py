@@ -65,9 +65,8 @@ def search(
         if new:
             known.update(zip(new, losses([_rates(point, grid) for point in new]), strict=True))
 
-    look([best])
-    while len(grid) > 1:
-        look(_neighbours(best, len(grid)))
+    while True:
+        look([best, *_neighbours(best, len(grid))])
         better = min(known, key=lambda point: (known[point], point))
         if better == best:
             break
