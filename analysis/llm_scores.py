@@ -32,19 +32,6 @@ def ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     return _combined([a, b], share, (1 / below, -share / below), level)
 
 
-def progress(start: float, ends: ArrayLike, best: ArrayLike, level: float = 0.95) -> Interval:
-    """Share of the specialists' progress from ``start`` that runs reach, in [..., 1].
-
-    Parameters
-    ----------
-    start
-        Loss before training, which all runs share.
-    ends, best
-        (n,) losses of the runs and (m,) of the specialists.
-    """
-    return ratio(start - np.asarray(ends), start - np.asarray(best), level)
-
-
 def _combined(
     samples: list[ArrayLike], mean: float, slopes: tuple[float, ...], level: float
 ) -> Interval:

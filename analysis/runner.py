@@ -61,6 +61,8 @@ STUDIES: tuple[str, ...] = (
     "llm_forgetting",
     "llm_table",
     "llm_bars",
+    "llm_lambdas",
+    "llm_references",
     "max_eval_interval",
     "llm_resources",
     "llm_memory",
