@@ -32,7 +32,7 @@ from tradeoff.scores import weighted_loss
 from tradeoff.study.engines import few_threads
 
 STORED = PAPER / "results"
-JOBS = 4
+JOBS = 6
 """Runs at a time, one thread each."""
 LOSSES = ["sft_loss", "preference_loss"]
 PROBES = llm_runs.PROBES
