@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis import llm_scores, llm_study, style
+from analysis import llm_scores, llm_shown, llm_study, style
 from analysis.llm_loss_space import ends, part
 from analysis.llm_study import LAM, LOSSES
 from analysis.methods import cell, cost, finals
@@ -20,14 +20,14 @@ MEASURES = {
     "ideal_distance": "distance to ideal point (nats)",
 }
 CAPTION = (
-    f"{llm_study.about('full')} λ = {LAM:g}. Gaps from runs on one objective alone, their spread "
+    f"{llm_shown.about('full')} λ = {LAM:g}. Gaps from runs on one objective alone, their spread "
     "included; a gap may be negative, as other runs may generalise better. Small dots: single "
     "runs; large: means with 95 % intervals. Command: python -m analysis llm_bars"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    found = llm_study.numbers("llm_bars", fast, measure)
+    found = llm_shown.numbers("llm_bars", fast, measure)
     with style.figure(1, len(MEASURES), height=2.9, sharey=True) as (fig, axes):
         for ax, (name, title) in zip(axes, MEASURES.items(), strict=True):
             draw(ax, found, name)

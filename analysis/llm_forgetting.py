@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis import llm_study, mutations, style
+from analysis import llm_shown, llm_study, mutations, style
 from analysis.llm_loss_space import SWAPPED, part
 from analysis.llm_study import LAM
 from analysis.methods import METHODS, cell, cost, upper
@@ -22,7 +22,7 @@ LABELS = {
     "preference_loss": "preference loss (nats per pair)",
 }
 CAPTION = (
-    f"{llm_study.about('full')} λ = {LAM:g}: stages change half-way in updates, which is earlier "
+    f"{llm_shown.about('full')} λ = {LAM:g}: stages change half-way in updates, which is earlier "
     "in cost for SFT→DPO and later for DPO→SFT (dotted). Lines are means, bands 95 % t-intervals. "
     "Command: python -m analysis llm_forgetting"
 )
@@ -32,7 +32,7 @@ TWO_THIRDS = 2 / 3
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    found = llm_study.numbers("llm_forgetting", fast, measure)
+    found = llm_shown.numbers("llm_forgetting", fast, measure)
     with style.figure(1, 2, height=3.0) as (fig, axes):
         for ax, name, title in zip(axes, LABELS, ("The skill", "The taste"), strict=True):
             draw(ax, found, name)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import llm_scores, llm_study, mutations, style
+from analysis import llm_scores, llm_shown, llm_study, mutations, style
 from analysis.llm_loss_space import ends, part
 from analysis.methods import METHODS, ORDERS, cell, cost, finals
 from analysis.runner import PAPER
@@ -31,7 +31,7 @@ MEASURES = {
     "memory_percent": "peak memory (%)",
 }
 CAPTION = (
-    f"{llm_study.about('full', few=True)} Sequential runs split updates as the "
+    f"{llm_shown.about('full', few=True)} Sequential runs split updates as the "
     "paper does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. Bars: 95 % intervals. "
     "Time and memory: beyond SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"
@@ -39,7 +39,7 @@ CAPTION = (
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    found = llm_study.numbers("llm_lambdas", fast, measure)
+    found = llm_shown.numbers("llm_lambdas", fast, measure)
     with style.figure(2, 3, height=5.0) as (fig, axes):
         for ax, (name, title) in zip(axes.flat, MEASURES.items(), strict=False):
             draw(ax, found, name)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import evidence, llm_scores, llm_study, mutations, style
+from analysis import evidence, llm_scores, llm_shown, llm_study, mutations, style
 from analysis.llm_study import LAM, LOSSES
 from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, finals
 from analysis.runner import PAPER
@@ -19,7 +19,7 @@ from tradeoff.scores import interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    f"{llm_study.about('full', few=None)} One panel per lambda: mean paths, and ends "
+    f"{llm_shown.about('full', few=None)} One panel per lambda: mean paths, and ends "
     "of single runs; the star is the mean of runs on one objective. Rounds alternate K times. "
     "Command: python -m analysis llm_loss_space"
 )
@@ -33,7 +33,7 @@ HALF = 0.5
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    found = llm_study.numbers("llm_loss_space", fast, measure)
+    found = llm_shown.numbers("llm_loss_space", fast, measure)
     lams = found["lambdas"]
     with style.figure(1, len(lams), height=3.0, squeeze=False, sharey=True) as (fig, axes):
         for i, (ax, lam) in enumerate(zip(axes[0], lams, strict=True)):

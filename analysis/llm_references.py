@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import llm_runs, llm_scores, llm_study, mutations, style
+from analysis import llm_runs, llm_scores, llm_shown, llm_study, mutations, style
 from analysis.llm_loss_space import SWAPPED, ends, path
 from analysis.llm_study import LAM
 from analysis.methods import cell, cost, finals
@@ -25,7 +25,7 @@ REFERENCES = {
     "chosen": "SFT on chosen responses",
 }
 CAPTION = (
-    f"{llm_study.about('full', few=True)} λ = {LAM:g}. Preference losses under "
+    f"{llm_shown.about('full', few=True)} λ = {LAM:g}. Preference losses under "
     "different references do not compare: gaps are from runs on pairs alone under the same one. "
     "Lines: mean paths; dots: ends. Step sizes were chosen under the SFT optimum. "
     "Command: python -m analysis llm_references"
@@ -33,7 +33,7 @@ CAPTION = (
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    found = llm_study.numbers("llm_references", fast, measure)
+    found = llm_shown.numbers("llm_references", fast, measure)
     with style.figure(1, len(REFERENCES), height=3.2, sharey=True) as (fig, axes):
         for ax, (name, title) in zip(axes, REFERENCES.items(), strict=True):
             draw(ax, found["references"][name])

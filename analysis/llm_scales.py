@@ -85,7 +85,7 @@ SCALES = {
         grid=(4e-3,),
         guess=4e-3,
     ),
-    # As large as ten minutes of one H100 allow: see `llm_study.command`.
+    # As large as ten minutes of one H100 allow: see `llm_shown.command`.
     "gpu": Scale(
         text="dolly",
         base=replace(

@@ -7,31 +7,24 @@ run by run through :mod:`tradeoff.study`. Without the text, what was stored is s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import typer
 
 from analysis import llm_base, llm_runs, llm_text, llm_tuning, methods
 from analysis.llm_scales import SCALES
 from analysis.llm_tuning import Found
 from analysis.methods import METHODS, finals
-from analysis.runner import PAPER
 from tradeoff import study
-from tradeoff.checkout import DATA
-from tradeoff.errors import InputError
-from tradeoff.records import plain, read_json, write_json
 from tradeoff.schedules import Alright, Maxright, Rounds, Schedule, Sequential, from_dict
 from tradeoff.scores import weighted_loss
 from tradeoff.study.engines import few_threads
 
-STORED = PAPER / "results"
 JOBS = 6
 """Runs at a time, one thread each."""
 LOSSES = ["sft_loss", "preference_loss"]
@@ -40,15 +33,6 @@ LAM = 0.5
 """Weight at which step sizes are chosen, and of the figures that show one weight."""
 SPECIALIST, TUNING, REFERENCE = 10_000, 20_000, 30_000
 """First seeds of specialists, of the choice of step sizes, and that of references."""
-FIGURES = (
-    "llm_loss_space",
-    "llm_forgetting",
-    "llm_table",
-    "llm_bars",
-    "llm_lambdas",
-    "llm_references",
-    "max_eval_interval",
-)
 schedule = partial(methods.schedule, samples=llm_runs.PROBES)
 
 
@@ -56,11 +40,6 @@ def files(scale: str) -> list[Path]:
     """The files that a scale reads."""
     size = SCALES[scale]
     return [*llm_text.files(size.text), *llm_base.files(size.base)]
-
-
-def available(scale: str) -> bool:
-    """Whether the text that a scale reads is here."""
-    return all(path.exists() for path in files(scale))
 
 
 # ---------------------------------------------------------------------- what a run is
@@ -274,46 +253,3 @@ def comparison(scale: str) -> list[dict[str, Any]]:
         for method, rule in rules
         for seed in range(size.seeds if rule.lam == LAM else size.few)
     ]
-
-
-def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    """What a figure shows: measured here, or where the text is absent the stored run's numbers."""
-    scale = "fast" if fast else "full"
-    if available(scale):
-        # As the stored file has it, so that both are drawn alike.
-        return plain(measure(scale)) | {"source": "this run"}
-    path = STORED / f"{name}.json"
-    if not path.exists():
-        remedy = f"Put the files that its README names into {DATA} and run again."
-        raise InputError("no real text and no stored run", field=name, remedy=remedy)
-    return read_json(path)["numbers"] | {"source": "stored run"}
-
-
-def about(scale: str, *, few: bool | None = False) -> str:
-    """What every caption says of the experiment.
-
-    ``few``: whether it has the few seeds only; ``None``, these where lambda is not 1/2.
-    """
-    size = SCALES[scale]
-    seeds = f"{size.few if few else size.seeds} seeds"
-    if few is None:
-        seeds += f", {size.few} where λ is not {LAM:g}"
-    return (
-        f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
-        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        f"other seeds and rows. What varies is the seed, n = {seeds}; losses are held out."
-    )
-
-
-def command(
-    scale: Annotated[Literal["gpu", "full", "fast"], typer.Argument()] = "gpu",
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
-) -> None:
-    """Measure the figures of this study at a scale and write ``results/NAME-SCALE.json``."""
-    for name in FIGURES:
-        found = import_module(f"analysis.{name}").measure(scale)
-        typer.echo(write_json(out / "results" / f"{name}-{scale}.json", found))
-
-
-if __name__ == "__main__":
-    typer.run(command)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import llm_scores, llm_study, style
+from analysis import llm_scores, llm_shown, llm_study, style
 from analysis.llm_loss_space import part
 from analysis.llm_study import LAM
 from analysis.methods import METHODS, cell, cost, finals
@@ -17,14 +17,14 @@ from tradeoff.scores import Interval, interval
 
 COLUMNS = ("sft_retention", "preference_accuracy")
 CAPTION = (
-    f"{llm_study.about('full', few=None)} Left, for MMLU: share of the progress in SFT "
+    f"{llm_shown.about('full', few=None)} Left, for MMLU: share of the progress in SFT "
     "loss of runs on SFT alone, their spread included. Right, for a judge: pairs whose chosen "
     "response the implicit reward prefers. 95 % intervals. Command: python -m analysis llm_table"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    found = llm_study.numbers("llm_table", fast, measure)
+    found = llm_shown.numbers("llm_table", fast, measure)
     with style.figure(1, 2, height=4.6, sharey=True) as (fig, axes):
         for ax, column, title in zip(
             axes, COLUMNS, ("SFT progress kept (%)", "pairs preferred as chosen (%)"), strict=True

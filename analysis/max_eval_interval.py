@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import evidence, llm_study, mutations, style
+from analysis import evidence, llm_shown, llm_study, mutations, style
 from analysis.llm_loss_space import MARGIN, ends, path
 from analysis.llm_study import LAM, LOSSES
 from analysis.methods import cell, cost, finals
@@ -22,7 +22,7 @@ SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
 MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
-    f"{llm_study.about('full')} λ = {LAM:g}; MAXRIGHT evaluates {llm_study.PROBES} training rows "
+    f"{llm_shown.about('full')} λ = {LAM:g}; MAXRIGHT evaluates {llm_study.PROBES} training rows "
     "of each objective every k updates, the largest k once; all have as many updates. "
     "Left: mean paths, single ends. Right: larger weighted gap, 95 % t-intervals. "
     "Command: python -m analysis max_eval_interval"
@@ -30,7 +30,7 @@ CAPTION = (
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    found = llm_study.numbers("max_eval_interval", fast, measure)
+    found = llm_shown.numbers("max_eval_interval", fast, measure)
     with style.figure(1, 2, height=3.0) as (fig, (plane, looks)):
         draw_paths(plane, found)
         draw_cost(looks, found)

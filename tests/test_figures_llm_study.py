@@ -19,6 +19,7 @@ from analysis import (
     llm_runs,
     llm_scales,
     llm_scores,
+    llm_shown,
     llm_study,
     llm_text,
     llm_tuning,
@@ -54,7 +55,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         function.cache_clear()
 
 
-@pytest.mark.parametrize("name", llm_study.FIGURES)
+@pytest.mark.parametrize("name", llm_shown.FIGURES)
 def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
     caption = importlib.import_module(f"analysis.{name}").CAPTION
     size = llm_scales.SCALES["full"]
@@ -64,7 +65,7 @@ def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
     assert len(caption.split()) <= 80
 
 
-@pytest.mark.parametrize("name", llm_study.FIGURES)
+@pytest.mark.parametrize("name", llm_shown.FIGURES)
 def test_the_fast_form_runs(name: str, numbers: Numbers) -> None:
     assert numbers(name)
 
@@ -272,11 +273,11 @@ def test_without_text_the_stored_run_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llm_text, "DATA", tmp_path / "nowhere")
-    monkeypatch.setattr(llm_study, "STORED", tmp_path)
+    monkeypatch.setattr(llm_shown, "STORED", tmp_path)
     with pytest.raises(InputError, match="no real text and no stored run"):
-        llm_study.numbers("llm_table", False, lambda scale: {})
+        llm_shown.numbers("llm_table", False, lambda scale: {})
     write_json(tmp_path / "llm_table.json", {"numbers": {"seeds": 3}})
-    found = llm_study.numbers("llm_table", False, lambda scale: {})
+    found = llm_shown.numbers("llm_table", False, lambda scale: {})
     assert found == {"seeds": 3, "source": "stored run"}
 
 

@@ -1,0 +1,76 @@
+"""What the figures on real text share: where their numbers come from, and what captions say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from analysis.llm_scales import SCALES
+from analysis.llm_study import LAM, files
+from analysis.runner import PAPER
+from tradeoff.checkout import DATA
+from tradeoff.errors import InputError
+from tradeoff.records import plain, read_json, write_json
+
+STORED = PAPER / "results"
+FIGURES = (
+    "llm_loss_space",
+    "llm_forgetting",
+    "llm_table",
+    "llm_bars",
+    "llm_lambdas",
+    "llm_references",
+    "max_eval_interval",
+)
+
+
+def available(scale: str) -> bool:
+    """Whether the text that a scale reads is here."""
+    return all(path.exists() for path in files(scale))
+
+
+def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """What a figure shows: measured here, or where the text is absent the stored run's numbers."""
+    scale = "fast" if fast else "full"
+    if available(scale):
+        # As the stored file has it, so that both are drawn alike.
+        return plain(measure(scale)) | {"source": "this run"}
+    path = STORED / f"{name}.json"
+    if not path.exists():
+        remedy = f"Put the files that its README names into {DATA} and run again."
+        raise InputError("no real text and no stored run", field=name, remedy=remedy)
+    return read_json(path)["numbers"] | {"source": "stored run"}
+
+
+def about(scale: str, *, few: bool | None = False) -> str:
+    """What every caption says of the experiment.
+
+    ``few``: whether it has the few seeds only; ``None``, these where lambda is not 1/2.
+    """
+    size = SCALES[scale]
+    seeds = f"{size.few if few else size.seeds} seeds"
+    if few is None:
+        seeds += f", {size.few} where λ is not {LAM:g}"
+    return (
+        f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
+        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
+        f"other seeds and rows. What varies is the seed, n = {seeds}; losses are held out."
+    )
+
+
+def command(
+    scale: Annotated[Literal["gpu", "full", "fast"], typer.Argument()] = "gpu",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
+) -> None:
+    """Measure the figures of this study at a scale and write ``results/NAME-SCALE.json``."""
+    for name in FIGURES:
+        found = import_module(f"analysis.{name}").measure(scale)
+        typer.echo(write_json(out / "results" / f"{name}-{scale}.json", found))
+
+
+if __name__ == "__main__":
+    typer.run(command)
