@@ -51,7 +51,7 @@ class Scale:
     seeds: int = 5
     few: int = 3
     specialists: int = 3
-    tuning: int = 2
+    tuning: int = 1
     grid: tuple[float, ...] = tuple(1e-4 * 2**k for k in range(8))
     guess: float = 1.6e-3
 

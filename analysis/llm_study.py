@@ -25,7 +25,7 @@ from tradeoff.schedules import Alright, Maxright, Rounds, Schedule, Sequential, 
 from tradeoff.scores import weighted_loss
 from tradeoff.study.engines import few_threads
 
-JOBS = 6
+JOBS = 8
 """Runs at a time, one thread each."""
 LOSSES = ["sft_loss", "preference_loss"]
 PROBES = llm_runs.PROBES
