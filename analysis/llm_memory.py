@@ -33,7 +33,7 @@ CAPTION = (
     f"{SETTING.length} tokens, no checkpointing. Bytes of all tensors of the joint trainer are "
     "counted, none is filled; allocator and libraries come on top. Dashed: weights. What varies "
     "is the method; n = 1, a count has no spread. Numbers: ratios to SFT→DPO; open squares: the "
-    "paper's ratios times our SFT→DPO. Command: python -m analysis llm_memory"
+    "paper's ratios to its DPO→SFT, times our SFT→DPO. Command: python -m analysis llm_memory"
 )
 
 

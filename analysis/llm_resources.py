@@ -72,7 +72,7 @@ CAPTION = (
     "either data set is one batch, so updates of a kind cost the same. A Mix update is two "
     "gradients; MAXRIGHT evaluates a batch of each objective every tenth update. What varies is "
     f"the round, n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots "
-    "over SFT→DPO of their round, medians, 95 % t-intervals. Open squares: the paper, Pythia-1B. "
+    "over SFT→DPO of their round, medians, 95 % t-intervals. Squares: the paper, over its DPO→SFT. "
     "Command: python -m analysis llm_resources"
 )
 
