@@ -31,7 +31,7 @@ MEASURES = {
     "memory_percent": "peak memory (%)",
 }
 CAPTION = (
-    f"{llm_shown.about('full', few=True)} Sequential runs split updates as the "
+    f"{llm_shown.about('full', str(llm_study.SCALES['full'].fewest))} Sequential runs split updates as the "
     "paper does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. Bars: 95 % intervals. "
     "Time and memory: beyond SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"
@@ -74,7 +74,7 @@ def configurations(scale: str) -> list[dict[str, Any]]:
             changes = {"marks": 1} if own else {}
             runs += [
                 llm_study.configuration(scale, rule, seed, rates, **changes)
-                for seed in range(size.few)
+                for seed in range(size.fewest)
             ]
     return runs
 
@@ -89,7 +89,7 @@ def measure(scale: str) -> dict[str, Any]:
         "training": cost(table),
         "lambdas": size.sweep,
         "splits": [list(EPOCHS[lam]) for lam in size.sweep],
-        "seeds": size.few,
+        "seeds": size.fewest,
         "ends": {m: [ends(one).tolist() for one in found] for m, found in runs.items()},
         "methods": {
             m: {name: list(values) for name, values in gaps(found, least).items()}

@@ -19,7 +19,7 @@ from tradeoff.scores import interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    f"{llm_shown.about('full', few=None)} One panel per lambda: mean paths, and ends "
+    f"{llm_shown.about('full', llm_shown.SEEDS)} One panel per lambda: mean paths, and ends "
     "of single runs; the star is the mean of runs on one objective. Rounds alternate K times. "
     "Command: python -m analysis llm_loss_space"
 )

@@ -18,14 +18,14 @@ from tradeoff.records import read_json
 from tradeoff.scores import interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
-COMPARED = ("SFT→DPO", "DPO→SFT", "ALRIGHT", "MAXRIGHT")
+COMPARED = ("SFT→DPO", "DPO→SFT", "ALRIGHT")
 REFERENCES = {
     llm_runs.BASE: "base model",
     "sft": "SFT optimum",
     "chosen": "SFT on chosen responses",
 }
 CAPTION = (
-    f"{llm_shown.about('full', few=True)} λ = {LAM:g}. Preference losses under "
+    f"{llm_shown.about('full', str(llm_study.SCALES['full'].fewest))} λ = {LAM:g}. Preference losses under "
     "different references do not compare: gaps are from runs on pairs alone under the same one. "
     "Lines: mean paths; dots: ends. Step sizes were chosen under the SFT optimum. "
     "Command: python -m analysis llm_references"
@@ -63,7 +63,7 @@ def measure(scale: str) -> dict[str, Any]:
     return {
         "training": cost(*tables),
         "lambda": LAM,
-        "seeds": llm_study.SCALES[scale].few,
+        "seeds": llm_study.SCALES[scale].fewest,
         "references": found,
     }
 
@@ -76,9 +76,7 @@ def configurations(scale: str, name: str) -> list[dict[str, Any]]:
         changes["marks"] = 2
     runs = []
     for method in COMPARED:
-        if method == "MAXRIGHT":
-            changes = changes | {"optima": list(llm_study.optima(scale, name))}
-        for seed in range(llm_study.SCALES[scale].few):
+        for seed in range(llm_study.SCALES[scale].fewest):
             rule, rates = llm_study.schedule(method, LAM), llm_study.rates(scale, method)
             runs.append(llm_study.configuration(scale, rule, seed, rates, **changes))
     return runs

@@ -28,8 +28,9 @@ class Scale:
         Numbers of alternations, at weight 1/2.
     intervals
         Updates between MAXRIGHT's evaluations, at weight 1/2.
-    seeds, few
-        Seeds at weight 1/2; at other weights and under other references, the first ones of these.
+    seeds, few, fewest
+        Seeds at weight 1/2; at the other weights of the comparison; in the wider sweep and under
+        other references. Always the first ones.
     specialists
         Runs that spend everything on one objective.
     tuning
@@ -50,6 +51,7 @@ class Scale:
     intervals: tuple[int, ...] = (1, 10, 1000)
     seeds: int = 5
     few: int = 3
+    fewest: int = 2
     specialists: int = 3
     tuning: int = 1
     grid: tuple[float, ...] = tuple(1e-4 * 2**k for k in range(8))
@@ -80,6 +82,7 @@ SCALES = {
         intervals=(1, 10, 1000),
         seeds=2,
         few=2,
+        fewest=2,
         specialists=2,
         tuning=1,
         grid=(4e-3,),

@@ -17,6 +17,7 @@ from tradeoff.errors import InputError
 from tradeoff.records import plain, read_json, write_json
 
 STORED = PAPER / "results"
+SEEDS = f"{SCALES['full'].seeds} ({SCALES['full'].few} where λ is not {LAM:g})"
 FIGURES = (
     "llm_loss_space",
     "llm_forgetting",
@@ -46,19 +47,14 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
     return read_json(path)["numbers"] | {"source": "stored run"}
 
 
-def about(scale: str, *, few: bool | None = False) -> str:
-    """What every caption says of the experiment.
-
-    ``few``: whether it has the few seeds only; ``None``, these where lambda is not 1/2.
-    """
+def about(scale: str, seeds: str = "") -> str:
+    """What every caption says of the experiment; ``seeds`` where they are not those of all."""
     size = SCALES[scale]
-    seeds = f"{size.few if few else size.seeds} seeds"
-    if few is None:
-        seeds += f", {size.few} where λ is not {LAM:g}"
     return (
         f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
         f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        f"other seeds and rows. What varies is the seed, n = {seeds}; losses are held out."
+        f"another seed and other rows. What varies is the seed, n = {seeds or size.seeds} seeds; "
+        "losses are held out."
     )
 
 

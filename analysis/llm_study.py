@@ -207,17 +207,19 @@ def specialists(scale: str, objective: str, compared: str = "sft") -> pd.DataFra
         (Alright(lam=0.0), "SFT only") if objective == "sft" else (Alright(lam=1.0), "DPO only")
     )
     folder = compared if compared == llm_runs.BASE else reference(scale, compared)
+    count = size.specialists if compared == "sft" else size.fewest
     runs = [
         configuration(scale, rule, seed, rates(scale, name), measure=objective, reference=folder)
-        for seed in range(SPECIALIST, SPECIALIST + size.specialists)
+        for seed in range(SPECIALIST, SPECIALIST + count)
     ]
     return run(scale, runs)
 
 
-def optima(scale: str, compared: str = "sft") -> tuple[float, float]:
+def optima(scale: str) -> tuple[float, float]:
     """Training losses (SFT, preference) that the specialists end with, their means."""
-    sft = finals(specialists(scale, "sft"))["optimum"].mean()
-    preference = finals(specialists(scale, "preference", compared))["optimum"].mean()
+    sft, preference = (
+        finals(specialists(scale, name))["optimum"].mean() for name in ("sft", "preference")
+    )
     return float(sft), float(preference)
 
 
