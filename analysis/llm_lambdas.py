@@ -31,9 +31,9 @@ MEASURES = {
     "memory_percent": "peak memory (%)",
 }
 CAPTION = (
-    f"{llm_shown.about('full', str(llm_study.SCALES['full'].fewest))} Sequential runs split updates as the "
-    "paper does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. Bars: 95 % intervals. "
-    "Time and memory: beyond SFT→DPO, from llm_resources. "
+    f"{llm_shown.about('full', llm_shown.FEWEST)} Sequential runs split updates as the paper "
+    "does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. Lines: means; small dots: "
+    "single runs. Time and memory: beyond SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"
 )
 

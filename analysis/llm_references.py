@@ -25,8 +25,8 @@ REFERENCES = {
     "chosen": "SFT on chosen responses",
 }
 CAPTION = (
-    f"{llm_shown.about('full', str(llm_study.SCALES['full'].fewest))} λ = {LAM:g}. Preference losses under "
-    "different references do not compare: gaps are from runs on pairs alone under the same one. "
+    f"{llm_shown.about('full', llm_shown.FEWEST)} λ = {LAM:g}. Preference losses under different "
+    "references do not compare: gaps are from runs on pairs alone under the same one. "
     "Lines: mean paths; dots: ends. Step sizes were chosen under the SFT optimum. "
     "Command: python -m analysis llm_references"
 )

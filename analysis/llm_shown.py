@@ -18,6 +18,7 @@ from tradeoff.records import plain, read_json, write_json
 
 STORED = PAPER / "results"
 SEEDS = f"{SCALES['full'].seeds} ({SCALES['full'].few} where λ is not {LAM:g})"
+FEWEST = str(SCALES["full"].fewest)
 FIGURES = (
     "llm_loss_space",
     "llm_forgetting",
