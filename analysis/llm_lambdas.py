@@ -90,10 +90,10 @@ def measure(scale: str) -> dict[str, Any]:
         "lambdas": size.sweep,
         "splits": [list(EPOCHS[lam]) for lam in size.sweep],
         "seeds": size.fewest,
+        "ideal": [float(values.mean()) for values in least],
         "ends": {m: [ends(one).tolist() for one in found] for m, found in runs.items()},
         "methods": {
-            m: {name: list(values) for name, values in gaps(found, least).items()}
-            | relative(m, found, runs["SFT→DPO"], resources)
+            m: gaps(found, least) | relative(m, found, runs["SFT→DPO"], resources)
             for m, found in runs.items()
         },
     }
@@ -157,18 +157,27 @@ def pairs(runs: pd.DataFrame) -> float:
 
 def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
     """One measure of all methods by lambda, side by side where lambda is the same."""
-    lams = found["lambdas"]
+    lams, ideal = found["lambdas"], np.array(found["ideal"])
     for i, method in enumerate(METHODS):
         look, values = style.look(method), found["methods"][method][name]
         x = np.arange(len(lams)) + 0.07 * (i - 2)
         if isinstance(values[0], dict):
-            mean, half = np.array([[v["mean"], v["half_width"]] for v in values]).T
-            ax.errorbar(x, mean, half, fmt="none", ecolor=look.color, elinewidth=0.9)
-        else:
-            mean = np.array(values)
-        ax.plot(x, mean, **look.line_style(markersize=4, label=method))
+            losses = np.array(found["ends"][method])  # (lambda, seed, objective)
+            for seed in range(losses.shape[1]):
+                single = SINGLE[name](losses[:, seed], ideal)
+                ax.plot(x, single, **look.dots(markersize=2.5, alpha=0.5))
+            values = [v["mean"] for v in values]
+        ax.plot(x, values, **look.line_style(markersize=4, label=method))
     ax.axhline(0, **style.BOUND)
     ax.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
+
+
+SINGLE: dict[str, Any] = {
+    "preference_gap": lambda losses, ideal: losses[:, 1] - ideal[1],
+    "sft_gap": lambda losses, ideal: losses[:, 0] - ideal[0],
+    "ideal_distance": ideal_distance,
+}
+"""A measure of single runs, from their losses and the ideal point."""
 
 
 def claim_lambda_steers(fast: bool = False, mutation: str | None = None) -> Checked:

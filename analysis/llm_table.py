@@ -18,8 +18,8 @@ from tradeoff.scores import Interval, interval
 COLUMNS = ("sft_retention", "preference_accuracy")
 CAPTION = (
     f"{llm_shown.about('full', llm_shown.SEEDS)} Left, for MMLU: share of the progress in SFT "
-    "loss of runs on SFT alone, their spread included. Right, for a judge: pairs ranked as labelled by "
-    "the implicit reward. 95 % intervals. Command: python -m analysis llm_table"
+    "loss of runs on SFT alone, their spread included. Right, for a judge: pairs ranked as "
+    "labelled by the implicit reward. 95 % intervals. Command: python -m analysis llm_table"
 )
 
 
