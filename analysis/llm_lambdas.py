@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import llm_scores, llm_shown, llm_study, mutations, style
+from analysis import llm_shown, llm_study, style
 from analysis.llm_loss_space import ends, part
-from analysis.methods import METHODS, ORDERS, cell, cost, finals
+from analysis.methods import METHODS, ORDERS, cost, finals
 from analysis.runner import PAPER
 from tradeoff.records import read_json
 from tradeoff.schedules import Schedule, Sequential
-from tradeoff.scores import ideal_distance, interval
-from tradeoff.theory.checked import Checked
+from tradeoff.scores import ideal_distance
 
 EPOCHS = {0.01: (1, 5), 0.25: (2, 4), 0.5: (3, 3), 0.75: (4, 2), 0.99: (5, 1)}
 """The paper's epochs of (DPO, SFT) for the sequential run beside each lambda."""
@@ -32,8 +31,8 @@ MEASURES = {
 }
 CAPTION = (
     f"{llm_shown.about('full', llm_shown.FEWEST)} Sequential runs split updates as the paper "
-    "does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. Lines: means; small dots: "
-    "single runs. Time and memory: beyond SFT→DPO, from llm_resources. "
+    "does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. with one seed there is "
+    "no interval. Time and memory: beyond SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"
 )
 
@@ -83,30 +82,29 @@ def measure(scale: str) -> dict[str, Any]:
     """Gaps by method and in order of lambda; time and memory over those of SFT→DPO."""
     size = llm_study.SCALES[scale]
     table = llm_study.run(scale, configurations(scale))
-    least, resources = llm_study.least(scale), stored_costs()
+    ideal, resources = np.array(llm_study.ideal(scale)), stored_costs()
     runs = {m: [part(table, m, lam) for lam in size.sweep] for m in METHODS}
     return {
         "training": cost(table),
         "lambdas": size.sweep,
         "splits": [list(EPOCHS[lam]) for lam in size.sweep],
         "seeds": size.fewest,
-        "ideal": [float(values.mean()) for values in least],
+        "ideal": ideal,
         "ends": {m: [ends(one).tolist() for one in found] for m, found in runs.items()},
         "methods": {
-            m: gaps(found, least) | relative(m, found, runs["SFT→DPO"], resources)
+            m: gaps(found, ideal) | relative(m, found, runs["SFT→DPO"], resources)
             for m, found in runs.items()
         },
     }
 
 
-def gaps(runs: list[pd.DataFrame], least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-    """Intervals of both gaps and of the distance, in order of lambda."""
-    ideal = np.array([values.mean() for values in least])
+def gaps(runs: list[pd.DataFrame], ideal: np.ndarray) -> dict[str, list[float]]:
+    """Means over seeds of both gaps and of the distance, in order of lambda."""
     losses = [ends(one) for one in runs]
     return {
-        "preference_gap": [cell(llm_scores.difference(x[:, 1], least[1])) for x in losses],
-        "sft_gap": [cell(llm_scores.difference(x[:, 0], least[0])) for x in losses],
-        "ideal_distance": [cell(interval(ideal_distance(x, ideal))) for x in losses],
+        "preference_gap": [float(x[:, 1].mean() - ideal[1]) for x in losses],
+        "sft_gap": [float(x[:, 0].mean() - ideal[0]) for x in losses],
+        "ideal_distance": [float(ideal_distance(x, ideal).mean()) for x in losses],
     }
 
 
@@ -152,46 +150,14 @@ def pairs(runs: pd.DataFrame) -> float:
     return float(followed["preference_updates"] / followed.sum())
 
 
-# ---------------------------------------------------------------------- drawing and claims
+# ---------------------------------------------------------------------- drawing
 
 
 def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
     """One measure of all methods by lambda, side by side where lambda is the same."""
-    lams, ideal = found["lambdas"], np.array(found["ideal"])
+    lams = found["lambdas"]
     for i, method in enumerate(METHODS):
-        look, values = style.look(method), found["methods"][method][name]
-        x = np.arange(len(lams)) + 0.07 * (i - 2)
-        if isinstance(values[0], dict):
-            losses = np.array(found["ends"][method])  # (lambda, seed, objective)
-            for seed in range(losses.shape[1]):
-                single = SINGLE[name](losses[:, seed], ideal)
-                ax.plot(x, single, **look.dots(markersize=2.5, alpha=0.5))
-            values = [v["mean"] for v in values]
-        ax.plot(x, values, **look.line_style(markersize=4, label=method))
+        look, x = style.look(method), np.arange(len(lams)) + 0.07 * (i - 2)
+        ax.plot(x, found["methods"][method][name], **look.line_style(markersize=4, label=method))
     ax.axhline(0, **style.BOUND)
     ax.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
-
-
-SINGLE: dict[str, Any] = {
-    "preference_gap": lambda losses, ideal: losses[:, 1] - ideal[1],
-    "sft_gap": lambda losses, ideal: losses[:, 0] - ideal[0],
-    "ideal_distance": ideal_distance,
-}
-"""A measure of single runs, from their losses and the ideal point."""
-
-
-def claim_lambda_steers(fast: bool = False, mutation: str | None = None) -> Checked:
-    """From lambda .01 to .99 every joint method lowers its preference loss and raises its SFT loss.
-
-    ``measured`` are the lower ends of the 95 % Welch intervals of both changes.
-    """
-    found = read_json(PAPER / "results" / "llm_lambdas.json")["numbers"]
-    low = []
-    for method in METHODS[2:]:
-        first, last = (np.array(found["ends"][method][i]) for i in (0, -1))
-        first, last = mutations.mutate(
-            mutation, (first, last), {mutations.SWAPPED: mutations.swapped((first, last))}
-        )
-        low.append(float(llm_scores.difference(first[:, 1], last[:, 1]).low))
-        low.append(float(llm_scores.difference(last[:, 0], first[:, 0]).low))
-    return Checked(np.array(low), np.zeros(len(low)), "lower", {"n": float(found["seeds"])}, 0.0)

@@ -29,8 +29,8 @@ class Scale:
     intervals
         Updates between MAXRIGHT's evaluations, at weight 1/2.
     seeds, few, fewest
-        Seeds at weight 1/2; at the other weights of the comparison; in the wider sweep and under
-        other references. Always the first ones.
+        Seeds at weight 1/2; of rounds, and at the other weights of the comparison; in the wider
+        sweep and under other references. Always the first ones.
     specialists
         Runs that spend everything on one objective.
     tuning
@@ -51,7 +51,7 @@ class Scale:
     intervals: tuple[int, ...] = (1, 10, 1000)
     seeds: int = 5
     few: int = 3
-    fewest: int = 2
+    fewest: int = 1
     specialists: int = 3
     tuning: int = 1
     grid: tuple[float, ...] = tuple(1e-4 * 2**k for k in range(8))

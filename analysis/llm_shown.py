@@ -17,8 +17,8 @@ from tradeoff.errors import InputError
 from tradeoff.records import plain, read_json, write_json
 
 STORED = PAPER / "results"
-SEEDS = f"{SCALES['full'].seeds} ({SCALES['full'].few} where λ is not {LAM:g})"
-FEWEST = str(SCALES["full"].fewest)
+SEEDS = f"{SCALES['full'].seeds} seeds ({SCALES['full'].few} where λ is not {LAM:g})"
+FEWEST = f"{SCALES['full'].fewest} seed"
 FIGURES = (
     "llm_loss_space",
     "llm_forgetting",
@@ -51,10 +51,11 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
 def about(scale: str, seeds: str = "") -> str:
     """What every caption says of the experiment; ``seeds`` where they are not those of all."""
     size = SCALES[scale]
+    seeds = seeds or f"{size.seeds} seeds"
     return (
         f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
         f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        f"another seed and other rows. What varies is the seed, n = {seeds or size.seeds} seeds; "
+        f"another seed and other rows. What varies is the seed, n = {seeds}; "
         "losses are held out."
     )
 

@@ -59,8 +59,8 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
     caption = importlib.import_module(f"analysis.{name}").CAPTION
     size = llm_scales.SCALES["full"]
-    seeds = size.few if name in ("llm_lambdas", "llm_references") else size.seeds
-    for part in ("hat varies is the", f"python -m analysis {name}", f"n = {seeds} seeds"):
+    seeds = size.fewest if name in ("llm_lambdas", "llm_references") else size.seeds
+    for part in ("hat varies is the", f"python -m analysis {name}", f"n = {seeds} seed"):
         assert part in caption, part
     assert len(caption.split()) <= 80
 
@@ -119,7 +119,7 @@ def test_a_reference_after_sft_on_chosen_responses_learns_from_them(numbers: Num
     assert list(found) == list(llm_references.REFERENCES)
     names = [llm_study.reference("fast", name) for name in ("sft", "chosen")]
     assert len(set(names)) == 2
-    minima = [found[name]["preference_minimum"]["mean"] for name in found]
+    minima = [found[name]["ideal"][1] for name in found]
     assert len(set(minima)) == 3
     starts = [found[name]["start"] for name in found]
     assert starts[0][1] == pytest.approx(np.log(2), rel=1e-5)  # the policy is its own reference
