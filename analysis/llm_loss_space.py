@@ -15,7 +15,7 @@ from analysis.llm_study import LAM, LOSSES
 from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, finals
 from analysis.runner import PAPER
 from tradeoff.records import read_json
-from tradeoff.scores import interval, paired_difference, weighted_loss
+from tradeoff.scores import Interval, interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
@@ -133,11 +133,15 @@ def paired(table: pd.DataFrame, lams: tuple[float, ...]) -> dict[str, Any]:
     return differences | means
 
 
-def bought(table: pd.DataFrame, label: str) -> Any:
+def bought(table: pd.DataFrame, label: str) -> Interval:
     """Share of what ALRIGHT gains on SFT→DPO at weight 1/2 that so many rounds gain."""
-    sequential = weighted(table, "SFT→DPO", LAM)
-    gain = sequential - weighted(table, label, LAM)
-    return llm_scores.ratio(gain, sequential - weighted(table, "ALRIGHT", LAM))
+    runs, sequential = (weighted(table, name, LAM) for name in (label, "SFT→DPO"))
+    return share_bought(runs, sequential, weighted(table, "ALRIGHT", LAM))
+
+
+def share_bought(runs: np.ndarray, sequential: np.ndarray, alright: np.ndarray) -> Interval:
+    """Ratio of the mean gains on sequential training, which are paired by seed."""
+    return llm_scores.ratio(sequential[: len(runs)] - runs, sequential - alright)
 
 
 def draw(ax: Axes, found: dict[str, Any], i: int) -> None:
@@ -210,6 +214,7 @@ def claim_eight_rounds_buy_half(fast: bool = False, mutation: str | None = None)
     i, label = found["lambdas"].index(LAM), found["rounds"]["labels"][-1]
     sequential = losses(found, "SFT→DPO", i)
     runs = weighted_loss(found["rounds"]["ends"][label], LAM)
-    gained = mutations.mutate(mutation, sequential - runs, {mutations.SEQUENTIAL: 0 * sequential})
-    share = llm_scores.ratio(gained, sequential - losses(found, "ALRIGHT", i))
+    first = sequential[: len(runs)]
+    runs = mutations.mutate(mutation, runs, {mutations.SEQUENTIAL: first[::-1]})
+    share = share_bought(runs, sequential, losses(found, "ALRIGHT", i))
     return Checked(np.array([share.low]), np.full(1, HALF), "lower", {"n": share.n}, 0.0)
