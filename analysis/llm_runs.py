@@ -18,7 +18,8 @@ import pandas as pd
 
 from analysis import llm_base, llm_text
 from analysis.llm_base import Base
-from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data import chosen_as_sft
+from tradeoff.data.rows import SftRow
 from tradeoff.records import replacing_folder
 from tradeoff.schedules import OBJECTIVES, Alright, Schedule, from_dict
 
@@ -67,6 +68,7 @@ def make(
         reference="initial" if own else str(reference_folder(c["reference"])),
         reference_cache=str(llm_base.FOLDER / "references"),
         optima=tuple(c["optima"]),
+        chat=False,
         max_length=base.context,
         layout="padded",
         precision="fp32" if base.device == "cpu" else "bf16",
@@ -127,15 +129,10 @@ def train_reference(settings: Mapping[str, Any], place: Path) -> None:
     """Train a reference and write its folder."""
     given = llm_text.rows(settings["text"])
     chosen = settings["responses"] == "chosen"
-    sft = [demonstration(row) for row in given.training[1]] if chosen else given.training[0]
+    sft = chosen_as_sft(given.training[1]) if chosen else given.training[0]
     c = {**settings, "schedule": Alright(lam=0.0).to_dict(), "reference": BASE}
     with replacing_folder(place) as partial:
         make(c, sft, output=partial).train(progress=False)
-
-
-def demonstration(row: PreferenceRow) -> SftRow:
-    """The chosen response of a pair, as one that is shown."""
-    return SftRow(prompt=row.prompt, completion=row.chosen)
 
 
 # ---------------------------------------------------------------------- costs
