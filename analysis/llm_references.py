@@ -23,7 +23,7 @@ REFERENCES = {
 CAPTION = (
     f"{llm_shown.about('full', llm_shown.FEWEST)} λ = {LAM:g}. Preference losses under different "
     "references do not compare: gaps are from runs on pairs alone under the same one. "
-    "With one seed there is no interval. Step sizes were chosen under the SFT optimum. "
+    "One seed gives no interval. Step sizes were chosen under the SFT optimum. "
     "Command: python -m analysis llm_references"
 )
 

@@ -55,8 +55,7 @@ def about(scale: str, seeds: str = "") -> str:
     return (
         f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
         f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        f"another seed and other rows. What varies is the seed, n = {seeds}; "
-        "losses are held out."
+        f"another seed and other rows. What varies is the seed, n = {seeds}; held-out losses."
     )
 
 

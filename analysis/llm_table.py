@@ -17,9 +17,9 @@ from tradeoff.scores import Interval, interval
 
 COLUMNS = ("sft_retention", "preference_accuracy")
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.SEEDS)} Left, for MMLU: share of the progress in SFT "
-    "loss of runs on SFT alone, their spread included. Right, for a judge: pairs ranked as "
-    "labelled by the implicit reward. 95 % intervals. Command: python -m analysis llm_table"
+    f"{llm_shown.about('full', llm_shown.SEEDS)} Left, for MMLU: share of the SFT progress "
+    "of runs on SFT alone, their spread included. Right, for a judge: pairs that the implicit "
+    "reward ranks right. 95 % intervals. Command: python -m analysis llm_table"
 )
 
 
