@@ -69,7 +69,7 @@ FORMS = {
 }
 CAPTION = (
     "Cost of training with random weights and adapters as published, scaled down on the CPU; "
-    "either data set is one batch, so updates of a kind cost the same. A Mix update is two "
+    "either data set is one batch, so updates of a kind cost alike. A Mix update is two "
     "gradients; MAXRIGHT evaluates a batch of each every tenth update. What varies is "
     f"the round, n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots "
     "over SFT→DPO of their round, medians, 95 % t-intervals. Squares: the paper, over its DPO→SFT. "

@@ -29,8 +29,8 @@ class Scale:
     intervals
         Updates between MAXRIGHT's evaluations, at weight 1/2.
     seeds, few, fewest
-        Seeds at weight 1/2; of rounds, and at the other weights of the comparison; in the wider
-        sweep and under other references. Always the first ones.
+        Seeds at weight 1/2; of rounds, of MAXRIGHT's intervals, and at the other weights of the
+        comparison; in the wider sweep and under other references. Always the first ones.
     specialists
         Runs that spend everything on one objective.
     tuning
@@ -48,7 +48,7 @@ class Scale:
     lams: tuple[float, ...] = (0.25, 0.5, 0.75)
     sweep: tuple[float, ...] = (0.01, 0.25, 0.5, 0.75, 0.99)
     rounds: tuple[int, ...] = (2, 4, 8)
-    intervals: tuple[int, ...] = (1, 10, 1000)
+    intervals: tuple[int, ...] = (10, 1000)
     seeds: int = 5
     few: int = 3
     fewest: int = 1

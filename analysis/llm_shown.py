@@ -18,6 +18,7 @@ from tradeoff.records import plain, read_json, write_json
 
 STORED = PAPER / "results"
 SEEDS = f"{SCALES['full'].seeds} seeds ({SCALES['full'].few} where λ is not {LAM:g})"
+FEW = f"{SCALES['full'].few} seeds"
 FEWEST = f"{SCALES['full'].fewest} seed"
 FIGURES = (
     "llm_loss_space",

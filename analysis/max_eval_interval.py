@@ -22,7 +22,7 @@ SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
 MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
-    f"{llm_shown.about('full')} λ = {LAM:g}; MAXRIGHT evaluates {llm_study.PROBES} training rows "
+    f"{llm_shown.about('full', llm_shown.FEW)} λ = {LAM:g}; MAXRIGHT evaluates {llm_study.PROBES} training rows "
     "of each objective every k updates, the largest k once; all have as many updates. "
     "Left: mean paths, single ends. Right: larger weighted gap, 95 % t-intervals. "
     "Command: python -m analysis max_eval_interval"
@@ -51,16 +51,16 @@ def measure(scale: str) -> dict[str, Any]:
             updates=updates,
         )
         for refresh in size.intervals
-        for seed in range(size.seeds)
+        for seed in range(size.few)
     ]
     table = llm_study.run(scale, runs)
-    groups = [table[table["run"] // size.seeds == i] for i in range(len(size.intervals))]
+    groups = [table[table["run"] // size.few == i] for i in range(len(size.intervals))]
     ideal = llm_study.ideal(scale)
     return {
         "training": cost(table),
         "intervals": size.intervals,
         "updates": updates,
-        "seeds": size.seeds,
+        "seeds": size.few,
         "ideal": ideal,
         "start": llm_study.start(scale),
         "paths": [path(group) for group in groups],
