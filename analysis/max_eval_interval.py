@@ -22,10 +22,10 @@ SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
 MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.FEW)} λ = {LAM:g}; MAXRIGHT evaluates {llm_study.PROBES} training rows "
-    "of each objective every k updates, the largest k once; all have as many updates. "
-    "Left: mean paths, single ends. Right: larger weighted gap, 95 % t-intervals. "
-    "Command: python -m analysis max_eval_interval"
+    f"{llm_shown.about('full', llm_shown.FEW)} λ = {LAM:g}; MAXRIGHT evaluates "
+    f"{llm_study.PROBES} training rows of each objective every k updates, the largest k once; all "
+    "have as many updates. Left: mean paths, single ends. Right: larger weighted gap, 95 % "
+    "t-intervals. Command: python -m analysis max_eval_interval"
 )
 
 
