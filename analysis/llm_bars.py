@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from analysis import llm_scores, llm_shown, llm_study, style
 from analysis.llm_loss_space import ends, part
+from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, LOSSES
 from analysis.methods import cell, cost, finals
 from tradeoff.scores import front_gap, ideal_distance, interval, regret, weighted_loss
@@ -78,7 +79,7 @@ def measure(scale: str) -> dict[str, Any]:
         }
     return {
         "training": cost(table),
-        "seeds": llm_study.SCALES[scale].seeds,
+        "seeds": SCALES[scale].seeds,
         "values": values,
         "bars": bars,
     }

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from analysis import llm_shown, llm_study, style
 from analysis.llm_loss_space import ends, part
+from analysis.llm_scales import SCALES
 from analysis.methods import METHODS, ORDERS, cost, finals
 from analysis.runner import PAPER
 from tradeoff.records import read_json
@@ -63,7 +64,7 @@ def schedule(method: str, lam: float) -> Schedule:
 
 def configurations(scale: str) -> list[dict[str, Any]]:
     """Every method at every weight of the sweep."""
-    size = llm_study.SCALES[scale]
+    size = SCALES[scale]
     runs = []
     for method in METHODS:
         for lam in size.sweep:
@@ -80,7 +81,7 @@ def configurations(scale: str) -> list[dict[str, Any]]:
 
 def measure(scale: str) -> dict[str, Any]:
     """Gaps by method and in order of lambda; time and memory over those of SFT→DPO."""
-    size = llm_study.SCALES[scale]
+    size = SCALES[scale]
     table = llm_study.run(scale, configurations(scale))
     ideal, resources = np.array(llm_study.ideal(scale)), stored_costs()
     runs = {m: [part(table, m, lam) for lam in size.sweep] for m in METHODS}

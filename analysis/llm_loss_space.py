@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import evidence, llm_scores, llm_shown, llm_study, mutations, style
+from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, LOSSES
 from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, finals
 from analysis.runner import PAPER
@@ -27,9 +28,6 @@ SWAPPED = "swapped-rows"
 MARGIN = 0.05
 """Largest difference of two methods that counts as none, in ranges of f_lambda from the base model
 to the ideal point; set before the runs."""
-
-HALF = 0.5
-"""Share of ALRIGHT's gain that rounds must buy; set before the runs."""
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -49,13 +47,13 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 def measure(scale: str) -> dict[str, Any]:
     """Mean trajectories and single ends, by method and in order of lambda; how runs were chosen."""
     table = llm_study.run(scale, llm_study.comparison(scale))
-    lams = llm_study.SCALES[scale].lams
+    lams = SCALES[scale].lams
     names = [m for m in table["method"].unique() if m not in METHODS]
     return {
         "training": cost(table),
         "lambdas": lams,
-        "seeds": llm_study.SCALES[scale].seeds,
-        "few": llm_study.SCALES[scale].few,
+        "seeds": SCALES[scale].seeds,
+        "few": SCALES[scale].few,
         "start": llm_study.start(scale),
         "ideal": llm_study.ideal(scale),
         "paths": {m: [path(part(table, m, lam)) for lam in lams] for m in METHODS},
@@ -67,7 +65,7 @@ def measure(scale: str) -> dict[str, Any]:
             "paths": {m: path(part(table, m, LAM)) for m in names},
             "ends": {m: ends(part(table, m, LAM)).tolist() for m in names},
             "spent": {m: spent(part(table, m, LAM)) for m in names},
-            "bought": {m: cell(bought(table, m)) for m in names},
+            "less_sft_first": {m: cell(against_sequential(table, m)) for m in names},
         },
         "preparation": preparation(scale),
     }
@@ -81,7 +79,7 @@ def preparation(scale: str) -> dict[str, Any]:
         finals(one)["seconds"].to_numpy() / finals(one)["step"].to_numpy() for one in (pairs, sft)
     ]
     return {
-        "grid": llm_study.SCALES[scale].grid,
+        "grid": SCALES[scale].grid,
         "rates": {name: llm_study.rates(scale, name) for name in searched},
         "tried": {name: llm_study.tuned(scale, name).table() for name in searched},
         "pair_cost": llm_study.pair_cost(scale),
@@ -133,15 +131,10 @@ def paired(table: pd.DataFrame, lams: tuple[float, ...]) -> dict[str, Any]:
     return differences | means
 
 
-def bought(table: pd.DataFrame, label: str) -> Interval:
-    """Share of what ALRIGHT gains on SFT→DPO at weight 1/2 that so many rounds gain."""
-    runs, sequential = (weighted(table, name, LAM) for name in (label, "SFT→DPO"))
-    return share_bought(runs, sequential, weighted(table, "ALRIGHT", LAM))
-
-
-def share_bought(runs: np.ndarray, sequential: np.ndarray, alright: np.ndarray) -> Interval:
-    """Ratio of the mean gains on sequential training, which are paired by seed."""
-    return llm_scores.ratio(sequential[: len(runs)] - runs, sequential - alright)
+def against_sequential(table: pd.DataFrame, label: str) -> Interval:
+    """Weighted loss of rounds minus SFT→DPO at weight 1/2, paired by seed."""
+    runs = weighted(table, label, LAM)
+    return paired_difference(runs, weighted(table, "SFT→DPO", LAM)[: len(runs)])
 
 
 def draw(ax: Axes, found: dict[str, Any], i: int) -> None:
@@ -180,41 +173,25 @@ def losses(found: Mapping[str, Any], method: str, i: int) -> np.ndarray:
     return weighted_loss(found["ends"][method][i], found["lambdas"][i])
 
 
-def claim_joint_beats_sft_first(fast: bool = False, mutation: str | None = None) -> Checked:
-    """All joint methods end with a smaller weighted loss than SFT→DPO at every lambda (upper).
+def claim_mix_depends_on_lambda(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Mix ends above SFT→DPO at the smallest lambda and below it at the largest (lower).
 
-    ``measured`` are the upper ends of the 95 % intervals of the paired differences.
+    ``measured`` are the lower ends of the 95 % intervals of the paired differences.
     """
     found = stored()
-    high = []
-    for joint in JOINT:
-        for i in range(len(found["lambdas"])):
-            pair = losses(found, joint, i), losses(found, "SFT→DPO", i)
-            first, second = mutations.mutate(mutation, pair, {SWAPPED: mutations.swapped(pair)})
-            high.append(float(paired_difference(first, second).high))
-    return Checked(np.array(high), np.zeros(len(high)), "upper", {"n": float(found["seeds"])}, 0.0)
+    low = []
+    for i, sign in ((0, 1), (-1, -1)):
+        pair = losses(found, "Mix", i), losses(found, "SFT→DPO", i)
+        first, second = mutations.mutate(mutation, pair, {SWAPPED: mutations.swapped(pair)})
+        low.append(float(paired_difference(sign * first, sign * second).low))
+    return Checked(np.array(low), np.zeros(len(low)), "lower", {"n": float(found["few"])}, 0.0)
 
 
-def claim_preference_first_is_level(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At weight 1/2 ALRIGHT and DPO→SFT are level up to MARGIN ranges (two one-sided tests)."""
+def claim_alright_is_level(fast: bool = False, mutation: str | None = None) -> Checked:
+    """At weight 1/2 ALRIGHT and SFT→DPO are level up to MARGIN ranges (two one-sided tests)."""
     found = stored()
     i = found["lambdas"].index(LAM)
     unit = float(weighted_loss(np.subtract(found["start"], found["ideal"]), LAM))
-    rival = mutations.mutate(mutation, "DPO→SFT", {SWAPPED: "SFT→DPO"})
-    differences = (losses(found, "ALRIGHT", i) - losses(found, rival, i)) / unit
+    method = mutations.mutate(mutation, "ALRIGHT", {SWAPPED: "MAXRIGHT"})
+    differences = (losses(found, method, i) - losses(found, "SFT→DPO", i)) / unit
     return evidence.equivalent(differences, MARGIN)
-
-
-def claim_eight_rounds_buy_half(fast: bool = False, mutation: str | None = None) -> Checked:
-    """The most rounds gain at least half of what ALRIGHT gains on SFT→DPO at weight 1/2 (lower).
-
-    ``measured`` is the lower end of the 95 % interval of the share.
-    """
-    found = stored()
-    i, label = found["lambdas"].index(LAM), found["rounds"]["labels"][-1]
-    sequential = losses(found, "SFT→DPO", i)
-    runs = weighted_loss(found["rounds"]["ends"][label], LAM)
-    first = sequential[: len(runs)]
-    runs = mutations.mutate(mutation, runs, {mutations.SEQUENTIAL: first[::-1]})
-    share = share_bought(runs, sequential, losses(found, "ALRIGHT", i))
-    return Checked(np.array([share.low]), np.full(1, HALF), "lower", {"n": share.n}, 0.0)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis import llm_runs, llm_shown, llm_study, style
 from analysis.llm_loss_space import ends, path
+from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM
 from analysis.methods import cost, finals
 
@@ -58,7 +59,7 @@ def measure(scale: str) -> dict[str, Any]:
     return {
         "training": cost(*tables),
         "lambda": LAM,
-        "seeds": llm_study.SCALES[scale].fewest,
+        "seeds": SCALES[scale].fewest,
         "references": found,
     }
 
@@ -71,7 +72,7 @@ def configurations(scale: str, name: str) -> list[dict[str, Any]]:
         changes["marks"] = 2
     runs = []
     for method in COMPARED:
-        for seed in range(llm_study.SCALES[scale].fewest):
+        for seed in range(SCALES[scale].fewest):
             rule, rates = llm_study.schedule(method, LAM), llm_study.rates(scale, method)
             runs.append(llm_study.configuration(scale, rule, seed, rates, **changes))
     return runs

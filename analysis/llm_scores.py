@@ -19,7 +19,7 @@ def difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     level
         Coverage, in (0, 1).
     """
-    return _combined([a, b], np.mean(a) - np.mean(b), (1.0, -1.0), level)
+    return _combined([a, b], _mean(a) - _mean(b), (1.0, -1.0), level)
 
 
 def ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
@@ -27,9 +27,13 @@ def ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 
     The denominator's spread counts: its interval must stay away from 0 for this to hold.
     """
-    above, below = float(np.mean(a)), float(np.mean(b))
+    above, below = _mean(a), _mean(b)
     share = above / below
     return _combined([a, b], share, (1 / below, -share / below), level)
+
+
+def _mean(values: ArrayLike) -> float:
+    return float(np.asarray(values, dtype=float).mean())
 
 
 def _combined(

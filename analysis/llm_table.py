@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis import llm_scores, llm_shown, llm_study, style
 from analysis.llm_loss_space import part
+from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM
 from analysis.methods import METHODS, cell, cost, finals
 from tradeoff.scores import Interval, interval
@@ -38,7 +39,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 def measure(scale: str) -> dict[str, Any]:
     """Mean and half width of both scores, by method and in order of lambda."""
     table = llm_study.run(scale, llm_study.comparison(scale))
-    lams = llm_study.SCALES[scale].lams
+    lams = SCALES[scale].lams
     begin, best = llm_study.start(scale)[0], llm_study.least(scale)[0]
     rounds = [m for m in table["method"].unique() if m not in METHODS]
 
@@ -51,9 +52,9 @@ def measure(scale: str) -> dict[str, Any]:
     return {
         "training": cost(table),
         "lambdas": lams,
-        "seeds": llm_study.SCALES[scale].seeds,
-        "few": llm_study.SCALES[scale].few,
-        "specialists": llm_study.SCALES[scale].specialists,
+        "seeds": SCALES[scale].seeds,
+        "few": SCALES[scale].few,
+        "specialists": SCALES[scale].specialists,
         "table": {method: scores(method, lams) for method in METHODS},
         "rounds": {method: scores(method, (LAM,)) for method in rounds},
     }

@@ -59,7 +59,8 @@ def rows(text: str) -> Rows:
 def _split(training: Both, test: Both, count: int) -> Rows:
     """Keep the prompts of the last `count` demonstrations, and as many pairs, for validation."""
     sft, pairs = training
-    kept = {str(row.prompt) for row in (*sft[-count:], *pairs[-count:])}
+    last: tuple[Any, ...] = (*sft[-count:], *pairs[-count:])
+    kept = {str(row.prompt) for row in last}
 
     def part(rows: Sequence[Any], wanted: bool) -> tuple[Any, ...]:
         return tuple(row for row in rows if (str(row.prompt) in kept) == wanted)

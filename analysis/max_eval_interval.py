@@ -9,14 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import evidence, llm_shown, llm_study, mutations, style
-from analysis.llm_loss_space import MARGIN, ends, path
+from analysis import llm_shown, llm_study, style
+from analysis.llm_loss_space import ends, path
+from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, LOSSES
 from analysis.methods import cell, cost, finals
-from analysis.runner import PAPER
-from tradeoff.records import read_json
 from tradeoff.scores import interval, max_gap
-from tradeoff.theory.checked import Checked
 
 SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
 MARKERS = ("<", ">", "d", "x")
@@ -40,7 +38,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 def measure(scale: str) -> dict[str, Any]:
     """Paths, ends, gaps and costs by interval."""
-    size = llm_study.SCALES[scale]
+    size = SCALES[scale]
     updates = llm_study.updates(scale, llm_study.schedule("MAXRIGHT", LAM))
     runs = [
         llm_study.configuration(
@@ -130,19 +128,3 @@ def draw_cost(ax: Axes, found: dict[str, Any]) -> None:
         xlabel="rows evaluated per update",
         ylabel="larger weighted gap (nats)",
     )
-
-
-def claim_looking_once_is_level(fast: bool = False, mutation: str | None = None) -> Checked:
-    """MAXRIGHT's larger weighted gap at k = 10 and when it looks once are level up to MARGIN.
-
-    The unit is the larger weighted gap of the base model; two one-sided tests, paired by seed.
-    """
-    found = read_json(PAPER / "results" / "max_eval_interval.json")["numbers"]
-    ideal = np.array(found["ideal"])
-    unit = float(max_gap(found["start"], ideal, LAM))
-    often, once = (
-        max_gap(found["ends"][found["intervals"].index(k)], ideal, LAM)
-        for k in (10, max(found["intervals"]))
-    )
-    shift = mutations.mutate(mutation, 0.0, {mutations.UNTRAINED: unit})
-    return evidence.equivalent((once + shift - often) / unit, MARGIN)
