@@ -122,7 +122,7 @@ def draw_cost(ax: Axes, found: dict[str, Any]) -> None:
             fontsize=8,
         )
     ax.set(
-        title="What is gained by looking",
+        title="Gap by rows evaluated",
         xscale="log",
         xlim=(0.4 * min(found["probed_per_update"]), 2 * max(found["probed_per_update"])),
         xlabel="rows evaluated per update",
