@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tradeoff.errors import InputError
-from tradeoff.llm import pretrained
+from tradeoff.llm import origin, pretrained
 from tradeoff.llm.config import Lora, ModelConfig
 from tradeoff.llm.turns import stop_ids
 from tradeoff.records import read_json, replacing_folder
@@ -336,19 +336,23 @@ def quiet() -> Iterator[None]:
 def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the folder that transformers, or peft for adapters, loads; complete or not at all.
 
-    With adapters on a model that has no folder of its own, since it is random or others were
-    merged into it, that model is written, too, and the adapters name it as their base.
+    With adapters, the model below them is compared with the files it was loaded from, tensor by
+    tensor. Where they differ, as after training, merging or new tokens, or where there are none,
+    that model is written, too, and the adapters name it as their base.
     """
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied = names - {name for name, _ in model.named_parameters()}
     weights = {k: v for k, v in accelerator.get_state_dict(model).items() if k not in tied}
     if accelerator.is_main_process:
         # peft would look for the embedding of the model it adapts, which has not changed.
-        options = {"save_embedding_layers": False} if hasattr(model, "get_base_model") else {}
+        options: dict[str, Any] = {}
+        if hasattr(model, "get_base_model"):
+            options = {"save_embedding_layers": False, "selected_adapters": [model.active_adapter]}
         with replacing_folder(folder) as partial, quiet():
             stops = _stopping(below_adapters(model), tokenizer)
             with stops, _base_written(model, weights, tokenizer, partial, folder):
                 model.save_pretrained(partial, state_dict=weights, **options)
+            _unpack(partial, model)
             tokenizer.save_pretrained(partial)
     accelerator.wait_for_everyone()
 
@@ -372,20 +376,66 @@ def _stopping(base: Any, tokenizer: Any) -> Iterator[None]:
 def _base_written(
     model: Any, weights: dict[str, Tensor], tokenizer: Any, partial: Path, folder: Path
 ) -> Iterator[None]:
-    """Write the model below LoRA adapters if it is nowhere else, and name it while entered."""
+    """Write the model below adapters if no files hold its weights, and name it while entered."""
     about = model.active_peft_config if hasattr(model, "active_peft_config") else None
-    if about is None or about.peft_type != "LORA" or about.base_model_name_or_path:
+    if about is None or stored_base(model, weights, folder) is not None:
         yield
         return
-    plain = {
-        name.removeprefix("base_model.model.").replace(".base_layer.", "."): value
-        for name, value in weights.items()
-        if "lora_" not in name
-    }
-    model.get_base_model().save_pretrained(partial / BASE, state_dict=plain)
+    base, named = model.get_base_model(), about.base_model_name_or_path
+    base.save_pretrained(partial / BASE, state_dict=below(model, weights))
     tokenizer.save_pretrained(partial / BASE)
     about.base_model_name_or_path = str((folder / BASE).resolve())
     try:
         yield
     finally:
-        about.base_model_name_or_path = None
+        about.base_model_name_or_path = named
+
+
+def _unpack(partial: Path, model: Any) -> None:
+    """Move adapters of a name of their own, which peft puts into a folder, to where all look."""
+    inner = partial / str(getattr(model, "active_adapter", ""))
+    if inner != partial and inner.is_dir():
+        for file in inner.iterdir():
+            file.replace(partial / file.name)
+        inner.rmdir()
+
+
+def stored_base(model: Any, weights: dict[str, Tensor], folder: Path) -> str | None:
+    """Folder or hub name that holds the model below adapters of peft as it is in memory.
+
+    Parameters
+    ----------
+    model
+        Of peft.
+    weights
+        All of its weights by name.
+    folder
+        What will be replaced; nothing within it counts.
+    """
+    named = model.active_peft_config.base_model_name_or_path
+    if not named or folder.resolve() in [(place := Path(named).resolve()), *place.parents]:
+        return None
+    return named if origin.holds(named, below(model, weights), model.get_base_model()) else None
+
+
+def below(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the model below adapters, by the names that they have without adapters."""
+    from peft.tuners.tuners_utils import BaseTuner
+
+    tuned = isinstance(model.base_model, BaseTuner)
+    start = "base_model.model." if tuned else "base_model."
+    own = (getattr(model.base_model, "prefix", "lora_"), *_ADDED) if tuned else _ADDED
+    found = {}
+    for name, value in weights.items():
+        if name.startswith(start) and not any(part in name for part in own):
+            plain = name.removeprefix(start)
+            for wrapper in _WRAPPERS:
+                plain = plain.replace(wrapper, ".")
+            found[plain] = value
+    return found
+
+
+_ADDED = ("lora_", ".modules_to_save.", ".trainable_tokens_")
+"""Parts of the names of weights that peft adds beside those of a model."""
+_WRAPPERS = (".base_layer.", ".original_module.", ".token_adapter.")
+"""Parts of names by which peft wraps those of a model."""
