@@ -147,6 +147,7 @@ class TrainConfig:
         apart; else, and in evaluations, it is "padded".
     precision
         "fp32", or "bf16": autocast over float32 weights; those below adapters are kept in bf16.
+        A model given with weights of 16 bits is cast to this, with a warning.
         A reference is loaded as the policy is.
     gradient_checkpointing, compile
         Trade time for memory; compile each block.

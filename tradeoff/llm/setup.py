@@ -214,7 +214,7 @@ def check_attention(model: Any, config: TrainConfig, device: torch.device) -> No
         problem = "flex attention has no backward pass on the CPU"
     elif device.type == "cpu" and attention.startswith("flash"):
         problem = "FlashAttention needs a GPU"
-    elif attention.startswith("flash") and config.precision == "fp32" and _precise(model):
+    elif attention.startswith("flash") and config.precision == "fp32":
         problem, remedy = "FlashAttention has no fp32", "Use precision = 'bf16', or 'sdpa'."
     if problem is not None:
         raise InputError(problem, field="attention", value=attention, remedy=remedy)
@@ -233,6 +233,7 @@ def trainable(model: Any, config: TrainConfig) -> Any:
         model = models.with_adapters(model, config.lora, seed=config.seed)
     elif models.has_adapters(model):
         models.resume_adapters(model)
+    make_precise(model, config)
     base = models.below_adapters(model)
     if config.gradient_checkpointing:
         # The second name is that of transformers before 5.
@@ -242,6 +243,33 @@ def trainable(model: Any, config: TrainConfig) -> Any:
         remedy = "Unfreeze some weights, or give lora settings."
         raise InputError("the model has no weights to train", remedy=remedy)
     return model
+
+
+def make_precise(model: Any, config: TrainConfig) -> None:
+    """Cast weights of 16 bits in place where updates would be lost in them, and report that.
+
+    transformers loads weights as precise as their files are, often bfloat16, whose spacing of 2^-8
+    is more than most updates change a weight by; float16 overflows, too. Trained weights are made
+    float32, and so are frozen ones, except those below adapters under ``precision = "bf16"``.
+    """
+    below = config.precision == "bf16" and models.has_adapters(model)
+    cast: dict[tuple[torch.dtype, torch.dtype], int] = {}
+    for weight in (*model.parameters(), *model.buffers()):
+        kind = torch.bfloat16 if below and not weight.requires_grad else torch.float32
+        if weight.dtype in _HALF and weight.dtype != kind:
+            cast[weight.dtype, kind] = cast.get((weight.dtype, kind), 0) + weight.numel()
+            weight.data, weight.grad = weight.data.to(kind), None
+    for kinds, count in cast.items():
+        found, kind = (str(name).removeprefix("torch.") for name in kinds)
+        warnings.warn(
+            f"{count:,} weights given as {found} are cast to {kind}, which training with "
+            f"precision = {config.precision!r} needs; load them with dtype=torch.float32, or train "
+            "adapters with precision = 'bf16', which keeps those below them in bfloat16",
+            stacklevel=4,
+        )
+
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def compile_blocks(model: Any) -> None:

@@ -1,0 +1,71 @@
+"""Weights of 16 bits are not trained in 16 bits: updates would be lost in them."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from llm_models import bpe_tokenizer_hf, tiny_llama
+from llm_runs import trainer
+from transformers import AutoModelForCausalLM
+
+from tradeoff.llm import models
+from tradeoff.llm.config import Lora, ModelConfig
+
+RANK_2 = Lora(rank=2)
+HALF = (torch.bfloat16, torch.float16)
+SMALL = {"learning_rate": 1e-6, "steps": 2, "evaluate_every": 2}
+
+
+def kinds(model, trained):
+    return {p.dtype for p in model.parameters() if p.requires_grad == trained}
+
+
+@pytest.mark.parametrize("kind", HALF)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_trained_weights_are_made_float32_and_move(tmp_path, kind, precision):
+    tiny_llama(len(bpe_tokenizer_hf())).to(kind).save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)  # in the precision of the files
+    assert kinds(model, True) == {kind}
+    with pytest.warns(UserWarning, match=f"given as {str(kind)[6:]} are cast to float32"):
+        run = trainer(model=model, precision=precision, **SMALL)
+    assert kinds(run.model, True) == {torch.float32}
+    before = {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
+    assert run.train(progress=False).diverged_at is None
+    moved = [(weight != before[name]).float() for name, weight in run.model.named_parameters()]
+    # All but those of tokens that no row has; in bfloat16 it was 2 % of them.
+    assert torch.cat([part.flatten() for part in moved]).mean() > 0.6
+
+
+@pytest.mark.parametrize("kind", HALF)
+def test_weights_below_adapters_follow_the_precision(kind):
+    model = tiny_llama(len(bpe_tokenizer_hf())).to(kind)
+    with pytest.warns(UserWarning, match="are cast to float32"):
+        run = trainer(model=model, lora=RANK_2, **SMALL)
+    assert kinds(run.model, True) == kinds(run.model, False) == {torch.float32}
+
+
+def test_bfloat16_below_adapters_stays(recwarn):
+    model = tiny_llama(len(bpe_tokenizer_hf())).bfloat16()
+    run = trainer(model=model, lora=RANK_2, precision="bf16", **SMALL)
+    assert (kinds(run.model, True), kinds(run.model, False)) == ({torch.float32}, {torch.bfloat16})
+    assert not [found for found in recwarn if "are cast" in str(found.message)]
+
+
+def test_float16_below_adapters_becomes_bfloat16():
+    model = tiny_llama(len(bpe_tokenizer_hf())).half()
+    with pytest.warns(UserWarning, match="float16 are cast to bfloat16"):
+        run = trainer(model=model, lora=RANK_2, precision="bf16", **SMALL)
+    assert kinds(run.model, False) == {torch.bfloat16}
+
+
+def test_what_the_package_loads_needs_no_cast(tmp_path):
+    tokenizer = bpe_tokenizer_hf()
+    tiny_llama(len(tokenizer)).bfloat16().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for frozen_bf16, settings in ((False, {}), (True, {"lora": RANK_2, "precision": "bf16"})):
+        model, _ = models.load(ModelConfig(path=str(tmp_path)), frozen_bf16=frozen_bf16)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            trainer(model=model, **settings, **SMALL)
