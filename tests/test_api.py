@@ -23,6 +23,7 @@ INTERNAL = {
     "tradeoff.cli",
     "tradeoff.cli_train",
     "tradeoff.cli_evaluate",
+    "tradeoff.cli_export",
     "tradeoff.convex.crossed",
     "tradeoff.convex.kernels",
     "tradeoff.convex.rounding",

@@ -32,7 +32,8 @@ RANKS = {
     "conflict": 5,
     "experiment": 5,
     "cli_train": 6,
-    "cli_evaluate": 6,
+    "cli_evaluate": 5,
+    "cli_export": 6,
     "cli": 7,
     "__main__": 8,
 }

@@ -10,6 +10,7 @@ from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import trainer
 from transformers import AutoModelForCausalLM
 
+from tradeoff.errors import RowWarning
 from tradeoff.llm import models
 from tradeoff.llm.config import Lora, ModelConfig
 
@@ -68,4 +69,5 @@ def test_what_the_package_loads_needs_no_cast(tmp_path):
         model, _ = models.load(ModelConfig(path=str(tmp_path)), frozen_bf16=frozen_bf16)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.simplefilter("ignore", RowWarning)  # of the rows, not of the weights
             trainer(model=model, **settings, **SMALL)

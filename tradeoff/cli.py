@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeoff import cli_evaluate, cli_train
+from tradeoff import cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
@@ -436,6 +436,9 @@ app.command(help=cli_train.HELP)(cli_train.train)
 
 
 app.command(help=cli_evaluate.HELP)(cli_evaluate.evaluate)
+
+
+app.command(help=cli_export.HELP)(cli_export.export)
 
 
 # ---------------------------------------------------------------------- this machine

@@ -122,6 +122,9 @@ def train(
         bool, typer.Option("--relative", help="constrained: the limit is a share of the gain.")
     ] = False,
     steps: Annotated[int | None, typer.Option(help="Updates of the optimiser.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Instead: passes through the larger set.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows of an update.")] = None,
     rows_per_forward: Annotated[
         int | None, typer.Option(help="Rows of a forward pass of a process.")
@@ -173,6 +176,7 @@ def train(
         "schedule.limit": limit,
         "schedule.relative": relative or None,
         "train.steps": steps,
+        "train.epochs": epochs,
         "train.batch_size": batch_size,
         "train.rows_per_forward": rows_per_forward,
         "train.learning_rate": learning_rate,

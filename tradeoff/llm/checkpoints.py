@@ -35,7 +35,7 @@ def write(
 
     Older checkpoints beyond the `keep` newest are then removed.
     """
-    target = folder / f"step-{step:08d}"
+    target = named(folder, step)
     remove_unfinished(folder)
     with replacing_folder(target) as partial:
         for name, content in tensors.items():
@@ -65,6 +65,17 @@ def checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def step_of(path: Path) -> int | None:
+    """Updates done at a checkpoint, by the name of its folder; None for another name."""
+    found = _NAME.fullmatch(path.name)
+    return None if found is None else int(found[1])
+
+
+def named(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` updates is, or would be."""
+    return folder / f"step-{step:08d}"
 
 
 def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,8 +96,10 @@ class TrainConfig:
 
     Attributes
     ----------
-    steps
-        Updates of the optimiser.
+    steps, epochs
+        Updates of the optimiser; 1000 if neither is given. An epoch is as many updates as read
+        the larger set once, in batches of its size, if all followed it; an update that follows one
+        objective leaves the other set alone.
     batch_size, preference_batch_size
         Rows of each objective that an update follows, over all processes and forward passes;
         the second, if given, is the number of pairs.
@@ -170,7 +173,8 @@ class TrainConfig:
 
     __pydantic_config__ = _CLOSED
 
-    steps: int = 1000
+    steps: int | None = None
+    epochs: float | None = None
     batch_size: int = 32
     preference_batch_size: int | None = None
     rows_per_forward: int = 8
@@ -210,9 +214,16 @@ class TrainConfig:
     defects: Defects = field(default_factory=Defects)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "rows_per_forward", "max_length", "log_every", "keep"):
+        self._check_length()
+        for name in ("batch_size", "rows_per_forward", "max_length", "log_every", "keep"):
             _positive(name, getattr(self, name))
-        optional = ("preference_batch_size", "evaluate_every", "evaluate_rows", "save_every")
+        optional = (
+            "steps",
+            "preference_batch_size",
+            "evaluate_every",
+            "evaluate_rows",
+            "save_every",
+        )
         for name in optional:
             if (value := getattr(self, name)) is not None:
                 _positive(name, value)
@@ -239,6 +250,29 @@ class TrainConfig:
         """Rows of an update that follows this objective."""
         pairs = self.preference_batch_size if objective == PREFERENCE else None
         return pairs or self.batch_size
+
+    def updates(self, sft: int, preference: int) -> int:
+        """Updates of a run on so many training rows of each set."""
+        if self.epochs is None:
+            assert self.steps is not None
+            return self.steps
+        rows = (sft, preference)
+        longest = max(math.ceil(count / self.batch(i)) for i, count in enumerate(rows))
+        return max(1, math.ceil(self.epochs * longest))
+
+    def _check_length(self) -> None:
+        if self.epochs is None:
+            object.__setattr__(self, "steps", 1000 if self.steps is None else self.steps)
+            return
+        if self.steps is not None:
+            raise InputError(
+                f"steps = {self.steps} is given, too",
+                field="epochs",
+                value=self.epochs,
+                remedy="Give either steps or epochs.",
+            )
+        finite = 0 < self.epochs < float("inf")
+        _require("epochs", self.epochs, finite, "Give a positive number.")
 
     def _check_loss(self) -> None:
         known = sorted(PREFERENCE_LOSSES)

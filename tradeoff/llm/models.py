@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tradeoff.errors import InputError
-from tradeoff.llm import origin, pretrained
+from tradeoff.llm import origin, pretrained, snapshots
 from tradeoff.llm.config import Lora, ModelConfig
 from tradeoff.llm.turns import stop_ids
 from tradeoff.records import read_json, replacing_folder
@@ -26,8 +26,9 @@ them where it is nowhere else."""
 def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tuple[Any, Any]:
     """A causal model and its tokenizer; no code that comes with a model is ever run.
 
-    Of the output folder of a run, its model. Of a folder of adapters, their base is loaded with
-    them upon it, as peft does, frozen.
+    Of the output folder of a run, its model, or while it has none its newest intact checkpoint;
+    also of one checkpoint. Of a folder of adapters, their base is loaded with them upon it, as peft
+    does, frozen.
 
     Parameters
     ----------
@@ -49,6 +50,8 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     }
     path = model_folder(config.path)
     with _readable(config.path):
+        if (checkpoint := snapshots.checkpoint_of(path)) is not None:
+            return _of_checkpoint(checkpoint, config, read)
         base = base_of(path)
         tokenizer = with_overrides(tokenizer_of(path, base), config)
         if config.config_only:
@@ -109,11 +112,44 @@ def with_overrides(tokenizer: Any, config: ModelConfig) -> Any:
     return tokenizer
 
 
+def _of_checkpoint(checkpoint: Path, config: ModelConfig, read: dict[str, Any]) -> tuple[Any, Any]:
+    """The model of a checkpoint and its tokenizer; adapters are frozen."""
+    from peft import PeftConfig, get_peft_model
+    from transformers import GenerationConfig
+
+    found = snapshots.surroundings(checkpoint)
+    place = str(found.folder)
+    with quiet():
+        if found.base is None:
+            model: Any = pretrained.build(place, "CausalLM", **read)
+            _forget_name(model)
+        else:
+            model = with_weights(found.base, found.base, "CausalLM", **read)
+    if (found.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(place)
+    known: set[str] = set()
+    if found.adapter is not None:
+        pretrained.check_adapters(read_json(found.folder / "adapter_config.json"))
+        with _peft_quiet():
+            about = PeftConfig.from_pretrained(place)
+            about.base_model_name_or_path = None  # peft warns of one that is not the model's own
+            model = get_peft_model(model, about, adapter_name=found.adapter)
+        names = [name for name, _ in model.named_parameters()]
+        known = {name for name in names if found.base and plain_name(model, name)}
+    snapshots.fill(model, checkpoint, known)
+    if found.adapter is not None:
+        model.requires_grad_(False)
+    return model, with_overrides(tokenizer_of(place, place), config)
+
+
 def without_weights(path: str) -> tuple[Any, Any]:
     """Configuration and tokenizer of what :func:`load` would read, or its `InputError`, soon."""
     place = model_folder(path)
     with _readable(path):
-        base = base_of(place)
+        if (checkpoint := snapshots.checkpoint_of(place)) is not None:
+            base = place = str(snapshots.surroundings(checkpoint).folder)
+        else:
+            base = base_of(place)
         return pretrained.settings_of(base), tokenizer_of(place, base)
 
 
@@ -148,6 +184,8 @@ def has_adapter_files(path: str) -> bool:
     """Whether a folder or hub name holds adapters and not a model; not if there is neither."""
     path = model_folder(path)
     try:
+        if (checkpoint := snapshots.checkpoint_of(path)) is not None:
+            return snapshots.surroundings(checkpoint).adapter is not None
         return base_of(path) != path
     except UNREADABLE:
         return False
@@ -340,21 +378,31 @@ def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
     tensor. Where they differ, as after training, merging or new tokens, or where there are none,
     that model is written, too, and the adapters name it as their base.
     """
+    weights = untied(model, accelerator.get_state_dict(model))
+    if accelerator.is_main_process:
+        write(model, weights, tokenizer, folder)
+    accelerator.wait_for_everyone()
+
+
+def untied(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by name, those that are tied under the first of their names."""
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied = names - {name for name, _ in model.named_parameters()}
-    weights = {k: v for k, v in accelerator.get_state_dict(model).items() if k not in tied}
-    if accelerator.is_main_process:
-        # peft would look for the embedding of the model it adapts, which has not changed.
-        options: dict[str, Any] = {}
-        if hasattr(model, "get_base_model"):
-            options = {"save_embedding_layers": False, "selected_adapters": [model.active_adapter]}
-        with replacing_folder(folder) as partial, quiet():
-            stops = _stopping(below_adapters(model), tokenizer)
-            with stops, _base_written(model, weights, tokenizer, partial, folder):
-                model.save_pretrained(partial, state_dict=weights, **options)
-            _unpack(partial, model)
-            tokenizer.save_pretrained(partial)
-    accelerator.wait_for_everyone()
+    return {name: value for name, value in weights.items() if name not in tied}
+
+
+def write(model: Any, weights: dict[str, Tensor], tokenizer: Any, folder: Path) -> None:
+    """As :func:`save`, in one process, of weights that it has whole."""
+    # peft would look for the embedding of the model it adapts, which has not changed.
+    options: dict[str, Any] = {}
+    if hasattr(model, "get_base_model"):
+        options = {"save_embedding_layers": False, "selected_adapters": [model.active_adapter]}
+    with replacing_folder(folder) as partial, quiet():
+        stops = _stopping(below_adapters(model), tokenizer)
+        with stops, _base_written(model, weights, tokenizer, partial, folder):
+            model.save_pretrained(partial, state_dict=weights, **options)
+        _unpack(partial, model)
+        tokenizer.save_pretrained(partial)
 
 
 @contextmanager
@@ -420,19 +468,23 @@ def stored_base(model: Any, weights: dict[str, Tensor], folder: Path) -> str | N
 
 def below(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the model below adapters, by the names that they have without adapters."""
+    names = {name: plain_name(model, name) for name in weights}
+    return {plain: weights[name] for name, plain in names.items() if plain is not None}
+
+
+def plain_name(model: Any, name: str) -> str | None:
+    """Name of a weight of a model of peft in the model below; None if the adapters added it."""
     from peft.tuners.tuners_utils import BaseTuner
 
     tuned = isinstance(model.base_model, BaseTuner)
     start = "base_model.model." if tuned else "base_model."
-    own = (getattr(model.base_model, "prefix", "lora_"), *_ADDED) if tuned else _ADDED
-    found = {}
-    for name, value in weights.items():
-        if name.startswith(start) and not any(part in name for part in own):
-            plain = name.removeprefix(start)
-            for wrapper in _WRAPPERS:
-                plain = plain.replace(wrapper, ".")
-            found[plain] = value
-    return found
+    added = (getattr(model.base_model, "prefix", "lora_"), *_ADDED) if tuned else _ADDED
+    if not name.startswith(start) or any(part in name for part in added):
+        return None
+    name = name.removeprefix(start)
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, ".")
+    return name
 
 
 _ADDED = ("lora_", ".modules_to_save.", ".trainable_tokens_")

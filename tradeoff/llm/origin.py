@@ -15,6 +15,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tradeoff.llm import pretrained
+
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
@@ -60,13 +62,9 @@ def _differs(source: str, weights: Mapping[str, Tensor], prefix: str) -> bool | 
 
 def _differs_loaded(source: str, weights: Mapping[str, Tensor], model: Any) -> bool:
     """As :func:`_differs`, of the model that transformers makes of the files."""
-    from transformers import AutoModelForCausalLM
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        other = AutoModelForCausalLM.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=False, dtype=model.dtype
-        )
+        other, _ = pretrained.read(source, "CausalLM", dtype=model.dtype)
     found = other.state_dict()
     return not all(name in found and _same(found[name], v) for name, v in weights.items())
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from tradeoff import draws
 from tradeoff.errors import InputError
-from tradeoff.llm import batches, models
+from tradeoff.llm import batches, checkpoints, models, snapshots
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.logprobs import Policy
@@ -169,9 +169,11 @@ def check_output(folder: Path, what: str = "output folder", field: str | None = 
 
 
 def check_not_replaced(output: Path, field: str, place: str) -> None:
-    """An `InputError` if a model that the run starts from is the one that it will write."""
-    target, found = (output / models.MODEL).resolve(), Path(models.model_folder(place)).resolve()
-    if place and found.is_dir() and (found == target or target in found.parents):
+    """An `InputError` if a model that the run starts from is one that it will write or clear."""
+    output, found = output.resolve(), Path(models.model_folder(place)).resolve()
+    own = (output / models.MODEL, output / snapshots.CHECKPOINTS)
+    stopped = found == output and checkpoints.checkpoints(own[1])
+    if place and found.is_dir() and (stopped or {found, *found.parents} & {*own}):
         raise InputError(
             "the run would write its model over this one",
             field=field,
@@ -260,9 +262,9 @@ def make_precise(model: Any, config: TrainConfig) -> None:
             cast[weight.dtype, kind] = cast.get((weight.dtype, kind), 0) + weight.numel()
             weight.data, weight.grad = weight.data.to(kind), None
     for kinds, count in cast.items():
-        found, kind = (str(name).removeprefix("torch.") for name in kinds)
+        given, needed = (str(name).removeprefix("torch.") for name in kinds)
         warnings.warn(
-            f"{count:,} weights given as {found} are cast to {kind}, which training with "
+            f"{count:,} weights given as {given} are cast to {needed}, which training with "
             f"precision = {config.precision!r} needs; load them with dtype=torch.float32, or train "
             "adapters with precision = 'bf16', which keeps those below them in bfloat16",
             stacklevel=4,

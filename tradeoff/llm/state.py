@@ -78,6 +78,12 @@ def weights(policy: Any) -> dict[str, Tensor]:
     return {n: value for n, value in found.items() if n in trained and isinstance(value, Tensor)}
 
 
+def every_weight(policy: Any) -> dict[str, Tensor]:
+    """Weights and buffers of the model by its own names, whole; as `weights`, but frozen, too."""
+    found = get_model_state_dict(policy, options=_options())
+    return {n.removeprefix("model."): v for n, v in found.items() if isinstance(v, Tensor)}
+
+
 def set_weights(policy: Any, found: dict[str, Any], file: Path) -> None:
     """Put trained weights back.
 

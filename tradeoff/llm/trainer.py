@@ -15,7 +15,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.errors import RowWarning
-from tradeoff.llm import checkpoints, corpora, dropout, models, reference, setup, state
+from tradeoff.llm import checkpoints, corpora, dropout, models, reference, setup, snapshots, state
 from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.extension import check_extends
 from tradeoff.llm.gaps import KnownLosses
 from tradeoff.llm.interrupt import Interrupt
 from tradeoff.llm.journal import Journal
@@ -155,8 +156,7 @@ class JointTrainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config = config = setup.within_context(config or TrainConfig(), model)
-        self.schedule, self.plan = schedule, schedule.plan(config.steps)
-        self.tokenizer, self.callbacks = tokenizer, tuple(callbacks)
+        self.schedule, self.tokenizer, self.callbacks = schedule, tokenizer, tuple(callbacks)
         self.output = None if output is None else Path(output)
         if self.output is not None:
             setup.check_output(self.output)
@@ -176,6 +176,10 @@ class JointTrainer:
         )
         for remark in self.data.remarks():
             warnings.warn(remark, RowWarning, stacklevel=2)
+        sizes = len(self.data.sft), len(self.data.preference)
+        self.steps = config.updates(*sizes)
+        config = replace(config, steps=self.steps, epochs=None)
+        self.plan = schedule.plan(self.steps)
         self.accelerator = setup.accelerator(config, self.output)
         setup.check_attention(model, config, self.accelerator.device)
         self._adapters = setup.adapters(model, config)
@@ -192,7 +196,6 @@ class JointTrainer:
             setup.compile_blocks(self.model)
         self.scorer = Scorer(self.policy, config, setup.padding(tokenizer), self.accelerator)
         self.rates = learning_rates(config, self.plan.clock)
-        sizes = len(self.data.sft), len(self.data.preference)
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
         setup.warn_of_limit(self.plan, config)
         self.known = KnownLosses(self.plan, config, sizes)
@@ -236,7 +239,7 @@ class JointTrainer:
             return self._result(interrupt.number)
 
     def _run(self, interrupt: Interrupt, shown: bool) -> None:
-        steps, ended = self.config.steps, self.diverged_at is not None
+        steps, ended = self.steps, self.diverged_at is not None
         with tqdm(total=steps, initial=self.step, disable=not shown, desc="updates") as bar:
             while self.step < steps and not ended:
                 self._evaluate_if_due(bar)
@@ -273,14 +276,35 @@ class JointTrainer:
             return
         if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
             self._restore(found[-1])
+            if self.step < self.steps and self.accelerator.is_main_process:
+                # What an earlier end left is no longer the model of this run.
+                shutil.rmtree(self.output / models.MODEL, ignore_errors=True)
         elif self.output and self.accelerator.is_main_process:
             self._clear(self.output)
+        self._store_surroundings()
         self.journal.restart(self.step)
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
             self.references = reference.prepare(
                 self.scorer, self._bare, self.data, setup.load_reference(self._bare), bar
             )
+
+    def _store_surroundings(self) -> None:
+        """Store once what makes models of the checkpoints, so that each is what is trained only."""
+        if self.output is None or (self.step and snapshots.is_written(self.output)):
+            return
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        weights = models.untied(self.model, state.every_weight(self.policy))
+        if self.accelerator.is_main_process:
+            model, base = self._bare.model, None
+            if hasattr(model, "active_peft_config"):
+                base = models.stored_base(model, weights, self.output / models.MODEL)
+            trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+            rest = {k: v for k, v in weights.items() if k not in trained}
+            if base is not None:
+                rest = {k: v for k, v in rest.items() if models.plain_name(model, k) is None}
+            snapshots.write(self.output, model, self.tokenizer, base, rest)
+        self.accelerator.wait_for_everyone()
 
     def _clear(self, output: Path) -> None:
         """Remove what an earlier run left: it would be taken for later checkpoints of this one."""
@@ -292,7 +316,9 @@ class JointTrainer:
 
     def _restore(self, path: Path) -> None:
         tensors, found = checkpoints.read(path)
-        checkpoints.check_same_run(path, found, self.identity)
+        before = {**self.identity, "steps": found["identity"].get("steps")}
+        checkpoints.check_same_run(path, found, before)
+        check_extends(self.schedule, self.config, before["steps"], found["step"], path)
         if tables := tensors.get("reference"):
             self.references = reference.from_tables(tables)
         else:
@@ -435,8 +461,8 @@ class JointTrainer:
         return record
 
     def _evaluate_if_due(self, bar: Any) -> None:
-        every = self.config.evaluate_every or max(1, self.config.steps // 10)
-        if self.step % every and self.step != self.config.steps:
+        every = self.config.evaluate_every or max(1, self.steps // 10)
+        if self.step % every and self.step != self.steps:
             return
         # A run that was at its end has nothing to add when it is asked to go on.
         if self.journal.has("evaluation", self.step):
@@ -449,7 +475,7 @@ class JointTrainer:
     def _after_update(self, interrupt: Interrupt) -> bool:
         """Log and save if that is due; whether the run ends here, which is the same everywhere."""
         done, config = self.step, self.config
-        last = done == config.steps
+        last = done == self.steps
         if done % config.log_every == 0 or last:
             self._log()
         # Asked once: a signal between two answers would end the run unsaved.
@@ -500,7 +526,7 @@ class JointTrainer:
         }
         if limit := self.known.limit():
             summary["limit"] = limit
-        finished = self.step == self.config.steps and self.diverged_at is None
+        finished = self.step == self.steps and self.diverged_at is None
         if self.output is not None and self.accelerator.is_main_process:
             records.write_json(self.output / "summary.json", summary)
         if self.output is not None and finished:

@@ -175,7 +175,7 @@ def xright(
         preference_limit=found.rows[PREFERENCE],
     )
     if schedule == "sft-chosen":
-        data, train = replace(data, sft="chosen"), _halved(train)
+        data, train = replace(data, sft="chosen"), _halved(train, found.steps)
     return Experiment(
         model=ModelConfig(path=found.path), data=data, schedule=wanted.to_dict(), train=train
     )
@@ -189,12 +189,11 @@ def _optima(found: Published, schedule: str, trained_on: Trained | None) -> tupl
     return found.optima[_known("trained_on", trained_on, tuple(found.optima))]
 
 
-def _halved(train: TrainConfig) -> TrainConfig:
+def _halved(train: TrainConfig, steps: int) -> TrainConfig:
     """SFT on chosen responses: half as many rows an update, so twice as many; a falling rate."""
-    steps = 2 * train.steps
-    warmup = math.ceil(_WARMUP * steps)
+    warmup = math.ceil(_WARMUP * 2 * steps)
     return replace(
-        train, steps=steps, batch_size=train.batch_size // 2, decay="cosine", warmup=warmup
+        train, steps=2 * steps, batch_size=train.batch_size // 2, decay="cosine", warmup=warmup
     )
 
 

@@ -1,0 +1,60 @@
+"""A run, or one of its checkpoints, as a folder that transformers or peft loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tradeoff.errors import InputError
+from tradeoff.llm import checkpoints, models, snapshots
+from tradeoff.llm.config import ModelConfig
+
+
+def export(run: str | Path, out: str | Path, checkpoint: int | None = None) -> Path:
+    """Write the model of a run, finished, stopped or diverged, to a folder of its own.
+
+    Parameters
+    ----------
+    run
+        Output folder of a run; also a checkpoint within it, such as
+        ``runs/x/checkpoints/step-00000200``.
+    out
+        Folder to write, which is absent or empty.
+    checkpoint
+        Updates done at the checkpoint to take; None: the trained model, or while there is none the
+        newest intact checkpoint.
+
+    Returns
+    -------
+    Path
+        `out`; adapters in it name the model below them, or have it in ``base/``.
+
+    Raises
+    ------
+    InputError
+        If `out` is not empty, there is no such checkpoint, or it cannot be read.
+    """
+    run, out = Path(run), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("the folder is not empty", field="out", value=str(out), remedy=_EMPTY)
+    source = run if checkpoint is None else _checkpoint(run, checkpoint)
+    # Weights are trained in float32; those below adapters are only compared with their files.
+    model, tokenizer = models.load(ModelConfig(path=str(source)))
+    models.write(model, models.untied(model, dict(model.state_dict())), tokenizer, out)
+    return out
+
+
+_EMPTY = "Give a folder that is not there yet."
+
+
+def _checkpoint(run: Path, step: int) -> Path:
+    folder = run / snapshots.CHECKPOINTS
+    if (place := checkpoints.named(folder, step)).is_dir():
+        return place
+    steps = [str(checkpoints.step_of(path)) for path in checkpoints.checkpoints(folder)]
+    raise InputError(
+        "the run has no such checkpoint",
+        file=run,
+        field="checkpoint",
+        value=step,
+        remedy=f"Use one of {', '.join(steps)}." if steps else "Give the folder of a run.",
+    )
