@@ -16,8 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import style
-from analysis.cases import cases
-from analysis.evidence import equivalent
+from analysis.cases import FIRST_SEED, cases
 from analysis.mutations import SWAPPED, WRONG_PROBABILITY, mutate, reject_unknown
 from analysis.tuning import ends, pair_cost, tune
 from tradeoff import study
@@ -49,6 +48,8 @@ COSTS = (1.0, round(pair_cost(), 2), 4.0)
 PLAIN_COST = COSTS[0]
 """Where ALRIGHT is drawn; at lambda = 1/2 its prediction does not depend on the cost ratio."""
 CONFLICTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+CONFIRMING = 9500
+"""First seed of the instances on which the sign at the measured cost is confirmed."""
 STEPS = tuple(0.0125 * 2 ** (k / 2) for k in range(15))
 """Constant steps among which every method chooses."""
 BUDGET_LOOK = dict(zip(COSTS, ("-", (0, (5, 2)), (0, (1, 1))), strict=True))
@@ -279,21 +280,25 @@ def claim_unequal_costs(fast: bool = False, mutation: str | None = None) -> Chec
 
 
 def claim_measured_cost(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Against us: at the measured cost of a pair the budget rule gains less than 15 % over Mix.
+    """At the measured cost of a pair the budget rule keeps less of the gap than Mix does.
 
-    Two one-sided tests on the mean log ratio of the gaps over the cases.
+    The upper end of the interval of the mean log ratio over the cases is below 0.
     """
-    cost = mutate(mutation, COSTS[1], {"ten-fold-cost": 10.0})
-    mix, rule = mix_and_budget_rule(fast, cost, False)
-    return equivalent(np.log(rule.mean(axis=1) / mix.mean(axis=1)), 0.15)
+    wrong = mutate(mutation, False, {WRONG_PROBABILITY: True})
+    mix, rule = mix_and_budget_rule(fast, COSTS[1], wrong, CONFIRMING)
+    found = interval(np.log(rule.mean(axis=1) / mix.mean(axis=1)))
+    known = {"mean": float(found.mean), "n": float(found.n)}
+    return Checked(float(found.high), 0.0, "upper", known, 0.0)
 
 
 @lru_cache(maxsize=8)
-def mix_and_budget_rule(fast: bool, cost: float, wrong: bool) -> tuple[np.ndarray, np.ndarray]:
+def mix_and_budget_rule(
+    fast: bool, cost: float, wrong: bool, first_seed: int = FIRST_SEED
+) -> tuple[np.ndarray, np.ndarray]:
     """(cases, replicas) gaps of Mix and of budget-optimal alternation at one cost of a pair."""
     budget, replicas = (1000, 128) if fast else (4000, 256)
     rows = []
-    for case in cases():
+    for case in cases(first_seed=first_seed):
         problem, lam = case.problem, case.lam
         m = moments(problem, minimise(problem, lam).theta)
         p = optimal_probability(lam, m.sft, m.preference, 1.0, cost)

@@ -119,7 +119,7 @@ class Bench:
 
     def advance(self, updates: int) -> None:
         for _ in range(updates):
-            self.loop.update(self.step, self.optimizer, np.array([1e-3]), 0.0)
+            self.loop.update(self.step, self.optimizer, np.array([[1e-3]]), 0.0)
             self.step += 1
 
     def block(self, updates: int) -> None:
