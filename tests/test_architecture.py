@@ -31,6 +31,7 @@ RANKS = {
     "tiny": 4,
     "conflict": 5,
     "experiment": 5,
+    "cli_options": 2,
     "cli_train": 6,
     "cli_evaluate": 5,
     "cli_export": 6,

@@ -19,6 +19,7 @@ import typer
 
 from tradeoff import cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
+from tradeoff.cli_options import Columns, SkipBad, UseLabels
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
 from tradeoff.terminal import (
@@ -233,18 +234,9 @@ def analyse(
     solves: Annotated[int, typer.Option(help="Certified solves of the front.")] = 9,
     steps: Annotated[int, typer.Option(help="Updates of each gradient run.")] = 120,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--columns",
-            metavar="NAME=COLUMN",
-            help="Column to read, such as completion=answer or sft.prompt=question; repeatable.",
-        ),
-    ] = None,
-    use_labels: Annotated[
-        bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
-    ] = False,
+    skip_bad: SkipBad = False,
+    columns: Columns = None,
+    use_labels: UseLabels = False,
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,

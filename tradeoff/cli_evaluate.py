@@ -11,6 +11,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tradeoff.cli_options import (
+    Attention,
+    Chat,
+    ChatTemplate,
+    Columns,
+    EosToken,
+    SkipBad,
+    UseLabels,
+)
 from tradeoff.errors import InputError
 from tradeoff.terminal import show_json, show_line, show_table
 
@@ -115,34 +124,13 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(help="Use only the first rows of each file.", min=1)
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--columns",
-            metavar="NAME=COLUMN",
-            help="Column to read, such as completion=answer or sft.prompt=question; repeatable.",
-        ),
-    ] = None,
-    use_labels: Annotated[
-        bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
-    ] = False,
-    chat: Annotated[
-        bool | None,
-        typer.Option(
-            "--chat/--plain",
-            help="Put plain rows and all questions through the chat template; or none.",
-        ),
-    ] = None,
-    chat_template: Annotated[
-        str | None, typer.Option(help="File with a chat template for the model's own.")
-    ] = None,
-    eos_token: Annotated[
-        str | None, typer.Option(help="Token that ends responses, for the tokenizer's own.")
-    ] = None,
-    attention: Annotated[
-        str | None, typer.Option(help="sdpa, eager, flash_attention_2 or flex_attention.")
-    ] = None,
+    skip_bad: SkipBad = False,
+    columns: Columns = None,
+    use_labels: UseLabels = False,
+    chat: Chat = None,
+    chat_template: ChatTemplate = None,
+    eos_token: EosToken = None,
+    attention: Attention = None,
     max_length: Annotated[int, typer.Option(help="Longest sequence in tokens.", min=2)] = 2048,
     max_new_tokens: Annotated[int, typer.Option(help="Longest response.", min=1)] = 256,
     temperature: Annotated[float, typer.Option(help="0 writes greedily.", min=0)] = 0.0,

@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff import experiment
+from tradeoff.cli_options import (
+    Attention,
+    Chat,
+    ChatTemplate,
+    Columns,
+    EosToken,
+    SkipBad,
+    UseLabels,
+)
 from tradeoff.data import Rows
 from tradeoff.data.columns import parsed
 from tradeoff.errors import RowWarning
@@ -81,34 +90,13 @@ def train(
     sft_test: Annotated[str | None, typer.Option(help="Held-out SFT rows.")] = None,
     preference_test: Annotated[str | None, typer.Option(help="Held-out preference rows.")] = None,
     rows: Annotated[int | None, typer.Option(help="Most training rows of each set.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")] = False,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--columns",
-            metavar="NAME=COLUMN",
-            help="Column to read, such as completion=answer or sft.prompt=question; repeatable.",
-        ),
-    ] = None,
-    use_labels: Annotated[
-        bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
-    ] = False,
-    chat: Annotated[
-        bool | None,
-        typer.Option(
-            "--chat/--plain",
-            help="Render plain rows through the chat template; or say that plain is meant.",
-        ),
-    ] = None,
-    chat_template: Annotated[
-        str | None, typer.Option(help="File with a chat template for the model's own.")
-    ] = None,
-    eos_token: Annotated[
-        str | None, typer.Option(help="Token that ends responses, for the tokenizer's own.")
-    ] = None,
-    attention: Annotated[
-        str | None, typer.Option(help="sdpa, eager, flash_attention_2 or flex_attention.")
-    ] = None,
+    skip_bad: SkipBad = False,
+    columns: Columns = None,
+    use_labels: UseLabels = False,
+    chat: Chat = None,
+    chat_template: ChatTemplate = None,
+    eos_token: EosToken = None,
+    attention: Attention = None,
     schedule: Annotated[str | None, typer.Option(help=_CHOICES)] = None,
     lam: Annotated[
         float | None, typer.Option(help="Weight of the preference objective, in [0, 1].")
