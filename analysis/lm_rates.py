@@ -171,7 +171,7 @@ def draw_ends(ax: Axes, table: pd.DataFrame) -> None:
             ax.errorbar(means[-1], place, xerr=half, **dots)
         ax.plot(means, [place, place], color=look.color, linewidth=1)
     ax.set(
-        title="One step size, and tuned",
+        title="One step size or tuned",
         xscale="log",
         xlabel="held-out (SFT + preference)/2",
         yticks=range(len(METHODS)),
