@@ -21,13 +21,13 @@ def end(path):
     return path["sft_loss"][-1], path["preference_loss"][-1]
 
 
-def test_mean_scores_are_those_of_the_loss_space_figure():
+def test_mean_scores_are_those_of_the_loss_space_figure_at_its_shared_step():
     """The same runs by other code: all records of a path, against the last iterate alone."""
     other = stored("loss_space")
     for path in stored("explorer")["paths"]:
         chosen = path["chosen"]
         if chosen["run"] == "mean":
-            regret = other[chosen["schedule"]]["regret"]["mean"]
+            regret = other["shared_step"]["regret"][chosen["schedule"]]["mean"]
             at = LAMBDAS.index(float(chosen["lambda"]))
             assert path["regret"] == pytest.approx(regret[at], rel=1e-3, abs=1e-7)
 

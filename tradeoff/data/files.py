@@ -87,8 +87,8 @@ class Rows(Shown, Sequence[R], Generic[R]):
 
 
 def _fields(row: Any) -> dict[str, object]:
-    found = {k: as_text(v) if isinstance(v, tuple) else v for k, v in vars(row).items()}
-    found.pop("origin", None)
+    columns = {name: value for name, value in vars(row).items() if name != "origin"}
+    found = {k: as_text(v) if isinstance(v, tuple) else v for k, v in columns.items()}
     for name in ("extras", "margin"):
         if not found.get(name, True) and found[name] != 0:
             del found[name]
