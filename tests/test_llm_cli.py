@@ -226,7 +226,9 @@ def test_a_run_leaves_everything_behind(finished):
     assert done.exit_code == 0, done.output
     names = {path.name for path in out.iterdir()}
     tables = {"metrics.jsonl", "trajectory.csv", "trajectory.parquet", "summary.json"}
-    assert names == tables | {"loss_space.svg", "loss_space.png", "checkpoints", "model"}
+    pictures = {"loss_space.svg", "loss_space.png"}
+    # The lock stays: whoever removes it could remove that of the next run.
+    assert names == tables | pictures | {"checkpoints", "model", ".lock"}
     table = pd.read_parquet(out / "trajectory.parquet")
     assert table.step.tolist() == [0, 2, 4]
     pd.testing.assert_frame_equal(table, pd.read_csv(out / "trajectory.csv"))
