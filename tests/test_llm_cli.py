@@ -390,7 +390,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(flags, tmp_path, number, st
     out, _ = process.communicate(timeout=30)
     assert process.returncode == status
     record = json.loads(out)
-    (saved,) = (tmp_path / "checkpoints").iterdir()
+    (saved,) = (tmp_path / "checkpoints").glob("step-*")
     assert saved.name == f"step-{record['steps']:08d}"
     assert not (tmp_path / "model").exists()
 
