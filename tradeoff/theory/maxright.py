@@ -160,7 +160,7 @@ def _balanced(problem: LogLinear, pair: Array, optima: Array) -> Minimum:
     low, high = 0.0, 1.0
     found = minimise(problem, 0.5)
     for _ in range(45):
-        # At the minimiser the weighted sum is flat and the two losses are not: theta must be precise.
+        # At a minimiser the weighted sum is flat; the two losses are not, so theta must be precise.
         found = minimise(problem, (low + high) / 2, tolerance=1e-13, start=found.theta)
         gaps = pair * (found.losses - optima)
         middle = (low + high) / 2
