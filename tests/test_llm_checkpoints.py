@@ -243,7 +243,6 @@ def test_a_finished_run_that_is_asked_again_repeats_no_evaluation(tmp_path):
     ("name", "other"),
     [
         ("schedule", {"schedule": "mix"}),
-        ("steps", {"steps": 9}),
         ("learning_rate", {"learning_rate": 1e-3}),
         ("seed", {"seed": 5}),
         ("lora", {"lora": Lora(rank=2)}),
