@@ -62,7 +62,7 @@ def test_both_orders_trail_in_the_full_network_of_the_stored_run() -> None:
         found = stored("bridge")["full"]["held_out_sequential_minus_joint"][f"{order} - Mix"]
         assert len(found) > 1
         for width in found:
-            assert 0 < width["mean"] - width["half_width"]
+            assert width["mean"] - width["half_width"] > 0
             assert width["mean"] < 0.05
 
 
