@@ -354,7 +354,7 @@ class JointTrainer:
         if self.config.reference == "stage" and step == reference.stage_start(self.plan) > 0:
             self.references = reference.cached(self.scorer, self._bare, self.data, iter)
         self.known.refresh(step, self._mean_training_loss)
-        if self.known.used and world.num_processes > 1:
+        if self.known.used:
             # Sums may differ between processes in their last bits, the choice must not.
             numbers = torch.from_numpy(self.known.numbers()).to(world.device)
             self.known.set_numbers(broadcast(numbers).cpu().numpy())
