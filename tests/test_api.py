@@ -21,6 +21,7 @@ INTERNAL = {
     "tradeoff.checkout",
     "tradeoff.__main__",
     "tradeoff.cli",
+    "tradeoff.cli_options",
     "tradeoff.cli_train",
     "tradeoff.cli_evaluate",
     "tradeoff.cli_export",
