@@ -173,7 +173,7 @@ def on_ranks(
         for rank in range(count)
     ]
     for process in ranks:
-        process.join(60)
+        process.join(300)
     codes = [process.exitcode for process in ranks]
     for process in ranks:
         process.kill()
