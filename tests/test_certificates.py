@@ -301,7 +301,7 @@ def test_problems_of_the_search_are_what_they_are_said_to_be():
     assert {p.label_smoothing for p in problems} == {0.0, 0.01, 0.3, 0.49}
     place = FAMILIES.index("equal pairs")
     equal = [(p.dense_differences == 0).all(axis=1) for p in problems[place :: len(FAMILIES)]]
-    assert np.mean([pairs.any() for pairs in equal]) > 0.9
+    assert np.mean([pairs.any() for pairs in equal]) > 0.5
     assert any(pairs.all() for pairs in equal)
 
 
