@@ -50,6 +50,7 @@ lint: $(DEV) ## check style and formatting
 
 type: $(DEV) ## check types
 	@$(BIN)/mypy
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 clean: ## remove caches, builds and unpublished output (out/); .venv stays
 	@rm -rf out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import tradeoff
+import tradeoff.llm
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"matplotlib", "numba", "pandas", "scipy", "torch", "transformers"}
@@ -36,6 +38,12 @@ def test_import_leaves_heavy_packages_alone(name: str) -> None:
 def test_version_is_the_one_in_pyproject() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         assert tradeoff.__version__ == tomllib.load(file)["project"]["version"]
+
+
+@pytest.mark.parametrize("module", [tradeoff, tradeoff.llm], ids=lambda module: module.__name__)
+def test_every_public_name_can_be_imported(module: ModuleType) -> None:
+    assert module.__all__
+    assert all(getattr(module, name) is not None for name in module.__all__)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -1,0 +1,27 @@
+"""A user's file, for type checkers alone: `make type` runs mypy and basedpyright on it.
+
+The public names are imported when first used; checkers must know their types all the same, and
+that a misspelt one does not exist.
+"""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from tradeoff import (
+    Front,
+    Minimum,
+    Mix,
+    minimise,
+    minimize,  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    pareto_front,
+    random_log_linear,
+)
+from tradeoff.llm import TrainConfig
+
+problem = random_log_linear(0)
+assert_type(minimise(problem, 0.5), Minimum)
+assert_type(minimise(problem, 0.5).value, float)
+assert_type(pareto_front(problem), Front)
+assert_type(Mix(lam=0.5), Mix)
+assert_type(TrainConfig(steps=1).batch_size, int)

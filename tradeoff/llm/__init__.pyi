@@ -1,0 +1,16 @@
+"""The public names of joint post-training, and where each is defined."""
+
+from .config import (
+    Defects as Defects,
+    Experiment as Experiment,
+    Lora as Lora,
+    TrainConfig as TrainConfig,
+    read_experiment as read_experiment,
+)
+from .toml import (
+    write_experiment as write_experiment,
+)
+from .trainer import (
+    JointTrainer as JointTrainer,
+    TrainResult as TrainResult,
+)
