@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
+import tradeoff
 from tradeoff import checkout
 from tradeoff.cli import main
 from tradeoff.terminal import show_summary, show_table
@@ -50,6 +51,10 @@ def test_help_shows_examples(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert f"tradeoff {command}" in out.replace("\n", " ")
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"{tradeoff.__version__}\n", "")
 
 
 def test_front_as_json(capsys):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import tradeoff
 from tradeoff import cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
 from tradeoff.cli_options import Columns, SkipBad, UseLabels
@@ -55,6 +56,26 @@ Force = Annotated[bool, typer.Option("--force", help="Recompute what is up to da
 Lams = Annotated[
     list[float], typer.Option("--lam", help="Weight of the preference objective; repeatable.")
 ]
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop, if asked to."""
+    if wanted:
+        show_line(tradeoff.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+    del version  # the callback has printed it
 
 
 class Method(StrEnum):
