@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis import contest, style
-from analysis.cases import Case, cases
+from analysis.cases import COUNT, Case, cases
 from analysis.evidence import MOST, NEARLY_ALL, holds_on, holds_on_fewer
 from analysis.mutations import SFT_ONLY, SWAPPED, UNTRAINED, mutate, reject_unknown
 from analysis.tuning import COARSE, NARROW, SCALES, Tuned, ends, pair_cost, tune, updates
@@ -304,12 +304,11 @@ def claim_stochastic_split_stays_above_joint(
     Splits and step sizes of both orders are chosen for f_lambda with hindsight, on other draws.
     """
     reject_unknown(mutation, (SWAPPED, SFT_ONLY))
-    count = 24 if fast else 40
-    best = best_splits(fast, LONG, count)
+    best = best_splits(fast, LONG)
     held = []
     for name in contest.JOINT:
         runs = SFT_ONLY if mutation == SFT_ONLY else name
-        joint = contest.gaps(runs, fast, total=LONG, count=count)
+        joint = contest.gaps(runs, fast, total=LONG)
         held.append(contest.beats(*((joint, best) if mutation != SWAPPED else (best, joint))))
     return holds_on(np.all(held, axis=0), MOST, {"budget": float(LONG)})
 
@@ -320,24 +319,21 @@ def claim_short_budget_is_the_exception(fast: bool = False, mutation: str | None
     ``measured`` are the upper ends of the shares on which each does.
     """
     total = mutate(mutation, SHORT, {LONG_BUDGET: LONG})
-    count = 24 if fast else 40
-    best = best_splits(fast, total, count)
+    best = best_splits(fast, total)
     shares = [
-        holds_on_fewer(
-            contest.beats(contest.gaps(name, fast, total=total, count=count), best), MOST
-        )
+        holds_on_fewer(contest.beats(contest.gaps(name, fast, total=total), best), MOST)
         for name in contest.JOINT
     ]
-    known = {"budget": float(total), "n": float(count)}
+    known = {"budget": float(total), "n": float(COUNT)}
     return Checked(np.array([s.measured for s in shares]), np.full(2, MOST), "upper", known, 0.0)
 
 
 @lru_cache(maxsize=4)
-def best_splits(fast: bool, total: int, count: int) -> Array:
+def best_splits(fast: bool, total: int) -> Array:
     """(cases, replicas) gaps of the split and order that were best on the draws of the choice."""
     shares = (1 / 8, 1 / 2, 7 / 8) if fast else (1 / 16, 1 / 4, 1 / 2, 3 / 4, 15 / 16)
     rows = []
-    for case in cases(count):
+    for case in cases():
         tried = [
             Sequential(lam=case.lam, first=first, share=share)
             for first in ORDERS

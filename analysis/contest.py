@@ -43,7 +43,7 @@ def method(name: str, lam: float) -> Schedule:
 
 def budget(fast: bool) -> int:
     """SFT gradients that a run may cost."""
-    return 600 if fast else 2000
+    return 1000 if fast else 2000
 
 
 @lru_cache(maxsize=32)
@@ -57,7 +57,7 @@ def gaps(
     name
         One of :data:`ORDERS`, :data:`JOINT`, or a mistake of :mod:`analysis.mutations`.
     fast
-        600 SFT gradients and few step sizes, instead of 2,000 and all.
+        1,000 SFT gradients and few step sizes, instead of 2,000 and all.
     own
         An order whose stages are tuned each for its own loss, instead of both for f_lambda.
     total, count
