@@ -85,8 +85,8 @@ class Constrained(Schedule):
     -----
     Theory: T15. Its tolerance is part of ``limit``: for "SFT loss at most c, up to tau" the limit
     is c + tau minus the least SFT loss. The average that the theory returns is that of the
-    iterates at which preferences were followed; :class:`tradeoff.Trajectories` has it as
-    ``average``.
+    iterates at which preferences were followed, which
+    :class:`tradeoff.convex.simulate.Trajectories` has as ``average``.
     """
 
     name: ClassVar[str] = "constrained"
