@@ -16,10 +16,10 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce figures claims docs notebooks test bench lint type clean
+.PHONY: help reproduce figures claims docs notebooks test test-slow test-all bench lint type clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 reproduce: $(TEST) ## run every experiment and write every table and figure of the paper's dossier
 	@$(BIN)/tradeoff reproduce $(ARGS)
@@ -38,8 +38,15 @@ notebooks: $(TEST) ## run the notebooks, so that they show what they compute; AR
 	@$(SINGLE_THREAD) $(BIN)/python notebooks/run.py $(ARGS)
 
 # worksteal: a few tests are much longer than the rest, and idle workers take over what waits.
-test: $(TEST) ## run the tests, one process a core
-	@$(SINGLE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+PYTEST := $(SINGLE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal
+
+test: $(TEST) ## run the tests that take at most a few seconds, one process a core
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(TEST) ## run the others: claims and their mutations, studies, notebooks, the report in a browser
+	@TRADEOFF_CHECK_TYPES=0 $(PYTEST) -m slow --durations=40 $(ARGS)
+
+test-all: test test-slow ## run all tests
 
 bench: $(TEST) ## time the fast paths against references measured in the same run
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -40,10 +40,12 @@ class _PlainKernels(MetaPathFinder):
         return None
 
 
-# Every other function of the package checks its arguments and array shapes in the tests.
+# Every other function of the package checks its arguments and array shapes in the tests. Studies
+# and claims make millions of calls, which that slows down tenfold: `make test-slow` does without.
 sys.path.append(str(Path(__file__).parent))
-install_import_hook("tradeoff", "typechecker.check")
-sys.meta_path.insert(0, _PlainKernels())
+if os.environ.get("TRADEOFF_CHECK_TYPES", "1") != "0":
+    install_import_hook("tradeoff", "typechecker.check")
+    sys.meta_path.insert(0, _PlainKernels())
 
 # The machine decides how long an example takes, so none has a deadline. CI draws the same
 # examples every time; elsewhere each run looks at new ones.

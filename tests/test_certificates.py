@@ -258,6 +258,7 @@ def test_fronts_of_wide_balls_close_at_their_rate(radius):
 # ------------------------------------------------------------------ the search
 
 
+@pytest.mark.slow
 def test_no_problem_of_a_small_search_breaks_a_certificate():
     # In a process of its own, where annotations are not checked at each of a million calls.
     command = [sys.executable, "-W", "error", "-m", "tests.attack_certificates"]
@@ -282,6 +283,7 @@ def test_the_search_finds_a_certificate_that_is_false(monkeypatch):
     assert "parameters inside the ball" in broken_promises(range(0, 24, 6))
 
 
+@pytest.mark.slow
 def test_the_search_finds_rounding_that_is_left_out(monkeypatch):
     none = Rounding(np.zeros(2), 0.0, 0.0)
     monkeypatch.setattr(Sizes, "rounding", lambda *_: none)

@@ -16,6 +16,7 @@ CLAIMS = ledger.claims()
 CONVEX = {f"analysis.{name}" for name in runner.FIGURES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", sorted({claim.code.split(":")[0] for claim in CLAIMS}))
 def test_claims_hold_and_their_mutations_break_them(module):
     """One test a module, so that claims and mutations share what they compute."""

@@ -105,6 +105,7 @@ def test_one_test_set_alone_is_used():
     assert found.summary["preference_test_rows"] == 4
 
 
+@pytest.mark.slow
 def test_held_out_prompts_have_as_many_candidates_as_those_trained_on():
     rows, pairs = sft_rows(), preference_rows(True)
     options = {"radius": 5.0, "n_features": 256, "solves": 4, "steps": 4}

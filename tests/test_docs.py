@@ -48,6 +48,7 @@ def _lies_in(module: object, folder: Path) -> bool:
     return str(getattr(module, "__file__", None) or "").startswith(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 def test_the_blocks_of_a_page_run_one_after_the_other(page, elsewhere, monkeypatch):
     shared = ModuleType("page")
@@ -118,6 +119,7 @@ def check_extras(text: str) -> None:
         assert set(extras.split(",")) <= set(declared), text
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     done = subprocess.run(

@@ -26,6 +26,8 @@ from tradeoff.schedules import Alright, Maxright, Mix
 from tradeoff.theory.joint import bound
 from tradeoff.theory.maxright import maxright_bound
 
+pytestmark = pytest.mark.slow
+
 FIGURES = (
     convergence,
     stale_refresh,

@@ -18,6 +18,8 @@ from tradeoff.errors import InputError
 from tradeoff.schedules import Rounds
 from tradeoff.scores import interval
 
+pytestmark = pytest.mark.slow
+
 FIGURES = (
     "lm_rates",
     "lm_loss_space",

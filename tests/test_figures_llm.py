@@ -31,6 +31,8 @@ from tradeoff.progress import tqdm
 from tradeoff.records import read_json, write_json
 from tradeoff.study.sources import reached
 
+pytestmark = pytest.mark.slow
+
 FIGURES = ("llm_resources", "llm_memory")
 
 

@@ -32,6 +32,8 @@ from tradeoff.schedules import Maxright, Rounds, Sequential
 from tradeoff.scores import interval
 from tradeoff.study.sources import reached
 
+pytestmark = pytest.mark.slow
+
 Numbers = Callable[[str], dict[str, Any]]
 FAST = llm_scales.SCALES["fast"]
 KEPT = (

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from analysis import bridge, captions, schedule_cost, token_convexity
 from analysis.live_tensors import LiveTensors
 from analysis.runner import PAPER
 from tradeoff.records import read_json
+
+pytestmark = pytest.mark.slow
 
 FIGURES = (bridge, token_convexity, schedule_cost)
 

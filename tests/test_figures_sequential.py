@@ -11,6 +11,8 @@ import pytest
 
 from analysis.captions import caption
 
+pytestmark = pytest.mark.slow
+
 FIGURES = ("toy_trajectories", "loss_space", "sequential_gap", "budget_splits", "beta_sweep")
 ORDERS = ("SFT→DPO", "DPO→SFT")
 JOINT = ("Mix", "ALRIGHT", "MAXRIGHT")

@@ -10,6 +10,8 @@ import pytest
 
 from analysis import interleaving, last_iterate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("module", [interleaving, last_iterate])
 def test_captions_are_short_and_say_what_varies(module: Any) -> None:

@@ -17,6 +17,7 @@ from tradeoff.convex import (
 from tradeoff.errors import InputError
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     seed=st.integers(0, 10**6), solves=st.integers(2, 12), tolerance=st.sampled_from([1e-9, 0.1])

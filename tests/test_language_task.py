@@ -134,6 +134,7 @@ def test_rows_end_to_end_train_as_padded_and_vmapped_ones(objective: int) -> Non
         assert_allclose(laid.numpy(), padded.numpy(), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_run_is_the_same_bit_for_bit_in_any_company_and_on_any_threads(threads: int) -> None:
     torch.set_num_threads(threads)
@@ -151,6 +152,7 @@ def test_a_run_is_the_same_bit_for_bit_in_any_company_and_on_any_threads(threads
         )
 
 
+@pytest.mark.slow
 def test_padded_runs_do_not_depend_on_their_company() -> None:
     task = replace(TASK, ragged=False)
     together = train(task, RUNS, **SETTINGS)

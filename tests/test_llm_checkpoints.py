@@ -125,6 +125,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_complete_checkpoint(tmp_path, uninterrupted):
     """SIGKILL at random times; with a checkpoint each update, many fall into a write."""
     rng, killed = np.random.default_rng(0), 0

@@ -374,6 +374,7 @@ def command(*arguments: Any, module: str = "tradeoff") -> list[str]:
     return [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_same_command_goes_on(flags, tmp_path, number, status):
     arguments = ["train", *flags, "--steps", "100000", "--out", tmp_path, "--json"]
@@ -395,6 +396,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(flags, tmp_path, number, st
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_speak_with_one_voice(flags, tmp_path):
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launch += ["-m", "tradeoff.cli", "train", *flags, *FEW, "--out", tmp_path, "--json"]

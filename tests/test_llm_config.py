@@ -214,6 +214,7 @@ def test_sft_on_chosen_responses_has_its_own_settings() -> None:
     assert xright("pythia-1b", "sft").data.sft == "vicgalle/alpaca-gpt4"
 
 
+@pytest.mark.slow
 def test_chosen_responses_can_be_the_demonstrations(tmp_path: Path) -> None:
     pairs = [PreferenceRow(f"Ask {i}", f"yes {i}", f"no {i}") for i in range(6)]
     for name, kept in (("train", pairs[:4]), ("test", pairs[4:])):

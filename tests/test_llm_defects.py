@@ -343,6 +343,7 @@ def test_two_passes_give_the_gradient_of_the_joint_graph() -> None:
 # ---------------------------------------------------------------------- what it needs
 
 
+@pytest.mark.slow
 def test_nothing_but_the_listed_packages_is_needed() -> None:
     absent = ("wandb", "deepspeed", "flash_attn", "trl", "liger_kernel", "bitsandbytes", "vllm")
     code = (

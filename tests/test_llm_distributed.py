@@ -18,6 +18,8 @@ from tradeoff.llm import checkpoints
 from tradeoff.llm.config import Lora
 from tradeoff.llm.scoring import shares
 
+pytestmark = pytest.mark.slow
+
 ADAPTERS = Lora(rank=2, targets=("q_proj", "v_proj"))
 WAYS = {"ddp": ({}, "DistributedDataParallel"), "fsdp": (FSDP, "FSDPPolicy")}
 

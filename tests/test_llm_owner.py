@@ -127,6 +127,7 @@ def test_only_what_the_dead_left_is_removed(tmp_path, other, dead):
     remove_unfinished(tmp_path / "absent")
 
 
+@pytest.mark.slow
 def test_of_processes_that_race_one_wins(tmp_path):
     """Five, at one moment; then the winner is killed, too."""
     folder, together = tmp_path / "out", barrier(5)
@@ -147,6 +148,7 @@ def test_of_processes_that_race_one_wins(tmp_path):
     lock.release()
 
 
+@pytest.mark.slow
 def test_a_second_run_in_one_folder_is_refused_and_takes_over_from_a_dead_one(tmp_path):
     settings = {"steps": 100_000, "save_every": 2, "evaluate_every": 50_000}
     first = start(train_here, tmp_path, settings)

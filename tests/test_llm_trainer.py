@@ -260,6 +260,7 @@ def test_gradient_checkpointing_changes_memory_only(lora):
 
 
 # torch's tracer looks at gradients of inner tensors, and hides the warning from users.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_blocks_give_the_same_losses(monkeypatch):
     """Traced with changing lengths and differentiated; the machine code of inductor is torch's."""

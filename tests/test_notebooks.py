@@ -12,6 +12,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from notebooks.run import every, executed
 
+pytestmark = pytest.mark.slow
+
 # The course of a trained network depends on the last bits of its processor.
 UNSTEADY = {"05_networks", "06_language_model"}
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")

@@ -160,6 +160,7 @@ def test_a_missing_result_says_which_figure_to_run(tmp_path):
         report.context(tmp_path)
 
 
+@pytest.mark.slow
 def test_pdf_figures_have_embedded_fonts_and_stay_in_step(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     pdf = tmp_path / "figures" / "certified_front.pdf"
@@ -191,6 +192,7 @@ def test_every_caption_says_how_often_and_by_which_command(name):
     assert "n = " in caption
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_up_to_date_is_not_drawn_again(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     first = runner.run("certified_front", tmp_path, fast=True)
@@ -272,6 +274,7 @@ def test_an_input_error_survives_a_worker_process():
     assert (copy.file, copy.row, copy.field) == ("a.jsonl", 3, "x")
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_pdf_figures_and_latex_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     options = ["--pdf", "--json", "--out", str(tmp_path)]

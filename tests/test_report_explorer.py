@@ -32,6 +32,7 @@ def test_mean_scores_are_those_of_the_loss_space_figure_at_its_shared_step():
             assert path["regret"] == pytest.approx(regret[at], rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_every_choice_is_stored_once(fast):
     made = [tuple(path["chosen"].values()) for path in fast["paths"]]
     assert len(made) == len(set(made)) == len(METHODS) * len(LAMBDAS) * (explorer.RUNS + 1)

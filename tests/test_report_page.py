@@ -13,11 +13,14 @@ from playwright.sync_api import sync_playwright
 
 from analysis import interactive, report, runner
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
          "--disable-background-networking", "--disable-component-update",
          "--disable-sync")  # fmt: skip
 NARROW, WIDE = {"width": 400, "height": 850}, {"width": 1600, "height": 1000}
+PATIENCE = 300_000  # milliseconds: drawing all plots takes seconds, minutes on a busy machine
 RESET = """() => {
   for (const form of document.forms) { form.reset(); form.dispatchEvent(new Event("input")); }
   for (const part of document.querySelectorAll("main details")) part.open = false;
@@ -64,7 +67,7 @@ def browser():
 def either(request, browser, address):
     """The page on a narrow and on a wide screen."""
     tab = browser.new_page(viewport=request.param)
-    tab.goto(address)
+    tab.goto(address, timeout=PATIENCE)
     yield tab
     tab.close()
 
@@ -77,7 +80,7 @@ def opened(browser, address):
     found.on("console", lambda message: found.noted.append(message.text))
     found.on("pageerror", lambda error: found.noted.append(str(error)))
     found.on("request", lambda request: found.asked.append(request.url))
-    found.goto(address)
+    found.goto(address, timeout=PATIENCE)
     yield found
     found.close()
 

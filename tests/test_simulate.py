@@ -93,6 +93,7 @@ def assert_same(a: Trajectories, b: Trajectories, tolerance: float) -> None:
 # ---------------------------------------------------------------------- kernels and specification
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
@@ -133,6 +134,7 @@ def test_result_does_not_depend_on_the_number_of_threads():
         assert_same(results[0], other, tolerance=0)
 
 
+@pytest.mark.slow
 def test_compiled_runs_leave_torch_its_threads():
     """Numba and torch share OpenMP, whose team numba starts with all cores."""
     code = """

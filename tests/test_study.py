@@ -209,6 +209,7 @@ def test_resume_after_an_exception(lab: ModuleType, tmp_path: Path) -> None:
     assert_frame_equal(quietly(lab.breaks, GRID, tmp_path / "cut"), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["sequential", "loky"])
 def test_resume_after_a_kill(backend: str, lab: ModuleType, tmp_path: Path) -> None:
     seeds = study.grid(schedule=Mix(), seed=range(6))

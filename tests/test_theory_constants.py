@@ -132,6 +132,7 @@ def test_the_gap_agrees_with_clarabel():
     assert certificates.gap(problem, lam, at)[0] == pytest.approx(value - best, abs=1e-6)
 
 
+@pytest.mark.slow
 @given(seeds, st.sampled_from([0, 1]))
 @settings(max_examples=25)
 def test_growth_holds_on_the_ball(seed, objective):

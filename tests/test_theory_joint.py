@@ -125,6 +125,7 @@ def test_maxright_needs_two_weights():
         maxright.terms(instance(), Maxright(lam=1.0), 10)
 
 
+@pytest.mark.slow
 @given(seeds, inner, st.floats(-0.3, 0.3), st.floats(-0.3, 0.3))
 @settings(max_examples=6)
 def test_wrong_optima_cost_at_most_their_weighted_difference(seed, lam, sft, preference):

@@ -80,6 +80,7 @@ def test_dpo_over_tokens_violates_convexity(beta):
     assert curvature == pytest.approx(beta * (beta - 2) / 16, abs=1e-4)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 100))
 @settings(max_examples=4)
 def test_only_dpo_over_several_tokens_fails(seed):
