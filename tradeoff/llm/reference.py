@@ -1,16 +1,19 @@
 """Log-probabilities of the reference policy, which preference losses compare with.
 
 Cached: computed once for every pair, so that a step runs the policy alone. The cache carries a
-fingerprint of the weights and of the rows it was made from; one that belongs to others is refused.
+seal and all that it depends on: weights, rows, and how they were multiplied. One that is damaged or
+depends on something else is refused.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -18,12 +21,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from tradeoff import seals
 from tradeoff.errors import InputError
 from tradeoff.llm.batches import Batch
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
 from tradeoff.records import replacing
 from tradeoff.schedules import Plan, Rule
@@ -43,10 +49,20 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class References:
-    """The reference of the training pairs and of the held-out ones."""
+    """The reference of the training pairs and of the held-out ones.
+
+    Attributes
+    ----------
+    train, test
+        Where log pi_ref comes from.
+    fingerprint
+        Of a model that is kept for it beside the policy, see
+        :func:`~tradeoff.llm.fingerprints.model_fingerprint`; None if there is none.
+    """
 
     train: Reference
     test: Reference
+    fingerprint: str | None = None
 
 
 class Cached:
@@ -137,7 +153,37 @@ def prepare(
     other.requires_grad_(False).to(scorer.accelerator.device)
     if config.reference_mode == "cached":
         return cached(replace(scorer, policy=other), other, data, progress)
-    return References(Live(other), Live(other))
+    return References(Live(other), Live(other), model_fingerprint(other.model))
+
+
+def check_same(
+    references: References, fingerprint: str | None, config: TrainConfig, file: Path
+) -> None:
+    """Refuse to go on with a reference whose model is not the one that a run began with.
+
+    Parameters
+    ----------
+    references
+        Those that were made now.
+    fingerprint
+        Of those that the run began with.
+    config
+        Names the reference.
+    file
+        The checkpoint, for messages.
+
+    Raises
+    ------
+    InputError
+        If they differ.
+    """
+    if references.fingerprint != fingerprint:
+        raise InputError(
+            f"the reference has changed since the run began, of which {file} is a checkpoint",
+            field="reference",
+            value=config.reference,
+            remedy="Restore its files, or begin anew in another output folder.",
+        )
 
 
 def _copy(policy: Policy) -> Policy:
@@ -154,20 +200,39 @@ def _copy(policy: Policy) -> Policy:
 def cached(scorer: Scorer, policy: Policy, data: Corpora, progress: Any) -> References:
     """Log-probabilities of all pairs under the scorer's policy, from the cache folder if there."""
     folder = scorer.config.reference_cache
-    weights = "" if folder is None else weights_fingerprint(policy, scorer.config.precision)
+    made_by = {} if folder is None else _made_by(scorer, policy)
     tables = []
     for pairs in (data.preference, data.preference_test):
         if not pairs:
             tables.append(torch.zeros(0, 2))
             continue
-        path = None if folder is None else cache_path(folder, weights, pairs.fingerprint)
+        about = {**made_by, "rows": pairs.fingerprint}
+        path = None if folder is None else cache_path(folder, about)
         if path is not None and path.exists():
-            tables.append(read_cache(path, weights, pairs.fingerprint, len(pairs)))
+            tables.append(read_cache(path, about, len(pairs)))
             continue
         tables.append(scorer.log_probs(pairs, progress).cpu())
         if path is not None and scorer.accelerator.is_main_process:
-            write_cache(path, tables[-1], weights, pairs.fingerprint)
+            write_cache(path, tables[-1], about, sync=scorer.config.fsync)
     return References(Cached(tables[0]), Cached(tables[1]))
+
+
+def _made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:
+    """All that cached log-probabilities depend on, to their last bit, but for the rows."""
+    config, world = scorer.config, scorer.accelerator
+    found: dict[str, Any] = {
+        "weights": model_fingerprint(policy.model, adapters=False),
+        "precision": config.precision,
+        "layout": scorer.layout,
+        "attention": policy.attention,
+        "compile": config.compile,
+        # Which rows share a pass.
+        "rows_per_forward": config.rows_per_forward,
+        "processes": world.num_processes,
+        "device": world.device.type,
+    }
+    found |= {name: version(name) for name in ("tradeoff", "torch", "transformers")}
+    return {name: str(value) for name, value in found.items()}
 
 
 def tables(references: References | None) -> dict[str, Tensor]:
@@ -189,52 +254,64 @@ def stage_start(plan: Plan) -> int:
     return int(np.argmax(wanted))
 
 
-def weights_fingerprint(policy: Policy, precision: str) -> str:
-    """sha256 over names and values of all weights, and the precision they are multiplied in.
+def cache_path(folder: str | Path, about: Mapping[str, str]) -> Path:
+    """File of the cache for these rows, weights and ways to compute.
 
-    Adapters that change nothing yet, those whose second matrix is zero, are left out, so that
-    runs of different seeds share the cache of their common model.
+    Parameters
+    ----------
+    folder
+        Where caches are kept.
+    about
+        ``rows`` and ``weights`` as SHA-256, and what else the values depend on.
     """
-    weights = dict(policy.model.state_dict())
-    fresh = not any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
-    digest = hashlib.sha256(precision.encode())
-    for name, value in sorted(weights.items()):
-        if fresh and "lora_" in name:
-            continue
-        plain = name.replace("base_model.model.", "", 1).replace(".base_layer", "")
-        digest.update(f"{plain}{tuple(value.shape)}{value.dtype}".encode())
-        value = value.full_tensor() if hasattr(value, "full_tensor") else value
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    rest = sorted((name, value) for name, value in about.items() if name not in _HASHES)
+    how = hashlib.sha256(json.dumps(rest).encode()).hexdigest()
+    parts = [*(about[name] for name in _HASHES), how]
+    return Path(folder) / f"reference-{'-'.join(part[:16] for part in parts)}.safetensors"
 
 
-def cache_path(folder: str | Path, weights: str, rows: str) -> Path:
-    """File of the cache for these weights and rows."""
-    return Path(folder) / f"reference-{weights[:16]}-{rows[:16]}.safetensors"
+_HASHES = ("weights", "rows")
 
 
-def write_cache(path: Path, table: Float[Tensor, "J 2"], weights: str, rows: str) -> None:
-    """Keep log-probabilities with the fingerprints they belong to."""
-    with replacing(path) as partial:
-        metadata = {"weights": weights, "rows": rows}
-        save_file({"log_probs": table.cpu().contiguous()}, partial, metadata=metadata)
+def write_cache(
+    path: Path, table: Float[Tensor, "J 2"], about: Mapping[str, str], *, sync: bool = True
+) -> None:
+    """Keep log-probabilities with what they depend on, sealed.
+
+    Parameters
+    ----------
+    path
+        Of :func:`cache_path`.
+    table
+        (chosen, rejected) of each pair, in nats.
+    about
+        As in :func:`cache_path`.
+    sync
+        Wait until the disk has them.
+    """
+    metadata = {**about, "seal": (seals.MARK + seals.BLANK).decode()}
+    content = save({"log_probs": table.cpu().contiguous()}, metadata)
+    with replacing(path, sync=sync) as partial:
+        partial.write_bytes(seals.sealed(content))
 
 
-def read_cache(path: Path, weights: str, rows: str, pairs: int) -> Float[Tensor, "J 2"]:
+def read_cache(path: Path, about: Mapping[str, str], pairs: int) -> Float[Tensor, "J 2"]:
     """Read what :func:`write_cache` wrote.
 
     Raises
     ------
     InputError
-        If the file is damaged, or was made from other weights or rows.
+        If the file is damaged, or its values depend on something else.
     """
     remedy = "Remove the file, and it will be computed again."
     try:
+        if not seals.intact(path.read_bytes()):
+            raise ValueError("it is not as it was written, as its SHA-256 shows")
         with safe_open(path, framework="pt") as file:
             found, table = file.metadata() or {}, file.get_tensor("log_probs")
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"the cache cannot be read: {error}", file=path, remedy=remedy) from error
-    for name, expected in (("weights", weights), ("rows", rows)):
+    for name, expected in about.items():
         if found.get(name) != expected:
             problem = f"the cached log-probabilities belong to other {name}"
             raise InputError(problem, file=path, value=found.get(name), remedy=remedy)
