@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tradeoff import seals
 from tradeoff.errors import InputError
-from tradeoff.llm import batches, checkpoints, reference
+from tradeoff.llm import batches, checkpoints, reference_cache
 from tradeoff.llm.config import Lora
 from tradeoff.llm.data import Pair
 from tradeoff.llm.logprobs import Policy
@@ -466,7 +466,7 @@ def test_a_foreign_or_damaged_cache_is_refused(tmp_path, harm, word):
             continue
         about.pop("seal")
         other = (table, {**about, **harm}) if isinstance(harm, dict) else (harm, about)
-        reference.write_cache(file, *other)
+        reference_cache.write(file, *other)
     with pytest.raises(InputError, match=word) as error:
         trainer(**settings).train(progress=False)
     assert "Remove the file" in str(error.value)

@@ -18,7 +18,7 @@ from test_seals import HARMS, flip
 
 from tradeoff import leftovers, seals
 from tradeoff.errors import InputError
-from tradeoff.llm import checkpoints, models, reference, saved
+from tradeoff.llm import checkpoints, models, reference, reference_cache, saved
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.fingerprints import model_fingerprint
 
@@ -211,19 +211,19 @@ def test_true_is_not_one_in_the_settings_of_a_run() -> None:
 def test_no_damage_to_a_reference_cache_is_accepted(tmp_path: Path) -> None:
     rng, accepted = random.Random(5), 0
     about = {"weights": "a" * 64, "rows": "b" * 64, "precision": "fp32"}
-    path = reference.cache_path(tmp_path, about)
-    reference.write_cache(path, torch.randn(9, 2), about)
+    path = reference_cache.cache_path(tmp_path, about)
+    reference_cache.write(path, torch.randn(9, 2), about)
     whole = path.read_bytes()
     for _ in range(TRIES):
         rng.choice(HARMS[:-1])(path, rng)
         try:
-            reference.read_cache(path, about, 9)
+            reference_cache.read(path, about, 9)
             accepted += 1
         except InputError:
             pass
         path.write_bytes(whole)
     assert accepted == 0
-    assert reference.read_cache(path, about, 9).shape == (9, 2)
+    assert reference_cache.read(path, about, 9).shape == (9, 2)
     assert path.stat().st_mode & 0o044 == 0o044
 
 

@@ -128,7 +128,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise Broken(path, "the seal is absent") from None
+        raise Broken(path, "the seal is absent, as in what older versions wrote") from None
     except OSError as error:
         raise Broken(path, f"the seal cannot be read: {error.strerror or error}") from error
     if not intact(content):

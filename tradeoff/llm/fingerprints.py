@@ -1,8 +1,8 @@
 """What tells two models apart: SHA-256 over their configuration and over every byte of each weight.
 
 Tensors are hashed where they lie, several at a time, without a copy of what is in the memory of
-the processor: about two seconds for each GiB and thread, or less, with the instructions for
-SHA-256 that processors have.
+the processor. That takes about a second for each GiB and core, where processors have instructions
+for SHA-256.
 """
 
 from __future__ import annotations

@@ -1,37 +1,30 @@
 """Log-probabilities of the reference policy, which preference losses compare with.
 
-Cached: computed once for every pair, so that a step runs the policy alone. The cache carries a
-seal and all that it depends on: weights, rows, and how they were multiplied. One that is damaged or
-depends on something else is refused.
+Cached: computed once for every pair, so that a step runs the policy alone; see
+:mod:`tradeoff.llm.reference_cache` for those that later runs find again.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from tradeoff import seals
 from tradeoff.errors import InputError
+from tradeoff.llm import reference_cache
 from tradeoff.llm.batches import Batch
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
-from tradeoff.records import replacing
 from tradeoff.schedules import Plan, Rule
 
 if TYPE_CHECKING:
@@ -200,39 +193,21 @@ def _copy(policy: Policy) -> Policy:
 def cached(scorer: Scorer, policy: Policy, data: Corpora, progress: Any) -> References:
     """Log-probabilities of all pairs under the scorer's policy, from the cache folder if there."""
     folder = scorer.config.reference_cache
-    made_by = {} if folder is None else _made_by(scorer, policy)
+    made_by = {} if folder is None else reference_cache.made_by(scorer, policy)
     tables = []
     for pairs in (data.preference, data.preference_test):
         if not pairs:
             tables.append(torch.zeros(0, 2))
             continue
         about = {**made_by, "rows": pairs.fingerprint}
-        path = None if folder is None else cache_path(folder, about)
+        path = None if folder is None else reference_cache.cache_path(folder, about)
         if path is not None and path.exists():
-            tables.append(read_cache(path, about, len(pairs)))
+            tables.append(reference_cache.read(path, about, len(pairs)))
             continue
         tables.append(scorer.log_probs(pairs, progress).cpu())
         if path is not None and scorer.accelerator.is_main_process:
-            write_cache(path, tables[-1], about, sync=scorer.config.fsync)
+            reference_cache.write(path, tables[-1], about, sync=scorer.config.fsync)
     return References(Cached(tables[0]), Cached(tables[1]))
-
-
-def _made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:
-    """All that cached log-probabilities depend on, to their last bit, but for the rows."""
-    config, world = scorer.config, scorer.accelerator
-    found: dict[str, Any] = {
-        "weights": model_fingerprint(policy.model, adapters=False),
-        "precision": config.precision,
-        "layout": scorer.layout,
-        "attention": policy.attention,
-        "compile": config.compile,
-        # Which rows share a pass.
-        "rows_per_forward": config.rows_per_forward,
-        "processes": world.num_processes,
-        "device": world.device.type,
-    }
-    found |= {name: version(name) for name in ("tradeoff", "torch", "transformers")}
-    return {name: str(value) for name, value in found.items()}
 
 
 def tables(references: References | None) -> dict[str, Tensor]:
@@ -252,71 +227,3 @@ def stage_start(plan: Plan) -> int:
     """First update at which the preference objective may be followed; 0 if none is."""
     wanted = np.ones(len(plan), dtype=bool) if plan.rule is not Rule.DRAW else plan.probability > 0
     return int(np.argmax(wanted))
-
-
-def cache_path(folder: str | Path, about: Mapping[str, str]) -> Path:
-    """File of the cache for these rows, weights and ways to compute.
-
-    Parameters
-    ----------
-    folder
-        Where caches are kept.
-    about
-        ``rows`` and ``weights`` as SHA-256, and what else the values depend on.
-    """
-    rest = sorted((name, value) for name, value in about.items() if name not in _HASHES)
-    how = hashlib.sha256(json.dumps(rest).encode()).hexdigest()
-    parts = [*(about[name] for name in _HASHES), how]
-    return Path(folder) / f"reference-{'-'.join(part[:16] for part in parts)}.safetensors"
-
-
-_HASHES = ("weights", "rows")
-
-
-def write_cache(
-    path: Path, table: Float[Tensor, "J 2"], about: Mapping[str, str], *, sync: bool = True
-) -> None:
-    """Keep log-probabilities with what they depend on, sealed.
-
-    Parameters
-    ----------
-    path
-        Of :func:`cache_path`.
-    table
-        (chosen, rejected) of each pair, in nats.
-    about
-        As in :func:`cache_path`.
-    sync
-        Wait until the disk has them.
-    """
-    metadata = {**about, "seal": (seals.MARK + seals.BLANK).decode()}
-    content = save({"log_probs": table.cpu().contiguous()}, metadata)
-    with replacing(path, sync=sync) as partial:
-        partial.write_bytes(seals.sealed(content))
-
-
-def read_cache(path: Path, about: Mapping[str, str], pairs: int) -> Float[Tensor, "J 2"]:
-    """Read what :func:`write_cache` wrote.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or its values depend on something else.
-    """
-    remedy = "Remove the file, and it will be computed again."
-    try:
-        if not seals.intact(path.read_bytes()):
-            raise ValueError("it is not as it was written, as its SHA-256 shows")
-        with safe_open(path, framework="pt") as file:
-            found, table = file.metadata() or {}, file.get_tensor("log_probs")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"the cache cannot be read: {error}", file=path, remedy=remedy) from error
-    for name, expected in about.items():
-        if found.get(name) != expected:
-            problem = f"the cached log-probabilities belong to other {name}"
-            raise InputError(problem, file=path, value=found.get(name), remedy=remedy)
-    if table.shape != (pairs, 2) or not bool(table.isfinite().all()):
-        raise InputError(
-            f"the cache does not hold {pairs} pairs", file=path, value=table.shape, remedy=remedy
-        )
-    return table
