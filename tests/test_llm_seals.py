@@ -16,9 +16,9 @@ from llm_runs import LORA, trainer, weights
 from test_llm_saved import in_memory, write
 from test_seals import HARMS, flip
 
-from tradeoff import leftovers, seals
+from tradeoff import leftovers, records, seals
 from tradeoff.errors import InputError
-from tradeoff.llm import checkpoints, models, reference, reference_cache, saved
+from tradeoff.llm import checkpoints, journal, models, reference, reference_cache, saved
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.fingerprints import model_fingerprint
 
@@ -326,6 +326,21 @@ def test_a_damaged_checkpoint_names_another_one_to_load(run: Path) -> None:
     flip(run / "checkpoints" / NEWEST / "policy.safetensors", random.Random(9))
     with pytest.raises(InputError, match=rf"policy\.safetensors.*{BEFORE} is intact"):
         models.load(ModelConfig(path=str(run / "checkpoints" / NEWEST)))
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_saves_reach_the_disk_unless_that_is_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool
+) -> None:
+    assert TrainConfig().fsync
+    reached: list[str] = []
+    for module in (records, journal):
+        monkeypatch.setattr(module, "flush", lambda path: reached.append(path.name))
+    settings = {"steps": 1, "reference_cache": str(tmp_path / "cache")}
+    trainer(output=tmp_path / "run", fsync=fsync, **settings).train(progress=False)
+    expected = {"metrics.jsonl", "policy.safetensors", "state.json", "seal.json", "about.json",
+        "model.safetensors", "checkpoints", "run", "cache"}  # fmt: skip
+    assert expected <= set(reached) if fsync else not reached
 
 
 # ---------------------------------------------------------------------- after kills

@@ -113,4 +113,8 @@ def _begun(pid: int) -> float | None:
 
 @cache
 def _machine() -> str:
-    return sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """What numbers of processes belong to: a machine and, of containers, their own counting."""
+    space = ""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]

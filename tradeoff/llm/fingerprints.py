@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from tradeoff.seals import WORKERS
 
-_OF_NO_MATTER = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
-"""Entries of a configuration that change no log-probability, or show in the weights."""
+_OF_NO_MATTER = {"architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"}
+"""Entries of a configuration that change no log-probability, or show in the weights; those whose
+names begin with a low line are left out, too."""
 _OF_NO_MATTER_IN_ADAPTERS = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -89,7 +90,8 @@ def _plain(name: str) -> str:
 def _settings(config: Any, left_out: Collection[str]) -> str:
     """A configuration of transformers or peft as text; empty if there is none."""
     read = getattr(config, "to_diff_dict", getattr(config, "to_dict", dict))
-    kept = {name: value for name, value in read().items() if name not in left_out}
+    found = {name: value for name, value in read().items() if name[0] != "_"}
+    kept = {name: value for name, value in found.items() if name not in left_out}
     return json.dumps(kept, sort_keys=True, default=_as_json)
 
 

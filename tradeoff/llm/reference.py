@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from tradeoff import leftovers
 from tradeoff.errors import InputError
 from tradeoff.llm import reference_cache
 from tradeoff.llm.batches import Batch
@@ -193,7 +194,10 @@ def _copy(policy: Policy) -> Policy:
 def cached(scorer: Scorer, policy: Policy, data: Corpora, progress: Any) -> References:
     """Log-probabilities of all pairs under the scorer's policy, from the cache folder if there."""
     folder = scorer.config.reference_cache
-    made_by = {} if folder is None else reference_cache.made_by(scorer, policy)
+    made_by: dict[str, str] = {}
+    if folder is not None:
+        leftovers.clear(Path(folder))
+        made_by = reference_cache.made_by(scorer, policy)
     tables = []
     for pairs in (data.preference, data.preference_test):
         if not pairs:
