@@ -55,7 +55,7 @@ def model_fingerprint(model: nn.Module, *, adapters: bool = True) -> str:
     for line in _lines(kept):
         found.update(line.encode())
     if adapters or not fresh:
-        about = {name: tuple(value.shape) for name, value in sorted(drawn.items())}
+        about: dict[str, Any] = {n: tuple(value.shape) for n, value in sorted(drawn.items())}
         for name, settings in sorted(getattr(model, "peft_config", {}).items()):
             about[name] = _settings(settings, _OF_NO_MATTER_IN_ADAPTERS)
         found.update(f"{about}".encode())
