@@ -10,9 +10,11 @@ import base64
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import tostring
 
 from tradeoff.errors import InputError
 
@@ -98,6 +100,8 @@ def extras(content: Mapping[str, Any], render: Callable[[str, Any], str]) -> dic
 def html(text: str, claims: list[str], figures: list[str], anchor: str) -> str:
     """Markdown with formulas as HTML whose links stay on the page.
 
+    What stands in the text as HTML, as a result or a claim could bring it, is shown and not used.
+
     Parameters
     ----------
     text
@@ -108,21 +112,25 @@ def html(text: str, claims: list[str], figures: list[str], anchor: str) -> str:
     anchor
         Prefix of the names of the section's tables.
     """
-    from latex2mathml.converter import convert
     from markdown_it import MarkdownIt
     from mdit_py_plugins.dollarmath import dollarmath_plugin
 
     def formula(tex: str, options: Mapping[str, Any]) -> str:
-        return convert(tex, display="block" if options["display_mode"] else "inline")
+        return mathml(tex, "block" if options["display_mode"] else "inline")
 
-    reader = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, renderer=formula)
+    reader = (
+        MarkdownIt("commonmark", {"html": False})
+        .enable("table")
+        .use(dollarmath_plugin, renderer=formula)
+    )
     tokens = reader.parse(text)
     for token in tokens:
         for child in token.children or ():
             if child.type == "link_open":
                 child.attrs["href"] = _target(str(child.attrs["href"]), figures)
             if child.type == "code_inline" and child.content in claims:
-                link = f'<a href="#claim-{child.content}"><code>{child.content}</code></a>'
+                name = escape(child.content)
+                link = f'<a href="#claim-{name}"><code>{name}</code></a>'
                 child.type, child.content = "html_inline", link
     shown = reader.renderer.render(tokens, reader.options, {})
     parts = shown.split("<table>")
@@ -130,6 +138,25 @@ def html(text: str, claims: list[str], figures: list[str], anchor: str) -> str:
     text = parts[0] + "".join(a + b for a, b in zip(numbered, parts[1:], strict=True))
     text = text.replace("</table>", "</table></div>")
     return text.replace('<div class="math block">', f'<div class="math block" {FORMULA}>')
+
+
+def mathml(tex: str, display: str) -> str:
+    """A formula as MathML; text within it stays text, and it leads nowhere.
+
+    Parameters
+    ----------
+    tex
+        LaTeX.
+    display
+        ``"block"`` or ``"inline"``.
+    """
+    from latex2mathml.converter import convert_to_element
+
+    formula = convert_to_element(tex, display=display)
+    for part in formula.iter():
+        part.attrib.pop("href", None)
+    # The converter writes operators as entities, whose ampersand must stand as it is.
+    return tostring(formula, encoding="unicode").replace("&amp;", "&")
 
 
 def slug(title: str) -> str:

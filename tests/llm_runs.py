@@ -77,6 +77,7 @@ def trainer(
         "evaluate_every": 2,
         "log_every": 2,
         "holdout": 0.2,
+        "fsync": False,
     }
     schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
     if schedule.name == Constrained.name:  # without, it warns

@@ -14,6 +14,8 @@ RANKS = {
     "display": 0,
     "progress": 0,
     "draws": 0,
+    "leftovers": 0,
+    "seals": 0,
     "objectives": 1,
     "records": 1,
     "schedules": 1,

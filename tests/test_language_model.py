@@ -317,7 +317,7 @@ def test_a_folder_of_a_model_is_there_only_when_it_is_complete(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save_file", killed)
+        patch.setattr(checkpoints, "to_bytes", killed)
         for folder in (new, older):
             with pytest.raises(KeyboardInterrupt):
                 checkpoints.save(LanguageModel(UNTIED), folder)

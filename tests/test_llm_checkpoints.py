@@ -31,8 +31,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tradeoff import seals
 from tradeoff.errors import InputError
-from tradeoff.llm import batches, checkpoints
+from tradeoff.llm import batches, checkpoints, reference_cache
 from tradeoff.llm.config import Lora
 from tradeoff.llm.data import Pair
 from tradeoff.llm.logprobs import Policy
@@ -151,7 +152,7 @@ def test_a_killed_run_goes_on_from_its_last_complete_checkpoint(tmp_path, uninte
     assert_same_end(uninterrupted, last)
 
 
-@pytest.mark.parametrize("point", ["safetensors", "state.json", "rename", "removal"])
+@pytest.mark.parametrize("point", ["safetensors", "state.json", "seal", "rename", "removal"])
 def test_a_kill_at_each_point_of_a_write_loses_nothing_before_it(tmp_path, monkeypatch, point):
     """The write ends in the middle, as a kill would end it; what lies on disk is then read."""
     settings = {"save_every": 2, "steps": 6, "keep": 1}
@@ -167,7 +168,9 @@ def test_a_kill_at_each_point_of_a_write_loses_nothing_before_it(tmp_path, monke
             if point == "safetensors":
                 monkeypatch.setattr(checkpoints, "save_file", half)
             elif point == "state.json":
-                monkeypatch.setattr(Path, "write_text", killed)
+                monkeypatch.setattr(Path, "write_bytes", killed)
+            elif point == "seal":
+                monkeypatch.setattr(seals, "seal_folder", killed)
             elif point == "rename":
                 monkeypatch.setattr(Path, "replace", killed)
             else:
@@ -294,6 +297,12 @@ def test_settings_that_change_nothing_may_change(tmp_path):
     assert trainer(output=tmp_path, **others).train(progress=False).summary["steps"] == 6
 
 
+def reseal(folder: Path) -> None:
+    """Seal a checkpoint as it is now."""
+    content = json.loads((folder / seals.MANIFEST).read_text("utf-8"))
+    seals.seal_folder(folder, content["about"])
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
@@ -307,8 +316,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path, file, harm):
     harm(tmp_path / "checkpoints" / "step-00000006" / file)
     with pytest.raises(InputError, match="cannot be read") as error:
         trainer(output=tmp_path).train(progress=False)
-    assert "step-00000006" in str(error.value)
-    assert "Remove this checkpoint" in str(error.value)
+    assert error.value.file == tmp_path / "checkpoints" / "step-00000006" / file
+    assert "Remove step-00000006 from" in error.value.remedy
+    assert "goes on from step-00000004, which is intact" in error.value.remedy
 
 
 @pytest.mark.parametrize("name", ["step", "tally", "identity"])
@@ -318,6 +328,7 @@ def test_a_checkpoint_without_all_of_its_state_is_named(tmp_path, name):
     found = json.loads(file.read_text("utf-8"))
     del found[name]
     file.write_text(json.dumps(found), "utf-8")
+    reseal(file.parent)
     with pytest.raises(InputError, match=f"cannot be read: .*{name}"):
         trainer(output=tmp_path).train(progress=False)
 
@@ -329,7 +340,8 @@ def test_a_broken_line_of_the_log_is_named(tmp_path, line):
     log.write_text(f"{line}\n{log.read_text('utf-8')}", "utf-8")
     with pytest.raises(InputError, match="the log cannot be read") as error:
         trainer(output=tmp_path).train(progress=False)
-    assert (error.value.file, error.value.row) == (log, 1)
+    assert (error.value.file, error.value.row) == (log, 1 if line == "{" else None)
+    assert "--no-resume" not in error.value.remedy
 
 
 def test_a_checkpoint_without_all_weights_is_named(tmp_path):
@@ -338,6 +350,7 @@ def test_a_checkpoint_without_all_weights_is_named(tmp_path):
     some = load_file(file)
     some.popitem()
     save_file(some, file)
+    reseal(file.parent)
     with pytest.raises(InputError, match="does not hold the trained weights"):
         trainer(output=tmp_path).train(progress=False)
 
@@ -449,12 +462,12 @@ def test_a_foreign_or_damaged_cache_is_refused(tmp_path, harm, word):
             about, table = opened.metadata(), opened.get_tensor("log_probs")
         if len(table) != 16:
             continue
-        if isinstance(harm, dict):
-            save_file({"log_probs": table}, file, metadata={**about, **harm})
-        elif isinstance(harm, torch.Tensor):
-            save_file({"log_probs": harm}, file, metadata=about)
-        else:
+        if callable(harm):
             harm(file)
+            continue
+        about.pop("seal")
+        other = (table, {**about, **harm}) if isinstance(harm, dict) else (harm, about)
+        reference_cache.write(file, *other)
     with pytest.raises(InputError, match=word) as error:
         trainer(**settings).train(progress=False)
     assert "Remove the file" in str(error.value)

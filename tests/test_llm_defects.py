@@ -19,7 +19,7 @@ from llm_runs import LORA, begin, preference_rows, sft_rows, steady, trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tradeoff.data.rows import PreferenceRow, SftRow
-from tradeoff.llm import reference, setup
+from tradeoff.llm import setup
 from tradeoff.llm.config import Defects
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.trainer import JointTrainer
@@ -398,11 +398,6 @@ def test_a_reference_that_is_another_model_is_kept_faithfully(tmp_path: Path) ->
 
 
 def test_the_cache_tells_precisions_apart(tmp_path: Path) -> None:
-    found = {
-        reference.weights_fingerprint(Policy(tiny_llama(50)), precision)
-        for precision in ("fp32", "bf16")
-    }
-    assert len(found) == 2
     for precision in ("fp32", "bf16"):
         trainer(precision=precision, reference_cache=str(tmp_path)).train(progress=False)
     assert len(list(tmp_path.glob("*.safetensors"))) == 4  # two sets of pairs each

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from llm_runs import barrier, start, take_folder, train_here, trainer
 
+from tradeoff import leftovers
 from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints, setup
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.owner import OWNER, Lock, Owner, owner_of, remove_unfinished
+from tradeoff.llm.owner import OWNER, Lock, Owner, owner_of
 
 
 @pytest.fixture
@@ -116,15 +117,18 @@ def test_an_owner_that_cannot_be_read_is_nobody(tmp_path, text):
 
 def test_only_what_the_dead_left_is_removed(tmp_path, other, dead):
     pids = {"dead": dead, "live": other.pid, "own": os.getpid()}
-    for word in ("partial", "old"):
+    for kind in ("partial", "old", "removed"):
         for whose, pid in pids.items():
-            (tmp_path / f".{word}-{pid}-0a-{whose}").mkdir()
+            (tmp_path / f".{kind}-{pid}-0a-{whose}").mkdir()
+    for whose in pids:
+        (tmp_path / whose).mkdir()
     (tmp_path / f".partial-{dead}-0b-file.json").touch()
     (tmp_path / ".partial-notes").touch()
-    remove_unfinished(tmp_path)
-    left = {path.name.split("-")[-1] for path in tmp_path.iterdir()}
-    assert left == {"live", "notes"}
-    remove_unfinished(tmp_path / "absent")
+    leftovers.clear(tmp_path, owned=True)
+    hidden = {path.name.split("-")[-1] for path in tmp_path.glob(".*")}
+    assert hidden == {"live", "notes"}
+    assert all((tmp_path / whose).is_dir() for whose in pids)
+    leftovers.clear(tmp_path / "absent", owned=True)
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_damaged_checkpoints_are_left_out_with_a_warning(stopped, tmp_path):
 def test_checkpoints_of_an_older_version_say_what_they_lack(stopped, base, tmp_path):
     run = shutil.copytree(stopped.output, tmp_path / "run")
     shutil.rmtree(run / "checkpoints" / "model")
-    with pytest.raises(InputError, match="start its command once more"):
+    with pytest.raises(InputError, match="start the command of the run once more"):
         load(run)
     again = trainer(model=in_memory(base), output=run, save_every=1, keep=9)
     again.train(progress=False)

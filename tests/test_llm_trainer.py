@@ -350,7 +350,7 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path
     assert json.loads((tmp_path / "summary.json").read_text())["diverged_at"] == done.diverged_at
     assert not (tmp_path / "model").exists()
     for path in checkpoints.checkpoints(tmp_path / "checkpoints"):
-        policy = checkpoints.read(path)[0]["policy"]
+        policy = checkpoints.read(path, tmp_path / "metrics.jsonl")[0]["policy"]
         assert all(bool(weight.isfinite().all()) for weight in policy.values()), path
     text = (tmp_path / "metrics.jsonl").read_text()
     for line in text.splitlines():

@@ -92,6 +92,19 @@ def test_formulas_are_mathml_and_none_is_left_as_tex(content):
 
 
 # What reviewers asked, and a figure or claim that must stand in the answer.
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def test_html_that_results_bring_is_shown_and_not_used():
+    text = f"| a | b |\n| --- | --- |\n| {EVIL} | `{EVIL}` |\n\n{EVIL}\n\n$\\text{{{EVIL}}}$"
+    shown = page.html(text, [EVIL], [], "there")
+    assert "<script" not in shown
+    assert "<img" not in shown
+    # In a cell, as code, in a formula and in the text; the claim's id also names its link.
+    assert shown.count("&lt;script&gt;") == 5
+    assert "href" not in page.mathml(r"\href{javascript:alert(1)}{x}", "inline")
+
+
 OBJECTIONS = {
     "Chebyshev scalarisation": "plain-alternation-gains-nothing",
     "needs $f^{*}$ in advance": "value_error",

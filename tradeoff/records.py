@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EEXIST, ENOTEMPTY
@@ -14,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-TEMPORARY = ("partial", "old")
-"""What the names of unfinished and replaced folders begin with, behind a dot."""
+from tradeoff import leftovers
 
 
 def plain(value: Any, digits: int = 6) -> Any:
@@ -36,58 +34,140 @@ def plain(value: Any, digits: int = 6) -> Any:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to, and rename it when all went well.
 
     The name keeps the suffix, from which many writers tell the format, and is one of its own, so
-    that no two threads or processes write to one file.
+    that no two threads or processes write to one file. What killed processes left there goes.
+
+    Parameters
+    ----------
+    path
+        What will be written; its folder is made.
+    sync
+        Wait until the disk has it, so that it also survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(path, TEMPORARY[0])
+    _clear_once(path.parent)
+    partial = leftovers.beside(path, leftovers.PARTIAL)
     try:
         yield partial
+        _share(partial)
+        if sync:
+            flush(partial)
         partial.replace(path)
+        if sync:
+            flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """As :func:`replacing`, for a folder, which is made; an older one of its name goes.
 
-    Where several processes make one folder that was not there when they began, the first that
-    completes it wins, since others may be reading it by then.
+    The older one is there until the new one takes its place, at one moment where the system can
+    exchange two names. Where several processes make one folder that was not there when they began,
+    the first that completes it wins, since others may be reading it by then.
     """
-    partial, old = (_beside(path, word) for word in TEMPORARY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_once(path.parent)
+    partial, old = (leftovers.beside(path, kind) for kind in (leftovers.PARTIAL, leftovers.OLD))
     existed = path.exists()
-    partial.mkdir(parents=True)
+    partial.mkdir()
     try:
         yield partial
-        while True:
-            if existed:
-                shutil.rmtree(old, ignore_errors=True)
-                with suppress(FileNotFoundError):
-                    path.replace(old)
-            try:
-                partial.replace(path)
-                break
-            except OSError as error:
-                # Another one stands here by now.
-                if error.errno not in (EEXIST, ENOTEMPTY):
-                    raise
-                if not existed:
-                    break
+        inside = [partial, *partial.rglob("*")]
+        for place in inside:
+            _share(place)
+            if sync:
+                flush(place)
+        _put(partial, path, old, existed)
+        if sync:
+            flush(path.parent)
     except BaseException:
         with suppress(OSError):
             old.replace(path)
         raise
     finally:
         for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+            leftovers.remove(folder)
 
 
-def _beside(path: Path, word: str) -> Path:
-    return path.with_name(f".{word}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+def discard(path: Path) -> None:
+    """Remove a file or folder that may be absent; killed half-way, it does not have its name."""
+    going = leftovers.beside(path, leftovers.REMOVED)
+    with suppress(FileNotFoundError):
+        path.replace(going)
+    leftovers.remove(going)
+
+
+def flush(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows has no handles of folders; it keeps their names by itself.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put(partial: Path, path: Path, old: Path, existed: bool) -> None:
+    """Give a finished folder its name."""
+    while True:
+        if existed:
+            if _exchange(partial, path):
+                return
+            leftovers.remove(old)
+            with suppress(FileNotFoundError):
+                path.replace(old)
+        try:
+            partial.replace(path)
+            return
+        except OSError as error:
+            # Another one stands here by now.
+            if error.errno not in (EEXIST, ENOTEMPTY):
+                raise
+            if not existed:
+                return
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two names change places at one moment; whether the system could."""
+    system = ctypes.CDLL(None) if os.name == "posix" else None
+    names = os.fsencode(first), os.fsencode(second)
+    if (linux := getattr(system, "renameat2", None)) is not None:
+        return bool(linux(_HERE, names[0], _HERE, names[1], ctypes.c_uint(_EXCHANGE)) == 0)
+    if (mac := getattr(system, "renamex_np", None)) is not None:
+        return bool(mac(*names, ctypes.c_uint(_EXCHANGE)) == 0)
+    return False
+
+
+_HERE, _EXCHANGE = -100, 2
+"""Of the C library: paths as they are, AT_FDCWD; RENAME_EXCHANGE, on macOS RENAME_SWAP."""
+
+
+def _share(path: Path) -> None:
+    """Give a file that a library made for its owner alone the mode of any other file."""
+    if not path.is_file() or path.stat().st_mode & 0o777 != 0o600:
+        return
+    plain = leftovers.beside(path, leftovers.PARTIAL)
+    plain.touch()
+    try:
+        path.chmod(plain.stat().st_mode & 0o777)
+    finally:
+        plain.unlink()
+
+
+def _clear_once(folder: Path) -> None:
+    """Clear away what killed processes left, when this one first writes to a folder."""
+    if folder not in _CLEARED:
+        _CLEARED.add(folder)
+        leftovers.clear(folder)
+
+
+_CLEARED: set[Path] = set()
 
 
 def write_json(path: Path, content: Any) -> Path:

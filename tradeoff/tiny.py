@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def folder(tiny: Tiny | None = None, cache: Path | None = None, *, progress: boo
         Show a bar while it is pretrained.
     """
     tiny = tiny or Tiny()
-    about = json.dumps(asdict(tiny), sort_keys=True)
+    made_by = {name: version(name) for name in ("tradeoff", "torch", "tokenizers")}
+    about = json.dumps({**asdict(tiny), "made_by": made_by}, sort_keys=True)
     place = (cache or cache_folder()) / f"tiny-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     if not place.exists():
         corpus = data(tiny).corpus

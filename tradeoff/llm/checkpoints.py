@@ -1,14 +1,13 @@
 """The state of a run on disk: trained weights and optimiser as safetensors, the rest as JSON.
 
-A checkpoint takes its name only when it is complete, so a run that is killed while writing goes
-on from the one before.
+A checkpoint takes its name only when it is complete and sealed, so a run that is killed while
+writing goes on from the one before. Its seal covers all of its files and the log so far.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tradeoff import leftovers, seals
 from tradeoff.errors import InputError
-from tradeoff.llm.owner import remove_unfinished
-from tradeoff.records import read_json, replacing_folder
+from tradeoff.llm import saved
+from tradeoff.records import discard, read_json, replacing_folder
 
-_STATE = {"files", "identity", "known", "meter", "optimizer", "positions", "step", "tally"}
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -29,21 +28,38 @@ def write(
     step: int,
     tensors: dict[str, dict[str, Tensor]],
     state: dict[str, Any],
+    *,
     keep: int,
+    log: dict[str, Any],
+    sync: bool = True,
 ) -> Path:
     """Write ``step-XXXXXXXX/`` with one safetensors file per entry of `tensors` and `state.json`.
 
-    Older checkpoints beyond the `keep` newest are then removed.
+    Parameters
+    ----------
+    folder
+        Of all checkpoints of the run.
+    step
+        Updates done.
+    tensors, state
+        What is written.
+    keep
+        Older checkpoints beyond this number of newest ones are then removed.
+    log
+        Seal of the log so far, of :meth:`tradeoff.seals.Lines.seal`.
+    sync
+        Wait until the disk has all of it.
     """
     target = named(folder, step)
-    remove_unfinished(folder)
-    with replacing_folder(target) as partial:
+    leftovers.clear(folder, owned=True)
+    with replacing_folder(target, sync=sync) as partial:
         for name, content in tensors.items():
             plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
             save_file(plain, partial / f"{name}.safetensors")
         # Not records.write_json, which rounds: what is resumed must be exact.
         text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
-        (partial / "state.json").write_text(f"{text}\n", encoding="utf-8")
+        (partial / "state.json").write_bytes(f"{text}\n".encode())
+        seals.seal_folder(partial, {"step": step, "log": log})
     remove_older(folder, keep)
     return target
 
@@ -51,13 +67,13 @@ def write(
 def remove_older(folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest."""
     for path in checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
+        discard(path)
 
 
 def remove_all(folder: Path) -> None:
     """Clear the way for a run that begins anew."""
     for path in checkpoints(folder):
-        shutil.rmtree(path)
+        discard(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -78,24 +94,72 @@ def named(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Tensors by file and name, and the state.
+def read(path: Path, log: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], bytes]:
+    """Tensors by file and name, the state, and the log as it was at the checkpoint.
+
+    Parameters
+    ----------
+    path
+        The checkpoint.
+    log
+        Log of the run.
 
     Raises
     ------
     InputError
-        If a file is absent or damaged.
+        If a file is absent or not as it was written; it names an older checkpoint that is intact,
+        and how to go on from it.
     """
-    remedy = "Remove this checkpoint; the run then goes on from the one before."
     try:
+        lines = _checked(path, log)
         found = dict(read_json(path / "state.json"))
-        if absent := sorted(_STATE - set(found)):
-            raise ValueError(f"state.json lacks {absent[0]!r}")
         files = {name: path / f"{name}.safetensors" for name in found.pop("files")}
-        return {name: dict(load_file(file)) for name, file in files.items()}, found
+        return {name: dict(load_file(file)) for name, file in files.items()}, found, lines
+    except seals.Broken as error:
+        what = "log" if error.file == log else "checkpoint"
+        problem = f"the {what} cannot be read: {error.problem}"
+        remedy = _way_on(path, log)
+        raise InputError(problem, file=error.file, row=error.row, remedy=remedy) from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         problem = f"the checkpoint cannot be read: {error}"
-        raise InputError(problem, file=path, remedy=remedy) from error
+        raise InputError(problem, file=path, remedy=_way_on(path, log)) from error
+
+
+def intact(path: Path, log: Path | None = None) -> bool:
+    """Whether a checkpoint is as it was written, and so is the log up to it, where one is given."""
+    try:
+        _checked(path, log)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _checked(path: Path, log: Path | None) -> bytes:
+    """The log up to a checkpoint, if all is as it was written."""
+    about = seals.check_folder(path)
+    saved.check((path / "state.json").read_text("utf-8"), step_of(path))
+    return b"" if log is None else seals.check_lines(log, about["log"])
+
+
+def _way_on(path: Path, log: Path) -> str:
+    """What to do about a checkpoint that cannot be used."""
+    older = [one for one in checkpoints(path.parent) if one.name < path.name]
+    for one in reversed(older):
+        if intact(one, log):
+            newer = [p.name for p in checkpoints(path.parent) if p.name > one.name]
+            return (
+                f"Remove {', '.join(newer)} from {path.parent}; the same command then goes on from "
+                f"{one.name}, which is intact."
+            )
+    if intact(path):
+        return (
+            f"No older checkpoint has its log either. Its weights are intact: begin a run from "
+            f"them, --model {path}, in another output folder."
+        )
+    return (
+        "There is no older checkpoint that is intact: restore it from a copy, or begin anew with "
+        "--no-resume."
+    )
 
 
 def rendered_on(path: Path) -> str | None:
@@ -110,7 +174,7 @@ def check_same_run(path: Path, state: dict[str, Any], identity: dict[str, Any]) 
     """Refuse a checkpoint of another schedule, of other settings or of other rows."""
     found = state.get("identity", {})
     for name, expected in identity.items():
-        if found.get(name) != expected:
+        if not _same(found.get(name), expected):
             raise InputError(
                 f"the checkpoint belongs to another run: its {name} differs from {expected!r}",
                 file=path,
@@ -118,3 +182,13 @@ def check_same_run(path: Path, state: dict[str, Any], identity: dict[str, Any]) 
                 value=found.get(name),
                 remedy="Resume with the settings it was made with, or give another output folder.",
             )
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Whether two JSON values are equal; true is not 1."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        same = all(_same(found[name], expected[name]) for name in found if name in expected)
+        return found.keys() == expected.keys() and same
+    if isinstance(found, list) and isinstance(expected, list):
+        return len(found) == len(expected) and all(map(_same, found, expected))
+    return isinstance(found, bool) == isinstance(expected, bool) and bool(found == expected)

@@ -163,6 +163,9 @@ class TrainConfig:
     log_every, save_every, keep
         Updates between log lines and between checkpoints (``None``: only at the end); how many
         checkpoints stay.
+    fsync
+        Wait with every checkpoint, model and cache until the disk has it, so that none is lost
+        with the power; a disk that is slow makes saves slow, too.
     trackers
         Names known to accelerate, such as "tensorboard" or "wandb".
     seed
@@ -209,6 +212,7 @@ class TrainConfig:
     log_every: int = 10
     save_every: int | None = None
     keep: int = 2
+    fsync: bool = True
     trackers: tuple[str, ...] = ()
     seed: int = 0
     defects: Defects = field(default_factory=Defects)

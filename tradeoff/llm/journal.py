@@ -9,14 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from tradeoff.errors import InputError
+from tradeoff import seals
 from tradeoff.llm.config import TrainConfig
-from tradeoff.records import replacing
+from tradeoff.records import flush, replacing
 from tradeoff.schedules import Schedule
+
+LOG = "metrics.jsonl"
+"""Name of the log in the output folder of a run."""
 
 
 class Journal:
-    """Lines of a run, kept in memory and, given a folder, in ``metrics.jsonl``.
+    """Lines of a run, kept in memory and, given a folder, in the log, ``metrics.jsonl``.
 
     Parameters
     ----------
@@ -29,7 +32,8 @@ class Journal:
     def __init__(self, folder: Path | None, accelerator: Any) -> None:
         self.lines: list[dict[str, Any]] = []
         self.accelerator = accelerator
-        self._path = None if folder is None else folder / "metrics.jsonl"
+        self.path = None if folder is None else folder / LOG
+        self._written = seals.Lines()
 
     def open(self, config: TrainConfig, schedule: Schedule) -> None:
         """Start the trackers."""
@@ -46,36 +50,41 @@ class Journal:
     @property
     def exists(self) -> bool:
         """Whether a run has written here before."""
-        return self._path is not None and self._path.exists()
+        return self.path is not None and self.path.exists()
 
     def has(self, kind: str, step: int) -> bool:
         """Whether there is a line of this kind after `step` updates."""
         return any(line["kind"] == kind and line["step"] == step for line in self.lines)
 
-    def restart(self, step: int) -> None:
-        """Forget what was written after `step` updates, or all of it if there were none."""
-        if self._path is None:
+    def restart(self, content: bytes) -> None:
+        """Go on from a log as it was at a checkpoint; an empty one begins anew."""
+        if self.path is None:
             return
-        kept = []
-        if step and self._path.exists():
-            found = [_parsed(self._path, *line) for line in enumerate(_whole_lines(self._path), 1)]
-            # A checkpoint stands between the log line and the evaluation of its step.
-            kept = [e for e in found if (e["step"], e["kind"] != "train") <= (step, False)]
-        self.lines = kept
+        self.lines = [dict(json.loads(line)) for line in content.splitlines()]
+        self._written = seals.Lines()
+        self._written.add(content)
         # All have read before one writes.
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            with replacing(self._path) as partial:
-                partial.write_text("".join(map(_as_json, kept)), encoding="utf-8")
+            with replacing(self.path) as partial:
+                partial.write_bytes(content)
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line; `line["step"]` counts the updates done."""
         self.lines.append(line)
         numbers = {k: v for k, v in line.items() if isinstance(v, int | float) and k != "step"}
         self.accelerator.log(numbers, step=line["step"])
-        if self._path is not None and self.accelerator.is_main_process:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_as_json(line))
+        if self.path is not None and self.accelerator.is_main_process:
+            text = _as_json(line).encode()
+            with self.path.open("ab") as file:
+                file.write(text)
+            self._written.add(text)
+
+    def seal(self, *, sync: bool) -> dict[str, Any]:
+        """Count and hash of the lines that this process has written, once the disk has them."""
+        if sync and self.path is not None and self.path.exists():
+            flush(self.path)
+        return self._written.seal()
 
     def table(self, kind: str) -> pd.DataFrame:
         """Lines of one kind, "train" or "evaluation"."""
@@ -89,25 +98,3 @@ def _as_json(line: dict[str, Any]) -> str:
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
     }
     return f"{json.dumps(plain, allow_nan=False)}\n"
-
-
-def _parsed(path: Path, row: int, text: str) -> dict[str, Any]:
-    try:
-        line = dict(json.loads(text))
-        if isinstance(line["kind"], str) and isinstance(line["step"], int):
-            return line
-        reason = "kind is no text, or step no whole number"
-    except (ValueError, TypeError, KeyError) as error:
-        reason = str(error)
-    raise InputError(
-        f"the log cannot be read: {reason}",
-        file=path,
-        row=row,
-        value=text.strip(),
-        remedy="Remove this line; the run then goes on without it.",
-    )
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """Lines that were written to their end: a killed run may leave half of one."""
-    return [line for line in path.read_text("utf-8").splitlines(keepends=True) if line[-1] == "\n"]

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from tradeoff import seals
 from tradeoff.errors import InputError
 from tradeoff.llm import gguf, origin, pretrained, snapshots
 from tradeoff.llm.config import Lora, ModelConfig
@@ -72,7 +73,10 @@ def with_weights(path: str, base: str, kind: pretrained.Kind, **read: Any) -> An
     ------
     ValueError, OSError, RuntimeError
         If a weight is missing or of another shape, or see :func:`pretrained.read`.
+    InputError
+        If a file is not as this package wrote it.
     """
+    _check_seal(path, base)
     with quiet():
         model, missing = pretrained.read(base, kind, **read)
         if path == base:
@@ -80,6 +84,24 @@ def with_weights(path: str, base: str, kind: pretrained.Kind, **read: Any) -> An
             return model
         _require_all_weights(missing - _names_in_adapters(path))
         return _put_upon(model, path)
+
+
+def _check_seal(path: str, base: str) -> None:
+    """Compare a folder that :func:`write` made, and the model below adapters, with its seal."""
+    folder = Path(path)
+    if not (folder / seals.MANIFEST).is_file():
+        return
+    try:
+        about = seals.check_folder(folder)
+    except seals.Broken as error:
+        raise InputError(
+            f"the model is damaged: {error.problem}",
+            file=error.file,
+            remedy="Restore it; the command of a run writes its model anew. After a change on "
+            f"purpose, remove {seals.MANIFEST} from the folder.",
+        ) from error
+    if files := about.get("base_files"):
+        origin.check(base, files)
 
 
 def with_overrides(tokenizer: Any, config: ModelConfig) -> Any:
@@ -124,6 +146,7 @@ def _of_checkpoint(checkpoint: Path, config: ModelConfig, read: dict[str, Any]) 
             model: Any = pretrained.build(place, "CausalLM", **read)
             _forget_name(model)
         else:
+            origin.check(found.base, found.base_files)
             model = with_weights(found.base, found.base, "CausalLM", **read)
     if (found.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(place)
@@ -146,7 +169,7 @@ def without_weights(path: str) -> tuple[Any, Any]:
     """Configuration and tokenizer of what :func:`load` would read, or its `InputError`, soon."""
     place = model_folder(path)
     with _readable(path):
-        if (checkpoint := snapshots.checkpoint_of(place)) is not None:
+        if (checkpoint := snapshots.checkpoint_of(place, whole=False)) is not None:
             base = place = str(snapshots.surroundings(checkpoint).folder)
         else:
             base = base_of(place)
@@ -185,7 +208,7 @@ def has_adapter_files(path: str) -> bool:
     """Whether a folder or hub name holds adapters and not a model; not if there is neither."""
     path = model_folder(path)
     try:
-        if (checkpoint := snapshots.checkpoint_of(path)) is not None:
+        if (checkpoint := snapshots.checkpoint_of(path, whole=False)) is not None:
             return snapshots.surroundings(checkpoint).adapter is not None
         return base_of(path) != path
     except UNREADABLE:
@@ -372,7 +395,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
+def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path, *, sync: bool = True) -> None:
     """Write the folder that transformers, or peft for adapters, loads; complete or not at all.
 
     With adapters, the model below them is compared with the files it was loaded from, tensor by
@@ -381,7 +404,7 @@ def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
     """
     weights = untied(model, accelerator.get_state_dict(model))
     if accelerator.is_main_process:
-        write(model, weights, tokenizer, folder)
+        write(model, weights, tokenizer, folder, sync=sync)
     accelerator.wait_for_everyone()
 
 
@@ -392,18 +415,29 @@ def untied(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if name not in tied}
 
 
-def write(model: Any, weights: dict[str, Tensor], tokenizer: Any, folder: Path) -> None:
+def write(
+    model: Any, weights: dict[str, Tensor], tokenizer: Any, folder: Path, *, sync: bool = True
+) -> None:
     """As :func:`save`, in one process, of weights that it has whole."""
     # peft would look for the embedding of the model it adapts, which has not changed.
     options: dict[str, Any] = {}
     if hasattr(model, "get_base_model"):
         options = {"save_embedding_layers": False, "selected_adapters": [model.active_adapter]}
-    with replacing_folder(folder) as partial, quiet():
+    with replacing_folder(folder, sync=sync) as partial, quiet():
         stops = _stopping(below_adapters(model), tokenizer)
         with stops, _base_written(model, weights, tokenizer, partial, folder):
             model.save_pretrained(partial, state_dict=weights, **options)
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
+        seals.seal_folder(partial, {"base_files": _files_below(partial)})
+
+
+def _files_below(partial: Path) -> dict[str, str]:
+    """SHA-256 of the files that adapters name as their base, unless they are in the folder."""
+    settings = partial / "adapter_config.json"
+    if not settings.is_file() or (partial / BASE).is_dir():
+        return {}
+    return origin.digests(str(read_json(settings)["base_model_name_or_path"]))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tradeoff import seals
 from tradeoff.llm import pretrained
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -41,6 +42,36 @@ def holds(source: str, weights: Mapping[str, Tensor], model: Any) -> bool:
         return not (_differs_loaded(source, weights, model) if found is None else found)
     except _UNREADABLE:  # Files that cannot be read hold nothing.
         return False
+
+
+def digests(source: str) -> dict[str, str]:
+    """SHA-256 of each file that a model is read from: its configuration and weights, by name."""
+    from transformers.utils.hub import cached_file
+
+    index = cached_file(source, _INDEX, _raise_exceptions_for_missing_entries=False)
+    others = [cached_file(source, "config.json"), index]
+    paths = [*(Path(str(file)) for file in others if file is not None), *_files(source)]
+    return dict(zip([path.name for path in paths], seals.digests(paths), strict=True))
+
+
+def check(source: str, expected: Mapping[str, str]) -> None:
+    """Compare the files of a model with what :func:`digests` said of them.
+
+    Raises
+    ------
+    ValueError
+        If they are others by now.
+    """
+    try:
+        found = digests(source)
+    except _UNREADABLE as error:
+        raise ValueError(f"the base model {source} cannot be read: {error}") from error
+    changed = sorted(n for n in {*found, *expected} if found.get(n) != expected.get(n))
+    if changed:
+        raise ValueError(
+            f"the base model {source} has changed since the adapters upon it were trained, as its "
+            f"{changed[0]} shows; restore that file"
+        )
 
 
 def _differs(source: str, weights: Mapping[str, Tensor], prefix: str) -> bool | None:

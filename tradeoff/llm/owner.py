@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,15 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tradeoff import leftovers
 from tradeoff.errors import InputError
-from tradeoff.records import TEMPORARY, read_json, replacing
+from tradeoff.records import read_json, replacing
 
 LOCK, OWNER = ".lock", ".owner.json"
 """Files in an output folder: what is locked, and who writes there for as long as it does."""
-
-_CLOSE = 2.0
-"""Seconds within which two readings of one process's start lie; clocks are adjusted."""
-_UNFINISHED = re.compile(rf"\.(?:{'|'.join(TEMPORARY)})-(\d+)-.*")
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class Owner:
     @property
     def dead(self) -> bool:
         """Whether its process has ended; of another machine this is not known, so it has not."""
-        return self.host == socket.gethostname() and not _runs(self.pid, self.started)
+        return self.host == socket.gethostname() and not leftovers.runs(self.pid, self.started)
 
     def __str__(self) -> str:
         """As messages name it."""
@@ -149,7 +144,7 @@ def _problem(lock: Lock) -> InputError | None:
     try:
         lock.take()
         for place in (lock.folder, lock.folder / "checkpoints"):
-            remove_unfinished(place)
+            leftovers.clear(place, owned=True)
     except InputError as error:
         return error
     return None
@@ -166,38 +161,9 @@ def owner_of(folder: Path) -> Owner | None:
         return None
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Clear away what writers that were killed have left, but nothing of a process that lives.
-
-    The folder is one that this process owns, see :class:`Lock`.
-    """
-    for path in folder.iterdir() if folder.is_dir() else ():
-        found = _UNFINISHED.fullmatch(path.name)
-        if found and (int(found[1]) == os.getpid() or not _runs(int(found[1]))):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
 def _owned(folder: Path, owner: Owner | None) -> InputError:
     named = "another process" if owner is None else str(owner)
     remedy = "Wait for it or stop it, or give another output folder."
     if owner is not None and owner.host != socket.gethostname():
         remedy += f" If it has ended, remove {OWNER} from the folder."
     return InputError(f"another run writes to this folder: {named}", file=folder, remedy=remedy)
-
-
-def _runs(pid: int, started: float | None = None) -> bool:
-    """Whether there is such a process, and it is the one that started then."""
-    import psutil
-
-    try:
-        process: Any = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return started is None or abs(process.create_time() - started) <= _CLOSE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True

@@ -1,13 +1,12 @@
 """Log-probabilities of the reference policy, which preference losses compare with.
 
-Cached: computed once for every pair, so that a step runs the policy alone. The cache carries a
-fingerprint of the weights and of the rows it was made from; one that belongs to others is refused.
+Cached: computed once for every pair, so that a step runs the policy alone; see
+:mod:`tradeoff.llm.reference_cache` for those that later runs find again.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,15 +16,16 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from tradeoff import leftovers
 from tradeoff.errors import InputError
+from tradeoff.llm import reference_cache
 from tradeoff.llm.batches import Batch
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
-from tradeoff.records import replacing
 from tradeoff.schedules import Plan, Rule
 
 if TYPE_CHECKING:
@@ -43,10 +43,20 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class References:
-    """The reference of the training pairs and of the held-out ones."""
+    """The reference of the training pairs and of the held-out ones.
+
+    Attributes
+    ----------
+    train, test
+        Where log pi_ref comes from.
+    fingerprint
+        Of a model that is kept for it beside the policy, see
+        :func:`~tradeoff.llm.fingerprints.model_fingerprint`; None if there is none.
+    """
 
     train: Reference
     test: Reference
+    fingerprint: str | None = None
 
 
 class Cached:
@@ -137,7 +147,37 @@ def prepare(
     other.requires_grad_(False).to(scorer.accelerator.device)
     if config.reference_mode == "cached":
         return cached(replace(scorer, policy=other), other, data, progress)
-    return References(Live(other), Live(other))
+    return References(Live(other), Live(other), model_fingerprint(other.model))
+
+
+def check_same(
+    references: References, fingerprint: str | None, config: TrainConfig, file: Path
+) -> None:
+    """Refuse to go on with a reference whose model is not the one that a run began with.
+
+    Parameters
+    ----------
+    references
+        Those that were made now.
+    fingerprint
+        Of those that the run began with.
+    config
+        Names the reference.
+    file
+        The checkpoint, for messages.
+
+    Raises
+    ------
+    InputError
+        If they differ.
+    """
+    if references.fingerprint != fingerprint:
+        raise InputError(
+            f"the reference has changed since the run began, of which {file} is a checkpoint",
+            field="reference",
+            value=config.reference,
+            remedy="Restore its files, or begin anew in another output folder.",
+        )
 
 
 def _copy(policy: Policy) -> Policy:
@@ -154,19 +194,23 @@ def _copy(policy: Policy) -> Policy:
 def cached(scorer: Scorer, policy: Policy, data: Corpora, progress: Any) -> References:
     """Log-probabilities of all pairs under the scorer's policy, from the cache folder if there."""
     folder = scorer.config.reference_cache
-    weights = "" if folder is None else weights_fingerprint(policy, scorer.config.precision)
+    made_by: dict[str, str] = {}
+    if folder is not None:
+        leftovers.clear(Path(folder))
+        made_by = reference_cache.made_by(scorer, policy)
     tables = []
     for pairs in (data.preference, data.preference_test):
         if not pairs:
             tables.append(torch.zeros(0, 2))
             continue
-        path = None if folder is None else cache_path(folder, weights, pairs.fingerprint)
+        about = {**made_by, "rows": pairs.fingerprint}
+        path = None if folder is None else reference_cache.cache_path(folder, about)
         if path is not None and path.exists():
-            tables.append(read_cache(path, weights, pairs.fingerprint, len(pairs)))
+            tables.append(reference_cache.read(path, about, len(pairs)))
             continue
         tables.append(scorer.log_probs(pairs, progress).cpu())
         if path is not None and scorer.accelerator.is_main_process:
-            write_cache(path, tables[-1], weights, pairs.fingerprint)
+            reference_cache.write(path, tables[-1], about, sync=scorer.config.fsync)
     return References(Cached(tables[0]), Cached(tables[1]))
 
 
@@ -187,59 +231,3 @@ def stage_start(plan: Plan) -> int:
     """First update at which the preference objective may be followed; 0 if none is."""
     wanted = np.ones(len(plan), dtype=bool) if plan.rule is not Rule.DRAW else plan.probability > 0
     return int(np.argmax(wanted))
-
-
-def weights_fingerprint(policy: Policy, precision: str) -> str:
-    """sha256 over names and values of all weights, and the precision they are multiplied in.
-
-    Adapters that change nothing yet, those whose second matrix is zero, are left out, so that
-    runs of different seeds share the cache of their common model.
-    """
-    weights = dict(policy.model.state_dict())
-    fresh = not any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
-    digest = hashlib.sha256(precision.encode())
-    for name, value in sorted(weights.items()):
-        if fresh and "lora_" in name:
-            continue
-        plain = name.replace("base_model.model.", "", 1).replace(".base_layer", "")
-        digest.update(f"{plain}{tuple(value.shape)}{value.dtype}".encode())
-        value = value.full_tensor() if hasattr(value, "full_tensor") else value
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def cache_path(folder: str | Path, weights: str, rows: str) -> Path:
-    """File of the cache for these weights and rows."""
-    return Path(folder) / f"reference-{weights[:16]}-{rows[:16]}.safetensors"
-
-
-def write_cache(path: Path, table: Float[Tensor, "J 2"], weights: str, rows: str) -> None:
-    """Keep log-probabilities with the fingerprints they belong to."""
-    with replacing(path) as partial:
-        metadata = {"weights": weights, "rows": rows}
-        save_file({"log_probs": table.cpu().contiguous()}, partial, metadata=metadata)
-
-
-def read_cache(path: Path, weights: str, rows: str, pairs: int) -> Float[Tensor, "J 2"]:
-    """Read what :func:`write_cache` wrote.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or was made from other weights or rows.
-    """
-    remedy = "Remove the file, and it will be computed again."
-    try:
-        with safe_open(path, framework="pt") as file:
-            found, table = file.metadata() or {}, file.get_tensor("log_probs")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"the cache cannot be read: {error}", file=path, remedy=remedy) from error
-    for name, expected in (("weights", weights), ("rows", rows)):
-        if found.get(name) != expected:
-            problem = f"the cached log-probabilities belong to other {name}"
-            raise InputError(problem, file=path, value=found.get(name), remedy=remedy)
-    if table.shape != (pairs, 2) or not bool(table.isfinite().all()):
-        raise InputError(
-            f"the cache does not hold {pairs} pairs", file=path, value=table.shape, remedy=remedy
-        )
-    return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -30,6 +29,7 @@ _FREE = {
     "log_every",
     "save_every",
     "keep",
+    "fsync",
     "trackers",
     "rows_per_forward",
     "layout",
@@ -44,23 +44,6 @@ def identity(schedule: Schedule, config: TrainConfig, data: Corpora, model: str)
         settings["rows_per_forward"] = config.rows_per_forward
     found = {"schedule": schedule.to_dict(), **settings, **data.fingerprints(), "model": model}
     return dict(json.loads(json.dumps(found)))
-
-
-def fingerprint(policy: torch.nn.Module) -> str:
-    """sha256 over names and sizes of all weights and a sample of their values, before training.
-
-    Of adapters that change nothing yet, those whose second matrix is zero, values are left out:
-    they are drawn at random, and do not make another model.
-    """
-    digest = hashlib.sha256()
-    found = sorted(policy.named_parameters())
-    fresh = not any(bool(weight.any()) for name, weight in found if "lora_B" in name)
-    for name, weight in found:
-        digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
-        if not (fresh and "lora_" in name):
-            sample = weight.detach().flatten()[:: max(1, weight.numel() // 256)]
-            digest.update(sample.double().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def local_weights(policy: torch.nn.Module) -> Iterator[Tensor]:
@@ -97,7 +80,7 @@ def set_weights(policy: Any, found: dict[str, Any], file: Path) -> None:
             "the checkpoint does not hold the trained weights",
             file=file,
             value=sorted(absent)[0],
-            remedy="Remove this checkpoint; the run then goes on from the one before.",
+            remedy=f"Remove {file.name}; the run then goes on from the one before.",
         )
     set_model_state_dict(policy, found, options=_options(strict=False))
 

@@ -11,7 +11,6 @@ of (seed, update), so processes agree without talking and a resumed run repeats 
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -32,9 +31,20 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.errors import RowWarning
-from tradeoff.llm import checkpoints, corpora, dropout, models, reference, setup, snapshots, state
+from tradeoff.llm import (
+    checkpoints,
+    corpora,
+    dropout,
+    models,
+    reference,
+    saved,
+    setup,
+    snapshots,
+    state,
+)
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.extension import check_extends
+from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.gaps import KnownLosses
 from tradeoff.llm.interrupt import Interrupt
 from tradeoff.llm.journal import Journal
@@ -187,7 +197,7 @@ class JointTrainer:
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
         self.config = config = setup.with_layout(bare, self.data, config, self.accelerator.device)
-        self.identity = state.identity(schedule, config, self.data, state.fingerprint(bare))
+        self.identity = state.identity(schedule, config, self.data, model_fingerprint(bare.model))
         with setup.memory_errors(config):
             self.policy, self.optimizer = self.accelerator.prepare(
                 bare, setup.optimizer(bare, config, self.accelerator.device)
@@ -260,6 +270,7 @@ class JointTrainer:
             "identity": self.identity,
             "step": self.step,
             "date": self.date,
+            "reference": self.references.fingerprint if self.references else None,
             "optimizer": settings,
             "positions": self.feed.positions,
             "tally": self.tally.state(self.scorer),
@@ -267,22 +278,30 @@ class JointTrainer:
             "meter": self.meter.state(),
         }
         if self.accelerator.is_main_process:
-            checkpoints.write(self._folder, self.step, files, content, self.config.keep)
+            sync = self.config.fsync
+            log = self.journal.seal(sync=sync)
+            checkpoints.write(
+                self._folder, self.step, files, content, keep=self.config.keep, log=log, sync=sync
+            )
         self.accelerator.wait_for_everyone()
         return self._folder
 
     def _begin(self, resume: bool, progress: bool) -> None:
         if self.references is not None:
             return
+        log = b""
         if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
-            self._restore(found[-1])
-            if self.step < self.steps and self.accelerator.is_main_process:
-                # What an earlier end left is no longer the model of this run.
-                shutil.rmtree(self.output / models.MODEL, ignore_errors=True)
+            log = self._restore(found[-1])
+            self.accelerator.wait_for_everyone()  # all have read before one removes
+            if self.accelerator.is_main_process:
+                checkpoints.remove_older(self._folder, self.config.keep)
+                if self.step < self.steps:
+                    # What an earlier end left is no longer the model of this run.
+                    records.discard(self.output / models.MODEL)
         elif self.output and self.accelerator.is_main_process:
             self._clear(self.output)
         self._store_surroundings()
-        self.journal.restart(self.step)
+        self.journal.restart(log)
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
             self.references = reference.prepare(
@@ -303,21 +322,25 @@ class JointTrainer:
             rest = {k: v for k, v in weights.items() if k not in trained}
             if base is not None:
                 rest = {k: v for k, v in rest.items() if models.plain_name(model, k) is None}
-            snapshots.write(self.output, model, self.tokenizer, base, rest)
+            sync = self.config.fsync
+            snapshots.write(self.output, model, self.tokenizer, base, rest, sync=sync)
         self.accelerator.wait_for_everyone()
 
     def _clear(self, output: Path) -> None:
         """Remove what an earlier run left: it would be taken for later checkpoints of this one."""
         if self.journal.exists or checkpoints.checkpoints(self._folder):
             checkpoints.remove_all(self._folder)
-            shutil.rmtree(output / models.MODEL, ignore_errors=True)
+            records.discard(output / models.MODEL)
             for name in ("summary.json", *_DRAWN):
                 (output / name).unlink(missing_ok=True)
 
-    def _restore(self, path: Path) -> None:
-        tensors, found = checkpoints.read(path)
+    def _restore(self, path: Path) -> bytes:
+        """Take up the state of a checkpoint; returns the log up to it."""
+        assert self.journal.path is not None
+        tensors, found, log = checkpoints.read(path, self.journal.path)
         before = {**self.identity, "steps": found["identity"].get("steps")}
         checkpoints.check_same_run(path, found, before)
+        saved.check_positions(path, found, self.config)
         check_extends(self.schedule, self.config, before["steps"], found["step"], path)
         if tables := tensors.get("reference"):
             self.references = reference.from_tables(tables)
@@ -326,6 +349,7 @@ class JointTrainer:
             self.references = reference.prepare(
                 self.scorer, self._bare, self.data, setup.load_reference(self._bare), iter
             )
+            reference.check_same(self.references, found["reference"], self.config, path)
         state.set_weights(self.policy, tensors["policy"], path)
         state.set_optimizer(
             self.policy, self.optimizer.optimizer, tensors["optimizer"], found["optimizer"]
@@ -334,6 +358,7 @@ class JointTrainer:
         self.tally.set_state(found["tally"], main=self.accelerator.is_main_process)
         self.known.set_state(found["known"])
         self.meter.set_state(found["meter"])
+        return log
 
     @property
     def _folder(self) -> Path:
@@ -531,6 +556,10 @@ class JointTrainer:
             records.write_json(self.output / "summary.json", summary)
         if self.output is not None and finished:
             models.save(
-                self.accelerator, self._bare.model, self.tokenizer, self.output / models.MODEL
+                self.accelerator,
+                self._bare.model,
+                self.tokenizer,
+                self.output / models.MODEL,
+                sync=self.config.fsync,
             )
         return TrainResult(table, self.journal.table("train"), summary, self.diverged_at, signal)

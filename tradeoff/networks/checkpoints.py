@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from tradeoff import records
@@ -107,7 +108,8 @@ def write_folder(
         }
         # Safetensors refuses tensors that share storage and tensors with gaps.
         tensors = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
-        save_file(tensors, partials[_WEIGHTS], metadata={"format": "pt"})
+        # Its own way to write a file leaves another temporary one when it is killed.
+        partials[_WEIGHTS].write_bytes(to_bytes(tensors, {"format": "pt"}))
         for name, content in files.items():
             # Not records.write_json, which rounds.
             text = json.dumps(content, indent=2, ensure_ascii=False)

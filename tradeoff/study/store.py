@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tradeoff import seals
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, write_json
 from tradeoff.study.addresses import Configuration, canonical
 
-KEY, SEAL = b"tradeoff.configuration", b"tradeoff.sha256"
-"""Entries of a file's metadata: what was computed; ``SEAL=`` and the SHA-256 of the whole file,
-taken with zeros in its own place. Parquet itself has checksums of pages, not of what locates them.
-Files of earlier versions have none.
+KEY, SEAL = b"tradeoff.configuration", seals.MARK.removesuffix(b"=")
+"""Entries of a file's metadata: what was computed; the seal of the whole file. Parquet itself has
+checksums of pages, not of what locates them. Files of earlier versions have no seal.
 """
-BLANK = b"0" * hashlib.sha256().digest_size * 2
 RESERVED = ("run", "error")
 """Columns that the table adds: the position of a run, and why it failed."""
 
@@ -66,27 +64,19 @@ def write_run(path: Path, result: pd.DataFrame, configuration: Configuration) ->
             remedy="Give each column one name and one type: numbers, text, times, lists of them.",
         ) from error
     text = canonical(configuration)
-    about = {**(table.schema.metadata or {}), KEY: text.encode(), SEAL: SEAL + b"=" + BLANK}
+    about = {**(table.schema.metadata or {}), KEY: text.encode(), SEAL: seals.MARK + seals.BLANK}
     with disk(path), replacing(path) as partial:
         content = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata(about), content, write_page_checksum=True)
-        partial.write_bytes(_sealed(content.getvalue().to_pybytes()))
+        partial.write_bytes(seals.sealed(content.getvalue().to_pybytes()))
     return read_run(path, text)
-
-
-def _sealed(content: bytes) -> bytes:
-    """The content of a file with its seal, whatever stands there."""
-    before, mark, after = content.rpartition(SEAL + b"=")
-    after = after[len(BLANK) :]
-    digest = hashlib.sha256(b"".join((before, mark, BLANK, after))).hexdigest()
-    return b"".join((before, mark, digest.encode(), after))
 
 
 def read_run(path: Path, text: str) -> pa.Table:
     """Read a stored result, whose configuration must be that of the canonical ``text``."""
     try:
         content = path.read_bytes()
-        if SEAL in content and content != _sealed(content):
+        if SEAL in content and not seals.intact(content):
             raise ValueError("it is not as it was written")
         # One thread: a file is small, and what is damaged fails in the same place every time.
         table = pq.read_table(

@@ -1,0 +1,99 @@
+"""What tells two models apart: SHA-256 over their configuration and over every byte of each weight.
+
+Tensors are hashed where they lie, several at a time, without a copy of what is in the memory of
+the processor. That takes about a second for each GiB and core, where processors have instructions
+for SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tradeoff.seals import WORKERS
+
+_OF_NO_MATTER = {"architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"}
+"""Entries of a configuration that change no log-probability, or show in the weights; those whose
+names begin with a low line are left out, too."""
+_OF_NO_MATTER_IN_ADAPTERS = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "runtime_config",
+}
+
+
+def model_fingerprint(model: nn.Module, *, adapters: bool = True) -> str:
+    """SHA-256 over the configuration of a model and all of its weights.
+
+    Adapters that change nothing yet, those whose second matrix is zero, are drawn at random and
+    make no other model, so their values are left out.
+
+    Parameters
+    ----------
+    model
+        Of transformers or peft. Weights that are spread over processes are made whole one by one,
+        so that all processes must call this.
+    adapters
+        Whether names, shapes and settings of such adapters count; if not, the model has the
+        fingerprint of the one below them.
+    """
+    weights = dict(model.state_dict())
+    fresh = not any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
+    drawn = {name: value for name, value in weights.items() if fresh and "lora_" in name}
+    kept = {_plain(name): value for name, value in weights.items() if name not in drawn}
+    found = hashlib.sha256(_settings(getattr(model, "config", None), _OF_NO_MATTER).encode())
+    for line in _lines(kept):
+        found.update(line.encode())
+    if adapters or not fresh:
+        about: dict[str, Any] = {n: tuple(value.shape) for n, value in sorted(drawn.items())}
+        for name, settings in sorted(getattr(model, "peft_config", {}).items()):
+            about[name] = _settings(settings, _OF_NO_MATTER_IN_ADAPTERS)
+        found.update(f"{about}".encode())
+    return found.hexdigest()
+
+
+def _lines(weights: Mapping[str, Tensor]) -> Iterator[str]:
+    """Name, shape, type and hash of each tensor, by name."""
+    names = iter(sorted(weights))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        # A few at a time, as whole copies of spread weights need memory.
+        while few := list(islice(names, WORKERS)):
+            tensors = [_whole(weights[name]) for name in few]
+            for name, value, found in zip(few, tensors, pool.map(_digest, tensors), strict=True):
+                yield f"{name} {tuple(value.shape)} {value.dtype} {found}\n"
+
+
+def _whole(value: Tensor) -> Tensor:
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _digest(value: Tensor) -> str:
+    plain = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(plain.numpy().data).hexdigest()
+
+
+def _plain(name: str) -> str:
+    """The name of a weight without the wrappers of peft."""
+    return name.replace("base_model.model.", "", 1).replace(".base_layer", "")
+
+
+def _settings(config: Any, left_out: Collection[str]) -> str:
+    """A configuration of transformers or peft as text; empty if there is none."""
+    read = getattr(config, "to_diff_dict", getattr(config, "to_dict", dict))
+    found = {name: value for name, value in read().items() if name[0] != "_"}
+    kept = {name: value for name, value in found.items() if name not in left_out}
+    return json.dumps(kept, sort_keys=True, default=_as_json)
+
+
+def _as_json(value: Any) -> Any:
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)

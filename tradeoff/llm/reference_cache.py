@@ -1,0 +1,114 @@
+"""Log-probabilities of a reference in a folder, where later runs find them again.
+
+A cache is named for all that it depends on: weights, rows, and how they were multiplied. It carries
+this, too, with a seal; one that is damaged or depends on something else is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from tradeoff import seals
+from tradeoff.errors import InputError
+from tradeoff.llm.fingerprints import model_fingerprint
+from tradeoff.llm.logprobs import Policy
+from tradeoff.records import replacing
+
+if TYPE_CHECKING:
+    from tradeoff.llm.scoring import Scorer
+
+
+def made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:
+    """All that cached log-probabilities depend on, to their last bit, but for the rows."""
+    config, world = scorer.config, scorer.accelerator
+    found: dict[str, Any] = {
+        "weights": model_fingerprint(policy.model, adapters=False),
+        "precision": config.precision,
+        "layout": scorer.layout,
+        "attention": policy.attention,
+        "compile": config.compile,
+        # Which rows share a pass.
+        "rows_per_forward": config.rows_per_forward,
+        "processes": world.num_processes,
+        "device": world.device.type,
+    }
+    found |= {name: version(name) for name in ("tradeoff", "torch", "transformers")}
+    return {name: str(value) for name, value in found.items()}
+
+
+def cache_path(folder: str | Path, about: Mapping[str, str]) -> Path:
+    """File of the cache for these rows, weights and ways to compute.
+
+    Parameters
+    ----------
+    folder
+        Where caches are kept.
+    about
+        ``rows`` and ``weights`` as SHA-256, and what else the values depend on.
+    """
+    rest = sorted((name, value) for name, value in about.items() if name not in _HASHES)
+    how = hashlib.sha256(json.dumps(rest).encode()).hexdigest()
+    parts = [*(about[name] for name in _HASHES), how]
+    return Path(folder) / f"reference-{'-'.join(part[:16] for part in parts)}.safetensors"
+
+
+_HASHES = ("weights", "rows")
+
+
+def write(
+    path: Path, table: Float[Tensor, "J 2"], about: Mapping[str, str], *, sync: bool = True
+) -> None:
+    """Keep log-probabilities with what they depend on, sealed.
+
+    Parameters
+    ----------
+    path
+        Of :func:`cache_path`.
+    table
+        (chosen, rejected) of each pair, in nats.
+    about
+        As in :func:`cache_path`.
+    sync
+        Wait until the disk has them.
+    """
+    metadata = {**about, "seal": (seals.MARK + seals.BLANK).decode()}
+    content = save({"log_probs": table.cpu().contiguous()}, metadata)
+    with replacing(path, sync=sync) as partial:
+        partial.write_bytes(seals.sealed(content))
+
+
+def read(path: Path, about: Mapping[str, str], pairs: int) -> Float[Tensor, "J 2"]:
+    """Read what :func:`write` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or its values depend on something else.
+    """
+    remedy = "Remove the file, and it will be computed again."
+    try:
+        if not seals.intact(path.read_bytes()):
+            raise ValueError("it is not as it was written, as its SHA-256 shows")
+        with safe_open(path, framework="pt") as file:
+            found, table = file.metadata() or {}, file.get_tensor("log_probs")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"the cache cannot be read: {error}", file=path, remedy=remedy) from error
+    for name, expected in about.items():
+        if found.get(name) != expected:
+            problem = f"the cached log-probabilities belong to other {name}"
+            raise InputError(problem, file=path, value=found.get(name), remedy=remedy)
+    if table.shape != (pairs, 2) or not bool(table.isfinite().all()):
+        raise InputError(
+            f"the cache does not hold {pairs} pairs", file=path, value=table.shape, remedy=remedy
+        )
+    return table

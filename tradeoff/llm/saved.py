@@ -1,0 +1,163 @@
+"""What ``state.json`` of a checkpoint holds: the type of every leaf, and how they fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from tradeoff.errors import InputError
+from tradeoff.llm.config import TrainConfig
+from tradeoff.schedules import OBJECTIVES
+
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_STRICT_BUT_OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+Amount: TypeAlias = Annotated[float, Field(ge=0)]
+Numbers: TypeAlias = Annotated[list[float | None], Field(min_length=5, max_length=5)]
+
+
+@dataclass(frozen=True)
+class TallyState:
+    """Sums since the last log line, see :class:`tradeoff.llm.tally.Tally`."""
+
+    __pydantic_config__ = _STRICT
+
+    updates: tuple[Count, Count]
+    sums: dict[str, float]
+    counts: tuple[Amount, Amount]
+    norms: list[float]
+
+
+@dataclass(frozen=True)
+class KnownState:
+    """Losses that the schedule knows, see :class:`tradeoff.llm.gaps.KnownLosses`."""
+
+    __pydantic_config__ = _STRICT
+
+    numbers: Numbers
+    probed: Count
+
+
+@dataclass(frozen=True)
+class MeterState:
+    """Costs so far, see :class:`tradeoff.llm.meter.Meter`."""
+
+    __pydantic_config__ = _STRICT
+
+    seconds: Amount
+    tokens: Count
+    flops: Amount
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings of AdamW for some weights; other versions of torch have more or fewer."""
+
+    __pydantic_config__ = _STRICT_BUT_OPEN
+
+    params: list[str]
+    lr: Amount
+    betas: tuple[float, float]
+    eps: Amount
+    weight_decay: Amount
+    amsgrad: bool = False
+    maximize: bool = False
+    capturable: bool = False
+    differentiable: bool = False
+    foreach: bool | None = None
+    fused: bool | None = None
+    decoupled_weight_decay: bool = True
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """Settings of the optimiser; none before its first update."""
+
+    __pydantic_config__ = _STRICT
+
+    param_groups: list[Group] | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """All of it."""
+
+    __pydantic_config__ = _STRICT
+
+    identity: dict[str, JsonValue]
+    step: Count
+    date: str | None
+    reference: str | None
+    optimizer: OptimizerState
+    positions: tuple[Count, Count]
+    tally: TallyState
+    known: KnownState
+    meter: MeterState
+    files: list[str]
+
+
+_ADAPTER = TypeAdapter(State)
+
+
+def check(text: str, step: int | None) -> None:
+    """Check the types of all leaves, and that counts fit each other.
+
+    Parameters
+    ----------
+    text
+        Of the file.
+    step
+        Updates done, by the name of the checkpoint; None where it has another name.
+
+    Raises
+    ------
+    ValueError
+        For the first leaf that is wrong.
+    """
+    try:
+        found = _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "state.json"
+        raise ValueError(f"state.json: {place}: {first['msg'].lower()}") from error
+    done, updates, steps = found.step, found.tally.updates, found.identity.get("steps")
+    if step is not None and done != step:
+        raise ValueError(f"state.json: step is {done}, and the folder is named for {step}")
+    if not isinstance(steps, int) or isinstance(steps, bool) or done > steps:
+        raise ValueError(f"state.json: step is {done} in a run of {steps!r} updates")
+    if not max(updates) <= done <= sum(updates):
+        raise ValueError(f"state.json: {list(updates)} updates do not make up {done}")
+
+
+def check_positions(path: Path, found: dict[str, Any], config: TrainConfig) -> None:
+    """Check that as many rows were read as the updates of each objective take.
+
+    Parameters
+    ----------
+    path
+        The checkpoint, for messages.
+    found
+        Content of its state.json.
+    config
+        Settings of the run.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    if config.defects.discard_unused_batch or config.defects.choose_per_forward:
+        return
+    counts = zip(OBJECTIVES, found["positions"], found["tally"]["updates"], strict=True)
+    for objective, (name, rows, updates) in enumerate(counts):
+        if rows != updates * config.batch(objective):
+            raise InputError(
+                f"{updates} {name} updates do not read so many rows",
+                file=path / "state.json",
+                field=f"positions.{objective}",
+                value=rows,
+                remedy=f"Remove {path.name}; the run then goes on from the one before.",
+            )
