@@ -13,9 +13,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from pathlib import Path
+from pathlib import Path  # noqa: E402
 
-from tests.attack import _runner
+from tests.attack import _runner  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="all tries instead of a selection")
     parser.add_argument("--tries", type=int, help="tries of each attack")
     parser.add_argument("--seed", type=int, default=0, help="another seed tries other things")
-    parser.add_argument("--jobs", type=int, default=2, help="processes; the counts do not change")
+    parser.add_argument("--jobs", type=int, default=2, help="processes; 0: this one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the counts; others stay")
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(known):

@@ -36,8 +36,11 @@ def run(
     names: Sequence[str], *, full: bool, tries: int | None, seed: int, jobs: int
 ) -> dict[str, Any]:
     """Run attacks in processes of their own, and say of each when it is done."""
-    context = multiprocessing.get_context("spawn")
     found: dict[str, Any] = {}
+    if jobs == 0:
+        found = dict(_run_one(name, full, tries, seed) for name in names)
+        return _record(found, full=full, seed=seed)
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _quiet, max_tasks_per_child=1) as pool:
         futures = [pool.submit(_run_one, name, full, tries, seed) for name in names]
         for future in as_completed(futures):
@@ -45,8 +48,12 @@ def run(
             found[name] = record
             print(f"{name}: {record['failures']} of {record['tries']} fail, "
                   f"{record['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+    return _record({name: found[name] for name in names}, full=full, seed=seed)
+
+
+def _record(found: dict[str, Any], *, full: bool, seed: int) -> dict[str, Any]:
     command = f"python -m tests.attack{' --full' if full else ''} --seed {seed}"
-    return {"command": command, "attacks": {name: found[name] for name in names}}
+    return {"command": command, "attacks": found}
 
 
 def table(record: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ def _whole() -> Any:
 
 
 def _end(folder: Path) -> dict[str, Any]:
-    """Log, last checkpoint and model of a finished run; which older checkpoints are kept depends."""
+    """Log, last checkpoint and model of a finished run; which older ones are kept depends."""
     found = exact(folder)
     return {
         name: value

@@ -480,7 +480,7 @@ def _runs(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
                 "state.json",
                 "optimizer.pt",
                 "pytorch_model.bin",
-            )  # fmt: skip
+            )
         },
         "pickle frozen": lambda at: (surroundings(at) / "frozen.safetensors").write_bytes(plain),
     }
