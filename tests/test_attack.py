@@ -1,4 +1,4 @@
-"""Each attack with few tries, and attacks see it when a promise is broken; `make attack` tries more."""
+"""Each attack with few tries, and the tools of attacks; `make attack` tries more."""
 
 from __future__ import annotations
 

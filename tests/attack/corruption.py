@@ -138,6 +138,8 @@ def _resumed(what: str, suffix: str, tries: int, rng: random.Random, outcome: Ou
                 path,
                 lambda f=folder: train(f, RUN),
                 lambda f=folder: difference(_end(f), expected),
+                # Lines behind those of the checkpoint are dropped, as after every kill.
+                words=what != "log",
             )
             outcome.add(kind, problem and f"{path.name}: {said}: {problem}")
 
