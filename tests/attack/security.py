@@ -12,11 +12,9 @@ import os
 import pickle
 import random
 import shutil
-import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,10 @@ from typing import Any
 import llm_payloads as payloads
 import llm_runs
 import torch
-import transformers.integrations.hub_kernels
-import transformers.modeling_utils
 from llm_models import bpe_tokenizer_hf, tiny_llama
 
+from tests.attack._alarm import Payload, alarmed
+from tests.attack._escapes import escapes
 from tests.attack._outcome import Outcome, sample, spread
 from tests.attack._setup import copied, model_folder, place, row_files
 from tradeoff.data.rows import Message, SftRow
@@ -59,62 +57,7 @@ def run(tries: int, seed: int) -> Outcome:
         return spread(tries, seed, {kind: partial(_tried, part) for kind, part in kinds.items()})
 
 
-# ---------------------------------------------------------------------- how it is noticed
-
-_watched: list[Any] = []
-_installed: list[bool] = []
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watched and event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn"):
-        marker, seen = _watched[-1]
-        if str(marker) in str(arguments):
-            seen.append(event)
-
-
-@contextmanager
-def alarmed(marker: Path) -> Iterator[list[str]]:
-    """What ran of a payload while entered; kernels count as run once they would be fetched."""
-    seen: list[str] = []
-    if not _installed:
-        sys.addaudithook(_hook)
-        _installed.append(True)
-
-    def fetched(name: Any = None, *_: Any, **__: Any) -> Any:
-        seen.append(f"a kernel would be fetched: {name}")
-        raise OSError("no kernel")
-
-    places = [
-        (transformers.modeling_utils, "lazy_import_flash_attention"),
-        (transformers.integrations.hub_kernels, "get_kernel"),
-        (transformers.integrations.hub_kernels, "load_and_register_attn_kernel"),
-    ]
-    kept = [(module, name, getattr(module, name)) for module, name in places
-            if hasattr(module, name)]  # fmt: skip
-    _watched.append((marker, seen))
-    try:
-        for module, name, _ in kept:
-            setattr(module, name, fetched)
-        yield seen
-    finally:
-        for module, name, before in kept:
-            setattr(module, name, before)
-        _watched.pop()
-        for name in [n for n in sys.modules if n.startswith("transformers_modules")]:
-            del sys.modules[name]
-        if marker.exists():
-            seen.append("the marker was touched")
-            marker.unlink()
-
-
-class Payload:
-    """What touches the marker once it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.marker),)
+# ---------------------------------------------------------------------- how it is judged
 
 
 def _tried(
@@ -344,48 +287,7 @@ def _adapters(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
     }
 
 
-ROOTS = ("cycler", "joiner", "namespace", "lipsum", "dict", "range", "raise_exception",
-         "strftime_now", "self", "messages", "tojson", "caller", "loop", "config")  # fmt: skip
-WAYS = (
-    ".__init__.__globals__.os.system('touch MARKER')",
-    ".__globals__['os'].system('touch MARKER')",
-    ".__class__.__mro__[-1].__subclasses__()",
-    ".__class__.__base__.__subclasses__()[0]('MARKER', 'w')",
-    ".__builtins__.open('MARKER', 'w')",
-    ".__init__.__globals__.__builtins__['__import__']('os').mkdir('MARKER')",
-    "['__class__']",
-    "|attr('__class__')|attr('__mro__')",
-    "|attr('__init__')|attr('__globals__')",
-    ".gi_frame.f_back.f_globals",
-    ".__func__.__globals__",
-    ".__closure__",
-)
-OWN = (
-    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "{{ ('{0.__class__.__init__.__globals__}' | attr('format'))(messages) }}",
-    "{{ '{0.__class__}'.format(messages) }}",
-    "{{ '%c' % messages.__class__ }}",
-    "{{ messages | map(attribute='__class__') | list }}",
-    "{{ messages | map('attr', '__class__') | list }}",
-    "{{ [1] | sort(attribute='__class__') }}",
-    "{{ messages | groupby('__class__') | list }}",
-    "{% include '/etc/hostname' %}",
-    "{% import '/etc/hostname' as stolen %}{{ stolen }}",
-    "{% extends '/etc/hostname' %}",
-    "{{ messages.append(messages[0]) }}",
-    "{{ messages[0].update({'role': 'x'}) }}",
-    "{% do messages.clear() %}",
-    "{% set x = messages.__setattr__('a', 1) %}",
-    "{{ (lipsum | attr('__globals__')).os.mkdir('MARKER') }}",
-    "{{ dict(__class__=1).__class__ }}",
-    "{{ ''['format_map']({'a': messages.__class__}) }}",
-    "{% for c in [].__class__.__base__.__subclasses__() %}{{ c }}{% endfor %}",
-)
-
-
 def _templates(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
-    texts = [f"{{{{ {root}{way} }}}}" for root in ROOTS for way in WAYS]
-    texts = [text.replace("MARKER", str(marker)) for text in [*texts, *OWN]]
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
     row = SftRow((Message("user", "Hello"),), (Message("assistant", "Hi."),))
 
@@ -433,7 +335,7 @@ def _templates(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
         tokenise_sft([row], models.load(config)[1], 64)
 
     found: dict[str, Any] = {}
-    for text in texts:
+    for text in escapes(marker):
         found |= {f"rendered, {text}": partial(quiet, text), f"rows, {text}": partial(rows, text)}
         found[f"setting, {text}"] = partial(named, text)
         for name in ("chat_template.jinja", "tokenizer_config.json", "several"):
