@@ -10,6 +10,7 @@ import errno
 import os
 import random
 import shutil
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -66,8 +67,8 @@ def _called(what: str, folder: Path) -> None:
         try:
             _lab.run(folder / "study")
         except InputError as error:
-            # As the command line says it.
-            raise SystemExit(f"error: {error}") from error
+            print(f"error: {error}", file=sys.stderr)  # as the command line says it
+            raise SystemExit(2) from error
         return
     if what == "claims":
         from analysis import ledger
@@ -145,7 +146,8 @@ def _problem(
     if ended.status == 0:
         missing = sorted(expected - names(folder))
         return f"it is content without {missing[0]}" if missing else None
-    if ended.status not in (1, 2) or ended.text.count("error: ") != 1:
+    errors = [line for line in ended.text.splitlines() if line.startswith("error: ")]
+    if ended.status != 2 or len(errors) != 1:
         return f"status {ended.status}, and it says {ended.text[-200:]!r}"
     if before:
         lost = [n for n in sorted(expected) if not intact(folder / n) and not _passing(n)]
