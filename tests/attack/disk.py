@@ -101,18 +101,17 @@ def _tried(what: str, tries: int, rng: random.Random, outcome: Outcome) -> None:
     with place() as root:
         row_files(root)
         model_folder(root / "model")
-        whole = root / "whole"
-        whole.mkdir()
-        counted = _children.call(_counted, what, whole)
+        folder = root / "work"  # the same for all, as stamps know where they are
+        folder.mkdir()
+        counted = _children.call(_counted, what, folder)
         if counted.status != 0:
             outcome.add(
                 what, f"on a good disk it ends with {counted.status}: {counted.text[-300:]}"
             )
             return
-        expected, writes = names(whole), counted.value
+        whole, expected, writes = copied(folder, root / "whole"), names(folder), counted.value
         sizes = [(whole / name).stat().st_size for name in expected]
         for _ in range(tries):
-            folder = root / "work"
             before = what not in FRESH and rng.random() < 0.5
             copied(whole, folder) if before else _emptied(folder)
             if rng.random() < 0.25:

@@ -140,16 +140,18 @@ def _at_writes(
     kind: str, subject: _Training, tries: int, rng: random.Random, outcome: Outcome
 ) -> None:
     with place() as root:
-        for folder in (start := root / "start", whole := root / "whole"):
-            folder.mkdir()
+        # One folder for all, as stamps know where they are.
+        start, folder = root / "start", root / "work"
+        start.mkdir()
         subject.prepare(start)
-        counted = _children.call(_counted, subject, copied(start, whole))
+        counted = _children.call(_counted, subject, copied(start, folder))
         if counted.status != 0:
             outcome.add(kind, f"undisturbed, it ends with {counted.status}: {counted.text[-200:]}")
             return
-        expected, writes = exact(whole), counted.value
+        expected, writes = exact(folder), counted.value
         for _ in range(tries):
-            folder, ats = copied(start, root / "killed"), [rng.randint(1, writes)]
+            copied(start, folder)
+            ats = [rng.randint(1, writes)]
             if rng.random() < 0.3:  # the second call is killed, too
                 ats.append(rng.randint(1, writes))
             problem = None
