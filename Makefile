@@ -48,7 +48,7 @@ test-slow: $(TEST) ## run the others: claims and their mutations, studies, noteb
 
 test-all: test test-slow ## run all tests
 
-attack: $(TEST) ## try to break every promise, in under five minutes; ARGS=--full tries all, for hours
+attack: $(TEST) ## try to break every promise, in under five minutes; ARGS=--full tries more
 	@$(SINGLE_THREAD) $(BIN)/python -m tests.attack $(ARGS)
 
 bench: $(TEST) ## time the fast paths against references measured in the same run

@@ -30,7 +30,7 @@ from tradeoff.progress import tqdm
 from tradeoff.theory import certificates, forgetting, growth, sequential
 
 PROMISE = "No bound, certificate, front or score is contradicted by an oracle of its own."
-TRIES, FULL = 150, 10_000
+TRIES, FULL = 120, 1000
 
 STORED = Path(__file__).with_suffix(".json")
 GRID = np.array([0.0, 1e-7, 0.1, 0.5, 0.9, 1.0])

@@ -33,7 +33,7 @@ from tradeoff.llm.export import export
 PROMISE = (
     "A damaged file is refused by its name or made anew with a word, and never taken as it is."
 )
-TRIES, FULL = 260, 12000
+TRIES, FULL = 220, 3000
 
 RUN: dict[str, Any] = {"save_every": 2, "keep": 2, "log_every": 1}
 

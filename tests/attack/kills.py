@@ -22,7 +22,7 @@ from tests.attack._outcome import Outcome, spread
 from tests.attack._setup import copied, difference, exact, intact, names, place, train
 
 PROMISE = "What is killed at any moment goes on, when called again, to the very same result."
-TRIES, FULL = 60, 1500
+TRIES, FULL = 48, 400
 
 RUN: dict[str, Any] = {"save_every": 2, "keep": 2, "log_every": 1}
 FORMS: dict[str, dict[str, Any]] = {

@@ -40,7 +40,7 @@ from tradeoff.llm.turns import rendered, turns
 from tradeoff.networks.hugging_face import from_hugging_face, load_llama
 
 PROMISE = "No code that comes with a model, a run, adapters, a tokenizer or a template is ever run."
-TRIES, FULL = 300, 4000
+TRIES, FULL = 300, 2000
 
 
 def run(tries: int, seed: int) -> Outcome:

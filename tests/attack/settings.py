@@ -10,7 +10,7 @@ import settings_fuzz
 from tests.attack._outcome import Outcome
 
 PROMISE = "A wrong setting, claim or stored result is one clear error that names it."
-TRIES, FULL = 400, 4000
+TRIES, FULL = 300, 2000
 
 
 def run(tries: int, seed: int) -> Outcome:
