@@ -160,7 +160,7 @@ def _exported(tries: int, rng: random.Random, outcome: Outcome) -> None:
                 path,
                 lambda f=folder: export(f, root / "out"),
                 # The one before may take its place, where a warning says so.
-                lambda: min((difference(exact(root / "out"), one) or "" for one in intact)) or None,
+                lambda: min(difference(exact(root / "out"), one) or "" for one in intact) or None,
             )
             outcome.add(kind, problem and f"{path.name}: {said}: {problem}")
 
