@@ -90,15 +90,16 @@ def _child(there: Any, folder: str, target: Callable[..., Any], arguments: Seque
     os._exit(status)
 
 
-def command(
-    arguments: Sequence[str], stamps: Path | None = None, fault: Callable[[], Any] | None = None
-) -> None:
-    """Run one command of the command line, within what `fault` makes."""
+def command(arguments: Sequence[str], stamps: Path | None = None) -> None:
+    """Run one command of the command line; stamps of figures go to a folder of their own."""
     from tradeoff import cli
 
     if stamps is not None:
         from analysis import runner
 
         runner.STAMPS = stamps
-    with fault() if fault else contextlib.nullcontext():
+    try:
         cli.main(list(arguments))
+    except SystemExit as end:
+        if end.code:
+            raise
