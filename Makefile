@@ -16,7 +16,7 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce figures claims docs notebooks test test-slow test-all bench lint type clean
+.PHONY: help reproduce figures claims docs notebooks test test-slow test-all attack bench lint type clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ test-slow: $(TEST) ## run the others: claims and their mutations, studies, noteb
 	@TRADEOFF_CHECK_TYPES=0 $(PYTEST) -m slow --durations=40 $(ARGS)
 
 test-all: test test-slow ## run all tests
+
+attack: $(TEST) ## try to break every promise, in under five minutes; ARGS=--full tries more
+	@$(SINGLE_THREAD) $(BIN)/python -m tests.attack $(ARGS)
 
 bench: $(TEST) ## time the fast paths against references measured in the same run
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -6,7 +6,8 @@ A page asks for stored or computed content with a comment of its own on a line:
     <!-- claims: id id ... -->           rows of the ledger, with the stored numbers
     <!-- figure: name -->                a stored figure and its caption
     <!-- file: path -->                  a file of the project, as it is
-    <!-- attack: name -->                counts of a stored search of tests/ for what is false
+    <!-- attack: name -->                counts of a stored search of tests/attack for what is false
+    <!-- attacks: promises|kinds -->     counts of the last full run of all attacks
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / "papers" / "fernando2024"
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 
-_REQUEST = re.compile(r"^<!-- (proof|claims|figure|file|attack): (.+?) -->$", re.MULTILINE)
+_REQUEST = re.compile(r"^<!-- (proof|claims|figure|file|attack|attacks): (.+?) -->$", re.MULTILINE)
 _NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb\)")
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`(~?)([\w.]+)`")
 # Browsers draw the letters themselves, and no longer the attribute that asks for them.
@@ -100,10 +101,10 @@ def file(path: str) -> str:
 
 
 def attack(name: str) -> str:
-    """What the last full run of a search in tests/ tried, and how often it succeeded."""
+    """What the last full run of one search tried, and how often it succeeded."""
     from tradeoff.records import read_json
 
-    stored = read_json(ROOT / "tests" / f"{name}.json")
+    stored = read_json(ROOT / "tests" / "attack" / f"{name}.json")
     rows = ["| promise | tries | failures |", "| --- | ---: | ---: |"]
     rows += [
         f"| {what} | {n['tries']:,} | {n['failures']} |" for what, n in stored["promises"].items()
@@ -112,12 +113,28 @@ def attack(name: str) -> str:
     return "\n".join([*rows, "", f"*{about}*"])
 
 
+def attacks(what: str) -> str:
+    """What the last full run of every attack tried, by promise or by kind of try."""
+    from tradeoff.records import read_json
+
+    stored = read_json(ROOT / "tests" / "attack" / "full.json")
+    rows = [f"| attack | {what[:-1]} | tries | failures |", "| --- | --- | ---: | ---: |"]
+    for name, found in stored["attacks"].items():
+        counted = {found["promise"]: found} if what == "promises" else found["kinds"]
+        rows += [
+            f"| `{name}` | {text} | {n['tries']:,} | {n['failures']} |"
+            for text, n in counted.items()
+        ]
+    return "\n".join([*rows, "", f"*`{stored['command']}`*"])
+
+
 _ANSWERS: dict[str, Callable[[str], str]] = {
     "proof": proof,
     "claims": claims,
     "figure": figure,
     "file": file,
     "attack": attack,
+    "attacks": attacks,
 }
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.adversary import FAMILIES, adversarial
-from tests.attack_certificates import attacked
-from tests.oracle import Oracle
+from tests.attack._adversary import FAMILIES, adversarial
+from tests.attack._oracle import Oracle
+from tests.attack.certificates import attacked
 from tradeoff.checkout import ROOT
 from tradeoff.convex import (
     LogLinear,
@@ -261,14 +261,14 @@ def test_fronts_of_wide_balls_close_at_their_rate(radius):
 @pytest.mark.slow
 def test_no_problem_of_a_small_search_breaks_a_certificate():
     # In a process of its own, where annotations are not checked at each of a million calls.
-    command = [sys.executable, "-W", "error", "-m", "tests.attack_certificates"]
+    command = [sys.executable, "-W", "error", "-m", "tests.attack.certificates"]
     done = subprocess.run([*command, "--problems", "96"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\n0 failures in" in done.stdout
 
 
 def test_the_stored_search_is_a_full_one():
-    stored = read_json(ROOT / "tests" / "attack_certificates.json")
+    stored = read_json(ROOT / "tests" / "attack" / "certificates.json")
     assert stored["problems"] >= 10_000
     assert stored["failures"] == 0
     assert stored["oracle_width_median"] < 1e-12

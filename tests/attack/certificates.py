@@ -1,10 +1,10 @@
-"""Try to break every certificate: ``python -m tests.attack_certificates --problems 10000``.
+"""Try to break every certificate: ``python -m tests.attack.certificates --problems 10000``.
 
 Each problem is solved from good and bad starts, to loose and tight tolerances, and gets a front;
 the larger gap, the limit gap with growth, and T2 with T12 take turns. Every bound that comes back
-is compared with an oracle that shares no code with the solver (`tests/oracle.py`); on some problems
-cvxpy adds points of its own. A bound fails if the oracle contradicts it. The counts of the last
-full run are stored beside this file, in `attack_certificates.json`.
+is compared with an oracle that shares no code with the solver (`tests/attack/_oracle.py`); on some
+problems cvxpy adds points of its own. A bound fails if the oracle contradicts it. The counts of
+the last full run, promise by promise, are stored beside this file, in `certificates.json`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from tests.adversary import FAMILIES, adversarial
-from tests.oracle import Long, Oracle
+from tests.attack._adversary import FAMILIES, adversarial
+from tests.attack._oracle import Long, Oracle
+from tests.attack._outcome import Outcome
 from tradeoff.convex import LogLinear, minimise, minimise_max_gap, pareto_front
 from tradeoff.convex.certify import Point
 from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.theory import certificates, forgetting, growth, sequential
+
+PROMISE = "No bound, certificate, front or score is contradicted by an oracle of its own."
+TRIES, FULL = 120, 1000
 
 STORED = Path(__file__).with_suffix(".json")
 GRID = np.array([0.0, 1e-7, 0.1, 0.5, 0.9, 1.0])
@@ -293,8 +297,18 @@ def attacked(numbers: Sequence[int]) -> Tally:
     return tally
 
 
+def run(tries: int, seed: int) -> Outcome:
+    """Try everything on `tries` problems; a count is that of a bound that was compared."""
+    tally, outcome = attacked(np.arange(tries) + seed * tries), Outcome()
+    for promise, count in tally.tries.items():
+        outcome.add(promise, tries=count)
+    for text in tally.examples:
+        outcome.add(text.split(":")[0], text, tries=0)
+    return outcome
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.attack_certificates")
+    parser = argparse.ArgumentParser(prog="python -m tests.attack.certificates")
     parser.add_argument("--problems", type=int, default=10_000, help="how many to try")
     parser.add_argument("--first", type=int, default=0, help="number of the first problem")
     parser.add_argument("--jobs", type=int, default=1, help="processes; the counts do not change")
@@ -311,7 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
             tally.add(found)
             bar.update(len(part))
             bar.set_postfix(failures=sum(tally.failures.values()))
-    command = "python -m tests.attack_certificates"
+    command = "python -m tests.attack.certificates"
     command += f" --problems {given.problems} --first {given.first}"
     summary = tally.summary(command=command, problems=given.problems, first=given.first)
     print(f"{'promise':34}{'tries':>9}{'failures':>10}")

@@ -1,0 +1,105 @@
+"""Work in processes of their own, which may be killed, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llm_runs
+
+PRELOADED = ("analysis.certified_front", "analysis.ledger", "analysis.report", "tradeoff.cli")
+"""What children of a full attack would otherwise import one by one."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit status, what it returned, and what it wrote to stderr."""
+
+    status: int | None
+    value: Any = None
+    text: str = ""
+
+    @property
+    def hung(self) -> bool:
+        return self.status is None
+
+
+def preload() -> None:
+    """Let the server import more before its first child; it then takes longer to start."""
+    common = ["peft", "tradeoff.llm.trainer", "transformers.models.llama.modeling_llama"]
+    llm_runs._SERVER.set_forkserver_preload([*common, "accelerate", *PRELOADED])
+
+
+def call(target: Callable[..., Any], *arguments: Any, seconds: float = 120) -> Ended:
+    """Call a function of a module in a child and wait for its end."""
+    return finish(begin(target, *arguments), seconds)
+
+
+def begin(target: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+    """Start a child; :func:`finish` waits for it."""
+    here, there = llm_runs._SERVER.Pipe(duplex=False)
+    process = llm_runs.start(_child, there, os.getcwd(), target, arguments)
+    there.close()
+    return process, here
+
+
+def finish(child: tuple[Any, Any], seconds: float = 120) -> Ended:
+    process, here = child
+    value, text = None, ""
+    with contextlib.suppress(EOFError, OSError):
+        if here.poll(seconds):
+            value, text = here.recv()
+    process.join(seconds)
+    status = process.exitcode
+    if status is None:
+        process.kill()
+        process.join()
+    here.close()
+    return Ended(status, value, text)
+
+
+def _child(there: Any, folder: str, target: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    os.chdir(folder)
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(null, descriptor)
+    status, value, errors = 0, None, io.StringIO()
+    with (
+        contextlib.redirect_stderr(errors),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            value = target(*arguments)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            status = 1
+            traceback.print_exc()
+    there.send((value, errors.getvalue()))
+    there.close()
+    # What Python does at its end is no part of the work; standard streams were closed on purpose.
+    os._exit(status)
+
+
+def command(arguments: Sequence[str], stamps: Path | None = None) -> None:
+    """Run one command of the command line; stamps of figures go to a folder of their own."""
+    from tradeoff import cli
+
+    if stamps is not None:
+        from analysis import runner
+
+        runner.STAMPS = stamps
+    try:
+        cli.main(list(arguments))
+    except SystemExit as end:
+        if end.code:
+            raise

@@ -1,0 +1,102 @@
+"""Finds the attacks, runs them side by side, and shows and keeps what they counted."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tests.attack._outcome import Outcome
+
+FOLDER = Path(__file__).parent
+STORED = FOLDER / "full.json"
+"""Counts of the last run of each full set, which the documentation shows."""
+
+
+def known() -> list[str]:
+    """Names of all attacks."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+
+
+def attack(name: str) -> ModuleType:
+    """The module of an attack."""
+    return import_module(f"tests.attack.{name}")
+
+
+def run(
+    names: Sequence[str], *, full: bool, tries: int | None, seed: int, jobs: int
+) -> dict[str, Any]:
+    """Run attacks in processes of their own, and say of each when it is done."""
+    found: dict[str, Any] = {}
+    if jobs == 0:
+        found = dict(_run_one(name, full, tries, seed) for name in names)
+        return _record(found, full=full, seed=seed)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _quiet, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(_run_one, name, full, tries, seed) for name in names]
+        for future in as_completed(futures):
+            name, record = future.result()
+            found[name] = record
+            print(f"{name}: {record['failures']} of {record['tries']} fail, "
+                  f"{record['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+    return _record({name: found[name] for name in names}, full=full, seed=seed)
+
+
+def _record(found: dict[str, Any], *, full: bool, seed: int) -> dict[str, Any]:
+    command = f"python -m tests.attack{' --full' if full else ''} --seed {seed}"
+    return {"command": command, "attacks": found}
+
+
+def table(record: dict[str, Any]) -> str:
+    """Promise, tries and failures of each attack, then its kinds, then what failed."""
+    lines = [f"{'promise':92}{'tries':>9}{'failures':>10}"]
+    for name, one in record["attacks"].items():
+        lines.append(f"{f'{name}: ' + one['promise']:92}{one['tries']:9,}{one['failures']:10,}")
+        lines += [
+            f"    {kind:88}{n['tries']:9,}{n['failures']:10,}" for kind, n in one["kinds"].items()
+        ]
+    for name, one in record["attacks"].items():
+        lines += [f"{name}: {text}" for text in one["examples"]]
+    total = [sum(one[key] for one in record["attacks"].values()) for key in ("failures", "tries")]
+    return "\n".join([*lines, f"{total[0]} failures in {total[1]:,} tries"])
+
+
+def store(record: dict[str, Any], path: Path) -> None:
+    """Write the counts, beside those of other attacks that are there already."""
+    before = json.loads(path.read_text("utf-8"))["attacks"] if path.exists() else {}
+    attacks = dict(sorted({**before, **record["attacks"]}.items()))
+    path.write_text(json.dumps({**record, "attacks": attacks}, indent=1) + "\n", "utf-8")
+
+
+def _quiet() -> None:
+    """Send what commands print elsewhere: the counts are what is read here."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(null, descriptor)
+
+
+def _run_one(name: str, full: bool, tries: int | None, seed: int) -> tuple[str, dict[str, Any]]:
+    from tests.attack import _children
+
+    _children.preload()
+    module, started = attack(name), time.monotonic()
+    count = tries or (module.FULL if full else module.TRIES)
+    try:
+        outcome = module.run(count, seed)
+    except Exception:
+        # The attack itself is broken, which must not pass for a promise that holds.
+        outcome = Outcome()
+        outcome.add("the attack itself", traceback.format_exc())
+    seconds = round(time.monotonic() - started, 1)
+    return name, {
+        "promise": module.PROMISE, "seed": seed, **outcome.record(), "seconds": seconds
+    }  # fmt: skip
