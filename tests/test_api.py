@@ -38,6 +38,7 @@ INTERNAL = {
     "tradeoff.data.tables",
     "tradeoff.data.turns",
     "tradeoff.draws",
+    "tradeoff.files",
     "tradeoff.networks.attention",
     "tradeoff.networks.attention_kernels",
     "tradeoff.networks.loop",

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from tradeoff.files import reported
+
 TEMPORARY = ("partial", "old")
 """What the names of unfinished and replaced folders begin with, behind a dot."""
 
@@ -35,6 +37,7 @@ def plain(value: Any, digits: int = 6) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+@reported
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to, and rename it when all went well.
@@ -51,6 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@reported
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """As :func:`replacing`, for a folder, which is made; an older one of its name goes.
