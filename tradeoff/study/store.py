@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, write_json
 from tradeoff.study.addresses import Configuration, canonical
+from tradeoff.study.calls import storable
 
 KEY, SEAL = b"tradeoff.configuration", b"tradeoff.sha256"
 """Entries of a file's metadata: what was computed; ``SEAL=`` and the SHA-256 of the whole file,
@@ -67,7 +67,7 @@ def write_run(path: Path, result: pd.DataFrame, configuration: Configuration) ->
         ) from error
     text = canonical(configuration)
     about = {**(table.schema.metadata or {}), KEY: text.encode(), SEAL: SEAL + b"=" + BLANK}
-    with disk(path), replacing(path) as partial:
+    with replacing(path) as partial:
         content = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata(about), content, write_page_checksum=True)
         partial.write_bytes(_sealed(content.getvalue().to_pybytes()))
@@ -102,8 +102,7 @@ def read_run(path: Path, text: str) -> pa.Table:
 def write_error(path: Path, configuration: Configuration, error: str, trace: str) -> None:
     """Keep why a run failed, for the table and for whoever looks into it."""
     content = {"error": error, "configuration": canonical(configuration), "traceback": trace}
-    with disk(path):
-        write_json(path, content)
+    write_json(path, content)
 
 
 def read_error(path: Path) -> str | None:
@@ -115,25 +114,12 @@ def read_error(path: Path) -> str | None:
         If the record is damaged.
     """
     try:
-        return str(read_json(path)["error"]) if path.exists() else None
+        return storable(str(read_json(path)["error"])) if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the record of a failed run cannot be read: {error}",
             file=path,
             remedy="Remove it, or run the study again, which tries this run anew.",
-        ) from error
-
-
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Tell what the operating system says of a file as bad input, with what helps."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"the result cannot be written: {error}",
-            file=path,
-            remedy="Free space or choose another folder; a rerun goes on from what is stored.",
         ) from error
 
 
@@ -202,8 +188,8 @@ def scalars(configuration: Mapping[str, Any]) -> dict[str, Any]:
 def _column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        # Values of several kinds, or numbers beyond 64 bits: text holds them all.
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        # Values of several kinds, numbers beyond 64 bits, half of a pair: JSON holds them all.
         return pa.array([None if v is None else json.dumps(v) for v in values])
 
 
