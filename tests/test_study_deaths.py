@@ -149,9 +149,9 @@ def test_a_death_stops_a_study_that_is_to_stop(
     asked = []
 
     def stream(function: Any, arguments: Any, **_: Any) -> Iterator[Any]:
-        for given in arguments:
-            asked.append(given[1])
-            yield Died(given, "SIGKILL(-9)") if 1 in given[1] else function(*given)
+        for one in arguments:
+            asked.append(one[1])
+            yield Died(one, "SIGKILL(-9)") if 1 in one[1] else function(*one)
 
     monkeypatch.setattr(engines, "stream", stream)
     grid = [{"how": how} for how in "abcd"]
@@ -203,6 +203,6 @@ def test_every_text_can_be_stored(text: str, times: int) -> None:
 
 
 def test_texts_of_configurations_that_utf8_lacks_are_json(lab: Any, tmp_path: Path) -> None:
-    grid = [{"how": "a \ud83d"}, {"how": "b"}]
+    grid = [{"how": "a", "note": "half \ud83d"}, {"how": "b", "note": "whole"}]
     table = study.run(lab[1].run, grid, tmp_path / "s", backend="sequential", progress=False)
-    assert table.how.tolist() == ['"a \\ud83d"', '"b"']
+    assert table.note.tolist() == ['"half \\ud83d"', '"whole"']
