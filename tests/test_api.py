@@ -49,6 +49,7 @@ INTERNAL = {
     "tradeoff.study.calls",
     "tradeoff.study.modules",
     "tradeoff.study.plans",
+    "tradeoff.study.processes",
     "tradeoff.study.store",
     "tradeoff.terminal",
 }

@@ -175,7 +175,7 @@ def _submitted(
     died = []
     calls = {client.submit(function, *given, pure=False): given for given in arguments}
     try:
-        for future in as_completed(list(calls)):
+        for future in as_completed(list(calls), loop=client.loop):
             given = calls.pop(future)
             try:
                 result = future.result()
