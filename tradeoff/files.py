@@ -105,7 +105,7 @@ def reported(
 
     @wraps(writer)
     @contextmanager
-    def within(path: Path, *args: P.args, **kwargs: P.kwargs) -> Iterator[Path]:
+    def within(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Path]:
         with writing(path), writer(path, *args, **kwargs) as partial:
             yield partial
 
