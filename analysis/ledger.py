@@ -22,6 +22,7 @@ import pandas as pd
 from analysis.mutations import reject_unknown
 from analysis.runner import PAPER
 from tradeoff.errors import InputError
+from tradeoff.files import check_writable
 from tradeoff.progress import tqdm
 from tradeoff.records import write_json
 from tradeoff.study.engines import few_threads
@@ -146,6 +147,8 @@ def check(
     ``measured`` and ``bound`` are those of the entry with the least slack where a claim has many.
     """
     wanted = _named(names)
+    if not names:
+        check_writable(out)
     with few_threads(1, kernels=False):
         rows = [
             _verdict(claim, fast)

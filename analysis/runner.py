@@ -1,16 +1,18 @@
 """Run figures, keep their numbers with provenance, and skip what is up to date.
 
 A figure is up to date when the stamp of an earlier run, kept beside the checkout's other
-scratch output and never committed, names the same sources and the same form. So a fresh clone
-recomputes everything and an interrupted run goes on where it stopped.
+scratch output and never committed, fits, see :mod:`analysis.stamps`. So a fresh clone recomputes
+everything and an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -19,8 +21,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import style
-from tradeoff.checkout import ROOT
+from analysis import stamps, style
+from tradeoff.checkout import DATA, ROOT
+from tradeoff.files import check_writable
 from tradeoff.progress import tqdm
 from tradeoff.records import plain, read_json, write_json
 from tradeoff.study.engines import few_threads
@@ -28,6 +31,8 @@ from tradeoff.study.sources import fingerprint
 
 PAPER = ROOT / "papers" / "fernando2024"
 STAMPS = ROOT / "out" / "stamps"
+PACKAGES = ("tradeoff", "numpy", "scipy", "numba", "pandas")
+"""Packages whose versions are stored with a result."""
 FIGURES = (
     "toy_trajectories",
     "loss_space",
@@ -81,6 +86,8 @@ class Outcome:
     numbers: dict[str, Any]
     seconds: float
     fresh: bool
+    why: str = ""
+    """Why it was drawn; empty where it was up to date."""
 
 
 def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False) -> Outcome:
@@ -98,15 +105,20 @@ def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False
         Recompute even what is up to date.
     """
     path = out / "results" / f"{name}.json"
-    stamp = STAMPS / f"{name}{'-fast' if fast else ''}.json"
-    key = {"sources": sources(name), "out": str(out.resolve()), "fast": fast}
-    there = path.exists() and style.complete(out, name)
-    if not force and there and stamp.exists() and read_json(stamp) == key:
+    place = STAMPS / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]}.json"
+    made = _made(name, fast)
+    why = stamps.difference(place, out, made, [path, *style.files(out, name)])
+    if not (force or why):
         record = read_json(path)
         return Outcome(name, record["numbers"], record["provenance"]["seconds"], fresh=False)
     started = time.perf_counter()
     draw = importlib.import_module(f"analysis.{name}").main
-    with few_threads(1, kernels=False):  # What figures factorise is small; only simulations gain.
+    # What figures factorise is small; only simulations gain from threads.
+    with (
+        few_threads(1, kernels=False),
+        style.kept() as pictures,
+        stamps.reading(PAPER, DATA) as inputs,
+    ):
         numbers = plain(draw(out, fast=fast))
     seconds = round(time.perf_counter() - started, 1)
     origin = _origin(name, fast, seconds)
@@ -114,21 +126,27 @@ def run(name: str, out: Path = PAPER, *, fast: bool = False, force: bool = False
         origin = read_json(PAPER / "results" / path.name)["provenance"]
     if "training" in numbers:  # Stored runs: what the figure shows cost more than drawing it.
         origin["training"] = numbers.pop("training")
+    # The numbers come first: they cost the time. Until the stamp fits again, nothing is up to date.
     write_json(path, {"figure": name, "numbers": numbers, "provenance": origin})
-    write_json(stamp, key)
-    return Outcome(name, numbers, seconds, fresh=True)
+    style.write(pictures)
+    inputs.pop(str(path.resolve()), None)  # A figure may show what is stored, and stores it again.
+    write_json(place, stamps.stamp(out, {**made, "inputs": inputs}, [path, *pictures]))
+    return Outcome(name, numbers, seconds, fresh=True, why=why or "asked for")
 
 
 def run_all(
     names: Sequence[str], out: Path = PAPER, *, fast: bool, force: bool, progress: bool
 ) -> list[Outcome]:
     """Run figures one after the other, saying how long each took."""
+    for folder, what in ((out, "output folder"), (STAMPS, "folder of stamps")):
+        check_writable(folder, what=what)
     outcomes = []
     with tqdm(names, desc="figures", disable=not progress, unit="figure") as bar:
         for name in bar:
             bar.set_postfix_str(name)
             outcomes.append(run(name, out, fast=fast, force=force))
-            state = f"{outcomes[-1].seconds:.1f} s" if outcomes[-1].fresh else "up to date"
+            done = outcomes[-1]
+            state = f"{done.seconds:.1f} s ({done.why})" if done.fresh else "up to date"
             if progress:
                 bar.write(f"  {name:<18} {state}")
     return outcomes
@@ -156,7 +174,7 @@ def table() -> pd.DataFrame:
         path = stored(name)
         shows = (importlib.import_module(f"analysis.{name}").__doc__ or "").split("\n")[0]
         origin: dict[str, Any] = {"seconds": float("nan")}
-        if path.exists():
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             origin = read_json(path)["provenance"]
         seconds = origin["seconds"] + origin.get("training", {}).get("cpu_seconds", 0.0)
         rows.append({"figure": name, "shows": shows, "seconds": seconds})
@@ -169,13 +187,29 @@ def sources(name: str) -> str:
     return fingerprint([f"analysis.{name}:main"])
 
 
+@cache
+def versions(*more: str) -> dict[str, str]:
+    """Versions of :data:`PACKAGES` and of some more."""
+    return {package: version(package) for package in (*PACKAGES, *more)}
+
+
+def _made(name: str, fast: bool) -> dict[str, Any]:
+    """What a figure is made of, but for the files that it reads."""
+    return {
+        "figure": name,
+        "form": "fast" if fast else "full",
+        "sources": sources(name),
+        "python": platform.python_version(),
+        "packages": versions("matplotlib"),
+    }
+
+
 def _origin(name: str, fast: bool, seconds: float) -> dict[str, Any]:
-    packages = ("tradeoff", "numpy", "scipy", "numba", "pandas")
     return {
         "command": f"python -m analysis {name}{' --fast' if fast else ''}",
         "form": "fast" if fast else "full",
         "seconds": seconds,
         "python": platform.python_version(),
-        "packages": {package: version(package) for package in packages},
+        "packages": versions(),
         "sources": sources(name)[:16],
     }

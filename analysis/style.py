@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from tradeoff import plots
 from tradeoff.plots import BOUND, FRONT, IDEAL, LOOKS, WIDTH, Look, figure, label_line, look
-from tradeoff.records import replacing
 
 __all__ = [
     "BOUND",
@@ -22,27 +21,50 @@ __all__ = [
     "WIDTH",
     "Look",
     "as_pdf",
-    "complete",
     "figure",
+    "files",
+    "kept",
     "label_line",
     "look",
     "save",
+    "write",
 ]
 
 _PDF: ContextVar[bool] = ContextVar("pdf", default=False)
+_KEPT: ContextVar[dict[Path, bytes] | None] = ContextVar("kept", default=None)
 
 
 def save(fig: Figure, out: Path, name: str) -> None:
-    """Write ``figures/NAME.svg`` and ``.png`` under ``out``, and ``.pdf`` within :func:`as_pdf`."""
-    folder = out / "figures"
-    plots.save(fig, folder, name)
-    if not _PDF.get():
-        # One of an earlier run would show other numbers than the two just written.
-        (folder / f"{name}.pdf").unlink(missing_ok=True)
-        return
-    # Fonts as TrueType outlines, which publishers ask for and editors can search.
-    with mpl.rc_context({"pdf.fonttype": 42}), replacing(folder / f"{name}.pdf") as partial:
-        fig.savefig(partial, metadata={"CreationDate": None})
+    """Draw what :func:`files` names; it is written at once, or at the end of :func:`kept`."""
+    pictures: dict[Path, bytes] = {}
+    # Fonts in PDF as TrueType outlines, which publishers ask for and editors can search.
+    with mpl.rc_context({"pdf.fonttype": 42}):
+        for path in files(out, name):
+            pictures[path] = plots.drawn(fig, path.suffix)
+    waiting = _KEPT.get()
+    if waiting is None:
+        write(pictures)
+    else:
+        waiting |= pictures
+
+
+def write(pictures: Mapping[Path, bytes]) -> None:
+    """Write pictures, and remove a PDF of an earlier run, which would show other numbers."""
+    plots.write(pictures)
+    for path in pictures:
+        if path.with_suffix(".pdf") not in pictures:
+            path.with_suffix(".pdf").unlink(missing_ok=True)
+
+
+@contextmanager
+def kept() -> Iterator[dict[Path, bytes]]:
+    """Keep what is saved in this block in memory, to be written once its numbers are."""
+    waiting: dict[Path, bytes] = {}
+    token = _KEPT.set(waiting)
+    try:
+        yield waiting
+    finally:
+        _KEPT.reset(token)
 
 
 @contextmanager
@@ -55,10 +77,10 @@ def as_pdf(wanted: bool = True) -> Iterator[None]:
         _PDF.reset(token)
 
 
-def complete(out: Path, name: str) -> bool:
-    """Whether every form of a figure that is asked for stands in its folder."""
+def files(out: Path, name: str) -> list[Path]:
+    """Every form of a figure that is asked for."""
     suffixes = (".svg", ".png", ".pdf") if _PDF.get() else (".svg", ".png")
-    return all((out / "figures" / f"{name}{suffix}").exists() for suffix in suffixes)
+    return [out / "figures" / f"{name}{suffix}" for suffix in suffixes]
 
 
 def apart(levels: dict[str, float], ratio: float) -> dict[str, float]:

@@ -38,6 +38,7 @@ INTERNAL = {
     "tradeoff.data.tables",
     "tradeoff.data.turns",
     "tradeoff.draws",
+    "tradeoff.files",
     "tradeoff.networks.attention",
     "tradeoff.networks.attention_kernels",
     "tradeoff.networks.loop",
@@ -48,6 +49,7 @@ INTERNAL = {
     "tradeoff.study.calls",
     "tradeoff.study.modules",
     "tradeoff.study.plans",
+    "tradeoff.study.processes",
     "tradeoff.study.store",
     "tradeoff.terminal",
 }

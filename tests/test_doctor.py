@@ -7,7 +7,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from tradeoff import cli, doctor
+from tradeoff import cli, doctor, files
 from tradeoff.doctor import Finding
 
 
@@ -86,7 +86,7 @@ def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     found = doctor.writable("a", tmp_path, "Set X.")
     assert found.ok is False
     assert found.value.endswith("Permission denied")

@@ -308,7 +308,7 @@ def test_what_can_fail_fails_before_the_first_part(place, tmp_path, monkeypatch)
         ({"refusals": [question]}, {}, "comply"),
         ({"sft": chat}, {}, "chat template"),
         ({"sft": chat, "exact_match": True}, {}, "chat template"),
-        ({}, {"out": file / "folder"}, "cannot be written"),
+        ({}, {"out": file / "folder"}, "cannot write"),
     )
     for parts, options, word in cases:
         wanted = Wanted(**{"sft": sft, "preference": pairs} | parts)

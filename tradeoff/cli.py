@@ -20,10 +20,12 @@ import typer
 import tradeoff
 from tradeoff import cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
-from tradeoff.cli_options import Columns, SkipBad, UseLabels
+from tradeoff.cli_options import Columns, Out, SkipBad, UseLabels
 from tradeoff.errors import InputError
+from tradeoff.files import check_writable, refusal
 from tradeoff.records import replacing, write_json
 from tradeoff.terminal import (
+    flush_streams,
     prepare_streams,
     show_claims,
     show_findings,
@@ -50,7 +52,6 @@ Seed = Annotated[int, typer.Option(help="Root seed of every random draw.", min=0
 Pdf = Annotated[
     bool, typer.Option("--pdf", help="For paper writers: also figures as PDF, tables as LaTeX.")
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder for what is written.", file_okay=False)]
 Fast = Annotated[bool, typer.Option("--fast", help="Reduced form: fewer replicas and steps.")]
 Force = Annotated[bool, typer.Option("--force", help="Recompute what is up to date.")]
 Lams = Annotated[
@@ -91,13 +92,19 @@ class Method(StrEnum):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; bad input is one clear message and exit status 2."""
+    """Run the command line; bad input, or a disk that fails, is one message and exit status 2."""
     prepare_streams()
     try:
-        app(args=None if arguments is None else list(arguments))
-    except InputError as error:
+        try:
+            app(args=None if arguments is None else list(arguments))
+        finally:
+            flush_streams()
+    except BrokenPipeError:  # whoever reads our output has read enough
+        sys.exit(1)
+    except (InputError, OSError) as error:
+        message = error if isinstance(error, InputError) else refusal(error)
         if os.environ.get("RANK", "0") == "0":  # of many processes, one speaks
-            typer.secho(f"error: {error}", fg="red", err=True)
+            typer.secho(f"error: {message}", fg="red", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.secho("interrupted; the same command goes on where it stopped", err=True)
@@ -224,7 +231,8 @@ def claims(
         found = ledger.mutate(names, progress=not as_json)
         good = found.broken
     else:
-        found = ledger.check(out or analysis("runner").PAPER, names, progress=not as_json)
+        folder = out or analysis("runner").PAPER
+        found = ledger.check(folder, names, progress=not as_json)
         good = found.holds
     if as_json:
         show_json(found.to_dict("records"))
@@ -276,6 +284,7 @@ def analyse(
     from tradeoff.data import files
     from tradeoff.data.columns import columns_of, parsed
 
+    folder = check_writable(out or Path())
     names = parsed(columns or ())
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
     read_sft: Any = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
@@ -311,11 +320,10 @@ def analyse(
         "dropped": dropped,
         "remarks": remarks,
     }
-    folder = out or Path()
+    written = [write_json(folder / "analyse.json", record)]
     with plots.figure(height=4.2) as (figure, ax):
         found.plot(ax).set_title(f"{Path(sft).name} and {Path(preference).name}")
-        written = plots.save(figure, folder, "analyse")
-    written.append(write_json(folder / "analyse.json", record))
+        written += plots.save(figure, folder, "analyse")
     if as_json:
         show_json(record)
         return

@@ -19,6 +19,7 @@ from tradeoff.cli_options import (
     EosToken,
     SkipBad,
     UseLabels,
+    output,
 )
 from tradeoff.errors import InputError
 from tradeoff.terminal import show_json, show_line, show_table
@@ -143,10 +144,7 @@ def evaluate(
     ] = False,
     seed: Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)] = 0,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for scores and responses, written part by part.", file_okay=False
-        ),
+        Path | None, output("Folder for scores and responses, written part by part.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of tables.")

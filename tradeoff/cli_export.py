@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tradeoff.cli_evaluate import _need_language_models
+from tradeoff.cli_options import output
 from tradeoff.terminal import show_json, show_line
 
 HELP = """\
@@ -26,7 +27,7 @@ Examples:
 
 def export(
     run: Annotated[str, typer.Argument(help="Output folder of a run, or one of its checkpoints.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; absent or empty.", file_okay=False)],
+    out: Annotated[Path, output("Folder to write; absent or empty.")],
     checkpoint: Annotated[
         int | None, typer.Option(help="Updates done at the checkpoint to take.", min=0)
     ] = None,

@@ -1,11 +1,25 @@
-"""Options that several commands have: how rows are read, and how a model is loaded."""
+"""Options that several commands have: how rows are read, how a model is loaded, what is written."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from tradeoff.files import check_writable
+
+
+def output(text: str) -> Any:
+    """Option that names a folder to write, which is tried before anything is computed."""
+    return typer.Option(
+        help=text,
+        file_okay=False,
+        callback=lambda folder: None if folder is None else check_writable(folder, field="out"),
+    )
+
+
+Out = Annotated[Path | None, output("Folder for what is written.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")]
 Columns = Annotated[
     list[str] | None,

@@ -19,6 +19,7 @@ from tradeoff.cli_options import (
     EosToken,
     SkipBad,
     UseLabels,
+    output,
 )
 from tradeoff.data import Rows
 from tradeoff.data.columns import parsed
@@ -132,9 +133,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any setting; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run.", file_okay=False)] = Path(
-        "tradeoff-train"
-    ),
+    out: Annotated[Path, output("Folder of the run.")] = Path("tradeoff-train"),
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint.")
     ] = True,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -21,6 +20,8 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from tradeoff.checkout import ROOT
+from tradeoff.errors import InputError
+from tradeoff.files import check_writable
 
 GIB = 2**30
 THREAD_VARIABLES = (
@@ -272,12 +273,10 @@ def folders() -> Iterator[Finding]:
 
 
 def writable(name: str, folder: Path, remedy: str) -> Finding:
-    """Whether a file can be made in ``folder``, or in the nearest folder above that exists."""
-    # Of a folder that may not be looked into, `Path.exists` raises; this one says no.
-    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    """Whether a file fits into ``folder``, or into the nearest folder above that exists."""
     try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        return Finding("folders", name, f"{folder}: {error.strerror}", False, remedy)
+        check_writable(folder)
+    except InputError as error:
+        reason = error.problem.rpartition(": ")[2]
+        return Finding("folders", name, f"{folder}: {reason}", False, remedy)
     return Finding("folders", name, str(folder), True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,24 @@ def label_lines(
 
 def save(fig: Figure, folder: Path, name: str) -> list[Path]:
     """Write ``NAME.svg`` and ``NAME.png`` in a folder, each complete or not at all."""
-    paths = [folder / f"{name}{suffix}" for suffix in (".svg", ".png")]
-    for path, metadata in zip(paths, ({"Date": None}, {"Software": None}), strict=True):
+    return write({folder / f"{name}{suffix}": drawn(fig, suffix) for suffix in (".svg", ".png")})
+
+
+def drawn(fig: Figure, suffix: str) -> bytes:
+    """A figure as the content of a file, the same each time, as it holds no date."""
+    content = BytesIO()
+    undated: dict[str, Any] = {
+        ".svg": {"Date": None},
+        ".png": {"Software": None},
+        ".pdf": {"CreationDate": None},
+    }
+    fig.savefig(content, format=suffix[1:], metadata=undated[suffix])
+    return content.getvalue()
+
+
+def write(pictures: Mapping[Path, bytes]) -> list[Path]:
+    """Write what :func:`drawn` gave; returns the files."""
+    for path, content in pictures.items():
         with replacing(path) as partial:
-            fig.savefig(partial, metadata=metadata)
-    return paths
+            partial.write_bytes(content)
+    return list(pictures)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tradeoff import leftovers
+from tradeoff.files import reported
 
 
 def plain(value: Any, digits: int = 6) -> Any:
@@ -33,6 +34,7 @@ def plain(value: Any, digits: int = 6) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+@reported
 @contextmanager
 def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to, and rename it when all went well.
@@ -62,6 +64,7 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@reported
 @contextmanager
 def replacing_folder(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """As :func:`replacing`, for a folder, which is made; an older one of its name goes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,22 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def flush_streams() -> None:
+    """Write out what was printed, so that a disk that fails is reported here, not at the exit.
+
+    Raises
+    ------
+    OSError
+        If standard output takes no more; it is then closed to what would be printed later.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python flushes once more as it ends, and would report that in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def show_line(text: str, *, label: str = "", style: str | None = None) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.synthetic import InstructionData, Language, generate
 from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
+from tradeoff.files import check_writable
 from tradeoff.records import cache_folder, replacing_folder
 
 
@@ -64,6 +65,7 @@ def folder(tiny: Tiny | None = None, cache: Path | None = None, *, progress: boo
     about = json.dumps({**asdict(tiny), "made_by": made_by}, sort_keys=True)
     place = (cache or cache_folder()) / f"tiny-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     if not place.exists():
+        check_writable(place, what="folder of models made here", field="TRADEOFF_CACHE")
         corpus = data(tiny).corpus
         tokenizer = train_tokenizer(corpus, tiny.vocabulary)
         pretrained(

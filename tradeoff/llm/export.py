@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tradeoff.errors import InputError
+from tradeoff.files import check_writable
 from tradeoff.llm import checkpoints, models, snapshots
 from tradeoff.llm.config import ModelConfig
 
@@ -36,10 +37,13 @@ def export(run: str | Path, out: str | Path, checkpoint: int | None = None) -> P
     run, out = Path(run), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("the folder is not empty", field="out", value=str(out), remedy=_EMPTY)
+    check_writable(out, field="out")
     source = run if checkpoint is None else _checkpoint(run, checkpoint)
     # Weights are trained in float32; those below adapters are only compared with their files.
     model, tokenizer = models.load(ModelConfig(path=str(source)))
-    models.write(model, models.untied(model, dict(model.state_dict())), tokenizer, out)
+    weights = models.untied(model, dict(model.state_dict()))
+    check_writable(out, needed=sum(weight.nbytes for weight in weights.values()), field="out")
+    models.write(model, weights, tokenizer, out)
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch import nn
 
 from tradeoff import draws
 from tradeoff.errors import InputError
+from tradeoff.files import check_writable, size_of, writing
 from tradeoff.llm import batches, checkpoints, models, snapshots
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.corpora import Corpora
@@ -155,17 +155,29 @@ def check_output(folder: Path, what: str = "output folder", field: str | None = 
     InputError
         If that fails.
     """
-    try:
+    check_writable(folder, what=what, field=field)
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"cannot write to the {what}: {error.strerror}",
-            file=folder,
-            field=field,
-            remedy="Give another one.",
-        ) from error
+
+
+def check_space(output: Path, model: nn.Module, config: TrainConfig, steps: int) -> None:
+    """Compare the free space of the output folder with what its checkpoints and model will take.
+
+    Counted are trained weights with both averages of AdamW, as often as checkpoints are kept, one
+    more while it replaces an older one, and the model; what an earlier run left makes room.
+
+    Raises
+    ------
+    InputError
+        If the disk has less.
+    """
+    sizes = [(p.requires_grad, p.numel() * p.element_size()) for p in model.parameters()]
+    trained = sum(size for trains, size in sizes if trains)
+    saves = 1 if config.save_every is None else -(-steps // config.save_every)
+    whole = trained if models.has_adapters(model) else sum(size for _, size in sizes)
+    needed = 3 * trained * min(saves, config.keep + 1) + whole
+    there = sum(size_of(output / name) for name in (snapshots.CHECKPOINTS, models.MODEL))
+    check_writable(output, needed=max(0, needed - there))
 
 
 def check_not_replaced(output: Path, field: str, place: str) -> None:

@@ -194,6 +194,8 @@ class JointTrainer:
         setup.check_attention(model, config, self.accelerator.device)
         self._adapters = setup.adapters(model, config)
         self.model = setup.trainable(model, config)
+        if self.output is not None:
+            setup.check_space(self.output, self.model, config, self.steps)
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
         self.config = config = setup.with_layout(bare, self.data, config, self.accelerator.device)

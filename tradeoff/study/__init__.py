@@ -27,9 +27,9 @@ import pandas as pd
 from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Schedule
-from tradeoff.study import engines, plans, store
+from tradeoff.study import plans, store
 from tradeoff.study.addresses import Configuration, Dependency, plain
-from tradeoff.study.calls import RunError, call
+from tradeoff.study.calls import RunError, compute
 from tradeoff.study.engines import Backend
 from tradeoff.study.plans import Function
 
@@ -109,7 +109,8 @@ def run(
         Show a bar that counts stored runs.
     on_error
         "raise": stop at the first run that fails. "record": keep the message and go on; the table
-        has a row with the column ``error`` for such a run, which a rerun tries again.
+        has a row with the column ``error`` for such a run, which a rerun tries again. A run whose
+        worker process is killed, exits or crashes has failed, where there are such workers.
 
     Returns
     -------
@@ -136,9 +137,7 @@ def run(
          on_error == "record")
         for i in plans.batches(plan, batch, alike)
     ]  # fmt: skip
-    outcomes = engines.stream(
-        call, arguments, backend=backend, jobs=jobs, threads=threads, client=client
-    )
+    outcomes = compute(arguments, backend=backend, jobs=jobs, threads=threads, client=client)
     total = len(plan.configurations)
     with (
         tqdm(total=total, initial=len(plan.done), disable=not progress, unit="run") as bar,

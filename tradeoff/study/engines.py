@@ -1,8 +1,8 @@
-"""Who computes: this process, or workers that joblib reaches through loky, threads, Dask or Ray.
+"""Who computes: this process, its threads, worker processes, or the workers of Dask or Ray.
 
 Every engine hands each outcome over when it is there, in any order, and keeps all numerical
 libraries of a worker to the same number of threads, so that neither speed nor rounding depends
-on how many cores the machine has.
+on how many cores the machine has. Where a worker process or one of Dask dies, the others go on.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Literal
 
 import joblib
-from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 
 from tradeoff.errors import InputError
+from tradeoff.study import processes
+from tradeoff.study.processes import Died
 
 Backend = Literal["loky", "sequential", "threading", "dask", "ray"]
 BACKENDS: tuple[str, ...] = ("loky", "sequential", "threading", "dask", "ray")
@@ -36,6 +36,9 @@ def stream(
     client: Any = None,
 ) -> Generator[Any, None, None]:
     """Call a function with each tuple of arguments; yield what it returns, as it arrives.
+
+    For a call whose worker process died, of "loky" or "dask", a
+    :class:`~tradeoff.study.processes.Died` is yielded; it has been tried twice.
 
     Parameters
     ----------
@@ -58,13 +61,20 @@ def stream(
         if backend == "sequential":
             yield from (function(*a) for a in arguments)
             return
-        with _engine(backend, jobs, threads, client) as parallel:
-            results = parallel(joblib.delayed(function)(*a) for a in arguments)
-            try:
-                for result in results:  # noqa: UP028  `yield from` would close it without the filter
-                    yield result
-            finally:
-                _cancel(results)
+        workers = max(1, joblib.cpu_count() // threads) if jobs == -1 else jobs
+        if backend == "loky":
+            yield from processes.stream(function, arguments, workers, threads)
+        elif backend == "dask":
+            with _dask(workers, client) as cluster:
+                yield from _through(cluster, function, arguments)
+        else:
+            with _parallel(backend, jobs, workers) as parallel:
+                results = parallel(joblib.delayed(function)(*a) for a in arguments)
+                try:
+                    for result in results:  # noqa: UP028  `yield from` would close it unfiltered
+                        yield result
+                finally:
+                    _cancel(results)
 
 
 def _cancel(results: Generator[Any, None, None]) -> None:
@@ -110,63 +120,72 @@ def _check(backend: str, jobs: int, threads: int, client: Any) -> None:
 
 
 @contextmanager
-def _engine(backend: str, jobs: int, threads: int, client: Any) -> Iterator[joblib.Parallel]:
-    """A joblib.Parallel that streams.
+def _parallel(backend: str, jobs: int, workers: int) -> Iterator[joblib.Parallel]:
+    """A joblib.Parallel of threads or of Ray that streams.
 
     One call a task: joblib would otherwise join quick ones and hold back the first results.
     """
-    workers = max(1, joblib.cpu_count() // threads) if jobs == -1 else jobs
     settings = {"return_as": "generator_unordered", "batch_size": 1}
-    if backend == "dask":
-        with _dask(workers, client) as chosen:
-            yield joblib.Parallel(backend=chosen, **settings)
-    elif backend == "ray":
+    if backend == "ray":
         with _ray() as chosen:
             yield joblib.Parallel(backend=chosen, n_jobs=jobs, **settings)
-    elif backend == "loky":
-        # Workers that an earlier call left waiting know neither today's sys.path nor its modules.
-        get_reusable_executor().shutdown(wait=True)
-        with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
-            parallel = joblib.Parallel(**settings)
-        yield parallel
     else:
         yield joblib.Parallel(backend=backend, n_jobs=workers, **settings)
 
 
 @contextmanager
 def _dask(workers: int, client: Any) -> Iterator[Any]:
+    """The client given, or one of a cluster on this machine."""
     try:
         from distributed import Client, LocalCluster
-        from joblib._dask import DaskDistributedBackend
     except ImportError as error:
         raise _not_installed("dask") from error
-
-    class Told(DaskDistributedBackend):
-        """joblib's backend leaves a task whose workers died pending for ever; this one tells.
-
-        It also keeps to the cluster where that has one thread; joblib would compute here instead.
-        """
-
-        def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(2, int(super().effective_n_jobs(n_jobs)))
-
-        def submit(self, func: Any, callback: Any = None) -> Any:
-            future = super().submit(func, callback)
-            future.add_done_callback(lambda done: callback(done) if done.exception() else None)
-            return future
-
-        def retrieve_result_callback(self, out: Any) -> Any:
-            died = isinstance(out, Future)
-            return out.result() if died else super().retrieve_result_callback(out)
-
     if client is not None:
-        yield Told(client=client)
+        yield client
         return
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as own,
     ):
-        yield Told(client=own)
+        yield own
+
+
+def _through(
+    client: Any, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
+) -> Generator[Any, None, None]:
+    """Make calls on the workers of a client.
+
+    Dask gives up a call whose workers died several times, and with it those that waited for the
+    same workers. So each of these is made once more, when no other is under way.
+    """
+    for one in (yield from _submitted(client, function, arguments)):
+        if len(arguments) == 1:
+            yield one
+        else:
+            yield from _through(client, function, [one.arguments])
+
+
+def _submitted(
+    client: Any, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
+) -> Generator[Any, None, list[Died]]:
+    """Yield results as they arrive; return the calls that Dask has given up."""
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    died = []
+    calls = {client.submit(function, *given, pure=False): given for given in arguments}
+    try:
+        for future in as_completed(list(calls), loop=client.loop):
+            given = calls.pop(future)
+            try:
+                result = future.result()
+            except KilledWorker as error:
+                died.append(Died(given, str(error)))
+            else:
+                yield result
+    finally:
+        client.cancel(list(calls))
+    return died
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tradeoff.errors import InputError
+from tradeoff.files import writing
 from tradeoff.records import replacing
 from tradeoff.study import calls, store
 from tradeoff.study.addresses import Configuration, Dependency, Task, canonical, plain, task
@@ -75,7 +76,7 @@ def read_stored(plan: Plan, *, move_aside: bool) -> None:
                         f"a stored result is damaged: {damage}",
                         remedy=f"study.run moves it to {aside.name} and computes it anew.",
                     ) from damage
-                with store.disk(path):
+                with writing(path):
                     path.replace(aside)
                 text = f"A stored result is damaged and computed anew; it is kept as {aside.name}."
                 warnings.warn(f"{text} {damage}", stacklevel=3)
@@ -117,7 +118,7 @@ def keep(plan: Plan, i: int, result: calls.Outcome, on_error: str) -> None:
     if not isinstance(result, calls.Failure):
         path = store.run_file(plan.folder, address)
         plan.done[i] = store.write_run(path, result, configuration)
-        with store.disk(failure):
+        with writing(failure):
             failure.unlink(missing_ok=True)
     elif on_error == "raise":
         raise calls.RunError(i, configuration, result)
@@ -130,6 +131,6 @@ def write_table(plan: Plan) -> pd.DataFrame:
     """Write the table of all runs, and return it."""
     table = store.combine(plan.configurations, plan.done, plan.failed)
     path = plan.folder / "table.parquet"
-    with store.disk(path), replacing(path) as partial:
+    with replacing(path) as partial:
         pq.write_table(table, partial)
     return table.to_pandas()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tradeoff import seals
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, write_json
 from tradeoff.study.addresses import Configuration, canonical
+from tradeoff.study.calls import storable
 
 KEY, SEAL = b"tradeoff.configuration", seals.MARK.removesuffix(b"=")
 """Entries of a file's metadata: what was computed; the seal of the whole file. Parquet itself has
@@ -65,7 +65,7 @@ def write_run(path: Path, result: pd.DataFrame, configuration: Configuration) ->
         ) from error
     text = canonical(configuration)
     about = {**(table.schema.metadata or {}), KEY: text.encode(), SEAL: seals.MARK + seals.BLANK}
-    with disk(path), replacing(path) as partial:
+    with replacing(path) as partial:
         content = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata(about), content, write_page_checksum=True)
         partial.write_bytes(seals.sealed(content.getvalue().to_pybytes()))
@@ -92,8 +92,7 @@ def read_run(path: Path, text: str) -> pa.Table:
 def write_error(path: Path, configuration: Configuration, error: str, trace: str) -> None:
     """Keep why a run failed, for the table and for whoever looks into it."""
     content = {"error": error, "configuration": canonical(configuration), "traceback": trace}
-    with disk(path):
-        write_json(path, content)
+    write_json(path, content)
 
 
 def read_error(path: Path) -> str | None:
@@ -105,25 +104,12 @@ def read_error(path: Path) -> str | None:
         If the record is damaged.
     """
     try:
-        return str(read_json(path)["error"]) if path.exists() else None
+        return storable(str(read_json(path)["error"])) if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the record of a failed run cannot be read: {error}",
             file=path,
             remedy="Remove it, or run the study again, which tries this run anew.",
-        ) from error
-
-
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Tell what the operating system says of a file as bad input, with what helps."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"the result cannot be written: {error}",
-            file=path,
-            remedy="Free space or choose another folder; a rerun goes on from what is stored.",
         ) from error
 
 
@@ -192,8 +178,8 @@ def scalars(configuration: Mapping[str, Any]) -> dict[str, Any]:
 def _column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        # Values of several kinds, or numbers beyond 64 bits: text holds them all.
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        # Values of several kinds, numbers beyond 64 bits, half of a pair: JSON holds them all.
         return pa.array([None if v is None else json.dumps(v) for v in values])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from tradeoff.display import Shown
-from tradeoff.errors import InputError
 from tradeoff.llm.evaluation import score
 from tradeoff.llm.evaluation.score import Score
 from tradeoff.records import replacing, write_json
@@ -115,18 +113,6 @@ class Evaluation(Shown):
 
     def __repr__(self) -> str:
         return f"<evaluation of {self.model}: {', '.join(part.name for part in self.parts)}>"
-
-
-def require_writable(folder: Path) -> None:
-    """Make a folder; an `InputError` if no file can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        problem = f"the folder cannot be written: {error.strerror}"
-        remedy = "Give a folder that you may write."
-        raise InputError(problem, field="out", value=str(folder), remedy=remedy) from error
 
 
 def terminal_table(evaluation: Evaluation, groups: bool) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import Any
 from tradeoff.data.choices import ChoiceRow
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.errors import InputError
+from tradeoff.files import check_writable
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.data import Tokenised
 from tradeoff.llm.encoding import Row, admitted, prompt_ids, require_template
@@ -22,7 +23,7 @@ from tradeoff.llm.evaluation.judges import Judge, Scale
 from tradeoff.llm.evaluation.multiple_choice import multiple_choice
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline, compared, load, outline
 from tradeoff.llm.evaluation.questions import Style
-from tradeoff.llm.evaluation.report import Evaluation, Part, require_writable
+from tradeoff.llm.evaluation.report import Evaluation, Part
 from tradeoff.llm.meter import Meter
 from tradeoff.llm.reference import Cached
 from tradeoff.llm.setup import memory_errors
@@ -137,7 +138,7 @@ def evaluate(
     wanted = _laid_out(wanted, subject.tokenizer, bool(config.chat))
     _check_parts(wanted, subject, config.chat)
     if out is not None:
-        require_writable(out)
+        check_writable(out, field="out")
     with memory_errors(config, LESS_MEMORY):
         known = _reference_log_probs(wanted, subject, reference, config, progress)
         policy = model if isinstance(model, LoadedPolicy) else load(model, config)

@@ -1,0 +1,98 @@
+"""Whether a stored figure is up to date: equal to what its sources would draw, not merely newer.
+
+A stamp holds how a figure was made (sources, form, versions of packages, files that were read) and
+the hash of every file that it left. A figure with any difference is drawn again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from tradeoff.records import read_json
+
+_READ: ContextVar[set[Path] | None] = ContextVar("read", default=None)
+_WRONG = (OSError, ValueError, TypeError, AttributeError, RecursionError)
+"""What damaged JSON raises."""
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def stamp(out: Path, made: Mapping[str, Any], files: Iterable[Path]) -> dict[str, Any]:
+    """How a figure was made, and the hashes of its files, by their place below `out`."""
+    hashes = {str(path.relative_to(out)): digest(path) for path in files}
+    return {**made, "files": hashes}
+
+
+def difference(place: Path, out: Path, wanted: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """Why a figure is to be drawn again, in a few words; empty if it is up to date.
+
+    Parameters
+    ----------
+    place
+        Where the stamp is.
+    out
+        Folder of the figure.
+    wanted
+        How it would be made now.
+    files
+        What is needed of it.
+    """
+    if not place.exists():
+        return "not drawn here before"
+    try:
+        found = dict(read_json(place))
+        inputs, hashes = dict(found.get("inputs", {})), dict(found["files"])
+    except (*_WRONG, KeyError):
+        return "its stamp cannot be read"
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            return f"other {name}"
+    for path in files:
+        if str(path.relative_to(out)) not in hashes:
+            return f"{path.name} is not drawn yet"
+    for name, known in hashes.items():
+        if digest(out / name) != known:
+            return f"{name} is not as it was written"
+    changed = (name for name, known in inputs.items() if digest(Path(name)) != known)
+    return next((f"{name} has changed" for name in changed), "")
+
+
+@contextmanager
+def reading(*folders: Path) -> Iterator[dict[str, str]]:
+    """Collect the hash of each file below some folders that Python opens while entered.
+
+    They are known when the block has ended. What other processes and threads read is not seen.
+    """
+    found: dict[str, str] = {}
+    token = _READ.set(seen := set())
+    try:
+        yield found
+    finally:
+        _READ.reset(token)
+    places = [folder.resolve() for folder in folders]
+    for path in sorted(seen):
+        if any(place in path.parents for place in places) and (content := digest(path)):
+            found[str(path)] = content
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    seen = _READ.get() if event == "open" else None
+    if seen is not None and isinstance(arguments[0], str | os.PathLike):
+        seen.add(Path(os.path.realpath(arguments[0])))
+
+
+sys.addaudithook(_watch)

@@ -1,0 +1,97 @@
+"""Worker processes that may die, each death charged to the call that caused it.
+
+A pool of processes breaks as a whole when one of them is killed, exits or crashes, and does not say
+which call it was. So no more calls are under way than there are workers, and those under way at a
+death are made once more, one at a time: a call whose worker dies alone is the one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+
+Arguments = tuple[Any, ...]
+_VARIABLES = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM")
+"""Libraries that read NAME_NUM_THREADS, or here VECLIB_MAXIMUM_THREADS, when they are loaded."""
+_CODES = re.compile(r"exit codes of the workers are \{(.*)\}")
+
+
+@dataclass(frozen=True)
+class Died:
+    """Stands for what a call would have returned, had its worker process lived.
+
+    Attributes
+    ----------
+    arguments
+        Of the call.
+    how
+        How the process ended, such as ``SIGKILL(-9)``, as far as the system tells.
+    """
+
+    arguments: Arguments
+    how: str
+
+
+def stream(
+    function: Callable[..., Any], arguments: Sequence[Arguments], workers: int, threads: int
+) -> Generator[Any, None, None]:
+    """Call a function with each tuple of arguments; yield what it returns, or :class:`Died`."""
+    waiting, suspects = deque(arguments), deque[Arguments]()
+    while waiting or suspects:
+        alone = deque([suspects.popleft()]) if suspects else None
+        died = yield from _until_a_death(function, alone or waiting, workers, threads)
+        if len(died) == 1:
+            yield died[0]
+        else:
+            suspects.extend(one.arguments for one in died)
+
+
+def _until_a_death(
+    function: Callable[..., Any], waiting: deque[Arguments], workers: int, threads: int
+) -> Generator[Any, None, list[Died]]:
+    """Make calls in one pool while it lasts; return those under way when a worker died, if any."""
+    died: list[Died] = []
+    with _pool(min(workers, len(waiting)), threads) as pool:
+        running: dict[Future[Any], Arguments] = {}
+        while running or (waiting and not died):
+            while waiting and not died and len(running) < workers:
+                try:
+                    running[pool.submit(function, *waiting[0])] = waiting[0]
+                except BrokenProcessPool:  # a worker that had nothing to do
+                    return died
+                waiting.popleft()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                given = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool as error:
+                    died.append(Died(given, _how(error)))
+                else:
+                    yield result
+    return died
+
+
+@contextmanager
+def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
+    """New processes, which know today's ``sys.path`` and modules; killed where the block fails."""
+    names = [f"{name}_{'' if '_' in name else 'NUM_'}THREADS" for name in _VARIABLES]
+    pool = ProcessPoolExecutor(workers, env=dict.fromkeys(names, str(threads)))
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(kill_workers=True)
+        raise
+    pool.shutdown()
+
+
+def _how(error: BaseException) -> str:
+    """What the pool says of the end of its workers."""
+    found = _CODES.search(str(error))
+    return found[1] if found else str(error).split("\n")[0]
