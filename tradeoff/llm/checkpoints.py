@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ def write(
     tensors: dict[str, dict[str, Tensor]],
     state: dict[str, Any],
     keep: int,
+    spare: Collection[int] = (),
 ) -> Path:
     """Write ``step-XXXXXXXX/`` with one safetensors file per entry of `tensors` and `state.json`.
 
-    Older checkpoints beyond the `keep` newest are then removed.
+    Older checkpoints beyond the `keep` newest are then removed, except those of the steps `spare`.
     """
     target = named(folder, step)
     remove_unfinished(folder)
@@ -44,14 +46,15 @@ def write(
         # Not records.write_json, which rounds: what is resumed must be exact.
         text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
         (partial / "state.json").write_text(f"{text}\n", encoding="utf-8")
-    remove_older(folder, keep)
+    remove_older(folder, keep, spare)
     return target
 
 
-def remove_older(folder: Path, keep: int) -> None:
-    """Remove all but the `keep` newest."""
+def remove_older(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
+    """Remove all but the `keep` newest and those of the steps `spare`."""
     for path in checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
+        if step_of(path) not in spare:
+            shutil.rmtree(path)
 
 
 def remove_all(folder: Path) -> None:

@@ -32,7 +32,17 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.errors import RowWarning
-from tradeoff.llm import checkpoints, corpora, dropout, models, reference, setup, snapshots, state
+from tradeoff.llm import (
+    checkpoints,
+    corpora,
+    dropout,
+    models,
+    reference,
+    setup,
+    snapshots,
+    state,
+    stopping,
+)
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.extension import check_extends
 from tradeoff.llm.gaps import KnownLosses
@@ -176,6 +186,7 @@ class JointTrainer:
         )
         for remark in self.data.remarks():
             warnings.warn(remark, RowWarning, stacklevel=2)
+        stopping.check(config, self.data, schedule.lam)
         sizes = len(self.data.sft), len(self.data.preference)
         self.steps = config.updates(*sizes)
         config = replace(config, steps=self.steps, epochs=None)
@@ -206,6 +217,7 @@ class JointTrainer:
         self.references: reference.References | None = None
         self.step = 0
         self.diverged_at: int | None = None
+        self._best_weights: list[Tensor] = []
 
     # ------------------------------------------------------------------ the run
 
@@ -243,11 +255,15 @@ class JointTrainer:
         with tqdm(total=steps, initial=self.step, disable=not shown, desc="updates") as bar:
             while self.step < steps and not ended:
                 self._evaluate_if_due(bar)
+                if self._out_of_patience():
+                    break
                 self._update()
                 bar.update()
                 ended = self._after_update(interrupt)
             if self.step == steps and self.diverged_at is None:
                 self._evaluate_if_due(bar)
+        if self._finished:
+            self._take_best()
 
     def save(self) -> Path:
         """Write a checkpoint of the run as it stands."""
@@ -267,7 +283,9 @@ class JointTrainer:
             "meter": self.meter.state(),
         }
         if self.accelerator.is_main_process:
-            checkpoints.write(self._folder, self.step, files, content, self.config.keep)
+            best = self._best()
+            spare = () if best is None else (best.step,)
+            checkpoints.write(self._folder, self.step, files, content, self.config.keep, spare)
         self.accelerator.wait_for_everyone()
         return self._folder
 
@@ -441,6 +459,52 @@ class JointTrainer:
         found = self.scorer.mean_pairs(self.data.preference, self.references.train, rows)
         return found["preference_loss"]
 
+    # ------------------------------------------------------------------ early stopping
+
+    def _best(self) -> stopping.Best | None:
+        """The evaluation whose policy is saved; None without `patience`."""
+        if self.config.patience is None:
+            return None
+        return stopping.best(self.journal.lines, stopping.last_stage(self.plan))
+
+    def _out_of_patience(self) -> bool:
+        best = self._best()
+        return best is not None and best.since >= (self.config.patience or 0)
+
+    def _keep_if_best(self) -> None:
+        """Keep the weights of the least weighted loss, and a state that ends here early."""
+        best = self._best()
+        if best is None or not (best.since == 0 or self._out_of_patience()):
+            return
+        if self.output is None:
+            if best.since == 0:
+                local = state.local_weights(self.policy)
+                self._best_weights = [weight.detach().cpu().clone() for weight in local]
+        elif not checkpoints.named(self._folder, self.step).is_dir() and self._finite():
+            self.accelerator.wait_for_everyone()  # all have looked before one writes
+            self.save()
+
+    def _take_best(self) -> None:
+        """Give the policy the weights of the least weighted loss, and log it."""
+        best = self._best()
+        if best is None:
+            return
+        if self.output is not None:
+            path = checkpoints.named(self._folder, best.step)
+            state.set_weights(self.policy, checkpoints.read(path)[0]["policy"], path)
+        else:
+            local = state.local_weights(self.policy)
+            for weight, kept in zip(local, self._best_weights, strict=True):
+                weight.detach().copy_(kept)
+        if not self.journal.has("best", self.step):
+            line = {"kind": "best", "step": self.step, "best_step": best.step}
+            self.journal.write({**line, stopping.WEIGHTED: best.loss})
+
+    @property
+    def _finished(self) -> bool:
+        """Whether there is nothing left to do, so that the policy is the one to save."""
+        return self.diverged_at is None and (self.step == self.steps or self._out_of_patience())
+
     # ------------------------------------------------------------------ what is told
 
     def evaluate(self) -> dict[str, Any]:
@@ -454,6 +518,8 @@ class JointTrainer:
             record |= self.scorer.mean_pairs(self.data.preference_test, self.references.test)
         followed = zip(OBJECTIVES, self.tally.updates, strict=True)
         record |= {f"{name}_updates": count for name, count in followed}
+        if self.config.patience is not None:
+            record[stopping.WEIGHTED] = stopping.weighted_loss(record, self.schedule.lam)
         record |= {"probe_rows": self.known.probed, "seconds": self.meter.seconds}
         record |= {"tokens": self.meter.tokens}
         for callback in self.callbacks:
@@ -471,6 +537,7 @@ class JointTrainer:
         self.journal.write(record)
         losses = {k: record[k] for k in ("sft_loss", "preference_loss") if k in record}
         bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+        self._keep_if_best()
 
     def _after_update(self, interrupt: Interrupt) -> bool:
         """Log and save if that is due; whether the run ends here, which is the same everywhere."""
@@ -526,10 +593,12 @@ class JointTrainer:
         }
         if limit := self.known.limit():
             summary["limit"] = limit
-        finished = self.step == self.steps and self.diverged_at is None
+        if (best := self._best()) is not None and self._finished:
+            summary["best"] = {"step": best.step, stopping.WEIGHTED: best.loss}
+            summary["stopped_early"] = self.step < self.steps
         if self.output is not None and self.accelerator.is_main_process:
             records.write_json(self.output / "summary.json", summary)
-        if self.output is not None and finished:
+        if self.output is not None and self._finished:
             models.save(
                 self.accelerator, self._bare.model, self.tokenizer, self.output / models.MODEL
             )
