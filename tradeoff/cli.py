@@ -20,7 +20,7 @@ import typer
 import tradeoff
 from tradeoff import cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
-from tradeoff.cli_options import Columns, SkipBad, UseLabels
+from tradeoff.cli_options import Columns, MinMargin, SkipBad, UseLabels
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
 from tradeoff.terminal import (
@@ -258,6 +258,7 @@ def analyse(
     skip_bad: SkipBad = False,
     columns: Columns = None,
     use_labels: UseLabels = False,
+    min_margin: MinMargin = None,
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
@@ -280,7 +281,10 @@ def analyse(
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
     read_sft: Any = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
     read_pairs: Any = partial(
-        files.read_preferences, columns=columns_of(names, "preference"), **options
+        files.read_preferences,
+        columns=columns_of(names, "preference"),
+        min_margin=min_margin,
+        **options,
     )
     train = read_sft(sft), read_pairs(preference)
     held_out = (

@@ -17,6 +17,7 @@ from tradeoff.cli_options import (
     ChatTemplate,
     Columns,
     EosToken,
+    MinMargin,
     SkipBad,
     UseLabels,
 )
@@ -96,6 +97,7 @@ def train(
     skip_bad: SkipBad = False,
     columns: Columns = None,
     use_labels: UseLabels = False,
+    min_margin: MinMargin = None,
     chat: Chat = None,
     chat_template: ChatTemplate = None,
     eos_token: EosToken = None,
@@ -164,6 +166,7 @@ def train(
         "data.skip_bad": skip_bad or None,
         "data.columns": parsed(columns) if columns else None,
         "data.use_labels": use_labels or None,
+        "data.min_margin": min_margin,
         "train.chat": chat,
         "schedule": schedule,
         "schedule.lam": lam,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -372,8 +372,16 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
+def save(
+    accelerator: Any,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    texts: Mapping[str, str] | None = None,
+) -> None:
     """Write the folder that transformers, or peft for adapters, loads; complete or not at all.
+
+    Other files in it, such as a card, are `texts` by their names.
 
     With adapters, the model below them is compared with the files it was loaded from, tensor by
     tensor. Where they differ, as after training, merging or new tokens, or where there are none,
@@ -381,7 +389,7 @@ def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path) -> None:
     """
     weights = untied(model, accelerator.get_state_dict(model))
     if accelerator.is_main_process:
-        write(model, weights, tokenizer, folder)
+        write(model, weights, tokenizer, folder, texts)
     accelerator.wait_for_everyone()
 
 
@@ -392,7 +400,13 @@ def untied(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if name not in tied}
 
 
-def write(model: Any, weights: dict[str, Tensor], tokenizer: Any, folder: Path) -> None:
+def write(
+    model: Any,
+    weights: dict[str, Tensor],
+    tokenizer: Any,
+    folder: Path,
+    texts: Mapping[str, str] | None = None,
+) -> None:
     """As :func:`save`, in one process, of weights that it has whole."""
     # peft would look for the embedding of the model it adapts, which has not changed.
     options: dict[str, Any] = {}
@@ -404,6 +418,8 @@ def write(model: Any, weights: dict[str, Tensor], tokenizer: Any, folder: Path) 
             model.save_pretrained(partial, state_dict=weights, **options)
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, "utf-8")
 
 
 @contextmanager

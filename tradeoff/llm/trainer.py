@@ -33,6 +33,8 @@ from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.errors import RowWarning
 from tradeoff.llm import (
+    about,
+    card,
     checkpoints,
     corpora,
     dropout,
@@ -43,7 +45,7 @@ from tradeoff.llm import (
     state,
     stopping,
 )
-from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.config import Experiment, TrainConfig
 from tradeoff.llm.extension import check_extends
 from tradeoff.llm.gaps import KnownLosses
 from tradeoff.llm.interrupt import Interrupt
@@ -217,6 +219,8 @@ class JointTrainer:
         self.references: reference.References | None = None
         self.step = 0
         self.diverged_at: int | None = None
+        self.experiment: Experiment | None = None
+        """All settings of the command that made it, which the model card repeats."""
         self._best_weights: list[Tensor] = []
 
     # ------------------------------------------------------------------ the run
@@ -300,6 +304,11 @@ class JointTrainer:
         elif self.output and self.accelerator.is_main_process:
             self._clear(self.output)
         self._store_surroundings()
+        if self.output and self.accelerator.is_main_process:
+            about.write(
+                *(self.output, self.schedule, self.config, self.data, self._bare.model),
+                self.experiment,
+            )
         self.journal.restart(self.step)
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
@@ -599,7 +608,6 @@ class JointTrainer:
         if self.output is not None and self.accelerator.is_main_process:
             records.write_json(self.output / "summary.json", summary)
         if self.output is not None and self._finished:
-            models.save(
-                self.accelerator, self._bare.model, self.tokenizer, self.output / models.MODEL
-            )
+            model, folder = self._bare.model, self.output / models.MODEL
+            models.save(self.accelerator, model, self.tokenizer, folder, card.texts(self.output))
         return TrainResult(table, self.journal.table("train"), summary, self.diverged_at, signal)
