@@ -98,6 +98,13 @@ def render(about: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]], s
 def upload_command(folder: str | Path, repository: str) -> str:
     """The one command that uploads a folder to the hub; nothing here does.
 
+    Parameters
+    ----------
+    folder
+        What :func:`tradeoff.llm.export.export` wrote.
+    repository
+        ``owner/name``.
+
     Raises
     ------
     InputError
@@ -120,7 +127,13 @@ def upload_command(folder: str | Path, repository: str) -> str:
 
 
 def local_base(folder: Path) -> str | None:
-    """The folder that adapters name as their base; None if they name one of the hub, or none."""
+    """The folder that adapters name as their base; None if they name one of the hub, or none.
+
+    Parameters
+    ----------
+    folder
+        Of a model, or of adapters.
+    """
     file = folder / "adapter_config.json"
     base = read_json(file)["base_model_name_or_path"] if file.is_file() else None
     return None if base is None or on_hub(base) else str(base)
