@@ -58,11 +58,12 @@ Lams = Annotated[
 ]
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and stop, if asked to."""
+def show_version(wanted: bool) -> bool:
+    """Print the version and stop, if asked to; what it returns becomes the option's value."""
     if wanted:
         show_line(tradeoff.__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
