@@ -120,8 +120,7 @@ def test_what_fsdp_must_bear(tmp_path, alone, settings):
     assert_equal_runs(alone(schedule="mix", **settings), (tmp_path, ranks[0]), 1e-6)
 
 
-@pytest.mark.parametrize("lora", [None, ADAPTERS], ids=["full", "lora"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "lora"), [("ddp", None), ("fsdp", ADAPTERS)])
 def test_checkpoints_of_two_ranks_are_models(tmp_path, way, lora):
     """What surrounds checkpoints is whole, though each rank of FSDP holds a part of it."""
     settings = {"schedule": "mix", "lora": lora, "save_every": 2, "keep": 9, "evaluate_every": 2}

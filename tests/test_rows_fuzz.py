@@ -17,10 +17,10 @@ def test_a_mutated_row_is_right_or_one_clear_error(seed: int) -> None:
 
 
 def test_mutated_rows_are_trained_on_or_reported_and_what_is_saved_was_trained() -> None:
-    found = runs(16, seed=7)
+    found = runs(10, seed=7)
     assert found.failures == []
-    assert found.counts["inputs"] > 30
-    assert min(found.counts["runs"], found.counts["files refused with one error"]) >= 3
+    assert found.counts["inputs"] > 50
+    assert min(found.counts["runs"], found.counts["files refused with one error"]) >= 2
     assert rows_fuzz.run(2, seed=7)[1] == []
 
 
@@ -33,7 +33,7 @@ def test_a_silent_loss_of_rows_would_be_seen(monkeypatch: pytest.MonkeyPatch) ->
         return rows_fuzz.replace(found, rows=found.rows[1:], dropped=())
 
     monkeypatch.setitem(rows_fuzz.READ, "sft", silent)
-    found = runs(8, seed=7)
+    found = runs(3, seed=7)
     assert found.failures
     assert any("neither used nor told" in failure for failure in found.failures)
 
@@ -41,6 +41,6 @@ def test_a_silent_loss_of_rows_would_be_seen(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_stored_fuzz_found_nothing() -> None:
     stored = json.loads(rows_fuzz.STORED.read_text("utf-8"))
     assert stored["failures"] == 0
-    assert stored["inputs"] >= stored["cases"] >= 2000
-    used, told = stored["mutated rows used"], stored["mutated rows told"]
-    assert min(used, told, stored["files refused with one error"]) > 500
+    assert stored["inputs"] >= 2000
+    assert min(stored["mutated rows used"], stored["mutated rows told"]) > 500
+    assert min(stored["runs"], stored["files refused with one error"]) > 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,3 +89,13 @@ def check(config: TrainConfig, data: Corpora, lam: float) -> None:
                 value=config.patience,
                 remedy=f"Give {name}_test or a holdout above 0, or leave patience out.",
             )
+
+
+def check_kept(path: Path) -> None:
+    """An `InputError` if the checkpoint of the least weighted loss has been removed."""
+    if not path.is_dir():
+        raise InputError(
+            "the checkpoint of the lowest weighted held-out loss is gone",
+            file=path,
+            remedy="Take the newest one by `tradeoff export`, or begin anew with --no-resume.",
+        )

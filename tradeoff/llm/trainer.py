@@ -258,8 +258,7 @@ class JointTrainer:
         steps, ended = self.steps, self.diverged_at is not None
         with tqdm(total=steps, initial=self.step, disable=not shown, desc="updates") as bar:
             while self.step < steps and not ended:
-                self._evaluate_if_due(bar)
-                if self._out_of_patience():
+                if self._evaluate_if_due(bar) and self._out_of_patience():
                     break
                 self._update()
                 bar.update()
@@ -500,6 +499,7 @@ class JointTrainer:
             return
         if self.output is not None:
             path = checkpoints.named(self._folder, best.step)
+            stopping.check_kept(path)
             state.set_weights(self.policy, checkpoints.read(path)[0]["policy"], path)
         else:
             local = state.local_weights(self.policy)
@@ -535,18 +535,20 @@ class JointTrainer:
             callback(self, record)
         return record
 
-    def _evaluate_if_due(self, bar: Any) -> None:
+    def _evaluate_if_due(self, bar: Any) -> bool:
+        """Evaluate where the settings ask for it; whether they do."""
         every = self.config.evaluate_every or max(1, self.steps // 10)
         if self.step % every and self.step != self.steps:
-            return
+            return False
         # A run that was at its end has nothing to add when it is asked to go on.
         if self.journal.has("evaluation", self.step):
-            return
+            return True
         record = self.evaluate()
         self.journal.write(record)
         losses = {k: record[k] for k in ("sft_loss", "preference_loss") if k in record}
         bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
         self._keep_if_best()
+        return True
 
     def _after_update(self, interrupt: Interrupt) -> bool:
         """Log and save if that is due; whether the run ends here, which is the same everywhere."""
