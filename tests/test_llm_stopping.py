@@ -148,6 +148,7 @@ def test_patience_needs_held_out_rows(lam, name):
         TrainConfig(patience=0)
 
 
+@pytest.mark.slow
 def test_two_processes_stop_as_one_does(tmp_path: Path) -> None:
     settings = {"schedule": "mix", "patience": 2, **WILD}
     ranks = on_ranks(2, tmp_path, **settings)
