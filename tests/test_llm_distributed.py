@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from llm_runs import FSDP, LORA, on_ranks
+from llm_runs import FSDP, LORA, on_ranks, trainer
 from safetensors.torch import load_file
 
 from tradeoff.llm import checkpoints
 from tradeoff.llm.config import Lora
+from tradeoff.llm.evaluation import load
 from tradeoff.llm.scoring import shares
 
 pytestmark = pytest.mark.slow
@@ -117,6 +118,23 @@ def test_what_fsdp_must_bear(tmp_path, alone, settings):
         settings = {"reference_cache": str(tmp_path / "cache")}
     ranks = on_ranks(2, tmp_path, FSDP, schedule="mix", **settings)
     assert_equal_runs(alone(schedule="mix", **settings), (tmp_path, ranks[0]), 1e-6)
+
+
+@pytest.mark.parametrize(("way", "lora"), [("ddp", None), ("fsdp", ADAPTERS)])
+def test_checkpoints_of_two_ranks_are_models(tmp_path, way, lora):
+    """What surrounds checkpoints is whole, though each rank of FSDP holds a part of it."""
+    settings = {"schedule": "mix", "lora": lora, "save_every": 2, "keep": 9, "evaluate_every": 2}
+    ranks = on_ranks(2, tmp_path, WAYS[way][0], **settings)
+    here = trainer(**settings)
+    places = checkpoints.checkpoints(tmp_path / "checkpoints")
+    assert [checkpoints.step_of(place) for place in places] == [2, 4, 6]
+    for row, place in zip(ranks[0][1:], places, strict=True):
+        found = load(place).scorer.mean_sft(here.data.sft_test)["sft_loss"]
+        assert found == pytest.approx(row["sft_loss"], abs=1e-6), place.name
+    frozen = tmp_path / "checkpoints" / "model" / "frozen.safetensors"
+    assert frozen.is_file() == (lora is not None)
+    again = load(tmp_path / "model").scorer.mean_sft(here.data.sft_test)["sft_loss"]
+    assert again == pytest.approx(ranks[0][-1]["sft_loss"], abs=1e-6)
 
 
 def test_a_sharded_policy_is_not_copied_for_a_second_model(tmp_path):

@@ -68,7 +68,7 @@ def test_a_refused_row_is_dropped_where_asked(model: Path, tmp_path: Path, holdo
     done = run(*command)
     assert done.exit_code == 0, done.exception
     found = json.loads(done.stdout)
-    assert [f"row {row}" in line for row, line in zip((1, 2, 20), found["dropped"], strict=True)]
+    assert all(f"row {row}" in line for row, line in zip((1, 2, 20), found["dropped"], strict=True))
     assert f"{sft}, row 20: the chat template refuses" in found["dropped"][2]
     assert sum(part["refused"] for part in found["data"].values()) == 1
     if holdout:
@@ -131,3 +131,27 @@ def test_columns_and_labels(model: Path, tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["data"]["preference"]["rows"] == 8
     assert f"{sft}: ignored columns: id (8)" in found["remarks"]
+
+
+def test_pairs_of_small_margin_are_left_out(model: Path, tmp_path: Path) -> None:
+    sft = write(tmp_path / "sft.jsonl", SFT)
+    scored = [{**row, "score_chosen": i / 10, "score_rejected": 0} for i, row in enumerate(PAIRS)]
+    pairs = write(tmp_path / "scored.jsonl", scored)
+    plain = write(tmp_path / "plain.jsonl", PAIRS)
+    command = ["train", "--model", model, "--sft", sft, *FEW, "--set", "train.holdout=0"]
+    command += ["--out", tmp_path / "run", "--min-margin", "1.2"]
+    done = run(*command, "--preference", pairs)
+    assert done.exit_code == 0, done.exception
+    found = json.loads(done.stdout)
+    assert found["data"]["preference"]["rows"] == 12
+    assert f"{pairs}: 12 pairs left out whose margin is below 1.2" in found["remarks"]
+    done = run("evaluate", model, "--preference", pairs, "--min-margin", "2.25", "--json")
+    assert f"{pairs}: 23 pairs left out whose margin is below 2.25" in done.stdout
+    for failing in (
+        [*command, "--preference", plain],
+        ["analyse", "--sft", sft, "--preference", plain, "--min-margin", "1"],
+        ["evaluate", model, "--preference", plain, "--min-margin", "1"],
+    ):
+        error = run(*failing).exception
+        assert isinstance(error, InputError)
+        assert (error.file, error.row, error.problem) == (str(plain), 1, "the pair has no scores")

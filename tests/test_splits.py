@@ -96,6 +96,23 @@ def test_both_sets_from_the_same_prompts_are_split_alike(shuffled: bool) -> None
     assert overlap(demonstrations.test, preferences.train).equal == 0
 
 
+def test_text_and_messages_that_say_the_same_are_one_prompt() -> None:
+    sft = [SftRow(f"Question {i}?", f" Answer {i}.") for i in range(40)]
+    pairs = [
+        PreferenceRow(
+            (Message("user", f" Question {i}?\n"),),
+            (Message("assistant", f"Answer {i}."),),
+            (Message("assistant", "No."),),
+        )
+        for i in range(40)
+    ]
+    found = hold_out((sft, None), (pairs, None), 0.25)
+    first, second = ({prompt_key(row) for row in part.test} for part in found)
+    assert first == second
+    assert len(first) == 10
+    assert not {prompt_key(row) for part in found for row in part.train} & first
+
+
 PROMPTS = st.lists(st.integers(0, 12).map(str), min_size=2, max_size=30)
 
 

@@ -20,7 +20,7 @@ import typer
 import tradeoff
 from tradeoff import cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
-from tradeoff.cli_options import Columns, Out, SkipBad, UseLabels
+from tradeoff.cli_options import Columns, MinMargin, Out, SkipBad, UseLabels
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable, refusal
 from tradeoff.records import replacing, write_json
@@ -59,11 +59,12 @@ Lams = Annotated[
 ]
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and stop, if asked to."""
+def show_version(wanted: bool) -> bool:
+    """Print the version and stop, if asked to; what it returns becomes the option's value."""
     if wanted:
         show_line(tradeoff.__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -266,6 +267,7 @@ def analyse(
     skip_bad: SkipBad = False,
     columns: Columns = None,
     use_labels: UseLabels = False,
+    min_margin: MinMargin = None,
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
@@ -289,7 +291,10 @@ def analyse(
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
     read_sft: Any = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
     read_pairs: Any = partial(
-        files.read_preferences, columns=columns_of(names, "preference"), **options
+        files.read_preferences,
+        columns=columns_of(names, "preference"),
+        min_margin=min_margin,
+        **options,
     )
     train = read_sft(sft), read_pairs(preference)
     held_out = (

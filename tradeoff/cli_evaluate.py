@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from tradeoff.cli_options import (
     ChatTemplate,
     Columns,
     EosToken,
+    MinMargin,
     SkipBad,
     UseLabels,
     output,
@@ -128,6 +130,7 @@ def evaluate(
     skip_bad: SkipBad = False,
     columns: Columns = None,
     use_labels: UseLabels = False,
+    min_margin: MinMargin = None,
     chat: Chat = None,
     chat_template: ChatTemplate = None,
     eos_token: EosToken = None,
@@ -168,7 +171,7 @@ def evaluate(
     overrides = {"chat_template": chat_template, "eos_token": eos_token, "attention": attention}
     subject = from_mapping(ModelConfig, {"path": _model(model), **overrides})
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
-    read = _Reader({**options, "use_labels": use_labels}, parsed(columns or ()))
+    read = _Reader({**options, "use_labels": use_labels}, parsed(columns or ()), min_margin)
     contests = read.preference(win_rate)
     chats = any(not isinstance(row.prompt, str) for row in contests)
     wanted = evaluation.Wanted(
@@ -237,6 +240,7 @@ class _Reader:
 
     options: dict[str, Any]
     columns: dict[str, str]
+    min_margin: float | None = None
     remarks: list[str] = field(default_factory=list)
 
     def sft(self, source: str | None) -> Any:
@@ -256,7 +260,9 @@ class _Reader:
             return ()
         if source == "synthetic":
             return getattr(tiny.data(), f"{objective}_test")[: self.options["limit"]]
-        read: Any = files.read_sft if objective == "sft" else files.read_preferences
+        read: Any = files.read_sft
+        if objective == "preference":
+            read = partial(files.read_preferences, min_margin=self.min_margin)
         names = columns_of(self.columns, objective)
         rows = read(source, default_split=None, columns=names, **self.options)
         self.remarks += rows.remarks()

@@ -15,13 +15,19 @@ HELP = """\
 Write the model of a run, finished, stopped or diverged, to a folder of its own.
 
 The folder is what transformers loads, or peft for adapters. Without `--checkpoint` it is the
-trained model, or while there is none the newest checkpoint that is intact.
+trained model, or while there is none the newest checkpoint that is intact. `README.md` in it is a
+model card: base, data, method, held-out losses, and how to repeat the run with `run.toml`.
+
+`--repository owner/name` prints the command that uploads the folder; nothing is uploaded here.
+Adapters on a model that others do not have are best written with `--merged`.
 
 Examples:
 
 - `tradeoff export runs/alright --out models/alright`
 
 - `tradeoff export runs/alright --checkpoint 200 --out models/alright-200`
+
+- `tradeoff export runs/lora --merged --out models/merged --repository me/merged`
 """
 
 
@@ -31,16 +37,35 @@ def export(
     checkpoint: Annotated[
         int | None, typer.Option(help="Updates done at the checkpoint to take.", min=0)
     ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Merge adapters into the weights.")
+    ] = False,
+    repository: Annotated[
+        str | None, typer.Option(help="Name on the hub for the upload command that is printed.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
 ) -> None:
     """Write the model of a run; see `HELP`."""
     _need_language_models()
+    from tradeoff.llm.card import local_base, upload_command
     from tradeoff.llm.export import export as write
 
-    folder = write(run, out, checkpoint)
+    command = None if repository is None else upload_command(out, repository)
+    folder = write(run, out, checkpoint, merged=merged)
+    remarks = []
+    if command is not None and (base := local_base(folder)) is not None:
+        remarks = [
+            f"the adapters name {base} as their base, a folder of this machine: others can load "
+            "them only if they are written with --merged"
+        ]
     if as_json:
-        show_json({"written": [str(folder)]})
-    else:
-        show_line(f"written: {folder}")
+        upload = {} if command is None else {"upload": command, "remarks": remarks}
+        show_json({"written": [str(folder)], **upload})
+        return
+    show_line(f"written: {folder}")
+    for line in remarks:
+        show_line(line, style="yellow")
+    if command is not None:
+        show_line(f"to upload it: {command}")

@@ -32,6 +32,10 @@ Columns = Annotated[
 UseLabels = Annotated[
     bool, typer.Option("--use-labels", help="Use rows with a label: desired ones, or paired.")
 ]
+MinMargin = Annotated[
+    float | None,
+    typer.Option(help="Leave out pairs whose chosen response is not scored so much higher."),
+]
 Chat = Annotated[
     bool | None,
     typer.Option(

@@ -17,6 +17,7 @@ from tradeoff.cli_options import (
     ChatTemplate,
     Columns,
     EosToken,
+    MinMargin,
     SkipBad,
     UseLabels,
     output,
@@ -41,6 +42,9 @@ every evaluation: the trajectory is the product.
 save and end the run (exit status 130 and 143); the same command goes on. A run that diverged ends
 with status 1 and keeps its last good checkpoint, if it wrote one. `--no-resume` clears away what
 an earlier run left in the folder.
+
+`--patience N` stops early, after N evaluations without a lower held-out loss
+`(1 - lam) * SFT + lam * preference`; `model/` is then that of the lowest one.
 
 A model with adapters, such as a LoRA run's own `model/`, is trained on as it is: its adapters go
 on. With `--lora-rank` they are merged into its weights first, and new ones are trained.
@@ -94,6 +98,7 @@ def train(
     skip_bad: SkipBad = False,
     columns: Columns = None,
     use_labels: UseLabels = False,
+    min_margin: MinMargin = None,
     chat: Chat = None,
     chat_template: ChatTemplate = None,
     eos_token: EosToken = None,
@@ -127,6 +132,10 @@ def train(
     lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="Updates between evaluations.")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many evaluations without a lower weighted loss."),
+    ] = None,
     save_every: Annotated[int | None, typer.Option(help="Updates between checkpoints.")] = None,
     seed: Annotated[int | None, typer.Option(help="Root seed of every random draw.")] = None,
     assignments: Annotated[
@@ -156,6 +165,7 @@ def train(
         "data.skip_bad": skip_bad or None,
         "data.columns": parsed(columns) if columns else None,
         "data.use_labels": use_labels or None,
+        "data.min_margin": min_margin,
         "train.chat": chat,
         "schedule": schedule,
         "schedule.lam": lam,
@@ -173,6 +183,7 @@ def train(
         "train.lora.rank": lora_rank,
         "train.precision": precision,
         "train.evaluate_every": evaluate_every,
+        "train.patience": patience,
         "train.save_every": save_every,
         "train.seed": seed,
     }
@@ -225,6 +236,12 @@ def _tell_end(result: TrainResult, out: Path) -> None:
     from tradeoff.llm import checkpoints
 
     steps = result.summary["steps"]
+    if best := result.summary.get("best"):
+        early = f"stopped early after {steps} updates; " if result.summary["stopped_early"] else ""
+        show_line(
+            f"{early}the model saved is that of update {best['step']}, whose weighted held-out "
+            f"loss {best['weighted_loss']:.4f} is the lowest"
+        )
     if result.signal and result.diverged_at is None:
         name = signal.Signals(result.signal).name
         message = f"{name}: saved after {steps} updates; the same command goes on"
@@ -240,7 +257,7 @@ def _tell_end(result: TrainResult, out: Path) -> None:
 
 
 def _first_and_last(result: TrainResult) -> dict[str, tuple[float, float]]:
-    names = ("sft_loss", "preference_loss", "preference_accuracy")
+    names = ("sft_loss", "preference_loss", "preference_accuracy", "weighted_loss")
     known = [name for name in names if name in result.table]
     return {
         name: (float(result.table[name].iloc[0]), float(result.table[name].iloc[-1]))

@@ -203,9 +203,11 @@ def prepare(
     adapted = train.lora is not None or models.has_adapter_files(model_config.path)
     frozen_bf16 = adapted and train.precision == "bf16"
     model, tokenizer = models.load(model_config, seed=train.seed, frozen_bf16=frozen_bf16)
-    return JointTrainer(
+    trainer = JointTrainer(
         model, tokenizer, schedule=experiment.make_schedule(), config=train, output=output, **rows
     )
+    trainer.experiment = experiment
+    return trainer
 
 
 def write(trainer: JointTrainer, result: TrainResult, folder: Path) -> list[Path]:

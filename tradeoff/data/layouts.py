@@ -68,7 +68,10 @@ def preference_row(record: Record) -> PreferenceRow:
         remedy = "Pair the responses up by prompt: use_labels=True, --use-labels."
         raise record.error(_UNPAIRED, remedy, field="label", value=known)
     row = _PREFERENCE[record.layout(_PREFERENCE)](record)
-    return replace(row, margin=margin(record))
+    scored = margin(record)
+    if scored is not None and scored < 0:
+        record.notes["pairs whose chosen response has the lower score"] += 1
+    return replace(row, margin=scored)
 
 
 # ---------------------------------------------------------------------- layouts of demonstrations
@@ -83,7 +86,7 @@ def _conversation(record: Record) -> SftRow:
     """``messages`` hold the prompt, or begin behind it."""
     name = "messages" if record.has("messages") else "conversations"
     turns = read_messages(record, name)
-    prompt = read_text(record, "prompt") if record.has("prompt") else ()
+    prompt = read_text(record, "prompt") if record.filled("prompt") else ()
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     if before:
         turns = _behind(record, before, turns)

@@ -52,6 +52,12 @@ class Record:
         """Whether the column is there and not null."""
         return name in self.fields and not is_absent(self.fields[name])
 
+    def filled(self, name: str) -> bool:
+        """Whether the column holds something: not null, and neither blank nor empty."""
+        value = self.fields.get(name)
+        blank = not value.strip() if isinstance(value, str) else value in ([], {})
+        return self.has(name) and not blank
+
     def get(self, name: str) -> Any:
         """The column, which counts as used from now on; None where it is absent."""
         self.used.add(name)
@@ -77,17 +83,20 @@ class Record:
         return (*own, *self.unread)
 
     def layout(self, layouts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-        """The first layout whose columns are all here, else the first with one of its columns."""
+        """The first layout whose columns are all filled, or here, else with one of its columns.
+
+        Where tables of several layouts were put together, the columns of the others are blank.
+        """
         layouts = tuple(layouts)
-        for enough in (all, any):
+        for enough, known in ((all, self.filled), (all, self.has), (any, self.has)):
             for names in layouts:
-                if enough(self.has(name) for name in names):
+                if enough(known(name) for name in names):
                     return names
         for names in layouts:
             if any(name in self.fields for name in names):
                 return names
-        known = " or ".join("{" + ", ".join(names) + "}" for names in layouts)
-        remedy = f"Give {known}, or say which columns to read: columns={{...}}, --columns."
+        listed = " or ".join("{" + ", ".join(names) + "}" for names in layouts)
+        remedy = f"Give {listed}, or say which columns to read: columns={{...}}, --columns."
         raise self.error("no known layout has these columns", remedy, value=list(self.fields))
 
     def string(self, name: str, value: Any, *, blank: bool = False) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.rows import PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
 
 R = TypeVar("R", SftRow, PreferenceRow)
@@ -82,11 +82,19 @@ def hold_out(
 
 
 def prompt_key(row: SftRow | PreferenceRow) -> str:
-    """A prompt up to its blanks, by which rows belong together; of a document, its text."""
-    text = as_text(row.prompt)
+    """What a prompt says up to its blanks, by which rows belong together; of a document, its text.
+
+    Text and messages that say the same are one prompt: often one set has it as text and the other
+    as messages.
+    """
+    text = _said(row.prompt)
     if isinstance(row, SftRow) and not text:
-        text = as_text(row.completion)
+        text = _said(row.completion)
     return " ".join(text.split())
+
+
+def _said(text: Text) -> str:
+    return text if isinstance(text, str) else "\n".join(turn.content for turn in text)
 
 
 def _have_one_prompt(rows: Sequence[SftRow] | Sequence[PreferenceRow]) -> bool:

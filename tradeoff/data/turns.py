@@ -32,6 +32,9 @@ SPEAKERS = {
 }
 """Roles that are known, and names that they go by."""
 _STORED = re.compile(rf"""['"](?:role|from)['"]\s*:\s*['"](?:{"|".join(SPEAKERS)})['"]""")
+_PARTS = re.compile(r"""\s*\[\s*\{.{0,200}?['"]type['"]\s*:""", re.DOTALL)
+_ROW = re.compile(r"""\s*\{\s*"(messages|conversations)"\s*:\s*\[\s*\{""")
+_PART_KINDS = {"text", "image", "image_url", "audio", "video"}
 _PRINTED = 2**20
 _MAY_BE_EMPTY = ("system", "developer", "tool", "function")
 _CONTENT = ("tool_calls", "reasoning_content", "reasoning", "thinking")
@@ -80,6 +83,9 @@ def shared(first: tuple[Message, ...], second: tuple[Message, ...]) -> int:
 
 def _stored_messages(record: Record, name: str, text: str) -> list[Any] | None:
     """The messages that a text is the JSON or the Python form of; None for any other text."""
+    if _ROW.match(text):
+        remedy = "Unpack it, so that messages are a column of their own."
+        raise record.error("the text is a row in JSON", remedy, field=name, value=text)
     start = text.lstrip()[:2000]
     if not start.startswith("[") or not start[1:].lstrip().startswith("{"):
         return None
@@ -133,6 +139,9 @@ def _may_be_empty(role: Any, more: Mapping[str, Any]) -> bool:
 
 def _content(record: Record, name: str, value: Any) -> str:
     """Text, or the joined texts of a list of parts."""
+    if isinstance(value, str) and (stored := _stored_parts(value)) is not None:
+        record.notes["contents read from parts that were stored as text"] += 1
+        value = stored
     if not isinstance(value, list | tuple):
         return record.string(name, value, blank=True)
     texts = []
@@ -144,6 +153,19 @@ def _content(record: Record, name: str, value: Any) -> str:
         text = part.get("text") if isinstance(part, Mapping) else part
         texts.append(record.string(name, text, blank=True))
     return "".join(texts)
+
+
+def _stored_parts(text: str) -> list[Any] | None:
+    """The list of parts that a content is the JSON of; None for any other text."""
+    if not _PARTS.match(text):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    kinds = [part.get("type") if isinstance(part, Mapping) else None for part in found]
+    known = all(isinstance(kind, str) and kind in _PART_KINDS for kind in kinds)
+    return found if isinstance(found, list) and known else None
 
 
 def _call(record: Record, name: str, value: Any) -> Message:

@@ -16,7 +16,16 @@ from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.llm.encoding import Encoded, Refused, Row
 from tradeoff.llm.turns import Turns, stop_ids, turns
 
-_THINK = ("<think>", "<thinking>", "<reasoning>")
+_THINK = (
+    *("<think>", "<thinking>", "<reasoning>", "<scratchpad>", "<seed:think>"),
+    *("[THINK]", "◁think▷", "<|channel|>analysis<|message|>"),
+)
+_MARKS = (
+    *("<|im_start|>", "[INST]", "<|start_header_id|>", "<start_of_turn>", "<|start|>assistant"),
+    *("<|assistant|>", "<|turn_start|>", "<|START_OF_TURN_TOKEN|>"),
+)
+"""How turns begin in the templates that are common."""
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 _SHOWN = 40
 """Characters of an example on either side."""
 
@@ -60,9 +69,17 @@ KINDS: Mapping[str, Kind] = {
         "lose the content of a turn in the chat template",
         "Use a template with a branch for its role (--chat-template), or move the content.",
     ),
+    "lost_field": Kind(
+        "have a name, reasoning or a call of a tool that the chat template leaves out",
+        "Use a template that renders it (--chat-template), move it into the content, or remove it.",
+    ),
     "lost_tools": Kind(
         "have tools that the chat template leaves out",
         "Use a template that renders tools (--chat-template), or remove the column.",
+    ),
+    "other_template": Kind(
+        "carry the marks of another chat template",
+        "Give the rows as messages, or the template that they carry (--chat-template).",
     ),
     "plain": Kind(
         "are plain text, though the tokenizer has a chat template",
@@ -199,6 +216,7 @@ class _Look:
         elif len(prompt_ids) and not _begins(prompt_ids, ids, self.max_length):
             kind = "thinking" if prompt.rstrip().endswith(_THINK) else "other_prompt"
             yield kind, self._apart(prompt_ids, ids)
+        yield from self._marks(whole)
         if isinstance(row.prompt, str):
             yield from self._plain(row, whole)
         else:
@@ -227,6 +245,16 @@ class _Look:
         if self.turns is not None and not self.turns.within(whole):
             yield "plain", repr(whole[:_SHOWN])
 
+    def _marks(self, whole: str) -> Iterator[tuple[str, str]]:
+        """Texts, documents too, that another template than the tokenizer's has rendered."""
+        if self.turns is None or self.plain_is_meant:
+            return
+        own = str(self.tokenizer.chat_template)
+        for mark in _MARKS:
+            if mark in whole and mark not in own:
+                yield "other_template", repr(whole[(at := whole.index(mark)) : at + _SHOWN])
+                return
+
     def _conversation(
         self, row: Row, turns_before: tuple[Message, ...], prompt: str, whole: str
     ) -> Iterator[tuple[str, str]]:
@@ -240,12 +268,37 @@ class _Look:
         for name in _tools(row):
             if name not in whole:
                 yield "lost_tools", repr(name)
+        wanted = [found for turn in turns_before for found in _fields(turn, last=False)]
+        answers = [
+            [found for turn in getattr(row, side) for found in _fields(turn, last=True)]
+            for side in sides
+        ]
+        # A sequence is of one of the sides, which is not said here.
+        if not any(all(text in whole for _, text in found) for found in answers):
+            wanted += answers[0] or answers[-1]
+        for name, text in wanted:
+            if text not in whole:
+                yield "lost_field", f"{name}: {text[:_SHOWN]!r}"
         if self.turns is not None and not self.turns.asks and self.turns.headers[1]:
             yield "unasked", repr(prompt[-_SHOWN:])
 
 
 def _within(turn: Message, whole: str) -> bool:
     return turn.content.strip() in whole
+
+
+def _fields(turn: Message, *, last: bool) -> Iterator[tuple[str, str]]:
+    """What a turn has beside its content; templates may leave reasoning of earlier turns out."""
+    if not turn.extras:
+        return
+    found = turn.as_dict()
+    for name in ("name", *(_REASONING if last else ())):
+        if isinstance(text := found.get(name), str) and text.strip():
+            yield name, text.strip()
+    for call in found.get("tool_calls") or ():
+        function = call.get("function", call) if isinstance(call, Mapping) else {}
+        if isinstance(function, Mapping) and isinstance(text := function.get("name"), str):
+            yield "tool call", text
 
 
 def _begins(prompt: Any, whole: Any, max_length: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def write(
     *,
     keep: int,
     log: dict[str, Any],
+    spare: Collection[int] = (),
     sync: bool = True,
 ) -> Path:
     """Write ``step-XXXXXXXX/`` with one safetensors file per entry of `tensors` and `state.json`.
@@ -44,9 +46,11 @@ def write(
     tensors, state
         What is written.
     keep
-        Older checkpoints beyond this number of newest ones are then removed.
+        Older checkpoints beyond this number of newest ones are then removed, except `spare`.
     log
         Seal of the log so far, of :meth:`tradeoff.seals.Lines.seal`.
+    spare
+        Steps whose checkpoints stay.
     sync
         Wait until the disk has all of it.
     """
@@ -60,14 +64,15 @@ def write(
         text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
         (partial / "state.json").write_bytes(f"{text}\n".encode())
         seals.seal_folder(partial, {"step": step, "log": log})
-    remove_older(folder, keep)
+    remove_older(folder, keep, spare)
     return target
 
 
-def remove_older(folder: Path, keep: int) -> None:
-    """Remove all but the `keep` newest."""
+def remove_older(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
+    """Remove all but the `keep` newest and those of the steps `spare`."""
     for path in checkpoints(folder)[:-keep]:
-        discard(path)
+        if step_of(path) not in spare:
+            discard(path)
 
 
 def remove_all(folder: Path) -> None:

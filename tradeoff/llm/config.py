@@ -160,6 +160,11 @@ class TrainConfig:
         Share of rows held out, by prompt, where no held-out rows are given.
     evaluate_every, evaluate_rows
         Updates between evaluations (``None``: ten over the run); most held-out rows of each set.
+    patience
+        Stop early after so many evaluations in a row without a lower weighted held-out loss,
+        ``(1 - lam) * sft_loss + lam * preference_loss`` with the weight of the schedule. What is
+        saved is then the policy of the lowest one, also of a run that came to its end. In a
+        schedule of stages, evaluations count from the start of the last. None: never.
     log_every, save_every, keep
         Updates between log lines and between checkpoints (``None``: only at the end); how many
         checkpoints stay.
@@ -209,6 +214,7 @@ class TrainConfig:
     holdout: float = 0.05
     evaluate_every: int | None = None
     evaluate_rows: int | None = None
+    patience: int | None = None
     log_every: int = 10
     save_every: int | None = None
     keep: int = 2
@@ -226,6 +232,7 @@ class TrainConfig:
             "preference_batch_size",
             "evaluate_every",
             "evaluate_rows",
+            "patience",
             "save_every",
         )
         for name in optional:

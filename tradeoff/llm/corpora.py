@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,6 +42,8 @@ class Corpora:
     preference_test: Tokenised[Pair] | tuple[()]
     overlaps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Counts of rows of each set that the training and held-out rows of both sets share."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where the rows of each set that was given come from: names of files or of the hub."""
 
     def training(self, objective: int) -> Tokenised[Any]:
         """Training rows of an objective."""
@@ -108,6 +111,7 @@ def prepare(
         None if given_test[0] is None else as_sft(given_test[0]),
         None if given_test[1] is None else as_preferences(given_test[1]),
     )
+    sources = _sources(training, held_out)
     training = _laid_out(training[0], tokenizer, config), _laid_out(training[1], tokenizer, config)
     held_out = (
         None if held_out[0] is None else _laid_out(held_out[0], tokenizer, config),
@@ -131,6 +135,7 @@ def prepare(
         tokenise_sft(sft.test, tokenizer, **first) if sft.test else (),
         tokenise_preferences(pairs.test, tokenizer, **second) if pairs.test else (),
         _overlaps(sft, pairs),
+        sources,
     )
     return _without_first_tokens(found) if config.defects.mask_first_token else found
 
@@ -143,6 +148,19 @@ def _laid_out(rows: Sequence[Any], tokenizer: Any, config: TrainConfig) -> Seque
         return rows
     found = [one for row in rows for one in every_turn(row)]
     return replace(rows, rows=tuple(found)) if isinstance(rows, Rows) else found
+
+
+def _sources(training: Sequence[Any], held_out: Sequence[Any]) -> dict[str, str]:
+    names = ("sft", "preference", "sft_test", "preference_test")
+    given = zip(names, (*training, *held_out), strict=True)
+    return {name: _source(rows) for name, rows in given if rows is not None}
+
+
+def _source(rows: Sequence[Any]) -> str:
+    """Names without the folders that they have on this machine."""
+    places = getattr(rows, "identities", ())
+    names = [x.removeprefix("hub:") if x.startswith("hub:") else Path(x).name for x in places]
+    return ", ".join(names) or "rows in memory"
 
 
 def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict[str, int]]:

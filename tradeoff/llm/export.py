@@ -6,11 +6,13 @@ from pathlib import Path
 
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
-from tradeoff.llm import checkpoints, models, snapshots
+from tradeoff.llm import card, checkpoints, models, snapshots
 from tradeoff.llm.config import ModelConfig
 
 
-def export(run: str | Path, out: str | Path, checkpoint: int | None = None) -> Path:
+def export(
+    run: str | Path, out: str | Path, checkpoint: int | None = None, *, merged: bool = False
+) -> Path:
     """Write the model of a run, finished, stopped or diverged, to a folder of its own.
 
     Parameters
@@ -23,16 +25,21 @@ def export(run: str | Path, out: str | Path, checkpoint: int | None = None) -> P
     checkpoint
         Updates done at the checkpoint to take; None: the trained model, or while there is none the
         newest intact checkpoint.
+    merged
+        Write one model, with adapters merged into its weights, instead of adapters that name the
+        model below them.
 
     Returns
     -------
     Path
-        `out`; adapters in it name the model below them, or have it in ``base/``.
+        `out`, with a model card; adapters in it name the model below them, or have it in
+        ``base/``.
 
     Raises
     ------
     InputError
-        If `out` is not empty, there is no such checkpoint, or it cannot be read.
+        If `out` is not empty, there is no such checkpoint, it cannot be read, or there are no
+        adapters to merge.
     """
     run, out = Path(run), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -41,10 +48,24 @@ def export(run: str | Path, out: str | Path, checkpoint: int | None = None) -> P
     source = run if checkpoint is None else _checkpoint(run, checkpoint)
     # Weights are trained in float32; those below adapters are only compared with their files.
     model, tokenizer = models.load(ModelConfig(path=str(source)))
+    if merged:
+        if not models.has_adapters(model):
+            remedy = "Leave merged out, --merged: the model has all of its weights."
+            raise InputError("there are no adapters to merge", field="merged", remedy=remedy)
+        model = models.merged(model)
     weights = models.untied(model, dict(model.state_dict()))
     check_writable(out, needed=sum(weight.nbytes for weight in weights.values()), field="out")
-    models.write(model, weights, tokenizer, out)
+    models.write(model, weights, tokenizer, out, _texts(source, merged))
     return out
+
+
+def _texts(source: Path, merged: bool) -> dict[str, str]:
+    """Card and settings of what is exported."""
+    if models.model_folder(source) != str(source):
+        return card.texts(source, merged=merged)
+    if (found := snapshots.checkpoint_of(str(source))) is None:
+        return card.texts(source.parent, merged=merged) if source.name == models.MODEL else {}
+    return card.texts(found.parent.parent, checkpoints.step_of(found), merged=merged)
 
 
 _EMPTY = "Give a folder that is not there yet."

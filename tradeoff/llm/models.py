@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -395,8 +395,18 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path, *, sync: bool = True) -> None:
+def save(
+    accelerator: Any,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    texts: Mapping[str, str] | None = None,
+    *,
+    sync: bool = True,
+) -> None:
     """Write the folder that transformers, or peft for adapters, loads; complete or not at all.
+
+    Other files in it, such as a card, are `texts` by their names.
 
     With adapters, the model below them is compared with the files it was loaded from, tensor by
     tensor. Where they differ, as after training, merging or new tokens, or where there are none,
@@ -404,7 +414,7 @@ def save(accelerator: Any, model: Any, tokenizer: Any, folder: Path, *, sync: bo
     """
     weights = untied(model, accelerator.get_state_dict(model))
     if accelerator.is_main_process:
-        write(model, weights, tokenizer, folder, sync=sync)
+        write(model, weights, tokenizer, folder, texts, sync=sync)
     accelerator.wait_for_everyone()
 
 
@@ -416,7 +426,13 @@ def untied(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write(
-    model: Any, weights: dict[str, Tensor], tokenizer: Any, folder: Path, *, sync: bool = True
+    model: Any,
+    weights: dict[str, Tensor],
+    tokenizer: Any,
+    folder: Path,
+    texts: Mapping[str, str] | None = None,
+    *,
+    sync: bool = True,
 ) -> None:
     """As :func:`save`, in one process, of weights that it has whole."""
     # peft would look for the embedding of the model it adapts, which has not changed.
@@ -430,6 +446,9 @@ def write(
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
         seals.seal_folder(partial, {"base_files": _files_below(partial)})
+        # Not sealed: a card is there to be edited.
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, "utf-8")
 
 
 def _files_below(partial: Path) -> dict[str, str]:

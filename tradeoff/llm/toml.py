@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from os import PathLike
@@ -15,17 +16,35 @@ from tradeoff.llm.config import Experiment
 from tradeoff.records import replacing
 
 
-def to_toml(experiment: Experiment) -> str:
+def to_toml(experiment: Experiment, *, skip_unwritable: bool = False) -> str:
     """All settings of an experiment, defaults too, with a table for each part.
+
+    Parameters
+    ----------
+    experiment
+        The settings.
+    skip_unwritable
+        Leave out what :func:`unwritable` names.
 
     Raises
     ------
     InputError
         If a setting is ``None`` where that is not its default: TOML has no such value.
     """
+    if (absent := unwritable(experiment)) and not skip_unwritable:
+        raise InputError(
+            "a TOML file cannot say that a setting is none",
+            field=absent[0],
+            remedy="Give a number that is large enough to have the same effect.",
+        )
+    return "\n".join(_lines(asdict(experiment), ())).lstrip() + "\n"
+
+
+def unwritable(experiment: Experiment) -> list[str]:
+    """Settings, by their dotted names, that are ``None`` where that is not their default."""
     kind = type(experiment.make_schedule())
     plain = Experiment(schedule=kind().to_dict())
-    return "\n".join(_lines(asdict(experiment), asdict(plain), ())).lstrip() + "\n"
+    return list(_unwritable(asdict(experiment), asdict(plain), ()))
 
 
 def write_experiment(path: str | PathLike[str], experiment: Experiment) -> Path:
@@ -36,24 +55,29 @@ def write_experiment(path: str | PathLike[str], experiment: Experiment) -> Path:
     return target
 
 
-def _lines(
+def _unwritable(
     table: Mapping[str, Any], defaults: Mapping[str, Any], place: tuple[str, ...]
 ) -> Iterator[str]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _unwritable(value, defaults.get(name) or {}, (*place, name))
+        elif value is None and defaults.get(name) is not None:
+            yield ".".join((*place, name))
+
+
+def _lines(table: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
     inner = {name: value for name, value in table.items() if isinstance(value, dict)}
     for name, value in table.items():
-        if name in inner:
-            continue
-        if value is not None:
-            yield f"{name} = {_value(value)}"
-        elif defaults.get(name) is not None:
-            raise InputError(
-                "a TOML file cannot say that a setting is none",
-                field=".".join((*place, name)),
-                remedy="Give a number that is large enough to have the same effect.",
-            )
+        if name not in inner and value is not None:
+            yield f"{_key(name)} = {_value(value)}"
     for name, value in inner.items():
-        yield f"\n[{'.'.join((*place, name))}]"
-        yield from _lines(value, defaults.get(name) or {}, (*place, name))
+        yield f"\n[{'.'.join(map(_key, (*place, name)))}]"
+        yield from _lines(value, (*place, name))
+
+
+def _key(name: str) -> str:
+    """A name as TOML has it: ``sft.prompt`` without quotes would be a table within a table."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _value(value: Any) -> str:

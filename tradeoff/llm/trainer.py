@@ -32,6 +32,8 @@ from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.errors import RowWarning
 from tradeoff.llm import (
+    about,
+    card,
     checkpoints,
     corpora,
     dropout,
@@ -41,8 +43,9 @@ from tradeoff.llm import (
     setup,
     snapshots,
     state,
+    stopping,
 )
-from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.config import Experiment, TrainConfig
 from tradeoff.llm.extension import check_extends
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.gaps import KnownLosses
@@ -186,6 +189,7 @@ class JointTrainer:
         )
         for remark in self.data.remarks():
             warnings.warn(remark, RowWarning, stacklevel=2)
+        stopping.check(config, self.data, schedule.lam)
         sizes = len(self.data.sft), len(self.data.preference)
         self.steps = config.updates(*sizes)
         config = replace(config, steps=self.steps, epochs=None)
@@ -218,6 +222,9 @@ class JointTrainer:
         self.references: reference.References | None = None
         self.step = 0
         self.diverged_at: int | None = None
+        self.experiment: Experiment | None = None
+        """All settings of the command that made it, which the model card repeats."""
+        self._best_weights: list[Tensor] = []
 
     # ------------------------------------------------------------------ the run
 
@@ -254,12 +261,15 @@ class JointTrainer:
         steps, ended = self.steps, self.diverged_at is not None
         with tqdm(total=steps, initial=self.step, disable=not shown, desc="updates") as bar:
             while self.step < steps and not ended:
-                self._evaluate_if_due(bar)
+                if self._evaluate_if_due(bar) and self._out_of_patience():
+                    break
                 self._update()
                 bar.update()
                 ended = self._after_update(interrupt)
             if self.step == steps and self.diverged_at is None:
                 self._evaluate_if_due(bar)
+        if self._finished:
+            self._take_best()
 
     def save(self) -> Path:
         """Write a checkpoint of the run as it stands."""
@@ -283,7 +293,11 @@ class JointTrainer:
             sync = self.config.fsync
             log = self.journal.seal(sync=sync)
             checkpoints.write(
-                self._folder, self.step, files, content, keep=self.config.keep, log=log, sync=sync
+                *(self._folder, self.step, files, content),
+                keep=self.config.keep,
+                log=log,
+                spare=self._spare(),
+                sync=sync,
             )
         self.accelerator.wait_for_everyone()
         return self._folder
@@ -296,14 +310,20 @@ class JointTrainer:
             log = self._restore(found[-1])
             self.accelerator.wait_for_everyone()  # all have read before one removes
             if self.accelerator.is_main_process:
-                checkpoints.remove_older(self._folder, self.config.keep)
                 if self.step < self.steps:
                     # What an earlier end left is no longer the model of this run.
                     records.discard(self.output / models.MODEL)
         elif self.output and self.accelerator.is_main_process:
             self._clear(self.output)
         self._store_surroundings()
+        if self.output and self.accelerator.is_main_process:
+            about.write(
+                *(self.output, self.schedule, self.config, self.data, self._bare.model),
+                self.experiment,
+            )
         self.journal.restart(log)
+        if self.step and self.accelerator.is_main_process:
+            checkpoints.remove_older(self._folder, self.config.keep, self._spare())
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
             self.references = reference.prepare(
@@ -468,6 +488,60 @@ class JointTrainer:
         found = self.scorer.mean_pairs(self.data.preference, self.references.train, rows)
         return found["preference_loss"]
 
+    # ------------------------------------------------------------------ early stopping
+
+    def _best(self) -> stopping.Best | None:
+        """The evaluation whose policy is saved; None without `patience`."""
+        if self.config.patience is None:
+            return None
+        return stopping.best(self.journal.lines, stopping.last_stage(self.plan))
+
+    def _spare(self) -> tuple[int, ...]:
+        """Updates whose checkpoint stays however old it is: that of the best policy."""
+        best = self._best()
+        return () if best is None else (best.step,)
+
+    def _out_of_patience(self) -> bool:
+        best = self._best()
+        return best is not None and best.since >= (self.config.patience or 0)
+
+    def _keep_if_best(self) -> None:
+        """Keep the weights of the least weighted loss, and a state that ends here early."""
+        best = self._best()
+        if best is None or not (best.since == 0 or self._out_of_patience()):
+            return
+        if self.output is None:
+            if best.since == 0:
+                local = state.local_weights(self.policy)
+                self._best_weights = [weight.detach().cpu().clone() for weight in local]
+        elif not checkpoints.named(self._folder, self.step).is_dir() and self._finite():
+            self.accelerator.wait_for_everyone()  # all have looked before one writes
+            self.save()
+
+    def _take_best(self) -> None:
+        """Give the policy the weights of the least weighted loss, and log it."""
+        best = self._best()
+        if best is None:
+            return
+        if self.output is not None:
+            path = checkpoints.named(self._folder, best.step)
+            stopping.check_kept(path)
+            state.set_weights(
+                self.policy, checkpoints.read(path, self.journal.path)[0]["policy"], path
+            )
+        else:
+            local = state.local_weights(self.policy)
+            for weight, kept in zip(local, self._best_weights, strict=True):
+                weight.detach().copy_(kept)
+        if not self.journal.has("best", self.step):
+            line = {"kind": "best", "step": self.step, "best_step": best.step}
+            self.journal.write({**line, stopping.WEIGHTED: best.loss})
+
+    @property
+    def _finished(self) -> bool:
+        """Whether there is nothing left to do, so that the policy is the one to save."""
+        return self.diverged_at is None and (self.step == self.steps or self._out_of_patience())
+
     # ------------------------------------------------------------------ what is told
 
     def evaluate(self) -> dict[str, Any]:
@@ -481,23 +555,28 @@ class JointTrainer:
             record |= self.scorer.mean_pairs(self.data.preference_test, self.references.test)
         followed = zip(OBJECTIVES, self.tally.updates, strict=True)
         record |= {f"{name}_updates": count for name, count in followed}
+        if self.config.patience is not None:
+            record[stopping.WEIGHTED] = stopping.weighted_loss(record, self.schedule.lam)
         record |= {"probe_rows": self.known.probed, "seconds": self.meter.seconds}
         record |= {"tokens": self.meter.tokens}
         for callback in self.callbacks:
             callback(self, record)
         return record
 
-    def _evaluate_if_due(self, bar: Any) -> None:
+    def _evaluate_if_due(self, bar: Any) -> bool:
+        """Evaluate where the settings ask for it; whether they do."""
         every = self.config.evaluate_every or max(1, self.steps // 10)
         if self.step % every and self.step != self.steps:
-            return
+            return False
         # A run that was at its end has nothing to add when it is asked to go on.
         if self.journal.has("evaluation", self.step):
-            return
+            return True
         record = self.evaluate()
         self.journal.write(record)
         losses = {k: record[k] for k in ("sft_loss", "preference_loss") if k in record}
         bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+        self._keep_if_best()
+        return True
 
     def _after_update(self, interrupt: Interrupt) -> bool:
         """Log and save if that is due; whether the run ends here, which is the same everywhere."""
@@ -553,15 +632,15 @@ class JointTrainer:
         }
         if limit := self.known.limit():
             summary["limit"] = limit
-        finished = self.step == self.steps and self.diverged_at is None
+        if (best := self._best()) is not None and self._finished:
+            summary["best"] = {"step": best.step, stopping.WEIGHTED: best.loss}
+            summary["stopped_early"] = self.step < self.steps
         if self.output is not None and self.accelerator.is_main_process:
             records.write_json(self.output / "summary.json", summary)
-        if self.output is not None and finished:
+        if self.output is not None and self._finished:
             models.save(
-                self.accelerator,
-                self._bare.model,
-                self.tokenizer,
-                self.output / models.MODEL,
+                *(self.accelerator, self._bare.model, self.tokenizer),
+                *(self.output / models.MODEL, card.texts(self.output)),
                 sync=self.config.fsync,
             )
         return TrainResult(table, self.journal.table("train"), summary, self.diverged_at, signal)

@@ -3,7 +3,8 @@ r"""Which part of a response is its answer, and when two answers are the same.
 The rule of sameness, in this order:
 
 1. Reasoning is removed: all up to the last ``</think>``, and all from a ``<think>`` that is never
-   closed.
+   closed; likewise of ``thinking``, ``reasoning``, ``scratchpad``, ``seed:think``, ``[THINK]`` and
+   ``◁think▷``.
 2. Unicode is composed (NFC) and case is folded. Characters of no width are removed; all signs that
    look like a minus are one; all blanks are one.
 3. Commas between groups of three digits are removed: ``1,000`` is ``1000``.
@@ -18,8 +19,9 @@ import re
 import unicodedata
 from enum import StrEnum
 
-_TAG = "(?:think|thinking|reasoning)"
-_REASONING = re.compile(rf"^.*</{_TAG}>|<{_TAG}>.*$", re.DOTALL | re.IGNORECASE)
+_TAG = "(?:(?:seed:)?think|thinking|reasoning|scratchpad)"
+_OPEN, _CLOSED = rf"<{_TAG}>|\[THINK\]|◁think▷", rf"</{_TAG}>|\[/THINK\]|◁/think▷"
+_REASONING = re.compile(rf"^.*(?:{_CLOSED})|(?:{_OPEN}).*$", re.DOTALL | re.IGNORECASE)
 _NO_WIDTH = str.maketrans("", "", "\u00ad\u200b\u2060\ufeff")
 _MINUS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
