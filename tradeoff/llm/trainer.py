@@ -309,10 +309,9 @@ class JointTrainer:
         if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
             log = self._restore(found[-1])
             self.accelerator.wait_for_everyone()  # all have read before one removes
-            if self.accelerator.is_main_process:
-                if self.step < self.steps:
-                    # What an earlier end left is no longer the model of this run.
-                    records.discard(self.output / models.MODEL)
+            if self.accelerator.is_main_process and self.step < self.steps:
+                # What an earlier end left is no longer the model of this run.
+                records.discard(self.output / models.MODEL)
         elif self.output and self.accelerator.is_main_process:
             self._clear(self.output)
         self._store_surroundings()
