@@ -29,6 +29,10 @@ import pytest
 from jaxtyping import install_import_hook
 
 
+# For type checkers alone: it imports a name that does not exist.
+collect_ignore = ["typed_user.py"]
+
+
 class _PlainKernels(MetaPathFinder):
     """Imports `tradeoff....kernels` unwrapped: numba compiles plain functions only."""
 

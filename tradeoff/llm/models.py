@@ -445,8 +445,9 @@ def write(
             model.save_pretrained(partial, state_dict=weights, **options)
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
+        # A card is there to be edited, so it is not sealed; that of peft is an empty form.
+        (partial / "README.md").unlink(missing_ok=True)
         seals.seal_folder(partial, {"base_files": _files_below(partial)})
-        # Not sealed: a card is there to be edited.
         for name, text in (texts or {}).items():
             (partial / name).write_text(text, "utf-8")
 
