@@ -43,7 +43,6 @@ INTERNAL = {
     "tradeoff.networks.loop",
     "tradeoff.networks.threads",
     "tradeoff.records",
-    "tradeoff.schedules.checks",
     "tradeoff.study.addresses",
     "tradeoff.study.calls",
     "tradeoff.study.modules",

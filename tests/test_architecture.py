@@ -10,12 +10,13 @@ from tradeoff.checkout import ROOT
 
 # Each part may import those of lower rank; parts of one rank do not know each other.
 RANKS = {
-    "errors": 0,
+    "errors": -1,
     "display": 0,
     "progress": 0,
     "draws": 0,
     "leftovers": 0,
     "seals": 0,
+    "settings": 0,
     "objectives": 1,
     "records": 1,
     "schedules": 1,
