@@ -281,7 +281,7 @@ def describe(kind: Any, *, bounds: bool = True) -> str:
     if origin is tuple:
         parts = " and ".join(describe(part, bounds=bounds) for part in inner)
         return f"a list of {parts}"
-    words = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     found = words.get(base) or ("none" if base in (None, type(None)) else "a table")
     return f"{found} in {within}" if bounds and within else found
 
