@@ -313,7 +313,8 @@ def analyse(
     }
     folder = out or Path()
     with plots.figure(height=4.2) as (figure, ax):
-        found.plot(ax).set_title(f"{Path(sft).name} and {Path(preference).name}")
+        title = f"{Path(sft).name} and {Path(preference).name}"
+        found.plot(ax).set_title(plots.literal(title))
         written = plots.save(figure, folder, "analyse")
     written.append(write_json(folder / "analyse.json", record))
     if as_json:

@@ -56,13 +56,17 @@ class Within:
         return bool(above and below)
 
     def __str__(self) -> str:
-        low, high = (f"{x:g}" if abs(x) >= 1e7 else str(x) for x in (self.low, self.high))
-        return f"{self.ends[0]}{low}, {high}{self.ends[1]}"
+        low, high = (
+            str(x) if isinstance(x, int) and abs(x) < 1e7 else f"{x:g}".replace("e+", "e")
+            for x in (self.low, self.high)
+        )
+        return f"{self.ends[0]}{low}, {high}{self.ends[1]}".replace("e0", "e")
 
 
 _ANY = {int: Within(-(2**63), 2**63 - 1), float: Within(-1e300, 1e300)}
 Share = Annotated[float, Within(0, 1)]
 """A share, a weight or a probability."""
+BelowOne = Annotated[float, Within(0, 1, "[)")]
 Positive = Annotated[float, Within(0, 1e100, "(]")]
 Updates = Annotated[int, Within(1, 10**8)]
 """A number of updates."""
@@ -248,7 +252,9 @@ def _fit_one_of(kinds: Iterable[Any], value: Any, place: str) -> Any:
             errors.append(error)
     # The most telling error is that of a kind whose type is right.
     near = [error for error in errors if not error.problem.startswith("not ")]
-    raise near[0] if near else _error(Union[tuple(kinds)], value, place)  # noqa: UP007
+    hint = " ".join(filter(None, (_unwrapped(kind)[2] for kind in kinds)))
+    whole = Annotated[Union[tuple(kinds)], hint]  # type: ignore[valid-type]  # noqa: UP007
+    raise near[0] if near else _error(whole, value, place)
 
 
 def _refuse(kind: Any, value: Any, place: str, problem: str = "") -> Any:

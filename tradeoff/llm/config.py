@@ -12,13 +12,12 @@ from tradeoff.errors import InputError
 from tradeoff.objectives import PREFERENCE_LOSSES
 from tradeoff.records import load_toml
 from tradeoff.schedules import PREFERENCE, Schedule
-from tradeoff.settings import Count, Seed, Updates, Within, build, check, fit
+from tradeoff.settings import BelowOne, Count, Seed, Updates, Within, build, check, fit
 
 _ADAPTIVE = {"refresh": 10, "samples": 64}
 Rows = Annotated[int, Within(1, 10**6)]
 Rank = Annotated[int, Within(1, 10**5)]
 Rate = Annotated[float, Within(0, 1e3, "(]")]
-BelowOne = Annotated[float, Within(0, 1, "[)")]
 Some = Annotated[float, Within(0, 1, "(]")]
 Loss = Annotated[float, Within(-1e6, 1e6)]
 Size = Annotated[float, Within(0, 1e6, "(]")]
