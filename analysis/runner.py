@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import style
+from analysis import stored_results, style
 from tradeoff.checkout import ROOT
 from tradeoff.progress import tqdm
 from tradeoff.records import plain, read_json, write_json
@@ -157,7 +157,7 @@ def table() -> pd.DataFrame:
         shows = (importlib.import_module(f"analysis.{name}").__doc__ or "").split("\n")[0]
         origin: dict[str, Any] = {"seconds": float("nan")}
         if path.exists():
-            origin = read_json(path)["provenance"]
+            origin = stored_results.read(path)["provenance"]
         seconds = origin["seconds"] + origin.get("training", {}).get("cpu_seconds", 0.0)
         rows.append({"figure": name, "shows": shows, "seconds": seconds})
     return pd.DataFrame(rows)

@@ -43,6 +43,7 @@ class InputError(ValueError):
         found = "" if value is _ABSENT else f" (found {_shorten(_shown(value))})"
         prefix = f"{', '.join(place)}: " if place else ""
         super().__init__(f"{prefix}{problem}{found}. {remedy}")
+        self.value = None if value is _ABSENT else value
         self._value = value
         self._settings = {"file": file, "row": row, "field": field}
         if value is not _ABSENT:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EEXIST, ENOTEMPTY
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,8 @@ def load_json(path: str | PathLike[str], *, remedy: str) -> Any:
     InputError
         If there is no such file, or it is not JSON.
     """
-    return _loaded(path, lambda text: json.loads(text, object_pairs_hook=_once), "JSON", remedy)
+    read = partial(json.loads, object_pairs_hook=_once, parse_constant=_constant)
+    return _loaded(path, read, "JSON", remedy)
 
 
 def load_toml(path: str | PathLike[str], *, remedy: str) -> dict[str, Any]:
@@ -215,6 +217,10 @@ def _loaded(path: str | PathLike[str], read: Callable[[str], Any], kind: str, re
     except (OSError, ValueError, RecursionError) as error:
         problem = f"the file cannot be read as {kind}: {error}"
         raise InputError(problem, file=str(path), remedy=remedy) from error
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
