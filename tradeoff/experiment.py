@@ -253,7 +253,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name:
         remedy = "Write --set NAME=VALUE, such as --set train.clip=0.5."
-        raise InputError("this sets nothing", value=text, remedy=remedy)
+        raise InputError("this sets nothing", field="--set", value=text, remedy=remedy)
     if value == "none":
         return name, None
     try:
