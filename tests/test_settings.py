@@ -1,4 +1,4 @@
-"""What a setting may be; stored files that are damaged or edited; a selection of the fuzz of both."""
+"""What a setting may be; stored files that are damaged; a selection of the fuzz of both."""
 
 from __future__ import annotations
 

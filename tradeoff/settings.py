@@ -173,12 +173,12 @@ def fit(kind: Any, value: Any, place: str) -> Any:
     InputError
         If the value does not fit.
     """
-    base, bounds, hint = _unwrapped(kind)
+    base, _, _ = _unwrapped(kind)
     origin, inner = get_origin(base), get_args(base)
     if origin in (Union, types.UnionType):
         return _fit_one_of(inner, value, place)
     if base in (int, float):
-        return _fit_number(base, bounds or _ANY[base], hint, value, place)
+        return _fit_number(kind, value, place)
     if base is bool:
         # Of numpy's truth values only the name tells what they are.
         return bool(value) if _is_flag(value) else _refuse(kind, value, place)
@@ -193,18 +193,20 @@ def fit(kind: Any, value: Any, place: str) -> Any:
         return _fit_items(kind, value, place)
     if origin is dict:
         return _fit_table(kind, value, place)
-    if is_dataclass(base) and not isinstance(value, base):  # type: ignore[arg-type]
-        return build(base, value, place=place)  # type: ignore[type-var]
+    record: type[Any] = base
+    if is_dataclass(base) and not isinstance(value, record):
+        return build(record, value, place=place)
     return value
 
 
-def _fit_number(base: type, bounds: Within, hint: str, value: Any, place: str) -> Any:
-    kind = Annotated[base, bounds, hint]
+def _fit_number(kind: Any, value: Any, place: str) -> Any:
+    base, given, _ = _unwrapped(kind)
+    plain, bounds = type(value) in (int, float), given or _ANY[base]
     if not isinstance(value, Integral if base is int else Real) or _is_flag(value):
         return _refuse(kind, value, place)
     if value not in bounds:
-        return _refuse(kind, value, place, "out of range")
-    return value if type(value) in (int, float) else base(value)
+        return _refuse(kind, value, place, "out of range" if given else f"out of range {bounds}")
+    return value if plain else base(value)
 
 
 def _fit_text(kind: Any, value: Any, place: str) -> str:
@@ -309,11 +311,15 @@ def _known(kind: Any) -> bool:
     return base in (int, float, bool, str, None, type(None)) or get_origin(base) is Literal
 
 
-@functools.cache
-def _kinds(record: type) -> dict[str, Any]:
+def _kinds(record: Any) -> dict[str, Any]:
     """What each field of a dataclass may be."""
-    hints = get_type_hints(record, include_extras=True)
-    return {f.name: hints[f.name] for f in fields(record)}  # type: ignore[arg-type]
+    if record not in _known_kinds:
+        hints = get_type_hints(record, include_extras=True)
+        _known_kinds[record] = {f.name: hints[f.name] for f in fields(record)}
+    return _known_kinds[record]
+
+
+_known_kinds: dict[Any, dict[str, Any]] = {}
 
 
 def _is_flag(value: Any) -> bool:
