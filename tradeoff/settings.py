@@ -187,7 +187,8 @@ def fit(kind: Any, value: Any, place: str) -> Any:
     if base in (None, type(None)):
         return None if value is None else _refuse(kind, value, place)
     if origin is Literal:
-        same = [choice for choice in inner if type(choice) is type(value) and choice == value]
+        # A text of another kind will do, but 1 is not true.
+        same = [choice for choice in inner if choice == value and _alike(choice, value)]
         return same[0] if same else _refuse(kind, value, place)
     if origin in (tuple, Sequence):
         return _fit_items(kind, value, place)
@@ -324,6 +325,10 @@ _known_kinds: dict[Any, dict[str, Any]] = {}
 
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool) or type(value).__name__ == "bool"
+
+
+def _alike(choice: Any, value: Any) -> bool:
+    return isinstance(value, type(choice)) and _is_flag(choice) == _is_flag(value)
 
 
 def _encodable(text: str) -> bool:
