@@ -253,8 +253,8 @@ def _fit_one_of(kinds: Iterable[Any], value: Any, place: str) -> Any:
             return fit(kind, value, place)
         except InputError as error:
             errors.append(error)
-    # The most telling error is that of a kind whose type is right.
-    near = [error for error in errors if not error.problem.startswith("not ")]
+    # The most telling error is that of a kind whose type is right, at least on the outside.
+    near = [e for e in errors if e.field != place or not e.problem.startswith("not ")]
     hint = " ".join(filter(None, (_unwrapped(kind)[2] for kind in kinds)))
     whole = Annotated[Union[tuple(kinds)], hint]  # type: ignore[valid-type]  # noqa: UP007
     raise near[0] if near else _error(whole, value, place)
