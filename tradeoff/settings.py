@@ -188,7 +188,7 @@ def fit(kind: Any, value: Any, place: str) -> Any:
         return None if value is None else _refuse(kind, value, place)
     if origin is Literal:
         # A text of another kind will do, but 1 is not true.
-        same = [choice for choice in inner if choice == value and _alike(choice, value)]
+        same = [choice for choice in inner if _alike(choice, value) and choice == value]
         return same[0] if same else _refuse(kind, value, place)
     if origin in (tuple, Sequence):
         return _fit_items(kind, value, place)
@@ -234,7 +234,7 @@ def _fit_items(kind: Any, value: Any, place: str) -> Any:
         found = tuple(fit(part, item, place) for part, item in zip(inner, items, strict=True))
     except InputError as error:
         return _refuse(kind, value, place, error.problem)
-    return value if get_origin(base) is Sequence or found == value else found
+    return value if get_origin(base) is Sequence else found
 
 
 def _fit_table(kind: Any, value: Any, place: str) -> Any:
