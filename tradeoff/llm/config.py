@@ -18,7 +18,7 @@ _ADAPTIVE = {"refresh": 10, "samples": 64}
 Rows = Annotated[int, Within(1, 10**6)]
 Rank = Annotated[int, Within(1, 10**5)]
 Rate = Annotated[float, Within(0, 1e3, "(]")]
-Some = Annotated[float, Within(0, 1, "(]")]
+UpToOne = Annotated[float, Within(0, 1, "(]")]
 Loss = Annotated[float, Within(-1e6, 1e6)]
 Size = Annotated[float, Within(0, 1e6, "(]")]
 
@@ -174,7 +174,7 @@ class TrainConfig:
     decay: Literal["constant", "cosine", "linear"] = "constant"
     warmup: Annotated[int, Within(0, 10**8)] = 0
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
-    epsilon: Some = 1e-8
+    epsilon: UpToOne = 1e-8
     weight_decay: Annotated[float, Within(0, 1e3)] = 0.0
     clip: Size | None = 1.0
     loss: str = "sigmoid"
@@ -185,7 +185,7 @@ class TrainConfig:
     reference_cache: str | None = None
     dropout: Literal["sft", "always", "never"] = "sft"
     optima: tuple[Loss, Loss] | None = None
-    recent: Some = 0.1
+    recent: UpToOne = 0.1
     chat: bool | None = None
     turns: Literal["last", "all"] = "last"
     max_length: Annotated[int, Within(1, 2**24)] = 2048
