@@ -23,13 +23,13 @@ from analysis import style
 from analysis.methods import JOINT, METHODS, ORDERS, cell, lower, upper
 from analysis.mutations import SWAPPED, mutate
 from analysis.runner import PAPER
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff import scores
 from tradeoff.convex import Front, LogLinear, StepSize, minimise, pareto_front, trajectories
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import grid, train
 from tradeoff.plots import label_lines
-from tradeoff.records import read_json
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 from tradeoff.scores import Interval, interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -564,7 +564,7 @@ def claim_orders_trail_in_networks(fast: bool = False, mutation: str | None = No
 
 
 def _stored() -> dict[str, Any]:
-    return dict(read_json(PAPER / "results" / "bridge.json")["numbers"])
+    return stored_numbers(PAPER / "results" / "bridge.json")
 
 
 if __name__ == "__main__":

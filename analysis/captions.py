@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from analysis.stored_results import fitting
+
 
 def caption(module: ModuleType, numbers: Mapping[str, Any]) -> str:
     """The caption of a figure with what its numbers say.
@@ -22,4 +24,7 @@ def caption(module: ModuleType, numbers: Mapping[str, Any]) -> str:
         What the figure's ``main`` returned, as stored.
     """
     words = getattr(module, "words", None)
-    return str(module.CAPTION) if words is None else module.CAPTION.format(**words(numbers))
+    if words is None:
+        return str(module.CAPTION)
+    with fitting(f"the caption of {module.__name__.rpartition('.')[2]}"):
+        return str(module.CAPTION.format(**words(numbers)))

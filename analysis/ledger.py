@@ -8,23 +8,27 @@ A claim's ``code`` names a function ``claim_...(fast=False, mutation=None)`` tha
 from __future__ import annotations
 
 import importlib
+import re
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from analysis.mutations import reject_unknown
 from analysis.runner import PAPER
+from analysis.stored_results import fields_of, fitting
+from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
 from tradeoff.progress import tqdm
-from tradeoff.records import write_json
+from tradeoff.records import load_toml, write_json
+from tradeoff.settings import Within, build
+from tradeoff.settings import check as check_settings
 from tradeoff.study.engines import few_threads
 from tradeoff.theory.checked import Checked
 
@@ -45,7 +49,8 @@ RELATIONS = {
     "lower": ("lower",),
 }
 """What a claim of a kind returns; the other kinds may return anything."""
-READS = ("computed", "stored")
+_CODE = re.compile(r"analysis\.(\w+):(claim\w*)")
+C = TypeVar("C", bound="Claim")
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,28 @@ class Claim:
     id: str
     statement: str
     over: str
-    kind: str
+    kind: Literal["identity", "certificate", "upper", "lower", "finding", "regression", "against"]
     source: str
     code: str
-    reads: str
+    reads: Literal["computed", "stored"]
     tolerance: str
     mutations: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for field in FIELDS:
+            if getattr(self, field) == "":
+                raise InputError("it is empty", field=field, remedy="Say it.")
+        if len(set(self.mutations)) != len(self.mutations):
+            raise InputError(
+                "a mutation stands twice",
+                field="mutations",
+                value=self.mutations,
+                remedy="Name each mutation once.",
+            )
+        if not _CODE.fullmatch(self.code):
+            remedy = "Name a function as analysis.module:claim_name."
+            raise InputError("no claim function", field="code", value=self.code, remedy=remedy)
 
     def check(self, fast: bool = False, mutation: str | None = None) -> Checked:
         """Compute the claim, or what becomes of it under one of its mutations.
@@ -95,44 +116,116 @@ class Claim:
         reject_unknown(mutation, self.mutations)
         module, function = self.code.split(":")
         settings = {} if mutation is None else {"mutation": mutation}
-        return getattr(importlib.import_module(module), function)(fast=fast, **settings)
+        with fitting(f"the claim {self.id}"):
+            found = getattr(importlib.import_module(module), function)(fast=fast, **settings)
+        assert isinstance(found, Checked)
+        return found
 
 
 FIELDS = tuple(field.name for field in fields(Claim))
 
 
+@dataclass(frozen=True)
+class Verdict(Claim):
+    """What ``claims.json`` keeps of a claim: its entry, and the case with the least slack.
+
+    Attributes
+    ----------
+    relation
+        What the claim says of the measured value: "upper", "lower" or "exact".
+    measured, bound
+        Those of that case; None: not a finite number.
+    cases
+        How many cases there were.
+    holds
+        Whether the claim holds in all of them.
+    """
+
+    relation: Literal["upper", "lower", "exact"]
+    measured: float | None
+    bound: float | None
+    cases: Annotated[int, Within(1, 10**9)]
+    holds: bool
+
+
 def claims(path: Path = PAPER / "claims.toml") -> list[Claim]:
-    """Read and check the ledger."""
-    entries = tomllib.loads(path.read_text("utf-8"))["claim"]
-    seen: set[str] = set()
-    for row, entry in enumerate(entries, start=1):
-        for field, problem, remedy in _mistakes(entry, seen):
-            raise InputError(
-                problem, file=path, row=row, field=field, value=entry.get(field), remedy=remedy
-            )
-        seen.add(entry["id"])
-    return [Claim(**{**entry, "mutations": tuple(entry["mutations"])}) for entry in entries]
+    """Read and check the ledger.
 
-
-def _mistakes(entry: Mapping[str, Any], seen: set[str]) -> Iterable[tuple[str, str, str]]:
-    """(field, problem, remedy) of everything wrong in an entry, the first one first."""
-    for field in sorted(set(entry) ^ set(FIELDS)):
-        yield (
-            field,
-            "a claim has exactly these fields: " + ", ".join(FIELDS),
-            "Add what is missing and remove what is not in the list.",
+    Raises
+    ------
+    InputError
+        For the first entry that cannot be used; it names the file, the entry and the field.
+    """
+    table = load_toml(path, remedy="Correct it, or take the file of the repository.")
+    found = _entries(Claim, table.pop("claim", None), path, "claim")
+    if table:
+        raise InputError(
+            "the ledger holds claims alone",
+            file=path,
+            field=next(iter(table)),
+            remedy="Begin every entry with [[claim]].",
         )
-    if set(entry) != set(FIELDS):
-        return
-    if entry["id"] in seen:
-        yield "id", "two claims share an id", "Ids are unique."
-    if entry["kind"] not in KINDS:
-        yield "kind", "unknown kind", f"Kinds are {', '.join(KINDS)}."
-    if entry["reads"] not in READS:
-        yield "reads", "neither computed nor stored", f"Use one of {', '.join(READS)}."
-    names = entry["mutations"]
-    if not isinstance(names, list) or len(set(names)) != len(names):
-        yield "mutations", "not a list of different names", "Name each mutation once."
+    for row, claim in enumerate(found, start=1):
+        if not _defined(claim.code):
+            raise InputError(
+                "there is no such function",
+                file=path,
+                row=row,
+                field="code",
+                value=claim.code,
+                remedy="Write it, or correct the name.",
+            )
+    return found
+
+
+def verdicts(path: Path = PAPER / "results" / "claims.json") -> list[dict[str, Any]]:
+    """What the last run of all claims stored; a value that is not finite is NaN.
+
+    Raises
+    ------
+    InputError
+        For the first verdict that cannot be used; it names the file, its number and the field.
+    """
+    found = fields_of(path)
+    if found["form"] not in ("fast", "full"):
+        remedy = "Compute them anew: tradeoff claims."
+        raise InputError(
+            "neither fast nor full", file=path, field="form", value=found["form"], remedy=remedy
+        )
+    rows = [asdict(row) for row in _entries(Verdict, found["claims"], path, "claims")]
+    return [{k: float("nan") if v is None else v for k, v in row.items()} for row in rows]
+
+
+def _entries(kind: type[C], entries: Any, path: Path, field: str) -> list[C]:
+    """Entries with different ids, at least one."""
+    if not isinstance(entries, list) or not entries:
+        remedy = "Give a list of claims, as the repository has it."
+        raise InputError(
+            "there are no claims", file=path, field=field, value=entries, remedy=remedy
+        )
+    found = [build(kind, entry, file=str(path), row=row) for row, entry in enumerate(entries, 1)]
+    seen: set[str] = set()
+    for row, claim in enumerate(found, start=1):
+        if claim.id in seen:
+            raise InputError(
+                "two claims share an id",
+                file=path,
+                row=row,
+                field="id",
+                value=claim.id,
+                remedy="Ids are unique.",
+            )
+        seen.add(claim.id)
+    return found
+
+
+def _defined(code: str) -> bool:
+    """Whether a module has this function, which is found without importing it."""
+    found = _CODE.fullmatch(code)
+    assert found
+    source = ROOT / "analysis" / f"{found[1]}.py"
+    written = source.read_text("utf-8") if source.exists() else ""
+    return re.search(rf"^def {found[2]}\(", written, re.MULTILINE) is not None
 
 
 def check(

@@ -14,7 +14,7 @@ from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM
 from analysis.methods import METHODS, cell, cost
 from analysis.runner import PAPER
-from tradeoff.records import read_json
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.scores import interval, paired_difference, retention
 from tradeoff.theory.checked import Checked
 
@@ -85,7 +85,7 @@ def claim_tuned_second_stage_keeps(fast: bool = False, mutation: str | None = No
 
     ``measured`` is the lower end of the 95 % interval of the share.
     """
-    found = read_json(PAPER / "results" / "llm_forgetting.json")["numbers"]
+    found = stored_numbers(PAPER / "results" / "llm_forgetting.json")
     kept = found["retention"]["SFT→DPO"]
     share = mutations.mutate(mutation, kept["mean"], {mutations.SWAPPED: 1 - kept["mean"]})
     low = np.array([share - kept["half_width"]])

@@ -15,7 +15,7 @@ from analysis.llm_loss_space import ends, part
 from analysis.llm_scales import SCALES
 from analysis.methods import METHODS, ORDERS, cost, finals
 from analysis.runner import PAPER
-from tradeoff.records import read_json
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.schedules import Schedule, Sequential
 from tradeoff.scores import ideal_distance
 
@@ -114,7 +114,7 @@ def gaps(runs: list[pd.DataFrame], ideal: np.ndarray) -> dict[str, list[float]]:
 
 def stored_costs() -> dict[str, Any]:
     """Medians of seconds and bytes of an update by method, as llm_resources stored them."""
-    shapes = read_json(PAPER / "results" / "llm_resources.json")["numbers"]["devices"]["cpu"]
+    shapes = stored_numbers(PAPER / "results" / "llm_resources.json")["devices"]["cpu"]
     return {
         method: {name: float(np.median(run[name])) for name in ("seconds_per_update", "memory")}
         for method, run in shapes["shapes"][SHAPE].items()

@@ -15,7 +15,7 @@ from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, LOSSES
 from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, finals
 from analysis.runner import PAPER
-from tradeoff.records import read_json
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.scores import Interval, interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
@@ -165,7 +165,7 @@ def _first(found: Mapping[str, Any]) -> str:
 
 def stored() -> dict[str, Any]:
     """What the stored full run found."""
-    return dict(read_json(PAPER / "results" / "llm_loss_space.json")["numbers"])
+    return stored_numbers(PAPER / "results" / "llm_loss_space.json")
 
 
 def losses(found: Mapping[str, Any], method: str, i: int) -> np.ndarray:

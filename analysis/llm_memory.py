@@ -18,8 +18,8 @@ from analysis.llm_resources import NAMES, OURS, published
 from analysis.mutations import mutate
 from analysis.runner import PAPER
 from analysis.shapes_only import shapes_only
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.progress import tqdm
-from tradeoff.records import read_json
 from tradeoff.theory.checked import Checked
 
 BOTH = "Mix, one backward pass"
@@ -105,7 +105,7 @@ def draw(ax: Axes, found: dict[str, Any], paper: dict[str, float]) -> None:
 
 def stored() -> dict[str, Any]:
     """What the figure's full form found."""
-    return dict(read_json(PAPER / "results" / "llm_memory.json")["numbers"]["shapes"])
+    return dict(stored_numbers(PAPER / "results" / "llm_memory.json")["shapes"])
 
 
 ONE_BACKWARD, TWO_BACKWARDS = "one-backward-pass", "two-backward-passes"

@@ -22,10 +22,11 @@ from analysis import llm_costs, style
 from analysis.llm_costs import Measured, Setting
 from analysis.paper_numbers import reported
 from analysis.runner import PAPER
+from analysis.stored_results import fields_of
 from tradeoff import scores
 from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
-from tradeoff.records import read_json, write_json
+from tradeoff.records import write_json
 
 METHODS = ("SFT only", "DPO only", "Sequential", "Mix", "ALRIGHT", "MAXRIGHT", "TRL SFT", "TRL DPO")
 OURS = METHODS[:6]
@@ -81,7 +82,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     """Measure on this machine's CPU, and draw what is known of every device."""
     found = {"cpu": measure(FORMS["fast" if fast else "cpu"], quiet=fast)}
     for path in sorted((PAPER / "results").glob("llm_resources-*.json")):
-        found[path.stem.removeprefix("llm_resources-")] = read_json(path)
+        found[path.stem.removeprefix("llm_resources-")] = fields_of(path)
     names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
     with style.figure(len(PANELS), len(names), height=6.4, squeeze=False) as (fig, axes):
         for column, (device, shape) in enumerate(names):
@@ -209,7 +210,7 @@ def command(
         # Written after each shape, beside those that were measured in the same way.
         found = measure(replace(form, shapes=(each,)))
         found |= {"device": name, "torch": torch.__version__}
-        known = read_json(path) if path.exists() else found
+        known = fields_of(path) if path.exists() else found
         same = all(known.get(key) == found[key] for key in found if key != "shapes")
         shapes = (known["shapes"] if same else {}) | found["shapes"]
         write_json(path, found | {"shapes": shapes})

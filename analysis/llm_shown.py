@@ -12,9 +12,10 @@ import typer
 from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, files
 from analysis.runner import PAPER
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.checkout import DATA
 from tradeoff.errors import InputError
-from tradeoff.records import plain, read_json, write_json
+from tradeoff.records import plain, write_json
 
 STORED = PAPER / "results"
 SEEDS = f"{SCALES['full'].seeds} seeds ({SCALES['full'].few} where λ is not {LAM:g})"
@@ -46,7 +47,7 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
     if not path.exists():
         remedy = f"Put the files that its README names into {DATA} and run again."
         raise InputError("no real text and no stored run", field=name, remedy=remedy)
-    return read_json(path)["numbers"] | {"source": "stored run"}
+    return stored_numbers(path) | {"source": "stored run"}
 
 
 def about(scale: str, seeds: str = "") -> str:

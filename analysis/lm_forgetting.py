@@ -18,7 +18,7 @@ from analysis.lm_study import Array, values
 from analysis.methods import cell, cost, lower, upper
 from analysis.mutations import SWAPPED, mutate
 from analysis.runner import PAPER
-from tradeoff.records import read_json
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.schedules import Sequential
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -235,7 +235,7 @@ def claim_anchor_does_not_prevent(fast: bool = False, mutation: str | None = Non
 
 
 def _stored() -> dict[str, Any]:
-    return dict(read_json(PAPER / "results" / "lm_forgetting.json")["numbers"])
+    return stored_numbers(PAPER / "results" / "lm_forgetting.json")
 
 
 if __name__ == "__main__":

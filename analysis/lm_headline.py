@@ -18,7 +18,7 @@ from analysis.lm_study import Array, values
 from analysis.methods import JOINT, METHODS, cell, cost, paired_ratio, ratio
 from analysis.mutations import SWAPPED, mutate
 from analysis.runner import PAPER
-from tradeoff.records import read_json
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.scores import Interval, interval, paired_difference
 from tradeoff.theory.checked import Checked
 
@@ -218,12 +218,12 @@ def upper_ends(cell: dict[str, Any]) -> Array:
 
 def untuned(joint: str) -> Array:
     """Upper ends of the same difference with one step size for all, at conflict 1/2."""
-    found = read_json(PAPER / "results" / "lm_rates.json")["numbers"]
+    found = stored_numbers(PAPER / "results" / "lm_rates.json")
     return upper_ends(found["sequential_minus_joint"]["one step size"][f"SFT→DPO - {joint}"])
 
 
 def _stored() -> dict[str, Any]:
-    return dict(read_json(PAPER / "results" / "lm_headline.json")["numbers"])
+    return stored_numbers(PAPER / "results" / "lm_headline.json")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from analysis.lm_tuning import Setting, Tried
 from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, paired_ratio
 from analysis.mutations import mutate
 from analysis.runner import PAPER
-from tradeoff.records import read_json
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.schedules import PREFERENCE, SFT
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -193,7 +193,7 @@ def claim_tuning_closes_the_gap(fast: bool = False, mutation: str | None = None)
     level of conflict.
     """
     del fast
-    found = read_json(PAPER / "results" / "lm_rates.json")["numbers"]
+    found = stored_numbers(PAPER / "results" / "lm_rates.json")
     kept = found["share_of_the_gap_left"]
     high = np.array([kept[f"SFT→DPO - {joint}"]["high"] for joint in ("Mix", "ALRIGHT")], float)
     high = mutate(mutation, high, {"one-step-size": np.ones_like(high)})
@@ -209,7 +209,7 @@ def claim_step_sizes_have_no_better_neighbour(
     of their neighbours that were all tried.
     """
     del fast
-    found = read_json(PAPER / "results" / "lm_rates.json")["numbers"]
+    found = stored_numbers(PAPER / "results" / "lm_rates.json")
     measured = [_lead(about, found["grid"], mutation) for about in found["tuned"].values()]
     return Checked(np.array(measured), np.zeros(len(measured)), "upper", {}, 0.0)
 

@@ -24,7 +24,7 @@ from analysis.lm_tuning import ROUNDS
 from analysis.methods import cell, cost, paired_ratio
 from analysis.mutations import mutate
 from analysis.runner import PAPER
-from tradeoff.records import read_json
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.schedules import Rounds, Schedule, Sequential
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -298,7 +298,7 @@ def claim_few_rounds_are_enough(fast: bool = False, mutation: str | None = None)
 
 
 def _stored() -> dict[str, Any]:
-    return dict(read_json(PAPER / "results" / "lm_rounds.json")["numbers"])
+    return stored_numbers(PAPER / "results" / "lm_rounds.json")
 
 
 if __name__ == "__main__":

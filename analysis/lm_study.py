@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from analysis import lm_models, methods
 from analysis.lm_models import SCALES, Scale, budget, pair_cost, task
 from analysis.runner import PAPER
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff import study
 from tradeoff.errors import InputError
 from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.tasks import Params, one_run
 from tradeoff.networks.train import Run
-from tradeoff.records import read_json
 from tradeoff.schedules import Maxright, Schedule, from_dict
 from tradeoff.scores import weighted_loss
 from tradeoff.study import addresses
@@ -115,7 +115,7 @@ def tuned(
 @cache
 def _tuned() -> dict[str, Any]:
     path = PAPER / "results" / "lm_rates.json"
-    return read_json(path)["numbers"].get("tuned", {}) if path.exists() else {}
+    return stored_numbers(path).get("tuned", {}) if path.exists() else {}
 
 
 def sft_rate(scale: str, conflict: float, chosen: Mapping[str, Any] | None = None) -> float:

@@ -21,7 +21,7 @@ from analysis.lm_study import Array, values
 from analysis.methods import cell, cost, lower, upper
 from analysis.mutations import SWAPPED, mutate, reject_unknown
 from analysis.runner import PAPER
-from tradeoff.records import read_json
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
@@ -280,7 +280,7 @@ def claim_long_stage_leaves_a_head_start(
 
 
 def _stored() -> dict[str, Any]:
-    return dict(read_json(PAPER / "results" / "lm_suppressed.json")["numbers"])
+    return stored_numbers(PAPER / "results" / "lm_suppressed.json")
 
 
 if __name__ == "__main__":

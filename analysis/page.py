@@ -177,6 +177,9 @@ def image(folder: Path, name: str) -> dict[str, Any]:
     """A figure as a data URI, SVG or, where that is too large, PNG; and its shape in pixels."""
     raster, vector = (folder / f"{name}.png").read_bytes(), folder / f"{name}.svg"
     # The header of a PNG: signature, length and name of its first chunk, then the shape.
+    if not raster.startswith(b"\x89PNG") or len(raster) < 24:
+        remedy = f"Draw it again: tradeoff figures {name} --force."
+        raise InputError("this is no picture", file=folder / f"{name}.png", remedy=remedy)
     width, height = struct.unpack(">II", raster[16:24])
     fits = vector.exists() and vector.stat().st_size <= LARGEST_SVG
     kind, content = ("svg+xml", vector.read_bytes()) if fits else ("png", raster)

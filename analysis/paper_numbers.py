@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Any
 
 from analysis.runner import PAPER
+from analysis.stored_results import Fields, as_fields
+from tradeoff.records import load_toml
 
 
-def reported(path: Path = PAPER / "paper_numbers.toml") -> dict[str, Any]:
-    """The paper's own numbers."""
-    return tomllib.loads(path.read_text("utf-8"))
+def reported(path: Path = PAPER / "paper_numbers.toml") -> Fields:
+    """The paper's own numbers.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read; the numbers name what they lack.
+    """
+    remedy = "Correct it, or take the file of the repository."
+    found = as_fields(load_toml(path, remedy=remedy), path)
+    assert isinstance(found, Fields)
+    return found

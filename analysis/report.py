@@ -10,15 +10,17 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import cells, ledger, page, paper_numbers, paper_spread, tables
+from analysis import cells, ledger, page, paper_numbers, paper_spread, stored_results, tables
 from analysis.captions import caption
 from analysis.runner import FIGURES, PAPER, STUDIES, stored
+from analysis.stored_results import Fields, fitting
 from tradeoff.checkout import ROOT
 from tradeoff.display import cell
 from tradeoff.errors import InputError
-from tradeoff.records import read_json, replacing
+from tradeoff.records import replacing
 
 TEMPLATES = page.TEMPLATES
 OPENING = 2
@@ -43,7 +45,9 @@ def write(folder: Path = PAPER) -> list[Path]:
 
 def render_page(content: dict[str, Any]) -> str:
     """The report page, whole."""
-    return render("report.html.j2", content | page.extras(content, render))
+    with fitting("the page"):
+        more = page.extras(content, render)
+    return render("report.html.j2", content | more)
 
 
 def write_tables(folder: Path = PAPER) -> list[Path]:
@@ -66,7 +70,8 @@ def render(template: str, content: dict[str, Any]) -> str:
     environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
     environment.filters["markdown"] = tables.markdown
     environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
-    return environment.get_template(template).render(content)
+    with fitting(f"the page, in {template}"):
+        return environment.get_template(template).render(content)
 
 
 def context(folder: Path) -> dict[str, Any]:
@@ -76,20 +81,30 @@ def context(folder: Path) -> dict[str, Any]:
     paths = {name: stored(name, folder) for name in (*FIGURES, *ready)}
     records = {name: _record(name, path) for name, path in paths.items()}
     results = {name: record["numbers"] for name, record in records.items()}
-    verdicts = read_json(folder / "results" / "claims.json")["claims"]
+    verdicts = ledger.verdicts(folder / "results" / "claims.json")
     paper = paper_numbers.reported()
     return {
         "results": results,
         "figures": shortened([_figure(name, records[name], path) for name, path in paths.items()]),
-        "tables": tables.all_tables(results, verdicts),
+        "tables": _tables(results, verdicts),
         "claims": [{**claim, "sign": tables.SIGNS[claim["relation"]]} for claim in verdicts],
         "ledger": ledger.summary(verdicts),
         "kinds": ledger.KINDS,
         "paper": paper,
-        "spread": paper_spread.summary(paper["llama"]),
+        "spread": _spread(paper),
         "seconds": sum(records[name]["provenance"]["seconds"] for name in FIGURES),
         "example": example(),
     }
+
+
+def _spread(paper: Fields) -> dict[str, Any]:
+    with fitting("what the dossier says of the paper's table"):
+        return paper_spread.summary(paper["llama"])
+
+
+def _tables(results: dict[str, Any], verdicts: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    with fitting("a table"):
+        return tables.all_tables(results, verdicts)
 
 
 def shortened(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -121,7 +136,7 @@ def _record(name: str, path: Path) -> dict[str, Any]:
             value=name,
             remedy=f"Run it: tradeoff figures {name}.",
         )
-    return dict(read_json(path))
+    return dict(stored_results.read(path))
 
 
 def _figure(name: str, record: dict[str, Any], path: Path) -> dict[str, Any]:

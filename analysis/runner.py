@@ -21,8 +21,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import stamps, style
+from analysis import stamps, stored_results, style
 from tradeoff.checkout import DATA, ROOT
+from tradeoff.errors import InputError
 from tradeoff.files import check_writable
 from tradeoff.progress import tqdm
 from tradeoff.records import plain, read_json, write_json
@@ -174,8 +175,8 @@ def table() -> pd.DataFrame:
         path = stored(name)
         shows = (importlib.import_module(f"analysis.{name}").__doc__ or "").split("\n")[0]
         origin: dict[str, Any] = {"seconds": float("nan")}
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            origin = read_json(path)["provenance"]
+        with suppress(InputError):
+            origin = stored_results.read(path)["provenance"]
         seconds = origin["seconds"] + origin.get("training", {}).get("cpu_seconds", 0.0)
         rows.append({"figure": name, "shows": shows, "seconds": seconds})
     return pd.DataFrame(rows)

@@ -10,7 +10,6 @@ numbers of the stored run, and says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis import style
 from analysis.runner import PAPER
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.checkout import DATA
 from tradeoff.conflict import choose_radius
 from tradeoff.convex import Front, LogLinear, pareto_front, trajectories
@@ -118,7 +118,7 @@ def stored(pairs: Sequence[Pair], path: Path = STORED) -> dict[str, Any]:
     if not path.exists():
         remedy = f"Put the files that shared/data/README.md names into {DATA.name}/ and run again."
         raise InputError("no real text and no stored run", field="text_front", remedy=remedy)
-    numbers = json.loads(path.read_text("utf-8"))["numbers"]
+    numbers = stored_numbers(path)
     return {**{p.sft: numbers[p.sft] for p in pairs}, "source": "stored run"}
 
 

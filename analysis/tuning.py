@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.runner import PAPER
+from analysis.stored_results import numbers as stored_numbers
 from tradeoff.convex import LogLinear, StepSize, trajectories
-from tradeoff.records import read_json
 from tradeoff.schedules import PREFERENCE, SFT, Plan, Schedule, Sequential
 from tradeoff.scores import weighted_loss
 
@@ -214,7 +214,7 @@ def pair_cost() -> float:
     From the stored run of :mod:`analysis.llm_resources`: time of a gradient of DPO alone over
     that of SFT alone, with the reference's log-probabilities stored beforehand.
     """
-    devices = read_json(PAPER / "results" / "llm_resources.json")["numbers"]["devices"]
+    devices = stored_numbers(PAPER / "results" / "llm_resources.json")["devices"]
     ratios = [
         statistics.median(methods["DPO only"]["seconds"])
         / statistics.median(methods["SFT only"]["seconds"])

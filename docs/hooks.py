@@ -64,10 +64,10 @@ def proof(name: str) -> str:
 
 def claims(ids: str) -> str:
     """A table of claims of the ledger, as last computed."""
+    from analysis.ledger import verdicts
     from tradeoff.display import cell
-    from tradeoff.records import read_json
 
-    ledger = {c["id"]: c for c in read_json(PAPER / "results" / "claims.json")["claims"]}
+    ledger = {c["id"]: c for c in verdicts(PAPER / "results" / "claims.json")}
     rows = ["| claim | kind | measured | | bound | verdict |",
             "| --- | --- | ---: | --- | ---: | --- |"]  # fmt: skip
     for claim in (ledger[name] for name in ids.split()):
@@ -86,11 +86,11 @@ def figure(name: str) -> str:
     """A stored figure with the caption that its script gives it."""
     from analysis.captions import caption
     from analysis.runner import stored
-    from tradeoff.records import read_json
+    from analysis.stored_results import numbers
 
     module = import_module(f"analysis.{name}")
     title = (module.__doc__ or "").split("\n")[0]
-    text = caption(module, read_json(stored(name))["numbers"]).replace("*", "\\*")
+    text = caption(module, numbers(stored(name))).replace("*", "\\*")
     return f"![{title}](/figures/{name}.png)\n\n*{text}*"
 
 

@@ -28,7 +28,6 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-
 # For type checkers alone: it imports a name that does not exist.
 collect_ignore = ["typed_user.py"]
 

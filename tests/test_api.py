@@ -45,7 +45,6 @@ INTERNAL = {
     "tradeoff.networks.loop",
     "tradeoff.networks.threads",
     "tradeoff.records",
-    "tradeoff.schedules.checks",
     "tradeoff.seals",
     "tradeoff.study.addresses",
     "tradeoff.study.calls",

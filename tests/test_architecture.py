@@ -17,6 +17,7 @@ RANKS = {
     "leftovers": 0,
     "seals": 0,
     "files": 0,
+    "settings": 0,
     "objectives": 1,
     "records": 1,
     "schedules": 1,

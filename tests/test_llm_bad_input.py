@@ -18,9 +18,10 @@ from tradeoff.errors import InputError
 from tradeoff.llm import config as settings
 from tradeoff.llm import corpora, models, setup
 from tradeoff.llm.batches import Batch
-from tradeoff.llm.config import Defects, Experiment, Lora, ModelConfig, TrainConfig, from_mapping
+from tradeoff.llm.config import Defects, Experiment, Lora, ModelConfig, TrainConfig
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.schedules import Alright, Maxright
+from tradeoff.settings import build
 
 VOCABULARY = len(bpe_tokenizer_hf())
 
@@ -305,7 +306,7 @@ def test_settings_out_of_range_are_named(change, field):
         TrainConfig(**change)
     assert error.value.field == field
     with pytest.raises(InputError) as from_file:
-        from_mapping(Experiment, {"train": change}, "run.toml")
+        build(Experiment, {"train": change}, file="run.toml")
     assert from_file.value.field == f"train.{field}"
     assert f"(found {change[field]!r})" in str(from_file.value)
     assert from_file.value.file == "run.toml"
@@ -321,7 +322,7 @@ def test_settings_out_of_range_are_named(change, field):
 )
 def test_adapter_settings_out_of_range_are_named(change, field):
     with pytest.raises(InputError) as error:
-        from_mapping(Experiment, {"train": {"lora": change}})
+        build(Experiment, {"train": {"lora": change}})
     assert error.value.field == f"train.lora.{field}"
 
 
@@ -339,7 +340,7 @@ def test_adapter_settings_out_of_range_are_named(change, field):
 )
 def test_settings_of_a_wrong_name_or_type_are_named(change, field):
     with pytest.raises(InputError) as error:
-        from_mapping(Experiment, change)
+        build(Experiment, change)
     assert error.value.field is not None
     assert error.value.field.startswith(field)
 

@@ -20,12 +20,12 @@ from tradeoff.llm.config import (
     Experiment,
     Lora,
     TrainConfig,
-    from_mapping,
     read_experiment,
 )
 from tradeoff.llm.toml import to_toml, write_experiment
 from tradeoff.llm.xright import PUBLISHED, xright
 from tradeoff.schedules import Alright, Maxright, Sequential
+from tradeoff.settings import build
 
 WRONG: list[tuple[str, Any]] = [
     ("steps", 0),
@@ -61,7 +61,7 @@ WRONG: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_a_setting_out_of_range_is_named(name: str, value: Any) -> None:
     with pytest.raises(InputError) as caught:
-        from_mapping(Experiment, {"train": {name: value}}, "run.toml")
+        build(Experiment, {"train": {name: value}}, file="run.toml")
     assert caught.value.file == "run.toml"
     assert caught.value.field == f"train.{name}"
     assert caught.value.remedy
@@ -99,10 +99,10 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
     [
         ("[train]\nstep = 3", "train.step", "no such setting"),
         ("[trian]\nsteps = 3", "trian", "no such setting"),
-        ("[train]\nsteps = 'many'", "train.steps", "integer"),
+        ("[train]\nsteps = 'many'", "train.steps", "not a whole number"),
         ("[train.lora]\nrank = 0", "train.lora", "out of range"),
         ("[train.defects]\nall = true", "train.defects.all", "no such setting"),
-        ("[model]\nattention = 'fast'", "model.attention", "input should be"),
+        ("[model]\nattention = 'fast'", "model.attention", "not one of"),
         ("[train", None, "cannot be read"),
     ],
 )

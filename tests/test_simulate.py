@@ -383,8 +383,8 @@ def test_table_is_tidy():
     [
         ({"replicas": 0}, "replicas"),
         ({"steps": 0}, "steps"),
-        ({"step_size": 0.0}, "step size"),
-        ({"step_size": np.nan}, "step size"),
+        ({"step_size": 0.0}, "step_size"),
+        ({"step_size": np.nan}, "step_size"),
         ({"schedules": Rounds(rounds=11)}, "rounds"),
         ({"checkpoints": [5, 11]}, "checkpoints"),
         ({"checkpoints": [-1]}, "checkpoints"),

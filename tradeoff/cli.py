@@ -327,7 +327,8 @@ def analyse(
     }
     written = [write_json(folder / "analyse.json", record)]
     with plots.figure(height=4.2) as (figure, ax):
-        found.plot(ax).set_title(f"{Path(sft).name} and {Path(preference).name}")
+        title = f"{Path(sft).name} and {Path(preference).name}"
+        found.plot(ax).set_title(plots.literal(title))
         written += plots.save(figure, folder, "analyse")
     if as_json:
         show_json(record)

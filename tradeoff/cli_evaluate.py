@@ -24,6 +24,7 @@ from tradeoff.cli_options import (
     output,
 )
 from tradeoff.errors import InputError
+from tradeoff.settings import build
 from tradeoff.terminal import show_json, show_line, show_table
 
 HELP = """\
@@ -158,7 +159,7 @@ def evaluate(
     from tradeoff.data.choices import read_choices
     from tradeoff.data.columns import parsed
     from tradeoff.llm import TrainConfig, evaluation
-    from tradeoff.llm.config import ModelConfig, from_mapping
+    from tradeoff.llm.config import ModelConfig
 
     config = TrainConfig(
         max_length=max_length,
@@ -169,7 +170,7 @@ def evaluate(
         chat=chat,
     )
     overrides = {"chat_template": chat_template, "eos_token": eos_token, "attention": attention}
-    subject = from_mapping(ModelConfig, {"path": _model(model), **overrides})
+    subject = build(ModelConfig, {"path": _model(model), **overrides})
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
     read = _Reader({**options, "use_labels": use_labels}, parsed(columns or ()), min_margin)
     contests = read.preference(win_rate)

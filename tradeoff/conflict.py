@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.convex.simulate import StepSize, Trajectories, trajectories
 from tradeoff.convex.solve import minimise
-from tradeoff.convex.text import text_problem
+from tradeoff.convex.text import Candidates, Width, text_problem
 from tradeoff.data.files import as_preferences, as_sft
 from tradeoff.data.overlap import overlaps
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
@@ -31,6 +31,7 @@ from tradeoff.data.splits import hold_out
 from tradeoff.display import Shown, cell
 from tradeoff.progress import tqdm
 from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule, Sequential
+from tradeoff.settings import Positive, Share, Updates, Within, checked
 from tradeoff.theory.joint import optimal_probability
 
 Array = NDArray[np.float64]
@@ -111,20 +112,21 @@ class Analysis(Shown):
         return ax
 
 
+@checked
 def analyse(
     sft: Sequence[SftRow] | Source,
     preference: Sequence[PreferenceRow] | Source,
     *,
     sft_test: Sequence[SftRow] | Source | None = None,
     preference_test: Sequence[PreferenceRow] | Source | None = None,
-    lams: Sequence[float] = (0.25, 0.5, 0.75),
-    radius: float | None = None,
-    beta: float = 1.0,
-    candidates: int = 8,
-    n_features: int = 2**14,
-    solves: int = 9,
-    steps: int = 120,
-    seed: int = 0,
+    lams: Sequence[Share] = (0.25, 0.5, 0.75),
+    radius: Positive | None = None,
+    beta: Positive = 1.0,
+    candidates: Candidates = 8,
+    n_features: Width = 2**14,
+    solves: Annotated[int, Within(2, 10**6)] = 9,
+    steps: Updates = 120,
+    seed: Annotated[int, Within(0, 2**63 - 2)] = 0,
     progress: bool = False,
 ) -> Analysis:
     """Measure the conflict of two datasets and what each way of training reaches.

@@ -43,18 +43,25 @@ class InputError(ValueError):
         found = "" if value is _ABSENT else f" (found {_shorten(_shown(value))})"
         prefix = f"{', '.join(place)}: " if place else ""
         super().__init__(f"{prefix}{problem}{found}. {remedy}")
+        self.value = None if value is _ABSENT else value
         self._value = value
         self._settings = {"file": file, "row": row, "field": field}
         if value is not _ABSENT:
             self._settings["value"] = _shown(value)
 
-    def at(self, *, file: str | Path | None = None, field: str | None = None) -> InputError:
+    def at(
+        self,
+        *,
+        file: str | Path | None = None,
+        row: int | None = None,
+        field: str | None = None,
+    ) -> InputError:
         """The same error where its place is known better, as by the file that a setting is from."""
         return InputError(
             self.problem,
             remedy=self.remedy,
             file=file or self.file,
-            row=self.row,
+            row=row or self.row,
             field=field or self.field,
             value=self._value,
         )
@@ -76,6 +83,8 @@ def _shown(value: Any) -> str:
         return repr(value)
     except RecursionError:
         return f"a {type(value).__name__} that is nested too deeply"
+    except ValueError:  # Python refuses to write out whole numbers of more than 4,300 digits.
+        return f"a {type(value).__name__} that is too long to be shown"
 
 
 def _shorten(text: str, limit: int = 80) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradeoff.errors import InputError
+from tradeoff.settings import build
 
 if TYPE_CHECKING:
     from tradeoff.llm.config import Experiment
@@ -94,7 +95,7 @@ def settings(
         _put(found, name, value)
     if isinstance(table := found.get("schedule"), Mapping):
         found["schedule"] = {"name": "alright", **table}
-    experiment = config.from_mapping(config.Experiment, found, place)
+    experiment = build(config.Experiment, found, file=place)
     try:
         experiment.make_schedule()
     except InputError as error:
@@ -254,7 +255,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name:
         remedy = "Write --set NAME=VALUE, such as --set train.clip=0.5."
-        raise InputError("this sets nothing", value=text, remedy=remedy)
+        raise InputError("this sets nothing", field="--set", value=text, remedy=remedy)
     if value == "none":
         return name, None
     try:

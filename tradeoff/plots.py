@@ -140,6 +140,12 @@ def label_lines(
         label_line(ax, x, below, text, color=color)
 
 
+def literal(text: str) -> str:
+    """A text to be drawn as it is: its dollar signs enclose no formula, its controls are spaces."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return shown.replace("$", r"\$")
+
+
 def save(fig: Figure, folder: Path, name: str) -> list[Path]:
     """Write ``NAME.svg`` and ``NAME.png`` in a folder, each complete or not at all."""
     return write({folder / f"{name}{suffix}": drawn(fig, suffix) for suffix in (".svg", ".png")})

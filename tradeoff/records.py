@@ -5,15 +5,20 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Iterator
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EEXIST, ENOTEMPTY
+from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tradeoff import leftovers
+from tradeoff.errors import InputError
 from tradeoff.files import reported
 
 
@@ -190,3 +195,40 @@ def cache_folder() -> Path:
     """Where models made here are kept: ``$TRADEOFF_CACHE``, else the user's cache folder."""
     given = os.environ.get("TRADEOFF_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "tradeoff"
+
+
+def load_json(path: str | PathLike[str], *, remedy: str) -> Any:
+    """Read a JSON file in which each key of an object stands once.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is not JSON.
+    """
+    read = partial(json.loads, object_pairs_hook=_once, parse_constant=_constant)
+    return _loaded(path, read, "JSON", remedy)
+
+
+def load_toml(path: str | PathLike[str], *, remedy: str) -> dict[str, Any]:
+    """Read a TOML file; errors as for :func:`load_json`."""
+    return dict(_loaded(path, tomllib.loads, "TOML", remedy))
+
+
+def _loaded(path: str | PathLike[str], read: Callable[[str], Any], kind: str, remedy: str) -> Any:
+    try:
+        return read(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"the file cannot be read as {kind}: {error}"
+        raise InputError(problem, file=str(path), remedy=remedy) from error
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        doubled = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {doubled!r} occurs twice in one object")
+    return found

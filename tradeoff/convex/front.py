@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,8 @@ from tradeoff import scores
 from tradeoff.convex.certify import Minimum, Point
 from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
-from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
+from tradeoff.settings import Within, checked
 
 Array = NDArray[np.float64]
 END_WEIGHT = 1e-6
@@ -232,12 +232,13 @@ class Front(Shown):
         return f"Front({len(self.minima)} solves, certified error {self.error:.2g} of the range)"
 
 
+@checked
 def pareto_front(
     problem: Any,
     *,
-    accuracy: float = 1e-3,
-    solves: int = 129,
-    tolerance: float | None = None,
+    accuracy: Annotated[float, Within(0, 1e6, "(]")] = 1e-3,
+    solves: Annotated[int, Within(2, 10**6)] = 129,
+    tolerance: Annotated[float, Within(0, 1e100)] | None = None,
     interpolate: bool = True,
     progress: bool = False,
 ) -> Front:
@@ -265,13 +266,6 @@ def pareto_front(
     -------
     Front
     """
-    if solves < 2 or not accuracy > 0:
-        raise InputError(
-            "a front needs at least two solves and a positive accuracy",
-            field="solves" if solves < 2 else "accuracy",
-            value=solves if solves < 2 else accuracy,
-            remedy="Raise it.",
-        )
     inner = 1e-6 if tolerance is None else tolerance
     ends = [minimise(problem, w, tolerance=inner) for w in (END_WEIGHT, 1 - END_WEIGHT)]
     bounds = (_end_bound(problem, ends[0], 0), _end_bound(problem, ends[1], 1))

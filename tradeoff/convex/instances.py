@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.quadratic import Quadratic
-from tradeoff.errors import InputError
+from tradeoff.convex.validate import Radius, check_memory
+from tradeoff.settings import Count, Positive, Seed, Share, Within, checked
+
+Several = Annotated[int, Within(2, 10**6)]
+Conflict = Annotated[Share, "0 is equal and 1 opposite."]
 
 
+@checked
 def random_log_linear(
-    seed: int = 0,
+    seed: Seed = 0,
     *,
-    prompts: int = 16,
-    responses: int = 8,
-    dimension: int = 16,
-    demonstrations: int = 64,
-    pairs: int = 64,
-    conflict: float = 0.75,
-    sharpness: float = 2.0,
-    radius: float = 4.0,
-    beta: float = 1.0,
+    prompts: Count = 16,
+    responses: Several = 8,
+    dimension: Several = 16,
+    demonstrations: Count = 64,
+    pairs: Count = 64,
+    conflict: Conflict = 0.75,
+    sharpness: Annotated[float, Within(0, 1e6)] = 2.0,
+    radius: Positive = 4.0,
+    beta: Positive = 1.0,
     **settings: Any,
 ) -> LogLinear:
     """Draw an instance whose data come from two policies that disagree.
@@ -49,11 +54,10 @@ def random_log_linear(
     Raises
     ------
     InputError
-        If the conflict is no share.
+        If a setting is out of range, or what is drawn would not fit into memory.
     """
-    if not 0 <= conflict <= 1:
-        remedy = "Use a number from 0 (equal) to 1 (opposite)."
-        raise InputError("out of range", field="conflict", value=conflict, remedy=remedy)
+    sizes = prompts * responses * dimension, demonstrations * responses, pairs
+    check_memory("prompts", prompts, sum(sizes), "Use fewer prompts, responses or data points.")
     rng = np.random.default_rng(seed)
     phi = rng.normal(size=(prompts, responses, dimension)) / np.sqrt(dimension) * 2
     demonstrator, judge = sharpness * _two_directions(rng, dimension, conflict)
@@ -90,14 +94,15 @@ def binary_example(radius: float = 4.0, beta: float = 1.0) -> LogLinear:
     return LogLinear.from_prompts([[[1.0], [0.0]]], [(0, 1)], [(0, 0, 1)], radius=radius, beta=beta)
 
 
+@checked
 def random_quadratic(
-    seed: int = 0,
+    seed: Seed = 0,
     *,
-    dimension: int = 2,
-    condition: float = 10.0,
-    distance: float = 2.0,
-    noise: float = 0.3,
-    radius: float = np.inf,
+    dimension: Annotated[int, Within(1, 10**4)] = 2,
+    condition: Annotated[float, Within(1, 1e12)] = 10.0,
+    distance: Annotated[float, Within(0, 1e6)] = 2.0,
+    noise: Annotated[float, Within(0, 1e6)] = 0.3,
+    radius: Radius = np.inf,
 ) -> Quadratic:
     """Draw two quadratics whose Hessians have random axes.
 

@@ -23,7 +23,7 @@ from scipy.sparse.linalg import LinearOperator
 from tradeoff import objectives
 from tradeoff.convex.problem import LocalModel
 from tradeoff.convex.rounding import Sizes
-from tradeoff.convex.validate import check_log_linear, check_responses
+from tradeoff.convex.validate import as_indices, as_prompts, check_log_linear, check_responses
 from tradeoff.schedules import PREFERENCE, SFT
 
 Features = Any
@@ -109,10 +109,10 @@ class LogLinear:
         **settings
             ``radius`` and the other attributes of the class.
         """
-        arrays = [np.asarray(p, dtype=float) for p in prompts]
+        arrays = as_prompts(prompts)
         offsets = np.concatenate([[0], np.cumsum([len(a) for a in arrays])]).astype(np.int64)
-        shown = np.array(demonstrations, dtype=np.int64).reshape(-1, 2)
-        pairs = np.array(preferences, dtype=np.int64).reshape(-1, 3)
+        shown = as_indices("demonstrations", demonstrations, 2)
+        pairs = as_indices("preferences", preferences, 3)
         check_responses("demonstrations", shown, offsets)
         check_responses("preferences", pairs, offsets)
         return cls(

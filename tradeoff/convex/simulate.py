@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,13 @@ from tradeoff.convex import reference
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.reference import Setting
 from tradeoff.convex.solve import minimise
-from tradeoff.convex.validate import check_positive, check_vector
+from tradeoff.convex.validate import (
+    LARGEST_FEATURE,
+    as_array,
+    check_memory,
+    check_problem,
+    check_vector,
+)
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.schedules import (
@@ -29,9 +35,9 @@ from tradeoff.schedules import (
     Decay,
     Plan,
     Schedule,
-    check_decay,
     step_shares,
 )
+from tradeoff.settings import Count, Seed, Updates, Within, check, checked, fit
 
 Array = NDArray[np.float64]
 Engine = Literal["auto", "numpy", "numba"]
@@ -56,12 +62,11 @@ class StepSize:
     ``StepSize(r * N / (G * (N + 1) ** 1.5), "linear")``.
     """
 
-    scale: float
+    scale: Annotated[float, Within(0, 1e12, "(]")]
     decay: Decay = 0.0
 
     def __post_init__(self) -> None:
-        check_positive("step size", self.scale)
-        check_decay(self.decay)
+        check(self)
 
     def of(self, plan: Plan) -> Array:
         """(T,) step size of every update of a plan."""
@@ -153,10 +158,10 @@ def simulate(
     problem: Any,
     schedules: Schedule | Sequence[Schedule],
     *,
-    steps: int,
+    steps: Updates,
     step_size: float | StepSize | Sequence[float | StepSize],
-    replicas: int = 256,
-    seed: int = 0,
+    replicas: Count = 256,
+    seed: Seed = 0,
     start: ArrayLike | None = None,
     checkpoints: int | ArrayLike = 30,
     gradients: Gradients = "stochastic",
@@ -216,14 +221,15 @@ def simulate(
     return pd.concat(tables, ignore_index=True)
 
 
+@checked
 def trajectories(
     problem: Any,
     schedules: Schedule | Sequence[Schedule],
     *,
-    steps: int,
+    steps: Updates,
     step_size: float | StepSize | Sequence[float | StepSize],
-    replicas: int = 256,
-    seed: int = 0,
+    replicas: Count = 256,
+    seed: Seed = 0,
     start: ArrayLike | None = None,
     checkpoints: int | ArrayLike = 30,
     gradients: Gradients = "stochastic",
@@ -239,16 +245,15 @@ def trajectories(
     start, checkpoints, gradients, engine, progress
         As for :func:`simulate`.
     """
-    if replicas < 1:
-        raise InputError(
-            "no runs asked for", field="replicas", value=replicas, remedy="Use at least one."
-        )
-    rules = [schedules] if isinstance(schedules, Schedule) else list(schedules)
-    given = [step_size] if isinstance(step_size, float | int | StepSize) else list(step_size)
-    sizes = [s if isinstance(s, StepSize) else StepSize(float(s)) for s in given]
-    configurations = [(schedule, size) for schedule in rules for size in sizes]
+    check_problem(problem)
+    begin, marks = _start(problem, start), _checkpoints(checkpoints, steps)
+    configurations = [(rule, size) for rule in _rules(schedules) for size in _sizes(step_size)]
+    runs = len(configurations) * replicas
+    remedy = "Use fewer replicas, checkpoints, step sizes or schedules."
+    check_memory("replicas", replicas, 2 * runs * len(marks) * problem.dimension, remedy)
+    remedy = "Use fewer updates, step sizes or schedules."
+    check_memory("steps", steps, 6 * len(configurations) * steps, remedy)
     plans = [schedule.plan(steps) for schedule, _ in configurations]
-    begin = _start(problem, start)
     optima = _optima(problem, plans)
     setting = Setting(
         problem=problem,
@@ -257,7 +262,7 @@ def trajectories(
         replicas=replicas,
         seed=seed,
         start=begin,
-        checkpoints=_checkpoints(checkpoints, steps),
+        checkpoints=marks,
         optima=optima,
         base=float(problem.losses(begin)[SFT] - optima[SFT]),
         full=gradients == "full",
@@ -279,6 +284,34 @@ def trajectories(
     )
 
 
+def _rules(schedules: Any) -> list[Schedule]:
+    return _all_of(
+        Schedule,
+        [schedules] if isinstance(schedules, Schedule) else schedules,
+        "schedules",
+        "Give one schedule, such as Mix(), or several.",
+    )
+
+
+def _sizes(given: Any) -> list[StepSize]:
+    """Step sizes of one or several, each a number or a `StepSize`."""
+    several = isinstance(given, list | tuple) or getattr(given, "ndim", 0) == 1
+    try:
+        wanted = given if several else [given]
+        sizes = [size if isinstance(size, StepSize) else StepSize(size) for size in wanted]
+    except InputError as error:
+        raise error.at(field="step_size") from error
+    return _all_of(StepSize, sizes, "step_size", "Give one number or StepSize, or several.")
+
+
+def _all_of(kind: type[Any], given: Any, field: str, remedy: str) -> list[Any]:
+    found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+    if not found or not all(isinstance(item, kind) for item in found):
+        problem = f"not a {kind.__name__}, nor a list of some"
+        raise InputError(problem, field=field, value=given, remedy=remedy)
+    return found
+
+
 def _use_kernels(setting: Setting, engine: Engine) -> bool:
     able = isinstance(setting.problem, LogLinear) and setting.problem.is_dense and not setting.full
     if engine == "numba" and not able:
@@ -295,22 +328,26 @@ def _start(problem: Any, start: ArrayLike | None) -> Array:
     if start is None:
         return np.zeros(problem.dimension)
     check_vector("start", start, problem.dimension)
+    largest = float(np.max(np.abs(start), initial=0.0))
+    fit(Annotated[float, Within(0, LARGEST_FEATURE)], largest, "start")
     return np.asarray(problem.project(np.array(start, dtype=float)))
 
 
 def _checkpoints(wanted: int | ArrayLike, steps: int) -> NDArray[np.int64]:
-    if isinstance(wanted, int):
-        spaced = np.unique(np.geomspace(1, steps, wanted).round().astype(np.int64))
+    given = as_array("checkpoints", wanted)
+    if given.ndim == 0:
+        number = fit(Annotated[int, Within(1, 10**6)], wanted, "checkpoints")
+        spaced = np.unique(np.geomspace(1, steps, number).round().astype(np.int64))
         return np.concatenate([[0], spaced])
-    marks = np.unique(np.asarray(wanted, dtype=np.int64))
-    if len(marks) == 0 or marks[0] < 0 or marks[-1] > steps:
+    whole = given.ndim == 1 and given.dtype.kind in "iu" and given.size
+    if not whole or given.min() < 0 or given.max() > steps:
         raise InputError(
-            "a record lies outside the run",
+            "not update counts within the run",
             field="checkpoints",
-            value=marks,
-            remedy=f"Use update counts from 0 to {steps}.",
+            value=wanted,
+            remedy=f"Use whole numbers from 0 to {steps}, or how many records to make.",
         )
-    return marks
+    return np.unique(given.astype(np.int64))
 
 
 def _optima(problem: Any, plans: list[Plan]) -> Array:

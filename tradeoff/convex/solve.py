@@ -9,6 +9,7 @@ minimised over the whole ball. Where it does not converge, the ball is let grow 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,20 +17,24 @@ from numpy.typing import ArrayLike, NDArray
 from tradeoff.convex.certify import Minimum, Point, Stopped, frank_wolfe_gap
 from tradeoff.convex.problem import Problem
 from tradeoff.convex.trust_region import model_minimiser
-from tradeoff.errors import InputError
+from tradeoff.convex.validate import check_problem, check_vector
+from tradeoff.settings import Share, Within, checked
 
 Vector = NDArray[np.float64]
+Tolerance = Annotated[float, Within(0, 1e100)]
+Iterations = Annotated[int, Within(0, 10**6)]
 DENSE_DIMENSION = 512
 """Up to this many parameters a Hessian may be formed, to know its eigenvalues."""
 
 
+@checked
 def minimise(
     problem: Problem,
-    lam: float,
+    lam: Share,
     *,
-    tolerance: float = 1e-10,
+    tolerance: Tolerance = 1e-10,
     start: ArrayLike | None = None,
-    max_iterations: int = 100,
+    max_iterations: Iterations = 100,
 ) -> Minimum:
     """Minimise f_lambda = lam f_preference + (1 - lam) f_SFT over the ball.
 
@@ -58,8 +63,8 @@ def minimise(
     InputError
         If ``lam`` is out of range, or ``start`` is not d finite numbers.
     """
-    if not 0 <= lam <= 1:
-        raise InputError("out of range", field="lam", value=lam, remedy="lam lies in [0, 1].")
+    check_problem(problem)
+    check_vector("start", start, problem.dimension)
     weights = np.array([1 - lam, lam])
     theta = np.zeros(problem.dimension) if start is None else start
     point = Point.at(problem, theta, weights)
@@ -133,8 +138,9 @@ def _continued(problem: Problem, weights: Vector, max_iterations: int) -> Point:
     return point
 
 
+@checked
 def minimise_max_gap(
-    problem: Problem, lam: float, *, tolerance: float = 1e-9, max_solves: int = 60
+    problem: Problem, lam: Share, *, tolerance: Tolerance = 1e-9, max_solves: Iterations = 60
 ) -> Minimum:
     """Minimise F_lambda = max{lam (f_pref - f_pref*), (1 - lam) (f_SFT - f_SFT*)} over the ball.
 

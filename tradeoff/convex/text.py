@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,8 +23,11 @@ from tradeoff.convex.crossed import CrossedFeatures
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.errors import InputError
+from tradeoff.settings import Positive, Seed, Within, checked
 
 _WORD = re.compile(r"\w+")
+Candidates = Annotated[int, Within(2, 10**6)]
+Width = Annotated[int, Within(2, 2**24)]
 _LONG = 10_000
 """Characters from which on the length feature is 1."""
 
@@ -39,14 +42,15 @@ class TextArrays(NamedTuple):
     rejected: Int[np.ndarray, " J"]
 
 
+@checked
 def text_problem(
     sft_rows: Sequence[SftRow],
     preference_rows: Sequence[PreferenceRow],
     *,
-    radius: float,
-    candidates: int = 8,
-    seed: int = 0,
-    n_features: int = 2**14,
+    radius: Positive,
+    candidates: Candidates = 8,
+    seed: Seed = 0,
+    n_features: Width = 2**14,
     **settings: Any,
 ) -> LogLinear:
     """Pose SFT and DPO on real rows as two convex objectives.
@@ -81,20 +85,21 @@ def text_problem(
     return LogLinear(*arrays, radius=radius, **settings)
 
 
+@checked
 def assemble(
     sft_rows: Sequence[SftRow],
     preference_rows: Sequence[PreferenceRow],
     *,
-    candidates: int = 8,
-    seed: int = 0,
-    n_features: int = 2**14,
+    candidates: Candidates = 8,
+    seed: Seed = 0,
+    n_features: Width = 2**14,
 ) -> TextArrays:
     """Lay out the responses of all prompts; parameters and errors are those of `text_problem`.
 
     First come the prompts of the SFT rows, the completion before its alternatives, then those of
     the preference rows, with the chosen response before the rejected one.
     """
-    _check_arguments(sft_rows, preference_rows, candidates, seed, n_features)
+    _check_arguments(sft_rows, preference_rows)
     identity: dict[str, int] = {}  # distinct responses, those of SFT first
     own = _number([row.completion for row in sft_rows], identity)
     shown = draw_candidates(own, len(identity), min(candidates, len(identity)), seed)
@@ -178,18 +183,10 @@ def _number(texts: Sequence[Any], identity: dict[str, int]) -> Int[np.ndarray, "
 def _check_arguments(
     sft_rows: Sequence[SftRow],
     preference_rows: Sequence[PreferenceRow],
-    candidates: int,
-    seed: int,
-    n_features: int,
 ) -> None:
     for name, rows in (("sft_rows", sft_rows), ("preference_rows", preference_rows)):
         if not len(rows):
             raise InputError("there are no rows", field=name, remedy="Give at least one.")
-    least = {"candidates": (candidates, 2), "seed": (seed, 0), "n_features": (n_features, 2)}
-    for name, (value, minimum) in least.items():
-        if value < minimum:
-            remedy = f"Give at least {minimum}."
-            raise InputError("too small", field=name, value=value, remedy=remedy)
     if len({as_text(row.completion) for row in sft_rows}) < 2:
         remedy = "Give rows with at least two different completions, which then are candidates."
         raise InputError("all completions are the same", field="sft_rows", remedy=remedy)

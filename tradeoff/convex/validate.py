@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,27 +10,28 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from tradeoff.errors import InputError
+from tradeoff.settings import Positive, Within, fit
 
 LARGEST_FEATURE = 1e100
 """Entries of features whose squares, times a radius, are still numbers."""
+Smoothing = Annotated[float, Within(0, 0.5, "[)"), "It is the probability that a label is flipped."]
+Radius = Annotated[float, Within(0, np.inf, "(]")]
+MOST_BYTES = 2**34
+"""Memory that the records of a simulation, or the features of a random problem, may take."""
 
 
 def check_log_linear(problem: Any) -> None:
     """Raise :class:`InputError` for the first thing in a log-linear problem that cannot be used."""
     check_features(problem.features)
+    _check_whole("offsets", problem.offsets)
     _check_offsets(problem.offsets, problem.features.shape[0])
     for name in ("demonstrations", "chosen", "rejected"):
+        _check_whole(name, getattr(problem, name))
         _check_rows(name, getattr(problem, name), problem.features.shape[0])
     _check_pairs(problem)
-    check_positive("radius", problem.radius)
-    check_positive("beta", problem.beta)
-    if not 0 <= problem.label_smoothing < 0.5:
-        raise InputError(
-            "out of range",
-            field="label_smoothing",
-            value=problem.label_smoothing,
-            remedy="The flip probability must lie in [0, 0.5).",
-        )
+    fit(Positive, problem.radius, "radius")
+    fit(Positive, problem.beta, "beta")
+    fit(Smoothing, problem.label_smoothing, "label_smoothing")
     if problem.reference is not None and problem.reference_margins is not None:
         raise InputError(
             "both a reference policy and its margins are given",
@@ -49,14 +50,16 @@ def check_log_linear(problem: Any) -> None:
 
 def check_quadratic(problem: Any) -> None:
     """Raise :class:`InputError` unless the Hessians are positive definite and shapes agree."""
-    d = problem.centres.shape[-1]
+    d = (np.shape(problem.centres) or (0,))[-1]
     for name, shape in (("centres", (2, d)), ("hessians", (2, d, d)), ("covariances", (2, d, d))):
         value = getattr(problem, name)
-        if value is not None and (value.shape != shape or not np.all(np.isfinite(value))):
+        if value is None and name == "covariances":
+            continue
+        if not _numbers(value) or value.shape != shape or 0 in shape:
             raise InputError(
-                f"must be finite with shape {shape}",
+                f"not an array of finite numbers with shape {shape}",
                 field=name,
-                value=value.shape,
+                value=np.shape(value) if isinstance(value, np.ndarray) else value,
                 remedy="Stack the array of SFT and that of the preference objective.",
             )
     smallest = np.linalg.eigvalsh(problem.hessians)[:, 0]
@@ -69,14 +72,33 @@ def check_quadratic(problem: Any) -> None:
             value=smallest,
             remedy="Each objective needs a unique minimiser.",
         )
-    if not problem.radius > 0:
-        check_positive("radius", problem.radius)
+    fit(Radius, problem.radius, "radius")
+
+
+def check_problem(problem: Any) -> None:
+    """Something that a solver can work on."""
+    if not hasattr(problem, "local_model") or not hasattr(problem, "losses"):
+        remedy = "Give a LogLinear or a Quadratic, or an object with their methods."
+        raise InputError("not a problem", field="problem", value=problem, remedy=remedy)
+
+
+def check_memory(field: str, value: Any, numbers: int, remedy: str) -> None:
+    """Refuse, before they are made, arrays of so many numbers that they would not fit."""
+    if 8 * numbers > MOST_BYTES:
+        problem = f"the arrays would take {8 * numbers / 2**30:,.0f} GiB"
+        raise InputError(problem, field=field, value=value, remedy=remedy)
 
 
 def check_features(features: Any) -> None:
     """Two-dimensional and finite; a LinearOperator answers for its own entries."""
     if isinstance(features, LinearOperator):
         return
+    if not (isinstance(features, np.ndarray) or sp.issparse(features)):
+        remedy = "Give a numpy array, a sparse array of scipy, or a LinearOperator."
+        raise InputError("not an array", field="features", value=features, remedy=remedy)
+    if features.dtype.kind not in "fiu":
+        remedy = "Give real numbers."
+        raise InputError("not numbers", field="features", value=features.dtype, remedy=remedy)
     if np.ndim(features) != 2 or 0 in features.shape:
         raise InputError(
             "features must be a non-empty (rows, d) array",
@@ -105,26 +127,69 @@ def _refuse(
     )
 
 
-def check_positive(name: str, value: float) -> None:
-    """A positive finite number."""
-    if not (np.isfinite(value) and value > 0):
-        raise InputError(
-            "must be positive", field=name, value=value, remedy=f"Use a finite {name} > 0."
-        )
-
-
 def check_vector(name: str, value: ArrayLike | None, size: int) -> None:
     """``None``, or ``size`` finite numbers."""
     if value is None:
         return
-    array = np.asarray(value)
-    if array.shape != (size,) or not np.all(np.isfinite(array)):
+    array = as_array(name, value)
+    if not _numbers(array) or array.shape != (size,):
         raise InputError(
             f"must be {size} finite numbers",
             field=name,
-            value=array,
+            value=value,
             remedy=f"Give an array of shape ({size},).",
         )
+
+
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """Any nested sequence as an array, where its rows are of one length."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        remedy = "Give numbers, in rows of one length."
+        raise InputError("not an array", field=name, value=value, remedy=remedy) from error
+
+
+def _numbers(value: Any) -> bool:
+    """Whether this is an array of real finite numbers."""
+    return (
+        isinstance(value, np.ndarray)
+        and value.dtype.kind in "fiu"
+        and bool(np.all(np.isfinite(value)))
+    )
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iu":
+        remedy = "Give a one-dimensional numpy array of whole numbers."
+        raise InputError("not whole numbers", field=name, value=value, remedy=remedy)
+
+
+def as_prompts(prompts: Any) -> list[NDArray[np.float64]]:
+    """Feature arrays of prompts, all of one width."""
+    if isinstance(prompts, str) or not hasattr(prompts, "__iter__"):
+        remedy = "Give one (responses, d) array for each prompt."
+        raise InputError("not a list of arrays", field="prompts", value=prompts, remedy=remedy)
+    found = [as_array("prompts", prompt) for prompt in prompts]
+    for row, array in enumerate(found, start=1):
+        if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] != found[0].shape[1]:
+            raise InputError(
+                "not an array of numbers with a row for each response",
+                row=row,
+                field="prompts",
+                value=array,
+                remedy="Give one (responses, d) array for each prompt, with one d for all.",
+            )
+    return [array.astype(float) for array in found]
+
+
+def as_indices(name: str, entries: Any, width: int) -> NDArray[np.int64]:
+    """(n, width) numbers of prompts and responses."""
+    array = as_array(name, entries)
+    if array.size and (array.dtype.kind not in "iu" or array.shape[1:] != (width,)):
+        remedy = f"Give {width} whole numbers for each."
+        raise InputError("not rows of whole numbers", field=name, value=entries, remedy=remedy)
+    return array.astype(np.int64).reshape(-1, width)
 
 
 def check_responses(name: str, entries: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:

@@ -19,6 +19,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.sources import Part, Source, parts
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
+from tradeoff.settings import Count, fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +141,7 @@ def read_sft(
     """
     read = read_rows(
         source,
-        desired_row if use_labels else sft_row,
+        desired_row if fit(bool, use_labels, "use_labels") else sft_row,
         SFT_COLUMNS,
         skip_bad=skip_bad,
         limit=limit,
@@ -184,9 +185,10 @@ def read_preferences(
     InputError
         As for `read_sft`; with `min_margin` also for a pair without scores.
     """
+    fit(float | None, min_margin, "min_margin")
     read = read_rows(
         source,
-        _Compared(use_labels, min_margin),
+        _Compared(fit(bool, use_labels, "use_labels"), min_margin),
         PREFERENCE_COLUMNS,
         skip_bad=skip_bad,
         limit=limit,
@@ -254,8 +256,8 @@ def read_rows(
     rename
         The `columns` of `read_sft`.
     """
-    if limit is not None and limit < 1:
-        raise InputError("limit is not positive", value=limit, remedy="Give None for all rows.")
+    fit(Count | None, limit, "limit")
+    fit(bool, skip_bad, "skip_bad")
     own = _renaming(rename, columns)
     found = parts(source, split, default_split)
     rows: list[R] = []
@@ -343,6 +345,7 @@ def _renamed(record: Record, own: Mapping[str, str]) -> Record:
 
 
 def _renaming(rename: Mapping[str, str] | None, columns: Collection[str]) -> Mapping[str, str]:
+    fit(dict[str, str] | None, rename, "columns")
     for name in rename or {}:
         if name not in columns:
             remedy = f"Map one of {', '.join(sorted(columns))}."

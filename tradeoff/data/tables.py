@@ -14,7 +14,8 @@ from tradeoff.data.lines import Budget, Found, damage, unreadable
 from tradeoff.data.record import Record
 from tradeoff.errors import InputError
 
-_AT_ONCE = 1024
+_AT_ONCE = 64
+"""Rows that are held as Python values: at most so many of the longest are in memory."""
 
 
 def parquet(path: Path, wanted: Collection[str]) -> Found:

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Annotated, Any, Literal
 
 from tradeoff import schedules
 from tradeoff.errors import InputError
 from tradeoff.objectives import PREFERENCE_LOSSES
+from tradeoff.records import load_toml
 from tradeoff.schedules import PREFERENCE, Schedule
+from tradeoff.settings import BelowOne, Count, Seed, Updates, Within, build, check, fit
 
-T = TypeVar("T")
 _ADAPTIVE = {"refresh": 10, "samples": 64}
-_CLOSED = ConfigDict(extra="forbid")
-_CHOICES = {
-    "decay": ("constant", "cosine", "linear"),
-    "reference_mode": ("cached", "adapter_off", "second_model"),
-    "turns": ("last", "all"),
-    "dropout": ("sft", "always", "never"),
-    "layout": ("auto", "padded", "packed", "shared"),
-    "precision": ("fp32", "bf16"),
-}
+Rows = Annotated[int, Within(1, 10**6)]
+Rank = Annotated[int, Within(1, 10**5)]
+Rate = Annotated[float, Within(0, 1e3, "(]")]
+UpToOne = Annotated[float, Within(0, 1, "(]")]
+Loss = Annotated[float, Within(-1e6, 1e6)]
+Size = Annotated[float, Within(0, 1e6, "(]")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +37,14 @@ class Lora:
         Decompose weights into magnitude and direction (arXiv 2402.09353).
     """
 
-    __pydantic_config__ = _CLOSED
-
-    rank: int = 16
-    alpha: int | None = None
-    dropout: float = 0.0
+    rank: Rank = 16
+    alpha: Annotated[int, Within(1, 10**6)] | None = None
+    dropout: BelowOne = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     dora: bool = False
 
     def __post_init__(self) -> None:
-        _positive("rank", self.rank)
-        _positive("alpha", 1 if self.alpha is None else self.alpha)
-        _require("dropout", self.dropout, 0 <= self.dropout < 1, "Give a share in [0, 1).")
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +69,15 @@ class Defects:
         The run ends as soon as either loss reaches its optimum, from the first update on.
     """
 
-    __pydantic_config__ = _CLOSED
-
     evaluate_on_training_rows: bool = False
     mask_first_token: bool = False
     discard_unused_batch: bool = False
     choose_per_forward: bool = False
     joint_graph: bool = False
     stop_at_either_optimum: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,82 +169,52 @@ class TrainConfig:
         Faults of the official code to imitate.
     """
 
-    __pydantic_config__ = _CLOSED
-
-    steps: int | None = None
-    epochs: float | None = None
-    batch_size: int = 32
-    preference_batch_size: int | None = None
-    rows_per_forward: int = 8
-    learning_rate: float = 5e-5
-    preference_learning_rate: float | None = None
+    steps: Updates | None = None
+    epochs: Size | None = None
+    batch_size: Rows = 32
+    preference_batch_size: Rows | None = None
+    rows_per_forward: Rows = 8
+    learning_rate: Rate = 5e-5
+    preference_learning_rate: Rate | None = None
     decay: Literal["constant", "cosine", "linear"] = "constant"
-    warmup: int = 0
-    betas: tuple[float, float] = (0.9, 0.95)
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    clip: float | None = 1.0
+    warmup: Annotated[int, Within(0, 10**8)] = 0
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
+    epsilon: UpToOne = 1e-8
+    weight_decay: Annotated[float, Within(0, 1e3)] = 0.0
+    clip: Size | None = 1.0
     loss: str = "sigmoid"
-    beta: float = 0.1
-    label_smoothing: float = 0.0
+    beta: Size = 0.1
+    label_smoothing: Annotated[float, Within(0, 0.5, "[)")] = 0.0
     reference: str = "initial"
     reference_mode: Literal["cached", "adapter_off", "second_model"] = "cached"
     reference_cache: str | None = None
     dropout: Literal["sft", "always", "never"] = "sft"
-    optima: tuple[float, float] | None = None
-    recent: float = 0.1
+    optima: tuple[Loss, Loss] | None = None
+    recent: UpToOne = 0.1
     chat: bool | None = None
     turns: Literal["last", "all"] = "last"
-    max_length: int = 2048
+    max_length: Annotated[int, Within(1, 2**24)] = 2048
     layout: Literal["auto", "padded", "packed", "shared"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
     compile: bool = False
     lora: Lora | None = None
-    holdout: float = 0.05
-    evaluate_every: int | None = None
-    evaluate_rows: int | None = None
-    patience: int | None = None
-    log_every: int = 10
-    save_every: int | None = None
-    keep: int = 2
+    holdout: BelowOne = 0.05
+    evaluate_every: Updates | None = None
+    evaluate_rows: Count | None = None
+    patience: Updates | None = None
+    log_every: Updates = 10
+    save_every: Updates | None = None
+    keep: Rows = 2
     fsync: bool = True
     trackers: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
     defects: Defects = field(default_factory=Defects)
 
     def __post_init__(self) -> None:
+        check(self)
         self._check_length()
-        for name in ("batch_size", "rows_per_forward", "max_length", "log_every", "keep"):
-            _positive(name, getattr(self, name))
-        optional = (
-            "steps",
-            "preference_batch_size",
-            "evaluate_every",
-            "evaluate_rows",
-            "patience",
-            "save_every",
-        )
-        for name in optional:
-            if (value := getattr(self, name)) is not None:
-                _positive(name, value)
-        for name in ("learning_rate", "preference_learning_rate", "beta", "epsilon"):
-            if (value := getattr(self, name)) is not None:
-                _require(name, value, 0 < value < float("inf"), "Give a positive number.")
-        _require("clip", self.clip, self.clip is None or self.clip > 0, "Positive, or none.")
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            _require(name, value, value in choices, f"Use one of {', '.join(choices)}.")
         self._check_loss()
-        betas, decay = self.betas, self.weight_decay
-        _require("betas", betas, all(0 <= b < 1 for b in betas), "Give two shares in [0, 1).")
-        _require("weight_decay", decay, 0 <= decay < float("inf"), "Give 0 or a positive number.")
-        _require("recent", self.recent, 0 < self.recent <= 1, "Give a share in (0, 1].")
-        _require("holdout", self.holdout, 0 <= self.holdout < 1, "Give a share in [0, 1).")
-        _require("warmup", self.warmup, self.warmup >= 0, "Give 0 or more updates.")
-        _require("seed", self.seed, self.seed >= 0, "Give 0 or more.")
-        finite = all(abs(optimum) < float("inf") for optimum in self.optima or ())
-        _require("optima", self.optima, finite, "Give two finite losses.")
         self._check_reference()
 
     def batch(self, objective: int) -> int:
@@ -269,7 +229,7 @@ class TrainConfig:
             return self.steps
         rows = (sft, preference)
         longest = max(math.ceil(count / self.batch(i)) for i, count in enumerate(rows))
-        return max(1, math.ceil(self.epochs * longest))
+        return int(fit(Updates, max(1, math.ceil(self.epochs * longest)), "epochs"))
 
     def _check_length(self) -> None:
         if self.epochs is None:
@@ -282,16 +242,13 @@ class TrainConfig:
                 value=self.epochs,
                 remedy="Give either steps or epochs.",
             )
-        finite = 0 < self.epochs < float("inf")
-        _require("epochs", self.epochs, finite, "Give a positive number.")
 
     def _check_loss(self) -> None:
         known = sorted(PREFERENCE_LOSSES)
         _require("loss", self.loss, self.loss in known, f"Use one of {known}.")
-        smoothing = self.label_smoothing
-        within = 0 <= smoothing < 0.5 and (not smoothing or self.loss.startswith("sigmoid"))
-        remedy = "Give a share in [0, 0.5), and with a loss other than sigmoid 0."
-        _require("label_smoothing", smoothing, within, remedy)
+        fits = not self.label_smoothing or self.loss.startswith("sigmoid")
+        remedy = "With a loss other than sigmoid give 0."
+        _require("label_smoothing", self.label_smoothing, fits, remedy)
 
     def _check_reference(self) -> None:
         if self.reference_mode == "adapter_off":
@@ -323,13 +280,14 @@ class ModelConfig:
         Token to end responses in place of the tokenizer's.
     """
 
-    __pydantic_config__ = _CLOSED
-
     path: str = "tiny"
     config_only: bool = False
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
     chat_template: str | None = None
     eos_token: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,8 +316,6 @@ class DataConfig:
         pairs. Held-out sets are read whole: ``train.evaluate_rows`` cuts them.
     """
 
-    __pydantic_config__ = _CLOSED
-
     sft: str | tuple[str, ...] = "synthetic"
     preference: str | tuple[str, ...] = "synthetic"
     sft_test: str | tuple[str, ...] | None = None
@@ -368,13 +324,11 @@ class DataConfig:
     columns: dict[str, str] = field(default_factory=dict)
     use_labels: bool = False
     min_margin: float | None = None
-    limit: int | None = None
-    preference_limit: int | None = None
+    limit: Count | None = None
+    preference_limit: Count | None = None
 
     def __post_init__(self) -> None:
-        for name in ("limit", "preference_limit"):
-            if (value := getattr(self, name)) is not None:
-                _positive(name, value)
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,12 +339,13 @@ class Experiment:
     MAXRIGHT or Constrained that leaves ``refresh`` or ``samples`` out gets 10 and 64.
     """
 
-    __pydantic_config__ = _CLOSED
-
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     schedule: dict[str, Any] = field(default_factory=lambda: {"name": "alright", "lam": 0.5})
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def make_schedule(self) -> Schedule:
         """The schedule that the table describes.
@@ -409,59 +364,14 @@ class Experiment:
             raise error.at(field=".".join(filter(None, ("schedule", error.field)))) from error
 
 
-def from_mapping(kind: type[T], settings: Mapping[str, Any], file: str | None = None) -> T:
-    """Check settings and build a frozen record of them.
-
-    Parameters
-    ----------
-    kind
-        One of the classes of this module.
-    settings
-        Nested mappings and lists, as TOML or JSON gives them.
-    file
-        Where they come from, for messages.
-
-    Raises
-    ------
-    InputError
-        For the first setting that is unknown, of a wrong type or out of range.
-    """
-    try:
-        # Files have lists and whole numbers where the records have tuples and floats.
-        return TypeAdapter(kind).validate_python(dict(settings), strict=False)
-    except ValidationError as error:
-        first = error.errors()[0]
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, InputError):
-            place = ".".join(str(part) for part in (*first["loc"], cause.field or ""))
-            raise cause.at(file=file, field=place.strip(".")) from error
-        place = ".".join(str(part) for part in first["loc"])
-        unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-        remedy = "See the settings in tradeoff.llm.config." if unknown else "Correct its value."
-        problem = "there is no such setting" if unknown else first["msg"].lower()
-        raise InputError(
-            problem, file=file, field=place, value=first.get("input"), remedy=remedy
-        ) from error
-
-
 def read_experiment(path: str | PathLike[str]) -> Experiment:
     """Read a TOML file with tables ``[model]``, ``[data]``, ``[schedule]`` and ``[train]``."""
-    return from_mapping(Experiment, read_settings(path), str(path))
+    return build(Experiment, read_settings(path), file=str(path))
 
 
 def read_settings(path: str | PathLike[str]) -> dict[str, Any]:
     """The tables of a TOML file, unchecked."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        remedy = "Give a TOML file; `tradeoff train --help` shows one."
-        raise InputError(
-            f"settings cannot be read: {error}", file=str(path), remedy=remedy
-        ) from error
-
-
-def _positive(name: str, value: int) -> None:
-    _require(name, value, value >= 1, "Give a positive whole number.")
+    return load_toml(path, remedy="Give a TOML file; `tradeoff train --help` shows one.")
 
 
 def _require(name: str, value: Any, holds: bool, remedy: str) -> None:

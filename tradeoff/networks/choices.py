@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff import draws
-from tradeoff.errors import InputError
 from tradeoff.schedules import SFT, Decay, Plan, Schedule, step_shares
+from tradeoff.settings import Seed, check
 
 ROOT = 0
 _SAMPLES = (draws.SFT_SAMPLE, draws.PREFERENCE_SAMPLE)
@@ -27,13 +27,10 @@ class Run:
     """A schedule and a seed, which fixes the initial weights and all draws."""
 
     schedule: Schedule
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(
-                "a seed cannot be negative", field="seed", value=self.seed, remedy="Use 0 or more."
-            )
+        check(self)
 
 
 class Choices:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,9 @@ from tradeoff.networks.attention import (
     rotary_angles,
     spans,
 )
+from tradeoff.settings import BelowOne, Within, check
+
+Size = Annotated[int, Within(1, 2**24)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +51,18 @@ class LanguageModelConfig:
         Base of the rotary wavelengths; floor of the RMS norms.
     """
 
-    vocabulary: int
-    width: int = 64
-    layers: int = 4
-    heads: int = 4
-    hidden: int = 176
-    context: int = 256
+    vocabulary: Size
+    width: Size = 64
+    layers: Annotated[int, Within(1, 1000)] = 4
+    heads: Annotated[int, Within(1, 1000)] = 4
+    hidden: Size = 176
+    context: Size = 256
     tied: bool = True
-    theta: float = 10_000.0
-    epsilon: float = 1e-6
+    theta: Annotated[float, Within(0, 1e12, "(]")] = 10_000.0
+    epsilon: BelowOne = 1e-6
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "width", "layers", "heads", "hidden", "context"):
-            if (value := getattr(self, name)) < 1:
-                raise InputError(
-                    "a size must be positive", field=name, value=value, remedy="Give 1 or more."
-                )
+        check(self)
         if self.width % (2 * self.heads):
             raise InputError(
                 f"{self.heads} heads of even size do not fill the width",

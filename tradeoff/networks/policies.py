@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tradeoff.errors import InputError
+from tradeoff.settings import Within, check
 
 if TYPE_CHECKING:
     from tradeoff.convex.log_linear import LogLinear
@@ -39,16 +39,12 @@ class PolicyConfig:
         one, so that widths and seeds share one reference.
     """
 
-    width: int = 64
-    depth: int = 2
-    head_scale: float = 0.0
+    width: Annotated[int, Within(1, 2**20)] = 64
+    depth: Annotated[int, Within(0, 1000)] = 2
+    head_scale: Annotated[float, Within(0, 1e6)] = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("depth", 0), ("head_scale", 0)):
-            if not (value := getattr(self, name)) >= least:
-                raise InputError(
-                    "too small", field=name, value=value, remedy=f"Use {least} or more."
-                )
+        check(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,8 @@ from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
 from tradeoff.progress import tqdm
-from tradeoff.schedules import Decay, Rule, Schedule, check_decay
+from tradeoff.schedules import Decay, Rule, Schedule
+from tradeoff.settings import BelowOne, Count, Updates, Within, checked
 
 __all__ = ["Ensemble", "Run", "grid", "train"]
 
@@ -71,25 +72,26 @@ def grid(schedules: Sequence[Schedule], seeds: Sequence[int]) -> tuple[Run, ...]
     return tuple(Run(schedule, seed) for schedule in schedules for seed in seeds)
 
 
+@checked
 def train(
     task: Task,
     runs: Sequence[Run],
     *,
-    steps: int,
+    steps: Updates,
     learning_rate: float | Sequence[float] | Sequence[Sequence[float]],
     optimizer: Optimizer = "adamw",
-    batch_size: int = 32,
+    batch_size: Count = 32,
     decay: Decay = 0.0,
-    betas: tuple[float, float] = (0.9, 0.95),
-    weight_decay: float = 0.0,
-    clip: float | None = None,
-    evaluate_every: int | None = None,
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95),
+    weight_decay: Annotated[float, Within(0, 1e3)] = 0.0,
+    clip: Annotated[float, Within(0, 1e6, "(]")] | None = None,
+    evaluate_every: Updates | None = None,
     start: Params | None = None,
     reference: Params | Literal["base"] = "base",
     optima: ArrayLike | None = None,
-    recent: float = 0.1,
+    recent: Annotated[float, Within(0, 1, "(]")] = 0.1,
     last_layer_only: bool = False,
-    at_once: int | None = None,
+    at_once: Count | None = None,
     device: str = "cpu",
     progress: bool = False,
 ) -> Ensemble:
@@ -169,8 +171,9 @@ def train(
     >>> done.params["head.weight"].shape
     torch.Size([4, 8, 16])
     """
-    check_decay(decay)
-    _check(runs, steps=steps, batch_size=batch_size, evaluate_every=evaluate_every, at_once=at_once)
+    if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs) or not runs:
+        remedy = "Give at least one, as tradeoff.networks.train.grid makes them."
+        raise InputError("not a list of runs", field="runs", value=runs, remedy=remedy)
     task = task.to(device)
     base = task.initial([run.seed for run in runs])
     held = _stacked("start", base if start is None else start, len(runs), device)
@@ -230,7 +233,13 @@ def _stacked(name: str, params: Params, runs: int, device: str) -> Params:
 
 def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
     """Learning rates of each run, stage by stage, from one for all or one for each run."""
-    given = np.asarray(rate, dtype=float)
+    try:
+        given = np.asarray(rate)
+    except ValueError:  # rows of different lengths
+        given = np.asarray(None)
+    if given.dtype.kind not in "fiu" or not np.all((given >= 0) & (given <= 1e3)):
+        remedy = "Give numbers in [0, 1000], in rows of one length."
+        raise InputError("not rates", field="learning_rate", value=rate, remedy=remedy)
     table = given[:, None] if given.ndim == 1 else np.atleast_2d(given)
     if given.ndim > 2 or len(table) not in {1, runs} or not table.size:
         raise InputError(
@@ -239,7 +248,7 @@ def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
             value=given.shape,
             remedy="Give one rate, one for each run, or a row of rates for each run.",
         )
-    return np.broadcast_to(table, (runs, table.shape[1]))
+    return np.broadcast_to(table.astype(float), (runs, table.shape[1]))
 
 
 def _optima(runs: Sequence[Run], steps: int, optima: ArrayLike | None) -> NDArray[np.float64]:
@@ -282,11 +291,3 @@ def _table(
     for name in next(iter(records.values())):
         columns[name] = np.stack([record[name] for record in records.values()], axis=1).ravel()
     return pd.DataFrame(columns | {"diverged_at": diverged_at.repeat(times)})
-
-
-def _check(runs: Sequence[Run], **numbers: int | None) -> None:
-    if not runs:
-        raise InputError("no runs asked for", field="runs", remedy="Give at least one.")
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise InputError("must be positive", field=name, value=value, remedy="Give 1 or more.")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from tradeoff.errors import InputError
-from tradeoff.schedules import checks
 from tradeoff.schedules.base import Schedule
 from tradeoff.schedules.plan import GapValues, Plan, Rule
+from tradeoff.settings import Share, Within, fit
+
+Every = Annotated[int, Within(1, 10**8), "It counts the updates between two looks at the losses."]
+Samples = Annotated[int, Within(0, 10**9), "It counts data points; 0 stands for all."]
+Nats = Annotated[float, Within(-1e6, 1e6)]
+Limit = Annotated[
+    float, Within(0, 1e6), "It counts nats above the least SFT loss, or with relative=True a share."
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,26 +31,10 @@ class Maxright(Schedule):
     """
 
     name: ClassVar[str] = "maxright"
-    refresh: int | None = 1
-    samples: int = 0
+    refresh: Every | None = 1
+    samples: Samples = 0
     weighted: bool = True
-    optimum_error: tuple[float, float] = (0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.refresh is not None:
-            checks.whole("refresh", self.refresh, 1, "It counts updates; None stands for never.")
-        checks.whole("samples", self.samples, 0, "It counts data points; 0 stands for all.")
-        remedy = "Use True for weighted gradients, False for the official code's."
-        checks.flag("weighted", self.weighted, remedy)
-        errors = self.optimum_error
-        if not (isinstance(errors, tuple) and len(errors) == 2 and all(map(checks.finite, errors))):
-            raise InputError(
-                "not a pair of finite numbers",
-                field="optimum_error",
-                value=errors,
-                remedy="Give one number for SFT and one for preference, such as (0.1, 0.0).",
-            )
+    optimum_error: tuple[Nats, Nats] = (0.0, 0.0)
 
     @property
     def label(self) -> str:
@@ -90,24 +80,15 @@ class Constrained(Schedule):
     """
 
     name: ClassVar[str] = "constrained"
-    limit: float = 0.05
+    limit: Limit = 0.05
     relative: bool = False
-    refresh: int = 1
-    samples: int = 0
+    refresh: Every = 1
+    samples: Samples = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.flag("relative", self.relative, "Use True for a share, False for nats.")
-        if not (checks.finite(self.limit) and self.limit >= 0):
-            remedy = "Give nats above the least SFT loss, or a share with relative=True."
-            raise InputError(
-                "not a finite number of at least 0", field="limit", value=self.limit, remedy=remedy
-            )
         if self.relative:
-            checks.unit_interval("limit", self.limit)
-        meaning = "It counts updates; a limit that is never looked at again would not hold."
-        checks.whole("refresh", self.refresh, 1, meaning)
-        checks.whole("samples", self.samples, 0, "It counts data points; 0 stands for all.")
+            fit(Share, self.limit, "limit")
 
     @property
     def label(self) -> str:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tradeoff.schedules import checks
 from tradeoff.schedules.plan import GapValues, Plan, Rule
+from tradeoff.settings import Share, Updates, check, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,10 @@ class Schedule(ABC):
     """
 
     name: ClassVar[str]
-    lam: float = 0.5
+    lam: Share = 0.5
 
     def __post_init__(self) -> None:
-        checks.unit_interval("lam", self.lam)
+        check(self)
 
     @abstractmethod
     def plan(self, steps: int) -> Plan:
@@ -57,7 +57,7 @@ class Schedule(ABC):
         clock: NDArray[np.int64] | None = None,
         gaps: GapValues | None = None,
     ) -> Plan:
-        checks.whole("steps", steps, 1, "A run needs at least one update.")
+        steps = fit(Updates, steps, "steps")
         return Plan(
             rule=rule,
             probability=np.broadcast_to(np.asarray(probability, dtype=float), (steps,)),

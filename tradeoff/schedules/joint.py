@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tradeoff.errors import InputError
-from tradeoff.schedules import checks
 from tradeoff.schedules.base import Schedule
 from tradeoff.schedules.plan import Plan, Rule
+from tradeoff.settings import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,12 @@ class Alright(Schedule):
     """
 
     name: ClassVar[str] = "alright"
-    probability: float | None = None
+    probability: Share | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.probability is None:
             return
-        checks.unit_interval("probability", self.probability)
         if (self.probability == 0 < self.lam) or (self.probability == 1 > self.lam):
             raise InputError(
                 f"an objective with positive weight is never drawn at lam={self.lam}",

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from tradeoff.errors import InputError
-from tradeoff.schedules import checks
+from tradeoff.settings import Within, fit
 
 SFT, PREFERENCE = 0, 1
 OBJECTIVES = ("sft", "preference")
-Decay = float | Literal["linear"]
+Decay = Annotated[float, Within(0, 100)] | Literal["linear"]
 """Course of the step size over a stage, see :func:`step_shares`."""
 
 
@@ -191,6 +190,4 @@ def step_shares(clock: Int[np.ndarray, " T"], decay: Decay) -> Float[np.ndarray,
 
 def check_decay(decay: Any) -> None:
     """An `InputError` unless this is "linear" or a finite number that is not negative."""
-    if decay != "linear" and not (checks.finite(decay) and decay >= 0):
-        remedy = 'Use 0 for a constant step, a finite number above it, or "linear".'
-        raise InputError("out of range", field="decay", value=decay, remedy=remedy)
+    fit(Decay, decay, "decay")

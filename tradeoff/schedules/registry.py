@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from tradeoff.errors import InputError
@@ -11,6 +10,7 @@ from tradeoff.schedules.adaptive import Constrained, Maxright
 from tradeoff.schedules.base import Schedule
 from tradeoff.schedules.joint import Alright, Mix
 from tradeoff.schedules.stages import Rounds, Sequential
+from tradeoff.settings import build
 
 SCHEDULES: dict[str, type[Schedule]] = {
     cls.name: cls for cls in (Sequential, Rounds, Mix, Alright, Maxright, Constrained)
@@ -38,13 +38,4 @@ def from_dict(description: Mapping[str, Any]) -> Schedule:
         raise InputError(
             "unknown schedule", field="name", value=name, remedy=f"Use one of {sorted(SCHEDULES)}."
         )
-    known = {f.name for f in fields(SCHEDULES[name])}
-    if unknown := sorted(set(settings) - known):
-        raise InputError(
-            f"schedule {name!r} has no setting of this name",
-            field=unknown[0],
-            value=settings[unknown[0]],
-            remedy=f"Use some of {sorted(known)}.",
-        )
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return SCHEDULES[name](**settings)
+    return build(SCHEDULES[name], settings)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
 from tradeoff.errors import InputError
-from tradeoff.schedules import checks
 from tradeoff.schedules.base import Schedule
-from tradeoff.schedules.plan import OBJECTIVES, Plan, Rule
+from tradeoff.schedules.plan import Plan, Rule
+from tradeoff.settings import Share, Updates, Within, fit
+
+Times = Annotated[int, Within(1, 10**8), "It counts how often both objectives get a turn."]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +34,8 @@ class Sequential(Schedule):
 
     name: ClassVar[str] = "sequential"
     first: Literal["sft", "preference"] = "sft"
-    share: float = 0.5
-    replay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.unit_interval("share", self.share)
-        checks.unit_interval("replay", self.replay)
-        checks.first_objective(self.first, OBJECTIVES)
+    share: Share = 0.5
+    replay: Share = 0.0
 
     @property
     def label(self) -> str:
@@ -47,6 +43,7 @@ class Sequential(Schedule):
         return f"{order} (replay)" if self.replay else order
 
     def plan(self, steps: int) -> Plan:
+        steps = fit(Updates, steps, "steps")
         boundary = round(self.share * steps)
         first_stage = np.arange(steps) < boundary
         followed = np.where(first_stage, 1.0, self.replay)
@@ -82,18 +79,10 @@ class Rounds(Schedule):
     """
 
     name: ClassVar[str] = "rounds"
-    rounds: int = 4
-    share: float | None = None
+    rounds: Times = 4
+    share: Share | None = None
     first: Literal["sft", "preference"] = "sft"
     restart: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.whole("rounds", self.rounds, 1, "It counts how often both objectives get a turn.")
-        if self.share is not None:
-            checks.unit_interval("share", self.share)
-        checks.first_objective(self.first, OBJECTIVES)
-        checks.flag("restart", self.restart, "Use True for a new optimiser at each turn.")
 
     @property
     def label(self) -> str:
@@ -126,7 +115,7 @@ class Rounds(Schedule):
 
         The one rounds down and the other up, so that rounds are equally long where K divides T.
         """
-        checks.whole("steps", steps, 1, "A run needs at least one update.")
+        steps = fit(Updates, steps, "steps")
         if steps < self.rounds:
             raise InputError(
                 f"a run of {steps} updates has no room for {self.rounds} rounds",

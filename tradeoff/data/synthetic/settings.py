@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 from tradeoff.data.synthetic.skills import SKILLS
 from tradeoff.data.synthetic.style import PREFERENCES
 from tradeoff.errors import InputError
+from tradeoff.settings import Seed, Share, Within, check
+
+Number = Annotated[int, Within(0, 10**8), "It counts rows."]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,26 +38,20 @@ class Language:
         Which take part, out of `SKILLS` and `PREFERENCES`; in equal shares.
     """
 
-    seed: int = 0
-    conflict: float = 0.5
-    overlap: float = 0.5
-    label_noise: float = 0.0
-    sft_rows: int = 8000
-    preference_rows: int = 4000
-    test_rows: int = 900
-    documents: int = 40_000
-    held_out: float = 0.2
+    seed: Seed = 0
+    conflict: Share = 0.5
+    overlap: Share = 0.5
+    label_noise: Annotated[float, Within(0, 0.5, "[)")] = 0.0
+    sft_rows: Number = 8000
+    preference_rows: Number = 4000
+    test_rows: Number = 900
+    documents: Number = 40_000
+    held_out: Annotated[float, Within(0, 1, "()")] = 0.2
     skills: tuple[str, ...] = tuple(SKILLS)
     preferences: tuple[str, ...] = PREFERENCES
 
     def __post_init__(self) -> None:
-        for name in ("conflict", "overlap"):
-            _check_range(self, name, lambda value: 0 <= value <= 1, "It must lie in [0, 1].")
-        _check_range(self, "label_noise", lambda value: 0 <= value < 0.5, "Use [0, 0.5).")
-        _check_range(self, "held_out", lambda value: 0 < value < 1, "Use (0, 1).")
-        for name in ("seed", "sft_rows", "preference_rows", "test_rows", "documents"):
-            whole = "Give a whole number, 0 or more."
-            _check_range(self, name, lambda value: isinstance(value, int) and value >= 0, whole)
+        check(self)
         _check_names(self, "skills", tuple(SKILLS))
         _check_names(self, "preferences", PREFERENCES)
         self._check_preferences_apply()
@@ -84,12 +80,6 @@ def shares(total: int, names: tuple[str, ...]) -> dict[str, int]:
     """Split a number as evenly as it goes; the first names get the remainder."""
     each, rest = divmod(total, len(names))
     return {name: each + (place < rest) for place, name in enumerate(names)}
-
-
-def _check_range(language: Language, name: str, good: Callable[[Any], bool], remedy: str) -> None:
-    value = getattr(language, name)
-    if not good(value):
-        raise InputError("out of range", field=name, value=value, remedy=remedy)
 
 
 def _check_names(language: Language, name: str, known: tuple[str, ...]) -> None:

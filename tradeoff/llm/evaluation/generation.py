@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from tradeoff.llm.models import below_adapters
 from tradeoff.llm.reference import evaluating
 from tradeoff.llm.turns import stop_ids
 from tradeoff.progress import tqdm
+from tradeoff.settings import Seed, Within, check
 
 Ids = Int[np.ndarray, " _"]
 # Prompt and response tokens of one call: their keys and values have to fit beside the weights.
@@ -42,23 +43,13 @@ class Sampling:
         Of the draws, which also depend on how prompts fall into batches.
     """
 
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    max_new_tokens: Annotated[int, Within(1, 2**24)] = 256
+    temperature: Annotated[float, Within(0, 1e6)] = 0.0
+    top_p: Annotated[float, Within(0, 1, "(]")] = 1.0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        checks = {
-            "max_new_tokens": self.max_new_tokens >= 1,
-            "temperature": 0 <= self.temperature < float("inf"),
-            "top_p": 0 < self.top_p <= 1,
-            "seed": self.seed >= 0,
-        }
-        for name, holds in checks.items():
-            if not holds:
-                remedy = "At least one token, temperature and seed not negative, top_p in (0, 1]."
-                value = getattr(self, name)
-                raise InputError("out of range", field=name, value=value, remedy=remedy)
+        check(self)
 
 
 @dataclass(frozen=True)
