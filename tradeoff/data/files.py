@@ -16,6 +16,7 @@ from tradeoff.data.layouts import PREFERENCE_COLUMNS, SFT_COLUMNS, preference_ro
 from tradeoff.data.prompts import responses_alone
 from tradeoff.data.record import Record
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.sample import Sample, sampled
 from tradeoff.data.sources import Part, Source, parts
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
@@ -46,6 +47,8 @@ class Rows(Shown, Sequence[R], Generic[R]):
         The places of the source, the same for two names of one place.
     skip_bad
         Whether bad rows are left out, here and where rows become tokens.
+    left
+        Usable rows that were not drawn into the sample that was asked for.
     """
 
     rows: tuple[R, ...]
@@ -55,6 +58,7 @@ class Rows(Shown, Sequence[R], Generic[R]):
     notes: Mapping[str, int] = field(default_factory=dict)
     identities: tuple[str, ...] = ()
     skip_bad: bool = False
+    left: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,6 +81,8 @@ class Rows(Shown, Sequence[R], Generic[R]):
         ignored = ", ".join(f"{name} ({count})" for name, count in self.ignored.items())
         found = [f"{count} {note}" for note, count in self.notes.items()]
         found += [f"ignored columns: {ignored}"] if ignored else []
+        if self.left:
+            found.append(f"{len(self)} of {len(self) + self.left} usable rows were drawn")
         return [f"{self.source}: {text}" for text in found]
 
     def __repr__(self) -> str:
@@ -104,6 +110,8 @@ def read_sft(
     default_split: str | None = "train",
     columns: Mapping[str, str] | None = None,
     use_labels: bool = False,
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Rows[SftRow]:
     """Read demonstrations in any of the layouts of `tradeoff.data.layouts`.
 
@@ -127,6 +135,9 @@ def read_sft(
         Names of columns in the source, by the names of a layout: ``{"completion": "answer"}``.
     use_labels
         Of unpaired rows with a label, take the desired ones; else such rows are errors.
+    sample, seed
+        Check every row, and keep this many, drawn uniformly with this seed; memory is then that
+        of the sample.
 
     Returns
     -------
@@ -147,6 +158,8 @@ def read_sft(
         split=split,
         default_split=default_split,
         rename=columns,
+        sample=sample,
+        seed=seed,
     )
     return _alone(read, read.rows)
 
@@ -161,6 +174,8 @@ def read_preferences(
     columns: Mapping[str, str] | None = None,
     use_labels: bool = False,
     min_margin: float | None = None,
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Rows[PreferenceRow]:
     """Read preference pairs in any of the layouts of `tradeoff.data.layouts`.
 
@@ -173,6 +188,8 @@ def read_preferences(
     min_margin
         Leave out pairs whose chosen response was not scored so much higher than the rejected one,
         by ``score_chosen`` and ``score_rejected`` or by ``margin``.
+    sample, seed
+        As for `read_sft`; with `use_labels` all rows are held, to be paired up before the draw.
 
     Returns
     -------
@@ -193,6 +210,8 @@ def read_preferences(
         split=split,
         default_split=default_split,
         rename=columns,
+        sample=None if use_labels else sample,
+        seed=seed,
     )
     pairs, alone = pair_up(read.rows)
     if not pairs:
@@ -201,7 +220,8 @@ def read_preferences(
     if alone:
         notes = {**read.notes, "labelled rows left out without a partner of their prompt": alone}
         read = replace(read, notes=notes)
-    return _alone(read, pairs)
+    drawn = sampled(pairs, sample, seed) if use_labels else pairs
+    return _alone(replace(read, left=read.left + len(pairs) - len(drawn)), drawn)
 
 
 def _alone(read: Rows[Any], rows: tuple[Any, ...]) -> Rows[Any]:
@@ -242,6 +262,8 @@ def read_rows(
     split: str | None = None,
     default_split: str | None = "train",
     rename: Mapping[str, str] | None = None,
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Rows[R]:
     """Read rows of any kind; all else is as for `read_sft`.
 
@@ -258,7 +280,7 @@ def read_rows(
         raise InputError("limit is not positive", value=limit, remedy="Give None for all rows.")
     own = _renaming(rename, columns)
     found = parts(source, split, default_split)
-    rows: list[R] = []
+    rows: Sample[R] = Sample(sample, seed)
     dropped: list[InputError] = []
     ignored: Counter[str] = Counter()
     notes: Counter[str] = Counter()
@@ -268,38 +290,43 @@ def read_rows(
                 raise record
             row = check(record)
             if row is not None:
-                rows.append(row)
-            ignored.update(record.ignored())
-            notes.update(record.notes)
+                rows.add(row)
+            if unused := record.ignored():
+                ignored.update(unused)
+            if record.notes:
+                notes.update(record.notes)
         except InputError as error:
             if not skip_bad:
                 raise
             dropped.append(error)
-        if len(rows) == limit:
+        if rows.seen == limit:
             break
     name = ", ".join(part.name for part in found)
-    if not rows:
+    if not rows.seen:
         first = f"; the first error is: {dropped[0]}" if dropped else ""
         remedy = "Give a source with at least one good row."
         raise InputError(f"no usable row{first}", file=name, remedy=remedy)
     places = tuple(part.identity for part in found if part.identity)
-    return Rows(tuple(rows), name, tuple(dropped), ignored, notes, places, skip_bad)
+    left = rows.seen - len(rows)
+    return Rows(rows.rows(), name, tuple(dropped), ignored, notes, places, skip_bad, left)
 
 
-def as_sft(rows: Any) -> Sequence[SftRow]:
-    """Demonstrations as they are, or read of any source of `read_sft`.
+def as_sft(rows: Any, **options: Any) -> Sequence[SftRow]:
+    """Demonstrations as they are, or read of any source of `read_sft` with its `options`.
 
     Raises
     ------
     InputError
         If rows are of another kind, or cannot be read.
     """
-    return _checked(rows, SftRow) if _are_rows(rows) else read_sft(rows)
+    return _checked(rows, SftRow) if _are_rows(rows) else read_sft(rows, **options)
 
 
-def as_preferences(rows: Any) -> Sequence[PreferenceRow]:
+def as_preferences(rows: Any, **options: Any) -> Sequence[PreferenceRow]:
     """Pairs as they are, or read of any source of `read_preferences`; errors as for `as_sft`."""
-    return _checked(rows, PreferenceRow) if _are_rows(rows) else read_preferences(rows)
+    if _are_rows(rows):
+        return _checked(rows, PreferenceRow)
+    return read_preferences(rows, **options)
 
 
 def _are_rows(rows: Any) -> bool:

@@ -68,7 +68,8 @@ def preference_row(record: Record) -> PreferenceRow:
         remedy = "Pair the responses up by prompt: use_labels=True, --use-labels."
         raise record.error(_UNPAIRED, remedy, field="label", value=known)
     row = _PREFERENCE[record.layout(_PREFERENCE)](record)
-    return replace(row, margin=margin(record))
+    scored = margin(record)
+    return row if scored is None else replace(row, margin=scored)
 
 
 # ---------------------------------------------------------------------- layouts of demonstrations
