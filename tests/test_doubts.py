@@ -99,7 +99,7 @@ def test_words_of_every_script():
     assert words("日本 go") == ["日", "本", "go"]
     assert count("don't stop") == 2
     assert count("我们 go now") == 4
-    assert [is_unspaced(text) for text in ("don't", "我们go", "我 went home", "한국어 글")] == [
+    assert [is_unspaced(text) for text in ("don't", "我们在go", "我 went home", "한국어 글")] == [
         False, True, False, False,
     ]  # fmt: skip
 

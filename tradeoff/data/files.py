@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from tradeoff.data.labels import desired_row, labelled_or_pair, pair_up
@@ -51,7 +52,7 @@ class Rows(Shown, Sequence[R], Generic[R]):
         Usable rows that were not drawn into the sample that was asked for.
     """
 
-    rows: tuple[R, ...]
+    rows: Sequence[R]
     source: str
     dropped: tuple[InputError, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
@@ -68,7 +69,8 @@ class Rows(Shown, Sequence[R], Generic[R]):
     @overload
     def __getitem__(self, index: slice) -> tuple[R, ...]: ...
     def __getitem__(self, index: int | slice) -> R | tuple[R, ...]:
-        return self.rows[index]
+        found = self.rows[index]
+        return tuple(found) if isinstance(index, slice) else found
 
     def table(self) -> pd.DataFrame:
         """One row each, conversations as text (`as_text`), further fields as they are."""
@@ -112,6 +114,7 @@ def read_sft(
     use_labels: bool = False,
     sample: int | None = None,
     seed: int = 0,
+    folder: str | PathLike[str] | None = None,
 ) -> Rows[SftRow]:
     """Read demonstrations in any of the layouts of `tradeoff.data.layouts`.
 
@@ -138,6 +141,9 @@ def read_sft(
     sample, seed
         Check every row, and keep this many, drawn uniformly with this seed; memory is then that
         of the sample.
+    folder
+        Keep the rows on disk, in a file of this folder that nothing is left of when the process
+        ends; for sets larger than memory.
 
     Returns
     -------
@@ -160,6 +166,7 @@ def read_sft(
         rename=columns,
         sample=sample,
         seed=seed,
+        folder=folder,
     )
     return _alone(read, read.rows)
 
@@ -176,6 +183,7 @@ def read_preferences(
     min_margin: float | None = None,
     sample: int | None = None,
     seed: int = 0,
+    folder: str | PathLike[str] | None = None,
 ) -> Rows[PreferenceRow]:
     """Read preference pairs in any of the layouts of `tradeoff.data.layouts`.
 
@@ -188,8 +196,8 @@ def read_preferences(
     min_margin
         Leave out pairs whose chosen response was not scored so much higher than the rejected one,
         by ``score_chosen`` and ``score_rejected`` or by ``margin``.
-    sample, seed
-        As for `read_sft`; with `use_labels` all rows are held, to be paired up before the draw.
+    sample, seed, folder
+        As for `read_sft`; with `use_labels` all rows are held in memory, to be paired up.
 
     Returns
     -------
@@ -212,7 +220,10 @@ def read_preferences(
         rename=columns,
         sample=None if use_labels else sample,
         seed=seed,
+        folder=None if use_labels else folder,
     )
+    if not use_labels:
+        return _alone(read, read.rows)
     pairs, alone = pair_up(read.rows)
     if not pairs:
         remedy = "Give desired and undesired responses to the same prompts."
@@ -220,11 +231,11 @@ def read_preferences(
     if alone:
         notes = {**read.notes, "labelled rows left out without a partner of their prompt": alone}
         read = replace(read, notes=notes)
-    drawn = sampled(pairs, sample, seed) if use_labels else pairs
+    drawn = sampled(pairs, sample, seed)
     return _alone(replace(read, left=read.left + len(pairs) - len(drawn)), drawn)
 
 
-def _alone(read: Rows[Any], rows: tuple[Any, ...]) -> Rows[Any]:
+def _alone(read: Rows[Any], rows: Sequence[Any]) -> Rows[Any]:
     """The rows without prompts that the responses repeat."""
     kept, notes, errors = responses_alone(rows)
     if errors and (not read.skip_bad or not kept):
@@ -264,6 +275,7 @@ def read_rows(
     rename: Mapping[str, str] | None = None,
     sample: int | None = None,
     seed: int = 0,
+    folder: str | PathLike[str] | None = None,
 ) -> Rows[R]:
     """Read rows of any kind; all else is as for `read_sft`.
 
@@ -280,7 +292,7 @@ def read_rows(
         raise InputError("limit is not positive", value=limit, remedy="Give None for all rows.")
     own = _renaming(rename, columns)
     found = parts(source, split, default_split)
-    rows: Sample[R] = Sample(sample, seed)
+    rows: Sample[R] = Sample(sample, seed, folder)
     dropped: list[InputError] = []
     ignored: Counter[str] = Counter()
     notes: Counter[str] = Counter()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterable
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import Any, Generic, TypeVar
 
+from tradeoff.data.spool import Spool
 from tradeoff.errors import InputError
 
 R = TypeVar("R")
@@ -24,6 +26,8 @@ class Sample(Generic[R]):
         Rows to keep; None for all.
     seed
         Of the priorities.
+    folder
+        Where all rows are kept on disk; a sample is held in memory.
 
     Attributes
     ----------
@@ -36,14 +40,17 @@ class Sample(Generic[R]):
         For a size below 1.
     """
 
-    def __init__(self, size: int | None, seed: int = 0) -> None:
+    def __init__(
+        self, size: int | None, seed: int = 0, folder: str | PathLike[str] | None = None
+    ) -> None:
         if size is not None and size < 1:
             remedy = "Give a positive number, or None for all rows."
             raise InputError("no rows are asked for", field="sample", value=size, remedy=remedy)
         self.size, self.seen = size, 0
         self._random = random.Random(seed)
         self._kept: list[tuple[float, int, R]] = []
-        self._all: list[R] = []
+        whole = folder is not None and size is None
+        self._all: Any = Spool(folder) if whole else []
 
     def add(self, row: R) -> None:
         """Let a row go by."""
@@ -60,14 +67,14 @@ class Sample(Generic[R]):
     def __len__(self) -> int:
         return len(self._all) if self.size is None else len(self._kept)
 
-    def rows(self) -> tuple[R, ...]:
+    def rows(self) -> Sequence[R]:
         """The rows kept, in the order in which they went by."""
         if self.size is None:
-            return tuple(self._all)
+            return self._all if isinstance(self._all, Spool) else tuple(self._all)
         return tuple(row for _, _, row in sorted(self._kept, key=lambda entry: entry[1]))
 
 
-def sampled(rows: Iterable[R], size: int | None, seed: int = 0) -> tuple[R, ...]:
+def sampled(rows: Iterable[R], size: int | None, seed: int = 0) -> Sequence[R]:
     """A sample of rows that are at hand; `Sample` says how it is drawn."""
     found: Sample[R] = Sample(size, seed)
     for row in rows:
