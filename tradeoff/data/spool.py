@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
@@ -69,6 +70,7 @@ class Spool(_OnDisk[R]):
             self._file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
         except OSError as error:
             raise _unwritable(self.folder, error) from error
+        weakref.finalize(self, self._file.close)
 
     @classmethod
     def of(cls, rows: Iterable[R], folder: str | PathLike[str]) -> Spool[R]:
@@ -91,6 +93,7 @@ class Spool(_OnDisk[R]):
         return len(self._ends) - 1
 
     def _at(self, place: int) -> R:
+        self._file.flush()
         self._file.flush()
         start, end = self._ends[place], self._ends[place + 1]
         found: R = decoded(os.pread(self._file.fileno(), end - start, start))
@@ -147,7 +150,15 @@ def in_parts(rows: Sequence[R]) -> Iterator[Sequence[R]]:
 
 def encoded(row: Any) -> bytes:
     """A row as a line of JSON, from which :func:`decoded` makes an equal one of the same origin."""
-    kind = next(name for name, known in _KINDS.items() if type(row) is known)
+    kind = next((name for name, known in _KINDS.items() if type(row) is known), None)
+    if kind is None:
+        problem = "rows of this kind cannot be kept on disk"
+        raise InputError(
+            problem,
+            field="row_cache",
+            value=type(row).__name__,
+            remedy="Read rows from a source, or leave row_cache out.",
+        )
     sides = [row.completion] if kind == "sft" else [row.chosen, row.rejected]
     texts = [_plain(text) for text in (row.prompt, *sides)]
     more = {"margin": row.margin} if kind == "preference" else {}
