@@ -8,8 +8,10 @@ import pytest
 
 from tradeoff import conflict, doubts
 from tradeoff.cli import main
-from tradeoff.data import PreferenceRow, SftRow
+from tradeoff.data import PreferenceRow, SftRow, read_sft
+from tradeoff.data.sample import sampled
 from tradeoff.data.words import count, is_unspaced, words
+from tradeoff.errors import InputError
 
 WORDS = ["apple", "river", "stone", "cloud", "green", "quick", "silent", "bright", "table"]
 OPTIONS = {"radius": 5.0, "candidates": 4, "n_features": 256, "solves": 3, "steps": 2}
@@ -135,12 +137,40 @@ def test_chance_lies_within_the_interval():
     assert "near_chance" in kinds(conflict.analyse(demonstrations(), noise, **OPTIONS))
 
 
-def test_rows_that_are_drawn_are_counted_with_the_remedy():
-    found = conflict.analyse(demonstrations(), pairs(), max_rows=40, **OPTIONS)
-    sampled = [doubt for doubt in found.doubts if doubt.kind == "sampled"]
-    assert [(doubt.count, doubt.of) for doubt in sampled] == [(20, 60), (20, 60)]
-    assert "--rows 60" in sampled[0].remedy
+@pytest.mark.parametrize("bound", ["max_rows", "letters"])
+def test_rows_that_are_drawn_are_counted_with_the_remedy(bound, monkeypatch):
+    given, most = (demonstrations(), pairs()), {"max_rows": 40} if bound == "max_rows" else {}
+    if bound == "letters":
+        letters = sum(conflict._letters(row) for rows in given for row in rows)
+        monkeypatch.setattr(conflict, "MAX_LETTERS", letters * 2 / 3)
+    found = conflict.analyse(*given, **most, **OPTIONS)
+    drawn = [doubt for doubt in found.doubts if doubt.kind == "sampled"]
+    assert [(doubt.count, doubt.of) for doubt in drawn] == [(20, 60), (20, 60)]
+    assert "--rows 60" in drawn[0].remedy
     assert found.summary["sft_rows"] + found.summary["sft_test_rows"] == 40
+    whole = conflict.analyse(*given, max_rows=60, **OPTIONS)
+    assert "sampled" not in kinds(whole)
+
+
+def test_a_sample_is_uniform_ordered_and_a_function_of_its_seed(tmp_path):
+    drawn = np.array([sampled(range(20), 5, seed) for seed in range(2000)])
+    assert (np.diff(drawn, axis=1) > 0).all()
+    counts = np.bincount(drawn.ravel(), minlength=20)
+    assert abs(counts - 500).max() < 5 * np.sqrt(500 * 0.75)
+    assert sampled(range(20), 5, 1) == sampled(iter(range(20)), 5, 1)
+    assert sampled(range(3), 5) == (0, 1, 2)
+    file = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"prompt": f"p {i}", "completion": "c"}) for i in range(30)]
+    file.write_text("\n".join(lines) + "\n")
+    rows = read_sft(file, sample=7, seed=3)
+    assert (len(rows), rows.left) == (7, 23)
+    assert [row.origin.row for row in rows] == [i + 1 for i in sampled(range(30), 7, 3)]
+    assert "7 of 30 usable rows were drawn" in rows.remarks()[0]
+    file.write_text("\n".join([*lines, "{}"]) + "\n")
+    with pytest.raises(InputError, match="row 31"):  # those not drawn are checked, too
+        read_sft(file, sample=7)
+    with pytest.raises(InputError, match="no rows are asked for"):
+        read_sft(file, sample=0)
 
 
 def test_the_command_line_says_it_first(capsys, tmp_path):

@@ -255,8 +255,9 @@ def analyse(
     solves: Annotated[int, typer.Option(help="Certified solves of the front.")] = 9,
     steps: Annotated[int, typer.Option(help="Updates of each gradient run.")] = 120,
     rows: Annotated[
-        int, typer.Option(help="Rows of each set that are drawn where it has more.", min=2)
-    ] = 50_000,
+        int | None,
+        typer.Option(help="Most rows of each set, drawn; by default what memory allows.", min=2),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
     skip_bad: SkipBad = False,
     columns: Columns = None,
@@ -283,7 +284,7 @@ def analyse(
 
     names = parsed(columns or ())
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
-    options |= {"sample": rows, "seed": seed}
+    options |= {"sample": rows or conflict.MAX_ROWS, "seed": seed}
     read_sft: Any = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
     read_pairs: Any = partial(
         files.read_preferences, columns=columns_of(names, "preference"), **options

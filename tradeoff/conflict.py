@@ -39,8 +39,10 @@ from tradeoff.theory.joint import optimal_probability
 Array = NDArray[np.float64]
 RADII = (5.0, 10.0, 20.0, 40.0, 80.0)
 """Radii among which validation rows choose."""
-MAX_ROWS = 50_000
-"""Rows of each set that are drawn where there are more."""
+MAX_ROWS = 100_000
+"""Rows of each set that are drawn where there are more, unless asked otherwise."""
+MAX_LETTERS = 30_000_000
+"""Letters of responses that are drawn at most: some 2 GiB of features, and a minute or two."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,7 +142,7 @@ def analyse(
     n_features: int = 2**14,
     solves: int = 9,
     steps: int = 120,
-    max_rows: int | None = MAX_ROWS,
+    max_rows: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Analysis:
@@ -170,8 +172,9 @@ def analyse(
     steps
         Full-gradient updates of the sequential runs and of Mix.
     max_rows
-        Rows of each set that are drawn uniformly where it has more; None for all of them. A
-        million long rows do not fit into memory as features; `Analysis.doubts` has the counts.
+        Rows of each set that are drawn uniformly where it has more; by default `MAX_ROWS`, and of
+        long ones so many that their responses have `MAX_LETTERS`. `Analysis.doubts` says how many
+        were left out.
     seed
         Draws the rows, the candidates and the rows set aside.
     progress
@@ -201,7 +204,7 @@ def analyse(
         "seed": seed,
         "beta": beta,
     }
-    draw: dict[str, Any] = {"sample": max_rows, "seed": seed}
+    draw: dict[str, Any] = {"sample": max_rows or MAX_ROWS, "seed": seed}
     read = [
         as_sft(sft, **draw),
         as_preferences(preference, **draw),
@@ -241,15 +244,28 @@ def _drawn(
 ) -> tuple[list[Any], list[Doubt]]:
     """At most so many rows of each set, and what is to be said of those left out."""
     names = ("SFT", "preference", "held-out SFT", "held-out preference")
-    known: list[Any] = []
+    known = [None if rows is None else _at_most(rows, max_rows or MAX_ROWS, seed) for rows in read]
+    letters = sum(_letters(row) for rows in known if rows is not None for row in rows)
+    if max_rows is None and letters > MAX_LETTERS:
+        share = MAX_LETTERS / letters
+        known = [
+            None if rows is None else _at_most(rows, max(2, int(share * len(rows))), seed)
+            for rows in known
+        ]
     found: list[Doubt] = []
-    for name, rows in zip(names, read, strict=True):
-        many = rows is not None and max_rows is not None and len(rows) > max_rows
-        known.append(sampled(rows, max_rows, seed) if rows is not None and many else rows)
-        if rows is not None:
-            seen = len(rows) + getattr(rows, "left", 0)
-            found += doubts.of_sample(name, len(known[-1]), seen)
+    for name, rows, used in zip(names, read, known, strict=True):
+        if rows is not None and used is not None:
+            found += doubts.of_sample(name, len(used), len(rows) + getattr(rows, "left", 0))
     return known, found
+
+
+def _at_most(rows: Sequence[Any], size: int, seed: int) -> Sequence[Any]:
+    return sampled(rows, size, seed) if len(rows) > size else rows
+
+
+def _letters(row: SftRow | PreferenceRow) -> int:
+    responses = (row.completion,) if isinstance(row, SftRow) else (row.chosen, row.rejected)
+    return sum(len(as_text(text)) for text in responses)
 
 
 def _by_accuracy(

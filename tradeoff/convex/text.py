@@ -139,12 +139,14 @@ def hash_texts(texts: Sequence[str], n_features: int) -> sp.csr_array:
         remedy = "Install the extra: pip install 'tradeoff[text]'."
         raise InputError("features of text need scikit-learn", remedy=remedy) from error
     width = n_features // 2
-    words = HashingVectorizer(n_features=width, ngram_range=(1, 2), token_pattern=PATTERN)
-    triples = HashingVectorizer(
+    by_word = HashingVectorizer(n_features=width, ngram_range=(1, 2), token_pattern=PATTERN)
+    by_triple = HashingVectorizer(
         n_features=n_features - width, ngram_range=(3, 3), analyzer="char_wb"
     )
-    halves = [vectorizer.transform(texts) for vectorizer in (words, triples)]
-    return sp.csr_array(sp.hstack(halves, format="csr") * np.sqrt(0.5))
+    halves = [vectorizer.transform(texts) for vectorizer in (by_word, by_triple)]
+    found = sp.csr_array(sp.hstack(halves, format="csr"))
+    found.data *= np.sqrt(0.5)
+    return found
 
 
 def relate(
