@@ -174,12 +174,13 @@ def kept(
 
 
 def _write(folder: Path, kind: type[Any], make: Callable[[Any], Tokenised[Any]]) -> None:
-    from datasets import Features, Sequence, Value
+    import datasets
     from datasets.arrow_writer import ArrowWriter
 
     columns = _columns(kind)
-    features = Features(
-        {name: Sequence(Value("int32")) for name in columns} | {"start": Value("int64")}
+    tokens = datasets.Sequence(datasets.Value("int32"))
+    features = datasets.Features(
+        dict.fromkeys(columns, tokens) | {"start": datasets.Value("int64")}
     )
     with ArrowWriter(path=str(folder / _TOKENS), features=features) as writer:
 
