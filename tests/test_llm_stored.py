@@ -167,7 +167,7 @@ def test_a_later_run_finds_the_tokens_and_any_change_makes_others(tmp_path, monk
     other = bpe_tokenizer_hf()
     other.chat_template = "{{ messages }}"
     added = bpe_tokenizer_hf()
-    added.add_special_tokens({"pad_token": "<pad>"})
+    added.add_special_tokens({"pad_token": "<another>"})
     moved = [replace(rows[0], origin=Origin("other.jsonl", 1)), *rows[1:]]
     changed = [
         (rows[::-1], TOKENIZER, 32, {}),
@@ -232,8 +232,8 @@ def test_refused_rows_and_findings_come_back(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("tradeoff.llm.encoding._ROWS_AT_ONCE", 50)
-    rows = [SftRow(f"Say {i}: ", f"a long walk {i} " * 60) for i in range(1200)]
+    monkeypatch.setattr("tradeoff.llm.encoding._ROWS_AT_ONCE", 20)
+    rows = [SftRow(f"Say {i}: ", f"a long walk {i} " * 60) for i in range(300)]
     file = write(tmp_path / "rows.jsonl", rows)
     del rows
 
@@ -246,5 +246,5 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
 
     tokenise_sft(sft_rows(), TOKENIZER, 32, cache=tmp_path)  # imports are no part of it
     on_disk_peak, in_memory_peak = peak(tmp_path), peak(None)
-    assert in_memory_peak > 1200 * 300 * 8
+    assert in_memory_peak > 300 * 300 * 8
     assert on_disk_peak < in_memory_peak / 4

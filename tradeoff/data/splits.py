@@ -19,7 +19,7 @@ from tradeoff.data.spool import chosen
 from tradeoff.errors import InputError
 
 R = TypeVar("R", SftRow, PreferenceRow)
-Places = UInt64[np.ndarray, " n"]
+Places = UInt64[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)

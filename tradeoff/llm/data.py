@@ -128,7 +128,7 @@ class Tokenised(Sequence[T], Generic[T]):
     """
 
     items: Sequence[T]
-    rows: Sequence[int]
+    rows: Sequence[int] | Int[np.ndarray, " _"]
     too_long: int
     truncated: int
     fingerprint: str
