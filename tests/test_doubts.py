@@ -111,10 +111,7 @@ def test_objectives_that_agree_leave_nothing_to_trade():
     same = [
         PreferenceRow(row.prompt, row.completion, "zzz zzz zzz zzz zzz zzz zzz") for row in given
     ]
-    found = conflict.analyse(given[:1] * 30 + given[1:2] * 30, same[:2] * 30, **OPTIONS)
-    if "no_range" in kinds(found):
-        assert found.summary["conflict"] == 0
-    front = found.front
+    front = conflict.analyse(given, same, **OPTIONS).front
     point = type(front)((front.minima[0],) * 2, front.end_bounds)
     problem = conflict.text_problem(given, same, radius=5.0, n_features=256)
     (doubt,) = doubts.of_front(problem, point)

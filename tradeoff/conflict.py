@@ -488,13 +488,11 @@ def _paths(problem: LogLinear, runs: Trajectories) -> pd.DataFrame:
 def _forgotten(problem: LogLinear, front: Front, useless: tuple[bool, bool]) -> dict[str, float]:
     """Share of each objective's progress that is lost when the other one ends the training.
 
-    NaN for one that is `useless`: it makes no progress.
+    NaN where one is `useless`: nothing then draws a policy away from the other.
     """
     start = problem.losses(np.zeros(problem.dimension))
     alone, after = np.diag(front.points[[0, -1]]), np.diag(front.points[[-1, 0]])
-    known = ~np.array(useless)
-    lost = np.full(2, np.nan)
-    lost[known] = 1 - scores.retention(alone[known], after[known], start[known])
+    lost = np.full(2, np.nan) if any(useless) else 1 - scores.retention(alone, after, start)
     return {"sft_forgotten": float(lost[SFT]), "preference_forgotten": float(lost[PREFERENCE])}
 
 

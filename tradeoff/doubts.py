@@ -153,15 +153,15 @@ def without_range(problem: LogLinear, front: Front) -> tuple[bool, bool]:
 def of_front(problem: LogLinear, front: Front) -> Iterator[Doubt]:
     """Objectives that cannot be trained, and fronts that are a point."""
     useless, zero = flat(problem, front), without_range(problem, front)
-    for name, alone, number in zip(NAMES, useless, _FORGOTTEN, strict=True):
+    for name, alone in zip(NAMES, useless, strict=True):
         if alone:
             yield Doubt(
                 "flat_objective",
                 1,
                 2,
                 f"no parameters lower the {name} loss: the features see nothing that it asks for",
-                "Its numbers are left empty. " + _READ,
-                (*_COMPARED, number, "gradient_cosine"),
+                "Numbers that compare both are left empty. " + _READ,
+                (*_COMPARED, *_FORGOTTEN, "gradient_cosine"),
             )
     if any(zero) and not any(useless):
         yield Doubt(
