@@ -233,7 +233,7 @@ def test_refused_rows_and_findings_come_back(tmp_path):
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("tradeoff.llm.encoding._ROWS_AT_ONCE", 20)
-    rows = [SftRow(f"Say {i}: ", f"a long walk {i} " * 60) for i in range(300)]
+    rows = [SftRow(f"Say {i}: ", f"a long walk {i} " * 60) for i in range(450)]
     file = write(tmp_path / "rows.jsonl", rows)
     del rows
 
@@ -246,5 +246,5 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
 
     tokenise_sft(sft_rows(), TOKENIZER, 32, cache=tmp_path)  # imports are no part of it
     on_disk_peak, in_memory_peak = peak(tmp_path), peak(None)
-    assert in_memory_peak > 300 * 300 * 8
-    assert on_disk_peak < in_memory_peak / 4
+    assert in_memory_peak > 450 * 300 * 8
+    assert on_disk_peak < in_memory_peak / 3

@@ -79,7 +79,8 @@ def of_sample(name: str, used: int, seen: int) -> Iterator[Doubt]:
 
 def of_rows(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> Iterator[Doubt]:
     """What the rows of both sets do not have: prompts, several of them, blanks between words."""
-    for name, rows, number in zip(NAMES, (sft, preference), _FORGOTTEN, strict=True):
+    both: tuple[Sequence[Any], Sequence[Any]] = (sft, preference)
+    for name, rows, number in zip(NAMES, both, _FORGOTTEN, strict=True):
         alone = sum(not as_text(row.prompt).strip() for row in rows)
         if alone:
             yield Doubt(

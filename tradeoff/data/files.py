@@ -69,8 +69,7 @@ class Rows(Shown, Sequence[R], Generic[R]):
     @overload
     def __getitem__(self, index: slice) -> tuple[R, ...]: ...
     def __getitem__(self, index: int | slice) -> R | tuple[R, ...]:
-        found = self.rows[index]
-        return tuple(found) if isinstance(index, slice) else found
+        return tuple(self.rows[index]) if isinstance(index, slice) else self.rows[index]
 
     def table(self) -> pd.DataFrame:
         """One row each, conversations as text (`as_text`), further fields as they are."""

@@ -49,8 +49,8 @@ class Sample(Generic[R]):
         self.size, self.seen = size, 0
         self._random = random.Random(seed)
         self._kept: list[tuple[float, int, R]] = []
-        whole = folder is not None and size is None
-        self._all: Any = Spool(folder) if whole else []
+        whole = None if size is not None else folder
+        self._all: Any = [] if whole is None else Spool(whole)
 
     def add(self, row: R) -> None:
         """Let a row go by."""

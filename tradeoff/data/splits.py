@@ -109,7 +109,7 @@ def _place(prompt: str, seed: int) -> int:
 
 def _chosen(prompts: dict[str, Places], split: dict[str, bool], share: float) -> Places:
     """Prompts to test on: of those that both sets have, and then of the others, the first ones."""
-    both = np.intersect1d(*prompts.values(), assume_unique=True)
+    both = np.intersect1d(prompts["sft"], prompts["preference"], assume_unique=True)
     alone = {name: np.setdiff1d(found, both) for name, found in prompts.items()}
     wanted = {name: _share(share, len(prompts[name])) for name, parts in split.items() if parts}
     if not wanted:

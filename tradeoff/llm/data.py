@@ -145,8 +145,9 @@ class Tokenised(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> tuple[T, ...]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> T | tuple[T, ...]:
-        found = self.items[index]
-        return tuple(found) if isinstance(index, slice) else found
+        if isinstance(index, slice):
+            return tuple(self.items[index])
+        return self.items[index.__index__()]
 
     @cached_property
     def extents(self) -> tuple[Int[np.ndarray, "n sides"], Int[np.ndarray, " n"]]:

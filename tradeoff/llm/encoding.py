@@ -50,7 +50,7 @@ class Part(Sequence[R], Generic[R]):
 
     def __init__(self, rows: Sequence[R], before: int) -> None:
         self.source, self.before = getattr(rows, "source", None), before
-        self._rows = tuple(rows[before : before + _ROWS_AT_ONCE])
+        self._rows: tuple[R, ...] = tuple(rows[before : before + _ROWS_AT_ONCE])
 
     def __len__(self) -> int:
         return len(self._rows)

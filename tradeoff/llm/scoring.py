@@ -118,7 +118,9 @@ class Scorer:
         device = self.accelerator.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _parts(self, sizes: Sequence[int], rows: Rows | None) -> Iterator[tuple[Rows, float]]:
+    def _parts(
+        self, sizes: Int[np.ndarray, " N"], rows: Rows | None
+    ) -> Iterator[tuple[Rows, float]]:
         rows = np.arange(len(sizes)) if rows is None else rows
         return shares(
             by_length(rows, sizes),
@@ -128,7 +130,7 @@ class Scorer:
         )
 
 
-def by_length(rows: Rows, sizes: Sequence[int]) -> Rows:
+def by_length(rows: Rows, sizes: Sequence[int] | Int[np.ndarray, " N"]) -> Rows:
     """The rows, longest first: neighbours then need little filling."""
     lengths = np.array([sizes[i] for i in rows])
     return rows[np.argsort(-lengths, kind="stable")]

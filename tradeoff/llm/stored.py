@@ -64,7 +64,8 @@ class Stored(Sequence[T], Generic[T]):
         sides = [row[name].astype(np.int64) for name in _columns(self.kind)]
         last = min(map(len, sides)) - 1
         start = int(row["start"])
-        made: T = self.kind(*sides, min(start + self.shift, last) if self.shift else start)
+        kind: Any = self.kind
+        made: T = kind(*sides, min(start + self.shift, last) if self.shift else start)
         return made
 
     def extents(self) -> tuple[Int[np.ndarray, "n sides"], Int[np.ndarray, " n"]]:
