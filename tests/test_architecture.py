@@ -36,6 +36,7 @@ RANKS = {
     "conflict": 5,
     "experiment": 5,
     "cli_options": 2,
+    "doubts": 4,
     "cli_train": 6,
     "cli_evaluate": 5,
     "cli_export": 6,

@@ -118,7 +118,8 @@ def test_analyse_prints_a_table_and_writes_everything(capsys, files, tmp_path):
     assert "SFT→DPO" in printed
     assert {p.name for p in out.iterdir()} == {"analyse.json", "analyse.svg", "analyse.png"}
     record = json.loads((out / "analyse.json").read_text())
-    assert {"summary", "policies", "front", "dropped", "remarks"} == set(record)
+    expected = {"warnings", "in_doubt", "summary", "policies", "front", "dropped", "remarks"}
+    assert set(record) == expected
 
 
 def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):

@@ -263,6 +263,10 @@ def analyse(
     features: Annotated[int, typer.Option(help="Hashed features of a response.")] = 2**14,
     solves: Annotated[int, typer.Option(help="Certified solves of the front.")] = 9,
     steps: Annotated[int, typer.Option(help="Updates of each gradient run.")] = 120,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Most rows of each set, drawn; by default what memory allows.", min=2),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
     skip_bad: SkipBad = False,
     columns: Columns = None,
@@ -274,7 +278,9 @@ def analyse(
 ) -> None:
     """How much do two datasets conflict, and what can be reached with both?
 
-    Prints a table and writes `analyse.svg`, `analyse.png` and `analyse.json` to `--out`.
+    Prints a table and writes `analyse.svg`, `analyse.png` and `analyse.json` to `--out`. What the
+    analysis cannot see comes first, with a count and a remedy; numbers that it puts in doubt are
+    marked.
 
     Examples:
 
@@ -289,6 +295,7 @@ def analyse(
     folder = check_writable(out or Path())
     names = parsed(columns or ())
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
+    options |= {"sample": rows or conflict.MAX_ROWS, "seed": seed}
     read_sft: Any = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
     read_pairs: Any = partial(
         files.read_preferences,
@@ -312,13 +319,16 @@ def analyse(
         n_features=features,
         solves=solves,
         steps=steps,
+        max_rows=rows,
         seed=seed,
         progress=not as_json,
     )
-    read = [rows for rows in (*train, *held_out) if rows]
-    dropped = [str(error) for rows in read for error in rows.dropped]
-    remarks = [text for rows in read for text in rows.remarks()]
+    read = [part for part in (*train, *held_out) if part]
+    dropped = [str(error) for part in read for error in part.dropped]
+    remarks = [text for part in read for text in part.remarks()]
     record = {
+        "warnings": [doubt.record() for doubt in found.doubts],
+        "in_doubt": found.in_doubt,
         "summary": found.summary,
         "policies": found.policies.reset_index().to_dict("records"),
         "front": found.front.table().to_dict("records"),
@@ -327,14 +337,17 @@ def analyse(
     }
     written = [write_json(folder / "analyse.json", record)]
     with plots.figure(height=4.2) as (figure, ax):
-        title = f"{Path(sft).name} and {Path(preference).name}"
+        doubt = " (in doubt)" if found.in_doubt else ""
+        title = f"{Path(sft).name} and {Path(preference).name}{doubt}"
         found.plot(ax).set_title(plots.literal(title))
         written += plots.save(figure, folder, "analyse")
     if as_json:
         show_json(record)
         return
+    for text in found.doubts:
+        show_line(str(text), label="warning: ", style="yellow")
     show_table(_short(found.policies), "losses in nats; accuracies and † on held-out rows")
-    show_summary(found.summary)
+    show_summary(found.summary, found.in_doubt)
     for line in [*remarks, *(f"dropped: {text}" for text in dropped)]:
         show_line(line, style="yellow")
     show_line(f"written: {', '.join(str(path) for path in written)}")

@@ -7,7 +7,7 @@ on held-out rows too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from tradeoff import plots, scores
+from tradeoff import doubts, plots, scores
 from tradeoff.convex.front import Front, pareto_front
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.sampling import LogLinearSampler
@@ -26,9 +26,12 @@ from tradeoff.convex.text import Candidates, Width, text_problem
 from tradeoff.data.files import as_preferences, as_sft
 from tradeoff.data.overlap import overlaps
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.sample import sampled
 from tradeoff.data.sources import Source, check_apart
-from tradeoff.data.splits import hold_out
+from tradeoff.data.splits import Split, hold_out
+from tradeoff.data.words import count as words
 from tradeoff.display import Shown, cell
+from tradeoff.doubts import Doubt
 from tradeoff.progress import tqdm
 from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule, Sequential
 from tradeoff.settings import Positive, Share, Updates, Within, checked
@@ -37,6 +40,10 @@ from tradeoff.theory.joint import optimal_probability
 Array = NDArray[np.float64]
 RADII = (5.0, 10.0, 20.0, 40.0, 80.0)
 """Radii among which validation rows choose."""
+MAX_ROWS = 100_000
+"""Rows of each set that are drawn where there are more, unless asked otherwise."""
+MAX_LETTERS = 30_000_000
+"""Letters of responses that are drawn at most: some 2 GiB of features, and a minute or two."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,12 +61,21 @@ class Analysis(Shown):
         Loss-space paths of the gradient runs: columns schedule, step, sft_loss, preference_loss.
     summary
         Single numbers, see :func:`analyse`.
+    doubts
+        What the analysis cannot see or does not know well, and which numbers that affects.
     """
 
     front: Front
     policies: pd.DataFrame
     paths: pd.DataFrame
     summary: dict[str, Any]
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def in_doubt(self) -> tuple[str, ...]:
+        """Numbers of the summary that should not be relied on, in its order."""
+        affected = {name for doubt in self.doubts for name in doubt.affects}
+        return tuple(name for name in self.summary if name in affected)
 
     def table(self) -> pd.DataFrame:
         """The policies: one row each, see `policies`."""
@@ -68,7 +84,9 @@ class Analysis(Shown):
     def __repr__(self) -> str:
         conflict, lam = cell(self.summary["conflict"]), cell(self.summary["suggested_lam"])
         error = cell(self.front.error)
-        return f"Analysis(conflict {conflict}, suggested lam {lam}, certified error {error})"
+        kinds = ", ".join(dict.fromkeys(d.kind for d in self.doubts if d.affects))
+        doubt = f"in doubt, see doubts: {kinds}; " if kinds else ""
+        return f"Analysis({doubt}conflict {conflict}, suggested lam {lam}, certified error {error})"
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the front, the paths and the policies in loss space.
@@ -126,6 +144,7 @@ def analyse(
     n_features: Width = 2**14,
     solves: Annotated[int, Within(2, 10**6)] = 9,
     steps: Updates = 120,
+    max_rows: Annotated[int, Within(2, 10**9)] | None = None,
     seed: Annotated[int, Within(0, 2**63 - 2)] = 0,
     progress: bool = False,
 ) -> Analysis:
@@ -154,8 +173,12 @@ def analyse(
         Certified solves of the front.
     steps
         Full-gradient updates of the sequential runs and of Mix.
+    max_rows
+        Rows of each set that are drawn uniformly where it has more; by default `MAX_ROWS`, and of
+        long ones so many that their responses have `MAX_LETTERS`. `Analysis.doubts` says how many
+        were left out.
     seed
-        Draws the candidates and the rows set aside.
+        Draws the rows, the candidates and the rows set aside.
     progress
         Show progress bars.
 
@@ -164,11 +187,18 @@ def analyse(
     Analysis
         ``summary`` holds: rows (counts; repeated: held-out rows that training rows equal or nearly
         repeat), radius, beta, gradient_cosine (at the start), conflict
-        (0: the ideal point is reachable; 1: every gain of one loss is paid in full by the other),
+        (0: the ideal point is reachable; 1: every gain of one loss is paid in full by the other;
+        NaN: one of both cannot be trained),
         sft_forgotten and preference_forgotten (share of the first stage's progress lost in the
-        limit of the second, by order), suggested_lam (where both relative gaps are equal),
-        suggested_share (of preference updates, T6), cost_ratio (of a pair to a demonstration, in
-        words), certified_error.
+        limit of the second, by order), suggested_lam (where both relative gaps are equal; NaN
+        where there is nothing to trade), suggested_share (of preference updates, T6), cost_ratio
+        (of a pair to a demonstration, in words as `tradeoff.data.words` counts them),
+        certified_error.
+
+    Raises
+    ------
+    InputError
+        For rows that cannot be read or held out.
     """
     shape: dict[str, Any] = {
         "candidates": candidates,
@@ -176,42 +206,119 @@ def analyse(
         "seed": seed,
         "beta": beta,
     }
-    sft, preference = as_sft(sft), as_preferences(preference)
-    given = (
-        None if sft_test is None else as_sft(sft_test),
-        None if preference_test is None else as_preferences(preference_test),
+    draw: dict[str, Any] = {"sample": max_rows or MAX_ROWS, "seed": seed}
+    read = [
+        as_sft(sft, **draw),
+        as_preferences(preference, **draw),
+        None if sft_test is None else as_sft(sft_test, default_split=None, **draw),
+        None
+        if preference_test is None
+        else as_preferences(preference_test, default_split=None, **draw),
+    ]
+    check_apart(read[0], read[2], "sft_test")
+    check_apart(read[1], read[3], "preference_test")
+    known, left_out = _drawn(read, max_rows, seed)
+    sft_split, preference_split = hold_out((known[0], known[2]), (known[1], known[3]), 0.1, seed)
+    rows = (
+        Split(list(sft_split.train), list(sft_split.test)),
+        Split(list(preference_split.train), list(preference_split.test)),
     )
-    check_apart(sft, given[0], "sft_test")
-    check_apart(preference, given[1], "preference_test")
-    sft_split, preference_split = hold_out((sft, given[0]), (preference, given[1]), 0.1, seed)
-    sft, preference = list(sft_split.train), list(preference_split.train)
-    sft_test, preference_test = list(sft_split.test), list(preference_split.test)
-    repeated = overlaps([sft_test, preference_test], sft, preference)
+    sft, preference = rows[0].train, rows[1].train
     if radius is None:
         radius = choose_radius(sft, preference, seed + 1, progress=progress, **shape)
     problem = text_problem(sft, preference, radius=radius, **shape)
-    test = _held_out(sft_test, preference_test, sft, radius=radius, **shape)
+    test = _held_out(rows[0].test, rows[1].test, sft, radius=radius, **shape)
     front = pareto_front(problem, solves=solves, progress=progress)
-    lam = balanced_weight(front)
+    tradable = not any(doubts.without_range(problem, front))
+    lam = balanced_weight(front) if tradable else 0.5
     runs = _gradient_runs(problem, lam, steps, progress)
-    thetas = _policies(problem, front, runs, lams, lam)
-    summary = {
-        "sft_rows": len(sft),
-        "preference_rows": len(preference),
-        "sft_test_rows": len(sft_test),
-        "preference_test_rows": len(preference_test),
+    thetas = _policies(problem, front, runs, lams, lam if tradable else None)
+    table = _table(problem, test, front, thetas)
+    found = [*left_out, *doubts.of_rows(sft, preference), *doubts.of_pairs(problem)]
+    found += [*doubts.of_front(problem, front), *_by_accuracy(table, test, rows)]
+    summary = _counts(rows) | {"radius": radius, "beta": beta}
+    summary |= _numbers(problem, front, lam if tradable else None, sft, preference)
+    return Analysis(front, table, _paths(problem, runs), summary, tuple(found))
+
+
+def _drawn(
+    read: Sequence[Sequence[Any] | None], max_rows: int | None, seed: int
+) -> tuple[list[Any], list[Doubt]]:
+    """At most so many rows of each set, and what is to be said of those left out."""
+    names = ("SFT", "preference", "held-out SFT", "held-out preference")
+    known = [None if rows is None else _at_most(rows, max_rows or MAX_ROWS, seed) for rows in read]
+    letters = sum(_letters(row) for rows in known if rows is not None for row in rows)
+    if max_rows is None and letters > MAX_LETTERS:
+        share = MAX_LETTERS / letters
+        known = [
+            None if rows is None else _at_most(rows, max(2, int(share * len(rows))), seed)
+            for rows in known
+        ]
+    found: list[Doubt] = []
+    for name, rows, used in zip(names, read, known, strict=True):
+        if rows is not None and used is not None:
+            found += doubts.of_sample(name, len(used), len(rows) + getattr(rows, "left", 0))
+    return known, found
+
+
+def _at_most(rows: Sequence[Any], size: int, seed: int) -> Sequence[Any]:
+    return sampled(rows, size, seed) if len(rows) > size else rows
+
+
+def _letters(row: SftRow | PreferenceRow) -> int:
+    responses = (row.completion,) if isinstance(row, SftRow) else (row.chosen, row.rejected)
+    return sum(len(as_text(text)) for text in responses)
+
+
+def _by_accuracy(
+    table: pd.DataFrame, test: LogLinear, rows: tuple[Split[SftRow], Split[PreferenceRow]]
+) -> Iterator[Doubt]:
+    """Whether what is learned of each set alone holds on its held-out rows."""
+    alone = table[table.kind == "limit"]
+    accuracy = [
+        alone.sft_accuracy_test.iloc[SFT],
+        alone.preference_accuracy_test.iloc[PREFERENCE],
+    ]
+    shown = int(np.diff(test.offsets)[0])
+    return doubts.of_accuracy(np.array(accuracy), (len(rows[0].test), len(rows[1].test)), shown)
+
+
+def _counts(rows: tuple[Split[SftRow], Split[PreferenceRow]]) -> dict[str, Any]:
+    """Rows of each set, and held-out ones that training rows repeat."""
+    sft, preference = rows
+    repeated = overlaps([sft.test, preference.test], sft.train, preference.train)
+    return {
+        "sft_rows": len(sft.train),
+        "preference_rows": len(preference.train),
+        "sft_test_rows": len(sft.test),
+        "preference_test_rows": len(preference.test),
         "sft_test_rows_repeated": repeated[0].equal + repeated[0].near,
         "preference_test_rows_repeated": repeated[1].equal + repeated[1].near,
-        "radius": radius,
-        "beta": beta,
-        "gradient_cosine": _cosine(problem.gradients(np.zeros(problem.dimension))),
-        "conflict": front_conflict(front),
-        **_forgotten(problem, front),
-        "suggested_lam": lam,
-        **_suggested_share(problem, front, lam, sft, preference),
+    }
+
+
+def _numbers(
+    problem: LogLinear,
+    front: Front,
+    lam: float | None,
+    sft: Sequence[SftRow],
+    preference: Sequence[PreferenceRow],
+) -> dict[str, Any]:
+    """What the front says in single numbers; NaN for what an objective without gain leaves open."""
+    useless = doubts.flat(problem, front)
+    conflict = 0.0 if lam is None else front_conflict(front)
+    cosine = _cosine(problem.gradients(np.zeros(problem.dimension)))
+    share = _suggested_share(problem, front, 0.5 if lam is None else lam, sft, preference)
+    if lam is None:
+        share["suggested_share"] = float("nan")
+    return {
+        "gradient_cosine": float("nan") if any(useless) else cosine,
+        "conflict": float("nan") if any(useless) else conflict,
+        **_forgotten(problem, front, useless),
+        "suggested_lam": float("nan") if lam is None else lam,
+        **share,
         "certified_error": front.error,
     }
-    return Analysis(front, _table(problem, test, front, thetas), _paths(problem, runs), summary)
 
 
 def front_conflict(front: Front) -> float:
@@ -302,9 +409,12 @@ def _curvature(problem: LogLinear) -> float:
     for weights in np.eye(2):
         model = problem.local_model(theta, weights)
         for _ in range(12):
-            vector = model.curvature(vector / np.linalg.norm(vector))
-        largest = max(largest, float(np.linalg.norm(vector)))
-    return largest
+            image = model.curvature(vector / np.linalg.norm(vector))
+            if not image.any():  # this objective depends on nothing
+                break
+            vector = image
+        largest = max(largest, float(np.linalg.norm(image)))
+    return largest or 1.0
 
 
 def _policies(
@@ -312,7 +422,7 @@ def _policies(
     front: Front,
     runs: Trajectories,
     lams: Sequence[float],
-    suggested: float,
+    suggested: float | None,
 ) -> dict[tuple[str, str], Array]:
     """Parameters of every reported policy, by (name, kind)."""
     policies = {("start", "start"): np.zeros(problem.dimension)}
@@ -325,7 +435,8 @@ def _policies(
     if len(set(names)) < len(names):
         names = [f"{lam}" for lam in weights]
     joint = {(f"joint λ={n}", "joint"): lam for n, lam in zip(names, weights, strict=True)}
-    joint[f"suggested λ={suggested:.2g}", "suggested"] = suggested
+    if suggested is not None:
+        joint[f"suggested λ={suggested:.2g}", "suggested"] = suggested
     for key, lam in joint.items():
         nearest = front.thetas[int(np.argmin(np.abs(front.weights - lam)))]
         tolerance = 1e-4 * float(front.ranges.min())
@@ -353,6 +464,8 @@ def _table(
         index=pd.Index(names, name="policy"),
     )
     place = front.score(losses)[["front_gap", "matched_weight"]]
+    if any(doubts.without_range(problem, front)):
+        place[:] = np.nan  # of a front that is a point
     return table.join(place.set_index(table.index))
 
 
@@ -374,11 +487,14 @@ def _paths(problem: LogLinear, runs: Trajectories) -> pd.DataFrame:
     )
 
 
-def _forgotten(problem: LogLinear, front: Front) -> dict[str, float]:
-    """Share of each objective's progress that is lost when the other one ends the training."""
+def _forgotten(problem: LogLinear, front: Front, useless: tuple[bool, bool]) -> dict[str, float]:
+    """Share of each objective's progress that is lost when the other one ends the training.
+
+    NaN where one is `useless`: nothing then draws a policy away from the other.
+    """
     start = problem.losses(np.zeros(problem.dimension))
     alone, after = np.diag(front.points[[0, -1]]), np.diag(front.points[[-1, 0]])
-    lost = 1 - scores.retention(alone, after, start)
+    lost = np.full(2, np.nan) if any(useless) else 1 - scores.retention(alone, after, start)
     return {"sft_forgotten": float(lost[SFT]), "preference_forgotten": float(lost[PREFERENCE])}
 
 
@@ -392,36 +508,27 @@ def _suggested_share(
     """Share of preference updates that makes most of a compute budget, at the balanced weight."""
     theta = front.thetas[int(np.argmin(np.abs(front.weights - lam)))]
     moments = _second_moments(problem, theta)
-    words = [
-        float(np.mean([_words(r.prompt) + _words(r.completion) for r in sft])),
-        float(
-            np.mean(
-                [2 * _words(r.prompt) + _words(r.chosen) + _words(r.rejected) for r in preference]
-            )
-        ),
+    lengths = [
+        float(np.mean([_length(r.prompt, r.completion) for r in sft])),
+        float(np.mean([_length(r.prompt, r.chosen, r.prompt, r.rejected) for r in preference])),
     ]
     share = optimal_probability(
-        lam, moments[SFT], moments[PREFERENCE], words[SFT], words[PREFERENCE]
+        lam, moments[SFT], moments[PREFERENCE], lengths[SFT], lengths[PREFERENCE]
     )
-    return {"suggested_share": float(share), "cost_ratio": words[PREFERENCE] / words[SFT]}
+    return {"suggested_share": float(share), "cost_ratio": lengths[PREFERENCE] / lengths[SFT]}
 
 
 def _second_moments(problem: LogLinear, theta: Array, samples: int = 1000) -> list[float]:
     """E|g|^2 of one data point's gradient, SFT and preference, from ``samples`` draws each."""
     sampler = LogLinearSampler(problem, 0, np.arange(50))
-    many = np.broadcast_to(theta, (50, problem.dimension))
     return [
-        float(
-            np.mean(
-                [np.sum(sampler.gradient(i, many, t) ** 2, axis=1) for t in range(samples // 50)]
-            )
-        )
+        float(np.mean(sampler.squares(i, theta, sampler.drawn(i, range(samples // 50)))))
         for i in (SFT, PREFERENCE)
     ]
 
 
-def _words(text: Any) -> int:
-    return len(as_text(text).split())
+def _length(*texts: Any) -> int:
+    return sum(words(as_text(text)) for text in texts)
 
 
 def _cosine(gradients: Array) -> float:

@@ -122,6 +122,7 @@ def read_rows(experiment: Experiment) -> dict[str, Any]:
     limits = {"sft": data.limit, "preference": data.preference_limit or data.limit}
     made = tiny.data() if "synthetic" in (data.sft, data.preference) else None
     options: dict[str, Any] = {"skip_bad": data.skip_bad, "use_labels": data.use_labels}
+    options["folder"] = experiment.train.row_cache
     read: dict[str, Any] = {
         "sft": partial(files.read_sft, columns=columns_of(data.columns, "sft"), **options),
         "preference": partial(

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -101,11 +101,12 @@ def with_errors(frame: pd.DataFrame) -> pd.DataFrame:
     return joined
 
 
-def show_summary(summary: Mapping[str, Any]) -> None:
-    """Print names and values, one a line."""
+def show_summary(summary: Mapping[str, Any], in_doubt: Collection[str] = ()) -> None:
+    """Print names and values, one a line; those `in_doubt` with a mark."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in summary.items():
-        table.add_row(escape(name.replace("_", " ")), escape(cell(value)))
+        mark = "  [yellow]in doubt[/]" if name in in_doubt else ""
+        table.add_row(escape(name.replace("_", " ")), escape(cell(value)) + mark)
     console.print(table)
 
 

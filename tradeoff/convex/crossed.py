@@ -74,6 +74,12 @@ class CrossedFeatures(LinearOperator):
         blocks = (self.psi.T @ gathered).reshape(m, -1, k).swapaxes(0, 1)
         return np.concatenate([blocks.reshape(-1, k), self.dense.T @ u])
 
+    def squared_norms(self) -> Float[np.ndarray, " N"]:
+        """Squared norm of each row, without making it."""
+        own = np.asarray(self.psi.power(2).sum(axis=1)).ravel()[self.response]
+        dense = np.einsum("ne,ne->n", self.dense, self.dense)
+        return np.asarray(own * (1 + np.einsum("nc,nc->n", self.cross, self.cross)) + dense)
+
     def rows(self, index: ArrayLike) -> sp.csr_array:
         """Materialise the rows ``index`` (k,) as a sparse (k, d) array."""
         chosen = np.asarray(index)

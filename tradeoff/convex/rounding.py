@@ -109,6 +109,8 @@ def _longest_row(problem: Any) -> float:
     features = problem.features
     if not isinstance(features, LinearOperator):
         return float(np.sqrt(np.max(_squares(features))))
+    if hasattr(features, "squared_norms"):
+        return float(np.sqrt(np.max(features.squared_norms())))
     count = features.shape[0]
     parts = np.array_split(np.arange(count), -(-count // BLOCK))
     return float(np.sqrt(max(np.max(_squares(problem.rows(part))) for part in parts)))

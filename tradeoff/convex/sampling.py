@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from tradeoff import draws, objectives
@@ -10,6 +13,7 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.schedules import PREFERENCE
 
 Array = NDArray[np.float64]
+_AT_ONCE = 256
 
 
 class LogLinearSampler:
@@ -69,6 +73,38 @@ class LogLinearSampler:
             return self._pair(self.problem.pair_differences[index], theta, index)
         return self._demonstration(theta, self.problem.demonstrations[index])
 
+    def drawn(self, objective: int, steps: range) -> NDArray[np.int64]:
+        """(steps x B,) data points of which :meth:`gradient` is, update by update."""
+        key = self._keys[objective]
+        found = [self.index(objective, draws.uniform(key, step)) for step in steps]
+        return np.concatenate(found)
+
+    def squares(self, objective: int, theta: Array, index: NDArray[np.int64]) -> Array:
+        """(n,) squared lengths of the gradients of data points ``index`` (n,) at theta (d,)."""
+        parts = np.array_split(index, -(-len(index) // _AT_ONCE))
+        z = self.problem.logits(theta)
+        measure = self._pair_squares if objective == PREFERENCE else self._shown_squares
+        return np.concatenate([measure(z, part) for part in parts])
+
+    def _pair_squares(self, z: Array, index: NDArray[np.int64]) -> Array:
+        problem = self.problem
+        rows = problem.chosen[index], problem.rejected[index]
+        margins = z[rows[0]] - z[rows[1]] - problem.margin_shift[index]
+        slope = objectives.dpo_slope(margins, problem.beta, problem.label_smoothing)
+        return np.asarray(slope**2 * _row_squares(problem.rows(rows[0]) - problem.rows(rows[1])))
+
+    def _shown_squares(self, z: Array, index: NDArray[np.int64]) -> Array:
+        problem = self.problem
+        shown = problem.demonstrations[index]
+        prompt = problem.prompt_of_row[shown]
+        first, sizes = problem.offsets[prompt], np.diff(problem.offsets)[prompt]
+        ends = np.cumsum(sizes)
+        rows = np.arange(ends[-1]) + np.repeat(first - ends + sizes, sizes)
+        slope = problem.probabilities(z)[rows] - (rows == np.repeat(shown, sizes))
+        starts = np.concatenate([[0], ends])
+        gather = sp.csr_array((slope, np.arange(ends[-1]), starts), shape=(len(index), ends[-1]))
+        return _row_squares(gather @ problem.rows(rows))
+
     def _pair(self, delta: Array, theta: Array, index: NDArray[np.int64]) -> tuple[Array, Array]:
         problem = self.problem
         margins = np.einsum("bd,bd->b", delta, theta) - problem.margin_shift[index]
@@ -106,3 +142,8 @@ class LogLinearSampler:
         p /= p.sum()
         p[shown - start] -= 1
         return float(loss), np.asarray(phi.T @ p)
+
+
+def _row_squares(rows: Any) -> Array:
+    squared = rows.power(2) if sp.issparse(rows) else np.square(rows)
+    return np.asarray(squared.sum(axis=1)).ravel()

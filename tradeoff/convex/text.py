@@ -5,13 +5,13 @@ A response y to a prompt x has the features
     phi(x, y) = [psi(y), overlap(x, y) psi(y), dense(x, y)],
 
 where psi(y) holds hashed words, word pairs and character triples (norm at most 1) and overlap and
-the entries of dense lie in [0, 1], so that |phi| <= sqrt(5). Hashing keeps no vocabulary: training
-and held-out files are mapped alike, and parameters found on one can be judged on the other.
+the entries of dense lie in [0, 1], so that |phi| <= sqrt(5). Case is not seen, words are those of
+`tradeoff.data.words`. Hashing keeps no vocabulary: training and held-out files are mapped alike,
+and parameters found on one can be judged on the other.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -22,10 +22,10 @@ from jaxtyping import Float, Int
 from tradeoff.convex.crossed import CrossedFeatures
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.words import PATTERN, words
 from tradeoff.errors import InputError
 from tradeoff.settings import Positive, Seed, Within, checked
 
-_WORD = re.compile(r"\w+")
 Candidates = Annotated[int, Within(2, 10**6)]
 Width = Annotated[int, Within(2, 2**24)]
 _LONG = 10_000
@@ -144,12 +144,14 @@ def hash_texts(texts: Sequence[str], n_features: int) -> sp.csr_array:
         remedy = "Install the extra: pip install 'tradeoff[text]'."
         raise InputError("features of text need scikit-learn", remedy=remedy) from error
     width = n_features // 2
-    words = HashingVectorizer(n_features=width, ngram_range=(1, 2), token_pattern=_WORD.pattern)
-    triples = HashingVectorizer(
+    by_word = HashingVectorizer(n_features=width, ngram_range=(1, 2), token_pattern=PATTERN)
+    by_triple = HashingVectorizer(
         n_features=n_features - width, ngram_range=(3, 3), analyzer="char_wb"
     )
-    halves = [vectorizer.transform(texts) for vectorizer in (words, triples)]
-    return sp.csr_array(sp.hstack(halves, format="csr") * np.sqrt(0.5))
+    halves = [vectorizer.transform(texts) for vectorizer in (by_word, by_triple)]
+    found = sp.csr_array(sp.hstack(halves, format="csr"))
+    found.data *= np.sqrt(0.5)
+    return found
 
 
 def relate(
@@ -163,8 +165,8 @@ def relate(
     Columns, all in [0, 1]: the share of the response's words that the prompt has (its overlap);
     common words over words of either (Jaccard); the log length of the response in characters.
     """
-    asked = [frozenset(_WORD.findall(text.lower())) for text in prompts]
-    said = [frozenset(_WORD.findall(text.lower())) for text in responses]
+    asked = [frozenset(words(text.lower())) for text in prompts]
+    said = [frozenset(words(text.lower())) for text in responses]
     pairs = zip(prompt.tolist(), response.tolist(), strict=True)
     common = np.array([len(asked[x] & said[y]) for x, y in pairs], dtype=float)
     n_asked = np.array([len(words) for words in asked])[prompt]

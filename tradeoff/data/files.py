@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from tradeoff.data.labels import desired_row, labelled_or_pair, pair_up
@@ -16,6 +17,7 @@ from tradeoff.data.layouts import PREFERENCE_COLUMNS, SFT_COLUMNS, preference_ro
 from tradeoff.data.prompts import responses_alone
 from tradeoff.data.record import Record
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.sample import Sample, sampled
 from tradeoff.data.sources import Part, Source, parts
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
@@ -47,15 +49,18 @@ class Rows(Shown, Sequence[R], Generic[R]):
         The places of the source, the same for two names of one place.
     skip_bad
         Whether bad rows are left out, here and where rows become tokens.
+    left
+        Usable rows that were not drawn into the sample that was asked for.
     """
 
-    rows: tuple[R, ...]
+    rows: Sequence[R]
     source: str
     dropped: tuple[InputError, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
     identities: tuple[str, ...] = ()
     skip_bad: bool = False
+    left: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +70,7 @@ class Rows(Shown, Sequence[R], Generic[R]):
     @overload
     def __getitem__(self, index: slice) -> tuple[R, ...]: ...
     def __getitem__(self, index: int | slice) -> R | tuple[R, ...]:
-        return self.rows[index]
+        return tuple(self.rows[index]) if isinstance(index, slice) else self.rows[index]
 
     def table(self) -> pd.DataFrame:
         """One row each, conversations as text (`as_text`), further fields as they are."""
@@ -78,6 +83,8 @@ class Rows(Shown, Sequence[R], Generic[R]):
         ignored = ", ".join(f"{name} ({count})" for name, count in self.ignored.items())
         found = [f"{count} {note}" for note, count in self.notes.items()]
         found += [f"ignored columns: {ignored}"] if ignored else []
+        if self.left:
+            found.append(f"{len(self)} of {len(self) + self.left} usable rows were drawn")
         return [f"{self.source}: {text}" for text in found]
 
     def __repr__(self) -> str:
@@ -105,6 +112,9 @@ def read_sft(
     default_split: str | None = "train",
     columns: Mapping[str, str] | None = None,
     use_labels: bool = False,
+    sample: int | None = None,
+    seed: int = 0,
+    folder: str | PathLike[str] | None = None,
 ) -> Rows[SftRow]:
     """Read demonstrations in any of the layouts of `tradeoff.data.layouts`.
 
@@ -128,6 +138,12 @@ def read_sft(
         Names of columns in the source, by the names of a layout: ``{"completion": "answer"}``.
     use_labels
         Of unpaired rows with a label, take the desired ones; else such rows are errors.
+    sample, seed
+        Check every row, and keep this many, drawn uniformly with this seed; memory is then that
+        of the sample.
+    folder
+        Keep the rows on disk, in a file of this folder that nothing is left of when the process
+        ends; for sets larger than memory.
 
     Returns
     -------
@@ -148,6 +164,9 @@ def read_sft(
         split=split,
         default_split=default_split,
         rename=columns,
+        sample=sample,
+        seed=seed,
+        folder=folder,
     )
     return _alone(read, read.rows)
 
@@ -162,6 +181,9 @@ def read_preferences(
     columns: Mapping[str, str] | None = None,
     use_labels: bool = False,
     min_margin: float | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    folder: str | PathLike[str] | None = None,
 ) -> Rows[PreferenceRow]:
     """Read preference pairs in any of the layouts of `tradeoff.data.layouts`.
 
@@ -174,6 +196,8 @@ def read_preferences(
     min_margin
         Leave out pairs whose chosen response was not scored so much higher than the rejected one,
         by ``score_chosen`` and ``score_rejected`` or by ``margin``.
+    sample, seed, folder
+        As for `read_sft`; with `use_labels` all rows are held in memory, to be paired up.
 
     Returns
     -------
@@ -195,7 +219,12 @@ def read_preferences(
         split=split,
         default_split=default_split,
         rename=columns,
+        sample=None if use_labels else sample,
+        seed=seed,
+        folder=None if use_labels else folder,
     )
+    if not use_labels:
+        return _alone(read, read.rows)
     pairs, alone = pair_up(read.rows)
     if not pairs:
         remedy = "Give desired and undesired responses to the same prompts."
@@ -203,10 +232,11 @@ def read_preferences(
     if alone:
         notes = {**read.notes, "labelled rows left out without a partner of their prompt": alone}
         read = replace(read, notes=notes)
-    return _alone(read, pairs)
+    drawn = sampled(pairs, sample, seed)
+    return _alone(replace(read, left=read.left + len(pairs) - len(drawn)), drawn)
 
 
-def _alone(read: Rows[Any], rows: tuple[Any, ...]) -> Rows[Any]:
+def _alone(read: Rows[Any], rows: Sequence[Any]) -> Rows[Any]:
     """The rows without prompts that the responses repeat."""
     kept, notes, errors = responses_alone(rows)
     if errors and (not read.skip_bad or not kept):
@@ -244,6 +274,9 @@ def read_rows(
     split: str | None = None,
     default_split: str | None = "train",
     rename: Mapping[str, str] | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    folder: str | PathLike[str] | None = None,
 ) -> Rows[R]:
     """Read rows of any kind; all else is as for `read_sft`.
 
@@ -260,7 +293,7 @@ def read_rows(
     fit(bool, skip_bad, "skip_bad")
     own = _renaming(rename, columns)
     found = parts(source, split, default_split)
-    rows: list[R] = []
+    rows: Sample[R] = Sample(sample, seed, folder)
     dropped: list[InputError] = []
     ignored: Counter[str] = Counter()
     notes: Counter[str] = Counter()
@@ -270,38 +303,43 @@ def read_rows(
                 raise record
             row = check(record)
             if row is not None:
-                rows.append(row)
-            ignored.update(record.ignored())
-            notes.update(record.notes)
+                rows.add(row)
+            if unused := record.ignored():
+                ignored.update(unused)
+            if record.notes:
+                notes.update(record.notes)
         except InputError as error:
             if not skip_bad:
                 raise
             dropped.append(error)
-        if len(rows) == limit:
+        if rows.seen == limit:
             break
     name = ", ".join(part.name for part in found)
-    if not rows:
+    if not rows.seen:
         first = f"; the first error is: {dropped[0]}" if dropped else ""
         remedy = "Give a source with at least one good row."
         raise InputError(f"no usable row{first}", file=name, remedy=remedy)
     places = tuple(part.identity for part in found if part.identity)
-    return Rows(tuple(rows), name, tuple(dropped), ignored, notes, places, skip_bad)
+    left = rows.seen - len(rows)
+    return Rows(rows.rows(), name, tuple(dropped), ignored, notes, places, skip_bad, left)
 
 
-def as_sft(rows: Any) -> Sequence[SftRow]:
-    """Demonstrations as they are, or read of any source of `read_sft`.
+def as_sft(rows: Any, **options: Any) -> Sequence[SftRow]:
+    """Demonstrations as they are, or read of any source of `read_sft` with its `options`.
 
     Raises
     ------
     InputError
         If rows are of another kind, or cannot be read.
     """
-    return _checked(rows, SftRow) if _are_rows(rows) else read_sft(rows)
+    return _checked(rows, SftRow) if _are_rows(rows) else read_sft(rows, **options)
 
 
-def as_preferences(rows: Any) -> Sequence[PreferenceRow]:
+def as_preferences(rows: Any, **options: Any) -> Sequence[PreferenceRow]:
     """Pairs as they are, or read of any source of `read_preferences`; errors as for `as_sft`."""
-    return _checked(rows, PreferenceRow) if _are_rows(rows) else read_preferences(rows)
+    if _are_rows(rows):
+        return _checked(rows, PreferenceRow)
+    return read_preferences(rows, **options)
 
 
 def _are_rows(rows: Any) -> bool:

@@ -69,7 +69,9 @@ def preference_row(record: Record) -> PreferenceRow:
         raise record.error(_UNPAIRED, remedy, field="label", value=known)
     row = _PREFERENCE[record.layout(_PREFERENCE)](record)
     scored = margin(record)
-    if scored is not None and scored < 0:
+    if scored is None:
+        return row
+    if scored < 0:
         record.notes["pairs whose chosen response has the lower score"] += 1
     return replace(row, margin=scored)
 

@@ -6,7 +6,6 @@ sets under random orders estimates their Jaccard similarity. Candidates are then
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt64
 
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
+from tradeoff.data.words import words
 
 Hashes = UInt64[np.ndarray, " _"]
 Row = SftRow | PreferenceRow
@@ -25,8 +25,6 @@ MANY = 200_000
 _RUN = 5
 _BANDS, _PER_BAND = 8, 2
 _AT_ONCE = 512
-# Letters of scripts that are written without blanks count as words.
-_WORD = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0e7f\u3040-\u9fff]+")
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _similarity(first: Hashes, second: Hashes) -> float:
 
 def _words(row: Row) -> list[str]:
     answer = row.completion if isinstance(row, SftRow) else row.chosen
-    return _WORD.findall(f"{as_text(row.prompt)} {as_text(answer)}".casefold())
+    return words(f"{as_text(row.prompt)} {as_text(answer)}".casefold())
 
 
 class _Signer:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from tradeoff.data.record import Record
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
+from tradeoff.data.spool import held_like
 from tradeoff.data.turns import same, shared
 from tradeoff.errors import InputError
 
@@ -65,7 +66,7 @@ def separate_turns(
 
 def responses_alone(
     rows: Sequence[R],
-) -> tuple[tuple[R, ...], Counter[str], list[InputError]]:
+) -> tuple[Sequence[R], Counter[str], list[InputError]]:
     """Rows of plain text without the prompt in their responses, where most rows repeat it.
 
     Whether "Hello" begins a response or is repeated before it cannot be seen in one row, so rows
@@ -74,33 +75,39 @@ def responses_alone(
 
     Returns
     -------
-    tuple of rows
-        Those that are left.
+    Sequence of rows
+        Those that are left, on disk where the others are.
     Counter
         What was done, or left as it is, with the number of rows.
     list of InputError
         The rows that hold nothing but their prompt.
     """
-    plain = [row for row in rows if isinstance(row.prompt, str) and row.prompt.strip()]
-    repeating = sum(_repeats(row) for row in plain)
+    plain = repeating = 0
+    for row in rows:
+        if isinstance(row.prompt, str) and row.prompt.strip():
+            plain += 1
+            repeating += _repeats(row)
     if not repeating:
-        return tuple(rows), Counter(), []
-    if 2 * repeating < len(plain):
-        return tuple(rows), Counter({"responses that begin with their prompt, kept": repeating}), []
-    kept: list[R] = []
+        return rows, Counter(), []
+    if 2 * repeating < plain:
+        return rows, Counter({"responses that begin with their prompt, kept": repeating}), []
     errors: list[InputError] = []
     notes: Counter[str] = Counter()
+    return held_like(rows, _alone(rows, notes, errors)), notes, errors
+
+
+def _alone(rows: Sequence[R], notes: Counter[str], errors: list[InputError]) -> Iterator[R]:
+    """The rows without the prompts that their responses repeat."""
     for row in rows:
         if not _begins(row):
-            kept.append(row)
+            yield row
             continue
         rest = {name: getattr(row, name)[len(row.prompt) :] for name in _responses(row)}
         if empty := [name for name, text in rest.items() if not text.strip()]:
             errors.append(_only_the_prompt(row, empty[0]))
             continue
         notes[_REPEATED] += 1
-        kept.append(replace(row, **rest))
-    return tuple(kept), notes, errors
+        yield replace(row, **rest)
 
 
 def _only_the_prompt(row: SftRow | PreferenceRow, name: str) -> InputError:

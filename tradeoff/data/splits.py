@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+from jaxtyping import Bool, UInt64
+
 from tradeoff.data.rows import PreferenceRow, SftRow, Text
+from tradeoff.data.spool import chosen
 from tradeoff.errors import InputError
 
 R = TypeVar("R", SftRow, PreferenceRow)
+Places = UInt64[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,10 @@ def hold_out(
         If a set has too few rows.
     """
     given: list[tuple[str, Any, Any]] = [("sft", *sft), ("preference", *preference)]
-    prompts: dict[str, list[str]] = {}
+    places: dict[str, Places] = {}
     for name, rows, test in given:
         if not len(rows):
             raise InputError("there are no rows", field=name, remedy="Give at least two rows.")
-        found = list(dict.fromkeys(prompt_key(row) for row in rows))
         if test is None and len(rows) == 1:
             raise InputError(
                 f"of one row, a share of {share:g} cannot be held out",
@@ -71,12 +75,15 @@ def hold_out(
                 value=rows[0],
                 remedy=f"Give more rows, or rows to test on: {name}_test, --{name}-test.",
             )
-        prompts[name] = sorted(found, key=lambda prompt: _place(prompt, seed))
+        found = (_place(prompt_key(row), seed) for row in rows)
+        places[name] = np.fromiter(found, np.uint64, len(rows))
+    prompts = {name: np.unique(found) for name, found in places.items()}
     split = {name: test is None and not _have_one_prompt(rows) for name, rows, test in given}
     split = {name: parts and len(prompts[name]) > 1 for name, parts in split.items()}
     out = _chosen(prompts, split, share)
     sft_split, preference_split = (
-        _divided(rows, test, out, share, split[name]) for name, rows, test in given
+        _divided(rows, test, np.isin(places[name], out), share, split[name])
+        for name, rows, test in given
     )
     return sft_split, preference_split
 
@@ -102,26 +109,25 @@ def _have_one_prompt(rows: Sequence[SftRow] | Sequence[PreferenceRow]) -> bool:
     return all(row.prompt == first for row in rows)
 
 
-def _place(prompt: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}\n{prompt}".encode(errors="replace"), digest_size=8).digest()
+def _place(prompt: str, seed: int) -> int:
+    """A number by which prompts are told apart and in whose order they are held out."""
+    content = f"{seed}\n{prompt}".encode(errors="replace")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
-def _chosen(prompts: dict[str, list[str]], split: dict[str, bool], share: float) -> set[str]:
+def _chosen(prompts: dict[str, Places], split: dict[str, bool], share: float) -> Places:
     """Prompts to test on: of those that both sets have, and then of the others, the first ones."""
-    known = {name: set(found) for name, found in prompts.items()}
-    both = [prompt for prompt in prompts["sft"] if prompt in known["preference"]]
-    alone = {name: [p for p in found if p not in set(both)] for name, found in prompts.items()}
+    both = np.intersect1d(prompts["sft"], prompts["preference"], assume_unique=True)
+    alone = {name: np.setdiff1d(found, both) for name, found in prompts.items()}
     wanted = {name: _share(share, len(prompts[name])) for name, parts in split.items() if parts}
     if not wanted:
-        return set()
+        return both[:0]
     most = min(len(found) - 1 for found in prompts.values())
     shared = round(share * len(both)) if len(wanted) == 2 else 0
     shared = max(shared, *(count - len(alone[name]) for name, count in wanted.items()), 0)
     shared = min(shared, *wanted.values(), max(most, 0))
-    out = set(both[:shared])
-    for name, count in wanted.items():
-        out |= set(alone[name][: count - shared])
-    return out
+    rest = [alone[name][: count - shared] for name, count in wanted.items()]
+    return np.concatenate([both[:shared], *rest])
 
 
 def _share(share: float, size: int) -> int:
@@ -130,13 +136,16 @@ def _share(share: float, size: int) -> int:
 
 
 def _divided(
-    rows: Sequence[Any], test: Sequence[Any] | None, out: set[str], share: float, split: bool
+    rows: Sequence[Any],
+    test: Sequence[Any] | None,
+    aside: Bool[np.ndarray, " n"],
+    share: float,
+    split: bool,
 ) -> Split[Any]:
     if test is None and not split:  # one prompt, as plain documents have: by their order
-        border = len(rows) - _share(share, len(rows))
-        return Split(rows[:border], rows[border:])
-    kept = [row for row in rows if prompt_key(row) not in out]
-    aside = [row for row in rows if prompt_key(row) in out]
+        aside = np.arange(len(rows)) >= len(rows) - _share(share, len(rows))
+        return Split(chosen(rows, ~aside), chosen(rows, aside))
+    kept = chosen(rows, ~aside)
     if test is None:
-        return Split(kept, aside)
-    return Split(kept if aside else rows, test, len(aside))
+        return Split(kept, chosen(rows, aside))
+    return Split(kept if aside.any() else rows, test, int(aside.sum()))

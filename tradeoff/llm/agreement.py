@@ -7,8 +7,9 @@ in how many rows, shows the first, and names the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -180,9 +181,21 @@ def findings(
 
 def _first(rows: Sequence[Row], seen: list[tuple[int, str]]) -> tuple[int, str, str]:
     place, example = seen[0]
-    origin = rows[place].origin
+    origin, place = rows[place].origin, place + getattr(rows, "before", 0)
     where = f"row {place + 1}" if origin is None else f"{origin.file}, row {origin.row}"
     return place, where, example
+
+
+def together(parts: Iterable[Sequence[Finding]], rows: int) -> tuple[Finding, ...]:
+    """The findings of a whole set of so many rows, from those of its parts in order."""
+    first: dict[str, Finding] = {}
+    count: Counter[str] = Counter()
+    for found in parts:
+        for finding in found:
+            first.setdefault(finding.kind, finding)
+            count[finding.kind] += finding.count
+    known = [kind for kind in KINDS if kind in first]
+    return tuple(replace(first[kind], count=count[kind], rows=rows) for kind in known)
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,9 @@ class TrainConfig:
         are switched off at every step. "second_model": kept beside the policy.
     reference_cache
         Folder where cached log-probabilities are kept for later runs.
+    row_cache
+        Folder where rows and their token ids are kept on disk, for sets larger than memory; tokens
+        stay there for later runs of the same rows, tokenizer and settings. ``None``: in memory.
     dropout
         Which updates keep the dropout that a model or its adapters have: "sft", "always" or
         "never". References and evaluations never have any.
@@ -188,6 +191,7 @@ class TrainConfig:
     reference: str = "initial"
     reference_mode: Literal["cached", "adapter_off", "second_model"] = "cached"
     reference_cache: str | None = None
+    row_cache: str | None = None
     dropout: Literal["sft", "always", "never"] = "sft"
     optima: tuple[Loss, Loss] | None = None
     recent: UpToOne = 0.1

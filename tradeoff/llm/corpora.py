@@ -15,6 +15,7 @@ from tradeoff.data.overlap import overlaps
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import check_apart
 from tradeoff.data.splits import Split, hold_out
+from tradeoff.data.spool import held_like
 from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.data import (
@@ -106,10 +107,11 @@ def prepare(
     InputError
         If the tokenizer does not fit the model or the rows, or a set is left without rows.
     """
-    training = as_sft(given[0]), as_preferences(given[1])
+    kept: dict[str, Any] = {"folder": config.row_cache}
+    training = as_sft(given[0], **kept), as_preferences(given[1], **kept)
     held_out = (
-        None if given_test[0] is None else as_sft(given_test[0]),
-        None if given_test[1] is None else as_preferences(given_test[1]),
+        None if given_test[0] is None else as_sft(given_test[0], **kept),
+        None if given_test[1] is None else as_preferences(given_test[1], **kept),
     )
     sources = _sources(training, held_out)
     training = _laid_out(training[0], tokenizer, config), _laid_out(training[1], tokenizer, config)
@@ -117,9 +119,9 @@ def prepare(
         None if held_out[0] is None else _laid_out(held_out[0], tokenizer, config),
         None if held_out[1] is None else _laid_out(held_out[1], tokenizer, config),
     )
-    every = [row for rows in (*training, *held_out) if rows is not None for row in rows]
     for name, train, test in zip(("sft", "preference"), training, held_out, strict=True):
         check_apart(train, test, f"{name}_test")
+    every = (row for rows in (*training, *held_out) if rows is not None for row in rows)
     conversational = any(not isinstance(row.prompt, str) for row in every)
     check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, conversational)
     sft, pairs = _hold_out(training, held_out, config)
@@ -127,6 +129,7 @@ def prepare(
     meant: dict[str, Any] = {
         "max_length": config.max_length,
         "plain_is_meant": config.chat is not None,
+        "cache": config.row_cache,
     }
     first, second = ({**meant, "skip_bad": skip_bad} for skip_bad in skip)
     found = Corpora(
@@ -146,8 +149,8 @@ def _laid_out(rows: Sequence[Any], tokenizer: Any, config: TrainConfig) -> Seque
         rows = in_chat(rows, tokenizer)
     if config.turns == "last" or not rows or not isinstance(rows[0], SftRow):
         return rows
-    found = [one for row in rows for one in every_turn(row)]
-    return replace(rows, rows=tuple(found)) if isinstance(rows, Rows) else found
+    found = held_like(rows, (one for row in rows for one in every_turn(row)))
+    return replace(rows, rows=found) if isinstance(rows, Rows) else found
 
 
 def _sources(training: Sequence[Any], held_out: Sequence[Any]) -> dict[str, str]:
@@ -209,7 +212,11 @@ def _without_first_tokens(data: Corpora) -> Corpora:
     parts: dict[str, Any] = {}
     for name, part in data.sets().items():
         if isinstance(part, Tokenised):
-            items = tuple(_shifted(item) for item in part.items)
+            stored: Any = part.items
+            if isinstance(stored, tuple):
+                items: Any = tuple(_shifted(item) for item in stored)
+            else:
+                items = stored.shifted(1)
             # Caches of log-probabilities go by this name, and these are other ones.
             parts[name] = replace(part, items=items, fingerprint=fingerprint(items))
     return replace(data, **parts)

@@ -11,8 +11,11 @@ whatever is learned, are dropped and counted.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
 from typing import Any, Generic, Literal, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -20,14 +23,16 @@ from jaxtyping import Int
 
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
-from tradeoff.llm.agreement import Finding, findings
+from tradeoff.llm.agreement import Finding, findings, together
 from tradeoff.llm.encoding import (
+    Encoded,
     HubTokenizer,
     Refused,
     Row,
     check_tokenizer,
     encode_prompts,
     encode_wholes,
+    in_parts,
     prompt_ids,
     require_end,
     require_template,
@@ -103,7 +108,7 @@ class Tokenised(Sequence[T], Generic[T]):
     Attributes
     ----------
     items
-        At least one.
+        At least one; a tuple, or `tradeoff.llm.stored.Stored` on disk.
     rows
         The place of each item among the rows given, from 0.
     too_long
@@ -122,8 +127,8 @@ class Tokenised(Sequence[T], Generic[T]):
         Where what is trained on is not what will be asked.
     """
 
-    items: tuple[T, ...]
-    rows: tuple[int, ...]
+    items: Sequence[T]
+    rows: Sequence[int] | Int[np.ndarray, " _"]
     too_long: int
     truncated: int
     fingerprint: str
@@ -140,7 +145,18 @@ class Tokenised(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> tuple[T, ...]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> T | tuple[T, ...]:
-        return self.items[index]
+        if isinstance(index, slice):
+            return tuple(self.items[index])
+        return self.items[index.__index__()]
+
+    @cached_property
+    def extents(self) -> tuple[Int[np.ndarray, "n sides"], Int[np.ndarray, " n"]]:
+        """Tokens of each sequence of each item, and the places where loss starts."""
+        if not isinstance(self.items, tuple):
+            found: Any = self.items
+            return found.extents()
+        lengths = np.array([item.lengths for item in self.items])
+        return lengths, np.array([item.start for item in self.items])
 
     def __repr__(self) -> str:
         kind = type(self.items[0]).__name__ if self.items else "row"
@@ -151,8 +167,7 @@ class Tokenised(Sequence[T], Generic[T]):
 
     def summary(self) -> dict[str, Any]:
         """Counts for a log; lengths are in tokens and a pair has two sequences."""
-        lengths = [len(ids) for item in self.items for ids in item.sequences]
-        starts = [item.start for item in self.items for _ in item.sequences]
+        lengths, starts = self.extents
         return {
             "rows": len(self),
             "too_long": self.too_long,
@@ -160,11 +175,18 @@ class Tokenised(Sequence[T], Generic[T]):
             "cut_equal": self.cut_equal,
             "refused": len(self.dropped),
             "truncated": self.truncated,
-            "tokens": sum(lengths),
-            "completion_tokens": sum(lengths) - sum(starts),
-            "longest": max(lengths, default=0),
+            "tokens": int(lengths.sum()),
+            "completion_tokens": int((lengths - starts[:, None]).sum()),
+            "longest": int(lengths.max(initial=0)),
             "fingerprint": self.fingerprint,
         }
+
+
+def sizes(items: Sequence[Example] | Sequence[Pair]) -> Int[np.ndarray, " n"]:
+    """Tokens of each item, of a pair those of both sides."""
+    if isinstance(items, Tokenised):
+        return np.asarray(items.extents[0].sum(axis=1))
+    return np.array([sum(item.lengths) for item in items])
 
 
 def tokenise_sft(
@@ -175,6 +197,7 @@ def tokenise_sft(
     loss_on: Literal["completion", "all"] = "completion",
     skip_bad: bool | None = None,
     plain_is_meant: bool = False,
+    cache: str | PathLike[str] | None = None,
 ) -> Tokenised[Example]:
     """Tokenise demonstrations.
 
@@ -194,6 +217,9 @@ def tokenise_sft(
         the first one is raised. By default as the rows were read.
     plain_is_meant
         Whether rows of plain text beside a chat template are no finding.
+    cache
+        Folder where the tokens are kept on disk, for sets larger than memory and for later runs
+        of the same rows, tokenizer and settings (`tradeoff.llm.stored`); else in memory.
 
     Raises
     ------
@@ -201,20 +227,8 @@ def tokenise_sft(
         If the tokenizer lacks something, the template refuses a row or leaves nothing of its
         completion, or every prompt fills `max_length`.
     """
-    _check(rows, tokenizer, max_length)
-    refused = _collector(rows, skip_bad)
-    wholes = encode_wholes(rows, "completion", tokenizer, max_length, refused)
-    prompts = encode_prompts(rows, tokenizer, max_length, refused)
-    starts = [1] * len(rows)
-    if loss_on == "completion":
-        starts = [max(1, _shared(p, w)) for p, w in zip(prompts.ids, wholes.ids, strict=True)]
-    found = _gather(Example, rows, [(ids,) for ids in wholes.ids], starts, max_length, refused)
-    options: dict[str, Any] = {
-        "max_length": max_length,
-        "refused": refused,
-        "plain_is_meant": plain_is_meant,
-    }
-    return replace(found, findings=findings(rows, prompts, [wholes], tokenizer, **options))
+    own = _Way(Example, ("completion",), tokenizer, max_length, plain_is_meant, loss_on)
+    return _tokenised(rows, own, skip_bad, cache)
 
 
 def tokenise_preferences(
@@ -224,6 +238,7 @@ def tokenise_preferences(
     *,
     skip_bad: bool | None = None,
     plain_is_meant: bool = False,
+    cache: str | PathLike[str] | None = None,
 ) -> Tokenised[Pair]:
     """Tokenise preference pairs; parameters and errors are as for `tokenise_sft`.
 
@@ -232,30 +247,96 @@ def tokenise_preferences(
     InputError
         Also if a merge into a prompt of one token leaves a pair without a common first token.
     """
-    _check(rows, tokenizer, max_length)
-    refused = _collector(rows, skip_bad)
-    prompts = encode_prompts(rows, tokenizer, max_length, refused)
-    chosen = encode_wholes(rows, "chosen", tokenizer, max_length, refused)
-    rejected = encode_wholes(rows, "rejected", tokenizer, max_length, refused)
-    pairs = list(zip(chosen.ids, rejected.ids, strict=True))
-    starts = [
-        max(1, min(_shared(p, c), _shared(p, r)))
-        for p, (c, r) in zip(prompts.ids, pairs, strict=True)
-    ]
-    found = _gather(Pair, rows, pairs, starts, max_length, refused)
-    options: dict[str, Any] = {
-        "max_length": max_length,
-        "refused": refused,
-        "plain_is_meant": plain_is_meant,
+    own = _Way(Pair, ("chosen", "rejected"), tokenizer, max_length, plain_is_meant)
+    return _tokenised(rows, own, skip_bad, cache)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How rows of one kind become tokens."""
+
+    item: type[Any]
+    sides: tuple[str, ...]
+    tokenizer: HubTokenizer
+    max_length: int
+    plain_is_meant: bool
+    loss_on: str = "completion"
+
+
+def _tokenised(
+    rows: Sequence[Any], way: _Way, skip_bad: bool | None, cache: str | PathLike[str] | None
+) -> Tokenised[Any]:
+    """All rows, some at a time, into memory or into a cache."""
+    _check(rows, way.tokenizer, way.max_length)
+    skip = getattr(rows, "skip_bad", False) if skip_bad is None else skip_bad
+    if cache is None:
+        found: list[Any] = []
+        return replace(_gathered(rows, way, skip, found.extend), items=tuple(found))
+    from tradeoff.llm import stored  # datasets is imported only where it is used
+
+    settings = {
+        "kind": way.item.__name__,
+        "max_length": way.max_length,
+        "plain_is_meant": way.plain_is_meant,
+        "loss_on": way.loss_on,
+        "skip_bad": skip,
     }
-    return replace(
-        found, findings=findings(rows, prompts, [chosen, rejected], tokenizer, **options)
+    folder = stored.place(cache, rows, way.tokenizer, settings)
+    return stored.kept(folder, way.item, lambda keep: _gathered(rows, way, skip, keep))
+
+
+def _gathered(
+    rows: Sequence[Any], way: _Way, skip_bad: bool, keep: Callable[[Sequence[Any]], object]
+) -> Tokenised[Any]:
+    """Hand all items to `keep`, and return what is known of them without them."""
+    counts, dropped, places = Counter[str](), list[InputError](), list[int]()
+    found: list[tuple[Finding, ...]] = []
+    digest = hashlib.sha256(way.item.__name__.encode())
+    for part in in_parts(rows):
+        refused: Refused | None = {} if skip_bad else None
+        wholes, prompts, starts = _encoded(part, way, refused)
+        sequences = list(zip(*(whole.ids for whole in wholes), strict=True))
+        own = _gather(way.item, part, sequences, starts, way.max_length, refused)
+        keep(own.items)
+        _add_to(digest, own.items)
+        places += own.rows
+        dropped += own.dropped
+        counts.update({name: getattr(own, name) for name in _COUNTS})
+        options: dict[str, Any] = {"max_length": way.max_length, "refused": refused}
+        options["plain_is_meant"] = way.plain_is_meant
+        found.append(findings(part, prompts, wholes, way.tokenizer, **options))
+    if not places:
+        lost = counts["too_long"], counts["identical"], counts["cut_equal"]
+        raise _nothing_left(*lost, tuple(dropped), way.max_length)
+    known = together(found, len(rows))
+    numbers = {name: counts[name] for name in _COUNTS}
+    fields: dict[str, Any] = {"dropped": tuple(dropped), "findings": known, **numbers}
+    return Tokenised((), tuple(places), fingerprint=digest.hexdigest(), **fields)
+
+
+_COUNTS = ("too_long", "truncated", "identical", "cut_equal")
+
+
+def _encoded(
+    rows: Sequence[Any], way: _Way, refused: Refused | None
+) -> tuple[list[Encoded], Encoded, list[int]]:
+    """Wholes of each side, prompts, and where the loss of each row starts."""
+    where = way.tokenizer, way.max_length, refused
+    # Of demonstrations, what the template says of the whole comes before what it says of a prompt.
+    first = way.item is Example
+    wholes = [encode_wholes(rows, side, *where) for side in way.sides] if first else []
+    prompts = encode_prompts(rows, *where)
+    wholes = wholes or [encode_wholes(rows, side, *where) for side in way.sides]
+    if way.loss_on == "all":
+        return wholes, prompts, [1] * len(rows)
+    return (
+        wholes,
+        prompts,
+        [
+            max(1, min(_shared(prompt, ids) for ids in sides))
+            for prompt, *sides in zip(prompts.ids, *(whole.ids for whole in wholes), strict=True)
+        ],
     )
-
-
-def _collector(rows: Sequence[Row], skip_bad: bool | None) -> Refused | None:
-    """Where the errors of refused rows go; None raises the first."""
-    return {} if (getattr(rows, "skip_bad", False) if skip_bad is None else skip_bad) else None
 
 
 def _check(rows: Sequence[Row], tokenizer: HubTokenizer, max_length: int) -> None:
@@ -290,16 +371,15 @@ def _gather(
     short = [place for place in short if not refused or place not in refused]
     cut = {place: tuple(ids[:max_length] for ids in sequences[place]) for place in short}
     same = {place for place, parts in cut.items() if _same(parts)}
-    kept = tuple(place for place in short if place not in same)
+    kept = [place for place in short if place not in same]
     dropped = tuple((refused or {})[place] for place in sorted(refused or {}))
     cut_equal = sum(any(len(ids) > max_length for ids in sequences[place]) for place in same)
     too_long = len(rows) - len(short) - len(dropped)
-    if not kept:
-        raise _nothing_left(too_long, len(same), cut_equal, dropped, max_length)
-    items = [item(*cut[place], starts[place]) for place in kept]
+    items = tuple(item(*cut[place], starts[place]) for place in kept)
     truncated = sum(any(len(ids) > max_length for ids in sequences[place]) for place in kept)
-    counts = too_long, truncated, fingerprint(items), len(same), cut_equal
-    return Tokenised(tuple(items), kept, *counts, dropped)
+    before = getattr(rows, "before", 0)
+    places = tuple(before + place for place in kept)
+    return Tokenised(items, places, too_long, truncated, "", len(same), cut_equal, dropped)
 
 
 def _nothing_left(
@@ -366,8 +446,12 @@ def _unusable(
 def fingerprint(items: Sequence[Example | Pair]) -> str:
     """SHA-256 over all token ids and starts, in hexadecimal."""
     digest = hashlib.sha256(type(items[0]).__name__.encode())
+    _add_to(digest, items)
+    return digest.hexdigest()
+
+
+def _add_to(digest: Any, items: Sequence[Any]) -> None:
     for item in items:
         digest.update(np.array([item.start, *map(len, item.sequences)], "<i8").tobytes())
         for ids in item.sequences:
             digest.update(ids.astype("<i8").tobytes())
-    return digest.hexdigest()

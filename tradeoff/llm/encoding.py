@@ -7,9 +7,9 @@ never ends in the end token that some tokenizers add, nor a whole in two of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -35,6 +35,34 @@ class Encoded(NamedTuple):
 
 # A batch of encodings takes some 100 bytes a token, so few are alive at a time.
 _ROWS_AT_ONCE = 1000
+
+
+class Part(Sequence[R], Generic[R]):
+    """Some rows in a row of a larger set, which errors name by their place in it.
+
+    Parameters
+    ----------
+    rows
+        The larger set.
+    before
+        Its rows before these.
+    """
+
+    def __init__(self, rows: Sequence[R], before: int) -> None:
+        self.source, self.before = getattr(rows, "source", None), before
+        self._rows: tuple[R, ...] = tuple(rows[before : before + _ROWS_AT_ONCE])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index]
+
+
+def in_parts(rows: Sequence[R]) -> Iterator[Part[R]]:
+    """The rows in order, so many at a time as are encoded together."""
+    for before in range(0, len(rows), _ROWS_AT_ONCE):
+        yield Part(rows, before)
 
 
 def prompt_ids(rows: Sequence[Row], tokenizer: HubTokenizer) -> list[Int[np.ndarray, " _"]]:
@@ -306,5 +334,6 @@ def row_error(
 ) -> InputError:
     """An error at a row: where it was read, else its place among the rows given, from 1."""
     source = getattr(rows, "source", None)
-    file, row = getattr(rows[place], "origin", None) or (source, place + 1)
+    number = getattr(rows, "before", 0) + place + 1
+    file, row = getattr(rows[place], "origin", None) or (source, number)
     return InputError(problem, remedy=remedy, file=file, row=row, **where)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.corpora import Corpora
+from tradeoff.llm.data import sizes
 from tradeoff.llm.scoring import by_length, shares
 from tradeoff.llm.streams import Stream
 from tradeoff.schedules import PREFERENCE, SFT, Rule
@@ -61,7 +62,7 @@ class Feed:
         self.process, self.processes = process, processes
         self.positions = [0, 0]
         self.followed: list[tuple[int, Int[np.ndarray, " n"]]] = []
-        self._sizes = [[sum(item.lengths) for item in data.training(o)] for o in (SFT, PREFERENCE)]
+        self._sizes = [sizes(data.training(objective)) for objective in (SFT, PREFERENCE)]
         self._streams = [Stream(len(s), config.seed, o) for o, s in enumerate(self._sizes)]
 
     def passes(

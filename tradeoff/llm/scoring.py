@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tradeoff.llm import batches, losses
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.data import Example, Pair
+from tradeoff.llm.data import Example, Pair, sizes
 from tradeoff.llm.losses import PairLosses
 from tradeoff.llm.reference import Reference, evaluating
 
@@ -66,7 +66,7 @@ class Scorer:
         """Loss per token of demonstrations, all or some; the same on every process."""
         total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
         with evaluating(self.policy):
-            for part, keep in self._parts([len(item.tokens) for item in items], rows):
+            for part, keep in self._parts(sizes(items), rows):
                 chosen = [items[i] for i in part]
                 scored = sum(len(item.tokens) - item.start for item in chosen)
                 total += keep * torch.stack([self.sft(chosen).double(), _scalar(scored, total)])
@@ -80,7 +80,7 @@ class Scorer:
         """Mean preference loss, accuracy and implicit rewards of pairs, all or some."""
         sums: dict[str, Tensor] = {}
         with evaluating(self.policy):
-            for part, keep in self._parts([_size(item) for item in items], rows):
+            for part, keep in self._parts(sizes(items), rows):
                 found = self.pairs([items[i] for i in part], part, reference).sums()
                 for name, value in found.items():
                     sums[name] = sums.get(name, 0.0) + keep * value.double()
@@ -98,7 +98,7 @@ class Scorer:
         """Values of log pi(y|x) of both responses of every pair, on every process."""
         table = torch.zeros(len(items), 2, device=self.accelerator.device)
         with evaluating(self.policy):
-            for part, keep in progress(list(self._parts([_size(item) for item in items], None))):
+            for part, keep in progress(list(self._parts(sizes(items), None))):
                 _, found = self._responses([items[i] for i in part])
                 if keep:
                     table[torch.from_numpy(part)] = found.view(2, -1).T.to(table.dtype)
@@ -118,7 +118,9 @@ class Scorer:
         device = self.accelerator.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _parts(self, sizes: Sequence[int], rows: Rows | None) -> Iterator[tuple[Rows, float]]:
+    def _parts(
+        self, sizes: Int[np.ndarray, " N"], rows: Rows | None
+    ) -> Iterator[tuple[Rows, float]]:
         rows = np.arange(len(sizes)) if rows is None else rows
         return shares(
             by_length(rows, sizes),
@@ -128,7 +130,7 @@ class Scorer:
         )
 
 
-def by_length(rows: Rows, sizes: Sequence[int]) -> Rows:
+def by_length(rows: Rows, sizes: Sequence[int] | Int[np.ndarray, " N"]) -> Rows:
     """The rows, longest first: neighbours then need little filling."""
     lengths = np.array([sizes[i] for i in rows])
     return rows[np.argsort(-lengths, kind="stable")]
@@ -143,10 +145,6 @@ def shares(rows: Rows, at_once: int, process: int, processes: int) -> Iterator[t
     for start in range(0, len(rows), at_once * processes):
         part = rows[start : start + at_once * processes][process::processes]
         yield (part, 1.0) if len(part) else (rows[:1], 0.0)
-
-
-def _size(item: Pair) -> int:
-    return len(item.chosen) + len(item.rejected)
 
 
 def _scalar(value: float, like: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tradeoff.data.files import Rows
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
+from tradeoff.data.spool import held_like
 from tradeoff.errors import InputError
 
 _ASKED, _SAID = "Where is it?", "It is here."
@@ -152,8 +153,8 @@ def in_chat(rows: Sequence[Any], tokenizer: Any) -> Sequence[Any]:
             value=True,
             remedy="Name a template (--chat-template), or leave chat out to train on plain text.",
         )
-    found = [wrapped(row, known) for row in rows]
-    return replace(rows, rows=tuple(found)) if isinstance(rows, Rows) else found
+    found = held_like(rows, (wrapped(row, known) for row in rows))
+    return replace(rows, rows=found) if isinstance(rows, Rows) else found
 
 
 def every_turn(row: SftRow) -> list[SftRow]:
