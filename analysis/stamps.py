@@ -78,7 +78,8 @@ def reading(*folders: Path) -> Iterator[dict[str, str]]:
     They are known when the block has ended. What other processes and threads read is not seen.
     """
     found: dict[str, str] = {}
-    token = _READ.set(seen := set())
+    seen: set[Path] = set()
+    token = _READ.set(seen)
     try:
         yield found
     finally:
