@@ -86,7 +86,9 @@ def _completed(record: Record) -> SftRow:
 
 def _conversation(record: Record) -> SftRow:
     """``messages`` hold the prompt, or begin behind it."""
-    name = "messages" if record.has("messages") else "conversations"
+    names = ("messages", "conversations")
+    there = [name for name in names if record.has(name)]
+    name = (there or [name for name in names if name in record.fields])[0]
     turns = read_messages(record, name)
     prompt = read_text(record, "prompt") if record.filled("prompt") else ()
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
