@@ -94,7 +94,7 @@ class Setting:
     shape: str = "llama-tiny"
     method: str = "Sequential"
     device: str = "cpu"
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = 16
     rows_per_forward: int = 8
     length: int = 384

@@ -80,22 +80,26 @@ class Fields(dict[str, Any]):
         """The value of a name that may be missing."""
         return self._seen(name, super().get(name, default))
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> Any:
         """Names and values, each noted when it is read."""
         return _Items(self)
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> Any:
         """Values, each noted when it is read."""
         return _Values(self)
 
 
 class _Items(ItemsView[str, Any]):
+    _mapping: Mapping[str, Any]
+
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         for name in self._mapping:
             yield name, self._mapping[name]
 
 
 class _Values(ValuesView[Any]):
+    _mapping: Mapping[str, Any]
+
     def __iter__(self) -> Iterator[Any]:
         for name in self._mapping:
             yield self._mapping[name]

@@ -6,14 +6,13 @@ that a misspelt one does not exist.
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import TYPE_CHECKING, assert_type
 
 from tradeoff import (
     Front,
     Minimum,
     Mix,
     minimise,
-    minimize,  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
     pareto_front,
     random_log_linear,
 )
@@ -25,3 +24,6 @@ assert_type(minimise(problem, 0.5).value, float)
 assert_type(pareto_front(problem), Front)
 assert_type(Mix(lam=0.5), Mix)
 assert_type(TrainConfig(steps=1).batch_size, int)
+
+if TYPE_CHECKING:
+    from tradeoff import minimize  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]

@@ -112,7 +112,8 @@ def upload_command(folder: str | Path, repository: str) -> str:
     """
     from shlex import join
 
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(repository)
@@ -161,6 +162,8 @@ def _header(about: Mapping[str, Any], last: Mapping[str, Any]) -> ModelCardData:
         for name in list(_MEASURED)[:3]
         if last.get(name) is not None
     ]
+    if datasets:
+        options["datasets"] = datasets
     if results:
         options["eval_results"] = results
         options["model_name"] = f"{base}-{about['schedule']['name']}"
@@ -168,7 +171,6 @@ def _header(about: Mapping[str, Any], last: Mapping[str, Any]) -> ModelCardData:
         library_name="peft" if about["adapters"] else "transformers",
         pipeline_tag="text-generation",
         tags=["tradeoff", "sft", "preference-optimization", about["schedule"]["name"]],
-        **({"datasets": datasets} if datasets else {}),
         **options,
     )
 

@@ -63,9 +63,8 @@ def best(lines: Iterable[Mapping[str, Any]], first: int = 0) -> Best | None:
     for line in lines:
         if line["kind"] != "evaluation" or line["step"] < first:
             continue
-        value = line.get(WEIGHTED)
-        finite = value is not None and math.isfinite(value)
-        if finite and (found is None or value < found.loss):
+        value = math.nan if line.get(WEIGHTED) is None else float(line[WEIGHTED])
+        if math.isfinite(value) and (found is None or value < found.loss):
             found = Best(line["step"], value, 0)
         elif found is not None:
             found = Best(found.step, found.loss, found.since + 1)

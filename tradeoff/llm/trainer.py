@@ -523,6 +523,7 @@ class JointTrainer:
         if best is None:
             return
         if self.output is not None:
+            assert self.journal.path is not None
             path = checkpoints.named(self._folder, best.step)
             stopping.check_kept(path)
             state.set_weights(
