@@ -173,7 +173,7 @@ def test_what_is_checked_here_can_fail():
     each = package()["convex.solve.minimise"]
     assert "tolerance" in told(each)
     assert "tolerance" in {p.name for p in parameters(each)}
-    assert signature(package()["schedules.joint.Mix"]) == "Mix(*, lam: float = 0.5)"
+    assert signature(package()["schedules.joint.Mix"]) == "Mix(*, lam: Share = 0.5)"
 
 
 if __name__ == "__main__":
