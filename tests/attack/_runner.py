@@ -92,6 +92,7 @@ def _run_one(name: str, full: bool, tries: int | None, seed: int) -> tuple[str, 
         outcome = Outcome()
         outcome.add("the attack itself", traceback.format_exc())
     seconds = round(time.monotonic() - started, 1)
-    return name, {
-        "promise": module.PROMISE, "seed": seed, **outcome.record(), "seconds": seconds
-    }  # fmt: skip
+    size = f"--tries {tries}" if tries else "--full" if full else ""
+    command = " ".join(filter(None, ["python -m tests.attack", name, size, f"--seed {seed}"]))
+    about = {"promise": module.PROMISE, "command": command}
+    return name, {**about, **outcome.record(), "seconds": seconds}
