@@ -7,7 +7,7 @@ A page asks for stored or computed content with a comment of its own on a line:
     <!-- figure: name -->                a stored figure and its caption
     <!-- file: path -->                  a file of the project, as it is
     <!-- attack: name -->                counts of a stored search of tests/attack for what is false
-    <!-- attacks: promises|kinds -->     counts of the last full run of all attacks
+    <!-- attacks: promises|kinds -->     counts of the last long run of each attack
 """
 
 from __future__ import annotations
@@ -114,18 +114,19 @@ def attack(name: str) -> str:
 
 
 def attacks(what: str) -> str:
-    """What the last full run of every attack tried, by promise or by kind of try."""
+    """What the last long run of every attack tried, by promise or by kind of try."""
     from tradeoff.records import read_json
 
-    stored = read_json(ROOT / "tests" / "attack" / "full.json")
+    stored = read_json(ROOT / "tests" / "attack" / "counts.json")
     rows = [f"| attack | {what[:-1]} | tries | failures |", "| --- | --- | ---: | ---: |"]
-    for name, found in stored["attacks"].items():
+    for name, found in stored.items():
         counted = {found["promise"]: found} if what == "promises" else found["kinds"]
         rows += [
             f"| `{name}` | {text} | {n['tries']:,} | {n['failures']} |"
             for text, n in counted.items()
         ]
-    return "\n".join([*rows, "", f"*`{stored['command']}`*"])
+    commands = ", ".join(f"`{found['command']}`" for found in stored.values())
+    return "\n".join([*rows, "", f"*{commands}*" if what == "promises" else ""])
 
 
 _ANSWERS: dict[str, Callable[[str], str]] = {

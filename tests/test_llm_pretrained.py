@@ -223,6 +223,22 @@ def test_a_chat_template_that_asks_in_a_roundabout_way_is_given_nothing(template
     assert rendered(tokenizer, [{"role": "user", "content": "a"}]) == ""
 
 
+@pytest.mark.parametrize("names", [{"dtype": "mine.Mine"}, {"hidden_act": "mine.Mine"}])
+@pytest.mark.parametrize("reader", ["policy", "random", "judge"])
+def test_names_that_transformers_lacks_are_refused(copied, reader, names):
+    place = copied(reader)
+    edit(place, "config.json", **names)
+    with pytest.raises(InputError, match="can be loaded: .*Mine"):
+        READERS[reader](place)
+
+
+def test_a_llama_without_weights_is_refused(copied):
+    place = copied("policy")
+    (place / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no Llama can be loaded"):
+        load_llama(place)
+
+
 # ------------------------------------------------------------------------------ missing weights
 
 

@@ -18,8 +18,8 @@ from typing import Any
 from tests.attack._outcome import Outcome
 
 FOLDER = Path(__file__).parent
-STORED = FOLDER / "full.json"
-"""Counts of the last run of each full set, which the documentation shows."""
+STORED = FOLDER / "counts.json"
+"""Counts of the last long run of each attack, which the documentation shows."""
 
 
 def known() -> list[str]:
@@ -39,7 +39,7 @@ def run(
     found: dict[str, Any] = {}
     if jobs == 0:
         found = dict(_run_one(name, full, tries, seed) for name in names)
-        return _record(found, full=full, seed=seed)
+        return found
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _quiet, max_tasks_per_child=1) as pool:
         futures = [pool.submit(_run_one, name, full, tries, seed) for name in names]
@@ -48,33 +48,28 @@ def run(
             found[name] = record
             print(f"{name}: {record['failures']} of {record['tries']} fail, "
                   f"{record['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
-    return _record({name: found[name] for name in names}, full=full, seed=seed)
-
-
-def _record(found: dict[str, Any], *, full: bool, seed: int) -> dict[str, Any]:
-    command = f"python -m tests.attack{' --full' if full else ''} --seed {seed}"
-    return {"command": command, "attacks": found}
+    return {name: found[name] for name in names}
 
 
 def table(record: dict[str, Any]) -> str:
     """Promise, tries and failures of each attack, then its kinds, then what failed."""
     lines = [f"{'promise':92}{'tries':>9}{'failures':>10}"]
-    for name, one in record["attacks"].items():
+    for name, one in record.items():
         lines.append(f"{f'{name}: ' + one['promise']:92}{one['tries']:9,}{one['failures']:10,}")
         lines += [
             f"    {kind:88}{n['tries']:9,}{n['failures']:10,}" for kind, n in one["kinds"].items()
         ]
-    for name, one in record["attacks"].items():
+    for name, one in record.items():
         lines += [f"{name}: {text}" for text in one["examples"]]
-    total = [sum(one[key] for one in record["attacks"].values()) for key in ("failures", "tries")]
+    total = [sum(one[key] for one in record.values()) for key in ("failures", "tries")]
     return "\n".join([*lines, f"{total[0]} failures in {total[1]:,} tries"])
 
 
 def store(record: dict[str, Any], path: Path) -> None:
     """Write the counts, beside those of other attacks that are there already."""
-    before = json.loads(path.read_text("utf-8"))["attacks"] if path.exists() else {}
-    attacks = dict(sorted({**before, **record["attacks"]}.items()))
-    path.write_text(json.dumps({**record, "attacks": attacks}, indent=1) + "\n", "utf-8")
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    found = dict(sorted({**before, **record}.items()))
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _quiet() -> None:
@@ -97,6 +92,7 @@ def _run_one(name: str, full: bool, tries: int | None, seed: int) -> tuple[str, 
         outcome = Outcome()
         outcome.add("the attack itself", traceback.format_exc())
     seconds = round(time.monotonic() - started, 1)
-    return name, {
-        "promise": module.PROMISE, "seed": seed, **outcome.record(), "seconds": seconds
-    }  # fmt: skip
+    size = f"--tries {tries}" if tries else "--full" if full else ""
+    command = " ".join(filter(None, ["python -m tests.attack", name, size, f"--seed {seed}"]))
+    about = {"promise": module.PROMISE, "command": command}
+    return name, {**about, **outcome.record(), "seconds": seconds}

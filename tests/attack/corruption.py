@@ -46,6 +46,7 @@ def run(tries: int, seed: int) -> Outcome:
         "log of a run": partial(_resumed, "log", ".jsonl"),
         "absent file of a checkpoint": partial(_resumed, "absent", ""),
         "checkpoint that becomes a model": _exported,
+        "model of a run": _finished,
         "cache of a reference": _cached,
         "weights below adapters": partial(_other_weights, "base"),
         "weights of a reference": partial(_other_weights, "reference"),
@@ -163,6 +164,23 @@ def _exported(tries: int, rng: random.Random, outcome: Outcome) -> None:
                 lambda: min(difference(exact(root / "out"), one) or "" for one in intact) or None,
             )
             outcome.add(kind, problem and f"{path.name}: {said}: {problem}")
+
+
+def _finished(tries: int, rng: random.Random, outcome: Outcome) -> None:
+    with place() as root:
+        train(root / "run", RUN)
+        expected = exact(export(root / "run", root / "intact"))
+        for _ in range(tries):
+            shutil.rmtree(root / "out", ignore_errors=True)
+            folder = copied(root / "run" / "model", root / "model")
+            path = rng.choice(sorted(p for p in folder.rglob("*") if p.is_file()))
+            said = rng.choice(_damage.damages(path))(path, rng)
+            problem = judged(
+                path,
+                lambda f=folder: export(f, root / "out"),
+                lambda: difference(exact(root / "out"), expected),
+            )
+            outcome.add("model of a run", problem and f"{path.name}: {said}: {problem}")
 
 
 def _cached(tries: int, rng: random.Random, outcome: Outcome) -> None:

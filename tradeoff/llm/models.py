@@ -183,17 +183,28 @@ def _readable(path: str) -> Iterator[None]:
     except InputError:
         raise
     except UNREADABLE as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"no causal model can be loaded: {reason}",
+            f"no causal model can be loaded: {reason(error)}",
             field="path",
             value=path,
             remedy="Give a folder or hub name with config.json, tokenizer and safetensors.",
         ) from error
 
 
-UNREADABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning)
+_UNKNOWN = (AttributeError, KeyError, TypeError)
+"""What transformers raises of names in a configuration that it does not have."""
+UNREADABLE = (
+    *(OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning),
+    *_UNKNOWN,
+)
 """What transformers, peft and this module raise where files cannot be used."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, with its type where that says more than the text."""
+    kind = type(error).__name__
+    text = next(iter(str(error).splitlines()), kind)
+    return f"{kind}: {text}" if isinstance(error, _UNKNOWN) else text
 
 
 def model_folder(path: str | Path) -> str:

@@ -103,7 +103,7 @@ def load_llama(folder: str | PathLike[str]) -> Any:
     Raises
     ------
     InputError
-        If transformers is not installed.
+        If transformers is not installed, or the folder is not one that it loads.
     """
     try:
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -111,13 +111,20 @@ def load_llama(folder: str | PathLike[str]) -> Any:
         raise InputError(
             "transformers is not installed", remedy="Install it: pip install 'tradeoff[llm]'."
         ) from error
-    config = LlamaConfig.from_pretrained(str(folder), local_files_only=True)
-    # Whatever the folder names could be fetched from a hub.
-    config._attn_implementation = "sdpa"
     options: dict[str, Any] = {"attn_implementation": "sdpa", "trust_remote_code": False}
-    return LlamaForCausalLM.from_pretrained(
-        str(folder), config=config, local_files_only=True, use_safetensors=True, **options
-    )
+    try:
+        config = LlamaConfig.from_pretrained(str(folder), local_files_only=True)
+        # Whatever the folder names could be fetched from a hub.
+        config._attn_implementation = "sdpa"
+        return LlamaForCausalLM.from_pretrained(
+            str(folder), config=config, local_files_only=True, use_safetensors=True, **options
+        )
+    except Exception as error:  # of transformers, safetensors and torch, of many types
+        raise InputError(
+            f"no Llama can be loaded: {type(error).__name__}: {error}",
+            file=str(folder),
+            remedy="Give a folder with config.json and model.safetensors.",
+        ) from error
 
 
 def _llama_name(name: str) -> str:

@@ -218,8 +218,7 @@ def _loading(path: str | Path) -> Iterator[None]:
     try:
         yield
     except models.UNREADABLE as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        problem = f"no reward model can be loaded: {reason}"
+        problem = f"no reward model can be loaded: {models.reason(error)}"
         raise InputError(problem, field="judge", value=str(path), remedy=_ONE_OUTPUT) from error
 
 
