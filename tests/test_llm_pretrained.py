@@ -99,6 +99,16 @@ def test_pickled_weights_are_refused(copied, reader):
         READERS[reader](place)
 
 
+@pytest.mark.parametrize("reader", ["policy", "base", "judge"])
+def test_an_index_of_pickled_weights_is_refused(copied, reader):
+    place = copied(reader)
+    pickled(place)
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "pytorch_model.bin"}}
+    (place / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    with pytest.raises(InputError, match=r"names pytorch_model\.bin, which holds no safetensors"):
+        READERS[reader](place)
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_code_beside_a_known_model_is_not_run(copied, marker, reader):
     place = copied(reader)
@@ -228,7 +238,7 @@ def test_a_chat_template_that_asks_in_a_roundabout_way_is_given_nothing(template
 def test_names_that_transformers_lacks_are_refused(copied, reader, names):
     place = copied(reader)
     edit(place, "config.json", **names)
-    with pytest.raises(InputError, match="can be loaded: .*Mine"):
+    with pytest.raises(InputError, match=r"can be loaded: .*Mine"):
         READERS[reader](place)
 
 

@@ -63,6 +63,7 @@ def read(
         If `attention` is none that may be used.
     """
     settings, chosen = _prepared(place, kind, attention)
+    _refuse_pickles(place)
     model, found = _auto(kind).from_pretrained(
         place,
         config=settings,
@@ -95,18 +96,12 @@ def settings_of(place: str) -> Any:
         If it asks for code, is of a kind that transformers lacks, or is not there.
     """
     from transformers import AutoConfig, PretrainedConfig
-    from transformers.utils.hub import cached_file
 
     # What is used may stand in another file, which config.json names by version.
     _refuse_code("config.json", PretrainedConfig.get_config_dict(place)[0])
     if (Path(place) / "custom_generate").exists():
         raise ValueError("its folder custom_generate holds code, which is never run")
-    try:
-        file = cached_file(place, "generation_config.json")
-    except OSError:
-        file = None
-    if file is not None:
-        _refuse_code("generation_config.json", read_json(Path(file)))
+    _refuse_code("generation_config.json", _read_if_there(place, "generation_config.json"))
     return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
@@ -189,6 +184,25 @@ def _check_attention_of(model: Any, chosen: str) -> None:
     # A part that lacks it may use eager attention.
     if model.config._attn_implementation != chosen or used - {chosen, "eager"}:
         raise ValueError(f"the model uses the attention {sorted(used)} and not {chosen!r}")
+
+
+def _read_if_there(place: str, name: str) -> Any:
+    """A JSON file of a folder or hub name; empty if it has none of this name."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        file = cached_file(place, name)
+    except OSError:
+        return {}
+    return {} if file is None else read_json(Path(file))
+
+
+def _refuse_pickles(place: str) -> None:
+    """Refuse an index of weights that names no safetensors: transformers would unpickle them."""
+    index = "model.safetensors.index.json"
+    names = dict(_read_if_there(place, index).get("weight_map", {})).values()
+    if wrong := sorted({str(name) for name in names if not str(name).endswith(".safetensors")}):
+        raise ValueError(f"{index} names {wrong[0]}, which holds no safetensors")
 
 
 def _refuse_code(file: str, settings: Any) -> None:
