@@ -145,12 +145,13 @@ def test_pairs_of_small_margin_are_left_out(model: Path, tmp_path: Path) -> None
     found = json.loads(done.stdout)
     assert found["data"]["preference"]["rows"] == 12
     assert f"{pairs}: 12 pairs left out whose margin is below 1.2" in found["remarks"]
-    done = run("evaluate", model, "--preference", pairs, "--min-margin", "2.25", "--json")
+    measured = ["evaluate", model, "--reference", model, "--preference"]
+    done = run(*measured, pairs, "--min-margin", "2.25", "--json")
     assert f"{pairs}: 23 pairs left out whose margin is below 2.25" in done.stdout
     for failing in (
         [*command, "--preference", plain],
         ["analyse", "--sft", sft, "--preference", plain, "--min-margin", "1"],
-        ["evaluate", model, "--preference", plain, "--min-margin", "1"],
+        [*measured, plain, "--min-margin", "1"],
     ):
         error = run(*failing).exception
         assert isinstance(error, InputError)
