@@ -242,7 +242,7 @@ def test_steps_and_epochs_exclude_each_other():
         TrainConfig(steps=3, epochs=1)
     assert error.value.field == "epochs"
     for wrong in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="positive"):
+        with pytest.raises(InputError, match="out of range"):
             TrainConfig(epochs=wrong)
 
 
