@@ -207,9 +207,11 @@ class Stages(Schedule):
     def from_settings(cls, settings: Mapping[str, Any]) -> Stages:
         from tradeoff.schedules.registry import from_dict  # which knows this class
 
-        inner = tuple(map(from_dict, settings.get("schedules", ())))
-        given = {"schedules": inner} if inner else {}
-        return super().from_settings({**settings, **given})
+        inner = settings.get("schedules")
+        if isinstance(inner, list | tuple):
+            made = [s if isinstance(s, Schedule) else from_dict(s) for s in inner]
+            settings = {**settings, "schedules": made}
+        return super().from_settings(settings)
 
     def plan(self, steps: int) -> Plan:
         steps = fit(Updates, steps, "steps")
