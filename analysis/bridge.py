@@ -20,12 +20,14 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis import style
-from analysis.methods import JOINT, METHODS, ORDERS, cell, lower, upper
+from analysis.methods import JOINT, METHODS, ORDERS, cell, looks, lower, upper
 from analysis.mutations import SWAPPED, mutate
 from analysis.runner import PAPER
 from analysis.stored_results import numbers as stored_numbers
+from analysis.tuning import has_two_stages
 from tradeoff import scores
 from tradeoff.convex import Front, LogLinear, StepSize, minimise, pareto_front, trajectories
+from tradeoff.methods import Method
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import grid, train
@@ -300,7 +302,7 @@ def tuned(width: int, size: Size) -> dict[str, Rates]:
     found: dict[str, Rates] = {name: {} for name in WAYS}
     for name, last in WAYS.items():
         for schedule in SCHEDULES:
-            two = isinstance(schedule, Sequential)
+            two = has_two_stages(schedule, size.gradients)
             pairs = [(r, s) for r in size.rates for s in (size.rates if two else (r,))]
             losses = [
                 halves(table, schedule.label.partition(" (k")[0], "held_out").mean()
@@ -319,7 +321,7 @@ def on_grid(
 ) -> list[pd.DataFrame]:
     """Measures of one schedule at every pair of step sizes, all trained as one ensemble."""
     seeds, n = bodies.seeds, len(bodies.seeds)
-    steps = gradients // (2 if isinstance(schedule, Mix) else 1)
+    steps = Method(schedule).updates(gradients)
     done = train(
         bodies.task,
         grid([schedule], seeds) * len(pairs),
@@ -328,16 +330,12 @@ def on_grid(
         decay=0.5,
         evaluate_every=steps,
         last_layer_only=last_layer_only,
-        optima=np.tile(bodies.optima, (len(pairs), 1)) if _compares(schedule) else None,
+        optima=np.tile(bodies.optima, (len(pairs), 1)) if looks(schedule) else None,
     )
     last = done.table[done.table["step"] == steps].reset_index(drop=True)
     labels = last["schedule"].astype(str).str.partition(" (k")[0]
     last = last.assign(schedule=labels)
     return [last.iloc[k * n : (k + 1) * n] for k in range(len(pairs))]
-
-
-def _compares(schedule: Schedule) -> bool:
-    return isinstance(schedule, Maxright)
 
 
 def ends(
@@ -362,11 +360,9 @@ def ends(
         (seed, 2) minimal training losses, asked for by schedules that compare gaps.
     """
     parts = []
-    for cost in (1, 2):
-        chosen = [s for s in schedules if (cost == 2) == isinstance(s, Mix)]
-        if not chosen:
-            continue
-        steps = gradients // cost
+    counts = [Method(schedule).updates(gradients) for schedule in schedules]
+    for steps in sorted(set(counts), reverse=True):
+        chosen = [s for s, count in zip(schedules, counts, strict=True) if count == steps]
         done = train(
             task,
             grid(chosen, seeds),

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from analysis import methods
 from analysis.cases import COUNT, Case, cases
 from analysis.mutations import COIN, SFT_ONLY, WRONG_PROBABILITY, wrong_methods
 from analysis.tuning import (
@@ -21,24 +22,19 @@ from analysis.tuning import (
     updates,
 )
 from tradeoff.convex import minimise
-from tradeoff.schedules import Alright, Mix, Schedule, Sequential
+from tradeoff.schedules import Schedule, Sequential
 from tradeoff.scores import paired_difference, weighted_loss
 
 Array = NDArray[np.float64]
-ORDERS, JOINT = ("SFT→DPO", "DPO→SFT"), ("Mix", "ALRIGHT")
+ORDERS, JOINT = methods.ORDERS, methods.JOINT[:2]
 REPLICAS = 128
 
 
 def method(name: str, lam: float) -> Schedule:
     """Schedule of a method, or of a mistake by its name; the stages of an order follow lambda."""
-    right: dict[str, Schedule] = {
-        "SFT→DPO": Sequential(lam=lam, share=1 - lam),
-        "DPO→SFT": Sequential(lam=lam, first="preference", share=lam),
-        "Mix": Mix(lam=lam),
-        "ALRIGHT": Alright(lam=lam),
-    }
-    wrong = wrong_methods(lam)
-    return {**right, **{name: wrong[name] for name in (WRONG_PROBABILITY, SFT_ONLY, COIN)}}[name]
+    if name in (WRONG_PROBABILITY, SFT_ONLY, COIN):
+        return wrong_methods(lam)[name]
+    return methods.schedule(name, lam, samples=0)
 
 
 def budget(fast: bool) -> int:

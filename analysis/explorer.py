@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis import stale_refresh, style
-from analysis.loss_space import LAMBDAS, METHODS, STEP, method
+from analysis.loss_space import LAMBDAS, STEP, method
+from analysis.methods import METHODS
 from tradeoff.convex import (
     Front,
     LogLinear,

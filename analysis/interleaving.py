@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from analysis import evidence, mutations, style
 from tradeoff.convex import LogLinear, StepSize, minimise, random_log_linear, trajectories
+from tradeoff.methods import Method
 from tradeoff.schedules import Alright, Mix, Plan, Rounds, Schedule
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.rounds import rounds_bound
@@ -145,7 +146,7 @@ def curve(
     for schedule in (*turns, *joint):
         ratios = RATIOS if isinstance(schedule, Rounds) else (1.0,)
         grid = [TurnStep(scale, "linear", ratio) for ratio in ratios for scale in STEPS]
-        updates = budget // 2 if isinstance(schedule, Mix) else budget
+        updates = Method(schedule).updates(budget)
         tuned = gaps(problem, schedule, updates, grid, tuning, TUNE).mean(axis=1)
         best = grid[int(tuned.argmin())]
         edges += best.scale in (STEPS[0], STEPS[-1])

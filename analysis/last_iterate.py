@@ -34,7 +34,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     replicas, top = (8, 3) if fast else (REPLICAS, 4)
     horizons = np.geomspace(100, 10**top, 2 * (top - 2) + 1).round().astype(int).tolist()
     curves = {m.label: last_curve(m, horizons, replicas) for m in methods()}
-    wrong = last_curve(methods()[0], horizons, replicas, Sequential(lam=LAM))
+    wrong = last_curve(methods()[0], horizons, replicas, Sequential(lam=LAM, share=0.5))
     steps = np.geomspace(4, 10**top, 12).round().astype(int).tolist()
     ratios = {
         m.label: [attained(m, t).constants["measured over bound"] for t in steps] for m in methods()

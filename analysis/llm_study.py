@@ -19,9 +19,9 @@ import pandas as pd
 from analysis import llm_base, llm_runs, llm_text, llm_tuning, methods
 from analysis.llm_scales import SCALES
 from analysis.llm_tuning import Found
-from analysis.methods import METHODS, finals
+from analysis.methods import METHODS, finals, looks
 from tradeoff import study
-from tradeoff.schedules import Alright, Maxright, Rounds, Schedule, Sequential, from_dict
+from tradeoff.schedules import Alright, Rounds, Schedule, Sequential, from_dict
 from tradeoff.scores import weighted_loss
 from tradeoff.study.engines import few_threads
 
@@ -57,7 +57,7 @@ def configuration(
     **changes
         Of the configuration, such as ``updates`` or ``reference``.
     """
-    size, adaptive = SCALES[scale], isinstance(rule, Maxright)
+    size, adaptive = SCALES[scale], looks(rule)
     c: dict[str, Any] = {
         "base": asdict(size.base),
         "text": size.text,
@@ -119,10 +119,7 @@ def pair_cost(scale: str) -> float:
 def updates(scale: str, rule: Schedule) -> int:
     """How many updates of a schedule the budget pays for."""
     size, pair = SCALES[scale], pair_cost(scale)
-    if isinstance(rule, Maxright):
-        each = maxright_cost(scale, rule.lam)
-    else:
-        each = llm_runs.per_update(rule, pair)
+    each = maxright_cost(scale, rule.lam) if looks(rule) else llm_runs.per_update(rule, pair)
     return llm_runs.updates_for(size.budget, each, size.marks)
 
 

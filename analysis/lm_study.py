@@ -28,7 +28,7 @@ from tradeoff.errors import InputError
 from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.tasks import Params, one_run
 from tradeoff.networks.train import Run
-from tradeoff.schedules import Maxright, Schedule, from_dict
+from tradeoff.schedules import Schedule, from_dict
 from tradeoff.scores import weighted_loss
 from tradeoff.study import addresses
 
@@ -61,9 +61,11 @@ def cost_per_update(
     preference_share
         Share of its updates in which MAXRIGHT follows the preference objective.
     """
-    if not isinstance(rule, Maxright):
-        return float(rule.plan(size.gradients).cost(1.0, pair).mean())
-    looks = rule.samples / size.batch * FORWARD * (1 + pair) / (rule.refresh or math.inf)
+    plan = rule.plan(size.gradients)
+    if not plan.watched:
+        return float(plan.cost(1.0, pair).mean())
+    every = plan.gaps.refresh or math.inf
+    looks = plan.gaps.samples / size.batch * FORWARD * (1 + pair) / every
     return 1 + preference_share * (pair - 1) + looks
 
 
@@ -196,7 +198,7 @@ def configuration(
     ``like`` names another method whose step sizes it takes; ``chosen`` as in :func:`tuned`.
     """
     found = tuned(scale, like or methods.label(rule), rule.lam, conflict, chosen)
-    needs = isinstance(rule, Maxright) or changes.get("reference", "base") != "base"
+    needs = methods.looks(rule) or changes.get("reference", "base") != "base"
     return {
         "scale": scale,
         "schedule": rule.to_dict(),

@@ -16,9 +16,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from analysis import contest, style
+from analysis import contest, methods, style
 from analysis.evidence import MOST, holds_on
-from analysis.methods import cell
+from analysis.methods import METHODS, cell
 from analysis.mutations import SFT_ONLY, SWAPPED, WRONG_PROBABILITY, reject_unknown, swapped
 from analysis.tuning import COARSE, SCALES, Tuned, ends, tune, updates
 from tradeoff.convex import (
@@ -30,13 +30,12 @@ from tradeoff.convex import (
     random_log_linear,
     trajectories,
 )
-from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
+from tradeoff.schedules import Schedule
 from tradeoff.scores import interval, max_gap, paired_difference
 from tradeoff.theory.checked import Checked
 
 Array = NDArray[np.float64]
 LAMBDAS = (0.1, 0.25, 0.5, 0.75, 0.9)
-METHODS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
 SCORES = ("front_gap", "matched_weight", "regret", "ideal_distance")
 STEP = StepSize(0.3, 0.5)
 """The step size that all methods share where none is tuned."""
@@ -137,13 +136,7 @@ def _updates(schedule: Schedule, budget: int) -> int:
 
 def method(label: str, lam: float) -> Schedule:
     """Schedule of a method at a requested weight; sequential budgets follow the weight."""
-    return {
-        "SFT→DPO": Sequential(lam=lam, share=1 - lam),
-        "DPO→SFT": Sequential(lam=lam, first="preference", share=lam),
-        "Mix": Mix(lam=lam),
-        "ALRIGHT": Alright(lam=lam),
-        "MAXRIGHT": Maxright(lam=lam),
-    }[label]
+    return methods.schedule(label, lam, refresh=1, samples=0)
 
 
 def final_losses(

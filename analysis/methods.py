@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,16 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential, from_dict
+from tradeoff.methods import find
+from tradeoff.schedules import Schedule, from_dict
 from tradeoff.scores import Interval
 
-METHODS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "MAXRIGHT")
+NAMES = {find(name).family: name for name in ("sft-dpo", "dpo-sft", "mix", "alright", "maxright")}
+"""Names in the catalogue of the methods that every figure compares, by what figures call them."""
+METHODS = tuple(NAMES)
 ORDERS, JOINT = METHODS[:2], METHODS[2:]
+MANY = 4096
+"""Updates of a plan that is laid out to see what a schedule does."""
 
 
 def schedule(label: str, lam: float = 0.5, *, refresh: int | None = 10, samples: int) -> Schedule:
@@ -22,13 +28,13 @@ def schedule(label: str, lam: float = 0.5, *, refresh: int | None = 10, samples:
 
     ``refresh`` and ``samples`` are MAXRIGHT's: how often it looks, and at how many rows.
     """
-    return {
-        "SFT→DPO": Sequential(lam=lam, share=1 - lam),
-        "DPO→SFT": Sequential(lam=lam, first="preference", share=lam),
-        "Mix": Mix(lam=lam),
-        "ALRIGHT": Alright(lam=lam),
-        "MAXRIGHT": Maxright(lam=lam, refresh=refresh, samples=samples),
-    }[label]
+    found: Any = find(NAMES[label], lam).schedule
+    return replace(found, refresh=refresh, samples=samples) if looks(found) else found
+
+
+def looks(rule: Schedule) -> bool:
+    """Whether a schedule looks at losses, which costs evaluations and asks for optima."""
+    return bool(rule.plan(MANY).watched)
 
 
 def label(rule: Schedule) -> str:

@@ -71,7 +71,7 @@ def wrong_methods(lam: float) -> dict[str, Schedule]:
     """
     return {
         WRONG_PROBABILITY: Alright(lam=1 - lam),
-        SEQUENTIAL: Sequential(lam=lam),
+        SEQUENTIAL: Sequential(lam=lam, share=0.5),
         SFT_ONLY: Sequential(lam=lam, share=1.0),
         COIN: Alright(lam=0.5),
     }

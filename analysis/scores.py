@@ -40,8 +40,8 @@ CAPTION = (
     "-m analysis scores."
 )
 METHODS: tuple[Schedule, ...] = (
-    Sequential(),
-    Sequential(first="preference"),
+    Sequential(share=0.5),
+    Sequential(first="preference", share=0.5),
     Mix(),
     Alright(),
     Maxright(weighted=False),

@@ -191,7 +191,7 @@ def simulated_binary(lam: float, beta: float, radius: float, first: First) -> fl
     stage = int(np.exp(max(1.0, beta) * radius) / min(1.0, beta) / 1.5) + 20
     runs = trajectories(
         problem,
-        Sequential(lam=lam, first=first),
+        Sequential(lam=lam, first=first, share=0.5),
         steps=2 * stage,
         step_size=4.0,
         replicas=1,

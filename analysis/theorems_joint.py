@@ -80,7 +80,7 @@ def methods() -> tuple[Schedule, ...]:
 def wrong_runs(mutation: str | None, method: Schedule) -> Schedule | None:
     """What runs in place of a method: nothing, SFT -> DPO, or the method with weights swapped."""
     mutants: dict[str, Schedule | None] = {
-        mutations.SEQUENTIAL: Sequential(lam=LAM),
+        mutations.SEQUENTIAL: Sequential(lam=LAM, share=0.5),
         mutations.WRONG_PROBABILITY: type(method)(lam=1 - LAM),
     }
     return mutations.mutate(mutation, None, mutants)

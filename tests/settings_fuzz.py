@@ -98,7 +98,7 @@ def rules(rng: random.Random, _: Path) -> None:
 def convex_calls(rng: random.Random, _: Path) -> None:
     """A function of the convex laboratory with one or two odd arguments."""
     problem = convex.random_log_linear(0, **SMALL)
-    run = {"schedules": schedules.Mix(), "steps": 6, "step_size": 0.1, "replicas": 2, "seed": 0}
+    run = {"methods": schedules.Mix(), "steps": 6, "step_size": 0.1, "replicas": 2, "seed": 0}
     run |= {"start": None, "checkpoints": 3, "gradients": "stochastic", "engine": "numpy"}
     data = {n: getattr(problem, n) for n in ("features", "offsets", "demonstrations", "chosen")}
     data |= {"rejected": problem.rejected, "radius": 4.0, "beta": 1.0, "label_smoothing": 0.0}

@@ -206,3 +206,38 @@ def test_an_encoding_without_a_character_gets_an_escape(tmp_path):
     line, record = done.stdout.decode("ascii").splitlines()
     assert line == r"caf\xe9 [/x] \U0001f600 \ud83d"
     assert json.loads(record) == {"a": "caf\u00e9"}
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tradeoff.schedules import Rule, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ramp(Schedule):
+    name: ClassVar[str] = "ramp"
+
+    def plan(self, steps):
+        return self._plan(steps, Rule.DRAW, probability=np.linspace(0, self.lam, steps))
+"""
+
+
+def test_methods_of_the_users_own_run_from_the_command_line(capsys, tmp_path, monkeypatch):
+    (tmp_path / "my_schedules.py").write_text(OWN, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["simulate", "--steps", "20", "--replicas", "2", "--json"]
+    names = ("my_schedules:Ramp", "mix+pcgrad", "sft-dpo")
+    chosen = [word for name in names for word in ("--method", name)]
+    code, out, _ = run(capsys, *arguments, *chosen, "--lam", "0.3")
+    assert code == 0
+    assert [row["schedule"] for row in json.loads(out)] == ["ramp", "Mix, PCGrad", "SFT→DPO"]
+    code, _, err = run(capsys, *arguments, "--method", "my_schedules:Nothing")
+    assert code == 2
+    assert "Nothing" in err
+    code, _, err = run(capsys, *arguments, "--method", "unheard-of")
+    assert code == 2
+    assert "unknown method" in err

@@ -21,6 +21,7 @@ from tradeoff.schedules import (
     Rule,
     Schedule,
     Sequential,
+    Stages,
     check_decay,
     from_dict,
     stage_lengths,
@@ -40,6 +41,7 @@ EXAMPLES = [
     Rounds(rounds=2, share=0.7, first="preference", restart=True),
     Constrained(limit=0.2),
     Constrained(limit=0.1, relative=True, refresh=5, samples=7),
+    Stages(schedules=(Alright(lam=0.0), Mix(lam=0.3)), shares=(0.2, 0.8), lam=0.3),
 ]
 
 
@@ -70,6 +72,27 @@ def test_replay_follows_the_first_objective_at_times_in_the_second_stage(
     assert plan.weights.tolist() == plain.weights.tolist()
     assert schedule.label.startswith(Sequential(first=first).label)
     assert schedule.label.endswith("(replay)") == (replay > 0)
+
+
+@given(lam=lams, steps=st.integers(1, 50))
+def test_the_weight_of_a_sequential_run_is_the_share_of_its_preference_stage(lam, steps):
+    for first in ("sft", "preference"):
+        preferred = Sequential(first=first, lam=lam).plan(steps).probability.sum()
+        assert abs(preferred - lam * steps) <= 0.5 + 1e-9
+        assert Sequential(first=first, share=0.1).at(lam) == Sequential(first=first, lam=lam)
+
+
+def test_stages_are_their_schedules_after_one_another():
+    warm = Stages(schedules=(Alright(lam=0.0), Mix(lam=0.3)), shares=(0.25, 0.75), lam=0.3)
+    plan = warm.plan(8)
+    assert plan.clock.tolist() == [1, 2, 1, 2, 3, 4, 5, 6]
+    followed = np.array([plan.follow(t, 0.5) for t in range(8)])
+    np.testing.assert_allclose(followed, [[1.0, 0.0]] * 2 + [[0.7, 0.3]] * 6)
+    assert plan.cost(1, 3).tolist() == [1, 1] + [4] * 6
+    # A stage of one objective stays one when the weight moves.
+    assert warm.at(0.6).schedules == (Alright(lam=0.0), Mix(lam=0.6))
+    two = Stages(schedules=(Alright(lam=0.0), Alright(lam=1.0)), shares=(0.4, 0.6))
+    assert two.plan(10).probability.tolist() == Sequential(share=0.4).plan(10).probability.tolist()
 
 
 def test_no_replay_and_nothing_but_replay():
@@ -263,6 +286,9 @@ def step_shares_of(decay):
         (lambda: Mix(lam=1.5), "lam"),
         (lambda: Mix(lam=float("nan")), "lam"),
         (lambda: Sequential(share=-0.1), "share"),
+        (lambda: Stages(schedules=(Mix(),), shares=(0.5,)), "shares"),
+        (lambda: Stages(schedules=(Mix(), Alright()), shares=(1.0,)), "shares"),
+        (lambda: Stages(schedules=(Maxright(),)), "schedules"),
         (lambda: Sequential(replay=1.1), "replay"),
         (lambda: Alright(lam=0.5, probability=0.0), "probability"),
         (lambda: Maxright(refresh=0), "refresh"),

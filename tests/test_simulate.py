@@ -5,21 +5,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradeoff.convex.instances import random_log_linear, random_quadratic
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.problem import Simulated
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.convex.simulate import StepSize, Trajectories, simulate, trajectories
 from tradeoff.convex.solve import minimise
+from tradeoff.convex.trained_losses import TrainedLossSampler
 from tradeoff.errors import InputError
-from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Sequential
+from tradeoff.methods import Method, find, names
+from tradeoff.methods.gradients import CaGrad, PcGrad, Seen, SmoothTchebycheff
+from tradeoff.methods.losses import Dft, Dpo, Ipo, Nca, Nll, Nominal, SimPo
+from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Sequential, Stages
 
 SCHEDULES = [
     Sequential(),
@@ -42,6 +49,7 @@ SCHEDULES = [
     Constrained(),
     Constrained(limit=0.3, relative=True, refresh=4),
     Constrained(limit=0.2, refresh=3, samples=2),
+    Stages(schedules=(Alright(lam=0.2), Mix(lam=0.3)), shares=(0.4, 0.6), lam=0.3),
 ]
 IDS = [f"{i}-{schedule.label}" for i, schedule in enumerate(SCHEDULES)]
 
@@ -385,7 +393,7 @@ def test_table_is_tidy():
         ({"steps": 0}, "steps"),
         ({"step_size": 0.0}, "step_size"),
         ({"step_size": np.nan}, "step_size"),
-        ({"schedules": Rounds(rounds=11)}, "rounds"),
+        ({"methods": Rounds(rounds=11)}, "rounds"),
         ({"checkpoints": [5, 11]}, "checkpoints"),
         ({"checkpoints": [-1]}, "checkpoints"),
         ({"start": np.zeros(3)}, "start"),
@@ -396,7 +404,7 @@ def test_table_is_tidy():
 def test_bad_input_is_one_clear_error(settings, words):
     arguments = {"problem": random_log_linear(0), "steps": 10, "step_size": 0.1, "replicas": 2}
     with pytest.raises(InputError, match=words):
-        simulate(**{"schedules": Mix(), **arguments, **settings})
+        simulate(**{"methods": Mix(), **arguments, **settings})
 
 
 @pytest.mark.parametrize("problem", [random_quadratic(0), random_quadratic(0, radius=1.0)])
@@ -407,3 +415,173 @@ def test_quadratics_run_too(problem):
     )
     for schedule in ("Mix", "ALRIGHT"):
         assert means[schedule].iloc[-1] < 0.2 * means[schedule].iloc[0]
+
+
+# ---------------------------------------------------------------------- methods that change more
+
+
+PROJECTED = [find(name, 0.4) for name in names() if find(name).unsupported("convex") is None]
+IN_ONE_STEP = {"steps": 12, "step_size": 0.2, "replicas": 3}
+
+
+def test_every_method_of_the_catalogue_runs_and_stays_in_the_ball():
+    problem = random_log_linear(0, radius=0.8)
+    runs = trajectories(problem, PROJECTED, **IN_ONE_STEP)
+    assert np.isfinite(runs.last).all()
+    assert np.linalg.norm(runs.last, axis=-1).max() <= 0.8 * (1 + 1e-14)
+    # In any company: the same run as alone.
+    for c in (3, 11, 20):
+        alone = trajectories(problem, PROJECTED[c], **IN_ONE_STEP)
+        np.testing.assert_allclose(alone.last[0], runs.last[c], rtol=0, atol=1e-13)
+    assert {s for s in runs.schedules if s.lam != 0.4} == set()
+
+
+def test_identity_slots_and_equal_losses_change_nothing():
+    """The same loss through autograd and records as through the engine's own formula."""
+    problem = weighted(3, 1, radius=2.0)
+    same = Dpo(beta=problem.beta, label_smoothing=problem.label_smoothing)
+    schedules = [Mix(lam=0.3), Alright(lam=0.3), Sequential()]
+    settings = {**IN_ONE_STEP, "engine": "numpy"}
+    plain = trajectories(problem, schedules, **settings)
+    again = trajectories(problem, [Method(s, preference=same) for s in schedules], **settings)
+    assert_same(plain, again, tolerance=1e-12)
+    np.testing.assert_array_equal(
+        plain.last, trajectories(problem, [Method(s) for s in schedules], **settings).last
+    )
+
+
+@pytest.mark.parametrize("reference", [0, 1, 2])
+def test_compiled_and_other_methods_run_side_by_side(reference):
+    problem = weighted(5, reference, radius=2.0)
+    both = [Mix(), Method(Mix(), gradient=PcGrad()), Alright()]
+    mixed = trajectories(problem, both, **IN_ONE_STEP)
+    assert_same(mixed, trajectories(problem, both, engine="numpy", **IN_ONE_STEP), 1e-12)
+    compiled = trajectories(problem, both[::2], engine="numba", **IN_ONE_STEP)
+    np.testing.assert_array_equal(mixed.last[::2], compiled.last)
+    with pytest.raises(InputError, match="schedules alone"):
+        trajectories(problem, both, engine="numba", **IN_ONE_STEP)
+
+
+def test_gradient_rules_join_the_gradients_of_the_update():
+    problem = weighted(4, 1, radius=1.5)
+    method = Method(Mix(lam=0.3), gradient=CaGrad(c=0.4))
+    settings = {"steps": 20, "step_size": 0.8, "replicas": 1, "gradients": "full"}
+    runs = trajectories(problem, method, **settings)
+    theta = np.zeros(problem.dimension)
+    for _ in range(20):
+        gradients = problem.gradients(theta)
+        seen = Seen(gradients @ gradients.T, np.array([0.7, 0.3]), np.zeros(2))
+        theta = theta - 0.8 * method.gradient.factors(seen, {})[0] @ gradients
+        theta = theta * min(1.0, 1.5 / np.linalg.norm(theta))
+    np.testing.assert_allclose(runs.last[0, 0, -1], theta, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "loss", [Ipo(beta=0.5), Nca(beta=0.7), SimPo(), Dft()], ids=lambda x: x.name
+)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_trained_losses_have_their_gradients(loss, sparse):
+    """Sample gradients of every data point against finite differences of its loss."""
+    d = ragged(2, radius=3.0).dimension
+    problem = ragged(2, radius=3.0, reference=np.random.default_rng(1).normal(size=d))
+    if sparse:
+        problem = replace(problem, features=sp.csr_array(problem.features))
+    slots = {"sft": Nll(), "preference": Nominal(), loss.kind: loss}
+    sampler = TrainedLossSampler(problem, 0, np.arange(1), **slots)
+    objective = int(loss.kind == "preference")
+    rng, step = np.random.default_rng(0), 1e-6
+    for point in range(3):
+        theta, index = rng.normal(size=(1, d)) / 2, np.array([point])
+        gradient = sampler.evaluate(objective, theta, index)[1][0]
+        for i, way in enumerate(np.eye(d) * step):
+            up, down = (sampler.evaluate(objective, theta + s * way, index)[0][0] for s in (1, -1))
+            if loss.name == "dft":  # the implied loss is 1 - p
+                rows = problem.demonstrations[index]
+                up, down = (
+                    1 - np.exp(problem.log_probs((theta + s * way)[0]))[rows][0] for s in (1, -1)
+                )
+            assert gradient[i] == pytest.approx((up - down) / (2 * step), rel=1e-5, abs=1e-7)
+    weights = (problem.sft_weights, problem.preference_weights)[objective]
+    every = [sampler.evaluate(objective, theta, np.array([k]))[1] for k in range(len(weights))]
+    np.testing.assert_allclose(
+        sampler.mean_gradient(objective, theta), np.tensordot(weights, every, axes=1), atol=1e-13
+    )
+
+
+def test_a_method_that_cannot_run_here_says_why():
+    margins = weighted(4, 2, radius=2.0)
+    quadratic = random_quadratic(0)
+    cases = [
+        (margins, find("mix+nca_pair"), "each response"),
+        (margins, find("aot"), "sees one pair"),
+        (quadratic, find("mix+simpo"), "log-linear"),
+        (quadratic, find("alright+pcgrad"), "never follows both"),
+    ]
+    for problem, method, words in cases:
+        with pytest.raises(InputError, match=words):
+            simulate(problem, method, **IN_ONE_STEP)
+    # A loss of the margin needs no more than the reference's margins.
+    assert np.isfinite(trajectories(margins, find("mix+hinge"), **IN_ONE_STEP).last).all()
+    assert np.isfinite(trajectories(quadratic, find("mix+pcgrad"), **IN_ONE_STEP).last).all()
+
+
+def test_a_smooth_maximum_ends_where_its_theory_says():
+    """STCH stops at a point of the front between f_lambda's optimum and the Chebyshev point."""
+    problem = random_log_linear(0, prompts=4, dimension=4, demonstrations=12, pairs=12)
+    settings = {"steps": 150, "step_size": 1.0, "replicas": 1, "gradients": "full"}
+    lam, mu = 0.3, 0.1
+    rule = SmoothTchebycheff(mu=mu, recent=1.0)
+    runs = trajectories(problem, Method(Mix(lam=lam), gradient=rule), checkpoints=[150], **settings)
+    end = runs.losses(problem)[0, 0, -1]
+    gaps = end - [minimise(problem, 0.0).value, minimise(problem, 1.0).value]
+    pulls = np.exp(np.array([1 - lam, lam]) * gaps / mu) * [1 - lam, lam]
+    share = pulls[1] / pulls.sum()
+    weighted_loss = float(end @ [1 - share, share])
+    assert weighted_loss - minimise(problem, share).value == pytest.approx(0.0, abs=1e-12)
+
+
+class Wells:
+    """Two bowls on a line, with noise: a problem of the user's own."""
+
+    dimension = 1
+
+    def losses(self, theta):
+        return (np.asarray(theta) - np.array([-1.0, 1.0])) ** 2 / 2
+
+    def project(self, theta):
+        return np.clip(theta, -3.0, 3.0)
+
+    def sample_gradients(self, objective, theta, uniform):
+        return theta - (-1.0, 1.0)[objective] + 0.1 * (uniform[:, None] - 0.5)
+
+
+def test_a_problem_of_the_users_own():
+    settings = {"steps": 150, "step_size": StepSize(0.5, 0.5), "replicas": 4}
+    table = simulate(Wells(), [Mix(lam=0.3), Alright(lam=0.3), find("mix+pcgrad", 0.3)], **settings)
+    assert table[["gap", "sft_gap"]].isna().all().all()
+    end = table[(table.step == 150) & (table.iterate == "average")]
+    # The optimum of f_lambda is at 2 lam - 1.
+    mix = end[end.schedule == "Mix"]
+    np.testing.assert_allclose(mix.sft_loss, 0.3**2 * 2, atol=0.05)
+    assert isinstance(Wells(), Simulated)
+    with pytest.raises(InputError, match="minimum"):
+        simulate(Wells(), Maxright(), **settings)
+    with pytest.raises(InputError, match="full gradients"):
+        simulate(Wells(), Mix(), gradients="full", **settings)
+    with pytest.raises(InputError, match="cannot be simulated"):
+        simulate(WithoutSamples(), Mix(), **settings)
+
+    class Told(Wells):
+        def minimum(self, lam):
+            return 2 * lam * (1 - lam)
+
+    gaps = simulate(Told(), Maxright(lam=0.3), **settings).gap
+    assert gaps.min() > -1e-12
+    assert gaps.notna().all()
+
+
+class WithoutSamples:
+    """Lacks sample gradients."""
+
+    dimension = 1
+    losses, project = Wells.losses, Wells.project

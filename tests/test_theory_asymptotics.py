@@ -54,7 +54,7 @@ def test_the_limit_is_approached(schedule):
 def test_the_limit_of_stochastic_runs_distinguishes_methods():
     problem = contested()
     checked = {}
-    for wrong in (None, Alright(lam=0.3, probability=0.9), Sequential(lam=0.3)):
+    for wrong in (None, Alright(lam=0.3, probability=0.9), Sequential(lam=0.3, share=0.5)):
         checked[wrong] = asymptotics.asymptotic_gap(
             problem, Alright(lam=0.3), 20_000, step_size=STEP, instead=wrong, replicas=128
         )

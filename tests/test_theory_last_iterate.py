@@ -23,7 +23,7 @@ def test_last_iterates_meet_a_bound_that_wrong_methods_break(schedule):
     found = last_iterate.last_iterate_gap(problem, schedule, UPDATES, replicas=8)
     assert found.holds
     assert measured.can_fail(problem, schedule, float(found.bound)).holds
-    for wrong in (Sequential(lam=0.3), type(schedule)(lam=0.7)):
+    for wrong in (Sequential(lam=0.3, share=0.5), type(schedule)(lam=0.7)):
         assert not last_iterate.last_iterate_gap(
             problem, schedule, UPDATES, replicas=8, instead=wrong
         ).holds

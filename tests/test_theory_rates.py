@@ -27,7 +27,7 @@ def test_growth_gives_a_fast_rate_that_sequential_training_breaks(schedule):
     found = fast_rate.fast_gap(problem, schedule, steps, replicas=8)
     assert found.holds
     assert measured.can_fail(problem, schedule, float(found.bound)).holds
-    wrong = Sequential(lam=0.3)
+    wrong = Sequential(lam=0.3, share=0.5)
     assert not fast_rate.fast_gap(problem, schedule, steps, replicas=8, instead=wrong).holds
     assert fast_rate.fast_bound(problem, schedule, 2 * steps + 1) == pytest.approx(found.bound / 2)
 
@@ -53,7 +53,7 @@ def test_most_runs_meet_the_tail_bound_and_sequential_ones_do_not(schedule):
     found = tails.tail_gap(problem, schedule, steps, 0.1, replicas=20)
     assert found.holds
     assert measured.can_fail(problem, schedule, float(found.bound)).holds
-    wrong = Sequential(lam=0.3)
+    wrong = Sequential(lam=0.3, share=0.5)
     assert not tails.tail_gap(problem, schedule, steps, 0.1, replicas=4, instead=wrong).holds
     # Fewer runs may exceed it: a larger bound.
     assert tails.tail_bound(problem, schedule, steps, 0.01) > found.bound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,11 +14,14 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 
+from tradeoff.convex import minimise, trajectories
 from tradeoff.errors import InputError
+from tradeoff.methods import Method, find, names
+from tradeoff.methods.losses import Dpo
 from tradeoff.networks import optimizers
 from tradeoff.networks.choices import Choices
 from tradeoff.networks.loop import Loop
-from tradeoff.networks.policies import HEAD, PolicyConfig, policy_data
+from tradeoff.networks.policies import HEAD, PolicyConfig, last_layer, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import Run, grid, train
 from tradeoff.schedules import (
@@ -500,3 +504,104 @@ def test_stages_take_their_rates_in_turn() -> None:
 def test_rates_for_other_runs_are_refused(rate: list) -> None:
     with pytest.raises(InputError, match="there are 2 runs"):
         train(DOUBLE, SIX[:2], **{**SETTINGS, "learning_rate": rate})
+
+
+# ---------------------------------------------------------------------- methods that change more
+
+PLAIN_AND_OTHERS = (
+    Run(Mix(lam=0.3), 0),
+    Run(find("mix+pcgrad", 0.3), 0),
+    Run(find("mix+simpo", 0.3), 0),
+    Run(find("mix+stch+dft", 0.3), 2),
+    Run(find("alright+nca_pair+uft", 0.6), 1),
+    Run(find("mix+poft+hinge+mgda", 0.6), 1),
+)
+SHORT = {"steps": 6, "learning_rate": 0.05, "batch_size": 5}
+
+
+def test_methods_run_in_any_company():
+    together = train(DOUBLE, PLAIN_AND_OTHERS, **SHORT)
+    assert together.table.schedule.unique().tolist()[1:3] == ["Mix, PCGrad", "Mix, SimPO"]
+    for place, run in enumerate(PLAIN_AND_OTHERS):
+        alone = train(DOUBLE, [run], **SHORT)
+        for name, value in alone.params.items():
+            assert_allclose(together.params[name][place], value[0], atol=1e-12)
+    plain = train(DOUBLE, PLAIN_AND_OTHERS[:1], **SHORT).params
+    assert_array_equal(
+        plain[HEAD][0], train(DOUBLE, [Run(Method(Mix(lam=0.3)), 0)], **SHORT).params[HEAD][0]
+    )
+
+
+@pytest.mark.parametrize("reference", ["base", "other"])
+def test_the_same_loss_as_a_slot_trains_the_same_policy(reference):
+    schedules = [Mix(lam=0.3), Alright(lam=0.4), Sequential()]
+    anchor = "base" if reference == "base" else DOUBLE.initial([9])
+    same = [Method(s, preference=Dpo(beta=DOUBLE.beta)) for s in schedules]
+    plain, again = (
+        train(DOUBLE, grid(given, [0, 1]), **SHORT, optimizer="sgd", reference=anchor)
+        for given in (schedules, same)
+    )
+    for name, value in plain.params.items():
+        assert_allclose(again.params[name], value, atol=1e-12)
+    columns = ["sft_loss", "preference_loss_train"]
+    assert_allclose(again.table[columns], plain.table[columns], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in names() if find(n).unsupported("networks") is None])
+def test_the_last_layer_trains_as_the_convex_problem_does(name):
+    """Every method, on the same rows with the same rule, at both scales."""
+    method = find(name, 0.4)
+    if method.preference.whole_batch or method.schedule.plan(8).watched:
+        return
+    base = DOUBLE.initial([3])
+    one = {key: value[0] for key, value in base.items()}
+    fixed = one[HEAD].flatten().numpy()
+    # Training starts beside the reference, where some losses have a kink.
+    start = fixed + 0.1 * np.random.default_rng(0).normal(size=len(fixed))
+    begin = {**base, HEAD: torch.from_numpy(start).view_as(base[HEAD])}
+    problem = replace(last_layer(DATA, one, radius=1e6, beta=DOUBLE.beta), reference=fixed)
+    optima = [0.0, 0.0]
+    if method.gradient.uses_losses:
+        optima = [minimise(problem, float(i)).value for i in (0, 1)]
+    done = train(
+        DOUBLE,
+        [Run(method, 3)],
+        steps=4,
+        learning_rate=0.2,
+        batch_size=1,
+        optimizer="sgd",
+        last_layer_only=True,
+        start=begin,
+        reference=base,
+        optima=optima,
+    )
+    # Rows are drawn alike: those of replica 3 under root seed 0.
+    settings = {"steps": 4, "step_size": 0.2, "replicas": 4, "engine": "numpy"}
+    runs = trajectories(problem, method, start=start, **settings)
+    assert_allclose(done.params[HEAD][0].flatten(), runs.last[0, 3, -1], atol=1e-9)
+
+
+def test_a_task_without_records_says_so():
+    with pytest.raises(InputError, match="log-probabilities of its responses"):
+        train(WithoutRecords(DOUBLE), [Run(find("mix+simpo"), 0)], **SHORT)
+    with pytest.raises(InputError, match="never follows both"):
+        train(DOUBLE, [Run(find("alright+mgda"), 0)], **SHORT)
+
+
+class WithoutRecords:
+    """A task that knows its own losses alone."""
+
+    def __init__(self, task: PolicyTask) -> None:
+        for name in (
+            "sizes",
+            "batched",
+            "last_layer_name",
+            "initial",
+            "losses",
+            "reference",
+            "evaluate",
+        ):
+            setattr(self, name, getattr(task, name))
+
+    def to(self, device):
+        return self

@@ -31,6 +31,9 @@ from .data import (
 from .errors import (
     InputError as InputError,
 )
+from .methods import (
+    Method as Method,
+)
 from .schedules import (
     Alright as Alright,
     Constrained as Constrained,
@@ -39,6 +42,7 @@ from .schedules import (
     Rounds as Rounds,
     Schedule as Schedule,
     Sequential as Sequential,
+    Stages as Stages,
 )
 from .scores import (
     Interval as Interval,

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,7 @@ import typer
 import tradeoff
 from tradeoff import cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
-from tradeoff.cli_options import Columns, MinMargin, Out, SkipBad, UseLabels
+from tradeoff.cli_options import METHODS_HELP, Columns, MinMargin, Out, SkipBad, UseLabels
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable, refusal
 from tradeoff.records import replacing, write_json
@@ -78,18 +77,6 @@ def options(
 ) -> None:
     """Options of the program itself."""
     del version  # the callback has printed it
-
-
-class Method(StrEnum):
-    """Schedules by the name of the command line."""
-
-    sft_dpo = "sft-dpo"
-    dpo_sft = "dpo-sft"
-    rounds = "rounds"
-    mix = "mix"
-    alright = "alright"
-    maxright = "maxright"
-    constrained = "constrained"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -401,7 +388,8 @@ def front(
 @app.command()
 def simulate(
     methods: Annotated[
-        list[Method] | None, typer.Option("--schedule", help="Schedules; all by default.")
+        list[str] | None,
+        typer.Option("--method", "--schedule", metavar="NAME", help=METHODS_HELP),
     ] = None,
     lams: Lams = [0.5],  # noqa: B006  (typer reads the default)
     steps: Annotated[int, typer.Option(help="Updates per run.", min=1)] = 10_000,
@@ -413,7 +401,10 @@ def simulate(
     refresh: Annotated[
         int, typer.Option(help="MAXRIGHT, Constrained: updates between refreshes.", min=1)
     ] = 1,
-    share: Annotated[float, typer.Option(help="Sequential: share of the first stage.")] = 0.5,
+    share: Annotated[
+        float | None,
+        typer.Option(help="Sequential: share of the first stage; by default that of lambda."),
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds: how many.", min=1)] = 4,
     limit: Annotated[
         float, typer.Option(help="Constrained: nats that SFT may lose, or a share.")
@@ -426,7 +417,7 @@ def simulate(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Run schedules on a random log-linear problem and summarise where they end.
+    """Run methods on a random log-linear problem and summarise where they end.
 
     With `--out` the whole trajectory is written as `simulate.parquet`.
 
@@ -436,23 +427,25 @@ def simulate(
 
     - `tradeoff simulate --schedule rounds --rounds 16 --decay linear`
 
+    - `tradeoff simulate --method mix+pcgrad --method alright+simpo --method my_methods:Mine`
+
     - `tradeoff simulate --steps 100000 --replicas 64 --out runs`
     """
     from tradeoff import convex
+    from tradeoff.methods import METHODS
 
     problem = _random_problem(seed, conflict, 16, 16, 8, 4.0, 1.0)
-    # A schedule given twice would count as twice the replicas.
-    chosen = dict.fromkeys(methods or Method)
+    # A method given twice would count as twice the replicas.
+    chosen = dict.fromkeys(methods or METHODS)
     settings: dict[str, dict[str, Any]] = {
         "sequential": {"share": share},
         "rounds": {"rounds": rounds},
         "maxright": {"refresh": refresh},
         "constrained": {"limit": limit, "relative": relative, "refresh": refresh},
     }
-    schedules = [_schedule(m, lam, settings) for lam in dict.fromkeys(lams) for m in chosen]
     runs = convex.simulate(
         problem,
-        schedules,
+        [_method(name, lam, settings) for lam in dict.fromkeys(lams) for name in chosen],
         steps=steps,
         step_size=convex.StepSize(step_size, _decay(decay)),
         replicas=replicas,
@@ -570,16 +563,15 @@ def _short(policies: pd.DataFrame) -> pd.DataFrame:
     return policies.drop(columns="kind").rename(columns=headings).reset_index()
 
 
-def _schedule(method: Method, lam: float, settings: dict[str, dict[str, Any]]) -> Any:
-    """A schedule by the name of the command line, with the settings given to its kind."""
-    from tradeoff.schedules import from_dict
+def _method(name: str, lam: float, settings: dict[str, dict[str, Any]]) -> Any:
+    """A method by its name, with the settings given to its kind of schedule."""
+    from dataclasses import replace
 
-    orders = {Method.sft_dpo: "sft", Method.dpo_sft: "preference"}
-    if method in orders:
-        own = {"name": "sequential", "first": orders[method], **settings["sequential"]}
-    else:
-        own = {"name": method.value, **settings.get(method.value, {})}
-    return from_dict({**own, "lam": lam})
+    from tradeoff.methods import find
+
+    found = find(name, lam)
+    own = {k: v for k, v in settings.get(found.schedule.name, {}).items() if v is not None}
+    return replace(found, schedule=replace(found.schedule, **own))
 
 
 def _decay(text: str) -> Any:

@@ -58,6 +58,8 @@ Examples:
 
 - `tradeoff train run.toml --schedule mix --lam 0.25 --out runs/mix`
 
+- `tradeoff train run.toml --method mix+pcgrad+simpo --lam 0.25`
+
 - `tradeoff train run.toml --schedule rounds --rounds 8 --set train.decay=linear`
 
 - `tradeoff train run.toml --schedule constrained --limit 0.05 --set train.optima=[1.42,0]`
@@ -77,6 +79,11 @@ _LOST = (
 """Counts of rows that a user should see; names as in the summary."""
 _CHOICES = (
     "sft-dpo, dpo-sft, rounds, mix, alright, maxright, constrained, or another schedule's name."
+)
+
+_METHOD = (
+    "Schedule, loss and gradient rule joined by +, such as mix+pcgrad or alright+simpo; or "
+    "package.module:Name, one of your own."
 )
 
 
@@ -104,6 +111,7 @@ def train(
     eos_token: EosToken = None,
     attention: Attention = None,
     schedule: Annotated[str | None, typer.Option(help=_CHOICES)] = None,
+    method: Annotated[str | None, typer.Option(help=_METHOD)] = None,
     lam: Annotated[
         float | None, typer.Option(help="Weight of the preference objective, in [0, 1].")
     ] = None,
@@ -126,7 +134,8 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Longest sequence in tokens.")] = None,
     loss: Annotated[
-        str | None, typer.Option(help="Preference loss: sigmoid, sigmoid_norm, hinge or ipo.")
+        str | None,
+        typer.Option(help="Preference loss by TRL's name, such as sigmoid, ipo or simpo."),
     ] = None,
     beta: Annotated[float | None, typer.Option(help="Inverse temperature of that loss.")] = None,
     lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank.")] = None,
@@ -168,6 +177,7 @@ def train(
         "data.min_margin": min_margin,
         "train.chat": chat,
         "schedule": schedule,
+        "method": method,
         "schedule.lam": lam,
         "schedule.rounds": rounds,
         "schedule.limit": limit,
@@ -226,7 +236,7 @@ def _tell(
         import pandas as pd
 
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["first", "last"])
-        show_table(table.rename_axis("held out").reset_index(), str(trainer.schedule.label))
+        show_table(table.rename_axis("held out").reset_index(), str(trainer.method.label))
     show_summary(_short(result.summary))
     show_line(f"written: {', '.join(str(path) for path in [*written, out / 'metrics.jsonl'])}")
     _tell_end(result, out)

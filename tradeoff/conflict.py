@@ -384,9 +384,10 @@ def _held_out(
 
 
 def _gradient_runs(problem: LogLinear, lam: float, steps: int, progress: bool) -> Trajectories:
+    # Stages of equal length, whatever the weight: what is asked is how much one order forgets.
     schedules: list[Schedule] = [
-        Sequential(first="sft", lam=lam),
-        Sequential(first="preference", lam=lam),
+        Sequential(first="sft", lam=lam, share=0.5),
+        Sequential(first="preference", lam=lam, share=0.5),
         Mix(lam=lam),
     ]
     return trajectories(

@@ -71,7 +71,8 @@ def settings(
     flags
         Values by dotted name, such as ``"train.steps"``; None: not given. ``"schedule"`` is a
         name of :data:`tradeoff.schedules.SCHEDULES`, "sft-dpo" or "dpo-sft"; of the schedule that
-        it replaces ``lam`` stays, and all settings if it is of the same kind.
+        it replaces ``lam`` stays, and all settings if it is of the same kind. ``"method"`` is
+        what :func:`tradeoff.methods.find` takes: schedule and other parts, joined by ``+``.
     assignments
         Each ``NAME=VALUE`` with a dotted name and a value as in TOML; quotes may be left out, and
         ``none`` stands for no value.
@@ -88,6 +89,8 @@ def settings(
     given = {name: value for name, value in flags.items() if value is not None}
     if isinstance(name := found.get("schedule"), str):
         found["schedule"] = _schedule(name, {})
+    if isinstance(name := given.pop("method", None), str):
+        _put_method(found, name)
     # A schedule's name comes first, as its settings are put into its table.
     for name, value in sorted(given.items(), key=lambda item: item[0] != "schedule"):
         _put(found, name, value)
@@ -97,7 +100,7 @@ def settings(
         found["schedule"] = {"name": "alright", **table}
     experiment = build(config.Experiment, found, file=place)
     try:
-        experiment.make_schedule()
+        experiment.make_method()
     except InputError as error:
         raise error.at(file=place) from error
     return experiment
@@ -206,7 +209,7 @@ def prepare(
     frozen_bf16 = adapted and train.precision == "bf16"
     model, tokenizer = models.load(model_config, seed=train.seed, frozen_bf16=frozen_bf16)
     trainer = JointTrainer(
-        model, tokenizer, schedule=experiment.make_schedule(), config=train, output=output, **rows
+        model, tokenizer, schedule=experiment.make_method(), config=train, output=output, **rows
     )
     trainer.experiment = experiment
     return trainer
@@ -224,7 +227,7 @@ def write(trainer: JointTrainer, result: TrainResult, folder: Path) -> list[Path
         result.table.to_parquet(partial, index=False)
     if {"sft_loss", "preference_loss"} <= set(result.table.columns):
         with plots.figure(height=4.0) as (figure, ax):
-            draw(result, trainer.schedule, ax)
+            draw(result, trainer.method, ax)
             paths += plots.save(figure, folder, "loss_space")
     return paths
 
@@ -234,7 +237,7 @@ def draw(result: TrainResult, schedule: Any, ax: Any) -> Any:
     from tradeoff import plots
 
     x, y = result.table.sft_loss.to_numpy(), result.table.preference_loss.to_numpy()
-    look = plots.look(schedule)
+    look = plots.look(schedule.label)
     ax.plot(x, y, **look.line_style())
     ax.plot(x[:1], y[:1], marker="o", markersize=10, fillstyle="none", color="0.3")
     plots.label_line(ax, x[-1], y[-1], schedule.label)
@@ -250,6 +253,26 @@ def _schedule(name: str, before: Mapping[str, Any]) -> dict[str, Any]:
         table = {"name": "sequential", "first": _STAGES[name]}
     same = before.get("name", "alright") == table["name"]
     return {k: v for k, v in before.items() if same or k == "lam"} | table
+
+
+def _put_method(settings: dict[str, Any], name: str) -> None:
+    """Put a method, by its name, into the tables of a run; other schedules and parts give way."""
+    from tradeoff.methods import METHODS, find
+    from tradeoff.schedules import SCHEDULES
+
+    words = [word.strip() for word in name.split("+")]
+    described = find(name).to_dict()
+    schedule = described.pop("schedule")
+    own = [word for word in words if word in METHODS or word in SCHEDULES]
+    # The defaults of language models differ from those of the parts.
+    _put(settings, "schedule", own[0] if own else schedule["name"])
+    if not own:
+        settings["schedule"] = {**schedule, **_kept(settings["schedule"])}
+    settings["method"] = described
+
+
+def _kept(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {"lam": table["lam"]} if "lam" in table else {}
 
 
 def _assignment(text: str) -> tuple[str, Any]:

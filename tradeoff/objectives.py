@@ -6,13 +6,9 @@ convex laboratory) and torch tensors (networks and language models, where autogr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
-
-from tradeoff.errors import InputError
 
 Array = Any
 """A numpy array or a torch tensor."""
@@ -67,53 +63,16 @@ def dpo(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
     return loss
 
 
-def hinge(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
+def hinge(margins: Array, beta: float) -> Array:
     """Hinge loss of the implicit reward, ``max(0, 1 - beta m)`` (SLiC, arXiv 2305.10425)."""
-    _no_smoothing("hinge", label_smoothing)
     reward = beta * margins
     xp = array_namespace(reward)
     return xp.clip(1 - reward, min=0.0)
 
 
-def ipo(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
+def ipo(margins: Array, beta: float) -> Array:
     """Squared distance of the margin from ``1 / (2 beta)``: equation (17) of arXiv 2310.12036."""
-    _no_smoothing("ipo", label_smoothing)
     return (margins - 1 / (2 * beta)) ** 2
-
-
-def _no_smoothing(name: str, label_smoothing: float) -> None:
-    if label_smoothing:
-        raise InputError(
-            f"the loss {name!r} has no label smoothing",
-            field="label_smoothing",
-            value=label_smoothing,
-            remedy="Set it to 0, or use the loss 'sigmoid'.",
-        )
-
-
-@dataclass(frozen=True)
-class PreferenceLoss:
-    """A loss of margins, and which margins it takes.
-
-    Attributes
-    ----------
-    function
-        ``(margins, beta, label_smoothing) -> losses``.
-    per_token
-        Whether each log-probability is first divided by the length of its response.
-    """
-
-    function: Callable[[Array, float, float], Array]
-    per_token: bool = False
-
-
-PREFERENCE_LOSSES = {
-    "sigmoid": PreferenceLoss(dpo),
-    "sigmoid_norm": PreferenceLoss(dpo, per_token=True),
-    "hinge": PreferenceLoss(hinge),
-    "ipo": PreferenceLoss(ipo, per_token=True),
-}
-"""Preference losses by their name in TRL; a new one is a function above and a row here."""
 
 
 def dpo_slope(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.reference import Setting
+from tradeoff.convex.setting import Setting
 from tradeoff.progress import tqdm
 from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule
 
@@ -42,7 +42,7 @@ _starter.join()
 BLOCK = 32
 """Runs per block: enough logits for one exponential loop, few enough to stay in the L1 cache."""
 
-BOTH, LARGER_GAP, WITHIN_LIMIT = int(Rule.BOTH), int(Rule.LARGER_GAP), int(Rule.WITHIN_LIMIT)
+LARGER_GAP, WITHIN_LIMIT = int(Rule.LARGER_GAP), int(Rule.WITHIN_LIMIT)
 GOLDEN = draws.GOLDEN
 
 # The full set would also assume that no number is NaN or infinite, and gains little.
@@ -93,6 +93,7 @@ class Plans(NamedTuple):
     rule: Index
     probability: Array
     weights: Array
+    both: NDArray[np.bool_]  # updates that follow both objectives
     restart: NDArray[np.bool_]
     alphas: Array
     pair: Array  # weights of the gaps
@@ -207,6 +208,7 @@ def _plans(setting: Setting) -> Plans:
         rule=stack([p.rule for p in plans], np.int64),
         probability=stack([p.probability for p in plans]),
         weights=stack([p.weights for p in plans]),
+        both=stack([p.together for p in plans], np.bool_),
         restart=stack([p.clock == 1 for p in plans], np.bool_),
         alphas=_floats(setting.alphas),
         pair=stack([p.gaps.weights for p in plans]),
@@ -294,7 +296,7 @@ def _record(start: Array, block: Block, k: int, last: Array, average: Array, cou
 def _follow(plans: Plans, c: int, t: int, block: Block) -> None:
     """Gradient weights of the rules BOTH and DRAW."""
     sft, preference = plans.weights[c, t, SFT], plans.weights[c, t, PREFERENCE]
-    both, probability = plans.rule[c] == BOTH, plans.probability[c, t]
+    both, probability = plans.both[c, t], plans.probability[c, t]
     for r in range(len(block.theta)):
         drawn = _uniform(block.keys[r, draws.OBJECTIVE], t) < probability
         block.weights[r, SFT] = sft if both or not drawn else 0.0

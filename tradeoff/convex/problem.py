@@ -32,6 +32,32 @@ class Problem(Protocol):
         """Asked only where the radius is infinite."""
 
 
+@runtime_checkable
+class Simulated(Protocol):
+    """What :func:`~tradeoff.convex.simulate.simulate` needs of a pair of objectives.
+
+    A problem may have more: ``gradients(theta)`` (B, 2, d), without which runs with full gradients
+    are refused; and ``minimum(lam)``, the least value of f_lambda, or all of :class:`Problem`,
+    without which tables have no gaps and no schedule may compare them.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """Number of parameters d."""
+
+    def losses(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """(f_SFT, f_preference): (2,) for theta (d,), (B, 2) for theta (B, d)."""
+
+    def project(self, theta: Vector) -> Vector:
+        """The nearest points of the feasible set, for theta (..., d)."""
+
+    def sample_gradients(self, objective: int, theta: Vector, uniform: Vector) -> Vector:
+        """Sample gradients (B, d) of objective 0 or 1 at theta (B, d).
+
+        ``uniform`` (B,) has one draw from [0, 1) for each run, which picks its data point.
+        """
+
+
 @dataclass(frozen=True)
 class Rounding:
     """Bounds on the rounding errors of a :class:`LocalModel`.

@@ -121,14 +121,31 @@ class QuadraticSampler:
         values, vectors = np.linalg.eigh(problem.noise)
         self._root = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
 
-    def gradient(self, objective: int, theta: Array, step: int) -> Array:
-        """(B, d) stochastic gradient at theta (B, d), for update ``step``."""
+    def gradient(
+        self,
+        objective: int,
+        theta: Array,
+        step: int,
+        runs: NDArray[np.int64] | slice = slice(None),
+    ) -> Array:
+        """(B, d) stochastic gradient at theta (B, d), for update ``step`` of these runs."""
         d = self.problem.dimension
-        normal = draws.normal(self._keys[objective], step * d + np.arange(d))
+        normal = draws.normal(self._keys[objective][runs], step * d + np.arange(d))
         offset = theta - self.problem.centres[objective]
         return np.asarray(
             offset @ self.problem.hessians[objective] + normal @ self._root[objective].T
         )
+
+    def sample(
+        self,
+        objective: int,
+        theta: Array,
+        step: int,
+        runs: NDArray[np.int64] | slice = slice(None),
+    ) -> tuple[Array, Array]:
+        """Exact losses (B,) and stochastic gradients (B, d) at theta (B, d)."""
+        losses = np.asarray(self.problem.losses(theta)[:, objective])
+        return losses, self.gradient(objective, theta, step, runs)
 
     def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
         """(B,) exact loss; a quadratic has no data points to sample."""

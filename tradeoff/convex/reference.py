@@ -1,44 +1,21 @@
-"""The specification of a run: readable numpy, any convex problem, any schedule.
+"""The specification of a run: readable numpy, any pair of objectives, any method.
 
 `tradeoff.convex.kernels` reproduces it for dense log-linear problems, on the same draws.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from tradeoff import draws
-from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
-from tradeoff.convex.sampling import LogLinearSampler
+from tradeoff.convex.directions import Directions
+from tradeoff.convex.sampling import Sampler
+from tradeoff.convex.setting import Setting
 from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT, Plan, Rule
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Everything an engine needs: C plans with their (C, T) step sizes, R replicas, K records.
-
-    ``base`` is the gap of SFT at the start, which relative limits are a share of.
-    """
-
-    problem: Any
-    plans: list[Plan]
-    alphas: Float[np.ndarray, "C T"]
-    replicas: int
-    seed: int
-    start: Float[np.ndarray, " d"]
-    checkpoints: Int[np.ndarray, " K"]
-    optima: Float[np.ndarray, " 2"]
-    base: float
-    full: bool
-    progress: bool = False
 
 
 def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
@@ -51,8 +28,10 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     """
     problem, plans = setting.problem, setting.plans
     configurations, steps = setting.alphas.shape
+    directions = Directions(setting)
+    watching = any(plan.watched for plan in plans)
     replica = np.tile(np.arange(setting.replicas), configurations)
-    sampler = _sampler(problem, setting.seed, replica)
+    sampler = directions.plain(replica) if watching else None
     objective_key = draws.keys(setting.seed, np.arange(setting.replicas), draws.OBJECTIVE)
     shape = (configurations, setting.replicas)
     theta = np.broadcast_to(setting.start, (*shape, problem.dimension)).copy()
@@ -82,7 +61,7 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
         mass += share
         part = np.divide(share, mass, out=np.zeros(shape), where=mass > 0)
         mean += part[..., None] * (theta - mean)
-        direction = _direction(setting, sampler, theta, weights, t)
+        direction = directions(theta, weights, t)
         theta = problem.project(theta - setting.alphas[:, t, None, None] * direction)
         count += weights != 0
     last, average, counts = (np.stack(parts, axis=2) for parts in zip(*records, strict=True))
@@ -113,26 +92,12 @@ def _shares(plan: Plan, t: int, chosen: NDArray[np.int64]) -> Array:
     return np.asarray(np.divide(taken, pair, out=np.ones_like(pair), where=pair > 0))
 
 
-def _values(setting: Setting, sampler: Any, theta: Array, c: int, t: int) -> Array:
+def _values(setting: Setting, sampler: Sampler | None, theta: Array, c: int, t: int) -> Array:
     """(R, 2) loss values of configuration c at its current iterates, exact or estimated."""
     samples = setting.plans[c].gaps.samples
     if samples == 0:
         return np.asarray(setting.problem.losses(theta[c]))
+    assert sampler is not None, "a plan that looks at losses has a sampler"
     flat = theta.reshape(-1, theta.shape[-1])
     both = [sampler.loss(i, flat, t, samples).reshape(theta.shape[:2])[c] for i in (0, 1)]
     return np.stack(both, axis=-1)
-
-
-def _direction(setting: Setting, sampler: Any, theta: Array, weights: Array, t: int) -> Array:
-    flat = theta.reshape(-1, theta.shape[-1])
-    if setting.full:
-        gradient = setting.problem.gradients(flat)
-    else:
-        gradient = np.stack([sampler.gradient(i, flat, t) for i in (0, 1)], axis=1)
-    combined = np.einsum("bi,bid->bd", weights.reshape(-1, 2), gradient)
-    return np.asarray(combined.reshape(theta.shape))
-
-
-def _sampler(problem: Any, seed: int, replicas: NDArray[np.int64]) -> Any:
-    kind = QuadraticSampler if isinstance(problem, Quadratic) else LogLinearSampler
-    return kind(problem, seed, replicas)

@@ -1,8 +1,8 @@
-"""Stochastic gradients of a log-linear problem: one data point per run, many runs at once."""
+"""Stochastic gradients of many runs at once, one data point per run."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,10 +10,71 @@ from numpy.typing import NDArray
 
 from tradeoff import draws, objectives
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.problem import Simulated
+from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE
 
 Array = NDArray[np.float64]
 _AT_ONCE = 256
+Runs = NDArray[np.int64] | slice
+ALL = slice(None)
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Sample losses and gradients of many runs, on draws of their own."""
+
+    def gradient(self, objective: int, theta: Array, step: int, runs: Runs = ALL) -> Array:
+        """(B, d) gradients at theta (B, d), for update ``step`` of these runs."""
+
+    def sample(
+        self, objective: int, theta: Array, step: int, runs: Runs = ALL
+    ) -> tuple[Array, Array]:
+        """Losses (B,) and gradients (B, d), likewise."""
+
+    def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
+        """(B,) loss at theta (B, d), estimated on so many fresh data points."""
+
+
+class PlainSampler:
+    """Draws for a problem that turns one number in [0, 1) into a sample gradient.
+
+    Parameters
+    ----------
+    problem
+        Anything with the members of :class:`~tradeoff.convex.problem.Simulated`.
+    seed, replicas
+        Root seed and (B,) replica number of each run; runs of one replica see the same draws.
+    """
+
+    def __init__(self, problem: Simulated, seed: int, replicas: NDArray[np.int64]) -> None:
+        self.problem = problem
+        streams = (draws.SFT_SAMPLE, draws.PREFERENCE_SAMPLE)
+        self._keys = [draws.keys(seed, replicas, stream) for stream in streams]
+
+    def gradient(self, objective: int, theta: Array, step: int, runs: Runs = ALL) -> Array:
+        """(B, d) sample gradients at theta (B, d), for update ``step`` of these runs."""
+        u = draws.uniform(self._keys[objective][runs], step)
+        found = np.asarray(self.problem.sample_gradients(objective, theta, u))
+        if found.shape != theta.shape:
+            raise InputError(
+                "sample_gradients does not return one gradient a run",
+                field="sample_gradients",
+                value=found.shape,
+                remedy=f"Return an array of shape {theta.shape}.",
+            )
+        return found
+
+    def sample(
+        self, objective: int, theta: Array, step: int, runs: Runs = ALL
+    ) -> tuple[Array, Array]:
+        """Exact losses (B,) and sample gradients (B, d), likewise."""
+        losses = np.asarray(self.problem.losses(theta))[:, objective]
+        return losses, self.gradient(objective, theta, step, runs)
+
+    def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
+        """(B,) exact loss; the problem says nothing of data points."""
+        return np.asarray(self.problem.losses(theta))[:, objective]
 
 
 class LogLinearSampler:
@@ -38,10 +99,22 @@ class LogLinearSampler:
         self._present = column < sizes[:, None]
         self._rows = problem.offsets[:-1, None] + np.where(self._present, column, 0)
 
-    def gradient(self, objective: int, theta: Array, step: int) -> Array:
-        """(B, d) gradient of one data point's loss at theta (B, d), for update ``step``."""
-        u = draws.uniform(self._keys[objective], step)
-        return self.evaluate(objective, theta, self.index(objective, u))[1]
+    def gradient(self, objective: int, theta: Array, step: int, runs: Runs = ALL) -> Array:
+        """(B, d) gradient of one data point's loss at theta (B, d), for update ``step``.
+
+        Parameters
+        ----------
+        runs
+            Which of the runs these are; all by default.
+        """
+        return self.sample(objective, theta, step, runs)[1]
+
+    def sample(
+        self, objective: int, theta: Array, step: int, runs: Runs = ALL
+    ) -> tuple[Array, Array]:
+        """Losses (B,) and gradients (B, d) of the data points of update ``step``."""
+        u = draws.uniform(self._keys[objective][runs], step)
+        return self.evaluate(objective, theta, self.index(objective, u))
 
     def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
         """(B,) mean loss of ``samples`` fresh data points at theta (B, d)."""

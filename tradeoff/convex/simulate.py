@@ -1,4 +1,4 @@
-"""Projected (stochastic) gradient runs of every schedule, in batches of replicas.
+"""Projected (stochastic) gradient runs of every method, in batches of replicas.
 
 `simulate` returns a tidy table; `trajectories` returns the recorded parameters themselves. The
 specification of a run is `tradeoff.convex.reference`; dense log-linear problems go through compiled
@@ -8,7 +8,7 @@ kernels that reproduce it on the same draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,17 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from tradeoff.convex import reference
 from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.reference import Setting
+from tradeoff.convex.setting import Setting
 from tradeoff.convex.solve import minimise
 from tradeoff.convex.validate import (
     LARGEST_FEATURE,
     as_array,
     check_memory,
-    check_problem,
     check_vector,
 )
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
+from tradeoff.methods import Method
 from tradeoff.schedules import (
     PREFERENCE,
     SFT,
@@ -41,6 +41,8 @@ from tradeoff.settings import Count, Seed, Updates, Within, check, checked, fit
 
 Array = NDArray[np.float64]
 Engine = Literal["auto", "numpy", "numba"]
+Runnable = Method | Schedule
+"""A method; a schedule alone is one that changes nothing else."""
 Gradients = Literal["stochastic", "full"]
 
 
@@ -79,8 +81,8 @@ class Trajectories(Shown):
 
     Attributes
     ----------
-    schedules, step_sizes
-        The schedule and step size of each configuration, length C.
+    methods, step_sizes
+        The method and step size of each configuration, length C.
     checkpoints
         (K,) number of updates done at each record.
     last
@@ -94,12 +96,17 @@ class Trajectories(Shown):
         (C, R, K, 2) gradients of each objective used so far.
     """
 
-    schedules: tuple[Schedule, ...]
+    methods: tuple[Method, ...]
     step_sizes: tuple[StepSize, ...]
     checkpoints: Int[np.ndarray, " K"]
     last: Float[np.ndarray, "C R K d"]
     average: Float[np.ndarray, "C R K d"]
     counts: Int[np.ndarray, "C R K 2"]
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """The schedule of each configuration."""
+        return tuple(method.schedule for method in self.methods)
 
     def losses(self, problem: Any, iterate: Literal["last", "average"] = "last") -> Array:
         """(C, R, K, 2) SFT and preference loss of the recorded iterates."""
@@ -108,12 +115,12 @@ class Trajectories(Shown):
         return np.asarray(values.reshape(*theta.shape[:-1], 2))
 
     def table(self) -> pd.DataFrame:
-        """One row for each configuration: schedule, weight, step size, gradients used."""
+        """One row for each configuration: method, weight, step size, gradients used."""
         used = self.counts[:, :, -1].mean(axis=1)
         return pd.DataFrame(
             {
-                "schedule": [s.label for s in self.schedules],
-                "lam": [s.lam for s in self.schedules],
+                "schedule": [m.label for m in self.methods],
+                "lam": [m.lam for m in self.methods],
                 "step_size": [s.scale for s in self.step_sizes],
                 "decay": [s.decay for s in self.step_sizes],
                 "sft_gradients": used[:, SFT],
@@ -139,9 +146,9 @@ class Trajectories(Shown):
         from tradeoff import plots  # a simulator needs no matplotlib
 
         ax = plots.axes() if ax is None else ax
-        for schedule, path in zip(self.schedules, self.losses(problem).mean(axis=1), strict=True):
-            look = plots.look(schedule)
-            ax.plot(*path.T, **look.line_style(markevery=[-1], label=schedule.label))
+        for method, path in zip(self.methods, self.losses(problem).mean(axis=1), strict=True):
+            look = plots.look(method.label)
+            ax.plot(*path.T, **look.line_style(markevery=[-1], label=method.label))
         ax.set(xlabel="SFT loss (nats)", ylabel="preference loss (nats)")
         ax.legend()
         return ax
@@ -156,7 +163,7 @@ class Trajectories(Shown):
 
 def simulate(
     problem: Any,
-    schedules: Schedule | Sequence[Schedule],
+    methods: Runnable | Sequence[Runnable],
     *,
     steps: Updates,
     step_size: float | StepSize | Sequence[float | StepSize],
@@ -168,20 +175,21 @@ def simulate(
     engine: Engine = "auto",
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Run every schedule with every step size and return one row per record.
+    """Run every method with every step size and return one row per record.
 
     Parameters
     ----------
     problem
-        :class:`~tradeoff.convex.LogLinear` or :class:`~tradeoff.convex.Quadratic`.
-    schedules
-        One or more schedules.
+        :class:`~tradeoff.convex.LogLinear`, :class:`~tradeoff.convex.Quadratic`, or anything with
+        the members of :class:`~tradeoff.convex.problem.Simulated`.
+    methods
+        One or more methods or schedules.
     steps
         Updates per run.
     step_size
-        Number (constant step), :class:`StepSize`, or several; combined with every schedule.
+        Number (constant step), :class:`StepSize`, or several; combined with every method.
     replicas
-        Independent repetitions. Replica r sees the same draws under every schedule and step
+        Independent repetitions. Replica r sees the same draws under every method and step
         size, so differences between them are paired.
     seed
         Root seed; the result is a pure function of the arguments, whatever the thread count.
@@ -192,21 +200,28 @@ def simulate(
     gradients
         "stochastic": one data point per update and objective; "full": exact gradients.
     engine
-        "numba" (dense log-linear problems), "numpy" (the specification), or the fastest.
+        "numba" (dense log-linear problems, schedules alone), "numpy" (the specification), or the
+        fastest for each method.
     progress
         Show a progress bar while the numpy engine runs; the compiled one needs none.
 
     Returns
     -------
     DataFrame
-        Columns schedule, lam, step_size, replica, step, iterate ("last" or "average"),
-        sft_loss, preference_loss, sft_gap, preference_gap (above the certified minima), gap
-        (of f_lambda), max_gap (the weighted-Chebyshev value), sft_gradients and
-        preference_gradients (used so far).
+        Columns schedule (label of the method), lam, step_size, replica, step, iterate ("last" or
+        "average"), sft_loss, preference_loss, sft_gap, preference_gap (above the certified
+        minima), gap (of f_lambda), max_gap (the weighted-Chebyshev value), sft_gradients and
+        preference_gradients (used so far). Losses are those of the problem, whatever a method
+        trains. Gaps are NaN where the minima of the problem are not known.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or a method cannot run on this problem.
     """
     runs = trajectories(
         problem,
-        schedules,
+        methods,
         steps=steps,
         step_size=step_size,
         replicas=replicas,
@@ -224,7 +239,7 @@ def simulate(
 @checked
 def trajectories(
     problem: Any,
-    schedules: Schedule | Sequence[Schedule],
+    methods: Runnable | Sequence[Runnable],
     *,
     steps: Updates,
     step_size: float | StepSize | Sequence[float | StepSize],
@@ -240,23 +255,24 @@ def trajectories(
 
     Parameters
     ----------
-    problem, schedules, steps, step_size, replicas, seed
+    problem, methods, steps, step_size, replicas, seed
         As for :func:`simulate`.
     start, checkpoints, gradients, engine, progress
         As for :func:`simulate`.
     """
-    check_problem(problem)
+    _check_problem(problem)
     begin, marks = _start(problem, start), _checkpoints(checkpoints, steps)
-    configurations = [(rule, size) for rule in _rules(schedules) for size in _sizes(step_size)]
+    configurations = [(each, size) for each in _methods(methods) for size in _sizes(step_size)]
     runs = len(configurations) * replicas
-    remedy = "Use fewer replicas, checkpoints, step sizes or schedules."
+    remedy = "Use fewer replicas, checkpoints, step sizes or methods."
     check_memory("replicas", replicas, 2 * runs * len(marks) * problem.dimension, remedy)
-    remedy = "Use fewer updates, step sizes or schedules."
+    remedy = "Use fewer updates, step sizes or methods."
     check_memory("steps", steps, 6 * len(configurations) * steps, remedy)
-    plans = [schedule.plan(steps) for schedule, _ in configurations]
-    optima = _optima(problem, plans)
+    plans = [method.plan(steps) for method, _ in configurations]
+    optima = _optima(problem, [method for method, _ in configurations], plans)
     setting = Setting(
         problem=problem,
+        methods=[method for method, _ in configurations],
         plans=plans,
         alphas=np.stack([s.of(p) for (_, s), p in zip(configurations, plans, strict=True)]),
         replicas=replicas,
@@ -268,14 +284,9 @@ def trajectories(
         full=gradients == "full",
         progress=progress,
     )
-    if _use_kernels(setting, engine):
-        from tradeoff.convex import kernels  # numba is loaded only when it is used
-
-        last, average, counts = kernels.run(setting)
-    else:
-        last, average, counts = reference.run(setting)
+    last, average, counts = _run(setting, engine)
     return Trajectories(
-        schedules=tuple(schedule for schedule, _ in configurations),
+        methods=tuple(setting.methods),
         step_sizes=tuple(size for _, size in configurations),
         checkpoints=setting.checkpoints,
         last=last,
@@ -284,13 +295,23 @@ def trajectories(
     )
 
 
-def _rules(schedules: Any) -> list[Schedule]:
-    return _all_of(
-        Schedule,
-        [schedules] if isinstance(schedules, Schedule) else schedules,
-        "schedules",
-        "Give one schedule, such as Mix(), or several.",
+def _check_problem(problem: Any) -> None:
+    if not (hasattr(problem, "losses") and hasattr(problem, "project")):
+        remedy = "Give a LogLinear or a Quadratic, or an object with the members of Simulated."
+        raise InputError("not a problem", field="problem", value=problem, remedy=remedy)
+
+
+def _methods(given: Any) -> list[Method]:
+    found = _all_of(
+        Runnable,
+        [given] if isinstance(given, Runnable) else given,
+        "methods",
+        "Give one method or schedule, such as Mix(), or several.",
     )
+    methods = [Method.of(each) for each in found]
+    for method in methods:
+        method.check("convex")
+    return methods
 
 
 def _sizes(given: Any) -> list[StepSize]:
@@ -304,24 +325,55 @@ def _sizes(given: Any) -> list[StepSize]:
     return _all_of(StepSize, sizes, "step_size", "Give one number or StepSize, or several.")
 
 
-def _all_of(kind: type[Any], given: Any, field: str, remedy: str) -> list[Any]:
+def _all_of(kind: Any, given: Any, field: str, remedy: str) -> list[Any]:
     found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
     if not found or not all(isinstance(item, kind) for item in found):
-        problem = f"not a {kind.__name__}, nor a list of some"
+        name = getattr(kind, "__name__", "method")
+        problem = f"not a {name}, nor a list of some"
         raise InputError(problem, field=field, value=given, remedy=remedy)
     return found
 
 
-def _use_kernels(setting: Setting, engine: Engine) -> bool:
+def _run(setting: Setting, engine: Engine) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Each configuration on the engine for it; results in the order of the configurations."""
+    compiled = _compiled(setting, engine)
+    if compiled.all() or not compiled.any():
+        return _on_one_engine(setting, bool(compiled.all()))
+    shape = (len(compiled), setting.replicas, len(setting.checkpoints))
+    last, average = np.empty((2, *shape, len(setting.start)))
+    counts = np.empty((*shape, 2), dtype=np.int64)
+    for members, fast in ((np.flatnonzero(compiled), True), (np.flatnonzero(~compiled), False)):
+        part = replace(
+            setting,
+            methods=[setting.methods[c] for c in members],
+            plans=[setting.plans[c] for c in members],
+            alphas=setting.alphas[members],
+        )
+        last[members], average[members], counts[members] = _on_one_engine(part, fast)
+    return last, average, counts
+
+
+def _on_one_engine(setting: Setting, fast: bool) -> tuple[Array, Array, NDArray[np.int64]]:
+    if not fast:
+        return reference.run(setting)
+    from tradeoff.convex import kernels  # numba is loaded only when it is used
+
+    return kernels.run(setting)
+
+
+def _compiled(setting: Setting, engine: Engine) -> NDArray[np.bool_]:
+    """(C,) configurations that the compiled engine runs."""
     able = isinstance(setting.problem, LogLinear) and setting.problem.is_dense and not setting.full
-    if engine == "numba" and not able:
+    plain = np.array([method.plain for method in setting.methods])
+    if engine == "numba" and not (able and plain.all()):
         raise InputError(
-            "the compiled engine runs dense log-linear problems with stochastic gradients",
+            "the compiled engine runs schedules alone, on dense log-linear problems with "
+            "stochastic gradients",
             field="engine",
             value=engine,
             remedy='Use engine="auto" or "numpy".',
         )
-    return able and engine != "numpy"
+    return plain & able & (engine != "numpy")
 
 
 def _start(problem: Any, start: ArrayLike | None) -> Array:
@@ -350,18 +402,37 @@ def _checkpoints(wanted: int | ArrayLike, steps: int) -> NDArray[np.int64]:
     return np.unique(given.astype(np.int64))
 
 
-def _optima(problem: Any, plans: list[Plan]) -> Array:
-    """Minima of both losses; 0 for one that no plan looks at."""
+def _optima(problem: Any, methods: list[Method], plans: list[Plan]) -> Array:
+    """Minima of both losses; 0 for one that no plan and no rule looks at."""
     watched = {objective for plan in plans for objective in plan.watched}
-    return np.array([minimise(problem, float(i)).value if i in watched else 0.0 for i in (0, 1)])
+    if any(method.gradient.uses_losses and method.plain_losses for method in methods):
+        watched |= {SFT, PREFERENCE}
+    found = np.array([_least(problem, float(i)) if i in watched else 0.0 for i in (0, 1)])
+    if np.isnan(found).any():
+        if any(plan.watched for plan in plans):
+            raise InputError(
+                "a schedule compares gaps, and the minima of the problem are not known",
+                field="problem",
+                value=type(problem).__name__,
+                remedy="Give the problem a method minimum(lam).",
+            )
+        return np.nan_to_num(found)
+    return found
+
+
+def _least(problem: Any, lam: float) -> float:
+    """Minimum of f_lambda; NaN where the problem does not tell."""
+    if hasattr(problem, "local_model"):
+        return minimise(problem, lam).value
+    return float(problem.minimum(lam)) if hasattr(problem, "minimum") else np.nan
 
 
 def _table(problem: Any, runs: Trajectories, iterate: Literal["last", "average"]) -> pd.DataFrame:
     losses = runs.losses(problem, iterate)
     configurations, replicas, records, _ = losses.shape
-    lam = np.array([schedule.lam for schedule in runs.schedules])
-    gaps = losses - [minimise(problem, 0.0).value, minimise(problem, 1.0).value]
-    best = {value: minimise(problem, value).value for value in set(lam.tolist())}
+    lam = np.array([method.lam for method in runs.methods])
+    gaps = losses - [_least(problem, 0.0), _least(problem, 1.0)]
+    best = {value: _least(problem, value) for value in set(lam.tolist())}
     weights = np.stack([1 - lam, lam], axis=-1)[:, None, None, :]
     optimum = np.array([best[value] for value in lam.tolist()])[:, None, None]
     per_run = replicas * records
@@ -371,7 +442,7 @@ def _table(problem: Any, runs: Trajectories, iterate: Literal["last", "average"]
 
     return pd.DataFrame(
         {
-            "schedule": pd.Categorical(spread([s.label for s in runs.schedules])),
+            "schedule": pd.Categorical(spread([m.label for m in runs.methods])),
             "lam": np.repeat(lam, per_run),
             "step_size": np.repeat([s.scale for s in runs.step_sizes], per_run),
             "replica": np.tile(np.repeat(np.arange(replicas), records), configurations),

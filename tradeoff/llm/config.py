@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tradeoff import schedules
 from tradeoff.errors import InputError
-from tradeoff.objectives import PREFERENCE_LOSSES
+from tradeoff.methods import PREFERENCE_LOSSES, Method, PreferenceLoss
 from tradeoff.records import load_toml
 from tradeoff.schedules import PREFERENCE, Schedule
 from tradeoff.settings import BelowOne, Count, Seed, Updates, Within, build, check, fit
@@ -104,7 +104,7 @@ class TrainConfig:
     betas, epsilon, weight_decay, clip
         Of AdamW; decay of matrices only; largest norm of the gradient, ``None`` for any.
     loss, beta, label_smoothing
-        A name of :data:`tradeoff.objectives.PREFERENCE_LOSSES`; its inverse temperature; the
+        A name of :data:`tradeoff.methods.PREFERENCE_LOSSES`; its inverse temperature; the
         probability that a label is flipped.
     reference
         "initial": the policy before training. "stage": the policy when its preference stage
@@ -248,11 +248,19 @@ class TrainConfig:
             )
 
     def _check_loss(self) -> None:
-        known = sorted(PREFERENCE_LOSSES)
+        known = sorted(set(PREFERENCE_LOSSES) - {"nominal"})
         _require("loss", self.loss, self.loss in known, f"Use one of {known}.")
         fits = not self.label_smoothing or self.loss.startswith("sigmoid")
         remedy = "With a loss other than sigmoid give 0."
         _require("label_smoothing", self.label_smoothing, fits, remedy)
+
+    def preference_loss(self) -> PreferenceLoss:
+        """The loss that these settings name; what they do not set has its default."""
+        kind, given = PREFERENCE_LOSSES[self.loss], {"beta": self.beta}
+        if self.label_smoothing:
+            given["label_smoothing"] = self.label_smoothing
+        known = {name: value for name, value in given.items() if name in kind.__dataclass_fields__}
+        return kind(**known)
 
     def _check_reference(self) -> None:
         if self.reference_mode == "adapter_off":
@@ -341,11 +349,15 @@ class Experiment:
 
     Exact values of both losses at every update are out of reach for language models: a table of
     MAXRIGHT or Constrained that leaves ``refresh`` or ``samples`` out gets 10 and 64.
+
+    The table ``[method]`` holds the other parts of a method, such as
+    ``gradient = {name = "pcgrad"}``; left out, both losses are those of ``[train]``.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     schedule: dict[str, Any] = field(default_factory=lambda: {"name": "alright", "lam": 0.5})
+    method: dict[str, Any] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -366,6 +378,22 @@ class Experiment:
             return schedules.from_dict(table)
         except InputError as error:
             raise error.at(field=".".join(filter(None, ("schedule", error.field)))) from error
+
+    def make_method(self) -> Method:
+        """The method that the tables describe.
+
+        Raises
+        ------
+        InputError
+            As :meth:`make_schedule`, or if another part is unknown or cannot be used.
+        """
+        schedule = self.make_schedule()
+        if not self.method:
+            return Method(schedule)
+        try:
+            return Method.from_dict({**self.method, "schedule": schedule.to_dict()})
+        except InputError as error:
+            raise error.at(field=".".join(filter(None, ("method", error.field)))) from error
 
 
 def read_experiment(path: str | PathLike[str]) -> Experiment:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tradeoff import objectives
 from tradeoff.llm.config import TrainConfig
+from tradeoff.methods.losses import Pairs, PreferenceLoss, Responses, SftLoss
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,17 @@ class PairLosses:
             "rewards/accuracies": (chosen > rejected).sum().to(chosen.dtype),
         }
 
+    def dpo(self) -> Float[Tensor, " n"]:
+        """The loss that DPO has at these rewards, whatever is trained."""
+        return objectives.dpo(self.chosen - self.rejected, 1.0)
+
 
 def preference(
     log_probs: Float[Tensor, " S"],
     reference: Float[Tensor, " S"],
     lengths: Int[Tensor, " S"],
     config: TrainConfig,
+    trained: PreferenceLoss | None = None,
 ) -> PairLosses:
     """Preference losses of n pairs.
 
@@ -55,20 +61,31 @@ def preference(
     lengths
         Tokens of each response.
     config
-        Names the loss, its beta and its label smoothing.
+        Names the loss that is scored, its beta and its label smoothing.
+    trained
+        The loss instead, where a method trains another one.
     """
-    kind = objectives.PREFERENCE_LOSSES[config.loss]
-    ratio = log_probs - reference
-    chosen, rejected = ratio.chunk(2)
-    scored = (ratio / lengths).chunk(2) if kind.per_token else (chosen, rejected)
-    margins = objectives.margin(*scored)
+    parts = zip(*(part.chunk(2) for part in (log_probs, reference, lengths)), strict=True)
+    pairs = Pairs(*(Responses(*part) for part in parts))
     return PairLosses(
-        kind.function(margins, config.beta, config.label_smoothing),
-        config.beta * chosen,
-        config.beta * rejected,
+        (trained or config.preference_loss()).losses(pairs),
+        config.beta * pairs.chosen.ratio,
+        config.beta * pairs.rejected.ratio,
     )
 
 
-def sft_sum(token_log_probs: Float[Tensor, " M"]) -> Float[Tensor, ""]:
-    """Negative log-likelihood of all scored tokens; divide by their number over the update."""
-    return -torch.sum(token_log_probs)
+def sft_sum(
+    token_log_probs: Float[Tensor, " M"], trained: SftLoss | None = None
+) -> Float[Tensor, ""]:
+    """Negative log-likelihood of all scored tokens; divide by their number over the update.
+
+    Parameters
+    ----------
+    token_log_probs
+        In nats.
+    trained
+        The loss of a token instead, where a method trains another one.
+    """
+    if trained is None:
+        return -torch.sum(token_log_probs)
+    return torch.sum(trained.losses(Responses(token_log_probs)))

@@ -229,5 +229,6 @@ def from_tables(found: dict[str, Tensor]) -> References:
 
 def stage_start(plan: Plan) -> int:
     """First update at which the preference objective may be followed; 0 if none is."""
-    wanted = np.ones(len(plan), dtype=bool) if plan.rule is not Rule.DRAW else plan.probability > 0
+    drawn = plan.probability > 0 if plan.rule is Rule.DRAW else np.ones(len(plan), dtype=bool)
+    wanted = drawn | plan.together
     return int(np.argmax(wanted))

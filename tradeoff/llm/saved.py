@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -97,6 +97,7 @@ class State:
     known: KnownState
     meter: MeterState
     files: list[str]
+    joining: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 _ADAPTER = TypeAdapter(State)

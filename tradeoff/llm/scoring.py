@@ -17,6 +17,7 @@ from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.data import Example, Pair, sizes
 from tradeoff.llm.losses import PairLosses
 from tradeoff.llm.reference import Reference, evaluating
+from tradeoff.methods import PreferenceLoss, SftLoss
 
 Rows = Int[np.ndarray, " n"]
 
@@ -47,19 +48,29 @@ class Scorer:
         """That of the settings; where they name none, the one that every model can do."""
         return "padded" if self.config.layout == "auto" else self.config.layout
 
-    def sft(self, items: Sequence[Example]) -> Float[Tensor, ""]:
-        """Summed negative log-likelihood of demonstrations, in nats."""
+    def sft(self, items: Sequence[Example], trained: SftLoss | None = None) -> Float[Tensor, ""]:
+        """Summed negative log-likelihood of demonstrations, in nats, or another loss of tokens."""
         batch = batches.demonstrations(items, self.layout, self.pad)
         batch = batch.to(self.accelerator.device)
         with self.autocast():
-            return losses.sft_sum(self.policy(batch))
+            return losses.sft_sum(self.policy(batch), trained)
 
-    def pairs(self, items: Sequence[Pair], rows: Rows, reference: Reference) -> PairLosses:
-        """Preference losses of pairs, whose places in their data set are `rows`."""
+    def pairs(
+        self,
+        items: Sequence[Pair],
+        rows: Rows,
+        reference: Reference,
+        trained: PreferenceLoss | None = None,
+    ) -> PairLosses:
+        """Preference losses of pairs, whose places in their data set are `rows`.
+
+        They are those of the settings, or of another loss.
+        """
         batch, found = self._responses(items)
         with self.autocast():
             known = reference(torch.from_numpy(rows), batch)
-        return losses.preference(found, known.to(found.dtype), batch.lengths, self.config)
+        known = known.to(found.dtype)
+        return losses.preference(found, known, batch.lengths, self.config, trained)
 
     @torch.no_grad()
     def mean_sft(self, items: Sequence[Example], rows: Rows | None = None) -> dict[str, float]:
@@ -77,11 +88,18 @@ class Scorer:
     def mean_pairs(
         self, items: Sequence[Pair], reference: Reference, rows: Rows | None = None
     ) -> dict[str, float]:
-        """Mean preference loss, accuracy and implicit rewards of pairs, all or some."""
+        """Mean preference loss, accuracy and implicit rewards of pairs, all or some.
+
+        Where the settings name another loss than DPO, DPO's is there, too, so that runs of
+        different losses can be compared.
+        """
         sums: dict[str, Tensor] = {}
+        other = self.config.loss != "sigmoid" or self.config.label_smoothing > 0
         with evaluating(self.policy):
             for part, keep in self._parts(sizes(items), rows):
-                found = self.pairs([items[i] for i in part], part, reference).sums()
+                losses_of = self.pairs([items[i] for i in part], part, reference)
+                found = losses_of.sums()
+                found |= {"dpo_loss": losses_of.dpo().sum()} if other else {}
                 for name, value in found.items():
                     sums[name] = sums.get(name, 0.0) + keep * value.double()
         total = self.add_up(torch.stack(list(sums.values()))).tolist()

@@ -25,7 +25,8 @@ from tradeoff.llm.data import Tokenised, sizes
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs
 from tradeoff.llm.reference import evaluating
-from tradeoff.schedules import Plan, Rule
+from tradeoff.methods import Method
+from tradeoff.schedules import PREFERENCE, Plan, Rule
 
 DEAR = 10.0
 """Work of probes, in that of updates, from which on it is worth a warning."""
@@ -192,6 +193,28 @@ def check_not_replaced(output: Path, field: str, place: str) -> None:
             field=field,
             value=place,
             remedy="Give another output folder.",
+        )
+
+
+def check_method(method: Method, config: TrainConfig, processes: int) -> None:
+    """An `InputError` if a method cannot be trained with these settings."""
+    method.check("llm")
+    trained = method.changed().get("preference", config.preference_loss())
+    batch, defects = config.batch(PREFERENCE), config.defects
+    whole = processes == 1 and config.rows_per_forward >= batch
+    if trained.whole_batch and not whole:  # type: ignore[attr-defined]
+        raise InputError(
+            "the loss compares the pairs of a whole batch",
+            field="rows_per_forward",
+            value=config.rows_per_forward,
+            remedy=f"Set it to {batch} and train in one process, or use another loss.",
+        )
+    if not method.plain and (defects.joint_graph or defects.choose_per_forward):
+        raise InputError(
+            "these defects are of schedules alone",
+            field="defects",
+            value=method.label,
+            remedy="Switch joint_graph and choose_per_forward off.",
         )
 
 

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.corpora import Corpora
-from tradeoff.schedules import Schedule
+from tradeoff.methods import Method
 
 # Settings that may differ between a run and its resumption: they do not change what is trained.
 _FREE = {
@@ -38,12 +38,13 @@ _FREE = {
 }
 
 
-def identity(schedule: Schedule, config: TrainConfig, data: Corpora, model: str) -> dict[str, Any]:
-    """What makes two runs the same: schedule, settings, rows and model, as JSON values."""
+def identity(method: Method, config: TrainConfig, data: Corpora, model: str) -> dict[str, Any]:
+    """What makes two runs the same: method, settings, rows and model, as JSON values."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
     if config.defects.choose_per_forward:
         settings["rows_per_forward"] = config.rows_per_forward
-    found = {"schedule": schedule.to_dict(), **settings, **data.fingerprints(), "model": model}
+    schedule = method.schedule.to_dict() if method.plain else method.to_dict()
+    found = {"schedule": schedule, **settings, **data.fingerprints(), "model": model}
     return dict(json.loads(json.dumps(found)))
 
 

@@ -81,6 +81,9 @@ def _key(name: str) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        given = {name: inner for name, inner in value.items() if inner is not None}
+        return f"{{ {', '.join(f'{name} = {_value(inner)}' for name, inner in given.items())} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(item) for item in value)}]"
     if isinstance(value, float) and not math.isfinite(value):

@@ -50,6 +50,7 @@ from tradeoff.llm.extension import check_extends
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.gaps import KnownLosses
 from tradeoff.llm.interrupt import Interrupt
+from tradeoff.llm.joining import GradientJoin
 from tradeoff.llm.journal import Journal
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs, Meter
@@ -59,6 +60,7 @@ from tradeoff.llm.rates import learning_rates
 from tradeoff.llm.scoring import Scorer
 from tradeoff.llm.tally import Tally
 from tradeoff.llm.turns import keep_date
+from tradeoff.methods import Method
 from tradeoff.progress import tqdm
 from tradeoff.schedules import OBJECTIVES, SFT, Schedule
 
@@ -74,7 +76,8 @@ class TrainResult:
     Attributes
     ----------
     table
-        One row per evaluation: step, held-out sft_loss and preference_loss, accuracy, implicit
+        One row per evaluation: step, held-out sft_loss and preference_loss (those of the settings,
+        whatever a method trains; dpo_loss, too, where theirs is another), accuracy, implicit
         rewards, updates of each objective so far, rows probed, seconds and tokens of training.
     log
         One row per log line: training losses since the one before, gradient norm, rate, speed.
@@ -122,7 +125,8 @@ class JointTrainer:
     sft, preference
         Training rows, or what `tradeoff.read_sft` and `tradeoff.read_preferences` read them from.
     schedule
-        Which objective each update follows.
+        Which objective each update follows; or a method, with losses and a gradient rule, too.
+        Held-out losses are those of the settings, whatever a method trains.
     config
         All else.
     sft_test, preference_test
@@ -161,7 +165,7 @@ class JointTrainer:
         *,
         sft: Sequence[SftRow] | Source,
         preference: Sequence[PreferenceRow] | Source,
-        schedule: Schedule,
+        schedule: Schedule | Method,
         config: TrainConfig | None = None,
         sft_test: Sequence[SftRow] | Source | None = None,
         preference_test: Sequence[PreferenceRow] | Source | None = None,
@@ -169,7 +173,9 @@ class JointTrainer:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config = config = setup.within_context(config or TrainConfig(), model)
-        self.schedule, self.tokenizer, self.callbacks = schedule, tokenizer, tuple(callbacks)
+        self.method = Method.of(schedule)
+        self.schedule, self.tokenizer = self.method.schedule, tokenizer
+        self.callbacks = tuple(callbacks)
         self.output = None if output is None else Path(output)
         if self.output is not None:
             setup.check_output(self.output)
@@ -193,8 +199,9 @@ class JointTrainer:
         sizes = len(self.data.sft), len(self.data.preference)
         self.steps = config.updates(*sizes)
         config = replace(config, steps=self.steps, epochs=None)
-        self.plan = schedule.plan(self.steps)
+        self.plan = self.method.plan(self.steps)
         self.accelerator = setup.accelerator(config, self.output)
+        setup.check_method(self.method, config, self.accelerator.num_processes)
         setup.check_attention(model, config, self.accelerator.device)
         self._adapters = setup.adapters(model, config)
         self.model = setup.trainable(model, config)
@@ -203,7 +210,9 @@ class JointTrainer:
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
         self.config = config = setup.with_layout(bare, self.data, config, self.accelerator.device)
-        self.identity = state.identity(schedule, config, self.data, model_fingerprint(bare.model))
+        self.identity = state.identity(
+            self.method, config, self.data, model_fingerprint(bare.model)
+        )
         with setup.memory_errors(config):
             self.policy, self.optimizer = self.accelerator.prepare(
                 bare, setup.optimizer(bare, config, self.accelerator.device)
@@ -215,6 +224,7 @@ class JointTrainer:
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
         setup.warn_of_limit(self.plan, config)
         self.known = KnownLosses(self.plan, config, sizes)
+        self.joining = GradientJoin(self.method, self.plan, self.policy, config.optima)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.feed = Feed(self.data, config, process, processes)
         self.tally, self.meter = Tally(), Meter(self.accelerator.device, processes)
@@ -287,6 +297,7 @@ class JointTrainer:
             "positions": self.feed.positions,
             "tally": self.tally.state(self.scorer),
             "known": self.known.state(),
+            "joining": self.joining.state(),
             "meter": self.meter.state(),
         }
         if self.accelerator.is_main_process:
@@ -378,6 +389,7 @@ class JointTrainer:
         self.step, self.feed.positions = found["step"], found["positions"]
         self.tally.set_state(found["tally"], main=self.accelerator.is_main_process)
         self.known.set_state(found["known"])
+        self.joining.set_state(found.get("joining", {}), path)
         self.meter.set_state(found["meter"])
         return log
 
@@ -438,34 +450,46 @@ class JointTrainer:
         """Gradients of all passes; returns this process's part of each objective's mean loss."""
         observed = [torch.zeros((), device=self.accelerator.device) for _ in OBJECTIVES]
         joint = torch.zeros((), device=self.accelerator.device)
+        joins = self.joining.wanted(self.step)
+        following = [part.objective for part in passes]
         for i, part in enumerate(passes):
             last = i == len(passes) - 1
-            # Gradients are exchanged once an update.
-            exchange = nullcontext() if last else self.accelerator.no_sync(self.policy)
+            ends = last or (joins and following[i + 1] != part.objective)
+            # Gradients are exchanged once an update, or once an objective where a rule joins them.
+            exchange = nullcontext() if ends else self.accelerator.no_sync(self.policy)
             # Checkpointed blocks run again in the backward pass.
             with exchange, dropout.during(self.model, part.objective, self.config.dropout):
                 loss = self._loss(part) * part.share
                 observed[part.objective] += loss.detach()
                 # Processes' gradients are averaged, while their losses are parts of one sum.
-                loss = loss * (part.weight * self.accelerator.num_processes)
+                weight = 1.0 if joins else part.weight
+                loss = loss * (weight * self.accelerator.num_processes)
                 if self.config.defects.joint_graph:
                     joint = joint + loss
                     if not last:
                         continue
                     loss = joint
                 self.accelerator.backward(loss)
+            if joins and ends and not last:
+                self.joining.keep()
+        if joins:
+            means = torch.stack([self.scorer.add_up(loss) for loss in observed])
+            weights = [next(p.weight for p in passes if p.objective == i) for i in (0, 1)]
+            self.joining.join(np.array(weights), means.double().cpu().numpy())
         return observed
 
     def _loss(self, part: Pass) -> Tensor:
         """Summed loss of a pass."""
         items = [self.data.training(part.objective)[i] for i in part.rows]
         counted, scored = float(part.share > 0), sum(item.scored for item in items)
+        trained: dict[str, Any] = self.method.changed()
         if part.objective == SFT:
-            loss = self.scorer.sft(items)
+            loss = self.scorer.sft(items, trained.get("sft"))
             self.tally.add(SFT, {"loss": loss.detach()}, scored, counted)
             return loss
         assert self.references is not None
-        found = self.scorer.pairs(items, part.rows, self.references.train)
+        own = trained.get("preference")
+        found = self.scorer.pairs(items, part.rows, self.references.train, own)
         self.tally.add(part.objective, found.sums(), len(items), counted)
         return found.loss.sum()
 
@@ -622,6 +646,7 @@ class JointTrainer:
         table = self.journal.table("evaluation")
         summary = {
             "schedule": self.schedule.to_dict(),
+            "method": {slot: part.to_dict() for slot, part in self.method.changed().items()},
             "steps": self.step,
             "max_length": self.config.max_length,
             "updates": dict(zip(OBJECTIVES, self.tally.updates, strict=True)),

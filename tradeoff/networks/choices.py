@@ -13,24 +13,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff import draws
+from tradeoff.methods import Method
+from tradeoff.methods.gradients import Seen
+from tradeoff.parts import Part
 from tradeoff.schedules import SFT, Decay, Plan, Schedule, step_shares
 from tradeoff.settings import Seed, check
 
 ROOT = 0
 _SAMPLES = (draws.SFT_SAMPLE, draws.PREFERENCE_SAMPLE)
 _ESTIMATES = (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)
+OBJECTIVE_SLOTS = ("sft", "preference")
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A schedule and a seed, which fixes the initial weights and all draws."""
+    """A method and a seed, which fixes the initial weights and all draws.
 
-    schedule: Schedule
+    Attributes
+    ----------
+    method
+        A schedule alone is a method that changes nothing else.
+    seed
+        Not negative.
+    """
+
+    method: Method | Schedule
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         check(self)
+        object.__setattr__(self, "method", Method.of(self.method))
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the method."""
+        return Method.of(self.method).schedule
 
 
 class Choices:
@@ -64,12 +82,14 @@ class Choices:
     ) -> None:
         seeds = np.array([run.seed for run in runs])
         self.batch_size, self.sizes, self.optima, self.recent = batch_size, sizes, optima, recent
-        members: dict[Schedule, list[int]] = {}
+        members: dict[Method, list[int]] = {}
         for place, run in enumerate(runs):
-            members.setdefault(run.schedule, []).append(place)
+            members.setdefault(Method.of(run.method), []).append(place)
         self.groups: list[tuple[Plan, Rows]] = [
-            (schedule.plan(steps), np.array(rows)) for schedule, rows in members.items()
+            (method.plan(steps), np.array(rows)) for method, rows in members.items()
         ]
+        self.methods = list(members)
+        self._states = [method.gradient.start((len(rows),)) for method, rows in members.items()]
         self.compares = any(plan.watched for plan, _ in self.groups)
         self.known, self.least = np.full((2, len(runs), 2), np.nan)
         self.base = np.full(len(runs), np.nan)
@@ -88,6 +108,46 @@ class Choices:
             base = self.base[rows] - least[:, SFT]
             weights[rows] = plan.follow(step, uniform[rows], self.known[rows] - least, base)
         return weights
+
+    def losses(self, objective: int) -> list[tuple[Part | None, Rows]]:
+        """Losses that runs train instead of those of the task, None for these, with their runs."""
+        found: dict[Part | None, list[Rows]] = {}
+        slot = OBJECTIVE_SLOTS[objective]
+        for method, (_, rows) in zip(self.methods, self.groups, strict=True):
+            found.setdefault(method.changed().get(slot), []).append(rows)
+        return [(loss, np.sort(np.concatenate(rows))) for loss, rows in found.items()]
+
+    def joined(self, step: int) -> Rows:
+        """Runs whose gradient rule joins both gradients in update `step`."""
+        rules = zip(self.methods, self.groups, strict=True)
+        found = [rows for m, (p, rows) in rules if "gradient" in m.changed() and p.together[step]]
+        return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+
+    def join(
+        self,
+        step: int,
+        gram: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        losses: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Factors (n, 2) of both gradients of the runs that :meth:`joined` names.
+
+        Parameters
+        ----------
+        step
+            The update, from 0.
+        gram, weights, losses
+            (n, 2, 2) inner products of their gradients, (n, 2) weights of the schedule, and (n, 2)
+            minibatch losses.
+        """
+        named, factors = self.joined(step), np.empty_like(weights)
+        excess = losses - np.nan_to_num(self.optima[named])
+        for k, (method, (plan, rows)) in enumerate(zip(self.methods, self.groups, strict=True)):
+            if "gradient" in method.changed() and plan.together[step]:
+                place = np.searchsorted(named, rows)
+                seen = Seen(gram[place], weights[place], excess[place])
+                factors[place], self._states[k] = method.gradient.factors(seen, self._states[k])
+        return factors
 
     def clock(self, step: int) -> NDArray[np.int64]:
         """(R,) number of the update within its stage, from 1."""

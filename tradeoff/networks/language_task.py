@@ -32,6 +32,7 @@ from tradeoff.networks.tasks import (
     pair_measures,
 )
 from tradeoff.networks.threads import SMALL, one_thread
+from tradeoff.networks.trained_losses import Tokens
 from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT
 
@@ -146,6 +147,25 @@ class LanguageTask:
         margins = objectives.margin(log_probs[:, 0], log_probs[:, 1]) - reference
         return objectives.dpo(margins, self.beta).mean()
 
+    def tokens(self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]) -> Tokens:
+        """Log-probabilities of the tokens of training demonstrations under one run."""
+        rows, shell = self.sft, _SHELLS.of(self.base.config)
+        if self.batched:
+            tokens, mask = rows.tokens[index], rows.mask[index][:, 1:]
+            scores = functional_call(shell, dict(params), (tokens,))[:, :-1]
+            wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+            found = wide.gather(-1, tokens[:, 1:, None]).squeeze(-1) - wide.logsumexp(-1)
+            return Tokens(found, mask.to(found.dtype))
+        each, laid = self._each(params, rows, index)
+        return Tokens(each, torch.ones_like(each), laid.owners)
+
+    def pair_log_probs(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
+        """Log-probabilities of both responses of training pairs under one run, and lengths."""
+        found = self._log_probs(params, self.pairs, index)
+        return found, self.pairs.mask[index].sum(-1).to(found.dtype)
+
     def reference(self, params: Mapping[str, Tensor]) -> Reference:
         return Reference(
             *(self._margins(params, rows) for rows in (self.pairs, self._few(self.test_pairs)))
@@ -214,12 +234,16 @@ class LanguageTask:
             tokens, mask = rows.tokens[index].flatten(0, -2), rows.mask[index].flatten(0, -2)
             logits = functional_call(shell, dict(params), (tokens,))
             return response_log_probs(logits, tokens, mask).view(shape)
-        laid = rows.ragged(index)
+        each, laid = self._each(params, rows, index)
+        return each.new_zeros(shape).view(-1).index_add(0, laid.owners, each).view(shape)
+
+    def _each(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> tuple[Tensor, Any]:
+        """(M,) log-probabilities of all tokens of some responses, and how they are laid out."""
+        laid, shell = rows.ragged(index), _SHELLS.of(self.base.config)
         place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
         logits = functional_call(shell, dict(params), (laid.tokens,), place)
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        each = -F.cross_entropy(scores, laid.targets, reduction="none")
-        return each.new_zeros(shape).view(-1).index_add(0, laid.owners, each).view(shape)
+        return -F.cross_entropy(scores, laid.targets, reduction="none"), laid
 
     @torch.no_grad()
     def _over_rows(self, params: Mapping[str, Tensor], rows: Batch) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tradeoff.networks.choices import Choices
 from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, over_runs
+from tradeoff.networks.trained_losses import pair_value, sft_value
 from tradeoff.schedules import PREFERENCE, SFT, Decay
 
 
@@ -37,6 +38,8 @@ class Loop:
         Runs per batched call.
     spread
         As the built-in `map`: calls a function for each of several chunks of runs.
+    anchor
+        Stacked parameters of the reference policies; asked for by losses that compare with them.
 
     Attributes
     ----------
@@ -57,7 +60,9 @@ class Loop:
         clip: float | None,
         at_once: int,
         spread: Callable[..., Any],
+        anchor: Params | None = None,
     ) -> None:
+        self.anchor = anchor or {}
         self.task, self.choices, self.held, self.shift = task, choices, held, shift
         self.clip, self.at_once, self.spread = clip, at_once, spread
         self.shapes = {name: value.shape[1:] for name, value in trained.items()}
@@ -137,35 +142,97 @@ class Loop:
         }
 
     def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        """Weighted gradients (R, D) and the losses they belong to (R, 2), 0 if not computed."""
+        """Gradients (R, D) to follow and the losses they belong to (R, 2), 0 if not computed."""
         gradient = torch.zeros_like(self.theta)
         losses = self.theta.new_zeros(len(weights), 2)
+        joined = self.choices.joined(step)
+        kept = self.theta.new_zeros(2, len(joined), self.theta.shape[1])
+        place = torch.from_numpy(np.searchsorted(joined, np.arange(len(weights))))
         for objective in (SFT, PREFERENCE):
-            followers = np.flatnonzero(weights[:, objective])
-            chunks = list(self._chunks(followers, self.choices.batch(objective, step, followers)))
-            slopes = self.spread(partial(self._slope, objective), chunks)
-            for (runs, _), (slope, loss) in zip(chunks, slopes, strict=True):
-                factor = self._tensor(weights[:, objective])[runs]
-                gradient.index_add_(0, runs, slope.mul_(factor[:, None]))
-                losses[runs, objective] = loss
+            apart = np.isin(np.arange(len(weights)), joined)
+            factors = self._tensor(np.where(apart, 0.0, weights[:, objective]))
+            for loss, members in self.choices.losses(objective):
+                followers = members[weights[members, objective] != 0]
+                batch = self.choices.batch(objective, step, followers)
+                chunks = list(self._chunks(followers, batch))
+                slopes = self.spread(partial(self._slope, objective, loss), chunks)
+                for (runs, _), (slope, value) in zip(chunks, slopes, strict=True):
+                    losses[runs, objective] = value
+                    if len(joined):
+                        both = torch.isin(runs.cpu(), torch.from_numpy(joined))
+                        kept[objective, place[runs.cpu()[both]]] = slope[both.to(slope.device)]
+                    gradient.index_add_(0, runs, slope.mul_(factors[runs][:, None]))
+        if len(joined):
+            gradient[joined] = self._join(step, joined, kept, weights, losses)
         return gradient, losses
 
-    def _slope(self, objective: int, chunk: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _join(
+        self,
+        step: int,
+        joined: NDArray[np.int64],
+        kept: Float[Tensor, "2 n D"],
+        weights: NDArray[np.float64],
+        losses: Float[Tensor, "R 2"],
+    ) -> Float[Tensor, "n D"]:
+        """Gradients of the runs whose method has a gradient rule."""
+        wide = kept.double()
+        gram = torch.einsum("ind,jnd->nij", wide, wide).cpu().numpy()
+        values = losses[joined].double().cpu().numpy()
+        # A run that is no longer finite keeps its parameters, whatever these are.
+        gram, values = np.nan_to_num(gram), np.nan_to_num(values)
+        factors = self._tensor(self.choices.join(step, gram, weights[joined], values))
+        return torch.einsum("ni,ind->nd", factors, kept)
+
+    def _slope(
+        self, objective: int, loss: Any, chunk: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Gradients (n, D) of some runs' losses (n,) on (n, B) data rows, and the losses."""
         runs, index = chunk
         theta = self.theta[runs].requires_grad_()
-        loss = self._losses(objective, theta, runs, index)
-        (slope,) = torch.autograd.grad(loss.sum(), theta)
-        return slope, loss.detach()
+        found = self._losses(objective, theta, runs, index, loss)
+        (slope,) = torch.autograd.grad(found.sum(), theta)
+        return slope, found.detach()
 
-    def _losses(self, objective: int, theta: Tensor, runs: Tensor, index: Tensor) -> Tensor:
-        """(n,) losses of some runs on (n, B) data rows."""
+    def _losses(
+        self, objective: int, theta: Tensor, runs: Tensor, index: Tensor, loss: Any = None
+    ) -> Tensor:
+        """(n,) losses of some runs on (n, B) data rows; those of the task if none is given."""
+        params = self.params(theta, runs)
+        if loss is not None:
+            return self._trained(objective, loss, params, runs, index)
         shift = [self.shift[runs[:, None], index]] if objective == PREFERENCE else []
 
         def one(params: Params, *given: Tensor) -> Tensor:
             return self.task.losses(params, objective, *given)
 
-        return over_runs(one, self.task.batched)(self.params(theta, runs), index, *shift)
+        return over_runs(one, self.task.batched)(params, index, *shift)
+
+    def _trained(
+        self, objective: int, loss: Any, params: Params, runs: Tensor, index: Tensor
+    ) -> Tensor:
+        """(n,) losses of a method's own kind; the reference policy is run beside the policy."""
+        task: Any = self.task
+        rows = index.shape[1]
+
+        def known(params: Params, index: Tensor) -> Tensor:
+            if objective == SFT:
+                return task.tokens(params, index).log_probs
+            return task.pair_log_probs(params, index)[0]
+
+        reference = []
+        if loss.needs_reference:
+            anchor = {name: value[runs] for name, value in self.anchor.items()}
+            with torch.no_grad():
+                reference = [over_runs(known, task.batched)(anchor, index)]
+
+        def one(params: Params, index: Tensor, *given: Tensor) -> Tensor:
+            compared = given[0] if given else None
+            if objective == SFT:
+                return sft_value(loss, task.tokens(params, index), compared, rows)
+            log_probs, lengths = task.pair_log_probs(params, index)
+            return pair_value(loss, log_probs, lengths, compared)
+
+        return over_runs(one, task.batched)(params, index, *reference)
 
     def _probe(self, step: int) -> None:
         """Evaluate the values that plans look at before this update, and count the rows."""

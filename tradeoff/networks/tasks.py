@@ -21,6 +21,7 @@ from torch import Tensor
 from tradeoff import objectives
 from tradeoff.networks import policies
 from tradeoff.networks.policies import PolicyConfig, PolicyData
+from tradeoff.networks.trained_losses import Tokens
 from tradeoff.schedules import SFT
 
 if TYPE_CHECKING:
@@ -177,6 +178,20 @@ class PolicyTask:
         assert reference is not None, "DPO compares with a reference"
         margins = objectives.margin(picked[:, 0], picked[:, 1]) - reference
         return objectives.dpo(margins, self.beta).mean()
+
+    def tokens(self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]) -> Tokens:
+        rows = self._tensors["demonstrations"][index]
+        scores = policies.logits(params, self._tensors["prompts"][rows[:, 0]])
+        found = scores.gather(1, rows[:, 1:]) - scores.logsumexp(1, keepdim=True)
+        return Tokens(found, torch.ones_like(found))
+
+    def pair_log_probs(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
+        rows = self._tensors["pairs"][index]
+        scores = policies.logits(params, self._tensors["prompts"][rows[:, 0]])
+        found = scores.gather(1, rows[:, 1:]) - scores.logsumexp(1, keepdim=True)
+        return found, torch.ones_like(found)
 
     def reference(self, params: Mapping[str, Tensor]) -> Reference:
         with torch.no_grad():

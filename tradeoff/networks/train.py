@@ -23,12 +23,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tradeoff.display import as_html
 from tradeoff.errors import InputError
+from tradeoff.methods import Method
 from tradeoff.networks import optimizers
 from tradeoff.networks.choices import Choices, Run
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
+from tradeoff.networks.trained_losses import RecordsTask
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Decay, Rule, Schedule
 from tradeoff.settings import BelowOne, Count, Updates, Within, checked
@@ -67,9 +69,9 @@ class Ensemble:
         return as_html(repr(self), self.table)
 
 
-def grid(schedules: Sequence[Schedule], seeds: Sequence[int]) -> tuple[Run, ...]:
-    """One run of every schedule with every seed, seeds innermost."""
-    return tuple(Run(schedule, seed) for schedule in schedules for seed in seeds)
+def grid(methods: Sequence[Method | Schedule], seeds: Sequence[int]) -> tuple[Run, ...]:
+    """One run of every method with every seed, seeds innermost."""
+    return tuple(Run(method, seed) for method in methods for seed in seeds)
 
 
 @checked
@@ -146,15 +148,16 @@ def train(
     Returns
     -------
     Ensemble
-        Its table has columns run (place in `runs`), schedule, lam, seed, step, the measures of
-        `Task.evaluate`, sft_gradients and preference_gradients (used so far), probe_rows (data
-        rows evaluated to compare gaps), seconds (of training, all runs together) and diverged_at.
+        Its table has columns run (place in `runs`), schedule (label of the method), lam, seed,
+        step, the measures of `Task.evaluate`, sft_gradients and preference_gradients (used so
+        far), probe_rows (data rows evaluated to compare gaps), seconds (of training, all runs
+        together) and diverged_at. Losses are those of the task, whatever a method trains.
         A run that diverged keeps its last finite parameters in all later rows.
 
     Raises
     ------
     InputError
-        If a setting is out of range, or gaps are compared without `optima`.
+        If a setting is out of range, gaps are compared without `optima`, or a method cannot run.
 
     Warns
     -----
@@ -174,6 +177,7 @@ def train(
     if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs) or not runs:
         remedy = "Give at least one, as tradeoff.networks.train.grid makes them."
         raise InputError("not a list of runs", field="runs", value=runs, remedy=remedy)
+    _check_methods(task, runs)
     task = task.to(device)
     base = task.initial([run.seed for run in runs])
     held = _stacked("start", base if start is None else start, len(runs), device)
@@ -195,7 +199,10 @@ def train(
         spread(min(threads, len(runs)) if apart else 1) as each,
     ):
         shift = task.reference(anchor).expand(len(runs))
-        loop = Loop(task, choices, trained, held, shift.train, clip, at_once, each)
+        anchors = {
+            name: value.expand(len(runs), *value.shape[1:]) for name, value in anchor.items()
+        }
+        loop = Loop(task, choices, trained, held, shift.train, clip, at_once, each, anchors)
         descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
         for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
             if t in marks:
@@ -282,7 +289,7 @@ def _table(
     times = len(records)
     about: dict[str, Any] = {
         "run": np.arange(len(runs)),
-        "schedule": pd.Categorical([run.schedule.label for run in runs]),
+        "schedule": pd.Categorical([Method.of(run.method).label for run in runs]),
         "lam": np.array([run.schedule.lam for run in runs]),
         "seed": np.array([run.seed for run in runs]),
     }
@@ -291,3 +298,16 @@ def _table(
     for name in next(iter(records.values())):
         columns[name] = np.stack([record[name] for record in records.values()], axis=1).ravel()
     return pd.DataFrame(columns | {"diverged_at": diverged_at.repeat(times)})
+
+
+def _check_methods(task: Task, runs: Sequence[Run]) -> None:
+    for run in runs:
+        method = Method.of(run.method)
+        method.check("networks")
+        if not method.plain_losses and not isinstance(task, RecordsTask):
+            raise InputError(
+                "the task does not tell log-probabilities of its responses",
+                field="runs",
+                value=method.label,
+                remedy="Give it the members of tradeoff.networks.trained_losses.RecordsTask.",
+            )

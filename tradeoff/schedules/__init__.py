@@ -26,7 +26,7 @@ from tradeoff.schedules.plan import (
     step_shares,
 )
 from tradeoff.schedules.registry import SCHEDULES, from_dict
-from tradeoff.schedules.stages import Rounds, Sequential
+from tradeoff.schedules.stages import Rounds, Sequential, Stages
 
 __all__ = [
     "OBJECTIVES",
@@ -44,6 +44,7 @@ __all__ = [
     "Rule",
     "Schedule",
     "Sequential",
+    "Stages",
     "check_decay",
     "from_dict",
     "stage_lengths",

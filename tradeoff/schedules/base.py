@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff.parts import Part
 from tradeoff.schedules.plan import GapValues, Plan, Rule
-from tradeoff.settings import Share, Updates, check, fit
+from tradeoff.settings import Share, Updates, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(ABC):
+class Schedule(Part):
     """Base of all schedules.
 
     Attributes
@@ -23,11 +24,8 @@ class Schedule(ABC):
         Weight of the preference objective, in [0, 1].
     """
 
-    name: ClassVar[str]
+    kind: ClassVar[str] = "schedule"
     lam: Share = 0.5
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @abstractmethod
     def plan(self, steps: int) -> Plan:
@@ -43,10 +41,6 @@ class Schedule(ABC):
         """Name for runs taken together: the label, without numbers that vary within a method."""
         return self.label
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready description; :func:`from_dict` restores the schedule."""
-        return {"name": self.name, **asdict(self)}
-
     def _plan(
         self,
         steps: int,
@@ -56,6 +50,7 @@ class Schedule(ABC):
         weights: tuple[float, float] = (1.0, 1.0),
         clock: NDArray[np.int64] | None = None,
         gaps: GapValues | None = None,
+        both: NDArray[np.bool_] | None = None,
     ) -> Plan:
         steps = fit(Updates, steps, "steps")
         return Plan(
@@ -64,4 +59,5 @@ class Schedule(ABC):
             weights=np.broadcast_to(np.asarray(weights, dtype=float), (steps, 2)),
             clock=np.arange(1, steps + 1) if clock is None else clock,
             gaps=gaps or GapValues(),
+            both=both,
         )

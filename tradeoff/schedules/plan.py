@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff.settings import Within, fit
@@ -74,6 +75,8 @@ class Plan:
         where the clock does.
     gaps
         Settings of the rules LARGER_GAP and WITHIN_LIMIT; ignored by the others.
+    both
+        (T,) updates that follow both objectives though the rule is DRAW; ``None``: none does.
     """
 
     rule: Rule
@@ -81,9 +84,17 @@ class Plan:
     weights: Float[np.ndarray, "T 2"]
     clock: Int[np.ndarray, " T"]
     gaps: GapValues = GapValues()
+    both: Bool[np.ndarray, " T"] | None = None
 
     def __len__(self) -> int:
         return len(self.probability)
+
+    @cached_property
+    def together(self) -> Bool[np.ndarray, " T"]:
+        """Which updates follow both objectives."""
+        if self.both is not None:
+            return self.both
+        return np.full(len(self), self.rule is Rule.BOTH)
 
     @property
     def watched(self) -> tuple[int, ...]:
@@ -129,7 +140,7 @@ class Plan:
             objective whose weight is zero is not evaluated.
         """
         uniform = np.asarray(uniform)
-        if self.rule is Rule.BOTH:
+        if self.together[step]:
             return np.broadcast_to(self.weights[step], (*uniform.shape, 2)).copy()
         preference = self.choose(step, uniform, gaps, base)
         chosen = np.stack([~preference, preference], axis=-1)
@@ -142,7 +153,7 @@ class Plan:
         gaps: ArrayLike | None = None,
         base: ArrayLike | None = None,
     ) -> NDArray[np.bool_]:
-        """Whether each run follows the preference objective; not for the rule BOTH."""
+        """Whether each run follows the preference objective; not where it follows both."""
         if self.rule is Rule.DRAW:
             return np.asarray(np.asarray(uniform) < self.probability[step])
         if self.rule is Rule.WITHIN_LIMIT:
@@ -156,11 +167,10 @@ class Plan:
 
         Rules that look at losses count the costlier objective, and no evaluation of losses.
         """
-        if self.rule is Rule.BOTH:
-            return np.full(len(self), float(sft + preference))
+        one = self.probability * preference + (1 - self.probability) * sft
         if self.watched:
-            return np.full(len(self), float(max(sft, preference)))
-        return np.asarray(self.probability * preference + (1 - self.probability) * sft)
+            one = np.full(len(self), float(max(sft, preference)))
+        return np.where(self.together, float(sft + preference), one)
 
 
 def stage_lengths(clock: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:

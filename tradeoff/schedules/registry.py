@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tradeoff.errors import InputError
+from tradeoff.parts import restore
 from tradeoff.schedules.adaptive import Constrained, Maxright
 from tradeoff.schedules.base import Schedule
 from tradeoff.schedules.joint import Alright, Mix
-from tradeoff.schedules.stages import Rounds, Sequential
-from tradeoff.settings import build
+from tradeoff.schedules.stages import Rounds, Sequential, Stages
 
 SCHEDULES: dict[str, type[Schedule]] = {
-    cls.name: cls for cls in (Sequential, Rounds, Mix, Alright, Maxright, Constrained)
+    cls.name: cls for cls in (Sequential, Rounds, Mix, Alright, Maxright, Constrained, Stages)
 }
 """Every schedule by its name; a new one is a class and a place in this row."""
 
@@ -26,16 +25,4 @@ def from_dict(description: Mapping[str, Any]) -> Schedule:
     InputError
         If the name or a setting is unknown, or a value cannot be used.
     """
-    if not isinstance(description, Mapping):
-        raise InputError(
-            "a schedule is described by its name and settings",
-            value=description,
-            remedy='Use a mapping such as {"name": "mix", "lam": 0.5}.',
-        )
-    settings = dict(description)
-    name = settings.pop("name", None)
-    if not isinstance(name, str) or name not in SCHEDULES:
-        raise InputError(
-            "unknown schedule", field="name", value=name, remedy=f"Use one of {sorted(SCHEDULES)}."
-        )
-    return build(SCHEDULES[name], settings)
+    return restore(description, SCHEDULES, "schedule")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -14,6 +15,8 @@ from tradeoff.schedules.base import Schedule
 from tradeoff.schedules.plan import Plan, Rule
 from tradeoff.settings import Share, Updates, Within, fit
 
+MANY = 4096
+"""Updates of a plan that is laid out to see what a schedule does."""
 Times = Annotated[int, Within(1, 10**8), "It counts how often both objectives get a turn."]
 
 
@@ -26,7 +29,8 @@ class Sequential(Schedule):
     first
         Objective of the first stage, "sft" or "preference".
     share
-        Fraction of the updates given to the first stage, in [0, 1].
+        Fraction of the updates given to the first stage, in [0, 1]. ``None``: the preference stage
+        has the share ``lam``.
     replay
         Probability that an update of the second stage follows the first stage's objective
         instead, in [0, 1]: the usual remedy for forgetting.
@@ -34,7 +38,7 @@ class Sequential(Schedule):
 
     name: ClassVar[str] = "sequential"
     first: Literal["sft", "preference"] = "sft"
-    share: Share = 0.5
+    share: Share | None = None
     replay: Share = 0.0
 
     @property
@@ -42,9 +46,20 @@ class Sequential(Schedule):
         order = "SFT→DPO" if self.first == "sft" else "DPO→SFT"
         return f"{order} (replay)" if self.replay else order
 
+    @property
+    def first_share(self) -> float:
+        """Fraction of the updates given to the first stage."""
+        if self.share is not None:
+            return self.share
+        return self.lam if self.first == "preference" else 1 - self.lam
+
+    def at(self, lam: float) -> Sequential:
+        """The same order at another weight; the preference stage has the share ``lam``."""
+        return replace(self, lam=lam, share=None)
+
     def plan(self, steps: int) -> Plan:
         steps = fit(Updates, steps, "steps")
-        boundary = round(self.share * steps)
+        boundary = round(self.first_share * steps)
         first_stage = np.arange(steps) < boundary
         followed = np.where(first_stage, 1.0, self.replay)
         preference = followed if self.first == "preference" else 1 - followed
@@ -129,3 +144,84 @@ class Rounds(Schedule):
         of_first = number * first // self.rounds
         of_second = -(-number * (steps - first) // self.rounds)
         return np.stack([of_first, of_second], axis=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages(Schedule):
+    """Other schedules after one another, each for a share of the updates.
+
+    Step sizes and averages begin anew with each stage.
+
+    Attributes
+    ----------
+    schedules
+        At least one, in order. None of them may look at losses.
+    shares
+        Share of the updates of each; they sum to one.
+
+    Examples
+    --------
+    SFT for a tenth of the run, then both objectives together:
+
+    >>> from tradeoff.schedules import Alright, Mix
+    >>> warm = Stages(schedules=(Alright(lam=0.0), Mix(lam=0.3)), shares=(0.1, 0.9), lam=0.3)
+    >>> warm.plan(20).together.sum()
+    np.int64(18)
+    """
+
+    name: ClassVar[str] = "stages"
+    schedules: tuple[Schedule, ...] = (Sequential(),)
+    shares: tuple[Share, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.shares) != len(self.schedules) or abs(sum(self.shares) - 1) > 1e-9:
+            raise InputError(
+                f"not {len(self.schedules)} shares that sum to one",
+                field="shares",
+                value=self.shares,
+                remedy="Give a share of the updates for each schedule.",
+            )
+        for schedule in self.schedules:
+            if schedule.plan(MANY).watched:
+                raise InputError(
+                    "a schedule that looks at losses cannot be a stage",
+                    field="schedules",
+                    value=schedule.name,
+                    remedy="Use schedules that draw an objective or follow both.",
+                )
+
+    @property
+    def label(self) -> str:
+        return ", then ".join(schedule.label for schedule in self.schedules)
+
+    def at(self, lam: float) -> Stages:
+        """The same stages at another weight, which that of each schedule becomes.
+
+        A schedule of weight 0 or 1 follows one objective alone, and stays.
+        """
+        moved = [s if s.lam in (0, 1) else s.at(lam) for s in self.schedules]
+        return replace(self, lam=lam, schedules=tuple(moved))
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Stages:
+        from tradeoff.schedules.registry import from_dict  # which knows this class
+
+        inner = settings.get("schedules")
+        if isinstance(inner, list | tuple):
+            made = [s if isinstance(s, Schedule) else from_dict(s) for s in inner]
+            settings = {**settings, "schedules": made}
+        return super().from_settings(settings)
+
+    def plan(self, steps: int) -> Plan:
+        steps = fit(Updates, steps, "steps")
+        ends = np.rint(np.cumsum(self.shares) * steps).astype(int)
+        lengths = np.diff(ends, prepend=0)
+        plans = [s.plan(int(n)) for s, n in zip(self.schedules, lengths, strict=True) if n]
+        return Plan(
+            rule=Rule.DRAW,
+            probability=np.concatenate([plan.probability for plan in plans]),
+            weights=np.concatenate([plan.weights for plan in plans]),
+            clock=np.concatenate([plan.clock for plan in plans]),
+            both=np.concatenate([plan.together for plan in plans]),
+        )

@@ -55,7 +55,8 @@ def grid(
     where
         Keeps the configurations for which it is true.
     **axes
-        Values of each key: an iterable, or one value. Schedules become their ``to_dict``.
+        Values of each key: an iterable, or one value. Methods and schedules become
+        their ``to_dict``.
 
     Raises
     ------

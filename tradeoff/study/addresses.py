@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tradeoff.errors import InputError
-from tradeoff.schedules import Schedule
+from tradeoff.methods import Method, Part
 from tradeoff.study.sources import fingerprint
 
 Configuration = dict[str, Any]
@@ -32,14 +32,14 @@ Dependency = str | ModuleType | Path
 
 
 def plain(value: Any, key: str = "") -> Any:
-    """Turn a value of a configuration into JSON values; schedules become their description.
+    """Turn a value of a configuration into JSON values; methods and parts become descriptions.
 
     Raises
     ------
     InputError
         Naming the key below which JSON cannot hold the value.
     """
-    if isinstance(value, Schedule):
+    if isinstance(value, Method | Part):
         value = value.to_dict()
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()

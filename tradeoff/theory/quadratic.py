@@ -20,7 +20,7 @@ from tradeoff.convex.quadratic import Quadratic
 from tradeoff.convex.simulate import StepSize, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
-from tradeoff.schedules import Plan, Rule, Schedule
+from tradeoff.schedules import Plan, Schedule
 from tradeoff.theory.checked import Checked
 
 Array = NDArray[np.float64]
@@ -179,7 +179,7 @@ def _minimiser(problem: Quadratic, weights: Array) -> Array:
 
 def _branches(plan: Plan, t: int) -> Iterator[tuple[float, Array]]:
     """Each possible pair of gradient factors at update t, with its probability."""
-    if plan.rule is Rule.BOTH:
+    if plan.together[t]:
         yield 1.0, plan.weights[t]
         return
     p = float(plan.probability[t])

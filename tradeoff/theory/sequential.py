@@ -223,7 +223,7 @@ def measured_gap(
     full = rate == "full"
     table = simulate(
         problem,
-        Sequential(lam=lam, first=first),
+        Sequential(lam=lam, first=first, share=0.5),
         steps=2 * steps,
         step_size=stage_step(problem, b, steps, rate),
         checkpoints=[2 * steps],

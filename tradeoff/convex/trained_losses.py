@@ -1,0 +1,146 @@
+"""Sample losses and gradients of a log-linear problem under the losses of a method."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.sampling import LogLinearSampler
+from tradeoff.errors import InputError
+from tradeoff.methods.losses import (
+    Nll,
+    Nominal,
+    Pairs,
+    PreferenceLoss,
+    Responses,
+    SftLoss,
+    pair_slopes,
+    sft_slopes,
+)
+from tradeoff.schedules import SFT
+
+Array = NDArray[np.float64]
+
+
+class TrainedLossSampler(LogLinearSampler):
+    """As :class:`LogLinearSampler`, on the same draws, with losses of one's own.
+
+    Parameters
+    ----------
+    problem
+        Its reference policy is that of the losses.
+    seed, replicas
+        Root seed and (B,) replica number of each run.
+    sft, preference
+        Losses; every response counts as one token.
+
+    Raises
+    ------
+    InputError
+        If a loss needs log-probabilities under the reference policy and the problem has its
+        margins alone.
+    """
+
+    def __init__(
+        self,
+        problem: LogLinear,
+        seed: int,
+        replicas: NDArray[np.int64],
+        sft: SftLoss,
+        preference: PreferenceLoss,
+    ) -> None:
+        super().__init__(problem, seed, replicas)
+        self.sft, self.preference = sft, preference
+        single = sft.needs_reference or (
+            preference.needs_reference
+            and not preference.margin_only
+            and not isinstance(preference, Nominal)
+        )
+        if problem.reference_margins is not None and single:
+            raise InputError(
+                "the loss needs the reference's log-probability of each response",
+                field="reference_margins",
+                remedy="Give the problem a reference policy, or use a loss of the margin.",
+            )
+
+    def evaluate(
+        self, objective: int, theta: Array, index: NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        """(B,) losses and (B, d) gradients at theta (B, d) of the data points ``index`` (B,)."""
+        nominal = isinstance((self.sft, self.preference)[objective], Nll | Nominal)
+        if nominal:
+            return super().evaluate(objective, theta, index)
+        problem = self.problem
+        if objective == SFT:
+            rows = problem.demonstrations[index][:, None]
+        else:
+            rows = np.stack([problem.chosen[index], problem.rejected[index]], axis=1)
+        of_prompt = self._of_dense if problem.is_dense else self._of_sparse
+        return of_prompt(theta, rows, objective, index)
+
+    def mean_gradient(self, objective: int, theta: Array) -> Array:
+        """(B, d) gradient of the mean loss over all data points."""
+        weights = (self.problem.sft_weights, self.problem.preference_weights)[objective]
+        total = np.zeros_like(theta)
+        for point, weight in enumerate(weights.tolist()):
+            index = np.full(len(theta), point)
+            total += weight * self.evaluate(objective, theta, index)[1]
+        return total
+
+    def _of_dense(
+        self, theta: Array, rows: Int[np.ndarray, "B k"], objective: int, index: NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        x = self.problem.prompt_of_row[rows[:, 0]]
+        phi = self.problem.features[self._rows[x]]
+        z = np.einsum("bnd,bd->bn", phi, theta)
+        z[~self._present[x]] = -np.inf
+        peak = z.max(axis=1, keepdims=True)
+        odds = np.exp(z - peak)
+        total = odds.sum(axis=1, keepdims=True)
+        own = self.problem.features[rows]
+        log_probs = np.einsum("bkd,bd->bk", own, theta) - peak - np.log(total)
+        losses, slopes = self._slopes(objective, log_probs, rows, index)
+        mean = np.einsum("bn,bnd->bd", odds / total, phi)
+        gradient = np.einsum("bk,bkd->bd", slopes, own)
+        return losses, gradient - slopes.sum(axis=1, keepdims=True) * mean
+
+    def _of_sparse(
+        self, theta: Array, rows: Int[np.ndarray, "B k"], objective: int, index: NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        every = self.problem.log_probs(theta)
+        run = np.arange(len(theta))[:, None]
+        losses, slopes = self._slopes(objective, every[rows, run], rows, index)
+        same = self.problem.prompt_of_row[:, None] == self.problem.prompt_of_row[rows[:, 0]]
+        by_logit = -np.where(same, np.exp(every), 0.0) * slopes.sum(axis=1)
+        np.add.at(by_logit, (rows, run), slopes)
+        return losses, np.asarray(self.problem.features.T @ by_logit).T
+
+    def _slopes(
+        self,
+        objective: int,
+        log_probs: Float[np.ndarray, "B k"],
+        rows: Int[np.ndarray, "B k"],
+        index: NDArray[np.int64],
+    ) -> tuple[Array, Float[np.ndarray, "B k"]]:
+        """Losses and slopes in the log-probabilities of the responses that a data point has."""
+        if objective == SFT:
+            reference = self._reference[rows[:, 0]] if self.sft.needs_reference else None
+            losses, slope = sft_slopes(self.sft, Responses(log_probs[:, 0], reference))
+            return losses, slope[:, None]
+        if self.problem.reference_margins is None:
+            known = self._reference[rows]
+        else:
+            # A loss of the margin sees no more of the reference than this difference.
+            known = np.stack([self.problem.margin_shift[index], np.zeros(len(index))], axis=1)
+        both = (Responses(log_probs[:, k], known[:, k]) for k in (0, 1))
+        return pair_slopes(self.preference, Pairs(*both))
+
+    @cached_property
+    def _reference(self) -> Array:
+        """(N,) log-probabilities of all responses under the reference policy."""
+        given = self.problem.reference
+        return self.problem.log_probs(np.zeros(self.problem.dimension) if given is None else given)

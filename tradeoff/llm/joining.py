@@ -1,0 +1,123 @@
+"""The gradient rule of a method in the trainer: both gradients of an update, and what it remembers.
+
+The rule sees three inner products. It needs one more copy of the gradients than a weighted sum.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from tradeoff.errors import InputError
+from tradeoff.methods import Method
+from tradeoff.methods.gradients import Seen, State
+from tradeoff.schedules import Plan
+
+
+class GradientJoin:
+    """Joins the gradients of both objectives as a method asks.
+
+    Parameters
+    ----------
+    method, plan
+        Which rule joins them, in which updates.
+    policy
+        Whose gradients these are; they are the same on every process.
+    optima
+        Least training losses of (SFT, preference), if known.
+
+    Raises
+    ------
+    InputError
+        If there is a rule and each process holds a part of the weights.
+    """
+
+    def __init__(
+        self, method: Method, plan: Plan, policy: nn.Module, optima: tuple[float, float] | None
+    ) -> None:
+        self.rule = method.changed().get("gradient")
+        self.plan, self.policy = plan, policy
+        self.optima = np.zeros(2) if optima is None else np.asarray(optima, dtype=float)
+        self.memory: State = method.gradient.start(()) if self.rule else {}
+        self._first: list[Tensor | None] = []
+        sharded = any(isinstance(module, FSDPModule) for module in policy.modules())
+        if self.rule and sharded:
+            raise InputError(
+                "a gradient rule needs whole gradients",
+                field="gradient",
+                value=self.rule.name,
+                remedy="Launch with DDP, or use a method without a gradient rule.",
+            )
+
+    def wanted(self, step: int) -> bool:
+        """Whether the rule acts in this update."""
+        return self.rule is not None and bool(self.plan.together[step])
+
+    def keep(self) -> None:
+        """Take the gradients as those of SFT, and clear them."""
+        self._first = [p.grad for p in self.policy.parameters()]
+        for parameter in self.policy.parameters():
+            parameter.grad = None
+
+    def join(self, weights: Float[np.ndarray, " 2"], losses: Float[np.ndarray, " 2"]) -> None:
+        """Replace the gradients, those of the preference objective, by the rule's direction.
+
+        Parameters
+        ----------
+        weights
+            That the schedule gives both objectives.
+        losses
+            Mean training losses of the update.
+        """
+        pairs = list(zip(self._first, self.policy.parameters(), strict=True))
+        gram = np.zeros((2, 2))
+        for first, parameter in pairs:
+            both = (first, parameter.grad)
+            for i, j in ((0, 0), (1, 1), (0, 1)):
+                if (a := both[i]) is not None and (b := both[j]) is not None:
+                    gram[i, j] += float(torch.sum(a.double() * b.double()))
+        gram[1, 0] = gram[0, 1]
+        seen = Seen(gram, np.asarray(weights, dtype=float), losses - self.optima)
+        rule: Any = self.rule
+        factors, self.memory = rule.factors(seen, self.memory)
+        for first, parameter in pairs:
+            second = None if parameter.grad is None else parameter.grad.mul_(float(factors[1]))
+            if first is None:
+                continue
+            first.mul_(float(factors[0]))
+            parameter.grad = first if second is None else second.add_(first)
+        self._first = []
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; NaN, which JSON lacks, becomes None."""
+        return {
+            name: [None if np.isnan(x) else float(x) for x in value.ravel()]
+            for name, value in self.memory.items()
+        }
+
+    def set_state(self, found: dict[str, Any], file: Path) -> None:
+        """Go on from :meth:`state`.
+
+        Raises
+        ------
+        InputError
+            If this is not what the rule remembers; `file` is what the message names.
+        """
+        sizes = {name: value.size for name, value in self.memory.items()}
+        if {name: len(values) for name, values in found.items()} != sizes:
+            raise InputError(
+                "the checkpoint does not hold what the gradient rule remembers",
+                file=file,
+                field="joining",
+                value=sorted(found),
+                remedy="Remove this checkpoint; the run then goes on from the one before.",
+            )
+        for name, values in found.items():
+            given = np.array([np.nan if x is None else x for x in values])
+            self.memory[name] = given.reshape(self.memory[name].shape)

@@ -1,0 +1,106 @@
+"""The base of gradient rules: how two gradients become one direction.
+
+With two objectives a rule that combines gradients linearly needs three numbers of them, the inner
+products. So one rule serves all scales, and the engines never hand it a gradient.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from tradeoff.parts import Part
+
+Array = Any
+"""A numpy array with the runs as leading axes; of a single run that may be a number."""
+State = dict[str, Array]
+"""What a rule remembers of each run; every array has the runs as leading axes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a rule sees of an update that follows both objectives.
+
+    Attributes
+    ----------
+    gram
+        (..., 2, 2) inner products of the gradients of (SFT, preference), not weighted.
+    weights
+        (..., 2) weights that the schedule gives both gradients, such as (1 - lam, lam).
+    losses
+        (..., 2) losses of the minibatches, above the optima where these are known.
+    """
+
+    gram: Float[np.ndarray, "*runs 2 2"]
+    weights: Float[np.ndarray, "*runs 2"]
+    losses: Float[np.ndarray, "*runs 2"]
+
+    @property
+    def squares(self) -> tuple[Array, Array, Array]:
+        """Squared length of both gradients, and their inner product."""
+        return self.gram[..., 0, 0], self.gram[..., 1, 1], self.gram[..., 0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientRule(Part):
+    """Turns two gradients into factors of them.
+
+    Attributes
+    ----------
+    weighted
+        Whether the weights of the schedule decide where a run ends, a class attribute. Other
+        rules stop at a point of the front that depends on the start.
+    uses_losses
+        Whether the rule looks at the losses, a class attribute.
+    """
+
+    kind: ClassVar[str] = "gradient"
+    weighted: ClassVar[bool] = True
+    uses_losses: ClassVar[bool] = False
+
+    def start(self, runs: tuple[int, ...]) -> State:
+        """What the rule remembers before the first update; empty by default.
+
+        Parameters
+        ----------
+        runs
+            Leading axes of all arrays.
+        """
+        return {}
+
+    @abstractmethod
+    def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
+        """Factors (..., 2) of both gradients in this update, and what is remembered.
+
+        Parameters
+        ----------
+        seen
+            Gradients and losses of this update.
+        state
+            What :meth:`start` or the update before gave; it is not changed.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedSum(GradientRule):
+    """The weights of the schedule as they are: the identity of the slot."""
+
+    name: ClassVar[str] = "sum"
+
+    @property
+    def label(self) -> str:
+        return "weighted sum"
+
+    def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
+        return seen.weights, state
+
+
+def ratio(above: Array, below: Array, otherwise: float | Array = 0.0) -> Array:
+    """``above / below``, and another value where ``below`` is not positive."""
+    above, below = np.broadcast_arrays(above, below)
+    filled = np.broadcast_to(np.asarray(otherwise, dtype=float), above.shape).copy()
+    return np.divide(above, below, out=filled, where=below > 0)

@@ -1,0 +1,209 @@
+"""Rules that weigh gradients by running means of the losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tradeoff.errors import InputError
+from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State, ratio
+
+LEAST = 1e-8
+"""Losses below this count as this where a rule divides by them or takes their logarithm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running(GradientRule):
+    """Keeps a running mean of both losses.
+
+    ``recent`` is the weight of the newest loss, in (0, 1]; 1 takes the losses as they are.
+    """
+
+    uses_losses: ClassVar[bool] = True
+    recent: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.recent <= 1:
+            raise InputError(
+                "not a share", field="recent", value=self.recent, remedy="Give a number in (0, 1]."
+            )
+
+    def start(self, runs: tuple[int, ...]) -> State:
+        return {"mean": np.full((*runs, 2), np.nan)}
+
+    def _mean(self, seen: Seen, state: State) -> Array:
+        before = state["mean"]
+        moved = before + self.recent * (seen.losses - before)
+        return np.where(np.isnan(before), seen.losses, moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothTchebycheff(_Running):
+    """The gradient of a smooth maximum of both weighted losses (STCH).
+
+    Attributes
+    ----------
+    mu
+        Temperature of the maximum, in nats; positive. Large: the weighted sum. Small: the
+        objective of the larger weighted loss alone.
+    recent
+        Weight of the newest loss in the running means, in (0, 1].
+
+    Notes
+    -----
+    mu log(sum_i exp(weight_i loss_i / mu)), with losses above their optima where these are known.
+    """
+
+    name: ClassVar[str] = "stch"
+    source: ClassVar[str] = "arXiv 2402.19078, equation (7)"
+    mu: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.mu < float("inf"):
+            raise InputError(
+                "not a positive number", field="mu", value=self.mu, remedy="Give a number above 0."
+            )
+
+    @property
+    def label(self) -> str:
+        return "STCH"
+
+    def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
+        mean = self._mean(seen, state)
+        return seen.weights * _softmax(seen.weights * mean / self.mu), {"mean": mean}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometricLoss(_Running):
+    """The gradient of the weighted sum of the logarithms of both losses.
+
+    Uncertainty weighting (arXiv 1705.07115) and IMTL-L have this gradient, up to a factor, once
+    their scales are at their optimum.
+
+    Attributes
+    ----------
+    recent
+        Weight of the newest loss in the running means, in (0, 1].
+    """
+
+    name: ClassVar[str] = "gls"
+    source: ClassVar[str] = "Chennupati et al., CVPR workshops 2019"
+
+    @property
+    def label(self) -> str:
+        return "GLS"
+
+    def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
+        mean = self._mean(seen, state)
+        return seen.weights / np.maximum(mean, LEAST), {"mean": mean}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicAverage(_Running):
+    """More weight for the loss that fell less between the last two windows of updates (DWA).
+
+    Attributes
+    ----------
+    temperature
+        Of the softmax over the two ratios; positive.
+    window
+        Updates over which losses are averaged.
+    recent
+        Not used: the windows are the averages.
+    """
+
+    name: ClassVar[str] = "dwa"
+    source: ClassVar[str] = "arXiv 1803.10704, equation (7)"
+    temperature: float = 2.0
+    window: int = 25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 < self.temperature < float("inf") and self.window >= 1):
+            raise InputError(
+                "temperature and window must be positive",
+                field="window",
+                value=(self.temperature, self.window),
+                remedy="Give a temperature above 0 and a window of at least 1 update.",
+            )
+
+    @property
+    def label(self) -> str:
+        return "DWA"
+
+    def start(self, runs: tuple[int, ...]) -> State:
+        nothing = np.full((*runs, 2), np.nan)
+        zero = np.zeros((*runs, 2))
+        return {"sum": zero, "count": zero[..., 0], "last": nothing, "before": nothing}
+
+    def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
+        known = ~np.isnan(state["before"])
+        fell = np.where(known, ratio(state["last"], np.where(known, state["before"], 1.0), 1.0), 1)
+        weights = 2 * seen.weights * _softmax(fell / self.temperature)
+        total, count = state["sum"] + seen.losses, state["count"] + 1
+        full = (count >= self.window)[..., None]
+        return weights, {
+            "sum": np.where(full, 0.0, total),
+            "count": np.where(full[..., 0], 0.0, count),
+            "last": np.where(full, total / count[..., None], state["last"]),
+            "before": np.where(full, state["last"], state["before"]),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Famo(_Running):
+    """Learns weights so that both losses fall at the same relative rate.
+
+    The published rule evaluates each minibatch again after its update. Here the change of the
+    running means stands for it, which costs no second forward pass.
+
+    Attributes
+    ----------
+    rate, decay
+        Step size of the learned logits, and their decay towards equal weights; not negative.
+    recent
+        Weight of the newest loss in the running means, in (0, 1].
+    """
+
+    name: ClassVar[str] = "famo"
+    source: ClassVar[str] = "arXiv 2306.03792, Algorithm 1"
+    weighted: ClassVar[bool] = False
+    rate: float = 0.025
+    decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.rate < float("inf") and 0 <= self.decay < float("inf")):
+            raise InputError(
+                "negative or not finite",
+                field="rate",
+                value=(self.rate, self.decay),
+                remedy="Give a rate and a decay of at least 0.",
+            )
+
+    @property
+    def label(self) -> str:
+        return "FAMO"
+
+    def start(self, runs: tuple[int, ...]) -> State:
+        return super().start(runs) | {"logits": np.zeros((*runs, 2))}
+
+    def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
+        mean, logits = np.maximum(self._mean(seen, state), LEAST), state["logits"]
+        before = np.where(np.isnan(state["mean"]), mean, state["mean"])
+        fell = np.log(before) - np.log(mean)
+        share = _softmax(logits)
+        slope = share * (fell - (share * fell).sum(axis=-1, keepdims=True))
+        logits = logits - self.rate * (slope + self.decay * logits)
+        share = _softmax(logits)
+        pulls = share / mean
+        return pulls / pulls.sum(axis=-1, keepdims=True), {"mean": mean, "logits": logits}
+
+
+def _softmax(values: Array) -> Array:
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

@@ -1,0 +1,117 @@
+"""The bases of losses of demonstrations and of losses of pairs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tradeoff.errors import InputError
+from tradeoff.methods.losses.records import Array, Pairs, Responses
+from tradeoff.parts import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftLoss(Part):
+    """A loss of demonstrations.
+
+    Attributes
+    ----------
+    per_response
+        Whether it is a loss of whole responses, a class attribute; else of tokens, and the loss
+        of a batch is the mean over its tokens. Where a response is one token, both agree.
+    needs_reference
+        Whether it compares with the reference policy, a class attribute.
+    convex
+        Whether it is convex in the parameters of a log-linear policy, a class attribute.
+    """
+
+    kind: ClassVar[str] = "sft"
+    per_response: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
+    convex: ClassVar[bool] = False
+
+    @abstractmethod
+    def losses(self, tokens: Responses) -> Array:
+        """(n,) one loss for each token, or each response where ``per_response``."""
+
+    def unsupported(self, scale: str) -> str | None:
+        if scale == "llm" and self.needs_reference:
+            return "the trainer keeps no reference log-probabilities of demonstrations"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceLoss(Part):
+    """A loss of preference pairs.
+
+    Attributes
+    ----------
+    needs_reference
+        Whether it compares with the reference policy, a class attribute.
+    margin_only
+        Whether it depends on the log-probabilities through :attr:`Pairs.margin` alone, a class
+        attribute. Such a loss needs no normaliser of a log-linear policy.
+    whole_batch
+        Whether the loss of a pair depends on the other pairs of its batch, a class attribute.
+    convex
+        Whether it is convex in the parameters of a log-linear policy, a class attribute.
+    """
+
+    kind: ClassVar[str] = "preference"
+    needs_reference: ClassVar[bool] = True
+    margin_only: ClassVar[bool] = False
+    whole_batch: ClassVar[bool] = False
+    convex: ClassVar[bool] = False
+
+    @abstractmethod
+    def losses(self, pairs: Pairs) -> Array:
+        """(n,) one loss for each pair."""
+
+    def unsupported(self, scale: str) -> str | None:
+        if scale == "convex" and self.whole_batch:
+            return "an update there sees one pair, and the loss sorts those of a batch"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginLoss(PreferenceLoss):
+    """A loss of the margin over the reference."""
+
+    margin_only: ClassVar[bool] = True
+
+    @abstractmethod
+    def of_margin(self, margins: Array) -> Array:
+        """(n,) losses of (n,) margins, in nats."""
+
+    def losses(self, pairs: Pairs) -> Array:
+        return self.of_margin(pairs.margin)
+
+
+def positive(**settings: Any) -> None:
+    """An `InputError` unless every setting is a positive finite number."""
+    for name, value in settings.items():
+        if not 0 < value < float("inf"):
+            raise InputError(
+                "not a positive number", field=name, value=value, remedy="Give a number above 0."
+            )
+
+
+def not_negative(**settings: Any) -> None:
+    """An `InputError` unless every setting is a finite number of at least 0."""
+    for name, value in settings.items():
+        if not 0 <= value < float("inf"):
+            raise InputError(
+                "negative or not finite", field=name, value=value, remedy="Give 0 or more."
+            )
+
+
+def flip_probability(value: float, least: float = 0.0) -> None:
+    """An `InputError` unless label smoothing is at least `least` and below one half."""
+    if not least <= value < 0.5:
+        raise InputError(
+            "not a probability below one half",
+            field="label_smoothing",
+            value=value,
+            remedy=f"Give a number from {least:g} to 0.5.",
+        )

@@ -1,0 +1,99 @@
+"""What a loss sees: log-probabilities of responses under the policy and under the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from tradeoff.errors import InputError
+
+Array = Any
+"""A numpy array or a torch tensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """Log-probabilities of n responses, or of n tokens where a loss counts tokens.
+
+    Attributes
+    ----------
+    log_probs
+        (n,) log pi(y|x), in nats: the sum over the tokens of each response.
+    reference
+        (n,) the same under the reference policy; ``None`` where no reference is known.
+    lengths
+        (n,) tokens of each response; ``None``: one each.
+    """
+
+    log_probs: Array
+    reference: Array | None = None
+    lengths: Array | None = None
+
+    @property
+    def ratio(self) -> Array:
+        """(n,) log pi(y|x) - log pi_ref(y|x)."""
+        return self.log_probs - self.known_reference
+
+    @property
+    def known_reference(self) -> Array:
+        """The reference's log-probabilities.
+
+        Raises
+        ------
+        InputError
+            If they are not known.
+        """
+        if self.reference is None:
+            raise InputError(
+                "the loss compares with a reference policy whose log-probabilities are not known",
+                field="reference",
+                remedy="Use a loss without a reference, or give the reference policy itself.",
+            )
+        return self.reference
+
+    def per_token(self, values: Array) -> Array:
+        """(n,) values divided by the length of each response."""
+        return values if self.lengths is None else values / self.lengths
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The two responses of n preference pairs.
+
+    Attributes
+    ----------
+    chosen, rejected
+        Of the same prompts, in the same order.
+    """
+
+    chosen: Responses
+    rejected: Responses
+
+    @property
+    def margin(self) -> Array:
+        """(n,) how much more the policy prefers chosen over rejected than the reference does."""
+        return self.chosen.ratio - self.rejected.ratio
+
+    @property
+    def margin_per_token(self) -> Array:
+        """(n,) the same with each log-ratio divided by the length of its response."""
+        chosen, rejected = self.chosen, self.rejected
+        return chosen.per_token(chosen.ratio) - rejected.per_token(rejected.ratio)
+
+
+def fixed(values: Array) -> Array:
+    """The values as constants: autograd does not go through them."""
+    return values.detach() if hasattr(values, "detach") else values
+
+
+def softplus(values: Array) -> Array:
+    """``log(1 + exp(values))`` without overflow; minus log sigmoid of minus the values."""
+    xp = array_namespace(values)
+    return xp.logaddexp(xp.zeros_like(values), values)
+
+
+def sigmoid(values: Array) -> Array:
+    """``1 / (1 + exp(-values))`` without overflow."""
+    return array_namespace(values).exp(-softplus(-values))

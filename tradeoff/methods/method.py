@@ -1,0 +1,221 @@
+"""A method: a schedule and named slots, each of which changes nothing by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tradeoff.errors import InputError
+from tradeoff.methods.gradients import GRADIENT_RULES, GradientRule, WeightedSum
+from tradeoff.methods.losses import (
+    PREFERENCE_LOSSES,
+    SFT_LOSSES,
+    Nll,
+    Nominal,
+    PreferenceLoss,
+    SftLoss,
+)
+from tradeoff.parts import SCALES, Part, restore
+from tradeoff.schedules import SCHEDULES, Plan, Schedule
+
+KNOWN: dict[str, Mapping[str, type[Part]]] = {
+    "schedule": SCHEDULES,
+    "sft": SFT_LOSSES,
+    "preference": PREFERENCE_LOSSES,
+    "gradient": GRADIENT_RULES,
+}
+"""Parts of this package by slot, then by name."""
+IDENTITY: dict[str, Part] = {"sft": Nll(), "preference": Nominal(), "gradient": WeightedSum()}
+"""The part of each slot that changes nothing."""
+TRIES = 8
+"""Plans laid out to find how many updates a budget pays for."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is compared: which objective is followed, with which losses, and how gradients join.
+
+    Attributes
+    ----------
+    schedule
+        Which objective each update follows.
+    name
+        For tables; made of the parts by default.
+    sft
+        Loss of demonstrations that is trained; negative log-likelihood by default.
+    preference
+        Loss of pairs that is trained; that of the problem by default.
+    gradient
+        How both gradients join in updates that follow both; their weighted sum by default.
+
+    Examples
+    --------
+    >>> from tradeoff.methods.gradients import PcGrad
+    >>> from tradeoff.schedules import Mix
+    >>> Method(Mix(lam=0.3), gradient=PcGrad()).label
+    'Mix, PCGrad'
+    """
+
+    schedule: Schedule
+    name: str = field(default="", kw_only=True)
+    sft: SftLoss = field(default=Nll(), kw_only=True)
+    preference: PreferenceLoss = field(default=Nominal(), kw_only=True)
+    gradient: GradientRule = field(default=WeightedSum(), kw_only=True)
+
+    @classmethod
+    def of(cls, given: Method | Schedule) -> Method:
+        """The method itself, or that of a schedule alone."""
+        return given if isinstance(given, Method) else cls(given)
+
+    @property
+    def lam(self) -> float:
+        """Weight of the preference objective."""
+        return self.schedule.lam
+
+    @property
+    def label(self) -> str:
+        """Name for legends, without ``lam``."""
+        return self.name or ", ".join([self.schedule.label, *self._changes])
+
+    @property
+    def family(self) -> str:
+        """Name for runs taken together: the label, without numbers that vary within a method."""
+        return self.name or ", ".join([self.schedule.family, *self._changes])
+
+    @property
+    def _changes(self) -> list[str]:
+        return [part.label for part in self.changed().values()]
+
+    def changed(self) -> dict[str, Part]:
+        """Parts that change something, by slot; not the schedule."""
+        parts = {slot: getattr(self, slot) for slot in IDENTITY}
+        return {slot: part for slot, part in parts.items() if part != IDENTITY[slot]}
+
+    @property
+    def plain(self) -> bool:
+        """Whether every slot is its identity, so that the schedule is all there is."""
+        return not self.changed()
+
+    @property
+    def plain_losses(self) -> bool:
+        """Whether the losses that are trained are those that are scored."""
+        return not self.changed().keys() & {"sft", "preference"}
+
+    def at(self, lam: float) -> Method:
+        """The same method at another weight of the preference objective, in [0, 1]."""
+        return replace(self, **{slot: getattr(self, slot).at(lam) for slot in KNOWN})
+
+    def plan(self, steps: int) -> Plan:
+        """What the schedule does in a run of ``steps`` updates.
+
+        Raises
+        ------
+        InputError
+            If a gradient rule is given and the schedule never follows both objectives in one
+            update, or if the schedule looks at losses that are not those that are trained.
+        """
+        plan = self.schedule.plan(steps)
+        if "gradient" in self.changed() and not plan.together.any():
+            raise InputError(
+                f"{self.schedule.label} never follows both objectives in one update",
+                field="gradient",
+                value=self.gradient.name,
+                remedy="Use a schedule that does, such as Mix, or no gradient rule.",
+            )
+        if plan.watched and not self.plain_losses:
+            raise InputError(
+                f"{self.schedule.label} compares the losses that are scored, not those trained",
+                field="schedule",
+                value=self.schedule.name,
+                remedy="Use the losses of the problem, or a schedule that looks at none.",
+            )
+        return plan
+
+    def updates(self, gradient_units: float, *, pair: float = 1.0, looks: float = 0.0) -> int:
+        """How many updates a budget pays for, by the cost of the schedule's plan.
+
+        Parameters
+        ----------
+        gradient_units
+            The budget; one unit is a gradient of a batch of demonstrations.
+        pair
+            Cost of a gradient of a batch of pairs.
+        looks
+            Cost of each update's share of the evaluations that the schedule asks for.
+
+        Returns
+        -------
+        int
+            At least 1; the cost comes as close to the budget as whole updates allow.
+        """
+        count = max(1, round(gradient_units))
+        for _ in range(TRIES):
+            each = float(self.schedule.plan(count).cost(1.0, pair).mean()) + looks
+            better = max(1, round(gradient_units / each))
+            if better == count:
+                break
+            count = better
+        return count
+
+    def unsupported(self, scale: str) -> str | None:
+        """Why it cannot run at a scale, as a clause; None if it can.
+
+        Parameters
+        ----------
+        scale
+            "convex", "networks" or "llm".
+        """
+        if scale not in SCALES:
+            remedy = f"Use one of {SCALES}."
+            raise InputError("there is no such scale", field="scale", value=scale, remedy=remedy)
+        for slot in KNOWN:
+            part = getattr(self, slot)
+            if (reason := part.unsupported(scale)) is not None:
+                return f"{part.label}: {reason}"
+        return None
+
+    def check(self, scale: str) -> None:
+        """An `InputError` if the method cannot run at a scale."""
+        if (reason := self.unsupported(scale)) is not None:
+            remedy = "Use another method here, or this one at another scale."
+            raise InputError(reason, field="method", value=self.label, remedy=remedy)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description: the schedule, and the slots that change something."""
+        named = {"name": self.name} if self.name else {}
+        changed = {slot: part.to_dict() for slot, part in self.changed().items()}
+        return {**named, "schedule": self.schedule.to_dict(), **changed}
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> Method:
+        """Restore a method from :meth:`to_dict`.
+
+        Raises
+        ------
+        InputError
+            If a slot or a part is unknown, or a value cannot be used.
+        """
+        if not isinstance(description, Mapping) or "schedule" not in description:
+            raise InputError(
+                "a method is described by its schedule and other parts",
+                value=description,
+                remedy='Use a mapping such as {"schedule": {"name": "mix", "lam": 0.5}}.',
+            )
+        given = dict(description)
+        name = given.pop("name", "")
+        if unknown := sorted(set(given) - set(KNOWN)):
+            raise InputError(
+                "a method has no slot of this name",
+                field=unknown[0],
+                value=given[unknown[0]],
+                remedy=f"Use some of {sorted(KNOWN)}.",
+            )
+        parts: dict[str, Any] = {}
+        for slot, part in given.items():
+            try:
+                parts[slot] = restore(part, KNOWN[slot], slot)
+            except InputError as error:
+                place = ".".join(filter(None, (slot, error.field)))
+                raise error.at(field=place) from error
+        return cls(name=str(name), **parts)
