@@ -117,7 +117,10 @@ def attacks(what: str) -> str:
     """What the last long run of every attack tried, by promise or by kind of try."""
     from tradeoff.records import read_json
 
-    stored = read_json(ROOT / "tests" / "attack" / "counts.json")
+    path = ROOT / "tests" / "attack" / "counts.json"
+    if not path.exists():
+        return "*No run is stored yet.*"
+    stored = read_json(path)
     rows = [f"| attack | {what[:-1]} | tries | failures |", "| --- | --- | ---: | ---: |"]
     for name, found in stored.items():
         counted = {found["promise"]: found} if what == "promises" else found["kinds"]

@@ -30,9 +30,11 @@ def test_every_attack_says_what_it_promises(name: str) -> None:
     assert 0 < module.TRIES < module.FULL
 
 
-def test_the_stored_counts_are_those_of_every_attack_and_without_failures() -> None:
+def test_stored_counts_are_of_known_attacks_and_without_failures() -> None:
+    if not _runner.STORED.exists():
+        pytest.skip("no run is stored yet: make attack ARGS='--json tests/attack/counts.json'")
     stored = json.loads(_runner.STORED.read_text("utf-8"))
-    assert set(stored) == set(_runner.known())
+    assert set(stored) <= set(_runner.known())
     for name, found in stored.items():
         assert found["failures"] == 0, found["examples"]
         assert found["tries"] >= _runner.attack(name).TRIES, name
