@@ -228,7 +228,7 @@ def test_a_run_leaves_everything_behind(finished):
     tables = {"metrics.jsonl", "trajectory.csv", "trajectory.parquet", "summary.json"}
     pictures = {"loss_space.svg", "loss_space.png"}
     # The lock stays: whoever removes it could remove that of the next run.
-    assert names == tables | pictures | {"checkpoints", "model", ".lock"}
+    assert names == tables | pictures | {"about.json", "checkpoints", "model", ".lock"}
     table = pd.read_parquet(out / "trajectory.parquet")
     assert table.step.tolist() == [0, 2, 4]
     pd.testing.assert_frame_equal(table, pd.read_csv(out / "trajectory.csv"))
@@ -288,7 +288,9 @@ def test_a_diverged_run_has_its_own_status(flags, tmp_path):
         tmp_path,
         "--no-resume",
         "--learning-rate",
-        "1e38",
+        "1000",
+        "--set",
+        "train.weight_decay=1000",
         "--set",
         "train.log_every=1",
     )
