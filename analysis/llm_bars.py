@@ -73,10 +73,8 @@ def measure(scale: str) -> dict[str, Any]:
             "regret": regret(losses, LAM, weighted_loss(reached, LAM).min(), ranges),
             "front_gap": front_gap(losses, weights, lowest, ranges)[0],
         }
-        bars[method] = {name: cell(interval(v)) for name, v in values[method].items()} | {
-            "sft_gap": cell(llm_scores.difference(losses[:, 0], least[0])),
-            "preference_gap": cell(llm_scores.difference(losses[:, 1], least[1])),
-        }
+        cells = {name: cell(interval(v)) for name, v in values[method].items()}
+        bars[method] = cells | llm_scores.gaps(losses, least)
     return {
         "training": cost(table),
         "seeds": SCALES[scale].seeds,

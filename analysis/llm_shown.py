@@ -11,25 +11,16 @@ import typer
 
 from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, files
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import PAPER, REAL_TEXT, shown
 from tradeoff.checkout import DATA
 from tradeoff.errors import InputError
 from tradeoff.records import plain, write_json
 
-STORED = PAPER / "results"
-SEEDS = f"{SCALES['full'].seeds} seeds ({SCALES['full'].few} where λ is not {LAM:g})"
+SEEDS = f"{SCALES['full'].seeds} seeds"
+if SCALES["full"].few != SCALES["full"].seeds:
+    SEEDS += f" ({SCALES['full'].few} where λ is not {LAM:g})"
 FEW = f"{SCALES['full'].few} seeds"
-FEWEST = f"{SCALES['full'].fewest} seed"
-FIGURES = (
-    "llm_loss_space",
-    "llm_forgetting",
-    "llm_table",
-    "llm_bars",
-    "llm_lambdas",
-    "llm_references",
-    "max_eval_interval",
-)
+FEWEST = f"{SCALES['full'].fewest} seeds"
 
 
 def available(scale: str) -> bool:
@@ -43,11 +34,10 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
     if available(scale):
         # As the stored file has it, so that both are drawn alike.
         return plain(measure(scale)) | {"source": "this run"}
-    path = STORED / f"{name}.json"
-    if not path.exists():
+    if not (runner.PAPER / "results" / f"{name}.json").exists():
         remedy = f"Put the files that its README names into {DATA} and run again."
         raise InputError("no real text and no stored run", field=name, remedy=remedy)
-    return stored_numbers(path) | {"source": "stored run"}
+    return shown(name) | {"source": "stored run"}
 
 
 def about(scale: str, seeds: str = "") -> str:
@@ -56,8 +46,8 @@ def about(scale: str, seeds: str = "") -> str:
     seeds = seeds or f"{size.seeds} seeds"
     return (
         f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
-        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        f"another seed and other rows. What varies is the seed, n = {seeds}; held-out losses."
+        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes on "
+        f"{size.tuning} seeds, other rows. What varies is the seed, n = {seeds}; held-out losses."
     )
 
 
@@ -66,7 +56,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
 ) -> None:
     """Measure the figures of this study at a scale and write ``results/NAME-SCALE.json``."""
-    for name in FIGURES:
+    for name in REAL_TEXT:
         found = import_module(f"analysis.{name}").measure(scale)
         typer.echo(write_json(out / "results" / f"{name}-{scale}.json", found))
 

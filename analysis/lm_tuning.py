@@ -20,11 +20,11 @@ from tradeoff.schedules import Alright, Rounds, Schedule
 from tradeoff.scores import weighted_loss
 
 Place = tuple[int, ...]
-FACTOR, BELOW, ABOVE = 2.5, 5, 3
+FACTOR, BELOW, ABOVE = 2.5, 8, 3
 """Ratio of neighbours of the grid, and how many lie below and above its middle."""
 FIRST_SEED = 30_000
 """Of the seeds that choose; no run that scores has them."""
-STARTS = {"SFT→DPO": (5, 3), "DPO→SFT": (3, 5)}
+STARTS = {"SFT→DPO": (BELOW, BELOW - 2), "DPO→SFT": (BELOW - 2, BELOW)}
 """Places on the grid where the first search of a method begins; the middle for every other one.
 Later searches begin where the last one of the method ended."""
 
@@ -102,7 +102,7 @@ def groups(scale: str) -> list[list[Setting]]:
     return alone + first + compared[len(turns) :]
 
 
-CONFLICTS, LAMBDAS = (0.5, 0.25), (0.5,)
+CONFLICTS, LAMBDAS = (0.5, 0.25, 0.75), (0.5, 0.25, 0.75)
 ROUNDS = "Rounds"
 """The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
 kind take its step size."""
