@@ -21,10 +21,11 @@ MEASURES = {
     "ideal_distance": "distance to ideal point (nats)",
 }
 CAPTION = (
-    f"{llm_shown.about('full')} λ = {LAM:g}. Gaps from runs on one objective alone, their spread "
+    f"{llm_shown.about()} λ = {LAM:g}. Gaps from runs on one objective alone, their spread "
     "included; a gap may be negative, as other runs may generalise better. Small dots: single "
     "runs; large: means with 95 % intervals. Command: python -m analysis llm_bars"
 )
+words = llm_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

@@ -22,10 +22,11 @@ LABELS = {
     "preference_loss": "preference loss (nats per pair)",
 }
 CAPTION = (
-    f"{llm_shown.about('full')} λ = {LAM:g}: stages change half-way in updates, which is earlier "
+    f"{llm_shown.about()} λ = {LAM:g}: stages change half-way in updates, which is earlier "
     "in cost for SFT→DPO and later for DPO→SFT (dotted). Lines are means, bands 95 % t-intervals. "
     "Command: python -m analysis llm_forgetting"
 )
+words = llm_shown.words
 FIRST = {"SFT→DPO": "sft_loss", "DPO→SFT": "preference_loss"}
 TWO_THIRDS = 2 / 3
 """Threshold of the first edition, which claimed the opposite with one step size for all."""

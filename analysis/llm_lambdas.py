@@ -29,11 +29,12 @@ MEASURES = {
     "memory_percent": "peak memory (%)",
 }
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.FEWEST)} Sequential runs split updates as the paper "
-    "does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5; 95 % intervals. Time and "
+    f"{llm_shown.about()} Sequential runs split updates as the paper "
+    "does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5; {intervals}. Time and "
     "memory: beyond SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"
 )
+words = llm_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -94,12 +95,12 @@ def measure(scale: str) -> dict[str, Any]:
     }
 
 
-def gaps(
-    runs: list[pd.DataFrame], least: tuple[np.ndarray, np.ndarray]
-) -> dict[str, list[dict[str, float]]]:
-    """Intervals over seeds of both gaps and of the distance, in order of lambda."""
+def gaps(runs: list[pd.DataFrame], least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """Means over seeds of both gaps and of the distance, in order of lambda, and half widths."""
     cells = [llm_scores.gaps(ends(one), least) for one in runs]
-    return {name: [cell[name] for cell in cells] for name in cells[0]}
+    means = {name: [cell[name]["mean"] for cell in cells] for name in cells[0]}
+    halves = {name: [cell[name]["half_width"] for cell in cells] for name in cells[0]}
+    return {**means, "half_widths": halves}
 
 
 # ---------------------------------------------------------------------- costs that are stored
@@ -152,11 +153,9 @@ def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
     lams = found["lambdas"]
     for i, method in enumerate(METHODS):
         look, x = style.look(method), np.arange(len(lams)) + 0.07 * (i - 2)
-        line, values = look.line_style(markersize=4, label=method), found["methods"][method][name]
-        if name in ("runtime_percent", "memory_percent"):
-            ax.plot(x, values, **line)
-            continue
-        mean, half = np.array([[one["mean"], one["half_width"]] for one in values]).T
-        ax.errorbar(x, mean, yerr=half, elinewidth=0.8, capsize=2, **line)
+        line, values = look.line_style(markersize=4, label=method), found["methods"][method]
+        # Costs, and runs on one seed, have no interval.
+        half = values.get("half_widths", {}).get(name)
+        ax.errorbar(x, values[name], yerr=half, elinewidth=0.8, capsize=2, **line)
     ax.axhline(0, **style.BOUND)
     ax.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])

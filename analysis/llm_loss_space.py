@@ -19,10 +19,11 @@ from tradeoff.scores import Interval, interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.SEEDS)} One panel per lambda: mean paths, and ends "
+    f"{llm_shown.about()} One panel per lambda: mean paths, and ends "
     "of single runs; the star is the mean of runs on one objective. Rounds alternate K times. "
     "Command: python -m analysis llm_loss_space"
 )
+words = llm_shown.words
 SWAPPED = "swapped-rows"
 MARGIN = 0.05
 """Largest difference of two methods that counts as none, in ranges of f_lambda from the base model

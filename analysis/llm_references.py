@@ -23,11 +23,12 @@ REFERENCES = {
     "chosen": "SFT on chosen responses",
 }
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.FEWEST)} λ = {LAM:g}. Preference losses under different "
+    f"{llm_shown.about()} λ = {LAM:g}. Preference losses under different "
     "references do not compare: gaps are from runs on pairs alone under the same one. "
-    "Step sizes were chosen under the SFT optimum. Crosses: 95 % intervals. "
+    "Step sizes were chosen under the SFT optimum; {intervals}. "
     "Command: python -m analysis llm_references"
 )
+words = llm_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -81,13 +82,15 @@ def configurations(scale: str, name: str) -> list[dict[str, Any]]:
 
 
 def under(runs: pd.DataFrame, least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-    """What one method reaches under one reference, with intervals over seeds."""
+    """What one method reaches under one reference: means over seeds, and half widths."""
     losses, accuracy = ends(runs), 100 * finals(runs)["preference_accuracy"]
+    cells = llm_scores.gaps(losses, least)
+    cells["preference_accuracy"] = cell(interval(accuracy.to_numpy()))
     return {
         "path": path(runs),
         "ends": losses.tolist(),
-        **llm_scores.gaps(losses, least),
-        "preference_accuracy": cell(interval(accuracy.to_numpy())),
+        **{name: one["mean"] for name, one in cells.items()},
+        "half_widths": {name: one["half_width"] for name, one in cells.items()},
     }
 
 
@@ -98,8 +101,8 @@ def draw(ax: Axes, found: dict[str, Any]) -> None:
         look, runs = style.look(method), found["methods"][method]
         line = np.array(runs["path"]) - ideal
         ax.plot(*line.T, **look.line_style(markersize=0, label=method))
-        across, along = runs["sft_gap"], runs["preference_gap"]
-        half = {"xerr": across["half_width"], "yerr": along["half_width"]}
-        ax.errorbar(across["mean"], along["mean"], **half, **look.dots(elinewidth=0.8))
+        half = runs.get("half_widths", {})
+        spread = {"xerr": half.get("sft_gap"), "yerr": half.get("preference_gap")}
+        ax.errorbar(*line[-1], **spread, **look.dots(elinewidth=0.8))
         ax.plot(*(np.array(runs["ends"]) - ideal).T, **look.dots(markersize=2.5, alpha=0.5))
     ax.plot(0, 0, **style.IDEAL, label="no gap")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +15,6 @@ from analysis.runner import PAPER, REAL_TEXT, shown
 from tradeoff.checkout import DATA
 from tradeoff.errors import InputError
 from tradeoff.records import plain, write_json
-
-SEEDS = f"{SCALES['full'].seeds} seeds"
-if SCALES["full"].few != SCALES["full"].seeds:
-    SEEDS += f" ({SCALES['full'].few} where λ is not {LAM:g})"
-FEW = f"{SCALES['full'].few} seeds"
-FEWEST = f"{SCALES['full'].fewest} seeds"
 
 
 def available(scale: str) -> bool:
@@ -40,15 +34,25 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
     return shown(name) | {"source": "stored run"}
 
 
-def about(scale: str, seeds: str = "") -> str:
-    """What every caption says of the experiment; ``seeds`` where they are not those of all."""
-    size = SCALES[scale]
-    seeds = seeds or f"{size.seeds} seeds"
+def about() -> str:
+    """What every caption says of the experiment; :func:`words` fills in what the run says."""
+    size = SCALES["full"]
     return (
         f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
-        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes on "
-        f"{size.tuning} seeds, other rows. What varies is the seed, n = {seeds}; held-out losses."
+        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
+        "other seeds and rows. What varies is the seed, n = {seeds}; held-out losses."
     )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the fields of all captions: how many seeds were run, and what that allows."""
+    seeds = numbers["seeds"]
+    few = numbers.get("few", seeds)
+    beside = "" if few == seeds else f" ({few} where λ is not {LAM:g})"
+    return {
+        "seeds": f"{seeds} seed{'s' * (seeds > 1)}{beside}",
+        "intervals": "95 % intervals" if seeds > 1 else "one seed gives no interval",
+    }
 
 
 def command(

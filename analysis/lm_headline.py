@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import lm_study, style
+from analysis import lm_study, lm_tuning, style
 from analysis.lm_study import Array, values
 from analysis.methods import JOINT, METHODS, bounds, cell, cost, paired_ratio, ratio
 from tradeoff.scores import Interval, interval, paired_difference
 
-CONFLICTS = (0.25, 0.5, 0.75)
+CONFLICTS = tuple(sorted(level for level, lam in lm_tuning.SETTINGS if lam == 0.5))
 PANELS = {
     "retention": "SFT retention",
     "preference": "responses in the preferred style",

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import lm_study, style
+from analysis import lm_study, lm_tuning, style
 from analysis.lm_models import SCALES
 from analysis.lm_study import Array, values
 from analysis.methods import JOINT, METHODS, cell, cost
@@ -23,9 +23,9 @@ from analysis.runner import shown
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
-SETTINGS = ((0.25, 0.5), (0.5, 0.5), (0.75, 0.5), (0.5, 0.25), (0.5, 0.75))
-"""Levels of conflict with weights lambda: each of the two varies while the other one is 1/2."""
 HALF = 0.5
+SETTINGS = tuple(sorted(lm_tuning.SETTINGS, key=lambda pair: (pair[1] != HALF, *pair)))
+"""Levels of conflict with weights lambda: by conflict at 1/2, then by weight."""
 MEASURES = (
     "sft_loss",
     "preference_loss",

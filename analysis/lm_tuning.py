@@ -91,21 +91,24 @@ def rates(scale: str, place: Place) -> list[float]:
     return found if len(found) == 2 else found * 2
 
 
-def groups(scale: str) -> list[list[Setting]]:
-    """Everything that a figure needs a step size for; a group builds on those before it."""
-    conflicts, lambdas = ((0.5,), (0.5,)) if scale == "fast" else (CONFLICTS, LAMBDAS)
-    alone = [[Setting(lm_study.ONLY_SFT, 0.0, level)] for level in conflicts]
-    pairs = [(0.5, level) for level in conflicts] + [(lam, 0.5) for lam in lambdas if lam != 0.5]
-    compared = [[Setting(label, *pair) for label in METHODS] for pair in pairs]
-    turns = [[Setting(ROUNDS, 0.5, level)] for level in conflicts]
-    first = [more + own for own, more in zip(compared, turns, strict=False)]
-    return alone + first + compared[len(turns) :]
-
-
-CONFLICTS, LAMBDAS = (0.5, 0.25, 0.75), (0.5, 0.25, 0.75)
+SETTINGS = ((0.5, 0.5), (0.25, 0.5))
+"""Levels of conflict with weights lambda: each of the two varies while the other one is 1/2."""
 ROUNDS = "Rounds"
 """The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
 kind take its step size."""
+
+
+def groups(scale: str) -> list[list[Setting]]:
+    """Everything that a figure needs a step size for; a group builds on those before it."""
+    settings = SETTINGS[:1] if scale == "fast" else SETTINGS
+    levels = dict.fromkeys(level for level, _ in settings)
+    alone = [[Setting(lm_study.ONLY_SFT, 0.0, level)] for level in levels]
+    return alone + [_compared(level, lam) for level, lam in settings]
+
+
+def _compared(level: float, lam: float) -> list[Setting]:
+    turns = [Setting(ROUNDS, lam, level)] if lam == 0.5 else []
+    return turns + [Setting(label, lam, level) for label in METHODS]
 
 
 def tune(scale: str) -> dict[str, Tried]:

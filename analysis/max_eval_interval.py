@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
 MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.FEW)} λ = {LAM:g}; MAXRIGHT evaluates "
+    f"{llm_shown.about()} λ = {LAM:g}; MAXRIGHT evaluates "
     f"{llm_study.PROBES} training rows of each objective every k updates, the largest k once, "
     "within the budget. Left: mean paths, single ends. Right: larger weighted gap, 95 % "
     "t-intervals. Command: python -m analysis max_eval_interval"
 )
+words = llm_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -81,16 +83,16 @@ def swing(runs: pd.DataFrame) -> np.ndarray:
     return np.array(lengths)
 
 
-def name(k: int, updates: float) -> str:
-    """An interval as a legend shows it."""
-    return f"k = {k}, once" if k >= updates else f"k = {k}"
+def name(k: int, intervals: Sequence[int]) -> str:
+    """An interval as a legend shows it; the largest is longer than a run."""
+    return f"k = {k}, once" if k == max(intervals) else f"k = {k}"
 
 
 def draw_paths(ax: Axes, found: dict[str, Any]) -> None:
     for i, k in enumerate(found["intervals"]):
         line = np.array(found["paths"][i])
         look = style.Look(SHADES[i], MARKERS[i], LINES[i])
-        ax.plot(*line.T, **look.line_style(markevery=[-1], label=name(k, found["updates"][i])))
+        ax.plot(*line.T, **look.line_style(markevery=[-1], label=name(k, found["intervals"])))
         ax.plot(*np.array(found["ends"][i]).T, **look.dots(markersize=3.5, alpha=0.5))
     ax.plot(*found["ideal"], **style.IDEAL, label="ideal point")
     ax.set(
@@ -109,7 +111,7 @@ def draw_cost(ax: Axes, found: dict[str, Any]) -> None:
         ax.errorbar(x, mean, half, fmt=MARKERS[i], color=SHADES[i], capsize=3)
         end = (x, mean + half)
         ax.annotate(
-            name(k, found["updates"][i]),
+            name(k, found["intervals"]),
             end,
             (0, 3),
             textcoords="offset points",

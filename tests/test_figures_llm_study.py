@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from analysis import (
+    captions,
     llm_bars,
     llm_base,
     llm_lambdas,
@@ -59,13 +60,18 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", runner.REAL_TEXT)
 def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
-    caption = importlib.import_module(f"analysis.{name}").CAPTION
-    size = llm_scales.SCALES["full"]
-    seeds = size.fewest if name in ("llm_lambdas", "llm_references") else size.seeds
-    seeds = size.few if name == "max_eval_interval" else seeds
-    for part in ("hat varies is the", f"python -m analysis {name}", f"n = {seeds} seed"):
-        assert part in caption, part
-    assert len(caption.split()) <= 80
+    text = captions.caption(importlib.import_module(f"analysis.{name}"), {"seeds": 5, "few": 3})
+    for part in ("hat varies is the", f"python -m analysis {name}", "n = 5 seeds (3 where λ"):
+        assert part in text, part
+    assert len(text.split()) <= 80
+
+
+def test_one_seed_is_said_to_give_no_interval() -> None:
+    assert llm_shown.words({"seeds": 1}) == {
+        "seeds": "1 seed",
+        "intervals": "one seed gives no interval",
+    }
+    assert llm_shown.words({"seeds": 3, "few": 3})["seeds"] == "3 seeds"
 
 
 @pytest.mark.parametrize("name", runner.REAL_TEXT)
@@ -218,7 +224,7 @@ def test_probes_cost_what_the_interval_says(numbers: Numbers) -> None:
     assert found["probed_per_update"][0] == pytest.approx(both)
     assert found["probed_per_update"][-1] == pytest.approx(both / found["updates"][-1], rel=0.1)
     assert max(found["intervals"]) >= found["updates"][-1]
-    assert "once" in max_eval_interval.name(1000, found["updates"][-1])
+    assert "once" in max_eval_interval.name(1000, found["intervals"])
     assert found["updates"][0] < found["updates"][-1], "the budget pays for probes, too"
 
 
