@@ -28,7 +28,7 @@ from tradeoff.schedules import Rounds, Schedule, Sequential
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
-CONFLICTS = (0.25, 0.5)
+CONFLICTS = (0.5,)
 JOINT = ("Mix", "ALRIGHT")
 ENOUGH = 0.9
 """Share of what joint training buys that counts as enough, set before the runs."""
