@@ -40,7 +40,7 @@ def about() -> str:
     return (
         f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
         f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        "other seeds and rows. What varies is the seed, n = {seeds}; held-out losses."
+        "other runs and rows. What varies is the seed, n = {seeds}; held-out losses."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,16 @@ MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
     f"{llm_shown.about()} λ = {LAM:g}; MAXRIGHT evaluates "
-    f"{llm_study.PROBES} training rows of each objective every k updates, the largest k once, "
-    "within the budget. Left: mean paths, single ends. Right: larger weighted gap, 95 % "
+    f"{llm_study.PROBES} training rows of each objective every k updates, the largest k once: "
+    "{spent} % of the budget. Left: mean paths, single ends. Right: larger weighted gap, 95 % "
     "t-intervals. Command: python -m analysis max_eval_interval"
 )
-words = llm_shown.words
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the caption's fields: seeds, and what was spent at each interval."""
+    spent = ", ".join(f"{100 * share:.0f}" for share in numbers["spent"])
+    return llm_shown.words(numbers) | {"spent": spent}
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

@@ -60,8 +60,9 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", runner.REAL_TEXT)
 def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
-    text = captions.caption(importlib.import_module(f"analysis.{name}"), {"seeds": 5, "few": 3})
-    for part in ("hat varies is the", f"python -m analysis {name}", "n = 5 seeds (3 where λ"):
+    found = runner.shown(name)
+    text = captions.caption(importlib.import_module(f"analysis.{name}"), found)
+    for part in ("hat varies is the", f"python -m analysis {name}", f"n = {found['seeds']} seed"):
         assert part in text, part
     assert len(text.split()) <= 80
 
@@ -72,6 +73,7 @@ def test_one_seed_is_said_to_give_no_interval() -> None:
         "intervals": "one seed gives no interval",
     }
     assert llm_shown.words({"seeds": 3, "few": 3})["seeds"] == "3 seeds"
+    assert llm_shown.words({"seeds": 5, "few": 3})["seeds"].startswith("5 seeds (3 where")
 
 
 @pytest.mark.parametrize("name", runner.REAL_TEXT)
