@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from analysis import runner
 from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, files
 from analysis.runner import PAPER, REAL_TEXT, shown
