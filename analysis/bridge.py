@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from analysis import style
 from analysis.methods import JOINT, METHODS, ORDERS, cell, looks, lower, upper
 from analysis.mutations import SWAPPED, mutate
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import shown
 from analysis.tuning import has_two_stages
 from tradeoff import scores
 from tradeoff.convex import Front, LogLinear, StepSize, minimise, pareto_front, trajectories
@@ -560,7 +559,7 @@ def claim_orders_trail_in_networks(fast: bool = False, mutation: str | None = No
 
 
 def _stored() -> dict[str, Any]:
-    return stored_numbers(PAPER / "results" / "bridge.json")
+    return shown("bridge")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ MEASURES = {
     "ideal_distance": "distance to ideal point (nats)",
 }
 CAPTION = (
-    f"{llm_shown.about('full')} λ = {LAM:g}. Gaps from runs on one objective alone, their spread "
+    f"{llm_shown.about()} λ = {LAM:g}. Gaps from runs on one objective alone, their spread "
     "included; a gap may be negative, as other runs may generalise better. Small dots: single "
     "runs; large: means with 95 % intervals. Command: python -m analysis llm_bars"
 )
+words = llm_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -73,10 +74,8 @@ def measure(scale: str) -> dict[str, Any]:
             "regret": regret(losses, LAM, weighted_loss(reached, LAM).min(), ranges),
             "front_gap": front_gap(losses, weights, lowest, ranges)[0],
         }
-        bars[method] = {name: cell(interval(v)) for name, v in values[method].items()} | {
-            "sft_gap": cell(llm_scores.difference(losses[:, 0], least[0])),
-            "preference_gap": cell(llm_scores.difference(losses[:, 1], least[1])),
-        }
+        cells = {name: cell(interval(v)) for name, v in values[method].items()}
+        bars[method] = cells | llm_scores.gaps(losses, least)
     return {
         "training": cost(table),
         "seeds": SCALES[scale].seeds,

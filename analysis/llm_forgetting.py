@@ -13,8 +13,7 @@ from analysis.llm_loss_space import part
 from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM
 from analysis.methods import METHODS, cell, cost
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import shown
 from tradeoff.scores import interval, paired_difference, retention
 from tradeoff.theory.checked import Checked
 
@@ -23,10 +22,11 @@ LABELS = {
     "preference_loss": "preference loss (nats per pair)",
 }
 CAPTION = (
-    f"{llm_shown.about('full')} λ = {LAM:g}: stages change half-way in updates, which is earlier "
+    f"{llm_shown.about()} λ = {LAM:g}: stages change half-way in updates, which is earlier "
     "in cost for SFT→DPO and later for DPO→SFT (dotted). Lines are means, bands 95 % t-intervals. "
     "Command: python -m analysis llm_forgetting"
 )
+words = llm_shown.words
 FIRST = {"SFT→DPO": "sft_loss", "DPO→SFT": "preference_loss"}
 TWO_THIRDS = 2 / 3
 """Threshold of the first edition, which claimed the opposite with one step size for all."""
@@ -53,9 +53,9 @@ def measure(scale: str) -> dict[str, Any]:
     start = dict(zip(LABELS, llm_study.start(scale), strict=True))
     for method in METHODS:
         runs = part(table, method, LAM)
-        curves[method] = {"cost": runs.groupby("step")["cost"].mean().tolist()}
+        curves[method] = {"cost": runs.groupby("mark")["cost"].mean().tolist()}
         for name in start:
-            values = runs.pivot(index="seed", columns="step", values=name).to_numpy()
+            values = runs.pivot(index="seed", columns="mark", values=name).to_numpy()
             curves[method][name] = cell(interval(values))
             if name == FIRST.get(method):
                 middle = values[:, values.shape[1] // 2]
@@ -85,7 +85,7 @@ def claim_tuned_second_stage_keeps(fast: bool = False, mutation: str | None = No
 
     ``measured`` is the lower end of the 95 % interval of the share.
     """
-    found = stored_numbers(PAPER / "results" / "llm_forgetting.json")
+    found = shown("llm_forgetting")
     kept = found["retention"]["SFT→DPO"]
     share = mutations.mutate(mutation, kept["mean"], {mutations.SWAPPED: 1 - kept["mean"]})
     low = np.array([share - kept["half_width"]])

@@ -10,14 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import llm_shown, llm_study, style
+from analysis import llm_scores, llm_shown, llm_study, style
 from analysis.llm_loss_space import ends, part
 from analysis.llm_scales import SCALES
 from analysis.methods import METHODS, ORDERS, cost, finals
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import shown
 from tradeoff.schedules import Schedule, Sequential
-from tradeoff.scores import ideal_distance
 
 EPOCHS = {0.01: (1, 5), 0.25: (2, 4), 0.5: (3, 3), 0.75: (4, 2), 0.99: (5, 1)}
 """The paper's epochs of (DPO, SFT) for the sequential run beside each lambda."""
@@ -31,11 +29,12 @@ MEASURES = {
     "memory_percent": "peak memory (%)",
 }
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.FEWEST)} Sequential runs split updates as the paper "
-    "does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5. with one seed there is "
-    "no interval. Time and memory: beyond SFT→DPO, from llm_resources. "
+    f"{llm_shown.about()} Sequential runs split updates as the paper "
+    "does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5; {intervals}. Time and "
+    "memory: beyond SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"
 )
+words = llm_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -68,14 +67,11 @@ def configurations(scale: str) -> list[dict[str, Any]]:
     runs = []
     for method in METHODS:
         for lam in size.sweep:
-            rule, rates = schedule(method, lam), llm_study.rates(scale, method)
+            rule = schedule(method, lam)
             # Runs of the comparison are shared; of others only the ends are shown.
             own = lam not in size.lams or rule != llm_study.schedule(method, lam)
             changes = {"marks": 1} if own else {}
-            runs += [
-                llm_study.configuration(scale, rule, seed, rates, **changes)
-                for seed in range(size.fewest)
-            ]
+            runs += llm_study.seeded(scale, method, rule, size.fewest, **changes)
     return runs
 
 
@@ -83,30 +79,28 @@ def measure(scale: str) -> dict[str, Any]:
     """Gaps by method and in order of lambda; time and memory over those of SFT→DPO."""
     size = SCALES[scale]
     table = llm_study.run(scale, configurations(scale))
-    ideal, resources = np.array(llm_study.ideal(scale)), stored_costs()
+    least, resources = llm_study.least(scale), stored_costs()
     runs = {m: [part(table, m, lam) for lam in size.sweep] for m in METHODS}
     return {
         "training": cost(table),
         "lambdas": size.sweep,
         "splits": [list(EPOCHS[lam]) for lam in size.sweep],
         "seeds": size.fewest,
-        "ideal": ideal,
+        "ideal": llm_study.ideal(scale),
         "ends": {m: [ends(one).tolist() for one in found] for m, found in runs.items()},
         "methods": {
-            m: gaps(found, ideal) | relative(m, found, runs["SFT→DPO"], resources)
+            m: gaps(found, least) | relative(m, found, runs["SFT→DPO"], resources)
             for m, found in runs.items()
         },
     }
 
 
-def gaps(runs: list[pd.DataFrame], ideal: np.ndarray) -> dict[str, list[float]]:
-    """Means over seeds of both gaps and of the distance, in order of lambda."""
-    losses = [ends(one) for one in runs]
-    return {
-        "preference_gap": [float(x[:, 1].mean() - ideal[1]) for x in losses],
-        "sft_gap": [float(x[:, 0].mean() - ideal[0]) for x in losses],
-        "ideal_distance": [float(ideal_distance(x, ideal).mean()) for x in losses],
-    }
+def gaps(runs: list[pd.DataFrame], least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """Means over seeds of both gaps and of the distance, in order of lambda, and half widths."""
+    cells = [llm_scores.gaps(ends(one), least) for one in runs]
+    means = {name: [cell[name]["mean"] for cell in cells] for name in cells[0]}
+    halves = {name: [cell[name]["half_width"] for cell in cells] for name in cells[0]}
+    return {**means, "half_widths": halves}
 
 
 # ---------------------------------------------------------------------- costs that are stored
@@ -114,7 +108,7 @@ def gaps(runs: list[pd.DataFrame], ideal: np.ndarray) -> dict[str, list[float]]:
 
 def stored_costs() -> dict[str, Any]:
     """Medians of seconds and bytes of an update by method, as llm_resources stored them."""
-    shapes = stored_numbers(PAPER / "results" / "llm_resources.json")["devices"]["cpu"]
+    shapes = shown("llm_resources")["devices"]["cpu"]
     return {
         method: {name: float(np.median(run[name])) for name in ("seconds_per_update", "memory")}
         for method, run in shapes["shapes"][SHAPE].items()
@@ -159,6 +153,9 @@ def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
     lams = found["lambdas"]
     for i, method in enumerate(METHODS):
         look, x = style.look(method), np.arange(len(lams)) + 0.07 * (i - 2)
-        ax.plot(x, found["methods"][method][name], **look.line_style(markersize=4, label=method))
+        line, values = look.line_style(markersize=4, label=method), found["methods"][method]
+        # Costs, and runs on one seed, have no interval.
+        half = values.get("half_widths", {}).get(name)
+        ax.errorbar(x, values[name], yerr=half, elinewidth=0.8, capsize=2, **line)
     ax.axhline(0, **style.BOUND)
     ax.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])

@@ -14,16 +14,16 @@ from analysis import evidence, llm_scores, llm_shown, llm_study, mutations, styl
 from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, LOSSES
 from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, finals
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import shown
 from tradeoff.scores import Interval, interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.SEEDS)} One panel per lambda: mean paths, and ends "
+    f"{llm_shown.about()} One panel per lambda: mean paths, and ends "
     "of single runs; the star is the mean of runs on one objective. Rounds alternate K times. "
     "Command: python -m analysis llm_loss_space"
 )
+words = llm_shown.words
 SWAPPED = "swapped-rows"
 MARGIN = 0.05
 """Largest difference of two methods that counts as none, in ranges of f_lambda from the base model
@@ -80,6 +80,7 @@ def preparation(scale: str) -> dict[str, Any]:
     ]
     return {
         "grid": SCALES[scale].grid,
+        "seeds": SCALES[scale].tuning,
         "rates": {name: llm_study.rates(scale, name) for name in searched},
         "tried": {name: llm_study.tuned(scale, name).table() for name in searched},
         "pair_cost": llm_study.pair_cost(scale),
@@ -99,7 +100,7 @@ def part(table: pd.DataFrame, method: str, lam: float) -> pd.DataFrame:
 
 def path(runs: pd.DataFrame) -> list[list[float]]:
     """Mean losses at each evaluation."""
-    return runs.groupby("step")[LOSSES].mean().to_numpy().tolist()
+    return runs.groupby("mark")[LOSSES].mean().to_numpy().tolist()
 
 
 def ends(runs: pd.DataFrame) -> np.ndarray:
@@ -165,7 +166,7 @@ def _first(found: Mapping[str, Any]) -> str:
 
 def stored() -> dict[str, Any]:
     """What the stored full run found."""
-    return stored_numbers(PAPER / "results" / "llm_loss_space.json")
+    return shown("llm_loss_space")
 
 
 def losses(found: Mapping[str, Any], method: str, i: int) -> np.ndarray:

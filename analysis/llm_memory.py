@@ -16,9 +16,8 @@ from analysis import llm_costs, style
 from analysis.llm_costs import Setting
 from analysis.llm_resources import NAMES, OURS, published
 from analysis.mutations import mutate
-from analysis.runner import PAPER
+from analysis.runner import shown
 from analysis.shapes_only import shapes_only
-from analysis.stored_results import numbers as stored_numbers
 from tradeoff.progress import tqdm
 from tradeoff.theory.checked import Checked
 
@@ -105,7 +104,7 @@ def draw(ax: Axes, found: dict[str, Any], paper: dict[str, float]) -> None:
 
 def stored() -> dict[str, Any]:
     """What the figure's full form found."""
-    return dict(stored_numbers(PAPER / "results" / "llm_memory.json")["shapes"])
+    return dict(shown("llm_memory")["shapes"])
 
 
 ONE_BACKWARD, TWO_BACKWARDS = "one-backward-pass", "two-backward-passes"

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import llm_runs, llm_shown, llm_study, style
+from analysis import llm_runs, llm_scores, llm_shown, llm_study, style
 from analysis.llm_loss_space import ends, path
 from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM
-from analysis.methods import cost, finals
+from analysis.methods import cell, cost, finals
+from tradeoff.scores import interval
 
 COMPARED = ("SFT→DPO", "DPO→SFT", "ALRIGHT")
 REFERENCES = {
@@ -22,11 +23,12 @@ REFERENCES = {
     "chosen": "SFT on chosen responses",
 }
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.FEWEST)} λ = {LAM:g}. Preference losses under different "
+    f"{llm_shown.about()} λ = {LAM:g}. Preference losses under different "
     "references do not compare: gaps are from runs on pairs alone under the same one. "
-    "One seed gives no interval. Step sizes were chosen under the SFT optimum. "
+    "Step sizes were chosen under the SFT optimum; {intervals}. "
     "Command: python -m analysis llm_references"
 )
+words = llm_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -47,13 +49,13 @@ def measure(scale: str) -> dict[str, Any]:
     found, tables = {}, []
     for name in REFERENCES:
         table = llm_study.run(scale, configurations(scale, name))
-        ideal = np.array(llm_study.ideal(scale, name))
+        least = llm_study.least(scale, name)
         tables.append(table)
         found[name] = {
             "start": llm_study.start(scale, name),
-            "ideal": ideal,
+            "ideal": llm_study.ideal(scale, name),
             "methods": {
-                method: under(table[table["method"] == method], ideal) for method in COMPARED
+                method: under(table[table["method"] == method], least) for method in COMPARED
             },
         }
     return {
@@ -70,23 +72,25 @@ def configurations(scale: str, name: str) -> list[dict[str, Any]]:
     changes: dict[str, Any] = {"reference": name if own else llm_study.reference(scale, name)}
     if name != "sft":  # Those are the runs of the comparison.
         changes["marks"] = 2
-    runs = []
-    for method in COMPARED:
-        for seed in range(SCALES[scale].fewest):
-            rule, rates = llm_study.schedule(method, LAM), llm_study.rates(scale, method)
-            runs.append(llm_study.configuration(scale, rule, seed, rates, **changes))
-    return runs
+    return [
+        c
+        for method in COMPARED
+        for c in llm_study.seeded(
+            scale, method, llm_study.schedule(method, LAM), SCALES[scale].fewest, **changes
+        )
+    ]
 
 
-def under(runs: pd.DataFrame, ideal: np.ndarray) -> dict[str, Any]:
-    """What one method reaches under one reference, on average over seeds."""
-    losses = ends(runs)
+def under(runs: pd.DataFrame, least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """What one method reaches under one reference: means over seeds, and half widths."""
+    losses, accuracy = ends(runs), 100 * finals(runs)["preference_accuracy"]
+    cells = llm_scores.gaps(losses, least)
+    cells["preference_accuracy"] = cell(interval(accuracy.to_numpy()))
     return {
         "path": path(runs),
         "ends": losses.tolist(),
-        "sft_gap": float(losses[:, 0].mean() - ideal[0]),
-        "preference_gap": float(losses[:, 1].mean() - ideal[1]),
-        "preference_accuracy": float(100 * finals(runs)["preference_accuracy"].mean()),
+        **{name: one["mean"] for name, one in cells.items()},
+        "half_widths": {name: one["half_width"] for name, one in cells.items()},
     }
 
 
@@ -97,6 +101,8 @@ def draw(ax: Axes, found: dict[str, Any]) -> None:
         look, runs = style.look(method), found["methods"][method]
         line = np.array(runs["path"]) - ideal
         ax.plot(*line.T, **look.line_style(markersize=0, label=method))
-        ax.plot(*line[-1], **look.dots())
+        half = runs.get("half_widths", {})
+        spread = {"xerr": half.get("sft_gap"), "yerr": half.get("preference_gap")}
+        ax.errorbar(*line[-1], **spread, **look.dots(elinewidth=0.8))
         ax.plot(*(np.array(runs["ends"]) - ideal).T, **look.dots(markersize=2.5, alpha=0.5))
     ax.plot(0, 0, **style.IDEAL, label="no gap")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ BASE = "base"
 BETA = 0.1
 PROBES = 8
 """Training rows of each objective that MAXRIGHT evaluates at a time."""
+FORWARD = 1 / 3
+"""Cost of a forward pass in units of one with its backward pass."""
 MEASURED = 200
 """Training rows on which a run tells the training loss that it ends with."""
 
@@ -37,10 +39,17 @@ def post_train(configuration: Mapping[str, Any]) -> pd.DataFrame:
 
     ``optimum`` is the loss on training rows that it ends with, where the configuration names the
     objective as ``measure``; NaN else.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If a signal ended it early: what there is then is not kept as a result.
     """
     began = time.process_time()
     trainer = make(configuration)
     done = trainer.train(progress=False)
+    if done.interrupted:
+        raise KeyboardInterrupt
     table = done.table.assign(
         diverged_at=np.nan if done.diverged_at is None else done.diverged_at,
         optimum=training_loss(trainer, configuration.get("measure")),
@@ -51,13 +60,18 @@ def post_train(configuration: Mapping[str, Any]) -> pd.DataFrame:
 def make(
     c: Mapping[str, Any], sft: Sequence[SftRow] | None = None, output: Path | None = None
 ) -> Any:
-    """The trainer of a configuration, on other demonstrations where they are given."""
+    """The trainer of a configuration, on other demonstrations where they are given.
+
+    With a ``budget`` it ends there, and ``updates`` are the most that it takes.
+    """
+    from analysis.llm_budget import Budgeted
     from tradeoff.llm import JointTrainer, TrainConfig, models
     from tradeoff.llm.config import ModelConfig
 
     base, given, schedule = Base(**c["base"]), llm_text.rows(c["text"]), from_dict(c["schedule"])
     model, tokenizer = models.load(ModelConfig(path=str(llm_base.folder(base))))
-    own = c["reference"] == BASE
+    own, marks = c["reference"] == BASE, c["marks"]
+    limit = None if c["budget"] is None else Budget(**c["budget"], batch=c["batch"], marks=marks)
     config = TrainConfig(
         steps=c["updates"],
         batch_size=c["batch"],
@@ -72,13 +86,15 @@ def make(
         max_length=base.context,
         layout="padded",
         precision="fp32" if base.device == "cpu" else "bf16",
-        evaluate_every=max(1, c["updates"] // c["marks"]),
+        # A trainer with a budget is asked after every update, and knows when it is due.
+        evaluate_every=max(1, c["updates"] // marks) if limit is None else 1,
         evaluate_rows=c["evaluated"],
-        log_every=max(1, c["updates"] // c["marks"]),
+        log_every=max(1, c["updates"] // marks),
         seed=c["seed"],
     )
     scored = given.validation if c["rows"] == "validation" else given.test
-    return JointTrainer(
+    kind = JointTrainer if limit is None else partial(Budgeted, budget=limit)
+    return kind(
         model,
         tokenizer,
         sft=given.training[0] if sft is None else sft,
@@ -131,8 +147,8 @@ def train_reference(settings: Mapping[str, Any], place: Path) -> None:
     chosen = settings["responses"] == "chosen"
     sft = chosen_as_sft(given.training[1]) if chosen else given.training[0]
     c = {**settings, "schedule": Alright(lam=0.0).to_dict(), "reference": BASE}
-    with replacing_folder(place) as partial:
-        make(c, sft, output=partial).train(progress=False)
+    with replacing_folder(place) as unfinished:
+        make(c, sft, output=unfinished).train(progress=False)
 
 
 # ---------------------------------------------------------------------- costs
@@ -149,6 +165,7 @@ def pair_cost(text: str, base: Base) -> float:
         "text": text,
         "schedule": Alright().to_dict(),
         "updates": 1,
+        "budget": None,
         "batch": 1,
         "rate": 1.0,
         "preference_rate": None,
@@ -177,7 +194,28 @@ def per_update(schedule: Schedule, pair: float, updates: int = 1000) -> float:
     return float(schedule.plan(updates).cost(1.0, pair).mean())
 
 
-def spent(table: pd.DataFrame, pair: float, batch: int, passes: float = 3.0) -> pd.Series:
-    """Cost of each row's training so far in SFT updates; a probe is a forward pass only."""
-    probes = table["probe_rows"] / 2 / batch * (1 + pair) / passes
-    return table["sft_updates"] + pair * table["preference_updates"] + probes
+@dataclass(frozen=True)
+class Budget:
+    """What a run may cost, in updates on demonstrations.
+
+    Attributes
+    ----------
+    total
+        The budget.
+    pair
+        Cost of an update on pairs.
+    batch
+        Rows of an update.
+    marks
+        Evaluations after that of the base model, at equal parts of the budget.
+    """
+
+    total: float
+    pair: float
+    batch: int
+    marks: int = 1
+
+    def spent(self, counts: Mapping[str, Any]) -> Any:
+        """Cost of what a row, or a table with the columns of evaluations, counts."""
+        probes = counts["probe_rows"] / 2 / self.batch * (1 + self.pair) * FORWARD
+        return counts["sft_updates"] + self.pair * counts["preference_updates"] + probes

@@ -48,14 +48,14 @@ class Scale:
     lams: tuple[float, ...] = (0.25, 0.5, 0.75)
     sweep: tuple[float, ...] = (0.01, 0.25, 0.5, 0.75, 0.99)
     rounds: tuple[int, ...] = (2, 4, 8)
-    intervals: tuple[int, ...] = (10, 1000)
+    intervals: tuple[int, ...] = (1, 10, 50, 1000)
     seeds: int = 5
-    few: int = 3
-    fewest: int = 1
-    specialists: int = 3
-    tuning: int = 1
-    grid: tuple[float, ...] = tuple(1e-4 * 2**k for k in range(8))
-    guess: float = 1.6e-3
+    few: int = 5
+    fewest: int = 3
+    specialists: int = 5
+    tuning: int = 3
+    grid: tuple[float, ...] = tuple(5e-5 * 2**k for k in range(9))
+    guess: float = 8e-4
 
 
 SCALES = {

@@ -1,12 +1,15 @@
-"""Intervals whose denominator or origin is itself a mean of a few runs."""
+"""Intervals whose denominator or origin is itself a mean of a few runs, and gaps that have one."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from tradeoff.scores import Interval
+from analysis.methods import cell
+from tradeoff.scores import Interval, ideal_distance, interval
 
 
 def difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
@@ -30,6 +33,26 @@ def ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     above, below = _mean(a), _mean(b)
     share = above / below
     return _combined([a, b], share, (1 / below, -share / below), level)
+
+
+def gaps(losses: ArrayLike, least: tuple[ArrayLike, ArrayLike]) -> dict[str, Any]:
+    """Intervals of both gaps and of the distance to the ideal point, as results keep them.
+
+    Parameters
+    ----------
+    losses
+        (seeds, 2) held-out (SFT, preference) losses of some runs.
+    least
+        Losses that runs on one objective alone end with, each in its own. Their spread counts in
+        the gaps; the distance is from the point of their means.
+    """
+    ends = np.asarray(losses, dtype=float)
+    ideal = np.array([_mean(values) for values in least])
+    return {
+        "sft_gap": cell(difference(ends[:, 0], least[0])),
+        "preference_gap": cell(difference(ends[:, 1], least[1])),
+        "ideal_distance": cell(interval(ideal_distance(ends, ideal))),
+    }
 
 
 def _mean(values: ArrayLike) -> float:

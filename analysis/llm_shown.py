@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from analysis import runner
 from analysis.llm_scales import SCALES
 from analysis.llm_study import LAM, files
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import PAPER, REAL_TEXT, shown
 from tradeoff.checkout import DATA
 from tradeoff.errors import InputError
 from tradeoff.records import plain, write_json
-
-STORED = PAPER / "results"
-SEEDS = f"{SCALES['full'].seeds} seeds ({SCALES['full'].few} where λ is not {LAM:g})"
-FEW = f"{SCALES['full'].few} seeds"
-FEWEST = f"{SCALES['full'].fewest} seed"
-FIGURES = (
-    "llm_loss_space",
-    "llm_forgetting",
-    "llm_table",
-    "llm_bars",
-    "llm_lambdas",
-    "llm_references",
-    "max_eval_interval",
-)
 
 
 def available(scale: str) -> bool:
@@ -43,22 +29,31 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
     if available(scale):
         # As the stored file has it, so that both are drawn alike.
         return plain(measure(scale)) | {"source": "this run"}
-    path = STORED / f"{name}.json"
-    if not path.exists():
+    if not (runner.PAPER / "results" / f"{name}.json").exists():
         remedy = f"Put the files that its README names into {DATA} and run again."
         raise InputError("no real text and no stored run", field=name, remedy=remedy)
-    return stored_numbers(path) | {"source": "stored run"}
+    return shown(name) | {"source": "stored run"}
 
 
-def about(scale: str, seeds: str = "") -> str:
-    """What every caption says of the experiment; ``seeds`` where they are not those of all."""
-    size = SCALES[scale]
-    seeds = seeds or f"{size.seeds} seeds"
+def about() -> str:
+    """What every caption says of the experiment; :func:`words` fills in what the run says."""
+    size = SCALES["full"]
     return (
         f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
         f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        f"another seed and other rows. What varies is the seed, n = {seeds}; held-out losses."
+        "other runs and rows. What varies is the seed, n = {seeds}; held-out losses."
     )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the fields of all captions: how many seeds were run, and what that allows."""
+    seeds = numbers["seeds"]
+    few = numbers.get("few", seeds)
+    beside = "" if few == seeds else f" ({few} where λ is not {LAM:g})"
+    return {
+        "seeds": f"{seeds} seed{'s' * (seeds > 1)}{beside}",
+        "intervals": "95 % intervals" if seeds > 1 else "one seed gives no interval",
+    }
 
 
 def command(
@@ -66,7 +61,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
 ) -> None:
     """Measure the figures of this study at a scale and write ``results/NAME-SCALE.json``."""
-    for name in FIGURES:
+    for name in REAL_TEXT:
         found = import_module(f"analysis.{name}").measure(scale)
         typer.echo(write_json(out / "results" / f"{name}-{scale}.json", found))
 

@@ -7,6 +7,7 @@ run by run through :mod:`tradeoff.study`. Without the text, what was stored is s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache, partial
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 
 from analysis import llm_base, llm_runs, llm_text, llm_tuning, methods
 from analysis.llm_scales import SCALES
@@ -58,6 +60,7 @@ def configuration(
         Of the configuration, such as ``updates`` or ``reference``.
     """
     size, adaptive = SCALES[scale], looks(rule)
+    planned = isinstance(rule, Sequential | Rounds)
     c: dict[str, Any] = {
         "base": asdict(size.base),
         "text": size.text,
@@ -69,10 +72,10 @@ def configuration(
         "marks": size.marks,
         "evaluated": size.evaluated,
         "rows": "test",
+        "updates": updates(scale, rule),
+        "budget": None if planned else {"total": size.budget, "pair": pair_cost(scale)},
         **changes,
     }
-    if "updates" not in c:
-        c["updates"] = updates(scale, rule)
     if "reference" not in c:
         c["reference"] = reference(scale, "sft")
     if "optima" not in c:
@@ -80,29 +83,40 @@ def configuration(
     return c
 
 
+def seeded(
+    scale: str, method: str, rule: Schedule, seeds: int, **changes: Any
+) -> list[dict[str, Any]]:
+    """Runs of a method with its step sizes, on the first seeds."""
+    own = rates(scale, method)
+    return [configuration(scale, rule, seed, own, **changes) for seed in range(seeds)]
+
+
 def run(scale: str, configurations: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Trajectories of all runs; computes what is missing.
 
-    Columns ``method``, ``lam`` and ``spent`` (share of the budget) are added.
+    Columns ``method``, ``lam``, ``mark`` (number of the evaluation in its run) and ``spent`` (share
+    of the budget) are added.
     """
     size = SCALES[scale]
     with few_threads(1):
         llm_base.folder(size.base)
     fast, cuda = scale == "fast", size.base.device == "cuda"
-    alone = fast or cuda
+    jobs = 1 if fast or cuda else min(JOBS, cpu_count())
     table = study.run(
         llm_runs.post_train,
         configurations,
         llm_base.FOLDER / scale,
-        backend="sequential" if alone else "loky",
-        jobs=1 if alone else JOBS,
+        backend="sequential" if jobs == 1 else "loky",
+        jobs=jobs,
         progress=not fast,
         depends=files(scale),
     )
+    budget = llm_runs.Budget(size.budget, pair_cost(scale), size.batch)
     names = dict(enumerate(label(from_dict(c["schedule"])) for c in configurations))
     return table.rename(columns={"schedule.lam": "lam"}).assign(
         method=table["run"].map(names),
-        spent=llm_runs.spent(table, pair_cost(scale), size.batch) / size.budget,
+        mark=table.groupby("run").cumcount(),
+        spent=budget.spent(table) / size.budget,
     )
 
 
@@ -117,22 +131,11 @@ def pair_cost(scale: str) -> float:
 
 
 def updates(scale: str, rule: Schedule) -> int:
-    """How many updates of a schedule the budget pays for."""
+    """Updates of a schedule that plans its stages; the most that any other one could take."""
     size, pair = SCALES[scale], pair_cost(scale)
-    each = maxright_cost(scale, rule.lam) if looks(rule) else llm_runs.per_update(rule, pair)
-    return llm_runs.updates_for(size.budget, each, size.marks)
-
-
-@cache
-def maxright_cost(scale: str, lam: float) -> float:
-    """Mean cost of MAXRIGHT's updates, probes included, in a run on a seed that does not score."""
-    rule, pair, size = schedule("MAXRIGHT", lam), pair_cost(scale), SCALES[scale]
-    guessed = llm_runs.updates_for(size.budget, 1 - lam + lam * pair, size.marks)
-    c = configuration(
-        scale, rule, TUNING, rates(scale, "MAXRIGHT"), updates=guessed, marks=1, rows="validation"
-    )
-    last = finals(run(scale, [c]))
-    return float(last["spent"].iloc[0]) * size.budget / guessed
+    if isinstance(rule, Sequential | Rounds):
+        return llm_runs.updates_for(size.budget, llm_runs.per_update(rule, pair), size.marks)
+    return math.ceil(size.budget / min(1.0, pair))
 
 
 # ---------------------------------------------------------------------- step sizes
@@ -148,13 +151,10 @@ def tuned(scale: str, method: str) -> Found:
     """Search the grid for a method, by its loss at weight 1/2 on validation rows."""
     size = SCALES[scale]
     rule, weight, start = _searched(scale, method)
-    pair, seeds = pair_cost(scale), range(TUNING, TUNING + size.tuning)
+    seeds = range(TUNING, TUNING + size.tuning)
     changes: dict[str, Any] = {"marks": 1, "rows": "validation"}
     if method == "SFT only":
         changes["reference"] = llm_runs.BASE
-    if method == "MAXRIGHT":
-        each = 1 - LAM + LAM * pair
-        changes["updates"] = llm_runs.updates_for(size.budget, each, size.marks)
 
     def losses(points: Sequence[tuple[float, ...]]) -> list[float]:
         runs = [configuration(scale, rule, s, p, **changes) for p in points for s in seeds]
@@ -168,6 +168,7 @@ def tuned(scale: str, method: str) -> Found:
 
 def _searched(scale: str, method: str) -> tuple[Schedule, float, tuple[float, ...]]:
     """Schedule, weight of the loss and first guess of a search."""
+    grid = SCALES[scale].grid
     if method == "SFT only":
         return Alright(lam=0.0), 0.0, (SCALES[scale].guess,)
     sft = rates(scale, "SFT only")
@@ -177,6 +178,8 @@ def _searched(scale: str, method: str) -> tuple[Schedule, float, tuple[float, ..
     if method == "Rounds":
         middle = SCALES[scale].rounds[len(SCALES[scale].rounds) // 2]
         return Rounds(lam=LAM, rounds=middle), LAM, rates(scale, "SFT→DPO")
+    if method == "SFT→DPO":  # What follows SFT must not undo it.
+        each = (each[0], grid[max(0, grid.index(each[1]) - 2)])
     rule = schedule(method, LAM)
     return rule, LAM, each if isinstance(rule, Sequential) else sft
 
@@ -248,7 +251,12 @@ def comparison(scale: str) -> list[dict[str, Any]]:
     rules = [(m, schedule(m, lam)) for m in METHODS for lam in size.lams]
     rules += [("Rounds", Rounds(lam=LAM, rounds=k)) for k in size.rounds]
     return [
-        configuration(scale, rule, seed, rates(scale, method))
+        c
         for method, rule in rules
-        for seed in range(size.seeds if rule.lam == LAM and method in METHODS else size.few)
+        for c in seeded(
+            scale,
+            method,
+            rule,
+            size.seeds if rule.lam == LAM and method in METHODS else size.few,
+        )
     ]

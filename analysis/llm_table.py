@@ -18,10 +18,11 @@ from tradeoff.scores import Interval, interval
 
 COLUMNS = ("sft_retention", "preference_accuracy")
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.SEEDS)} Left, for MMLU: share of the SFT progress "
+    f"{llm_shown.about()} Left, for MMLU: share of the SFT progress "
     "of runs on SFT alone, their spread included. Right, for a judge: pairs that the implicit "
     "reward ranks right. 95 % intervals. Command: python -m analysis llm_table"
 )
+words = llm_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import lm_headline, lm_study, style
+from analysis import lm_study, style
 from analysis.lm_models import SCALES
 from analysis.lm_study import Array, values
 from analysis.methods import cell, cost, lower, upper
 from analysis.mutations import SWAPPED, mutate
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import shown
 from tradeoff.schedules import Sequential
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -45,7 +44,8 @@ CAPTION = (
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     scale = "fast" if fast else "full"
-    along, anchored, grid = remedies(scale), anchors(scale), lm_headline.ends(scale)
+    along, anchored = remedies(scale), anchors(scale)
+    grid = lm_study.compared(scale, [(0.5, 0.5)])
     ends = lm_study.finals(along)
     with style.figure(1, 2, height=3.5) as (fig, (left, right)):
         draw_curves(left, along)
@@ -185,7 +185,7 @@ def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd
     }
     rows |= {f"replay {r:.0%}": ends[ends["remedy"] == str(r)] for r in REPLAYS[1:]}
     rows[TUNED] = ends[ends["remedy"] == TUNED]
-    rows["ALRIGHT, tuned"] = grid[(grid["conflict"] == 0.5) & (grid["method"] == "ALRIGHT")]
+    rows["ALRIGHT, tuned"] = grid[grid["method"] == "ALRIGHT"]
     for place, (label, found) in enumerate(rows.items()):
         look = style.look("ALRIGHT") if label.startswith("ALRIGHT") else REMEDY
         for name, fill in (("exact_match", look.color), ("answer_match", "white")):
@@ -235,7 +235,7 @@ def claim_anchor_does_not_prevent(fast: bool = False, mutation: str | None = Non
 
 
 def _stored() -> dict[str, Any]:
-    return stored_numbers(PAPER / "results" / "lm_forgetting.json")
+    return shown("lm_forgetting")
 
 
 if __name__ == "__main__":

@@ -13,24 +13,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import lm_study, style
+from analysis import lm_study, lm_tuning, style
 from analysis.lm_study import Array, values
-from analysis.methods import JOINT, METHODS, cell, cost, paired_ratio, ratio
-from analysis.mutations import SWAPPED, mutate
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.methods import JOINT, METHODS, bounds, cell, cost, paired_ratio, ratio
 from tradeoff.scores import Interval, interval, paired_difference
-from tradeoff.theory.checked import Checked
 
-CONFLICTS = (0.5,)
+CONFLICTS = tuple(sorted(level for level, lam in lm_tuning.SETTINGS if lam == 0.5))
 PANELS = {
     "retention": "SFT retention",
     "preference": "responses in the preferred style",
     "pairs": "held-out pairs ranked right",
 }
 LOSSES = ("weighted_loss", "sft_loss", "preference_loss")
-LEVEL = 0.02
-"""Difference in weighted loss, in nats, up to which methods count as level; set before the runs."""
 CAPTION = (
     "What does joint training gain, and at which conflict (share of prompts whose demonstrations "
     "contradict the pairs)? Tiny language model, λ = 1/2, equal cost, tuned step sizes. Left: "
@@ -78,18 +72,9 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             for joint in JOINT
             for order in METHODS[:2]
         },
-        "weighted_loss_sequential_minus_joint": {
-            f"{order} - {joint}": cell(
-                paired_difference(
-                    levels(table, order, "weighted_loss"), levels(table, joint, "weighted_loss")
-                )
-            )
-            for joint in JOINT
-            for order in METHODS[:2]
-        },
         "times_as_much": {
             f"{joint} over {order}": {
-                name: relative(levels(table, joint, name), levels(table, order, name))
+                name: bounds(paired_ratio(levels(table, joint, name), levels(table, order, name)))
                 for name in ("exact_match", "preference")
             }
             for joint in JOINT
@@ -100,18 +85,12 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 def conflicts(scale: str) -> tuple[float, ...]:
     """Levels of conflict; one in the fast form."""
-    return CONFLICTS[-1:] if scale == "fast" else CONFLICTS
+    return (0.5,) if scale == "fast" else CONFLICTS
 
 
 def ends(scale: str) -> pd.DataFrame:
     """Final scores at lambda = 1/2, one row per method, level of conflict and seed."""
-    runs = [
-        lm_study.configuration(scale, lm_study.schedule(label), seed, conflict=level)
-        for level in conflicts(scale)
-        for label in METHODS
-        for seed in lm_study.seeds(scale)
-    ]
-    table = lm_study.finals(lm_study.run(scale, runs))
+    table = lm_study.compared(scale, [(level, 0.5) for level in conflicts(scale)])
     return table.assign(preference=table["preference_match"], pairs=table["preference_accuracy"])
 
 
@@ -132,12 +111,6 @@ def difference(table: pd.DataFrame, joint: str, order: str, name: str, best: Arr
     score = "exact_match" if name == "retention" else name
     a, b = (levels(table, label, score) for label in (joint, order))
     return ratio(a - b, best) if name == "retention" else paired_difference(a, b)
-
-
-def relative(joint: Array, order: Array) -> dict[str, Any]:
-    """Ratio of means by level, with Fieller's interval; ends are None where it is unbounded."""
-    found = paired_ratio(joint, order)
-    return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
 def draw_levels(ax: Axes, table: pd.DataFrame, name: str, best: Array) -> None:
@@ -170,60 +143,6 @@ def draw_gains(ax: Axes, table: pd.DataFrame, best: Array) -> None:
         ylabel="points",
         xticks=CONFLICTS,
     )
-
-
-# ---------------------------------------------------------------------- claims
-
-
-def claim_tuned_orders_are_level(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Against us: tuned, SFT→DPO has no larger weighted loss than Mix and ALRIGHT (upper).
-
-    ``measured`` are upper ends of 95 % intervals of the paired differences, by joint method and
-    level of conflict; up to 0.02 nats counts as level.
-    """
-    del fast
-    found = _stored()
-    pairs = found["weighted_loss_sequential_minus_joint"]
-    orders = mutate(mutation, ("SFT→DPO", "SFT→DPO"), {"one-step-size": (None, None)})
-    high = [
-        upper_ends(pairs[f"{order} - {joint}"]) if order else untuned(joint)
-        for order, joint in zip(orders, ("Mix", "ALRIGHT"), strict=True)
-    ]
-    measured = np.concatenate(high)
-    bound = np.full_like(measured, LEVEL)
-    return Checked(measured, bound, "upper", {"n": float(found["seeds"])}, 0.0)
-
-
-def claim_joint_ranks_more_pairs(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Tuned, Mix and ALRIGHT rank more held-out pairs right than SFT→DPO (lower).
-
-    ``measured`` are lower ends of 95 % intervals of the paired differences, by joint method and
-    level of conflict.
-    """
-    del fast
-    found = _stored()
-    cells = [
-        found["points_joint_minus_sequential"][f"{joint} - SFT→DPO"]["pairs"]
-        for joint in ("Mix", "ALRIGHT")
-    ]
-    honest = [np.subtract(c["mean"], c["half_width"]) for c in cells]
-    measured = np.array(mutate(mutation, honest, {SWAPPED: [-upper_ends(c) for c in cells]}))
-    return Checked(measured, np.zeros_like(measured), "lower", {"n": float(found["seeds"])}, 0.0)
-
-
-def upper_ends(cell: dict[str, Any]) -> Array:
-    """Upper ends of a stored interval."""
-    return np.asarray(cell["mean"], float) + np.asarray(cell["half_width"], float)
-
-
-def untuned(joint: str) -> Array:
-    """Upper ends of the same difference with one step size for all, at conflict 1/2."""
-    found = stored_numbers(PAPER / "results" / "lm_rates.json")
-    return upper_ends(found["sequential_minus_joint"]["one step size"][f"SFT→DPO - {joint}"])
-
-
-def _stored() -> dict[str, Any]:
-    return stored_numbers(PAPER / "results" / "lm_headline.json")
 
 
 if __name__ == "__main__":

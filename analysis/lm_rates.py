@@ -21,10 +21,9 @@ from analysis import lm_study, lm_tuning, style
 from analysis.lm_models import SCALES, task
 from analysis.lm_study import Array
 from analysis.lm_tuning import Setting, Tried
-from analysis.methods import JOINT, METHODS, ORDERS, cell, cost, paired_ratio
+from analysis.methods import JOINT, METHODS, ORDERS, bounds, cell, cost, paired_ratio
 from analysis.mutations import mutate
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import shown
 from tradeoff.schedules import PREFERENCE, SFT
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -86,7 +85,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             for rule in RULES
         },
         "share_of_the_gap_left": {
-            f"{order} - {joint}": ends_of(left_over(table, order, joint))
+            f"{order} - {joint}": bounds(left_over(table, order, joint))
             for order in ORDERS
             for joint in ("Mix", "ALRIGHT")
         },
@@ -134,11 +133,6 @@ def left_over(table: pd.DataFrame, order: str, joint: str) -> Any:
     """Gap of an order to a joint method when tuned, over that with one step size, by conflict."""
     before, after = (losses(table, rule, order) - losses(table, rule, joint) for rule in RULES)
     return paired_ratio(after, before)
-
-
-def ends_of(found: Any) -> dict[str, Any]:
-    """An interval that is not symmetric, as results keep it."""
-    return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
 def draw_search(ax: Axes, scale: str, found: Mapping[str, Tried], labels: tuple[str, ...]) -> None:
@@ -193,7 +187,7 @@ def claim_tuning_closes_the_gap(fast: bool = False, mutation: str | None = None)
     level of conflict.
     """
     del fast
-    found = stored_numbers(PAPER / "results" / "lm_rates.json")
+    found = shown("lm_rates")
     kept = found["share_of_the_gap_left"]
     high = np.array([kept[f"SFT→DPO - {joint}"]["high"] for joint in ("Mix", "ALRIGHT")], float)
     high = mutate(mutation, high, {"one-step-size": np.ones_like(high)})
@@ -209,7 +203,7 @@ def claim_step_sizes_have_no_better_neighbour(
     of their neighbours that were all tried.
     """
     del fast
-    found = stored_numbers(PAPER / "results" / "lm_rates.json")
+    found = shown("lm_rates")
     measured = [_lead(about, found["grid"], mutation) for about in found["tuned"].values()]
     return Checked(np.array(measured), np.zeros(len(measured)), "upper", {}, 0.0)
 

@@ -21,10 +21,9 @@ from analysis import lm_study, style
 from analysis.lm_models import SCALES
 from analysis.lm_study import Array, seeds
 from analysis.lm_tuning import ROUNDS
-from analysis.methods import cell, cost, paired_ratio
+from analysis.methods import bounds, cell, cost, paired_ratio
 from analysis.mutations import mutate
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import shown
 from tradeoff.schedules import Rounds, Schedule, Sequential
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -215,7 +214,7 @@ def bought(base: Array, reached: Array, goal: Array, rounds: Sequence[int]) -> d
     known = float(paired_difference(base, goal).low) > 0
     return {
         "rounds": list(rounds),
-        "share": {"mean": share.mean, "low": share.low, "high": share.high},
+        "share": bounds(share),
         "enough": min(enough, default=None) if known else None,
         "surely": min(surely, default=None) if known else None,
     }
@@ -298,7 +297,7 @@ def claim_few_rounds_are_enough(fast: bool = False, mutation: str | None = None)
 
 
 def _stored() -> dict[str, Any]:
-    return stored_numbers(PAPER / "results" / "lm_rounds.json")
+    return shown("lm_rounds")
 
 
 if __name__ == "__main__":

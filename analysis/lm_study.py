@@ -277,6 +277,23 @@ def seeds(scale: str) -> range:
     return range(SCALES[scale].seeds)
 
 
+def compared(scale: str, settings: Sequence[tuple[float, float]]) -> pd.DataFrame:
+    """Final scores of every method with its own step sizes, one row per run.
+
+    Parameters
+    ----------
+    settings
+        Pairs of a level of conflict and a weight lambda.
+    """
+    runs = [
+        configuration(scale, schedule(label, lam), seed, conflict=conflict)
+        for conflict, lam in settings
+        for label in methods.METHODS
+        for seed in seeds(scale)
+    ]
+    return finals(run(scale, runs))
+
+
 def finals(table: pd.DataFrame) -> pd.DataFrame:
     """The last row of every run; scores of generated responses lose their prefix.
 

@@ -20,8 +20,7 @@ from analysis.lm_relearning import relearning
 from analysis.lm_study import Array, values
 from analysis.methods import cell, cost, lower, upper
 from analysis.mutations import SWAPPED, mutate, reject_unknown
-from analysis.runner import PAPER
-from analysis.stored_results import numbers as stored_numbers
+from analysis.runner import shown
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
@@ -280,7 +279,7 @@ def claim_long_stage_leaves_a_head_start(
 
 
 def _stored() -> dict[str, Any]:
-    return stored_numbers(PAPER / "results" / "lm_suppressed.json")
+    return shown("lm_suppressed")
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from tradeoff.schedules import Alright, Rounds, Schedule
 from tradeoff.scores import weighted_loss
 
 Place = tuple[int, ...]
-FACTOR, BELOW, ABOVE = 2.5, 5, 3
+FACTOR, BELOW, ABOVE = 2.5, 8, 3
 """Ratio of neighbours of the grid, and how many lie below and above its middle."""
 FIRST_SEED = 30_000
 """Of the seeds that choose; no run that scores has them."""
-STARTS = {"SFT→DPO": (5, 3), "DPO→SFT": (3, 5)}
+STARTS = {"SFT→DPO": (BELOW, BELOW - 2), "DPO→SFT": (BELOW - 2, BELOW)}
 """Places on the grid where the first search of a method begins; the middle for every other one.
 Later searches begin where the last one of the method ended."""
 
@@ -91,21 +91,24 @@ def rates(scale: str, place: Place) -> list[float]:
     return found if len(found) == 2 else found * 2
 
 
-def groups(scale: str) -> list[list[Setting]]:
-    """Everything that a figure needs a step size for; a group builds on those before it."""
-    conflicts, lambdas = ((0.5,), (0.5,)) if scale == "fast" else (CONFLICTS, LAMBDAS)
-    alone = [[Setting(lm_study.ONLY_SFT, 0.0, level)] for level in conflicts]
-    pairs = [(0.5, level) for level in conflicts] + [(lam, 0.5) for lam in lambdas if lam != 0.5]
-    compared = [[Setting(label, *pair) for label in METHODS] for pair in pairs]
-    turns = [[Setting(ROUNDS, 0.5, level)] for level in conflicts]
-    first = [more + own for own, more in zip(compared, turns, strict=False)]
-    return alone + first + compared[len(turns) :]
-
-
-CONFLICTS, LAMBDAS = (0.5, 0.25), (0.5,)
+SETTINGS = ((0.5, 0.5), (0.25, 0.5))
+"""Levels of conflict with weights lambda: each of the two varies while the other one is 1/2."""
 ROUNDS = "Rounds"
 """The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
 kind take its step size."""
+
+
+def groups(scale: str) -> list[list[Setting]]:
+    """Everything that a figure needs a step size for; a group builds on those before it."""
+    settings = SETTINGS[:1] if scale == "fast" else SETTINGS
+    levels = dict.fromkeys(level for level, _ in settings)
+    alone = [[Setting(lm_study.ONLY_SFT, 0.0, level)] for level in levels]
+    return alone + [_compared(level, lam) for level, lam in settings]
+
+
+def _compared(level: float, lam: float) -> list[Setting]:
+    turns = [Setting(ROUNDS, lam, level)] if lam == 0.5 else []
+    return turns + [Setting(label, lam, level) for label in METHODS]
 
 
 def tune(scale: str) -> dict[str, Tried]:

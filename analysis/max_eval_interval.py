@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,17 @@ SHADES = ("#000000", "#009E73", "#E69F00", "#CC79A7")
 MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
-    f"{llm_shown.about('full', llm_shown.FEW)} λ = {LAM:g}; MAXRIGHT evaluates "
-    f"{llm_study.PROBES} training rows of each objective every k updates, the largest k once; all "
-    "have as many updates. Left: mean paths, single ends. Right: larger weighted gap, 95 % "
+    f"{llm_shown.about()} λ = {LAM:g}; MAXRIGHT evaluates "
+    f"{llm_study.PROBES} training rows of each objective every k updates, the largest k once: "
+    "{spent} % of the budget. Left: mean paths, single ends. Right: larger weighted gap, 95 % "
     "t-intervals. Command: python -m analysis max_eval_interval"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the caption's fields: seeds, and what was spent at each interval."""
+    spent = ", ".join(f"{100 * share:.0f}" for share in numbers["spent"])
+    return llm_shown.words(numbers) | {"spent": spent}
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -39,17 +46,12 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 def measure(scale: str) -> dict[str, Any]:
     """Paths, ends, gaps and costs by interval."""
     size = SCALES[scale]
-    updates = llm_study.updates(scale, llm_study.schedule("MAXRIGHT", LAM))
     runs = [
-        llm_study.configuration(
-            scale,
-            llm_study.schedule("MAXRIGHT", LAM, refresh=refresh),
-            seed,
-            llm_study.rates(scale, "MAXRIGHT"),
-            updates=updates,
-        )
+        c
         for refresh in size.intervals
-        for seed in range(size.few)
+        for c in llm_study.seeded(
+            scale, "MAXRIGHT", llm_study.schedule("MAXRIGHT", LAM, refresh=refresh), size.few
+        )
     ]
     table = llm_study.run(scale, runs)
     groups = [table[table["run"] // size.few == i] for i in range(len(size.intervals))]
@@ -57,7 +59,7 @@ def measure(scale: str) -> dict[str, Any]:
     return {
         "training": cost(table),
         "intervals": size.intervals,
-        "updates": updates,
+        "updates": [float(finals(group)["step"].mean()) for group in groups],
         "seeds": size.few,
         "ideal": ideal,
         "start": llm_study.start(scale),
@@ -86,16 +88,16 @@ def swing(runs: pd.DataFrame) -> np.ndarray:
     return np.array(lengths)
 
 
-def name(k: int, updates: int) -> str:
-    """An interval as a legend shows it."""
-    return f"k = {k}, once" if k >= updates else f"k = {k}"
+def name(k: int, intervals: Sequence[int]) -> str:
+    """An interval as a legend shows it; the largest is longer than a run."""
+    return f"k = {k}, once" if k == max(intervals) else f"k = {k}"
 
 
 def draw_paths(ax: Axes, found: dict[str, Any]) -> None:
     for i, k in enumerate(found["intervals"]):
         line = np.array(found["paths"][i])
         look = style.Look(SHADES[i], MARKERS[i], LINES[i])
-        ax.plot(*line.T, **look.line_style(markevery=[-1], label=name(k, found["updates"])))
+        ax.plot(*line.T, **look.line_style(markevery=[-1], label=name(k, found["intervals"])))
         ax.plot(*np.array(found["ends"][i]).T, **look.dots(markersize=3.5, alpha=0.5))
     ax.plot(*found["ideal"], **style.IDEAL, label="ideal point")
     ax.set(
@@ -114,7 +116,7 @@ def draw_cost(ax: Axes, found: dict[str, Any]) -> None:
         ax.errorbar(x, mean, half, fmt=MARKERS[i], color=SHADES[i], capsize=3)
         end = (x, mean + half)
         ax.annotate(
-            name(k, found["updates"]),
+            name(k, found["intervals"]),
             end,
             (0, 3),
             textcoords="offset points",

@@ -71,6 +71,11 @@ def cell(found: Interval) -> dict[str, Any]:
     return {"mean": found.mean, "half_width": (found.high - found.low) / 2}
 
 
+def bounds(found: Interval) -> dict[str, Any]:
+    """An interval that is not symmetric, as results keep it; ends are None where unbounded."""
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
 def ratio(above: ArrayLike, below: ArrayLike, level: float = 0.95) -> Interval:
     """Interval of a ratio of two means of independent samples, by the delta method.
 

@@ -53,6 +53,16 @@ FIGURES = (
     "text_front",
 )
 """Figures of the convex laboratory, in the order in which a reader meets them."""
+REAL_TEXT = (
+    "llm_loss_space",
+    "llm_forgetting",
+    "llm_table",
+    "llm_bars",
+    "llm_lambdas",
+    "llm_references",
+    "max_eval_interval",
+)
+"""The studies that need real text, and show their stored run where it is absent."""
 STUDIES: tuple[str, ...] = (
     "bridge",
     "token_convexity",
@@ -63,13 +73,7 @@ STUDIES: tuple[str, ...] = (
     "lm_forgetting",
     "lm_suppressed",
     "schedule_cost",
-    "llm_loss_space",
-    "llm_forgetting",
-    "llm_table",
-    "llm_bars",
-    "llm_lambdas",
-    "llm_references",
-    "max_eval_interval",
+    *REAL_TEXT,
     "llm_resources",
     "llm_memory",
 )
@@ -166,6 +170,11 @@ def stored(name: str, out: Path = PAPER) -> Path:
     """The result shown for a figure; that of a study may be the paper folder's full run."""
     path = out / "results" / f"{name}.json"
     return PAPER / "results" / path.name if name in STUDIES and not path.exists() else path
+
+
+def shown(name: str) -> dict[str, Any]:
+    """Numbers of the stored full run of a figure, which claims and other figures read."""
+    return stored_results.numbers(PAPER / "results" / f"{name}.json")
 
 
 def table() -> pd.DataFrame:
