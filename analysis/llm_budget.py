@@ -39,8 +39,9 @@ class Budgeted(JointTrainer):
         counts = {f"{name}_updates": float(count) for name, count in followed}
         return counts | {"probe_rows": float(self.known.probed)}
 
-    def _evaluate_if_due(self, bar: Any) -> None:
+    def _evaluate_if_due(self, bar: Any) -> bool:
         mark = int(self.spent / self.budget.total * self.budget.marks)
-        if self.step in (0, self.steps) or mark > self.marked:
-            self.marked = mark
-            super()._evaluate_if_due(bar)
+        if self.step not in (0, self.steps) and mark <= self.marked:
+            return False
+        self.marked = mark
+        return super()._evaluate_if_due(bar)

@@ -102,7 +102,7 @@ def draw(ax: Axes, found: dict[str, Any]) -> None:
         line = np.array(runs["path"]) - ideal
         ax.plot(*line.T, **look.line_style(markersize=0, label=method))
         half = runs.get("half_widths", {})
-        spread = {"xerr": half.get("sft_gap"), "yerr": half.get("preference_gap")}
-        ax.errorbar(*line[-1], **spread, **look.dots(elinewidth=0.8))
+        (x, y), shape = line[-1], look.dots(elinewidth=0.8)
+        ax.errorbar(x, y, half.get("preference_gap"), half.get("sft_gap"), **shape)
         ax.plot(*(np.array(runs["ends"]) - ideal).T, **look.dots(markersize=2.5, alpha=0.5))
     ax.plot(0, 0, **style.IDEAL, label="no gap")

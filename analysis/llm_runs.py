@@ -215,7 +215,7 @@ class Budget:
     batch: int
     marks: int = 1
 
-    def spent(self, counts: Mapping[str, Any]) -> Any:
+    def spent(self, counts: Mapping[str, Any] | pd.DataFrame) -> Any:
         """Cost of what a row, or a table with the columns of evaluations, counts."""
         probes = counts["probe_rows"] / 2 / self.batch * (1 + self.pair) * FORWARD
         return counts["sft_updates"] + self.pair * counts["preference_updates"] + probes

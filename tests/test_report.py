@@ -138,7 +138,8 @@ def test_a_study_added_later_is_shown_without_a_change_of_the_page(tmp_path, con
     for kind in ("svg", "png"):
         source = tmp_path / "figures" / f"scores.{kind}"
         shutil.copy(source, source.with_stem("llm_new"))
-    shutil.copy(tmp_path / "results" / "scores.json", tmp_path / "results" / "llm_new.json")
+    stored = read_json(tmp_path / "results" / "scores.json")
+    write_json(tmp_path / "results" / "llm_new.json", {**stored, "figure": "llm_new"})
     module = types.ModuleType("analysis.llm_new", "Does a pretrained model forget?\n")
     module.CAPTION = "One model."
     monkeypatch.setitem(sys.modules, "analysis.llm_new", module)

@@ -40,9 +40,9 @@ from tradeoff.theory.joint import optimal_probability
 Array = NDArray[np.float64]
 RADII = (5.0, 10.0, 20.0, 40.0, 80.0)
 """Radii among which validation rows choose."""
-MAX_ROWS = 100_000
+MAX_ROWS = 25_000
 """Rows of each set that are drawn where there are more, unless asked otherwise."""
-MAX_LETTERS = 30_000_000
+MAX_LETTERS = 8_000_000
 """Letters of responses that are drawn at most: some 2 GiB of features, and a minute or two."""
 
 
