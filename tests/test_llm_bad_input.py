@@ -288,7 +288,7 @@ def test_shared_prompts_do_not_go_with_a_masked_first_token():
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"optima": (float("nan"), 0.0)}, "optima"),
         ({"clip": 0.0}, "clip"),
-        ({"loss": "simpo"}, "loss"),
+        ({"loss": "no_such_loss"}, "loss"),
         ({"label_smoothing": 0.5}, "label_smoothing"),
         ({"label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing"),
         ({"recent": 0.0}, "recent"),

@@ -166,6 +166,9 @@ def test_a_run_that_is_cut_between_two_files_is_not_up_to_date(
     assert drawn == 3
 
 
+STORED = read_json(runner.PAPER / "results" / "scores.json")
+
+
 def test_listing_figures_passes_over_a_result_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +178,7 @@ def test_listing_figures_passes_over_a_result_that_cannot_be_read(
         monkeypatch.setitem(sys.modules, f"analysis.{name}", ModuleType(name, "It shows."))
     monkeypatch.setattr(runner, "stored", lambda name: tmp_path / f"{name}.json")
     (tmp_path / "damaged.json").write_bytes(b"\xff")
-    (tmp_path / "good.json").write_text(json.dumps({"provenance": {"seconds": 2}}), "utf-8")
+    (tmp_path / "good.json").write_text(json.dumps({**STORED, "figure": "good"}), "utf-8")
     assert runner.table().seconds.isna().tolist() == [True, False, True]
 
 
