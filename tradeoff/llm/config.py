@@ -17,7 +17,7 @@ from tradeoff.settings import BelowOne, Count, Seed, Updates, Within, build, che
 _ADAPTIVE = {"refresh": 10, "samples": 64}
 Rows = Annotated[int, Within(1, 10**6)]
 Rank = Annotated[int, Within(1, 10**5)]
-Rate = Annotated[float, Within(0, 1e3, "(]")]
+Rate = Annotated[float, Within(0, 1e38, "(]")]
 UpToOne = Annotated[float, Within(0, 1, "(]")]
 Loss = Annotated[float, Within(-1e6, 1e6)]
 Size = Annotated[float, Within(0, 1e6, "(]")]

@@ -244,8 +244,8 @@ def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
         given = np.asarray(rate)
     except ValueError:  # rows of different lengths
         given = np.asarray(None)
-    if given.dtype.kind not in "fiu" or not np.all((given >= 0) & (given <= 1e3)):
-        remedy = "Give numbers in [0, 1000], in rows of one length."
+    if given.dtype.kind not in "fiu" or not np.all((given >= 0) & (given <= 1e38)):
+        remedy = "Give numbers in [0, 1e38], in rows of one length."
         raise InputError("not rates", field="learning_rate", value=rate, remedy=remedy)
     table = given[:, None] if given.ndim == 1 else np.atleast_2d(given)
     if given.ndim > 2 or len(table) not in {1, runs} or not table.size:
