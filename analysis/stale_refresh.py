@@ -296,6 +296,7 @@ def claim_never_costs(fast: bool = False, mutation: str | None = None) -> Checke
 def claim_stale_paths_swing(fast: bool = False, mutation: str | None = None) -> Checked:
     """At one step size the path swings twice as far unrefreshed as with k = 1, on nearly all."""
     del fast
+    reject_unknown(mutation, (SWAPPED,))  # before anything is computed
     swing = np.stack([row["swing"] for _, row in never_and_always(False, COUNT)], axis=1)
     always, never = mutate(mutation, swing, {SWAPPED: swing[::-1]})
     known = {"median ratio": float(np.median(never / always))}

@@ -231,6 +231,7 @@ def test_refused_rows_and_findings_come_back(tmp_path):
 # ---------------------------------------------------------------------- memory
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("tradeoff.llm.encoding._ROWS_AT_ONCE", 20)
     rows = [SftRow(f"Say {i}: ", f"a long walk {i} " * 60) for i in range(450)]

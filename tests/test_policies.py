@@ -166,6 +166,7 @@ SCHEDULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.label)
 @pytest.mark.parametrize("decay", [0.0, "linear"])
 def test_training_the_last_layer_takes_the_steps_of_the_convex_laboratory(schedule, decay) -> None:
