@@ -29,7 +29,7 @@ from analysis import (
 )
 from analysis.methods import METHODS, finals
 from tradeoff.errors import InputError
-from tradeoff.records import write_json
+from tradeoff.records import read_json, write_json
 from tradeoff.schedules import Maxright, Rounds, Sequential
 from tradeoff.scores import interval
 from tradeoff.study.sources import reached
@@ -306,11 +306,12 @@ def test_intervals_of_ratios_and_differences_cover() -> None:
 def test_without_text_the_stored_run_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stored = read_json(runner.PAPER / "results" / "llm_table.json")
     monkeypatch.setattr(llm_text, "DATA", tmp_path / "nowhere")
     monkeypatch.setattr(runner, "PAPER", tmp_path)
     with pytest.raises(InputError, match="no real text and no stored run"):
         llm_shown.numbers("llm_table", False, lambda scale: {})
-    write_json(tmp_path / "results" / "llm_table.json", {"numbers": {"seeds": 3}})
+    write_json(tmp_path / "results" / "llm_table.json", {**stored, "numbers": {"seeds": 3}})
     found = llm_shown.numbers("llm_table", False, lambda scale: {})
     assert found == {"seeds": 3, "source": "stored run"}
 
