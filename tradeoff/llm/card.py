@@ -65,7 +65,7 @@ def render(about: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]], s
     Parameters
     ----------
     about
-        What :func:`tradeoff.llm.about.write` stores.
+        What ``about.json`` stores.
     evaluations
         Records of the evaluations up to `step`, oldest first.
     step

@@ -104,7 +104,7 @@ class TrainConfig:
     betas, epsilon, weight_decay, clip
         Of AdamW; decay of matrices only; largest norm of the gradient, ``None`` for any.
     loss, beta, label_smoothing
-        A name of :data:`tradeoff.methods.PREFERENCE_LOSSES`; its inverse temperature; the
+        A name of ``tradeoff.methods.PREFERENCE_LOSSES``; its inverse temperature; the
         probability that a label is flipped.
     reference
         "initial": the policy before training. "stage": the policy when its preference stage

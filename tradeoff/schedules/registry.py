@@ -18,7 +18,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def from_dict(description: Mapping[str, Any]) -> Schedule:
-    """Restore a schedule from :meth:`Schedule.to_dict`.
+    """Restore a schedule from ``Schedule.to_dict``.
 
     Raises
     ------

@@ -38,7 +38,7 @@ def stream(
     """Call a function with each tuple of arguments; yield what it returns, as it arrives.
 
     For a call whose worker process died, of "loky" or "dask", a
-    :class:`~tradeoff.study.processes.Died` is yielded; it has been tried twice.
+    ``tradeoff.study.processes.Died`` is yielded; it has been tried twice.
 
     Parameters
     ----------
