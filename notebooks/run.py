@@ -26,7 +26,7 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
     run = nbformat.from_dict(notebook)
     client = NotebookClient(
         run,
-        timeout=120,
+        timeout=600,
         record_timing=False,
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},

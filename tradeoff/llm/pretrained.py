@@ -117,7 +117,12 @@ def tokenizer_of(place: str) -> Any:
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     _refuse_code("tokenizer_config.json", get_tokenizer_config(place))
-    return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ValueError(f"its tokenizer cannot be read: {error}") from error  # as tokenizers says
 
 
 def check_adapters(settings: dict[str, Any]) -> None:
