@@ -36,12 +36,15 @@ class Part(ABC):
         Short name, a class attribute; unique among the parts of its kind.
     kind
         "schedule", "sft", "preference" or "gradient", a class attribute.
+    title
+        Name for legends, a class attribute; the short name if it is empty.
     source
         Where it was published: an arXiv number, with the equation if there is one.
     """
 
     name: ClassVar[str]
     kind: ClassVar[str]
+    title: ClassVar[str] = ""
     source: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -50,7 +53,7 @@ class Part(ABC):
     @property
     def label(self) -> str:
         """Name for legends."""
-        return self.name
+        return self.title or self.name
 
     def at(self: P, lam: float) -> P:
         """The same part at another weight of the preference objective, in [0, 1]."""

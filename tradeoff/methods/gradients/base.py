@@ -90,10 +90,7 @@ class WeightedSum(GradientRule):
     """The weights of the schedule as they are: the identity of the slot."""
 
     name: ClassVar[str] = "sum"
-
-    @property
-    def label(self) -> str:
-        return "weighted sum"
+    title: ClassVar[str] = "weighted sum"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         return seen.weights, state

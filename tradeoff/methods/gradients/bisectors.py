@@ -15,12 +15,9 @@ class ImtlG(GradientRule):
     """Equal projections on both unit gradients, with factors that sum to one; no weights."""
 
     name: ClassVar[str] = "imtl_g"
+    title: ClassVar[str] = "IMTL-G"
     source: ClassVar[str] = "Liu et al., ICLR 2021, equation (6)"
     weighted: ClassVar[bool] = False
-
-    @property
-    def label(self) -> str:
-        return "IMTL-G"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         first, second = _lengths(seen)
@@ -40,12 +37,9 @@ class NashMtl(GradientRule):
     """
 
     name: ClassVar[str] = "nash_mtl"
+    title: ClassVar[str] = "Nash-MTL"
     source: ClassVar[str] = "arXiv 2202.01017, equation (4)"
     weighted: ClassVar[bool] = False
-
-    @property
-    def label(self) -> str:
-        return "Nash-MTL"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         lengths = np.stack(_lengths(seen), axis=-1)
@@ -70,12 +64,9 @@ class ConFig(GradientRule):
     """
 
     name: ClassVar[str] = "config"
+    title: ClassVar[str] = "ConFIG"
     source: ClassVar[str] = "arXiv 2408.11104, equation (2)"
     weighted: ClassVar[bool] = False
-
-    @property
-    def label(self) -> str:
-        return "ConFIG"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         first, second = _lengths(seen)
@@ -102,12 +93,9 @@ class AlignedMtl(GradientRule):
     """
 
     name: ClassVar[str] = "aligned_mtl"
+    title: ClassVar[str] = "Aligned-MTL"
     source: ClassVar[str] = "Senushkin et al., CVPR 2023, equation (13)"
     weighted: ClassVar[bool] = False
-
-    @property
-    def label(self) -> str:
-        return "Aligned-MTL"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         a, b, c = seen.squares

@@ -75,6 +75,7 @@ class CaGrad(GradientRule):
     """
 
     name: ClassVar[str] = "cagrad"
+    title: ClassVar[str] = "CAGrad"
     source: ClassVar[str] = "arXiv 2110.14048, Algorithm 1"
     c: float = 0.5
 
@@ -84,10 +85,6 @@ class CaGrad(GradientRule):
             raise InputError(
                 "negative or not finite", field="c", value=self.c, remedy="Give 0 or more."
             )
-
-    @property
-    def label(self) -> str:
-        return "CAGrad"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         sum_square = np.einsum("...i,...ij,...j->...", seen.weights, seen.gram, seen.weights)

@@ -21,12 +21,9 @@ class PcGrad(GradientRule):
     """
 
     name: ClassVar[str] = "pcgrad"
+    title: ClassVar[str] = "PCGrad"
     source: ClassVar[str] = "arXiv 2001.06782, Algorithm 1"
     weighted: ClassVar[bool] = False
-
-    @property
-    def label(self) -> str:
-        return "PCGrad"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         a, b, c = seen.squares
@@ -44,11 +41,8 @@ class UpGrad(PcGrad):
     """
 
     name: ClassVar[str] = "upgrad"
+    title: ClassVar[str] = "UPGrad"
     source: ClassVar[str] = "arXiv 2406.16232"
-
-    @property
-    def label(self) -> str:
-        return "UPGrad"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +50,8 @@ class DualProj(GradientRule):
     """Projection of the weighted sum on the directions that harm neither objective."""
 
     name: ClassVar[str] = "dualproj"
+    title: ClassVar[str] = "DualProj"
     source: ClassVar[str] = "arXiv 1706.08840, equation (11)"
-
-    @property
-    def label(self) -> str:
-        return "DualProj"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         along = np.einsum("...ij,...j->...i", seen.gram, seen.weights)

@@ -58,6 +58,7 @@ class SmoothTchebycheff(_Running):
     """
 
     name: ClassVar[str] = "stch"
+    title: ClassVar[str] = "STCH"
     source: ClassVar[str] = "arXiv 2402.19078, equation (7)"
     mu: float = 0.1
 
@@ -67,10 +68,6 @@ class SmoothTchebycheff(_Running):
             raise InputError(
                 "not a positive number", field="mu", value=self.mu, remedy="Give a number above 0."
             )
-
-    @property
-    def label(self) -> str:
-        return "STCH"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         mean = self._mean(seen, state)
@@ -91,11 +88,8 @@ class GeometricLoss(_Running):
     """
 
     name: ClassVar[str] = "gls"
+    title: ClassVar[str] = "GLS"
     source: ClassVar[str] = "Chennupati et al., CVPR workshops 2019"
-
-    @property
-    def label(self) -> str:
-        return "GLS"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         mean = self._mean(seen, state)
@@ -117,6 +111,7 @@ class DynamicAverage(_Running):
     """
 
     name: ClassVar[str] = "dwa"
+    title: ClassVar[str] = "DWA"
     source: ClassVar[str] = "arXiv 1803.10704, equation (7)"
     temperature: float = 2.0
     window: int = 25
@@ -130,10 +125,6 @@ class DynamicAverage(_Running):
                 value=(self.temperature, self.window),
                 remedy="Give a temperature above 0 and a window of at least 1 update.",
             )
-
-    @property
-    def label(self) -> str:
-        return "DWA"
 
     def start(self, runs: tuple[int, ...]) -> State:
         nothing = np.full((*runs, 2), np.nan)
@@ -170,6 +161,7 @@ class Famo(_Running):
     """
 
     name: ClassVar[str] = "famo"
+    title: ClassVar[str] = "FAMO"
     source: ClassVar[str] = "arXiv 2306.03792, Algorithm 1"
     weighted: ClassVar[bool] = False
     rate: float = 0.025
@@ -184,10 +176,6 @@ class Famo(_Running):
                 value=(self.rate, self.decay),
                 remedy="Give a rate and a decay of at least 0.",
             )
-
-    @property
-    def label(self) -> str:
-        return "FAMO"
 
     def start(self, runs: tuple[int, ...]) -> State:
         return super().start(runs) | {"logits": np.zeros((*runs, 2))}

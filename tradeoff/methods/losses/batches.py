@@ -25,6 +25,7 @@ class Aot(PreferenceLoss):
     """
 
     name: ClassVar[str] = "aot"
+    title: ClassVar[str] = "AOT"
     source: ClassVar[str] = "arXiv 2406.05882"
     whole_batch: ClassVar[bool] = True
     beta: float = 0.1
@@ -34,10 +35,6 @@ class Aot(PreferenceLoss):
         super().__post_init__()
         positive(beta=self.beta)
         flip_probability(self.label_smoothing)
-
-    @property
-    def label(self) -> str:
-        return "AOT"
 
     def losses(self, pairs: Pairs) -> Array:
         own = pairs.chosen.log_probs - pairs.rejected.log_probs
@@ -57,10 +54,7 @@ class AotUnpaired(Aot):
     """
 
     name: ClassVar[str] = "aot_unpaired"
-
-    @property
-    def label(self) -> str:
-        return "AOT (unpaired)"
+    title: ClassVar[str] = "AOT (unpaired)"
 
     def losses(self, pairs: Pairs) -> Array:
         margins = _sorted(pairs.chosen.ratio) - _sorted(pairs.rejected.ratio)

@@ -22,12 +22,9 @@ class Nll(SftLoss):
     """Negative log-likelihood: what supervised fine-tuning minimises."""
 
     name: ClassVar[str] = "nll"
+    title: ClassVar[str] = "NLL"
     source: ClassVar[str] = "arXiv 2410.15483, equation (4)"
     convex: ClassVar[bool] = True
-
-    @property
-    def label(self) -> str:
-        return "NLL"
 
     def losses(self, tokens: Responses) -> Array:
         return -tokens.log_probs
@@ -50,11 +47,8 @@ class Dft(Weighted):
     """Weight p: the implied loss is 1 - p, which hardly sees unlikely tokens."""
 
     name: ClassVar[str] = "dft"
+    title: ClassVar[str] = "DFT"
     source: ClassVar[str] = "arXiv 2508.05629"
-
-    @property
-    def label(self) -> str:
-        return "DFT"
 
     def weights(self, tokens: Responses) -> Array:
         return array_namespace(tokens.log_probs).exp(tokens.log_probs)
@@ -65,11 +59,8 @@ class Chord(Weighted):
     """Weight p (1 - p): tokens that are neither known nor hopeless count most (CHORD-phi)."""
 
     name: ClassVar[str] = "chord"
+    title: ClassVar[str] = "CHORD-φ"
     source: ClassVar[str] = "arXiv 2508.11408"
-
-    @property
-    def label(self) -> str:
-        return "CHORD-φ"
 
     def weights(self, tokens: Responses) -> Array:
         p = array_namespace(tokens.log_probs).exp(tokens.log_probs)
@@ -87,16 +78,13 @@ class Luffy(Weighted):
     """
 
     name: ClassVar[str] = "luffy"
+    title: ClassVar[str] = "LUFFY"
     source: ClassVar[str] = "arXiv 2504.14945"
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(gamma=self.gamma)
-
-    @property
-    def label(self) -> str:
-        return "LUFFY"
 
     def weights(self, tokens: Responses) -> Array:
         p = array_namespace(tokens.log_probs).exp(tokens.log_probs)
@@ -116,6 +104,7 @@ class ImportanceSft(Weighted):
     """
 
     name: ClassVar[str] = "iw_sft"
+    title: ClassVar[str] = "iw-SFT"
     source: ClassVar[str] = "arXiv 2507.12856"
     needs_reference: ClassVar[bool] = True
     power: float = 1.0
@@ -131,10 +120,6 @@ class ImportanceSft(Weighted):
                 value=(self.low, self.high),
                 remedy="Give 0 <= low <= high.",
             )
-
-    @property
-    def label(self) -> str:
-        return "iw-SFT"
 
     def weights(self, tokens: Responses) -> Array:
         xp = array_namespace(tokens.log_probs)
@@ -152,6 +137,7 @@ class Uft(SftLoss):
     """
 
     name: ClassVar[str] = "uft"
+    title: ClassVar[str] = "UFT"
     source: ClassVar[str] = "arXiv 2410.21438"
     needs_reference: ClassVar[bool] = True
     per_response: ClassVar[bool] = True
@@ -160,10 +146,6 @@ class Uft(SftLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(beta=self.beta)
-
-    @property
-    def label(self) -> str:
-        return "UFT"
 
     def losses(self, tokens: Responses) -> Array:
         return sigmoid(-self.beta * tokens.ratio) ** 2
@@ -178,14 +160,11 @@ class Poft(SftLoss):
     """
 
     name: ClassVar[str] = "poft"
+    title: ClassVar[str] = "PoFT"
     source: ClassVar[str] = "arXiv 2412.12865"
     needs_reference: ClassVar[bool] = True
     per_response: ClassVar[bool] = True
     convex: ClassVar[bool] = True
-
-    @property
-    def label(self) -> str:
-        return "PoFT"
 
     def losses(self, tokens: Responses) -> Array:
         return softplus(-tokens.per_token(tokens.ratio))

@@ -78,6 +78,7 @@ class RobustDpo(MarginLoss):
     """
 
     name: ClassVar[str] = "robust"
+    title: ClassVar[str] = "robust DPO"
     source: ClassVar[str] = "arXiv 2403.00409"
     convex: ClassVar[bool] = True
     beta: float = 0.1
@@ -87,10 +88,6 @@ class RobustDpo(MarginLoss):
         super().__post_init__()
         positive(beta=self.beta)
         flip_probability(self.label_smoothing)
-
-    @property
-    def label(self) -> str:
-        return "robust DPO"
 
     def of_margin(self, margins: Array) -> Array:
         # The difference of both logistic losses is the reward itself.
@@ -109,6 +106,7 @@ class Hinge(MarginLoss):
     """
 
     name: ClassVar[str] = "hinge"
+    title: ClassVar[str] = "hinge"
     source: ClassVar[str] = "arXiv 2305.10425, 2309.06657"
     convex: ClassVar[bool] = True
     beta: float = 0.1
@@ -116,10 +114,6 @@ class Hinge(MarginLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(beta=self.beta)
-
-    @property
-    def label(self) -> str:
-        return "hinge"
 
     def of_margin(self, margins: Array) -> Array:
         return objectives.hinge(margins, self.beta)
@@ -136,6 +130,7 @@ class Ipo(MarginLoss):
     """
 
     name: ClassVar[str] = "ipo"
+    title: ClassVar[str] = "IPO"
     source: ClassVar[str] = "arXiv 2310.12036, equation (17)"
     margin_only: ClassVar[bool] = False
     convex: ClassVar[bool] = True
@@ -144,10 +139,6 @@ class Ipo(MarginLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(beta=self.beta)
-
-    @property
-    def label(self) -> str:
-        return "IPO"
 
     def of_margin(self, margins: Array) -> Array:
         return objectives.ipo(margins, self.beta)
@@ -169,6 +160,7 @@ class Exo(MarginLoss):
     """
 
     name: ClassVar[str] = "exo_pair"
+    title: ClassVar[str] = "EXO"
     source: ClassVar[str] = "arXiv 2402.00856, equation (16)"
     beta: float = 0.1
     label_smoothing: float = 1e-3
@@ -177,10 +169,6 @@ class Exo(MarginLoss):
         super().__post_init__()
         positive(beta=self.beta, label_smoothing=self.label_smoothing)
         flip_probability(self.label_smoothing)
-
-    @property
-    def label(self) -> str:
-        return "EXO"
 
     def of_margin(self, margins: Array) -> Array:
         xp = array_namespace(margins)
@@ -204,6 +192,7 @@ class DiscoPop(MarginLoss):
     """
 
     name: ClassVar[str] = "discopop"
+    title: ClassVar[str] = "DiscoPOP"
     source: ClassVar[str] = "arXiv 2406.08414, equation (5)"
     beta: float = 0.1
     tau: float = 0.05
@@ -211,10 +200,6 @@ class DiscoPop(MarginLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(beta=self.beta, tau=self.tau)
-
-    @property
-    def label(self) -> str:
-        return "DiscoPOP"
 
     def of_margin(self, margins: Array) -> Array:
         reward = self.beta * margins

@@ -18,10 +18,7 @@ class Nominal(PreferenceLoss):
     """
 
     name: ClassVar[str] = "nominal"
-
-    @property
-    def label(self) -> str:
-        return "DPO"
+    title: ClassVar[str] = "DPO"
 
     def losses(self, pairs: Pairs) -> Array:
         raise InputError(

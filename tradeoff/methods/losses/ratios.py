@@ -38,11 +38,8 @@ class Nca(_Rewards):
     """
 
     name: ClassVar[str] = "nca_pair"
+    title: ClassVar[str] = "NCA"
     source: ClassVar[str] = "arXiv 2402.05369"
-
-    @property
-    def label(self) -> str:
-        return "NCA"
 
     def losses(self, pairs: Pairs) -> Array:
         chosen, rejected = self.rewards(pairs)
@@ -62,11 +59,8 @@ class Bco(_Rewards):
     """
 
     name: ClassVar[str] = "bco_pair"
+    title: ClassVar[str] = "BCO"
     source: ClassVar[str] = "arXiv 2404.04656"
-
-    @property
-    def label(self) -> str:
-        return "BCO"
 
     def losses(self, pairs: Pairs) -> Array:
         chosen, rejected = self.rewards(pairs)
@@ -86,11 +80,8 @@ class ApoZero(_Rewards):
     """
 
     name: ClassVar[str] = "apo_zero"
+    title: ClassVar[str] = "APO-zero"
     source: ClassVar[str] = "arXiv 2408.06266, equation (7)"
-
-    @property
-    def label(self) -> str:
-        return "APO-zero"
 
     def losses(self, pairs: Pairs) -> Array:
         chosen, rejected = self.rewards(pairs)
@@ -108,11 +99,8 @@ class ApoDown(_Rewards):
     """
 
     name: ClassVar[str] = "apo_down"
+    title: ClassVar[str] = "APO-down"
     source: ClassVar[str] = "arXiv 2408.06266, equation (8)"
-
-    @property
-    def label(self) -> str:
-        return "APO-down"
 
     def losses(self, pairs: Pairs) -> Array:
         chosen, rejected = self.rewards(pairs)
@@ -130,16 +118,13 @@ class Sppo(PreferenceLoss):
     """
 
     name: ClassVar[str] = "sppo_hard"
+    title: ClassVar[str] = "SPPO"
     source: ClassVar[str] = "arXiv 2405.00675, equation (4.7)"
     beta: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(beta=self.beta)
-
-    @property
-    def label(self) -> str:
-        return "SPPO"
 
     def losses(self, pairs: Pairs) -> Array:
         half = 0.5 / self.beta
@@ -157,16 +142,13 @@ class CalDpo(PreferenceLoss):
     """
 
     name: ClassVar[str] = "cal_dpo"
+    title: ClassVar[str] = "Cal-DPO"
     source: ClassVar[str] = "arXiv 2412.14516"
     beta: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(beta=self.beta)
-
-    @property
-    def label(self) -> str:
-        return "Cal-DPO"
 
     def losses(self, pairs: Pairs) -> Array:
         half, chosen, rejected = 0.5 / self.beta, pairs.chosen.ratio, pairs.rejected.ratio
@@ -187,6 +169,7 @@ class DpoPositive(_Rewards):
     """
 
     name: ClassVar[str] = "dpop"
+    title: ClassVar[str] = "DPOP"
     source: ClassVar[str] = "arXiv 2402.13228"
     convex: ClassVar[bool] = True
     beta: float = 0.3
@@ -195,10 +178,6 @@ class DpoPositive(_Rewards):
     def __post_init__(self) -> None:
         super().__post_init__()
         not_negative(penalty=self.penalty)
-
-    @property
-    def label(self) -> str:
-        return "DPOP"
 
     def losses(self, pairs: Pairs) -> Array:
         chosen = pairs.chosen.ratio
@@ -219,6 +198,7 @@ class DpoShift(_Rewards):
     """
 
     name: ClassVar[str] = "dpo_shift"
+    title: ClassVar[str] = "DPO-shift"
     source: ClassVar[str] = "arXiv 2502.07599"
     convex: ClassVar[bool] = True
     share: float = 0.75
@@ -229,10 +209,6 @@ class DpoShift(_Rewards):
             raise InputError(
                 "not a share", field="share", value=self.share, remedy="Give a number in [0, 1]."
             )
-
-    @property
-    def label(self) -> str:
-        return "DPO-shift"
 
     def losses(self, pairs: Pairs) -> Array:
         return softplus(-self.beta * (pairs.chosen.ratio - self.share * pairs.rejected.ratio))
@@ -288,13 +264,10 @@ class LengthDpo(_Rewards):
     """
 
     name: ClassVar[str] = "r_dpo"
+    title: ClassVar[str] = "R-DPO"
     source: ClassVar[str] = "arXiv 2403.19159"
     convex: ClassVar[bool] = True
     alpha: float = 0.05
-
-    @property
-    def label(self) -> str:
-        return "R-DPO"
 
     def losses(self, pairs: Pairs) -> Array:
         reward = self.beta * pairs.margin

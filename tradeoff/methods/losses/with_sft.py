@@ -25,6 +25,7 @@ class SimPo(PreferenceLoss):
     """
 
     name: ClassVar[str] = "simpo"
+    title: ClassVar[str] = "SimPO"
     source: ClassVar[str] = "arXiv 2405.14734, equation (6)"
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = True
@@ -34,10 +35,6 @@ class SimPo(PreferenceLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(beta=self.beta)
-
-    @property
-    def label(self) -> str:
-        return "SimPO"
 
     def reward(self, responses: Responses) -> Array:
         """(n,) rewards, of which the margin is the difference."""
@@ -61,6 +58,7 @@ class AlphaPo(SimPo):
     """
 
     name: ClassVar[str] = "alphapo"
+    title: ClassVar[str] = "AlphaPO"
     source: ClassVar[str] = "arXiv 2501.03884"
     convex: ClassVar[bool] = False
     alpha: float = 0.25
@@ -70,10 +68,6 @@ class AlphaPo(SimPo):
         if not abs(self.alpha) > 0:
             remedy = "Give another number, or use SimPo."
             raise InputError("zero is SimPO", field="alpha", value=self.alpha, remedy=remedy)
-
-    @property
-    def label(self) -> str:
-        return "AlphaPO"
 
     def reward(self, responses: Responses) -> Array:
         mean = super().reward(responses)
@@ -93,6 +87,7 @@ class Cpo(PreferenceLoss):
     """
 
     name: ClassVar[str] = "cpo"
+    title: ClassVar[str] = "CPO"
     source: ClassVar[str] = "arXiv 2401.08417, equation (3)"
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = True
@@ -103,10 +98,6 @@ class Cpo(PreferenceLoss):
         super().__post_init__()
         positive(beta=self.beta)
         not_negative(alpha=self.alpha)
-
-    @property
-    def label(self) -> str:
-        return "CPO"
 
     def losses(self, pairs: Pairs) -> Array:
         margin = pairs.chosen.log_probs - pairs.rejected.log_probs
@@ -126,6 +117,7 @@ class Rpo(PreferenceLoss):
     """
 
     name: ClassVar[str] = "rpo"
+    title: ClassVar[str] = "RPO"
     source: ClassVar[str] = "arXiv 2404.19733, equation (1)"
     convex: ClassVar[bool] = True
     beta: float = 0.1
@@ -135,10 +127,6 @@ class Rpo(PreferenceLoss):
         super().__post_init__()
         positive(beta=self.beta)
         not_negative(alpha=self.alpha)
-
-    @property
-    def label(self) -> str:
-        return "RPO"
 
     def losses(self, pairs: Pairs) -> Array:
         return softplus(-self.beta * pairs.margin) + self.alpha * _mean_nll(pairs.chosen)
@@ -157,6 +145,7 @@ class Slic(PreferenceLoss):
     """
 
     name: ClassVar[str] = "slic"
+    title: ClassVar[str] = "SLiC"
     source: ClassVar[str] = "arXiv 2305.10425, equation (7)"
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = True
@@ -167,10 +156,6 @@ class Slic(PreferenceLoss):
         super().__post_init__()
         positive(delta=self.delta)
         not_negative(alpha=self.alpha)
-
-    @property
-    def label(self) -> str:
-        return "SLiC"
 
     def losses(self, pairs: Pairs) -> Array:
         short = self.delta - pairs.chosen.log_probs + pairs.rejected.log_probs
@@ -189,6 +174,7 @@ class Orpo(PreferenceLoss):
     """
 
     name: ClassVar[str] = "orpo"
+    title: ClassVar[str] = "ORPO"
     source: ClassVar[str] = "arXiv 2403.07691, equation (6)"
     needs_reference: ClassVar[bool] = False
     weight: float = 0.1
@@ -196,10 +182,6 @@ class Orpo(PreferenceLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         not_negative(weight=self.weight)
-
-    @property
-    def label(self) -> str:
-        return "ORPO"
 
     def losses(self, pairs: Pairs) -> Array:
         ratio = _log_odds(pairs.chosen) - _log_odds(pairs.rejected)
