@@ -67,7 +67,10 @@ _ANY = {int: Within(-(2**63), 2**63 - 1), float: Within(-1e300, 1e300)}
 Share = Annotated[float, Within(0, 1)]
 """A share, a weight or a probability."""
 BelowOne = Annotated[float, Within(0, 1, "[)")]
+BelowHalf = Annotated[float, Within(0, 0.5, "[)")]
+"""A probability that a label is flipped."""
 Positive = Annotated[float, Within(0, 1e100, "(]")]
+NotNegative = Annotated[float, Within(0, 1e100)]
 Updates = Annotated[int, Within(1, 10**8)]
 """A number of updates."""
 Count = Annotated[int, Within(1, 10**9)]

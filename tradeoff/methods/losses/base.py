@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from tradeoff.errors import InputError
 from tradeoff.methods.losses.records import Array, Pairs, Responses
 from tradeoff.parts import Part
 
@@ -86,32 +85,3 @@ class MarginLoss(PreferenceLoss):
 
     def losses(self, pairs: Pairs) -> Array:
         return self.of_margin(pairs.margin)
-
-
-def positive(**settings: Any) -> None:
-    """An `InputError` unless every setting is a positive finite number."""
-    for name, value in settings.items():
-        if not 0 < value < float("inf"):
-            raise InputError(
-                "not a positive number", field=name, value=value, remedy="Give a number above 0."
-            )
-
-
-def not_negative(**settings: Any) -> None:
-    """An `InputError` unless every setting is a finite number of at least 0."""
-    for name, value in settings.items():
-        if not 0 <= value < float("inf"):
-            raise InputError(
-                "negative or not finite", field=name, value=value, remedy="Give 0 or more."
-            )
-
-
-def flip_probability(value: float, least: float = 0.0) -> None:
-    """An `InputError` unless label smoothing is at least `least` and below one half."""
-    if not least <= value < 0.5:
-        raise InputError(
-            "not a probability below one half",
-            field="label_smoothing",
-            value=value,
-            remedy=f"Give a number from {least:g} to 0.5.",
-        )

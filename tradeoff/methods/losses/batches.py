@@ -8,8 +8,9 @@ from typing import ClassVar
 from array_api_compat import array_namespace
 
 from tradeoff import objectives
-from tradeoff.methods.losses.base import PreferenceLoss, flip_probability, positive
+from tradeoff.methods.losses.base import PreferenceLoss
 from tradeoff.methods.losses.records import Array, Pairs
+from tradeoff.settings import BelowHalf, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +29,8 @@ class Aot(PreferenceLoss):
     title: ClassVar[str] = "AOT"
     source: ClassVar[str] = "arXiv 2406.05882"
     whole_batch: ClassVar[bool] = True
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
-        flip_probability(self.label_smoothing)
+    beta: Positive = 0.1
+    label_smoothing: BelowHalf = 0.0
 
     def losses(self, pairs: Pairs) -> Array:
         own = pairs.chosen.log_probs - pairs.rejected.log_probs

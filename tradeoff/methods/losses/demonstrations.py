@@ -13,8 +13,9 @@ from typing import ClassVar
 from array_api_compat import array_namespace
 
 from tradeoff.errors import InputError
-from tradeoff.methods.losses.base import SftLoss, positive
+from tradeoff.methods.losses.base import SftLoss
 from tradeoff.methods.losses.records import Array, Responses, fixed, sigmoid, softplus
+from tradeoff.settings import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +81,7 @@ class Luffy(Weighted):
     name: ClassVar[str] = "luffy"
     title: ClassVar[str] = "LUFFY"
     source: ClassVar[str] = "arXiv 2504.14945"
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(gamma=self.gamma)
+    gamma: Positive = 0.1
 
     def weights(self, tokens: Responses) -> Array:
         p = array_namespace(tokens.log_probs).exp(tokens.log_probs)
@@ -141,11 +138,7 @@ class Uft(SftLoss):
     source: ClassVar[str] = "arXiv 2410.21438"
     needs_reference: ClassVar[bool] = True
     per_response: ClassVar[bool] = True
-    beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
+    beta: Positive = 0.1
 
     def losses(self, tokens: Responses) -> Array:
         return sigmoid(-self.beta * tokens.ratio) ** 2

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from array_api_compat import array_namespace
 
 from tradeoff import objectives
-from tradeoff.methods.losses.base import MarginLoss, flip_probability, positive
+from tradeoff.methods.losses.base import MarginLoss
 from tradeoff.methods.losses.records import Array, Pairs, sigmoid, softplus
+from tradeoff.settings import BelowHalf, Positive, Within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,8 @@ class Dpo(MarginLoss):
     name: ClassVar[str] = "sigmoid"
     source: ClassVar[str] = "arXiv 2305.18290, equation (7)"
     convex: ClassVar[bool] = True
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
-        flip_probability(self.label_smoothing)
+    beta: Positive = 0.1
+    label_smoothing: BelowHalf = 0.0
 
     @property
     def label(self) -> str:
@@ -81,13 +77,8 @@ class RobustDpo(MarginLoss):
     title: ClassVar[str] = "robust DPO"
     source: ClassVar[str] = "arXiv 2403.00409"
     convex: ClassVar[bool] = True
-    beta: float = 0.1
-    label_smoothing: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
-        flip_probability(self.label_smoothing)
+    beta: Positive = 0.1
+    label_smoothing: BelowHalf = 0.1
 
     def of_margin(self, margins: Array) -> Array:
         # The difference of both logistic losses is the reward itself.
@@ -109,11 +100,7 @@ class Hinge(MarginLoss):
     title: ClassVar[str] = "hinge"
     source: ClassVar[str] = "arXiv 2305.10425, 2309.06657"
     convex: ClassVar[bool] = True
-    beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
+    beta: Positive = 0.1
 
     def of_margin(self, margins: Array) -> Array:
         return objectives.hinge(margins, self.beta)
@@ -134,11 +121,7 @@ class Ipo(MarginLoss):
     source: ClassVar[str] = "arXiv 2310.12036, equation (17)"
     margin_only: ClassVar[bool] = False
     convex: ClassVar[bool] = True
-    beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
+    beta: Positive = 0.1
 
     def of_margin(self, margins: Array) -> Array:
         return objectives.ipo(margins, self.beta)
@@ -162,13 +145,8 @@ class Exo(MarginLoss):
     name: ClassVar[str] = "exo_pair"
     title: ClassVar[str] = "EXO"
     source: ClassVar[str] = "arXiv 2402.00856, equation (16)"
-    beta: float = 0.1
-    label_smoothing: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta, label_smoothing=self.label_smoothing)
-        flip_probability(self.label_smoothing)
+    beta: Positive = 0.1
+    label_smoothing: Annotated[float, Within(0, 0.5, "()")] = 1e-3
 
     def of_margin(self, margins: Array) -> Array:
         xp = array_namespace(margins)
@@ -194,12 +172,8 @@ class DiscoPop(MarginLoss):
     name: ClassVar[str] = "discopop"
     title: ClassVar[str] = "DiscoPOP"
     source: ClassVar[str] = "arXiv 2406.08414, equation (5)"
-    beta: float = 0.1
-    tau: float = 0.05
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta, tau=self.tau)
+    beta: Positive = 0.1
+    tau: Positive = 0.05
 
     def of_margin(self, margins: Array) -> Array:
         reward = self.beta * margins

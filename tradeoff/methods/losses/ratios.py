@@ -8,19 +8,16 @@ from typing import ClassVar
 from array_api_compat import array_namespace
 
 from tradeoff.errors import InputError
-from tradeoff.methods.losses.base import PreferenceLoss, not_negative, positive
+from tradeoff.methods.losses.base import PreferenceLoss
 from tradeoff.methods.losses.records import Array, Pairs, sigmoid, softplus
+from tradeoff.settings import NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Rewards(PreferenceLoss):
     """A loss of both implicit rewards, beta times the log-ratio of each response."""
 
-    beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
+    beta: Positive = 0.1
 
     def rewards(self, pairs: Pairs) -> tuple[Array, Array]:
         """(n,) implicit rewards of the chosen and of the rejected responses."""
@@ -120,11 +117,7 @@ class Sppo(PreferenceLoss):
     name: ClassVar[str] = "sppo_hard"
     title: ClassVar[str] = "SPPO"
     source: ClassVar[str] = "arXiv 2405.00675, equation (4.7)"
-    beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
+    beta: Positive = 0.1
 
     def losses(self, pairs: Pairs) -> Array:
         half = 0.5 / self.beta
@@ -144,11 +137,7 @@ class CalDpo(PreferenceLoss):
     name: ClassVar[str] = "cal_dpo"
     title: ClassVar[str] = "Cal-DPO"
     source: ClassVar[str] = "arXiv 2412.14516"
-    beta: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
+    beta: Positive = 0.1
 
     def losses(self, pairs: Pairs) -> Array:
         half, chosen, rejected = 0.5 / self.beta, pairs.chosen.ratio, pairs.rejected.ratio
@@ -173,11 +162,7 @@ class DpoPositive(_Rewards):
     source: ClassVar[str] = "arXiv 2402.13228"
     convex: ClassVar[bool] = True
     beta: float = 0.3
-    penalty: float = 50.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative(penalty=self.penalty)
+    penalty: NotNegative = 50.0
 
     def losses(self, pairs: Pairs) -> Array:
         chosen = pairs.chosen.ratio

@@ -8,8 +8,9 @@ from typing import ClassVar
 from array_api_compat import array_namespace
 
 from tradeoff.errors import InputError
-from tradeoff.methods.losses.base import PreferenceLoss, not_negative, positive
+from tradeoff.methods.losses.base import PreferenceLoss
 from tradeoff.methods.losses.records import Array, Pairs, Responses, softplus
+from tradeoff.settings import NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,8 @@ class SimPo(PreferenceLoss):
     source: ClassVar[str] = "arXiv 2405.14734, equation (6)"
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = True
-    beta: float = 2.0
+    beta: Positive = 2.0
     gamma: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
 
     def reward(self, responses: Responses) -> Array:
         """(n,) rewards, of which the margin is the difference."""
@@ -91,13 +88,8 @@ class Cpo(PreferenceLoss):
     source: ClassVar[str] = "arXiv 2401.08417, equation (3)"
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = True
-    beta: float = 0.1
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
-        not_negative(alpha=self.alpha)
+    beta: Positive = 0.1
+    alpha: NotNegative = 1.0
 
     def losses(self, pairs: Pairs) -> Array:
         margin = pairs.chosen.log_probs - pairs.rejected.log_probs
@@ -120,13 +112,8 @@ class Rpo(PreferenceLoss):
     title: ClassVar[str] = "RPO"
     source: ClassVar[str] = "arXiv 2404.19733, equation (1)"
     convex: ClassVar[bool] = True
-    beta: float = 0.1
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(beta=self.beta)
-        not_negative(alpha=self.alpha)
+    beta: Positive = 0.1
+    alpha: NotNegative = 1.0
 
     def losses(self, pairs: Pairs) -> Array:
         return softplus(-self.beta * pairs.margin) + self.alpha * _mean_nll(pairs.chosen)
@@ -149,13 +136,8 @@ class Slic(PreferenceLoss):
     source: ClassVar[str] = "arXiv 2305.10425, equation (7)"
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = True
-    delta: float = 1.0
-    alpha: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(delta=self.delta)
-        not_negative(alpha=self.alpha)
+    delta: Positive = 1.0
+    alpha: NotNegative = 0.1
 
     def losses(self, pairs: Pairs) -> Array:
         short = self.delta - pairs.chosen.log_probs + pairs.rejected.log_probs
@@ -177,11 +159,7 @@ class Orpo(PreferenceLoss):
     title: ClassVar[str] = "ORPO"
     source: ClassVar[str] = "arXiv 2403.07691, equation (6)"
     needs_reference: ClassVar[bool] = False
-    weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative(weight=self.weight)
+    weight: NotNegative = 0.1
 
     def losses(self, pairs: Pairs) -> Array:
         ratio = _log_odds(pairs.chosen) - _log_odds(pairs.rejected)
