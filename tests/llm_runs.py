@@ -18,7 +18,6 @@ from llm_models import bpe_tokenizer_hf, tiny_llama
 
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
-from tradeoff.llm import reference, setup
 from tradeoff.llm.config import Lora, TrainConfig
 from tradeoff.llm.owner import Lock
 from tradeoff.llm.trainer import JointTrainer
@@ -96,9 +95,7 @@ def trainer(
 
 def begin(run: JointTrainer) -> JointTrainer:
     """The run with its reference made, ready for single updates."""
-    run.references = reference.prepare(
-        run.scorer, run._bare, run.data, setup.load_reference(run._bare), iter
-    )
+    run._prepare_reference(iter)
     return run
 
 

@@ -450,7 +450,8 @@ def test_a_cache_that_cannot_be_written_is_found_before_training(tmp_path):
         (cut, "cannot be read"),
         ({"weights": "0" * 64}, "belong to other weights"),
         ({"rows": "0" * 64}, "belong to other rows"),
-        (torch.full((16, 2), torch.nan), "does not hold 16 pairs"),
+        (torch.full((16, 2), torch.inf), "does not hold 16 pairs"),
+        (torch.tensor([[torch.nan, -1.0]] * 16), "does not hold 16 pairs"),
         (torch.zeros(3, 2), "does not hold 16 pairs"),
     ],
 )

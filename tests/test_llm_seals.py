@@ -233,10 +233,10 @@ def test_no_damage_to_a_reference_cache_is_accepted(tmp_path: Path) -> None:
     "other", [{"rows_per_forward": 3}, {"layout": "padded"}, {"precision": "bf16"}], ids=str
 )
 def test_a_cache_is_named_for_all_that_makes_it(tmp_path: Path, other: dict[str, Any]) -> None:
-    settings = {"reference_cache": str(tmp_path), "layout": "packed", "steps": 1}
+    settings = {"reference_cache": str(tmp_path), "layout": "packed", "steps": 9}
     for more in ({}, other):
         run = trainer(**{**settings, **more})
-        reference.cached(run.scorer, run._bare, run.data, iter)
+        reference.cached(run.scorer, run._bare, run.data, run.needed, iter)
     assert len(list(tmp_path.iterdir())) == 4  # two sets of pairs each
 
 

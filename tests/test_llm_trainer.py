@@ -73,7 +73,8 @@ def test_maxright_follows_the_larger_weighted_gap():
     """Known losses are refreshed at every update on all rows: an oracle that evaluates anew."""
     optima, lam, expected = (1.0, 0.1), 0.85, []
     schedule = Maxright(lam=lam, refresh=1)
-    run = trainer(schedule, evaluate_every=1, optima=optima, learning_rate=3e-2, steps=8)
+    settings = {"learning_rate": 3e-2, "steps": 8, "reference_rows": "all"}
+    run = trainer(schedule, evaluate_every=1, optima=optima, **settings)
 
     def note(self: JointTrainer, record: dict[str, Any]) -> None:
         sft = self.scorer.mean_sft(self.data.sft)["sft_loss"]

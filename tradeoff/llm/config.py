@@ -110,10 +110,16 @@ class TrainConfig:
         "initial": the policy before training. "stage": the policy when its preference stage
         begins. Else a folder or hub name, such as that of an SFT optimum.
     reference_mode
-        "cached": its log-probabilities of all pairs are computed once. "adapter_off": adapters
+        "cached": its log-probabilities are computed once, before training. "adapter_off": adapters
         are switched off at every step. "second_model": kept beside the policy.
+    reference_rows
+        Training pairs whose log-probabilities are cached: those that the run will "read", or may
+        read where losses decide what an update follows; or "all", for callbacks that look at
+        others. The values of a pair are the same either way.
     reference_cache
-        Folder where cached log-probabilities are kept for later runs.
+        Folder where cached log-probabilities are kept for later runs, which add the pairs that
+        they need. Training pairs are scored in the passes of their updates, so these values are
+        kept for each seed and batch.
     row_cache
         Folder where rows and their token ids are kept on disk, for sets larger than memory; tokens
         stay there for later runs of the same rows, tokenizer and settings. ``None``: in memory.
@@ -190,6 +196,7 @@ class TrainConfig:
     label_smoothing: Annotated[float, Within(0, 0.5, "[)")] = 0.0
     reference: str = "initial"
     reference_mode: Literal["cached", "adapter_off", "second_model"] = "cached"
+    reference_rows: Literal["read", "all"] = "read"
     reference_cache: str | None = None
     row_cache: str | None = None
     dropout: Literal["sft", "always", "never"] = "sft"

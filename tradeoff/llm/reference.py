@@ -1,13 +1,14 @@
 """Log-probabilities of the reference policy, which preference losses compare with.
 
-Cached: computed once for every pair, so that a step runs the policy alone; see
-:mod:`tradeoff.llm.reference_cache` for those that later runs find again.
+Cached: computed once for every pair that the run will read, see :mod:`tradeoff.llm.ahead`, so that
+a step runs the policy alone; see :mod:`tradeoff.llm.reference_cache` for those that later runs find
+again.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +23,10 @@ from torch.distributed.fsdp import FSDPModule
 from tradeoff import leftovers
 from tradeoff.errors import InputError
 from tradeoff.llm import reference_cache
+from tradeoff.llm.ahead import Needed
 from tradeoff.llm.batches import Batch
 from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.data import Pair
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
 from tradeoff.schedules import Plan, Rule
@@ -50,13 +53,21 @@ class References:
     train, test
         Where log pi_ref comes from.
     fingerprint
-        Of a model that is kept for it beside the policy, see
-        :func:`~tradeoff.llm.fingerprints.model_fingerprint`; None if there is none.
+        Of its model, where that is not the policy itself, see
+        :func:`~tradeoff.llm.fingerprints.model_fingerprint`; else None.
+    probes
+        The reference of the training pairs on which a schedule looks at losses.
     """
 
     train: Reference
     test: Reference
     fingerprint: str | None = None
+    probes: Reference | None = None
+
+    def knows(self, wanted: Needed) -> bool:
+        """Whether nothing is missing that a run needs."""
+        groups = [(self.train, rows) for rows in wanted.groups] + [(self.probes, wanted.probes)]
+        return all(source.knows(rows) for source, rows in groups if isinstance(source, Cached))
 
 
 class Cached:
@@ -65,16 +76,30 @@ class Cached:
     Parameters
     ----------
     table
-        (J, 2) of (chosen, rejected), in nats.
+        (J, 2) of (chosen, rejected), in nats; NaN for pairs that nobody was going to read.
     """
 
     def __init__(self, table: Float[Tensor, "J 2"]) -> None:
         self.table = table
 
     def __call__(self, rows: Int[Tensor, " n"], batch: Batch) -> Float[Tensor, " S"]:
-        found = self.table[rows.to(self.table.device)].T.flatten()
+        rows = rows.to(self.table.device)
+        found = self.table[rows].T.flatten()
+        if bool(found.isnan().any()):
+            unknown = rows[self.table[rows].isnan().any(1)]
+            raise InputError(
+                "the reference was computed for the pairs that the run reads, and this is another",
+                row=int(unknown[0]),
+                field="reference_rows",
+                value="read",
+                remedy="Set reference_rows = 'all' to look at other training pairs.",
+            )
         # A copy that does not wait for what the device still has to do.
         return found.to(batch.tokens.device, non_blocking=True)
+
+    def knows(self, rows: Int[np.ndarray, " n"]) -> bool:
+        """Whether the values of these pairs are there."""
+        return not bool(self.table[torch.from_numpy(rows)].isnan().any())
 
 
 class Live:
@@ -118,7 +143,13 @@ def _entered(switch: Callable[[], Any] | None) -> Iterator[None]:
 
 
 def prepare(
-    scorer: Scorer, policy: Policy, data: Corpora, load: Callable[[str], Any], progress: Any
+    scorer: Scorer,
+    policy: Policy,
+    data: Corpora,
+    wanted: Needed,
+    load: Callable[[str], Any],
+    progress: Any,
+    known: References | None = None,
 ) -> References:
     """Make the reference that the settings name; before anything is resumed.
 
@@ -130,10 +161,14 @@ def prepare(
         The bare policy, as it is before training.
     data
         The pairs.
+    wanted
+        Which of them the run needs.
     load
         Maps a folder or hub name to a model, for a reference that is not the policy itself.
     progress
         Wraps a list of passes to show how far they are.
+    known
+        Cached values that are there, to which others are added.
     """
     config = scorer.config
     own = config.reference in ("initial", "stage")
@@ -142,12 +177,15 @@ def prepare(
         live = Live(scorer.policy, model.disable_adapter)
         return References(live, live)
     if own and config.reference_mode == "cached":
-        return cached(scorer, policy, data, progress)
+        return cached(scorer, policy, data, wanted, progress, known)
     other = _copy(policy) if own else Policy(load(config.reference))
     other.requires_grad_(False).to(scorer.accelerator.device)
+    fingerprint = model_fingerprint(other.model)
     if config.reference_mode == "cached":
-        return cached(replace(scorer, policy=other), other, data, progress)
-    return References(Live(other), Live(other), model_fingerprint(other.model))
+        scorer = replace(scorer, policy=other)
+        found = cached(scorer, other, data, wanted, progress, known)
+        return replace(found, fingerprint=fingerprint)
+    return References(Live(other), Live(other), fingerprint)
 
 
 def check_same(
@@ -191,40 +229,76 @@ def _copy(policy: Policy) -> Policy:
     return copy.deepcopy(policy)
 
 
-def cached(scorer: Scorer, policy: Policy, data: Corpora, progress: Any) -> References:
-    """Log-probabilities of all pairs under the scorer's policy, from the cache folder if there."""
-    folder = scorer.config.reference_cache
-    made_by: dict[str, str] = {}
+def cached(
+    scorer: Scorer,
+    policy: Policy,
+    data: Corpora,
+    wanted: Needed,
+    progress: Any,
+    known: References | None = None,
+) -> References:
+    """Log-probabilities of the wanted and the held-out pairs under the scorer's policy.
+
+    They come from the cache folder as far as it has them; the others are computed and kept there.
+    """
+    folder, made_by = scorer.config.reference_cache, {}
     if folder is not None:
         leftovers.clear(Path(folder))
         made_by = reference_cache.made_by(scorer, policy)
-    tables = []
-    for pairs in (data.preference, data.preference_test):
-        if not pairs:
-            tables.append(torch.zeros(0, 2))
-            continue
-        about = {**made_by, "rows": pairs.fingerprint}
-        path = None if folder is None else reference_cache.cache_path(folder, about)
-        if path is not None and path.exists():
-            tables.append(reference_cache.read(path, about, len(pairs)))
-            continue
-        tables.append(scorer.log_probs(pairs, progress).cpu())
+    before = tables(known)
+    every = np.arange(len(data.preference_test))
+    found = {
+        name: _filled(scorer, made_by | how, pairs, groups, progress, before.get(name))
+        for name, pairs, groups, how in (
+            ("train", data.preference, wanted.groups, {"groups": wanted.order}),
+            ("probes", data.preference, [wanted.probes], {"groups": wanted.probe_order}),
+            ("test", data.preference_test, [every], {}),
+        )
+    }
+    return from_tables(found)
+
+
+def _filled(
+    scorer: Scorer,
+    made_by: dict[str, str],
+    pairs: Sequence[Pair],
+    groups: Sequence[Int[np.ndarray, " _"]],
+    progress: Any,
+    table: Float[Tensor, "J 2"] | None = None,
+) -> Float[Tensor, "J 2"]:
+    """A table with the values of all groups, and of what else is known."""
+    table = torch.full((len(pairs), 2), torch.nan) if table is None else table.cpu().clone()
+    groups = [rows for rows in groups if len(rows)]
+    folder, path, about = scorer.config.reference_cache, None, made_by
+    if groups and folder is not None:
+        about = {**made_by, "rows": str(getattr(pairs, "fingerprint", ""))}
+        path = reference_cache.cache_path(folder, about)
+        if path.exists():
+            stored = reference_cache.read(path, about, len(pairs))
+            table = torch.where(table.isnan(), stored, table)
+    values = Cached(table)
+    if missing := [rows for rows in groups if not values.knows(rows)]:
+        rows = torch.from_numpy(np.concatenate(missing))
+        scored = scorer.log_probs(pairs, progress, missing).cpu().to(table.dtype)[rows]
+        # NaN stands for what is not known; either makes the run diverge.
+        table[rows] = torch.where(scored.isnan(), torch.inf, scored)
         if path is not None and scorer.accelerator.is_main_process:
-            reference_cache.write(path, tables[-1], about, sync=scorer.config.fsync)
-    return References(Cached(tables[0]), Cached(tables[1]))
+            reference_cache.write(path, table, about, sync=scorer.config.fsync)
+    return table
 
 
 def tables(references: References | None) -> dict[str, Tensor]:
     """What a checkpoint keeps of cached references; nothing of others."""
-    if references is None or not isinstance(references.train, Cached):
+    if references is None:
         return {}
-    assert isinstance(references.test, Cached)
-    return {"train": references.train.table.clone(), "test": references.test.table.clone()}
+    found = {name: getattr(references, name) for name in ("train", "test", "probes")}
+    return {k: v.table.clone() for k, v in found.items() if isinstance(v, Cached)}
 
 
-def from_tables(found: dict[str, Tensor]) -> References:
-    """Cached references from :func:`tables`."""
-    return References(Cached(found["train"]), Cached(found["test"]))
+def from_tables(found: dict[str, Tensor], fingerprint: str | None = None) -> References:
+    """Cached references from :func:`tables`, and the fingerprint of their model, if it has one."""
+    train, test = Cached(found["train"]), Cached(found["test"])
+    return References(train, test, fingerprint, Cached(found.get("probes", found["train"])))
 
 
 def stage_start(plan: Plan) -> int:

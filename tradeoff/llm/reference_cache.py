@@ -75,7 +75,7 @@ def write(
     path
         Of :func:`cache_path`.
     table
-        (chosen, rejected) of each pair, in nats.
+        (chosen, rejected) of each pair, in nats; NaN for pairs that are not known.
     about
         As in :func:`cache_path`.
     sync
@@ -88,7 +88,7 @@ def write(
 
 
 def read(path: Path, about: Mapping[str, str], pairs: int) -> Float[Tensor, "J 2"]:
-    """Read what :func:`write` wrote.
+    """Read what :func:`write` wrote; both values of pairs that it does not know are NaN.
 
     Raises
     ------
@@ -107,7 +107,9 @@ def read(path: Path, about: Mapping[str, str], pairs: int) -> Float[Tensor, "J 2
         if found.get(name) != expected:
             problem = f"the cached log-probabilities belong to other {name}"
             raise InputError(problem, file=path, value=found.get(name), remedy=remedy)
-    if table.shape != (pairs, 2) or not bool(table.isfinite().all()):
+    known = table.isfinite()
+    fits = table.shape == (pairs, 2) and bool((known[:, 0] == known[:, 1]).all())
+    if not fits or bool(table.isinf().any()):
         raise InputError(
             f"the cache does not hold {pairs} pairs", file=path, value=table.shape, remedy=remedy
         )

@@ -112,11 +112,30 @@ class Scorer:
         }
 
     @torch.no_grad()
-    def log_probs(self, items: Sequence[Pair], progress: Any = iter) -> Float[Tensor, "J 2"]:
-        """Values of log pi(y|x) of both responses of every pair, on every process."""
+    def log_probs(
+        self,
+        items: Sequence[Pair],
+        progress: Any = iter,
+        groups: Sequence[Int[np.ndarray, " _"]] | None = None,
+    ) -> Float[Tensor, "J 2"]:
+        """Values of log pi(y|x) of both responses of every pair, on every process.
+
+        Parameters
+        ----------
+        items
+            The pairs.
+        progress
+            Wraps the list of passes to show how far they are.
+        groups
+            Places of the pairs that are scored, in groups that no pass crosses; the values of
+            others are 0. None: all, as one group.
+        """
         table = torch.zeros(len(items), 2, device=self.accelerator.device)
+        lengths = sizes(items)
+        every: Sequence[Any] = (None,) if groups is None else groups
+        passes = [part for rows in every for part in self._parts(lengths, rows)]
         with evaluating(self.policy):
-            for part, keep in progress(list(self._parts(sizes(items), None))):
+            for part, keep in progress(passes):
                 _, found = self._responses([items[i] for i in part])
                 if keep:
                     table[torch.from_numpy(part)] = found.view(2, -1).T.to(table.dtype)

@@ -34,6 +34,7 @@ _FREE = {
     "rows_per_forward",
     "layout",
     "reference_cache",
+    "reference_rows",
     "row_cache",
 }
 

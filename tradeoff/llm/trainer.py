@@ -33,6 +33,7 @@ from tradeoff.display import as_html
 from tradeoff.errors import RowWarning
 from tradeoff.llm import (
     about,
+    ahead,
     card,
     checkpoints,
     corpora,
@@ -224,8 +225,9 @@ class JointTrainer:
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
         setup.warn_of_limit(self.plan, config)
         self.known = KnownLosses(self.plan, config, sizes)
-        self.joining = GradientJoin(self.method, self.plan, self.policy, config.optima)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        self.needed = ahead.needed(self.plan, config, self.known, processes)
+        self.joining = GradientJoin(self.method, self.plan, self.policy, config.optima)
         self.feed = Feed(self.data, config, process, processes)
         self.tally, self.meter = Tally(), Meter(self.accelerator.device, processes)
         self.journal = Journal(self.output, self.accelerator)
@@ -336,8 +338,19 @@ class JointTrainer:
             checkpoints.remove_older(self._folder, self.config.keep, self._spare())
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
+            self._prepare_reference(bar)
+
+    def _prepare_reference(self, progress: Any, step: int = 0) -> None:
+        """Compute what is missing of the reference of a run that has done `step` updates.
+
+        The policy is as it was before training.
+        """
+        start = reference.stage_start(self.plan) if self.config.reference == "stage" else 0
+        wanted = self.needed.held_out_only() if start > 0 and step <= start else self.needed
+        if self.references is None or not self.references.knows(wanted):
             self.references = reference.prepare(
-                self.scorer, self._bare, self.data, setup.load_reference(self._bare), bar
+                *(self.scorer, self._bare, self.data, wanted),
+                *(setup.load_reference(self._bare), progress, self.references),
             )
 
     def _store_surroundings(self) -> None:
@@ -375,13 +388,11 @@ class JointTrainer:
         saved.check_positions(path, found, self.config)
         check_extends(self.schedule, self.config, before["steps"], found["step"], path)
         if tables := tensors.get("reference"):
-            self.references = reference.from_tables(tables)
-        else:
-            # A live reference is that of the policy before training, so it is made first.
-            self.references = reference.prepare(
-                self.scorer, self._bare, self.data, setup.load_reference(self._bare), iter
-            )
-            reference.check_same(self.references, found["reference"], self.config, path)
+            self.references = reference.from_tables(tables, found["reference"])
+        # It is that of the policy before training, so it is made or completed first.
+        self._prepare_reference(iter, found["step"])
+        assert self.references is not None
+        reference.check_same(self.references, found["reference"], self.config, path)
         state.set_weights(self.policy, tensors["policy"], path)
         state.set_optimizer(
             self.policy, self.optimizer.optimizer, tensors["optimizer"], found["optimizer"]
@@ -410,7 +421,9 @@ class JointTrainer:
         if self.plan.clock[step] == 1 and step:
             self.optimizer.optimizer.state.clear()
         if self.config.reference == "stage" and step == reference.stage_start(self.plan) > 0:
-            self.references = reference.cached(self.scorer, self._bare, self.data, iter)
+            self.references = reference.cached(
+                self.scorer, self._bare, self.data, self.needed, iter
+            )
         self.known.refresh(step, self._mean_training_loss)
         if self.known.used:
             # Sums may differ between processes in their last bits, the choice must not.
@@ -508,7 +521,8 @@ class JointTrainer:
         self.meter.add(0, self.costs.forward(*self.data.extent(objective, rows)))
         if objective == SFT:
             return self.scorer.mean_sft(self.data.sft, rows)["sft_loss"]
-        found = self.scorer.mean_pairs(self.data.preference, self.references.train, rows)
+        known = self.references.probes or self.references.train
+        found = self.scorer.mean_pairs(self.data.preference, known, rows)
         return found["preference_loss"]
 
     # ------------------------------------------------------------------ early stopping
