@@ -79,8 +79,8 @@ def trainer(
         "fsync": False,
     }
     schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-    if schedule.name == Constrained.name:  # without, it warns
-        given["optima"] = (1.0, 0.0)
+    if schedule.name in (Constrained.name, Maxright.name):  # without, they warn
+        given["optima"] = (1.0, 0.0) if schedule.name == Constrained.name else (0.0, 0.0)
     return JointTrainer(
         tiny_llama(len(tokenizer)) if model is None else model,
         tokenizer,

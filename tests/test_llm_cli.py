@@ -228,7 +228,7 @@ def test_a_run_leaves_everything_behind(finished):
     tables = {"metrics.jsonl", "trajectory.csv", "trajectory.parquet", "summary.json"}
     pictures = {"loss_space.svg", "loss_space.png"}
     # The lock stays: whoever removes it could remove that of the next run.
-    assert names == tables | pictures | {"about.json", "checkpoints", "model", ".lock"}
+    assert names == tables | pictures | {"about.json", "run.toml", "checkpoints", "model", ".lock"}
     table = pd.read_parquet(out / "trajectory.parquet")
     assert table.step.tolist() == [0, 2, 4]
     pd.testing.assert_frame_equal(table, pd.read_csv(out / "trajectory.csv"))

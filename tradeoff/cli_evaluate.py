@@ -37,7 +37,7 @@ Examples:
 
 - `tradeoff evaluate tiny --reference tiny --sft synthetic --preference synthetic`
 
-- `tradeoff evaluate runs/alright --reference base --sft sft.jsonl --preference pairs.jsonl`
+- `tradeoff evaluate runs/alright --reference models/base --sft sft.jsonl --preference pairs.jsonl`
 
 - `tradeoff evaluate runs/alright --choices mmlu.jsonl.gz --shots 1 --groups`
 

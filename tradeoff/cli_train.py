@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,11 +39,12 @@ Settings come from a TOML file, then from flags, then from `--set`. Without any,
 the package is trained on generated rows, offline. Held-out SFT and preference loss are told at
 every evaluation: the trajectory is the product.
 
-`--out` receives `metrics.jsonl`, `trajectory.csv` and `.parquet`, `loss_space.svg` and `.png`,
-`summary.json`, `checkpoints/` and `model/`, which transformers or peft loads. Ctrl-C and SIGTERM
-save and end the run (exit status 130 and 143); the same command goes on. A run that diverged ends
-with status 1 and keeps its last good checkpoint, if it wrote one. `--no-resume` clears away what
-an earlier run left in the folder.
+`--out` receives `run.toml`, with which `tradeoff train OUT/run.toml` repeats the run,
+`metrics.jsonl`, `trajectory.csv` and `.parquet`, `loss_space.svg` and `.png`, `summary.json`,
+`checkpoints/` and `model/`, which transformers or peft loads. Ctrl-C and SIGTERM save and end the
+run (exit status 130 and 143); the same command goes on. A run that diverged ends with status 1 and
+keeps its last good checkpoint, if it wrote one. `--no-resume` clears away what an earlier run left
+in the folder.
 
 `--patience N` stops early, after N evaluations without a lower held-out loss
 `(1 - lam) * SFT + lam * preference`; `model/` is then that of the lowest one.
@@ -197,9 +200,13 @@ def train(
         "train.save_every": save_every,
         "train.seed": seed,
     }
-    settings = experiment.settings(file, flags, assignments or ())
     quiet = as_json or os.environ.get("RANK", "0") != "0"
+    say = (lambda text: None) if quiet else partial(show_line, style="dim")
+    say("reading settings")
+    settings = experiment.settings(file, flags, assignments or ())
+    say(f"reading rows: SFT {settings.data.sft}, preference {settings.data.preference}")
     read = experiment.read_rows(settings)
+    say(f"loading the model {settings.model.path}, and its tokens of {_counted(read)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         trainer = experiment.prepare(settings, read, out, progress=not quiet)
@@ -208,8 +215,9 @@ def train(
     remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
     remarks += trainer.data.remarks()
     if not quiet:
-        for line in [*remarks, *(f"dropped: {text}" for text in dropped)]:
+        for line in [*remarks, *(f"dropped: {text}" for text in dropped), *_lost(trainer)]:
             show_line(line, style="yellow")
+        say(_ahead(trainer))
     try:
         result = trainer.train(resume=resume, progress=not quiet)
         if trainer.accelerator.is_main_process:
@@ -220,6 +228,39 @@ def train(
         raise typer.Exit(128 + result.signal)
     if result.diverged_at is not None:
         raise typer.Exit(1)
+
+
+def _counted(read: Mapping[str, Any]) -> str:
+    """How many rows each set has."""
+    counts = [f"{len(rows):,} {name}" for name, rows in read.items() if rows is not None]
+    return f"{' and '.join(counts)} rows"
+
+
+def _lost(trainer: JointTrainer) -> list[str]:
+    """Rows that are lost, or should be seen, before any is trained on."""
+    return [f"{name}: {count:,}" for name, count in _losses(trainer.data.summary()).items()]
+
+
+def _losses(summary: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        f"{name} {what}": about[what]
+        for name, about in summary.items()
+        for what in _LOST
+        if about.get(what)
+    }
+
+
+def _ahead(trainer: JointTrainer) -> str:
+    """What is about to be done."""
+    read = sum(map(len, trainer.needed.groups))
+    scored = f"; the reference is computed for {read:,} of them"
+    config, sizes = trainer.config, (len(trainer.data.sft), len(trainer.data.preference))
+    return (
+        f"{trainer.method.label}: {trainer.steps:,} updates of {config.batch_size} rows on "
+        f"{sizes[0]:,} demonstrations and {sizes[1]:,} pairs"
+        f"{scored if config.reference_mode == 'cached' else ''}; {config.precision}, "
+        f"{config.layout} on {trainer.accelerator.device.type}"
+    )
 
 
 def _tell(
@@ -278,17 +319,11 @@ def _first_and_last(result: TrainResult) -> dict[str, tuple[float, float]]:
 def _short(summary: dict[str, Any]) -> dict[str, Any]:
     """What fits a terminal."""
     rows = {name: about["rows"] for name, about in summary["data"].items()}
-    lost = {
-        f"{name} {what}": about[what]
-        for name, about in summary["data"].items()
-        for what in _LOST
-        if about.get(what)
-    }
     return {
         "updates": summary["steps"],
         **{f"updates of {name}": count for name, count in summary["updates"].items()},
         "rows": ", ".join(f"{name} {count}" for name, count in rows.items()),
-        **lost,
+        **_losses(summary["data"]),
         **({"adapters": summary["adapters"]} if summary["adapters"] else {}),
         "seconds": summary["seconds"],
         "tokens per second": summary["tokens_per_second"],

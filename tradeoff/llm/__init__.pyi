@@ -7,6 +7,9 @@ from .config import (
     TrainConfig as TrainConfig,
     read_experiment as read_experiment,
 )
+from .hooks import (
+    Hook as Hook,
+)
 from .toml import (
     write_experiment as write_experiment,
 )

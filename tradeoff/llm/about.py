@@ -7,16 +7,17 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tradeoff.llm.config import Experiment, TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.toml import to_toml, unwritable
-from tradeoff.records import write_json
+from tradeoff.records import replacing, write_json
 from tradeoff.schedules import Schedule
 
-ABOUT = "about.json"
-"""Name of the file."""
+ABOUT, SETTINGS = "about.json", "run.toml"
+"""Names of the file, and of the one with all settings."""
 _TRAIN = ("loss", "beta", "batch_size", "learning_rate", "decay", "max_length", "precision", "seed")
 _PACKAGES = ("tradeoff", "torch", "transformers", "peft")
 _HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -31,6 +32,8 @@ def write(
     experiment: Experiment | None,
 ) -> Path:
     """Store what a run trains and on what, from which its cards are made.
+
+    A run of a command also gets ``run.toml``, which repeats it.
 
     Parameters
     ----------
@@ -65,7 +68,25 @@ def write(
         "complete": experiment is not None,
         "versions": dict(_versions()),
     }
+    if experiment is not None:
+        command = repeat(record, run / SETTINGS)
+        with replacing(run / SETTINGS) as partial:
+            partial.write_text(f"# {command}\n\n{record['settings']}", "utf-8")
     return write_json(run / ABOUT, record)
+
+
+def repeat(about: Mapping[str, Any], settings: str | Path = SETTINGS) -> str:
+    """The command that repeats a run with its file of settings.
+
+    Parameters
+    ----------
+    about
+        What ``about.json`` stores.
+    settings
+        Where that file is.
+    """
+    extra = [f"--set {text}" for text in about["assignments"]]
+    return " ".join(["tradeoff", "train", quote(str(settings)), *extra, "--out", "run"])
 
 
 def on_hub(name: str) -> bool:

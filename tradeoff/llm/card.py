@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradeoff.errors import InputError
-from tradeoff.llm.about import ABOUT, on_hub
+from tradeoff.llm.about import ABOUT, SETTINGS, on_hub, repeat
 from tradeoff.records import read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-CARD, SETTINGS = "README.md", "run.toml"
-"""Files of the card and of the settings beside it."""
+CARD = "README.md"
+"""File of the card; that of the settings is beside it."""
 _MEASURED = {
     "sft_loss": "SFT loss (nats per token)",
     "preference_loss": "preference loss (nats)",
@@ -205,9 +205,8 @@ def _repeat(about: Mapping[str, Any]) -> str:
             "The run was started in Python, with model and rows in memory. Its schedule and "
             f"settings are in `{SETTINGS}`, which `tradeoff.llm.config.read_experiment` reads."
         )
-    extra = "".join(f" --set {text}" for text in about["assignments"])
-    command = f"tradeoff train {SETTINGS}{extra} --out run"
-    return f"With the rows above and `{SETTINGS}` of this folder:\n\n```console\n{command}\n```"
+    before = f"With the rows above and `{SETTINGS}` of this folder:"
+    return f"{before}\n\n```console\n{repeat(about)}\n```"
 
 
 def _table(header: Sequence[str], rows: Any) -> str:

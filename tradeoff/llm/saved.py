@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -100,7 +101,41 @@ class State:
     joining: dict[str, list[float | None]] = field(default_factory=dict)
 
 
-_ADAPTER = TypeAdapter(State)
+@dataclass(frozen=True)
+class OwnGroup:
+    """Settings for some weights of an optimiser that the user brought."""
+
+    __pydantic_config__ = _STRICT_BUT_OPEN
+
+    params: list[str]
+    lr: Amount
+
+
+@dataclass(frozen=True)
+class OwnOptimizerState:
+    """Settings of that optimiser; none before its first update."""
+
+    __pydantic_config__ = _STRICT
+
+    param_groups: list[OwnGroup] | None = None
+
+
+@dataclass(frozen=True)
+class OwnState(State):
+    """All of it, of a run with an optimiser that the user brought."""
+
+    optimizer: OwnOptimizerState  # type: ignore[assignment]
+
+
+_ADAPTER, _OWN = TypeAdapter(State), TypeAdapter(OwnState)
+
+
+def _adapter(text: str) -> Any:
+    try:
+        own = json.loads(text)["identity"].get("own_optimizer") is not None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        own = False
+    return _OWN if own else _ADAPTER
 
 
 def check(text: str, step: int | None) -> None:
@@ -119,7 +154,7 @@ def check(text: str, step: int | None) -> None:
         For the first leaf that is wrong.
     """
     try:
-        found = _ADAPTER.validate_json(text)
+        found = _adapter(text).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "state.json"

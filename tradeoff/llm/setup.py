@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs
 from tradeoff.llm.reference import evaluating
 from tradeoff.methods import Method
-from tradeoff.schedules import PREFERENCE, Plan, Rule
+from tradeoff.schedules import OBJECTIVES, PREFERENCE, Plan, Rule
 
 DEAR = 10.0
 """Work of probes, in that of updates, from which on it is worth a warning."""
@@ -244,6 +244,69 @@ def warn_of_limit(plan: Plan, config: TrainConfig) -> None:
         )
 
 
+def warn_of_optima(plan: Plan, config: TrainConfig) -> None:
+    """Warn if gaps count from zero, as the objective of the larger loss may then win always."""
+    if plan.rule is Rule.LARGER_GAP and config.optima is None:
+        warnings.warn(
+            "train.optima are not given: gaps count from zero, so the objective of the larger loss "
+            "may be followed at every update. Give the training losses that two short runs reach, "
+            "lam = 0 for SFT and lam = 1 for preferences, or [0, 0] if zero is meant",
+            stacklevel=3,
+        )
+
+
+def warn_of_neglect(plan: Plan, updates: Sequence[int], lam: float) -> None:
+    """Warn if a rule that looks at losses never followed an objective that has weight."""
+    weights, total = (1 - lam, lam), sum(updates)
+    if not plan.watched or total < NEGLECTED:
+        return
+    for weight, count, name in zip(weights, updates, OBJECTIVES, strict=True):
+        if weight and not count:
+            warnings.warn(
+                f"none of {total} updates followed the {name} objective; look at train.optima, "
+                "from which the schedule measures gaps",
+                stacklevel=3,
+            )
+
+
+NEGLECTED = 20
+"""Updates from which on an objective that was never followed is worth a warning."""
+
+
+def warn_of_precision(config: TrainConfig, device: torch.device) -> None:
+    """Warn if a GPU that has bf16 is to compute in fp32."""
+    if (
+        device.type == "cuda"
+        and config.precision == "fp32"
+        and torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        warnings.warn(
+            "precision = 'fp32' on a GPU that has bf16: 'bf16' is several times as fast and takes "
+            "about half the memory for activations",
+            stacklevel=3,
+        )
+
+
+def checked_rates(rates: Any, config: TrainConfig) -> np.ndarray:
+    """Rates as (T,) numbers.
+
+    Raises
+    ------
+    InputError
+        If there is not one for each update, or one is negative or not finite.
+    """
+    found = np.asarray(rates, dtype=float)
+    fits = found.shape == (config.steps,)
+    if not fits or not np.isfinite(found).all() or (found < 0).any():
+        raise InputError(
+            "rates must be one finite number, not negative, for each update",
+            field="rates",
+            value=found.shape if not fits else float(found[~((found >= 0) & (found < np.inf))][0]),
+            remedy=f"Return an array of shape ({config.steps},).",
+        )
+    return found
+
+
 def check_attention(model: Any, config: TrainConfig, device: torch.device) -> None:
     """An `InputError` for attention that cannot be trained on this device."""
     attention, remedy = str(model.config._attn_implementation), "Use attention = 'sdpa'."
@@ -316,15 +379,21 @@ def compile_blocks(model: Any) -> None:
         block.compile(dynamic=True)
 
 
-def optimizer(policy: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW; weight decay applies to matrices only."""
+def optimizer(
+    policy: nn.Module, config: TrainConfig, device: torch.device, own: Any = None
+) -> torch.optim.Optimizer:
+    """AdamW, or what `own` makes of the groups; weight decay applies to matrices only."""
     trained = [p for p in policy.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    if own is not None:
+        made: torch.optim.Optimizer = own(groups, config)
+        return made
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        groups,
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.epsilon,

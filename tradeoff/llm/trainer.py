@@ -11,8 +11,9 @@ of (seed, update), so processes agree without talking and a resumed run repeats 
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +31,7 @@ from tradeoff import draws, records
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import Source
 from tradeoff.display import as_html
-from tradeoff.errors import RowWarning
+from tradeoff.errors import InputError, RowWarning
 from tradeoff.llm import (
     about,
     ahead,
@@ -46,10 +47,12 @@ from tradeoff.llm import (
     state,
     stopping,
 )
+from tradeoff.llm.bar import Bar
 from tradeoff.llm.config import Experiment, TrainConfig
 from tradeoff.llm.extension import check_extends
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.gaps import KnownLosses
+from tradeoff.llm.hooks import Hook, as_hook
 from tradeoff.llm.interrupt import Interrupt
 from tradeoff.llm.joining import GradientJoin
 from tradeoff.llm.journal import Journal
@@ -68,6 +71,8 @@ from tradeoff.schedules import OBJECTIVES, SFT, Schedule
 # What tradeoff.experiment makes of a run that has ended.
 _DRAWN = ("trajectory.csv", "trajectory.parquet", "loss_space.svg", "loss_space.png")
 Callback = Callable[["JointTrainer", dict[str, Any]], None]
+SAVE_SECONDS = 900.0
+"""Seconds between two checkpoints of a run that does not say when it saves."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,7 +141,14 @@ class JointTrainer:
     output
         Folder for log, checkpoints and the trained model; ``None``: nothing is written.
     callbacks
-        Called with the trainer and the record of each evaluation, to which they may add.
+        Called with the trainer and the record of each evaluation, to which they may add; or a
+        :class:`~tradeoff.llm.hooks.Hook`, which is called at updates, log lines and saves, too.
+    optimizer
+        Makes the optimiser of groups of parameters and the settings, in place of AdamW. The rate
+        is set anew at each update.
+    rates
+        Makes the (T,) rates of the updates of the settings and the plan's clock, in place of
+        :func:`tradeoff.llm.rates.learning_rates`.
 
     Raises
     ------
@@ -171,7 +183,10 @@ class JointTrainer:
         sft_test: Sequence[SftRow] | Source | None = None,
         preference_test: Sequence[PreferenceRow] | Source | None = None,
         output: str | Path | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback | Hook] = (),
+        optimizer: Callable[[list[dict[str, Any]], TrainConfig], torch.optim.Optimizer]
+        | None = None,
+        rates: Callable[[TrainConfig, np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.config = config = setup.within_context(config or TrainConfig(), model)
         self.method = Method.of(schedule)
@@ -214,16 +229,22 @@ class JointTrainer:
         self.identity = state.identity(
             self.method, config, self.data, model_fingerprint(bare.model)
         )
+        self.identity |= {
+            name: None if made is None else f"{made.__module__}.{made.__qualname__}"
+            for name, made in (("own_optimizer", optimizer), ("own_rates", rates))
+        }
         with setup.memory_errors(config):
             self.policy, self.optimizer = self.accelerator.prepare(
-                bare, setup.optimizer(bare, config, self.accelerator.device)
+                bare, setup.optimizer(bare, config, self.accelerator.device, optimizer)
             )
         if config.compile:
             setup.compile_blocks(self.model)
         self.scorer = Scorer(self.policy, config, setup.padding(tokenizer), self.accelerator)
-        self.rates = learning_rates(config, self.plan.clock)
+        self.rates = setup.checked_rates((rates or learning_rates)(config, self.plan.clock), config)
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
         setup.warn_of_limit(self.plan, config)
+        setup.warn_of_optima(self.plan, config)
+        setup.warn_of_precision(config, self.accelerator.device)
         self.known = KnownLosses(self.plan, config, sizes)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.needed = ahead.needed(self.plan, config, self.known, processes)
@@ -234,6 +255,8 @@ class JointTrainer:
         self.references: reference.References | None = None
         self.step = 0
         self.diverged_at: int | None = None
+        self._stopping, self._saved_at = False, time.monotonic()
+        self._logged: Mapping[str, float] = {}
         self.experiment: Experiment | None = None
         """All settings of the command that made it, which the model card repeats."""
         self._best_weights: list[Tensor] = []
@@ -263,20 +286,90 @@ class JointTrainer:
             with setup.memory_errors(self.config):
                 self.journal.open(self.config, self.schedule)
                 # Until here a signal ends the process at once, as nothing would be lost.
-                self._begin(resume, shown)
+                self.begin(resume=resume, progress=shown)
                 with interrupt:
                     self._run(interrupt, shown)
             self.journal.close()
-            return self._result(interrupt.number)
+            result = self._result(interrupt.number)
+            self._call("end", result)
+            return result
+
+    def begin(self, *, resume: bool = True, progress: bool = False) -> None:
+        """Restore the newest checkpoint, if there is one, and compute the reference.
+
+        :meth:`train` does this. Call it before :meth:`update`, where the loop is your own.
+
+        Parameters
+        ----------
+        resume, progress
+            As for :meth:`train`.
+        """
+        self._begin(resume, progress)
+        self._call("begin")
+
+    def update(self) -> dict[str, Tensor]:
+        """One update: choose what it follows, form the gradient, and step the optimiser.
+
+        Returns
+        -------
+        dict
+            This process's part of the mean training loss of each objective followed, by name;
+            reading one waits for the device.
+
+        Raises
+        ------
+        InputError
+            Before :meth:`begin`, or after the last update of the schedule.
+
+        Examples
+        --------
+        >>> from tradeoff.llm import JointTrainer, TrainConfig
+        >>> from tradeoff import tiny
+        >>> from tradeoff.schedules import Mix
+        >>> model, tokenizer = tiny.random_model()
+        >>> sft, preference = tiny.rows(40)
+        >>> settings = TrainConfig(steps=2, batch_size=4, max_length=64)
+        >>> trainer = JointTrainer(
+        ...     model, tokenizer, sft=sft, preference=preference, schedule=Mix(), config=settings
+        ... )
+        >>> trainer.begin()
+        >>> while trainer.step < trainer.steps:
+        ...     losses = trainer.update()
+        >>> sorted(losses), sorted(trainer.evaluate())[-3:]
+        (['preference', 'sft'], ['sft_updates', 'step', 'tokens'])
+        """
+        if self.references is None:
+            remedy = "Call trainer.begin() first; trainer.train() does."
+            raise InputError("the run has not begun", field="update", remedy=remedy)
+        if self.step >= self.steps:
+            raise InputError(
+                "the schedule has ended",
+                field="steps",
+                value=self.steps,
+                remedy="Give more steps, or epochs.",
+            )
+        losses = self._update()
+        self._call("updated", losses)
+        return losses
+
+    def stop(self) -> None:
+        """End the run after this update, saved, as a signal would; the same call goes on."""
+        self._stopping = True
+
+    def _call(self, name: str, *given: Any) -> None:
+        for callback in self.callbacks:
+            getattr(as_hook(callback), name)(self, *given)
 
     def _run(self, interrupt: Interrupt, shown: bool) -> None:
         steps, ended = self.steps, self.diverged_at is not None
-        with tqdm(total=steps, initial=self.step, disable=not shown, desc="updates") as bar:
+        with Bar(steps, self.step, self._every, shown=shown) as bar:
             while self.step < steps and not ended:
                 if self._evaluate_if_due(bar) and self._out_of_patience():
                     break
-                self._update()
-                bar.update()
+                losses = self.update()
+                # Elsewhere reading a loss would wait for the device.
+                read = shown and self.accelerator.device.type == "cpu"
+                bar.update({n: float(v) for n, v in losses.items()} if read else self._logged)
                 ended = self._after_update(interrupt)
             if self.step == steps and self.diverged_at is None:
                 self._evaluate_if_due(bar)
@@ -313,6 +406,8 @@ class JointTrainer:
                 sync=sync,
             )
         self.accelerator.wait_for_everyone()
+        self._saved_at = time.monotonic()
+        self._call("saved", self._folder)
         return self._folder
 
     def _begin(self, resume: bool, progress: bool) -> None:
@@ -415,7 +510,7 @@ class JointTrainer:
 
     # ------------------------------------------------------------------ one update
 
-    def _update(self) -> None:
+    def _update(self) -> dict[str, Tensor]:
         step, world = self.step, self.accelerator
         self.meter.start()
         if self.plan.clock[step] == 1 and step:
@@ -425,7 +520,7 @@ class JointTrainer:
                 self.scorer, self._bare, self.data, self.needed, iter
             )
         self.known.refresh(step, self._mean_training_loss)
-        if self.known.used:
+        if self.known.used and world.num_processes > 1:
             # Sums may differ between processes in their last bits, the choice must not.
             numbers = torch.from_numpy(self.known.numbers()).to(world.device)
             self.known.set_numbers(broadcast(numbers).cpu().numpy())
@@ -444,6 +539,7 @@ class JointTrainer:
             if self.known.used:
                 self.known.observe(objective, float(self.scorer.add_up(losses[objective])))
         self.step += 1
+        return {OBJECTIVES[i]: losses[i] for i in sorted({part.objective for part in passes})}
 
     def _follow(self, draw: int) -> Float[np.ndarray, " 2"]:
         """Gradient weights of the update, or pass, that the draw of this number decides."""
@@ -597,14 +693,17 @@ class JointTrainer:
             record[stopping.WEIGHTED] = stopping.weighted_loss(record, self.schedule.lam)
         record |= {"probe_rows": self.known.probed, "seconds": self.meter.seconds}
         record |= {"tokens": self.meter.tokens}
-        for callback in self.callbacks:
-            callback(self, record)
+        self._call("evaluated", record)
         return record
+
+    @property
+    def _every(self) -> int:
+        """Updates between two evaluations."""
+        return self.config.evaluate_every or max(1, self.steps // 10)
 
     def _evaluate_if_due(self, bar: Any) -> bool:
         """Evaluate where the settings ask for it; whether they do."""
-        every = self.config.evaluate_every or max(1, self.steps // 10)
-        if self.step % every and self.step != self.steps:
+        if self.step % self._every and self.step != self.steps:
             return False
         # A run that was at its end has nothing to add when it is asked to go on.
         if self.journal.has("evaluation", self.step):
@@ -612,7 +711,7 @@ class JointTrainer:
         record = self.evaluate()
         self.journal.write(record)
         losses = {k: record[k] for k in ("sft_loss", "preference_loss") if k in record}
-        bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+        bar.set_postfix(losses)
         self._keep_if_best()
         return True
 
@@ -623,8 +722,9 @@ class JointTrainer:
         if done % config.log_every == 0 or last:
             self._log()
         # Asked once: a signal between two answers would end the run unsaved.
-        ended = interrupt.asked(done) or self._at_optimum()
-        due = config.save_every is not None and done % config.save_every == 0
+        ended = interrupt.asked(done) or self._at_optimum() or self._stopping
+        self._stopping = False
+        due = self._overdue() if config.save_every is None else done % config.save_every == 0
         if self.output is not None and (due or last or ended) and self._finite():
             self.save()
         return ended or self.diverged_at is not None
@@ -639,6 +739,15 @@ class JointTrainer:
         rate = self.optimizer.param_groups[0]["lr"]
         line = {"kind": "train", "step": self.step, **means, "learning_rate": rate}
         self.journal.write(line | self.meter.speed())
+        self._logged = {n: means[f"{n}/loss"] for n in OBJECTIVES if f"{n}/loss" in means}
+        self._call("logged", line)
+
+    def _overdue(self) -> bool:
+        """Whether the last save was long ago; the same on all processes, asked at log lines."""
+        if self.output is None or self.step % self.config.log_every:
+            return False
+        late = float(time.monotonic() - self._saved_at > SAVE_SECONDS)
+        return bool(self.scorer.add_up(torch.tensor(late, device=self.accelerator.device)))
 
     def _finite(self) -> bool:
         """Whether the run is worth saving: losses and weights are finite, with this update too."""
@@ -657,6 +766,7 @@ class JointTrainer:
         return self.config.defects.stop_at_either_optimum and self.known.reached()
 
     def _result(self, signal: int) -> TrainResult:
+        setup.warn_of_neglect(self.plan, self.tally.updates, self.schedule.lam)
         table = self.journal.table("evaluation")
         summary = {
             "schedule": self.schedule.to_dict(),
