@@ -10,15 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_models import bpe_tokenizer_hf, tiny_llama, tiny_neox
-from llm_runs import trainer
+from llm_runs import LORA, begin, trainer
 from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from tradeoff.errors import InputError
-from tradeoff.llm import batches, setup
+from tradeoff.llm import batches, waste
 from tradeoff.llm.batches import LAYOUTS, Batch
-from tradeoff.llm.data import Example, Pair
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.corpora import Corpora
+from tradeoff.llm.cuts import Extents, passes
+from tradeoff.llm.data import Example, Pair, Tokenised
 from tradeoff.llm.evaluation.policy import LoadedPolicy
 from tradeoff.llm.logprobs import Policy
+from tradeoff.llm.meter import Costs
 
 VOCABULARY = 40
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
@@ -181,25 +185,109 @@ def test_a_sliding_window_that_a_block_mask_would_replace_is_refused() -> None:
     trainer(model=MistralForCausalLM(config), layout="padded")
     trainer(model=MistralForCausalLM(config), layout="packed", max_length=16)
     assert trainer(model=MistralForCausalLM(config)).config.layout == "padded"
-    assert trainer(model=MistralForCausalLM(config), max_length=16).config.layout == "packed"
 
 
 @pytest.mark.parametrize(
-    ("device", "attention", "layout"),
+    ("device", "attention", "layouts"),
     [
-        ("cpu", "sdpa", "packed"),
-        ("cpu", "eager", "packed"),
-        ("cuda", "sdpa", "padded"),
-        ("cuda", "flash_attention_2", "packed"),
-        ("cuda", "flex_attention", "packed"),
+        ("cpu", "sdpa", LAYOUTS),
+        ("cpu", "eager", LAYOUTS),
+        ("cuda", "sdpa", ("padded",)),
+        ("cuda", "flash_attention_2", ("packed",)),
+        ("cuda", "flex_attention", ("packed", "shared")),
     ],
 )
-def test_where_no_layout_is_named_it_is_the_quickest(
-    device: str, attention: str, layout: str
+def test_what_may_be_the_quickest(device: str, attention: str, layouts: tuple[str, ...]) -> None:
+    assert waste.candidates(attention, device) == layouts
+
+
+SMOLLM2 = Costs(weights=134_400_000, head=28_311_552, layers=30, width=576, trained=False)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "spread", "at_once", "expected"),
+    [
+        (200, 4, 1, 2, ["shared", "padded", "packed"]),
+        (1, 100, 1, 2, ["padded", "shared", "packed"]),
+        (1, 1, 8, 8, ["shared", "packed", "padded"]),
+    ],
+)
+def test_the_quickest_layout_is_the_one_of_least_waste(
+    prompt: int, response: int, spread: int, at_once: int, expected: list[str]
 ) -> None:
-    policy = Policy(tiny_llama(50))
-    policy.model.config._attn_implementation = attention
-    assert setup.quickest(policy, torch.device(device)) == layout
+    """Long prompts are shared, rows of one length padded, and rows of many lengths packed."""
+
+    def tokens(count: int) -> np.ndarray:
+        return np.arange(count) % 50
+
+    lengths = [response * (1 + i % spread) ** 2 for i in range(32)]
+    pairs = tuple(Pair(tokens(prompt + n), tokens(prompt + n), prompt) for n in lengths)
+    sft = tuple(Example(tokens(prompt + n), prompt) for n in lengths)
+    made = [Tokenised(items, np.arange(32), 0, 0, "") for items in (sft, pairs)]
+    config = TrainConfig(batch_size=8, rows_per_forward=at_once)
+    found = waste.quickest(SMOLLM2, Corpora(*made, (), ()), config, "sdpa", "cpu")
+    assert found == expected
+
+
+# ---------------------------------------------------------------------- a budget of tokens
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12),
+    st.integers(1, 200),
+    st.integers(1, 3),
+    st.sampled_from(LAYOUTS),
+)
+def test_passes_keep_to_their_budget(
+    responses: list[tuple[int, int]], budget: int, processes: int, layout: str
+) -> None:
+    lengths = np.array(responses) + 3
+    extents = Extents(lengths, np.full(len(lengths), 3))
+    config = TrainConfig(tokens_per_pass=budget, layout=layout)
+    rows = np.arange(len(lengths))
+    parts = [list(passes(rows, extents, config, p, processes)) for p in range(processes)]
+    assert len({len(part) for part in parts}) == 1
+    read = np.concatenate([own for part in parts for own, keep in part if keep])
+    assert sorted(read) == rows.tolist()
+    for own, _ in (pair for part in parts for pair in part):
+        assert len(own) == 1 or extents.tokens(own, layout) <= budget
+
+
+def test_a_budget_changes_passes_and_no_gradient() -> None:
+    runs = [
+        trainer("mix", **more) for more in ({}, {"tokens_per_pass": 64}, {"tokens_per_pass": 1})
+    ]
+    counts, tables = [], []
+    for run in runs:
+        counts.append(len(begin(run).feed.passes(0, run.plan.rule, run._follow)))
+        run.feed.positions = [0, 0]
+        run.update()
+        tables.append(torch.cat([w.flatten() for w in run._bare.parameters()]))
+    assert counts[2] == 8  # each row by itself
+    assert counts[1] != counts[0]
+    for other in tables[1:]:
+        torch.testing.assert_close(other, tables[0], rtol=1e-4, atol=1e-5)
+
+
+def test_adapters_under_autocast_need_no_cast() -> None:
+    """peft casts inputs to float32, and autocast casts them back: the bits are the same."""
+    run = trainer("mix", precision="bf16", lora=LORA, dropout="never")
+    with torch.no_grad():
+        for name, weight in run.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    items = run.data.preference[:4]
+    batch = batches.pairs(items, "padded", 0)
+    run.policy.eval()
+    found = []
+    for scope in (run.scorer.autocast(), torch.autocast("cpu", torch.bfloat16)):
+        run.model.zero_grad()
+        with scope:
+            run.policy(batch).sum().backward()
+        grads = [p.grad.flatten() for p in run.model.parameters() if p.grad is not None]
+        found.append(torch.cat(grads))
+    assert torch.equal(*found)
+    assert all(getattr(m, "cast_input_dtype_enabled", True) for m in run.model.modules())
 
 
 def test_an_evaluation_that_names_no_layout_takes_the_one_that_every_model_can_do() -> None:

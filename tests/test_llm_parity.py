@@ -118,7 +118,8 @@ def test_rewards_and_accuracies_have_the_values_and_names_of_trl(tmp_path: Path)
     theirs = llm_trl.dpo(model, other, TOKENIZER, PAIRS, tmp_path, beta=0.2)
     batch = theirs.data_collator([theirs.train_dataset[i] for i in range(len(PAIRS))])
     theirs.compute_loss(theirs.model, batch)
-    run = begin(ours(model, Alright(), beta=0.2, reference=folder_of(other, tmp_path / "other")))
+    settings = {"reference": folder_of(other, tmp_path / "other"), "reference_rows": "all"}
+    run = begin(ours(model, Alright(), beta=0.2, **settings))
     assert run.references is not None
     found = run.scorer.mean_pairs(run.data.preference, run.references.train)
     for name in ("rewards/chosen", "rewards/rejected", "rewards/margins"):

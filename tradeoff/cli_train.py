@@ -134,6 +134,9 @@ def train(
     rows_per_forward: Annotated[
         int | None, typer.Option(help="Rows of a forward pass of a process.")
     ] = None,
+    tokens_per_pass: Annotated[
+        int | None, typer.Option(help="Instead: its tokens, filling included.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Longest sequence in tokens.")] = None,
     loss: Annotated[
@@ -189,6 +192,7 @@ def train(
         "train.epochs": epochs,
         "train.batch_size": batch_size,
         "train.rows_per_forward": rows_per_forward,
+        "train.tokens_per_pass": tokens_per_pass,
         "train.learning_rate": learning_rate,
         "train.max_length": max_length,
         "train.loss": loss,

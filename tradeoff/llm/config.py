@@ -95,6 +95,9 @@ class TrainConfig:
         the second, if given, is the number of pairs.
     rows_per_forward
         Rows of one forward pass of one process; smaller needs less memory.
+    tokens_per_pass
+        Instead: most tokens of such a pass, filling included; a row that is longer has a pass of
+        its own. Passes are then of like size whatever the lengths, so that a device is kept busy.
     learning_rate, decay, warmup
         Largest rate; its course over a stage ("constant", "cosine" or "linear" to zero); updates
         of linear warm-up. A stage of a sequential schedule begins anew.
@@ -145,8 +148,9 @@ class TrainConfig:
         "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`, or "auto". Packed rows
         need a mask, which on a GPU only FlashAttention and flex attention turn to account; with
         plain SDPA "padded" is the faster one there, as rows of like length share a pass. "auto"
-        is "packed" in a training on the CPU, and under those two, if the model keeps packed rows
-        apart; else, and in evaluations, it is "padded".
+        is the one that computes least in the first updates of a training, see
+        :mod:`tradeoff.llm.waste`, if the model keeps packed rows apart; else, and in evaluations,
+        it is "padded".
     precision
         "fp32", or "bf16": autocast over float32 weights; those below adapters are kept in bf16.
         A model given with weights of 16 bits is cast to this, with a warning.
@@ -183,6 +187,7 @@ class TrainConfig:
     batch_size: Rows = 32
     preference_batch_size: Rows | None = None
     rows_per_forward: Rows = 8
+    tokens_per_pass: Annotated[int, Within(1, 2**31)] | None = None
     learning_rate: Rate = 5e-5
     preference_learning_rate: Rate | None = None
     decay: Literal["constant", "cosine", "linear"] = "constant"

@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.corpora import Corpora
-from tradeoff.llm.data import sizes
-from tradeoff.llm.scoring import by_length, shares
+from tradeoff.llm.cuts import Extents, passes
 from tradeoff.llm.streams import Stream
 from tradeoff.schedules import PREFERENCE, SFT, Rule
 
@@ -62,8 +61,9 @@ class Feed:
         self.process, self.processes = process, processes
         self.positions = [0, 0]
         self.followed: list[tuple[int, Int[np.ndarray, " n"]]] = []
-        self._sizes = [sizes(data.training(objective)) for objective in (SFT, PREFERENCE)]
-        self._streams = [Stream(len(s), config.seed, o) for o, s in enumerate(self._sizes)]
+        self._extents = [Extents.of(data.training(objective)) for objective in (SFT, PREFERENCE)]
+        lengths = [len(extents.starts) for extents in self._extents]
+        self._streams = [Stream(n, config.seed, o) for o, n in enumerate(lengths)]
 
     def passes(
         self, step: int, rule: Rule, follow: Callable[[int], Float[np.ndarray, " 2"]]
@@ -102,8 +102,8 @@ class Feed:
         items = self.data.training(objective)
         self.followed.append((objective, rows))
         total = sum(items[i].scored for i in rows) if objective == SFT else len(rows)
-        ordered = by_length(rows, self._sizes[objective])
-        parts = shares(ordered, self.config.rows_per_forward, self.process, self.processes)
+        extents = self._extents[objective]
+        parts = passes(rows, extents, self.config, self.process, self.processes)
         return [Pass(objective, part, keep / total, weight) for part, keep in parts]
 
     def _drawn_one_by_one(

@@ -85,7 +85,8 @@ class Cached:
     def __call__(self, rows: Int[Tensor, " n"], batch: Batch) -> Float[Tensor, " S"]:
         rows = rows.to(self.table.device)
         found = self.table[rows].T.flatten()
-        if bool(found.isnan().any()):
+        # By numpy, as what counts waits for the device would count torch.
+        if np.isnan(found.numpy(force=True)).any():
             unknown = rows[self.table[rows].isnan().any(1)]
             raise InputError(
                 "the reference was computed for the pairs that the run reads, and this is another",

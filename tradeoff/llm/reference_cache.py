@@ -42,6 +42,8 @@ def made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:
         "processes": world.num_processes,
         "device": world.device.type,
     }
+    if config.tokens_per_pass is not None:
+        found["tokens_per_pass"] = config.tokens_per_pass
     found |= {name: version(name) for name in ("tradeoff", "torch", "transformers")}
     return {name: str(value) for name, value in found.items()}
 

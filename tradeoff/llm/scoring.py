@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tradeoff.llm import batches, losses
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.data import Example, Pair, sizes
+from tradeoff.llm.cuts import Extents, passes
+from tradeoff.llm.data import Example, Pair
 from tradeoff.llm.losses import PairLosses
 from tradeoff.llm.reference import Reference, evaluating
 from tradeoff.methods import PreferenceLoss, SftLoss
@@ -77,7 +78,7 @@ class Scorer:
         """Loss per token of demonstrations, all or some; the same on every process."""
         total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
         with evaluating(self.policy):
-            for part, keep in self._parts(sizes(items), rows):
+            for part, keep in self._parts(Extents.of(items), rows):
                 chosen = [items[i] for i in part]
                 scored = sum(len(item.tokens) - item.start for item in chosen)
                 total += keep * torch.stack([self.sft(chosen).double(), _scalar(scored, total)])
@@ -96,7 +97,7 @@ class Scorer:
         sums: dict[str, Tensor] = {}
         other = self.config.loss != "sigmoid" or self.config.label_smoothing > 0
         with evaluating(self.policy):
-            for part, keep in self._parts(sizes(items), rows):
+            for part, keep in self._parts(Extents.of(items), rows):
                 losses_of = self.pairs([items[i] for i in part], part, reference)
                 found = losses_of.sums()
                 found |= {"dpo_loss": losses_of.dpo().sum()} if other else {}
@@ -131,11 +132,11 @@ class Scorer:
             others are 0. None: all, as one group.
         """
         table = torch.zeros(len(items), 2, device=self.accelerator.device)
-        lengths = sizes(items)
+        extents = Extents.of(items)
         every: Sequence[Any] = (None,) if groups is None else groups
-        passes = [part for rows in every for part in self._parts(lengths, rows)]
+        parts = [part for rows in every for part in self._parts(extents, rows)]
         with evaluating(self.policy):
-            for part, keep in progress(passes):
+            for part, keep in progress(parts):
                 _, found = self._responses([items[i] for i in part])
                 if keep:
                     table[torch.from_numpy(part)] = found.view(2, -1).T.to(table.dtype)
@@ -150,39 +151,34 @@ class Scorer:
         with self.autocast():
             return batch, batch.per_response(self.policy(batch))
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """The precision that the settings ask for."""
-        device = self.accelerator.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+        device, bf16 = self.accelerator.device.type, self.config.precision == "bf16"
+        # peft makes the inputs of adapters float32, which autocast would undo.
+        own = uncast(self.policy) if bf16 else nullcontext()
+        with torch.autocast(device, torch.bfloat16, enabled=bf16), own:
+            yield
 
-    def _parts(
-        self, sizes: Int[np.ndarray, " N"], rows: Rows | None
-    ) -> Iterator[tuple[Rows, float]]:
-        rows = np.arange(len(sizes)) if rows is None else rows
-        return shares(
-            by_length(rows, sizes),
-            self.config.rows_per_forward,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
-
-
-def by_length(rows: Rows, sizes: Sequence[int] | Int[np.ndarray, " N"]) -> Rows:
-    """The rows, longest first: neighbours then need little filling."""
-    lengths = np.array([sizes[i] for i in rows])
-    return rows[np.argsort(-lengths, kind="stable")]
-
-
-def shares(rows: Rows, at_once: int, process: int, processes: int) -> Iterator[tuple[Rows, float]]:
-    """One process's part of each round of forward passes, and 1.0 if it counts.
-
-    All processes make the same number of passes, as collective operations ask of them; one that
-    has no rows left repeats the first and weighs it 0.
-    """
-    for start in range(0, len(rows), at_once * processes):
-        part = rows[start : start + at_once * processes][process::processes]
-        yield (part, 1.0) if len(part) else (rows[:1], 0.0)
+    def _parts(self, extents: Extents, rows: Rows | None) -> Iterator[tuple[Rows, float]]:
+        rows = np.arange(len(extents.starts)) if rows is None else rows
+        world = self.accelerator
+        return passes(rows, extents, self.config, world.process_index, world.num_processes)
 
 
 def _scalar(value: float, like: Tensor) -> Tensor:
     return torch.tensor(value, dtype=like.dtype, device=like.device)
+
+
+@contextmanager
+def uncast(policy: nn.Module) -> Iterator[None]:
+    """Let adapters take their inputs as they are, for use under autocast, which casts anyway."""
+    layers: list[Any] = [m for m in policy.modules() if hasattr(m, "cast_input_dtype_enabled")]
+    before = [layer.cast_input_dtype_enabled for layer in layers]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.cast_input_dtype_enabled = value

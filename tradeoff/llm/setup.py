@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import nn
 from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable, size_of, writing
-from tradeoff.llm import batches, checkpoints, models, snapshots
+from tradeoff.llm import batches, checkpoints, models, snapshots, waste
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.data import Tokenised, sizes
@@ -201,13 +201,14 @@ def check_method(method: Method, config: TrainConfig, processes: int) -> None:
     method.check("llm")
     trained = method.changed().get("preference", config.preference_loss())
     batch, defects = config.batch(PREFERENCE), config.defects
-    whole = processes == 1 and config.rows_per_forward >= batch
+    whole = processes == 1 and config.rows_per_forward >= batch and config.tokens_per_pass is None
     if trained.whole_batch and not whole:  # type: ignore[attr-defined]
         raise InputError(
             "the loss compares the pairs of a whole batch",
             field="rows_per_forward",
             value=config.rows_per_forward,
-            remedy=f"Set it to {batch} and train in one process, or use another loss.",
+            remedy=f"Set it to {batch}, without tokens_per_pass, and train in one process, or use "
+            "another loss.",
         )
     if not method.plain and (defects.joint_graph or defects.choose_per_forward):
         raise InputError(
@@ -434,9 +435,9 @@ def _of_the_reference() -> Iterator[None]:
 
 
 def with_layout(
-    policy: Policy, data: Corpora, config: TrainConfig, device: torch.device
+    policy: Policy, data: Corpora, config: TrainConfig, device: torch.device, costs: Costs
 ) -> TrainConfig:
-    """The settings with a layout that the model can do, the fastest one where none is named.
+    """The settings with a layout that the model can do, the quickest one where none is named.
 
     Raises
     ------
@@ -446,18 +447,14 @@ def with_layout(
     if config.layout != "auto":
         check_layout(policy, data, config)
         return config
-    chosen = replace(config, layout=quickest(policy, device))
-    try:
-        check_layout(policy, data, chosen)
-    except InputError:
-        return replace(config, layout="padded")
-    return chosen
-
-
-def quickest(policy: Policy, device: torch.device) -> Literal["padded", "packed"]:
-    """The layout for a device and an attention, where the model can do it."""
-    varlen = policy.attention.startswith(("flash", "flex"))
-    return "packed" if device.type == "cpu" or varlen else "padded"
+    for layout in waste.quickest(costs, data, config, policy.attention, device.type):
+        chosen = replace(config, layout=layout)
+        try:
+            check_layout(policy, data, chosen)
+        except InputError:
+            continue
+        return chosen
+    return replace(config, layout="padded")
 
 
 @torch.no_grad()
@@ -531,8 +528,9 @@ def seed_dropout(seed: int, step: int, process: int) -> None:
 
 
 LESS_MEMORY = (
-    "Lower rows_per_forward or max_length, set gradient_checkpointing = true, precision = 'bf16', "
-    "or train adapters with [train.lora]; the run goes on from its last checkpoint."
+    "Lower rows_per_forward, tokens_per_pass or max_length, set gradient_checkpointing = true, "
+    "precision = 'bf16', or train adapters with [train.lora]; the run goes on from its last "
+    "checkpoint."
 )
 
 

@@ -32,6 +32,7 @@ _FREE = {
     "fsync",
     "trackers",
     "rows_per_forward",
+    "tokens_per_pass",
     "layout",
     "reference_cache",
     "reference_rows",

@@ -225,7 +225,9 @@ class JointTrainer:
             setup.check_space(self.output, self.model, config, self.steps)
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
-        self.config = config = setup.with_layout(bare, self.data, config, self.accelerator.device)
+        self.config = config = setup.with_layout(
+            bare, self.data, config, self.accelerator.device, self.costs
+        )
         self.identity = state.identity(
             self.method, config, self.data, model_fingerprint(bare.model)
         )
