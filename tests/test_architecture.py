@@ -12,6 +12,7 @@ from tradeoff.checkout import ROOT
 RANKS: dict[str, float] = {
     "errors": -1,
     "deferred": -1,
+    "extras": -0.5,
     "display": 0,
     "progress": 0,
     "draws": 0,
