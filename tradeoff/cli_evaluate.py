@@ -24,6 +24,7 @@ from tradeoff.cli_options import (
     output,
 )
 from tradeoff.errors import InputError
+from tradeoff.extras import require
 from tradeoff.settings import build
 from tradeoff.terminal import show_json, show_line, show_table
 
@@ -155,7 +156,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure a language model; see `HELP`."""
-    _need_language_models()
+    require("llm")
     from tradeoff.data.choices import read_choices
     from tradeoff.data.columns import parsed
     from tradeoff.llm import TrainConfig, evaluation
@@ -218,15 +219,6 @@ def evaluate(
             show_line(line, style="yellow")
     if out is not None:
         show_line(f"written: {', '.join(map(str, found.files(out)))}")
-
-
-def _need_language_models() -> None:
-    from importlib.util import find_spec
-
-    for name in ("transformers", "accelerate"):
-        if find_spec(name) is None:
-            remedy = "Install it: pip install 'tradeoff[llm]'."
-            raise InputError(f"language models need the package {name}", remedy=remedy)
 
 
 def _model(name: str) -> str:

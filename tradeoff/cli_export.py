@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tradeoff.cli_evaluate import _need_language_models
 from tradeoff.cli_options import output
+from tradeoff.extras import require
 from tradeoff.terminal import show_json, show_line
 
 HELP = """\
@@ -48,7 +48,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the model of a run; see `HELP`."""
-    _need_language_models()
+    require("llm")
     from tradeoff.llm.card import local_base, upload_command
     from tradeoff.llm.export import export as write
 

@@ -27,6 +27,7 @@ from tradeoff.cli_options import (
 from tradeoff.data import Rows
 from tradeoff.data.columns import parsed
 from tradeoff.errors import RowWarning
+from tradeoff.extras import require
 from tradeoff.terminal import show_json, show_line, show_summary, show_table
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def train(
     ] = False,
 ) -> None:
     """Run the command; `HELP` is what a user reads."""
+    require("llm")
     flags = {
         "model.path": model,
         "model.config_only": random_weights or None,

@@ -155,21 +155,23 @@ def _in_checkout() -> bool:
 
 def threads() -> Iterator[Finding]:
     """Threads that numerical libraries will use."""
-    import torch
-    from threadpoolctl import threadpool_info
-
     for name in THREAD_VARIABLES:
         yield Finding("threads", name, os.environ.get(name, "not set"))
-    yield Finding("threads", "torch", str(torch.get_num_threads()))
+    if find_spec("torch"):
+        import torch
+
+        yield Finding("threads", "torch", str(torch.get_num_threads()))
+    if not find_spec("threadpoolctl"):
+        return
+    from threadpoolctl import threadpool_info
+
     for pool in threadpool_info():
         library = f"{pool['internal_api']} ({pool['prefix']})"
         yield Finding("threads", library, str(pool["num_threads"]))
 
 
 def processor() -> Iterator[Finding]:
-    """The processor, and whether torch and numba compute on it."""
-    import torch
-
+    """The processor, and whether torch, where it is installed, and numba compute on it."""
     affinity = getattr(os, "sched_getaffinity", None)
     usable = len(affinity(0)) if affinity else os.cpu_count()
     name = platform.processor() or platform.machine()
@@ -177,12 +179,19 @@ def processor() -> Iterator[Finding]:
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
         yield Finding("cpu", "memory", f"{memory:.0f} GiB")
-    yield matmul("cpu", "cpu", torch.float32)
+    if find_spec("torch"):
+        import torch
+
+        yield matmul("cpu", "cpu", torch.float32)
     yield compiled()
 
 
 def cuda() -> Iterator[Finding]:
     """CUDA devices, and whether a run on each will work."""
+    if not find_spec("torch"):
+        why = "torch is not installed: nothing runs on a GPU, and the convex laboratory works"
+        yield Finding("gpu", "devices", why)
+        return
     import torch
 
     if not torch.cuda.is_available():

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
+from tradeoff.deferred import pandas as pd
 from tradeoff.display import Shown, cell
 from tradeoff.errors import InputError
 
@@ -195,7 +194,7 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
         unknown = np.full_like(mean, np.nan)
         return Interval(mean, unknown, unknown, n, "none")
     error = sample.std(axis=axis, ddof=1) / np.sqrt(n)
-    half = stdtrit(n - 1, 0.5 + level / 2) * error
+    half = _student(n - 1, 0.5 + level / 2) * error
     return Interval(mean, np.asarray(mean - half), np.asarray(mean + half), n, f"t, {level:.0%}")
 
 
@@ -213,7 +212,7 @@ def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
     if not (n >= 1 and 0 <= hits <= n):
         remedy = "Give at least one row, and from 0 to n hits."
         raise InputError("no share of rows", field="hits", value=(hits, n), remedy=remedy)
-    z = float(stdtrit(np.inf, 0.5 + level / 2))
+    z = _student(np.inf, 0.5 + level / 2)
     share, shrink = hits / n, 1 / (1 + z**2 / n)
     centre = shrink * (share + z**2 / (2 * n))
     half = shrink * z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -221,6 +220,13 @@ def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
     low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
     found = [np.asarray(value, dtype=float) for value in (share, low, high)]
     return Interval(found[0], found[1], found[2], n, f"Wilson, {level:.0%}")
+
+
+def _student(freedom: float, probability: float) -> float:
+    """Quantile of Student's t; with infinitely many degrees of freedom, of the normal."""
+    from scipy.special import stdtrit  # scipy.special takes long to import
+
+    return float(stdtrit(freedom, probability))
 
 
 def _check_level(level: float) -> None:

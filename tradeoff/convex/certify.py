@@ -19,12 +19,11 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg.blas import dnrm2
 
 from tradeoff.convex.problem import UNIT, LocalModel, Problem, Rounding, Vector
+from tradeoff.deferred import pandas as pd
 from tradeoff.display import Shown, cell
 from tradeoff.errors import InputError
 
@@ -262,6 +261,8 @@ def _ball_gap(
 
 def length(vector: Vector) -> float:
     """Euclidean norm (d,) -> scalar, whose squares neither overflow nor vanish."""
+    from scipy.linalg.blas import dnrm2  # scipy.linalg takes long to import
+
     return float(dnrm2(vector))
 
 

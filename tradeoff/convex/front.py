@@ -19,13 +19,13 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff import scores
 from tradeoff.convex.certify import Minimum, Point
 from tradeoff.convex.solve import minimise
+from tradeoff.deferred import pandas as pd
 from tradeoff.display import Shown
 from tradeoff.progress import tqdm
 from tradeoff.settings import Within, checked

@@ -15,15 +15,20 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.linalg import LinearOperator
 
 from tradeoff import objectives
 from tradeoff.convex.problem import LocalModel
 from tradeoff.convex.rounding import Sizes
-from tradeoff.convex.validate import as_indices, as_prompts, check_log_linear, check_responses
+from tradeoff.convex.validate import (
+    as_indices,
+    as_prompts,
+    check_log_linear,
+    check_responses,
+    is_operator,
+)
+from tradeoff.deferred import sparse as sp
 from tradeoff.schedules import PREFERENCE, SFT
 
 Features = Any
@@ -183,7 +188,7 @@ class LogLinear:
 
     def rows(self, index: ArrayLike) -> Any:
         """Feature rows, dense or sparse as the features are."""
-        if isinstance(self.features, LinearOperator):
+        if is_operator(self.features):
             return self.features.rows(index)
         return self.features[np.asarray(index)]
 

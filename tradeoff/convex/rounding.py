@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator
 
 from tradeoff.convex.problem import UNIT, Rounding
+from tradeoff.convex.validate import is_operator
+from tradeoff.deferred import sparse as sp
 
 TINY = 1e-300
 """Added to every bound, for numbers below the normal range."""
@@ -107,7 +107,7 @@ def _terms(features: Any) -> int:
 
 def _longest_row(problem: Any) -> float:
     features = problem.features
-    if not isinstance(features, LinearOperator):
+    if not is_operator(features):
         return float(np.sqrt(np.max(_squares(features))))
     if hasattr(features, "squared_norms"):
         return float(np.sqrt(np.max(features.squared_norms())))

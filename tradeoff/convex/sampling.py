@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from tradeoff import draws, objectives
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
+from tradeoff.deferred import sparse as sp
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE
 

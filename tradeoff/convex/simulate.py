@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
@@ -26,6 +25,7 @@ from tradeoff.convex.validate import (
     check_memory,
     check_vector,
 )
+from tradeoff.deferred import pandas as pd
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.methods import Method

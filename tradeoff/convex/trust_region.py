@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh_tridiagonal
 
 from tradeoff.convex.certify import Point, frank_wolfe_gap
 
@@ -69,6 +68,8 @@ def _krylov_minimiser(
     max_vectors: int = 80,
 ) -> Vector:
     """Lanczos form of the trust-region step: minimise over a growing Krylov space."""
+    from scipy.linalg import eigh_tridiagonal  # scipy.linalg takes long to import
+
     norm = float(np.linalg.norm(linear))
     if norm == 0:
         return np.zeros_like(linear)

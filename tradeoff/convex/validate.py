@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.linalg import LinearOperator
 
+from tradeoff.deferred import sparse as sp
 from tradeoff.errors import InputError
 from tradeoff.settings import Positive, Within, fit
 
@@ -89,9 +88,18 @@ def check_memory(field: str, value: Any, numbers: int, remedy: str) -> None:
         raise InputError(problem, field=field, value=value, remedy=remedy)
 
 
+def is_operator(features: Any) -> bool:
+    """Whether features are a LinearOperator of scipy, imported only where they may be one."""
+    if isinstance(features, np.ndarray) or sp.issparse(features):
+        return False
+    from scipy.sparse.linalg import LinearOperator
+
+    return isinstance(features, LinearOperator)
+
+
 def check_features(features: Any) -> None:
     """Two-dimensional and finite; a LinearOperator answers for its own entries."""
-    if isinstance(features, LinearOperator):
+    if is_operator(features):
         return
     if not (isinstance(features, np.ndarray) or sp.issparse(features)):
         remedy = "Give a numpy array, a sparse array of scipy, or a LinearOperator."

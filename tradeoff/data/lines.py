@@ -90,9 +90,12 @@ def unreadable(path: Path, row: int, error: Exception) -> InputError:
 
 def damage() -> tuple[type[Exception], ...]:
     """What damaged files raise."""
-    from pyarrow import ArrowException
-
-    return (OSError, EOFError, zlib.error, ArrowException, UnicodeDecodeError, csv.Error)
+    known = (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error)
+    try:
+        from pyarrow import ArrowException
+    except ImportError:
+        return known
+    return (*known, ArrowException)
 
 
 # ---------------------------------------------------------------------- JSON

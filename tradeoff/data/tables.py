@@ -13,6 +13,7 @@ from typing import Any
 from tradeoff.data.lines import Budget, Found, damage, unreadable
 from tradeoff.data.record import Record
 from tradeoff.errors import InputError
+from tradeoff.extras import require
 
 _AT_ONCE = 64
 """Rows that are held as Python values: at most so many of the longest are in memory."""
@@ -20,6 +21,7 @@ _AT_ONCE = 64
 
 def parquet(path: Path, wanted: Collection[str]) -> Found:
     """Yield the rows of a Parquet file, whose pages are checked where they have checksums."""
+    require("parquet")
     from pyarrow.parquet import ParquetFile
 
     row = 0
@@ -38,6 +40,7 @@ def parquet(path: Path, wanted: Collection[str]) -> Found:
 
 def arrow(path: Path, wanted: Collection[str]) -> Found:
     """Yield the rows of an Arrow file."""
+    require("parquet")
     import pyarrow as pa
 
     row = 0

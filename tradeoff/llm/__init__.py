@@ -9,7 +9,7 @@ import lazy_loader
 
 # Before accelerate and transformers, whose own first import of bars warns in a notebook.
 import tradeoff.progress  # noqa: F401
-from tradeoff.errors import InputError
+from tradeoff.extras import explained, require
 
 _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -18,7 +18,5 @@ def __getattr__(name: str) -> Any:
     try:
         return _public(name)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"tradeoff.llm needs the package {error.name}, which is not installed",
-            remedy="Install it: pip install 'tradeoff[llm]'.",
-        ) from error
+        require("llm")
+        raise explained(error) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tradeoff.errors import InputError
+from tradeoff.extras import require
 from tradeoff.records import cache_folder, replacing_folder, write_json
 
 SUFFIX = ".gguf"
@@ -50,13 +51,7 @@ def unpacked(place: str) -> str:
     if not is_gguf(place):
         return place
     file = _file(place)
-    if find_spec("gguf") is None:
-        raise InputError(
-            "reading a GGUF file needs the package gguf, which is not installed",
-            field="path",
-            value=place,
-            remedy="Install it: pip install 'tradeoff[smollm]'.",
-        )
+    require("smollm", "gguf")
     with file.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     folder = cache_folder() / f"{file.stem}-{sha256[:12]}"

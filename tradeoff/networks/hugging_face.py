@@ -14,6 +14,7 @@ from typing import Any
 
 from tradeoff.data.tokenizer import CHAT_TEMPLATE, EOS, PAD, Tokenizer
 from tradeoff.errors import InputError
+from tradeoff.extras import require
 from tradeoff.networks.checkpoints import fill, read_json, read_weights, write_folder
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 
@@ -105,12 +106,9 @@ def load_llama(folder: str | PathLike[str]) -> Any:
     InputError
         If transformers is not installed, or the folder is not one that it loads.
     """
-    try:
-        from transformers import LlamaConfig, LlamaForCausalLM
-    except ImportError as error:
-        raise InputError(
-            "transformers is not installed", remedy="Install it: pip install 'tradeoff[llm]'."
-        ) from error
+    require("llm", "transformers")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     options: dict[str, Any] = {"attn_implementation": "sdpa", "trust_remote_code": False}
     try:
         config = LlamaConfig.from_pretrained(str(folder), local_files_only=True)

@@ -25,13 +25,16 @@ from typing import Any, Literal
 import pandas as pd
 
 from tradeoff.errors import InputError
+from tradeoff.extras import needing
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Schedule
-from tradeoff.study import plans, store
-from tradeoff.study.addresses import Configuration, Dependency, plain
-from tradeoff.study.calls import RunError, compute
-from tradeoff.study.engines import Backend
-from tradeoff.study.plans import Function
+
+with needing("study"):
+    from tradeoff.study import plans, store
+    from tradeoff.study.addresses import Configuration, Dependency, plain
+    from tradeoff.study.calls import RunError, compute
+    from tradeoff.study.engines import Backend
+    from tradeoff.study.plans import Function
 
 __all__ = ["RunError", "Status", "collect", "grid", "run", "status"]
 

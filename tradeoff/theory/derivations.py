@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import sympy as sp
+from tradeoff.extras import needing
+
+with needing("proofs"):
+    import sympy as sp
 
 
 class ProofError(AssertionError):

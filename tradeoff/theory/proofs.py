@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import sympy as sp
-
+from tradeoff.extras import needing
 from tradeoff.theory.derivations import Derivation, Proof, ProofError
 from tradeoff.theory.rate_proofs import (
     fast_rate,
@@ -20,6 +19,9 @@ from tradeoff.theory.rate_proofs import (
     slow_instance,
     token_curvature,
 )
+
+with needing("proofs"):
+    import sympy as sp
 
 __all__ = [
     "PROOFS",

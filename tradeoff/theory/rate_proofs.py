@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sympy as sp
-
+from tradeoff.extras import needing
 from tradeoff.theory.derivations import Derivation, Proof
+
+with needing("proofs"):
+    import sympy as sp
 
 
 def last_iterate() -> Proof:

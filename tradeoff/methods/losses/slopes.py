@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from tradeoff.extras import require
 from tradeoff.methods.losses.base import PreferenceLoss, SftLoss
 from tradeoff.methods.losses.records import Pairs, Responses
 
@@ -46,7 +47,8 @@ def initial_pull(loss: PreferenceLoss) -> tuple[float, float]:
 
 def _leaf(responses: Responses) -> tuple[Responses, Any]:
     """The record as tensors, and its log-probabilities to differentiate by."""
-    import torch  # a convex laboratory without losses of this kind needs none
+    require("nets", "torch")  # the convex laboratory needs it for losses of this kind alone
+    import torch
 
     def tensor(values: Any) -> Any:
         return None if values is None else torch.from_numpy(np.array(values, dtype=float))

@@ -1,0 +1,70 @@
+"""The annotations of the package are checked in the tests, in the calls that they say."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import typechecker
+from jaxtyping import Float, TypeCheckError
+from typechecker import FIRST, FIRST_LOCAL, check, sampled
+
+from tradeoff.scores import max_gap
+
+
+def double(x: Float[np.ndarray, "n 2"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
+    return x + x if y.any() else x[0]
+
+
+@dataclass
+class Point:
+    x: float
+
+
+RIGHT, WRONG = (np.ones((3, 2)), np.ones(3)), (np.ones((3, 2)), np.ones(4))
+
+
+def calls_found_wrong(function, count):
+    """Which of so many calls, each of a wrong shape, are found."""
+    found = []
+    for call in range(1, count + 1):
+        try:
+            function(*WRONG)
+        except TypeCheckError:
+            found.append(call)
+    return found
+
+
+def test_first_calls_are_checked_and_then_fewer_and_fewer():
+    checked = sampled(typechecker=check)(double)
+    assert calls_found_wrong(checked, 300) == [*range(1, FIRST + 1), 64, 128, 256]
+    typechecker.start_counting_anew()
+    assert calls_found_wrong(checked, 1) == [1]
+    assert np.array_equal(checked(*RIGHT), 2 * RIGHT[0])
+
+
+def test_a_function_made_anew_is_counted_with_those_before():
+    def made():
+        def double(x: Float[np.ndarray, "n 2"], y: Float[np.ndarray, " n"]) -> None:
+            return None
+
+        return sampled(typechecker=check)(double)
+
+    found = [calls_found_wrong(made(), 1) for _ in range(FIRST_LOCAL + 1)]
+    assert found == [[1]] * FIRST_LOCAL + [[]]
+
+
+def test_what_is_returned_is_checked():
+    with pytest.raises(TypeCheckError, match="return value"):
+        sampled(typechecker=check)(double)(np.ones((3, 2)), np.zeros(3))
+
+
+def test_a_data_class_is_checked_where_it_is_made():
+    checked = sampled(typechecker=check)(Point)
+    assert checked(1) == Point(1)  # an int will do for a float
+    with pytest.raises(TypeCheckError):
+        checked("1")
+
+
+def test_the_package_is_checked():
+    with pytest.raises(TypeCheckError, match="lam"):
+        max_gap(np.ones(2), np.zeros(2), lam="0.5")
