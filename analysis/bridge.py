@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from analysis import style
 from analysis.methods import JOINT, METHODS, ORDERS, cell, looks, lower, upper
-from analysis.mutations import SWAPPED, mutate
+from analysis.mutations import SWAPPED, mutate, reject_unknown
 from analysis.runner import shown
 from analysis.tuning import has_two_stages
 from tradeoff import scores
@@ -512,6 +512,7 @@ def _widths(ax: Axes, widths: list[int]) -> None:
 
 def claim_last_layer_is_the_laboratory(fast: bool = False, mutation: str | None = None) -> Checked:
     """Every schedule, last layer alone in float64: the losses are the convex laboratory's."""
+    reject_unknown(mutation, ("another-schedule",))  # before anything is computed
     found = last_layer_alone(a_task(8, torch.float64), 60 if fast else 150, range(3))
     wrong = np.roll(found.expected, 1, axis=0)
     expected = mutate(mutation, found.expected, {"another-schedule": wrong})

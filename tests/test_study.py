@@ -289,19 +289,17 @@ def test_a_dask_cluster_agrees(lab: ModuleType, expected: pd.DataFrame, tmp_path
             quietly(lab.breaks, GRID, tmp_path / "b", backend="dask", client=client)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_its_own_tells_that_workers_died(lab: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(study.RunError, match="WorkerDied: the process ended before the run did"):
         quietly(lab.dies, GRID[:1], tmp_path, backend="dask", jobs=1)
 
 
 def test_libraries_keep_to_their_threads(lab: ModuleType, tmp_path: Path) -> None:
-    for backend in ("sequential", "loky", "threading"):
-        for threads in (1, 2):
-            table = quietly(
-                lab.threads, GRID[:2], tmp_path / f"{backend}{threads}", backend=backend, jobs=2,
-                threads=threads,
-            )  # fmt: skip
-            assert table.threads.max() <= threads
+    for backend, threads in (("sequential", 1), ("loky", 1), ("threading", 1), ("threading", 2)):
+        folder = tmp_path / f"{backend}{threads}"
+        table = quietly(lab.threads, GRID[:2], folder, backend=backend, jobs=2, threads=threads)
+        assert table.threads.max() <= threads
 
 
 def test_ray_that_is_not_installed_is_named(

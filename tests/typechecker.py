@@ -1,7 +1,7 @@
 """How the tests check the annotations of the package: on the first calls of each test, then rarely.
 
 Checking a call costs more than most functions do. A function is therefore checked in each test
-on its first calls, and from then on the 64th, 128th, 256th time: a value of the wrong shape or
+on its first calls, and from then on the 16th, 32nd, 64th time: a value of the wrong shape or
 type that comes late is still found, and a loop of a million calls takes no longer.
 """
 
@@ -21,7 +21,7 @@ from jaxtyping import jaxtyped
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """Checks plain types: an int will do where a float is asked for."""
 
-FIRST, FIRST_LOCAL = 32, 2
+FIRST, FIRST_LOCAL = 8, 2
 """How many calls are all checked: of a function, and of one that another function defines."""
 
 _calls: dict[CodeType, int] = {}
