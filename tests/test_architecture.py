@@ -39,6 +39,7 @@ RANKS: dict[str, float] = {
     "tiny": 4,
     "conflict": 5,
     "experiment": 5,
+    "trl": 5,
     "cli_options": 2,
     "doubts": 4,
     "cli_train": 6,

@@ -65,6 +65,8 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, elsewhere, monkeypat
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
+                # TRL calls transformers by names that it is to lose.
+                warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is depr")
                 exec(source, vars(shared))
         elif language in ("console", ""):
             for line in block.content.splitlines():

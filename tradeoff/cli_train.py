@@ -26,7 +26,7 @@ from tradeoff.cli_options import (
 )
 from tradeoff.data import Rows
 from tradeoff.data.columns import parsed
-from tradeoff.errors import RowWarning
+from tradeoff.errors import InputError, RowWarning
 from tradeoff.extras import require
 from tradeoff.terminal import show_json, show_line, show_summary, show_table
 
@@ -68,6 +68,8 @@ Examples:
 
 - `tradeoff train run.toml --schedule constrained --limit 0.05 --set train.optima=[1.42,0]`
 
+- `tradeoff train --from-trl sft.yaml dpo.yaml --schedule mix --out runs/joint`
+
 - `tradeoff train --model EleutherAI/pythia-1b --sft skills.jsonl --preference taste.jsonl.gz
   --lora-rank 32 --precision bf16 --set train.clip=0.5`
 
@@ -94,6 +96,14 @@ _METHOD = (
 def train(
     file: Annotated[
         Path | None, typer.Argument(help="Settings in TOML.", metavar="CONFIG.toml")
+    ] = None,
+    from_trl: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            help="Settings of two trainings, SFT and DPO, in YAML of TRL's command line or of "
+            "LLaMA-Factory, in place of CONFIG.toml.",
+            metavar="SFT.yaml DPO.yaml",
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Folder, hub name or `tiny`.")] = None,
     random_weights: Annotated[
@@ -209,7 +219,7 @@ def train(
     quiet = as_json or os.environ.get("RANK", "0") != "0"
     say = (lambda text: None) if quiet else partial(show_line, style="dim")
     say("reading settings")
-    settings = experiment.settings(file, flags, assignments or ())
+    settings = experiment.settings(file, flags, assignments or (), _taken_over(file, from_trl))
     say(f"reading rows: SFT {settings.data.sft}, preference {settings.data.preference}")
     read = experiment.read_rows(settings)
     say(f"loading the model {settings.model.path}, and its tokens of {_counted(read)}")
@@ -234,6 +244,19 @@ def train(
         raise typer.Exit(128 + result.signal)
     if result.diverged_at is not None:
         raise typer.Exit(1)
+
+
+def _taken_over(file: Path | None, files: tuple[Path, Path] | None) -> dict[str, Any] | None:
+    """Settings of TRL's command line, if they are asked for."""
+    if files is None:
+        return None
+    if file is not None:
+        remedy = "Give CONFIG.toml or --from-trl; flags and --set change either."
+        raise InputError("two sources of settings", field="--from-trl", remedy=remedy)
+    from tradeoff import trl
+
+    found: dict[str, Any] = trl.read_yaml(*files)
+    return found
 
 
 def _counted(read: Mapping[str, Any]) -> str:

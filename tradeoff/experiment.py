@@ -60,7 +60,10 @@ _STAGES = {"sft-dpo": "sft", "dpo-sft": "preference"}
 
 
 def settings(
-    file: Path | None, flags: Mapping[str, Any], assignments: Sequence[str] = ()
+    file: Path | None,
+    flags: Mapping[str, Any],
+    assignments: Sequence[str] = (),
+    tables: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """The settings of a run: those of a file, then flags, then assignments.
 
@@ -76,6 +79,8 @@ def settings(
     assignments
         Each ``NAME=VALUE`` with a dotted name and a value as in TOML; quotes may be left out, and
         ``none`` stands for no value.
+    tables
+        In place of a file: its content.
 
     Raises
     ------
@@ -85,7 +90,7 @@ def settings(
     from tradeoff.llm import config
 
     place = None if file is None else str(file)
-    found = {} if file is None else config.read_settings(file)
+    found = dict(tables or {}) if file is None else config.read_settings(file)
     given = {name: value for name, value in flags.items() if value is not None}
     if isinstance(name := found.get("schedule"), str):
         found["schedule"] = _schedule(name, {})

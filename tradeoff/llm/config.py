@@ -109,6 +109,10 @@ class TrainConfig:
     loss, beta, label_smoothing
         A name of ``tradeoff.methods.PREFERENCE_LOSSES``; its inverse temperature; the
         probability that a label is flipped.
+    chosen_nll
+        Weight of the chosen response's negative log-likelihood per token, which is added to the
+        preference loss of each pair: RPO (arXiv 2404.19733, equation 1) for "sigmoid", what
+        LLaMA-Factory calls ``pref_ftx``. Held-out preference losses have it, too.
     reference
         "initial": the policy before training. "stage": the policy when its preference stage
         begins. Else a folder or hub name, such as that of an SFT optimum.
@@ -199,6 +203,7 @@ class TrainConfig:
     loss: str = "sigmoid"
     beta: Size = 0.1
     label_smoothing: Annotated[float, Within(0, 0.5, "[)")] = 0.0
+    chosen_nll: Annotated[float, Within(0, 1e3)] | None = None
     reference: str = "initial"
     reference_mode: Literal["cached", "adapter_off", "second_model"] = "cached"
     reference_rows: Literal["read", "all"] = "read"

@@ -61,14 +61,18 @@ def preference(
     lengths
         Tokens of each response.
     config
-        Names the loss that is scored, its beta and its label smoothing.
+        Names the loss that is scored, its beta, its label smoothing, and the weight of SFT on the
+        chosen response.
     trained
         The loss instead, where a method trains another one.
     """
     parts = zip(*(part.chunk(2) for part in (log_probs, reference, lengths)), strict=True)
     pairs = Pairs(*(Responses(*part) for part in parts))
+    loss = (trained or config.preference_loss()).losses(pairs)
+    if trained is None and config.chosen_nll:
+        loss = loss - config.chosen_nll * pairs.chosen.per_token(pairs.chosen.log_probs)
     return PairLosses(
-        (trained or config.preference_loss()).losses(pairs),
+        loss,
         config.beta * pairs.chosen.ratio,
         config.beta * pairs.rejected.ratio,
     )

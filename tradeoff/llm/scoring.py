@@ -95,7 +95,8 @@ class Scorer:
         different losses can be compared.
         """
         sums: dict[str, Tensor] = {}
-        other = self.config.loss != "sigmoid" or self.config.label_smoothing > 0
+        config = self.config
+        other = config.loss != "sigmoid" or config.label_smoothing > 0 or bool(config.chosen_nll)
         with evaluating(self.policy):
             for part, keep in self._parts(Extents.of(items), rows):
                 losses_of = self.pairs([items[i] for i in part], part, reference)

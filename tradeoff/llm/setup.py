@@ -45,6 +45,7 @@ def accelerator(config: TrainConfig, output: Path | None) -> Any:
 
     _check_trackers(config, output)
     world = _launched()
+    _forget_precision()
     with _joined(world):
         found = Accelerator(
             # By itself accelerate joins processes on devices only.
@@ -65,6 +66,17 @@ def accelerator(config: TrainConfig, output: Path | None) -> Any:
             "this device has no bf16", field="precision", value=config.precision, remedy=remedy
         )
     return found
+
+
+def _forget_precision() -> None:
+    """Let a trainer of transformers that ran before in this process not decide ours.
+
+    accelerate keeps the precision of the first for all later ones, and refuses another.
+    """
+    from accelerate.state import AcceleratorState
+
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != "no":
+        AcceleratorState._reset_state()
 
 
 def _check_trackers(config: TrainConfig, output: Path | None) -> None:
@@ -209,6 +221,13 @@ def check_method(method: Method, config: TrainConfig, processes: int) -> None:
             value=config.rows_per_forward,
             remedy=f"Set it to {batch}, without tokens_per_pass, and train in one process, or use "
             "another loss.",
+        )
+    if config.chosen_nll and "preference" in method.changed():
+        raise InputError(
+            "the method has a preference loss of its own",
+            field="chosen_nll",
+            value=config.chosen_nll,
+            remedy="Leave one of both out.",
         )
     if not method.plain and (defects.joint_graph or defects.choose_per_forward):
         raise InputError(

@@ -1,0 +1,320 @@
+"""A TRL script becomes a joint one: its fields are taken over or named, and its ends are TRL's."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import llm_trl
+import pytest
+import torch
+import yaml
+from llm_models import bpe_tokenizer_hf, tiny_llama
+from llm_runs import preference_rows, sft_rows
+from transformers import TrainerCallback
+from trl import DPOConfig, SFTConfig
+from typer.testing import CliRunner
+
+from tradeoff import experiment
+from tradeoff.cli import app
+from tradeoff.errors import InputError
+from tradeoff.schedules import Alright, Mix
+from tradeoff.trl import joint_trainer, read_yaml, train_config
+
+pytestmark = pytest.mark.filterwarnings(llm_trl.IGNORED)
+TOKENIZER = bpe_tokenizer_hf()
+SFT, PAIRS = sft_rows(), preference_rows()
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    datasets.disable_progress_bars()
+
+
+def of(rows: Any) -> datasets.Dataset:
+    return datasets.Dataset.from_list([asdict(row) for row in rows])
+
+
+def arguments(folder: Any, **both: Any) -> dict[str, Any]:
+    """Both configurations of a script."""
+    given = {**llm_trl.settings(folder, 8, 2, 2), **both}
+    return {"sft_args": SFTConfig(**given), "dpo_args": DPOConfig(**given)}
+
+
+def joint(folder: Any, schedule: Any = None, **more: Any) -> Any:
+    args = more.pop("args", None) or arguments(folder)
+    return joint_trainer(
+        more.pop("model", None) or tiny_llama(len(TOKENIZER)),
+        **args,
+        sft_dataset=of(SFT),
+        dpo_dataset=of(PAIRS),
+        processing_class=copy.deepcopy(TOKENIZER),
+        schedule=schedule,
+        **more,
+    )
+
+
+# ---------------------------------------------------------------------- both ends
+
+
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_both_ends_are_the_trainers_of_trl(
+    lam: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm_trl.in_order(monkeypatch)
+    model = tiny_llama(len(TOKENIZER))
+    theirs = (
+        llm_trl.dpo(model, model, TOKENIZER, PAIRS, tmp_path / "theirs")
+        if lam
+        else llm_trl.sft(model, TOKENIZER, SFT, tmp_path / "theirs")
+    )
+    theirs.train()
+    ours = joint(tmp_path / "ours", Alright(lam=lam), model=copy.deepcopy(model), steps=8)
+    ours.train(progress=False)
+    pairs = zip(ours.model.parameters(), theirs.model.parameters(), strict=True)
+    assert max(float((a - b).detach().abs().max()) for a, b in pairs) <= 1e-5
+    moved = zip(ours.model.parameters(), model.parameters(), strict=True)
+    assert max(float((a - b).detach().abs().max()) for a, b in moved) > 1e-3
+
+
+def test_left_to_itself_it_does_as_many_updates_as_both(tmp_path: Path) -> None:
+    args = arguments(tmp_path)
+    args["dpo_args"].max_steps = 4
+    made = joint(tmp_path, args=args)
+    assert made.steps == 12
+    assert made.schedule == Alright(lam=1 / 3)
+
+
+# ---------------------------------------------------------------------- fields
+
+
+def test_fields_are_taken_over(tmp_path: Path) -> None:
+    args = arguments(
+        tmp_path, lr_scheduler_type="cosine", warmup_steps=2, eval_strategy="steps",
+        eval_steps=5, save_strategy="steps", save_steps=0.25, save_total_limit=3, seed=7,
+        max_grad_norm=0.0,
+    )  # fmt: skip
+    sft, dpo = args["sft_args"], args["dpo_args"]
+    dpo.learning_rate, dpo.beta, dpo.loss_type = 1e-6, 0.3, ["ipo"]
+    dpo.per_device_train_batch_size = 1
+    found = train_config(sft, dpo, (20, 20))
+    assert (found.steps, found.batch_size, found.preference_batch_size) == (16, 4, 2)
+    assert (found.rows_per_forward, found.decay, found.warmup) == (1, "cosine", 2)
+    assert (found.learning_rate, found.preference_learning_rate) == (llm_trl.RATE, 1e-6)
+    assert (found.loss, found.beta, found.clip, found.betas) == ("ipo", 0.3, None, (0.9, 0.95))
+    assert (found.evaluate_every, found.save_every, found.keep, found.seed) == (5, 4, 3, 7)
+    sft.max_steps = dpo.max_steps = -1
+    sft.num_train_epochs, dpo.num_train_epochs = 2, 1
+    assert train_config(sft, dpo, (20, 21)).steps == 2 * 5 + 11
+
+
+def test_all_that_cannot_be_taken_over_is_named_in_one_error(tmp_path: Path) -> None:
+    args = arguments(tmp_path)
+    sft, dpo = args["sft_args"], args["dpo_args"]
+    sft.packing, sft.neftune_noise_alpha, sft.adam_beta2 = True, 5.0, 0.9
+    dpo.ld_alpha, dpo.loss_type, dpo.sync_ref_model = 0.5, ["sigmoid", "sft"], True
+    with pytest.raises(InputError) as error:
+        train_config(sft, dpo, (20, 20))
+    for text in (
+        "SFTConfig.packing = True", "SFTConfig.neftune_noise_alpha = 5.0",
+        "adam_beta2 is 0.9 for SFT and 0.95 for DPO", "DPOConfig.ld_alpha = 0.5",
+        "DPOConfig.loss_type = ['sigmoid', 'sft']", "DPOConfig.sync_ref_model = True",
+    ):  # fmt: skip
+        assert text in str(error.value)
+
+
+def test_every_field_of_trl_is_known_or_refused(tmp_path: Path) -> None:
+    """With all at its default nothing is refused, whatever fields a version has."""
+    args = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "bf16": False}
+    found = train_config(SFTConfig(**args), DPOConfig(**args), (20, 20))
+    assert (found.decay, found.max_length, found.gradient_checkpointing) == ("linear", 1024, True)
+
+
+def test_objects_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ref_model"):
+        joint(tmp_path, ref_model=tiny_llama(len(TOKENIZER)))
+    with pytest.raises(InputError, match="processing_class"):
+        joint_trainer(
+            tiny_llama(9), **arguments(tmp_path), sft_dataset=of(SFT), dpo_dataset=of(PAIRS)
+        )
+    args = arguments(tmp_path, max_steps=-1)
+    with pytest.raises(InputError, match="max_steps"):
+        joint_trainer(
+            tiny_llama(9), **args, sft_dataset=iter(()), dpo_dataset=of(PAIRS),
+            processing_class=TOKENIZER,
+        )  # fmt: skip
+
+
+# ---------------------------------------------------------------------- objects of a script
+
+
+class Watch(TrainerCallback):
+    """Notes what it is called for, and stops the training."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.seen.append(("begin", state.max_steps, given["model"] is not None))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> Any:
+        control.should_training_stop = state.global_step == 3
+        control.should_save = state.global_step == 1
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any, **given: Any) -> None:
+        self.seen.append(sorted(name for name in logs if name.endswith("sft_loss")))
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.seen.append(("save", state.global_step))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.seen.append(("end", state.global_step))
+
+
+def test_datasets_adapters_and_callbacks_are_taken_as_they_are(tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    watch = Watch()
+    lora = LoraConfig(r=2, target_modules=["q_proj"], use_rslora=True, task_type="CAUSAL_LM")
+    made = joint(
+        tmp_path,
+        Mix(lam=0.5),
+        peft_config=lora,
+        callbacks=[watch],
+        sft_eval_dataset=of(SFT[:2]),
+        dpo_eval_dataset=of(PAIRS[:2]),
+        chosen_nll=0.5,
+        evaluate_every=100,
+    )
+    result = made.train(progress=False)
+    assert result.summary["steps"] == 3
+    assert result.table.preference_loss.notna().all()
+    assert made.config.chosen_nll == 0.5
+    assert made.model.peft_config["default"].use_rslora
+    assert watch.seen == [
+        ("begin", 16, True),
+        ["eval_sft_loss"],
+        ("save", 1),
+        ("save", 3),
+        ("end", 3),
+    ]
+
+
+def test_sft_on_the_chosen_response_is_added_to_each_pair() -> None:
+    from tradeoff.llm.config import TrainConfig
+    from tradeoff.llm.losses import preference
+    from tradeoff.methods.losses import Rpo
+
+    made = torch.Generator().manual_seed(0)
+    policy, fixed = -5 * torch.rand(2, 8, generator=made, dtype=torch.float64)
+    lengths = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
+    config = TrainConfig(beta=0.2, chosen_nll=0.7)
+    found = preference(policy, fixed, lengths, config).loss
+    expected = preference(policy, fixed, lengths, config, Rpo(beta=0.2, alpha=0.7)).loss
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+# ---------------------------------------------------------------------- files
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and rows in the layouts of both programs."""
+    folder = tmp_path_factory.mktemp("made")
+    tiny_llama(len(TOKENIZER), bos_token_id=0, eos_token_id=1).save_pretrained(folder / "model")
+    TOKENIZER.save_pretrained(folder / "model")
+    for name, rows in {"sft": SFT, "dpo": PAIRS}.items():
+        lines = [{k: v for k, v in asdict(row).items() if v} for row in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    registry = {"skills": {"file_name": "sft.jsonl"}, "taste": {"file_name": "dpo.jsonl"}}
+    (folder / "dataset_info.json").write_text(json.dumps(registry), "utf-8")
+    return folder
+
+
+def written(folder: Path, name: str, content: dict[str, Any]) -> Path:
+    path = folder / name
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    return path
+
+
+def trl_files(made: Path, folder: Path, **more: Any) -> tuple[Path, Path]:
+    both = {
+        "model_name_or_path": str(made / "model"), "learning_rate": 1e-3, "max_steps": 2,
+        "per_device_train_batch_size": 2, "bf16": False, "use_cpu": True, "use_peft": True,
+        "lora_r": 2, "lora_target_modules": ["q_proj"], "max_length": 64,
+        "gradient_checkpointing": False,
+    }  # fmt: skip
+    sft = written(folder, "sft.yaml", {**both, "dataset_name": str(made / "sft.jsonl")})
+    pairs = {"dataset_name": str(made / "dpo.jsonl"), "beta": 0.3, "learning_rate": 1e-4}
+    return sft, written(folder, "dpo.yaml", {**both, **pairs, **more})
+
+
+def test_files_of_the_command_line_of_trl(made: Path, tmp_path: Path) -> None:
+    sft, dpo = trl_files(made, tmp_path)
+    flags = ["--plain", "--schedule", "mix", "--out", str(tmp_path / "run"), "--json"]
+    done = CliRunner().invoke(app, ["train", "--from-trl", str(sft), str(dpo), *flags])
+    assert done.exit_code == 0, done.output
+    found = experiment.settings(tmp_path / "run" / "run.toml", {})
+    assert found.make_schedule() == Mix(lam=0.5)
+    train = found.train
+    assert (train.steps, train.learning_rate, train.preference_learning_rate) == (4, 1e-3, 1e-4)
+    assert (train.beta, train.decay, train.holdout) == (0.3, "linear", 0.0)
+    assert train.lora is not None
+    assert (train.lora.rank, train.lora.alpha, train.lora.targets) == (2, 32, ("q_proj",))
+    both = ["train", str(sft), "--from-trl", str(sft), str(dpo)]
+    assert "two sources" in str(CliRunner().invoke(app, both).exception)
+
+
+def test_files_of_llama_factory(made: Path, tmp_path: Path) -> None:
+    both = {
+        "model_name_or_path": str(made / "model"), "finetuning_type": "lora", "lora_rank": 4,
+        "lora_target": "q_proj,v_proj", "dataset_dir": str(made), "template": "llama3",
+        "cutoff_len": 128, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+        "num_train_epochs": 2.0, "lr_scheduler_type": "cosine", "bf16": False, "use_cpu": True,
+        "val_size": 0.1, "output_dir": str(tmp_path / "out"), "do_train": True,
+    }  # fmt: skip
+    sft = written(tmp_path, "sft.yaml", {**both, "stage": "sft", "dataset": "skills"})
+    pairs = {"stage": "dpo", "dataset": "taste", "pref_beta": 0.2, "pref_loss": "sigmoid"}
+    dpo = written(tmp_path, "dpo.yaml", {**both, **pairs, "pref_ftx": 0.4})
+    found = experiment.settings(None, {}, (), read_yaml(sft, dpo))
+    train = found.train
+    assert (train.steps, train.beta, train.chosen_nll, train.chat) == (12, 0.2, 0.4, True)
+    assert (train.max_length, train.holdout, train.learning_rate) == (128, 0.1, 5e-5)
+    assert train.lora is not None
+    assert (train.lora.rank, train.lora.alpha, train.lora.targets) == (4, 8, ("q_proj", "v_proj"))
+    assert found.data.preference == str(made / "dpo.jsonl")
+    with pytest.raises(InputError, match="registered"):
+        read_yaml(sft, written(tmp_path, "bad.yaml", {**both, **pairs, "dataset": "none"}))
+
+
+def test_what_files_ask_for_in_vain_is_named(made: Path, tmp_path: Path) -> None:
+    sft, dpo = trl_files(made, tmp_path, load_in_4bit=True, lora_r=4)
+    with pytest.raises(InputError) as error:
+        read_yaml(sft, dpo)
+    assert "dpo.yaml: load_in_4bit = True" in str(error.value)
+    assert "lora is" in str(error.value)
+    for content in ("[1]", "a: [", "dataset_name: x"):
+        (tmp_path / "bad.yaml").write_text(content, "utf-8")
+        with pytest.raises(InputError, match=r"bad\.yaml"):
+            read_yaml(tmp_path / "bad.yaml", dpo)
+
+
+# ---------------------------------------------------------------------- in one process
+
+
+def test_a_trainer_of_trl_before_ours_does_not_decide_the_precision(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    assert Accelerator(cpu=True, mixed_precision="bf16").mixed_precision == "bf16"
+    made = joint(tmp_path, Mix(lam=0.5), steps=1)
+    assert made.train(progress=False).summary["steps"] == 1
+    assert made.accelerator.mixed_precision == "no"
+    theirs = llm_trl.sft(tiny_llama(len(TOKENIZER)), TOKENIZER, SFT, tmp_path, steps=1)
+    theirs.train()

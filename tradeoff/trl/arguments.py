@@ -1,0 +1,236 @@
+"""Settings of a joint run from those of TRL's two trainers, ``SFTConfig`` and ``DPOConfig``.
+
+Each field is taken over, is known to leave what is trained alone, or has its default. All others
+are named in one error, so that nothing that a script asks for is lost in silence.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from tradeoff.errors import InputError
+from tradeoff.llm.config import TrainConfig
+from tradeoff.methods import PREFERENCE_LOSSES
+
+BOTH = {
+    "adam_beta1": "betas",
+    "adam_beta2": "betas",
+    "adam_epsilon": "epsilon",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "clip",
+    "lr_scheduler_type": "decay",
+    "max_length": "max_length",
+    "bf16": "precision",
+    "seed": "seed",
+    "torch_compile": "compile",
+}
+"""Fields of which a joint run has one, so both configurations must agree, and their settings."""
+TAKEN = {
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps"),
+    *("num_train_epochs", "learning_rate", "warmup_steps", "warmup_ratio", "optim"),
+    *("gradient_checkpointing", "activation_checkpointing", "logging_steps", "logging_strategy"),
+    *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit"),
+    *("report_to", "beta", "label_smoothing", "loss_type", "disable_dropout", "disable_tqdm"),
+    *("dataset_text_field", "completion_only_loss", "output_dir", "truncation_mode"),
+}
+"""Other fields that are taken over."""
+FREE = {
+    *("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs", "padding_free"),
+    *("activation_offloading", "pad_to_multiple_of", "pad_token", "dataset_num_proc"),
+    *("precompute_ref_log_probs", "precompute_ref_batch_size", "use_cpu", "no_cuda"),
+    *("per_device_eval_batch_size", "eval_accumulation_steps", "eval_on_start", "eval_packing"),
+    *("prediction_loss_only", "bf16_full_eval", "eval_do_concat_batches", "do_train", "do_eval"),
+    *("do_predict", "run_name", "logging_dir", "logging_first_step", "logging_nan_inf_filter"),
+    *("log_level", "log_level_replica", "log_on_each_node", "overwrite_output_dir"),
+    *("remove_unused_columns", "average_tokens_across_devices", "include_num_input_tokens_seen"),
+    *("include_tokens_per_second", "skip_memory_metrics", "use_cache", "project"),
+    *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "local_rank"),
+    *("hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push"),
+    *("hub_revision", "save_only_model", "save_safetensors", "save_on_each_node"),
+    *("enable_jit_checkpoint", "ignore_data_skip", "restore_callback_states_from_checkpoint"),
+    *("torch_empty_cache_steps", "shuffle_dataset", "data_seed", "accelerator_config"),
+    *("torch_compile_backend", "torch_compile_mode", "label_names", "model_init_kwargs"),
+    *("dataset_kwargs", "length_column_name", "ref_model_mixup_alpha", "ref_model_sync_steps"),
+    *("f_alpha_divergence_coef", "discopop_tau", "packing_strategy", "liger_kernel_config"),
+}
+"""Fields that change how a run is computed, stored or shown, or that belong to one that is off."""
+FREE_PREFIXES = ("dataloader_", "ddp_")
+_DECAYS = {"constant": "constant", "constant_with_warmup": "constant", "linear": "linear"}
+_DECAYS |= {"cosine": "cosine"}
+_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
+
+
+def train_config(
+    sft: Any, dpo: Any, rows: tuple[int, int], *, steps: int | None = None, processes: int = 1
+) -> TrainConfig:
+    """The settings of a joint run.
+
+    Parameters
+    ----------
+    sft, dpo
+        An ``SFTConfig`` and a ``DPOConfig`` of TRL. Batch, rate and number of updates are those of
+        each objective; what a run has once must be equal in both.
+    rows
+        Training rows of (SFT, preference), from which epochs are counted.
+    steps
+        Updates of the joint run; None: as many as both trainers together do.
+    processes
+        How many share an update.
+
+    Raises
+    ------
+    InputError
+        With every field that cannot be taken over.
+    """
+    problems = [*_unsupported(sft), *_unsupported(dpo), *_different(sft, dpo)]
+    batch = [args.per_device_train_batch_size for args in (sft, dpo)]
+    sizes = [batch_size(args, processes) for args in (sft, dpo)]
+    total = steps or sum(updates(sft, dpo, rows, processes))
+    warmup = [_warmup(args, total) for args in (sft, dpo)]
+    problems += _choices(sft, dpo, warmup)
+    if problems:
+        raise InputError(
+            f"a joint run cannot take these over: {'; '.join(problems)}",
+            field="args",
+            remedy="Give both configurations the same value, or leave the field at its default.",
+        )
+    loss = _loss(dpo)
+    checkpointing = any(_either(args, "gradient", "activation") for args in (sft, dpo))
+    return TrainConfig(
+        steps=total,
+        batch_size=sizes[0],
+        preference_batch_size=sizes[1],
+        rows_per_forward=min(batch),
+        learning_rate=sft.learning_rate,
+        preference_learning_rate=dpo.learning_rate,
+        decay=_DECAYS[_name(sft.lr_scheduler_type)],  # type: ignore[arg-type]
+        warmup=warmup[0],
+        betas=(sft.adam_beta1, sft.adam_beta2),
+        epsilon=sft.adam_epsilon,
+        weight_decay=sft.weight_decay,
+        clip=sft.max_grad_norm or None,
+        loss=loss,
+        beta=dpo.beta,
+        label_smoothing=dpo.label_smoothing,
+        dropout="sft" if dpo.disable_dropout else "always",
+        max_length=sft.max_length or 2**24,
+        precision="bf16" if sft.bf16 else "fp32",
+        gradient_checkpointing=checkpointing,
+        compile=sft.torch_compile,
+        holdout=0.0,
+        evaluate_every=_every(sft, "eval", total),
+        log_every=max(1, _every(sft, "logging", total) or total),
+        save_every=_every(sft, "save", total),
+        keep=sft.save_total_limit or 10**6,
+        trackers=tuple(name for name in sft.report_to or () if name not in ("none", "all")),
+        seed=sft.seed,
+    )
+
+
+def batch_size(args: Any, processes: int = 1) -> int:
+    """Rows of an update of one of TRL's trainers."""
+    return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * processes)
+
+
+def updates(sft: Any, dpo: Any, rows: tuple[int, int], processes: int = 1) -> tuple[int, int]:
+    """Updates that each of TRL's trainers would do, of (SFT, preference)."""
+    return _updates(sft, rows[0], processes), _updates(dpo, rows[1], processes)
+
+
+def _updates(args: Any, rows: int, processes: int) -> int:
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    batches = math.ceil(rows / (args.per_device_train_batch_size * processes))
+    return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
+
+
+def _warmup(args: Any, total: int) -> int:
+    return int(args.get_warmup_steps(total))
+
+
+def _unsupported(args: Any) -> Iterator[str]:
+    """Fields that nothing takes over and that do not have their defaults."""
+    if not is_dataclass(args):
+        yield f"{type(args).__name__} is no configuration of TRL"
+        return
+    default = _default(args)
+    known = {*BOTH, *TAKEN, *FREE}
+    for field in fields(args):
+        name = field.name
+        if name in known or name.startswith(FREE_PREFIXES):
+            continue
+        if (value := getattr(args, name)) != getattr(default, name):
+            yield f"{type(args).__name__}.{name} = {value!r}"
+
+
+def _default(args: Any) -> Any:
+    """The same configuration with nothing set; what depends on the device is kept."""
+    kept = {name: getattr(args, name) for name in ("bf16", "use_cpu") if hasattr(args, name)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return type(args)(output_dir=args.output_dir, report_to="none", **kept)
+
+
+def _different(sft: Any, dpo: Any) -> Iterator[str]:
+    for name, own in BOTH.items():
+        values = [getattr(args, name) for args in (sft, dpo)]
+        if values[0] != values[1]:
+            first, second = (_name(value) for value in values)
+            yield f"{name} is {first!r} for SFT and {second!r} for DPO, and {own} is one setting"
+
+
+def _choices(sft: Any, dpo: Any, warmup: list[int]) -> Iterator[str]:
+    """Fields that are taken over, with values that are not."""
+    if warmup[0] != warmup[1]:
+        yield f"warm-up takes {warmup[0]} updates for SFT and {warmup[1]} for DPO"
+    checks: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+        ("optim", lambda value: _name(value) in _OPTIMIZERS),
+        ("lr_scheduler_type", lambda value: _name(value) in _DECAYS),
+        ("truncation_mode", lambda value: value == "keep_start"),
+        ("completion_only_loss", lambda value: value is not False),
+        ("dataset_text_field", lambda value: value == "text"),
+        ("loss_type", lambda value: _known_loss(value)),
+        ("eval_strategy", lambda value: _name(value) in ("no", "steps", "epoch")),
+        ("save_strategy", lambda value: _name(value) in ("no", "steps", "epoch")),
+    )
+    for args in (sft, dpo):
+        for name, fits in checks:
+            if hasattr(args, name) and not fits(getattr(args, name)):
+                yield f"{type(args).__name__}.{name} = {_name(getattr(args, name))!r}"
+
+
+def _known_loss(value: Any) -> bool:
+    """SFTConfig names one loss, DPOConfig a list of them."""
+    if value == "nll":
+        return True
+    names = [value] if isinstance(value, str) else list(value)
+    return len(names) == 1 and names[0] in set(PREFERENCE_LOSSES) - {"nominal"}
+
+
+def _loss(dpo: Any) -> str:
+    return str(dpo.loss_type if isinstance(dpo.loss_type, str) else dpo.loss_type[0])
+
+
+def _either(args: Any, *names: str) -> bool:
+    """Checkpointing, whose name differs between versions."""
+    return any(bool(getattr(args, f"{name}_checkpointing", False)) for name in names)
+
+
+def _every(args: Any, what: str, total: int) -> int | None:
+    """Updates between evaluations, log lines or saves; None where there are none."""
+    strategy = _name(getattr(args, f"{what}_strategy"))
+    if strategy == "no":
+        return None
+    if strategy == "epoch":
+        return max(1, round(total / max(1.0, args.num_train_epochs)))
+    steps = getattr(args, f"{what}_steps") or args.logging_steps
+    return max(1, math.ceil(steps * total) if steps < 1 else int(steps))
+
+
+def _name(value: Any) -> Any:
+    """The name of a member of an enumeration; anything else as it is."""
+    return getattr(value, "value", value)

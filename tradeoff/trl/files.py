@@ -1,0 +1,255 @@
+"""YAML files of TRL's command line and of LLaMA-Factory as settings of one joint run."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from tradeoff.errors import InputError
+from tradeoff.trl.arguments import train_config, updates
+
+_MODEL = {"model_name_or_path", "attn_implementation", "dtype", "torch_dtype", "model_revision"}
+_LORA = {"use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_dora"}
+_LORA |= {"lora_task_type"}
+_DATA = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split"}
+_DATA |= {"dataset_test"}
+_SHOWN = {"trust_remote_code", "env", "ignore_bias_buffers", "dataset_streaming"}
+FACTORY = {
+    "cutoff_len": "max_length",
+    "pref_beta": "beta",
+    "pref_loss": "loss_type",
+    "dpo_label_smoothing": "label_smoothing",
+    "lora_rank": "lora_r",
+    "flash_attn": "attn_implementation",
+}
+"""Names of LLaMA-Factory that mean the same as names of TRL."""
+_FACTORY_FREE = {
+    *("stage", "finetuning_type", "template", "overwrite_cache", "overwrite_output_dir"),
+    *("preprocessing_num_workers", "plot_loss", "dataset", "dataset_dir", "eval_dataset"),
+    *("pref_ftx", "lora_target", "max_samples", "val_size", "do_train", "ddp_timeout"),
+    *("dataloader_num_workers", "save_only_model", "report_to", "resume_from_checkpoint"),
+}
+_FACTORY_DEFAULTS = {"learning_rate": 5e-5, "logging_steps": 500, "max_length": 2048}
+"""What that program takes where its file says nothing and TRL takes something else."""
+
+
+def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
+    """The tables of one experiment from the files of two trainings.
+
+    Parameters
+    ----------
+    sft, dpo
+        YAML as ``trl sft --config`` and ``trl dpo --config`` take it; or of LLaMA-Factory, which
+        has a ``stage``, and whose ``pref_ftx`` becomes ``chosen_nll``.
+
+    Returns
+    -------
+    dict
+        Tables ``model``, ``data``, ``schedule`` and ``train`` of an
+        :class:`~tradeoff.llm.config.Experiment`, with ALRIGHT, whose weight is the share of the
+        updates that the second training would have had.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, trl is missing, or with every setting that cannot be taken over.
+    """
+    from trl import DPOConfig, SFTConfig
+
+    found = [_Training(Path(sft), SFTConfig, "sft"), _Training(Path(dpo), DPOConfig, "dpo")]
+    problems = [text for training in found for text in training.problems]
+    for name in ("model", "lora"):
+        first, second = (getattr(training, name) for training in found)
+        if first != second:
+            problems.append(f"{name} is {first} for SFT and {second} for DPO")
+    if problems:
+        raise InputError(
+            f"a joint run cannot take these over: {'; '.join(problems)}",
+            file=str(sft),
+            remedy="Remove or change them in the files, or write a TOML file of your own.",
+        )
+    first, second = found
+    rows = first.rows("sft"), second.rows("preference")
+    config = train_config(first.args, second.args, rows)
+    counts = updates(first.args, second.args, rows)
+    train = {k: v for k, v in asdict(config).items() if k not in ("defects", "lora")}
+    train |= {"lora": first.lora} if first.lora else {}
+    train |= {"chosen_nll": second.chosen_nll} if second.chosen_nll else {}
+    train |= {"chat": True} if first.factory else {}
+    held_out = max(first.held_out, second.held_out)
+    return {
+        "model": first.model,
+        "data": {
+            "sft": first.data,
+            "preference": second.data,
+            **({"sft_test": first.test} if first.test else {}),
+            **({"preference_test": second.test} if second.test else {}),
+            **({"limit": first.limit} if first.limit else {}),
+            **({"preference_limit": second.limit} if second.limit else {}),
+        },
+        "schedule": {"name": "alright", "lam": counts[1] / sum(counts)},
+        "train": {**train, "holdout": held_out},
+    }
+
+
+class _Training:
+    """What one file asks for.
+
+    Parameters
+    ----------
+    file
+        YAML.
+    kind
+        Configuration of TRL that its other names are fields of.
+    stage
+        "sft" or "dpo".
+    """
+
+    def __init__(self, file: Path, kind: type[Any], stage: str) -> None:
+        content = _mapping(file)
+        self.file, self.stage = file, stage
+        self.problems: list[str] = []
+        self.factory = "stage" in content
+        self.chosen_nll, self.limit, self.held_out = 0.0, None, 0.0
+        if self.factory:
+            content = self._of_factory(content)
+        self.model = self._model(content)
+        self.lora = self._lora(content)
+        self.data, self.test = self._data(content)
+        names = {field.name for field in fields(kind)} - {"trust_remote_code"}
+        known = {k: v for k, v in content.items() if k in names}
+        rest = content.keys() - names - _MODEL - _LORA - _DATA - _SHOWN
+        self.problems += [f"{file.name}: {name} = {content[name]!r}" for name in sorted(rest)]
+        if content.get("trust_remote_code"):
+            self.problems.append(f"{file.name}: trust_remote_code, as no code of a model is run")
+        known.setdefault("output_dir", "tradeoff-train")
+        known.setdefault("report_to", "none")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self.args = kind(**known)
+            except (TypeError, ValueError) as error:
+                raise InputError(str(error), file=file, remedy="Mend the file.") from error
+
+    def rows(self, kind: str) -> int:
+        """Training rows, from which epochs are counted; not read where updates are given."""
+        if self.args.max_steps > 0:
+            return 1
+        from tradeoff.data import read_preferences, read_sft
+
+        read = read_sft if kind == "sft" else read_preferences
+        return len(read(self.data, limit=self.limit))
+
+    def _model(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        if "model_name_or_path" not in content:
+            remedy = "Name the model."
+            raise InputError("there is no model_name_or_path", file=self.file, remedy=remedy)
+        found = {"path": str(content["model_name_or_path"])}
+        attention = content.get("attn_implementation")
+        if attention is not None and attention not in ("auto", "disabled"):
+            found["attention"] = {"fa2": "flash_attention_2"}.get(attention, attention)
+        if content.get("model_revision", "main") != "main":
+            self.problems.append(f"{self.file.name}: model_revision")
+        return found
+
+    def _lora(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        if not content.get("use_peft"):
+            return {}
+        targets = content.get("lora_target_modules")
+        rank = int(content.get("lora_r", 16))
+        found = {"rank": rank, "alpha": int(content.get("lora_alpha", 32))}
+        found["dropout"] = float(content.get("lora_dropout", 0.05))
+        found["dora"] = bool(content.get("use_dora", False))
+        if targets is None:
+            self.problems.append(
+                f"{self.file.name}: lora_target_modules is not given, and peft's choice by model "
+                "is not repeated here; name them, or all-linear"
+            )
+        elif targets in ("all-linear", ["all-linear"]):
+            found["targets"] = "all-linear"
+        else:
+            found["targets"] = [targets] if isinstance(targets, str) else list(targets)
+        return found
+
+    def _data(self, content: Mapping[str, Any]) -> tuple[str, str | None]:
+        name, config = content.get("dataset_name"), content.get("dataset_config")
+        if name is None:
+            remedy = "Name one data set; mixtures cannot be taken over."
+            raise InputError("there is no dataset_name", file=self.file, remedy=remedy)
+        name = str(name)
+        if Path(name).exists() or self.factory:
+            return name, content.get("dataset_test")
+        name = f"{name}:{config}" if config else name
+        evaluated = content.get("eval_strategy", "no") not in ("no", False)
+        test = f"{name}@{content.get('dataset_test_split', 'test')}" if evaluated else None
+        return f"{name}@{content.get('dataset_train_split', 'train')}", test
+
+    # ------------------------------------------------------------------ LLaMA-Factory
+
+    def _of_factory(self, content: dict[str, Any]) -> dict[str, Any]:
+        """The same settings by the names of TRL."""
+        name = self.file.name
+        if content["stage"] != self.stage:
+            self.problems.append(f"{name}: stage = {content['stage']!r} in place of {self.stage!r}")
+        self.chosen_nll = float(content.get("pref_ftx", 0.0))
+        self.limit = content.get("max_samples")
+        self.held_out = float(content.get("val_size", 0.0))
+        if self.held_out >= 1:
+            self.problems.append(f"{name}: val_size = {self.held_out:g} rows; give a share")
+            self.held_out = 0.0
+        tuning = content.get("finetuning_type", "lora")
+        if tuning not in ("lora", "full"):
+            self.problems.append(f"{name}: finetuning_type = {tuning!r}")
+        found = {**_FACTORY_DEFAULTS}
+        found |= {FACTORY.get(k, k): v for k, v in content.items() if k not in _FACTORY_FREE}
+        if tuning == "lora":
+            rank = int(found.get("lora_r", 8))
+            targets = content.get("lora_target", "all")
+            named = targets.split(",") if isinstance(targets, str) else list(targets)
+            found |= {"use_peft": True, "lora_r": rank}
+            found.setdefault("lora_dropout", 0.0)
+            found.setdefault("lora_alpha", 2 * rank)
+            found["lora_target_modules"] = (
+                "all-linear" if targets == "all" else [part.strip() for part in named]
+            )
+        found["dataset_name"] = self._factory_file(content, "dataset")
+        if content.get("eval_dataset"):
+            found["dataset_test"] = self._factory_file(content, "eval_dataset")
+        return found
+
+    def _factory_file(self, content: Mapping[str, Any], field: str) -> str:
+        """The file or hub name that ``dataset_info.json`` gives for a name."""
+        folder = Path(content.get("dataset_dir", self.file.parent / "data"))
+        folder = folder if folder.is_absolute() or folder.is_dir() else self.file.parent / folder
+        registry, name = folder / "dataset_info.json", str(content.get(field))
+        try:
+            entry = json.loads(registry.read_text("utf-8"))[name]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                "no data set of this name is registered",
+                file=registry,
+                field=field,
+                value=name,
+                remedy="Name one data set of dataset_info.json in dataset_dir.",
+            ) from error
+        if "file_name" in entry:
+            return str(folder / entry["file_name"])
+        return f"{entry['hf_hub_url']}@{entry.get('split', 'train')}"
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    import yaml
+
+    remedy = "Give a YAML file of TRL's command line or of LLaMA-Factory."
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"it cannot be read: {reason}", file=file, remedy=remedy) from error
+    if not isinstance(found, dict):
+        raise InputError("it holds no settings", file=file, remedy=remedy)
+    return found

@@ -1,0 +1,148 @@
+"""A joint trainer from what a script gives TRL's ``SFTTrainer`` and ``DPOTrainer``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tradeoff.errors import InputError
+from tradeoff.llm.config import ModelConfig
+from tradeoff.llm.trainer import JointTrainer
+from tradeoff.methods import Method
+from tradeoff.schedules import Alright, Schedule
+from tradeoff.trl.arguments import train_config, updates
+from tradeoff.trl.callbacks import HubCallbacks
+
+
+def joint_trainer(
+    model: Any,
+    *,
+    sft_args: Any,
+    dpo_args: Any,
+    sft_dataset: Any,
+    dpo_dataset: Any,
+    sft_eval_dataset: Any = None,
+    dpo_eval_dataset: Any = None,
+    processing_class: Any = None,
+    peft_config: Any = None,
+    ref_model: Any = None,
+    callbacks: Sequence[Any] = (),
+    schedule: Schedule | Method | None = None,
+    steps: int | None = None,
+    output: str | Path | None = None,
+    **settings: Any,
+) -> JointTrainer:
+    """A joint trainer of what a script gives TRL's two trainers.
+
+    Parameters
+    ----------
+    model
+        Of transformers or peft, or its folder or hub name.
+    sft_args, dpo_args
+        ``SFTConfig`` and ``DPOConfig``; see :func:`~tradeoff.trl.arguments.train_config`.
+    sft_dataset, dpo_dataset
+        Training rows, as ``Dataset`` objects or whatever else `JointTrainer` reads.
+    sft_eval_dataset, dpo_eval_dataset
+        Held-out rows, likewise; without, nothing is held out.
+    processing_class
+        The tokenizer; None: the one of a model given by name.
+    peft_config
+        Of peft, such as ``LoraConfig``: adapters are made by peft.
+    ref_model
+        None, the policy before training; or a folder or hub name.
+    callbacks
+        ``TrainerCallback`` of transformers, or those of `JointTrainer`.
+    schedule
+        None: ALRIGHT, whose weight is the share of the updates that DPO would have had.
+    steps
+        Updates; None: as many as both trainers together do.
+    output
+        Folder of the run; None: ``sft_args.output_dir``.
+    settings
+        Fields of :class:`~tradeoff.llm.TrainConfig`, which go before what TRL's fields say.
+
+    Returns
+    -------
+    JointTrainer
+        Ready for ``train()``. A ``loss`` of TRL or of this package may be named in `settings`.
+
+    Raises
+    ------
+    InputError
+        With every field that cannot be taken over, or where objects do not fit together.
+    """
+    from transformers import TrainerCallback
+
+    model, tokenizer = _loaded(model, processing_class, bf16=bool(sft_args.bf16))
+    if peft_config is not None:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, peft_config)
+    sizes = _rows(sft_dataset, sft_args), _rows(dpo_dataset, dpo_args)
+    config = train_config(sft_args, dpo_args, sizes, steps=steps)
+    if schedule is None:
+        counts = updates(sft_args, dpo_args, sizes)
+        schedule = Alright(lam=counts[1] / sum(counts))
+    of_hub = [c for c in callbacks if _is_hub(c, TrainerCallback)]
+    own = [c for c in callbacks if not _is_hub(c, TrainerCallback)]
+    if of_hub:
+        own.append(HubCallbacks(of_hub, sft_args))
+    return JointTrainer(
+        model,
+        tokenizer,
+        sft=sft_dataset,
+        preference=dpo_dataset,
+        sft_test=sft_eval_dataset,
+        preference_test=dpo_eval_dataset,
+        schedule=schedule,
+        # TRL takes rows of plain text as they are, too.
+        config=replace(config, **{"chat": False, **_reference(ref_model), **settings}),
+        output=sft_args.output_dir if output is None else output,
+        callbacks=own,
+    )
+
+
+def _is_hub(given: Any, kind: type) -> bool:
+    return isinstance(given, kind) or (isinstance(given, type) and issubclass(given, kind))
+
+
+def _loaded(model: Any, tokenizer: Any, *, bf16: bool) -> tuple[Any, Any]:
+    """Model and tokenizer, of which either may be given by the name of the model."""
+    if isinstance(model, str | Path):
+        from tradeoff.llm import models
+
+        model, found = models.load(ModelConfig(path=str(model)))
+        return model, tokenizer or found
+    if tokenizer is None:
+        remedy = "Give processing_class, as to TRL's trainers."
+        raise InputError("there is no tokenizer", field="processing_class", remedy=remedy)
+    return model, tokenizer
+
+
+def _rows(dataset: Any, args: Any) -> int:
+    """How many rows a set has; a stream does not say."""
+    if hasattr(dataset, "__len__"):
+        return len(dataset)
+    if args.max_steps > 0:
+        return 1
+    raise InputError(
+        "a stream has no length, from which epochs could be counted",
+        field="max_steps",
+        value=args.max_steps,
+        remedy="Give max_steps.",
+    )
+
+
+def _reference(model: Any) -> dict[str, str]:
+    if model is None:
+        return {}
+    if not isinstance(model, str | Path):
+        raise InputError(
+            "a reference in memory is not kept beside the policy",
+            field="ref_model",
+            value=type(model).__name__,
+            remedy="Leave it out for the policy before training, or give its folder.",
+        )
+    return {"reference": str(model)}
