@@ -14,6 +14,7 @@ IMPORTED = {
     "dask": "distributed",
     "markdown-it-py": "markdown_it",
     "mdit-py-plugins": "mdit_py_plugins",
+    "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
 """Packages that are not imported by their own name."""

@@ -253,6 +253,7 @@ def _taken_over(file: Path | None, files: tuple[Path, Path] | None) -> dict[str,
     if file is not None:
         remedy = "Give CONFIG.toml or --from-trl; flags and --set change either."
         raise InputError("two sources of settings", field="--from-trl", remedy=remedy)
+    require("trl")
     from tradeoff import trl
 
     found: dict[str, Any] = trl.read_yaml(*files)

@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "nets": _NETS,
     "llm": (*_NETS, *_LLM),
     "smollm": (*_NETS, *_LLM, "gguf"),
+    "trl": (*_NETS, *_LLM, "yaml", "trl"),
     "text": ("sklearn",),
     "parquet": ("pyarrow",),
     "study": ("pyarrow", "joblib", "threadpoolctl"),

@@ -25,7 +25,7 @@ from torch import Tensor
 from tradeoff.llm.data import Example, Pair
 
 Layout = Literal["padded", "packed", "shared"]
-LAYOUTS = ("padded", "packed", "shared")
+LAYOUTS: tuple[Layout, ...] = ("padded", "packed", "shared")
 
 
 @runtime_checkable

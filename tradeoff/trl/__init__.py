@@ -1,4 +1,4 @@
-"""TRL scripts made joint: needs the extra ``llm`` and the package trl.
+"""TRL scripts made joint: needs the extra ``trl``.
 
 The public names are imported when first used; ``__init__.pyi`` lists them.
 """
@@ -7,7 +7,7 @@ from typing import Any
 
 import lazy_loader
 
-from tradeoff.errors import InputError
+from tradeoff.extras import explained, require
 
 _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -16,7 +16,5 @@ def __getattr__(name: str) -> Any:
     try:
         return _public(name)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"tradeoff.trl needs the package {error.name}, which is not installed",
-            remedy="Install it: pip install 'tradeoff[llm]' trl.",
-        ) from error
+        require("trl")
+        raise explained(error, "trl") from error

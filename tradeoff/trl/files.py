@@ -58,7 +58,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
     InputError
         If a file cannot be read, trl is missing, or with every setting that cannot be taken over.
     """
-    from trl import DPOConfig, SFTConfig
+    from trl import DPOConfig, SFTConfig  # type: ignore[attr-defined]
 
     found = [_Training(Path(sft), SFTConfig, "sft"), _Training(Path(dpo), DPOConfig, "dpo")]
     problems = [text for training in found for text in training.problems]
@@ -161,7 +161,7 @@ class _Training:
             return {}
         targets = content.get("lora_target_modules")
         rank = int(content.get("lora_r", 16))
-        found = {"rank": rank, "alpha": int(content.get("lora_alpha", 32))}
+        found: dict[str, Any] = {"rank": rank, "alpha": int(content.get("lora_alpha", 32))}
         found["dropout"] = float(content.get("lora_dropout", 0.05))
         found["dora"] = bool(content.get("use_dora", False))
         if targets is None:
@@ -204,7 +204,7 @@ class _Training:
         tuning = content.get("finetuning_type", "lora")
         if tuning not in ("lora", "full"):
             self.problems.append(f"{name}: finetuning_type = {tuning!r}")
-        found = {**_FACTORY_DEFAULTS}
+        found: dict[str, Any] = {**_FACTORY_DEFAULTS}
         found |= {FACTORY.get(k, k): v for k, v in content.items() if k not in _FACTORY_FREE}
         if tuning == "lora":
             rank = int(found.get("lora_r", 8))
@@ -242,7 +242,7 @@ class _Training:
 
 
 def _mapping(file: Path) -> dict[str, Any]:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     remedy = "Give a YAML file of TRL's command line or of LLaMA-Factory."
     try:
