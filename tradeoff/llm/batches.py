@@ -62,6 +62,8 @@ class Batch:
         (M,) the response that each belongs to. Of pairs, all chosen ones come first.
     lengths
         (S,) scored tokens of each response.
+    ends
+        (rows,) tokens of each padded row before the filling; ``None`` for a packed row.
     """
 
     tokens: Int[Tensor, "rows time"]
@@ -74,6 +76,7 @@ class Batch:
     lengths: Int[Tensor, " S"]
     bounds: Int[Tensor, " P"] | None = None
     longest: int = 0
+    ends: Int[Tensor, " rows"] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device."""
@@ -207,7 +210,8 @@ def _padded(sequences: Sequence[_Piece], pad: int) -> Batch:
         labels.append(piece.tokens[piece.scored :])
         owner.append(np.full(n - piece.scored, piece.owner))
     positions = np.broadcast_to(np.arange(time), tokens.shape).copy()
-    return _batch(tokens, positions, None, None, select, labels, owner)
+    batch = _batch(tokens, positions, None, None, select, labels, owner)
+    return replace(batch, ends=torch.tensor([len(piece.tokens) for piece in sequences]))
 
 
 def _packed(pieces: Sequence[_Piece]) -> Batch:

@@ -113,6 +113,10 @@ class TrainConfig:
         Weight of the chosen response's negative log-likelihood per token, which is added to the
         preference loss of each pair: RPO (arXiv 2404.19733, equation 1) for "sigmoid", what
         LLaMA-Factory calls ``pref_ftx``. Held-out preference losses have it, too.
+    router_loss
+        Weight of the load-balancing loss of a mixture of experts, see
+        :mod:`tradeoff.llm.routers`, which is added to the mean loss of each objective followed;
+        None: it is left out. Held-out losses never have it.
     reference
         "initial": the policy before training. "stage": the policy when its preference stage
         begins. Else a folder or hub name, such as that of an SFT optimum.
@@ -204,6 +208,7 @@ class TrainConfig:
     beta: Size = 0.1
     label_smoothing: Annotated[float, Within(0, 0.5, "[)")] = 0.0
     chosen_nll: Annotated[float, Within(0, 1e3)] | None = None
+    router_loss: Annotated[float, Within(0, 1e3)] | None = None
     reference: str = "initial"
     reference_mode: Literal["cached", "adapter_off", "second_model"] = "cached"
     reference_rows: Literal["read", "all"] = "read"

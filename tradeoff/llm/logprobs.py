@@ -40,6 +40,10 @@ class Policy(nn.Module):
         # accelerate reads from it which blocks FSDP may shard.
         self._no_split_modules = getattr(below_adapters(model), "_no_split_modules", None)
         self._linear_head = _has_linear_head(model)
+        self.experts: int | None = None
+        """Experts of each token, where passes are to keep their load-balancing loss."""
+        self.balance: Tensor | None = None
+        """Load-balancing loss of the latest pass."""
 
     @property
     def attention(self) -> str:
@@ -59,17 +63,29 @@ class Policy(nn.Module):
         Tensor, shape (M,)
             In the order of ``batch.labels``; float32, or float64 for a float64 model.
         """
-        inputs = batch.inputs(self.attention)
+        inputs: dict[str, Any] = batch.inputs(self.attention) | {"use_cache": False}
+        if self.experts is not None:
+            inputs["output_router_logits"] = True
         base = below_adapters(self.model)
         if self._linear_head:
             backbone = getattr(base, base.base_model_prefix)
-            hidden = backbone(**inputs, use_cache=False).last_hidden_state
+            found = backbone(**inputs)
+            self._keep_balance(found, batch)
+            hidden = found.last_hidden_state
             head = base.get_output_embeddings()
             rows = hidden.flatten(0, 1)[batch.select]
             return token_log_probs(rows, head.weight, head.bias, batch.labels)
-        logits = self.model(**inputs, use_cache=False).logits
-        rows = logits.flatten(0, 1)[batch.select]
+        found = self.model(**inputs)
+        self._keep_balance(found, batch)
+        rows = found.logits.flatten(0, 1)[batch.select]
         return _gather(rows, batch.labels)
+
+    def _keep_balance(self, found: Any, batch: Batch) -> None:
+        # A reference that is the policy itself, and evaluations, keep none.
+        if self.experts is not None and torch.is_grad_enabled():
+            from tradeoff.llm.routers import balance, used
+
+            self.balance = balance(tuple(found.router_logits), used(batch), self.experts)
 
     def responses(self, batch: Batch) -> Float[Tensor, " S"]:
         """Log pi(y|x) of each response of the batch: the sum over its tokens."""

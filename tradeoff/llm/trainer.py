@@ -41,6 +41,7 @@ from tradeoff.llm import (
     dropout,
     models,
     reference,
+    routers,
     saved,
     setup,
     snapshots,
@@ -225,6 +226,7 @@ class JointTrainer:
             setup.check_space(self.output, self.model, config, self.steps)
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
+        routers.check(self.model, config.router_loss)
         self.config = config = setup.with_layout(
             bare, self.data, config, self.accelerator.device, self.costs
         )
@@ -252,6 +254,8 @@ class JointTrainer:
         self.needed = ahead.needed(self.plan, config, self.known, processes)
         self.joining = GradientJoin(self.method, self.plan, self.policy, config.optima)
         self.feed = Feed(self.data, config, process, processes)
+        if config.router_loss:
+            self._bare.experts = routers.experts_per_token(self.model)
         self.tally, self.meter = Tally(), Meter(self.accelerator.device, processes)
         self.journal = Journal(self.output, self.accelerator)
         self.references: reference.References | None = None
@@ -570,8 +574,9 @@ class JointTrainer:
             exchange = nullcontext() if ends else self.accelerator.no_sync(self.policy)
             # Checkpointed blocks run again in the backward pass.
             with exchange, dropout.during(self.model, part.objective, self.config.dropout):
-                loss = self._loss(part) * part.share
-                observed[part.objective] += loss.detach()
+                loss, count = self._loss(part)
+                observed[part.objective] += loss.detach() * part.share
+                loss = (loss + self._routed(count)) * part.share
                 # Processes' gradients are averaged, while their losses are parts of one sum.
                 weight = 1.0 if joins else part.weight
                 loss = loss * (weight * self.accelerator.num_processes)
@@ -589,20 +594,30 @@ class JointTrainer:
             self.joining.join(np.array(weights), means.double().cpu().numpy())
         return observed
 
-    def _loss(self, part: Pass) -> Tensor:
-        """Summed loss of a pass."""
+    def _routed(self, count: int) -> Tensor | float:
+        """The router's part of the summed loss of the latest pass, of so many tokens or pairs.
+
+        A pass weighs as much as these do in the mean over the update.
+        """
+        balance, self._bare.balance = self._bare.balance, None
+        if not self.config.router_loss or balance is None:
+            return 0.0
+        return self.config.router_loss * balance * count
+
+    def _loss(self, part: Pass) -> tuple[Tensor, int]:
+        """Summed loss of a pass, and of how many tokens or pairs."""
         items = [self.data.training(part.objective)[i] for i in part.rows]
         counted, scored = float(part.share > 0), sum(item.scored for item in items)
         trained: dict[str, Any] = self.method.changed()
         if part.objective == SFT:
             loss = self.scorer.sft(items, trained.get("sft"))
             self.tally.add(SFT, {"loss": loss.detach()}, scored, counted)
-            return loss
+            return loss, scored
         assert self.references is not None
         own = trained.get("preference")
         found = self.scorer.pairs(items, part.rows, self.references.train, own)
         self.tally.add(part.objective, found.sums(), len(items), counted)
-        return found.loss.sum()
+        return found.loss.sum(), len(items)
 
     def _count_work(self) -> None:
         for objective, rows in self.feed.followed:

@@ -27,6 +27,7 @@ BOTH = {
     "bf16": "precision",
     "seed": "seed",
     "torch_compile": "compile",
+    "router_aux_loss_coef": "router_loss",
 }
 """Fields of which a joint run has one, so both configurations must agree, and their settings."""
 TAKEN = {
@@ -116,6 +117,7 @@ def train_config(
         loss=loss,
         beta=dpo.beta,
         label_smoothing=dpo.label_smoothing,
+        router_loss=getattr(sft, "router_aux_loss_coef", None),
         dropout="sft" if dpo.disable_dropout else "always",
         max_length=sft.max_length or 2**24,
         precision="bf16" if sft.bf16 else "fp32",
@@ -177,7 +179,7 @@ def _default(args: Any) -> Any:
 
 def _different(sft: Any, dpo: Any) -> Iterator[str]:
     for name, own in BOTH.items():
-        values = [getattr(args, name) for args in (sft, dpo)]
+        values = [getattr(args, name, None) for args in (sft, dpo)]
         if values[0] != values[1]:
             first, second = (_name(value) for value in values)
             yield f"{name} is {first!r} for SFT and {second!r} for DPO, and {own} is one setting"
