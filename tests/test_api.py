@@ -25,6 +25,7 @@ INTERNAL = {
     "tradeoff.cli_options",
     "tradeoff.cli_train",
     "tradeoff.cli_evaluate",
+    "tradeoff.cli_arena",
     "tradeoff.cli_export",
     "tradeoff.convex.crossed",
     "tradeoff.convex.directions",

@@ -42,6 +42,8 @@ RANKS: dict[str, float] = {
     "trl": 5,
     "cli_options": 2,
     "doubts": 4,
+    "arena": 5,
+    "cli_arena": 6,
     "cli_train": 6,
     "cli_evaluate": 5,
     "cli_export": 6,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import tradeoff
-from tradeoff import cli_evaluate, cli_export, cli_train
+from tradeoff import cli_arena, cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import analysis
 from tradeoff.cli_options import METHODS_HELP, Columns, MinMargin, Out, SkipBad, UseLabels
 from tradeoff.errors import InputError
@@ -484,6 +484,9 @@ app.command(help=cli_evaluate.HELP)(cli_evaluate.evaluate)
 
 
 app.command(help=cli_export.HELP)(cli_export.export)
+
+
+app.command(help=cli_arena.HELP)(cli_arena.arena)
 
 
 # ---------------------------------------------------------------------- this machine

@@ -1,0 +1,164 @@
+"""The arena: instances with certified fronts, runs at equal cost, and places on the board."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tradeoff.arena import SUITE, board, contenders, instance, left_out
+from tradeoff.arena import board as board_function
+from tradeoff.arena.board import BASELINES, Board
+from tradeoff.arena.contenders import FORWARD, LOOK_EVERY, LOOK_SAMPLES, look_cost
+from tradeoff.arena.instances import front
+from tradeoff.arena.ranks import holm, kendall, paired_p, rank_table
+from tradeoff.arena.runs import SCALES, at_edge, configuration, run, tuned
+from tradeoff.convex import LogLinear, minimise
+from tradeoff.errors import InputError
+from tradeoff.methods import Method, find, names
+from tradeoff.schedules import Mix, Sequential
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_every_instance_is_the_same_at_every_call(name):
+    first, second = instance(name).make(), instance(name).make()
+    theta = np.full(first.dimension, 0.1)
+    assert isinstance(first, LogLinear)
+    np.testing.assert_array_equal(first.losses(theta), second.losses(theta))
+
+
+def test_redundant_features_change_no_minimum():
+    from tradeoff.arena.instances import redundant_features
+    from tradeoff.convex import random_log_linear
+
+    plain = random_log_linear(5, conflict=0.5)
+    wide = redundant_features(plain, 64, seed=1)
+    assert wide.dimension == 64
+    values = [minimise(problem, 0.5, tolerance=1e-10).value for problem in (plain, wide)]
+    assert values[0] == pytest.approx(values[1], abs=1e-8)
+
+
+def test_a_quarter_of_the_pairs_is_flipped_and_nothing_else():
+    from tradeoff.arena.instances import flipped_pairs
+    from tradeoff.convex import random_log_linear
+
+    plain = random_log_linear(7, pairs=400)
+    flipped = flipped_pairs(plain, 0.25, seed=1)
+    moved = flipped.chosen != plain.chosen
+    assert 0.15 < moved.mean() < 0.35
+    np.testing.assert_array_equal(flipped.chosen[moved], plain.rejected[moved])
+    np.testing.assert_array_equal(flipped.rejected[~moved], plain.rejected[~moved])
+
+
+def test_noisy_demonstrations_stay_responses_to_their_prompt():
+    from tradeoff.arena.instances import noisy_demonstrations
+    from tradeoff.convex import random_log_linear
+
+    plain = random_log_linear(6, demonstrations=400)
+    noisy = noisy_demonstrations(plain, 0.25, seed=1)
+    assert 0.1 < (noisy.demonstrations != plain.demonstrations).mean() < 0.3
+    np.testing.assert_array_equal(
+        plain.prompt_of_row[noisy.demonstrations], plain.prompt_of_row[plain.demonstrations]
+    )
+
+
+def test_an_unknown_problem_is_named():
+    with pytest.raises(InputError, match=r"no such problem.*nowhere"):
+        instance("nowhere")
+
+
+def test_the_catalogue_takes_part_unless_there_is_a_reason():
+    taking_part = contenders()
+    for name in names():
+        assert (name in taking_part) == (left_out(name) is None)
+    assert set(BASELINES) <= set(taking_part)
+    with pytest.raises(InputError, match="AOT"):
+        contenders(["aot"])
+
+
+def test_looks_cost_forward_passes():
+    maxright = contenders(["maxright"])["maxright"]
+    assert look_cost(maxright) == pytest.approx(FORWARD * 2 * LOOK_SAMPLES / LOOK_EVERY)
+    assert look_cost(find("mix")) == 0.0
+    about = configuration(maxright, "maxright", "middle", 0.5, 600.0, 4)
+    assert about["steps"] * (1 + look_cost(maxright)) == pytest.approx(600, rel=0.01)
+    assert configuration(find("mix"), "mix", "middle", 0.5, 600.0, 4)["steps"] == 300
+
+
+def test_a_run_depends_on_nothing_else_in_its_list():
+    several = [
+        configuration(find(name), name, "boundary", lam, 40.0, 3)
+        for name, lam in (("mix", 0.5), ("pcgrad", 0.5), ("ipo", 0.25))
+    ]
+    together = run(several)
+    for alone, found in zip(several, together, strict=True):
+        pd.testing.assert_frame_equal(run([alone])[0], found)
+
+
+def test_stages_choose_a_pair_of_steps_and_others_one():
+    problem = instance("boundary").make()
+    single, staged = tuned(problem, [Method(Mix()), Method(Sequential())], 40)
+    assert single[0] == single[1]
+    assert set(staged) <= set(SCALES)
+    assert at_edge((SCALES[0], SCALES[3]), staged=True) is False
+    assert at_edge((SCALES[0], SCALES[0]), staged=False) is True
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arena")
+    return board(
+        ["ipo"], ["middle", "boundary"], folder=folder, lams=(0.25, 0.75), budget=60, replicas=4,
+        jobs=1,
+    )  # fmt: skip
+
+
+def test_a_board_has_every_method_on_every_problem(small: Board):
+    table = small.table()
+    assert sorted(table["name"]) == sorted([*BASELINES, "ipo"])
+    assert len(small.cells) == 3 * 2 * 2
+    assert table["rank"].is_monotonic_increasing
+    assert (table["rank_low"] >= 1).all()
+    assert (table["rank_high"] <= 3).all()
+    assert (small.runs["regret"] >= small.runs["front_gap"] - 1e-12).all()
+    assert ((small.coverage > 0) & (small.coverage <= 1)).all().all()
+    mix = table.set_index("name").loc["mix"]
+    assert mix["better_than_mix"] == mix["worse_than_mix"] == 0
+    with pytest.raises(InputError, match="no such order"):
+        small.table("fame")
+
+
+def test_regret_is_that_of_the_certified_minimum(small: Board):
+    row = small.runs.iloc[0]
+    problem, found = instance(row["problem"]).make(), front(row["problem"])
+    least = minimise(problem, row["lam"], tolerance=1e-10).value
+    loss = (1 - row["lam"]) * row["sft_loss"] + row["lam"] * row["preference_loss"]
+    scale = (1 - row["lam"]) * found.ranges[0] + row["lam"] * found.ranges[1]
+    assert row["regret"] == pytest.approx((loss - least) / scale, abs=2e-4)
+
+
+def test_a_board_needs_two_replicas(tmp_path):
+    with pytest.raises(InputError, match="at least 2"):
+        board_function(folder=tmp_path, replicas=1)
+
+
+def test_ranks_share_ties_and_stay_on_the_board():
+    values = pd.DataFrame({"a": [1.0, 2.0, 2.0], "b": [1.0, 3.0, 2.0]}, index=["x", "y", "z"])
+    found = rank_table(values)
+    assert found["rank"].tolist() == [1.0, 2.75, 2.25]
+    assert found["rank_low"].min() >= 1
+    assert found["rank_high"].max() <= 3
+
+
+def test_holm_and_the_paired_test_are_those_of_the_books():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, np.nan]), [0.03, 0.06, 0.06, np.nan])
+    sample = np.array([0.3, -0.1, 0.5, 0.2])
+    assert paired_p(sample) == pytest.approx(stats.ttest_1samp(sample, 0).pvalue)
+    assert paired_p([0.0, 0.0]) == 1.0
+    assert paired_p([1.0, 1.0]) == 0.0
+
+
+def test_kendall_is_scipys():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(5, size=(2, 12)).astype(float)
+    assert kendall(first, second) == pytest.approx(stats.kendalltau(first, second).statistic)
+    assert np.isnan(kendall([1, 1], [1, 2]))

@@ -1,0 +1,218 @@
+"""The board: every method on every problem, scored against certified fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+
+from tradeoff.arena import ranks, runs
+from tradeoff.arena.contenders import contenders
+from tradeoff.arena.instances import SUITE, front, instance
+from tradeoff.display import Shown
+from tradeoff.errors import InputError
+from tradeoff.scores import hypervolume, interval
+from tradeoff.settings import Count, Share, Within, checked
+from tradeoff.study import run as run_study
+
+LAMS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Weights of the preference objective at which every method runs."""
+BASELINES = ("mix", "sft-dpo")
+"""Methods to which the others are compared: joint and sequential training as they are common."""
+LEVEL = 0.05
+"""Probability of any false difference to a baseline, over all methods."""
+BATCH = 400
+"""Configurations that one call simulates together."""
+
+
+@dataclass(frozen=True, repr=False)
+class Board(Shown):
+    """Losses of all runs, and what they say of the methods.
+
+    Attributes
+    ----------
+    runs
+        One row for each run that scores: name, problem, lam, replica, sft_loss, preference_loss,
+        regret and front_gap in units of the front's ranges, step, later_step, at_edge, steps.
+    """
+
+    runs: pd.DataFrame
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """Mean of each method on each problem at each weight, with half-widths of its regret."""
+        rows = []
+        for key, group in self.runs.groupby(["name", "problem", "lam"], sort=False):
+            regret = interval(group["regret"])
+            rows.append(
+                dict(zip(("name", "problem", "lam"), key, strict=True))
+                | {
+                    "regret": float(regret.mean),
+                    "± regret": float(regret.high - regret.mean),
+                    "front_gap": float(group["front_gap"].mean()),
+                    "sft_loss": float(group["sft_loss"].mean()),
+                    "preference_loss": float(group["preference_loss"].mean()),
+                    "step": float(group["step"].iloc[0]),
+                    "at_edge": bool(group["at_edge"].iloc[0]),
+                    "updates": int(group["steps"].iloc[0]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def regret(self) -> pd.DataFrame:
+        """Regret of each method (rows) on each problem (columns): mean over weights and runs."""
+        return self._mean("regret")
+
+    @cached_property
+    def front_gap(self) -> pd.DataFrame:
+        """Distance behind the front, likewise, whatever weight was asked for."""
+        return self._mean("front_gap")
+
+    @cached_property
+    def coverage(self) -> pd.DataFrame:
+        """Share of the front's area that the ends of a method's weights dominate together.
+
+        One policy a weight: the mean losses of its runs. At equal cost in total.
+        """
+        rows: dict[str, dict[str, float]] = {}
+        for (name, problem), group in self.cells.groupby(["name", "problem"], sort=False):
+            found = front(str(problem))
+            points = group[["sft_loss", "preference_loss"]].to_numpy()
+            whole = found.hypervolume_bounds()[0]
+            rows.setdefault(str(name), {})[str(problem)] = hypervolume(points, found.nadir) / whole
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def table(self, sort: str = "rank") -> pd.DataFrame:
+        """The board, one row a method, the best first.
+
+        Parameters
+        ----------
+        sort
+            Column to sort by: rank, regret, front_gap or coverage.
+
+        Returns
+        -------
+        DataFrame
+            name; rank by regret, mean over problems with its 95 % interval; regret and front_gap
+            in units of the front's ranges and coverage, means over problems; for each baseline
+            the number of problems on which the method has less or more regret than it, after
+            Holm's correction over all methods and problems; at_edge, the number of its cells
+            whose best step lies at an end of the grid.
+        """
+        if sort not in (known := ("rank", "regret", "front_gap", "coverage")):
+            remedy = f"Use one of {', '.join(known)}."
+            raise InputError("no such order", field="sort", value=sort, remedy=remedy)
+        found = ranks.rank_table(self.regret)
+        for name in ("regret", "front_gap", "coverage"):
+            found[name] = getattr(self, name).mean(axis=1)
+        for baseline in BASELINES:
+            if baseline in found.index:
+                found = found.join(self.against(baseline))
+        found["at_edge"] = self.cells.groupby("name", sort=False)["at_edge"].sum()
+        ordered = found.sort_values(sort, ascending=sort != "coverage", kind="stable")
+        return ordered.rename_axis("name").reset_index()
+
+    def against(self, baseline: str) -> pd.DataFrame:
+        """On how many problems each method has less and more regret than a baseline.
+
+        Runs are paired by replica, and averaged over weights. A difference counts if it is
+        significant at :data:`LEVEL` after Holm's correction over all methods and problems.
+        """
+        means = self.runs.groupby(["name", "problem", "replica"], sort=False)["regret"].mean()
+        table = means.unstack("replica")
+        regrets = dict(zip(table.index.to_list(), table.to_numpy(), strict=True))
+        names = list(self.regret.index)
+        found = []
+        for name in names:
+            for problem in self.regret.columns:
+                difference = regrets[name, problem] - regrets[baseline, problem]
+                p = np.nan if name == baseline else ranks.paired_p(difference)
+                found.append((name, float(difference.mean()), p))
+        tests = pd.DataFrame(found, columns=["name", "difference", "p"])
+        clear = ranks.holm(tests["p"]) <= LEVEL
+        better = tests[clear & (tests["difference"] < 0)].groupby("name").size()
+        worse = tests[clear & (tests["difference"] > 0)].groupby("name").size()
+        counts = {f"better_than_{baseline}": better, f"worse_than_{baseline}": worse}
+        columns = {k: v.reindex(names, fill_value=0) for k, v in counts.items()}
+        return pd.DataFrame(columns, index=names)
+
+    def _mean(self, score: str) -> pd.DataFrame:
+        means = self.runs.groupby(["name", "problem"], sort=False)[score].mean()
+        return means.unstack("problem")
+
+    def __repr__(self) -> str:
+        methods, problems = self.regret.shape
+        return f"Board({methods} methods on {problems} problems, {len(self.runs)} runs)"
+
+
+@checked
+def board(
+    methods: Sequence[str] = (),
+    problems: Sequence[str] = (),
+    *,
+    folder: str | Path,
+    lams: Sequence[Share] = LAMS,
+    budget: Annotated[float, Within(1, 1e9)] = 500.0,
+    replicas: Count = 32,
+    jobs: int = -1,
+    progress: bool = False,
+) -> Board:
+    """Run what is missing of a board, and score all of it.
+
+    Parameters
+    ----------
+    methods
+        Names, see :func:`tradeoff.methods.find`; the whole catalogue by default. The baselines
+        take part in any case.
+    problems
+        Names of :data:`~tradeoff.arena.SUITE`; all by default.
+    folder
+        Where each run is stored; what is there already is not computed again.
+    lams
+        Weights of the preference objective, each in [0, 1].
+    budget
+        Cost of each run in gradients of a data point, looks at losses included.
+    replicas
+        Runs that score, on draws that all methods share; at least 2.
+    jobs
+        Processes; -1 for all cores.
+    progress
+        Show a bar.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, a method cannot run on convex problems, or a setting is out of range.
+    """
+    if replicas < 2:
+        remedy = "Use at least 2, so that differences have intervals."
+        raise InputError("too few", field="replicas", value=replicas, remedy=remedy)
+    asked = dict.fromkeys((*BASELINES, *methods)) if methods else ()
+    taking_part = contenders(asked)
+    places = [instance(name).name for name in problems] or list(SUITE)
+    configurations = [
+        runs.configuration(method, name, problem, lam, budget, replicas)
+        for problem in places
+        for name, method in taking_part.items()
+        for lam in lams
+    ]
+    table = run_study(
+        runs.run, configurations, folder, batch=BATCH, alike=("problem", "steps", "replicas"),
+        jobs=jobs, progress=progress,
+    )  # fmt: skip
+    return Board(scored(table))
+
+
+def scored(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs with their regret and their distance behind the front of their problem."""
+    parts: list[Any] = []
+    for problem, group in table.groupby("problem", sort=False):
+        places = front(str(problem)).score(group, group["lam"].to_numpy())
+        parts.append(group.join(places[["regret", "front_gap", "matched_weight"]]))
+    return pd.concat(parts).sort_index()

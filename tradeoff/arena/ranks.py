@@ -1,0 +1,73 @@
+"""Places on a board: ranks with intervals, and differences with a correction for their number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from tradeoff.scores import interval
+
+Array = NDArray[np.float64]
+
+
+def ranks(values: pd.DataFrame) -> pd.DataFrame:
+    """Rank of each method in each column, 1 for the least value; equal values share their mean."""
+    return values.rank(axis=0, method="average")
+
+
+def rank_table(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean rank over problems, with its 95 % t-interval within the ranks that there are.
+
+    Parameters
+    ----------
+    values
+        One row a method, one column a problem; less is better.
+    """
+    found = interval(ranks(values).to_numpy(), axis=1)
+    low, high = np.clip(found.low, 1, len(values)), np.clip(found.high, 1, len(values))
+    columns = {"rank": found.mean, "rank_low": low, "rank_high": high}
+    return pd.DataFrame(columns, index=values.index)
+
+
+def holm(p: ArrayLike) -> Array:
+    """P-values of several tests, adjusted by Holm's step-down procedure.
+
+    Parameters
+    ----------
+    p
+        (m,) p-values; NaN is left out and stays NaN.
+
+    Returns
+    -------
+    ndarray, shape (m,)
+        Rejecting those at most a holds the probability of any false rejection at a.
+    """
+    given = np.asarray(p, dtype=float)
+    adjusted = np.full(given.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(given))
+    order = known[np.argsort(given[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * factors), 1.0)
+    return adjusted
+
+
+def paired_p(differences: ArrayLike) -> float:
+    """Two-sided p-value of a paired t-test; 1 where all differences are zero."""
+    from scipy.special import stdtr
+
+    sample = np.asarray(differences, dtype=float)
+    spread = float(sample.std(ddof=1))
+    if spread == 0:
+        return 1.0 if sample.mean() == 0 else 0.0
+    t = float(sample.mean()) / (spread / np.sqrt(len(sample)))
+    return float(2 * stdtr(len(sample) - 1, -abs(t)))
+
+
+def kendall(first: ArrayLike, second: ArrayLike) -> float:
+    """Kendall's tau-b between two orders of the same methods; NaN where one of them is constant."""
+    a, b = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(first), np.asarray(second)))
+    above = np.triu_indices(len(a), 1)
+    a, b = a[above], b[above]
+    scale = np.sqrt(float(np.sum(a != 0)) * float(np.sum(b != 0)))
+    return float(np.sum(a * b) / scale) if scale > 0 else float("nan")

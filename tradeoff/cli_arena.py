@@ -1,0 +1,106 @@
+"""The command `tradeoff arena`: methods on problems with certified fronts, as one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tradeoff.cli_options import Out
+from tradeoff.extras import require
+from tradeoff.files import check_writable
+from tradeoff.records import write_json
+from tradeoff.terminal import show_json, show_line, show_table
+
+HELP = """\
+Compare methods on convex problems whose best trade-offs are certified.
+
+Every method runs on every problem at every `--lam`, at equal cost; looks at losses cost as well.
+Its steps are chosen from one grid, on draws that do not score. What is stored below `--out` is not
+computed again, so an interrupted board goes on where it stopped.
+
+Without `--method` the whole catalogue takes part. Mix and SFT-then-DPO always do: `better than mix`
+counts the problems on which a method has less regret than Mix, after Holm's correction.
+
+Examples:
+
+- `tradeoff arena --method simpo --method pcgrad --problem middle --problem strong`
+
+- `tradeoff arena --method my_package.my_module:Name`
+
+- `tradeoff arena --list`
+"""
+WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
+
+
+def arena(
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="Name in the catalogue, or package.module:Name; repeatable."),
+    ] = None,
+    problems: Annotated[
+        list[str] | None, typer.Option("--problem", help="Name of a problem; repeatable.")
+    ] = None,
+    lams: Annotated[
+        list[float] | None,
+        typer.Option("--lam", help="Weight of the preference objective; repeatable."),
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="Cost of a run in gradients of a data point.", min=1)
+    ] = 500.0,
+    replicas: Annotated[int, typer.Option(help="Runs that score each method.", min=2)] = 32,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for all cores.")] = -1,
+    sort: Annotated[str, typer.Option(help="rank, regret, front_gap or coverage.")] = "rank",
+    listing: Annotated[
+        bool, typer.Option("--list", help="List problems and methods, and stop.")
+    ] = False,
+    out: Out = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of tables.")
+    ] = False,
+) -> None:
+    """Compare methods; see `HELP`."""
+    require("study")
+    import pandas as pd
+
+    from tradeoff.arena import SUITE, contenders
+    from tradeoff.arena.board import LAMS, board
+
+    if listing:
+        rows = [{"problem": each.name, "differs by": each.varies} for each in SUITE.values()]
+        labels = [{"name": name, "method": m.label} for name, m in contenders().items()]
+        if as_json:
+            show_json({"problems": rows, "methods": labels})
+            return
+        show_table(pd.DataFrame(rows), "problems")
+        show_table(pd.DataFrame(labels), "\nmethods")
+        return
+    folder = check_writable(out or Path("arena"))
+    found = board(
+        methods or (), problems or (), folder=folder / "runs", lams=tuple(lams or LAMS),
+        budget=budget, replicas=replicas, jobs=jobs, progress=not as_json,
+    )  # fmt: skip
+    table = found.table(sort)
+    record = {
+        "budget": budget,
+        "replicas": replicas,
+        "lams": list(lams or LAMS),
+        "problems": list(found.regret.columns),
+        "methods": table.to_dict("records"),
+        "cells": found.cells.to_dict("records"),
+    }
+    write_json(folder / "arena.json", record)
+    if as_json:
+        show_json(record)
+        return
+    others = [name for name in table if name not in WIDEST]
+    show_table(table[WIDEST], f"{found}")
+    show_table(table[["name", *others]], "\nproblems on which a method differs from a baseline")
+    edge = int(table["at_edge"].sum())
+    if edge:
+        show_line(
+            f"\n{edge} of {len(found.cells)} cells have their best step at an end of the grid: "
+            "their methods may do better with other steps"
+        )
+    show_line(str(folder / "arena.json"), label="\nwritten  ")
