@@ -1,1 +1,1 @@
-"""One file per figure: `main(out, fast=False)` draws it and returns the numbers it shows."""
+"""The dossiers of papers: ``dossier`` is the machinery, each other package is one paper."""

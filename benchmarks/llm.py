@@ -332,7 +332,7 @@ def _peaks(kind: str) -> dict[str, Any]:
 
 def _peak(run: Any) -> int:
     """Bytes of one update, which starts without moments where a stage begins."""
-    from analysis.schedule_cost import LiveTensors
+    from analysis.fernando2024.costs.schedule_cost import LiveTensors
 
     kept = sum(p.nbytes for p in run.policy.parameters())
     if run.plan.clock[run.step] > 1:

@@ -25,8 +25,10 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
 
+from analysis.fernando2024.dossier import DOSSIER
+
 ROOT = Path(__file__).resolve().parents[1]
-PAPER = ROOT / "papers" / "fernando2024"
+PAPER = DOSSIER.folder
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 
 _REQUEST = re.compile(r"^<!-- (proof|claims|figure|file|attack|attacks): (.+?) -->$", re.MULTILINE)
@@ -64,7 +66,7 @@ def proof(name: str) -> str:
 
 def claims(ids: str) -> str:
     """A table of claims of the ledger, as last computed."""
-    from analysis.ledger import verdicts
+    from analysis.dossier.ledger import verdicts
     from tradeoff.display import cell
 
     ledger = {c["id"]: c for c in verdicts(PAPER / "results" / "claims.json")}
@@ -84,13 +86,12 @@ def claims(ids: str) -> str:
 
 def figure(name: str) -> str:
     """A stored figure with the caption that its script gives it."""
-    from analysis.captions import caption
-    from analysis.runner import stored
-    from analysis.stored_results import numbers
+    from analysis.dossier.captions import caption
+    from analysis.dossier.stored_results import numbers
 
-    module = import_module(f"analysis.{name}")
+    module = DOSSIER.module(name)
     title = (module.__doc__ or "").split("\n")[0]
-    text = caption(module, numbers(stored(name))).replace("*", "\\*")
+    text = caption(module, numbers(DOSSIER.stored(name))).replace("*", "\\*")
     return f"![{title}](/figures/{name}.png)\n\n*{text}*"
 
 

@@ -58,6 +58,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
     """Draws a figure's fast form once a module, looks at its files and returns its numbers."""
+    from analysis.fernando2024.dossier import DOSSIER
     from tradeoff.records import plain
 
     out: Path = tmp_path_factory.mktemp("figures")
@@ -65,7 +66,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
 
     def draw(name: str) -> dict[str, Any]:
         if name not in found:
-            found[name] = plain(import_module(f"analysis.{name}").main(out, fast=True))
+            found[name] = plain(DOSSIER.module(name).main(out, fast=True))
             for suffix, limit in ((".svg", 400_000), (".png", 200_000)):
                 size = (out / "figures" / f"{name}{suffix}").stat().st_size
                 assert 5_000 < size < limit, f"{name}{suffix}: {size} bytes"

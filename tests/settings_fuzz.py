@@ -20,14 +20,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from analysis import ledger, report, runner, stored_results
+from analysis.dossier import ledger, report, runner, stored_results
+from analysis.fernando2024.dossier import DOSSIER
 from tradeoff import cli, convex, experiment, schedules
 from tradeoff.errors import InputError
 from tradeoff.llm import config
@@ -43,7 +43,7 @@ ODD: list[Any] = [
 IN_FILES = [value for value in ODD if value is None or type(value) in (
     bool, int, float, str, list, dict)]  # fmt: skip
 NUMBERS = ("int", "float", "Share", "Count", "Updates", "Seed", "Rate", "Size")
-RESULTS = sorted(p.stem for p in (runner.PAPER / "results").glob("*.json") if p.stem != "claims")
+RESULTS = sorted(p.stem for p in (DOSSIER.folder / "results").glob("*.json") if p.stem != "claims")
 SMALL: dict[str, Any] = {"prompts": 3, "responses": 3, "dimension": 2}
 SMALL |= {"demonstrations": 4, "pairs": 4}
 
@@ -211,7 +211,7 @@ def commands(rng: random.Random, folder: Path) -> None:
 def claims_files(rng: random.Random, folder: Path) -> None:
     """The ledger's TOML."""
     path = folder / "claims.toml"
-    text = (runner.PAPER / "claims.toml").read_text("utf-8")
+    text = (DOSSIER.folder / "claims.toml").read_text("utf-8")
     few = text.split("[[claim]]")[1 : rng.choice((2, 4))]
     table = mutated(tomllib.loads("".join(f"[[claim]]{one}" for one in few)), rng)
     path.write_bytes(damaged(_toml(table).encode(errors="replace"), rng))
@@ -222,7 +222,7 @@ def claims_files(rng: random.Random, folder: Path) -> None:
 def verdict_files(rng: random.Random, folder: Path) -> None:
     """The stored verdicts, and what pages make of them."""
     path = folder / "claims.json"
-    table = json.loads((runner.PAPER / "results" / "claims.json").read_text("utf-8"))
+    table = json.loads((DOSSIER.folder / "results" / "claims.json").read_text("utf-8"))
     table["claims"] = table["claims"][: rng.choice((1, 3))]
     path.write_bytes(damaged(_json(mutated(table, rng)), rng))
     found = ledger.verdicts(path)
@@ -234,23 +234,23 @@ def result_files(rng: random.Random, folder: Path) -> None:
     """A figure's stored result, and all that is made of it: captions, tables, dossier, claims."""
     name = rng.choice(RESULTS)
     path = folder / f"{name}.json"
-    table = json.loads((runner.PAPER / "results" / path.name).read_text("utf-8"))
+    table = json.loads((DOSSIER.folder / "results" / path.name).read_text("utf-8"))
     path.write_bytes(damaged(_json(mutated(table, rng, deep=rng.random() < 0.8)), rng))
     with _read_instead(name, path):
         stored_results.read(path)
-        report.caption(import_module(f"analysis.{name}"), stored_results.numbers(path))
+        report.caption(DOSSIER.module(name), stored_results.numbers(path))
         for claim in _claims():
-            if claim.reads == "stored" and claim.code.startswith(f"analysis.{name}:"):
+            if claim.reads == "stored" and f".{name}:" in claim.code:
                 claim.check(fast=True)
-        content = report.context(runner.PAPER)
-        report.render("dossier.md.j2", content)
-        report.render("readme.md.j2", content)
-        runner.table()
+        content = report.context(DOSSIER, DOSSIER.folder)
+        report.render(DOSSIER, report.DOSSIER, content)
+        report.render(DOSSIER, ("readme.md.j2",), content)
+        runner.table(DOSSIER)
 
 
 def _claims(found: list[ledger.Claim] = []) -> list[ledger.Claim]:  # noqa: B006  (kept)
     if not found:
-        found += ledger.claims()
+        found += ledger.claims(DOSSIER.folder / "claims.toml")
     return found
 
 

@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from analysis import evidence, ledger, mutations, runner
+from analysis.dossier import evidence, ledger, mutations
+from analysis.fernando2024.dossier import DOSSIER
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.theory.checked import Checked
 
-CLAIMS = ledger.claims()
-CONVEX = {f"analysis.{name}" for name in runner.FIGURES}
+CLAIMS = ledger.claims(DOSSIER.folder / "claims.toml")
+CONVEX = {DOSSIER.dotted(name) for name in DOSSIER.figures}
 
 
 @pytest.mark.slow
@@ -61,10 +62,10 @@ def test_an_unknown_mutation_is_bad_input(claim):
 
 def test_every_claim_function_is_in_the_ledger():
     listed = {claim.code for claim in CLAIMS}
-    for path in sorted((ROOT / "analysis").glob("*.py")):
-        module = importlib.import_module(f"analysis.{path.stem}")
-        functions = {f"analysis.{path.stem}:{n}" for n in vars(module) if n.startswith("claim_")}
-        assert functions <= listed, functions - listed
+    for path in sorted(DOSSIER.home.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        functions = re.findall(r"^def (claim_\w+)", path.read_text("utf-8"), re.MULTILINE)
+        assert {f"{name}:{function}" for function in functions} <= listed
 
 
 def test_a_false_statement_fails():
@@ -81,7 +82,7 @@ statement = "s"
 over = "one instance"
 source = "ours"
 kind = "{kind}"
-code = "analysis.scores:claim"
+code = "analysis.fernando2024.convex.scores:claim"
 reads = "{reads}"
 mutations = {mutations}
 {extra}

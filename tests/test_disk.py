@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from analysis import ledger, report, runner, style
+from analysis.dossier import ledger, report, runner, style
+from analysis.fernando2024.dossier import DOSSIER
 from tradeoff import cli, files, plots
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, replacing_folder, write_json
@@ -54,7 +55,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, s
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Rows, and the dossier with one figure and one claim; returns the output folder."""
-    from analysis import certified_front
+    from analysis.fernando2024.convex import certified_front
 
     words = [f"{a}{b}" for a in "abcd" for b in "xyz"]
     sft = [{"prompt": f"say {w}", "completion": f"{w} it is"} for w in words]
@@ -72,12 +73,12 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # What is drawn does not matter here, and drawing takes most of the time.
     monkeypatch.setattr(plots, "drawn", lambda *_: bytes(48 * 1024))
     monkeypatch.setattr(certified_front, "main", draw)
-    monkeypatch.setattr(runner, "FIGURES", (FIGURE,))
-    monkeypatch.setattr(runner, "STUDIES", ())
+    monkeypatch.setitem(DOSSIER.__dict__, "figures", (FIGURE,))
+    monkeypatch.setitem(DOSSIER.__dict__, "studies", ())
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
-    claims = [claim for claim in ledger.claims() if claim.id == CLAIM]
-    monkeypatch.setattr(ledger, "claims", lambda: claims)
-    monkeypatch.setattr(report, "context", lambda folder: {})
+    claims = [claim for claim in ledger.claims(DOSSIER.folder / "claims.toml") if claim.id == CLAIM]
+    monkeypatch.setattr(ledger, "claims", lambda path: claims)
+    monkeypatch.setattr(report, "context", lambda *_: {})
     monkeypatch.setattr(report, "render", lambda *_: "dossier")
     monkeypatch.setattr(report, "render_page", lambda *_: "page")
     return tmp_path / "out"
@@ -199,8 +200,8 @@ def test_a_folder_that_vanishes_is_made_again(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     small.mkdir()
-    module = sys.modules[f"analysis.{FIGURE}"]
-    draw = module.main  # type: ignore[attr-defined]
+    module = DOSSIER.module(FIGURE)
+    draw = module.main
 
     def vanish(out: Path, fast: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = draw(out, fast)

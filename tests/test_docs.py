@@ -17,6 +17,7 @@ import typer
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from analysis.fernando2024.dossier import DOSSIER
 from tradeoff import cli
 from tradeoff.checkout import ROOT
 from tradeoff.llm import read_experiment
@@ -92,7 +93,7 @@ def check_command(line: str) -> None:
         case ["pip" | ".venv/bin/pip", "install", *what]:
             check_extras(" ".join(what))
         case ["python" | ".venv/bin/python", "-m", "analysis", name, *_]:
-            assert (ROOT / "analysis" / f"{name}.py").exists() or name == "all", line
+            assert name == "all" or DOSSIER.source(name).exists(), line
         case ["python" | ".venv/bin/python", file, *_] if file.endswith(".py"):
             assert (ROOT / file).exists(), line
         case ["jupyter", "lab", folder]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import (
+from analysis.dossier.captions import caption
+from analysis.fernando2024.convex import (
     convergence,
     equal_compute,
     quadratic_exact,
@@ -19,8 +20,7 @@ from analysis import (
     text_front,
     value_error,
 )
-from analysis.captions import caption
-from analysis.cases import cases
+from analysis.fernando2024.convex.cases import cases
 from tradeoff.errors import InputError
 from tradeoff.schedules import Alright, Maxright, Mix
 from tradeoff.theory.joint import bound

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import lm_models, lm_relearning, lm_rounds, lm_study, lm_tuning, methods, style
-from analysis.lm_tuning import Place, Setting
-from analysis.methods import METHODS
+from analysis.dossier import style
+from analysis.fernando2024 import methods
+from analysis.fernando2024.dossier import DOSSIER
+from analysis.fernando2024.language import lm_models, lm_relearning, lm_rounds, lm_study, lm_tuning
+from analysis.fernando2024.language.lm_tuning import Place, Setting
+from analysis.fernando2024.methods import METHODS
 from tradeoff.data.synthetic import SKILLS, generate
 from tradeoff.errors import InputError
 from tradeoff.schedules import Rounds
@@ -40,7 +42,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def test_captions_say_what_varies_and_how_to_redraw() -> None:
     for name in FIGURES:
-        module = importlib.import_module(f"analysis.{name}")
+        module = DOSSIER.module(name)
         for part in ("n = ", "varies", "interval", f"python -m analysis {name}"):
             assert part in module.CAPTION, (name, part)
         assert len(module.CAPTION.split()) <= 80, name
@@ -247,7 +249,7 @@ def test_the_cost_of_training_is_stored(numbers: Callable[[str], dict[str, Any]]
 
 
 def test_forgetting_compares_every_remedy(numbers: Callable[[str], dict[str, Any]]) -> None:
-    from analysis import lm_forgetting
+    from analysis.fernando2024.language import lm_forgetting
 
     found = numbers("lm_forgetting")
     assert list(found["replay"]) == [str(replay) for replay in lm_forgetting.REPLAYS]
@@ -258,7 +260,7 @@ def test_forgetting_compares_every_remedy(numbers: Callable[[str], dict[str, Any
 
 
 def test_remedies_do_not_look_like_methods() -> None:
-    from analysis.lm_forgetting import NEUTRAL, REMEDY
+    from analysis.fernando2024.language.lm_forgetting import NEUTRAL, REMEDY
 
     for look in (*NEUTRAL, REMEDY):
         assert look.color not in {method.color for method in style.LOOKS.values()}
@@ -289,7 +291,7 @@ def test_statements_can_be_turned_back_into_questions() -> None:
 
 
 def test_updates_to_regain_are_linear_between_evaluations() -> None:
-    from analysis.lm_suppressed import missed, regain
+    from analysis.fernando2024.language.lm_suppressed import missed, regain
 
     learn = pd.DataFrame({"stage": "learn", "step": [0, 10], "sft_loss": [2.0, 1.0]})
     again = pd.DataFrame({"stage": "relearn", "step": [0, 10], "sft_loss": [2.1, 0.1]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,14 +16,12 @@ import torch
 from llm_trl import IGNORED
 from matplotlib.figure import Figure
 
-from analysis import (
-    llm_costs,
-    llm_memory,
-    llm_resources,
-    tables,
-)
-from analysis.live_tensors import LiveTensors
-from analysis.shapes_only import shapes_only
+from analysis.dossier.cells import MISSING
+from analysis.fernando2024 import tables
+from analysis.fernando2024.costs import llm_costs, llm_memory, llm_resources
+from analysis.fernando2024.costs.live_tensors import LiveTensors
+from analysis.fernando2024.costs.shapes_only import shapes_only
+from analysis.fernando2024.dossier import DOSSIER
 from tradeoff.errors import InputError
 from tradeoff.llm import logprobs
 from tradeoff.progress import tqdm
@@ -38,7 +35,7 @@ FIGURES = ("llm_resources", "llm_memory")
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
-    caption = importlib.import_module(f"analysis.{name}").CAPTION
+    caption = DOSSIER.module(name).CAPTION
     for part in ("hat varies is the", f"python -m analysis {name}"):
         assert part in " ".join(caption.split()), part
     assert len(caption.split()) <= 80
@@ -167,7 +164,7 @@ def test_what_does_not_fit_is_told_of(setting: Any, monkeypatch: pytest.MonkeyPa
     assert [text.get_text().strip() for text in ax.texts] == 2 * ["out of memory"]
     table = tables.costs({"llm_resources": {"devices": {"x": {"shapes": {"y": found}}}}})
     assert table["ms per gradient"].iloc[-1] == "out of memory"
-    assert table["tokens per second"].iloc[-1] == tables.MISSING
+    assert table["tokens per second"].iloc[-1] == MISSING
     missing = {"Sequential"}
     with pytest.raises(InputError, match="memory does not suffice for sequential"):
         llm_resources.measure_shape(form, "llama-tiny", tqdm(disable=True))
@@ -295,6 +292,8 @@ def test_trl_leaves_its_precision_to_no_one(setting: Any) -> None:
 
 
 def test_what_other_processes_measure_is_a_source_of_the_figure() -> None:
-    found = reached(["analysis.llm_resources:main"])
-    assert {("analysis.llm_costs", name) for name in ("by_us", "by_trl", "build")} <= found
+    found = reached(["analysis.fernando2024.costs.llm_resources:main"])
+    assert {
+        ("analysis.fernando2024.costs.llm_costs", name) for name in ("by_us", "by_trl", "build")
+    } <= found
     assert "tradeoff.llm.trainer" in {module for module, _ in found}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import (
-    captions,
+from analysis.dossier import captions
+from analysis.fernando2024 import stored as stored_runs
+from analysis.fernando2024.dossier import DOSSIER
+from analysis.fernando2024.methods import METHODS, finals
+from analysis.fernando2024.real import (
     llm_bars,
     llm_base,
     llm_lambdas,
@@ -25,9 +27,7 @@ from analysis import (
     llm_text,
     llm_tuning,
     max_eval_interval,
-    runner,
 )
-from analysis.methods import METHODS, finals
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, write_json
 from tradeoff.schedules import Maxright, Rounds, Sequential
@@ -58,10 +58,10 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         function.cache_clear()
 
 
-@pytest.mark.parametrize("name", runner.REAL_TEXT)
+@pytest.mark.parametrize("name", DOSSIER.members("real"))
 def test_captions_say_what_varies_and_how_to_redraw(name: str) -> None:
-    found = runner.shown(name)
-    text = captions.caption(importlib.import_module(f"analysis.{name}"), found)
+    found = DOSSIER.shown(name)
+    text = captions.caption(DOSSIER.module(name), found)
     for part in ("hat varies is the", f"python -m analysis {name}", f"n = {found['seeds']} seed"):
         assert part in text, part
     assert len(text.split()) <= 80
@@ -76,7 +76,7 @@ def test_one_seed_is_said_to_give_no_interval() -> None:
     assert llm_shown.words({"seeds": 5, "few": 3})["seeds"].startswith("5 seeds (3 where")
 
 
-@pytest.mark.parametrize("name", runner.REAL_TEXT)
+@pytest.mark.parametrize("name", DOSSIER.members("real"))
 def test_the_fast_form_runs(name: str, numbers: Numbers) -> None:
     assert numbers(name)
 
@@ -306,9 +306,9 @@ def test_intervals_of_ratios_and_differences_cover() -> None:
 def test_without_text_the_stored_run_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = read_json(runner.PAPER / "results" / "llm_table.json")
+    stored = read_json(DOSSIER.folder / "results" / "llm_table.json")
     monkeypatch.setattr(llm_text, "DATA", tmp_path / "nowhere")
-    monkeypatch.setattr(runner, "PAPER", tmp_path)
+    monkeypatch.setattr(stored_runs, "PAPER", tmp_path)
     with pytest.raises(InputError, match="no real text and no stored run"):
         llm_shown.numbers("llm_table", False, lambda scale: {})
     write_json(tmp_path / "results" / "llm_table.json", {**stored, "numbers": {"seeds": 3}})
@@ -317,8 +317,18 @@ def test_without_text_the_stored_run_is_shown(
 
 
 def test_an_edit_of_the_study_leaves_the_base_model_as_it_is() -> None:
-    found = {module for module, _ in reached(["analysis.llm_base:pretrain"])}
-    assert found.isdisjoint({"analysis.llm_study", "analysis.llm_runs", "analysis.llm_text"})
+    found = {module for module, _ in reached(["analysis.fernando2024.real.llm_base:pretrain"])}
+    assert found.isdisjoint(
+        {
+            "analysis.fernando2024.real.llm_study",
+            "analysis.fernando2024.real.llm_runs",
+            "analysis.fernando2024.real.llm_text",
+        }
+    )
     assert "tradeoff.llm.trainer" not in found
-    other = llm_base.kept("analysis.llm_base:pretrain", asdict(replace(FAST.base, width=8)), [])
-    assert other != llm_base.kept("analysis.llm_base:pretrain", asdict(FAST.base), [])
+    other = llm_base.kept(
+        "analysis.fernando2024.real.llm_base:pretrain", asdict(replace(FAST.base, width=8)), []
+    )
+    assert other != llm_base.kept(
+        "analysis.fernando2024.real.llm_base:pretrain", asdict(FAST.base), []
+    )

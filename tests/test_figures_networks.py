@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import bridge, captions, schedule_cost, token_convexity
-from analysis.live_tensors import LiveTensors
-from analysis.runner import PAPER
+from analysis.dossier import captions
+from analysis.fernando2024.costs import schedule_cost
+from analysis.fernando2024.costs.live_tensors import LiveTensors
+from analysis.fernando2024.networks import bridge, token_convexity
+from analysis.fernando2024.stored import PAPER
 from tradeoff.records import read_json
 
 pytestmark = pytest.mark.slow

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analysis.captions import caption
+from analysis.dossier.captions import caption
+from analysis.fernando2024.dossier import DOSSIER
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def test_toy_paths_end_where_the_title_says(numbers: Callable[[str], dict[str, A
 
 
 def test_toy_paths_see_only_their_share_of_the_budget() -> None:
-    from analysis.toy_trajectories import run_path, toy_problem
+    from analysis.fernando2024.convex.toy_trajectories import run_path, toy_problem
     from tradeoff.schedules import Mix, Sequential
 
     problem = toy_problem()
@@ -96,7 +96,7 @@ def test_best_split_is_inside_and_above_mix(numbers: Callable[[str], dict[str, A
 
 
 def test_every_split_has_two_stages_and_one_is_even() -> None:
-    from analysis.budget_splits import lengths, orders
+    from analysis.fernando2024.convex.budget_splits import lengths, orders
 
     second = lengths(100, 7)
     assert {1, 50, 99} <= set(second.tolist())
@@ -107,7 +107,7 @@ def test_every_split_has_two_stages_and_one_is_even() -> None:
 
 
 def test_each_stage_has_its_step() -> None:
-    from analysis.tuning import StageSteps, updates
+    from analysis.fernando2024.convex.tuning import StageSteps, updates
     from tradeoff.schedules import Alright, Mix, Sequential
 
     found = StageSteps(1.0, 0.5, 0.25).of(Sequential(share=0.5).plan(4))
@@ -118,7 +118,7 @@ def test_each_stage_has_its_step() -> None:
 
 
 def test_labels_stand_apart() -> None:
-    from analysis.style import apart
+    from analysis.dossier.style import apart
 
     places = apart({"a": 1.0, "b": 1.01, "c": 1.02, "d": 5.0}, 1.5)
     ordered = [places[k] for k in "abcd"]
@@ -144,7 +144,7 @@ def test_every_beta_keeps_a_gap(numbers: Callable[[str], dict[str, Any]]) -> Non
 
 def test_captions_are_short_and_whole(numbers: Callable[[str], dict[str, Any]]) -> None:
     for name in FIGURES:
-        module = importlib.import_module(f"analysis.{name}")
+        module = DOSSIER.module(name)
         text = caption(module, numbers(name))
         assert len(text.split()) <= 80, name
         for part in ("n = ", "aries", "nterval", f"python -m analysis {name}"):
@@ -153,7 +153,7 @@ def test_captions_are_short_and_whole(numbers: Callable[[str], dict[str, Any]]) 
 
 
 def test_claims_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    from analysis import sequential_gap
+    from analysis.fernando2024.convex import sequential_gap
 
     monkeypatch.setattr(sequential_gap, "binary_gap", lambda *_: 1.0)
     assert not sequential_gap.claim_closed_form().holds

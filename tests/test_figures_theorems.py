@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import interleaving, last_iterate
+from analysis.fernando2024.convex import interleaving, last_iterate
 
 pytestmark = pytest.mark.slow
 

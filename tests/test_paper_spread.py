@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis import paper_spread, paper_tables
-from analysis.paper_numbers import reported
-from analysis.runner import PAPER
+from analysis.fernando2024 import paper_spread, paper_tables
+from analysis.fernando2024.paper_numbers import reported
+from analysis.fernando2024.stored import PAPER
 from tradeoff.llm.xright import PUBLISHED, xright
 from tradeoff.schedules import Maxright
 

@@ -1,20 +1,19 @@
 """The pages a reader opens come from the stored results, and the README's example runs."""
 
-import importlib
 import pickle
 import re
 import shutil
 import subprocess
 import sys
 import threading
-import types
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
-from analysis import ledger, page, report, runner, style, tables
+from analysis.dossier import ledger, page, report, runner, style, tables
+from analysis.fernando2024.dossier import DOSSIER, example
 from tradeoff import cli
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
@@ -23,31 +22,33 @@ from tradeoff.records import read_json, replacing, replacing_folder, write_json
 
 @pytest.fixture(scope="module")
 def content():
-    return report.context(runner.PAPER)
+    return report.context(DOSSIER, DOSSIER.folder)
 
 
 def test_the_readme_and_the_dossier_show_the_stored_numbers(content):
-    assert (ROOT / "README.md").read_text("utf-8") == report.render("readme.md.j2", content)
-    dossier = (runner.PAPER / "README.md").read_text("utf-8")
-    assert dossier == report.render("dossier.md.j2", content)
+    assert (ROOT / "README.md").read_text("utf-8") == report.render(
+        DOSSIER, ("readme.md.j2",), content
+    )
+    dossier = (DOSSIER.folder / "README.md").read_text("utf-8")
+    assert dossier == report.render(DOSSIER, report.DOSSIER, content)
 
 
 def test_the_example_of_the_readme_runs():
-    assert report.example() in (ROOT / "README.md").read_text("utf-8")
+    assert example() in (ROOT / "README.md").read_text("utf-8")
     out = subprocess.run(
-        [sys.executable, "-W", "error", "-c", report.example()],
+        [sys.executable, "-W", "error", "-c", example()],
         capture_output=True,
         text=True,
         check=True,
     )
     assert "ALRIGHT" in out.stdout
-    assert len(report.example().splitlines()) <= 18
+    assert len(example().splitlines()) <= 18
 
 
 def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):
-    shutil.copytree(runner.PAPER / "results", tmp_path / "results")
-    shutil.copytree(runner.PAPER / "figures", tmp_path / "figures")
-    (page,) = report.write(tmp_path)
+    shutil.copytree(DOSSIER.folder / "results", tmp_path / "results")
+    shutil.copytree(DOSSIER.folder / "figures", tmp_path / "figures")
+    (page,) = report.write(DOSSIER, tmp_path)
     text = page.read_text("utf-8")
 
     class Page(HTMLParser):
@@ -70,20 +71,22 @@ def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):
 
 
 def test_every_link_on_the_page_and_in_the_dossier_leads_somewhere(content):
-    text = re.sub(r"<script\b.*?</script>", "", report.render_page(content), flags=re.DOTALL)
+    text = re.sub(
+        r"<script\b.*?</script>", "", report.render_page(DOSSIER, content), flags=re.DOTALL
+    )
     places = set(re.findall(r'\bid="([^"]+)"', text))
     links = set(re.findall(r'href="([^"]*)"', text))
     assert {link[1:] for link in links if link.startswith("#")} <= places
     assert [link for link in links if not link.startswith(("#", "https://"))] == []
-    dossier = report.render("dossier.md.j2", content)
+    dossier = report.render(DOSSIER, report.DOSSIER, content)
     headings = {page.slug(line.lstrip("# ")) for line in dossier.splitlines() if line[:1] == "#"}
     assert set(re.findall(r"\]\(#([^)]+)\)", dossier)) <= headings
     for path in re.findall(r"\]\((?!#|http)([^)]+)\)", dossier):
-        assert (runner.PAPER / path).exists(), path
+        assert (DOSSIER.folder / path).exists(), path
 
 
 def test_formulas_are_mathml_and_none_is_left_as_tex(content):
-    text = report.render_page(content)
+    text = report.render_page(DOSSIER, content)
     body = re.sub(r"<(script|style)\b.*?</\1>|data:image[^\"]*", "", text, flags=re.DOTALL)
     assert body.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') >= 10
     assert "merror" not in body
@@ -123,31 +126,13 @@ OBJECTIONS = {
 
 @pytest.mark.parametrize(("objection", "answer"), OBJECTIONS.items())
 def test_each_objection_is_answered_with_a_figure_or_a_claim(content, objection, answer):
-    text = report.render("sections/objections.md.j2", content)
+    text = report.render(DOSSIER, ("sections/objections.md.j2",), content)
     items = [item for item in text.split("\n- ") if objection in item]
     assert len(items) == 1
     assert answer in items[0]
     known = {claim["id"] for claim in content["claims"]} | {f["name"] for f in content["figures"]}
     named = set(re.findall(r"`([a-z-]+)`", text)) | set(re.findall(r"figures/(\w+)\.png", text))
     assert named <= known
-
-
-def test_a_study_added_later_is_shown_without_a_change_of_the_page(tmp_path, content, monkeypatch):
-    shutil.copytree(runner.PAPER / "results", tmp_path / "results")
-    shutil.copytree(runner.PAPER / "figures", tmp_path / "figures")
-    for kind in ("svg", "png"):
-        source = tmp_path / "figures" / f"scores.{kind}"
-        shutil.copy(source, source.with_stem("llm_new"))
-    stored = read_json(tmp_path / "results" / "scores.json")
-    write_json(tmp_path / "results" / "llm_new.json", {**stored, "figure": "llm_new"})
-    module = types.ModuleType("analysis.llm_new", "Does a pretrained model forget?\n")
-    module.CAPTION = "One model."
-    monkeypatch.setitem(sys.modules, "analysis.llm_new", module)
-    monkeypatch.setattr(report, "STUDIES", (*runner.STUDIES, "llm_new", "llm_not_yet_run"))
-    text = report.render_page(report.context(tmp_path))
-    assert 'id="llm_new"' in text
-    assert page.GROUPS["llm"] in text
-    assert "llm_not_yet_run" not in text
 
 
 def test_a_page_without_its_packages_says_what_to_install(monkeypatch):
@@ -171,37 +156,37 @@ def test_a_setting_that_captions_share_is_told_once():
 
 def test_a_missing_result_says_which_figure_to_run(tmp_path):
     with pytest.raises(InputError, match="tradeoff figures toy_trajectories"):
-        report.context(tmp_path)
+        report.context(DOSSIER, tmp_path)
 
 
 @pytest.mark.slow
 def test_pdf_figures_have_embedded_fonts_and_stay_in_step(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     pdf = tmp_path / "figures" / "certified_front.pdf"
-    assert runner.run("certified_front", tmp_path, fast=True).fresh
+    assert runner.run(DOSSIER, "certified_front", tmp_path, fast=True).fresh
     assert not pdf.exists()
     with style.as_pdf():
-        assert runner.run("certified_front", tmp_path, fast=True).fresh
-        assert not runner.run("certified_front", tmp_path, fast=True).fresh
+        assert runner.run(DOSSIER, "certified_front", tmp_path, fast=True).fresh
+        assert not runner.run(DOSSIER, "certified_front", tmp_path, fast=True).fresh
     content = pdf.read_bytes()
     assert b"/FontFile2" in content
     assert b"/Type3" not in content
     # A later drawing without it leaves no PDF that shows other numbers.
-    runner.run("certified_front", tmp_path, fast=True, force=True)
+    runner.run(DOSSIER, "certified_front", tmp_path, fast=True, force=True)
     assert not pdf.exists()
 
 
 def test_every_stored_result_says_where_it_comes_from():
-    for name in runner.FIGURES:
-        record = read_json(runner.PAPER / "results" / f"{name}.json")
+    for name in DOSSIER.figures:
+        record = read_json(DOSSIER.folder / "results" / f"{name}.json")
         assert record["figure"] == name
         assert record["provenance"]["form"] == "full"
         assert name in record["provenance"]["command"]
 
 
-@pytest.mark.parametrize("name", runner.FIGURES)
+@pytest.mark.parametrize("name", DOSSIER.figures)
 def test_every_caption_says_how_often_and_by_which_command(name):
-    caption = importlib.import_module(f"analysis.{name}").CAPTION
+    caption = DOSSIER.module(name).CAPTION
     assert f"python -m analysis {name}" in caption
     assert "n = " in caption
 
@@ -209,13 +194,13 @@ def test_every_caption_says_how_often_and_by_which_command(name):
 @pytest.mark.slow
 def test_a_figure_that_is_up_to_date_is_not_drawn_again(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
-    first = runner.run("certified_front", tmp_path, fast=True)
-    again = runner.run("certified_front", tmp_path, fast=True)
+    first = runner.run(DOSSIER, "certified_front", tmp_path, fast=True)
+    again = runner.run(DOSSIER, "certified_front", tmp_path, fast=True)
     assert (first.fresh, again.fresh) == (True, False)
     assert again.numbers == first.numbers
-    assert runner.run("certified_front", tmp_path, fast=True, force=True).fresh
+    assert runner.run(DOSSIER, "certified_front", tmp_path, fast=True, force=True).fresh
     (tmp_path / "results" / "certified_front.json").unlink()
-    assert runner.run("certified_front", tmp_path, fast=True).fresh
+    assert runner.run(DOSSIER, "certified_front", tmp_path, fast=True).fresh
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
@@ -295,16 +280,15 @@ def test_the_command_line_writes_pdf_figures_and_latex_tables(tmp_path, monkeypa
     with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["figures", "certified_front", "--fast", *options])
     assert (tmp_path / "figures" / "certified_front.pdf").exists()
-    shutil.copytree(runner.PAPER / "results", tmp_path / "results", dirs_exist_ok=True)
-    shutil.copytree(runner.PAPER / "figures", tmp_path / "figures", dirs_exist_ok=True)
+    shutil.copytree(DOSSIER.folder / "results", tmp_path / "results", dirs_exist_ok=True)
+    shutil.copytree(DOSSIER.folder / "figures", tmp_path / "figures", dirs_exist_ok=True)
     asked = []
     # Whether the PDF counts is what the figures are drawn by.
-    monkeypatch.setattr(
-        runner, "reproduce", lambda out, **_: asked.append(len(style.files(out, "scores"))) or []
-    )
+    reproduce = lambda _, out, **__: asked.append(len(style.files(out, "scores"))) or []  # noqa: E731
+    monkeypatch.setattr(runner, "reproduce", reproduce)
     monkeypatch.setattr(ledger, "check", lambda *_, **__: pd.DataFrame())
     with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["reproduce", *options])
     assert asked == [3]  # scores.pdf, too
     names = {path.name for path in (tmp_path / "tables").iterdir()}
-    assert names == {f"{name}.tex" for name in tables.TITLES}
+    assert names == {f"{name}.tex" for name in (*DOSSIER.titles, tables.CLAIMS)}

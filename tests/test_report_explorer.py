@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
-from analysis import explorer, interactive, runner
-from analysis.loss_space import LAMBDAS, METHODS
+from analysis.dossier import controls
+from analysis.fernando2024 import explorers
+from analysis.fernando2024.convex import explorer
+from analysis.fernando2024.convex.loss_space import LAMBDAS, METHODS
+from analysis.fernando2024.dossier import DOSSIER
 from tradeoff.records import read_json
 
 
 def stored(name):
-    return read_json(runner.PAPER / "results" / f"{name}.json")["numbers"]
+    return read_json(DOSSIER.folder / "results" / f"{name}.json")["numbers"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def test_every_choice_is_stored_once(fast):
 
 
 def test_the_full_run_stays_small():
-    assert (runner.PAPER / "results" / "explorer.json").stat().st_size < 400_000
+    assert (DOSSIER.folder / "results" / "explorer.json").stat().st_size < 400_000
 
 
 def test_all_paths_start_at_the_uniform_policy_and_spend_the_budget(fast):
@@ -80,15 +83,15 @@ def test_stale_values_make_a_path_swing():
 
 def test_a_curve_is_shown_when_all_its_choices_are_taken():
     made = {"schedule": "Mix", "lambda": "0.5"}
-    assert interactive.shown({}, made)
-    assert interactive.shown(made, {"schedule": "Mix", "lambda": "0.5", "run": "1"})
-    assert interactive.shown(made, {"schedule": "all", "lambda": "0.5"})
-    assert not interactive.shown(made, {"schedule": "all", "lambda": "0.9"})
+    assert controls.shown({}, made)
+    assert controls.shown(made, {"schedule": "Mix", "lambda": "0.5", "run": "1"})
+    assert controls.shown(made, {"schedule": "all", "lambda": "0.5"})
+    assert not controls.shown(made, {"schedule": "all", "lambda": "0.9"})
 
 
 def test_plots_hold_what_is_stored_and_nothing_else():
     results = {"explorer": stored("explorer"), "lm_loss_space": stored("lm_loss_space")}
-    for plot in interactive.explorers(results):
+    for plot in explorers.explorers(results):
         starts = {control.name: control.start for control in plot.controls}
         assert any(row["shown"] for row in plot.rows)
         for control in plot.controls:

@@ -11,7 +11,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from analysis import interactive, report, runner
+from analysis.dossier import controls, report
+from analysis.fernando2024 import explorers
+from analysis.fernando2024.dossier import DOSSIER
 
 pytestmark = pytest.mark.slow
 
@@ -42,13 +44,13 @@ SMALLEST_TEXT = """() => {
 
 @pytest.fixture(scope="module")
 def content():
-    return report.context(runner.PAPER)
+    return report.context(DOSSIER, DOSSIER.folder)
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(report.render_page(content), "utf-8")
+    path.write_text(report.render_page(DOSSIER, content), "utf-8")
     return path.as_uri()
 
 
@@ -117,7 +119,7 @@ def test_it_renders_without_a_complaint_and_asks_the_network_for_nothing(tab, ad
 
 def test_every_figure_is_there_with_an_alternative_text(either, content):
     images = either.evaluate("[...document.images].map(i => [i.alt, i.naturalWidth])")
-    assert len(images) == len(content["figures"]) >= len(runner.FIGURES)
+    assert len(images) == len(content["figures"]) >= len(DOSSIER.figures)
     assert all(alt and width > 300 for alt, width in images)
 
 
@@ -156,8 +158,8 @@ def test_a_choice_changes_what_is_drawn(tab, content, chosen):
         tab.locator(f"#{plot}-{name}").select_option(value)
     assert drawn(tab, plot) != before
     everything = {"schedule": "all", "lambda": "0.5", "run": "mean"} | chosen
-    (explorer,) = (e for e in interactive.explorers(content["results"]) if e.name == plot)
-    expected = [row for row in explorer.rows if interactive.shown(row["chosen"], everything)]
+    (explorer,) = (e for e in explorers.explorers(content["results"]) if e.name == plot)
+    expected = [row for row in explorer.rows if controls.shown(row["chosen"], everything)]
     paths = [made for made in visible(tab, plot) if "run" in made]
     assert Counter(map(str, paths)) == Counter(str(row["chosen"]) for row in expected)
     tab.locator(f"#{plot}-numbers summary").click()

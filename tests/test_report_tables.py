@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import report, runner, tables
+from analysis.dossier import cells, report, tables
+from analysis.fernando2024.dossier import DOSSIER
 
 
 @pytest.fixture(scope="module")
 def content():
-    return report.context(runner.PAPER)
+    return report.context(DOSSIER, DOSSIER.folder)
 
 
 @pytest.fixture(scope="module")
 def texts(content, tmp_path_factory):
-    paths = tables.write_latex(content["tables"], tmp_path_factory.mktemp("tables"))
+    paths = tables.write_latex(content["tables"], tmp_path_factory.mktemp("tables"), DOSSIER.titles)
     return {path.stem: path.read_text("utf-8") for path in paths}
 
 
@@ -26,11 +27,11 @@ def test_the_papers_numbers_stand_as_it_prints_them(content):
     llama = content["tables"]["llama"].set_index("method")
     assert llama.loc["SFT→DPO", "MMLU, paper (%)"] == "73.18 / 72.80 / 72.68"
     assert llama.loc["MAXRIGHT", "win rate, paper (%)"] == "86.56 / 86.09 / 83.75"
-    assert llama.loc["DPO→SFT", "win rate, paper (%)"] == tables.MISSING
+    assert llama.loc["DPO→SFT", "win rate, paper (%)"] == cells.MISSING
     pythia = content["tables"]["pythia"].set_index("method")
     assert pythia.loc["Mix", "ideal distance, paper"] == "0.165"
     assert pythia.loc["DPO→SFT", "preference gap, paper"] == "0.83"
-    assert pythia.loc["SFT→DPO", "ideal distance, paper"] == tables.MISSING
+    assert pythia.loc["SFT→DPO", "ideal distance, paper"] == cells.MISSING
 
 
 def test_ours_are_the_stored_ones(content):
@@ -117,4 +118,4 @@ def test_pdflatex_reads_every_table(texts, tmp_path):
     ],
 )
 def test_an_interval_has_the_digits_of_its_half_width(mean, half, at, scale, text):
-    assert tables.interval({"mean": mean, "half_width": half}, at, scale) == text
+    assert cells.interval({"mean": mean, "half_width": half}, at, scale) == text

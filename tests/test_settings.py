@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import settings_fuzz
 
-from analysis import captions, ledger, page, runner, stored_results
-from analysis import scores as a_figure
+from analysis.dossier import captions, ledger, page, stored_results
+from analysis.fernando2024.convex import scores as a_figure
+from analysis.fernando2024.dossier import DOSSIER
 from tradeoff import plots
 from tradeoff.errors import InputError
 from tradeoff.settings import Share, Within, build, check, checked, describe, fit
@@ -102,7 +103,7 @@ def test_arguments_are_checked_and_the_others_left_alone():
 
 def result(tmp_path: Path, change: Any, name: str = "bridge") -> Path:
     path = tmp_path / f"{name}.json"
-    table = json.loads((runner.PAPER / "results" / path.name).read_text("utf-8"))
+    table = json.loads((DOSSIER.folder / "results" / path.name).read_text("utf-8"))
     change(table)
     path.write_text(json.dumps(table), "utf-8")
     return path

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from analysis import runner, stamps, style
+from analysis.dossier import runner, stamps, style
+from analysis.fernando2024.dossier import DOSSIER
 from tradeoff import plots
 from tradeoff.errors import InputError
 from tradeoff.records import read_json
@@ -38,7 +40,7 @@ def figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     data = tmp_path / "data" / "rows.jsonl"
     data.write_text("rows", "utf-8")
     made = Figure(data)
-    monkeypatch.setitem(sys.modules, f"analysis.{NAME}", made)
+    monkeypatch.setitem(sys.modules, DOSSIER.dotted(NAME), made)
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     monkeypatch.setattr(runner, "DATA", data.parent)
     monkeypatch.setattr(runner, "sources", lambda name: "as they are")
@@ -48,7 +50,7 @@ def figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
 
 def run(out: Path, *, fast: bool = False) -> tuple[str, int]:
     """Why the figure was drawn, and which drawing is shown, in numbers and in all pictures."""
-    done = runner.run(NAME, out, fast=fast)
+    done = runner.run(DOSSIER, NAME, out, fast=fast)
     stored = read_json(out / "results" / f"{NAME}.json")
     assert stored["numbers"] == done.numbers
     assert done.numbers["fast"] is fast
@@ -113,7 +115,7 @@ def test_a_stamp_that_cannot_be_read_is_no_stamp(
     run(tmp_path)
     (stamp,) = (tmp_path / "stamps").iterdir()
     stamp.write_bytes(content)
-    runner.run_all([NAME], tmp_path, fast=False, force=False, progress=True)
+    runner.run_all(DOSSIER, [NAME], tmp_path, fast=False, force=False, progress=True)
     assert figure.drawn == 2
     said = capsys.readouterr()
     (line,) = [line for line in (said.out + said.err).splitlines() if " s (" in line]
@@ -166,20 +168,22 @@ def test_a_run_that_is_cut_between_two_files_is_not_up_to_date(
     assert drawn == 3
 
 
-STORED = read_json(runner.PAPER / "results" / "scores.json")
+STORED = read_json(DOSSIER.folder / "results" / "scores.json")
 
 
 def test_listing_figures_passes_over_a_result_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "FIGURES", ("damaged", "good", "absent"))
-    monkeypatch.setattr(runner, "STUDIES", ())
-    for name in runner.FIGURES:
-        monkeypatch.setitem(sys.modules, f"analysis.{name}", ModuleType(name, "It shows."))
-    monkeypatch.setattr(runner, "stored", lambda name: tmp_path / f"{name}.json")
-    (tmp_path / "damaged.json").write_bytes(b"\xff")
-    (tmp_path / "good.json").write_text(json.dumps({**STORED, "figure": "good"}), "utf-8")
-    assert runner.table().seconds.isna().tolist() == [True, False, True]
+    dossier = replace(DOSSIER, folder=tmp_path)
+    names = ("damaged", "good", "absent")
+    dossier.__dict__.update(figures=names, studies=(), _places=dict.fromkeys(names, "convex"))
+    for name in names:
+        monkeypatch.setitem(sys.modules, dossier.dotted(name), ModuleType(name, "It shows."))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "damaged.json").write_bytes(b"\xff")
+    good = json.dumps({**STORED, "figure": "good"})
+    (tmp_path / "results" / "good.json").write_text(good, "utf-8")
+    assert runner.table(dossier).seconds.isna().tolist() == [True, False, True]
 
 
 def test_only_files_below_the_folders_are_inputs(tmp_path: Path) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tradeoff.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 """Where the real data lie, beside the checkout and never in it; its README says what they are."""
+
+
+FIRST_PAPER = "fernando2024"
+"""The paper whose dossier commands take, unless told another."""
 
 
 def analysis(module: str) -> ModuleType:
@@ -21,3 +26,20 @@ def analysis(module: str) -> ModuleType:
             remedy="Clone the project and run it there; `make reproduce` installs all it needs.",
         )
     return import_module(f"analysis.{module}")
+
+
+def dossier(paper: str = FIRST_PAPER) -> Any:
+    """Declaration of a paper's dossier: ``DOSSIER`` in the module ``analysis.<paper>.dossier``.
+
+    Raises
+    ------
+    InputError
+        If only the package is installed, or there is no such paper.
+    """
+    analysis("dossier")
+    known = sorted(path.parent.name for path in (ROOT / "analysis").glob("*/dossier.py"))
+    if paper not in known:
+        raise InputError(
+            "no such paper", field="paper", value=paper, remedy=f"Use one of: {', '.join(known)}."
+        )
+    return analysis(f"{paper}.dossier").DOSSIER

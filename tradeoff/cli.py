@@ -18,7 +18,7 @@ import typer
 
 import tradeoff
 from tradeoff import cli_arena, cli_evaluate, cli_export, cli_train
-from tradeoff.checkout import analysis
+from tradeoff.checkout import FIRST_PAPER, analysis, dossier
 from tradeoff.cli_options import METHODS_HELP, Columns, MinMargin, Out, SkipBad, UseLabels
 from tradeoff.errors import InputError
 from tradeoff.extras import explained, require
@@ -54,6 +54,7 @@ Pdf = Annotated[
 ]
 Fast = Annotated[bool, typer.Option("--fast", help="Reduced form: fewer replicas and steps.")]
 Force = Annotated[bool, typer.Option("--force", help="Recompute what is up to date.")]
+Paper = Annotated[str, typer.Option(help="The paper: a folder in `analysis/` and in `papers/`.")]
 Lams = Annotated[
     list[float], typer.Option("--lam", help="Weight of the preference objective; repeatable.")
 ]
@@ -119,6 +120,7 @@ def reproduce(
     ] = False,
     force: Force = False,
     pdf: Pdf = False,
+    paper: Paper = FIRST_PAPER,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -136,20 +138,23 @@ def reproduce(
 
     - `tradeoff reproduce --fast --out /tmp/dossier`
     """
-    runner, report = analysis("runner"), analysis("report")
-    analysis("page").require()
-    folder = out or runner.PAPER
-    with analysis("style").as_pdf(pdf):
-        outcomes = runner.reproduce(folder, fast=fast, full=full, force=force, progress=not as_json)
-    ledger = analysis("ledger").check(folder, fast=fast, progress=not as_json)
-    pages = report.write(folder)
-    tables = report.write_tables(folder) if pdf else []
+    runner, report, judge = (analysis(f"dossier.{m}") for m in ("runner", "report", "ledger"))
+    analysis("dossier.page").require()
+    chosen = dossier(paper)
+    folder = out or chosen.folder
+    with analysis("dossier.style").as_pdf(pdf):
+        outcomes = runner.reproduce(
+            chosen, folder, fast=fast, full=full, force=force, progress=not as_json
+        )
+    ledger = judge.check(chosen, folder, fast=fast, progress=not as_json)
+    pages = report.write(chosen, folder)
+    tables = report.write_tables(chosen, folder) if pdf else []
     if as_json:
         done = [asdict(outcome) for outcome in outcomes]
         found = {"figures": done, "claims": ledger.to_dict("records")}
         show_json({**found, "pages": pages, "tables": tables})
         return
-    show_claims(ledger, analysis("ledger").summary(ledger.to_dict("records")))
+    show_claims(ledger, judge.summary(ledger.to_dict("records")))
     show_line(str(folder / "figures"), label="\nfigures  ")
     if tables:
         show_line(str(folder / "tables"), label="tables   ")
@@ -165,6 +170,7 @@ def figures(
     fast: Fast = False,
     force: Force = False,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also write each figure as PDF.")] = False,
+    paper: Paper = FIRST_PAPER,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -176,26 +182,20 @@ def figures(
 
     - `tradeoff figures all --pdf --out /tmp/figures`
     """
-    runner = analysis("runner")
+    runner, chosen = analysis("dossier.runner"), dossier(paper)
     if not names:
-        listing = runner.table()
+        listing = runner.table(chosen)
         if as_json:
             show_json(listing.to_dict("records"))
         else:
             show_table(listing, "figures")
         return
-    known = runner.FIGURES + runner.STUDIES
+    known = chosen.figures + chosen.studies
     wanted = list(known) if names == ["all"] else names
-    if unknown := [name for name in wanted if name not in known]:
-        raise InputError(
-            "no such figure",
-            value=unknown[0],
-            remedy=f"Use `all` or some of: {', '.join(known)}.",
-        )
-    with analysis("style").as_pdf(pdf):
-        outcomes = runner.run_all(
-            wanted, out or runner.PAPER, fast=fast, force=force, progress=not as_json
-        )
+    for name in wanted:
+        chosen.chapter(name)  # refuses a name that is none, before anything is drawn
+    with analysis("dossier.style").as_pdf(pdf):
+        outcomes = runner.run_all(chosen, wanted, out, fast=fast, force=force, progress=not as_json)
     if as_json:
         show_json([asdict(outcome) for outcome in outcomes])
 
@@ -208,6 +208,7 @@ def claims(
     mutate: Annotated[
         bool, typer.Option("--mutate", help="Run the mistakes that must break each claim instead.")
     ] = False,
+    paper: Paper = FIRST_PAPER,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -223,13 +224,12 @@ def claims(
 
     - `tradeoff claims alright-average-rate --mutate`
     """
-    ledger = analysis("ledger")
+    ledger, chosen = analysis("dossier.ledger"), dossier(paper)
     if mutate:
-        found = ledger.mutate(names, progress=not as_json)
+        found = ledger.mutate(chosen, names, progress=not as_json)
         good = found.broken
     else:
-        folder = out or analysis("runner").PAPER
-        found = ledger.check(folder, names, progress=not as_json)
+        found = ledger.check(chosen, out, names, progress=not as_json)
         good = found.holds
     if as_json:
         show_json(found.to_dict("records"))

@@ -14,7 +14,13 @@ from typing import Any
 
 import llm_runs
 
-PRELOADED = ("analysis.certified_front", "analysis.ledger", "analysis.report", "tradeoff.cli")
+PRELOADED = (
+    "analysis.fernando2024.dossier",
+    "analysis.fernando2024.convex.certified_front",
+    "analysis.dossier.ledger",
+    "analysis.dossier.report",
+    "tradeoff.cli",
+)
 """What children of a full attack would otherwise import one by one."""
 
 
@@ -95,7 +101,7 @@ def command(arguments: Sequence[str], stamps: Path | None = None) -> None:
     from tradeoff import cli
 
     if stamps is not None:
-        from analysis import runner
+        from analysis.dossier import runner
 
         runner.STAMPS = stamps
     try:

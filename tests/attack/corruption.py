@@ -295,13 +295,14 @@ def _study(tries: int, rng: random.Random, outcome: Outcome) -> None:
 
 
 def _figure(tries: int, rng: random.Random, outcome: Outcome) -> None:
-    from analysis import runner
+    from analysis.dossier import runner
+    from analysis.fernando2024.dossier import DOSSIER
 
     before = runner.STAMPS
     try:
         with place() as root:
             runner.STAMPS = root / "out" / "stamps"
-            numbers = runner.run("certified_front", root / "out", fast=True).numbers
+            numbers = runner.run(DOSSIER, "certified_front", root / "out", fast=True).numbers
             expected = _drawn(root / "out")
             copied(root / "out", root / "whole")
             for _ in range(tries):
@@ -312,7 +313,7 @@ def _figure(tries: int, rng: random.Random, outcome: Outcome) -> None:
                 problem = judged(
                     path,
                     lambda into=found: into.append(
-                        runner.run("certified_front", root / "out", fast=True)
+                        runner.run(DOSSIER, "certified_front", root / "out", fast=True)
                     ),
                     lambda into=found: _undrawn(into[0].numbers, numbers, root / "out", expected),
                     # What is damaged is drawn anew; only a stamp that says nothing is no news.

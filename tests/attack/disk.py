@@ -71,7 +71,7 @@ def _called(what: str, folder: Path) -> None:
             raise SystemExit(2) from error
         return
     if what == "claims":
-        from analysis import ledger
+        from analysis.dossier import ledger
 
         every, chosen = ledger.claims, "sequential-gap-log-cosh"
         ledger.claims = lambda *a: [claim for claim in every(*a) if claim.id == chosen]

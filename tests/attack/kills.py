@@ -114,10 +114,11 @@ class _Figure(_Training):
         super().__init__({})
 
     def call(self, folder: Path) -> None:
-        from analysis import runner
+        from analysis.dossier import runner
+        from analysis.fernando2024.dossier import DOSSIER
 
         runner.STAMPS = folder / "stamps"
-        runner.run("certified_front", folder, fast=True)
+        runner.run(DOSSIER, "certified_front", folder, fast=True)
 
 
 # ---------------------------------------------------------------------- how

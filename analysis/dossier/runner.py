@@ -1,0 +1,193 @@
+"""Run figures, keep their numbers with provenance, and skip what is up to date.
+
+A figure is up to date when the stamp of an earlier run, kept beside the checkout's other
+scratch output and never committed, fits, see :mod:`analysis.dossier.stamps`. So
+a fresh clone recomputes everything and an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.dossier import stamps, stored_results, style
+from analysis.dossier.declaration import Dossier
+from tradeoff.checkout import DATA, ROOT
+from tradeoff.errors import InputError
+from tradeoff.files import check_writable
+from tradeoff.progress import tqdm
+from tradeoff.records import plain, read_json, write_json
+from tradeoff.study.engines import few_threads
+from tradeoff.study.sources import fingerprint
+
+STAMPS = ROOT / "out" / "stamps"
+PACKAGES = ("tradeoff", "numpy", "scipy", "numba", "pandas")
+"""Packages whose versions are stored with a result."""
+SCRATCH = ROOT / "out" / "fast"
+"""Where the fast forms of the studies go, so that they never replace a stored full run."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one figure."""
+
+    name: str
+    numbers: dict[str, Any]
+    seconds: float
+    fresh: bool
+    why: str = ""
+    """Why it was drawn; empty where it was up to date."""
+
+
+def run(
+    dossier: Dossier,
+    name: str,
+    out: Path | None = None,
+    *,
+    fast: bool = False,
+    force: bool = False,
+) -> Outcome:
+    """Draw one figure and store its numbers, unless they are up to date.
+
+    Parameters
+    ----------
+    dossier
+        Whose figure it is.
+    name
+        The figure or study.
+    out
+        Folder that receives ``figures/`` and ``results/``; the dossier's own by default.
+    fast
+        The reduced form that the tests run: fewer replicas and steps, same code.
+    force
+        Recompute even what is up to date.
+    """
+    out = out or dossier.folder
+    path = out / "results" / f"{name}.json"
+    place = STAMPS / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]}.json"
+    made = _made(dossier.dotted(name), fast)
+    why = stamps.difference(place, out, made, [path, *style.files(out, name)])
+    if not (force or why):
+        record = read_json(path)
+        return Outcome(name, record["numbers"], record["provenance"]["seconds"], fresh=False)
+    started = time.perf_counter()
+    draw = dossier.module(name).main
+    # What figures factorise is small; only simulations gain from threads.
+    with (
+        few_threads(1, kernels=False),
+        style.kept() as pictures,
+        stamps.reading(dossier.folder, DATA) as inputs,
+    ):
+        numbers = plain(draw(out, fast=fast))
+    seconds = round(time.perf_counter() - started, 1)
+    origin = _origin(dossier, name, fast, seconds)
+    if numbers.pop("source", "") == "stored run":  # Nothing was computed, so nothing is dated anew.
+        origin = read_json(dossier.folder / "results" / path.name)["provenance"]
+    if "training" in numbers:  # Stored runs: what the figure shows cost more than drawing it.
+        origin["training"] = numbers.pop("training")
+    # The numbers come first: they cost the time. Until the stamp fits again, nothing is up to date.
+    write_json(path, {"figure": name, "numbers": numbers, "provenance": origin})
+    style.write(pictures)
+    inputs.pop(str(path.resolve()), None)  # A figure may show what is stored, and stores it again.
+    write_json(place, stamps.stamp(out, {**made, "inputs": inputs}, [path, *pictures]))
+    return Outcome(name, numbers, seconds, fresh=True, why=why or "asked for")
+
+
+def run_all(
+    dossier: Dossier,
+    names: Sequence[str],
+    out: Path | None = None,
+    *,
+    fast: bool,
+    force: bool,
+    progress: bool,
+) -> list[Outcome]:
+    """Run figures one after the other, saying how long each took."""
+    out = out or dossier.folder
+    for folder, what in ((out, "output folder"), (STAMPS, "folder of stamps")):
+        check_writable(folder, what=what)
+    outcomes = []
+    with tqdm(names, desc="figures", disable=not progress, unit="figure") as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            outcomes.append(run(dossier, name, out, fast=fast, force=force))
+            done = outcomes[-1]
+            state = f"{done.seconds:.1f} s ({done.why})" if done.fresh else "up to date"
+            if progress:
+                bar.write(f"  {name:<18} {state}")
+    return outcomes
+
+
+def reproduce(
+    dossier: Dossier,
+    out: Path | None = None,
+    *,
+    fast: bool,
+    full: bool,
+    force: bool,
+    progress: bool,
+) -> list[Outcome]:
+    """Run all figures, and the studies in their full or, by default, in their fast form."""
+    figures = run_all(dossier, dossier.figures, out, fast=fast, force=force, progress=progress)
+    place = out if full else SCRATCH / dossier.package.rpartition(".")[2]
+    return figures + run_all(
+        dossier, dossier.studies, place, fast=not full, force=force, progress=progress
+    )
+
+
+def table(dossier: Dossier) -> pd.DataFrame:
+    """What figures there are, what each shows, and how long it took: drawing, and its runs."""
+    rows = []
+    for name in dossier.figures + dossier.studies:
+        path = dossier.stored(name)
+        shows = (dossier.module(name).__doc__ or "").split("\n")[0]
+        origin: dict[str, Any] = {"seconds": float("nan")}
+        with suppress(InputError):
+            origin = stored_results.read(path)["provenance"]
+        seconds = origin["seconds"] + origin.get("training", {}).get("cpu_seconds", 0.0)
+        rows.append({"figure": name, "shows": shows, "seconds": seconds})
+    return pd.DataFrame(rows)
+
+
+@cache
+def sources(module: str) -> str:
+    """Hash of every definition that drawing the figure of a module reaches."""
+    return fingerprint([f"{module}:main"])
+
+
+@cache
+def versions(*more: str) -> dict[str, str]:
+    """Versions of :data:`PACKAGES` and of some more."""
+    return {package: version(package) for package in (*PACKAGES, *more)}
+
+
+def _made(module: str, fast: bool) -> dict[str, Any]:
+    """What a figure is made of, but for the files that it reads."""
+    return {
+        "figure": module.rpartition(".")[2],
+        "form": "fast" if fast else "full",
+        "sources": sources(module),
+        "python": platform.python_version(),
+        "packages": versions("matplotlib"),
+    }
+
+
+def _origin(dossier: Dossier, name: str, fast: bool, seconds: float) -> dict[str, Any]:
+    return {
+        "command": f"python -m analysis {name}{' --fast' if fast else ''}",
+        "form": "fast" if fast else "full",
+        "seconds": seconds,
+        "python": platform.python_version(),
+        "packages": versions(),
+        "sources": sources(dossier.dotted(name))[:16],
+    }

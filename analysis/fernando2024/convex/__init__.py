@@ -1,0 +1,1 @@
+"""The convex laboratory: problems whose optima and fronts carry certificates."""

@@ -1,0 +1,223 @@
+"""What does a step of each schedule cost on real shapes: time, tokens per second, memory?
+
+``python -m analysis.fernando2024.costs.llm_resources --device cuda`` measures Pythia-1B and
+Llama-3-8B with random weights, whose cost is that of the trained ones, and adapters as published,
+and writes one small file per device beside the other results; the figure shows every such
+file there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+from analysis.dossier import style
+from analysis.dossier.stored_results import fields_of
+from analysis.fernando2024.costs import llm_costs
+from analysis.fernando2024.costs.llm_costs import Measured, Setting
+from analysis.fernando2024.paper_numbers import reported
+from analysis.fernando2024.stored import PAPER
+from tradeoff import scores
+from tradeoff.errors import InputError
+from tradeoff.progress import tqdm
+from tradeoff.records import write_json
+
+METHODS = ("SFT only", "DPO only", "Sequential", "Mix", "ALRIGHT", "MAXRIGHT", "TRL SFT", "TRL DPO")
+OURS = METHODS[:6]
+NAMES = {"Sequential": "SFT→DPO"}
+PANELS = {
+    "seconds": "time of a gradient",
+    "seconds_per_update": "time of an update",
+    "memory": "peak memory",
+}
+PAPER_KEYS = {"seconds_per_update": "runtime_percent", "memory": "memory_percent"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """Shapes and methods that are measured, and how often."""
+
+    shapes: tuple[str, ...]
+    rounds: int
+    setting: Setting
+    methods: tuple[str, ...] = METHODS
+
+
+FORMS = {
+    # SDPA is fastest without a mask, which rows padded to neighbours of like length do not need.
+    "cuda": Form(
+        ("pythia-1b", "llama-3-8b"),
+        2,
+        Setting(device="cuda", precision="bf16", layout="padded"),
+    ),
+    "cpu": Form(
+        ("pythia-tiny", "llama-tiny"),
+        8,
+        Setting(batch_size=8, rows_per_forward=4, length=64),
+    ),
+    "fast": Form(
+        ("llama-tiny",),
+        2,
+        Setting(batch_size=2, rows_per_forward=2, length=32),
+        methods=OURS[2:],
+    ),
+}
+CAPTION = (
+    "Cost of training with random weights and adapters as published, scaled down on the CPU; "
+    "either data set is one batch, so updates of a kind cost alike. A Mix update is two "
+    "gradients; MAXRIGHT evaluates a batch of each every tenth update. What varies is "
+    f"the round, n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots "
+    "over SFT→DPO of their round, medians, 95 % t-intervals. Squares: the paper, over its DPO→SFT. "
+    "Command: python -m analysis llm_resources"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    """Measure on this machine's CPU, and draw what is known of every device."""
+    found = {"cpu": measure(FORMS["fast" if fast else "cpu"], quiet=fast)}
+    for path in sorted((PAPER / "results").glob("llm_resources-*.json")):
+        found[path.stem.removeprefix("llm_resources-")] = fields_of(path)
+    names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
+    with style.figure(len(PANELS), len(names), height=6.4, squeeze=False) as (fig, axes):
+        for column, (device, shape) in enumerate(names):
+            for ax, name in zip(axes[:, column], PANELS, strict=True):
+                draw(ax, found[device]["shapes"][shape], name, published(shape, name))
+            axes[0][column].set_title(f"{shape}, {device}")
+        style.save(fig, out, "llm_resources")
+    return {"devices": found, "gpu_measured": any(name != "cpu" for name in found)}
+
+
+def measure(form: Form, quiet: bool = False) -> dict[str, Any]:
+    """Every method at every shape of a form, each shape in a process of its own."""
+    total = len(form.shapes) * len(form.methods) * (form.rounds + 1)
+    with tqdm(total=total, disable=quiet, leave=False) as bar:
+        shapes = {shape: measure_shape(form, shape, bar) for shape in form.shapes}
+    return {"setting": asdict(form.setting), "rounds": form.rounds, "shapes": shapes}
+
+
+def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
+    """Memory of every method, then its times; all take turns, in an order drawn for each round.
+
+    A method that runs out of memory is told of and left out.
+    """
+    settings = {name: replace(form.setting, shape=shape, method=name) for name in form.methods}
+    memory: dict[str, int] = {}
+    runs: dict[str, list[Measured]] = {}
+    rng = np.random.default_rng(0)
+    with apart() as process:
+        for name, setting in settings.items():
+            bar.set_description(f"{shape}, {name}, memory")
+            most = process.submit(llm_costs.memory, setting).result()
+            if most is not None:
+                memory[name], runs[name] = most, []
+            bar.update()
+        for _ in range(form.rounds):
+            for name in rng.permutation(list(runs)).tolist():
+                bar.set_description(f"{shape}, {name}")
+                once = process.submit(llm_costs.measure, settings[name]).result()
+                if once is None:
+                    del runs[name]
+                else:
+                    runs[name].append(once)
+                bar.update()
+    if "Sequential" not in runs:
+        raise InputError(
+            "memory does not suffice for sequential training, which all else is compared with",
+            field="shape",
+            value=shape,
+            remedy="Lower rows_per_forward in analysis/llm_resources.py, or measure another shape.",
+        )
+    found = summary(memory, runs)
+    return {name: found.get(name) for name in settings}
+
+
+@contextmanager
+def apart() -> Iterator[Executor]:
+    """A new process, whose memory holds nothing else; what fails there is raised here."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield process
+
+
+def summary(memory: dict[str, int], runs: dict[str, list[Measured]]) -> dict[str, Any]:
+    """Single values, and ratios to sequential training in the same round."""
+    table: dict[str, dict[str, Any]] = {}
+    for method, found in runs.items():
+        table[method] = {f.name: [getattr(one, f.name) for one in found] for f in fields(Measured)}
+        table[method]["memory"] = [memory[method]]
+    for name in PANELS:
+        base = np.array(table["Sequential"][name])
+        for values in table.values():
+            values[f"{name}_ratio"] = (np.array(values[name]) / base).tolist()
+    return table
+
+
+def published(shape: str, name: str) -> dict[str, float]:
+    """The paper's ratios to sequential training, by method; those of Pythia's family only."""
+    if not shape.startswith("pythia") or name not in PAPER_KEYS:
+        return {}
+    methods = reported()["pythia"]["methods"]
+    return {m: 1 + methods[m][PAPER_KEYS[name]] / 100 for m in methods if m in OURS}
+
+
+def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> None:
+    """Ratios of one quantity to sequential training, one method a row."""
+    for row, (method, values) in enumerate(found.items()):
+        if values is None:
+            ax.text(1.0, row, " out of memory", fontsize=7, va="center")
+            continue
+        look = style.look(NAMES.get(method, method))
+        ratios = np.array(values[f"{name}_ratio"])
+        kept = scores.interval(ratios)
+        ax.hlines(row, kept.low, kept.high, color=look.color, linewidth=1.2)
+        ax.plot(ratios, np.full(len(ratios), row), **look.dots(markersize=3, alpha=0.5))
+        ax.plot(np.median(ratios), row, **look.dots(markersize=6))
+        if method in paper:
+            ax.plot(paper[method], row, "s", color="0.2", fillstyle="none")
+    ax.axvline(1.0, **style.BOUND)
+    ax.set_xlabel(f"{PANELS[name]}, over that of SFT→DPO", fontsize=8)
+    ax.set_yticks(range(len(found)), [NAMES.get(m, m) for m in found], fontsize=7)
+    ax.set_ylim(len(found) - 0.5, -0.5)
+
+
+def command(
+    device: Annotated[Literal["cuda"], typer.Option(help="Kind of device.")] = "cuda",
+    shape: Annotated[
+        Literal["all", "pythia-1b", "llama-3-8b"], typer.Option(help="All, or one.")
+    ] = "all",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile each block.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
+) -> None:
+    """Measure on a GPU and write ``results/llm_resources-DEVICE.json``."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise typer.BadParameter(
+            "no CUDA device is here; `python -m analysis llm_resources` measures on the CPU",
+            param_hint="--device",
+        )
+    name, form = torch.cuda.get_device_name(), FORMS[device]
+    slug = "-".join(name.lower().replace("nvidia", "").split())
+    slug += "-compiled" if compiled else ""
+    path = out / "results" / f"llm_resources-{slug}.json"
+    form = replace(form, setting=replace(form.setting, compile=compiled))
+    for each in form.shapes if shape == "all" else (shape,):
+        # Written after each shape, beside those that were measured in the same way.
+        found = measure(replace(form, shapes=(each,)))
+        found |= {"device": name, "torch": torch.__version__}
+        known = fields_of(path) if path.exists() else found
+        same = all(known.get(key) == found[key] for key in found if key != "shapes")
+        shapes = (known["shapes"] if same else {}) | found["shapes"]
+        write_json(path, found | {"shapes": shapes})
+    typer.echo(path)
+
+
+if __name__ == "__main__":
+    typer.run(command)

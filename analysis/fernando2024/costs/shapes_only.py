@@ -1,0 +1,90 @@
+"""Runs code of torch on shapes alone: nothing is computed, and no memory is needed.
+
+A model of eight billion weights trains on a laptop, and what its operators would hold is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn import functional
+
+from analysis.fernando2024.costs.live_tensors import LiveTensors
+from tradeoff.llm import logprobs
+
+_NUMPY, _TOLIST, _LAYER_NORM = Tensor.numpy, Tensor.tolist, functional.layer_norm
+
+
+class Imagined(LiveTensors):
+    """Counts bytes of tensors without content, and makes up what a program reads of them.
+
+    Numbers are drawn between 0 and 1, so that a rule which compares losses follows now one and
+    now the other; comparisons come out true.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rng = np.random.default_rng(0)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten.allclose.default:
+            return True
+        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return self.values(args[0]).item()
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def values(self, tensor: Tensor) -> np.ndarray:
+        """An array of a tensor's shape and kind."""
+        shape = tuple(tensor.shape)
+        if not tensor.dtype.is_floating_point:
+            return np.ones(shape, str(tensor.dtype).removeprefix("torch."))
+        return self._rng.uniform(size=shape).astype("f8" if tensor.itemsize == 8 else "f4")
+
+
+@contextmanager
+def shapes_only() -> Iterator[Imagined]:
+    """Run on shapes alone while entered, holding what would be held on a GPU.
+
+    There chunks of logits are larger, and autocast computes layer norms in float32. What is made
+    before and has content stays as it is, so tokenizers are made outside.
+    """
+    seen = Imagined()
+
+    def to_numpy(tensor: Tensor, **settings: Any) -> np.ndarray:
+        made_up = isinstance(tensor, FakeTensor)
+        return seen.values(tensor) if made_up else _NUMPY(tensor, **settings)
+
+    def to_list(tensor: Tensor) -> Any:
+        return to_numpy(tensor).tolist() if isinstance(tensor, FakeTensor) else _TOLIST(tensor)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(Tensor, "numpy", to_numpy))
+        stack.enter_context(patch.object(Tensor, "tolist", to_list))
+        stack.enter_context(patch.object(torch.utils, "swap_tensors", _convert))
+        # transformers would make masks that it does without where it can look at the positions.
+        stack.enter_context(patch("transformers.masking_utils.is_tracing", lambda *_: False))
+        stack.enter_context(patch.object(functional, "layer_norm", _layer_norm))
+        chunk = {"cpu": logprobs._CHUNK["cuda"]}
+        stack.enter_context(patch.dict(logprobs._CHUNK, chunk))
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        yield stack.enter_context(seen)
+
+
+def _layer_norm(given: Tensor, shape: Any, *weights: Any, **settings: Any) -> Tensor:
+    wide = given.float() if torch.is_autocast_enabled("cpu") else given
+    return _LAYER_NORM(wide, shape, *weights, **settings)
+
+
+def _convert(old: Tensor, new: Tensor) -> None:
+    """Of two shapes only kind and device can differ."""
+    if (old.dtype, old.device) != (new.dtype, new.device):
+        old.data = new.data

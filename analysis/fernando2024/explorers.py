@@ -1,0 +1,199 @@
+"""The report's interactive plots, from stored paths alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.dossier import curves
+from analysis.dossier.controls import Control, Explorer, explorer
+from tradeoff.display import cell
+
+Results = Mapping[str, Any]
+
+
+def explorers(results: Results) -> list[Explorer]:
+    """All interactive plots, from stored results alone."""
+    found = results["explorer"]
+    return [_schedules(found), _splits(found), _refresh(found), _language(results)]
+
+
+# ---------------------------------------------------------------------- the plots
+
+
+def _schedules(found: Results) -> Explorer:
+    paths = found["paths"]
+    names = _unique(paths, "schedule")
+    lambdas, runs = _unique(paths, "lambda"), _unique(paths, "run")
+    controls = (
+        Control("schedule", "Schedule", ("all", *names), ("all five", *names), "all"),
+        Control(
+            "lambda", "λ, weight of the preference", ("all", *lambdas), ("all", *lambdas), "0.5"
+        ),
+        Control(
+            "run",
+            "Run",
+            (*runs, "all"),
+            (
+                f"mean of {found['replicas']} seeds",
+                *(f"seed {r}" for r in runs[1:]),
+                "all of these",
+            ),
+            "mean",
+        ),
+    )
+    drawn = [*curves.front(found["fronts"]["laboratory"]), *curves.legend(names)]
+    for lam, losses in found["targets"].items():
+        drawn.append(curves.target(losses, {"lambda": lam}, f"asked for: λ = {lam}"))
+    drawn += [curves.path(path, path["chosen"]["schedule"]) for path in paths]
+    rows = [
+        {
+            "chosen": path["chosen"],
+            "cells": [*path["chosen"].values(), *_end(path), cell(path["regret"]),
+                      cell(path["matched_weight"])],
+        }
+        for path in paths
+    ]  # fmt: skip
+    return explorer(
+        "explore-schedules",
+        "Choose a schedule, a weight and a seed",
+        f"Every path spends {found['gradients']:,} gradients on one problem. The large marker is "
+        "where it ends, the hollow circle the best policy for the weight that was asked for, the "
+        "grey curve the certified front.",
+        controls,
+        drawn,
+        ("schedule", "λ", "run", "SFT loss", "preference loss", "regret", "matched weight"),
+        rows,
+    )
+
+
+def _splits(found: Results) -> Explorer:
+    paths, joint = found["splits"], found["paths"]
+    shares = _unique(paths, "share")
+    percent = tuple(f"{100 * float(share):.0f} %" for share in shares)
+    controls = (
+        Control("share", "Share of the preference stage", shares, percent, "0.5", slider=True),
+    )
+    drawn = [
+        *curves.front(found["fronts"]["laboratory"]),
+        *curves.legend(dict.fromkeys(path["schedule"] for path in paths)),
+        curves.target(found["targets"]["0.5"], {}, "asked for: λ = 1/2"),
+    ]
+    ends = [p for p in joint if p["chosen"]["lambda"] == "0.5" and p["chosen"]["run"] == "mean"]
+    for end in ends[2:]:
+        drawn.append(curves.marker(end["chosen"]["schedule"], _last(end), {}))
+    drawn += [curves.path(path, path["schedule"]) for path in paths]
+    rows = [
+        {"chosen": path["chosen"], "cells": [path["schedule"], text, *_end(path),
+                                             cell(path["regret"])]}
+        for path in paths
+        for text in [percent[shares.index(path["chosen"]["share"])]]
+    ]  # fmt: skip
+    rows += [
+        {"chosen": {}, "cells": [end["chosen"]["schedule"], "joint", *_end(end),
+                                 cell(end["regret"])]}
+        for end in ends[2:]
+    ]  # fmt: skip
+    return explorer(
+        "explore-splits",
+        "Move the budget between the two stages",
+        f"Training in turn on {found['gradients']:,} gradients, of which the preference stage gets "
+        f"the share that you choose; means of {found['replicas']} seeds. The joint methods, at the "
+        "same budget, are single markers.",
+        controls,
+        drawn,
+        ("schedule", "preference stage", "SFT loss", "preference loss", "regret at λ = 1/2"),
+        rows,
+    )
+
+
+def _refresh(found: Results) -> Explorer:
+    paths = found["refresh"]
+    intervals, instances = _unique(paths, "k"), _unique(paths, "instance")
+    texts = ("every update", *(f"every {k} updates" for k in intervals[1:-1]), "never")
+    controls = (
+        Control("k", "Values refreshed", intervals, texts, "1", slider=True),
+        Control("instance", "Problem", instances, instances, "1"),
+    )
+    drawn = [*curves.legend(["MAXRIGHT"], dash="solid")]
+    for instance in instances:
+        made = {"instance": instance}
+        drawn += curves.front(found["fronts"][f"instance {instance}"], made)
+        drawn.append(curves.target(found["aims"][int(instance) - 1], made, "asked for: λ = 1/4"))
+    for path in paths:
+        drawn.append(curves.path(path, "MAXRIGHT", dash="solid"))
+        drawn.append(curves.marker("MAXRIGHT", path["average"], path["chosen"], "its average"))
+    rows = [
+        {
+            "chosen": path["chosen"],
+            "cells": [path["chosen"]["instance"], texts[intervals.index(path["chosen"]["k"])],
+                      *map(cell, path["average"]), cell(path["matched_weight"])],
+        }
+        for path in paths
+    ]  # fmt: skip
+    return explorer(
+        "explore-refresh",
+        "Let MAXRIGHT's values go stale",
+        "One run of MAXRIGHT at λ = 1/4 and a constant step. Fresh values keep it near one place; "
+        "stale ones let the path swing along the front and drag its average (triangle) away.",
+        controls,
+        drawn,
+        ("problem", "refreshed", "SFT loss of the average", "preference loss of the average",
+         "matched weight"),
+        rows,
+    )  # fmt: skip
+
+
+def _language(results: Results) -> Explorer:
+    found = results["lm_loss_space"]
+    names, lambdas = tuple(found["methods"]), tuple(str(lam) for lam in found["lambdas"])
+    controls = (
+        Control("schedule", "Schedule", ("all", *names), ("all five", *names), "all"),
+        Control(
+            "lambda", "λ, weight of the preference", ("all", *lambdas), ("all", *lambdas), "0.5"
+        ),
+    )
+    keys = {"exact match": "exact_match", "preferred style": "preference_match",
+            "SFT loss": "sft_loss", "preference loss": "preference_loss"}  # fmt: skip
+    drawn, rows = [*curves.legend(names)], []
+    for name in names:
+        for at, lam in enumerate(lambdas):
+            scores = found["methods"][name]
+            both = [scores["exact_match"], scores["preference_match"]]
+            chosen = {"schedule": name, "lambda": lam}
+            curve = curves.marker(name, [score["mean"][at] for score in both], chosen)
+            for axis, score in zip(("error_x", "error_y"), both, strict=True):
+                bar = {"array": [score["half_width"][at]], "thickness": 1.5, "width": 3}
+                curve.update({axis: bar})
+            curve.hovertemplate = (
+                f"<b>{name}</b>, λ = {lam}<br>exact match %{{x:.2f}}"
+                "<br>preferred style %{y:.2f}<extra></extra>"
+            )
+            drawn.append(curve)
+            cells = [f"{scores[key]['mean'][at]:.3f} ± {scores[key]['half_width'][at]:.3f}"
+                     for key in keys.values()]  # fmt: skip
+            rows.append({"chosen": chosen, "cells": [name, lam, *cells]})
+    return explorer(
+        "explore-language",
+        "The same choice, with a trained language model",
+        f"Where the tiny language model ends after {found['gradients']} gradients, means of "
+        f"{found['seeds']} seeds with 95 % t-intervals, on held-out prompts. Up and to the right "
+        "is better.",
+        controls,
+        drawn,
+        ("schedule", "λ", *keys),
+        rows,
+        axes=("exact match with the demonstrations", "responses in the preferred style"),
+    )
+
+
+def _unique(paths: Sequence[Results], key: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(path["chosen"][key] for path in paths))
+
+
+def _last(path: Results) -> list[float]:
+    return [path["sft_loss"][-1], path["preference_loss"][-1]]
+
+
+def _end(path: Results) -> list[str]:
+    return [f"{value:.3f}" for value in _last(path)]

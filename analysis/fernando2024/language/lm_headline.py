@@ -1,0 +1,150 @@
+"""How much do joint methods gain over sequential training, and at which level of conflict?
+
+Retention of the SFT skill and the preferred style at equal cost, lambda = 1/2, over levels of
+conflict, every method with its own step sizes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.dossier import style
+from analysis.fernando2024.language import lm_study, lm_tuning
+from analysis.fernando2024.language.lm_study import Array, values
+from analysis.fernando2024.methods import JOINT, METHODS, bounds, cell, cost, paired_ratio, ratio
+from tradeoff.scores import Interval, interval, paired_difference
+
+CONFLICTS = tuple(sorted(level for level, lam in lm_tuning.SETTINGS if lam == 0.5))
+PANELS = {
+    "retention": "SFT retention",
+    "preference": "responses in the preferred style",
+    "pairs": "held-out pairs ranked right",
+}
+LOSSES = ("weighted_loss", "sft_loss", "preference_loss")
+CAPTION = (
+    "What does joint training gain, and at which conflict (share of prompts whose demonstrations "
+    "contradict the pairs)? Tiny language model, λ = 1/2, equal cost, tuned step sizes. Left: "
+    "exact match over that of 5 models with SFT alone. Middle: responses in the preferred style. "
+    "Right: joint less SFT→DPO, points of retention (filled) and style (open). What varies is the "
+    "seed, n = 10; 95 % intervals, of retention by the delta method. Command: python -m analysis "
+    "lm_headline"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    scale = "fast" if fast else "full"
+    table = ends(scale)
+    alone = {level: lm_study.specialist_scores(scale, level) for level in conflicts(scale)}
+    best = np.stack([alone[level]["exact_match"] for level in conflicts(scale)], axis=-1)
+    with style.figure(1, 3, height=3.3) as (fig, (left, middle, right)):
+        draw_levels(left, table, "retention", best)
+        draw_levels(middle, table, "preference", best)
+        left.set_title("Skill kept")
+        middle.set_title("Preferred style")
+        middle.legend(loc="lower left", fontsize=7)
+        draw_gains(right, table, best)
+        style.save(fig, out, "lm_headline")
+    return {
+        "seeds": int(table["seed"].nunique()),
+        "training": cost(table),
+        "spent": lm_study.cost_spent(table),
+        "conflicts": conflicts(scale),
+        "specialists": len(best),
+        "sft_alone": {
+            name: cell(interval(np.stack([scores[name] for scores in alone.values()], axis=-1)))
+            for name in ("exact_match", "preference_match", "preference_accuracy", *LOSSES)
+        },
+        "methods": {
+            label: {
+                **{name: cell(measured(table, label, name, best)) for name in PANELS},
+                **{name: cell(interval(levels(table, label, name))) for name in LOSSES},
+            }
+            for label in METHODS
+        },
+        "points_joint_minus_sequential": {
+            f"{joint} - {order}": {
+                name: cell(difference(table, joint, order, name, best)) for name in PANELS
+            }
+            for joint in JOINT
+            for order in METHODS[:2]
+        },
+        "times_as_much": {
+            f"{joint} over {order}": {
+                name: bounds(paired_ratio(levels(table, joint, name), levels(table, order, name)))
+                for name in ("exact_match", "preference")
+            }
+            for joint in JOINT
+            for order in METHODS[:2]
+        },
+    }
+
+
+def conflicts(scale: str) -> tuple[float, ...]:
+    """Levels of conflict; one in the fast form."""
+    return (0.5,) if scale == "fast" else CONFLICTS
+
+
+def ends(scale: str) -> pd.DataFrame:
+    """Final scores at lambda = 1/2, one row per method, level of conflict and seed."""
+    table = lm_study.compared(scale, [(level, 0.5) for level in conflicts(scale)])
+    return table.assign(preference=table["preference_match"], pairs=table["preference_accuracy"])
+
+
+def levels(table: pd.DataFrame, label: str, name: str) -> Array:
+    """(seed, conflict) values of one score of one method."""
+    return values(table[table["method"] == label], name, "conflict")
+
+
+def measured(table: pd.DataFrame, label: str, name: str, best: Array) -> Interval:
+    """One measure by level of conflict; retention is relative to the specialists, see `ratio`."""
+    if name == "retention":
+        return ratio(levels(table, label, "exact_match"), best)
+    return interval(levels(table, label, name))
+
+
+def difference(table: pd.DataFrame, joint: str, order: str, name: str, best: Array) -> Interval:
+    """Joint minus sequential, paired by seed; of retention, over what the specialists score."""
+    score = "exact_match" if name == "retention" else name
+    a, b = (levels(table, label, score) for label in (joint, order))
+    return ratio(a - b, best) if name == "retention" else paired_difference(a, b)
+
+
+def draw_levels(ax: Axes, table: pd.DataFrame, name: str, best: Array) -> None:
+    """Every method over the levels of conflict."""
+    for place, label in enumerate(METHODS):
+        found, look = measured(table, label, name, best), style.look(label)
+        ax.errorbar(
+            np.sort(table["conflict"].unique()) + 0.012 * (place - 2),
+            found.mean,
+            yerr=found.high - found.mean,
+            **look.line_style(elinewidth=0.8, label=label),
+        )
+    ax.set(xlabel="conflict", ylabel=PANELS[name], xticks=CONFLICTS, ylim=(-0.05, 1.08))
+
+
+def draw_gains(ax: Axes, table: pd.DataFrame, best: Array) -> None:
+    """Gains over SFT→DPO in points: retention (filled) and style (open)."""
+    for place, label in enumerate(JOINT):
+        look = style.look(label)
+        for name, fill in (("retention", look.color), ("preference", "white")):
+            found = difference(table, label, "SFT→DPO", name, best)
+            levels_ = np.sort(table["conflict"].unique()) + 0.012 * (place - 1)
+            half = 100 * (found.high - found.mean)
+            shape = look.line_style(markerfacecolor=fill, elinewidth=0.8)
+            ax.errorbar(levels_, 100 * found.mean, yerr=half, **shape)
+    ax.axhline(0, **style.BOUND)
+    ax.set(
+        title="Joint less SFT→DPO",
+        xlabel="conflict",
+        ylabel="points",
+        xticks=CONFLICTS,
+    )
+
+
+if __name__ == "__main__":
+    main(Path("out"))

@@ -1,0 +1,212 @@
+"""Where do the methods end when a language model is trained, at equal cost?
+
+Held-out losses of every run, and what a reader of the responses sees, over levels of conflict and
+weights. The runs at weight 1/2 are those of :mod:`analysis.fernando2024.language.lm_headline`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.dossier import style
+from analysis.dossier.mutations import SWAPPED, mutate
+from analysis.fernando2024.language import lm_study, lm_tuning
+from analysis.fernando2024.language.lm_models import SCALES
+from analysis.fernando2024.language.lm_study import Array, values
+from analysis.fernando2024.methods import JOINT, METHODS, cell, cost
+from analysis.fernando2024.stored import shown
+from tradeoff.scores import interval, paired_difference
+from tradeoff.theory.checked import Checked
+
+HALF = 0.5
+SETTINGS = tuple(sorted(lm_tuning.SETTINGS, key=lambda pair: (pair[1] != HALF, *pair)))
+"""Levels of conflict with weights lambda: by conflict at 1/2, then by weight."""
+MEASURES = (
+    "sft_loss",
+    "preference_loss",
+    "weighted_loss",
+    "preference_accuracy",
+    "exact_match",
+    "answer_match",
+    "preference_match",
+)
+CAPTION = (
+    "Where do the methods end at equal cost? Tiny language model, by conflict and λ (columns), "
+    "tuned step sizes. Dots are runs, markers means with 95 % t-intervals in both directions; all "
+    "held out. Above: both losses; line: equal weighted loss, through SFT→DPO. Below: exact match "
+    "of the skill and responses in the preferred style; no policy is beyond the dashed line. What "
+    "varies is the seed, n = 10. Command: python -m analysis lm_loss_space"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    scale = "fast" if fast else "full"
+    settings = ((HALF, HALF),) if scale == "fast" else SETTINGS
+    table = lm_study.compared(scale, settings)
+    table["setting"] = [
+        settings.index(pair) for pair in zip(table["conflict"], table["lam"], strict=True)
+    ]
+    with style.figure(2, len(settings), height=4.6, squeeze=False) as (fig, axes):
+        for (losses, behaviour), (level, lam) in zip(axes.T, settings, strict=True):
+            draw_setting(losses, behaviour, at(table, level, lam), level, lam)
+        axes[0, 0].set_ylabel("preference loss (nats)")
+        axes[1, 0].set_ylabel("exact match of skills")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower center", ncols=len(METHODS), fontsize=7)
+        style.save(fig, out, "lm_loss_space")
+    by_weight = table[table["conflict"] == HALF]
+    half = at(table, HALF, HALF)
+    return {
+        "seeds": int(table["seed"].nunique()),
+        "training": cost(table),
+        "spent": lm_study.cost_spent(table),
+        "gradients": SCALES[scale].gradients,
+        "conflict": HALF,
+        "lambdas": sorted(lam for level, lam in settings if level == HALF),
+        "methods": summaries(by_weight),
+        "paired_joint_minus_sequential": paired(by_weight),
+        "settings": settings,
+        "by_setting": summaries(table, "setting"),
+        "paired_by_setting": paired(table, "setting"),
+        "samples_at_half": {
+            label: json.loads(one(half, label).query("seed == 0")["samples"].iloc[0])
+            for label in METHODS
+        },
+    }
+
+
+def at(table: pd.DataFrame, level: float, lam: float) -> pd.DataFrame:
+    """Rows of one level of conflict and one weight."""
+    return table[(table["conflict"] == level) & (table["lam"] == lam)]
+
+
+def one(table: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Rows of one method."""
+    return table[table["method"] == label]
+
+
+def summaries(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
+    """Mean and half width of the 95 % interval of every measure, by method, in order of ``by``."""
+    return {
+        label: {name: cell(interval(values(one(table, label), name, by))) for name in MEASURES}
+        for label in METHODS
+    }
+
+
+def paired(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
+    """Joint minus sequential on common draws; of a loss, negative: the joint method wins."""
+    return {
+        f"{joint} - {order}": {
+            name: cell(
+                paired_difference(
+                    values(one(table, joint), name, by), values(one(table, order), name, by)
+                )
+            )
+            for name in MEASURES
+        }
+        for joint in JOINT
+        for order in METHODS[:2]
+    }
+
+
+def draw_plane(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
+    """Runs as dots, means with intervals in both directions."""
+    for label in METHODS:
+        rows, look = one(table, label), style.look(label)
+        ax.scatter(rows[x], rows[y], s=3, color=look.color, alpha=0.5, linewidths=0)
+        across, along = (interval(rows[name]) for name in (x, y))
+        ax.errorbar(
+            across.mean,
+            along.mean,
+            xerr=across.high - across.mean,
+            yerr=along.high - along.mean,
+            **look.dots(linewidth=1, elinewidth=0.8, label=label, zorder=4),
+        )
+
+
+def draw_setting(
+    losses: Axes, behaviour: Axes, rows: pd.DataFrame, level: float, lam: float
+) -> None:
+    """Both planes at one level of conflict and one weight."""
+    draw_plane(losses, rows, "sft_loss", "preference_loss")
+    draw_level(losses, rows, lam)
+    losses.set(title=f"conflict {level:g}, λ = {lam:g}", xlabel="SFT loss (nats/token)")
+    draw_plane(behaviour, rows, "preference_match", "exact_match")
+    draw_ceiling(behaviour, level)
+
+
+def draw_level(ax: Axes, table: pd.DataFrame, lam: float) -> None:
+    """Pairs of losses whose weighted loss is that of SFT→DPO; below the line is better."""
+    sft, preference = one(table, "SFT→DPO")[["sft_loss", "preference_loss"]].mean()
+    low, high = ax.get_xlim()
+    x = np.array([low, high])
+    bottom, top = ax.get_ylim()
+    ax.plot(x, preference - (1 - lam) / lam * (x - sft), **style.BOUND)
+    ax.set(xlim=(low, high), ylim=(bottom, top))
+
+
+def draw_ceiling(ax: Axes, level: float) -> None:
+    """What no policy exceeds: that share of the demonstrations contradicts the preferred style."""
+    ax.plot([1 - level, 1], [1, 1 - level], **style.BOUND)
+    ax.set(xlabel="in the preferred style")
+
+
+# ---------------------------------------------------------------------- claims
+
+
+BOTH = ("Mix", "ALRIGHT")
+LEVEL = 0.02
+"""Difference in weighted loss, in nats, up to which methods count as level; set before the runs."""
+
+
+def claim_tuned_orders_are_level(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Against us: tuned, SFT→DPO has no larger weighted loss than Mix and ALRIGHT (upper).
+
+    ``measured`` are upper ends of 95 % intervals of the paired differences, by joint method and
+    setting; up to 0.02 nats counts as level.
+    """
+    del fast
+    honest = -np.concatenate([ends(joint, "weighted_loss")[0] for joint in BOTH])
+    wrong = np.concatenate([untuned(joint) for joint in BOTH])
+    measured = mutate(mutation, honest, {"one-step-size": wrong})
+    return Checked(measured, np.full_like(measured, LEVEL), "upper", {"n": _seeds()}, 0.0)
+
+
+def claim_joint_ranks_more_pairs(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Tuned, Mix and ALRIGHT rank more held-out pairs right than SFT→DPO (lower).
+
+    ``measured`` are lower ends of 95 % intervals of the paired differences, by joint method and
+    setting.
+    """
+    del fast
+    found = [ends(joint, "preference_accuracy") for joint in BOTH]
+    honest, swapped = (np.concatenate(side) for side in zip(*found, strict=True))
+    measured = mutate(mutation, honest, {SWAPPED: -swapped})
+    return Checked(measured, np.zeros_like(measured), "lower", {"n": _seeds()}, 0.0)
+
+
+def ends(joint: str, name: str) -> tuple[Array, Array]:
+    """(settings,) lower and upper ends of the stored 95 % intervals of joint less SFT→DPO."""
+    kept = shown("lm_loss_space")["paired_by_setting"][f"{joint} - SFT→DPO"][name]
+    mean, half = (np.asarray(kept[part], dtype=float) for part in ("mean", "half_width"))
+    return mean - half, mean + half
+
+
+def untuned(joint: str) -> Array:
+    """Upper ends of SFT→DPO less joint with one step size for all, at conflict and weight 1/2."""
+    kept = shown("lm_rates")["sequential_minus_joint"]["one step size"][f"SFT→DPO - {joint}"]
+    return np.asarray(kept["mean"], dtype=float) + np.asarray(kept["half_width"], dtype=float)
+
+
+def _seeds() -> float:
+    return float(shown("lm_loss_space")["seeds"])
+
+
+if __name__ == "__main__":
+    main(Path("out"))

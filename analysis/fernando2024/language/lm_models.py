@@ -1,0 +1,252 @@
+"""What the runs of the tiny language model start from: data, base model, SFT specialists, costs.
+
+A base model reads a corpus in which skills are stated, evaded or answered in any style. It is
+pretrained once and kept under ``out/``, addressed by its settings and the sources that make it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from tradeoff.checkout import ROOT
+from tradeoff.data.synthetic import InstructionData, Language, generate
+from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
+from tradeoff.networks import checkpoints
+from tradeoff.networks.batches import Batch
+from tradeoff.networks.language_model import LanguageModelConfig
+from tradeoff.networks.language_task import LanguageTask, pretrain
+from tradeoff.networks.tasks import Params, one_run
+from tradeoff.networks.train import Ensemble, Run, train
+from tradeoff.schedules import Alright
+from tradeoff.study import addresses
+from tradeoff.study.engines import few_threads
+
+FOLDER = ROOT / "out" / "language"
+SPECIALIST_SEED = 10_000
+"""First seed of the SFT specialists; no run has it."""
+Part = Literal["test", "validation"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of the whole study.
+
+    Attributes
+    ----------
+    gradients
+        Updates of one gradient each, half of them of either objective, whose cost is the budget of
+        every post-training.
+    rows, validation
+        Held-out rows of each set that score runs, and that choose step sizes.
+    specialists
+        Models that spend the whole budget on SFT.
+    rate
+        Step size where none is tuned, and the middle of the grid that is searched.
+    """
+
+    width: int = 64
+    layers: int = 3
+    documents: int = 20_000
+    sft_rows: int = 4000
+    preference_rows: int = 2000
+    pretraining: int = 1500
+    pretraining_rate: float = 4e-3
+    gradients: int = 120
+    batch: int = 8
+    rate: float = 5e-4
+    rows: int = 200
+    validation: int = 128
+    vocabulary: int = 512
+    specialists: int = 5
+    seeds: int = 10
+
+    def language(self, conflict: float) -> Language:
+        return Language(
+            conflict=conflict,
+            skills=("reverse", "uppercase", "sort", "count"),
+            preferences=("polite", "short"),
+            sft_rows=self.sft_rows,
+            preference_rows=self.preference_rows,
+            test_rows=self.rows + self.validation,
+            documents=self.documents,
+        )
+
+
+SCALES = {
+    "full": Scale(),
+    "fast": Scale(
+        width=16,
+        layers=1,
+        documents=1000,
+        sft_rows=80,
+        preference_rows=40,
+        pretraining=40,
+        gradients=24,
+        batch=4,
+        rate=4e-3,
+        rows=12,
+        validation=12,
+        vocabulary=280,
+        specialists=2,
+        seeds=2,
+    ),
+}
+
+
+def kept(maker: str, name: str, **settings: Any) -> Path:
+    """Folder of a model, addressed by its settings and the sources of the function it is from."""
+    return FOLDER / "models" / f"{name}-{_task(maker).address(settings)[:16]}"
+
+
+@cache
+def _task(maker: str) -> addresses.Task:
+    return addresses.task(f"analysis.fernando2024.language.lm_models:{maker}")
+
+
+@cache
+def language(scale: str, conflict: float) -> tuple[InstructionData, Tokenizer]:
+    """Data of a level of conflict; the corpus, and so the tokenizer, is that of all of them."""
+    data = generate(SCALES[scale].language(conflict))
+    return data, train_tokenizer(data.corpus, SCALES[scale].vocabulary)
+
+
+def pretrained(scale: str, place: Path) -> None:
+    """Pretrain the base model and keep it at a place; the corpus is that of every conflict."""
+    size, (data, tokenizer) = SCALES[scale], language(scale, 0.5)
+    config = LanguageModelConfig(
+        vocabulary=len(tokenizer),
+        width=size.width,
+        layers=size.layers,
+        hidden=size.width * 11 // 4,
+        context=64,
+    )
+    model = pretrain(
+        config,
+        data.corpus,
+        tokenizer,
+        steps=size.pretraining,
+        learning_rate=size.pretraining_rate,
+        length=64,
+    )
+    checkpoints.save(model, place)
+
+
+def base(scale: str) -> Path:
+    """Where the base model is kept; pretrains on the first call."""
+    size = asdict(SCALES[scale])
+    later = ("gradients", "batch", "rate", "specialists", "seeds")
+    place = kept("pretrained", "base", **{k: v for k, v in size.items() if k not in later})
+    if not place.exists():
+        pretrained(scale, place)
+    return place
+
+
+@cache
+def task(
+    scale: str,
+    conflict: float = 0.5,
+    beta: float = 0.1,
+    generated: int = 0,
+    part: Part = "test",
+) -> LanguageTask:
+    """The base model and the data that it is to learn from, with the held-out rows of one part."""
+    size, (data, tokenizer) = SCALES[scale], language(scale, conflict)
+    known = LanguageTask.of(
+        checkpoints.load(base(scale)),
+        data,
+        tokenizer,
+        beta=beta,
+        evaluation_rows=128,
+        generated_rows=generated,
+    )
+
+    def own(rows: Batch) -> Batch:
+        split = np.arange(size.rows, len(rows)) if part == "validation" else np.arange(size.rows)
+        return rows.take(split)
+
+    return replace(known, test_sft=own(known.test_sft), test_pairs=own(known.test_pairs))
+
+
+@cache
+def pair_cost(scale: str, conflict: float) -> float:
+    """Cost of a pair in units of a demonstration: tokens that the policy reads for each.
+
+    A pair is its prompt, once, and both responses; the prompts of demonstrations count too. The
+    reference's log-probabilities are computed once for all runs and not counted.
+    """
+    known = task(scale, conflict)
+    demonstration, pair = (
+        rows.ragged(torch.arange(len(rows))).tokens.numel() / len(rows)
+        for rows in (known.sft, known.pairs)
+    )
+    return pair / demonstration
+
+
+def budget(scale: str, conflict: float) -> float:
+    """What every post-training may spend, in gradients of one batch of demonstrations."""
+    return SCALES[scale].gradients * (1 + pair_cost(scale, conflict)) / 2
+
+
+def fit(
+    known: LanguageTask, scale: str, runs: Sequence[Run], updates: int, **settings: Any
+) -> Ensemble:
+    """`train` with the settings that the whole study shares."""
+    size = SCALES[scale]
+    defaults = {"evaluate_every": max(1, updates // 4), "clip": 1.0}
+    return train(known, runs, steps=updates, batch_size=size.batch, **{**defaults, **settings})
+
+
+def train_specialists(scale: str, conflict: float, rate: float, places: Sequence[Path]) -> None:
+    """Spend the whole budget on SFT, once a place, with seeds that no run has."""
+    known = task(scale, conflict)
+    runs = [Run(Alright(lam=0.0), SPECIALIST_SEED + k) for k in range(len(places))]
+    done = fit(known, scale, runs, round(budget(scale, conflict)), learning_rate=rate)
+    model = checkpoints.load(base(scale))
+    for k, place in enumerate(places):
+        model.load_state_dict(one_run(done.params, k))
+        checkpoints.save(model, place)
+
+
+def specialists(scale: str, conflict: float, rate: float) -> list[Params]:
+    """Models that spent the whole budget on SFT, each stacked with one run."""
+    settings = {"size": asdict(SCALES[scale]), "conflict": conflict, "rate": rate}
+    places = [
+        kept("train_specialists", "sft", number=k, **settings)
+        for k in range(SCALES[scale].specialists)
+    ]
+    if not all(place.exists() for place in places):
+        train_specialists(scale, conflict, rate, places)
+    return [
+        {name: value.detach()[None] for name, value in checkpoints.load(place).named_parameters()}
+        for place in places
+    ]
+
+
+def specialist(scale: str, conflict: float, rate: float) -> Params:
+    """The first specialist: the SFT optimum as runs know it."""
+    return specialists(scale, conflict, rate)[0]
+
+
+@cache
+def least_sft_loss(scale: str, conflict: float, rate: float) -> float:
+    """Training loss of the SFT optimum, from which MAXRIGHT measures its gap."""
+    known = task(scale, conflict)
+    shift = known.reference(known.initial([0]))
+    best = specialist(scale, conflict, rate)
+    return float(known.evaluate(best, shift)["sft_loss_train"][0])
+
+
+def prepare(scale: str, conflicts: Iterable[float], rates: Iterable[tuple[float, float]]) -> None:
+    """Make the models that runs need, of (conflict, SFT rate) pairs, before workers want them."""
+    with few_threads(1):  # Models this small lose by more threads wherever cores are busy.
+        for conflict in conflicts:
+            task(scale, conflict)
+        for conflict, rate in rates:
+            specialist(scale, conflict, rate)

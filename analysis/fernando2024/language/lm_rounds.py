@@ -1,0 +1,305 @@
+"""How many alternations buy what joint training buys? SFT then DPO, K times, in a language model.
+
+The same budget is cut into K rounds of SFT, then DPO. One round is sequential training; many are a
+strict alternation. Between two turns the optimiser is kept, or begins anew, as two ordinary
+trainers would that know nothing of one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.dossier import style
+from analysis.dossier.mutations import mutate
+from analysis.fernando2024.language import lm_study
+from analysis.fernando2024.language.lm_models import SCALES
+from analysis.fernando2024.language.lm_study import Array, seeds
+from analysis.fernando2024.language.lm_tuning import ROUNDS
+from analysis.fernando2024.methods import bounds, cell, cost, paired_ratio
+from analysis.fernando2024.stored import shown
+from tradeoff.schedules import Rounds, Schedule, Sequential
+from tradeoff.scores import interval, paired_difference
+from tradeoff.theory.checked import Checked
+
+CONFLICTS = (0.5,)
+JOINT = ("Mix", "ALRIGHT")
+ENOUGH = 0.9
+"""Share of what joint training buys that counts as enough, set before the runs."""
+MEASURES = ("weighted_loss", "sft_loss", "preference_loss", "exact_match", "preference_match")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Rounds of one kind.
+
+    Attributes
+    ----------
+    rounds
+        Numbers of rounds K that are run.
+    first
+        Objective that each round begins with.
+    restart
+        Whether the optimiser begins anew at each turn.
+    tuned
+        Whether step sizes are tuned: of one round those of both stages, of more one, at K = 4.
+        Otherwise all updates have the study's common step size.
+    look
+        How it is drawn.
+    """
+
+    rounds: tuple[int, ...]
+    look: style.Look
+    first: Literal["sft", "preference"] = "sft"
+    restart: bool = False
+    tuned: bool = False
+
+    def schedule(self, rounds: int) -> Schedule:
+        """One round with tuned step sizes is sequential training as it is practised."""
+        if rounds == 1 and (self.restart or self.tuned):
+            return Sequential(first=self.first)
+        return Rounds(rounds=rounds, first=self.first, restart=self.restart)
+
+
+KEPT, RESTARTED, REVERSE, TUNED = "kept", "restarted", "DPO first", "tuned"
+VARIANTS = {
+    KEPT: Variant((1, 2, 4, 8, 30), style.Look("#0072B2", "o", "-")),
+    RESTARTED: Variant((1, 4), style.Look("#56B4E9", "s", (0, (4, 1.5))), restart=True),
+    REVERSE: Variant((4,), style.Look("#E69F00", "^", "none"), first="preference"),
+    TUNED: Variant((1, 4), style.Look("#CC79A7", "D", "-."), tuned=True),
+}
+STARTS = {"one step size": RESTARTED, "tuned": TUNED}
+"""Sequential training that the gains are counted from: its variant, at K = 1."""
+CAPTION = (
+    "How many alternations buy what joint training buys? Tiny language model, λ = 1/2, equal "
+    "cost, K rounds of SFT, then DPO. One step size, the optimiser kept or restarted between "
+    "turns; or tuned (K = 1: both stages', K = 4: one). Lines: joint training, tuned. Above: "
+    "held-out (SFT + preference)/2. Below: exact match (filled), preferred style (open). What "
+    "varies is the seed, n = 10; 95 % t-intervals. Command: python -m analysis lm_rounds"
+)
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    scale = "fast" if fast else "full"
+    table = ends(scale)
+    levels = sorted(table["conflict"].unique())
+    with style.figure(2, len(levels), height=5.0, squeeze=False) as (fig, axes):
+        for (above, below), level in zip(axes.T, levels, strict=True):
+            draw_losses(above, table, level)
+            draw_behaviour(below, table, level)
+        axes[0, 0].legend(fontsize=7)
+        style.save(fig, out, "lm_rounds")
+    return {
+        "seeds": int(table["seed"].nunique()),
+        "training": cost(table),
+        "gradients": SCALES[scale].gradients,
+        "common_rate": SCALES[scale].rate,
+        "spent": lm_study.cost_spent(table.assign(method=table["variant"])),
+        "conflicts": levels,
+        "measures": {
+            f"{level:g}": {label: summary(table, level, label) for label in (*VARIANTS, *JOINT)}
+            for level in levels
+        },
+        "answers": {f"{level:g}": answers(table, level) for level in levels},
+    }
+
+
+def summary(table: pd.DataFrame, level: float, variant: str) -> dict[str, Any]:
+    """Intervals of every measure by number of rounds; joint methods have none."""
+    return {
+        "rounds": rounds_of(table, level, variant),
+        **{name: cell(interval(curve(table, level, variant, name))) for name in MEASURES},
+    }
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def ends(scale: str) -> pd.DataFrame:
+    """Final scores, one row per variant, number of rounds, level of conflict and seed."""
+    runs, about = [], []
+    for level, seed in product(CONFLICTS[-1:] if scale == "fast" else CONFLICTS, seeds(scale)):
+        for label, rounds in cells(scale):
+            runs.append(one(scale, label, rounds, seed, level))
+            about.append((label, rounds))
+    table = lm_study.finals(lm_study.run(scale, runs))
+    return table.assign(variant=[label for label, _ in about], rounds=[k for _, k in about])
+
+
+def cells(scale: str) -> list[tuple[str, int]]:
+    """Variants with each of their numbers of rounds, and joint methods, with none."""
+    most = SCALES[scale].gradients // 2
+    pairs = [(label, k) for label, v in VARIANTS.items() for k in v.rounds if k <= most]
+    return pairs + [(label, 0) for label in JOINT]
+
+
+def one(scale: str, label: str, rounds: int, seed: int, level: float) -> dict[str, Any]:
+    """The run of a variant, or of a joint method."""
+    if label in JOINT:
+        rule = lm_study.schedule(label)
+        return lm_study.configuration(scale, rule, seed, conflict=level)
+    variant = VARIANTS[label]
+    rule = variant.schedule(rounds)
+    like = "SFT→DPO" if rounds == 1 else ROUNDS
+    rates = None if variant.tuned else [SCALES[scale].rate] * 2
+    return lm_study.configuration(scale, rule, seed, conflict=level, like=like, rates=rates)
+
+
+def rounds_of(table: pd.DataFrame, level: float, variant: str) -> list[int]:
+    """Numbers of rounds of a variant, in the order of :func:`curve`."""
+    rows = table[(table["conflict"] == level) & (table["variant"] == variant)]
+    return sorted(int(k) for k in rows["rounds"].unique())
+
+
+def curve(table: pd.DataFrame, level: float, variant: str, name: str) -> Array:
+    """(seed, number of rounds) values of one measure."""
+    rows = table[(table["conflict"] == level) & (table["variant"] == variant)]
+    return lm_study.values(rows, name, "rounds")
+
+
+# ---------------------------------------------------------------------- the answer
+
+
+def answers(table: pd.DataFrame, level: float) -> dict[str, Any]:
+    """What each number of rounds buys of what joint training buys, from either kind of K = 1."""
+    found: dict[str, Any] = {}
+    for joint, (start, kind) in product(JOINT, STARTS.items()):
+        goal = curve(table, level, joint, "weighted_loss")[:, 0]
+        base = curve(table, level, kind, "weighted_loss")[:, 0]
+        found[f"{joint} over one round, {start}"] = {
+            "to_buy": cell(paired_difference(base, goal)),
+            **{
+                label: bought(
+                    base,
+                    curve(table, level, label, "weighted_loss"),
+                    goal,
+                    rounds_of(table, level, label),
+                )
+                for label in VARIANTS
+            },
+        }
+    return found
+
+
+def bought(base: Array, reached: Array, goal: Array, rounds: Sequence[int]) -> dict[str, Any]:
+    """Share of the joint gain by number of rounds, and how many rounds suffice.
+
+    Parameters
+    ----------
+    base, goal
+        (seeds,) losses of sequential and of joint training.
+    reached
+        (seeds, K) losses by number of rounds.
+    rounds
+        (K,) numbers of rounds.
+
+    Returns
+    -------
+    dict
+        ``share`` with Fieller's interval, of the gain, which may be negative; where it is not told
+        apart from zero or joint training is the worse one, there is nothing to buy, and the
+        following are None.
+        ``enough``: the least number of rounds whose share is at least nine tenths; ``surely``: the
+        least number for which the lower end of the interval is.
+    """
+    share = paired_ratio(base[:, None] - reached, np.tile((base - goal)[:, None], len(rounds)))
+    enough = [k for k, mean in zip(rounds, share.mean, strict=True) if mean >= ENOUGH]
+    surely = [k for k, low in zip(rounds, share.low, strict=True) if low >= ENOUGH]
+    known = float(paired_difference(base, goal).low) > 0
+    return {
+        "rounds": list(rounds),
+        "share": bounds(share),
+        "enough": min(enough, default=None) if known else None,
+        "surely": min(surely, default=None) if known else None,
+    }
+
+
+# ---------------------------------------------------------------------- drawing
+
+
+def draw_losses(ax: Axes, table: pd.DataFrame, level: float) -> None:
+    """Weighted loss against the number of rounds; joint methods as level lines."""
+    for label in VARIANTS:
+        _errorbar(ax, table, level, label, "weighted_loss", label=label)
+    for label in JOINT:
+        mean = float(curve(table, level, label, "weighted_loss").mean())
+        look = style.look(label)
+        ax.axhline(mean, color=look.color, linewidth=1, linestyle=look.line, label=label)
+    ax.set(yscale="log", title=f"Conflict {level:g}", ylabel="(SFT + preference loss)/2")
+    ax.yaxis.set_major_formatter("{x:.2g}")
+    ax.yaxis.set_minor_formatter("{x:.2g}")
+    ax.tick_params(axis="y", which="minor", labelsize=7)
+    _rounds(ax, table)
+
+
+def draw_behaviour(ax: Axes, table: pd.DataFrame, level: float) -> None:
+    """Exact match (filled) and preferred style (open) with the optimiser kept, and tuned."""
+    for label in (KEPT, TUNED):
+        for name, fill in (("exact_match", VARIANTS[label].look.color), ("preference_match", "w")):
+            _errorbar(ax, table, level, label, name, markerfacecolor=fill)
+    for label in JOINT:
+        look = style.look(label)
+        for name in ("exact_match", "preference_match"):
+            mean = float(curve(table, level, label, name).mean())
+            ax.axhline(mean, color=look.color, linewidth=1, linestyle=look.line)
+    ax.set(xlabel="rounds K", ylabel="share of responses", ylim=(-0.03, 1.05))
+    _rounds(ax, table)
+
+
+def _errorbar(
+    ax: Axes, table: pd.DataFrame, level: float, variant: str, name: str, **extra: Any
+) -> None:
+    found, look = interval(curve(table, level, variant, name)), VARIANTS[variant].look
+    half = found.high - found.mean
+    shape = look.line_style(elinewidth=0.8, capsize=2, **extra)
+    ax.errorbar(rounds_of(table, level, variant), found.mean, yerr=half, **shape)
+
+
+def _rounds(ax: Axes, table: pd.DataFrame) -> None:
+    ticks = sorted(set(table["rounds"]) - {0})
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.set_xticks([], minor=True)
+
+
+# ---------------------------------------------------------------------- claims
+
+
+FEW = 8
+"""Rounds that are claimed to be enough, set before the runs after a first look at others."""
+
+
+def claim_few_rounds_are_enough(fast: bool = False, mutation: str | None = None) -> Checked:
+    """With one step size, eight rounds buy nine tenths of what joint training buys (lower).
+
+    ``measured`` are lower ends of Fieller's 95 % intervals of the share, by joint method and level
+    of conflict.
+    """
+    del fast
+    found = _stored()
+    rounds = mutate(mutation, FEW, {"one-round": 1})
+    low = [
+        about[f"{joint} over one round, one step size"][KEPT]["share"]["low"][
+            about[f"{joint} over one round, one step size"][KEPT]["rounds"].index(rounds)
+        ]
+        for about in found["answers"].values()
+        for joint in JOINT
+    ]
+    measured = np.array(low, dtype=float)
+    bound = np.full_like(measured, ENOUGH)
+    return Checked(measured, bound, "lower", {"n": float(found["seeds"])}, 0.0)
+
+
+def _stored() -> dict[str, Any]:
+    return shown("lm_rounds")
+
+
+if __name__ == "__main__":
+    main(Path("out"))

@@ -1,0 +1,234 @@
+"""Step sizes of the language-model study: every method, on one grid, on seeds that do not score.
+
+From a start on the grid the search looks at the neighbours, in each stage's step size, and goes
+where the loss is least, until no neighbour is better. So the choice has tried neighbours on all
+sides, or it is at an end of the grid, which is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.fernando2024.language import lm_study
+from analysis.fernando2024.language.lm_models import SCALES, pair_cost
+from analysis.fernando2024.methods import METHODS
+from tradeoff.schedules import Alright, Rounds, Schedule
+from tradeoff.scores import weighted_loss
+
+Place = tuple[int, ...]
+FACTOR, BELOW, ABOVE = 2.5, 8, 3
+"""Ratio of neighbours of the grid, and how many lie below and above its middle."""
+FIRST_SEED = 30_000
+"""Of the seeds that choose; no run that scores has them."""
+STARTS = {"SFT→DPO": (BELOW, BELOW - 2), "DPO→SFT": (BELOW - 2, BELOW)}
+"""Places on the grid where the first search of a method begins; the middle for every other one.
+Later searches begin where the last one of the method ended."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method, a weight and a level of conflict to tune for."""
+
+    label: str
+    lam: float
+    conflict: float
+
+    @property
+    def name(self) -> str:
+        return lm_study.setting(self.label, self.lam, self.conflict)
+
+    @property
+    def stages(self) -> int:
+        """Step sizes to choose: one for each of two stages, or one."""
+        return 2 if self.label in STARTS else 1
+
+    def schedule(self) -> Schedule:
+        if self.label == lm_study.ONLY_SFT:
+            return Alright(lam=0.0)
+        if self.label == ROUNDS:
+            return Rounds(lam=self.lam, rounds=4)
+        return lm_study.schedule(self.label, self.lam)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What the search has measured, by place, and where it is.
+
+    Attributes
+    ----------
+    losses
+        Validation losses (seeds,).
+    best
+        Where the search is.
+    shares
+        Share of the gradients that are of the preference objective.
+    """
+
+    losses: Mapping[Place, list[float]]
+    best: Place
+    shares: Mapping[Place, float]
+
+    def mean(self, place: Place) -> float:
+        return float(np.mean(self.losses[place]))
+
+    @property
+    def inside(self) -> bool:
+        """Whether no chosen step size is at an end of the grid."""
+        return all(0 < k < len(GRID) - 1 for k in self.best)
+
+
+GRID = tuple(FACTOR ** np.arange(-BELOW, ABOVE + 1))
+"""Step sizes in units of the middle one."""
+
+
+def rates(scale: str, place: Place) -> list[float]:
+    """Step sizes of both stages at a place."""
+    found = [float(SCALES[scale].rate * GRID[k]) for k in place]
+    return found if len(found) == 2 else found * 2
+
+
+SETTINGS = ((0.5, 0.5), (0.25, 0.5))
+"""Levels of conflict with weights lambda: each of the two varies while the other one is 1/2."""
+ROUNDS = "Rounds"
+"""The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
+kind take its step size."""
+
+
+def groups(scale: str) -> list[list[Setting]]:
+    """Everything that a figure needs a step size for; a group builds on those before it."""
+    settings = SETTINGS[:1] if scale == "fast" else SETTINGS
+    levels = dict.fromkeys(level for level, _ in settings)
+    alone = [[Setting(lm_study.ONLY_SFT, 0.0, level)] for level in levels]
+    return alone + [_compared(level, lam) for level, lam in settings]
+
+
+def _compared(level: float, lam: float) -> list[Setting]:
+    turns = [Setting(ROUNDS, lam, level)] if lam == 0.5 else []
+    return turns + [Setting(label, lam, level) for label in METHODS]
+
+
+def tune(scale: str) -> dict[str, Tried]:
+    """The search for every setting."""
+    found: dict[str, Tried] = {}
+    for group in groups(scale):
+        found |= search(scale, group, found)
+    return found
+
+
+def chosen(scale: str, found: Mapping[str, Tried]) -> dict[str, dict[str, Any]]:
+    """What :func:`analysis.fernando2024.language.lm_study.tuned` reads."""
+    return {
+        name: {
+            "rates": rates(scale, tried.best),
+            "inside": tried.inside,
+            "preference_share": tried.shares[tried.best],
+            "loss": tried.mean(tried.best),
+            "tried": [
+                {"rates": rates(scale, place), "losses": losses}
+                for place, losses in sorted(tried.losses.items())
+            ],
+        }
+        for name, tried in found.items()
+    }
+
+
+def search(scale: str, group: Sequence[Setting], before: Mapping[str, Tried]) -> dict[str, Tried]:
+    """Look at neighbours and go where the validation loss is least, until none is better.
+
+    The settings of a group are searched side by side. The fast form looks at neighbours once and
+    stays.
+    """
+    found = {about.name: Tried({}, start(about, before), {}) for about in group}
+    active = list(group)
+    while active:
+        wanted = {
+            about: [p for p in around(found[about.name].best) if p not in found[about.name].losses]
+            for about in active
+        }
+        measured = measure(scale, wanted, before)
+        for about in tuple(active):
+            known = found[about.name]
+            losses, shares = measured[about]
+            known = Tried({**known.losses, **losses}, known.best, {**known.shares, **shares})
+            winner = min(around(known.best), key=known.mean)
+            if winner == known.best or scale == "fast":
+                active.remove(about)
+            found[about.name] = Tried(known.losses, winner, known.shares)
+    return found
+
+
+def start(about: Setting, before: Mapping[str, Tried]) -> Place:
+    """Where the last search of the method ended, or where the first one begins."""
+    known = [tried.best for name, tried in before.items() if name.startswith(f"{about.label},")]
+    return known[-1] if known else STARTS.get(about.label, (BELOW,))
+
+
+def around(place: Place) -> list[Place]:
+    """A place, then its neighbours."""
+    return [place, *neighbours(place)]
+
+
+def neighbours(place: Place) -> Iterator[Place]:
+    """Places one step along one stage's step size."""
+    for stage in range(len(place)):
+        for step in (-1, 1):
+            moved = place[stage] + step
+            if 0 <= moved < len(GRID):
+                yield (*place[:stage], moved, *place[stage + 1 :])
+
+
+def configurations(
+    scale: str, setting: Setting, place: Place, before: Mapping[str, Tried]
+) -> list[dict[str, Any]]:
+    """Runs of one setting at one place, one for each seed that chooses."""
+    rule = setting.schedule()
+    needs = setting.label == "MAXRIGHT"
+    alone = Setting(lm_study.ONLY_SFT, 0.0, setting.conflict)
+    plain = {
+        "scale": scale,
+        "schedule": rule.to_dict(),
+        "conflict": setting.conflict,
+        "updates": lm_study.updates(scale, rule, setting.conflict),
+        "beta": 0.1,
+        "reference": "base",
+        "sft_rate": rates(scale, before[alone.name].best)[0] if needs else None,
+        "rates": rates(scale, place),
+        "part": "validation",
+        "marks": 1,
+        "generated": 0,
+    }
+    first, count = FIRST_SEED, 1 if scale == "fast" else 2
+    return [{**plain, "seed": seed} for seed in range(first, first + count)]
+
+
+def measure(
+    scale: str, wanted: Mapping[Setting, Sequence[Place]], before: Mapping[str, Tried]
+) -> dict[Setting, tuple[dict[Place, list[float]], dict[Place, float]]]:
+    """Validation losses (seeds,), infinite where a run diverged, and shares of preference updates.
+
+    All places of all settings are one study.
+    """
+    pairs = [(about, place) for about, places in wanted.items() for place in places]
+    runs = [configurations(scale, *pair, before) for pair in pairs]
+    found: dict[Setting, Any] = {about: ({}, {}) for about in wanted}
+    if not runs:
+        return found
+    last = lm_study.run(scale, [run for some in runs for run in some]).groupby("run").tail(1)
+    per = len(runs[0])
+    for k, (about, place) in enumerate(pairs):
+        rows = last.iloc[k * per : (k + 1) * per]
+        losses = weighted_loss(rows[list(lm_study.LOSSES)].to_numpy(), about.lam)
+        counts = rows[["sft_gradients", "preference_gradients"]].to_numpy(dtype=float).sum(axis=0)
+        found[about][0][place] = np.where(rows["diverged_at"].notna(), np.inf, losses).tolist()
+        found[about][1][place] = float(counts[1] / counts.sum())
+    return found
+
+
+def costs(scale: str) -> dict[str, float]:
+    """Cost of a pair in units of a demonstration, by level of conflict: tokens the policy reads."""
+    levels = sorted({about.conflict for group in groups(scale) for about in group})
+    return {f"{level:g}": pair_cost(scale, level) for level in levels}

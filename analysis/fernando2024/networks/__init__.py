@@ -1,0 +1,1 @@
+"""Small networks: from the last layer alone to all layers."""

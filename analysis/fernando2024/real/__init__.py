@@ -1,0 +1,1 @@
+"""Small and pretrained language models on real text."""

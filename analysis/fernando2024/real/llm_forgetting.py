@@ -1,0 +1,93 @@
+"""What does a language model lose, on real text, while its second stage goes on?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis.dossier import mutations, style
+from analysis.fernando2024.methods import METHODS, cell, cost
+from analysis.fernando2024.real import llm_shown, llm_study
+from analysis.fernando2024.real.llm_loss_space import part
+from analysis.fernando2024.real.llm_scales import SCALES
+from analysis.fernando2024.real.llm_study import LAM
+from analysis.fernando2024.stored import shown
+from tradeoff.scores import interval, paired_difference, retention
+from tradeoff.theory.checked import Checked
+
+LABELS = {
+    "sft_loss": "SFT loss (nats per token)",
+    "preference_loss": "preference loss (nats per pair)",
+}
+CAPTION = (
+    f"{llm_shown.about()} λ = {LAM:g}: stages change half-way in updates, which is earlier "
+    "in cost for SFT→DPO and later for DPO→SFT (dotted). Lines are means, bands 95 % t-intervals. "
+    "Command: python -m analysis llm_forgetting"
+)
+words = llm_shown.words
+FIRST = {"SFT→DPO": "sft_loss", "DPO→SFT": "preference_loss"}
+TWO_THIRDS = 2 / 3
+"""Threshold of the first edition, which claimed the opposite with one step size for all."""
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    found = llm_shown.numbers("llm_forgetting", fast, measure)
+    with style.figure(1, 2, height=3.0) as (fig, axes):
+        for ax, name, title in zip(axes, LABELS, ("The skill", "The taste"), strict=True):
+            draw(ax, found, name)
+            ax.set(title=title, xlabel="cost (SFT updates)", ylabel=LABELS[name])
+        axes[0].legend(handlelength=3.2, fontsize=8)
+        style.save(fig, out, "llm_forgetting")
+    return found
+
+
+def measure(scale: str) -> dict[str, Any]:
+    """Losses along training, and what is left of the first stage's progress at the end."""
+    size = SCALES[scale]
+    table = llm_study.run(scale, llm_study.comparison(scale))
+    table["cost"] = table["spent"] * size.budget
+    curves: dict[str, Any] = {}
+    kept: dict[str, np.ndarray] = {}
+    start = dict(zip(LABELS, llm_study.start(scale), strict=True))
+    for method in METHODS:
+        runs = part(table, method, LAM)
+        curves[method] = {"cost": runs.groupby("mark")["cost"].mean().tolist()}
+        for name in start:
+            values = runs.pivot(index="seed", columns="mark", values=name).to_numpy()
+            curves[method][name] = cell(interval(values))
+            if name == FIRST.get(method):
+                middle = values[:, values.shape[1] // 2]
+                kept[method] = retention(middle, values[:, -1], np.full(len(values), start[name]))
+    return {
+        "training": cost(table),
+        "seeds": size.seeds,
+        "curves": curves,
+        "retention": {method: cell(interval(share)) for method, share in kept.items()},
+        "retention_difference": cell(paired_difference(kept["SFT→DPO"], kept["DPO→SFT"])),
+    }
+
+
+def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
+    """One loss of all methods along training."""
+    for method in METHODS:
+        look, curve = style.look(method), found["curves"][method]
+        costs, (mean, half) = np.array(curve["cost"]), np.array([*curve[name].values()])
+        ax.plot(costs, mean, **look.line_style(label=method))
+        ax.fill_between(costs, mean - half, mean + half, color=look.color, alpha=0.15, lw=0)
+        if method in FIRST:
+            ax.axvline(costs[len(costs) // 2], **(style.BOUND | {"color": look.color}))
+
+
+def claim_tuned_second_stage_keeps(fast: bool = False, mutation: str | None = None) -> Checked:
+    """After SFT→DPO with a step size for each stage more than two thirds of SFT is left (lower).
+
+    ``measured`` is the lower end of the 95 % interval of the share.
+    """
+    found = shown("llm_forgetting")
+    kept = found["retention"]["SFT→DPO"]
+    share = mutations.mutate(mutation, kept["mean"], {mutations.SWAPPED: 1 - kept["mean"]})
+    low = np.array([share - kept["half_width"]])
+    return Checked(low, np.full(1, TWO_THIRDS), "lower", {"n": float(found["seeds"])}, 0.0)

@@ -1,0 +1,71 @@
+"""What the figures on real text share: where their numbers come from, and what captions say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from analysis.fernando2024 import stored
+from analysis.fernando2024.real.llm_scales import SCALES
+from analysis.fernando2024.real.llm_study import LAM, files
+from analysis.fernando2024.stored import PAPER, shown
+from tradeoff.checkout import DATA
+from tradeoff.errors import InputError
+from tradeoff.records import plain, write_json
+
+
+def available(scale: str) -> bool:
+    """Whether the text that a scale reads is here."""
+    return all(path.exists() for path in files(scale))
+
+
+def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """What a figure shows: measured here, or where the text is absent the stored run's numbers."""
+    scale = "fast" if fast else "full"
+    if available(scale):
+        # As the stored file has it, so that both are drawn alike.
+        return plain(measure(scale)) | {"source": "this run"}
+    if not (stored.PAPER / "results" / f"{name}.json").exists():
+        remedy = f"Put the files that its README names into {DATA} and run again."
+        raise InputError("no real text and no stored run", field=name, remedy=remedy)
+    return shown(name) | {"source": "stored run"}
+
+
+def about() -> str:
+    """What every caption says of the experiment; :func:`words` fills in what the run says."""
+    size = SCALES["full"]
+    return (
+        f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
+        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
+        "other runs and rows. What varies is the seed, n = {seeds}; held-out losses."
+    )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the fields of all captions: how many seeds were run, and what that allows."""
+    seeds = numbers["seeds"]
+    few = numbers.get("few", seeds)
+    beside = "" if few == seeds else f" ({few} where λ is not {LAM:g})"
+    return {
+        "seeds": f"{seeds} seed{'s' * (seeds > 1)}{beside}",
+        "intervals": "95 % intervals" if seeds > 1 else "one seed gives no interval",
+    }
+
+
+def command(
+    scale: Annotated[Literal["gpu", "full", "fast"], typer.Argument()] = "gpu",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = PAPER,
+) -> None:
+    """Measure the figures of this study at a scale and write ``results/NAME-SCALE.json``."""
+    from analysis.fernando2024.dossier import DOSSIER
+
+    for name in DOSSIER.members("real"):
+        found = DOSSIER.module(name).measure(scale)
+        typer.echo(write_json(out / "results" / f"{name}-{scale}.json", found))
+
+
+if __name__ == "__main__":
+    typer.run(command)

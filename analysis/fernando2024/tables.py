@@ -1,0 +1,101 @@
+"""The paper's tables: one frame of texts each.
+
+What the paper reports is read from ``paper_numbers.toml``; what is ours, from stored results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.dossier.cells import MISSING, interval
+from analysis.fernando2024 import paper_tables
+from analysis.fernando2024.methods import METHODS
+from analysis.fernando2024.paper_numbers import reported
+from analysis.fernando2024.paper_tables import HALF
+from tradeoff import scores
+
+Results = Mapping[str, Any]
+
+
+def all_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """Every table by name; each cell is text."""
+    paper = reported()
+    return {
+        "headline": headline(results),
+        "pythia": paper_tables.pythia(results, paper["pythia"]["methods"]),
+        "resources": paper_tables.resources(results, paper["pythia"]),
+        "llama": paper_tables.llama(results, paper["llama"]),
+        "spread": paper_tables.spread(paper["llama"]),
+        "end_points": paper_tables.end_points(paper),
+        "real_text": real_text(results),
+        "costs": costs(results),
+    }
+
+
+def headline(results: Results) -> pd.DataFrame:
+    """Every method at lambda = 1/2: the convex laboratory's scores, the language model's."""
+    convex, network = results["loss_space"], results["lm_loss_space"]["methods"]
+    half = results["lm_loss_space"]["lambdas"].index(0.5)
+    scores = {"regret": "regret", "front gap": "front_gap", "matched weight": "matched_weight"}
+    trained = {"weighted loss": "weighted_loss", "exact match": "exact_match",
+               "preferred style": "preference_match"}  # fmt: skip
+    trained = {f"{name} (language model)": key for name, key in trained.items()}
+    rows = [
+        {"method": method}
+        | {name: interval(convex[method][key], HALF) for name, key in scores.items()}
+        | {name: interval(network[method][key], half) for name, key in trained.items()}
+        for method in METHODS
+    ]
+    return pd.DataFrame(rows)
+
+
+def real_text(results: Results) -> pd.DataFrame:
+    """The paper's table, of a small model on real rows: skill and taste by lambda."""
+    found = results["llm_table"]
+    names = {"SFT progress kept": "sft_retention", "pairs preferred": "preference_accuracy"}
+    rows = []
+    for method, values in found["table"].items():
+        row = {"method": method}
+        for name, key in names.items():
+            for lam, kept in zip(found["lambdas"], values[key], strict=True):
+                row[f"{name}, λ = {lam:g} (%)"] = interval(kept)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def costs(results: Results) -> pd.DataFrame:
+    """Time of a gradient and peak memory on each device and shape that was measured."""
+    rows = []
+    for device, found in results["llm_resources"]["devices"].items():
+        for shape, methods in found["shapes"].items():
+            for method, run in methods.items():
+                name = {"device": device, "shape": shape, "method": method}
+                if run is None:
+                    rows.append(name | {"ms per gradient": "out of memory"})
+                    continue
+                rows.append(
+                    name
+                    | {
+                        "ms per gradient": f"{1e3 * _middle(run['seconds']):.0f}",
+                        "tokens per second": f"{_middle(run['tokens_per_second']):,.0f}",
+                        "time, to Sequential": within(run["seconds_ratio"]),
+                        "memory, to Sequential": f"{_middle(run['memory_ratio']):.2f}",
+                    }
+                )
+    return pd.DataFrame(rows).fillna(MISSING)
+
+
+def _middle(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))
+
+
+def within(values: list[float]) -> str:
+    """Mean and half-width of the 95 % t-interval; the mean alone where there is one value."""
+    found = scores.interval(values)
+    half = float(found.high - found.mean)
+    mean = float(found.mean)
+    return interval({"mean": mean, "half_width": half}) if half > 0 else f"{mean:.2f}"
