@@ -23,6 +23,7 @@ _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(
 OBJECTIVE, SFT_SAMPLE, PREFERENCE_SAMPLE = 0, 1, 2
 SFT_ESTIMATE, PREFERENCE_ESTIMATE = 3, 4
 SFT_NOISE, PREFERENCE_NOISE = 5, 6
+COORDINATES = 7
 
 
 def mix(z):  # type: ignore[no-untyped-def]

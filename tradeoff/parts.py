@@ -1,7 +1,7 @@
 """Parts of a method: small frozen records that are found by a name and stored as JSON.
 
-A part is a schedule, a loss or a gradient rule. Those of this package have short names. Any other
-has the name ``package.module:Name``, from which it is imported again.
+A part fills one slot of a method, such as a schedule or a loss. Those of this package have short
+names. Any other has the name ``package.module:Name``, from which it is imported again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import iter_modules
 from typing import Any, ClassVar, TypeVar
 
 from tradeoff.errors import InputError
@@ -35,7 +36,7 @@ class Part(ABC):
     name
         Short name, a class attribute; unique among the parts of its kind.
     kind
-        "schedule", "sft", "preference" or "gradient", a class attribute.
+        Its slot, such as "schedule", "sft" or "gradient", a class attribute.
     title
         Name for legends, a class attribute; the short name if it is empty.
     source
@@ -161,6 +162,26 @@ def installed(name: Any) -> Any:
     """What an installed package has under this name in the group :data:`GROUP`; None if none."""
     found = [e for e in entry_points(group=GROUP) if e.name == name]
     return load(found[0].value) if found else None
+
+
+def collected(package: str, base: type[P]) -> dict[str, type[P]]:
+    """Parts by name that the modules of a package define, in the order of modules and lines.
+
+    Parameters
+    ----------
+    package
+        Name of the package; all of its modules are imported.
+    base
+        What the parts are subclasses of.
+    """
+    found: dict[str, type[P]] = {}
+    paths = import_module(package).__path__
+    for module in sorted(info.name for info in iter_modules(paths)):
+        for kind in vars(import_module(f"{package}.{module}")).values():
+            own = isinstance(kind, type) and kind.__module__ == f"{package}.{module}"
+            if own and issubclass(kind, base) and "name" in vars(kind):
+                found[kind.name] = kind
+    return found
 
 
 def _plain(value: Any) -> Any:

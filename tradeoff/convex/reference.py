@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.convex.directions import Directions
+from tradeoff.convex.hooks import Hooks
 from tradeoff.convex.sampling import Sampler
 from tradeoff.convex.setting import Setting
 from tradeoff.progress import tqdm
@@ -29,6 +30,7 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     problem, plans = setting.problem, setting.plans
     configurations, steps = setting.alphas.shape
     directions = Directions(setting)
+    hooks = Hooks(setting, directions)
     watching = any(plan.watched for plan in plans)
     replica = np.tile(np.arange(setting.replicas), configurations)
     sampler = directions.plain(replica) if watching else None
@@ -42,9 +44,10 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     marks = set(setting.checkpoints.tolist())
     for t in tqdm(range(steps + 1), desc="updates", disable=not setting.progress, leave=False):
         if t in marks:
-            records.append((theta.copy(), mean.copy(), count.copy()))
+            records.append((hooks.output(theta, t), mean.copy(), count.copy()))
         if t == steps:
             break
+        hooks.begin(theta, t)
         u = draws.uniform(objective_key, t)
         weights = np.empty((*shape, 2))
         share = np.ones(shape)
@@ -61,8 +64,9 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
         mass += share
         part = np.divide(share, mass, out=np.zeros(shape), where=mass > 0)
         mean += part[..., None] * (theta - mean)
-        direction = directions(theta, weights, t)
+        direction = hooks.direct(directions(theta, weights, t), theta, t)
         theta = problem.project(theta - setting.alphas[:, t, None, None] * direction)
+        hooks.finish(theta, t)
         count += weights != 0
     last, average, counts = (np.stack(parts, axis=2) for parts in zip(*records, strict=True))
     return last, average, counts

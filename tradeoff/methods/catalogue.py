@@ -34,9 +34,10 @@ def find(name: str, lam: float | None = None) -> Method:
     Parameters
     ----------
     name
-        A name of :data:`METHODS`; of a schedule, loss or gradient rule; of an entry point in the
+        A name of :data:`METHODS`; of a schedule or of another part; of an entry point in the
         group ``tradeoff.methods``; or ``package.module:Name``. Several, joined by ``+``, make one
-        method, such as ``"alright+simpo"``. Without a schedule among them it is Mix.
+        method, such as ``"alright+simpo"``. Without a schedule among them it is Mix, or Sequential
+        if a part needs stages.
     lam
         Weight of the preference objective; that of the method by default.
 
@@ -61,10 +62,11 @@ def find(name: str, lam: float | None = None) -> Method:
                     f"two parts fill the slot {slot!r}",
                     field="method",
                     value=name,
-                    remedy="Name one schedule, one loss of each kind and one gradient rule.",
+                    remedy="Name one part for each slot.",
                 )
             slots[slot] = part
-    method = Method(slots.pop("schedule", Mix()), name="" if "+" in name else title, **slots)
+    default = Sequential() if any(getattr(p, "staged", False) for p in slots.values()) else Mix()
+    method = Method(slots.pop("schedule", default), name="" if "+" in name else title, **slots)
     return method if lam is None else method.at(lam)
 
 
@@ -111,7 +113,7 @@ def _made(found: Any, name: str) -> Method | Part:
         f"this is no method, but a {type(made).__name__}",
         field="method",
         value=name,
-        remedy="Name a Method, a schedule, a loss or a gradient rule, or a class of one.",
+        remedy="Name a Method, a schedule or another part, or a class of one.",
     )
 
 

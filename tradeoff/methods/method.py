@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from tradeoff.errors import InputError
+from tradeoff.methods.after import AFTER, After, LastIterate
+from tradeoff.methods.anchors import ANCHORS, Anchor, NoAnchor
 from tradeoff.methods.gradients import GRADIENT_RULES, GradientRule, WeightedSum
+from tradeoff.methods.hooks import Hook
 from tradeoff.methods.losses import (
     PREFERENCE_LOSSES,
     SFT_LOSSES,
@@ -16,6 +21,8 @@ from tradeoff.methods.losses import (
     PreferenceLoss,
     SftLoss,
 )
+from tradeoff.methods.merges import MERGES, Merge, NoMerge
+from tradeoff.methods.parameters import PARAMETERS, EveryParameter, Parameters
 from tradeoff.parts import SCALES, Part, restore
 from tradeoff.schedules import SCHEDULES, Plan, Schedule
 
@@ -24,10 +31,24 @@ KNOWN: dict[str, Mapping[str, type[Part]]] = {
     "sft": SFT_LOSSES,
     "preference": PREFERENCE_LOSSES,
     "gradient": GRADIENT_RULES,
+    "anchor": ANCHORS,
+    "parameters": PARAMETERS,
+    "after": AFTER,
+    "merge": MERGES,
 }
 """Parts of this package by slot, then by name."""
-IDENTITY: dict[str, Part] = {"sft": Nll(), "preference": Nominal(), "gradient": WeightedSum()}
+IDENTITY: dict[str, Part] = {
+    "sft": Nll(),
+    "preference": Nominal(),
+    "gradient": WeightedSum(),
+    "anchor": NoAnchor(),
+    "parameters": EveryParameter(),
+    "after": LastIterate(),
+    "merge": NoMerge(),
+}
 """The part of each slot that changes nothing."""
+MANY = 1024
+"""Updates of a plan that is laid out to see whether a schedule has stages."""
 TRIES = 8
 """Plans laid out to find how many updates a budget pays for."""
 
@@ -48,6 +69,14 @@ class Method:
         Loss of pairs that is trained; that of the problem by default.
     gradient
         How both gradients join in updates that follow both; their weighted sum by default.
+    anchor
+        Penalty that holds the weights near earlier ones; none by default.
+    parameters
+        Which weights move; all by default.
+    after
+        What is kept beside the weights while training; nothing by default.
+    merge
+        How the ends of two branches become one policy; no branches by default.
 
     Examples
     --------
@@ -62,6 +91,10 @@ class Method:
     sft: SftLoss = field(default=Nll(), kw_only=True)
     preference: PreferenceLoss = field(default=Nominal(), kw_only=True)
     gradient: GradientRule = field(default=WeightedSum(), kw_only=True)
+    anchor: Anchor = field(default=NoAnchor(), kw_only=True)
+    parameters: Parameters = field(default=EveryParameter(), kw_only=True)
+    after: After = field(default=LastIterate(), kw_only=True)
+    merge: Merge | NoMerge = field(default=NoMerge(), kw_only=True)
 
     @classmethod
     def of(cls, given: Method | Schedule) -> Method:
@@ -98,6 +131,11 @@ class Method:
         return not self.changed()
 
     @property
+    def hooks(self) -> dict[str, Hook]:
+        """Parts that act on weights or gradients around each update, by slot."""
+        return {slot: part for slot, part in self.changed().items() if isinstance(part, Hook)}
+
+    @property
     def plain_losses(self) -> bool:
         """Whether the losses that are trained are those that are scored."""
         return not self.changed().keys() & {"sft", "preference"}
@@ -123,6 +161,7 @@ class Method:
                 value=self.gradient.name,
                 remedy="Use a schedule that does, such as Mix, or no gradient rule.",
             )
+        self._check_stages(plan)
         if plan.watched and not self.plain_losses:
             raise InputError(
                 f"{self.schedule.label} compares the losses that are scored, not those trained",
@@ -131,6 +170,25 @@ class Method:
                 remedy="Use the losses of the problem, or a schedule that looks at none.",
             )
         return plan
+
+    def _check_stages(self, plan: Plan) -> None:
+        """An `InputError` if a hook needs stages, or a merge branches, and there are none."""
+        for slot, hook in self.hooks.items():
+            if hook.staged and np.count_nonzero(self.schedule.at(0.5).plan(MANY).clock == 1) < 2:
+                raise InputError(
+                    f"{self.schedule.label} has no stages",
+                    field=slot,
+                    value=hook.name,
+                    remedy="Use a schedule in stages, such as Sequential.",
+                )
+        both = plan.together | ((plan.probability > 0) & (plan.probability < 1))
+        if "merge" in self.hooks and both.any():
+            raise InputError(
+                "a merge has one branch for each objective, and a stage follows both",
+                field="merge",
+                value=self.merge.name,
+                remedy="Use a schedule whose stages follow one objective each, without replay.",
+            )
 
     def updates(self, gradient_units: float, *, pair: float = 1.0, looks: float = 0.0) -> int:
         """How many updates a budget pays for, by the cost of the schedule's plan.

@@ -80,7 +80,7 @@ class Choices:
         optima: NDArray[np.float64],
         recent: float,
     ) -> None:
-        seeds = np.array([run.seed for run in runs])
+        self.seeds = seeds = np.array([run.seed for run in runs])
         self.batch_size, self.sizes, self.optima, self.recent = batch_size, sizes, optima, recent
         members: dict[Method, list[int]] = {}
         for place, run in enumerate(runs):
@@ -197,6 +197,11 @@ class Choices:
         if samples == 0:
             return np.tile(np.arange(self.sizes[objective]), (len(runs), 1))
         return self._pick(self._estimates[objective], objective, np.arange(samples), runs)
+
+    def single_rows(self, objective: int, count: int, runs: Rows) -> Iterator[Rows]:
+        """So many times one data row (len(runs), 1) for each run, the same whenever it is asked."""
+        for j in range(count):
+            yield self._pick(self._estimates[objective], objective, np.array([j]), runs)
 
     def observe(self, losses: NDArray[np.float64], seen: NDArray[np.bool_]) -> None:
         """Move the known values towards training losses (R, 2) where these were computed."""

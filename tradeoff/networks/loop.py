@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tradeoff.networks.choices import Choices
+from tradeoff.networks.hooks import Hooks
 from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, over_runs
 from tradeoff.networks.trained_losses import pair_value, sft_value
@@ -71,8 +72,9 @@ class Loop:
         self.diverged_at = torch.full((runs,), torch.nan, device=self.theta.device)
         self.counts = torch.zeros(runs, 2, device=self.theta.device)
         self.probe_rows = np.zeros(runs, dtype=np.int64)
-        self.seconds = 0.0
+        self.seconds, self.done = 0.0, 0
         self._going = np.ones(runs, dtype=bool)
+        self.hooks = Hooks(choices, self.shapes, self.theta)
 
     def params(self, theta: Tensor | None = None, rows: slice | Tensor = slice(None)) -> Params:
         """Stacked parameters of all runs, or of some of them with other trained values."""
@@ -84,6 +86,10 @@ class Loop:
         }
         return own | {name: value[rows] for name, value in self.held.items()}
 
+    def shown(self) -> Float[Tensor, "R D"]:
+        """Trained parameters that are evaluated and returned: theta, or what hooks make of it."""
+        return self.hooks.output(self.theta, self.done)
+
     def update(
         self, step: int, optimizer: RowOptimizer, rates: NDArray[np.float64], decay: Decay
     ) -> None:
@@ -93,11 +99,13 @@ class Loop:
         """
         began = time.perf_counter()
         self._probe(step)
+        self._begin(step)
         clock = self.choices.clock(step)
         if step and (restarted := np.flatnonzero(clock == 1)).size:
             optimizer.restart(restarted)
         weights = self.choices.weights(step) * self._going[:, None]
         gradient, losses = self._gradient(step, weights)
+        self.hooks.direct(gradient, self.theta, step)
         norm = gradient.norm(dim=1)
         fine = norm.isfinite() & losses.isfinite().all(1)
         before = self.diverged_at.isnan()
@@ -112,6 +120,8 @@ class Loop:
         own = rates[np.arange(len(rates)), stage]
         rate = self._tensor(own * self.choices.shares(step, decay)) * going
         optimizer.step(self.theta, gradient, rate)
+        self.hooks.finish(self.theta, going, step)
+        self.done = step + 1
         followed = weights != 0
         self.counts += self._tensor(followed) * going[:, None]
         if self.choices.compares:
@@ -126,10 +136,12 @@ class Loop:
         self.seconds += time.perf_counter() - began
         self._going = self.diverged_at.isnan().cpu().numpy()
 
+        shown = self.shown()
+
         def measured(rows: Tensor) -> dict[str, NDArray[np.float64]]:
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             shift = Reference(reference.train[part], reference.test[part])
-            return self.task.evaluate(self.params(self.theta[part], part), shift)
+            return self.task.evaluate(self.params(shown[part], part), shift)
 
         chunks = torch.arange(len(self.theta)).split(self.at_once)
         parts = list(self.spread(measured, chunks))
@@ -140,6 +152,17 @@ class Loop:
             "probe_rows": self.probe_rows.copy(),
             "seconds": np.full(len(counts), self.seconds),
         }
+
+    def _begin(self, step: int) -> None:
+        """Let hooks change the weights from which an update starts, and see gradients of rows."""
+        for chain, runs in self.hooks.begin(self.theta, step):
+            for slot, objective, rows in list(chain.passes(step)):
+                for index in self.choices.single_rows(objective, rows, runs):
+                    chunks = list(self._chunks(runs, index))
+                    slopes = self.spread(partial(self._slope, objective, None), chunks)
+                    slope = torch.cat([found for found, _ in slopes])
+                    chain.observe(slot, self.hooks.split(slope.nan_to_num()), step)
+                chain.conclude(slot, step)
 
     def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         """Gradients (R, D) to follow and the losses they belong to (R, 2), 0 if not computed."""

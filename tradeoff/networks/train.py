@@ -50,7 +50,7 @@ class Ensemble:
         One row per run and evaluation, see `train`.
     params
         Final parameters, each tensor with the run as first axis; those of a run that diverged
-        are the last finite ones.
+        are the last finite ones. Of a method with averages or merges, what these give.
     diverged_at
         (R,) number of updates done when a loss or gradient ceased to be finite; NaN: never.
     """
@@ -209,8 +209,9 @@ def train(
                 records[t] = loop.record(shift)
             if t < steps:
                 loop.update(t, descend, rates, decay)
+    final = loop.params(loop.shown())
     diverged_at = loop.diverged_at.double().cpu().numpy()
-    return Ensemble(tuple(runs), _table(runs, records, diverged_at), loop.params(), diverged_at)
+    return Ensemble(tuple(runs), _table(runs, records, diverged_at), final, diverged_at)
 
 
 def _last_layer(task: Task) -> str:

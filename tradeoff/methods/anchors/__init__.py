@@ -1,0 +1,12 @@
+"""Anchors: penalties with a weight that hold the policy near an earlier one."""
+
+from tradeoff.methods.anchors.base import Anchor, NoAnchor, Quadratic
+from tradeoff.methods.anchors.ewc import Ewc
+from tradeoff.methods.anchors.l2_sp import L2Sp
+from tradeoff.methods.anchors.si import SynapticIntelligence
+from tradeoff.parts import collected
+
+ANCHORS: dict[str, type[Anchor]] = collected(__name__, Anchor)
+"""Parts of the slot by name; a new one is a file in this folder."""
+
+__all__ = ["ANCHORS", "Anchor", "Ewc", "L2Sp", "NoAnchor", "Quadratic", "SynapticIntelligence"]

@@ -1,0 +1,132 @@
+"""The hooks of a method in one run: in which order they act, and all that they remember."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tradeoff.methods.hooks import Array, Moment, State
+from tradeoff.methods.method import Method
+from tradeoff.schedules import Plan, stage_lengths
+
+ORDER = ("anchor", "parameters", "after", "merge")
+"""Slots of hooks in the order in which they act: a mask also covers the gradient of an anchor."""
+Uniform = Callable[[int, int, Array], Array]
+"""Draws from [0, 1) of the shape of some weights, for an update and the place of their tensor."""
+
+
+class Chain:
+    """All hooks of a method, over all tensors of a model.
+
+    Parameters
+    ----------
+    method, plan
+        Whose hooks these are, and what its schedule does.
+    blocks
+        Names of the tensors that are trained.
+    uniform
+        Makes the draws that hooks ask for.
+    """
+
+    def __init__(self, method: Method, plan: Plan, blocks: Sequence[str], uniform: Uniform) -> None:
+        changed: dict[str, Any] = method.changed()
+        self.hooks = {slot: changed[slot] for slot in ORDER if slot in changed}
+        self.plan, self.blocks, self.uniform = plan, tuple(blocks), uniform
+        self.states: list[dict[str, State]] = []
+        self._stage = np.cumsum(plan.clock == 1) - 1
+        self._length = stage_lengths(plan.clock)
+        self._depths = depths(self.blocks)
+
+    def __bool__(self) -> bool:
+        return bool(self.hooks)
+
+    def start(self, weights: Sequence[Array]) -> None:
+        """Begin with these weights (..., d), tensor by tensor."""
+        self.states = [
+            {slot: hook.start(block) for slot, hook in self.hooks.items()} for block in weights
+        ]
+
+    def begin(self, weights: Sequence[Array], step: int) -> list[Array]:
+        """Weights from which update `step` starts."""
+        return [self._one("begin", block, k, step) for k, block in enumerate(weights)]
+
+    def passes(self, step: int) -> Iterator[tuple[str, int, int]]:
+        """Slots that ask for gradients of rows before update `step`: objective and how many."""
+        for slot, hook in self.hooks.items():
+            objective, rows = hook.rows(self._moment(step, 0, None))
+            if rows:
+                yield slot, objective, rows
+
+    def observe(self, slot: str, gradients: Sequence[Array], step: int) -> None:
+        """Show a hook the gradient of one row, tensor by tensor."""
+        for k, gradient in enumerate(gradients):
+            moment, state = self._moment(step, k, gradient), self.states[k]
+            state[slot] = self.hooks[slot].observe(gradient, state[slot], moment)
+
+    def conclude(self, slot: str, step: int) -> None:
+        """Tell a hook that it has seen all rows."""
+        for k, state in enumerate(self.states):
+            state[slot] = self.hooks[slot].conclude(state[slot], self._moment(step, k, None))
+
+    def direct(
+        self, gradients: Sequence[Array], weights: Sequence[Array], step: int
+    ) -> list[Array]:
+        """Gradients that the optimiser takes in update `step`."""
+        found = []
+        for k, (gradient, block) in enumerate(zip(gradients, weights, strict=True)):
+            moment, state = self._moment(step, k, block), self.states[k]
+            for slot, hook in self.hooks.items():
+                gradient, state[slot] = hook.direct(gradient, block, state[slot], moment)
+            found.append(gradient)
+        return found
+
+    def finish(self, weights: Sequence[Array], step: int) -> list[Array]:
+        """Weights after update `step`."""
+        return [self._one("finish", block, k, step) for k, block in enumerate(weights)]
+
+    def output(self, weights: Sequence[Array], done: int) -> list[Array]:
+        """Weights that are evaluated and saved after so many updates."""
+        found = []
+        for k, block in enumerate(weights):
+            moment = self._moment(max(done - 1, 0), k, block)
+            for slot, hook in self.hooks.items():
+                block = hook.output(block, self.states[k][slot], moment)
+            found.append(block)
+        return found
+
+    def _one(self, name: str, weights: Array, block: int, step: int) -> Array:
+        moment, state = self._moment(step, block, weights), self.states[block]
+        for slot, hook in self.hooks.items():
+            weights, state[slot] = getattr(hook, name)(weights, state[slot], moment)
+        return weights
+
+    def _moment(self, step: int, block: int, weights: Array) -> Moment:
+        together = bool(self.plan.together[step])
+        chance = float(self.plan.probability[step])
+        alone = not together and not self.plan.watched and chance in (0.0, 1.0)
+        return Moment(
+            step=step,
+            clock=int(self.plan.clock[step]),
+            length=int(self._length[step]),
+            stage=int(self._stage[step]),
+            stages=int(self._stage[-1]) + 1,
+            objective=int(chance) if alone else None,
+            block=block,
+            blocks=self.blocks,
+            uniform=lambda: self.uniform(step, block, weights),
+            depth=self._depths[block],
+        )
+
+
+def depths(blocks: Sequence[str]) -> list[float]:
+    """Place of each tensor among the layers, by the first number in its name.
+
+    The first layer is 0 and the last is 1; a tensor without a number in its name is 0.
+    """
+    found = [re.search(r"(?:^|\.)(\d+)\.", name) for name in blocks]
+    numbers = sorted({int(number[1]) for number in found if number})
+    last = max(1, len(numbers) - 1)
+    return [numbers.index(int(number[1])) / last if number else 0.0 for number in found]

@@ -1,0 +1,23 @@
+"""Merges: one policy from the ends of two branches."""
+
+from tradeoff.methods.hooks import Hook
+from tradeoff.methods.merges.base import Merge, NoMerge
+from tradeoff.methods.merges.lines import Lines, Slerp, Soup, TaskArithmetic, WiseFt
+from tradeoff.methods.merges.sparse import Dare, Ties
+from tradeoff.parts import collected
+
+MERGES: dict[str, type[Hook]] = collected(__name__, Hook)
+"""Parts of the slot by name; a new one is a file in this folder."""
+
+__all__ = [
+    "MERGES",
+    "Dare",
+    "Lines",
+    "Merge",
+    "NoMerge",
+    "Slerp",
+    "Soup",
+    "TaskArithmetic",
+    "Ties",
+    "WiseFt",
+]
