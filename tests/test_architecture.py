@@ -41,6 +41,8 @@ RANKS: dict[str, float] = {
     "experiment": 5,
     "cli_options": 2,
     "doubts": 4,
+    "advice": 5.5,
+    "cli_advise": 6,
     "cli_train": 6,
     "cli_evaluate": 5,
     "cli_export": 6,

@@ -4,7 +4,7 @@
 several times, so that every number has an interval, and beside three sets of known conflict.
 """
 
-#from tradeoff.advice.advice import Advice, advise
+from tradeoff.advice.advice import Advice, advise
 from tradeoff.advice.anchors import ANCHORS
 from tradeoff.advice.repeated import Estimate
 
