@@ -22,6 +22,7 @@ INTERNAL = {
     "tradeoff.deferred",
     "tradeoff.__main__",
     "tradeoff.cli",
+    "tradeoff.cli_advise",
     "tradeoff.cli_options",
     "tradeoff.cli_train",
     "tradeoff.cli_evaluate",

@@ -44,6 +44,8 @@ RANKS: dict[str, float] = {
     "doubts": 4,
     "arena": 5,
     "cli_arena": 6,
+    "advice": 5.5,
+    "cli_advise": 6,
     "cli_train": 6,
     "cli_evaluate": 5,
     "cli_export": 6,

@@ -13,7 +13,7 @@ from tradeoff import checkout
 from tradeoff.cli import main
 from tradeoff.terminal import show_summary, show_table
 
-COMMANDS = ("reproduce", "figures", "claims", "analyse", "front", "simulate")
+COMMANDS = ("reproduce", "figures", "claims", "advise", "analyse", "front", "simulate")
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -75,6 +75,7 @@ COMMANDS = {
     command("evaluate", "tiny"): "llm",
     command("export", "run", "--out", "here"): "llm",
     command("doctor", "--model", "tiny"): "llm",
+    command("advise", "a.jsonl", "b.jsonl"): "text",
     command("analyse", "--sft", "a.jsonl", "--preference", "b.jsonl"): "text",
     command("simulate", "--steps", "1", "--out", "here"): "parquet",
     command("simulate", "--steps", "2", "--replicas", "1", "--method", "mix+simpo"): "nets",

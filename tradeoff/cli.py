@@ -1,4 +1,4 @@
-"""The command line: `tradeoff reproduce | figures | claims | analyse | front | evaluate | ...`.
+"""The command line: `tradeoff advise | analyse | front | train | reproduce | ...`.
 
 Every command takes ``--json`` for machines. Libraries are imported inside the commands, so that
 ``tradeoff --help`` answers at once.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import tradeoff
-from tradeoff import cli_arena, cli_evaluate, cli_export, cli_train
+from tradeoff import cli_advise, cli_arena, cli_evaluate, cli_export, cli_train
 from tradeoff.checkout import FIRST_PAPER, analysis, dossier
 from tradeoff.cli_options import METHODS_HELP, Columns, MinMargin, Out, SkipBad, UseLabels
 from tradeoff.errors import InputError
@@ -272,7 +272,7 @@ def analyse(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """How much do two datasets conflict, and what can be reached with both?
+    """One split of two datasets in detail; for an answer with intervals, see `tradeoff advise`.
 
     Prints a table and writes `analyse.svg`, `analyse.png` and `analyse.json` to `--out`. What the
     analysis cannot see comes first, with a count and a remedy; numbers that it puts in doubt are
@@ -477,6 +477,7 @@ def simulate(
 # ---------------------------------------------------------------------- language models
 
 
+app.command(help=cli_advise.HELP)(cli_advise.advise)
 app.command(help=cli_train.HELP)(cli_train.train)
 
 

@@ -40,6 +40,8 @@ from tradeoff.theory.joint import optimal_probability
 Array = NDArray[np.float64]
 RADII = (5.0, 10.0, 20.0, 40.0, 80.0)
 """Radii among which validation rows choose."""
+EQUAL_STAGES = 0.5
+"""Share of the first stage: stages of equal length, whatever the weight, show what one forgets."""
 MAX_ROWS = 25_000
 """Rows of each set that are drawn where there are more, unless asked otherwise."""
 MAX_LETTERS = 8_000_000
@@ -227,7 +229,7 @@ def analyse(
     if radius is None:
         radius = choose_radius(sft, preference, seed + 1, progress=progress, **shape)
     problem = text_problem(sft, preference, radius=radius, **shape)
-    test = _held_out(rows[0].test, rows[1].test, sft, radius=radius, **shape)
+    test = held_out_problem(rows[0].test, rows[1].test, sft, radius=radius, **shape)
     front = pareto_front(problem, solves=solves, progress=progress)
     tradable = not any(doubts.without_range(problem, front))
     lam = balanced_weight(front) if tradable else 0.5
@@ -308,7 +310,7 @@ def _numbers(
     useless = doubts.flat(problem, front)
     conflict = 0.0 if lam is None else front_conflict(front)
     cosine = _cosine(problem.gradients(np.zeros(problem.dimension)))
-    share = _suggested_share(problem, front, 0.5 if lam is None else lam, sft, preference)
+    share = update_share(problem, front, 0.5 if lam is None else lam, sft, preference)
     if lam is None:
         share["suggested_share"] = float("nan")
     return {
@@ -348,7 +350,7 @@ def choose_radius(
     """The radius of `RADII` whose joint optimum is best on a tenth of the prompts, set aside."""
     demonstrations, pairs = hold_out((sft, None), (preference, None), 0.1, split_seed)
     train = text_problem(demonstrations.train, pairs.train, radius=RADII[0], **shape)
-    valid = _held_out(
+    valid = held_out_problem(
         demonstrations.test, pairs.test, demonstrations.train, radius=RADII[0], **shape
     )
     start = scores.weighted_loss(valid.losses(np.zeros(valid.dimension)), 0.5)
@@ -360,7 +362,7 @@ def choose_radius(
     return min(found, key=lambda r: found[r])
 
 
-def _held_out(
+def held_out_problem(
     sft: Sequence[SftRow],
     preference: Sequence[PreferenceRow],
     trained: Sequence[SftRow],
@@ -384,17 +386,16 @@ def _held_out(
 
 
 def _gradient_runs(problem: LogLinear, lam: float, steps: int, progress: bool) -> Trajectories:
-    # Stages of equal length, whatever the weight: what is asked is how much one order forgets.
     schedules: list[Schedule] = [
-        Sequential(first="sft", lam=lam, share=0.5),
-        Sequential(first="preference", lam=lam, share=0.5),
+        Sequential(first="sft", lam=lam, share=EQUAL_STAGES),
+        Sequential(first="preference", lam=lam, share=EQUAL_STAGES),
         Mix(lam=lam),
     ]
     return trajectories(
         problem,
         schedules,
         steps=steps,
-        step_size=StepSize(1.0 / _curvature(problem)),
+        step_size=StepSize(1.0 / largest_curvature(problem)),
         replicas=1,
         checkpoints=np.arange(steps + 1),
         gradients="full",
@@ -402,7 +403,7 @@ def _gradient_runs(problem: LogLinear, lam: float, steps: int, progress: bool) -
     )
 
 
-def _curvature(problem: LogLinear) -> float:
+def largest_curvature(problem: LogLinear) -> float:
     """Largest Hessian eigenvalue of either loss at the centre, by power iteration."""
     theta = np.zeros(problem.dimension)
     vector = np.random.default_rng(0).normal(size=problem.dimension)
@@ -499,7 +500,7 @@ def _forgotten(problem: LogLinear, front: Front, useless: tuple[bool, bool]) -> 
     return {"sft_forgotten": float(lost[SFT]), "preference_forgotten": float(lost[PREFERENCE])}
 
 
-def _suggested_share(
+def update_share(
     problem: LogLinear,
     front: Front,
     lam: float,

@@ -1,0 +1,212 @@
+"""Numbers to words: a level of conflict, a schedule, and five sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from tradeoff.advice.repeated import Estimate, estimate
+from tradeoff.errors import InputError
+
+LOW, HIGH = 1 / 3, 2 / 3
+"""Conflict is low up to a third of the way from the anchor `same` to the anchor `reversed`, and
+high from two thirds on."""
+FORGETS_LITTLE = 0.1
+"""Share of progress up to which an order forgets so little that it is enough."""
+Name = Literal["low", "middle", "high", "unknown"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where the conflict is between its anchors.
+
+    Attributes
+    ----------
+    name
+        low, middle or high; unknown where the anchors cannot be told apart.
+    position
+        0 at the anchor `same`, 1 at `reversed`; below 0 where the rows conflict less than pairs
+        with their own chosen responses do.
+    stable
+        Whether the whole interval has one name.
+    """
+
+    name: Name
+    position: Estimate
+    stable: bool
+
+
+def level(table: pd.DataFrame) -> Level:
+    """Name the conflict by its place between the anchors, of the repeats' table.
+
+    The place divides by the mean distance of the anchors; where the interval of that distance
+    includes zero, the features do not tell chosen from rejected, and the level is unknown.
+    """
+    apart = estimate(table.conflict_reversed - table.conflict_same)
+    if not apart.low > 0:
+        nothing = float("nan")
+        return Level("unknown", Estimate(nothing, nothing, nothing, 0), stable=False)
+    position = estimate((table.conflict - table.conflict_same) / apart.mean)
+    return Level(_name(position.mean), position, _name(position.low) == _name(position.high))
+
+
+def _name(position: float) -> Name:
+    return "low" if position <= LOW else "middle" if position < HIGH else "high"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to train with.
+
+    Attributes
+    ----------
+    schedule
+        Its name for `tradeoff train`.
+    lam
+        Weight of the preference objective, to two digits.
+    rounds
+        Alternations of two ordinary trainers that do nearly as well as training on both at once;
+        ``None`` where no number that was tried does so in every repeat.
+    """
+
+    schedule: str
+    lam: float
+    rounds: int | None
+
+
+def choose(table: pd.DataFrame) -> Choice:
+    """One order where it forgets little for certain, otherwise both objectives at once."""
+    lam = estimate(table.lam)
+    weight = 0.5 if not lam.n else float(np.clip(round(lam.mean, 2), 0.05, 0.95))
+    known = table.alternations.notna().all()
+    rounds = int(table.alternations.max()) if known else None
+    ends = {
+        name: estimate(table[f"{first}_forgotten"]).high
+        for name, first in (("sft-dpo", "sft"), ("dpo-sft", "preference"))
+    }
+    order = min(ends, key=lambda name: np.inf if np.isnan(ends[name]) else ends[name])
+    return Choice(order if ends[order] <= FORGETS_LITTLE else "alright", weight, rounds)
+
+
+def five(table: pd.DataFrame, cautions: int) -> tuple[str, ...]:
+    """The answer in five sentences, from the repeats' table and the number of cautions.
+
+    Raises
+    ------
+    InputError
+        For a table without repeats.
+    """
+    if not len(table):
+        raise InputError("there are no repeats", field="table", remedy="Ask for at least two.")
+    return (_conflict(table), _forgetting(table), _schedule(table), _stability(table),
+            _unknown(table, cautions))  # fmt: skip
+
+
+def _conflict(table: pd.DataFrame) -> str:
+    found, place = estimate(table.conflict), level(table)
+    same, opposite = estimate(table.conflict_same), estimate(table.conflict_reversed)
+    scale = (
+        f"on the same scale, your pairs with their own chosen responses score {same.mean:.2g} "
+        f"and with their rejected ones {opposite.mean:.2g}"
+    )
+    if place.name == "unknown":
+        return (
+            f"How much the two sets conflict cannot be told from these rows: the measure is "
+            f"{found}, but {scale}, and these two are not reliably apart."
+        )
+    sure = "" if place.stable else ", but another sample of rows might change the word"
+    word = {"low": "low", "middle": "in the middle", "high": "high"}[place.name]
+    return f"The conflict is {word}{sure}: {found} on held-out rows; {scale}."
+
+
+def _forgetting(table: pd.DataFrame) -> str:
+    sft, pairs = estimate(table.sft_forgotten), estimate(table.preference_forgotten)
+    return (
+        f"With two stages of equal length, preference training after SFT forgets "
+        f"{share(sft)} of what SFT learned, and SFT after preference training forgets "
+        f"{share(pairs)} of what the pairs taught."
+    )
+
+
+def share(found: Estimate) -> str:
+    """An estimated share as per cent; above all of it where the end is worse than the start."""
+    if not found.n:
+        return "a share that is not known (nothing was learned on held-out rows)"
+    low, high = (_per_cent(v) for v in (found.low, found.high))
+    mean = "more than all" if found.mean > 1.005 else _per_cent(found.mean)
+    return f"{mean} ({low} to {high})"
+
+
+def _per_cent(value: float) -> str:
+    if np.isnan(value):
+        return "unknown"
+    return f"{float(f'{100 * max(value, 0.0):.2g}'):.0f} %"
+
+
+def _schedule(table: pd.DataFrame) -> str:
+    choice, lam = choose(table), estimate(table.lam)
+    if choice.schedule != "alright":
+        first = {"sft-dpo": "SFT, then preference training,", "dpo-sft": "Pairs first, then SFT,"}
+        return f"{first[choice.schedule]} is enough: that order forgets at most 10 %."
+    weight = (
+        f"a weight of {choice.lam:.2g} on the preference objective"
+        + (f" ({lam.low:.2g} to {lam.high:.2g})" if lam.n > 1 else "")
+        if lam.n
+        else "equal weights, as no better weight is known,"
+    )
+    turns = (
+        "; with two separate trainers, more than 16 alternations are needed to match it"
+        if choice.rounds is None
+        else f"; two separate trainers match it with {choice.rounds} "
+        f"{'alternation' if choice.rounds == 1 else 'alternations'}"
+    )
+    return f"Train on both sets at once (ALRIGHT) with {weight}{turns}."
+
+
+NUMBERS = {
+    "conflict": "conflict",
+    "lam": "weight",
+    "sft_forgotten": "forgetting of SFT",
+    "preference_forgotten": "forgetting of preferences",
+}
+"""Numbers of the sentences, by their columns."""
+
+
+def stable(table: pd.DataFrame) -> dict[str, bool]:
+    """For each number of the sentences, whether its interval over the repeats is narrow."""
+    return {column: estimate(table[column]).stable for column in NUMBERS}
+
+
+def _stability(table: pd.DataFrame) -> str:
+    found = stable(table)
+    good = [NUMBERS[name] for name, yes in found.items() if yes]
+    bad = [NUMBERS[name] for name, yes in found.items() if not yes]
+    radii = f"{table.radius.min():.2g} to {table.radius.max():.2g}"
+    how = f"over {len(table)} splits and candidate draws (radius {radii})"
+    if not bad:
+        return f"All these numbers are stable (data) {how}."
+    kept = f"Stable (data) {how}: {', '.join(good)}. " if good else ""
+    return f"{kept}Not stable {'' if good else f'{how} '}: {', '.join(bad)}.".replace("  :", ":")
+
+
+def teaches(table: pd.DataFrame) -> bool:
+    """Whether pairs lower the held-out loss by more than pairs with shuffled labels do."""
+    return estimate(table.preference_gain - table.preference_gain_shuffled).low > 0
+
+
+def _unknown(table: pd.DataFrame, cautions: int) -> str:
+    seen = (
+        "These rows cannot tell how your model will behave: the measure sees hashed words, not "
+        "meaning, skills or your model's weights"
+    )
+    weak = (
+        ""
+        if teaches(table)
+        else "; nor whether the pairs teach anything, as shuffled labels do as well"
+    )
+    more = f"; read the {cautions} cautions below" if cautions > 1 else ""
+    more = "; read the caution below" if cautions == 1 else more
+    return f"{seen}{weak}{more}."

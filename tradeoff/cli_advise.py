@@ -1,0 +1,106 @@
+"""The command `tradeoff advise`: two data sets in, one page out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tradeoff.cli_options import Columns, MinMargin, Out, SkipBad, UseLabels
+from tradeoff.extras import require
+from tradeoff.files import check_writable
+from tradeoff.records import replacing, write_json
+from tradeoff.terminal import console, show_json, show_line, show_table
+
+HELP = """\
+Do two data sets conflict, what does each order forget, and how should both be trained on?
+
+Prints five sentences, the command that trains a model so, and cautions. Everything is measured
+on several splits, beside sets of known conflict made of your own pairs. `advise.html` in `--out`
+is one page to share; `advise.json` holds every number. `tradeoff analyse` looks at one split in
+detail: certified front, paths of gradient runs, every policy.
+
+Examples:
+
+- `tradeoff advise skills.jsonl taste.jsonl.gz`
+
+- `tradeoff advise sft.jsonl pairs.jsonl --model HuggingFaceTB/SmolLM2-135M --details --out advice`
+"""
+
+
+def advise(
+    sft: Annotated[str, typer.Argument(help="SFT rows: file, pattern or owner/name@split.")],
+    preference: Annotated[str, typer.Argument(help="Preference rows, likewise.")],
+    model: Annotated[str, typer.Option(help="Model named in the command to train.")] = "tiny",
+    repeats: Annotated[
+        int, typer.Option(help="Splits and draws, each measured anew.", min=2, max=1000)
+    ] = 5,
+    rows: Annotated[
+        int, typer.Option(help="Rows of each set that one repeat draws.", min=4, max=10**6)
+    ] = 1_000,
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
+    skip_bad: SkipBad = False,
+    columns: Columns = None,
+    use_labels: UseLabels = False,
+    min_margin: MinMargin = None,
+    seed: Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)] = 0,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also print the picture and every number.")
+    ] = False,
+    out: Out = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of text.")
+    ] = False,
+) -> None:
+    """Run the command; `HELP` is what a user reads."""
+    require("text")
+    from tradeoff import advice, conflict
+    from tradeoff.data import files
+    from tradeoff.data.columns import columns_of, parsed
+
+    folder = check_writable(out or Path())
+    names = parsed(columns or ())
+    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
+    options |= {"sample": max(rows, conflict.MAX_ROWS), "seed": seed}
+    pairs: Any = partial(files.read_preferences, min_margin=min_margin)
+    read: list[Any] = [
+        files.read_sft(sft, columns=columns_of(names, "sft"), **options),
+        pairs(preference, columns=columns_of(names, "preference"), **options),
+    ]
+    found = advice.advise(
+        *read,
+        names=(sft, preference),
+        model=model,
+        repeats=repeats,
+        rows=rows,
+        seed=seed,
+        progress=not as_json,
+    )
+    dropped = [str(error) for part in read for error in part.dropped]
+    remarks = [text for part in read for text in part.remarks()]
+    record = {**found.record(), "dropped": dropped, "remarks": remarks}
+    written = [write_json(folder / "advise.json", record), folder / "advise.html"]
+    with replacing(written[1]) as partial_page:
+        title = f"Advice on {Path(sft).name} and {Path(preference).name}"
+        partial_page.write_text(found.page(title), "utf-8")
+    if as_json:
+        show_json(record)
+        return
+    for number, sentence in enumerate(found.sentences, start=1):
+        show_line(sentence, label=f"{number}. ")
+    show_line(found.command, label="\ntrain: ")
+    for doubt in found.cautions:
+        show_line(str(doubt), label="caution: ", style="yellow")
+    for line in [*remarks, *(f"dropped: {text}" for text in dropped)]:
+        show_line(line, style="yellow")
+    if details:
+        _show_details(found)
+    show_line(f"written: {', '.join(str(path) for path in written)}")
+
+
+def _show_details(found: Any) -> None:
+    show_line(found.text(console.width))
+    show_table(found.table().reset_index(), "mean and 95 % interval over the repeats")
+    show_line(f"certified (solver): every optimum to {found.certified:.1g} nats")
