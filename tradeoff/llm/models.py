@@ -50,6 +50,13 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
         "attention": config.attention,
     }
     path = model_folder(config.path)
+    if config.quantise and (config.config_only or snapshots.checkpoint_of(path) is not None):
+        raise InputError(
+            "random weights and checkpoints are not quantised",
+            field="quantise",
+            value=config.quantise,
+            remedy="Give a model with weights of its own.",
+        )
     with _readable(config.path):
         if (checkpoint := snapshots.checkpoint_of(path)) is not None:
             return _of_checkpoint(checkpoint, config, read)
@@ -61,7 +68,8 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
             model = pretrained.build(base, "CausalLM", **read)
             _forget_name(model)
         else:
-            model = with_weights(path, base, "CausalLM", **read)
+            quantise = {} if config.quantise is None else {"quantise": config.quantise}
+            model = with_weights(path, base, "CausalLM", **read, **quantise)
     return model, tokenizer
 
 
