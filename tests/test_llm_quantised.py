@@ -1,4 +1,4 @@
-"""Adapters upon weights of 4 and 8 bits: with bitsandbytes they train, without it that is said."""
+"""Adapters upon weights of 4 bits: with bitsandbytes they train, without it that is said."""
 
 from __future__ import annotations
 
@@ -46,19 +46,18 @@ def test_what_cannot_be_quantised_is_refused(folder: str) -> None:
 
 @needs_package
 @pytest.mark.filterwarnings("ignore:bitsandbytes")
-@pytest.mark.parametrize("quantise", ["nf4", "int8"])
-def test_adapters_train_upon_rounded_weights(folder: str, quantise: str, tmp_path: Path) -> None:
-    config = ModelConfig(path=folder, quantise=quantise)  # type: ignore[arg-type]
-    model, _ = models.load(config, frozen_bf16=True)
-    rounded = {p.dtype for p in model.parameters()} & {torch.uint8, torch.int8}
-    assert rounded
+def test_adapters_train_upon_rounded_weights(folder: str, tmp_path: Path) -> None:
+    model, _ = models.load(ModelConfig(path=folder, quantise="nf4"), frozen_bf16=True)
+    assert torch.uint8 in {p.dtype for p in model.parameters()}
     run = trainer(
         "mix", model=model, output=tmp_path / "run", precision="bf16", lora=Lora(rank=4), steps=4
     )
     table = run.train(progress=False).table
     assert table.preference_loss.iloc[-1] < table.preference_loss.iloc[0]
-    again, _ = models.load(ModelConfig(path=str(tmp_path / "run" / "model")), frozen_bf16=True)
+    place = ModelConfig(path=str(tmp_path / "run"), quantise="nf4")
+    again, _ = models.load(place, frozen_bf16=True)
     tokens = torch.arange(8)[None]
-    with torch.no_grad():
-        kept = run.model(tokens).logits.float()
-        torch.testing.assert_close(again(tokens).logits.float(), kept, rtol=0.1, atol=0.1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        kept = run.model.eval()(tokens).logits
+        found = again.eval()(tokens).logits
+        torch.testing.assert_close(found, kept, rtol=0.02, atol=0.01)  # bf16

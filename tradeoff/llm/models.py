@@ -539,6 +539,8 @@ def stored_base(model: Any, weights: dict[str, Tensor], folder: Path) -> str | N
     named = model.active_peft_config.base_model_name_or_path
     if not named or folder.resolve() in [(place := Path(named).resolve()), *place.parents]:
         return None
+    if getattr(model.get_base_model(), "is_quantized", False):
+        return str(named)  # its files are not rounded
     return named if origin.holds(named, below(model, weights), model.get_base_model()) else None
 
 

@@ -53,7 +53,7 @@ def read(
     attention
         One of `ATTENTIONS`; None: see :func:`attention_of`.
     quantise
-        "nf4" or "int8": matrices of 4 or 8 bits, by bitsandbytes.
+        "nf4": matrices of 4 bits, by bitsandbytes.
 
     Returns
     -------
@@ -99,13 +99,11 @@ def quantisation(name: str) -> Any:
 
     if find_spec("bitsandbytes") is None:
         raise InputError(
-            "weights of 4 or 8 bits need the package bitsandbytes, which is not installed",
+            "weights of 4 bits need the package bitsandbytes, which is not installed",
             field="quantise",
             value=name,
             remedy="Install it: pip install bitsandbytes; or leave quantise out.",
         )
-    if name == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=name,
