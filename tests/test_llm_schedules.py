@@ -13,9 +13,9 @@ from llm_runs import SCHEDULES, begin, preference_rows, sft_rows, steady, traine
 
 from tradeoff import draws
 from tradeoff.llm.config import Defects, TrainConfig
+from tradeoff.llm.cuts import Extents, by_length, passes
 from tradeoff.llm.gaps import KnownLosses
 from tradeoff.llm.reference import stage_start
-from tradeoff.llm.scoring import by_length, shares
 from tradeoff.llm.streams import Stream
 from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Rule, Sequential
 
@@ -58,7 +58,9 @@ def test_processes_share_rows_without_loss_and_pass_equally_often(
 ) -> None:
     rows = by_length(np.arange(len(sizes)), sizes)
     assert [sizes[i] for i in rows] == sorted(sizes, reverse=True)
-    parts = [list(shares(rows, at_once, i, processes)) for i in range(processes)]
+    extents = Extents(np.array(sizes)[:, None], np.ones(len(sizes), dtype=np.int64))
+    config = TrainConfig(rows_per_forward=at_once)
+    parts = [list(passes(rows, extents, config, i, processes)) for i in range(processes)]
     assert len({len(part) for part in parts}) == 1
     counted = np.concatenate([part for own in parts for part, keep in own if keep])
     assert sorted(counted.tolist()) == list(range(len(sizes)))

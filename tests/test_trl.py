@@ -277,11 +277,13 @@ def test_files_of_llama_factory(made: Path, tmp_path: Path) -> None:
         "cutoff_len": 128, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
         "num_train_epochs": 2.0, "lr_scheduler_type": "cosine", "bf16": False, "use_cpu": True,
         "val_size": 0.1, "output_dir": str(tmp_path / "out"), "do_train": True,
+        "quantization_bit": 4,
     }  # fmt: skip
     sft = written(tmp_path, "sft.yaml", {**both, "stage": "sft", "dataset": "skills"})
     pairs = {"stage": "dpo", "dataset": "taste", "pref_beta": 0.2, "pref_loss": "sigmoid"}
     dpo = written(tmp_path, "dpo.yaml", {**both, **pairs, "pref_ftx": 0.4})
     found = experiment.settings(None, {}, (), read_yaml(sft, dpo))
+    assert found.model.quantise == "nf4"
     train = found.train
     assert (train.steps, train.beta, train.chosen_nll, train.chat) == (12, 0.2, 0.4, True)
     assert (train.max_length, train.holdout, train.learning_rate) == (128, 0.1, 5e-5)
@@ -293,10 +295,10 @@ def test_files_of_llama_factory(made: Path, tmp_path: Path) -> None:
 
 
 def test_what_files_ask_for_in_vain_is_named(made: Path, tmp_path: Path) -> None:
-    sft, dpo = trl_files(made, tmp_path, load_in_4bit=True, lora_r=4)
+    sft, dpo = trl_files(made, tmp_path, lora_modules_to_save=["lm_head"], lora_r=4)
     with pytest.raises(InputError) as error:
         read_yaml(sft, dpo)
-    assert "dpo.yaml: load_in_4bit = True" in str(error.value)
+    assert "dpo.yaml: lora_modules_to_save = ['lm_head']" in str(error.value)
     assert "lora is" in str(error.value)
     for content in ("[1]", "a: [", "dataset_name: x"):
         (tmp_path / "bad.yaml").write_text(content, "utf-8")

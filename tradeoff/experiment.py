@@ -211,6 +211,13 @@ def prepare(
     if output is not None:
         setup.check_not_replaced(Path(output), "path", model_config.path)
     adapted = train.lora is not None or models.has_adapter_files(model_config.path)
+    if model_config.quantise and not adapted:
+        raise InputError(
+            "rounded weights cannot be trained, only adapters upon them",
+            field="model.quantise",
+            value=model_config.quantise,
+            remedy="Give train.lora, such as --lora-rank 16, or leave quantise out.",
+        )
     frozen_bf16 = adapted and train.precision == "bf16"
     model, tokenizer = models.load(model_config, seed=train.seed, frozen_bf16=frozen_bf16)
     trainer = JointTrainer(

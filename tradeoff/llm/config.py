@@ -308,6 +308,10 @@ class ModelConfig:
     attention
         Implementation that transformers should use; None: "sdpa" where the model has it, else
         "eager".
+    quantise
+        Hold the weights below adapters in 4 bits ("nf4", arXiv 2305.14314), by the package
+        bitsandbytes, while adapters are trained on them. The saved adapters name the model that
+        was rounded; whoever loads them without this puts them on its weights before rounding.
     chat_template
         File with the chat template to use in place of the tokenizer's.
     eos_token
@@ -317,6 +321,7 @@ class ModelConfig:
     path: str = "tiny"
     config_only: bool = False
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
+    quantise: Literal["nf4"] | None = None
     chat_template: str | None = None
     eos_token: str | None = None
 

@@ -50,6 +50,13 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
         "attention": config.attention,
     }
     path = model_folder(config.path)
+    if config.quantise and (config.config_only or snapshots.checkpoint_of(path) is not None):
+        raise InputError(
+            "random weights and checkpoints are not quantised",
+            field="quantise",
+            value=config.quantise,
+            remedy="Give a model with weights of its own.",
+        )
     with _readable(config.path):
         if (checkpoint := snapshots.checkpoint_of(path)) is not None:
             return _of_checkpoint(checkpoint, config, read)
@@ -61,7 +68,8 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
             model = pretrained.build(base, "CausalLM", **read)
             _forget_name(model)
         else:
-            model = with_weights(path, base, "CausalLM", **read)
+            quantise = {} if config.quantise is None else {"quantise": config.quantise}
+            model = with_weights(path, base, "CausalLM", **read, **quantise)
     return model, tokenizer
 
 
@@ -531,6 +539,8 @@ def stored_base(model: Any, weights: dict[str, Tensor], folder: Path) -> str | N
     named = model.active_peft_config.base_model_name_or_path
     if not named or folder.resolve() in [(place := Path(named).resolve()), *place.parents]:
         return None
+    if getattr(model.get_base_model(), "is_quantized", False):
+        return str(named)  # its files are not rounded
     return named if origin.holds(named, below(model, weights), model.get_base_model()) else None
 
 

@@ -33,7 +33,12 @@ _PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn
 
 
 def read(
-    place: str, kind: Kind, *, dtype: Any, attention: str | None = None
+    place: str,
+    kind: Kind,
+    *,
+    dtype: Any,
+    attention: str | None = None,
+    quantise: str | None = None,
 ) -> tuple[Any, set[str]]:
     """A model from the safetensors of a folder or hub name.
 
@@ -47,6 +52,8 @@ def read(
         That of its weights.
     attention
         One of `ATTENTIONS`; None: see :func:`attention_of`.
+    quantise
+        "nf4": matrices of 4 bits, by bitsandbytes.
 
     Returns
     -------
@@ -60,10 +67,11 @@ def read(
     ValueError, OSError, RuntimeError
         If the files ask for code, lack safetensors, or hold weights of other shapes.
     InputError
-        If `attention` is none that may be used.
+        If `attention` is none that may be used, or bitsandbytes is absent.
     """
     settings, chosen = _prepared(place, kind, attention)
     _refuse_pickles(place)
+    more = {} if quantise is None else {"quantization_config": quantisation(quantise)}
     model, found = _auto(kind).from_pretrained(
         place,
         config=settings,
@@ -72,9 +80,36 @@ def read(
         trust_remote_code=False,
         use_safetensors=True,
         output_loading_info=True,
+        **more,
     )
     _check_attention_of(model, chosen)
     return model, set(found["missing_keys"])
+
+
+def quantisation(name: str) -> Any:
+    """The settings by which transformers loads rounded weights.
+
+    Raises
+    ------
+    InputError
+        If bitsandbytes is not installed.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise InputError(
+            "weights of 4 bits need the package bitsandbytes, which is not installed",
+            field="quantise",
+            value=name,
+            remedy="Install it: pip install bitsandbytes; or leave quantise out.",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=name,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def build(place: str, kind: Kind, *, dtype: Any, attention: str | None = None) -> Any:

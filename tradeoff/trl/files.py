@@ -13,6 +13,7 @@ from tradeoff.errors import InputError
 from tradeoff.trl.arguments import train_config, updates
 
 _MODEL = {"model_name_or_path", "attn_implementation", "dtype", "torch_dtype", "model_revision"}
+_MODEL |= {"load_in_4bit", "quantization_bit", "quantization_method"}
 _LORA = {"use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_dora"}
 _LORA |= {"lora_task_type"}
 _DATA = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split"}
@@ -152,6 +153,11 @@ class _Training:
         attention = content.get("attn_implementation")
         if attention is not None and attention not in ("auto", "disabled"):
             found["attention"] = {"fa2": "flash_attention_2"}.get(attention, attention)
+        bits = content.get("quantization_bit")
+        if content.get("load_in_4bit") or bits == 4:
+            found["quantise"] = "nf4"
+        elif bits is not None:
+            self.problems.append(f"{self.file.name}: quantization_bit = {bits}")
         if content.get("model_revision", "main") != "main":
             self.problems.append(f"{self.file.name}: model_revision")
         return found
