@@ -1,7 +1,7 @@
 """How the ratios of the benchmarks develop: one JSON line for each benchmark that was run.
 
-A ratio compares with a reference that is timed in the same run, so a slow or busy machine changes it
-little. Ratios of another processor, or of another number of cores, are not compared with.
+A ratio compares with a reference that is timed in the same run, so a slow or busy machine changes
+it little. Ratios of another processor, or of another number of cores, are not compared with.
 """
 
 from __future__ import annotations
