@@ -16,10 +16,10 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce figures claims docs notebooks test test-slow test-all attack bench lint type clean
+.PHONY: help reproduce figures claims docs notebooks test test-slow test-all test-lowest attack bench lint type clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 reproduce: $(TEST) ## run every experiment and write every table and figure of the paper's dossier
 	@$(BIN)/tradeoff reproduce $(ARGS)
@@ -49,10 +49,27 @@ test-slow: $(TEST) ## run the others: claims and their mutations, studies, noteb
 
 test-all: test test-slow ## run all tests
 
+# The parts that need no torch, with the oldest version of every package that pyproject.toml allows;
+# among these, some use what others have deprecated since.
+LOWEST := .venv-lowest
+OLDEST := front log_linear schedules scores simulate solve draws text doubts extras splits typechecker \
+  theory_asymptotics theory_fronts theory_joint theory_last_iterate theory_proofs theory_quadratic \
+  theory_rates theory_rlhf theory_rounds theory_sequential
+
+test-lowest: $(BIN)/python ## test the convex laboratory with the oldest packages allowed, in .venv-lowest
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(BIN)/python tests/lowest.py proofs study text > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install \
+	  -c $(LOWEST)/constraints.txt -e '.[proofs,study,text]' \
+	  beartype cvxpy hypothesis moocore pytest pytest-timeout
+	@$(SINGLE_THREAD) $(LOWEST)/bin/python -m pytest -p no:cacheprovider -W ignore::DeprecationWarning \
+	  -k "not torch" -m "not slow" \
+	  $(OLDEST:%=tests/test_%.py) $(ARGS)
+
 attack: $(TEST) ## try to break every promise, in under five minutes; ARGS=--full tries more
 	@$(SINGLE_THREAD) $(BIN)/python -m tests.attack $(ARGS)
 
-bench: $(TEST) ## time the fast paths against references measured in the same run
+bench: $(TEST) ## time the fast paths against references in the same run; ARGS=--check: is one slower?
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(DEV) ## check style and formatting
@@ -64,7 +81,7 @@ type: $(DEV) ## check types
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 clean: ## remove caches, builds and unpublished output (out/); .venv stays
-	@rm -rf out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf out build dist $(LOWEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(BIN)/python:

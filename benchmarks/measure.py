@@ -68,7 +68,7 @@ def _provenance(name: str) -> dict[str, Any]:
     return {
         "command": f"python -m benchmarks {name}",
         "date": date.today().isoformat(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
@@ -76,7 +76,8 @@ def _provenance(name: str) -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

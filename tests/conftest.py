@@ -14,6 +14,7 @@ os.environ["MPLBACKEND"] = "Agg"
 # No test needs the network; trainers would otherwise report their use to the hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gc
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,16 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+# The modules that are imported for all tests live as long as the process.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but not among what the imports have made."""
+    gc.freeze()
+    gc.enable()
+
 
 # For type checkers alone: it imports a name that does not exist.
 collect_ignore = ["typed_user.py"]

@@ -68,7 +68,13 @@ def assert_same_end(run: Any, other: Any) -> None:
 
 # Any two of schedule, decay and full or LoRA training meet in some run.
 MEETINGS = [
-    pytest.param(schedule, lora, decay, id=f"{schedule}-{'lora' if lora else 'full'}-{decay}")
+    pytest.param(
+        schedule,
+        lora,
+        decay,
+        id=f"{schedule}-{'lora' if lora else 'full'}-{decay}",
+        marks=[pytest.mark.slow] if j else [],
+    )
     for i, schedule in enumerate(SCHEDULES)
     for j, decay in enumerate(DECAYS)
     for lora in [LORA if (i + j) % 2 else None]
@@ -250,6 +256,19 @@ def test_a_finished_run_that_is_asked_again_repeats_no_evaluation(tmp_path):
     pd.testing.assert_frame_equal(run.train(progress=False).table, before)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with several checkpoints, for tests that harm a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    trainer(output=folder, save_every=2).train(progress=False)
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
 @pytest.mark.parametrize(
     ("name", "other"),
     [
@@ -263,13 +282,12 @@ def test_a_finished_run_that_is_asked_again_repeats_no_evaluation(tmp_path):
         ("model", {"model": tiny_llama(400, seed=1)}),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path, name, other):
-    trainer(output=tmp_path, steps=2).train(progress=False)
-    run = trainer(output=tmp_path, **{"steps": 2, **other})
+def test_a_checkpoint_of_another_run_is_refused_by_name(copied, name, other):
+    run = trainer(output=copied, **other)
     with pytest.raises(InputError, match="belongs to another run") as error:
         run.train(progress=False)
     assert error.value.field == name
-    assert "step-00000002" in str(error.value)
+    assert "step-00000006" in str(error.value)
 
 
 def test_adapters_are_not_put_on_another_model(tmp_path):
@@ -318,35 +336,32 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     "file", ["state.json", "policy.safetensors", "optimizer.safetensors", "reference.safetensors"]
 )
-def test_a_damaged_checkpoint_is_named(tmp_path, file, harm):
-    trainer(output=tmp_path, save_every=2).train(progress=False)
-    harm(tmp_path / "checkpoints" / "step-00000006" / file)
+def test_a_damaged_checkpoint_is_named(copied, file, harm):
+    harm(copied / "checkpoints" / "step-00000006" / file)
     with pytest.raises(InputError, match="cannot be read") as error:
-        trainer(output=tmp_path).train(progress=False)
-    assert error.value.file == tmp_path / "checkpoints" / "step-00000006" / file
+        trainer(output=copied).train(progress=False)
+    assert error.value.file == copied / "checkpoints" / "step-00000006" / file
     assert "Remove step-00000006 from" in error.value.remedy
     assert "goes on from step-00000004, which is intact" in error.value.remedy
 
 
 @pytest.mark.parametrize("name", ["step", "tally", "identity"])
-def test_a_checkpoint_without_all_of_its_state_is_named(tmp_path, name):
-    trainer(output=tmp_path).train(progress=False)
-    file = tmp_path / "checkpoints" / "step-00000006" / "state.json"
+def test_a_checkpoint_without_all_of_its_state_is_named(copied, name):
+    file = copied / "checkpoints" / "step-00000006" / "state.json"
     found = json.loads(file.read_text("utf-8"))
     del found[name]
     file.write_text(json.dumps(found), "utf-8")
     reseal(file.parent)
     with pytest.raises(InputError, match=f"cannot be read: .*{name}"):
-        trainer(output=tmp_path).train(progress=False)
+        trainer(output=copied).train(progress=False)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"step": 1}', '{"kind": "train", "step": "one"}'])
-def test_a_broken_line_of_the_log_is_named(tmp_path, line):
-    trainer(output=tmp_path).train(progress=False)
-    log = tmp_path / "metrics.jsonl"
+def test_a_broken_line_of_the_log_is_named(copied, line):
+    log = copied / "metrics.jsonl"
     log.write_text(f"{line}\n{log.read_text('utf-8')}", "utf-8")
     with pytest.raises(InputError, match="the log cannot be read") as error:
-        trainer(output=tmp_path).train(progress=False)
+        trainer(output=copied).train(progress=False)
     assert (error.value.file, error.value.row) == (log, 1 if line == "{" else None)
     assert "--no-resume" not in error.value.remedy
 

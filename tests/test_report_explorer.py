@@ -47,6 +47,7 @@ def test_the_full_run_stays_small():
     assert (DOSSIER.folder / "results" / "explorer.json").stat().st_size < 400_000
 
 
+@pytest.mark.slow
 def test_all_paths_start_at_the_uniform_policy_and_spend_the_budget(fast):
     for path in fast["paths"] + fast["splits"]:
         assert path["gradients"][0] == 0
@@ -55,6 +56,7 @@ def test_all_paths_start_at_the_uniform_policy_and_spend_the_budget(fast):
         assert path["sft_loss"][0] == pytest.approx(np.log(8), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_no_mean_path_passes_the_front(fast):
     front = np.asarray(fast["fronts"]["laboratory"]["curve"])
     for path in fast["paths"]:
@@ -64,6 +66,7 @@ def test_no_mean_path_passes_the_front(fast):
                 assert preference >= np.interp(sft, *front.T) - 0.01
 
 
+@pytest.mark.slow
 def test_a_split_that_gives_all_to_one_stage_forgets_the_order(fast):
     ends = {(path["schedule"], path["chosen"]["share"]): end(path) for path in fast["splits"]}
     for share in ("0.0", "1.0"):

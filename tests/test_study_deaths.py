@@ -130,6 +130,7 @@ def test_an_early_stop_ends_the_workers(lab: Any) -> None:
     assert not [p for p in workers if p.is_running() and "popen_loky" in " ".join(p.cmdline())]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_the_failure_of_its_run(lab: Any, tmp_path: Path) -> None:
     grid = [{"how": how} for how in ("a", "kill", "b")]
     table = study.run(

@@ -11,8 +11,11 @@ import sympy as sp
 import tradeoff.theory
 from tradeoff.theory import derivations, proofs
 
+LONG = (proofs.optimal_probability, proofs.quadratic_recursion)
+PROOFS = [pytest.param(p, marks=[pytest.mark.slow] if p in LONG else []) for p in proofs.PROOFS]
 
-@pytest.mark.parametrize("proof", proofs.PROOFS, ids=lambda p: p.__name__)
+
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda p: p.__name__)
 def test_derivation(proof):
     made = proof()
     assert made.steps
