@@ -336,6 +336,15 @@ def test_the_segment_is_the_front_where_hessians_are_proportional() -> None:
         np.testing.assert_allclose(problem.losses(end)[0] @ [1 - lam, lam], best, atol=1e-8)
 
 
+def test_passes_over_rows_are_part_of_the_budget() -> None:
+    plain, asked = Sequential(), sequential(anchor=Ewc(count=100))
+    assert Method(plain).updates(1000) == 1000
+    assert asked.updates(1000) == 900
+    assert asked.updates(1000, batch=10) == 990
+    mask = sequential(parameters=TopGradient(count=50))
+    assert mask.updates(1000, pair=2.0) == Method(plain).updates(1000 - 150, pair=2.0)
+
+
 def test_what_cannot_be_says_why() -> None:
     with pytest.raises(InputError, match="has no stages"):
         Method(Mix(), merge=Soup()).plan(10)

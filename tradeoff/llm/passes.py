@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
+from tradeoff.errors import InputError
+from tradeoff.llm.ahead import Needed
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.cuts import Extents, passes
@@ -64,6 +66,23 @@ class Feed:
         self._extents = [Extents.of(data.training(objective)) for objective in (SFT, PREFERENCE)]
         lengths = [len(extents.starts) for extents in self._extents]
         self._streams = [Stream(n, config.seed, o) for o, n in enumerate(lengths)]
+
+    def first_rows(self, objective: int, count: int, needed: Needed) -> Int[np.ndarray, " count"]:
+        """So many of the rows that are read first; again from the beginning where these are few.
+
+        Of the pairs, those whose reference is known.
+        """
+        stream = self._streams[objective]
+        known = stream.size
+        if objective == PREFERENCE:
+            known = sum(len(group) for group in needed.groups)
+        if not known:
+            raise InputError(
+                "a part of the method asks for gradients of rows, and the run reads none of them",
+                field="method",
+                remedy="Give rows of both objectives, or use another method.",
+            )
+        return stream.rows(0, known)[np.arange(count) % known]
 
     def passes(
         self, step: int, rule: Rule, follow: Callable[[int], Float[np.ndarray, " 2"]]

@@ -229,6 +229,13 @@ def check_method(method: Method, config: TrainConfig, processes: int) -> None:
             value=config.chosen_nll,
             remedy="Leave one of both out.",
         )
+    if method.hooks and config.patience is not None:
+        raise InputError(
+            "the weights that are evaluated are not those that are trained",
+            field="patience",
+            value=config.patience,
+            remedy="Leave it out, or use a method without averages, anchors, masks and merges.",
+        )
     if not method.plain and (defects.joint_graph or defects.choose_per_forward):
         raise InputError(
             "these defects are of schedules alone",

@@ -23,7 +23,7 @@ from tradeoff.records import read_json, replacing_folder, write_json
 CHECKPOINTS, SURROUNDINGS = "checkpoints", "model"
 """Folder of the checkpoints of a run; folder, beside them, of what makes each of them a model."""
 _ABOUT, _FROZEN, _TRAINED = "about.json", "frozen.safetensors", "policy.safetensors"
-_UNREAD = {"optimizer.safetensors", "reference.safetensors"}
+_UNREAD = {"hooks.safetensors", "optimizer.safetensors", "reference.safetensors"}
 """Files of a checkpoint that are no part of the model."""
 _POLICY = "model."
 """What the names of a policy's weights have before those of its model."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,6 +59,7 @@ from tradeoff.llm.joining import GradientJoin
 from tradeoff.llm.journal import Journal
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs, Meter
+from tradeoff.llm.method_hooks import MethodHooks
 from tradeoff.llm.owner import owned
 from tradeoff.llm.passes import Feed, Pass
 from tradeoff.llm.rates import learning_rates
@@ -253,6 +254,7 @@ class JointTrainer:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.needed = ahead.needed(self.plan, config, self.known, processes)
         self.joining = GradientJoin(self.method, self.plan, self.policy, config.optima)
+        self.hooks = MethodHooks(self.method, self.plan, self.policy, config.seed)
         self.feed = Feed(self.data, config, process, processes)
         if config.router_loss:
             self._bare.experts = routers.experts_per_token(self.model)
@@ -381,14 +383,18 @@ class JointTrainer:
                 self._evaluate_if_due(bar)
         if self._finished:
             self._take_best()
+            self.hooks.settle(self.step)
 
     def save(self) -> Path:
         """Write a checkpoint of the run as it stands."""
         assert self.output is not None
+        self.hooks.check_trained()
         self.meter.stop()
         tensors, settings = state.optimizer(self.policy, self.optimizer.optimizer)
         files = {"policy": state.weights(self.policy), "optimizer": tensors}
         files["reference"] = reference.tables(self.references)
+        if tables := self.hooks.tables():
+            files["hooks"] = tables
         content = {
             "identity": self.identity,
             "step": self.step,
@@ -484,7 +490,9 @@ class JointTrainer:
         """Take up the state of a checkpoint; returns the log up to it."""
         assert self.journal.path is not None
         tensors, found, log = checkpoints.read(path, self.journal.path)
-        before = {**self.identity, "steps": found["identity"].get("steps")}
+        # What hooks do may depend on the length of the run.
+        steps = self.steps if self.hooks.chain else found["identity"].get("steps")
+        before = {**self.identity, "steps": steps}
         checkpoints.check_same_run(path, found, before)
         saved.check_positions(path, found, self.config)
         check_extends(self.schedule, self.config, before["steps"], found["step"], path)
@@ -502,6 +510,7 @@ class JointTrainer:
         self.tally.set_state(found["tally"], main=self.accelerator.is_main_process)
         self.known.set_state(found["known"])
         self.joining.set_state(found.get("joining", {}), path)
+        self.hooks.set_tables(tensors.get("hooks", {}), path)
         self.meter.set_state(found["meter"])
         return log
 
@@ -530,15 +539,18 @@ class JointTrainer:
             # Sums may differ between processes in their last bits, the choice must not.
             numbers = torch.from_numpy(self.known.numbers()).to(world.device)
             self.known.set_numbers(broadcast(numbers).cpu().numpy())
+        self.hooks.begin(step, self._gradients_of_rows)
         setup.seed_dropout(self.config.seed, step, world.process_index)
         self.policy.train()
         passes = self.feed.passes(step, self.plan.rule, self._follow)
         losses = self._backward(passes)
+        self.hooks.direct(step)
         self.tally.norm(self._clip())
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(passes)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.hooks.finish(step)
         self._count_work()
         for objective in sorted({part.objective for part in passes}):
             self.tally.updates[objective] += 1
@@ -603,6 +615,27 @@ class JointTrainer:
         if not self.config.router_loss or balance is None:
             return 0.0
         return self.config.router_loss * balance * count
+
+    def _gradients_of_rows(self, objective: int, count: int) -> Iterator[None]:
+        """Leave gradients of the losses of single rows in the policy, one after the other.
+
+        They are the losses of the settings, on the rows that are trained first, without dropout.
+        """
+        self.policy.eval()
+        for row in self.feed.first_rows(objective, count, self.needed):
+            place = np.array([row])
+            items = [self.data.training(objective)[row]]
+            with self.accelerator.no_sync(self.policy):
+                if objective == SFT:
+                    loss = self.scorer.sft(items) / items[0].scored
+                else:
+                    assert self.references is not None
+                    loss = self.scorer.pairs(items, place, self.references.train).loss.sum()
+                self.accelerator.backward(loss)
+            yield
+            self.optimizer.zero_grad()
+            lengths, scored = self.data.extent(objective, place)
+            self.meter.add(sum(lengths), self.costs.update(lengths, scored))
 
     def _loss(self, part: Pass) -> tuple[Tensor, int]:
         """Summed loss of a pass, and of how many tokens or pairs."""
@@ -696,10 +729,17 @@ class JointTrainer:
     # ------------------------------------------------------------------ what is told
 
     def evaluate(self) -> dict[str, Any]:
-        """Held-out losses of the policy as it is, with counts and costs so far."""
+        """Held-out losses of the policy as it is, with counts and costs so far.
+
+        Of a method with averages or merges, those of the weights that these give.
+        """
         self.meter.stop()
+        with self.hooks.shown(self.step):
+            return self._evaluated({"kind": "evaluation", "step": self.step})
+
+    def _evaluated(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record of an evaluation, of the weights that the policy has."""
         assert self.references is not None
-        record: dict[str, Any] = {"kind": "evaluation", "step": self.step}
         if len(self.data.sft_test):
             record |= self.scorer.mean_sft(self.data.sft_test)
         if len(self.data.preference_test):

@@ -1,4 +1,4 @@
-"""What is compared: methods, made of a schedule, two losses and a gradient rule.
+"""What is compared: methods, made of a schedule and parts that fill named slots.
 
 A :class:`Method` runs on convex problems, small networks and language models. Every slot but the
 schedule has an identity default, so a schedule alone is a method.

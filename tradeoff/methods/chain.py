@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from tradeoff.methods.hooks import Array, Moment, State
+from tradeoff.methods.hooks import Array, Moment, State, moment_of
 from tradeoff.methods.method import Method
-from tradeoff.schedules import Plan, stage_lengths
+from tradeoff.schedules import Plan
 
 ORDER = ("anchor", "parameters", "after", "merge")
 """Slots of hooks in the order in which they act: a mask also covers the gradient of an anchor."""
@@ -36,9 +35,8 @@ class Chain:
         self.hooks = {slot: changed[slot] for slot in ORDER if slot in changed}
         self.plan, self.blocks, self.uniform = plan, tuple(blocks), uniform
         self.states: list[dict[str, State]] = []
-        self._stage = np.cumsum(plan.clock == 1) - 1
-        self._length = stage_lengths(plan.clock)
         self._depths = depths(self.blocks)
+        self._latest: Moment | None = None
 
     def __bool__(self) -> bool:
         return bool(self.hooks)
@@ -104,18 +102,11 @@ class Chain:
         return weights
 
     def _moment(self, step: int, block: int, weights: Array) -> Moment:
-        together = bool(self.plan.together[step])
-        chance = float(self.plan.probability[step])
-        alone = not together and not self.plan.watched and chance in (0.0, 1.0)
-        return Moment(
-            step=step,
-            clock=int(self.plan.clock[step]),
-            length=int(self._length[step]),
-            stage=int(self._stage[step]),
-            stages=int(self._stage[-1]) + 1,
-            objective=int(chance) if alone else None,
+        if self._latest is None or self._latest.step != step:
+            self._latest = moment_of(self.plan, step, self.blocks)
+        return replace(
+            self._latest,
             block=block,
-            blocks=self.blocks,
             uniform=lambda: self.uniform(step, block, weights),
             depth=self._depths[block],
         )

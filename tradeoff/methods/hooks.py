@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from tradeoff.parts import Part
+from tradeoff.schedules import Plan, stage_lengths
 
 Array = Any
 """A numpy array or a torch tensor."""
@@ -119,6 +121,23 @@ class Hook(Part):
         The moment is that of the last update done, or of the first one before any.
         """
         return weights
+
+
+def moment_of(plan: Plan, step: int, blocks: tuple[str, ...] = ("",)) -> Moment:
+    """The moment of update `step` of a plan, at the first tensor and without draws."""
+    chance = float(plan.probability[step])
+    alone = not plan.together[step] and not plan.watched and chance in (0.0, 1.0)
+    return Moment(
+        step=step,
+        clock=int(plan.clock[step]),
+        length=int(stage_lengths(plan.clock)[step]),
+        stage=int(np.count_nonzero(plan.clock[: step + 1] == 1)) - 1,
+        stages=int(np.count_nonzero(plan.clock == 1)),
+        objective=int(chance) if alone else None,
+        block=0,
+        blocks=blocks,
+        uniform=lambda: np.zeros(0),
+    )
 
 
 def copied(weights: Array) -> Array:

@@ -12,7 +12,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods.after import AFTER, After, LastIterate
 from tradeoff.methods.anchors import ANCHORS, Anchor, NoAnchor
 from tradeoff.methods.gradients import GRADIENT_RULES, GradientRule, WeightedSum
-from tradeoff.methods.hooks import Hook
+from tradeoff.methods.hooks import Hook, moment_of
 from tradeoff.methods.losses import (
     PREFERENCE_LOSSES,
     SFT_LOSSES,
@@ -190,7 +190,14 @@ class Method:
                 remedy="Use a schedule whose stages follow one objective each, without replay.",
             )
 
-    def updates(self, gradient_units: float, *, pair: float = 1.0, looks: float = 0.0) -> int:
+    def updates(
+        self,
+        gradient_units: float,
+        *,
+        pair: float = 1.0,
+        looks: float = 0.0,
+        batch: float = 1.0,
+    ) -> int:
         """How many updates a budget pays for, by the cost of the schedule's plan.
 
         Parameters
@@ -201,6 +208,8 @@ class Method:
             Cost of a gradient of a batch of pairs.
         looks
             Cost of each update's share of the evaluations that the schedule asks for.
+        batch
+            Rows of a batch; hooks ask for gradients of single rows.
 
         Returns
         -------
@@ -209,12 +218,23 @@ class Method:
         """
         count = max(1, round(gradient_units))
         for _ in range(TRIES):
-            each = float(self.schedule.plan(count).cost(1.0, pair).mean()) + looks
-            better = max(1, round(gradient_units / each))
+            plan = self.schedule.plan(count)
+            each = float(plan.cost(1.0, pair).mean()) + looks
+            passes = self._passes(plan, pair) / batch
+            better = max(1, round((gradient_units - passes) / each))
             if better == count:
                 break
             count = better
         return count
+
+    def _passes(self, plan: Plan, pair: float) -> float:
+        """Cost of all gradients of single rows that hooks ask for, in such gradients."""
+        found = 0.0
+        for step in np.flatnonzero(plan.clock == 1) if self.hooks else ():
+            for hook in self.hooks.values():
+                objective, rows = hook.rows(moment_of(plan, int(step)))
+                found += rows * (pair if objective else 1.0)
+        return found
 
     def unsupported(self, scale: str) -> str | None:
         """Why it cannot run at a scale, as a clause; None if it can.

@@ -1,0 +1,176 @@
+"""What a method does around each update of the trainer: averages, anchors, masks and merges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from tradeoff.errors import InputError
+from tradeoff.methods import Method
+from tradeoff.methods.chain import Chain
+from tradeoff.schedules import Plan
+
+
+class MethodHooks:
+    """The hooks of a method on the trained weights of a policy.
+
+    While a policy is evaluated or saved as a model, it has the weights that the hooks give. In
+    training, and in checkpoints, it has those that are trained.
+
+    Parameters
+    ----------
+    method, plan
+        Whose hooks these are, and what its schedule does.
+    policy
+        As it is before training; the same on every process.
+    seed
+        Of the draws.
+
+    Raises
+    ------
+    InputError
+        If there is a hook and each process holds a part of the weights.
+    """
+
+    def __init__(self, method: Method, plan: Plan, policy: nn.Module, seed: int) -> None:
+        named = [(n, p) for n, p in policy.named_parameters() if p.requires_grad]
+        self.weights = [weight for _, weight in named]
+        self._seed = seed
+        names = tuple(name.removeprefix("module.").removeprefix("model.") for name, _ in named)
+        self.chain = Chain(method, plan, names, self._uniform)
+        self.settled = False
+        self._aside: list[Tensor] | None = None
+        if not self.chain:
+            return
+        if any(isinstance(module, FSDPModule) for module in policy.modules()):
+            raise InputError(
+                "averages, anchors, masks and merges need whole weights",
+                field="method",
+                value=method.label,
+                remedy="Launch with DDP, or use a method without these parts.",
+            )
+        self.chain.start(self._flat())
+
+    def begin(self, step: int, gradients: Callable[[int, int], Iterator[None]]) -> None:
+        """Change the weights to those from which update `step` starts.
+
+        Parameters
+        ----------
+        step
+            Number of the update, from 0.
+        gradients
+            Given an objective and a number of rows, leaves the gradient of one row after the other
+            in the weights.
+        """
+        if not self.chain:
+            return
+        self._write(self.chain.begin(self._flat(), step))
+        for slot, objective, rows in list(self.chain.passes(step)):
+            for _ in gradients(objective, rows):
+                self.chain.observe(slot, self._gradients(), step)
+            self.chain.conclude(slot, step)
+
+    def direct(self, step: int) -> None:
+        """Change the gradients of update `step`."""
+        if not self.chain:
+            return
+        found = self.chain.direct(self._gradients(), self._flat(), step)
+        for weight, gradient in zip(self.weights, found, strict=True):
+            weight.grad = gradient.view_as(weight).to(weight.dtype)
+
+    def finish(self, step: int) -> None:
+        """Change the weights after update `step`."""
+        if self.chain:
+            self._write(self.chain.finish(self._flat(), step))
+
+    @contextmanager
+    def shown(self, done: int) -> Iterator[None]:
+        """Meanwhile the policy has the weights that are evaluated, after so many updates."""
+        if not self.chain or self.settled or self._aside is not None:
+            yield
+            return
+        self._aside = [weight.detach().clone() for weight in self.weights]
+        self._write(self.chain.output(self._flat(), done))
+        try:
+            yield
+        finally:
+            self._write(self._aside)
+            self._aside = None
+
+    def settle(self, done: int) -> None:
+        """Give the policy the weights that are evaluated, for good: the run has ended."""
+        if self.chain and not self.settled:
+            self._write(self.chain.output(self._flat(), done))
+            self.settled = True
+
+    def check_trained(self) -> None:
+        """An `InputError` if the policy does not have the weights that are trained."""
+        if self.settled or self._aside is not None:
+            raise InputError(
+                "the policy has the weights that are evaluated, from which no run goes on",
+                field="method",
+                remedy="Save before the last update ends or outside of an evaluation.",
+            )
+
+    def tables(self) -> dict[str, Tensor]:
+        """All that the hooks remember, for a checkpoint."""
+        return {
+            f"{slot}/{key}/{name}": value
+            for name, states in zip(self.chain.blocks, self.chain.states, strict=False)
+            for slot, state in states.items()
+            for key, value in state.items()
+        }
+
+    def set_tables(self, found: dict[str, Tensor], file: Path) -> None:
+        """Go on from :meth:`tables`.
+
+        Raises
+        ------
+        InputError
+            If this is not what the hooks remember; `file` is what the message names.
+        """
+        expected = {name: value.shape for name, value in self.tables().items()}
+        if expected != {name: value.shape for name, value in found.items()}:
+            raise InputError(
+                "the checkpoint does not hold what the parts of the method remember",
+                file=file,
+                field="hooks",
+                value=sorted(expected.keys() ^ found.keys())[:1],
+                remedy="Remove this checkpoint; the run then goes on from the one before.",
+            )
+        pairs = zip(self.chain.blocks, self.chain.states, self.weights, strict=False)
+        for name, states, weight in pairs:
+            for slot, state in states.items():
+                for key in state:
+                    state[key] = found[f"{slot}/{key}/{name}"].to(weight.device)
+
+    def _flat(self) -> list[Tensor]:
+        """Flat weights, in float32 at least."""
+        return [_wide(weight.detach().reshape(-1)) for weight in self.weights]
+
+    def _gradients(self) -> list[Tensor]:
+        return [
+            torch.zeros_like(_wide(w.detach().reshape(-1)))
+            if w.grad is None
+            else _wide(w.grad.reshape(-1))
+            for w in self.weights
+        ]
+
+    @torch.no_grad()
+    def _write(self, found: Sequence[Tensor]) -> None:
+        for weight, value in zip(self.weights, found, strict=True):
+            weight.copy_(value.view_as(weight))
+
+    def _uniform(self, step: int, block: int, weights: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(hash((self._seed, step, block)) % 2**63)
+        draws = torch.rand(weights.shape, generator=generator, dtype=torch.float64)
+        return draws.to(weights)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.float() if values.dtype.itemsize < 4 else values
