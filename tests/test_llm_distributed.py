@@ -72,9 +72,9 @@ def test_two_ranks_are_as_one(tmp_path, alone, way, lora, schedule):
 def test_a_rank_may_be_left_without_rows(tmp_path, alone):
     """Three rows, two at a time: the second round has one row for two ranks."""
     settings = {"schedule": "alright", "batch_size": 3, "rows_per_forward": 1, "evaluate_every": 1}
-    extents = Extents(np.ones((3, 1), dtype=np.int64), np.ones(3, dtype=np.int64))
-    parts = passes(np.arange(3), extents, TrainConfig(rows_per_forward=1), 1, 2)
-    assert [keep for _, keep in parts] == [1.0, 0.0]
+    three = Extents(np.ones((3, 1), int), np.zeros(3, int))
+    one_row = TrainConfig(rows_per_forward=1)
+    assert [keep for _, keep in passes(np.arange(3), three, one_row, 1, 2)] == [1.0, 0.0]
     ranks = on_ranks(2, tmp_path, **settings)
     assert ranks[0] == ranks[1]
     assert_equal_runs(alone(**settings), (tmp_path, ranks[0]))

@@ -9,7 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm_runs import SCHEDULES, begin, preference_rows, sft_rows, steady, trainer
+from llm_runs import (
+    LORA,
+    SCHEDULES,
+    begin,
+    preference_rows,
+    sft_rows,
+    steady,
+    trainer,
+    weights,
+)
 
 from tradeoff import draws
 from tradeoff.llm.config import Defects, TrainConfig
@@ -58,7 +67,7 @@ def test_processes_share_rows_without_loss_and_pass_equally_often(
 ) -> None:
     rows = by_length(np.arange(len(sizes)), sizes)
     assert [sizes[i] for i in rows] == sorted(sizes, reverse=True)
-    extents = Extents(np.array(sizes)[:, None], np.ones(len(sizes), dtype=np.int64))
+    extents = Extents(np.array(sizes)[:, None], np.zeros(len(sizes), int))
     config = TrainConfig(rows_per_forward=at_once)
     parts = [list(passes(rows, extents, config, i, processes)) for i in range(processes)]
     assert len({len(part) for part in parts}) == 1
@@ -151,13 +160,17 @@ def test_mix_follows_both_with_their_weights() -> None:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_run_is_a_function_of_its_seed(name: str) -> None:
-    tables = []
+    tables, ends = [], []
     for seed, noise in ((3, 0), (3, 1), (4, 0)):
         torch.manual_seed(noise)
         np.random.seed(noise)  # noqa: NPY002  # what else a process draws must not matter
-        tables.append(steady(trainer(name, seed=seed, steps=4).train(progress=False).table))
+        run = trainer(name, seed=seed, steps=4, lora=LORA)  # with dropout
+        tables.append(steady(run.train(progress=False).table))
+        ends.append(weights(run))
     assert tables[0].equals(tables[1])
+    assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())
     assert not tables[0].equals(tables[2])
+    assert any(not torch.equal(ends[0][name], value) for name, value in ends[2].items())
 
 
 def test_training_leaves_the_draws_of_others_alone() -> None:
