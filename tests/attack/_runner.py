@@ -48,6 +48,9 @@ def run(
             found[name] = record
             print(f"{name}: {record['failures']} of {record['tries']} fail, "
                   f"{record['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+            # A long run may be stopped: what failed is said when it is known.
+            for text in record["examples"]:
+                print(f"  {text}", file=sys.stderr, flush=True)
     return {name: found[name] for name in names}
 
 
