@@ -30,6 +30,7 @@ INTERNAL = {
     "tradeoff.cli_export",
     "tradeoff.convex.crossed",
     "tradeoff.convex.directions",
+    "tradeoff.convex.hooks",
     "tradeoff.convex.kernels",
     "tradeoff.convex.rounding",
     "tradeoff.convex.sampling",
@@ -61,6 +62,7 @@ INTERNAL = {
     "tradeoff.study.processes",
     "tradeoff.study.store",
     "tradeoff.terminal",
+    "tradeoff.networks.hooks",
 }
 LISTS = (griffe.DocstringSectionKind.parameters, griffe.DocstringSectionKind.attributes)
 

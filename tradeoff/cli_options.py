@@ -21,8 +21,8 @@ def output(text: str) -> Any:
 
 Out = Annotated[Path | None, output("Folder for what is written.")]
 METHODS_HELP = (
-    "sft-dpo, dpo-sft, rounds, mix, alright, maxright or constrained; a loss or gradient rule such "
-    "as simpo or pcgrad; several joined by +; or package.module:Name. All schedules by default."
+    "sft-dpo, dpo-sft, rounds, mix, alright, maxright or constrained; another part such as simpo, "
+    "pcgrad or ema; several joined by +; or package.module:Name. All schedules by default."
 )
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Drop and list bad rows.")]
 Columns = Annotated[

@@ -88,7 +88,7 @@ _CHOICES = (
 )
 
 _METHOD = (
-    "Schedule, loss and gradient rule joined by +, such as mix+pcgrad or alright+simpo; or "
+    "Schedule and other parts joined by +, such as mix+pcgrad or sft-dpo+ewc+ema; or "
     "package.module:Name, one of your own."
 )
 
