@@ -7,6 +7,7 @@ weights. The runs at weight 1/2 are those of :mod:`analysis.fernando2024.languag
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,16 @@ MEASURES = (
 CAPTION = (
     "Where do the methods end at equal cost? Tiny language model, by conflict and λ (columns), "
     "tuned step sizes. Dots are runs, markers means with 95 % t-intervals in both directions; all "
-    "held out. Above: both losses; line: equal weighted loss, through SFT→DPO. Below: exact match "
-    "of the skill and responses in the preferred style; no policy is beyond the dashed line. What "
-    "varies is the seed, n = 10. Command: python -m analysis lm_loss_space"
+    "held out. Above: both losses, in nats (SFT: each token); line: equal weighted loss, through "
+    "SFT→DPO. Below: exact match of the skill and responses in the preferred style; no policy is "
+    "beyond the dashed line. What varies is the seed, n = {seeds}. Command: python -m analysis "
+    "lm_loss_space"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {"seeds": str(numbers["seeds"])}
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def draw_setting(
     """Both planes at one level of conflict and one weight."""
     draw_plane(losses, rows, "sft_loss", "preference_loss")
     draw_level(losses, rows, lam)
-    losses.set(title=f"conflict {level:g}, λ = {lam:g}", xlabel="SFT loss (nats/token)")
+    losses.set(title=f"conflict {level:g}\nλ = {lam:g}", xlabel="SFT loss")
     draw_plane(behaviour, rows, "preference_match", "exact_match")
     draw_ceiling(behaviour, level)
 

@@ -41,11 +41,12 @@ MARKERS = {"DPO, all tokens": "o", "DPO, one token": "^", "SFT, all tokens": "s"
 ROUNDING = 1e-12
 """A midpoint counts as a violation if it lies higher than this share of the loss's size."""
 CAPTION = (
-    "How far from convex is DPO in the last layer of a token-by-token model? 48 demonstrations "
-    "and pairs, beta = .1. (a) Share of segments whose midpoint lies above the chord; what varies "
-    "is the pair of ends, n = 180, 120, 120; counts, so no interval. (b) Least over largest "
-    "curvature along each run. (c) Spread of f_λ over descents from 3 starts in a ball of twice "
-    "the distance that training covers. Command: python -m analysis token_convexity"
+    "How far from convex is DPO in the last layer of a token-by-token model? {rows} "
+    f"demonstrations and pairs, beta = {BETA:g}. (a) Share of segments whose midpoint lies above "
+    "the chord; what varies is the pair of ends, n = {segments}; counts, so no interval. (b) "
+    "Least over largest curvature along each run. (c) Spread of f_λ over descents from {starts} "
+    "starts in a ball of twice the distance that training covers. Command: python -m analysis "
+    "token_convexity"
 )
 
 
@@ -133,6 +134,15 @@ class LastLayer:
         """f_lambda with one of the two forms of DPO."""
         dpo, sft = self.loss(name), self.loss("SFT, all tokens")
         return lambda head: lam * dpo(head) + (1 - lam) * sft(head)
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {
+        "rows": str(numbers["size"]["rows"]),
+        "segments": ", ".join(str(f["segments"]) for f in numbers["midpoints"][LOSSES[0]].values()),
+        "starts": str(numbers["size"]["starts"]),
+    }
 
 
 @one_thread()
