@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from analysis.dossier import style
+from analysis.dossier.evidence import holds_on
 from analysis.dossier.mutations import mutate
 from tradeoff import objectives
 from tradeoff.data.synthetic import Language, generate
@@ -90,6 +91,11 @@ class States:
     row: Tensor
     rows: int
 
+    def some(self, first: int, rows: int) -> States:
+        """Those of some responses, one after another."""
+        kept = (self.row >= first) & (self.row < first + rows)
+        return States(self.hidden[kept], self.tokens[kept], self.row[kept] - first, rows)
+
     def log_probs(self, head: Tensor) -> Tensor:
         """(rows,) log pi(y|x) under the last layer (V, k)."""
         logits = self.hidden @ head.T
@@ -115,6 +121,14 @@ class LastLayer:
     pairs: tuple[States, States]
     first_tokens: tuple[States, States]
     start: Tensor
+
+    def some(self, first: int, rows: int) -> LastLayer:
+        """The same layer with some of the demonstrations and of the pairs."""
+        shown, *sides = (
+            states.some(first, rows)
+            for states in (self.demonstrations, *self.pairs, *self.first_tokens)
+        )
+        return LastLayer(shown, (sides[0], sides[1]), (sides[2], sides[3]), self.start)
 
     def loss(self, name: str) -> Loss:
         """One of ``LOSSES`` as a function of the layer; SFT is per token."""
@@ -484,14 +498,28 @@ def claim_one_token_and_sft_stay_convex(fast: bool = False, mutation: str | None
     return Checked(np.array(ratios), np.zeros(len(names)), "lower", {}, 1e-10)
 
 
+INSTANCES, ROWS = 24, 8
+"""Of the claim about starts: how many, and demonstrations and pairs of each."""
+LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+CLOSE = 0.05
+"""Share of what is gained by which ends may differ; set before the runs."""
+
+
 @one_thread()
 def claim_starts_end_close(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Descents of f_lambda at lambda = 1/2 from three starts end within 5 % of what is gained."""
+    """Descents of f_lambda from three starts end within 5 % of the gain, on nearly all instances.
+
+    An instance has rows of its own and one of five weights, on one pretrained model.
+    """
     del fast
-    size = replace(Size.fast(), descent=mutate(mutation, 60, {"two-steps": 2}))
-    layer = last_layer(Size.fast())
-    found = descents(layer.weighted(0.5), layer.start, 8.0, size)
-    return Checked(found["relative_spread"], 0.05, "upper", {}, 0.0)
+    steps = mutate(mutation, 40, {"two-steps": 2})
+    size = replace(Size.fast(), rows=INSTANCES * ROWS, descent=steps)
+    layer, held = last_layer(size), []
+    for k in range(INSTANCES):
+        loss = layer.some(k * ROWS, ROWS).weighted(LAMBDAS[k % len(LAMBDAS)])
+        found = descents(loss, layer.start, 8.0, size)
+        held.append(found["fallen"] > 0 and found["relative_spread"] <= CLOSE)
+    return holds_on(held)
 
 
 if __name__ == "__main__":
