@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.dossier import style
+from analysis.dossier import captions, style
 from analysis.fernando2024 import methods
 from analysis.fernando2024.dossier import DOSSIER
 from analysis.fernando2024.language import lm_models, lm_relearning, lm_rounds, lm_study, lm_tuning
@@ -40,12 +40,15 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def test_captions_say_what_varies_and_how_to_redraw() -> None:
+def test_captions_say_what_varies_and_how_to_redraw(
+    numbers: Callable[[str], dict[str, Any]],
+) -> None:
+    seeds = lm_models.SCALES["fast"].seeds
     for name in FIGURES:
-        module = DOSSIER.module(name)
-        for part in ("n = ", "varies", "interval", f"python -m analysis {name}"):
-            assert part in module.CAPTION, (name, part)
-        assert len(module.CAPTION.split()) <= 80, name
+        text = captions.caption(DOSSIER.module(name), numbers(name))
+        for part in (f"n = {seeds}", "varies", "interval", f"python -m analysis {name}"):
+            assert part in text, (name, part)
+        assert len(text.split()) <= 80, name
 
 
 # ---------------------------------------------------------------------- equal cost

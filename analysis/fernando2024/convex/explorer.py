@@ -6,6 +6,7 @@ that are stored here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,26 @@ RUNS = 4
 """Single runs that a reader may choose beside the mean."""
 INSTANCES = 3
 CAPTION = (
-    "Paths in the plane of both losses, from the uniform policy. Left: the means of n = 256 "
-    "runs of every method at lambda = 1/2, 4,000 gradients each (Mix: 2,000 updates of two), step "
-    "0.3/sqrt(t) within each stage; what varies is the data order. Middle: the same problem, three "
-    "splits of that budget between the two stages (share of the preference stage: .05, .5, .95), "
-    "means of the same n = 256 runs. Right: one run of MAXRIGHT (n = 1, no interval) at lambda = "
-    "1/4, constant step .1, on the first instance of stale_refresh, its last 1,000 of 5,000 "
-    "updates, with values refreshed at every update or never; triangle: the average of all "
-    "iterates. Grey: certified front; star: ideal point. The report page draws the other lambdas, "
-    "single runs, splits and intervals. Command: python -m analysis explorer"
+    "Paths in the plane of both losses, from the uniform policy. Left: the means of n = "
+    "{replicas} runs of every method at lambda = 1/2, {budget} gradients each (Mix: {updates} "
+    "updates of two), step 0.3/sqrt(t) within each stage; what varies is the data order. Middle: "
+    "the same problem, three splits of that budget between the two stages (share of the "
+    "preference stage: .05, .5, .95), means of the same n = {replicas} runs. Right: one run of "
+    "MAXRIGHT (n = 1, no interval) at lambda = 1/4, constant step .1, on the first instance of "
+    "stale_refresh, its last 1,000 of 5,000 updates, with values refreshed at every update or "
+    "never; triangle: the average of all iterates. Grey: certified front; star: ideal point. The "
+    "report page draws the other lambdas, single runs, splits and intervals. Command: python -m "
+    "analysis explorer"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {
+        "replicas": str(numbers["replicas"]),
+        "budget": f"{numbers['gradients']:,}",
+        "updates": f"{numbers['gradients'] // 2:,}",
+    }
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

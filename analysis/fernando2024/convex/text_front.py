@@ -10,7 +10,7 @@ numbers of the stored run, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,15 @@ from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 
 CAPTION = (
     "Top: rasbt instructions, polite over rude answers. Bottom: Dolly instructions (the first "
-    "2,000 rows), HH-harmless preferences. Grey: certified front on the training rows (left) "
-    "and the same parameters on held-out prompts (right; n = 157 demonstrations and 156 pairs "
-    "above, 731 and 251 below). On the right it is no bound: on rasbt the training optima overfit, "
-    "and every method but SFT→DPO, stopped before them, ends beyond the curve. Markers: each "
-    "method after equally many full-gradient updates "
-    "(half of them in each stage of the sequential runs); lines join λ = .25, .5, .75. Only "
-    "ALRIGHT is random, in the objective it draws: mean of 5 seeds above, 3 below, their range "
-    "is in the results. MAXRIGHT steps unweighted, as its official code. β = 1, because "
-    "|φ| ≤ √5 and log-probabilities span a few nats; numbers at the usual β = .1 are in the "
-    "results. The radius does best on a tenth of the training rows, set aside for the choice. "
+    "{dolly} rows), HH-harmless preferences. Grey: certified front on the training rows (left) "
+    "and the same parameters on held-out prompts (right; n = {above} above, {below} below). On "
+    "the right it is no bound: on rasbt the training optima overfit, and every method but "
+    "SFT→DPO, stopped before them, ends beyond the curve. Markers: each method after equally many "
+    "full-gradient updates (half of them in each stage of the sequential runs); lines join λ = "
+    ".25, .5, .75. Only ALRIGHT is random, in the objective it draws: mean of {seeds} below, "
+    "their range is in the results. MAXRIGHT steps unweighted, as its official code. β = 1, "
+    "because |φ| ≤ √5 and log-probabilities span a few nats; numbers at the usual β = .1 are in "
+    "the results. The radius does best on a tenth of the training rows, set aside for the choice. "
     "Command: python -m analysis text_front"
 )
 STORED = PAPER / "results" / "text_front.json"
@@ -85,6 +84,17 @@ PAIRS = (
         replicas=3,
     ),
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    above, below = (numbers[pair.sft]["held_out_rows"] for pair in PAIRS)
+    return {
+        "dolly": f"{numbers[PAIRS[1].sft]['rows'][0]:,}",
+        "above": f"{above[0]} demonstrations and {above[1]} pairs",
+        "below": f"{below[0]} and {below[1]}",
+        "seeds": f"{PAIRS[0].replicas} seeds above, {PAIRS[1].replicas}",
+    }
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

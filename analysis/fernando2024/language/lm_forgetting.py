@@ -5,6 +5,7 @@ SFT→DPO with one step size for both stages forgets; each remedy is added to th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,17 @@ NEUTRAL = (
 REMEDY = style.Look("0.35", "d", "-")
 TUNED = "tuned step sizes"
 CAPTION = (
-    "What prevents forgetting? Tiny language model, λ = 1/2, conflict 1/2, equal cost. Left: exact "
-    "match along SFT→DPO with one step size, with SFT rows replayed in the second stage, or with "
-    "tuned step sizes; line: that stage begins. Right, at the end: exact match (filled) and "
-    "answers right in any style (open). What varies is the seed, n = 10; 95 % t-intervals. "
+    "What prevents forgetting? Tiny language model, λ = 1/2, conflict 1/2, equal cost. Left: "
+    "exact match along SFT→DPO with one step size, with SFT rows replayed in the second stage, or "
+    "with tuned step sizes; line: that stage begins. Right, at the end: exact match (filled) and "
+    "answers right in any style (open). What varies is the seed, n = {seeds}; 95 % t-intervals. "
     "Command: python -m analysis lm_forgetting"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {"seeds": str(numbers["seeds"])}
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

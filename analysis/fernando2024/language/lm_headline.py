@@ -6,6 +6,7 @@ conflict, every method with its own step sizes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,16 @@ LOSSES = ("weighted_loss", "sft_loss", "preference_loss")
 CAPTION = (
     "What does joint training gain, and at which conflict (share of prompts whose demonstrations "
     "contradict the pairs)? Tiny language model, λ = 1/2, equal cost, tuned step sizes. Left: "
-    "exact match over that of 5 models with SFT alone. Middle: responses in the preferred style. "
-    "Right: joint less SFT→DPO, points of retention (filled) and style (open). What varies is the "
-    "seed, n = 10; 95 % intervals, of retention by the delta method. Command: python -m analysis "
-    "lm_headline"
+    "exact match over that of {specialists} models with SFT alone. Middle: responses in the "
+    "preferred style. Right: joint less SFT→DPO, points of retention (filled) and style (open). "
+    "What varies is the seed, n = {seeds}; 95 % intervals, of retention by the delta method. "
+    "Command: python -m analysis lm_headline"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {name: str(numbers[name]) for name in ("specialists", "seeds")}
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

@@ -7,6 +7,7 @@ weights. The runs at weight 1/2 are those of :mod:`analysis.fernando2024.languag
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,16 @@ MEASURES = (
 CAPTION = (
     "Where do the methods end at equal cost? Tiny language model, by conflict and λ (columns), "
     "tuned step sizes. Dots are runs, markers means with 95 % t-intervals in both directions; all "
-    "held out. Above: both losses; line: equal weighted loss, through SFT→DPO. Below: exact match "
-    "of the skill and responses in the preferred style; no policy is beyond the dashed line. What "
-    "varies is the seed, n = 10. Command: python -m analysis lm_loss_space"
+    "held out. Above: both losses, in nats (SFT: each token); line: equal weighted loss, through "
+    "SFT→DPO. Below: exact match of the skill and responses in the preferred style; no policy is "
+    "beyond the dashed line. What varies is the seed, n = {seeds}. Command: python -m analysis "
+    "lm_loss_space"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {"seeds": str(numbers["seeds"])}
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def draw_setting(
     """Both planes at one level of conflict and one weight."""
     draw_plane(losses, rows, "sft_loss", "preference_loss")
     draw_level(losses, rows, lam)
-    losses.set(title=f"conflict {level:g}, λ = {lam:g}", xlabel="SFT loss (nats/token)")
+    losses.set(title=f"conflict {level:g}\nλ = {lam:g}", xlabel="SFT loss")
     draw_plane(behaviour, rows, "preference_match", "exact_match")
     draw_ceiling(behaviour, level)
 
@@ -154,7 +161,7 @@ def draw_level(ax: Axes, table: pd.DataFrame, lam: float) -> None:
 def draw_ceiling(ax: Axes, level: float) -> None:
     """What no policy exceeds: that share of the demonstrations contradicts the preferred style."""
     ax.plot([1 - level, 1], [1, 1 - level], **style.BOUND)
-    ax.set(xlabel="in the preferred style")
+    ax.set(xlabel="preferred style")
 
 
 # ---------------------------------------------------------------------- claims
@@ -166,29 +173,53 @@ LEVEL = 0.02
 
 
 def claim_tuned_orders_are_level(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Against us: tuned, SFT→DPO has no larger weighted loss than Mix and ALRIGHT (upper).
+    """Against us: tuned, SFT→DPO has no larger loss than Mix and ALRIGHT, λ at most 1/2 (upper).
 
     ``measured`` are upper ends of 95 % intervals of the paired differences, by joint method and
     setting; up to 0.02 nats counts as level.
     """
     del fast
-    honest = -np.concatenate([ends(joint, "weighted_loss")[0] for joint in BOTH])
+
+    def high(greatest: float) -> Array:
+        at = [lam <= greatest for _, lam in settings()]
+        return -np.concatenate([ends(joint, "weighted_loss")[0][at] for joint in BOTH])
+
     wrong = np.concatenate([untuned(joint) for joint in BOTH])
-    measured = mutate(mutation, honest, {"one-step-size": wrong})
+    measured = mutate(mutation, high(HALF), {"one-step-size": wrong, "every-lambda": high(1.0)})
     return Checked(measured, np.full_like(measured, LEVEL), "upper", {"n": _seeds()}, 0.0)
 
 
+def claim_mix_depends_on_lambda(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Tuned, at conflict 1/2, Mix ends above SFT→DPO at λ = 1/4 and below it at 3/4 (lower).
+
+    ``measured`` are the lower ends of the 95 % intervals of the paired differences.
+    """
+    del fast
+    low, high = ends("Mix", "weighted_loss")
+    small, large = (settings().index((HALF, lam)) for lam in (0.25, 0.75))
+    honest = np.array([low[small], -high[large]])
+    measured = mutate(mutation, honest, {SWAPPED: np.array([-high[small], low[large]])})
+    return Checked(measured, np.zeros(2), "lower", {"n": _seeds()}, 0.0)
+
+
 def claim_joint_ranks_more_pairs(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Tuned, Mix and ALRIGHT rank more held-out pairs right than SFT→DPO (lower).
+    """Tuned, at λ = 1/2, Mix and ALRIGHT rank more held-out pairs right than SFT→DPO (lower).
 
     ``measured`` are lower ends of 95 % intervals of the paired differences, by joint method and
-    setting.
+    level of conflict.
     """
     del fast
     found = [ends(joint, "preference_accuracy") for joint in BOTH]
-    honest, swapped = (np.concatenate(side) for side in zip(*found, strict=True))
-    measured = mutate(mutation, honest, {SWAPPED: -swapped})
+    low, high = (np.stack(side) for side in zip(*found, strict=True))
+    at = [lam == HALF for _, lam in settings()]
+    wrong = {SWAPPED: -high[:, at], "every-lambda": low}
+    measured = mutate(mutation, low[:, at], wrong).ravel()
     return Checked(measured, np.zeros_like(measured), "lower", {"n": _seeds()}, 0.0)
+
+
+def settings() -> list[tuple[float, float]]:
+    """Stored levels of conflict with weights lambda, in the order of :func:`ends`."""
+    return [(float(level), float(lam)) for level, lam in shown("lm_loss_space")["settings"]]
 
 
 def ends(joint: str, name: str) -> tuple[Array, Array]:

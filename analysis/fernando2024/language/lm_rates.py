@@ -35,11 +35,19 @@ HALF = 0.5
 RULES = ("one step size", "tuned")
 CAPTION = (
     "How much of the gap is the step size? Tiny language model, λ = 1/2, conflict 1/2, equal "
-    "cost. Left, middle: validation loss on the grid that the search visited, n = 2 seeds that "
-    "score nothing; large: chosen; middle: the second stage's. Right: held-out loss, one step "
-    "size for all (hollow) and tuned (filled); what varies is the seed, n = 10, 95 % t-intervals. "
-    "Command: python -m analysis lm_rates"
+    "cost. Left, middle: validation loss on the grid that the search visited, n = {tuning} seeds "
+    "that score nothing; large: chosen; middle: the second stage's. Right: held-out loss, one "
+    "step size for all (hollow) and tuned (filled); what varies is the seed, n = {seeds}, 95 % "
+    "t-intervals. Command: python -m analysis lm_rates"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {
+        "tuning": str(lm_tuning.seeds_of(numbers["tuned"])),
+        "seeds": str(numbers["seeds"]),
+    }
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

@@ -7,7 +7,7 @@ trainers would that know nothing of one another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -29,7 +29,7 @@ from tradeoff.schedules import Rounds, Schedule, Sequential
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
-CONFLICTS = (0.5,)
+CONFLICTS = (0.25, 0.5)
 JOINT = ("Mix", "ALRIGHT")
 ENOUGH = 0.9
 """Share of what joint training buys that counts as enough, set before the runs."""
@@ -80,10 +80,18 @@ STARTS = {"one step size": RESTARTED, "tuned": TUNED}
 CAPTION = (
     "How many alternations buy what joint training buys? Tiny language model, λ = 1/2, equal "
     "cost, K rounds of SFT, then DPO. One step size, the optimiser kept or restarted between "
-    "turns; or tuned (K = 1: both stages', K = 4: one). Lines: joint training, tuned. Above: "
+    "turns; or tuned (K = 1: both stages', K = {most}: one). Lines: joint training, tuned. Above: "
     "held-out (SFT + preference)/2. Below: exact match (filled), preferred style (open). What "
-    "varies is the seed, n = 10; 95 % t-intervals. Command: python -m analysis lm_rounds"
+    "varies is the seed, n = {seeds}; 95 % t-intervals. Command: python -m analysis lm_rounds"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {
+        "most": str(max(next(iter(numbers["measures"].values()))[TUNED]["rounds"])),
+        "seeds": str(numbers["seeds"]),
+    }
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

@@ -6,6 +6,7 @@ demonstrations are met again, against the same number of updates from the base m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,21 @@ from tradeoff.theory.checked import Checked
 PROBES = ("exact", "answer", "statement")
 CAPTION = (
     "Is a skill erased by the preference stage, or suppressed? Tiny language model, conflict 1/2: "
-    "60 SFT updates, 12 or 60 DPO updates, SFT again. Left: held-out questions answered exactly; "
-    "in any style; as the end of a statement. Right: held-out SFT loss during SFT; 'never taught' "
-    "had the same DPO updates without SFT before (12: hollow). What varies is the seed, n = 10; "
-    "95 % t-intervals. Command: python -m analysis lm_suppressed"
+    "{sft} SFT updates, {short} or {long} DPO updates, SFT again. Left: held-out questions "
+    "answered exactly; in any style; as the end of a statement. Right: held-out SFT loss during "
+    "SFT; 'never taught' had the same DPO updates without SFT before ({short}: hollow). What "
+    "varies is the seed, n = {seeds}; 95 % t-intervals. Command: python -m analysis lm_suppressed"
 )
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {
+        "sft": str(numbers["sft_updates"]),
+        "short": str(min(numbers["dpo_updates"])),
+        "long": str(max(numbers["dpo_updates"])),
+        "seeds": str(numbers["seeds"]),
+    }
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

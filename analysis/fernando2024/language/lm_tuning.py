@@ -91,7 +91,7 @@ def rates(scale: str, place: Place) -> list[float]:
     return found if len(found) == 2 else found * 2
 
 
-SETTINGS = ((0.5, 0.5), (0.25, 0.5))
+SETTINGS = ((0.5, 0.5), (0.25, 0.5), (0.5, 0.25), (0.5, 0.75), (0.75, 0.5))
 """Levels of conflict with weights lambda: each of the two varies while the other one is 1/2."""
 ROUNDS = "Rounds"
 """The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
@@ -134,6 +134,11 @@ def chosen(scale: str, found: Mapping[str, Tried]) -> dict[str, dict[str, Any]]:
         }
         for name, tried in found.items()
     }
+
+
+def seeds_of(tuned: Mapping[str, Any]) -> int:
+    """On how many seeds the stored step sizes were chosen."""
+    return len(next(iter(tuned.values()))["tried"][0]["losses"])
 
 
 def search(scale: str, group: Sequence[Setting], before: Mapping[str, Tried]) -> dict[str, Tried]:

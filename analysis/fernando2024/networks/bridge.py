@@ -7,7 +7,7 @@ front of the same initial body says how far beyond or behind it the network land
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,10 +58,11 @@ TUNING = 100
 WEIGHTS = np.linspace(0, 1, 201)
 CAPTION = (
     "Does the convex story survive a trained network? Policy over 8 responses, conflict .75, λ = "
-    "1/2, 800 gradients, tuned step sizes. (a) Width 16: last-layer fronts of 10 bodies; filled: "
-    "that layer alone; hollow: all layers. (b), (c) Signed distance from the front of the own "
-    "body, in its ranges; negative: beyond. (d) Held-out f_λ less Mix's; open: last layer alone. "
-    "What varies is the seed, n = 10; 95 % t-intervals. Command: python -m analysis bridge"
+    "1/2, {gradients} gradients, tuned step sizes. (a) Width {width}: last-layer fronts of "
+    "{seeds} bodies; filled: that layer alone; hollow: all layers. (b), (c) Signed distance from "
+    "the front of the own body, in its ranges; negative: beyond. (d) Held-out f_λ less Mix's; "
+    "open: last layer alone. What varies is the seed, n = {seeds}; 95 % t-intervals. Command: "
+    "python -m analysis bridge"
 )
 
 
@@ -79,6 +80,15 @@ class Size:
     @classmethod
     def fast(cls) -> Size:
         return cls((4, SHOWN), 3, 120, 60, 1, tuple(RATES[3:6]))
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {
+        "gradients": str(numbers["gradients"]),
+        "width": str(numbers["last_layer_alone"]["width"]),
+        "seeds": str(numbers["n"]),
+    }
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.func import grad, vjp
 
 from analysis.dossier import style
+from analysis.dossier.evidence import holds_on
 from analysis.dossier.mutations import mutate
 from tradeoff import objectives
 from tradeoff.data.synthetic import Language, generate
@@ -41,11 +42,12 @@ MARKERS = {"DPO, all tokens": "o", "DPO, one token": "^", "SFT, all tokens": "s"
 ROUNDING = 1e-12
 """A midpoint counts as a violation if it lies higher than this share of the loss's size."""
 CAPTION = (
-    "How far from convex is DPO in the last layer of a token-by-token model? 48 demonstrations "
-    "and pairs, beta = .1. (a) Share of segments whose midpoint lies above the chord; what varies "
-    "is the pair of ends, n = 180, 120, 120; counts, so no interval. (b) Least over largest "
-    "curvature along each run. (c) Spread of f_λ over descents from 3 starts in a ball of twice "
-    "the distance that training covers. Command: python -m analysis token_convexity"
+    "How far from convex is DPO in the last layer of a token-by-token model? {rows} "
+    f"demonstrations and pairs, beta = {BETA:g}. (a) Share of segments whose midpoint lies above "
+    "the chord; what varies is the pair of ends, n = {segments}; counts, so no interval. (b) "
+    "Least over largest curvature along each run. (c) Spread of f_λ over descents from {starts} "
+    "starts in a ball of twice the distance that training covers. Command: python -m analysis "
+    "token_convexity"
 )
 
 
@@ -89,6 +91,11 @@ class States:
     row: Tensor
     rows: int
 
+    def some(self, first: int, rows: int) -> States:
+        """Those of some responses, one after another."""
+        kept = (self.row >= first) & (self.row < first + rows)
+        return States(self.hidden[kept], self.tokens[kept], self.row[kept] - first, rows)
+
     def log_probs(self, head: Tensor) -> Tensor:
         """(rows,) log pi(y|x) under the last layer (V, k)."""
         logits = self.hidden @ head.T
@@ -115,6 +122,14 @@ class LastLayer:
     first_tokens: tuple[States, States]
     start: Tensor
 
+    def some(self, first: int, rows: int) -> LastLayer:
+        """The same layer with some of the demonstrations and of the pairs."""
+        shown, *sides = (
+            states.some(first, rows)
+            for states in (self.demonstrations, *self.pairs, *self.first_tokens)
+        )
+        return LastLayer(shown, (sides[0], sides[1]), (sides[2], sides[3]), self.start)
+
     def loss(self, name: str) -> Loss:
         """One of ``LOSSES`` as a function of the layer; SFT is per token."""
         if name == "SFT, all tokens":
@@ -133,6 +148,15 @@ class LastLayer:
         """f_lambda with one of the two forms of DPO."""
         dpo, sft = self.loss(name), self.loss("SFT, all tokens")
         return lambda head: lam * dpo(head) + (1 - lam) * sft(head)
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {
+        "rows": str(numbers["size"]["rows"]),
+        "segments": ", ".join(str(f["segments"]) for f in numbers["midpoints"][LOSSES[0]].values()),
+        "starts": str(numbers["size"]["starts"]),
+    }
 
 
 @one_thread()
@@ -474,14 +498,28 @@ def claim_one_token_and_sft_stay_convex(fast: bool = False, mutation: str | None
     return Checked(np.array(ratios), np.zeros(len(names)), "lower", {}, 1e-10)
 
 
+INSTANCES, ROWS = 24, 8
+"""Of the claim about starts: how many, and demonstrations and pairs of each."""
+LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+CLOSE = 0.05
+"""Share of what is gained by which ends may differ; set before the runs."""
+
+
 @one_thread()
 def claim_starts_end_close(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Descents of f_lambda at lambda = 1/2 from three starts end within 5 % of what is gained."""
+    """Descents of f_lambda from three starts end within 5 % of the gain, on nearly all instances.
+
+    An instance has rows of its own and one of five weights, on one pretrained model.
+    """
     del fast
-    size = replace(Size.fast(), descent=mutate(mutation, 60, {"two-steps": 2}))
-    layer = last_layer(Size.fast())
-    found = descents(layer.weighted(0.5), layer.start, 8.0, size)
-    return Checked(found["relative_spread"], 0.05, "upper", {}, 0.0)
+    steps = mutate(mutation, 40, {"two-steps": 2})
+    size = replace(Size.fast(), rows=INSTANCES * ROWS, descent=steps)
+    layer, held = last_layer(size), []
+    for k in range(INSTANCES):
+        loss = layer.some(k * ROWS, ROWS).weighted(LAMBDAS[k % len(LAMBDAS)])
+        found = descents(loss, layer.start, 8.0, size)
+        held.append(found["fallen"] > 0 and found["relative_spread"] <= CLOSE)
+    return holds_on(held)
 
 
 if __name__ == "__main__":
