@@ -52,7 +52,7 @@ test-all: test test-slow ## run all tests
 # The parts that need no torch, with the oldest version of every package that pyproject.toml allows;
 # among these, some use what others have deprecated since.
 LOWEST := .venv-lowest
-OLDEST := front log_linear schedules scores simulate solve draws text doubts extras splits typechecker \
+OLDEST := front log_linear schedules scores simulate solve draws text doubts extras splits \
   theory_asymptotics theory_fronts theory_joint theory_last_iterate theory_proofs theory_quadratic \
   theory_rates theory_rlhf theory_rounds theory_sequential
 

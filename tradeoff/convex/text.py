@@ -24,7 +24,7 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.words import PATTERN, words
 from tradeoff.errors import InputError
-from tradeoff.extras import require
+from tradeoff.extras import needing
 from tradeoff.settings import Positive, Seed, Within, checked
 
 Candidates = Annotated[int, Within(2, 10**6)]
@@ -139,8 +139,8 @@ def hash_texts(texts: Sequence[str], n_features: int) -> sp.csr_array:
 
     Each half has norm 1/sqrt(2), or 0 where a text has no such part.
     """
-    require("text")
-    from sklearn.feature_extraction.text import HashingVectorizer
+    with needing("text"):
+        from sklearn.feature_extraction.text import HashingVectorizer
 
     width = n_features // 2
     by_word = HashingVectorizer(n_features=width, ngram_range=(1, 2), token_pattern=PATTERN)
