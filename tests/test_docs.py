@@ -57,6 +57,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, elsewhere, monkeypat
     for block in blocks(page):
         language, _, options = block.info.partition(" ")
         if name := re.search(r'title="([^"]+)"', options):
+            (elsewhere / name[1]).parent.mkdir(parents=True, exist_ok=True)
             (elsewhere / name[1]).write_text(block.content, "utf-8")
             if language == "toml":
                 read_experiment(elsewhere / name[1])

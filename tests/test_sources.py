@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.study import sources
 
@@ -179,3 +180,11 @@ def test_what_is_installed_is_not_followed() -> None:
 def test_a_root_without_source_is_named() -> None:
     with pytest.raises(InputError, match="no_such_module"):
         sources.fingerprint(["no_such_module:f"])
+
+
+@pytest.mark.parametrize("root", ["merges:MERGES", "gradients:GRADIENT_RULES"])
+def test_parts_that_are_found_by_their_folder_count(root):
+    found = sources.reached([f"tradeoff.methods.{root}"])
+    package = ROOT / "tradeoff" / "methods" / root.partition(":")[0]
+    files = {f"tradeoff.methods.{package.name}.{path.stem}" for path in package.glob("[!_]*.py")}
+    assert {(name, "*") for name in files} <= found

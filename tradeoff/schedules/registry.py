@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tradeoff.parts import restore
-from tradeoff.schedules.adaptive import Constrained, Maxright
+from tradeoff.parts import collected, restore
 from tradeoff.schedules.base import Schedule
-from tradeoff.schedules.joint import Alright, Mix
-from tradeoff.schedules.stages import Rounds, Sequential, Stages
 
-SCHEDULES: dict[str, type[Schedule]] = {
-    cls.name: cls for cls in (Sequential, Rounds, Mix, Alright, Maxright, Constrained, Stages)
-}
-"""Every schedule by its name; a new one is a class and a place in this row."""
+SCHEDULES: dict[str, type[Schedule]] = collected(__package__, Schedule)  # type: ignore[type-abstract]
+"""Every schedule by its name; a new one is a file in this folder."""
 
 
 def from_dict(description: Mapping[str, Any]) -> Schedule:

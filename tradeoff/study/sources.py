@@ -34,6 +34,8 @@ from tradeoff.study.modules import (
 
 MACHINERY = (__name__, modules.__name__)
 """What computes fingerprints is not followed: it says where a result is kept, not what it is."""
+COLLECTED = "collected"
+"""The function that finds the parts of a package; where it is called, the whole package counts."""
 Read = Callable[[str], Module | None]
 
 
@@ -106,8 +108,21 @@ def _next(name: str, part: str, read: Read) -> Iterator[tuple[str, str]]:
         for node in ast.walk(statement):
             for _, target in bindings(node, module):
                 yield from _loads(*target)
+            if _collects(node):
+                yield from _whole(name if module.package else name.rpartition(".")[0])
         for dotted in references(statement):
             yield from _names(module, dotted, read)
+
+
+def _collects(node: ast.AST) -> bool:
+    """Whether a node calls :func:`tradeoff.parts.collected` for the package that it stands in."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == COLLECTED
+        and isinstance(node.args[0], ast.Name)
+        and node.args[0].id in ("__name__", "__package__")
+    )
 
 
 def _names(module: Module, dotted: Dotted, read: Read) -> Iterator[tuple[str, str]]:

@@ -13,16 +13,10 @@ from tradeoff.methods.gradients.values import (
     GeometricLoss,
     SmoothTchebycheff,
 )
+from tradeoff.parts import collected
 
-GRADIENT_RULES: dict[str, type[GradientRule]] = {
-    cls.name: cls
-    for cls in (
-        *(WeightedSum, PcGrad, UpGrad, DualProj, Mgda, CaGrad),
-        *(ImtlG, NashMtl, ConFig, AlignedMtl),
-        *(SmoothTchebycheff, GeometricLoss, DynamicAverage, Famo),
-    )
-}
-"""Gradient rules by name; a new one is a class and a place in this row."""
+GRADIENT_RULES: dict[str, type[GradientRule]] = collected(__name__, GradientRule)  # type: ignore[type-abstract]
+"""Gradient rules by name; a new one is a file in this folder."""
 
 __all__ = [
     "GRADIENT_RULES",

@@ -41,21 +41,13 @@ from tradeoff.methods.losses.ratios import (
 from tradeoff.methods.losses.records import Pairs, Responses
 from tradeoff.methods.losses.slopes import initial_pull, pair_slopes, sft_slopes
 from tradeoff.methods.losses.with_sft import AlphaPo, Cpo, Orpo, Rpo, SimPo, Slic
+from tradeoff.parts import collected
 
-SFT_LOSSES: dict[str, type[SftLoss]] = {
-    cls.name: cls for cls in (Nll, Dft, Chord, Luffy, ImportanceSft, Uft, Poft)
-}
-"""Losses of demonstrations by name; a new one is a class and a place in this row."""
+SFT_LOSSES: dict[str, type[SftLoss]] = collected(__name__, SftLoss)  # type: ignore[type-abstract]
+"""Losses of demonstrations by name; a new one is a file in this folder."""
 
-PREFERENCE_LOSSES: dict[str, type[PreferenceLoss]] = {
-    cls.name: cls
-    for cls in (
-        *(Nominal, Dpo, DpoPerToken, RobustDpo, Hinge, Ipo, Exo, DiscoPop),
-        *(Nca, Bco, ApoZero, ApoDown, Sppo, CalDpo, DpoPositive, DpoShift),
-        *(DivergenceDpo, LengthDpo, SimPo, AlphaPo, Cpo, Rpo, Slic, Orpo, Aot, AotUnpaired),
-    )
-}
-"""Losses of pairs by name, which is TRL's where TRL has it."""
+PREFERENCE_LOSSES: dict[str, type[PreferenceLoss]] = collected(__name__, PreferenceLoss)  # type: ignore[type-abstract]
+"""Losses of pairs by name, which is TRL's where TRL has it; a new one is a file in this folder."""
 
 __all__ = [
     "PREFERENCE_LOSSES",
