@@ -42,9 +42,8 @@ def table(**columns):
         "preference_gain": 0.5, "preference_gain_shuffled": 0.0,
     }  # fmt: skip
     noise = np.array([-0.01, 0.0, 0.01])
-    return pd.DataFrame(
-        {k: v + noise * (k != "alternations") for k, v in {**values, **columns}.items()}
-    )
+    values |= columns
+    return pd.DataFrame({k: v + noise * (k != "alternations") for k, v in values.items()})
 
 
 def test_same_seed_same_advice_and_each_order_forgets_the_other(found):

@@ -14,7 +14,7 @@ from tradeoff.convex.certify import Minimum
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.solve import minimise
 from tradeoff.convex.text import text_problem
-from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.splits import Split
 from tradeoff.schedules import PREFERENCE, SFT, Rounds, Schedule, Sequential
 
@@ -70,9 +70,22 @@ class Path:
 
 def pose(sft: Split[SftRow], preference: Split[PreferenceRow], **shape: Any) -> Posed:
     """The problem of a split; `shape` goes to `text_problem`."""
-    train = text_problem(list(sft.train), list(preference.train), **shape)
-    test = held_out_problem(list(sft.test), list(preference.test), list(sft.train), **shape)
+    train = text_problem(
+        list(sft.train), list(preference.train), pool=_responses(preference.train), **shape
+    )
+    test = held_out_problem(
+        list(sft.test),
+        list(preference.test),
+        list(sft.train),
+        pool=_responses(preference.test),
+        **shape,
+    )
     return Posed(train, test)
+
+
+def _responses(pairs: Sequence[PreferenceRow]) -> list[str]:
+    """Both responses of all pairs: SFT then says whether it wants their styles."""
+    return [as_text(text) for row in pairs for text in (row.chosen, row.rejected)]
 
 
 def optima(posed: Posed, weights: Sequence[float] = WEIGHTS) -> Path:
