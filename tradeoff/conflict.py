@@ -403,12 +403,12 @@ def _gradient_runs(problem: LogLinear, lam: float, steps: int, progress: bool) -
     )
 
 
-def largest_curvature(problem: LogLinear) -> float:
-    """Largest Hessian eigenvalue of either loss at the centre, by power iteration."""
+def largest_curvature(problem: LogLinear, *objectives: Array) -> float:
+    """Largest Hessian eigenvalue at the centre, by power iteration: of either loss by default."""
     theta = np.zeros(problem.dimension)
     vector = np.random.default_rng(0).normal(size=problem.dimension)
     largest = 0.0
-    for weights in np.eye(2):
+    for weights in objectives or np.eye(2):
         model = problem.local_model(theta, weights)
         for _ in range(12):
             image = model.curvature(vector / np.linalg.norm(vector))

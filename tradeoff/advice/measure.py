@@ -10,21 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff.conflict import EQUAL_STAGES, held_out_problem, largest_curvature
+from tradeoff.convex.certify import Minimum
 from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.simulate import StepSize, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.convex.text import text_problem
-from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.splits import Split
-from tradeoff.schedules import PREFERENCE, SFT, Mix, Rounds, Schedule, Sequential
+from tradeoff.schedules import PREFERENCE, SFT, Rounds, Schedule, Sequential
 
 Array = NDArray[np.float64]
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Weights of the preference objective at which the front is solved."""
+HALVINGS = 4
+"""Times that the weights around the compromise are halved."""
 TOLERANCE = 1e-3
 """Certified error of a solve, in nats."""
-STEPS = 64
-"""Full-gradient updates of a run."""
+NO_GAIN = 1e-3
+"""Share of the start loss up to which a gain counts as none."""
+STEPS = 32
+"""Full-gradient updates on each objective in a run."""
+ENOUGH = 0.95
+"""Share of a gain from which on a number of alternations is enough."""
 ROUNDS = (1, 2, 4, 8, 16)
 """Numbers of alternations that are tried."""
 
@@ -49,59 +55,95 @@ class Path:
 
     Attributes
     ----------
-    thetas
-        (K, d) parameters.
+    weights
+        (K,) of the preference objective, from 0 to 1.
     losses
         (2, K, 2) losses: [train, test] x weight x [SFT, preference].
     certificate
         Largest certified error of a solve, in nats.
     """
 
-    thetas: Array
+    weights: Array
     losses: Array
     certificate: float
 
 
 def pose(sft: Split[SftRow], preference: Split[PreferenceRow], **shape: Any) -> Posed:
     """The problem of a split; `shape` goes to `text_problem`."""
-    train = text_problem(list(sft.train), list(preference.train), **shape)
-    test = held_out_problem(list(sft.test), list(preference.test), list(sft.train), **shape)
+    train = text_problem(
+        list(sft.train), list(preference.train), pool=_responses(preference.train), **shape
+    )
+    test = held_out_problem(
+        list(sft.test),
+        list(preference.test),
+        list(sft.train),
+        pool=_responses(preference.test),
+        **shape,
+    )
     return Posed(train, test)
 
 
+def _responses(pairs: Sequence[PreferenceRow]) -> list[str]:
+    """Both responses of all pairs: SFT then says whether it wants their styles."""
+    return [as_text(text) for row in pairs for text in (row.chosen, row.rejected)]
+
+
 def optima(posed: Posed, weights: Sequence[float] = WEIGHTS) -> Path:
-    """Solve for every weight, each from the one before."""
-    theta, found = np.zeros(posed.train.dimension), []
+    """Solve for every weight, and for `HALVINGS` more ever closer to the held-out compromise."""
+    found: dict[float, Minimum] = {}
+    losses: dict[float, Array] = {}
+
+    def solve(lam: float) -> None:
+        near = min(found, key=lambda known: abs(known - lam), default=None)
+        start = None if near is None else found[near].theta
+        found[lam] = minimise(posed.train, lam, tolerance=TOLERANCE, start=start)
+        theta = found[lam].theta
+        losses[lam] = np.stack([posed.train.losses(theta), posed.test.losses(theta)])
+
+    def path() -> Path:
+        known = sorted(found)
+        stacked = np.stack([losses[lam] for lam in known], axis=1)
+        return Path(np.array(known), stacked, max(m.certificate for m in found.values()))
+
     for lam in weights:
-        found.append(minimise(posed.train, lam, tolerance=TOLERANCE, start=theta))
-        theta = found[-1].theta
-    thetas = np.stack([minimum.theta for minimum in found])
-    losses = np.stack([posed.train.losses(thetas), posed.test.losses(thetas)])
-    return Path(thetas, losses, max(minimum.certificate for minimum in found))
+        solve(lam)
+    for _ in range(HALVINGS):
+        now = path()
+        lam = compromise(now.losses[1], posed.start[1], now.weights)[1]
+        if np.isnan(lam):
+            break
+        at = int(np.clip(np.searchsorted(now.weights, lam), 1, len(now.weights) - 1))
+        solve(float(np.mean(now.weights[at - 1 : at + 1])))
+    return path()
 
 
-def conflict(losses: Array) -> float:
-    """How far the path of optima bends away from a straight line: 0 agree, 1 exclude each other.
+def kept(losses: Array, start: Array) -> Array:
+    """(K, 2) share of what each objective gains alone that each optimum keeps; NaN without gain.
 
-    Twice the smallest equal share of both ranges that has to be given up, as
-    `tradeoff.conflict.front_conflict`, of (K, 2) losses. 0 where a range is not positive: one
-    policy is then best at both.
+    Of (K, 2) losses by weight, from 0 to 1, and the (2,) losses of the untrained policy.
     """
-    ranges = np.array([losses[-1, SFT] - losses[0, SFT], losses[0, 1] - losses[-1, 1]])
-    if np.any(ranges <= 0):
-        return 0.0
-    given = (losses - [losses[0, SFT], losses[-1, PREFERENCE]]) / ranges
-    crossing = np.interp(0.0, np.maximum.accumulate(given[:, 0] - given[:, 1]), given[:, 0])
-    return float(np.clip(2 * crossing, 0, 1))
+    gain = start - [losses[0, SFT], losses[-1, PREFERENCE]]
+    gain = np.where(gain > NO_GAIN * start, gain, np.nan)
+    return np.asarray((start - losses) / gain)
 
 
-def balanced(losses: Array, weights: Sequence[float] = WEIGHTS) -> float:
-    """The weight at which both objectives give up the same share of their range; NaN without."""
-    ranges = np.array([losses[-1, SFT] - losses[0, SFT], losses[0, 1] - losses[-1, 1]])
-    if np.any(ranges <= 0):
-        return float("nan")
-    given = (losses - [losses[0, SFT], losses[-1, PREFERENCE]]) / ranges
-    return float(np.interp(0.0, np.maximum.accumulate(given[:, 0] - given[:, 1]), weights))
+def compromise(
+    losses: Array, start: Array, weights: Sequence[float] | Array
+) -> tuple[float, float]:
+    """The conflict, and the weight at which both objectives keep the same share of their gains.
+
+    The conflict is the share of both gains that has to be given up there: 0 where one policy has
+    all of both, 1 where nothing is left of either. It compares with what training gains, where
+    `tradeoff.conflict.front_conflict` compares with the range of the front. That range grows with
+    the radius, so this number depends less on it. Both are NaN where an objective gains nothing.
+    """
+    shares = kept(losses, start)
+    if not np.all(np.isfinite(shares)):
+        return float("nan"), float("nan")
+    apart = np.maximum.accumulate(shares[:, PREFERENCE] - shares[:, SFT])
+    lam = float(np.interp(0.0, apart, weights))
+    both = [float(np.interp(lam, weights, shares[:, k])) for k in (SFT, PREFERENCE)]
+    return float(np.clip(1 - min(both), 0, 1)), lam
 
 
 def gains(posed: Posed, path: Path) -> Array:
@@ -115,7 +157,7 @@ def lost(start: float, best: float, after: float) -> float:
 
     Above 1 where the end is worse than the start.
     """
-    return (after - best) / (start - best) if start - best > 1e-3 * start else float("nan")
+    return (after - best) / (start - best) if start - best > NO_GAIN * start else float("nan")
 
 
 @dataclass(frozen=True)
@@ -125,11 +167,12 @@ class Runs:
     Attributes
     ----------
     ends
-        (C, 2) held-out losses at the end of: both orders, Rounds of each of `ROUNDS`, Mix.
+        (C, 2) held-out losses at the end of both orders.
     forgotten
         Share of the first stage's held-out progress that the second stage loses, by order.
     alternations
-        Smallest of `ROUNDS` whose weighted held-out gain is at least 95 % of Mix's; NaN if none.
+        Smallest of `ROUNDS` that keeps at least `ENOUGH` of what updates on both at once gain;
+        NaN if none does.
     """
 
     ends: Array
@@ -137,29 +180,48 @@ class Runs:
     alternations: float
 
 
-def run(posed: Posed, lam: float) -> Runs:
-    """Run both orders, the alternations and Mix for `STEPS` full-gradient updates each."""
+def run(posed: Posed) -> Runs:
+    """Run both orders, the alternations and both at once, for `STEPS` updates of each objective.
+
+    Updates are full gradients. Each objective has its own step size, the inverse of its largest
+    curvature at the start: one of both would otherwise hardly move.
+    """
+    sizes = step_sizes(posed.train)
+    start = posed.start[1]
     orders: list[Schedule] = [
-        Sequential(first="sft", lam=lam, share=EQUAL_STAGES),
-        Sequential(first="preference", lam=lam, share=EQUAL_STAGES),
+        Sequential(first="sft", share=EQUAL_STAGES),
+        Sequential(first="preference", share=EQUAL_STAGES),
     ]
-    schedules = [*orders, *(Rounds(rounds=k, lam=lam) for k in ROUNDS), Mix(lam=lam)]
-    found = trajectories(
-        posed.train,
-        schedules,
-        steps=STEPS,
-        step_size=StepSize(1.0 / largest_curvature(posed.train)),
-        replicas=1,
-        checkpoints=np.array([0, STEPS // 2, STEPS]),
-        gradients="full",
-    )
-    losses = posed.test.losses(found.last[:, 0].reshape(-1, posed.test.dimension))
-    losses = losses.reshape(len(schedules), 3, 2)
-    start, middle, end = losses[0, 0], losses[:, 1], losses[:, 2]
-    forgotten = tuple(
-        lost(start[k], middle[k, k], end[k, k])  # order k trains objective k first
-        for k in (SFT, PREFERENCE)
-    )
-    gain = (start - end) @ [1 - lam, lam]
-    enough = [k for k, g in zip(ROUNDS, gain[2:-1], strict=True) if g >= 0.95 * gain[-1]]
-    return Runs(end, (forgotten[0], forgotten[1]), float(enough[0]) if enough else float("nan"))
+    middle, ends = zip(*(_follow(posed, s, sizes) for s in orders), strict=True)
+    forgotten = [lost(start[k], middle[k][k], ends[k][k]) for k in (SFT, PREFERENCE)]
+    alone = start - [middle[SFT][SFT], middle[PREFERENCE][PREFERENCE]]
+    alone = np.where(alone > NO_GAIN * start, alone, np.nan)
+    turns = [_follow(posed, Rounds(rounds=k, share=EQUAL_STAGES), sizes)[1] for k in ROUNDS]
+    gain = np.nansum((start - np.stack([*turns, _at_once(posed, sizes)])) / alone, axis=-1)
+    enough = [k for k, g in zip(ROUNDS, gain[:-1], strict=True) if g >= ENOUGH * gain[-1]]
+    count = float(enough[0]) if enough else float("nan")
+    return Runs(np.stack(ends), (forgotten[0], forgotten[1]), count)
+
+
+def step_sizes(problem: LogLinear) -> Array:
+    """(2,) inverse of each objective's largest curvature at the start."""
+    return np.array([1 / largest_curvature(problem, weights) for weights in np.eye(2)])
+
+
+def _follow(posed: Posed, schedule: Schedule, sizes: Array) -> tuple[Array, Array]:
+    """Held-out losses half way and at the end of a run of ``2 STEPS`` updates."""
+    theta, losses = np.zeros(posed.train.dimension), []
+    for i, preference in enumerate(schedule.plan(2 * STEPS).probability > 0.5, start=1):
+        k = int(preference)
+        theta = posed.train.project(theta - sizes[k] * posed.train.gradients(theta)[k])
+        if i in (STEPS, 2 * STEPS):
+            losses.append(posed.test.losses(theta))
+    return losses[0], losses[1]
+
+
+def _at_once(posed: Posed, sizes: Array) -> Array:
+    """Held-out losses after `STEPS` updates that follow both objectives."""
+    theta = np.zeros(posed.train.dimension)
+    for _ in range(STEPS):
+        theta = posed.train.project(theta - sizes @ posed.train.gradients(theta))
+    return np.asarray(posed.test.losses(theta))

@@ -57,7 +57,7 @@ def as_text(picture: Mapping[str, Array], width: int = 80) -> str:
         for (name, mark), (x, y) in zip(MARKS.items(), points.tolist(), strict=True)
     ]
     top = ["preference loss (up), held-out rows"]
-    foot = ["  +" + "-" * (columns - 8) + "> SFT loss"]
+    foot = ["  +" + "-" * (columns - 9) + "> SFT loss"]
     body = [f"  |{line}" for line in canvas]
     return "\n".join([*top, *body, *foot, *legend, f"  {FRONT} optima of all weights"])
 

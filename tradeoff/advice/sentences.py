@@ -14,6 +14,7 @@ from tradeoff.errors import InputError
 LOW, HIGH = 1 / 3, 2 / 3
 """Conflict is low up to a third of the way from the anchor `same` to the anchor `reversed`, and
 high from two thirds on."""
+_ENDS = ("conflict_same", "conflict_reversed")
 FORGETS_LITTLE = 0.1
 """Share of progress up to which an order forgets so little that it is enough."""
 Name = Literal["low", "middle", "high", "unknown"]
@@ -43,12 +44,17 @@ def level(table: pd.DataFrame) -> Level:
     """Name the conflict by its place between the anchors, of the repeats' table.
 
     The place divides by the mean distance of the anchors; where the interval of that distance
-    includes zero, the features do not tell chosen from rejected, and the level is unknown.
+    includes zero, only rows that are certainly below or above both anchors have a level.
     """
     apart = estimate(table.conflict_reversed - table.conflict_same)
     if not apart.low > 0:
         nothing = float("nan")
-        return Level("unknown", Estimate(nothing, nothing, nothing, 0), stable=False)
+        place = Estimate(nothing, nothing, nothing, 0)
+        if estimate(table.conflict - table[[*_ENDS]].min(axis=1)).high <= 0:
+            return Level("low", place, stable=True)
+        if estimate(table.conflict - table[[*_ENDS]].max(axis=1)).low >= 0:
+            return Level("high", place, stable=True)
+        return Level("unknown", place, stable=False)
     position = estimate((table.conflict - table.conflict_same) / apart.mean)
     return Level(_name(position.mean), position, _name(position.low) == _name(position.high))
 
@@ -107,37 +113,40 @@ def five(table: pd.DataFrame, cautions: int) -> tuple[str, ...]:
 
 def _conflict(table: pd.DataFrame) -> str:
     found, place = estimate(table.conflict), level(table)
+    given = f"to have both, {share(found)} of what each would gain alone has to be given up"
     same, opposite = estimate(table.conflict_same), estimate(table.conflict_reversed)
     scale = (
-        f"on the same scale, your pairs with their own chosen responses score {same.mean:.2g} "
-        f"and with their rejected ones {opposite.mean:.2g}"
+        f"with your pairs' own chosen responses as demonstrations it is {_per_cent(same.mean)}, "
+        f"with their rejected ones {_per_cent(opposite.mean)}"
     )
     if place.name == "unknown":
         return (
-            f"How much the two sets conflict cannot be told from these rows: the measure is "
-            f"{found}, but {scale}, and these two are not reliably apart."
+            f"How much the two sets conflict cannot be told from these rows: {given}, but {scale}, "
+            "and these two anchors are not reliably apart."
         )
     sure = "" if place.stable else ", but another sample of rows might change the word"
     word = {"low": "low", "middle": "in the middle", "high": "high"}[place.name]
-    return f"The conflict is {word}{sure}: {found} on held-out rows; {scale}."
+    return f"The conflict is {word}{sure}: {given}; {scale}."
 
 
 def _forgetting(table: pd.DataFrame) -> str:
     sft, pairs = estimate(table.sft_forgotten), estimate(table.preference_forgotten)
+    worse = max(sft.mean, pairs.mean) > 1
+    remark = " (above 100 %: worse than untrained)" if worse else ""
     return (
         f"With two stages of equal length, preference training after SFT forgets "
         f"{share(sft)} of what SFT learned, and SFT after preference training forgets "
-        f"{share(pairs)} of what the pairs taught."
+        f"{share(pairs)} of what the pairs taught{remark}."
     )
 
 
 def share(found: Estimate) -> str:
-    """An estimated share as per cent; above all of it where the end is worse than the start."""
+    """An estimated share as per cent; above 100 where the end is worse than the start."""
     if not found.n:
         return "a share that is not known (nothing was learned on held-out rows)"
     low, high = (_per_cent(v) for v in (found.low, found.high))
-    mean = "more than all" if found.mean > 1.005 else _per_cent(found.mean)
-    return f"{mean} ({low} to {high})"
+    interval = f"({low} to {high})" if found.n > 1 else "(no interval: known in one repeat)"
+    return f"{'all' if found.mean > 0.995 else _per_cent(found.mean)} {interval}"
 
 
 def _per_cent(value: float) -> str:
@@ -189,7 +198,7 @@ def _stability(table: pd.DataFrame) -> str:
     if not bad:
         return f"All these numbers are stable (data) {how}."
     kept = f"Stable (data) {how}: {', '.join(good)}. " if good else ""
-    return f"{kept}Not stable {'' if good else f'{how} '}: {', '.join(bad)}.".replace("  :", ":")
+    return f"{kept}Not stable{'' if good else f' {how}'}: {', '.join(bad)}."
 
 
 def teaches(table: pd.DataFrame) -> bool:

@@ -52,6 +52,7 @@ def text_problem(
     candidates: Candidates = 8,
     seed: Seed = 0,
     n_features: Width = 2**14,
+    pool: Sequence[str] = (),
     **settings: Any,
 ) -> LogLinear:
     """Pose SFT and DPO on real rows as two convex objectives.
@@ -71,6 +72,9 @@ def text_problem(
         Decides which.
     n_features
         Width of psi; d = 2 n_features + 3.
+    pool
+        Responses that SFT prompts may have as alternatives too, such as those of the pairs. Without
+        them, SFT does not say whether a style that no demonstration has is wanted.
     **settings
         ``beta``, ``label_smoothing``, ``reference`` and other attributes of `LogLinear`.
 
@@ -81,7 +85,12 @@ def text_problem(
         scikit-learn is not installed.
     """
     arrays = assemble(
-        sft_rows, preference_rows, candidates=candidates, seed=seed, n_features=n_features
+        sft_rows,
+        preference_rows,
+        candidates=candidates,
+        seed=seed,
+        n_features=n_features,
+        pool=pool,
     )
     return LogLinear(*arrays, radius=radius, **settings)
 
@@ -94,6 +103,7 @@ def assemble(
     candidates: Candidates = 8,
     seed: Seed = 0,
     n_features: Width = 2**14,
+    pool: Sequence[str] = (),
 ) -> TextArrays:
     """Lay out the responses of all prompts; parameters and errors are those of `text_problem`.
 
@@ -103,6 +113,7 @@ def assemble(
     _check_arguments(sft_rows, preference_rows)
     identity: dict[str, int] = {}  # distinct responses, those of SFT first
     own = _number([row.completion for row in sft_rows], identity)
+    _number(pool, identity)
     shown = draw_candidates(own, len(identity), min(candidates, len(identity)), seed)
     chosen = _number([row.chosen for row in preference_rows], identity)
     rejected = _number([row.rejected for row in preference_rows], identity)

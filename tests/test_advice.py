@@ -1,0 +1,169 @@
+"""Advice on two data sets: anchors, repeats, words, the page and the command."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tradeoff import cli
+from tradeoff.advice import advise
+from tradeoff.advice.anchors import anchor
+from tradeoff.advice.measure import compromise, lost
+from tradeoff.advice.picture import MARKS, as_text
+from tradeoff.advice.repeated import estimate
+from tradeoff.advice.sentences import choose, five, level, share
+from tradeoff.data import PreferenceRow, SftRow
+
+SMALL = {"repeats": 2, "candidates": 3, "n_features": 128}
+THINGS = [f"{a} {b}" for a in ("red", "blue", "green", "old") for b in "abcdefgh"]
+
+
+def rows(style="curt"):
+    says = {"curt": "The {}, no more.", "kind": "Thank you kindly, here: the {}."}
+    sft = [SftRow(f"What of the {t}?", says[style].format(t)) for t in THINGS]
+    pairs = [
+        PreferenceRow(f"Tell of the {t}.", says["kind"].format(t), says["curt"].format(t))
+        for t in THINGS
+    ]
+    return sft, pairs
+
+
+@pytest.fixture(scope="module")
+def found():
+    return advise(*rows(), **SMALL)
+
+
+def table(**columns):
+    """Three repeats of numbers that vary little."""
+    values = {
+        "radius": 20.0, "conflict": 0.2, "lam": 0.6, "alternations": 4.0, "sft_forgotten": 0.5,
+        "preference_forgotten": 0.4, "conflict_same": 0.1, "conflict_reversed": 0.7,
+        "preference_gain": 0.5, "preference_gain_shuffled": 0.0,
+    }  # fmt: skip
+    noise = np.array([-0.01, 0.0, 0.01])
+    values |= columns
+    return pd.DataFrame({k: v + noise * (k != "alternations") for k, v in values.items()})
+
+
+def test_same_seed_same_advice_and_each_order_forgets_the_other(found):
+    again = advise(*rows(), **SMALL)
+    pd.testing.assert_frame_equal(found.repeats.table, again.repeats.table)
+    assert found.repeats.table.sft_forgotten.min() > 0.1
+    assert found.certified <= 1e-3
+
+
+def test_the_anchor_that_asks_for_the_rejected_responses_conflicts_more(found):
+    numbers = found.repeats.table
+    assert (numbers.conflict_reversed > numbers.conflict_same).all()
+    assert numbers.preference_gain.min() > numbers.preference_gain_shuffled.max()
+
+
+def test_anchors_are_made_of_the_pairs():
+    sft, pairs = rows()
+    same, _ = anchor("same", sft, pairs, 1)
+    reverse, _ = anchor("reversed", sft[:5], pairs, 1)
+    _, shuffled = anchor("shuffled", sft, pairs, 1)
+    assert [row.completion for row in same] == [row.chosen for row in pairs]
+    assert {row.completion for row in reverse} <= {row.rejected for row in pairs}
+    assert len(reverse) == 5
+    turned = sum(a.chosen == b.rejected for a, b in zip(shuffled, pairs, strict=True))
+    assert 5 < turned < len(pairs) - 5
+
+
+def test_a_compromise_is_where_both_keep_the_same_share():
+    straight = np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert compromise(straight, np.ones(2), (0, 1)) == (0.5, 0.5)
+    both = np.array([[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    assert compromise(both, np.ones(2), (0, 0.3, 1)) == (0.0, pytest.approx(0.3))
+    assert np.isnan(compromise(np.ones((2, 2)), np.ones(2), (0, 1))).all()
+    assert lost(2.0, 1.0, 1.5) == 0.5
+
+
+def test_intervals_allow_for_rows_that_repeats_share():
+    values = [0.1, 0.2, 0.3, 0.4]
+    wide = 3.182446 * np.std(values, ddof=1) * np.sqrt(1 / 4 + 1 / 3)
+    assert estimate(values).high - 0.25 == pytest.approx(wide, rel=1e-5)
+    assert not estimate([0.1, 0.9]).stable
+    assert not estimate([0.1]).stable
+    assert "not known" in share(estimate([np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("conflict", "name"),
+    [(0.05, "low"), (0.2, "low"), (0.4, "middle"), (0.6, "high"), (0.9, "high")],
+)
+def test_levels_are_places_between_the_anchors(conflict, name):
+    assert level(table(conflict=conflict)).name == name
+
+
+def test_anchors_that_are_not_apart_give_a_level_only_outside_both():
+    same = {"conflict_reversed": 0.1}
+    assert level(table(conflict=0.02, **same) + 0).name in ("low", "unknown")
+    noisy = table(conflict=0.1, **same)
+    noisy["conflict_reversed"] = noisy.conflict_same.to_numpy()[::-1]
+    noisy["conflict"] = noisy.conflict_reversed
+    assert level(noisy).name == "unknown"
+    assert "cannot be told" in five(noisy, 0)[0]
+
+
+def test_an_order_is_enough_only_where_it_certainly_forgets_little():
+    assert choose(table()).schedule == "alright"
+    assert choose(table(sft_forgotten=0.02)).schedule == "sft-dpo"
+    assert choose(table(preference_forgotten=0.02)).schedule == "dpo-sft"
+    assert choose(table(alternations=np.nan)).rounds is None
+    assert choose(table(lam=np.nan)).lam == 0.5
+
+
+def test_sentences_name_what_is_not_stable_and_what_is_not_learned():
+    unsure = table()
+    unsure["lam"] = [0.1, 0.5, 0.9]
+    said = five(unsure, 2)
+    assert len(said) == 5
+    assert "Not stable: weight." in said[3]
+    assert "shuffled labels" in five(table(preference_gain=0.0), 0)[4]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("together", [False, True])
+def test_every_mark_is_seen_at_every_width(width, together):
+    places = np.zeros((6, 2)) if together else np.random.default_rng(0).random((6, 2))
+    picture = dict(zip(MARKS, places, strict=True)) | {"front": np.array([[0, 1.0], [1, 0]])}
+    text = as_text(picture, width)
+    assert max(map(len, text.splitlines())) <= width
+    drawn = "".join(line[3:] for line in text.splitlines() if line.startswith("  |"))
+    assert all(drawn.count(mark) == 1 for mark in MARKS.values())
+    assert all(f"{mark} {name}" in text for name, mark in MARKS.items())
+
+
+def test_the_page_is_small_and_escapes_texts(found):
+    page = found.page("<b>&")
+    assert "&lt;b&gt;&amp;" in page
+    assert "<b>&" not in page
+    assert len(page) < 30_000
+    assert "http" not in page
+    assert "prefers-color-scheme:dark" in page
+
+
+def test_the_command_prints_five_sentences_and_writes_a_page(tmp_path, capsys):
+    files = []
+    for name, some in zip(("a b.jsonl", "b.jsonl"), rows(), strict=True):
+        fields = (
+            ("prompt", "completion") if name == "a b.jsonl" else ("prompt", "chosen", "rejected")
+        )
+        path = tmp_path / name
+        path.write_text(
+            "".join(json.dumps({f: getattr(r, f) for f in fields}) + "\n" for r in some)
+        )
+        files.append(str(path))
+    arguments = ["advise", *files, "--repeats", "2", "--rows", "20", "--details"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert not stop.value.code
+    assert all(f"\n{k}. " in f"\n{said}" for k in range(1, 6))
+    assert f"--sft '{files[0]}'" in said
+    assert "each repeat draws 20 of 32" in said
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"advise.html", "advise.json"}
+    record = json.loads((tmp_path / "out" / "advise.json").read_text())
+    assert len(record["sentences"]) == 5
