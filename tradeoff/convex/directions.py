@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from tradeoff import draws
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
 from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
@@ -90,12 +91,27 @@ class Directions:
             for objective in (SFT, PREFERENCE):
                 self._evaluate(group, objective, theta, weights, step, gradient, losses)
         factors = weights.copy()
+        apart: dict[int, Array] = {}
         for c, method in enumerate(self.setting.methods):
             if "gradient" in method.changed() and self.setting.plans[c].together[step]:
+                if method.gradient.coordinatewise:
+                    apart[c] = self._by_coordinates(method, gradient[c], weights[c], step)
+                    continue
                 gram = np.einsum("rid,rjd->rij", gradient[c], gradient[c])
                 seen = Seen(gram, weights[c], losses[c] - self.setting.optima)
                 factors[c], self.states[c] = method.gradient.factors(seen, self.states[c])
-        return np.asarray(np.einsum("cri,crid->crd", factors, gradient))
+        found = np.asarray(np.einsum("cri,crid->crd", factors, gradient))
+        for c, direction in apart.items():
+            found[c] = direction
+        return found
+
+    def _by_coordinates(self, method: Method, gradient: Array, weights: Array, step: int) -> Array:
+        """(R, d) directions of a rule that joins gradients (R, 2, d) coordinate by coordinate."""
+        rule: Any = method.gradient
+        size = gradient.shape[-1]
+        keys = draws.keys(self.setting.seed, self.replicas, draws.JOIN)[:, None]
+        uniform = draws.uniform(keys, step * size + np.arange(size))
+        return np.asarray(rule.direction(*(weights[..., None] * gradient).swapaxes(0, 1), uniform))
 
     def _evaluate(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,7 @@ class Choices:
         self.base = np.full(len(runs), np.nan)
         self._shares: dict[Decay, list[NDArray[np.float64]]] = {}
         self._objective = draws.keys(ROOT, seeds, draws.OBJECTIVE)
+        self._join = draws.keys(ROOT, seeds, draws.JOIN)
         self._samples = [draws.keys(ROOT, seeds, stream) for stream in _SAMPLES]
         self._estimates = [draws.keys(ROOT, seeds, stream) for stream in _ESTIMATES]
 
@@ -122,6 +124,20 @@ class Choices:
         rules = zip(self.methods, self.groups, strict=True)
         found = [rows for m, (p, rows) in rules if "gradient" in m.changed() and p.together[step]]
         return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+
+    def coordinatewise(self, step: int) -> Iterator[tuple[Any, Rows, Rows]]:
+        """Rules that join gradients coordinate by coordinate, their runs and these's places.
+
+        Places are among the runs that :meth:`joined` names.
+        """
+        named = self.joined(step)
+        for method, (plan, rows) in zip(self.methods, self.groups, strict=True):
+            if method.gradient.coordinatewise and plan.together[step]:
+                yield method.gradient, rows, np.searchsorted(named, rows)
+
+    def coins(self, step: int, runs: Rows, size: int) -> NDArray[np.float64]:
+        """(len(runs), size) draws for the coordinates of the gradients of update `step`."""
+        return draws.uniform(self._join[runs][:, None], step * size + np.arange(size))
 
     def join(
         self,

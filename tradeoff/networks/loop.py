@@ -204,7 +204,12 @@ class Loop:
         # A run that is no longer finite keeps its parameters, whatever these are.
         gram, values = np.nan_to_num(gram), np.nan_to_num(values)
         factors = self._tensor(self.choices.join(step, gram, weights[joined], values))
-        return torch.einsum("ni,ind->nd", factors, kept)
+        found = torch.einsum("ni,ind->nd", factors, kept)
+        for rule, rows, place in self.choices.coordinatewise(step):
+            uniform = self._tensor(self.choices.coins(step, rows, kept.shape[-1]))
+            parts = self._tensor(weights[rows].T)[..., None] * kept[:, place]
+            found[place] = rule.direction(*parts, uniform)
+        return found
 
     def _slope(
         self, objective: int, loss: Any, chunk: tuple[Tensor, Tensor]
