@@ -37,6 +37,7 @@ from tradeoff.llm import (
     ahead,
     card,
     checkpoints,
+    chosen_rows,
     corpora,
     dropout,
     models,
@@ -211,6 +212,7 @@ class JointTrainer:
         self.data = corpora.prepare(
             model, tokenizer, (sft, preference), (sft_test, preference_test), config
         )
+        self.data = chosen_rows.choose(self.data, self.method)
         for remark in self.data.remarks():
             warnings.warn(remark, RowWarning, stacklevel=2)
         stopping.check(config, self.data, schedule.lam)

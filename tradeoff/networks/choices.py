@@ -6,7 +6,7 @@ ensemble holds; they are those of replica `seed` in `tradeoff.convex.simulate` w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,8 @@ class Choices:
         for which the least value seen so far counts.
     recent
         Weight of the newest training loss in the running average of a known value.
+    kept
+        Data rows that a run trains on, by run and objective, where these are not all.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Choices:
         sizes: tuple[int, int],
         optima: NDArray[np.float64],
         recent: float,
+        kept: Mapping[tuple[int, int], Rows] | None = None,
     ) -> None:
+        self.kept = kept or {}
         self.seeds = seeds = np.array([run.seed for run in runs])
         self.batch_size, self.sizes, self.optima, self.recent = batch_size, sizes, optima, recent
         members: dict[Method, list[int]] = {}
@@ -226,4 +230,8 @@ class Choices:
 
     def _pick(self, keys: NDArray[np.uint64], objective: int, counter: Rows, runs: Rows) -> Rows:
         u = draws.uniform(keys[runs][:, None], counter)
-        return np.asarray((u * self.sizes[objective]).astype(np.int64))
+        found = (u * self.sizes[objective]).astype(np.int64)
+        for place, run in enumerate(runs.tolist() if self.kept else ()):
+            if (rows := self.kept.get((run, objective))) is not None:
+                found[place] = rows[(u[place] * len(rows)).astype(np.int64)]
+        return np.asarray(found)

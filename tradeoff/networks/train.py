@@ -26,6 +26,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.networks import optimizers
 from tradeoff.networks.choices import Choices, Run
+from tradeoff.networks.chosen_rows import chosen_rows
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
@@ -187,7 +188,11 @@ def train(
         base if isinstance(reference, str) else _stacked("reference", reference, len(runs), device)
     )
     least = _optima(runs, steps, optima)
-    choices = Choices(runs, steps, batch_size, task.sizes, least, recent)
+    members: dict[Method, list[int]] = {}
+    for place, run in enumerate(runs):
+        members.setdefault(Method.of(run.method), []).append(place)
+    kept = chosen_rows(task, members, base if start is None else _on(start, device))
+    choices = Choices(runs, steps, batch_size, task.sizes, least, recent, kept)
     rates = _rates(learning_rate, len(runs))
     records, marks = {}, _marks(evaluate_every, steps)
     stacked = sum(value.numel() for value in (*trained.values(), *held.values()))
@@ -237,6 +242,10 @@ def _stacked(name: str, params: Params, runs: int, device: str) -> Params:
         )
     moved = {key: value.detach().to(device) for key, value in params.items()}
     return {key: value.expand(runs, *value.shape[1:]) for key, value in moved.items()}
+
+
+def _on(params: Params, device: str) -> Params:
+    return {name: value.detach().to(device) for name, value in params.items()}
 
 
 def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
