@@ -163,6 +163,8 @@ class Loop:
                     slope = torch.cat([found for found, _ in slopes])
                     chain.observe(slot, self.hooks.split(slope.nan_to_num()), step)
                 chain.conclude(slot, step)
+                # In gradients of a batch, of which the last may be a part.
+                self.counts[runs, objective] += -(-rows // self.choices.batch_size)
 
     def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         """Gradients (R, D) to follow and the losses they belong to (R, 2), 0 if not computed."""
