@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks.choices import Choices
 from tradeoff.networks.hooks import Hooks
 from tradeoff.networks.optimizers import RowOptimizer
@@ -249,18 +250,27 @@ class Loop:
                 return task.tokens(params, index).log_probs
             return task.pair_log_probs(params, index)[0]
 
+        def every(params: Params, index: Tensor) -> Tensor:
+            found: Tensor = task.every_log_prob(params, objective, index)
+            return found
+
         reference = []
         if loss.needs_reference:
             anchor = {name: value[runs] for name, value in self.anchor.items()}
             with torch.no_grad():
                 reference = [over_runs(known, task.batched)(anchor, index)]
+                if loss.compares is not None:
+                    reference.append(over_runs(every, task.batched)(anchor, index))
 
         def one(params: Params, index: Tensor, *given: Tensor) -> Tensor:
             compared = given[0] if given else None
+            apart = None
+            if loss.compares is not None:
+                apart = divergence(every(params, index), given[1], loss.compares)
             if objective == SFT:
-                return sft_value(loss, task.tokens(params, index), compared, rows)
+                return sft_value(loss, task.tokens(params, index), compared, rows, apart)
             log_probs, lengths = task.pair_log_probs(params, index)
-            return pair_value(loss, log_probs, lengths, compared)
+            return pair_value(loss, log_probs, lengths, compared, apart)
 
         return over_runs(one, task.batched)(params, index, *reference)
 

@@ -16,6 +16,7 @@ from tradeoff.methods.losses.demonstrations import (
     Uft,
     Weighted,
 )
+from tradeoff.methods.losses.divergences import Asft, Kto
 from tradeoff.methods.losses.margins import (
     DiscoPop,
     Dpo,
@@ -43,7 +44,7 @@ from tradeoff.methods.losses.slopes import initial_pull, pair_slopes, sft_slopes
 from tradeoff.methods.losses.with_sft import AlphaPo, Cpo, Orpo, Rpo, SimPo, Slic
 
 SFT_LOSSES: dict[str, type[SftLoss]] = {
-    cls.name: cls for cls in (Nll, Dft, Chord, Luffy, ImportanceSft, Uft, Poft)
+    cls.name: cls for cls in (Nll, Dft, Chord, Luffy, ImportanceSft, Uft, Poft, Asft)
 }
 """Losses of demonstrations by name; a new one is a class and a place in this row."""
 
@@ -52,7 +53,7 @@ PREFERENCE_LOSSES: dict[str, type[PreferenceLoss]] = {
     for cls in (
         *(Nominal, Dpo, DpoPerToken, RobustDpo, Hinge, Ipo, Exo, DiscoPop),
         *(Nca, Bco, ApoZero, ApoDown, Sppo, CalDpo, DpoPositive, DpoShift),
-        *(DivergenceDpo, LengthDpo, SimPo, AlphaPo, Cpo, Rpo, Slic, Orpo, Aot, AotUnpaired),
+        *(DivergenceDpo, LengthDpo, SimPo, AlphaPo, Cpo, Rpo, Slic, Orpo, Aot, AotUnpaired, Kto),
     )
 }
 """Losses of pairs by name, which is TRL's where TRL has it."""
@@ -65,6 +66,7 @@ __all__ = [
     "AotUnpaired",
     "ApoDown",
     "ApoZero",
+    "Asft",
     "Bco",
     "CalDpo",
     "Chord",
@@ -80,6 +82,7 @@ __all__ = [
     "Hinge",
     "ImportanceSft",
     "Ipo",
+    "Kto",
     "LengthDpo",
     "Luffy",
     "MarginLoss",
