@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from tradeoff.errors import InputError
 from tradeoff.methods.gradients import (
     GRADIENT_RULES,
+    Agem,
     AlignedMtl,
     CaGrad,
     ConFig,
     DualProj,
     DynamicAverage,
     Famo,
+    Gem,
     GeometricLoss,
+    GradDrop,
     ImtlG,
     Mgda,
     NashMtl,
@@ -230,6 +233,41 @@ def test_famo_turns_to_the_loss_that_falls_less():
     still = Famo(rate=0.0, recent=1.0)
     factors, _ = still.factors(seen(two(1.0), losses=(1.0, 3.0)), still.start(()))
     np.testing.assert_allclose(factors, [0.75, 0.25])
+
+
+@given(angle=angles, first=sizes, second=sizes)
+def test_gem_keeps_the_sft_loss_from_rising(angle, first, second):
+    gradients = two(angle, first, second)
+    d, most = direction(Agem(), gradients), direction(Gem(margin=0.5), gradients)
+    if angle < np.pi / 2:
+        np.testing.assert_array_equal(d, gradients[1])
+        return
+    assert abs(gradients[0] @ d) <= 1e-12 * first * second
+    assert gradients[0] @ most >= -1e-12 * first * second
+    least = max(0.5, -second * np.cos(angle) / first)
+    np.testing.assert_allclose(most, gradients[1] + least * gradients[0], rtol=1e-7, atol=1e-12)
+
+
+def test_graddrop_is_the_weighted_sum_on_average_and_that_of_torchjd():
+    first, second = random_gradients(1, spread=0.1)[0]
+    chance = 0.5 * (1 + (first + second) / (abs(first) + abs(second)))
+    coins = np.linspace(0, 1, 4001)[:-1, None] * np.ones(5)
+    mean = GradDrop().direction(first, second, coins).mean(0)
+    np.testing.assert_allclose(mean, first + second, atol=2e-3)
+    torch.manual_seed(0)
+    uniform = torch.rand(5, dtype=torch.float64)
+    torch.manual_seed(0)
+    jacobian = torch.tensor(np.stack([first, second]))
+    expected = aggregation.GradDrop()(jacobian).numpy()
+    np.testing.assert_allclose(
+        GradDrop().direction(first, second, uniform.numpy()), expected, rtol=1e-12
+    )
+    # Numpy and torch agree; a full leak is the sum; each coordinate keeps one sign.
+    same = GradDrop().direction(*(torch.tensor(g) for g in (first, second)), uniform)
+    np.testing.assert_allclose(same, expected, rtol=1e-12)
+    np.testing.assert_allclose(GradDrop(leak=1.0).direction(first, second, chance), first + second)
+    positive = np.maximum([first, second], 0).sum(0)
+    np.testing.assert_allclose(GradDrop().direction(first, second, chance - 1e-9), positive)
 
 
 # ---------------------------------------------------------------------- over the whole catalogue

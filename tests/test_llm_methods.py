@@ -17,7 +17,7 @@ from tradeoff.llm import losses
 from tradeoff.llm.config import Experiment, TrainConfig, read_experiment
 from tradeoff.llm.toml import write_experiment
 from tradeoff.methods import Method, find
-from tradeoff.methods.gradients import CaGrad, Seen
+from tradeoff.methods.gradients import CaGrad, GradDrop, Seen
 from tradeoff.methods.losses import Dft, Dpo, Pairs, Responses, SimPo
 from tradeoff.schedules import Alright, Maxright, Mix, Stages
 
@@ -34,13 +34,31 @@ def test_a_rule_joins_the_gradients_of_an_update() -> None:
     flat = np.stack(
         [torch.cat([g.flatten() for g in part]).double().numpy() for part in (one, other)]
     )
-    for method in (find("mix+cagrad", 0.3), find("mix+nash_mtl", 0.3)):
+    methods = [find("mix+cagrad", 0.3), find("mix+nash_mtl", 0.3), find("mix+agem", 0.3)]
+    for method in methods:
         rule = method.gradient
         factors, _ = rule.factors(Seen(flat @ flat.T, np.array([0.7, 0.3]), np.zeros(2)), {})
         found = gradients(method)
         for a, b, both in zip(one, other, found, strict=True):
             expected = factors[0] * a + factors[1] * b
             torch.testing.assert_close(both, expected.to(both.dtype), rtol=1e-4, atol=1e-6)
+
+
+def test_coordinates_are_joined_tensor_by_tensor() -> None:
+    one, other = gradients(Mix(lam=0.0)), gradients(Mix(lam=1.0))
+    whole = gradients(Method(Mix(lam=0.3), gradient=GradDrop(leak=1.0)))
+    found, again = (gradients(find("mix+graddrop", 0.3)) for _ in range(2))
+    for a, b, both, drawn, same in zip(one, other, whole, found, again, strict=True):
+        first, second = 0.7 * a, 0.3 * b
+        torch.testing.assert_close(both, first + second, rtol=1e-4, atol=1e-6)
+        # Each coordinate has its positive parts or its negative ones.
+        parts = (
+            first.clamp(min=0) + second.clamp(min=0),
+            first.clamp(max=0) + second.clamp(max=0),
+        )
+        nearest = torch.minimum((drawn - parts[0]).abs(), (drawn - parts[1]).abs())
+        assert float(nearest.max()) < 1e-4
+        torch.testing.assert_close(drawn, same, rtol=0, atol=0)
 
 
 def test_a_rule_without_effect_trains_as_the_schedule_alone() -> None:

@@ -31,6 +31,7 @@ from tradeoff.methods.losses import (
     Hinge,
     ImportanceSft,
     Ipo,
+    Kto,
     LengthDpo,
     Luffy,
     Nca,
@@ -121,6 +122,7 @@ def moved(loss: Any, given: Pairs, side: int, by: np.ndarray) -> np.ndarray:
 IMPLIED = {
     "nll": lambda p, q: -np.log(p),
     "dft": lambda p, q: 1 - p,
+    "asft": lambda p, q: 1 - p,  # without a divergence
     "chord": lambda p, q: (1 - p) ** 2 / 2,
     "luffy": lambda p, q: -p / (p + 0.1),
     "uft": lambda p, q: 1 / (1 + (p / q) ** 0.1) ** 2,
@@ -273,6 +275,7 @@ def test_two_calibrated_losses_are_a_fit_of_the_margin_and_an_anchor():
         (Bco(beta=0.4), 0.2),
         (Sppo(beta=0.4), 2.5),
         (ApoZero(beta=0.4), 0.1),
+        (Kto(beta=0.4), 0.1),
         (CalDpo(beta=0.4), 0.5 + 1.25),
         # Its slope has the wrong sign at the reference.
         (DiscoPop(beta=0.4, tau=0.05), 0.4 * (0.75 - (1 - np.log(2)) / 0.2)),

@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 
 from tradeoff import parts, study
+from tradeoff.convex.instances import random_log_linear
+from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names, restored
+from tradeoff.methods.anchors import Ewc
 from tradeoff.methods.gradients import CaGrad, Mgda, PcGrad, WeightedSum
 from tradeoff.methods.losses import Dft, Dpo, Nll, Nominal, SimPo
 from tradeoff.methods.method import KNOWN
+from tradeoff.networks.policies import PolicyConfig, policy_data
+from tradeoff.networks.tasks import PolicyTask
+from tradeoff.networks.train import grid, train
 from tradeoff.schedules import Alright, Maxright, Mix, Rounds, Rule, Schedule, Sequential, Stages
 
 EVERY = [(kind, name) for kind, known in KNOWN.items() for name in known]
@@ -226,6 +232,25 @@ def test_updates_are_what_the_plan_costs(pair, lam):
     warm = Method(Stages(schedules=(Alright(lam=0.0), Mix()), shares=(0.5, 0.5)))
     assert warm.updates(units, pair=pair) == pytest.approx(units / (0.5 + 0.5 * (1 + pair)), abs=1)
     assert find("maxright", lam).updates(units, looks=1.0) == units // 2
+
+
+def test_gradients_of_single_rows_count():
+    """EWC squares 7 gradients of demonstrations before the second stage."""
+    ewc = Method(Sequential(share=0.5), anchor=Ewc(count=7))
+    plain = Method(Sequential(share=0.5))
+    assert plain.updates(100) == 100
+    assert ewc.updates(100) == 93
+    assert ewc.updates(100, batch=7) == 99
+    settings = {"steps": 4, "step_size": 0.1, "replicas": 2, "checkpoints": [2, 4]}
+    counts = trajectories(random_log_linear(0), [ewc, plain], engine="numpy", **settings).counts
+    np.testing.assert_array_equal(counts[0, 0], [[2, 0], [9, 2]])
+    np.testing.assert_array_equal(counts[1, 0], [[2, 0], [2, 2]])
+    task = PolicyTask(policy_data(0, prompts=8, demonstrations=12, pairs=12), PolicyConfig(width=4))
+    runs = grid([ewc, plain], [0])
+    table = train(task, runs, steps=4, learning_rate=0.1, batch_size=3).table
+    ends = table[table.step == 4]
+    assert ends.sft_gradients.tolist() == [5, 2]
+    assert ends.preference_gradients.tolist() == [2, 2]
 
 
 def test_what_cannot_run_says_why():

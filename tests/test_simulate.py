@@ -25,7 +25,8 @@ from tradeoff.convex.trained_losses import TrainedLossSampler
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
 from tradeoff.methods.gradients import CaGrad, PcGrad, Seen, SmoothTchebycheff
-from tradeoff.methods.losses import Dft, Dpo, Ipo, Nca, Nll, Nominal, SimPo
+from tradeoff.methods.losses import ApoZero, Asft, Dft, Dpo, Ipo, Kto, Nca, Nll, Nominal, SimPo
+from tradeoff.methods.losses.divergences import divergence
 from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Sequential, Stages
 
 SCHEDULES = [
@@ -477,7 +478,7 @@ def test_gradient_rules_join_the_gradients_of_the_update():
 
 
 @pytest.mark.parametrize(
-    "loss", [Ipo(beta=0.5), Nca(beta=0.7), SimPo(), Dft()], ids=lambda x: x.name
+    "loss", [Ipo(beta=0.5), Nca(beta=0.7), SimPo(), Dft(), Asft(weight=0.7)], ids=lambda x: x.name
 )
 @pytest.mark.parametrize("sparse", [False, True])
 def test_trained_losses_have_their_gradients(loss, sparse):
@@ -495,10 +496,12 @@ def test_trained_losses_have_their_gradients(loss, sparse):
         gradient = sampler.evaluate(objective, theta, index)[1][0]
         for i, way in enumerate(np.eye(d) * step):
             up, down = (sampler.evaluate(objective, theta + s * way, index)[0][0] for s in (1, -1))
-            if loss.name == "dft":  # the implied loss is 1 - p
+            if loss.name in ("dft", "asft"):  # -p log p with a fixed first factor implies 1 - p
                 rows = problem.demonstrations[index]
+                logs = [problem.log_probs((theta + s * way)[0])[rows][0] for s in (1, -1)]
                 up, down = (
-                    1 - np.exp(problem.log_probs((theta + s * way)[0]))[rows][0] for s in (1, -1)
+                    value + np.exp(q) * q + 1 - np.exp(q)
+                    for value, q in zip((up, down), logs, strict=True)
                 )
             assert gradient[i] == pytest.approx((up - down) / (2 * step), rel=1e-5, abs=1e-7)
     weights = (problem.sft_weights, problem.preference_weights)[objective]
@@ -506,6 +509,30 @@ def test_trained_losses_have_their_gradients(loss, sparse):
     np.testing.assert_allclose(
         sampler.mean_gradient(objective, theta), np.tensordot(weights, every, axes=1), atol=1e-13
     )
+
+
+def test_divergences_are_those_of_all_responses():
+    rng = np.random.default_rng(0)
+    p, q = (rng.dirichlet(np.ones(4), 3) for _ in range(2))
+    found = divergence(np.log(p), np.log(q), "forward")
+    np.testing.assert_allclose(found, (q * np.log(q / p)).sum(1), rtol=1e-12)
+    np.testing.assert_allclose(divergence(np.log(q), np.log(p), "reverse"), found, rtol=1e-12)
+    padded = [np.pad(np.log(x), ((0, 0), (0, 2)), constant_values=-np.inf) for x in (p, q)]
+    for way in ("forward", "reverse"):
+        np.testing.assert_allclose(
+            divergence(*padded, way), divergence(np.log(p), np.log(q), way), rtol=1e-12
+        )
+    # At the reference both losses are those without a divergence.
+    problem = ragged(2, radius=3.0)
+    pairs = ((1, Kto(beta=0.4), ApoZero(beta=0.4)), (0, Asft(weight=3.0), Dft()))
+    for objective, *both in pairs:
+        found = []
+        for loss in both:
+            slots = {"sft": Nll(), "preference": Nominal(), loss.kind: loss}
+            sampler = TrainedLossSampler(problem, 0, np.arange(1), **slots)
+            at = np.zeros((1, problem.dimension)), np.array([1])
+            found.append(sampler.evaluate(objective, *at))
+        np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-14)
 
 
 def test_a_method_that_cannot_run_here_says_why():

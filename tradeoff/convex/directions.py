@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from tradeoff import draws
+from tradeoff.convex.chosen_rows import trained_on
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
 from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
@@ -90,12 +92,27 @@ class Directions:
             for objective in (SFT, PREFERENCE):
                 self._evaluate(group, objective, theta, weights, step, gradient, losses)
         factors = weights.copy()
+        apart: dict[int, Array] = {}
         for c, method in enumerate(self.setting.methods):
             if "gradient" in method.changed() and self.setting.plans[c].together[step]:
+                if method.gradient.coordinatewise:
+                    apart[c] = self._by_coordinates(method, gradient[c], weights[c], step)
+                    continue
                 gram = np.einsum("rid,rjd->rij", gradient[c], gradient[c])
                 seen = Seen(gram, weights[c], losses[c] - self.setting.optima)
                 factors[c], self.states[c] = method.gradient.factors(seen, self.states[c])
-        return np.asarray(np.einsum("cri,crid->crd", factors, gradient))
+        found = np.asarray(np.einsum("cri,crid->crd", factors, gradient))
+        for c, direction in apart.items():
+            found[c] = direction
+        return found
+
+    def _by_coordinates(self, method: Method, gradient: Array, weights: Array, step: int) -> Array:
+        """(R, d) directions of a rule that joins gradients (R, 2, d) coordinate by coordinate."""
+        rule: Any = method.gradient
+        size = gradient.shape[-1]
+        keys = draws.keys(self.setting.seed, self.replicas, draws.JOIN)[:, None]
+        uniform = draws.uniform(keys, step * size + np.arange(size))
+        return np.asarray(rule.direction(*(weights[..., None] * gradient).swapaxes(0, 1), uniform))
 
     def _evaluate(
         self,
@@ -116,7 +133,8 @@ class Directions:
         if self.setting.full:
             gradient[members, run, objective] = self._mean(group, objective, at)
             if group.values:
-                losses[members, run, objective] = self.setting.problem.losses(at)[:, objective]
+                problem = getattr(group.sampler, "problem", self.setting.problem)
+                losses[members, run, objective] = problem.losses(at)[:, objective]
         elif group.values:
             found = group.sampler.sample(objective, at, step, place)
             losses[members, run, objective], gradient[members, run, objective] = found
@@ -127,22 +145,23 @@ class Directions:
     def _mean(self, group: Group, objective: int, theta: Array) -> Array:
         if isinstance(group.sampler, TrainedLossSampler):
             return group.sampler.mean_gradient(objective, theta)
-        if not hasattr(self.setting.problem, "gradients"):
+        problem = getattr(group.sampler, "problem", self.setting.problem)
+        if not hasattr(problem, "gradients"):
             raise InputError(
                 "the problem has no full gradients",
                 field="gradients",
                 value="full",
                 remedy="Give it a method gradients(theta), or use sample gradients.",
             )
-        return np.asarray(self.setting.problem.gradients(theta)[:, objective])
+        return np.asarray(problem.gradients(theta)[:, objective])
 
     def _grouped(self) -> Any:
         """Groups of configurations, in the order in which their losses first come."""
         found: dict[Any, list[int]] = {}
         for c, method in enumerate(self.setting.methods):
-            key = (method.sft, method.preference, method.gradient.uses_losses)
+            key = (method.data, method.sft, method.preference, method.gradient.uses_losses)
             found.setdefault(key, []).append(c)
-        for (_, _, values), members in found.items():
+        for (*_, values), members in found.items():
             method = self.setting.methods[members[0]]
             replicas = np.tile(self.replicas, len(members))
             yield Group(np.array(members), self._sampler(method, replicas), values)
@@ -153,11 +172,15 @@ class Directions:
             return self.plain(replicas)
         if not isinstance(problem, LogLinear):
             raise InputError(
-                "losses of responses need a log-linear problem",
+                "losses and choices of rows need a log-linear problem",
                 field="problem",
                 value=type(problem).__name__,
                 remedy="Use a LogLinear problem, or a method that trains the problem's losses.",
             )
+        if "data" in method.changed():
+            problem = trained_on(problem, method.data, self.setting.start)
+            if not method.changed().keys() & {"sft", "preference"}:
+                return LogLinearSampler(problem, self.setting.seed, replicas)
         return TrainedLossSampler(
             problem, self.setting.seed, replicas, method.sft, method.preference
         )

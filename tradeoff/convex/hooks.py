@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from tradeoff import draws
@@ -43,14 +43,18 @@ class Hooks:
         for chain in self.chains.values():
             chain.start([first])
 
-    def begin(self, theta: Parameters, step: int) -> None:
-        """Change theta, in place, to that from which update `step` starts."""
+    def begin(self, theta: Parameters, step: int, count: Int[np.ndarray, "C R 2"]) -> None:
+        """Change theta, in place, to that from which update `step` starts.
+
+        Gradients of single rows that a part asks for are added to ``count``.
+        """
         for c, chain in self.chains.items():
             theta[c] = chain.begin([theta[c]], step)[0]
             for slot, objective, rows in list(chain.passes(step)):
                 for gradient in self._of_rows(objective, theta[c], rows):
                     chain.observe(slot, [gradient], step)
                 chain.conclude(slot, step)
+                count[c, :, objective] += rows
 
     def direct(self, direction: Parameters, theta: Parameters, step: int) -> Parameters:
         """Directions of update `step`."""

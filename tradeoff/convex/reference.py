@@ -47,7 +47,7 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
             records.append((hooks.output(theta, t), mean.copy(), count.copy()))
         if t == steps:
             break
-        hooks.begin(theta, t)
+        hooks.begin(theta, t, count)
         u = draws.uniform(objective_key, t)
         weights = np.empty((*shape, 2))
         share = np.ones(shape)

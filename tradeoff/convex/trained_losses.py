@@ -21,6 +21,7 @@ from tradeoff.methods.losses import (
     pair_slopes,
     sft_slopes,
 )
+from tradeoff.methods.losses.divergences import divergence
 from tradeoff.schedules import SFT
 
 Array = NDArray[np.float64]
@@ -103,9 +104,13 @@ class TrainedLossSampler(LogLinearSampler):
         total = odds.sum(axis=1, keepdims=True)
         own = self.problem.features[rows]
         log_probs = np.einsum("bkd,bd->bk", own, theta) - peak - np.log(total)
-        losses, slopes = self._slopes(objective, log_probs, rows, index)
-        mean = np.einsum("bn,bnd->bd", odds / total, phi)
+        probabilities = odds / total
+        apart, pull = self._divergence(objective, z - peak - np.log(total), self._rows[x])
+        losses, slopes = self._slopes(objective, log_probs, rows, index, apart)
+        mean = np.einsum("bn,bnd->bd", probabilities, phi)
         gradient = np.einsum("bk,bkd->bd", slopes, own)
+        if pull is not None:
+            gradient = gradient + np.einsum("bn,bnd->bd", pull, phi)
         return losses, gradient - slopes.sum(axis=1, keepdims=True) * mean
 
     def _of_sparse(
@@ -113,10 +118,14 @@ class TrainedLossSampler(LogLinearSampler):
     ) -> tuple[Array, Array]:
         every = self.problem.log_probs(theta)
         run = np.arange(len(theta))[:, None]
-        losses, slopes = self._slopes(objective, every[rows, run], rows, index)
         same = self.problem.prompt_of_row[:, None] == self.problem.prompt_of_row[rows[:, 0]]
+        own = np.where(same, every, -np.inf).T
+        apart, pull = self._divergence(objective, own, np.arange(len(every))[None, :])
+        losses, slopes = self._slopes(objective, every[rows, run], rows, index, apart)
         by_logit = -np.where(same, np.exp(every), 0.0) * slopes.sum(axis=1)
         np.add.at(by_logit, (rows, run), slopes)
+        if pull is not None:
+            by_logit += pull.T
         return losses, np.asarray(self.problem.features.T @ by_logit).T
 
     def _slopes(
@@ -125,19 +134,37 @@ class TrainedLossSampler(LogLinearSampler):
         log_probs: Float[np.ndarray, "B k"],
         rows: Int[np.ndarray, "B k"],
         index: NDArray[np.int64],
+        apart: Array | None,
     ) -> tuple[Array, Float[np.ndarray, "B k"]]:
         """Losses and slopes in the log-probabilities of the responses that a data point has."""
         if objective == SFT:
             reference = self._reference[rows[:, 0]] if self.sft.needs_reference else None
-            losses, slope = sft_slopes(self.sft, Responses(log_probs[:, 0], reference))
+            losses, slope = sft_slopes(self.sft, Responses(log_probs[:, 0], reference, None, apart))
             return losses, slope[:, None]
         if self.problem.reference_margins is None:
             known = self._reference[rows]
         else:
             # A loss of the margin sees no more of the reference than this difference.
             known = np.stack([self.problem.margin_shift[index], np.zeros(len(index))], axis=1)
-        both = (Responses(log_probs[:, k], known[:, k]) for k in (0, 1))
+        both = (Responses(log_probs[:, k], known[:, k], None, apart) for k in (0, 1))
         return pair_slopes(self.preference, Pairs(*both))
+
+    def _divergence(
+        self, objective: int, log_probs: Float[np.ndarray, "B n"], rows: NDArray[np.int64]
+    ) -> tuple[Array | None, Array | None]:
+        """Divergences (B,) from the reference, and what they add to the slopes in the logits.
+
+        ``rows`` are the responses whose log-probabilities these are, minus infinity where none is.
+        """
+        loss = (self.sft, self.preference)[objective]
+        if loss.compares is None:
+            return None, None
+        present = np.isfinite(log_probs)
+        known = np.where(present, self._reference[rows], -np.inf)
+        apart = divergence(log_probs, known, loss.compares)
+        if objective == SFT and self.sft.divergence_slope:
+            return apart, self.sft.divergence_slope * (np.exp(log_probs) - np.exp(known))
+        return apart, None
 
     @cached_property
     def _reference(self) -> Array:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import Seen, State
@@ -31,6 +32,8 @@ class GradientJoin:
         Whose gradients these are; they are the same on every process.
     optima
         Least training losses of (SFT, preference), if known.
+    seed
+        Of the draws of rules that draw.
 
     Raises
     ------
@@ -39,8 +42,14 @@ class GradientJoin:
     """
 
     def __init__(
-        self, method: Method, plan: Plan, policy: nn.Module, optima: tuple[float, float] | None
+        self,
+        method: Method,
+        plan: Plan,
+        policy: nn.Module,
+        optima: tuple[float, float] | None,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.rule = method.changed().get("gradient")
         self.plan, self.policy = plan, policy
         self.optima = np.zeros(2) if optima is None else np.asarray(optima, dtype=float)
@@ -65,7 +74,27 @@ class GradientJoin:
         for parameter in self.policy.parameters():
             parameter.grad = None
 
-    def join(self, weights: Float[np.ndarray, " 2"], losses: Float[np.ndarray, " 2"]) -> None:
+    def _by_coordinates(self, weights: Float[np.ndarray, " 2"], step: int) -> None:
+        """Join the gradients of each tensor by a rule that works coordinate by coordinate."""
+        rule: Any = self.rule
+        for place, parameter in enumerate(self.policy.parameters()):
+            pair = (self._first[place], parameter.grad)
+            known = next((g for g in pair if g is not None), None)
+            if known is None:
+                continue
+            first, second = (
+                torch.zeros_like(known) if g is None else float(w) * g
+                for w, g in zip(weights, pair, strict=True)
+            )
+            key = draws.keys(self.seed, place, draws.JOIN)
+            coin = torch.Generator().manual_seed(int(draws.uniform(key, step) * 2**53))
+            uniform = torch.rand(known.shape, generator=coin, dtype=torch.float32)
+            parameter.grad = rule.direction(first, second, uniform.to(known.device))
+        self._first = []
+
+    def join(
+        self, weights: Float[np.ndarray, " 2"], losses: Float[np.ndarray, " 2"], step: int = 0
+    ) -> None:
         """Replace the gradients, those of the preference objective, by the rule's direction.
 
         Parameters
@@ -74,7 +103,11 @@ class GradientJoin:
             That the schedule gives both objectives.
         losses
             Mean training losses of the update.
+        step
+            The update, from 0, by which a rule that draws knows its draws.
         """
+        if self.rule is not None and self.rule.coordinatewise:  # type: ignore[attr-defined]
+            return self._by_coordinates(weights, step)
         pairs = list(zip(self._first, self.policy.parameters(), strict=True))
         gram = np.zeros((2, 2))
         for first, parameter in pairs:

@@ -37,6 +37,7 @@ from tradeoff.llm import (
     ahead,
     card,
     checkpoints,
+    chosen_rows,
     corpora,
     dropout,
     models,
@@ -211,6 +212,7 @@ class JointTrainer:
         self.data = corpora.prepare(
             model, tokenizer, (sft, preference), (sft_test, preference_test), config
         )
+        self.data = chosen_rows.choose(self.data, self.method)
         for remark in self.data.remarks():
             warnings.warn(remark, RowWarning, stacklevel=2)
         stopping.check(config, self.data, schedule.lam)
@@ -253,7 +255,7 @@ class JointTrainer:
         self.known = KnownLosses(self.plan, config, sizes)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.needed = ahead.needed(self.plan, config, self.known, processes)
-        self.joining = GradientJoin(self.method, self.plan, self.policy, config.optima)
+        self.joining = GradientJoin(self.method, self.plan, self.policy, config.optima, config.seed)
         self.hooks = MethodHooks(self.method, self.plan, self.policy, config.seed)
         self.feed = Feed(self.data, config, process, processes)
         if config.router_loss:
@@ -603,7 +605,7 @@ class JointTrainer:
         if joins:
             means = torch.stack([self.scorer.add_up(loss) for loss in observed])
             weights = [next(p.weight for p in passes if p.objective == i) for i in (0, 1)]
-            self.joining.join(np.array(weights), means.double().cpu().numpy())
+            self.joining.join(np.array(weights), means.double().cpu().numpy(), self.step)
         return observed
 
     def _routed(self, count: int) -> Tensor | float:

@@ -23,11 +23,13 @@ from tradeoff.methods.losses import (
 )
 from tradeoff.methods.merges import MERGES, Merge, NoMerge
 from tradeoff.methods.parameters import PARAMETERS, EveryParameter, Parameters
+from tradeoff.methods.transforms import TRANSFORMS, EveryRow, Transform
 from tradeoff.parts import SCALES, Part, restore
 from tradeoff.schedules import SCHEDULES, Plan, Schedule
 
 KNOWN: dict[str, Mapping[str, type[Part]]] = {
     "schedule": SCHEDULES,
+    "data": TRANSFORMS,
     "sft": SFT_LOSSES,
     "preference": PREFERENCE_LOSSES,
     "gradient": GRADIENT_RULES,
@@ -38,6 +40,7 @@ KNOWN: dict[str, Mapping[str, type[Part]]] = {
 }
 """Parts of this package by slot, then by name."""
 IDENTITY: dict[str, Part] = {
+    "data": EveryRow(),
     "sft": Nll(),
     "preference": Nominal(),
     "gradient": WeightedSum(),
@@ -63,6 +66,8 @@ class Method:
         Which objective each update follows.
     name
         For tables; made of the parts by default.
+    data
+        Which training rows are used; all by default.
     sft
         Loss of demonstrations that is trained; negative log-likelihood by default.
     preference
@@ -88,6 +93,7 @@ class Method:
 
     schedule: Schedule
     name: str = field(default="", kw_only=True)
+    data: Transform = field(default=EveryRow(), kw_only=True)
     sft: SftLoss = field(default=Nll(), kw_only=True)
     preference: PreferenceLoss = field(default=Nominal(), kw_only=True)
     gradient: GradientRule = field(default=WeightedSum(), kw_only=True)
@@ -137,8 +143,8 @@ class Method:
 
     @property
     def plain_losses(self) -> bool:
-        """Whether the losses that are trained are those that are scored."""
-        return not self.changed().keys() & {"sft", "preference"}
+        """Whether the losses that are trained are those that are scored, of all rows."""
+        return not self.changed().keys() & {"data", "sft", "preference"}
 
     def at(self, lam: float) -> Method:
         """The same method at another weight of the preference objective, in [0, 1]."""

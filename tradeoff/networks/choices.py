@@ -6,8 +6,9 @@ ensemble holds; they are those of replica `seed` in `tradeoff.convex.simulate` w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,8 @@ class Choices:
         for which the least value seen so far counts.
     recent
         Weight of the newest training loss in the running average of a known value.
+    kept
+        Data rows that a run trains on, by run and objective, where these are not all.
     """
 
     def __init__(
@@ -79,7 +82,9 @@ class Choices:
         sizes: tuple[int, int],
         optima: NDArray[np.float64],
         recent: float,
+        kept: Mapping[tuple[int, int], Rows] | None = None,
     ) -> None:
+        self.kept = kept or {}
         self.seeds = seeds = np.array([run.seed for run in runs])
         self.batch_size, self.sizes, self.optima, self.recent = batch_size, sizes, optima, recent
         members: dict[Method, list[int]] = {}
@@ -95,6 +100,7 @@ class Choices:
         self.base = np.full(len(runs), np.nan)
         self._shares: dict[Decay, list[NDArray[np.float64]]] = {}
         self._objective = draws.keys(ROOT, seeds, draws.OBJECTIVE)
+        self._join = draws.keys(ROOT, seeds, draws.JOIN)
         self._samples = [draws.keys(ROOT, seeds, stream) for stream in _SAMPLES]
         self._estimates = [draws.keys(ROOT, seeds, stream) for stream in _ESTIMATES]
 
@@ -122,6 +128,20 @@ class Choices:
         rules = zip(self.methods, self.groups, strict=True)
         found = [rows for m, (p, rows) in rules if "gradient" in m.changed() and p.together[step]]
         return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+
+    def coordinatewise(self, step: int) -> Iterator[tuple[Any, Rows, Rows]]:
+        """Rules that join gradients coordinate by coordinate, their runs and these's places.
+
+        Places are among the runs that :meth:`joined` names.
+        """
+        named = self.joined(step)
+        for method, (plan, rows) in zip(self.methods, self.groups, strict=True):
+            if method.gradient.coordinatewise and plan.together[step]:
+                yield method.gradient, rows, np.searchsorted(named, rows)
+
+    def coins(self, step: int, runs: Rows, size: int) -> NDArray[np.float64]:
+        """(len(runs), size) draws for the coordinates of the gradients of update `step`."""
+        return draws.uniform(self._join[runs][:, None], step * size + np.arange(size))
 
     def join(
         self,
@@ -210,4 +230,8 @@ class Choices:
 
     def _pick(self, keys: NDArray[np.uint64], objective: int, counter: Rows, runs: Rows) -> Rows:
         u = draws.uniform(keys[runs][:, None], counter)
-        return np.asarray((u * self.sizes[objective]).astype(np.int64))
+        found = (u * self.sizes[objective]).astype(np.int64)
+        for place, run in enumerate(runs.tolist() if self.kept else ()):
+            if (rows := self.kept.get((run, objective))) is not None:
+                found[place] = rows[(u[place] * len(rows)).astype(np.int64)]
+        return np.asarray(found)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks.choices import Choices
 from tradeoff.networks.hooks import Hooks
 from tradeoff.networks.optimizers import RowOptimizer
@@ -163,6 +164,8 @@ class Loop:
                     slope = torch.cat([found for found, _ in slopes])
                     chain.observe(slot, self.hooks.split(slope.nan_to_num()), step)
                 chain.conclude(slot, step)
+                # In gradients of a batch, of which the last may be a part.
+                self.counts[runs, objective] += -(-rows // self.choices.batch_size)
 
     def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         """Gradients (R, D) to follow and the losses they belong to (R, 2), 0 if not computed."""
@@ -204,7 +207,12 @@ class Loop:
         # A run that is no longer finite keeps its parameters, whatever these are.
         gram, values = np.nan_to_num(gram), np.nan_to_num(values)
         factors = self._tensor(self.choices.join(step, gram, weights[joined], values))
-        return torch.einsum("ni,ind->nd", factors, kept)
+        found = torch.einsum("ni,ind->nd", factors, kept)
+        for rule, rows, place in self.choices.coordinatewise(step):
+            uniform = self._tensor(self.choices.coins(step, rows, kept.shape[-1]))
+            parts = self._tensor(weights[rows].T)[..., None] * kept[:, place]
+            found[place] = rule.direction(*parts, uniform)
+        return found
 
     def _slope(
         self, objective: int, loss: Any, chunk: tuple[Tensor, Tensor]
@@ -242,18 +250,27 @@ class Loop:
                 return task.tokens(params, index).log_probs
             return task.pair_log_probs(params, index)[0]
 
+        def every(params: Params, index: Tensor) -> Tensor:
+            found: Tensor = task.every_log_prob(params, objective, index)
+            return found
+
         reference = []
         if loss.needs_reference:
             anchor = {name: value[runs] for name, value in self.anchor.items()}
             with torch.no_grad():
                 reference = [over_runs(known, task.batched)(anchor, index)]
+                if loss.compares is not None:
+                    reference.append(over_runs(every, task.batched)(anchor, index))
 
         def one(params: Params, index: Tensor, *given: Tensor) -> Tensor:
             compared = given[0] if given else None
+            apart = None
+            if loss.compares is not None:
+                apart = divergence(every(params, index), given[1], loss.compares)
             if objective == SFT:
-                return sft_value(loss, task.tokens(params, index), compared, rows)
+                return sft_value(loss, task.tokens(params, index), compared, rows, apart)
             log_probs, lengths = task.pair_log_probs(params, index)
-            return pair_value(loss, log_probs, lengths, compared)
+            return pair_value(loss, log_probs, lengths, compared, apart)
 
         return over_runs(one, task.batched)(params, index, *reference)
 

@@ -193,6 +193,12 @@ class PolicyTask:
         found = scores.gather(1, rows[:, 1:]) - scores.logsumexp(1, keepdim=True)
         return found, torch.ones_like(found)
 
+    def every_log_prob(
+        self, params: Mapping[str, Tensor], objective: int, index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B K"]:
+        rows = self._tensors["demonstrations" if objective == SFT else "pairs"][index]
+        return policies.logits(params, self._tensors["prompts"][rows[:, 0]]).log_softmax(-1)
+
     def reference(self, params: Mapping[str, Tensor]) -> Reference:
         with torch.no_grad():
             scores = torch.vmap(policies.logits, (0, None))(dict(params), self._tensors["prompts"])

@@ -26,11 +26,12 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.networks import optimizers
 from tradeoff.networks.choices import Choices, Run
+from tradeoff.networks.chosen_rows import chosen_rows
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
-from tradeoff.networks.trained_losses import RecordsTask
+from tradeoff.networks.trained_losses import FiniteTask, RecordsTask
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Decay, Rule, Schedule
 from tradeoff.settings import BelowOne, Count, Updates, Within, checked
@@ -187,7 +188,11 @@ def train(
         base if isinstance(reference, str) else _stacked("reference", reference, len(runs), device)
     )
     least = _optima(runs, steps, optima)
-    choices = Choices(runs, steps, batch_size, task.sizes, least, recent)
+    members: dict[Method, list[int]] = {}
+    for place, run in enumerate(runs):
+        members.setdefault(Method.of(run.method), []).append(place)
+    kept = chosen_rows(task, members, base if start is None else _on(start, device))
+    choices = Choices(runs, steps, batch_size, task.sizes, least, recent, kept)
     rates = _rates(learning_rate, len(runs))
     records, marks = {}, _marks(evaluate_every, steps)
     stacked = sum(value.numel() for value in (*trained.values(), *held.values()))
@@ -237,6 +242,10 @@ def _stacked(name: str, params: Params, runs: int, device: str) -> Params:
         )
     moved = {key: value.detach().to(device) for key, value in params.items()}
     return {key: value.expand(runs, *value.shape[1:]) for key, value in moved.items()}
+
+
+def _on(params: Params, device: str) -> Params:
+    return {name: value.detach().to(device) for name, value in params.items()}
 
 
 def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
@@ -311,4 +320,12 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
                 field="runs",
                 value=method.label,
                 remedy="Give it the members of tradeoff.networks.trained_losses.RecordsTask.",
+            )
+        asks = [p for p in (method.sft, method.preference) if p.compares is not None]
+        if asks and not isinstance(task, FiniteTask):
+            raise InputError(
+                "the loss compares all responses of a prompt, which the task does not tell",
+                field="runs",
+                value=method.label,
+                remedy="Use another loss, or a task with the members of FiniteTask.",
             )

@@ -52,8 +52,22 @@ class RecordsTask(Protocol):
         """Log-probabilities of both responses of training pairs under one run, and lengths."""
 
 
+@runtime_checkable
+class FiniteTask(Protocol):
+    """What losses with a divergence ask of a task: all responses of each prompt."""
+
+    def every_log_prob(
+        self, params: Mapping[str, Tensor], objective: int, index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B K"]:
+        """Log-probabilities of all responses to the prompts of some training rows."""
+
+
 def sft_value(
-    loss: SftLoss, tokens: Tokens, reference: Tensor | None, rows: int
+    loss: SftLoss,
+    tokens: Tokens,
+    reference: Tensor | None,
+    rows: int,
+    apart: Float[Tensor, " B"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean loss of some demonstrations: over their tokens, or over responses if the loss is so.
 
@@ -67,13 +81,17 @@ def sft_value(
         Log-probabilities of the same tokens under the reference policy, if the loss needs them.
     rows
         How many demonstrations these are.
+    apart
+        Divergences from the reference, if the loss asks for them; responses are then one token.
     """
     if loss.per_response:
         lengths = tokens.sums(torch.ones_like(tokens.log_probs), rows)
         known = None if reference is None else tokens.sums(reference, rows)
         own = tokens.sums(tokens.log_probs, rows)
         return loss.losses(Responses(own, known, lengths)).mean()
-    values = loss.losses(Responses(tokens.log_probs, reference))
+    values = loss.losses(
+        Responses(tokens.log_probs, reference, None, None if apart is None else apart[:, None])
+    )
     return (values * tokens.counted).sum() / tokens.counted.sum()
 
 
@@ -82,6 +100,7 @@ def pair_value(
     log_probs: Float[Tensor, "B 2"],
     lengths: Float[Tensor, "B 2"],
     reference: Float[Tensor, "B 2"] | None,
+    apart: Float[Tensor, " B"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean loss of some pairs.
 
@@ -93,7 +112,9 @@ def pair_value(
         Of both responses under the policy; tokens of each.
     reference
         Log-probabilities under the reference policy, if the loss needs them.
+    apart
+        Divergences from the reference, if the loss asks for them.
     """
     known = (None, None) if reference is None else reference.unbind(1)
     sides = zip(log_probs.unbind(1), known, lengths.unbind(1), strict=True)
-    return loss.losses(Pairs(*(Responses(*side) for side in sides))).mean()
+    return loss.losses(Pairs(*(Responses(*side, apart) for side in sides))).mean()

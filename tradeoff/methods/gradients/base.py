@@ -1,7 +1,8 @@
 """The base of gradient rules: how two gradients become one direction.
 
 With two objectives a rule that combines gradients linearly needs three numbers of them, the inner
-products. So one rule serves all scales, and the engines never hand it a gradient.
+products. So one rule serves all scales, and the engines hand a gradient to those rules alone that
+work coordinate by coordinate.
 """
 
 from __future__ import annotations
@@ -56,11 +57,15 @@ class GradientRule(Part):
         rules stop at a point of the front that depends on the start.
     uses_losses
         Whether the rule looks at the losses, a class attribute.
+    coordinatewise
+        Whether the rule joins the gradients coordinate by coordinate, a class attribute; see
+        :class:`~tradeoff.methods.gradients.coordinates.CoordinateRule`.
     """
 
     kind: ClassVar[str] = "gradient"
     weighted: ClassVar[bool] = True
     uses_losses: ClassVar[bool] = False
+    coordinatewise: ClassVar[bool] = False
 
     def start(self, runs: tuple[int, ...]) -> State:
         """What the rule remembers before the first update; empty by default.

@@ -16,6 +16,7 @@ from tradeoff.methods.losses.demonstrations import (
     Uft,
     Weighted,
 )
+from tradeoff.methods.losses.divergences import Asft, Kto
 from tradeoff.methods.losses.margins import (
     DiscoPop,
     Dpo,
@@ -57,6 +58,7 @@ __all__ = [
     "AotUnpaired",
     "ApoDown",
     "ApoZero",
+    "Asft",
     "Bco",
     "CalDpo",
     "Chord",
@@ -72,6 +74,7 @@ __all__ = [
     "Hinge",
     "ImportanceSft",
     "Ipo",
+    "Kto",
     "LengthDpo",
     "Luffy",
     "MarginLoss",

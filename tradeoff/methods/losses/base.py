@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tradeoff.methods.losses.records import Array, Pairs, Responses
 from tradeoff.parts import Part
@@ -23,9 +23,13 @@ class SftLoss(Part):
         Whether it compares with the reference policy, a class attribute.
     convex
         Whether it is convex in the parameters of a log-linear policy, a class attribute.
+    compares
+        Direction of the divergence from the reference that it asks for, "forward" or "reverse", a
+        class attribute; None if it asks for none.
     """
 
     kind: ClassVar[str] = "sft"
+    compares: ClassVar[Literal["forward", "reverse"] | None] = None
     per_response: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = False
@@ -33,6 +37,11 @@ class SftLoss(Part):
     @abstractmethod
     def losses(self, tokens: Responses) -> Array:
         """(n,) one loss for each token, or each response where ``per_response``."""
+
+    @property
+    def divergence_slope(self) -> float:
+        """Slope of the loss in the divergence from the reference."""
+        return 0.0
 
     def unsupported(self, scale: str) -> str | None:
         if scale == "llm" and self.needs_reference:
@@ -55,9 +64,13 @@ class PreferenceLoss(Part):
         Whether the loss of a pair depends on the other pairs of its batch, a class attribute.
     convex
         Whether it is convex in the parameters of a log-linear policy, a class attribute.
+    compares
+        Direction of the divergence from the reference that it asks for, as a constant; see
+        :class:`SftLoss`.
     """
 
     kind: ClassVar[str] = "preference"
+    compares: ClassVar[Literal["forward", "reverse"] | None] = None
     needs_reference: ClassVar[bool] = True
     margin_only: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False

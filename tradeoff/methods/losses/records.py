@@ -25,11 +25,20 @@ class Responses:
         (n,) the same under the reference policy; ``None`` where no reference is known.
     lengths
         (n,) tokens of each response; ``None``: one each.
+    divergence
+        (n,) divergence between policy and reference over all responses of the same prompt, in the
+        direction that the loss asks for; ``None``: zero, as where the policy is the reference.
     """
 
     log_probs: Array
     reference: Array | None = None
     lengths: Array | None = None
+    divergence: Array | None = None
+
+    @property
+    def known_divergence(self) -> Array:
+        """The divergence; a number where none is given."""
+        return 0.0 if self.divergence is None else self.divergence
 
     @property
     def ratio(self) -> Array:

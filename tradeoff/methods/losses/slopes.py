@@ -54,7 +54,9 @@ def _leaf(responses: Responses) -> tuple[Responses, Any]:
         return None if values is None else torch.from_numpy(np.array(values, dtype=float))
 
     leaf = tensor(responses.log_probs).requires_grad_()
-    fixed = {name: tensor(getattr(responses, name)) for name in ("reference", "lengths")}
+    fixed = {
+        name: tensor(getattr(responses, name)) for name in ("reference", "lengths", "divergence")
+    }
     return replace(responses, log_probs=leaf, **fixed), leaf
 
 

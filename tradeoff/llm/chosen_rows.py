@@ -1,0 +1,72 @@
+"""The training rows of a language model that a method trains on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeoff.errors import InputError
+from tradeoff.llm.corpora import Corpora
+from tradeoff.llm.data import Pair, Tokenised, fingerprint
+from tradeoff.methods import Method
+from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """Training rows of one objective, as a transform sees them.
+
+    Attributes
+    ----------
+    items, objective
+        The rows as tokens, and whose they are.
+    """
+
+    items: Tokenised[Any]
+    objective: int
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n, sides) tokens of each response that carry loss."""
+        sides = 2 if self.objective == PREFERENCE else 1
+        found = np.empty((len(self.items), sides), dtype=np.int64)
+        for place in range(len(self.items)):
+            item = self.items[place]
+            sequences = item.sequences if isinstance(item, Pair) else (item.tokens,)
+            found[place] = [len(sequence) - item.start for sequence in sequences]
+        return found
+
+    def log_probs(self) -> NDArray[np.float64]:
+        """Not known here: rows are chosen before the policy runs."""
+        raise InputError(
+            "rows are chosen before the policy runs",
+            field="data",
+            remedy="Give the transform's `unsupported` a reason for language models.",
+        )
+
+
+def choose(data: Corpora, method: Method) -> Corpora:
+    """The data sets with the training rows alone that a method keeps.
+
+    The chosen rows have a fingerprint of their own, so that caches and checkpoints tell them from
+    all rows.
+
+    Raises
+    ------
+    InputError
+        If the method cannot choose rows of language models, or leaves none.
+    """
+    if "data" not in method.changed():
+        return data
+    method.check("llm")
+    parts: dict[str, Any] = {}
+    for objective, name in ((o, OBJECTIVES[o]) for o in (SFT, PREFERENCE)):
+        given = data.training(objective)
+        places = method.data.chosen(TokenRows(given, objective))
+        items = tuple(given[int(place)] for place in places)
+        rows = [int(given.rows[int(place)]) for place in places]
+        parts[name] = replace(given, items=items, rows=rows, fingerprint=fingerprint(items))
+    return replace(data, **parts)
