@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,4 +56,5 @@ def trained_on(problem: LogLinear, transform: Transform, start: NDArray[np.float
     names = ("chosen", "rejected", "pair_weights", "reference_margins")
     parts |= dict.fromkeys(names, pairs)
     given = {name: getattr(problem, name) for name in parts}
-    return replace(problem, **{n: None if v is None else v[parts[n]] for n, v in given.items()})
+    kept: dict[str, Any] = {n: None if v is None else v[parts[n]] for n, v in given.items()}
+    return replace(problem, **kept)

@@ -81,6 +81,7 @@ def make(
         beta=BETA,
         reference="initial" if own else str(reference_folder(c["reference"])),
         reference_cache=str(llm_base.FOLDER / "references"),
+        reference_rows="all",  # The loss of training rows is measured as well.
         optima=tuple(c["optima"]),
         chat=False,
         max_length=base.context,
