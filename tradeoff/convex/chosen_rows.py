@@ -51,9 +51,10 @@ def trained_on(problem: LogLinear, transform: Transform, start: NDArray[np.float
     sft, pairs = (
         transform.chosen(ProblemRows(problem, objective, start)) for objective in (SFT, PREFERENCE)
     )
-    parts = {"demonstrations": sft, "demonstration_weights": sft}
-    names = ("chosen", "rejected", "pair_weights", "reference_margins")
-    parts |= dict.fromkeys(names, pairs)
-    given = {name: getattr(problem, name) for name in parts}
-    kept: dict[str, Any] = {n: None if v is None else v[parts[n]] for n, v in given.items()}
-    return replace(problem, **kept)
+    of_pairs = ("chosen", "rejected", "pair_weights", "reference_margins")
+    places = {"demonstrations": sft, "demonstration_weights": sft, **dict.fromkeys(of_pairs, pairs)}
+    given = {name: getattr(problem, name) for name in places}
+    chosen: dict[str, Any] = {
+        name: None if values is None else values[places[name]] for name, values in given.items()
+    }
+    return replace(problem, **chosen)
