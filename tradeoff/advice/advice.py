@@ -180,15 +180,15 @@ def _cautions(
     for name, some, every, source in zip(doubts.NAMES, used, known, given, strict=True):
         left = getattr(every, "left", getattr(source, "left", 0))
         for doubt in doubts.of_sample(name, len(some), len(every) + left):
-            found.append(_per_repeat(doubt))
+            found.append(_per_repeat(name, doubt))
     found += doubts.of_rows(*used)
     found += doubts.of_pairs(text_problem(*used, radius=1.0, seed=seed, **shape))
     return tuple(found)
 
 
-def _per_repeat(doubt: Doubt) -> Doubt:
+def _per_repeat(name: str, doubt: Doubt) -> Doubt:
     used, seen = doubt.of - doubt.count, doubt.of
-    problem = f"each repeat draws {used:,} of {seen:,} rows of a set"
+    problem = f"each repeat draws {used:,} of {seen:,} {name} rows"
     remedy = f"--rows {min(seen, 10**6)} takes more, with as much more time."
     return Doubt(doubt.kind, doubt.count, seen, problem, remedy)
 

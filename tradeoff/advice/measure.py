@@ -171,8 +171,9 @@ class Runs:
     forgotten
         Share of the first stage's held-out progress that the second stage loses, by order.
     alternations
-        Smallest of `ROUNDS` that keeps at least `ENOUGH` of what updates on both at once gain;
-        NaN if none does.
+        Smallest of `ROUNDS` whose objective that keeps less of its gain alone keeps at least
+        `ENOUGH` of what it does by updates on both at once; NaN if none does, or both at once
+        leave one without any.
     """
 
     ends: Array
@@ -196,9 +197,10 @@ def run(posed: Posed) -> Runs:
     forgotten = [lost(start[k], middle[k][k], ends[k][k]) for k in (SFT, PREFERENCE)]
     alone = start - [middle[SFT][SFT], middle[PREFERENCE][PREFERENCE]]
     alone = np.where(alone > NO_GAIN * start, alone, np.nan)
+    # The objective that keeps less counts: a sum would hide one that loses all.
     turns = [_follow(posed, Rounds(rounds=k, share=EQUAL_STAGES), sizes)[1] for k in ROUNDS]
-    gain = np.nansum((start - np.stack([*turns, _at_once(posed, sizes)])) / alone, axis=-1)
-    enough = [k for k, g in zip(ROUNDS, gain[:-1], strict=True) if g >= ENOUGH * gain[-1]]
+    worse = np.min((start - np.stack([*turns, _at_once(posed, sizes)])) / alone, axis=-1)
+    enough = [k for k, g in zip(ROUNDS, worse[:-1], strict=True) if g >= ENOUGH * worse[-1] > 0]
     count = float(enough[0]) if enough else float("nan")
     return Runs(np.stack(ends), (forgotten[0], forgotten[1]), count)
 

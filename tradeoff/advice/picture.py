@@ -43,7 +43,7 @@ def as_text(picture: Mapping[str, Array], width: int = 80) -> str:
         x, y = (np.asarray(point) - low) / span
         return round((1 - y) * (lines - 1)), round(x * (columns - 1))
 
-    taken = {}
+    taken: dict[tuple[int, int], str] = {}
     for point, mark in zip(points, MARKS.values(), strict=True):
         taken[_nearest_free(place(point), taken, (lines, columns))] = mark
     for point in _along(picture["front"], 4 * columns):

@@ -167,7 +167,7 @@ def _schedule(table: pd.DataFrame) -> str:
         else "equal weights, as no better weight is known,"
     )
     turns = (
-        "; with two separate trainers, more than 16 alternations are needed to match it"
+        "; no number of alternations up to 16 matches it for certain"
         if choice.rounds is None
         else f"; two separate trainers match it with {choice.rounds} "
         f"{'alternation' if choice.rounds == 1 else 'alternations'}"
