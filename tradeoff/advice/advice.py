@@ -154,7 +154,7 @@ def advise(
         For rows that cannot be read or held out.
     """
     known = _read(sft, preference, seed)
-    shape = {"beta": beta, "candidates": candidates, "n_features": n_features}
+    shape: dict[str, Any] = {"beta": beta, "candidates": candidates, "n_features": n_features}
     with tqdm(total=PARTS * repeats, desc="repeats", disable=not progress, leave=False) as bar:
         found = repeat(
             *known, repeats=repeats, rows=rows, seed=seed, tick=lambda: bar.update(), **shape

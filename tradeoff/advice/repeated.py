@@ -111,9 +111,10 @@ def repeat(
     **shape
         Of the convex problem, to `tradeoff.convex.text.text_problem`.
     """
-    found, picture = [], {}
+    found: list[dict[str, float]] = []
+    picture: dict[str, NDArray[np.float64]] = {}
     for seeds in np.random.SeedSequence(seed).generate_state(4 * repeats).reshape(-1, 4).tolist():
-        drawn = [sampled(some, rows, seeds[0]) for some in (sft, preference)]
+        drawn = sampled(sft, rows, seeds[0]), sampled(preference, rows, seeds[0])
         splits = hold_out((drawn[0], None), (drawn[1], None), TEST_SHARE, seeds[1])
         radius = nested_radius(splits[0].train, splits[1].train, seeds[2], seed=seeds[3], **shape)
         tick()
