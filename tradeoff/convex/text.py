@@ -189,7 +189,8 @@ def relate(
 
 def _number(texts: Sequence[Any], identity: dict[str, int]) -> Int[np.ndarray, " n"]:
     """The number of each text in ``identity``, to which new ones are added."""
-    return np.array([identity.setdefault(as_text(text), len(identity)) for text in texts])
+    numbers = [identity.setdefault(as_text(text), len(identity)) for text in texts]
+    return np.array(numbers, dtype=np.int64)
 
 
 def _check_arguments(
