@@ -134,6 +134,8 @@ def test_runs_of_different_losses_have_one_yardstick() -> None:
         (find("alright+pcgrad"), {}, "never follows both"),
         (find("mix+iw_sft"), {}, "no reference log-probabilities of demonstrations"),
         (find("mix+aot"), {}, "pairs of a whole batch"),
+        (find("mix+kto"), {}, "only be estimated"),
+        (find("mix+asft"), {}, "no reference log-probabilities of demonstrations"),
         (Method(Maxright(), preference=SimPo()), {}, "not those trained"),
         (Mix(), {"loss": "aot"}, "pairs of a whole batch"),
         (find("mix+pcgrad"), {"defects": {"joint_graph": True}}, "defects"),
@@ -181,5 +183,6 @@ def test_settings_name_every_loss() -> None:
     assert TrainConfig(loss="simpo", beta=2.0).preference_loss() == SimPo(beta=2.0)
     assert TrainConfig(loss="orpo").preference_loss().weight == 0.1
     assert TrainConfig(label_smoothing=0.1).preference_loss() == Dpo(label_smoothing=0.1)
-    with pytest.raises(InputError, match="loss"):
-        TrainConfig(loss="nominal")
+    for name in ("nominal", "kto"):
+        with pytest.raises(InputError, match="loss"):
+            TrainConfig(loss=name)

@@ -270,7 +270,11 @@ class TrainConfig:
             )
 
     def _check_loss(self) -> None:
-        known = sorted(set(PREFERENCE_LOSSES) - {"nominal"})
+        known = sorted(
+            name
+            for name, kind in PREFERENCE_LOSSES.items()
+            if name != "nominal" and kind.compares is None
+        )
         _require("loss", self.loss, self.loss in known, f"Use one of {known}.")
         fits = not self.label_smoothing or self.loss.startswith("sigmoid")
         remedy = "With a loss other than sigmoid give 0."
