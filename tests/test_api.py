@@ -30,6 +30,7 @@ INTERNAL = {
     "tradeoff.cli_export",
     "tradeoff.convex.crossed",
     "tradeoff.convex.directions",
+    "tradeoff.convex.chosen_rows",
     "tradeoff.convex.hooks",
     "tradeoff.convex.kernels",
     "tradeoff.convex.rounding",
@@ -62,6 +63,7 @@ INTERNAL = {
     "tradeoff.study.processes",
     "tradeoff.study.store",
     "tradeoff.terminal",
+    "tradeoff.networks.chosen_rows",
     "tradeoff.networks.hooks",
 }
 LISTS = (griffe.DocstringSectionKind.parameters, griffe.DocstringSectionKind.attributes)

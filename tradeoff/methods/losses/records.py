@@ -37,8 +37,14 @@ class Responses:
 
     @property
     def known_divergence(self) -> Array:
-        """The divergence; a number where none is given."""
-        return 0.0 if self.divergence is None else self.divergence
+        """The divergence; zero where none is given beside a reference.
+
+        Raises
+        ------
+        InputError
+            If nothing is known of the reference.
+        """
+        return 0 * self.known_reference if self.divergence is None else self.divergence
 
     @property
     def ratio(self) -> Array:
