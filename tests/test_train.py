@@ -547,7 +547,17 @@ def test_the_same_loss_as_a_slot_trains_the_same_policy(reference):
     assert_allclose(again.table[columns], plain.table[columns], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n in names() if find(n).unsupported("networks") is None])
+OWN_DRAWS = ("ewc", "ogd", "dare")
+"""Methods that draw what the two scales draw apart: single rows, or a mask of a tensor by name."""
+AT_BOTH = [
+    name
+    for name in names()
+    if name not in OWN_DRAWS
+    and all(find(name).unsupported(scale) is None for scale in ("networks", "convex"))
+]
+
+
+@pytest.mark.parametrize("name", AT_BOTH)
 def test_the_last_layer_trains_as_the_convex_problem_does(name):
     """Every method, on the same rows with the same rule, at both scales."""
     method = find(name, 0.4)
