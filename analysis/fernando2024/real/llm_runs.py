@@ -7,6 +7,7 @@ so that :mod:`tradeoff.study` keeps every run once and figures share them.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -47,7 +48,10 @@ def post_train(configuration: Mapping[str, Any]) -> pd.DataFrame:
     """
     began = time.process_time()
     trainer = make(configuration)
-    done = trainer.train(progress=False)
+    with warnings.catch_warnings():
+        # Optima are measured by the study, and the table counts what each run followed.
+        warnings.filterwarnings("ignore", message="none of .* updates followed")
+        done = trainer.train(progress=False)
     if done.interrupted:
         raise KeyboardInterrupt
     table = done.table.assign(

@@ -23,7 +23,7 @@ MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
     f"{llm_shown.about()} λ = {LAM:g}; MAXRIGHT evaluates "
-    f"{llm_study.PROBES} training rows of each objective every k updates, the largest k once: "
+    f"{llm_study.PROBES} training rows per objective every k updates, the largest k once: "
     "{spent} % of the budget. Left: mean paths, single ends. Right: larger weighted gap, 95 % "
     "t-intervals. Command: python -m analysis max_eval_interval"
 )
