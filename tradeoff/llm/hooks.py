@@ -23,7 +23,7 @@ class Hook:
         Parameters
         ----------
         trainer
-            A :class:`tradeoff.llm.JointTrainer`; ``trainer.step`` updates are done.
+            A :class:`~tradeoff.llm.trainer.JointTrainer`; ``trainer.step`` updates are done.
         losses
             This process's part of the mean training loss of each objective followed, as tensors:
             reading one waits for the device.

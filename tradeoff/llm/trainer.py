@@ -151,7 +151,7 @@ class JointTrainer:
         is set anew at each update.
     rates
         Makes the (T,) rates of the updates of the settings and the plan's clock, in place of
-        :func:`tradeoff.llm.rates.learning_rates`.
+        ``tradeoff.llm.rates.learning_rates``.
 
     Raises
     ------

@@ -61,7 +61,7 @@ def joint_trainer(
     output
         Folder of the run; None: ``sft_args.output_dir``.
     settings
-        Fields of :class:`~tradeoff.llm.TrainConfig`, which go before what TRL's fields say.
+        Fields of :class:`~tradeoff.llm.config.TrainConfig`, which go before what TRL's fields say.
 
     Returns
     -------

@@ -278,9 +278,8 @@ def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
     if isinstance(rule, Maxright):
         # Random weights are further from one optimum than from the other, and only one objective
         # would ever be followed: measure gaps from where both begin alike.
-        first = JointTrainer(
-            model, words, sft=sft, preference=pairs, schedule=rule, config=replace(config, steps=1)
-        )
+        look = replace(config, steps=1, optima=(0.0, 0.0))
+        first = JointTrainer(model, words, sft=sft, preference=pairs, schedule=rule, config=look)
         first.train(progress=False)
         sft_loss, preference_loss = (float(value) - 1 for value in first.known.values)
         model = first.model
