@@ -22,7 +22,7 @@ from tradeoff.llm import logprobs
 _NUMPY, _TOLIST, _LAYER_NORM = Tensor.numpy, Tensor.tolist, functional.layer_norm
 
 SEED = 2
-"""Of the numbers made up; with these a rule that compares losses follows both within a few looks."""
+"""Of the numbers made up; with these a rule that compares losses soon follows both."""
 
 
 class Imagined(LiveTensors):
