@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tradeoff.errors import InputError
-from tradeoff.methods import Method, find, names
+from tradeoff.methods import METHODS, Method, find, names
 from tradeoff.schedules import Schedule
 
 LOOK_EVERY, LOOK_SAMPLES = 10, 8
@@ -33,7 +33,8 @@ def contenders(given: Iterable[str] = ()) -> dict[str, Method]:
     wanted = list(given)
     found: dict[str, Method] = {}
     for name in wanted or names():
-        method = replace(find(name), schedule=_affordable(find(name).schedule))
+        method = find(name)
+        method = replace(method, schedule=_affordable(method.schedule))
         if wanted:
             method.check("convex")
             method.plan(TRIED)
@@ -52,7 +53,7 @@ def left_out(name: str) -> str | None:
         method.plan(TRIED)
     except InputError as error:
         return error.problem
-    if not method.changed() and not _sets_out(name):
+    if not method.changed() and name not in METHODS:
         return "it is the schedule of another name"
     return None
 
@@ -70,10 +71,3 @@ def _affordable(schedule: Schedule) -> Schedule:
     settings = {"refresh": LOOK_EVERY, "samples": LOOK_SAMPLES}
     known = {k: v for k, v in settings.items() if k in schedule.__dataclass_fields__}
     return replace(schedule, **known)
-
-
-def _sets_out(name: str) -> bool:
-    """Whether a name stands for a schedule of its own in the catalogue."""
-    from tradeoff.methods import METHODS
-
-    return name in METHODS
