@@ -248,6 +248,29 @@ def paired_difference(a: ArrayLike, b: ArrayLike, axis: int = 0, level: float = 
     return interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), axis, level)
 
 
+def holm(p: ArrayLike) -> Array:
+    """P-values of several tests, adjusted by the step-down rule of Holm (1979).
+
+    Parameters
+    ----------
+    p
+        (m,) p-values; NaN is left out and stays NaN.
+
+    Returns
+    -------
+    ndarray, shape (m,)
+        Calling a difference where this is at most alpha makes any false call with probability at
+        most alpha, whatever the dependence between the tests.
+    """
+    given = np.asarray(p, dtype=float)
+    adjusted = np.full(given.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(given))
+    order = known[np.argsort(given[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * factors), 1.0)
+    return adjusted
+
+
 # ------------------------------------------------------------------ what is checked
 
 

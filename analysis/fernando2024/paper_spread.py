@@ -19,6 +19,7 @@ from scipy.stats import norm
 
 from analysis.dossier.mutations import mutate
 from analysis.fernando2024.paper_numbers import reported
+from tradeoff.scores import holm
 from tradeoff.theory.checked import Checked
 
 LEVEL = 0.95
@@ -55,19 +56,6 @@ def two_proportions(first: Array | float, second: Array | float, n: int) -> Arra
     pooled = (first + second) / 2
     z = (first - second) / np.sqrt(2 * pooled * (1 - pooled) / n)
     return np.asarray(2 * norm.sf(np.abs(z)))
-
-
-def holm(p: Float[NDArray[Any], " k"]) -> Float[NDArray[Any], " k"]:
-    """P-values adjusted for k tests by the step-down rule of Holm (1979).
-
-    Calling a difference where the adjusted p-value is at most alpha makes any false call with
-    probability at most alpha, whatever the dependence between the tests.
-    """
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1.0, steps)
-    return adjusted
 
 
 def largest_disagreement(difference: float, n: int) -> float:

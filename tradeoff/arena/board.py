@@ -16,7 +16,7 @@ from tradeoff.arena.contenders import contenders
 from tradeoff.arena.instances import SUITE, front, instance
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
-from tradeoff.scores import hypervolume, interval
+from tradeoff.scores import holm, hypervolume, interval
 from tradeoff.settings import Count, Share, Within, checked
 from tradeoff.study import run as run_study
 
@@ -135,7 +135,7 @@ class Board(Shown):
                 p = np.nan if name == baseline else ranks.paired_p(difference)
                 found.append((name, float(difference.mean()), p))
         tests = pd.DataFrame(found, columns=["name", "difference", "p"])
-        clear = ranks.holm(tests["p"]) <= LEVEL
+        clear = holm(tests["p"]) <= LEVEL
         better = tests[clear & (tests["difference"] < 0)].groupby("name").size()
         worse = tests[clear & (tests["difference"] > 0)].groupby("name").size()
         counts = {f"better_than_{baseline}": better, f"worse_than_{baseline}": worse}

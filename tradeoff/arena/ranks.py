@@ -30,28 +30,6 @@ def rank_table(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=values.index)
 
 
-def holm(p: ArrayLike) -> Array:
-    """P-values of several tests, adjusted by Holm's step-down procedure.
-
-    Parameters
-    ----------
-    p
-        (m,) p-values; NaN is left out and stays NaN.
-
-    Returns
-    -------
-    ndarray, shape (m,)
-        Rejecting those at most a holds the probability of any false rejection at a.
-    """
-    given = np.asarray(p, dtype=float)
-    adjusted = np.full(given.shape, np.nan)
-    known = np.flatnonzero(~np.isnan(given))
-    order = known[np.argsort(given[known], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(given[order] * factors), 1.0)
-    return adjusted
-
-
 def paired_p(differences: ArrayLike) -> float:
     """Two-sided p-value of a paired t-test; 1 where all differences are zero."""
     from scipy.special import stdtr

@@ -114,7 +114,7 @@ def tuned(problem: LogLinear, methods: Sequence[Method], steps: int) -> list[Ste
 
 def has_stages(method: Method, steps: int) -> bool:
     """Whether the clock of a run restarts, so that later stages have a step of their own."""
-    return int(np.sum(method.schedule.plan(steps).clock == 1)) > 1
+    return method.schedule.plan(steps).stages > 1
 
 
 def at_edge(step: Step, staged: bool) -> bool:

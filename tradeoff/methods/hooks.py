@@ -132,7 +132,7 @@ def moment_of(plan: Plan, step: int, blocks: tuple[str, ...] = ("",)) -> Moment:
         clock=int(plan.clock[step]),
         length=int(stage_lengths(plan.clock)[step]),
         stage=int(np.count_nonzero(plan.clock[: step + 1] == 1)) - 1,
-        stages=int(np.count_nonzero(plan.clock == 1)),
+        stages=plan.stages,
         objective=int(chance) if alone else None,
         block=0,
         blocks=blocks,

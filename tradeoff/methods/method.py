@@ -180,7 +180,7 @@ class Method:
     def _check_stages(self, plan: Plan) -> None:
         """An `InputError` if a hook needs stages, or a merge branches, and there are none."""
         for slot, hook in self.hooks.items():
-            if hook.staged and np.count_nonzero(self.schedule.at(0.5).plan(MANY).clock == 1) < 2:
+            if hook.staged and self.schedule.at(0.5).plan(MANY).stages < 2:
                 raise InputError(
                     f"{self.schedule.label} has no stages",
                     field=slot,

@@ -97,6 +97,11 @@ class Plan:
         return np.full(len(self), self.rule is Rule.BOTH)
 
     @property
+    def stages(self) -> int:
+        """Number of stages; one begins where the clock is 1."""
+        return int(np.count_nonzero(self.clock == 1))
+
+    @property
     def watched(self) -> tuple[int, ...]:
         """Objectives whose loss values the rule looks at."""
         return {Rule.LARGER_GAP: (SFT, PREFERENCE), Rule.WITHIN_LIMIT: (SFT,)}.get(self.rule, ())

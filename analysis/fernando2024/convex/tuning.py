@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from analysis.dossier.stored_results import numbers as stored_numbers
 from analysis.fernando2024.stored import PAPER
 from tradeoff.convex import LogLinear, StepSize, trajectories
-from tradeoff.schedules import PREFERENCE, SFT, Plan, Schedule, Sequential
+from tradeoff.convex.stage_steps import StageSteps
+from tradeoff.schedules import PREFERENCE, SFT, Schedule, Sequential
 from tradeoff.scores import weighted_loss
 
 Array = NDArray[np.float64]
@@ -33,24 +34,6 @@ NARROW = tuple(2.0**k for k in range(-7, 3, 2))
 """The part of :data:`COARSE` in which the steps that are best for f_lambda lie."""
 SEED, REPLICAS = 1, 16
 """Draws on which step sizes are chosen; those that score have seed 0."""
-
-
-@dataclass(frozen=True)
-class StageSteps(StepSize):
-    """A step size for each stage of sequential training.
-
-    Attributes
-    ----------
-    second
-        Scale of the second stage; ``scale`` is that of the first.
-    """
-
-    second: float = 1.0
-
-    def of(self, plan: Plan) -> Array:
-        """(T,) step size of every update; a new stage begins where the clock restarts."""
-        later = np.cumsum(plan.clock == 1) > 1
-        return np.asarray(super().of(plan) * np.where(later, self.second / self.scale, 1.0))
 
 
 @dataclass(frozen=True)
@@ -168,7 +151,7 @@ def inside(chosen: tuple[float, ...], scales: Sequence[float]) -> bool:
 
 def has_two_stages(schedule: Schedule, steps: int) -> bool:
     """Whether the clock of a run restarts."""
-    return int(np.sum(schedule.plan(steps).clock == 1)) > 1
+    return schedule.plan(steps).stages > 1
 
 
 def means(
