@@ -21,7 +21,7 @@ class Control:
     Attributes
     ----------
     name, label
-        Key in ``chosen``, and what stands beside the control.
+        Key in ``chosen``, and the label of the control.
     values, texts
         What may be chosen and how that is written.
     start

@@ -18,7 +18,7 @@ SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 PACKAGES = "written by `tradeoff reproduce --pdf`; needs booktabs, graphicx, longtable and array"
 LATEX = {"→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "±": r"$\pm$", "λ": r"$\lambda$",
          "β": r"$\beta$", "–": "--", "−": "$-$", "×": r"$\times$", "…": r"\dots{}"}  # fmt: skip
-"""What pdfTeX cannot read as it stands."""
+"""Characters that pdfTeX cannot read, and what is written for each."""
 
 
 def claims(ledger: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -97,7 +97,7 @@ class TrainConfig:
         Rows of one forward pass of one process; smaller needs less memory.
     tokens_per_pass
         Instead: most tokens of such a pass, filling included; a row that is longer has a pass of
-        its own. Passes are then of like size whatever the lengths, so that a device is kept busy.
+        its own. Passes then have similar sizes for all lengths, which keeps a device busy.
     learning_rate, decay, warmup
         Largest rate; its course over a stage ("constant", "cosine" or "linear" to zero); updates
         of linear warm-up. A stage of a sequential schedule begins anew.

@@ -115,7 +115,7 @@ def _next(name: str, part: str, read: Read) -> Iterator[tuple[str, str]]:
 
 
 def _collects(node: ast.AST) -> bool:
-    """Whether a node calls :func:`tradeoff.parts.collected` for the package that it stands in."""
+    """Whether a node calls :func:`tradeoff.parts.collected` for its own package."""
     return (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)

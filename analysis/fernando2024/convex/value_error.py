@@ -1,4 +1,4 @@
-"""What if MAXRIGHT is told wrong minima? Where it lands, and what that costs.
+"""What if MAXRIGHT is given wrong minima? Where it lands, and what that costs.
 
 MAXRIGHT compares loss gaps and so needs f_SFT* and f_DPO* in advance. Told f_i* + o_i it
 minimises max w_i (f_i - f_i* - o_i): another point of the same front. ALRIGHT needs no minima.
