@@ -7,30 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tradeoff.cli_options import Out
+from tradeoff.cli.options import Out
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
 from tradeoff.terminal import show_json, show_line, show_table
 
-HELP = """\
-Compare methods on convex problems whose best trade-offs are certified.
-
-Every method runs on every problem at every `--lam`, at equal cost; looks at losses cost as well.
-Its steps are chosen from one grid, on draws that do not score. What is stored below `--out` is not
-computed again, so an interrupted board goes on where it stopped.
-
-Without `--method` the whole catalogue takes part. Mix and SFT-then-DPO always do: `better than mix`
-counts the problems on which a method has less regret than Mix, after Holm's correction.
-
-Examples:
-
-- `tradeoff arena --method simpo --method pcgrad --problem middle --problem strong`
-
-- `tradeoff arena --method my_package.my_module:Name`
-
-- `tradeoff arena --list`
-"""
 WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
 
 
@@ -60,7 +42,23 @@ def arena(
         bool, typer.Option("--json", help="Print one JSON object instead of tables.")
     ] = False,
 ) -> None:
-    """Compare methods; see `HELP`."""
+    """Compare methods on convex problems whose best trade-offs are certified.
+
+    Every method runs on every problem at every `--lam`, at equal cost; looks at losses cost as
+    well. Its steps are chosen from one grid, on draws that do not score. What is stored below
+    `--out` is not computed again, so an interrupted board goes on where it stopped.
+
+    Without `--method` the whole catalogue takes part. Mix and SFT-then-DPO always do: `better than
+    mix` counts the problems on which a method has less regret than Mix, after Holm's correction.
+
+    Examples:
+
+    - `tradeoff arena --method simpo --method pcgrad --problem middle --problem strong`
+
+    - `tradeoff arena --method my_package.my_module:Name`
+
+    - `tradeoff arena --list`
+    """
     require("study")
     import pandas as pd
 

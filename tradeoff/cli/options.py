@@ -20,6 +20,17 @@ def output(text: str) -> Any:
 
 
 Out = Annotated[Path | None, output("Folder for what is written.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Seed = Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)]
+Pdf = Annotated[
+    bool, typer.Option("--pdf", help="For paper writers: also figures as PDF, tables as LaTeX.")
+]
+Fast = Annotated[bool, typer.Option("--fast", help="Reduced form: fewer replicas and steps.")]
+Force = Annotated[bool, typer.Option("--force", help="Recompute what is up to date.")]
+Paper = Annotated[str, typer.Option(help="The paper: a folder in `analysis/` and in `papers/`.")]
+Lams = Annotated[
+    list[float], typer.Option("--lam", help="Weight of the preference objective; repeatable.")
+]
 METHODS_HELP = (
     "sft-dpo, dpo-sft, rounds, mix, alright, maxright or constrained; another part such as simpo, "
     "pcgrad or ema; several joined by +; or package.module:Name. All schedules by default."

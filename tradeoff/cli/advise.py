@@ -8,26 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from tradeoff.cli_options import Columns, MinMargin, Out, SkipBad, UseLabels
+from tradeoff.cli.options import Columns, MinMargin, Out, SkipBad, UseLabels
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import replacing, write_json
 from tradeoff.terminal import console, show_json, show_line, show_table
-
-HELP = """\
-Do two data sets conflict, what does each order forget, and how should both be trained on?
-
-Prints five sentences, the command that trains a model so, and cautions. Everything is measured
-on several splits, beside sets of known conflict made of your own pairs. `advise.html` in `--out`
-is one page to share; `advise.json` holds every number. `tradeoff analyse` looks at one split in
-detail: certified front, paths of gradient runs, every policy.
-
-Examples:
-
-- `tradeoff advise skills.jsonl taste.jsonl.gz`
-
-- `tradeoff advise sft.jsonl pairs.jsonl --model HuggingFaceTB/SmolLM2-135M --details --out advice`
-"""
 
 
 def advise(
@@ -54,7 +39,20 @@ def advise(
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
 ) -> None:
-    """Run the command; `HELP` is what a user reads."""
+    """Do two data sets conflict, what does each order forget, and how should both be trained on?
+
+    Prints five sentences, the command that trains a model so, and cautions. Everything is measured
+    on several splits, beside sets of known conflict made of your own pairs. `advise.html` in
+    `--out` is one page to share; `advise.json` holds every number. `tradeoff analyse` looks at one
+    split in detail: certified front, paths of gradient runs, every policy.
+
+    Examples:
+
+    - `tradeoff advise skills.jsonl taste.jsonl.gz`
+
+    - `tradeoff advise sft.jsonl pairs.jsonl --model HuggingFaceTB/SmolLM2-135M --details --out
+      advice`
+    """
     require("text")
     from tradeoff import advice, conflict
     from tradeoff.data import files

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tradeoff.cli_options import (
+from tradeoff.cli.options import (
     Attention,
     Chat,
     ChatTemplate,
@@ -28,24 +28,6 @@ from tradeoff.extras import require
 from tradeoff.settings import build
 from tradeoff.terminal import show_json, show_line, show_table
 
-HELP = """\
-Measure a language model: losses, exact match, multiple choice, win rate, refusals.
-
-Intervals are at 95 %. With `--out`, all scores and every response are written. `tiny` is the
-small model of the package; it is made on first use, in about a minute.
-
-Examples:
-
-- `tradeoff evaluate tiny --reference tiny --sft synthetic --preference synthetic`
-
-- `tradeoff evaluate runs/alright --reference models/base --sft sft.jsonl --preference pairs.jsonl`
-
-- `tradeoff evaluate runs/alright --choices mmlu.jsonl.gz --shots 1 --groups`
-
-- `tradeoff evaluate runs/alright --win-rate pairs.jsonl --judge reward-model --out scores`
-
-- `tradeoff evaluate runs/alright --refusals xstest.jsonl.gz --json`
-"""
 _ENDING = re.compile(r"\.(jsonl|jsonl\.gz|parquet)$", re.IGNORECASE)
 _TOLD = (
     "too_long",
@@ -155,7 +137,24 @@ def evaluate(
         bool, typer.Option("--json", help="Print one JSON object instead of tables.")
     ] = False,
 ) -> None:
-    """Measure a language model; see `HELP`."""
+    """Measure a language model: losses, exact match, multiple choice, win rate, refusals.
+
+    Intervals are at 95 %. With `--out`, all scores and every response are written. `tiny` is the
+    small model of the package; it is made on first use, in about a minute.
+
+    Examples:
+
+    - `tradeoff evaluate tiny --reference tiny --sft synthetic --preference synthetic`
+
+    - `tradeoff evaluate runs/alright --reference models/base --sft sft.jsonl --preference
+      pairs.jsonl`
+
+    - `tradeoff evaluate runs/alright --choices mmlu.jsonl.gz --shots 1 --groups`
+
+    - `tradeoff evaluate runs/alright --win-rate pairs.jsonl --judge reward-model --out scores`
+
+    - `tradeoff evaluate runs/alright --refusals xstest.jsonl.gz --json`
+    """
     require("llm")
     from tradeoff.data.choices import read_choices
     from tradeoff.data.columns import parsed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff import experiment
-from tradeoff.cli_options import (
+from tradeoff.cli.options import (
     Attention,
     Chat,
     ChatTemplate,
@@ -33,46 +33,7 @@ from tradeoff.terminal import show_json, show_line, show_summary, show_table
 if TYPE_CHECKING:
     from tradeoff.llm.trainer import JointTrainer, TrainResult
 
-HELP = f"""\
-Train one language model on demonstrations and preferences by a schedule.
-
-Settings come from a TOML file, then from flags, then from `--set`. Without any, the small model of
-the package is trained on generated rows, offline. Held-out SFT and preference loss are told at
-every evaluation: the trajectory is the product.
-
-`--out` receives `run.toml`, with which `tradeoff train OUT/run.toml` repeats the run,
-`metrics.jsonl`, `trajectory.csv` and `.parquet`, `loss_space.svg` and `.png`, `summary.json`,
-`checkpoints/` and `model/`, which transformers or peft loads. Ctrl-C and SIGTERM save and end the
-run (exit status 130 and 143); the same command goes on. A run that diverged ends with status 1 and
-keeps its last good checkpoint, if it wrote one. `--no-resume` clears away what an earlier run left
-in the folder.
-
-`--patience N` stops early, after N evaluations without a lower held-out loss
-`(1 - lam) * SFT + lam * preference`; `model/` is then that of the lowest one.
-
-A model with adapters, such as a LoRA run's own `model/`, is trained on as it is: its adapters go
-on. With `--lora-rank` they are merged into its weights first, and new ones are trained.
-
-Many processes: `accelerate launch -m tradeoff train ...` or `torchrun -m tradeoff train ...`, with
-DDP or FSDP2.
-
-Examples:
-
-- `tradeoff train --steps 200 --out runs/tiny`
-
-- `tradeoff train run.toml --schedule mix --lam 0.25 --out runs/mix`
-
-- `tradeoff train run.toml --method mix+pcgrad+simpo --lam 0.25`
-
-- `tradeoff train run.toml --schedule rounds --rounds 8 --set train.decay=linear`
-
-- `tradeoff train run.toml --schedule constrained --limit 0.05 --set train.optima=[1.42,0]`
-
-- `tradeoff train --from-trl sft.yaml dpo.yaml --schedule mix --out runs/joint`
-
-- `tradeoff train --model EleutherAI/pythia-1b --sft skills.jsonl --preference taste.jsonl.gz
-  --lora-rank 32 --precision bf16 --set train.clip=0.5`
-
+EPILOG = f"""\
 A complete file (every setting: `tradeoff.llm.config`):
 
 ```toml
@@ -176,7 +137,45 @@ def train(
         bool, typer.Option("--json", help="Print one JSON object instead of tables.")
     ] = False,
 ) -> None:
-    """Run the command; `HELP` is what a user reads."""
+    """Train one language model on demonstrations and preferences by a schedule.
+
+    Settings come from a TOML file, then from flags, then from `--set`. Without any, the small model
+    of the package is trained on generated rows, offline. Held-out SFT and preference loss are told
+    at every evaluation: the trajectory is the product.
+
+    `--out` receives `run.toml`, with which `tradeoff train OUT/run.toml` repeats the run,
+    `metrics.jsonl`, `trajectory.csv` and `.parquet`, `loss_space.svg` and `.png`, `summary.json`,
+    `checkpoints/` and `model/`, which transformers or peft loads. Ctrl-C and SIGTERM save and end
+    the run (exit status 130 and 143); the same command goes on. A run that diverged ends with
+    status 1 and keeps its last good checkpoint, if it wrote one. `--no-resume` clears away what an
+    earlier run left in the folder.
+
+    `--patience N` stops early, after N evaluations without a lower held-out loss
+    `(1 - lam) * SFT + lam * preference`; `model/` is then that of the lowest one.
+
+    A model with adapters, such as a LoRA run's own `model/`, is trained on as it is: its adapters
+    go on. With `--lora-rank` they are merged into its weights first, and new ones are trained.
+
+    Many processes: `accelerate launch -m tradeoff train ...` or `torchrun -m tradeoff train ...`,
+    with DDP or FSDP2.
+
+    Examples:
+
+    - `tradeoff train --steps 200 --out runs/tiny`
+
+    - `tradeoff train run.toml --schedule mix --lam 0.25 --out runs/mix`
+
+    - `tradeoff train run.toml --method mix+pcgrad+simpo --lam 0.25`
+
+    - `tradeoff train run.toml --schedule rounds --rounds 8 --set train.decay=linear`
+
+    - `tradeoff train run.toml --schedule constrained --limit 0.05 --set train.optima=[1.42,0]`
+
+    - `tradeoff train --from-trl sft.yaml dpo.yaml --schedule mix --out runs/joint`
+
+    - `tradeoff train --model EleutherAI/pythia-1b --sft skills.jsonl --preference taste.jsonl.gz
+      --lora-rank 32 --precision bf16 --set train.clip=0.5`
+    """
     require("llm")
     flags = {
         "model.path": model,

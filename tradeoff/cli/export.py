@@ -7,28 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tradeoff.cli_options import output
+from tradeoff.cli.options import output
 from tradeoff.extras import require
 from tradeoff.terminal import show_json, show_line
-
-HELP = """\
-Write the model of a run, finished, stopped or diverged, to a folder of its own.
-
-The folder is what transformers loads, or peft for adapters. Without `--checkpoint` it is the
-trained model, or while there is none the newest checkpoint that is intact. `README.md` in it is a
-model card: base, data, method, held-out losses, and how to repeat the run with `run.toml`.
-
-`--repository owner/name` prints the command that uploads the folder; nothing is uploaded here.
-Adapters on a model that others do not have are best written with `--merged`.
-
-Examples:
-
-- `tradeoff export runs/alright --out models/alright`
-
-- `tradeoff export runs/alright --checkpoint 200 --out models/alright-200`
-
-- `tradeoff export runs/lora --merged --out models/merged --repository me/merged`
-"""
 
 
 def export(
@@ -47,7 +28,23 @@ def export(
         bool, typer.Option("--json", help="Print one JSON object instead of text.")
     ] = False,
 ) -> None:
-    """Write the model of a run; see `HELP`."""
+    """Write the model of a run, finished, stopped or diverged, to a folder of its own.
+
+    The folder is what transformers loads, or peft for adapters. Without `--checkpoint` it is the
+    trained model, or while there is none the newest checkpoint that is intact. `README.md` in it is
+    a model card: base, data, method, held-out losses, and how to repeat the run with `run.toml`.
+
+    `--repository owner/name` prints the command that uploads the folder; nothing is uploaded here.
+    Adapters on a model that others do not have are best written with `--merged`.
+
+    Examples:
+
+    - `tradeoff export runs/alright --out models/alright`
+
+    - `tradeoff export runs/alright --checkpoint 200 --out models/alright-200`
+
+    - `tradeoff export runs/lora --merged --out models/merged --repository me/merged`
+    """
     require("llm")
     from tradeoff.llm.card import local_base, upload_command
     from tradeoff.llm.export import export as write

@@ -1,0 +1,194 @@
+"""The commands `front` and `simulate`: a random problem, its front, and methods on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tradeoff.cli.options import METHODS_HELP, Json, Lams, Out, Seed
+from tradeoff.extras import require
+from tradeoff.records import replacing, write_json
+from tradeoff.terminal import show_json, show_line, show_table, with_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def front(
+    seed: Seed = 0,
+    conflict: Annotated[float, typer.Option(help="0: the objectives agree; 1: opposite.")] = 0.75,
+    dimension: Annotated[int, typer.Option(help="Parameters.", min=2)] = 16,
+    prompts: Annotated[int, typer.Option(help="Prompts.", min=1)] = 16,
+    responses: Annotated[int, typer.Option(help="Responses per prompt.", min=2)] = 8,
+    radius: Annotated[float, typer.Option(help="Radius of the ball.")] = 4.0,
+    beta: Annotated[float, typer.Option(help="Inverse temperature of DPO.")] = 1.0,
+    accuracy: Annotated[float, typer.Option(help="Certified error asked, in ranges.")] = 1e-3,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Enclose the Pareto front of a random log-linear problem, with a certificate.
+
+    Examples:
+
+    - `tradeoff front --conflict 0.9 --accuracy 1e-4`
+
+    - `tradeoff front --seed 3 --json`
+    """
+    from tradeoff import convex, plots
+
+    problem = _random_problem(seed, conflict, dimension, prompts, responses, radius, beta)
+    found = convex.pareto_front(problem, accuracy=accuracy, progress=not as_json)
+    low, high = found.hypervolume_bounds()
+    record = {
+        "certified_error": found.error,
+        "ideal": found.ideal.tolist(),
+        "ranges": found.ranges.tolist(),
+        "hypervolume": [low, high],
+        "front": found.table().to_dict("records"),
+    }
+    if out is not None:
+        write_json(out / "front.json", record)
+        with plots.figure(height=4.0) as (figure, ax):
+            found.plot(ax)
+            plots.save(figure, out, "front")
+    if as_json:
+        show_json(record)
+        return
+    show_table(found.table(), str(found))
+    show_line(f"hypervolume up to the nadir: between {low:.6g} and {high:.6g}")
+
+
+def simulate(
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", "--schedule", metavar="NAME", help=METHODS_HELP),
+    ] = None,
+    lams: Lams = [0.5],  # noqa: B006  (typer reads the default)
+    steps: Annotated[int, typer.Option(help="Updates per run.", min=1)] = 10_000,
+    replicas: Annotated[int, typer.Option(help="Repetitions.", min=1)] = 256,
+    step_size: Annotated[float, typer.Option(help="Scale of the step size.")] = 0.5,
+    decay: Annotated[
+        str, typer.Option(help="Step size scale / t^decay; `linear`: linearly to zero.")
+    ] = "0.5",
+    refresh: Annotated[
+        int, typer.Option(help="MAXRIGHT, Constrained: updates between refreshes.", min=1)
+    ] = 1,
+    share: Annotated[
+        float | None,
+        typer.Option(help="Sequential: share of the first stage; by default that of lambda."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds: how many.", min=1)] = 4,
+    limit: Annotated[
+        float, typer.Option(help="Constrained: nats that SFT may lose, or a share.")
+    ] = 0.05,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="Constrained: the limit is a share of the gain.")
+    ] = False,
+    conflict: Annotated[float, typer.Option(help="0: the objectives agree; 1: opposite.")] = 0.75,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Run methods on a random log-linear problem and summarise where they end.
+
+    With `--out` the whole trajectory is written as `simulate.parquet`.
+
+    Examples:
+
+    - `tradeoff simulate --schedule alright --schedule mix --lam 0.25 --lam 0.75`
+
+    - `tradeoff simulate --schedule rounds --rounds 16 --decay linear`
+
+    - `tradeoff simulate --method mix+pcgrad --method alright+simpo --method my_methods:Mine`
+
+    - `tradeoff simulate --steps 100000 --replicas 64 --out runs`
+    """
+    if out is not None:
+        require("parquet")
+    from tradeoff import convex
+    from tradeoff.methods import METHODS
+
+    problem = _random_problem(seed, conflict, 16, 16, 8, 4.0, 1.0)
+    # A method given twice would count as twice the replicas.
+    chosen = dict.fromkeys(methods or METHODS)
+    settings: dict[str, dict[str, Any]] = {
+        "sequential": {"share": share},
+        "rounds": {"rounds": rounds},
+        "maxright": {"refresh": refresh},
+        "constrained": {"limit": limit, "relative": relative, "refresh": refresh},
+    }
+    runs = convex.simulate(
+        problem,
+        [_method(name, lam, settings) for lam in dict.fromkeys(lams) for name in chosen],
+        steps=steps,
+        step_size=convex.StepSize(step_size, _decay(decay)),
+        replicas=replicas,
+        seed=seed,
+    )
+    if out is not None:
+        with replacing(out / "simulate.parquet") as partial:
+            runs.to_parquet(partial, index=False)
+    table = _end_points(runs, convex.pareto_front(problem), steps)
+    if as_json:
+        show_json(table.to_dict("records"))
+        return
+    title = f"{replicas} runs of {steps} updates; mean ± 1.96 standard errors"
+    show_table(with_errors(table), title)
+
+
+def _random_problem(
+    seed: int,
+    conflict: float,
+    dimension: int,
+    prompts: int,
+    responses: int,
+    radius: float,
+    beta: float,
+) -> Any:
+    from tradeoff.convex import random_log_linear
+
+    return random_log_linear(
+        seed,
+        conflict=conflict,
+        dimension=dimension,
+        prompts=prompts,
+        responses=responses,
+        radius=radius,
+        beta=beta,
+    )
+
+
+def _method(name: str, lam: float, settings: dict[str, dict[str, Any]]) -> Any:
+    """A method by its name, with the settings given to its kind of schedule."""
+    from dataclasses import replace
+
+    from tradeoff.methods import find
+
+    found = find(name, lam)
+    own = {k: v for k, v in settings.get(found.schedule.name, {}).items() if v is not None}
+    return replace(found, schedule=replace(found.schedule, **own))
+
+
+def _decay(text: str) -> Any:
+    from tradeoff.schedules import check_decay
+
+    try:
+        found: float | str = float(text)
+    except ValueError:
+        found = text
+    check_decay(found)
+    return found
+
+
+def _end_points(runs: pd.DataFrame, found: Any, steps: int) -> pd.DataFrame:
+    """Mean and interval of the final losses, and their place relative to the front."""
+    last = runs[(runs.step == steps) & (runs.iterate == "last")]
+    grouped = last.groupby(["lam", "schedule"], observed=True, sort=False)
+    columns = ["sft_loss", "preference_loss", "gap"]
+    mean, error = grouped[columns].mean(), 1.96 * grouped[columns].sem()
+    table = mean.index.to_frame(index=False)
+    for column in columns:
+        table[column], table[f"± {column}"] = mean[column].to_numpy(), error[column].to_numpy()
+    place = found.score(table[["sft_loss", "preference_loss"]].to_numpy())
+    return table.assign(front_gap=place.front_gap, matched_weight=place.matched_weight)

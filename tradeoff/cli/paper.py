@@ -1,0 +1,138 @@
+"""The commands `reproduce`, `figures` and `claims`: the dossier of a paper."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from tradeoff.checkout import FIRST_PAPER, analysis, dossier
+from tradeoff.cli.options import Fast, Force, Json, Out, Paper, Pdf
+from tradeoff.terminal import show_claims, show_json, show_line, show_mutations, show_table
+
+
+def reproduce(
+    fast: Fast = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also retrain the networks: many minutes.")
+    ] = False,
+    force: Force = False,
+    pdf: Pdf = False,
+    paper: Paper = FIRST_PAPER,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute every figure and claim, and write the report.
+
+    Studies of trained networks run in their fast form, beside the stored full run that the report
+    shows; `--full` retrains them. An interrupted run goes on where it stopped. `--pdf` also writes
+    `figures/*.pdf` (those of the studies with `--full`) and `tables/*.tex`.
+
+    Examples:
+
+    - `tradeoff reproduce`
+
+    - `tradeoff reproduce --full --pdf`
+
+    - `tradeoff reproduce --fast --out /tmp/dossier`
+    """
+    runner, report, judge = (analysis(f"dossier.{m}") for m in ("runner", "report", "ledger"))
+    analysis("dossier.page").require()
+    chosen = dossier(paper)
+    folder = out or chosen.folder
+    with analysis("dossier.style").as_pdf(pdf):
+        outcomes = runner.reproduce(
+            chosen, folder, fast=fast, full=full, force=force, progress=not as_json
+        )
+    ledger = judge.check(chosen, folder, fast=fast, progress=not as_json)
+    pages = report.write(chosen, folder)
+    tables = report.write_tables(chosen, folder) if pdf else []
+    if as_json:
+        done = [asdict(outcome) for outcome in outcomes]
+        found = {"figures": done, "claims": ledger.to_dict("records")}
+        show_json({**found, "pages": pages, "tables": tables})
+        return
+    show_claims(ledger, judge.summary(ledger.to_dict("records")))
+    show_line(str(folder / "figures"), label="\nfigures  ")
+    if tables:
+        show_line(str(folder / "tables"), label="tables   ")
+    for page in pages:
+        show_line(str(page), label="report   ")
+
+
+def figures(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Figure names, or `all`.", show_default=False)
+    ] = None,
+    fast: Fast = False,
+    force: Force = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also write each figure as PDF.")] = False,
+    paper: Paper = FIRST_PAPER,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Draw figures and store the numbers they show; without a name, list them.
+
+    Examples:
+
+    - `tradeoff figures convergence loss_space`
+
+    - `tradeoff figures all --pdf --out /tmp/figures`
+    """
+    runner, chosen = analysis("dossier.runner"), dossier(paper)
+    if not names:
+        listing = runner.table(chosen)
+        if as_json:
+            show_json(listing.to_dict("records"))
+        else:
+            show_table(listing, "figures")
+        return
+    known = chosen.figures + chosen.studies
+    wanted = list(known) if names == ["all"] else names
+    for name in wanted:
+        chosen.chapter(name)  # refuses a name that is none, before anything is drawn
+    with analysis("dossier.style").as_pdf(pdf):
+        outcomes = runner.run_all(chosen, wanted, out, fast=fast, force=force, progress=not as_json)
+    if as_json:
+        show_json([asdict(outcome) for outcome in outcomes])
+
+
+def claims(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Claim ids; all by default.", show_default=False)
+    ] = None,
+    mutate: Annotated[
+        bool, typer.Option("--mutate", help="Run the mistakes that must break each claim instead.")
+    ] = False,
+    paper: Paper = FIRST_PAPER,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Run the ledger of claims and print each with its verdict.
+
+    The exit status is 1 when a claim does not hold, or when a mutation does not break its claim.
+
+    Examples:
+
+    - `tradeoff claims`
+
+    - `tradeoff claims --json`
+
+    - `tradeoff claims alright-average-rate --mutate`
+    """
+    ledger, chosen = analysis("dossier.ledger"), dossier(paper)
+    if mutate:
+        found = ledger.mutate(chosen, names, progress=not as_json)
+        good = found.broken
+    else:
+        found = ledger.check(chosen, out, names, progress=not as_json)
+        good = found.holds
+    if as_json:
+        show_json(found.to_dict("records"))
+    elif mutate:
+        show_mutations(found)
+    else:
+        show_claims(found, ledger.summary(found.to_dict("records")))
+    if not good.all():
+        raise typer.Exit(1)
