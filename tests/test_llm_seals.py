@@ -300,7 +300,7 @@ def test_adapters_are_not_loaded_upon_a_base_that_has_changed(tmp_path: Path) ->
 
 
 def test_a_damaged_model_is_not_loaded(run: Path) -> None:
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "run.toml"):
         path = run / "model" / name
         content = path.read_bytes()
         flip(path, random.Random(7))

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from tradeoff.errors import InputError
 from tradeoff.llm.about import ABOUT, SETTINGS, on_hub, repeat
+from tradeoff.llm.models import CARD
 from tradeoff.records import read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-CARD = "README.md"
-"""File of the card; that of the settings is beside it."""
 _MEASURED = {
     "sft_loss": "SFT loss (nats per token)",
     "preference_loss": "preference loss (nats)",

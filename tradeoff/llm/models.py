@@ -19,6 +19,8 @@ from tradeoff.llm.config import Lora, ModelConfig
 from tradeoff.llm.turns import stop_ids
 from tradeoff.records import read_json, replacing_folder
 
+CARD = "README.md"
+"""File of a model's card, which people may edit."""
 MODEL, BASE = "model", "base"
 """Folder of the trained model within a run's; folder, within one of adapters, of the model below
 them where it is nowhere else."""
@@ -467,10 +469,14 @@ def write(
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
         # A card is there to be edited, so it is not sealed; that of peft is an empty form.
-        (partial / "README.md").unlink(missing_ok=True)
-        seals.seal_folder(partial, {"base_files": _files_below(partial)})
-        for name, text in (texts or {}).items():
+        (partial / CARD).unlink(missing_ok=True)
+        texts = dict(texts or {})
+        card = texts.pop(CARD, None)
+        for name, text in texts.items():
             (partial / name).write_text(text, "utf-8")
+        seals.seal_folder(partial, {"base_files": _files_below(partial)})
+        if card is not None:
+            (partial / CARD).write_text(card, "utf-8")
 
 
 def _files_below(partial: Path) -> dict[str, str]:
