@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.dossier import evidence, mutations, style
+from analysis.dossier import mutations, style
 from analysis.fernando2024.methods import JOINT, METHODS, ORDERS, cell, cost, finals
 from analysis.fernando2024.real import llm_scores, llm_shown, llm_study
 from analysis.fernando2024.real.llm_scales import SCALES
@@ -26,9 +26,6 @@ CAPTION = (
 )
 words = llm_shown.words
 SWAPPED = "swapped-rows"
-MARGIN = 0.05
-"""Largest difference of two methods that counts as none, in ranges of f_lambda from the base model
-to the ideal point; set before the runs."""
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -187,13 +184,3 @@ def claim_mix_depends_on_lambda(fast: bool = False, mutation: str | None = None)
         first, second = mutations.mutate(mutation, pair, {SWAPPED: mutations.swapped(pair)})
         low.append(float(paired_difference(sign * first, sign * second).low))
     return Checked(np.array(low), np.zeros(len(low)), "lower", {"n": float(found["few"])}, 0.0)
-
-
-def claim_alright_is_level(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At weight 1/2 ALRIGHT and SFT→DPO are level up to MARGIN ranges (two one-sided tests)."""
-    found = stored()
-    i = found["lambdas"].index(LAM)
-    unit = float(weighted_loss(np.subtract(found["start"], found["ideal"]), LAM))
-    method = mutations.mutate(mutation, "ALRIGHT", {SWAPPED: "MAXRIGHT"})
-    differences = (losses(found, method, i) - losses(found, "SFT→DPO", i)) / unit
-    return evidence.equivalent(differences, MARGIN)
