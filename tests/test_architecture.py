@@ -1,6 +1,7 @@
 """Imports point down only, and the heavy parts stay out of the light ones."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -120,6 +121,39 @@ def test_every_public_name_is_there_and_documented():
     assert set(tradeoff.__all__) <= set(dir(tradeoff))
     with pytest.raises(AttributeError, match="no_such_name"):
         tradeoff.no_such_name  # noqa: B018
+
+
+def shown_names() -> set[str]:
+    """What is shown of methods; the schedules say it themselves."""
+    from analysis.fernando2024.methods import LABELS
+    from tradeoff.methods import METHODS
+
+    return {*LABELS.values(), *(method.family for method in METHODS.values())}
+
+
+def names_in(tree: ast.AST) -> list[str]:
+    """Every text of a module that is no list of its public names."""
+    made = (n for n in ast.walk(tree) if isinstance(n, ast.Assign))
+    public = [n.value for n in made if ast.unparse(n.targets[0]) == "__all__"]
+    listed = {id(inner) for node in public for inner in ast.walk(node)}
+    texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in listed)
+    return [n.value for n in texts if isinstance(n.value, str)]
+
+
+def test_methods_are_looked_up_by_their_name_in_the_catalogue():
+    """What is shown of a method stands with its schedule, and in the paper's one list."""
+    shown, found = shown_names(), []
+    assert {"SFT→DPO", "Mix", "SFT only"} <= shown
+    for folder in ("tradeoff", "analysis"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.parent.name == "schedules" or path.match("fernando2024/methods.py"):
+                continue
+            found += [(path.name, t) for t in names_in(ast.parse(path.read_text("utf-8")))
+                      if t in shown]  # fmt: skip
+    for path in sorted((ROOT / "analysis").rglob("*.j2")):
+        quoted = re.findall(r"""["']([^"'\n]+)["']""", path.read_text("utf-8"))
+        found += [(path.name, text) for text in quoted if text in shown]
+    assert found == []
 
 
 def test_progress_bars_come_from_one_place():

@@ -145,5 +145,11 @@ def test_plots_take_and_return_axes(results, problem):
 def test_a_schedule_of_the_users_own_has_a_look():
     from tradeoff import plots
 
-    assert plots.look("my rule") is plots.OTHER
-    assert plots.look("MAXRIGHT (k=3)") is plots.LOOKS["MAXRIGHT"]
+    assert plots.look("mix+pcgrad") is plots.look("my rule") is plots.OTHER
+    assert plots.look("MAXRIGHT (k=3)") is plots.look("maxright") is plots.LOOKS["maxright"]
+    assert (
+        plots.look("alright-budget")
+        is plots.look(Alright(probability=0.5))
+        is plots.LOOKS["alright-budget"]
+    )
+    assert plots.look("sft-dpo-replay") is plots.look("SFT→DPO") is plots.LOOKS["sft-dpo"]

@@ -116,7 +116,7 @@ def test_quadratics_are_exact_and_soups_fall_short(
 ) -> None:
     found = numbers("quadratic_exact")
     assert found["largest_z"] < 4.5
-    assert found["final_gap"]["Mix"] < found["final_gap"]["ALRIGHT"]
+    assert found["final_gap"]["mix"] < found["final_gap"]["alright"]
     assert found["soup_gap_over_range"]["proportional"] < 1e-4
     assert found["soup_gap_over_range"]["turned by 60°"] > 0.05
 
@@ -126,7 +126,7 @@ def test_units_reorder_distances_and_nothing_else(numbers: Callable[[str], dict[
     assert found["distinct_orders"] > 1
     assert found["worst_change_of_front_gap"] < 1e-9
     assert found["worst_change_of_regret"] < 1e-9
-    assert found["regret"]["SFT→DPO"] > 3 * found["front_gap"]["SFT→DPO"]
+    assert found["regret"]["sft-dpo"] > 3 * found["front_gap"]["sft-dpo"]
 
 
 # ---------------------------------------------------------------------- real text
@@ -140,9 +140,9 @@ def test_text_figure(tmp_path: Path) -> None:
     methods = found["sft_rasbt"]["methods"]
     # The second stage's own loss is small, the first stage's large: both orders forget.
     for part in ("train", "held_out"):
-        mixed = methods["Mix"][part][1]
-        assert methods["SFT→DPO"][part][0][0] > 2 * mixed[0]
-        assert methods["DPO→SFT"][part][0][1] > 1.5 * mixed[1]
+        mixed = methods["mix"][part][1]
+        assert methods["sft-dpo"][part][0][0] > 2 * mixed[0]
+        assert methods["dpo-sft"][part][0][1] > 1.5 * mixed[1]
 
 
 def test_held_out_ends_lie_where_the_titles_say() -> None:
@@ -158,10 +158,10 @@ def test_held_out_ends_lie_where_the_titles_say() -> None:
             for method, entry in stored[pair.sft]["methods"].items()
         }
     for method, factors in beyond["sft_rasbt"].items():
-        assert (min(factors) > 1.05) == (method != "SFT→DPO"), method
+        assert (min(factors) > 1.05) == (method != "sft-dpo"), method
     for method, factors in beyond["sft_dolly15k"].items():
         near = all(abs(factor - 1) < 0.01 for factor in factors)
-        assert near == (method in ("Mix", "ALRIGHT", "MAXRIGHT")), method
+        assert near == (method in ("mix", "alright", "maxright")), method
 
 
 def test_without_the_data_the_stored_run_is_drawn(

@@ -70,12 +70,12 @@ def test_a_pair_costs_the_tokens_that_the_policy_reads() -> None:
 def test_updates_cost_what_their_gradients_cost() -> None:
     size, pair = lm_models.SCALES["full"], 1.5
     for label, lam, expected in (
-        ("Mix", 0.25, 2.5),
-        ("ALRIGHT", 0.25, 1.125),
-        ("SFT→DPO", 0.25, 1.125),
-        ("DPO→SFT", 0.75, 1.375),
+        ("mix", 0.25, 2.5),
+        ("alright", 0.25, 1.125),
+        ("sft-dpo", 0.25, 1.125),
+        ("dpo-sft", 0.75, 1.375),
         # Every ten updates 32 rows of either objective pass forward, at a third of the cost.
-        ("MAXRIGHT", 0.5, 1.25 + 32 / size.batch / 3 * 2.5 / 10),
+        ("maxright", 0.5, 1.25 + 32 / size.batch / 3 * 2.5 / 10),
     ):
         rule = lm_study.schedule(label, lam)
         assert lm_study.cost_per_update(rule, size, pair) == pytest.approx(expected), label
@@ -83,7 +83,7 @@ def test_updates_cost_what_their_gradients_cost() -> None:
 
 def test_methods_spend_the_same(numbers: Callable[[str], dict[str, Any]]) -> None:
     for label, found in numbers("lm_loss_space")["spent"].items():
-        exact = label in ("SFT→DPO", "DPO→SFT", "Mix")
+        exact = label in ("sft-dpo", "dpo-sft", "mix")
         assert found["mean"] == pytest.approx(1, abs=0.03 if exact else 0.35), label
 
 
@@ -106,7 +106,7 @@ def test_the_search_goes_where_the_loss_is_least(monkeypatch: pytest.MonkeyPatch
             for about, places in wanted.items()
         }
 
-    order, mix = Setting("SFT→DPO", 0.5, 0.5), Setting("Mix", 0.5, 0.5)
+    order, mix = Setting("sft-dpo", 0.5, 0.5), Setting("mix", 0.5, 0.5)
     monkeypatch.setattr(lm_tuning, "measure", bowl)
     found = lm_tuning.search("full", [order, mix], {})[order.name]
     assert found.best == (2, 7)
@@ -121,7 +121,7 @@ def test_the_search_goes_where_the_loss_is_least(monkeypatch: pytest.MonkeyPatch
 
 
 def test_seeds_that_choose_do_not_score() -> None:
-    about = Setting("Mix", 0.5, 0.5)
+    about = Setting("mix", 0.5, 0.5)
     chosen = {run["seed"] for run in lm_tuning.configurations("full", about, (5,), {})}
     trained = range(lm_models.SPECIALIST_SEED, lm_models.SPECIALIST_SEED + 5)
     assert not chosen & {*lm_study.seeds("full"), *trained}
@@ -133,12 +133,12 @@ def test_seeds_that_choose_do_not_score() -> None:
 
 def test_a_method_without_step_sizes_is_refused() -> None:
     with pytest.raises(InputError, match="no step size was tuned") as caught:
-        lm_study.tuned("full", "Mix", 0.123, 0.5, {})
+        lm_study.tuned("full", "mix", 0.123, 0.5, {})
     assert "lm_rates" in str(caught.value)
 
 
 def test_repeated_configurations_are_computed_once() -> None:
-    one, other = (lm_study.configuration("fast", lm_study.schedule("Mix"), k) for k in (0, 1))
+    one, other = (lm_study.configuration("fast", lm_study.schedule("mix"), k) for k in (0, 1))
     table = lm_study.run("fast", [one, other, one])
     assert list(table["run"].unique()) == [0, 1, 2]
     first, again = (table[table["run"] == k].drop(columns=["run", "cpu_seconds"]) for k in (0, 2))
@@ -149,8 +149,8 @@ def test_repeated_configurations_are_computed_once() -> None:
 def test_tuning_compares_with_one_step_size(numbers: Callable[[str], dict[str, Any]]) -> None:
     found = numbers("lm_rates")
     losses = found["weighted_loss"]
-    gap = found["sequential_minus_joint"]["tuned"]["SFT→DPO - Mix"]["mean"]
-    means = np.subtract(losses["tuned"]["SFT→DPO"]["mean"], losses["tuned"]["Mix"]["mean"])
+    gap = found["sequential_minus_joint"]["tuned"]["sft-dpo - mix"]["mean"]
+    means = np.subtract(losses["tuned"]["sft-dpo"]["mean"], losses["tuned"]["mix"]["mean"])
     assert gap == pytest.approx(means, abs=1e-4)
     for about in found["tuned"].values():
         assert len(about["rates"]) == 2
@@ -204,8 +204,8 @@ def test_headline_retention_is_relative_to_sft_alone(
     found = numbers("lm_headline")
     assert found["specialists"] == lm_models.SCALES["fast"].specialists
     assert set(found["methods"]) == set(METHODS)
-    pair = found["points_joint_minus_sequential"]["Mix - SFT→DPO"]["preference"]
-    cells = (found["methods"][label]["preference"]["mean"] for label in ("Mix", "SFT→DPO"))
+    pair = found["points_joint_minus_sequential"]["mix - sft-dpo"]["preference"]
+    cells = (found["methods"][label]["preference"]["mean"] for label in ("mix", "sft-dpo"))
     assert pair["mean"] == pytest.approx(np.subtract(*cells), abs=1e-4)
 
 
@@ -214,7 +214,7 @@ def test_headline_retention_is_relative_to_sft_alone(
 
 def test_one_restarted_round_is_sequential_training() -> None:
     for first in ("sft", "preference"):
-        rule = lm_rounds.Variant((1,), style.look("Mix"), first=first, restart=True).schedule(1)
+        rule = lm_rounds.Variant((1,), style.look("mix"), first=first, restart=True).schedule(1)
         turns = Rounds(rounds=1, first=first, restart=True)
         np.testing.assert_array_equal(rule.plan(120).probability, turns.plan(120).probability)
         np.testing.assert_array_equal(rule.plan(120).clock, turns.plan(120).clock)
@@ -236,11 +236,11 @@ def test_rounds_are_compared_with_both_kinds_of_one_round(
     numbers: Callable[[str], dict[str, Any]],
 ) -> None:
     found = numbers("lm_rounds")
-    about = found["answers"]["0.5"]["Mix over one round, tuned"]
+    about = found["answers"]["0.5"]["mix over one round, tuned"]
     assert about["kept"]["rounds"] == found["measures"]["0.5"]["kept"]["rounds"]
     assert about["tuned"]["share"]["mean"][0] in (0, None)
     losses = found["measures"]["0.5"]
-    gain = losses["tuned"]["weighted_loss"]["mean"][0] - losses["Mix"]["weighted_loss"]["mean"][0]
+    gain = losses["tuned"]["weighted_loss"]["mean"][0] - losses["mix"]["weighted_loss"]["mean"][0]
     assert about["to_buy"]["mean"] == pytest.approx(gain, abs=1e-4)
 
 

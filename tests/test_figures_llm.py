@@ -107,7 +107,7 @@ def setting() -> Any:
 
 
 def test_every_update_of_a_kind_is_the_same_work(setting: Any) -> None:
-    trainer, done = llm_costs.by_us(replace(setting, method="ALRIGHT"))
+    trainer, done = llm_costs.by_us(replace(setting, method="alright"))
     tokens = llm_costs.per_update(done.table).groupby("kind")["tokens"]
     assert len(tokens) == 2
     assert (tokens.nunique() == 1).all()
@@ -116,14 +116,14 @@ def test_every_update_of_a_kind_is_the_same_work(setting: Any) -> None:
 
 
 def test_maxright_follows_both_objectives_and_compares_a_batch_of_each(setting: Any) -> None:
-    trainer, done = llm_costs.by_us(replace(setting, method="MAXRIGHT"))
+    trainer, done = llm_costs.by_us(replace(setting, method="maxright"))
     assert min(done.summary["updates"].values()) > 0
     assert trainer.known.probed == 2 * 2 * setting.batch_size
 
 
 @pytest.mark.filterwarnings(IGNORED)
 def test_the_speed_of_trl_counts_the_tokens_of_the_rows_it_is_given(setting: Any) -> None:
-    found = llm_costs.measure(replace(setting, method="TRL SFT"))
+    found = llm_costs.measure(replace(setting, method="trl-sft"))
     sft, _ = llm_costs.rows(setting)
     tokens = sum(llm_costs._tokens(row) for row in sft)
     assert found.seconds * found.tokens_per_second == pytest.approx(tokens)
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_told_of(setting: Any, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(llm_costs, "by_trl", full)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
-    on_gpu = replace(setting, device="cuda", method="TRL DPO")
+    on_gpu = replace(setting, device="cuda", method="trl-dpo")
     assert llm_costs.memory(on_gpu) is None
     assert llm_costs.measure(on_gpu) is None
 
@@ -153,11 +153,11 @@ def test_what_does_not_fit_is_told_of(setting: Any, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(llm_resources, "apart", lambda: nullcontext(Process()))
     form = replace(llm_resources.FORMS["cpu"], rounds=2)
-    missing, missing_later = {"TRL DPO"}, {"TRL SFT"}
+    missing, missing_later = {"trl-dpo"}, {"trl-sft"}
     found = llm_resources.measure_shape(form, "llama-tiny", tqdm(disable=True))
     assert list(found) == list(llm_resources.METHODS)
-    assert found["TRL DPO"] is found["TRL SFT"] is None
-    assert found["Mix"]["memory_ratio"] == [1.0]
+    assert found["trl-dpo"] is found["trl-sft"] is None
+    assert found["mix"]["memory_ratio"] == [1.0]
     fig = Figure()
     ax = fig.subplots()
     llm_resources.draw(ax, found, "memory", {})
@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_told_of(setting: Any, monkeypatch: pytest.MonkeyPa
     table = tables.costs({"llm_resources": {"devices": {"x": {"shapes": {"y": found}}}}})
     assert table["ms per gradient"].iloc[-1] == "out of memory"
     assert table["tokens per second"].iloc[-1] == MISSING
-    missing = {"Sequential"}
+    missing = {"sft-dpo"}
     with pytest.raises(InputError, match="memory does not suffice for sequential"):
         llm_resources.measure_shape(form, "llama-tiny", tqdm(disable=True))
 
@@ -178,9 +178,9 @@ def test_costs_are_drawn_by_the_update_as_the_paper_counts(
         {method: np.median(run[f"{name}_ratio"]) for method, run in found.items()}
         for name in ("seconds_per_update", "seconds")
     )
-    assert update["Mix"] == pytest.approx(2 * gradient["Mix"], rel=1e-4)
-    assert update["ALRIGHT"] == pytest.approx(gradient["ALRIGHT"], rel=1e-4)
-    assert update["MAXRIGHT"] == pytest.approx(1.1 * gradient["MAXRIGHT"], rel=1e-4)
+    assert update["mix"] == pytest.approx(2 * gradient["mix"], rel=1e-4)
+    assert update["alright"] == pytest.approx(gradient["alright"], rel=1e-4)
+    assert update["maxright"] == pytest.approx(1.1 * gradient["maxright"], rel=1e-4)
     fig = Figure()
     for ax, shape in zip(fig.subplots(1, 2), ("pythia-tiny", "llama-tiny"), strict=True):
         paper = llm_resources.published(shape, "seconds_per_update")
@@ -188,9 +188,9 @@ def test_costs_are_drawn_by_the_update_as_the_paper_counts(
         squares = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "s"]
         assert bool(squares) == (shape == "pythia-tiny")
         if squares:
-            assert [1.37, list(found).index("Mix")] in np.round(squares, 9).tolist()
+            assert [1.37, list(found).index("mix")] in np.round(squares, 9).tolist()
         diamonds = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
-        assert diamonds[-1] == pytest.approx(update["Mix"])
+        assert diamonds[-1] == pytest.approx(update["mix"])
     assert f"n = {llm_resources.FORMS['cpu'].rounds} " in llm_resources.CAPTION
 
 
@@ -198,8 +198,8 @@ def test_joint_training_holds_hardly_more_tensors_than_one_stage_after_the_other
     numbers: Callable[[str], dict[str, Any]],
 ) -> None:
     found = numbers("llm_resources")["devices"]["cpu"]["shapes"]["llama-tiny"]
-    assert found["ALRIGHT"]["memory_ratio"][0] <= 1.01
-    assert found["Mix"]["memory_ratio"][0] <= 1.05
+    assert found["alright"]["memory_ratio"][0] <= 1.01
+    assert found["mix"]["memory_ratio"][0] <= 1.05
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -227,7 +227,7 @@ def test_on_shapes_alone_layer_norms_and_logits_are_those_of_a_gpu() -> None:
 
 
 def test_a_count_of_one_objective_only_is_refused() -> None:
-    setting = replace(llm_memory.FAST, method="ALRIGHT", updates=1)
+    setting = replace(llm_memory.FAST, method="alright", updates=1)
     with pytest.raises(RuntimeError, match="followed one objective only"):
         llm_memory.count(setting)
 
@@ -247,7 +247,7 @@ def test_on_shapes_alone_nothing_is_left_behind() -> None:
 def test_memory_of_the_true_shapes(numbers: Callable[[str], dict[str, Any]]) -> None:
     found = numbers("llm_memory")["shapes"]["llama-tiny"]
     assert list(found["bytes"]) == list(llm_memory.METHODS)
-    assert found["ratio"]["Mix"] < 1.05 < found["ratio"][llm_memory.BOTH]
+    assert found["ratio"]["mix"] < 1.05 < found["ratio"][llm_memory.BOTH]
     assert all(peak > found["weights"] for peak in found["bytes"].values())
     # Sixteen layers of 12 d^2, and an embedding and output layer of 50304 d: the model card's 1B.
     pythia = llm_memory.weights(llm_costs.Setting(shape="pythia-1b", precision="bf16"))
@@ -287,8 +287,8 @@ def test_each_shape_is_written_beside_those_that_are_known(
 @pytest.mark.filterwarnings(IGNORED)
 def test_trl_leaves_its_precision_to_no_one(setting: Any) -> None:
     few = replace(setting, updates=4, precision="bf16")
-    llm_costs.by_trl(replace(few, method="TRL SFT"))
-    assert llm_costs.by_us(replace(few, method="ALRIGHT"))[1].diverged_at is None
+    llm_costs.by_trl(replace(few, method="trl-sft"))
+    assert llm_costs.by_us(replace(few, method="alright"))[1].diverged_at is None
 
 
 def test_what_other_processes_measure_is_a_source_of_the_figure() -> None:

@@ -30,7 +30,7 @@ from analysis.fernando2024.real import (
 )
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, write_json
-from tradeoff.schedules import Maxright, Rounds, Sequential
+from tradeoff.schedules import Maxright, Sequential
 from tradeoff.scores import interval
 from tradeoff.study.sources import reached
 
@@ -100,9 +100,9 @@ def test_every_method_pays_the_same(numbers: Numbers) -> None:
     pair = llm_study.pair_cost("fast")
     followed = table["sft_updates"] + pair * table["preference_updates"]
     probes = llm_runs.PROBES / FAST.batch * (1 + pair) / 3  # as many of both, without backward
-    asked = np.ceil(table["step"] / 10) * (table["method"] == "MAXRIGHT")
+    asked = np.ceil(table["step"] / 10) * (table["method"] == "maxright")
     np.testing.assert_allclose(table["spent"] * FAST.budget, followed + asked * probes)
-    staged = table["method"].isin(["SFT→DPO", "DPO→SFT"]) | table["method"].str.startswith("Rounds")
+    staged = table["method"].isin(["sft-dpo", "dpo-sft"]) | table["method"].str.startswith("rounds")
     # Updates are whole, and those of stages as many between two evaluations.
     off = abs(table["spent"] - 1) * FAST.budget
     assert (off[staged] <= FAST.marks / 2 * (1 + pair)).all()
@@ -143,8 +143,8 @@ def test_seeds_and_rows_that_score_choose_no_step_size(numbers: Numbers) -> None
     assert max(c["seed"] for c in scored) < min(llm_study.SPECIALIST, llm_study.TUNING)
     assert {c["rows"] for c in scored} == {"test"}
     found = numbers("llm_loss_space")["preparation"]
-    assert len(found["rates"]["SFT→DPO"]) == len(found["rates"]["Rounds"]) == 2
-    assert len(found["rates"]["ALRIGHT"]) == 1
+    assert len(found["rates"]["sft-dpo"]) == len(found["rates"]["rounds"]) == 2
+    assert len(found["rates"]["alright"]) == 1
 
 
 def test_a_reference_after_sft_on_chosen_responses_learns_from_them(numbers: Numbers) -> None:
@@ -209,14 +209,14 @@ def test_paths_start_at_the_base_and_end_at_the_ends(numbers: Numbers) -> None:
 
 def test_differences_are_those_of_the_means(numbers: Numbers) -> None:
     cells = numbers("llm_loss_space")["paired_joint_minus_sequential"]
-    for joint in ("Mix", "ALRIGHT", "MAXRIGHT"):
-        apart = cells[joint][0]["mean"] - cells["SFT→DPO"][0]["mean"]
-        assert cells[f"{joint} - SFT→DPO"][0]["mean"] == pytest.approx(apart, abs=1e-4)
+    for joint in ("mix", "alright", "maxright"):
+        apart = cells[joint][0]["mean"] - cells["sft-dpo"][0]["mean"]
+        assert cells[f"{joint} - sft-dpo"][0]["mean"] == pytest.approx(apart, abs=1e-4)
 
 
 def test_rounds_are_told_apart(numbers: Numbers) -> None:
     found = numbers("llm_loss_space")["rounds"]
-    assert found["labels"] == [Rounds(rounds=k).label for k in FAST.rounds]
+    assert found["labels"] == [f"rounds-{k}" for k in FAST.rounds]
     assert list(numbers("llm_table")["rounds"]) == found["labels"]
 
 
@@ -233,7 +233,7 @@ def test_probes_cost_what_the_interval_says(numbers: Numbers) -> None:
 def test_nobody_is_ahead_of_the_best_of_all_runs(numbers: Numbers) -> None:
     found = numbers("llm_bars")["values"]
     assert np.min([v["front_gap"] for v in found.values()]) >= -1e-6
-    assert set(llm_bars.MEASURES) <= set(found["Mix"])
+    assert set(llm_bars.MEASURES) <= set(found["mix"])
     # At the weight asked for a run is no closer than at the weight that suits it best.
     for method, measures in found.items():
         assert np.all(np.subtract(measures["regret"], measures["front_gap"]) >= -1e-6), method
@@ -248,26 +248,26 @@ def test_every_method_is_followed_over_the_same_cost(numbers: Numbers) -> None:
 
 
 def test_the_sweep_splits_sequential_runs_as_the_paper_does() -> None:
-    shares = [llm_lambdas.schedule("DPO→SFT", lam).share for lam in llm_lambdas.EPOCHS]
+    shares = [llm_lambdas.schedule("dpo-sft", lam).share for lam in llm_lambdas.EPOCHS]
     np.testing.assert_allclose(shares, np.arange(1, 6) / 6)
-    first = [llm_lambdas.schedule("SFT→DPO", lam).share for lam in llm_lambdas.EPOCHS]
+    first = [llm_lambdas.schedule("sft-dpo", lam).share for lam in llm_lambdas.EPOCHS]
     np.testing.assert_allclose(np.add(shares, first), 1)
-    assert isinstance(llm_lambdas.schedule("MAXRIGHT", 0.01), Maxright)
+    assert isinstance(llm_lambdas.schedule("maxright", 0.01), Maxright)
 
 
 def test_time_of_the_sweep_follows_stored_costs(numbers: Numbers) -> None:
     stored = {
-        "SFT only": {"seconds_per_update": 1.0, "memory": 4.0},
-        "DPO only": {"seconds_per_update": 3.0, "memory": 5.0},
-        "Mix": {"seconds_per_update": 4.0, "memory": 6.0},
-        "MAXRIGHT": {"seconds_per_update": 2.5, "memory": 5.0},
+        "sft-only": {"seconds_per_update": 1.0, "memory": 4.0},
+        "preference-only": {"seconds_per_update": 3.0, "memory": 5.0},
+        "mix": {"seconds_per_update": 4.0, "memory": 6.0},
+        "maxright": {"seconds_per_update": 2.5, "memory": 5.0},
     }
-    assert llm_lambdas.seconds("ALRIGHT", 0.25, stored) == 1.5
-    assert llm_lambdas.seconds("MAXRIGHT", 0.25, stored) == 2.0
-    assert llm_lambdas.seconds("Mix", 0.25, stored) == 4.0
+    assert llm_lambdas.seconds("alright", 0.25, stored) == 1.5
+    assert llm_lambdas.seconds("maxright", 0.25, stored) == 2.0
+    assert llm_lambdas.seconds("mix", 0.25, stored) == 4.0
     found = numbers("llm_lambdas")["methods"]
-    assert found["SFT→DPO"]["runtime_percent"] == [0.0] * len(FAST.sweep)
-    assert min(found["Mix"]["runtime_percent"]) > 50
+    assert found["sft-dpo"]["runtime_percent"] == [0.0] * len(FAST.sweep)
+    assert min(found["mix"]["runtime_percent"]) > 50
 
 
 def test_intervals_differ_by_marker() -> None:

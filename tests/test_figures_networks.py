@@ -52,7 +52,7 @@ def test_a_narrow_network_lands_beyond_the_front_and_a_wide_one_near_it(
     numbers: Callable[[str], dict[str, Any]],
 ) -> None:
     found = numbers("bridge")["signed_distance"]["train"]
-    for method in ("Mix", "ALRIGHT"):
+    for method in ("mix", "alright"):
         narrow, *_, wide = (cell["mean"] for cell in found[method])
         assert narrow < -0.02
         assert narrow < wide - 0.03
@@ -63,8 +63,8 @@ def test_a_narrow_network_lands_beyond_the_front_and_a_wide_one_near_it(
 
 def test_both_orders_trail_in_the_full_network_of_the_stored_run() -> None:
     """The fast form has too few seeds to tell; with tuned stages the distance is small."""
-    for order in ("SFT→DPO", "DPO→SFT"):
-        found = stored("bridge")["full"]["held_out_sequential_minus_joint"][f"{order} - Mix"]
+    for order in ("sft-dpo", "dpo-sft"):
+        found = stored("bridge")["full"]["held_out_sequential_minus_joint"][f"{order} - mix"]
         assert len(found) > 1
         for width in found:
             assert width["mean"] - width["half_width"] > 0
@@ -81,9 +81,9 @@ def test_only_dpo_over_tokens_violates_convexity(numbers: Callable[[str], dict[s
     for name in ("DPO, one token", "SFT, all tokens"):
         assert all(kind["share"] == 0 for kind in found[name].values())
     curved = numbers("token_convexity")["curvature"]
-    assert min(curved["DPO, all tokens"]["Mix"]["ratio"]) < -0.01
+    assert min(curved["DPO, all tokens"]["mix"]["ratio"]) < -0.01
     for name in ("DPO, one token", "SFT, all tokens"):
-        assert min(curved[name]["Mix"]["ratio"]) > -1e-10
+        assert min(curved[name]["mix"]["ratio"]) > -1e-10
 
 
 def test_lanczos_finds_the_extreme_eigenvalues() -> None:
@@ -118,13 +118,13 @@ def test_projected_descent_reaches_the_minimum_on_the_ball() -> None:
 def test_costs_are_counted_per_gradient(numbers: Callable[[str], dict[str, Any]]) -> None:
     for costs in numbers("schedule_cost")["models"].values():
         assert list(costs) == list(schedule_cost.SCHEDULES)
-        assert costs["Mix"]["gradients"] == 2 * costs["ALRIGHT"]["gradients"]
+        assert costs["mix"]["gradients"] == 2 * costs["alright"]["gradients"]
         for row in costs.values():
             times = row["seconds_per_gradient"]
             assert 0 < times["min"] <= times["median"] <= times["max"]
             assert row["peak_bytes"] > 0
-        assert costs["Mix"]["peak_bytes"] < (
-            costs["SFT only"]["peak_bytes"] + costs["DPO only"]["peak_bytes"]
+        assert costs["mix"]["peak_bytes"] < (
+            costs["sft-only"]["peak_bytes"] + costs["preference-only"]["peak_bytes"]
         )
     assert numbers("schedule_cost")["device"]["cores"] >= 1
 

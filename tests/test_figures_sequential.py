@@ -14,13 +14,13 @@ from analysis.fernando2024.dossier import DOSSIER
 pytestmark = pytest.mark.slow
 
 FIGURES = ("toy_trajectories", "loss_space", "sequential_gap", "budget_splits", "beta_sweep")
-ORDERS = ("SFT→DPO", "DPO→SFT")
-JOINT = ("Mix", "ALRIGHT", "MAXRIGHT")
+ORDERS = ("sft-dpo", "dpo-sft")
+JOINT = ("mix", "alright", "maxright")
 
 
 def test_toy_paths_end_where_the_title_says(numbers: Callable[[str], dict[str, Any]]) -> None:
     found = numbers("toy_trajectories")
-    assert found["SFT→DPO"]["matched_weight"] > 0.9 > 0.1 > found["DPO→SFT"]["matched_weight"]
+    assert found["sft-dpo"]["matched_weight"] > 0.9 > 0.1 > found["dpo-sft"]["matched_weight"]
     for order in ORDERS:
         assert found[order]["largest_front_gap_in_second_half"] > 10 * found["certified_error"]
         for joint in JOINT:
@@ -40,7 +40,7 @@ def test_loss_space_separates_the_methods(numbers: Callable[[str], dict[str, Any
     found = numbers("loss_space")
     middle = 2
     for order in ORDERS:
-        for joint in ("Mix", "ALRIGHT"):
+        for joint in ("mix", "alright"):
             cell = found["paired_regret_joint_minus_sequential"][f"{joint} - {order}"]
             assert cell["mean"][middle] + cell["half_width"][middle] < 0
     for name in (*ORDERS, *JOINT):
@@ -60,7 +60,7 @@ def test_steps_are_tuned_within_the_grid_and_for_each_stage(
     for order in ORDERS:
         shared = found["shared_step"]["regret"][order]["mean"][2]
         assert found[order]["regret"]["mean"][2] < shared
-        assert found[order]["regret"]["mean"][2] > found["ALRIGHT"]["regret"]["mean"][2]
+        assert found[order]["regret"]["mean"][2] > found["alright"]["regret"]["mean"][2]
 
 
 def test_gap_stays_inside_its_certified_range(numbers: Callable[[str], dict[str, Any]]) -> None:
@@ -71,8 +71,8 @@ def test_gap_stays_inside_its_certified_range(numbers: Callable[[str], dict[str,
         assert found["updates_that_certify_half_the_gap"][order] > 1
         binary = found["binary"][f"{order} lambda=0.5"]
         assert np.allclose(binary["simulated"], binary["closed_form"], rtol=0, atol=1e-9)
-    assert max(found["binary"]["Mix lambda=0.5"]) < 1e-6
-    for joint in ("Mix", "ALRIGHT"):
+    assert max(found["binary"]["mix lambda=0.5"]) < 1e-6
+    for joint in ("mix", "alright"):
         gaps = found["gap"][joint]["mean"]
         assert gaps[-1] < 0.6 * gaps[0]
     for order in ORDERS:
@@ -88,7 +88,7 @@ def test_best_split_is_inside_and_above_mix(numbers: Callable[[str], dict[str, A
         best = exact["best_split"][order]
         assert 1 < best["second_stage"] < exact["gradients"] - 1
         assert best["gap"] < exact["even_split"][order]
-        assert best["gap"] > exact["joint"]["Mix"]["gap"]
+        assert best["gap"] > exact["joint"]["mix"]["gap"]
         assert best["front_gap"] > 10 * found["certified_error"]
         assert noisy["best_split"][order]["gap"] <= noisy["even_split"][order]
         assert {len(scales) for scales in noisy["steps"][order]["scales"]} == {2}

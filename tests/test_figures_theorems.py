@@ -29,7 +29,7 @@ def test_last_iterates_stay_below_a_bound_far_below_the_old_one(
         assert np.all(mean <= curve["bound"])
         assert mean[-1] < mean[0]
         assert found["new_bound_over_old"][method] < 0.05
-    assert min(found["sequential"]["mean"]) > max(found["last"]["ALRIGHT"]["mean"])
+    assert min(found["sequential"]["mean"]) > max(found["last"]["alright"]["mean"])
     for ratios in found["measured_over_bound"].values():
         assert 0.49 < ratios[-1] < ratios[0] < 1
 

@@ -61,6 +61,12 @@ def test_every_name_is_a_method_that_comes_back_from_json(name):
         assert method.at(0.5).at(lam) == method
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_the_key_of_a_method_is_its_name_in_the_catalogue(name):
+    assert METHODS[name].key == find(name, 0.3).key == name
+    assert find(f"{name}+simpo").key == f"{name}+simpo"
+
+
 def test_a_method_is_a_schedule_and_what_it_changes():
     plain = Method(Mix(lam=0.3))
     assert plain.plain

@@ -73,7 +73,7 @@ def test_the_presets_have_the_numbers_of_the_scripts(paper):
     for found in paper["pythia"]["references"]:
         least = (paper["pythia"]["f_sft_minimum"], found["f_dpo_minimum"])
         assert PUBLISHED["pythia-1b"].optima[found["trained_on"]] == least
-        order = {"SFT→DPO": "sequential", "DPO→SFT": "dpo-sft"}[found["order"]]
+        order = {"sft-dpo": "sequential", "dpo-sft": "dpo-sft"}[found["order"]]
         assert xright("pythia-1b", order).train.optima == least
     llama = paper["llama"]
     least = (llama["f_sft_minimum"], llama["f_dpo_minimum"])
@@ -105,6 +105,6 @@ def test_tables_show_the_paper_as_it_is(paper):
 
 def test_the_papers_sequential_run_on_pythia_is_preference_first(paper):
     methods = paper["pythia"]["methods"]
-    assert "SFT→DPO" not in methods
+    assert "sft-dpo" not in methods
     # It ends near the SFT optimum and far from the preference optimum.
-    assert methods["DPO→SFT"]["sft_gap"] < methods["DPO→SFT"]["preference_gap"] / 10
+    assert methods["dpo-sft"]["sft_gap"] < methods["dpo-sft"]["preference_gap"] / 10

@@ -70,8 +70,8 @@ def test_no_mean_path_passes_the_front(fast):
 def test_a_split_that_gives_all_to_one_stage_forgets_the_order(fast):
     ends = {(path["schedule"], path["chosen"]["share"]): end(path) for path in fast["splits"]}
     for share in ("0.0", "1.0"):
-        assert ends["SFT→DPO", share] == pytest.approx(ends["DPO→SFT", share], abs=2e-3)
-    assert ends["SFT→DPO", "0.0"] != pytest.approx(ends["SFT→DPO", "1.0"], abs=0.1)
+        assert ends["sft-dpo", share] == pytest.approx(ends["dpo-sft", share], abs=2e-3)
+    assert ends["sft-dpo", "0.0"] != pytest.approx(ends["sft-dpo", "1.0"], abs=0.1)
 
 
 def test_stale_values_make_a_path_swing():
@@ -85,9 +85,9 @@ def test_stale_values_make_a_path_swing():
 
 
 def test_a_curve_is_shown_when_all_its_choices_are_taken():
-    made = {"schedule": "Mix", "lambda": "0.5"}
+    made = {"schedule": "mix", "lambda": "0.5"}
     assert controls.shown({}, made)
-    assert controls.shown(made, {"schedule": "Mix", "lambda": "0.5", "run": "1"})
+    assert controls.shown(made, {"schedule": "mix", "lambda": "0.5", "run": "1"})
     assert controls.shown(made, {"schedule": "all", "lambda": "0.5"})
     assert not controls.shown(made, {"schedule": "all", "lambda": "0.9"})
 

@@ -145,10 +145,10 @@ def test_nobody_is_shut_out(either):
 @pytest.mark.parametrize(
     "chosen",
     [
-        {"schedule": "ALRIGHT"},
+        {"schedule": "alright"},
         {"lambda": "0.9"},
         {"run": "2"},
-        {"schedule": "SFT→DPO", "lambda": "all", "run": "all"},
+        {"schedule": "sft-dpo", "lambda": "all", "run": "all"},
     ],
 )
 def test_a_choice_changes_what_is_drawn(tab, content, chosen):
@@ -170,7 +170,7 @@ def test_a_choice_changes_what_is_drawn(tab, content, chosen):
 
 def test_a_single_run_is_not_the_mean(tab):
     plot = "explore-schedules"
-    tab.locator(f"#{plot}-schedule").select_option("ALRIGHT")
+    tab.locator(f"#{plot}-schedule").select_option("alright")
     shown = []
     for run in ("mean", "1", "2"):
         tab.locator(f"#{plot}-run").select_option(run)

@@ -383,6 +383,15 @@ def test_a_family_is_the_label_without_numbers():
     assert Constrained().family == "Constrained"
 
 
+def test_a_key_tells_variants_apart_and_no_numbers():
+    assert Rounds(rounds=2, first="preference", restart=True).key == "rounds-dpo-sft-restarted"
+    assert Sequential(first="preference", replay=0.2).key == "dpo-sft-replay"
+    assert Alright(probability=0.3).key == "alright-budget"
+    assert Maxright(refresh=7).key == Maxright().key == "maxright"
+    both = Stages(schedules=(Sequential(), Mix()), shares=(0.5, 0.5))
+    assert both.key == "sft-dpo-then-mix"
+
+
 def test_a_schedule_without_a_plan_cannot_be_made():
     with pytest.raises(TypeError, match="plan"):
         Schedule()

@@ -56,7 +56,6 @@ seed = 0
 rank = 16
 targets = ["query_key_value"]
 """
-_STAGES = {"sft-dpo": "sft", "dpo-sft": "preference"}
 
 
 def settings(
@@ -249,8 +248,7 @@ def draw(result: TrainResult, schedule: Any, ax: Any) -> Any:
     from tradeoff import plots
 
     x, y = result.table.sft_loss.to_numpy(), result.table.preference_loss.to_numpy()
-    look = plots.look(schedule.label)
-    ax.plot(x, y, **look.line_style())
+    ax.plot(x, y, **plots.look(schedule).line_style())
     ax.plot(x[:1], y[:1], marker="o", markersize=10, fillstyle="none", color="0.3")
     plots.label_line(ax, x[-1], y[-1], schedule.label)
     ax.set(xlabel="held-out SFT loss (nats per token)", ylabel="held-out preference loss (nats)")
@@ -260,11 +258,22 @@ def draw(result: TrainResult, schedule: Any, ax: Any) -> Any:
 
 def _schedule(name: str, before: Mapping[str, Any]) -> dict[str, Any]:
     """The table of a schedule, with what holds on of the one it replaces."""
-    table = {"name": name}
-    if name in _STAGES:
-        table = {"name": "sequential", "first": _STAGES[name]}
+    table = _named(name)
     same = before.get("name", "alright") == table["name"]
     return {k: v for k, v in before.items() if same or k == "lam"} | table
+
+
+def _named(name: str) -> dict[str, Any]:
+    """Name of a schedule, and settings that tell a method of the catalogue from its siblings."""
+    from tradeoff.methods import METHODS
+
+    if name not in METHODS:
+        return {"name": name}
+    every = {known: method.schedule.to_dict() for known, method in METHODS.items()}
+    own = every[name]
+    siblings = [one for one in every.values() if one["name"] == own["name"]]
+    told = {k: v for k, v in own.items() if any(one[k] != v for one in siblings)}
+    return {"name": own["name"], **told}
 
 
 def _put_method(settings: dict[str, Any], name: str) -> None:

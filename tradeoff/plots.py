@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tradeoff.records import replacing
-from tradeoff.schedules import Schedule
+from tradeoff.schedules import SCHEDULES, Alright, Sequential
 
 RC: dict[Any, Any] = {
     "axes.grid": True,
@@ -57,28 +58,54 @@ class Look:
 
 # Colours of Okabe and Ito (2008), told apart by the colour-blind; lightness differs in grey too.
 LOOKS = {
-    "SFT→DPO": Look("#D55E00", "o", "-"),
-    "DPO→SFT": Look("#E69F00", "s", (0, (4, 1.5))),
-    "Mix": Look("#000000", "D", (0, (1, 1))),
-    "ALRIGHT": Look("#0072B2", "^", "-."),
-    "ALRIGHT (budget)": Look("#56B4E9", "v", (0, (5, 1, 1, 1))),
-    "MAXRIGHT": Look("#009E73", "P", (0, (7, 2))),
-    "Rounds": Look("#CC79A7", "h", (0, (2, 1))),
-    "Constrained": Look("#8B6F00", "p", (0, (6, 1, 2, 1))),
+    "sft-dpo": Look("#D55E00", "o", "-"),
+    "dpo-sft": Look("#E69F00", "s", (0, (4, 1.5))),
+    "mix": Look("#000000", "D", (0, (1, 1))),
+    "alright": Look("#0072B2", "^", "-."),
+    "alright-budget": Look("#56B4E9", "v", (0, (5, 1, 1, 1))),
+    "maxright": Look("#009E73", "P", (0, (7, 2))),
+    "rounds": Look("#CC79A7", "h", (0, (2, 1))),
+    "constrained": Look("#8B6F00", "p", (0, (6, 1, 2, 1))),
 }
+"""Looks by key."""
 OTHER = Look("#777777", "X", (0, (3, 1, 1, 1, 1, 1)))
 BOUND: dict[str, Any] = {"color": "0.35", "linestyle": (0, (2, 2)), "linewidth": 1.1}
 FRONT: dict[str, Any] = {"color": "0.2", "linewidth": 2.2, "alpha": 0.55, "zorder": 1}
 IDEAL: dict[str, Any] = {"marker": "*", "markersize": 11, "color": "0.1", "linestyle": "none"}
 
 
-def look(method: str | Schedule) -> Look:
-    """Style of a method by its label; variants in brackets share their family's.
+@runtime_checkable
+class Keyed(Protocol):
+    """A method or a schedule, which has a key."""
 
-    Schedules that are not ours share one look, in grey.
+    @property
+    def key(self) -> str:
+        """Name in the catalogue, with a dash before each variant."""
+
+
+def look(method: str | Keyed) -> Look:
+    """Style of a method, a schedule or a key; variants after a dash share their family's.
+
+    What tables show of a schedule of ours does as well. Methods with parts of other slots, and
+    schedules that are not ours, share one look, in grey.
     """
-    label = method if isinstance(method, str) else method.label
-    return LOOKS.get(label) or LOOKS.get(label.split(" (")[0], OTHER)
+    key = method.key if not isinstance(method, str) else _key(method)
+    while key not in LOOKS and "-" in key:
+        key = key.rpartition("-")[0]
+    return LOOKS.get(key, OTHER)
+
+
+def _key(text: str) -> str:
+    """A key itself, or that of a label, whose numbers in brackets vary within a method."""
+    return _keys().get(text) or _keys().get(text.partition(" (")[0], text)
+
+
+@cache
+def _keys() -> dict[str, str]:
+    """Keys of the package's schedules, by what tables show of them."""
+    made: list[Any] = [kind() for kind in SCHEDULES.values()]
+    made += [Sequential(first="preference"), Alright(probability=0.5)]
+    return {shown: s.key for s in made for shown in (s.label, s.family)}
 
 
 def axes(height: float = 4.0) -> Axes:

@@ -7,11 +7,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from tradeoff.methods import find
 from tradeoff.plots import look
 
 Results = Mapping[str, Any]
-DASHES = {"SFT→DPO": "solid", "DPO→SFT": "dash", "Mix": "dot", "ALRIGHT": "dashdot",
-          "MAXRIGHT": "longdash"}  # fmt: skip
+# By the name in the catalogue.
+DASHES = {"sft-dpo": "solid", "dpo-sft": "dash", "mix": "dot", "alright": "dashdot",
+          "maxright": "longdash"}  # fmt: skip
 SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "P": "cross"}
 INK, GRID = "#1b1f24", "#e4e4e0"
 HOVER = (
@@ -20,17 +22,22 @@ HOVER = (
 )
 
 
-def path(run: Results, label: str, dash: str = "") -> go.Scatter:
+def label(key: str) -> str:
+    """What is shown of a method of the catalogue."""
+    return find(key).family
+
+
+def path(run: Results, key: str, dash: str = "") -> go.Scatter:
     """A run through the plane of both losses, with a large marker where it ends."""
-    style, steps = look(label), len(run["gradients"])
+    style, steps = look(key), len(run["gradients"])
     return go.Scatter(
         x=run["sft_loss"],
         y=run["preference_loss"],
         customdata=run["gradients"],
         mode="lines+markers",
-        name=label,
+        name=label(key),
         showlegend=False,
-        line={"color": style.color, "dash": dash or DASHES[label], "width": 1.8},
+        line={"color": style.color, "dash": dash or DASHES[key], "width": 1.8},
         marker={"color": style.color, "symbol": SYMBOLS[style.marker], "opacity": 1,
                 "size": [4] * (steps - 1) + [13], "line": {"width": 0}},
         hovertemplate=HOVER,
@@ -39,16 +46,16 @@ def path(run: Results, label: str, dash: str = "") -> go.Scatter:
 
 
 def marker(
-    label: str, losses: Sequence[float], chosen: Mapping[str, str], name: str = ""
+    key: str, losses: Sequence[float], chosen: Mapping[str, str], name: str = ""
 ) -> go.Scatter:
     """Where a method ends."""
-    style = look(label)
+    style = look(key)
     edge = {"color": "white" if name else style.color, "width": 2 if name else 0}
     return go.Scatter(
         x=[losses[0]],
         y=[losses[1]],
         mode="markers",
-        name=name or label,
+        name=name or label(key),
         showlegend=not chosen or bool(name),
         marker={"color": style.color, "symbol": SYMBOLS["^" if name else style.marker],
                 "size": 15 if name else 13, "line": edge},
@@ -58,16 +65,16 @@ def marker(
     )  # fmt: skip
 
 
-def legend(names: Iterable[str], dash: str = "") -> Iterator[go.Scatter]:
+def legend(keys: Iterable[str], dash: str = "") -> Iterator[go.Scatter]:
     """Keys of the legend, which stay whatever is chosen."""
-    for name in names:
-        style = look(name)
+    for key in keys:
+        style = look(key)
         yield go.Scatter(
             x=[None],
             y=[None],
             mode="lines+markers",
-            name=name,
-            line={"color": style.color, "dash": dash or DASHES[name]},
+            name=label(key),
+            line={"color": style.color, "dash": dash or DASHES[key]},
             marker={"color": style.color, "symbol": SYMBOLS[style.marker], "size": 10},
             meta={},
         )

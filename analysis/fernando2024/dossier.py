@@ -124,13 +124,13 @@ def _explorers(results: Results) -> list[Explorer]:
 
 
 def _content(results: Results) -> dict[str, Any]:
-    """What the paper reports, what its sample sizes can tell apart, and the README's example."""
-    from analysis.fernando2024 import paper_numbers, paper_spread
+    """The paper's numbers, what they can tell apart, names of methods, and the README's example."""
+    from analysis.fernando2024 import methods, paper_numbers, paper_spread
 
     paper = paper_numbers.reported()
     with fitting("what the dossier says of the paper's table"):
         spread = paper_spread.summary(paper["llama"])
-    return {"paper": paper, "spread": spread, "example": example()}
+    return {"paper": paper, "spread": spread, "label": methods.label, "example": example()}
 
 
 def example() -> str:

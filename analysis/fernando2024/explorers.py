@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.dossier import curves
 from analysis.dossier.controls import Control, Explorer, explorer
+from analysis.fernando2024.methods import label, labels
 from tradeoff.display import cell
 
 Results = Mapping[str, Any]
@@ -26,7 +27,7 @@ def _schedules(found: Results) -> Explorer:
     names = _unique(paths, "schedule")
     lambdas, runs = _unique(paths, "lambda"), _unique(paths, "run")
     controls = (
-        Control("schedule", "Schedule", ("all", *names), ("all five", *names), "all"),
+        Control("schedule", "Schedule", ("all", *names), ("all five", *labels(names)), "all"),
         Control(
             "lambda", "λ, weight of the preference", ("all", *lambdas), ("all", *lambdas), "0.5"
         ),
@@ -49,7 +50,8 @@ def _schedules(found: Results) -> Explorer:
     rows = [
         {
             "chosen": path["chosen"],
-            "cells": [*path["chosen"].values(), *_end(path), cell(path["regret"]),
+            "cells": [label(path["chosen"]["schedule"]), path["chosen"]["lambda"],
+                      path["chosen"]["run"], *_end(path), cell(path["regret"]),
                       cell(path["matched_weight"])],
         }
         for path in paths
@@ -84,13 +86,13 @@ def _splits(found: Results) -> Explorer:
         drawn.append(curves.marker(end["chosen"]["schedule"], _last(end), {}))
     drawn += [curves.path(path, path["schedule"]) for path in paths]
     rows = [
-        {"chosen": path["chosen"], "cells": [path["schedule"], text, *_end(path),
+        {"chosen": path["chosen"], "cells": [label(path["schedule"]), text, *_end(path),
                                              cell(path["regret"])]}
         for path in paths
         for text in [percent[shares.index(path["chosen"]["share"])]]
     ]  # fmt: skip
     rows += [
-        {"chosen": {}, "cells": [end["chosen"]["schedule"], "joint", *_end(end),
+        {"chosen": {}, "cells": [label(end["chosen"]["schedule"]), "joint", *_end(end),
                                  cell(end["regret"])]}
         for end in ends[2:]
     ]  # fmt: skip
@@ -115,14 +117,14 @@ def _refresh(found: Results) -> Explorer:
         Control("k", "Values refreshed", intervals, texts, "1", slider=True),
         Control("instance", "Problem", instances, instances, "1"),
     )
-    drawn = [*curves.legend(["MAXRIGHT"], dash="solid")]
+    drawn = [*curves.legend(["maxright"], dash="solid")]
     for instance in instances:
         made = {"instance": instance}
         drawn += curves.front(found["fronts"][f"instance {instance}"], made)
         drawn.append(curves.target(found["aims"][int(instance) - 1], made, "asked for: λ = 1/4"))
     for path in paths:
-        drawn.append(curves.path(path, "MAXRIGHT", dash="solid"))
-        drawn.append(curves.marker("MAXRIGHT", path["average"], path["chosen"], "its average"))
+        drawn.append(curves.path(path, "maxright", dash="solid"))
+        drawn.append(curves.marker("maxright", path["average"], path["chosen"], "its average"))
     rows = [
         {
             "chosen": path["chosen"],
@@ -148,7 +150,7 @@ def _language(results: Results) -> Explorer:
     found = results["lm_loss_space"]
     names, lambdas = tuple(found["methods"]), tuple(str(lam) for lam in found["lambdas"])
     controls = (
-        Control("schedule", "Schedule", ("all", *names), ("all five", *names), "all"),
+        Control("schedule", "Schedule", ("all", *names), ("all five", *labels(names)), "all"),
         Control(
             "lambda", "λ, weight of the preference", ("all", *lambdas), ("all", *lambdas), "0.5"
         ),
@@ -166,13 +168,13 @@ def _language(results: Results) -> Explorer:
                 bar = {"array": [score["half_width"][at]], "thickness": 1.5, "width": 3}
                 curve.update({axis: bar})
             curve.hovertemplate = (
-                f"<b>{name}</b>, λ = {lam}<br>exact match %{{x:.2f}}"
+                f"<b>{label(name)}</b>, λ = {lam}<br>exact match %{{x:.2f}}"
                 "<br>preferred style %{y:.2f}<extra></extra>"
             )
             drawn.append(curve)
             cells = [f"{scores[key]['mean'][at]:.3f} ± {scores[key]['half_width'][at]:.3f}"
                      for key in keys.values()]  # fmt: skip
-            rows.append({"chosen": chosen, "cells": [name, lam, *cells]})
+            rows.append({"chosen": chosen, "cells": [label(name), lam, *cells]})
     return explorer(
         "explore-language",
         "The same choice, with a trained language model",

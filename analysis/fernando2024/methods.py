@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,24 +11,56 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
+from tradeoff.errors import InputError
 from tradeoff.methods import find
-from tradeoff.schedules import Schedule, from_dict
+from tradeoff.schedules import Alright, Schedule, from_dict
 from tradeoff.scores import Interval
 
-NAMES = {find(name).family: name for name in ("sft-dpo", "dpo-sft", "mix", "alright", "maxright")}
-"""Names in the catalogue of the methods that every figure compares, by what figures call them."""
-METHODS = tuple(NAMES)
+METHODS = ("sft-dpo", "dpo-sft", "mix", "alright", "maxright")
+"""Names in the catalogue of the methods that every figure compares."""
+LABELS = {name: find(name).family for name in (*METHODS, "rounds")} | {
+    "alright-budget": Alright(probability=0.5).label,
+    "mix-one-backward": "Mix, one backward pass",
+    "sft-only": "SFT only",
+    "preference-only": "DPO only",
+    "trl-sft": "TRL SFT",
+    "trl-dpo": "TRL DPO",
+}
+"""What figures and tables show of a method, by its key; nothing is looked up by it."""
 ORDERS, JOINT = METHODS[:2], METHODS[2:]
 MANY = 4096
 """Updates of a plan that is laid out to see what a schedule does."""
 
 
-def schedule(label: str, lam: float = 0.5, *, refresh: int | None = 10, samples: int) -> Schedule:
+def label(key: str) -> str:
+    """What is shown of a method; a number at the key's end is that of its rounds, or its refresh.
+
+    Raises
+    ------
+    InputError
+        If no figure has such a method.
+    """
+    name, _, number = key.rpartition("-")
+    if key in LABELS:
+        return LABELS[key]
+    if name in ("rounds", "maxright") and number.isdigit():
+        return f"{LABELS[name]} ({'K' if name == 'rounds' else 'k'}={number})"
+    raise InputError(
+        "no such method", field="method", value=key, remedy=f"Use one of {', '.join(LABELS)}."
+    )
+
+
+def labels(keys: Iterable[str]) -> list[str]:
+    """What is shown of some methods, in their order."""
+    return [label(key) for key in keys]
+
+
+def schedule(key: str, lam: float = 0.5, *, refresh: int | None = 10, samples: int) -> Schedule:
     """Schedule of a method at a weight; sequential budgets follow the weight.
 
     ``refresh`` and ``samples`` are MAXRIGHT's: how often it looks, and at how many rows.
     """
-    found: Any = find(NAMES[label], lam).schedule
+    found: Any = find(key, lam).schedule
     return replace(found, refresh=refresh, samples=samples) if looks(found) else found
 
 
@@ -37,15 +69,15 @@ def looks(rule: Schedule) -> bool:
     return bool(rule.plan(MANY).watched)
 
 
-def label(rule: Schedule) -> str:
-    """Name of the method that a schedule belongs to; replay makes no other method of one."""
-    return rule.family.removesuffix(" (replay)")
+def key(rule: Schedule) -> str:
+    """Key of the method that a schedule belongs to; replay makes no other method of one."""
+    return rule.key.removesuffix("-replay")
 
 
 def with_methods(table: pd.DataFrame, configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Name the method of every run of a study in a column ``method``."""
-    labels = [from_dict(c["schedule"]).family for c in configurations]
-    return table.assign(method=table["run"].map(dict(enumerate(labels))))
+    """The table with the key of every run's method in a column ``method``."""
+    keys = [from_dict(c["schedule"]).key for c in configurations]
+    return table.assign(method=table["run"].map(dict(enumerate(keys))))
 
 
 def finals(table: pd.DataFrame) -> pd.DataFrame:

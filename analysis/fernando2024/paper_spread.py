@@ -27,7 +27,7 @@ LEVEL = 0.95
 MEASURES = {"mmlu": "questions", "win_rate": "prompts"}
 """Keys of the two scores, and of the number of which each is a share."""
 NAMES = {"mmlu": "MMLU", "win_rate": "win rate"}
-SEQUENTIAL = "SFT→DPO"
+SEQUENTIAL = "sft-dpo"
 Array = Float[NDArray[Any], "..."]
 
 
@@ -206,5 +206,5 @@ def _with_win_rates(llama: Mapping[str, Any]) -> dict[str, Any]:
 def _swapped(llama: Mapping[str, Any]) -> dict[str, Any]:
     """Sequential training's win rates in Mix's place, and the reverse."""
     methods = dict(llama["methods"])
-    methods[SEQUENTIAL], methods["Mix"] = methods["Mix"], methods[SEQUENTIAL]
+    methods[SEQUENTIAL], methods["mix"] = methods["mix"], methods[SEQUENTIAL]
     return {**llama, "methods": methods}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.dossier.cells import MISSING, interval, joined, percent, percent_range
 from analysis.fernando2024 import paper_spread
-from analysis.fernando2024.methods import METHODS
+from analysis.fernando2024.methods import METHODS, label
 
 HALF = 2
 """Where lambda = 1/2 stands among the five weights of the loss-space figures."""
@@ -24,7 +24,7 @@ def pythia(results: Results, paper: Results) -> pd.DataFrame:
     ours = results["loss_space"]
     rows = [
         {
-            "method": method,
+            "method": label(method),
             "SFT gap, paper": _quoted(paper, method, "sft_gap"),
             "preference gap, paper": _quoted(paper, method, "preference_gap"),
             "ideal distance, paper": _quoted(paper, method, "ideal_distance"),
@@ -41,22 +41,22 @@ def resources(results: Results, paper: Results) -> pd.DataFrame:
     The paper's are those at lambda = 1/2 and, in brackets, the least and largest of five lambdas.
     """
     models = results["schedule_cost"]["models"]
-    names = {"MAXRIGHT": "MAXRIGHT k=100"}
+    names = {"maxright": "maxright-100"}
     kinds = {"time": "runtime_percent", "memory": "memory_percent"}
     rows = []
-    for method in ("Sequential", "Mix", "ALRIGHT", "MAXRIGHT"):
-        row = {"method": names.get(method, method)}
+    for method in ("sft-dpo", "mix", "alright", "maxright"):
+        row = {"method": label(names.get(method, method))}
         said = paper["methods"].get(method)
         for kind, key in kinds.items():
             ends = paper["sweep"][key].get(method)
             every = f" ({percent_range(*ends)})" if ends else ""
             row[f"{kind}, paper"] = percent(said[key] if said else 0.0) + every
-        for label, key in (("policy", "policy, width 64"), ("language model", NETWORK)):
-            run, base = models[key][names.get(method, method)], models[key]["Sequential"]
+        for model, key in (("policy", "policy, width 64"), ("language model", NETWORK)):
+            run, base = models[key][names.get(method, method)], models[key]["sft-dpo"]
             time = run["seconds_per_update"]["median"] / base["seconds_per_update"]["median"]
-            row[f"time, {label}"] = percent(100 * (time - 1))
+            row[f"time, {model}"] = percent(100 * (time - 1))
             memory = run["peak_bytes"] / base["peak_bytes"]
-            row[f"memory, {label}"] = percent(100 * (memory - 1))
+            row[f"memory, {model}"] = percent(100 * (memory - 1))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -71,7 +71,7 @@ def llama(results: Results, paper: Results) -> pd.DataFrame:
     for method in METHODS:
         ours = found["methods"][method]
         rows.append(
-            {"method": method}
+            {"method": label(method)}
             | {
                 f"{name}, paper (%)": joined(quoted[method][key], 2)
                 if method in quoted
@@ -93,7 +93,7 @@ def spread(paper: Results) -> pd.DataFrame:
     """Every difference of the Llama-3-8B table in points, with its half-width from n alone."""
     rows: dict[str, dict[str, str]] = {}
     for one in paper_spread.differences(paper).to_dict("records"):
-        pair = f"{one['method']} − {one['other']}"
+        pair = f"{label(one['method'])} − {label(one['other'])}"
         name = f"{paper_spread.NAMES[one['measure']]}, λ = {one['lam']:g}"
         mark = f" {APART}" if one["apart"] else ""
         row = rows.setdefault(pair, {"difference": pair})
@@ -104,7 +104,7 @@ def spread(paper: Results) -> pd.DataFrame:
 def end_points(paper: Results) -> pd.DataFrame:
     """ALRIGHT's end points (SFT loss, preference loss) as the official scripts list them."""
     sources = {
-        f"Pythia-1B, compared with {found['order']}": found
+        f"Pythia-1B, compared with {label(found['order'])}": found
         for found in paper["pythia"]["references"]
     } | {"Llama-3-8B": paper["llama"]}
     lambdas = paper["pythia"]["sweep"]["lambdas"]

@@ -13,12 +13,14 @@ import pandas as pd
 
 from analysis.dossier.cells import MISSING, interval
 from analysis.fernando2024 import paper_tables
-from analysis.fernando2024.methods import METHODS
+from analysis.fernando2024.methods import METHODS, label
 from analysis.fernando2024.paper_numbers import reported
 from analysis.fernando2024.paper_tables import HALF
 from tradeoff import scores
 
 Results = Mapping[str, Any]
+BASE = "sft-dpo"
+"""Whose costs the others are compared with."""
 
 
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:
@@ -45,7 +47,7 @@ def headline(results: Results) -> pd.DataFrame:
                "preferred style": "preference_match"}  # fmt: skip
     trained = {f"{name} (language model)": key for name, key in trained.items()}
     rows = [
-        {"method": method}
+        {"method": label(method)}
         | {name: interval(convex[method][key], HALF) for name, key in scores.items()}
         | {name: interval(network[method][key], half) for name, key in trained.items()}
         for method in METHODS
@@ -59,7 +61,7 @@ def real_text(results: Results) -> pd.DataFrame:
     names = {"SFT progress kept": "sft_retention", "pairs preferred": "preference_accuracy"}
     rows = []
     for method, values in found["table"].items():
-        row = {"method": method}
+        row = {"method": label(method)}
         for name, key in names.items():
             for lam, kept in zip(found["lambdas"], values[key], strict=True):
                 row[f"{name}, λ = {lam:g} (%)"] = interval(kept)
@@ -73,7 +75,7 @@ def costs(results: Results) -> pd.DataFrame:
     for device, found in results["llm_resources"]["devices"].items():
         for shape, methods in found["shapes"].items():
             for method, run in methods.items():
-                name = {"device": device, "shape": shape, "method": method}
+                name = {"device": device, "shape": shape, "method": label(method)}
                 if run is None:
                     rows.append(name | {"ms per gradient": "out of memory"})
                     continue
@@ -82,8 +84,8 @@ def costs(results: Results) -> pd.DataFrame:
                     | {
                         "ms per gradient": f"{1e3 * _middle(run['seconds']):.0f}",
                         "tokens per second": f"{_middle(run['tokens_per_second']):,.0f}",
-                        "time, to Sequential": within(run["seconds_ratio"]),
-                        "memory, to Sequential": f"{_middle(run['memory_ratio']):.2f}",
+                        f"time, to {label(BASE)}": within(run["seconds_ratio"]),
+                        f"memory, to {label(BASE)}": f"{_middle(run['memory_ratio']):.2f}",
                     }
                 )
     return pd.DataFrame(rows).fillna(MISSING)

@@ -147,7 +147,7 @@ class Trajectories(Shown):
 
         ax = plots.axes() if ax is None else ax
         for method, path in zip(self.methods, self.losses(problem).mean(axis=1), strict=True):
-            look = plots.look(method.label)
+            look = plots.look(method)
             ax.plot(*path.T, **look.line_style(markevery=[-1], label=method.label))
         ax.set(xlabel="SFT loss (nats)", ylabel="preference loss (nats)")
         ax.legend()

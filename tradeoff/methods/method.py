@@ -113,6 +113,15 @@ class Method:
         return self.schedule.lam
 
     @property
+    def key(self) -> str:
+        """Name by which results are kept and :func:`tradeoff.methods.find` finds it, joined by +.
+
+        Numbers that vary within a method are no part of it.
+        """
+        parts = [part.name for part in self.changed().values()]
+        return self.name or "+".join([self.schedule.key, *parts])
+
+    @property
     def label(self) -> str:
         """Name for legends, without ``lam``."""
         return self.name or ", ".join([self.schedule.label, *self._changes])

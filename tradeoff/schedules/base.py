@@ -32,6 +32,14 @@ class Schedule(Part):
         """Lay out a run of ``steps`` updates."""
 
     @property
+    def key(self) -> str:
+        """Name by which results are kept: the catalogue's, and a dash before each variant.
+
+        Numbers that vary within a method are no part of it.
+        """
+        return self.name
+
+    @property
     def label(self) -> str:
         """Name for legends, without ``lam``."""
         return self.name

@@ -54,6 +54,10 @@ class Alright(Schedule):
             )
 
     @property
+    def key(self) -> str:
+        return self.name if self.probability is None else f"{self.name}-budget"
+
+    @property
     def label(self) -> str:
         return "ALRIGHT" if self.probability is None else "ALRIGHT (budget)"
 

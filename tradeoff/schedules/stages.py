@@ -42,6 +42,11 @@ class Sequential(Schedule):
     replay: Share = 0.0
 
     @property
+    def key(self) -> str:
+        order = "sft-dpo" if self.first == "sft" else "dpo-sft"
+        return f"{order}-replay" if self.replay else order
+
+    @property
     def label(self) -> str:
         order = "SFT→DPO" if self.first == "sft" else "DPO→SFT"
         return f"{order} (replay)" if self.replay else order
@@ -98,6 +103,11 @@ class Rounds(Schedule):
     share: Share | None = None
     first: Literal["sft", "preference"] = "sft"
     restart: bool = False
+
+    @property
+    def key(self) -> str:
+        order = [] if self.first == "sft" else ["dpo-sft"]
+        return "-".join([self.name, *order, *(["restarted"] if self.restart else [])])
 
     @property
     def label(self) -> str:
@@ -190,6 +200,10 @@ class Stages(Schedule):
                     value=schedule.name,
                     remedy="Use schedules that draw an objective or follow both.",
                 )
+
+    @property
+    def key(self) -> str:
+        return "-then-".join(schedule.key for schedule in self.schedules)
 
     @property
     def label(self) -> str:

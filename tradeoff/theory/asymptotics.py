@@ -92,9 +92,9 @@ class Sharpness:
         )  # fmt: skip
         products = {
             name: (p * preference_cost + (1 - p) * sft_cost) * self.alternating(p)
-            for name, p in (("ALRIGHT", self.lam), ("ALRIGHT (budget)", best))
+            for name, p in (("alright", self.lam), ("alright-budget", best))
         }
-        products["Mix"] = (sft_cost + preference_cost) * self.mixed
+        products["mix"] = (sft_cost + preference_cost) * self.mixed
         return EqualCompute(best, products)
 
 
@@ -279,7 +279,7 @@ class EqualCompute(Shown):
     probability
         With which budget-optimal alternation draws the preference objective.
     products
-        (mean cost) x tr(H^-1 S) of "ALRIGHT", "ALRIGHT (budget)" and "Mix".
+        (mean cost) x tr(H^-1 S) of "alright", "alright-budget" and "mix".
     """
 
     probability: float
@@ -293,7 +293,7 @@ class EqualCompute(Shown):
     @property
     def ratio(self) -> float:
         """Gap of budget-optimal alternation over Mix's, in the limit; below 1 alternation wins."""
-        return self.products["ALRIGHT (budget)"] / self.products["Mix"]
+        return self.products["alright-budget"] / self.products["mix"]
 
     def table(self) -> pd.DataFrame:
         """One row for each method: its product, and that over the best."""

@@ -112,5 +112,5 @@ def can_fail(problem: LogLinear, schedule: Schedule, limit: float) -> Checked:
     others += [minimise(problem, weight).theta for weight in (1.0, 1 - schedule.lam)]
     goal = target(problem, schedule)
     gaps = goal.excess(problem.losses(np.stack(others)))
-    known = dict(zip(("untrained", "SFT→DPO", "swapped"), gaps.tolist(), strict=True))
+    known = dict(zip(("untrained", "sft-dpo", "swapped"), gaps.tolist(), strict=True))
     return Checked(gaps, np.full(3, limit), "lower", known, 0.0)

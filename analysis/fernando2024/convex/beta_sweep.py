@@ -20,7 +20,7 @@ from analysis.dossier.evidence import MOST, NEARLY_ALL, holds_on
 from analysis.dossier.mutations import SWAPPED, mutate, reject_unknown
 from analysis.fernando2024.convex.cases import cases
 from analysis.fernando2024.convex.tuning import ends, tune_each_stage
-from analysis.fernando2024.methods import cell
+from analysis.fernando2024.methods import cell, label
 from tradeoff.convex import LogLinear, binary_example, minimise, random_log_linear
 from tradeoff.schedules import SFT, Sequential
 from tradeoff.scores import Interval, interval, weighted_loss
@@ -158,13 +158,13 @@ def draw_gaps(ax: Axes, betas: Array, swept: dict[str, list[Point]], runs: Runs)
         ("uniform", "preference"),
     ]
     for kind, first in shown:
-        label = Sequential(first=first).label
+        key = Sequential(first=first).key
         gaps = [point.gap(first) for point in swept[kind]]
         bound = [point.certified(first) for point in swept[kind]]
-        ax.loglog(betas, gaps, **_line(label, kind))
+        ax.loglog(betas, gaps, **_line(key, kind))
         ax.loglog(betas, bound, **style.BOUND, zorder=0)
         if kind == "uniform":
-            style.label_line(ax, betas[-1], gaps[-1], label, color=style.look(label).color)
+            style.label_line(ax, betas[-1], gaps[-1], label(key), color=style.look(key).color)
         if first == "preference":
             style.label_line(ax, betas[-1], bound[-1], "certified", color="0.35")
     units = [point.unit for point in swept["uniform"]]
@@ -176,15 +176,15 @@ def draw_forgotten(ax: Axes, betas: Array, swept: dict[str, list[Point]], runs: 
     """SFT loss lost to the second stage, for both references."""
     for kind, points in swept.items():
         values = [point.forgotten for point in points]
-        ax.semilogx(betas, values, **_line("SFT→DPO", kind), label=f"limit, reference: {kind}")
+        ax.semilogx(betas, values, **_line("sft-dpo", kind), label=f"limit, reference: {kind}")
     _crosses(ax, betas, interval(runs.forgotten))
     ax.set(xlabel=r"$\beta$ of DPO", ylim=(0, 3))
     ax.set_xticks(10.0 ** np.arange(-2, 2))
 
 
-def _line(label: str, kind: str) -> dict[str, Any]:
+def _line(key: str, kind: str) -> dict[str, Any]:
     hollow = {} if kind == "uniform" else {"markerfacecolor": "white", "linewidth": 1.0}
-    return style.look(label).line_style(**hollow)
+    return style.look(key).line_style(**hollow)
 
 
 def _crosses(ax: Axes, betas: Array, found: Interval) -> None:
@@ -195,7 +195,7 @@ def _crosses(ax: Axes, betas: Array, found: Interval) -> None:
 
 def _numbers(points: list[Point]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        Sequential(first=first).label: {
+        Sequential(first=first).key: {
             "gap": [p.gap(first) for p in points],
             "certified": [p.certified(first) for p in points],
             "gap_nats": [p.limits[first].gap for p in points],

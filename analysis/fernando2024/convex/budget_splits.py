@@ -31,6 +31,7 @@ from analysis.fernando2024.convex.tuning import (
     tune,
     updates,
 )
+from analysis.fernando2024.methods import label
 from tradeoff.convex import (
     Front,
     LogLinear,
@@ -89,7 +90,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     return {
         "budget": f"{study['gradients']:,}",
         "replicas": str(study["replicas"]),
-        "times": f"{best / study['joint']['ALRIGHT']['gap']:.1f}",
+        "times": f"{best / study['joint']['alright']['gap']:.1f}",
     }
 
 
@@ -175,7 +176,7 @@ def orders(budget: int, second: NDArray[np.int64], lam: float = LAM) -> dict[str
     """Both orders at every length of the second stage."""
     shares = 1 - second / budget
     return {
-        Sequential(first=f).label: [Sequential(lam=lam, first=f, share=float(s)) for s in shares]
+        Sequential(first=f).key: [Sequential(lam=lam, first=f, share=float(s)) for s in shares]
         for f in ORDERS
     }
 
@@ -187,7 +188,7 @@ def exact_study(problem: LogLinear, front: Front) -> Study:
         name: exact_ends(problem, row, EXACT, step) for name, row in orders(EXACT, second).items()
     }
     joint = {
-        m.label: exact_ends(
+        m.key: exact_ends(
             problem, [m], updates(m, EXACT, 1.0), step, 64 if isinstance(m, Alright) else 1
         )[0]
         for m in JOINT
@@ -217,7 +218,7 @@ def stochastic_study(
     """Stochastic gradients; every split and method has its own step sizes."""
     second = lengths(budget, splits)
     everything: dict[str, Sequence[Schedule]] = {
-        **orders(budget, second), **{m.label: [m] for m in JOINT}
+        **orders(budget, second), **{m.key: [m] for m in JOINT}
     }  # fmt: skip
     tuned, losses = {}, {}
     for name, row in everything.items():
@@ -227,7 +228,7 @@ def stochastic_study(
             ends(problem, s, n, found.step, replicas=replicas)
             for s, n, found in zip(row, steps, tuned[name], strict=True)
         ])  # fmt: skip
-    joint = {m.label: losses.pop(m.label)[0] for m in JOINT}
+    joint = {m.key: losses.pop(m.key)[0] for m in JOINT}
     return Study(problem, front, budget, second, losses, joint, tuned)
 
 
@@ -239,14 +240,16 @@ def draw(ax: Axes, study: Study, title: str) -> None:
         ax.fill_between(
             study.second, found.low, found.high, color=look.color, alpha=0.2, linewidth=0
         )
-        style.label_line(ax, float(study.budget), float(found.mean[-1]), name, color=look.color)
+        style.label_line(
+            ax, float(study.budget), float(found.mean[-1]), label(name), color=look.color
+        )
     levels = {name: float(study.gap(losses).mean) for name, losses in study.joint.items()}
     sides = [1, study.budget]
     for name, value in levels.items():
         ax.loglog(sides, [value, value], **style.look(name).line_style())
     height = (ax.get_ylim()[1] / ax.get_ylim()[0]) ** 0.04
     for name, value in style.apart(levels, height).items():
-        style.label_line(ax, float(study.budget), value, name, color=style.look(name).color)
+        style.label_line(ax, float(study.budget), value, label(name), color=style.look(name).color)
     ax.set(
         title=title,
         xlabel=r"gradients of the second stage $T_b$, of " + f"{study.budget:,}",
@@ -262,7 +265,7 @@ def draw_certified(ax: Axes, problem: LogLinear, study: Study) -> None:
         found = budget_splits(problem, LAM, study.budget, shares, first)
         bound = np.asarray(found.gaps.bound)
         ax.loglog(study.second, bound, **style.BOUND)
-        name = f"{Sequential(first=first).label} certified"
+        name = f"{label(Sequential(first=first).key)} certified"
         style.label_line(ax, float(study.budget), float(bound[-1]), name, color="0.35")
 
 

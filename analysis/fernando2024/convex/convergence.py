@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from analysis.dossier import style
 from analysis.dossier.mutations import COIN, UNTRAINED, mutate, wrong_methods
 from analysis.fernando2024.convex.cases import cases
+from analysis.fernando2024.methods import label
 from tradeoff.convex import (
     LogLinear,
     StepSize,
@@ -41,8 +42,8 @@ CAPTION = (
     "drawn; interval: ±1.96 SE. Command: python -m analysis convergence."
 )
 METHODS: tuple[Schedule, ...] = (Mix(), Alright(), Maxright())
-LEFT: dict[str, float] = {"Mix": -9, "ALRIGHT": 9, "MAXRIGHT": 0}
-RIGHT: dict[str, float] = {"Mix": -6, "ALRIGHT": 3, "MAXRIGHT": 3}
+LEFT: dict[str, float] = {"mix": -9, "alright": 9, "maxright": 0}
+RIGHT: dict[str, float] = {"mix": -6, "alright": 3, "maxright": 3}
 Curve = dict[str, np.ndarray]
 
 
@@ -58,8 +59,8 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     problem = instance()
     replicas, top = (64, 3) if fast else (256, 5)
     horizons = np.geomspace(100, 10**top, 2 * (top - 2) + 1).round().astype(int)
-    averaged = {m.label: average_curve(problem, m, horizons, replicas) for m in METHODS}
-    last = {m.label: last_curve(problem, m, 10**top, replicas) for m in METHODS}
+    averaged = {m.key: average_curve(problem, m, horizons, replicas) for m in METHODS}
+    last = {m.key: last_curve(problem, m, 10**top, replicas) for m in METHODS}
     with style.figure(1, 2, height=3.4, sharey=True) as (fig, (left, right)):
         draw_curves(left, averaged, "Averages, with constant steps", LEFT)
         draw_curves(right, last, "Last iterates, with steps D/(G√t)", RIGHT)
@@ -71,7 +72,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "replicas": replicas,
         "averaged": averaged,
         "last": last,
-        "untrained": {m.label: untrained(problem, m) for m in METHODS},
+        "untrained": {m.key: untrained(problem, m) for m in METHODS},
         "bound_over_measured_average": {k: looseness(c) for k, c in averaged.items()},
         "bound_over_measured_last": {k: looseness(c) for k, c in last.items()},
         "slope_average": {k: slope(c) for k, c in averaged.items()},
@@ -188,7 +189,7 @@ def draw_curves(ax: Axes, curves: dict[str, Curve], title: str, apart: dict[str,
         hollow = {"marker": look.marker, "markerfacecolor": "w", "markersize": 5}
         ax.loglog(steps, c["bound"], **style.BOUND, **hollow, markevery=(shift, max(3, every)))
         ax.annotate(
-            method,
+            label(method),
             (steps[-1], mean[-1]),
             (5, apart[method]),
             textcoords="offset points",

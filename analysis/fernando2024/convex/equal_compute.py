@@ -19,6 +19,7 @@ from analysis.dossier import style
 from analysis.dossier.mutations import SWAPPED, WRONG_PROBABILITY, mutate, reject_unknown
 from analysis.fernando2024.convex.cases import FIRST_SEED, cases
 from analysis.fernando2024.convex.tuning import ends, pair_cost, tune
+from analysis.fernando2024.methods import label
 from tradeoff import study
 from tradeoff.checkout import ROOT
 from tradeoff.convex import LogLinear, minimise, random_log_linear
@@ -181,19 +182,19 @@ def summary(cases: pd.DataFrame) -> dict[str, Any]:
 def draw_conflicts(ax: Axes, cases: pd.DataFrame) -> None:
     """Median ratio against conflict: the budget rule at each cost ratio, and plain ALRIGHT."""
     median = cases.groupby(["cost", "conflict"]).median()
-    look = style.look("ALRIGHT (budget)")
+    look = style.look("alright-budget")
     for cost in COSTS:
         line = median.loc[cost]
         ax.plot(line.index, line.budget_rule_predicted, **style.BOUND)
         ax.plot(line.index, line.budget_rule, **look.line_style(linestyle=BUDGET_LOOK[cost]))
         style.label_line(ax, 1.0, line.budget_rule.iloc[-1], f"$c_D/c_S = {cost:g}$")
     plain = median.loc[PLAIN_COST].alright
-    ax.plot(plain.index, plain, **style.look("ALRIGHT").line_style())
+    ax.plot(plain.index, plain, **style.look("alright").line_style())
     middle = (plain.index[len(plain) // 2], plain.iloc[len(plain) // 2])
     text = f"ALRIGHT, $c_D/c_S = {PLAIN_COST:g}$"
     ax.annotate(text, middle, (-4, 5), textcoords="offset points", fontsize=8, ha="right")
     ax.axhline(1.0, color="k", linewidth=0.8)
-    style.label_line(ax, 1.3, 1.0, "Mix")
+    style.label_line(ax, 1.3, 1.0, label("mix"))
     ax.set(
         title="Alternation against Mix",
         xlabel="conflict of the two objectives",
@@ -205,8 +206,8 @@ def draw_conflicts(ax: Axes, cases: pd.DataFrame) -> None:
 
 def draw_prediction(ax: Axes, cases: pd.DataFrame) -> None:
     """Measured against predicted ratio, every case."""
-    for name, method in (("alright", "ALRIGHT"), ("budget_rule", "ALRIGHT (budget)")):
-        look = style.look(method).dots(markersize=4, elinewidth=0.6, label=method)
+    for name, method in (("alright", "alright"), ("budget_rule", "alright-budget")):
+        look = style.look(method).dots(markersize=4, elinewidth=0.6, label=label(method))
         bars = 1.96 * cases[f"{name}_se"]
         ax.errorbar(cases[f"{name}_predicted"], cases[name], bars, **look)
     span = np.linspace(0.5, 1.2, 50)

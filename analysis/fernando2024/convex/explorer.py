@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analysis.dossier import style
 from analysis.fernando2024.convex import stale_refresh
 from analysis.fernando2024.convex.loss_space import LAMBDAS, STEP, method
-from analysis.fernando2024.methods import METHODS
+from analysis.fernando2024.methods import METHODS, label
 from tradeoff.convex import (
     Front,
     LogLinear,
@@ -63,8 +63,8 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     problem = random_log_linear(0)
     budget, replicas, accuracy = (400, 32, 1e-3) if fast else (4000, 256, 1e-4)
     front = pareto_front(problem, accuracy=accuracy)
-    paths = [p for label in METHODS for lam in LAMBDAS
-             for p in runs_of(problem, front, label, lam, budget, replicas)]  # fmt: skip
+    paths = [p for key in METHODS for lam in LAMBDAS
+             for p in runs_of(problem, front, key, lam, budget, replicas)]  # fmt: skip
     splits = [split(problem, front, first, share, budget, replicas)
               for first in ("sft", "preference") for share in SHARES]  # fmt: skip
     stale = [run for seed in range(INSTANCES) for run in refreshed(seed, 1500 if fast else 5000)]
@@ -90,17 +90,17 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def runs_of(
-    problem: LogLinear, front: Front, label: str, lam: float, budget: int, replicas: int
+    problem: LogLinear, front: Front, key: str, lam: float, budget: int, replicas: int
 ) -> list[dict[str, Any]]:
     """The mean path of one method at one weight, and the paths of the first runs."""
-    schedule = method(label, lam)
+    schedule = method(key, lam)
     gradients, losses = _run(problem, schedule, budget, replicas, STEP)
     scores = front.score(losses[:, -1], lam)[["regret", "front_gap", "matched_weight"]]
     chosen = [("mean", losses.mean(axis=0), scores.mean())]
     chosen += [(str(r + 1), losses[r], scores.iloc[r]) for r in range(RUNS)]
     return [
         {
-            "chosen": {"schedule": label, "lambda": str(lam), "run": run},
+            "chosen": {"schedule": key, "lambda": str(lam), "run": run},
             **path(gradients, points),
             "regret": _short(score.regret),
             "matched_weight": _short(score.matched_weight),
@@ -118,7 +118,7 @@ def split(
     gradients, losses = _run(problem, schedule, budget, replicas, STEP)
     return {
         "chosen": {"share": str(share)},
-        "schedule": schedule.label,
+        "schedule": schedule.key,
         **path(gradients, losses.mean(axis=0)),
         "regret": _short(front.score(losses[:, -1], 0.5).regret.mean()),
     }
@@ -214,7 +214,7 @@ def draw(fig: Any, axes: Any, numbers: dict[str, Any]) -> None:
         if found["chosen"]["share"] in ("0.05", "0.5", "0.95"):
             _walk(middle, found, found["schedule"])
     _background(right, numbers["fronts"]["instance 1"])
-    shades = {"1": "MAXRIGHT", "never": "SFT→DPO"}
+    shades = {"1": "maxright", "never": "sft-dpo"}
     for found in numbers["refresh"]:
         if found["chosen"]["instance"] == "1" and found["chosen"]["k"] in shades:
             look = style.look(shades[found["chosen"]["k"]])
@@ -238,9 +238,9 @@ def _background(ax: Axes, found: dict[str, Any]) -> None:
     ax.set_xlabel("SFT loss (nats)")
 
 
-def _walk(ax: Axes, found: dict[str, Any], label: str) -> None:
+def _walk(ax: Axes, found: dict[str, Any], key: str) -> None:
     """A path whose marker stands at its end."""
-    look = style.look(label).line_style(linewidth=1.1, label=label)
+    look = style.look(key).line_style(linewidth=1.1, label=label(key))
     ax.plot(found["sft_loss"], found["preference_loss"], markevery=[-1], **look)
 
 

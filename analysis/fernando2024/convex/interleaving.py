@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis.dossier import evidence, mutations, style
+from analysis.fernando2024.methods import label
 from tradeoff.convex import LogLinear, StepSize, minimise, random_log_linear, trajectories
 from tradeoff.methods import Method
 from tradeoff.schedules import Alright, Mix, Plan, Rounds, Schedule
@@ -197,10 +198,10 @@ def draw_gaps(ax: Axes, case: tuple[int, float, float], found: Curve) -> None:
     seed, conflict, lam = case
     mean = found.rounds.mean(axis=1)
     error = 1.96 * found.rounds.std(axis=1, ddof=1) / np.sqrt(found.rounds.shape[1])
-    ax.errorbar(ROUNDS, mean, error, **style.look("SFT→DPO").line_style(label="rounds"))
-    for label, values in zip(("Mix", "ALRIGHT"), found.joint, strict=True):
-        look = style.look(label)
-        ax.axhline(values.mean(), color=look.color, linestyle=look.line, label=label)
+    ax.errorbar(ROUNDS, mean, error, **style.look("sft-dpo").line_style(label="rounds"))
+    for key, values in zip(("mix", "alright"), found.joint, strict=True):
+        look = style.look(key)
+        ax.axhline(values.mean(), color=look.color, linestyle=look.line, label=label(key))
     problem = instance(seed, conflict)
     ax.plot(ROUNDS, [rounds_bound(problem, lam, k) for k in ROUNDS], **style.BOUND,
             label="bound (T14)")  # fmt: skip

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 
 from analysis.dossier import style
 from analysis.fernando2024.convex.theorems_joint import LAM, contested, methods
+from analysis.fernando2024.methods import label
 from tradeoff.convex import minimise
 from tradeoff.schedules import Sequential
 from tradeoff.theory import measured
@@ -33,11 +34,11 @@ CAPTION = (
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     replicas, top = (8, 3) if fast else (REPLICAS, 4)
     horizons = np.geomspace(100, 10**top, 2 * (top - 2) + 1).round().astype(int).tolist()
-    curves = {m.label: last_curve(m, horizons, replicas) for m in methods()}
+    curves = {m.key: last_curve(m, horizons, replicas) for m in methods()}
     wrong = last_curve(methods()[0], horizons, replicas, Sequential(lam=LAM, share=0.5))
     steps = np.geomspace(4, 10**top, 12).round().astype(int).tolist()
     ratios = {
-        m.label: [attained(m, t).constants["measured over bound"] for t in steps] for m in methods()
+        m.key: [attained(m, t).constants["measured over bound"] for t in steps] for m in methods()
     }
     with style.figure(1, 2, height=3.3) as (fig, (left, right)):
         draw_last(left, horizons, curves, wrong)
@@ -85,12 +86,12 @@ def draw_last(ax: Axes, horizons: list[int], curves: dict[str, Any], wrong: Any)
     for method, c in curves.items():
         look = style.look(method)
         ax.errorbar(horizons, c["mean"], 1.96 * np.array(c["se"]),
-                    **look.line_style(label=method))  # fmt: skip
-    sequential = style.look("SFT→DPO")
-    ax.plot(horizons, wrong["mean"], color=sequential.color, label="SFT→DPO")
+                    **look.line_style(label=label(method)))  # fmt: skip
+    sequential = style.look("sft-dpo")
+    ax.plot(horizons, wrong["mean"], color=sequential.color, label=label("sft-dpo"))
     ax.axhline(untrained(), color="0.2", linestyle=":", linewidth=1, label="untrained")
     for key, text in (("bound", "T13"), ("old", "T4")):
-        values = curves["ALRIGHT"][key]
+        values = curves["alright"][key]
         ax.plot(horizons, values, **style.BOUND)
         ax.annotate(text, (horizons[0], values[0]), (2, 3), textcoords="offset points", fontsize=8)
     ax.set_xscale("log")
@@ -101,7 +102,7 @@ def draw_last(ax: Axes, horizons: list[int], curves: dict[str, Any], wrong: Any)
 
 def draw_ratios(ax: Axes, steps: list[int], ratios: dict[str, list[float]]) -> None:
     for method, values in ratios.items():
-        ax.plot(steps, values, **style.look(method).line_style(label=method, markevery=3))
+        ax.plot(steps, values, **style.look(method).line_style(label=label(method), markevery=3))
     share = attained(methods()[0], 4).constants["share"]
     ax.axhline(share, color="0.4", linewidth=3, alpha=0.4)
     ax.annotate("proved from below", (steps[0], share), (0, -11), textcoords="offset points",

@@ -22,7 +22,7 @@ from analysis.dossier.mutations import SFT_ONLY, SWAPPED, WRONG_PROBABILITY, rej
 from analysis.fernando2024 import methods
 from analysis.fernando2024.convex import contest
 from analysis.fernando2024.convex.tuning import COARSE, SCALES, Tuned, ends, tune, updates
-from analysis.fernando2024.methods import METHODS, cell
+from analysis.fernando2024.methods import METHODS, cell, label
 from tradeoff.convex import (
     Front,
     LogLinear,
@@ -73,11 +73,11 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         **summaries(table),
         "paired_regret_joint_minus_sequential": paired(table),
         "steps": {
-            label: {
+            key: {
                 "scales": [found.scales for found in row],
                 "inside_the_grid": [found.inside for found in row],
             }
-            for label, row in chosen.items()
+            for key, row in chosen.items()
         },
         "shared_step": {
             "step": STEP.scale,
@@ -91,7 +91,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     middle = LAMBDAS.index(0.5)
 
     def ratio(regret: Mapping[str, Any]) -> str:
-        return f"{regret['SFT→DPO']['mean'][middle] / regret['ALRIGHT']['mean'][middle]:.1f}"
+        return f"{regret['sft-dpo']['mean'][middle] / regret['alright']['mean'][middle]:.1f}"
 
     return {
         "budget": f"{numbers['gradients']:,}",
@@ -105,13 +105,13 @@ def tuned_steps(problem: LogLinear, budget: int, scales: Sequence[float]) -> dic
     """Step sizes of every method at every weight; MAXRIGHT is judged by its own F_lambda."""
     optima = np.array([minimise(problem, weight).value for weight in (0.0, 1.0)])
     found: dict[str, list[Tuned]] = {}
-    for label in METHODS:
+    for key in METHODS:
         for lam in LAMBDAS:
-            schedule = method(label, lam)
-            judge = partial(max_gap, optima=optima, lam=lam) if label == "MAXRIGHT" else None
+            schedule = method(key, lam)
+            judge = partial(max_gap, optima=optima, lam=lam) if key == "maxright" else None
             steps = _updates(schedule, budget)
             here = tune(problem, schedule, steps, judge, scales=scales)
-            found.setdefault(label, []).append(here)
+            found.setdefault(key, []).append(here)
     return found
 
 
@@ -120,9 +120,9 @@ def tuned_losses(
 ) -> dict[str, Array]:
     """(lambda, replica, 2) losses of every method with its own step sizes."""
     result = {}
-    for label, row in chosen.items():
-        schedules = [method(label, lam) for lam in LAMBDAS]
-        result[label] = np.stack(
+    for key, row in chosen.items():
+        schedules = [method(key, lam) for lam in LAMBDAS]
+        result[key] = np.stack(
             [
                 ends(problem, s, _updates(s, budget), found.step, replicas=replicas)
                 for s, found in zip(schedules, row, strict=True)
@@ -136,9 +136,9 @@ def _updates(schedule: Schedule, budget: int) -> int:
     return updates(schedule, budget, 1.0)
 
 
-def method(label: str, lam: float) -> Schedule:
+def method(key: str, lam: float) -> Schedule:
     """Schedule of a method at a requested weight; sequential budgets follow the weight."""
-    return methods.schedule(label, lam, refresh=1, samples=0)
+    return methods.schedule(key, lam, refresh=1, samples=0)
 
 
 def final_losses(
@@ -153,8 +153,8 @@ def final_losses(
 ) -> dict[str, Array]:
     """(lambda, replica, 2) losses of methods after ``budget`` gradients."""
     result = {}
-    for label in labels:
-        schedules = [method(label, lam) for lam in lambdas]
+    for key in labels:
+        schedules = [method(key, lam) for lam in lambdas]
         steps = int(budget / schedules[0].plan(1).cost().max())
         runs = trajectories(
             problem,
@@ -165,7 +165,7 @@ def final_losses(
             seed=seed,
             checkpoints=[steps],
         )
-        result[label] = runs.losses(problem)[:, :, -1]
+        result[key] = runs.losses(problem)[:, :, -1]
     return result
 
 
@@ -174,25 +174,25 @@ def score(
 ) -> pd.DataFrame:
     """One row per method, weight and replica."""
     parts = [
-        front.score(values, lam).assign(method=label, lam=lam, replica=np.arange(len(values)))
-        for label, grid in losses.items()
+        front.score(values, lam).assign(method=key, lam=lam, replica=np.arange(len(values)))
+        for key, grid in losses.items()
         for lam, values in zip(lambdas, grid, strict=True)
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def replicas_of(table: pd.DataFrame, label: str, column: str) -> Array:
+def replicas_of(table: pd.DataFrame, key: str, column: str) -> Array:
     """(replica, lambda) values of one score."""
-    rows = table[table["method"] == label]
+    rows = table[table["method"] == key]
     return rows.pivot(index="replica", columns="lam", values=column).to_numpy()
 
 
 def summaries(table: pd.DataFrame) -> dict[str, Any]:
     """Mean and half width of the 95 % interval of every score, by method, in order of lambda."""
     found: dict[str, Any] = {}
-    for label in METHODS:
-        cells = {name: interval(replicas_of(table, label, name)) for name in SCORES}
-        found[label] = {name: cell(value) for name, value in cells.items()}
+    for key in METHODS:
+        cells = {name: interval(replicas_of(table, key, name)) for name in SCORES}
+        found[key] = {name: cell(value) for name, value in cells.items()}
     return found
 
 
@@ -216,13 +216,13 @@ def draw_losses(ax: Axes, front: Front, losses: dict[str, Array]) -> None:
     ax.annotate(
         "ideal point", tuple(front.ideal), xytext=(8, -3), textcoords="offset points", fontsize=8
     )
-    for label, grid in losses.items():
-        look = style.look(label)
+    for key, grid in losses.items():
+        look = style.look(key)
         dots = grid[:, :SHOWN].reshape(-1, 2)
         ax.scatter(
             dots[:, 0], dots[:, 1], s=3, color=look.color, alpha=0.25, linewidths=0, rasterized=True
         )
-        ax.plot(*grid.mean(axis=1).T, **look.line_style(linewidth=1, label=label, zorder=4))
+        ax.plot(*grid.mean(axis=1).T, **look.line_style(linewidth=1, label=label(key), zorder=4))
     ax.set(
         title="Where runs end, with tuned steps",
         xlabel="SFT loss (nats)",
@@ -233,12 +233,12 @@ def draw_losses(ax: Axes, front: Front, losses: dict[str, Array]) -> None:
 
 def draw_regret(ax: Axes, table: pd.DataFrame) -> None:
     """Mean regret against the requested weight, on a log scale."""
-    for label in METHODS:
-        found = interval(replicas_of(table, label, "regret"))
-        look = style.look(label)
+    for key in METHODS:
+        found = interval(replicas_of(table, key, "regret"))
+        look = style.look(key)
         ax.semilogy(LAMBDAS, found.mean, **look.line_style())
         ax.fill_between(LAMBDAS, found.low, found.high, color=look.color, alpha=0.2, linewidth=0)
-        style.label_line(ax, LAMBDAS[-1], found.mean[-1], label, color=look.color)
+        style.label_line(ax, LAMBDAS[-1], found.mean[-1], label(key), color=look.color)
     ax.set(
         title="Regret at the weight asked for",
         xlabel="requested weight of the preference objective",

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 
 from analysis.dossier import style
 from analysis.dossier.mutations import SWAPPED, mutate, reject_unknown
+from analysis.fernando2024.methods import label
 from tradeoff.convex import Quadratic, pareto_front, random_quadratic, trajectories
 from tradeoff.schedules import Alright, Mix, Schedule, Sequential
 from tradeoff.theory.checked import Checked
@@ -38,7 +39,7 @@ START = np.array([2.0, -2.0])
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     problem = random_quadratic(1)
     replicas, steps = (256, 100) if fast else (5000, 400)
-    curves = {m.label: compare(problem, m, steps, replicas) for m in METHODS}
+    curves = {m.key: compare(problem, m, steps, replicas) for m in METHODS}
     pairs = {"turned by 60°": soup_pair(60.0), "proportional": soup_pair(0.0)}
     with style.figure(1, 3, height=3.1) as (fig, (left, middle, right)):
         draw_gaps(left, curves)
@@ -119,7 +120,7 @@ def draw_gaps(ax: Axes, curves: dict[str, dict[str, np.ndarray]]) -> None:
     for name, c in curves.items():
         look = style.look(name)
         ax.plot(c["exact"], color=look.color, linestyle=look.line)
-        ax.plot(c["steps"][::4], c["mean"][::4], **look.dots(label=name))
+        ax.plot(c["steps"][::4], c["mean"][::4], **look.dots(label=label(name)))
     ax.set(
         title="Closed form and means",
         xlabel="updates",

@@ -21,6 +21,7 @@ from analysis.dossier import style
 from analysis.dossier.evidence import MOST, holds_on
 from analysis.dossier.mutations import mutate, reject_unknown
 from analysis.fernando2024.convex.cases import Case, cases
+from analysis.fernando2024.methods import label
 from tradeoff.convex import Front, LogLinear, pareto_front, random_log_linear, trajectories
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 from tradeoff.scores import ideal_distance
@@ -54,7 +55,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     front = pareto_front(instance(), accuracy=1e-3 if fast else 1e-4)
     steps, replicas = (2000, 32) if fast else (4000, 256)
     losses = end_points(instance(), steps, replicas)
-    names = [m.label for m in METHODS]
+    names = [m.key for m in METHODS]
     distances = np.array([distance(front, losses, f) for f in FACTORS])
     table = front.score(losses, LAM)
     share = range_weight(table.matched_weight.to_numpy(), front)
@@ -147,7 +148,7 @@ def draw_losses(ax: Axes, front: Front, losses: dict[str, np.ndarray]) -> None:
         fontsize=8,
     )
     for name, point in losses.items():
-        ax.plot(*point, **style.look(name).dots(markersize=7, label=name))
+        ax.plot(*point, **style.look(name).dots(markersize=7, label=label(name)))
     ax.set(title="Where the methods end", xlabel="SFT loss (nats)", ylabel="preference loss (nats)")
     ax.legend(loc="upper right", fontsize=7.5, handletextpad=0.1)
 

@@ -23,6 +23,7 @@ from analysis.dossier.mutations import SFT_ONLY, SWAPPED, WRONG_OBJECTIVE, mutat
 from analysis.fernando2024.convex import contest
 from analysis.fernando2024.convex.cases import cases
 from analysis.fernando2024.convex.tuning import Tuned, ends, tune, tune_each_stage, updates
+from analysis.fernando2024.methods import label
 from tradeoff.convex import (
     LogLinear,
     binary_example,
@@ -73,17 +74,17 @@ class Curve:
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     problem, replicas = random_log_linear(0), 64 if fast else 256
     lengths: Lengths = 2 ** np.arange(5, 9 if fast else 14)
-    limits = {label(first): limit_gap(problem, 0.5, first) for first in ORDERS}
-    orders = {label(first): Sequential(first=first) for first in ORDERS}
+    limits = {key(first): limit_gap(problem, 0.5, first) for first in ORDERS}
+    orders = {key(first): Sequential(first=first) for first in ORDERS}
     own = {name: curve(problem, s, lengths, replicas, own=True) for name, s in orders.items()}
     hindsight = {name: curve(problem, s, lengths, replicas) for name, s in orders.items()}
-    joint = {m.label: curve(problem, m, lengths, replicas) for m in JOINT}
+    joint = {m.key: curve(problem, m, lengths, replicas) for m in JOINT}
     radii = np.array(RADII[:6] if fast else RADII)
     with style.figure(1, 2, height=3.6) as (fig, (left, right)):
         draw_lengths(left, lengths, own | joint, hindsight, limits)
         numbers = draw_radii(right, radii)
         style.save(fig, out, "sequential_gap")
-    last = joint["ALRIGHT"].gap.mean[-1]
+    last = joint["alright"].gap.mean[-1]
     return {
         "gradients": lengths,
         "replicas": replicas,
@@ -94,7 +95,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             gap_of(problem, minimise_max_gap(problem, 0.5).theta[None])[0]
         ),
         "updates_that_certify_half_the_gap": {
-            label(first): half_gap_steps(problem, 0.5, first) for first in ORDERS
+            key(first): half_gap_steps(problem, 0.5, first) for first in ORDERS
         },
         "last_gap_over_alright": {
             "own loss": {name: float(found.gap.mean[-1] / last) for name, found in own.items()},
@@ -113,8 +114,8 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def label(first: First) -> str:
-    return Sequential(first=first).label
+def key(first: First) -> str:
+    return Sequential(first=first).key
 
 
 def gap_of(problem: LogLinear, theta: Array, lam: float = 0.5) -> Array:
@@ -152,22 +153,22 @@ def draw_lengths(
 ) -> None:
     """Gap against T, log-log; on the right, each order's limit inside its certified range."""
     end = float(lengths[-1])
-    levels = {}
+    levels, texts = {}, {}
     for name, found in curves.items():
         look, gap = style.look(name), found.gap
         ax.loglog(lengths, gap.mean, **look.line_style())
         ax.fill_between(lengths, gap.low, gap.high, color=look.color, alpha=0.2, linewidth=0)
         if name in limits:
-            style.label_line(ax, 3.1 * end, limits[name].gap, name, color=look.color)
+            style.label_line(ax, 3.1 * end, limits[name].gap, label(name), color=look.color)
         else:
-            levels[name] = float(gap.mean[-1])
+            levels[name], texts[name] = float(gap.mean[-1]), label(name)
     for name, found in hindsight.items():
         look = style.look(name)
         ax.loglog(lengths, found.gap.mean, color=look.color, linestyle=look.line, linewidth=0.8)
-        levels[f"{name}, hindsight"] = float(found.gap.mean[-1])
+        levels[f"{name}-hindsight"] = float(found.gap.mean[-1])
+        texts[f"{name}-hindsight"] = f"{label(name)}, hindsight"
     for name, place in style.apart(levels, 1.45).items():
-        color = style.look(name.removesuffix(", hindsight")).color
-        style.label_line(ax, end, place, name, color=color)
+        style.label_line(ax, end, place, texts[name], color=style.look(name).color)
     for k, (name, limit) in enumerate(limits.items()):
         x, color = end * (1.7 + 0.9 * k), style.look(name).color
         low, high = (float(np.asarray(side.bound)) for side in (limit.lower, limit.upper))
@@ -209,24 +210,26 @@ def draw_radii(ax: Axes, radii: Array) -> dict[str, Any]:
         for first in ORDERS if lam != 0.5 else ORDERS[:1]:
             line = [binary_gap(lam, 1.0, float(r), first) for r in fine]
             ax.plot(fine, line, color="0.35", linewidth=weight)
-            text = r"$\log\,\cosh(R/2)$" if lam == 0.5 else rf"{label(first)}, $\lambda$=1/4"
+            text = r"$\log\,\cosh(R/2)$" if lam == 0.5 else rf"{label(key(first))}, $\lambda$=1/4"
             style.label_line(ax, fine[-1], line[-1], text, color="0.2")
         for first in ORDERS:
-            look = style.look(label(first))
+            look = style.look(key(first))
             found = [simulated_binary(lam, 1.0, float(r), first) for r in radii]
             exact = [binary_gap(lam, 1.0, float(r), first) for r in radii]
             # Both orders coincide at lambda = 1/2: one fills the odd places, the other the even.
             show = slice(ORDERS.index(first), None, 2) if lam == 0.5 else slice(None)
             ax.plot(
-                radii[show], found[show], **look.dots(label=label(first) if lam < 0.5 else None)
+                radii[show],
+                found[show],
+                **look.dots(label=label(key(first)) if lam < 0.5 else None),
             )
-            numbers[f"{label(first)} lambda={lam}"] = {"simulated": found, "closed_form": exact}
+            numbers[f"{key(first)} lambda={lam}"] = {"simulated": found, "closed_form": exact}
     lower = [float(np.asarray(limit_gap(binary_example(r), 0.5).lower.bound)) for r in fine[::4]]
     ax.plot(fine[::4], lower, **style.BOUND)
     style.label_line(ax, fine[-1], lower[-1], r"certified ($\lambda$=1/2)", color="0.35")
     mix = [mixed_binary(float(r)) for r in radii]
-    ax.plot(radii, mix, **style.look("Mix").line_style(markersize=3))
-    style.label_line(ax, radii[-1], mix[-1], "Mix", color="k")
+    ax.plot(radii, mix, **style.look("mix").line_style(markersize=3))
+    style.label_line(ax, radii[-1], mix[-1], label("mix"), color="k")
     ax.set(
         title="In the limit, no radius bounds the gap",
         xlabel="radius R of the parameter ball",
@@ -235,7 +238,7 @@ def draw_radii(ax: Axes, radii: Array) -> dict[str, Any]:
         xticks=np.arange(0, radii[-1] + 1, 2),
     )
     ax.legend(loc="upper left")
-    return {**numbers, "Mix lambda=0.5": mix}
+    return {**numbers, "mix lambda=0.5": mix}
 
 
 def mixed_binary(radius: float) -> float:

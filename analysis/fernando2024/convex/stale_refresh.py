@@ -214,7 +214,7 @@ def summary(found: Readings) -> dict[str, Any]:
 def draw(ax: Axes, found: dict[str, Readings], name: str, title: str) -> None:
     """One reading against k: instances thin, medians thick."""
     at = np.arange(len(NAMES))
-    look = style.look("MAXRIGHT")
+    look = style.look("maxright")
     ax.plot(at, found["weighted"][name].T, color="0.8", linewidth=0.6, zorder=1)
     lines: dict[str, tuple[Any, str]] = {
         "weighted": ("-", "weighted steps"),
@@ -246,7 +246,7 @@ def draw(ax: Axes, found: dict[str, Readings], name: str, title: str) -> None:
 
 def draw_shift(ax: Axes, moved: Mapping[str, tuple[tuple[Case, dict[str, Any]], ...]]) -> None:
     """Shift of every case against the requested weight, at one step and with tuned ones."""
-    look = style.look("MAXRIGHT")
+    look = style.look("maxright")
     marks = {"common": {"label": "one step"}, "tuned": {"marker": "o", "markerfacecolor": "none"}}
     for kind, pairs in moved.items():
         dots = look.dots(**{"markersize": 4, "label": kind, **marks[kind]})

@@ -21,6 +21,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.dossier import style
 from analysis.dossier.stored_results import numbers as stored_numbers
+from analysis.fernando2024.methods import label
 from analysis.fernando2024.stored import PAPER
 from tradeoff.checkout import DATA
 from tradeoff.conflict import choose_radius
@@ -208,7 +209,7 @@ def run_methods(
         )
         for schedule, theta in zip(schedules, runs.last[:, :, -1], strict=True):
             entry = found.setdefault(
-                schedule.label,
+                schedule.key,
                 {"lam": [], "train": [], "held_out": [], "held_out_spread": []}
                 | {"front_gap": [], "matched_weight": [], "regret": []},
             )
@@ -232,7 +233,7 @@ def draw_losses(ax: Axes, found: dict[str, Any], part: str) -> None:
     ax.plot(*front.T, **style.FRONT, label="certified front" if part == "train" else None)
     for method, entry in found["methods"].items():
         look = style.look(method)
-        ax.plot(*np.asarray(entry[part]).T, **look.line_style(markersize=5.5, label=method))
+        ax.plot(*np.asarray(entry[part]).T, **look.line_style(markersize=5.5, label=label(method)))
     where = "training" if part == "train" else "held-out"
     ax.set(
         xlabel=f"{where} SFT loss (nats)",

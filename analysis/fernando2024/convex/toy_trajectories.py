@@ -16,6 +16,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import NDArray
 
 from analysis.dossier import style
+from analysis.fernando2024.methods import label
 from tradeoff.convex import (
     Front,
     LogLinear,
@@ -45,12 +46,12 @@ METHODS: tuple[Schedule, ...] = (
     Alright(),
     Maxright(),
 )
-LABELS = {
-    "SFT→DPO": ((0.5, 3.2), (1.45, 1.98)),
-    "DPO→SFT": ((1.98, 1.6), (4.3, 1.0)),
-    "Mix": ((0.2, 1.66), (0.98, 1.53)),
-    "ALRIGHT": ((1.0, 2.62), (2.5, 1.58)),
-    "MAXRIGHT": ((1.38, 1.32), (1.45, 0.93)),
+PLACES = {
+    "sft-dpo": ((0.5, 3.2), (1.45, 1.98)),
+    "dpo-sft": ((1.98, 1.6), (4.3, 1.0)),
+    "mix": ((0.2, 1.66), (0.98, 1.53)),
+    "alright": ((1.0, 2.62), (2.5, 1.58)),
+    "maxright": ((1.38, 1.32), (1.45, 0.93)),
     "Pareto set": ((0.62, -0.42), (2.1, 0.17)),
 }
 """Where each name stands in the two panels."""
@@ -62,13 +63,13 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     problem = toy_problem()
     front = pareto_front(problem, accuracy=1e-3 if fast else 1e-4)
     budget = 300 if fast else BUDGET
-    paths = {method.label: run_path(problem, method, budget) for method in METHODS}
+    paths = {method.key: run_path(problem, method, budget) for method in METHODS}
     with style.figure(1, 2, height=3.45) as (fig, (left, right)):
         draw_plane(left, problem, front)
         draw_front(right, front)
-        for label, path in paths.items():
+        for key, path in paths.items():
             marks = milestones(path)
-            curve = style.look(label).line_style(markevery=marks, linewidth=1.2, zorder=4)
+            curve = style.look(key).line_style(markevery=marks, linewidth=1.2, zorder=4)
             left.plot(*path.T, **curve)
             right.plot(*problem.losses(path).T, **curve)
         place_labels(left, right, front)
@@ -78,11 +79,11 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """What the caption says of the numbers."""
-    orders = [numbers[order]["regret"] for order in ("SFT→DPO", "DPO→SFT")]
+    orders = [numbers[order]["regret"] for order in ("sft-dpo", "dpo-sft")]
     return {
         "budget": f"{numbers['gradients']:,}",
         "paths": f"{min(orders):.2f} and {max(orders):.2f}",
-        "alright": f"{numbers['ALRIGHT']['regret']:.3f}",
+        "alright": f"{numbers['alright']['regret']:.3f}",
     }
 
 
@@ -170,14 +171,15 @@ def draw_front(ax: Axes, front: Front) -> None:
 def place_labels(left: Axes, right: Axes, front: Front) -> None:
     """Name every path where it can be read, in its own colour; places are of this one problem."""
     halo: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="white")]
-    for label, (in_plane, in_losses) in LABELS.items():
+    for key, (in_plane, in_losses) in PLACES.items():
         for ax, place in ((left, in_plane), (right, in_losses)):
-            color = style.look(label).color if label in style.LOOKS else "0.25"
-            name = ax.annotate(label, place, fontsize=8, color=color, va="center", zorder=6)
+            known = key in style.LOOKS
+            text, color = (label(key), style.look(key).color) if known else (key, "0.25")
+            name = ax.annotate(text, place, fontsize=8, color=color, va="center", zorder=6)
             name.set_path_effects(halo)
-    key = "contours: solid SFT loss, dashed preference loss"
+    text = "contours: solid SFT loss, dashed preference loss"
     note = left.annotate(
-        key, (0.5, 0.02), xycoords="axes fraction", ha="center", fontsize=7, color="0.3"
+        text, (0.5, 0.02), xycoords="axes fraction", ha="center", fontsize=7, color="0.3"
     )
     note.set_path_effects(halo)
     left.annotate("start", START, xytext=(6, 6), textcoords="offset points", fontsize=8)
@@ -190,9 +192,9 @@ def numbers(problem: LogLinear, front: Front, paths: dict[str, Array]) -> dict[s
     """Where every path ends, and how far it strayed from the front in its second half."""
     table = front.score(np.stack([problem.losses(p[-1]) for p in paths.values()]), 0.5)
     result: dict[str, Any] = {"certified_error": front.error, "runs": 1}
-    for (label, path), row in zip(paths.items(), table.to_dict("records"), strict=True):
+    for (key, path), row in zip(paths.items(), table.to_dict("records"), strict=True):
         second_stage = front.score(problem.losses(path[len(path) // 2 :]))["front_gap"]
-        result[label] = {**row, "largest_front_gap_in_second_half": second_stage.max()}
+        result[key] = {**row, "largest_front_gap_in_second_half": second_stage.max()}
     return result
 
 

@@ -200,11 +200,11 @@ def pair_cost() -> float:
     """
     devices = stored_numbers(PAPER / "results" / "llm_resources.json")["devices"]
     ratios = [
-        statistics.median(methods["DPO only"]["seconds"])
-        / statistics.median(methods["SFT only"]["seconds"])
+        statistics.median(methods["preference-only"]["seconds"])
+        / statistics.median(methods["sft-only"]["seconds"])
         for device in devices.values()
         for methods in device["shapes"].values()
-        if methods.get("DPO only") and methods.get("SFT only")
+        if methods.get("preference-only") and methods.get("sft-only")
     ]
     return float(statistics.median(ratios))
 

@@ -19,6 +19,7 @@ from analysis.dossier import style
 from analysis.dossier.mutations import SWAPPED, reject_unknown
 from analysis.fernando2024.convex.cases import cases
 from analysis.fernando2024.convex.convergence import excess, instance
+from analysis.fernando2024.methods import label
 from tradeoff.convex import Front, LogLinear, minimise, minimise_max_gap, pareto_front, trajectories
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT, Alright, Maxright
 from tradeoff.scores import interval, max_gap
@@ -51,7 +52,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     best = minimise_max_gap(problem, LAM)
     with style.figure(1, 2, height=3.3) as (fig, (left, right)):
         for i in NAMES:
-            look = {"color": style.look("MAXRIGHT").color, "linestyle": LINES[i]}
+            look = {"color": style.look("maxright").color, "linestyle": LINES[i]}
             left.plot(fine, exact[i]["weight"], **look)
             left.plot(errors, measured[i]["weight"], color=look["color"], marker=MARKERS[i], ls="")
             loss = (exact[i]["value"] - best.value) / front.ranges.mean()
@@ -199,14 +200,19 @@ def break_even(errors: np.ndarray, values: np.ndarray, alright: float) -> list[f
 
 
 def draw_alright(left: Axes, right: Axes, alright: dict[str, float], front: Front) -> None:
-    look = {"color": style.look("ALRIGHT").color, "linestyle": style.look("ALRIGHT").line}
+    look = {"color": style.look("alright").color, "linestyle": style.look("alright").line}
     for ax, level in (
         (left, alright["weight"]),
         (right, alright["excess"] / front.ranges.mean()),
     ):
         ax.axhline(level, **look)
         ax.annotate(
-            "ALRIGHT", (0.5, level), (-2, 4), textcoords="offset points", ha="right", fontsize=8
+            label("alright"),
+            (0.5, level),
+            (-2, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
         )
 
 

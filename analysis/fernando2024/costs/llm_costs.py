@@ -92,7 +92,7 @@ class Setting:
     """
 
     shape: str = "llama-tiny"
-    method: str = "Sequential"
+    method: str = "sft-dpo"
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = 16
@@ -129,12 +129,12 @@ class Measured:
 def schedule(method: str, batch_size: int) -> Schedule:
     """The schedule behind a method's name, at lambda = 1/2."""
     return {
-        "SFT only": Alright(lam=0.0),
-        "DPO only": Alright(lam=1.0),
-        "Sequential": Sequential(),
-        "Mix": Mix(),
-        "ALRIGHT": Alright(),
-        "MAXRIGHT": Maxright(refresh=REFRESH, samples=batch_size),
+        "sft-only": Alright(lam=0.0),
+        "preference-only": Alright(lam=1.0),
+        "sft-dpo": Sequential(),
+        "mix": Mix(),
+        "alright": Alright(),
+        "maxright": Maxright(refresh=REFRESH, samples=batch_size),
     }[method]
 
 
@@ -349,8 +349,8 @@ def by_trl(setting: Setting) -> tuple[list[Any], list[float]]:
     model, words = build(setting), deepcopy(tokenizer())  # TRL adds to it.
     sft, pairs = rows(setting)
     rank, targets = SHAPES[setting.shape]["lora"]
-    given = sft if setting.method == "TRL SFT" else pairs
-    kind = "SFT" if setting.method == "TRL SFT" else "DPO"
+    given = sft if setting.method == "trl-sft" else pairs
+    kind = "SFT" if setting.method == "trl-sft" else "DPO"
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = getattr(trl, f"{kind}Config")(

@@ -16,13 +16,14 @@ from analysis.dossier import style
 from analysis.dossier.mutations import mutate
 from analysis.fernando2024.costs import llm_costs
 from analysis.fernando2024.costs.llm_costs import Setting
-from analysis.fernando2024.costs.llm_resources import NAMES, OURS, published
+from analysis.fernando2024.costs.llm_resources import OURS, published
 from analysis.fernando2024.costs.shapes_only import shapes_only
+from analysis.fernando2024.methods import labels
 from analysis.fernando2024.stored import shown
 from tradeoff.progress import tqdm
 from tradeoff.theory.checked import Checked
 
-BOTH = "Mix, one backward pass"
+BOTH = "mix-one-backward"
 METHODS = (*OURS, BOTH)
 SHAPES = ("pythia-1b", "llama-3-8b")
 # Passes of an update follow one another, so one pass tells.
@@ -54,16 +55,16 @@ def measure(setting: Setting, quiet: bool = False) -> dict[str, Any]:
     """Bytes at the peak, and over those of sequential training; bytes of the weights."""
     bar = tqdm(METHODS, desc=setting.shape, disable=quiet, leave=False)
     peaks = {method: count(settings(setting, method)) for method in bar}
-    ratios = {method: peak / peaks["Sequential"] for method, peak in peaks.items()}
+    ratios = {method: peak / peaks["sft-dpo"] for method, peak in peaks.items()}
     return {"bytes": peaks, "ratio": ratios, "weights": weights(setting)}
 
 
 def settings(setting: Setting, method: str) -> Setting:
     """The setting of one method."""
     if method == BOTH:
-        return replace(setting, method="Mix", joint_graph=True)
+        return replace(setting, method="mix", joint_graph=True)
     # It follows numbers that are made up, and takes a while to follow both objectives.
-    longer = 2 * setting.updates if method == "MAXRIGHT" else setting.updates
+    longer = 2 * setting.updates if method == "maxright" else setting.updates
     return replace(setting, method=method, updates=longer)
 
 
@@ -73,7 +74,7 @@ def count(setting: Setting) -> int:
     with shapes_only() as seen:
         trainer, _ = llm_costs.by_us(setting)
         followed = trainer.tally.updates
-    if setting.method not in ("SFT only", "DPO only") and min(followed) == 0:
+    if setting.method not in ("sft-only", "preference-only") and min(followed) == 0:
         raise RuntimeError(f"{setting.method} followed one objective only: take more updates")
     return seen.peak
 
@@ -88,17 +89,17 @@ def weights(setting: Setting) -> int:
 def draw(ax: Axes, found: dict[str, Any], paper: dict[str, float]) -> None:
     """Peak of every method, one a row."""
     for row, (method, peak) in enumerate(found["bytes"].items()):
-        look = style.look("Mix" if method == BOTH else NAMES.get(method, method))
+        look = style.look(method)
         size = peak / GIB
         ax.hlines(row, 0, size, color=look.color, linewidth=1.2)
         ax.plot(size, row, **look.dots(markersize=6))
         ratio = f"{found['ratio'][method]:.3f}"
         ax.text(1.02, row, ratio, transform=ax.get_yaxis_transform(), va="center", fontsize=7)
         if method in paper:
-            level = paper[method] * found["bytes"]["Sequential"] / GIB
+            level = paper[method] * found["bytes"]["sft-dpo"] / GIB
             ax.plot(level, row, "s", color="0.2", fillstyle="none")
     ax.axvline(found["weights"] / GIB, **style.BOUND)
-    ax.set_yticks(range(len(found["bytes"])), [NAMES.get(m, m) for m in found["bytes"]], fontsize=7)
+    ax.set_yticks(range(len(found["bytes"])), labels(found["bytes"]), fontsize=7)
     ax.set_ylim(len(found["bytes"]) - 0.5, -0.5)
     ax.set(xlabel="GiB at the peak", xlim=(0, 1.05 * max(found["bytes"].values()) / GIB))
 
@@ -117,8 +118,8 @@ def claim_joint_training_needs_no_more_memory(
 ) -> Checked:
     """At both true shapes: ALRIGHT and MAXRIGHT within 1 % of SFT→DPO, Mix within 5 %."""
     del fast
-    mix = mutate(mutation, "Mix", {ONE_BACKWARD: BOTH})
-    bounds = {"ALRIGHT": 1.01, "MAXRIGHT": 1.01, mix: 1.05}
+    mix = mutate(mutation, "mix", {ONE_BACKWARD: BOTH})
+    bounds = {"alright": 1.01, "maxright": 1.01, mix: 1.05}
     ratios = [shape["ratio"][method] for shape in stored().values() for method in bounds]
     bound = np.array([*bounds.values()] * len(SHAPES))
     return Checked(np.array(ratios), bound, "upper", {}, 0.0)
@@ -127,6 +128,6 @@ def claim_joint_training_needs_no_more_memory(
 def claim_two_graphs_need_more(fast: bool = False, mutation: str | None = None) -> Checked:
     """At both true shapes, without checkpointing: Mix with one backward pass holds more."""
     del fast
-    both = mutate(mutation, BOTH, {TWO_BACKWARDS: "Mix"})
-    ratios = [shape["ratio"][both] / shape["ratio"]["Mix"] for shape in stored().values()]
+    both = mutate(mutation, BOTH, {TWO_BACKWARDS: "mix"})
+    ratios = [shape["ratio"][both] / shape["ratio"]["mix"] for shape in stored().values()]
     return Checked(np.array(ratios), np.full(len(ratios), 1.25), "lower", {}, 0.0)

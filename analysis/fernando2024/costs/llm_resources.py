@@ -23,6 +23,7 @@ from analysis.dossier import style
 from analysis.dossier.stored_results import fields_of
 from analysis.fernando2024.costs import llm_costs
 from analysis.fernando2024.costs.llm_costs import Measured, Setting
+from analysis.fernando2024.methods import label, labels
 from analysis.fernando2024.paper_numbers import reported
 from analysis.fernando2024.stored import PAPER
 from tradeoff import scores
@@ -30,9 +31,17 @@ from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.records import write_json
 
-METHODS = ("SFT only", "DPO only", "Sequential", "Mix", "ALRIGHT", "MAXRIGHT", "TRL SFT", "TRL DPO")
-OURS = METHODS[:6]
-NAMES = {"Sequential": "SFT→DPO"}
+METHODS = (
+    "sft-only",
+    "preference-only",
+    "sft-dpo",
+    "mix",
+    "alright",
+    "maxright",
+    "trl-sft",
+    "trl-dpo",
+)
+OURS, BASE = METHODS[:6], "sft-dpo"
 PANELS = {
     "seconds": "time of a gradient",
     "seconds_per_update": "time of an update",
@@ -128,7 +137,7 @@ def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
                 else:
                     runs[name].append(once)
                 bar.update()
-    if "Sequential" not in runs:
+    if BASE not in runs:
         raise InputError(
             "memory does not suffice for sequential training, which all else is compared with",
             field="shape",
@@ -153,7 +162,7 @@ def summary(memory: dict[str, int], runs: dict[str, list[Measured]]) -> dict[str
         table[method] = {f.name: [getattr(one, f.name) for one in found] for f in fields(Measured)}
         table[method]["memory"] = [memory[method]]
     for name in PANELS:
-        base = np.array(table["Sequential"][name])
+        base = np.array(table[BASE][name])
         for values in table.values():
             values[f"{name}_ratio"] = (np.array(values[name]) / base).tolist()
     return table
@@ -173,7 +182,7 @@ def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> 
         if values is None:
             ax.text(1.0, row, " out of memory", fontsize=7, va="center")
             continue
-        look = style.look(NAMES.get(method, method))
+        look = style.look(method)
         ratios = np.array(values[f"{name}_ratio"])
         kept = scores.interval(ratios)
         ax.hlines(row, kept.low, kept.high, color=look.color, linewidth=1.2)
@@ -182,8 +191,8 @@ def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> 
         if method in paper:
             ax.plot(paper[method], row, "s", color="0.2", fillstyle="none")
     ax.axvline(1.0, **style.BOUND)
-    ax.set_xlabel(f"{PANELS[name]}, over that of SFT→DPO", fontsize=8)
-    ax.set_yticks(range(len(found)), [NAMES.get(m, m) for m in found], fontsize=7)
+    ax.set_xlabel(f"{PANELS[name]}, over that of {label(BASE)}", fontsize=8)
+    ax.set_yticks(range(len(found)), labels(found), fontsize=7)
     ax.set_ylim(len(found) - 0.5, -0.5)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from analysis.dossier import style
 from analysis.dossier.mutations import SWAPPED, mutate
 from analysis.fernando2024.costs.live_tensors import LiveTensors
+from analysis.fernando2024.methods import labels
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.networks import optimizers
@@ -39,22 +40,22 @@ BATCH = 32
 ASIDE = 4
 """Updates before the timed ones, to warm up, and after them, to measure memory."""
 SCHEDULES: dict[str, Schedule] = {
-    "SFT only": Alright(lam=0.0),
-    "DPO only": Alright(lam=1.0),
-    "Sequential": Sequential(),
-    "Mix": Mix(),
-    "ALRIGHT": Alright(),
-    "MAXRIGHT k=1": Maxright(refresh=1, samples=BATCH),
-    "MAXRIGHT k=10": Maxright(refresh=10, samples=BATCH),
-    "MAXRIGHT k=100": Maxright(refresh=100, samples=BATCH),
+    "sft-only": Alright(lam=0.0),
+    "preference-only": Alright(lam=1.0),
+    "sft-dpo": Sequential(),
+    "mix": Mix(),
+    "alright": Alright(),
+    "maxright-1": Maxright(refresh=1, samples=BATCH),
+    "maxright-10": Maxright(refresh=10, samples=BATCH),
+    "maxright-100": Maxright(refresh=100, samples=BATCH),
 }
 LOOKS = {
-    "SFT only": style.Look("0.45", "s", "-"),
-    "DPO only": style.Look("0.45", "o", "-"),
-    "Sequential": style.look("SFT→DPO"),
-    "Mix": style.look("Mix"),
-    "ALRIGHT": style.look("ALRIGHT"),
-    **{name: style.look("MAXRIGHT") for name in SCHEDULES if name.startswith("MAXRIGHT")},
+    "sft-only": style.Look("0.45", "s", "-"),
+    "preference-only": style.Look("0.45", "o", "-"),
+    "sft-dpo": style.look("sft-dpo"),
+    "mix": style.look("mix"),
+    "alright": style.look("alright"),
+    **{name: style.look("maxright") for name in SCHEDULES if name.startswith("maxright")},
 }
 CAPTION = (
     "What does a step cost? Time per gradient (top) and peak memory of an update (bottom), "
@@ -212,7 +213,7 @@ def peak_bytes(bench: Bench, updates: int = ASIDE) -> int:
 
 def ratios(numbers: dict[str, Any]) -> dict[str, float]:
     """Median time of an update, and of a gradient, over those of SFT alone."""
-    base = numbers["SFT only"]["seconds_per_update"]["median"]
+    base = numbers["sft-only"]["seconds_per_update"]["median"]
     found = {}
     for name, row in numbers.items():
         found[f"{name}: update"] = row["seconds_per_update"]["median"] / base
@@ -276,7 +277,7 @@ def _value(ax: Axes, x: float, y: float, text: str) -> None:
 
 
 def _rows(ax: Axes, names: list[str], title: str, unit: str) -> None:
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), labels(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set(title=title, xlabel=unit, xlim=(0, 1.25 * ax.get_xlim()[1]))
 
@@ -288,14 +289,14 @@ def _rows(ax: Axes, names: list[str], title: str, unit: str) -> None:
 def claim_gradients_per_update(fast: bool = False, mutation: str | None = None) -> Checked:
     """Over 30 updates: Mix computes two gradients an update, every other schedule one."""
     del fast
-    swapped = mutate(mutation, {}, {SWAPPED: {"Mix": "ALRIGHT", "ALRIGHT": "Mix"}})
+    swapped = mutate(mutation, {}, {SWAPPED: {"mix": "alright", "alright": "mix"}})
     task, counted = policy_task(), []
     ready = Ready.of(task)
     for name in SCHEDULES:
         bench = Bench.of(task, SCHEDULES[swapped.get(name, name)], 30, ready)
         bench.advance(30)
         counted.append(float(bench.loop.counts.sum()))
-    wanted = [60.0 if name == "Mix" else 30.0 for name in SCHEDULES]
+    wanted = [60.0 if name == "mix" else 30.0 for name in SCHEDULES]
     return Checked(np.array(counted), np.array(wanted), "exact", {}, 0.0)
 
 
@@ -306,14 +307,14 @@ def claim_one_graph_at_a_time(fast: bool = False, mutation: str | None = None) -
     An update of Mix computes its two gradients one after the other, so it never holds both graphs.
     """
     del fast
-    swapped = mutate(mutation, {}, {SWAPPED: {"Mix": "ALRIGHT", "ALRIGHT": "Mix"}})
+    swapped = mutate(mutation, {}, {SWAPPED: {"mix": "alright", "alright": "mix"}})
     task, peaks = policy_task(), {}
     ready = Ready.of(task)
-    for name in ("SFT only", "DPO only", "Mix", "ALRIGHT", "MAXRIGHT k=1"):
+    for name in ("sft-only", "preference-only", "mix", "alright", "maxright-1"):
         bench = Bench.of(task, SCHEDULES[swapped.get(name, name)], 20, ready)
         bench.advance(2)
         peaks[name] = float(peak_bytes(bench, 8))
-    parts = (peaks.pop("SFT only"), peaks.pop("DPO only"))
+    parts = (peaks.pop("sft-only"), peaks.pop("preference-only"))
     bound = np.array([0.8 * sum(parts), max(parts), max(parts)])
     return Checked(np.array(list(peaks.values())), bound, "upper", {}, 0.0)
 

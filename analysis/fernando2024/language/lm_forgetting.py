@@ -18,7 +18,7 @@ from analysis.dossier.mutations import SWAPPED, mutate
 from analysis.fernando2024.language import lm_study
 from analysis.fernando2024.language.lm_models import SCALES
 from analysis.fernando2024.language.lm_study import Array, values
-from analysis.fernando2024.methods import cell, cost, lower, upper
+from analysis.fernando2024.methods import cell, cost, label, lower, upper
 from analysis.fernando2024.stored import shown
 from tradeoff.schedules import Sequential
 from tradeoff.scores import interval, paired_difference
@@ -35,6 +35,8 @@ NEUTRAL = (
 )
 REMEDY = style.Look("0.35", "d", "-")
 TUNED = "tuned step sizes"
+JOINT = "alright"
+"""The joint method that is shown beside the remedies."""
 CAPTION = (
     "What prevents forgetting? Tiny language model, λ = 1/2, conflict 1/2, equal cost. Left: "
     "exact match along SFT→DPO with one step size, with SFT rows replayed in the second stage, or "
@@ -192,9 +194,10 @@ def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd
     }
     rows |= {f"replay {r:.0%}": ends[ends["remedy"] == str(r)] for r in REPLAYS[1:]}
     rows[TUNED] = ends[ends["remedy"] == TUNED]
-    rows["ALRIGHT, tuned"] = grid[grid["method"] == "ALRIGHT"]
-    for place, (label, found) in enumerate(rows.items()):
-        look = style.look("ALRIGHT") if label.startswith("ALRIGHT") else REMEDY
+    joint = f"{label(JOINT)}, tuned"
+    rows[joint] = grid[grid["method"] == JOINT]
+    for place, (text, found) in enumerate(rows.items()):
+        look = style.look(JOINT) if text == joint else REMEDY
         for name, fill in (("exact_match", look.color), ("answer_match", "white")):
             end = interval(found[name])
             ax.errorbar(

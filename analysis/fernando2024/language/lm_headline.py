@@ -17,7 +17,16 @@ from matplotlib.axes import Axes
 from analysis.dossier import style
 from analysis.fernando2024.language import lm_study, lm_tuning
 from analysis.fernando2024.language.lm_study import Array, values
-from analysis.fernando2024.methods import JOINT, METHODS, bounds, cell, cost, paired_ratio, ratio
+from analysis.fernando2024.methods import (
+    JOINT,
+    METHODS,
+    bounds,
+    cell,
+    cost,
+    label,
+    paired_ratio,
+    ratio,
+)
 from tradeoff.scores import Interval, interval, paired_difference
 
 CONFLICTS = tuple(sorted(level for level, lam in lm_tuning.SETTINGS if lam == 0.5))
@@ -66,11 +75,11 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             for name in ("exact_match", "preference_match", "preference_accuracy", *LOSSES)
         },
         "methods": {
-            label: {
-                **{name: cell(measured(table, label, name, best)) for name in PANELS},
-                **{name: cell(interval(levels(table, label, name))) for name in LOSSES},
+            key: {
+                **{name: cell(measured(table, key, name, best)) for name in PANELS},
+                **{name: cell(interval(levels(table, key, name))) for name in LOSSES},
             }
-            for label in METHODS
+            for key in METHODS
         },
         "points_joint_minus_sequential": {
             f"{joint} - {order}": {
@@ -101,44 +110,44 @@ def ends(scale: str) -> pd.DataFrame:
     return table.assign(preference=table["preference_match"], pairs=table["preference_accuracy"])
 
 
-def levels(table: pd.DataFrame, label: str, name: str) -> Array:
+def levels(table: pd.DataFrame, key: str, name: str) -> Array:
     """(seed, conflict) values of one score of one method."""
-    return values(table[table["method"] == label], name, "conflict")
+    return values(table[table["method"] == key], name, "conflict")
 
 
-def measured(table: pd.DataFrame, label: str, name: str, best: Array) -> Interval:
+def measured(table: pd.DataFrame, key: str, name: str, best: Array) -> Interval:
     """One measure by level of conflict; retention is relative to the specialists, see `ratio`."""
     if name == "retention":
-        return ratio(levels(table, label, "exact_match"), best)
-    return interval(levels(table, label, name))
+        return ratio(levels(table, key, "exact_match"), best)
+    return interval(levels(table, key, name))
 
 
 def difference(table: pd.DataFrame, joint: str, order: str, name: str, best: Array) -> Interval:
     """Joint minus sequential, paired by seed; of retention, over what the specialists score."""
     score = "exact_match" if name == "retention" else name
-    a, b = (levels(table, label, score) for label in (joint, order))
+    a, b = (levels(table, key, score) for key in (joint, order))
     return ratio(a - b, best) if name == "retention" else paired_difference(a, b)
 
 
 def draw_levels(ax: Axes, table: pd.DataFrame, name: str, best: Array) -> None:
     """Every method over the levels of conflict."""
-    for place, label in enumerate(METHODS):
-        found, look = measured(table, label, name, best), style.look(label)
+    for place, key in enumerate(METHODS):
+        found, look = measured(table, key, name, best), style.look(key)
         ax.errorbar(
             np.sort(table["conflict"].unique()) + 0.012 * (place - 2),
             found.mean,
             yerr=found.high - found.mean,
-            **look.line_style(elinewidth=0.8, label=label),
+            **look.line_style(elinewidth=0.8, label=label(key)),
         )
     ax.set(xlabel="conflict", ylabel=PANELS[name], xticks=CONFLICTS, ylim=(-0.05, 1.08))
 
 
 def draw_gains(ax: Axes, table: pd.DataFrame, best: Array) -> None:
     """Gains over SFT→DPO in points: retention (filled) and style (open)."""
-    for place, label in enumerate(JOINT):
-        look = style.look(label)
+    for place, key in enumerate(JOINT):
+        look = style.look(key)
         for name, fill in (("retention", look.color), ("preference", "white")):
-            found = difference(table, label, "SFT→DPO", name, best)
+            found = difference(table, key, "sft-dpo", name, best)
             levels_ = np.sort(table["conflict"].unique()) + 0.012 * (place - 1)
             half = 100 * (found.high - found.mean)
             shape = look.line_style(markerfacecolor=fill, elinewidth=0.8)

@@ -20,7 +20,7 @@ from analysis.dossier.mutations import SWAPPED, mutate
 from analysis.fernando2024.language import lm_study, lm_tuning
 from analysis.fernando2024.language.lm_models import SCALES
 from analysis.fernando2024.language.lm_study import Array, values
-from analysis.fernando2024.methods import JOINT, METHODS, cell, cost
+from analysis.fernando2024.methods import JOINT, METHODS, cell, cost, label
 from analysis.fernando2024.stored import shown
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -82,8 +82,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "by_setting": summaries(table, "setting"),
         "paired_by_setting": paired(table, "setting"),
         "samples_at_half": {
-            label: json.loads(one(half, label).query("seed == 0")["samples"].iloc[0])
-            for label in METHODS
+            key: json.loads(one(half, key).query("seed == 0")["samples"].iloc[0]) for key in METHODS
         },
     }
 
@@ -93,16 +92,16 @@ def at(table: pd.DataFrame, level: float, lam: float) -> pd.DataFrame:
     return table[(table["conflict"] == level) & (table["lam"] == lam)]
 
 
-def one(table: pd.DataFrame, label: str) -> pd.DataFrame:
+def one(table: pd.DataFrame, key: str) -> pd.DataFrame:
     """Rows of one method."""
-    return table[table["method"] == label]
+    return table[table["method"] == key]
 
 
 def summaries(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
     """Mean and half width of the 95 % interval of every measure, by method, in order of ``by``."""
     return {
-        label: {name: cell(interval(values(one(table, label), name, by))) for name in MEASURES}
-        for label in METHODS
+        key: {name: cell(interval(values(one(table, key), name, by))) for name in MEASURES}
+        for key in METHODS
     }
 
 
@@ -124,8 +123,8 @@ def paired(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
 
 def draw_plane(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
     """Runs as dots, means with intervals in both directions."""
-    for label in METHODS:
-        rows, look = one(table, label), style.look(label)
+    for key in METHODS:
+        rows, look = one(table, key), style.look(key)
         ax.scatter(rows[x], rows[y], s=3, color=look.color, alpha=0.5, linewidths=0)
         across, along = (interval(rows[name]) for name in (x, y))
         ax.errorbar(
@@ -133,7 +132,7 @@ def draw_plane(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
             along.mean,
             xerr=across.high - across.mean,
             yerr=along.high - along.mean,
-            **look.dots(linewidth=1, elinewidth=0.8, label=label, zorder=4),
+            **look.dots(linewidth=1, elinewidth=0.8, label=label(key), zorder=4),
         )
 
 
@@ -150,7 +149,7 @@ def draw_setting(
 
 def draw_level(ax: Axes, table: pd.DataFrame, lam: float) -> None:
     """Pairs of losses whose weighted loss is that of SFT→DPO; below the line is better."""
-    sft, preference = one(table, "SFT→DPO")[["sft_loss", "preference_loss"]].mean()
+    sft, preference = one(table, "sft-dpo")[["sft_loss", "preference_loss"]].mean()
     low, high = ax.get_xlim()
     x = np.array([low, high])
     bottom, top = ax.get_ylim()
@@ -167,7 +166,7 @@ def draw_ceiling(ax: Axes, level: float) -> None:
 # ---------------------------------------------------------------------- claims
 
 
-BOTH = ("Mix", "ALRIGHT")
+BOTH = ("mix", "alright")
 LEVEL = 0.02
 """Difference in weighted loss, in nats, up to which methods count as level; set before the runs."""
 
@@ -195,7 +194,7 @@ def claim_mix_depends_on_lambda(fast: bool = False, mutation: str | None = None)
     ``measured`` are the lower ends of the 95 % intervals of the paired differences.
     """
     del fast
-    low, high = ends("Mix", "weighted_loss")
+    low, high = ends("mix", "weighted_loss")
     small, large = (settings().index((HALF, lam)) for lam in (0.25, 0.75))
     honest = np.array([low[small], -high[large]])
     measured = mutate(mutation, honest, {SWAPPED: np.array([-high[small], low[large]])})
@@ -224,14 +223,14 @@ def settings() -> list[tuple[float, float]]:
 
 def ends(joint: str, name: str) -> tuple[Array, Array]:
     """(settings,) lower and upper ends of the stored 95 % intervals of joint less SFT→DPO."""
-    kept = shown("lm_loss_space")["paired_by_setting"][f"{joint} - SFT→DPO"][name]
+    kept = shown("lm_loss_space")["paired_by_setting"][f"{joint} - sft-dpo"][name]
     mean, half = (np.asarray(kept[part], dtype=float) for part in ("mean", "half_width"))
     return mean - half, mean + half
 
 
 def untuned(joint: str) -> Array:
     """Upper ends of SFT→DPO less joint with one step size for all, at conflict and weight 1/2."""
-    kept = shown("lm_rates")["sequential_minus_joint"]["one step size"][f"SFT→DPO - {joint}"]
+    kept = shown("lm_rates")["sequential_minus_joint"]["one step size"][f"sft-dpo - {joint}"]
     return np.asarray(kept["mean"], dtype=float) + np.asarray(kept["half_width"], dtype=float)
 
 

@@ -24,7 +24,17 @@ from analysis.fernando2024.language import lm_study, lm_tuning
 from analysis.fernando2024.language.lm_models import SCALES, task
 from analysis.fernando2024.language.lm_study import Array
 from analysis.fernando2024.language.lm_tuning import Setting, Tried
-from analysis.fernando2024.methods import JOINT, METHODS, ORDERS, bounds, cell, cost, paired_ratio
+from analysis.fernando2024.methods import (
+    JOINT,
+    METHODS,
+    ORDERS,
+    bounds,
+    cell,
+    cost,
+    label,
+    labels,
+    paired_ratio,
+)
 from analysis.fernando2024.stored import shown
 from tradeoff.schedules import PREFERENCE, SFT
 from tradeoff.scores import interval, paired_difference
@@ -74,14 +84,11 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "tuned": chosen,
         "conflicts": levels,
         "weighted_loss": {
-            rule: {label: cell(interval(losses(table, rule, label))) for label in METHODS}
+            rule: {key: cell(interval(losses(table, rule, key))) for key in METHODS}
             for rule in RULES
         },
         "exact_match": {
-            rule: {
-                label: cell(interval(losses(table, rule, label, "exact_match")))
-                for label in METHODS
-            }
+            rule: {key: cell(interval(losses(table, rule, key, "exact_match"))) for key in METHODS}
             for rule in RULES
         },
         "sequential_minus_joint": {
@@ -97,7 +104,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "share_of_the_gap_left": {
             f"{order} - {joint}": bounds(left_over(table, order, joint))
             for order in ORDERS
-            for joint in ("Mix", "ALRIGHT")
+            for joint in ("mix", "alright")
         },
     }
 
@@ -106,9 +113,9 @@ def ends(scale: str, chosen: Mapping[str, Any]) -> pd.DataFrame:
     """Final scores at lambda = 1/2 of every method, with one step size and with its own."""
     common = [SCALES[scale].rate] * 2
     runs = [
-        lm_study.configuration(scale, lm_study.schedule(label), seed, chosen=chosen, rates=rates)
+        lm_study.configuration(scale, lm_study.schedule(key), seed, chosen=chosen, rates=rates)
         for rates in (common, None)
-        for label in METHODS
+        for key in METHODS
         for seed in lm_study.seeds(scale)
     ]
     table = lm_study.finals(lm_study.run(scale, runs))
@@ -133,9 +140,9 @@ def pair_cost_in_seconds(scale: str, repeats: int = 20) -> float:
     return float(np.median(taken[PREFERENCE]) / np.median(taken[SFT]))
 
 
-def losses(table: pd.DataFrame, rule: str, label: str, name: str = "weighted_loss") -> Array:
+def losses(table: pd.DataFrame, rule: str, key: str, name: str = "weighted_loss") -> Array:
     """(seed, conflict) values of one method under one rule for step sizes."""
-    rows = table[(table["rule"] == rule) & (table["method"] == label)]
+    rows = table[(table["rule"] == rule) & (table["method"] == key)]
     return lm_study.values(rows, name, "conflict")
 
 
@@ -145,15 +152,15 @@ def left_over(table: pd.DataFrame, order: str, joint: str) -> Any:
     return paired_ratio(after, before)
 
 
-def draw_search(ax: Axes, scale: str, found: Mapping[str, Tried], labels: tuple[str, ...]) -> None:
+def draw_search(ax: Axes, scale: str, found: Mapping[str, Tried], keys: tuple[str, ...]) -> None:
     """Mean validation loss along the last stage's step size, the other at its best."""
-    for label in labels:
-        tried, look = found[Setting(label, HALF, HALF).name], style.look(label)
+    for key in keys:
+        tried, look = found[Setting(key, HALF, HALF).name], style.look(key)
         line = sorted(place for place in tried.losses if place[:-1] == tried.best[:-1])
         rates = [lm_tuning.rates(scale, place)[-1] for place in line]
         ax.plot(rates, [tried.mean(p) for p in line], **look.line_style(markersize=3.5))
         at = lm_tuning.rates(scale, tried.best)[-1], tried.mean(tried.best)
-        ax.plot(*at, **look.dots(markersize=8), label=label)
+        ax.plot(*at, **look.dots(markersize=8), label=label(key))
     ax.set(xscale="log", xlabel="step size of AdamW", yscale="log")
     ax.yaxis.set_major_formatter("{x:.2g}")
     ax.yaxis.set_minor_formatter("{x:.2g}")
@@ -164,11 +171,11 @@ def draw_search(ax: Axes, scale: str, found: Mapping[str, Tried], labels: tuple[
 def draw_ends(ax: Axes, table: pd.DataFrame) -> None:
     """Held-out loss of every method with one step size (hollow) and with its own (filled)."""
     rows = table[table["conflict"] == HALF]
-    for place, label in enumerate(METHODS):
-        look = style.look(label)
+    for place, key in enumerate(METHODS):
+        look = style.look(key)
         means = []
         for rule, fill in zip(RULES, ("white", look.color), strict=True):
-            found = interval(losses(rows, rule, label)[:, 0])
+            found = interval(losses(rows, rule, key)[:, 0])
             means.append(float(found.mean))
             half = float(found.high - found.mean)
             dots = look.dots(markerfacecolor=fill, capsize=2, zorder=4)
@@ -179,7 +186,7 @@ def draw_ends(ax: Axes, table: pd.DataFrame) -> None:
         xscale="log",
         xlabel="held-out (SFT + preference)/2",
         yticks=range(len(METHODS)),
-        yticklabels=METHODS,
+        yticklabels=labels(METHODS),
     )
     ax.set_xticks([0.5, 1, 2], ["0.5", "1", "2"])
     ax.minorticks_off()
@@ -199,7 +206,7 @@ def claim_tuning_closes_the_gap(fast: bool = False, mutation: str | None = None)
     del fast
     found = shown("lm_rates")
     kept = found["share_of_the_gap_left"]
-    high = np.array([kept[f"SFT→DPO - {joint}"]["high"] for joint in ("Mix", "ALRIGHT")], float)
+    high = np.array([kept[f"sft-dpo - {joint}"]["high"] for joint in ("mix", "alright")], float)
     high = mutate(mutation, high, {"one-step-size": np.ones_like(high)})
     return Checked(high, np.full_like(high, 1 - LEAST_REMOVED), "upper", {"n": found["seeds"]}, 0.0)
 

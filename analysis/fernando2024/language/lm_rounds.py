@@ -23,14 +23,14 @@ from analysis.fernando2024.language import lm_study
 from analysis.fernando2024.language.lm_models import SCALES
 from analysis.fernando2024.language.lm_study import Array, seeds
 from analysis.fernando2024.language.lm_tuning import ROUNDS
-from analysis.fernando2024.methods import bounds, cell, cost, paired_ratio
+from analysis.fernando2024.methods import bounds, cell, cost, label, paired_ratio
 from analysis.fernando2024.stored import shown
 from tradeoff.schedules import Rounds, Schedule, Sequential
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
 CONFLICTS = (0.25, 0.5)
-JOINT = ("Mix", "ALRIGHT")
+JOINT = ("mix", "alright")
 ENOUGH = 0.9
 """Share of what joint training buys that counts as enough, set before the runs."""
 MEASURES = ("weighted_loss", "sft_loss", "preference_loss", "exact_match", "preference_match")
@@ -112,7 +112,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "spent": lm_study.cost_spent(table.assign(method=table["variant"])),
         "conflicts": levels,
         "measures": {
-            f"{level:g}": {label: summary(table, level, label) for label in (*VARIANTS, *JOINT)}
+            f"{level:g}": {key: summary(table, level, key) for key in (*VARIANTS, *JOINT)}
             for level in levels
         },
         "answers": {f"{level:g}": answers(table, level) for level in levels},
@@ -134,28 +134,28 @@ def ends(scale: str) -> pd.DataFrame:
     """Final scores, one row per variant, number of rounds, level of conflict and seed."""
     runs, about = [], []
     for level, seed in product(CONFLICTS[-1:] if scale == "fast" else CONFLICTS, seeds(scale)):
-        for label, rounds in cells(scale):
-            runs.append(one(scale, label, rounds, seed, level))
-            about.append((label, rounds))
+        for key, rounds in cells(scale):
+            runs.append(one(scale, key, rounds, seed, level))
+            about.append((key, rounds))
     table = lm_study.finals(lm_study.run(scale, runs))
-    return table.assign(variant=[label for label, _ in about], rounds=[k for _, k in about])
+    return table.assign(variant=[key for key, _ in about], rounds=[k for _, k in about])
 
 
 def cells(scale: str) -> list[tuple[str, int]]:
     """Variants with each of their numbers of rounds, and joint methods, with none."""
     most = SCALES[scale].gradients // 2
-    pairs = [(label, k) for label, v in VARIANTS.items() for k in v.rounds if k <= most]
-    return pairs + [(label, 0) for label in JOINT]
+    pairs = [(key, k) for key, v in VARIANTS.items() for k in v.rounds if k <= most]
+    return pairs + [(key, 0) for key in JOINT]
 
 
-def one(scale: str, label: str, rounds: int, seed: int, level: float) -> dict[str, Any]:
+def one(scale: str, key: str, rounds: int, seed: int, level: float) -> dict[str, Any]:
     """The run of a variant, or of a joint method."""
-    if label in JOINT:
-        rule = lm_study.schedule(label)
+    if key in JOINT:
+        rule = lm_study.schedule(key)
         return lm_study.configuration(scale, rule, seed, conflict=level)
-    variant = VARIANTS[label]
+    variant = VARIANTS[key]
     rule = variant.schedule(rounds)
-    like = "SFT→DPO" if rounds == 1 else ROUNDS
+    like = "sft-dpo" if rounds == 1 else ROUNDS
     rates = None if variant.tuned else [SCALES[scale].rate] * 2
     return lm_study.configuration(scale, rule, seed, conflict=level, like=like, rates=rates)
 
@@ -184,13 +184,13 @@ def answers(table: pd.DataFrame, level: float) -> dict[str, Any]:
         found[f"{joint} over one round, {start}"] = {
             "to_buy": cell(paired_difference(base, goal)),
             **{
-                label: bought(
+                key: bought(
                     base,
-                    curve(table, level, label, "weighted_loss"),
+                    curve(table, level, key, "weighted_loss"),
                     goal,
-                    rounds_of(table, level, label),
+                    rounds_of(table, level, key),
                 )
-                for label in VARIANTS
+                for key in VARIANTS
             },
         }
     return found
@@ -234,12 +234,12 @@ def bought(base: Array, reached: Array, goal: Array, rounds: Sequence[int]) -> d
 
 def draw_losses(ax: Axes, table: pd.DataFrame, level: float) -> None:
     """Weighted loss against the number of rounds; joint methods as level lines."""
-    for label in VARIANTS:
-        _errorbar(ax, table, level, label, "weighted_loss", label=label)
-    for label in JOINT:
-        mean = float(curve(table, level, label, "weighted_loss").mean())
-        look = style.look(label)
-        ax.axhline(mean, color=look.color, linewidth=1, linestyle=look.line, label=label)
+    for key in VARIANTS:
+        _errorbar(ax, table, level, key, "weighted_loss", label=key)
+    for key in JOINT:
+        mean = float(curve(table, level, key, "weighted_loss").mean())
+        look = style.look(key)
+        ax.axhline(mean, color=look.color, linewidth=1, linestyle=look.line, label=label(key))
     ax.set(yscale="log", title=f"Conflict {level:g}", ylabel="(SFT + preference loss)/2")
     ax.yaxis.set_major_formatter("{x:.2g}")
     ax.yaxis.set_minor_formatter("{x:.2g}")
@@ -249,13 +249,13 @@ def draw_losses(ax: Axes, table: pd.DataFrame, level: float) -> None:
 
 def draw_behaviour(ax: Axes, table: pd.DataFrame, level: float) -> None:
     """Exact match (filled) and preferred style (open) with the optimiser kept, and tuned."""
-    for label in (KEPT, TUNED):
-        for name, fill in (("exact_match", VARIANTS[label].look.color), ("preference_match", "w")):
-            _errorbar(ax, table, level, label, name, markerfacecolor=fill)
-    for label in JOINT:
-        look = style.look(label)
+    for key in (KEPT, TUNED):
+        for name, fill in (("exact_match", VARIANTS[key].look.color), ("preference_match", "w")):
+            _errorbar(ax, table, level, key, name, markerfacecolor=fill)
+    for key in JOINT:
+        look = style.look(key)
         for name in ("exact_match", "preference_match"):
-            mean = float(curve(table, level, label, name).mean())
+            mean = float(curve(table, level, key, name).mean())
             ax.axhline(mean, color=look.color, linewidth=1, linestyle=look.line)
     ax.set(xlabel="rounds K", ylabel="share of responses", ylim=(-0.03, 1.05))
     _rounds(ax, table)

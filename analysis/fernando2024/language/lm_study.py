@@ -39,7 +39,7 @@ TOGETHER, JOBS = 10, 4
 """Runs that one call trains as one ensemble, and calls at a time."""
 FORWARD = 1 / 3
 """Cost of a forward pass alone in units of one with its backward pass."""
-ONLY_SFT = "SFT alone"
+ONLY_SFT = "sft-only"
 LOSSES = ("sft_loss", "preference_loss")
 
 
@@ -80,14 +80,14 @@ def updates(scale: str, rule: Schedule, conflict: float, preference_share: float
 # ---------------------------------------------------------------------- step sizes
 
 
-def setting(label: str, lam: float, conflict: float) -> str:
+def setting(key: str, lam: float, conflict: float) -> str:
     """Name of what step sizes are tuned for."""
-    return f"{label}, lambda {lam:g}, conflict {conflict:g}"
+    return f"{key}, lambda {lam:g}, conflict {conflict:g}"
 
 
 def tuned(
     scale: str,
-    label: str,
+    key: str,
     lam: float,
     conflict: float,
     chosen: Mapping[str, Any] | None = None,
@@ -104,7 +104,7 @@ def tuned(
     """
     if scale == "fast" and chosen is None:
         return {"rates": [SCALES[scale].rate] * 2, "preference_share": lam}
-    name, known = setting(label, lam, conflict), _tuned() if chosen is None else chosen
+    name, known = setting(key, lam, conflict), _tuned() if chosen is None else chosen
     if name not in known:
         raise InputError(
             "no step size was tuned for this method",
@@ -199,7 +199,7 @@ def configuration(
 
     ``like`` names another method whose step sizes it takes; ``chosen`` as in :func:`tuned`.
     """
-    found = tuned(scale, like or methods.label(rule), rule.lam, conflict, chosen)
+    found = tuned(scale, like or methods.key(rule), rule.lam, conflict, chosen)
     needs = methods.looks(rule) or changes.get("reference", "base") != "base"
     return {
         "scale": scale,
@@ -288,9 +288,9 @@ def compared(scale: str, settings: Sequence[tuple[float, float]]) -> pd.DataFram
         Pairs of a level of conflict and a weight lambda.
     """
     runs = [
-        configuration(scale, schedule(label, lam), seed, conflict=conflict)
+        configuration(scale, schedule(key, lam), seed, conflict=conflict)
         for conflict, lam in settings
-        for label in methods.METHODS
+        for key in methods.METHODS
         for seed in seeds(scale)
     ]
     return finals(run(scale, runs))

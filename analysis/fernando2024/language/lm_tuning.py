@@ -24,7 +24,7 @@ FACTOR, BELOW, ABOVE = 2.5, 8, 3
 """Ratio of neighbours of the grid, and how many lie below and above its middle."""
 FIRST_SEED = 30_000
 """Of the seeds that choose; no run that scores has them."""
-STARTS = {"SFT→DPO": (BELOW, BELOW - 2), "DPO→SFT": (BELOW - 2, BELOW)}
+STARTS = {"sft-dpo": (BELOW, BELOW - 2), "dpo-sft": (BELOW - 2, BELOW)}
 """Places on the grid where the first search of a method begins; the middle for every other one.
 Later searches begin where the last one of the method ended."""
 
@@ -33,25 +33,25 @@ Later searches begin where the last one of the method ended."""
 class Setting:
     """A method, a weight and a level of conflict to tune for."""
 
-    label: str
+    key: str
     lam: float
     conflict: float
 
     @property
     def name(self) -> str:
-        return lm_study.setting(self.label, self.lam, self.conflict)
+        return lm_study.setting(self.method, self.lam, self.conflict)
 
     @property
     def stages(self) -> int:
         """Step sizes to choose: one for each of two stages, or one."""
-        return 2 if self.label in STARTS else 1
+        return 2 if self.method in STARTS else 1
 
     def schedule(self) -> Schedule:
-        if self.label == lm_study.ONLY_SFT:
+        if self.method == lm_study.ONLY_SFT:
             return Alright(lam=0.0)
-        if self.label == ROUNDS:
+        if self.method == ROUNDS:
             return Rounds(lam=self.lam, rounds=4)
-        return lm_study.schedule(self.label, self.lam)
+        return lm_study.schedule(self.method, self.lam)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def rates(scale: str, place: Place) -> list[float]:
 
 SETTINGS = ((0.5, 0.5), (0.25, 0.5), (0.5, 0.25), (0.5, 0.75), (0.75, 0.5))
 """Levels of conflict with weights lambda: each of the two varies while the other one is 1/2."""
-ROUNDS = "Rounds"
+ROUNDS = "rounds"
 """The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
 kind take its step size."""
 
@@ -108,7 +108,7 @@ def groups(scale: str) -> list[list[Setting]]:
 
 def _compared(level: float, lam: float) -> list[Setting]:
     turns = [Setting(ROUNDS, lam, level)] if lam == 0.5 else []
-    return turns + [Setting(label, lam, level) for label in METHODS]
+    return turns + [Setting(key, lam, level) for key in METHODS]
 
 
 def tune(scale: str) -> dict[str, Tried]:
@@ -168,8 +168,8 @@ def search(scale: str, group: Sequence[Setting], before: Mapping[str, Tried]) ->
 
 def start(about: Setting, before: Mapping[str, Tried]) -> Place:
     """Where the last search of the method ended, or where the first one begins."""
-    known = [tried.best for name, tried in before.items() if name.startswith(f"{about.label},")]
-    return known[-1] if known else STARTS.get(about.label, (BELOW,))
+    known = [tried.best for name, tried in before.items() if name.startswith(f"{about.method},")]
+    return known[-1] if known else STARTS.get(about.method, (BELOW,))
 
 
 def around(place: Place) -> list[Place]:
@@ -191,7 +191,7 @@ def configurations(
 ) -> list[dict[str, Any]]:
     """Runs of one setting at one place, one for each seed that chooses."""
     rule = setting.schedule()
-    needs = setting.label == "MAXRIGHT"
+    needs = setting.method == "maxright"
     alone = Setting(lm_study.ONLY_SFT, 0.0, setting.conflict)
     plain = {
         "scale": scale,

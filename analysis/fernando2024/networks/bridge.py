@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from analysis.dossier import style
 from analysis.dossier.mutations import SWAPPED, mutate, reject_unknown
 from analysis.fernando2024.convex.tuning import has_two_stages
-from analysis.fernando2024.methods import JOINT, METHODS, ORDERS, cell, looks, lower, upper
+from analysis.fernando2024.methods import JOINT, METHODS, ORDERS, cell, label, looks, lower, upper
 from analysis.fernando2024.stored import shown
 from tradeoff import scores
 from tradeoff.convex import Front, LogLinear, StepSize, minimise, pareto_front, trajectories
@@ -123,24 +123,22 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         },
         "signed_distance": {
             part: {
-                label: [cell(interval(found[width][label])) for width in size.widths]
-                for label in METHODS
+                key: [cell(interval(found[width][key])) for width in size.widths] for key in METHODS
             }
             for part, found in distance.items()
         },
         "rates": {
-            name: {label: [chosen[w][name][label] for w in size.widths] for label in METHODS}
+            name: {key: [chosen[w][name][key] for w in size.widths] for key in METHODS}
             for name in WAYS
         },
         "grid": RATES,
         **{name: comparisons(trained, name) for name in WAYS},
         "full_minus_last_layer": {
             part: {
-                label: [
-                    cell(minus((t["full"], label), (t["last"], label), part))
-                    for t in trained.values()
+                key: [
+                    cell(minus((t["full"], key), (t["last"], key), part)) for t in trained.values()
                 ]
-                for label in METHODS
+                for key in METHODS
             }
             for part in ENDS
         },
@@ -190,7 +188,7 @@ class Alone:
             "certified_error": self.front.error,
             "least_distance_behind_the_outer_hull": self.behind.min(),
             "distance_behind": {
-                s.label: cell(interval(g)) for s, g in zip(IN_LABORATORY, self.behind, strict=True)
+                s.key: cell(interval(g)) for s, g in zip(IN_LABORATORY, self.behind, strict=True)
             },
             "largest_norm": self.largest_norm,
         }
@@ -314,10 +312,10 @@ def tuned(width: int, size: Size) -> dict[str, Rates]:
             two = has_two_stages(schedule, size.gradients)
             pairs = [(r, s) for r in size.rates for s in (size.rates if two else (r,))]
             losses = [
-                halves(table, schedule.label.partition(" (k")[0], "held_out").mean()
+                halves(table, schedule.key, "held_out").mean()
                 for table in on_grid(bodies, size.gradients, schedule, pairs, last)
             ]
-            found[name][schedule.family] = pairs[int(np.argmin(losses))]
+            found[name][schedule.key] = pairs[int(np.argmin(losses))]
     return found
 
 
@@ -342,8 +340,7 @@ def on_grid(
         optima=np.tile(bodies.optima, (len(pairs), 1)) if looks(schedule) else None,
     )
     last = done.table[done.table["step"] == steps].reset_index(drop=True)
-    labels = last["schedule"].astype(str).str.partition(" (k")[0]
-    last = last.assign(schedule=labels)
+    last = last.assign(method=schedule.key)
     return [last.iloc[k * n : (k + 1) * n] for k in range(len(pairs))]
 
 
@@ -376,7 +373,7 @@ def ends(
             task,
             grid(chosen, seeds),
             steps=steps,
-            learning_rate=[rates[s.family] for s in chosen for _ in seeds],
+            learning_rate=[rates[s.key] for s in chosen for _ in seeds],
             decay=0.5,
             evaluate_every=steps,
             last_layer_only=last_layer_only,
@@ -384,21 +381,21 @@ def ends(
         )
         norm = done.params[task.last_layer_name].flatten(1).norm(dim=1).numpy()
         last = done.table[done.table["step"] == steps]
-        labels = last["schedule"].astype(str).str.partition(" (k")[0]
-        parts.append(last.assign(norm=norm, schedule=labels))
+        keys = last["run"].map({r: run.schedule.key for r, run in enumerate(done.runs)})
+        parts.append(last.assign(norm=norm, method=keys))
     return pd.concat(parts, ignore_index=True)
 
 
-def losses_of(table: pd.DataFrame, label: str, part: str) -> Array:
+def losses_of(table: pd.DataFrame, key: str, part: str) -> Array:
     """(seed, 2) losses of one method."""
-    rows = table[table["schedule"] == label].sort_values("seed")
+    rows = table[table["method"] == key].sort_values("seed")
     names = [f"{name}{ENDS[part]}" for name in ("sft_loss", "preference_loss")]
     return rows[names].to_numpy()
 
 
-def halves(table: pd.DataFrame, label: str, part: str) -> Array:
+def halves(table: pd.DataFrame, key: str, part: str) -> Array:
     """(seed,) f_lambda at the requested weight 1/2."""
-    return scores.weighted_loss(losses_of(table, label, part), 0.5)
+    return scores.weighted_loss(losses_of(table, key, part), 0.5)
 
 
 def minus(first: tuple[pd.DataFrame, str], second: tuple[pd.DataFrame, str], part: str) -> Interval:
@@ -409,13 +406,13 @@ def minus(first: tuple[pd.DataFrame, str], second: tuple[pd.DataFrame, str], par
 def signed(bodies: Bodies, table: pd.DataFrame, part: str) -> dict[str, Array]:
     """Of each method, (seed,) signed distance from the seed's own front; negative: beyond."""
     return {
-        label: np.array(
+        key: np.array(
             [
                 scores.front_gap(loss, WEIGHTS, bodies.values(k, part), bodies.fronts[k].ranges)[0]
-                for k, loss in enumerate(losses_of(table, label, part))
+                for k, loss in enumerate(losses_of(table, key, part))
             ]
         )
-        for label in sorted(set(table["schedule"]))
+        for key in sorted(set(table["schedule"]))
     }
 
 
@@ -424,8 +421,8 @@ def comparisons(trained: dict[int, dict[str, pd.DataFrame]], name: str) -> dict[
     found: dict[str, Any] = {}
     for part in ENDS:
         found[f"{part}_f_half"] = {
-            label: [float(halves(t[name], label, part).mean()) for t in trained.values()]
-            for label in METHODS
+            key: [float(halves(t[name], key, part).mean()) for t in trained.values()]
+            for key in METHODS
         }
         found[f"{part}_sequential_minus_joint"] = {
             f"{order} - {joint}": [
@@ -449,7 +446,7 @@ def draw_losses(ax: Axes, alone: Alone, bodies: Bodies, table: pd.DataFrame) -> 
         look = style.look(schedule)
         ax.plot(*alone.losses[k].T, **look.dots(markersize=3.2, alpha=0.8, zorder=3))
         hollow = look.dots(markersize=5, markerfacecolor="none", markeredgewidth=0.9)
-        ax.plot(*losses_of(table, schedule.label, "train").T, **hollow, label=schedule.label)
+        ax.plot(*losses_of(table, schedule.key, "train").T, **hollow, label=label(schedule.key))
     ax.set(
         title=f"(a) Width {SHOWN}, training losses",
         xlabel="SFT loss (nats)",
@@ -464,16 +461,16 @@ def draw_losses(ax: Axes, alone: Alone, bodies: Bodies, table: pd.DataFrame) -> 
 def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -> None:
     """Signed distance against width: every seed, means joined, t-intervals."""
     ax.axhline(0, color="0.3", linewidth=1.1)
-    for k, label in enumerate(METHODS):
-        look = style.look(label)
-        found = [interval(distance[width][label]) for width in distance]
+    for k, key in enumerate(METHODS):
+        look = style.look(key)
+        found = [interval(distance[width][key]) for width in distance]
         x = np.array(list(distance)) * 1.06 ** (k - 2)
         for at, width in zip(x, distance, strict=True):
-            values = distance[width][label]
+            values = distance[width][key]
             ax.plot(np.full(len(values), at), values, **look.dots(markersize=1.6, alpha=0.35))
         mean = np.array([f.mean for f in found])
         half = np.array([f.high - f.mean for f in found])
-        ax.errorbar(x, mean, half, **look.line_style(markersize=3.8, linewidth=1), label=label)
+        ax.errorbar(x, mean, half, **look.line_style(markersize=3.8, linewidth=1), label=label(key))
     ax.set_ylim(top=0.1)
     ax.annotate("behind", (0.985, 0.97), xycoords="axes fraction", **_CORNER, va="top")
     ax.annotate("beyond the last layer's front", (0.985, 0.02), xycoords="axes fraction", **_CORNER)
@@ -488,13 +485,13 @@ def draw_orders(ax: Axes, trained: dict[int, dict[str, pd.DataFrame]]) -> None:
         look = style.look(order)
         for name in ("last", "full"):
             found = [
-                minus((t[name], order), (t[name], "Mix"), "held_out") for t in trained.values()
+                minus((t[name], order), (t[name], "mix"), "held_out") for t in trained.values()
             ]
             mean = np.array([f.mean for f in found])
             half = np.array([f.high - f.mean for f in found])
             hollow = {"markerfacecolor": "white", "linewidth": 0.8} if name == "last" else {}
             ax.errorbar(widths * shift, mean, half, **look.line_style(**hollow))
-            text = f"{order}, {'all' if name == 'full' else 'last'}"
+            text = f"{label(order)}, {'all' if name == 'full' else 'last'}"
             labels[text] = (float(mean[-1]), look.color)
     label_lines(ax, widths[-1] * 1.08, labels, least=0.075)
     ax.axhline(0, color="0.3", linewidth=1.1)
@@ -549,7 +546,7 @@ def claim_narrow_network_passes_the_front(
     """
     del fast
     found = _stored()["signed_distance"]["held_out"]
-    cells = [found[joint][0] for joint in ("Mix", "ALRIGHT")]
+    cells = [found[joint][0] for joint in ("mix", "alright")]
     honest, wrong = [upper(cell) for cell in cells], [-lower(cell) for cell in cells]
     high = np.array(mutate(mutation, honest, {SWAPPED: wrong}))
     return Checked(high, np.zeros(2), "upper", {"n": float(_stored()["n"])}, 0.0)
@@ -563,8 +560,8 @@ def claim_orders_trail_in_networks(fast: bool = False, mutation: str | None = No
     del fast
     found = _stored()
     pairs = found["full"]["held_out_sequential_minus_joint"]
-    low = [[lower(c) for c in pairs[f"{order} - Mix"]] for order in ORDERS]
-    wrong = [[-upper(c) for c in pairs[f"{order} - Mix"]] for order in ORDERS]
+    low = [[lower(c) for c in pairs[f"{order} - mix"]] for order in ORDERS]
+    wrong = [[-upper(c) for c in pairs[f"{order} - mix"]] for order in ORDERS]
     measured = np.array(mutate(mutation, low, {SWAPPED: wrong}))
     return Checked(measured, np.zeros_like(measured), "lower", {"n": found["n"]}, 0.0)
 

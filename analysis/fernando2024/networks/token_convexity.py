@@ -24,6 +24,7 @@ from torch.func import grad, vjp
 from analysis.dossier import style
 from analysis.dossier.evidence import holds_on
 from analysis.dossier.mutations import mutate
+from analysis.fernando2024.methods import label
 from tradeoff import objectives
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
@@ -36,7 +37,7 @@ from tradeoff.theory.checked import Checked
 Loss = Callable[[Tensor], Tensor]
 BETA = 0.1
 LOSSES = ("DPO, all tokens", "DPO, one token", "SFT, all tokens")
-PATHS = ("SFT→DPO", "DPO→SFT", "Mix", "ALRIGHT", "DPO only")
+PATHS = ("sft-dpo", "dpo-sft", "mix", "alright", "preference-only")
 COLORS = {"DPO, all tokens": "#D55E00", "DPO, one token": "#0072B2", "SFT, all tokens": "#000000"}
 MARKERS = {"DPO, all tokens": "o", "DPO, one token": "^", "SFT, all tokens": "s"}
 ROUNDING = 1e-12
@@ -256,11 +257,11 @@ def path(layer: LastLayer, name: str, size: Size) -> Tensor:
             found.append(head.detach().clone())
         late = 2 * step >= size.steps
         weight = {
-            "SFT→DPO": float(late),
-            "DPO→SFT": float(not late),
-            "Mix": 0.5,
-            "ALRIGHT": float(rng.random() < 0.5),
-            "DPO only": 1.0,
+            "sft-dpo": float(late),
+            "dpo-sft": float(not late),
+            "mix": 0.5,
+            "alright": float(rng.random() < 0.5),
+            "preference-only": 1.0,
         }[name]
         descent.zero_grad()
         parts = [w * f(head) for w, f in ((weight, dpo), (1 - weight, sft)) if w]
@@ -429,9 +430,9 @@ def draw_shares(ax: Axes, tests: dict[str, Any]) -> None:
 def draw_bending(ax: Axes, bends: dict[str, Any]) -> None:
     """Most negative curvature over most positive, along each run."""
     for run, found in bends[LOSSES[0]].items():
-        look = style.Look("0.35", "x", (0, (1, 2))) if run == "DPO only" else style.look(run)
+        look = style.Look("0.35", "x", (0, (1, 2))) if run == "preference-only" else style.look(run)
         x = np.linspace(0, 1, len(found["ratio"]))
-        ax.plot(x, found["ratio"], **look.line_style(markersize=3.5, linewidth=1), label=run)
+        ax.plot(x, found["ratio"], **look.line_style(markersize=3.5, linewidth=1), label=label(run))
     for name in LOSSES[1:]:
         (found,) = bends[name].values()
         x = np.linspace(0, 1, len(found["ratio"]))
@@ -480,7 +481,7 @@ def claim_training_paths_violate_convexity(
     del fast
     size = Size.fast()
     layer = last_layer(size)
-    points = path(layer, "DPO only", size)[-1:]
+    points = path(layer, "preference-only", size)[-1:]
     name = mutate(mutation, LOSSES[0], {"one-token": LOSSES[1], "sft": LOSSES[2]})
     found = bending(layer.loss(name), points, size.lanczos)
     return Checked(found["ratio"].min(), -1e-3, "upper", {}, 0.0)
@@ -492,7 +493,7 @@ def claim_one_token_and_sft_stay_convex(fast: bool = False, mutation: str | None
     del fast
     size = Size.fast()
     layer = last_layer(size)
-    points = path(layer, "Mix", size)[::2]
+    points = path(layer, "mix", size)[::2]
     names = mutate(mutation, LOSSES[1:], {"all-tokens": LOSSES[:1]})
     ratios = [bending(layer.loss(n), points, size.lanczos)["ratio"].min() for n in names]
     return Checked(np.array(ratios), np.zeros(len(names)), "lower", {}, 1e-10)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.dossier import style
-from analysis.fernando2024.methods import cell, cost, finals
+from analysis.fernando2024.methods import cell, cost, finals, labels
 from analysis.fernando2024.real import llm_scores, llm_shown, llm_study
 from analysis.fernando2024.real.llm_loss_space import ends, part
 from analysis.fernando2024.real.llm_scales import SCALES
@@ -48,7 +48,7 @@ def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
         ax.plot(values, np.full(len(values), row + 0.22), **look.dots(markersize=3, alpha=0.5))
         ax.errorbar(mean, row, xerr=half, capsize=3, **look.dots(markersize=7))
     ax.axvline(0, **style.BOUND)
-    ax.set_yticks(range(len(methods)), methods)
+    ax.set_yticks(range(len(methods)), labels(methods))
     ax.set_ylim(len(methods) - 0.5, -0.5)
 
 

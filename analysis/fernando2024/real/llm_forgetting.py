@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.dossier import mutations, style
-from analysis.fernando2024.methods import METHODS, cell, cost
+from analysis.fernando2024.methods import METHODS, cell, cost, label
 from analysis.fernando2024.real import llm_shown, llm_study
 from analysis.fernando2024.real.llm_loss_space import part
 from analysis.fernando2024.real.llm_scales import SCALES
@@ -28,7 +28,7 @@ CAPTION = (
     "Command: python -m analysis llm_forgetting"
 )
 words = llm_shown.words
-FIRST = {"SFT→DPO": "sft_loss", "DPO→SFT": "preference_loss"}
+FIRST = {"sft-dpo": "sft_loss", "dpo-sft": "preference_loss"}
 TWO_THIRDS = 2 / 3
 """Threshold of the first edition, which claimed the opposite with one step size for all."""
 
@@ -66,7 +66,7 @@ def measure(scale: str) -> dict[str, Any]:
         "seeds": size.seeds,
         "curves": curves,
         "retention": {method: cell(interval(share)) for method, share in kept.items()},
-        "retention_difference": cell(paired_difference(kept["SFT→DPO"], kept["DPO→SFT"])),
+        "retention_difference": cell(paired_difference(kept["sft-dpo"], kept["dpo-sft"])),
     }
 
 
@@ -75,7 +75,7 @@ def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
     for method in METHODS:
         look, curve = style.look(method), found["curves"][method]
         costs, (mean, half) = np.array(curve["cost"]), np.array([*curve[name].values()])
-        ax.plot(costs, mean, **look.line_style(label=method))
+        ax.plot(costs, mean, **look.line_style(label=label(method)))
         ax.fill_between(costs, mean - half, mean + half, color=look.color, alpha=0.15, lw=0)
         if method in FIRST:
             ax.axvline(costs[len(costs) // 2], **(style.BOUND | {"color": look.color}))
@@ -87,7 +87,7 @@ def claim_tuned_second_stage_keeps(fast: bool = False, mutation: str | None = No
     ``measured`` is the lower end of the 95 % interval of the share.
     """
     found = shown("llm_forgetting")
-    kept = found["retention"]["SFT→DPO"]
+    kept = found["retention"]["sft-dpo"]
     share = mutations.mutate(mutation, kept["mean"], {mutations.SWAPPED: 1 - kept["mean"]})
     low = np.array([share - kept["half_width"]])
     return Checked(low, np.full(1, TWO_THIRDS), "lower", {"n": float(found["seeds"])}, 0.0)

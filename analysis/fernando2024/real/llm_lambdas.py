@@ -57,7 +57,7 @@ def schedule(method: str, lam: float) -> Schedule:
         return llm_study.schedule(method, lam)
     preference, sft = EPOCHS[lam]
     share = preference / (preference + sft)
-    if method == "DPO→SFT":
+    if method == "dpo-sft":
         return Sequential(lam=lam, first="preference", share=share)
     return Sequential(lam=lam, share=1 - share)
 
@@ -90,7 +90,7 @@ def measure(scale: str) -> dict[str, Any]:
         "ideal": llm_study.ideal(scale),
         "ends": {m: [ends(one).tolist() for one in found] for m, found in runs.items()},
         "methods": {
-            m: gaps(found, least) | relative(m, found, runs["SFT→DPO"], resources)
+            m: gaps(found, least) | relative(m, found, runs["sft-dpo"], resources)
             for m, found in runs.items()
         },
     }
@@ -119,21 +119,21 @@ def stored_costs() -> dict[str, Any]:
 def seconds(method: str, share: float, stored: Mapping[str, Any]) -> float:
     """Time of an update when this share of the updates is on pairs."""
     time = {name: values["seconds_per_update"] for name, values in stored.items()}
-    if method == "Mix":
-        return time["Mix"]
-    probes = time["MAXRIGHT"] - (time["SFT only"] + time["DPO only"]) / 2
-    followed = (1 - share) * time["SFT only"] + share * time["DPO only"]
-    return followed + (max(0.0, probes) if method == "MAXRIGHT" else 0.0)
+    if method == "mix":
+        return time["mix"]
+    probes = time["maxright"] - (time["sft-only"] + time["preference-only"]) / 2
+    followed = (1 - share) * time["sft-only"] + share * time["preference-only"]
+    return followed + (max(0.0, probes) if method == "maxright" else 0.0)
 
 
 def relative(
     method: str, runs: list[pd.DataFrame], base: list[pd.DataFrame], stored: Mapping[str, Any]
 ) -> dict[str, list[float]]:
     """Percent of time an update and of memory beyond SFT→DPO, in order of lambda."""
-    own = stored.get(method, stored["Sequential"])["memory"]
-    memory = 100 * (own / stored["Sequential"]["memory"] - 1)
+    own = stored.get(method, stored["sft-dpo"])["memory"]
+    memory = 100 * (own / stored["sft-dpo"]["memory"] - 1)
     times = [
-        100 * (seconds(method, pairs(one), stored) / seconds("SFT→DPO", pairs(b), stored) - 1)
+        100 * (seconds(method, pairs(one), stored) / seconds("sft-dpo", pairs(b), stored) - 1)
         for one, b in zip(runs, base, strict=True)
     ]
     return {"runtime_percent": times, "memory_percent": [memory] * len(runs)}
@@ -154,7 +154,7 @@ def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
     lams = found["lambdas"]
     for i, method in enumerate(METHODS):
         look, x = style.look(method), np.arange(len(lams)) + 0.07 * (i - 2)
-        line, values = look.line_style(markersize=4, label=method), found["methods"][method]
+        line, values = look.line_style(markersize=4, label=label(method)), found["methods"][method]
         # Costs, and runs on one seed, have no interval.
         half = values.get("half_widths", {}).get(name)
         ax.errorbar(x, values[name], yerr=half, elinewidth=0.8, capsize=2, **line)

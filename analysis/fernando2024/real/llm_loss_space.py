@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.dossier import mutations, style
-from analysis.fernando2024.methods import JOINT, METHODS, ORDERS, cell, cost, finals
+from analysis.fernando2024.methods import JOINT, METHODS, ORDERS, cell, cost, finals, label
 from analysis.fernando2024.real import llm_scores, llm_shown, llm_study
 from analysis.fernando2024.real.llm_scales import SCALES
 from analysis.fernando2024.real.llm_study import LAM, LOSSES
@@ -71,7 +71,7 @@ def measure(scale: str) -> dict[str, Any]:
 
 def preparation(scale: str) -> dict[str, Any]:
     """Step sizes that were tried and chosen, the cost of a pair, and what specialists reach."""
-    searched = ["SFT only", "DPO only", *METHODS, "Rounds"]
+    searched = ["sft-only", "preference-only", *METHODS, "rounds"]
     sft, pairs = (llm_study.specialists(scale, name) for name in ("sft", "preference"))
     clock = [
         finals(one)["seconds"].to_numpy() / finals(one)["step"].to_numpy() for one in (pairs, sft)
@@ -130,10 +130,10 @@ def paired(table: pd.DataFrame, lams: tuple[float, ...]) -> dict[str, Any]:
     return differences | means
 
 
-def against_sequential(table: pd.DataFrame, label: str) -> Interval:
+def against_sequential(table: pd.DataFrame, key: str) -> Interval:
     """Weighted loss of rounds minus SFT→DPO at weight 1/2, paired by seed."""
-    runs = weighted(table, label, LAM)
-    return paired_difference(runs, weighted(table, "SFT→DPO", LAM)[: len(runs)])
+    runs = weighted(table, key, LAM)
+    return paired_difference(runs, weighted(table, "sft-dpo", LAM)[: len(runs)])
 
 
 def draw(ax: Axes, found: dict[str, Any], i: int) -> None:
@@ -141,17 +141,18 @@ def draw(ax: Axes, found: dict[str, Any], i: int) -> None:
     for method in METHODS:
         look = style.look(method)
         line = np.array(found["paths"][method][i])
-        ax.plot(*line.T, **look.line_style(markersize=0, label=method))
+        ax.plot(*line.T, **look.line_style(markersize=0, label=label(method)))
         ax.plot(*line[-1], **look.dots())
         ax.plot(*np.array(found["ends"][method][i]).T, **look.dots(markersize=2.5, alpha=0.5))
     ax.plot(*found["ideal"], **style.IDEAL, label="ideal point")
     ax.annotate("base", found["start"], fontsize=8, xytext=(-3, 3), textcoords="offset points")
     if found["lambdas"][i] != LAM:
         return
-    for label, line in found["rounds"]["paths"].items():
-        look, end = style.look(label), np.array(line[-1])
-        ax.plot(*end, **look.dots(label=label.split(" (")[0] if label == _first(found) else None))
-        name = label.split("(")[1].rstrip(")")
+    for key, line in found["rounds"]["paths"].items():
+        look, end = style.look(key), np.array(line[-1])
+        family, _, count = key.rpartition("-")
+        ax.plot(*end, **look.dots(label=label(family) if key == _first(found) else None))
+        name = f"K={count}"
         ax.annotate(name, tuple(end), xytext=(5, 3), textcoords="offset points", fontsize=7)
 
 
@@ -180,7 +181,7 @@ def claim_mix_depends_on_lambda(fast: bool = False, mutation: str | None = None)
     found = stored()
     low = []
     for i, sign in ((0, 1), (-1, -1)):
-        pair = losses(found, "Mix", i), losses(found, "SFT→DPO", i)
+        pair = losses(found, "mix", i), losses(found, "sft-dpo", i)
         first, second = mutations.mutate(mutation, pair, {SWAPPED: mutations.swapped(pair)})
         low.append(float(paired_difference(sign * first, sign * second).low))
     return Checked(np.array(low), np.zeros(len(low)), "lower", {"n": float(found["few"])}, 0.0)

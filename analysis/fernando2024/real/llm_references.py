@@ -10,14 +10,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.dossier import style
-from analysis.fernando2024.methods import cell, cost, finals
+from analysis.fernando2024.methods import cell, cost, finals, label
 from analysis.fernando2024.real import llm_runs, llm_scores, llm_shown, llm_study
 from analysis.fernando2024.real.llm_loss_space import ends, path
 from analysis.fernando2024.real.llm_scales import SCALES
 from analysis.fernando2024.real.llm_study import LAM
 from tradeoff.scores import interval
 
-COMPARED = ("SFT→DPO", "DPO→SFT", "ALRIGHT")
+COMPARED = ("sft-dpo", "dpo-sft", "alright")
 REFERENCES = {
     llm_runs.BASE: "base model",
     "sft": "SFT optimum",
@@ -101,7 +101,7 @@ def draw(ax: Axes, found: dict[str, Any]) -> None:
     for method in COMPARED:
         look, runs = style.look(method), found["methods"][method]
         line = np.array(runs["path"]) - ideal
-        ax.plot(*line.T, **look.line_style(markersize=0, label=method))
+        ax.plot(*line.T, **look.line_style(markersize=0, label=label(method)))
         half = runs.get("half_widths", {})
         (x, y), shape = line[-1], look.dots(elinewidth=0.8)
         ax.errorbar(x, y, half.get("preference_gap"), half.get("sft_gap"), **shape)

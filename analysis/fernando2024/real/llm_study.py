@@ -113,7 +113,7 @@ def run(scale: str, configurations: Sequence[dict[str, Any]]) -> pd.DataFrame:
         depends=files(scale),
     )
     budget = llm_runs.Budget(size.budget, pair_cost(scale), size.batch)
-    names = dict(enumerate(label(from_dict(c["schedule"])) for c in configurations))
+    names = dict(enumerate(key(from_dict(c["schedule"])) for c in configurations))
     return table.rename(columns={"schedule.lam": "lam"}).assign(
         method=table["run"].map(names),
         mark=table.groupby("run").cumcount(),
@@ -121,9 +121,9 @@ def run(scale: str, configurations: Sequence[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def label(rule: Schedule) -> str:
-    """Name of a method: its family, and for rounds how many there are."""
-    return rule.label if isinstance(rule, Rounds) else rule.family
+def key(rule: Schedule) -> str:
+    """Key of a method, and for rounds how many there are."""
+    return f"{rule.key}-{rule.rounds}" if isinstance(rule, Rounds) else rule.key
 
 
 def pair_cost(scale: str) -> float:
@@ -144,7 +144,7 @@ def updates(scale: str, rule: Schedule) -> int:
 
 def rates(scale: str, method: str) -> tuple[float, ...]:
     """Step sizes of a method; those of rounds are one for all numbers of them."""
-    return tuned(scale, "Rounds" if method.startswith("Rounds") else method).rates
+    return tuned(scale, "rounds" if method.startswith("rounds") else method).rates
 
 
 @cache
@@ -154,7 +154,7 @@ def tuned(scale: str, method: str) -> Found:
     rule, weight, start = _searched(scale, method)
     seeds = range(TUNING, TUNING + size.tuning)
     changes: dict[str, Any] = {"marks": 1, "rows": "validation"}
-    if method == "SFT only":
+    if method == "sft-only":
         changes["reference"] = llm_runs.BASE
 
     def losses(points: Sequence[tuple[float, ...]]) -> list[float]:
@@ -170,16 +170,16 @@ def tuned(scale: str, method: str) -> Found:
 def _searched(scale: str, method: str) -> tuple[Schedule, float, tuple[float, ...]]:
     """Schedule, weight of the loss and first guess of a search."""
     grid = SCALES[scale].grid
-    if method == "SFT only":
+    if method == "sft-only":
         return Alright(lam=0.0), 0.0, (SCALES[scale].guess,)
-    sft = rates(scale, "SFT only")
-    if method == "DPO only":
+    sft = rates(scale, "sft-only")
+    if method == "preference-only":
         return Alright(lam=1.0), 1.0, sft
-    each = (*sft, *rates(scale, "DPO only"))
-    if method == "Rounds":
+    each = (*sft, *rates(scale, "preference-only"))
+    if method == "rounds":
         middle = SCALES[scale].rounds[len(SCALES[scale].rounds) // 2]
-        return Rounds(lam=LAM, rounds=middle), LAM, rates(scale, "SFT→DPO")
-    if method == "SFT→DPO":  # What follows SFT must not undo it.
+        return Rounds(lam=LAM, rounds=middle), LAM, rates(scale, "sft-dpo")
+    if method == "sft-dpo":  # What follows SFT must not undo it.
         each = (each[0], grid[max(0, grid.index(each[1]) - 2)])
     rule = schedule(method, LAM)
     return rule, LAM, each if isinstance(rule, Sequential) else sft
@@ -193,7 +193,7 @@ def reference(scale: str, responses: str) -> str:
     """Name of the model trained by SFT on "sft" demonstrations or on "chosen" responses."""
     size, rule = SCALES[scale], Alright(lam=0.0)
     c = configuration(
-        scale, rule, REFERENCE, rates(scale, "SFT only"), reference=llm_runs.BASE, optima=[0.0, 0.0]
+        scale, rule, REFERENCE, rates(scale, "sft-only"), reference=llm_runs.BASE, optima=[0.0, 0.0]
     )
     with few_threads(1):
         llm_base.folder(size.base)
@@ -204,9 +204,7 @@ def reference(scale: str, responses: str) -> str:
 def specialists(scale: str, objective: str, compared: str = "sft") -> pd.DataFrame:
     """Runs that spend everything on one objective: ends, starts and training losses, by seed."""
     size = SCALES[scale]
-    rule, name = (
-        (Alright(lam=0.0), "SFT only") if objective == "sft" else (Alright(lam=1.0), "DPO only")
-    )
+    rule, name = Alright(lam=float(objective == "preference")), f"{objective}-only"
     folder = compared if compared == llm_runs.BASE else reference(scale, compared)
     count = size.specialists if compared == "sft" else size.fewest
     runs = [
@@ -250,7 +248,7 @@ def comparison(scale: str) -> list[dict[str, Any]]:
     """Every method at every weight and seed, and rounds at weight 1/2."""
     size = SCALES[scale]
     rules = [(m, schedule(m, lam)) for m in METHODS for lam in size.lams]
-    rules += [("Rounds", Rounds(lam=LAM, rounds=k)) for k in size.rounds]
+    rules += [("rounds", Rounds(lam=LAM, rounds=k)) for k in size.rounds]
     return [
         c
         for method, rule in rules

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.dossier import style
-from analysis.fernando2024.methods import METHODS, cell, cost, finals
+from analysis.fernando2024.methods import METHODS, cell, cost, finals, labels
 from analysis.fernando2024.real import llm_scores, llm_shown, llm_study
 from analysis.fernando2024.real.llm_loss_space import part
 from analysis.fernando2024.real.llm_scales import SCALES
@@ -84,5 +84,5 @@ def draw(ax: Axes, found: dict[str, Any], column: str) -> None:
             ax.annotate(
                 f"λ {lam:g}", (kept["mean"], y), (4, 3), textcoords="offset points", fontsize=6
             )
-    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    ax.set_yticks(range(len(rows)), labels(name for name, _, _ in rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)

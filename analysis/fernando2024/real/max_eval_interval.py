@@ -51,7 +51,7 @@ def measure(scale: str) -> dict[str, Any]:
         c
         for refresh in size.intervals
         for c in llm_study.seeded(
-            scale, "MAXRIGHT", llm_study.schedule("MAXRIGHT", LAM, refresh=refresh), size.few
+            scale, "maxright", llm_study.schedule("maxright", LAM, refresh=refresh), size.few
         )
     ]
     table = llm_study.run(scale, runs)
