@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from benchmarks import history, measure
 
-NAMES = ("simulate", "rate_curve", "front", "text", "ensemble", "llm", "imports")
+NAMES = ("simulate", "rules", "rate_curve", "front", "text", "ensemble", "llm", "imports")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from benchmarks.measure import cpu
 FILE = Path(__file__).parent / "results" / "history.jsonl"
 RATIOS: dict[str, tuple[str, ...]] = {
     "simulate": ("kernels_over_numpy", "kernels_over_c"),
+    "rules": ("compiled_over_numpy",),
     "front": ("ratios.cvxpy_fresh_models", "ratios.cvxpy_compiled_once"),
     "ensemble": ("policy.ensemble_over_plain", "language_model.ensemble_over_plain"),
     "llm": ("speed.sft_over_trl", "speed.preference_over_trl"),

@@ -39,7 +39,12 @@ CONVEX = [hook for hook in HOOKS if hook.unsupported("convex") is None]
 
 
 def run(*methods: Any, problem: Any = PROBLEM, steps: int = STEPS, **more: Any) -> Trajectories:
-    settings = {"step_size": 0.3, "replicas": 3, "checkpoints": np.arange(steps + 1)}
+    settings = {
+        "step_size": 0.3,
+        "replicas": 3,
+        "checkpoints": np.arange(steps + 1),
+        "engine": "numpy",
+    }
     return trajectories(problem, methods, steps=steps, **{**settings, **more})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from tradeoff.arena.contenders import look_cost
 from tradeoff.arena.instances import instance
 from tradeoff.convex import LogLinear, StepSize, trajectories
+from tradeoff.convex.simulate import paired_trajectories
 from tradeoff.convex.stage_steps import StageSteps
 from tradeoff.methods import Method, restored
 from tradeoff.scores import weighted_loss
@@ -24,6 +24,9 @@ DECAY = 0.5
 """Steps fall with the square root of the clock."""
 TUNING_SEED, TUNING_REPLICAS = 1, 16
 """Draws on which steps are chosen; those that score have the seed 0."""
+
+AT_ONCE = 8192
+"""Runs that are simulated together, so that they stay in the processor's cache."""
 
 Step = tuple[float, float]
 Array = NDArray[np.float64]
@@ -77,17 +80,14 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     problem, steps = _problem(first["problem"]), int(first["steps"])
     methods = [restored(each["method"]) for each in configurations]
     chosen = tuned(problem, methods, steps)
-    found: list[pd.DataFrame] = [pd.DataFrame()] * len(methods)
-    # Runs with the same steps go together; each method has its own.
-    order = sorted(range(len(methods)), key=lambda k: chosen[k])
-    for step, members in groupby(order, key=lambda k: chosen[k]):
-        group = list(members)
-        runs = trajectories(
-            problem, [methods[k] for k in group], steps=steps, step_size=_size(step),
-            replicas=int(first["replicas"]), checkpoints=[steps],
-        )  # fmt: skip
-        for k, losses in zip(group, runs.losses(problem)[:, :, -1], strict=True):
-            found[k] = _scored(losses, step, has_stages(methods[k], steps))
+    found = []
+    for some in _batched(range(len(methods)), max(1, AT_ONCE // int(first["replicas"]))):
+        ends = paired_trajectories(
+            problem, [methods[k] for k in some], [_size(chosen[k]) for k in some],
+            steps=steps, replicas=int(first["replicas"]), checkpoints=[steps],
+        ).losses(problem)[:, :, -1]  # fmt: skip
+        for k, losses in zip(some, ends, strict=True):
+            found.append(_scored(losses, chosen[k], has_stages(methods[k], steps)))
     return found
 
 
@@ -105,10 +105,10 @@ def tuned(problem: LogLinear, methods: Sequence[Method], steps: int) -> list[Ste
     same: list[Step] = [(scale, scale) for scale in SCALES]
     pairs: list[Step] = [(first, later) for first in SCALES for later in SCALES]
     for members, grid in ((single, same), (staged, pairs)):
-        if members:
-            judged = _judged(problem, [methods[k] for k in members], steps, grid)
+        for some in _batched(members, max(1, AT_ONCE // (len(grid) * TUNING_REPLICAS))):
+            judged = _judged(problem, [methods[k] for k in some], steps, grid)
             best = np.argmin(judged, axis=1)
-            found |= {k: grid[i] for k, i in zip(members, best.tolist(), strict=True)}
+            found |= {k: grid[i] for k, i in zip(some, best.tolist(), strict=True)}
     return [found[k] for k in range(len(methods))]
 
 
@@ -125,6 +125,11 @@ def at_edge(step: Step, staged: bool) -> bool:
     """
     ends = (SCALES[0], SCALES[-1])
     return step[1] in ends or (staged and step[0] == SCALES[-1])
+
+
+def _batched(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Parts of at most so many items."""
+    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def _judged(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,11 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
 from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
 from tradeoff.convex.sampling import LogLinearSampler, PlainSampler, Sampler
-from tradeoff.convex.setting import Setting
+from tradeoff.convex.setting import Setting, alike, places
 from tradeoff.convex.trained_losses import TrainedLossSampler
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
-from tradeoff.methods.gradients import Seen, State
+from tradeoff.methods.gradients import GradientRule, Seen, State
 from tradeoff.schedules import PREFERENCE, SFT
 
 Array = NDArray[np.float64]
@@ -44,6 +45,25 @@ class Group:
     values: bool
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Configurations whose gradients one rule joins, in the same updates.
+
+    Attributes
+    ----------
+    rule
+        The rule.
+    members
+        (G,) numbers of the configurations.
+    together
+        (T,) updates that follow both objectives.
+    """
+
+    rule: GradientRule
+    members: Int[np.ndarray, " G"]
+    together: NDArray[np.bool_]
+
+
 class Directions:
     """The directions of all runs, update by update.
 
@@ -62,15 +82,18 @@ class Directions:
         self.setting = setting
         self.replicas = np.arange(setting.replicas)
         self.groups = list(self._grouped())
+        self.joined = list(self._joined())
         self.states: list[State] = [
-            method.gradient.start((setting.replicas,)) for method in setting.methods
+            each.rule.start((len(each.members), setting.replicas)) for each in self.joined
         ]
+        shape = (len(setting.methods), setting.replicas, 2)
+        self._gradient, self._losses = np.zeros((*shape, len(setting.start))), np.zeros(shape)
 
     def plain(self, replicas: NDArray[np.int64]) -> Sampler:
         """Samples of the problem's own losses."""
         problem, seed = self.setting.problem, self.setting.seed
         if isinstance(problem, LogLinear):
-            return LogLinearSampler(problem, seed, replicas)
+            return LogLinearSampler(problem, seed, replicas, compiled=self.setting.compiled)
         if isinstance(problem, Quadratic):
             return QuadraticSampler(problem, seed, replicas)
         if not isinstance(problem, Simulated) and not self.setting.full:
@@ -86,61 +109,75 @@ class Directions:
         self, theta: Float[np.ndarray, "C R d"], weights: Float[np.ndarray, "C R 2"], step: int
     ) -> Float[np.ndarray, "C R d"]:
         """Directions at ``theta`` of update ``step``, to which the schedules give weights."""
-        gradient = np.zeros((*theta.shape[:2], 2, theta.shape[2]))
-        losses = np.zeros((*theta.shape[:2], 2))
+        gradient, losses = self._gradient, self._losses
         for group in self.groups:
             for objective in (SFT, PREFERENCE):
-                self._evaluate(group, objective, theta, weights, step, gradient, losses)
+                self._evaluate(group, objective, theta, weights, step)
         factors = weights.copy()
-        apart: dict[int, Array] = {}
-        for c, method in enumerate(self.setting.methods):
-            if "gradient" in method.changed() and self.setting.plans[c].together[step]:
-                if method.gradient.coordinatewise:
-                    apart[c] = self._by_coordinates(method, gradient[c], weights[c], step)
-                    continue
-                gram = np.einsum("rid,rjd->rij", gradient[c], gradient[c])
-                seen = Seen(gram, weights[c], losses[c] - self.setting.optima)
-                factors[c], self.states[c] = method.gradient.factors(seen, self.states[c])
-        found = np.asarray(np.einsum("cri,crid->crd", factors, gradient))
-        for c, direction in apart.items():
-            found[c] = direction
+        apart: list[tuple[Joined, Array]] = []
+        for k, each in enumerate(self.joined):
+            if not each.together[step]:
+                continue
+            at = places(each.members)
+            if each.rule.coordinatewise:
+                apart.append(
+                    (each, self._by_coordinates(each.rule, gradient[at], weights[at], step))
+                )
+                continue
+            seen = Seen(_gram(gradient[at]), weights[at], losses[at] - self.setting.optima)
+            factors[at], self.states[k] = each.rule.factors(seen, self.states[k])
+        found = factors[..., 0, None] * gradient[..., 0, :]
+        found += factors[..., 1, None] * gradient[..., 1, :]
+        for each, direction in apart:
+            found[each.members] = direction
         return found
 
-    def _by_coordinates(self, method: Method, gradient: Array, weights: Array, step: int) -> Array:
-        """(R, d) directions of a rule that joins gradients (R, 2, d) coordinate by coordinate."""
-        rule: Any = method.gradient
+    def _by_coordinates(self, rule: Any, gradient: Array, weights: Array, step: int) -> Array:
+        """(G, R, d) directions of a rule that joins (G, R, 2, d) coordinate by coordinate."""
         size = gradient.shape[-1]
         keys = draws.keys(self.setting.seed, self.replicas, draws.JOIN)[:, None]
         uniform = draws.uniform(keys, step * size + np.arange(size))
-        return np.asarray(rule.direction(*(weights[..., None] * gradient).swapaxes(0, 1), uniform))
+        first, second = np.moveaxis(weights[..., None] * gradient, 2, 0)
+        return np.asarray(rule.direction(first, second, np.broadcast_to(uniform, first.shape)))
 
     def _evaluate(
-        self,
-        group: Group,
-        objective: int,
-        theta: Array,
-        weights: Array,
-        step: int,
-        gradient: Array,
-        losses: Array,
+        self, group: Group, objective: int, theta: Array, weights: Array, step: int
     ) -> None:
-        """Write gradients, and losses where a rule looks at them, of the runs that follow."""
-        inner, run = np.nonzero(weights[group.members, :, objective])
-        if not len(run):
+        """Keep gradients, and losses where a rule looks at them, of the runs that follow."""
+        here = places(group.members)
+        follow = weights[here, :, objective] != 0
+        if follow.all():
+            at, run = theta[here].reshape(-1, theta.shape[-1]), slice(None)
+            found = self._sampled(group, objective, at, step, run)
+            self._gradient[here, :, objective] = found[1].reshape(*follow.shape, -1)
+            if group.values:
+                self._losses[here, :, objective] = found[0].reshape(follow.shape)
             return
-        members = group.members[inner]
-        at, place = theta[members, run], inner * len(self.replicas) + run
+        self._gradient[here, :, objective] = 0.0
+        self._losses[here, :, objective] = 0.0
+        inner, replica = np.nonzero(follow)
+        if not len(inner):
+            return
+        members, run = group.members[inner], inner * len(self.replicas) + replica
+        found = self._sampled(group, objective, theta[members, replica], step, run)
+        self._gradient[members, replica, objective] = found[1]
+        if group.values:
+            self._losses[members, replica, objective] = found[0]
+
+    def _sampled(
+        self, group: Group, objective: int, theta: Array, step: int, run: Any
+    ) -> tuple[Array, Array]:
+        """Losses (B,), zero where no rule looks at them, and gradients (B, d) at theta (B, d)."""
         if self.setting.full:
-            gradient[members, run, objective] = self._mean(group, objective, at)
+            gradient, losses = self._mean(group, objective, theta), np.zeros(len(theta))
             if group.values:
                 problem = getattr(group.sampler, "problem", self.setting.problem)
-                losses[members, run, objective] = problem.losses(at)[:, objective]
-        elif group.values:
-            found = group.sampler.sample(objective, at, step, place)
-            losses[members, run, objective], gradient[members, run, objective] = found
-        else:
-            found = group.sampler.gradient(objective, at, step, place)
-            gradient[members, run, objective] = found
+                losses = problem.losses(theta)[:, objective]
+            return losses, gradient
+        if group.values:
+            both: tuple[Array, Array] = group.sampler.sample(objective, theta, step, run)
+            return both
+        return np.zeros(len(theta)), group.sampler.gradient(objective, theta, step, run)
 
     def _mean(self, group: Group, objective: int, theta: Array) -> Array:
         if isinstance(group.sampler, TrainedLossSampler):
@@ -155,16 +192,24 @@ class Directions:
             )
         return np.asarray(problem.gradients(theta)[:, objective])
 
-    def _grouped(self) -> Any:
+    def _grouped(self) -> Iterator[Group]:
         """Groups of configurations, in the order in which their losses first come."""
-        found: dict[Any, list[int]] = {}
-        for c, method in enumerate(self.setting.methods):
-            key = (method.data, method.sft, method.preference, method.gradient.uses_losses)
-            found.setdefault(key, []).append(c)
-        for (*_, values), members in found.items():
-            method = self.setting.methods[members[0]]
+        methods = self.setting.methods
+        keys = ((m.data, m.sft, m.preference, m.gradient.uses_losses) for m in methods)
+        for (*_, values), members in alike(keys):
             replicas = np.tile(self.replicas, len(members))
-            yield Group(np.array(members), self._sampler(method, replicas), values)
+            yield Group(members, self._sampler(methods[members[0]], replicas), values)
+
+    def _joined(self) -> Iterator[Joined]:
+        """Configurations with a gradient rule, those of one rule together."""
+        pairs = zip(self.setting.methods, self.setting.plans, strict=True)
+        keys = (
+            (method.gradient, plan.together.tobytes()) if "gradient" in method.changed() else None
+            for method, plan in pairs
+        )
+        for key, members in alike(keys):
+            if key is not None:
+                yield Joined(key[0], members, self.setting.plans[members[0]].together)
 
     def _sampler(self, method: Method, replicas: NDArray[np.int64]) -> Sampler:
         problem = self.setting.problem
@@ -177,10 +222,21 @@ class Directions:
                 value=type(problem).__name__,
                 remedy="Use a LogLinear problem, or a method that trains the problem's losses.",
             )
+        seed, compiled = self.setting.seed, self.setting.compiled
         if "data" in method.changed():
             problem = trained_on(problem, method.data, self.setting.start)
             if not method.changed().keys() & {"sft", "preference"}:
-                return LogLinearSampler(problem, self.setting.seed, replicas)
+                return LogLinearSampler(problem, seed, replicas, compiled=compiled)
         return TrainedLossSampler(
-            problem, self.setting.seed, replicas, method.sft, method.preference
+            problem, seed, replicas, method.sft, method.preference, compiled=compiled
         )
+
+
+def _gram(gradient: Float[np.ndarray, "G R 2 d"]) -> Float[np.ndarray, "G R 2 2"]:
+    """Inner products of both gradients."""
+    first, second = gradient[..., 0, :], gradient[..., 1, :]
+    found = np.empty((*gradient.shape[:-1], 2))
+    pairs = {(0, 0): (first, first), (0, 1): (first, second), (1, 1): (second, second)}
+    for (i, j), (a, b) in pairs.items():
+        found[..., i, j] = found[..., j, i] = np.einsum("grd,grd->gr", a, b)
+    return found

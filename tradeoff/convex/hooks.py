@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.convex.directions import Directions
-from tradeoff.convex.setting import Setting
+from tradeoff.convex.setting import Setting, alike, places
 from tradeoff.errors import InputError
 from tradeoff.methods.chain import Chain
 
@@ -36,44 +37,57 @@ class Hooks:
         self.setting, self.directions = setting, directions
         self.replicas = np.arange(setting.replicas)
         self._keys = draws.keys(setting.seed, self.replicas, draws.COORDINATES)[:, None]
-        pairs = zip(setting.methods, setting.plans, strict=True)
-        made = (Chain(method, plan, BLOCKS, self._uniform) for method, plan in pairs)
-        self.chains = {c: chain for c, chain in enumerate(made) if chain}
-        first = np.broadcast_to(setting.start, (setting.replicas, len(setting.start))).copy()
-        for chain in self.chains.values():
-            chain.start([first])
+        self.chains: list[tuple[Any, Chain]] = []
+        for members, chain in self._grouped():
+            shape = (len(members), setting.replicas, len(setting.start))
+            chain.start([np.broadcast_to(setting.start, shape).copy()])
+            self.chains.append((places(members), chain))
 
     def begin(self, theta: Parameters, step: int, count: Int[np.ndarray, "C R 2"]) -> None:
         """Change theta, in place, to that from which update `step` starts.
 
         Gradients of single rows that a part asks for are added to ``count``.
         """
-        for c, chain in self.chains.items():
-            theta[c] = chain.begin([theta[c]], step)[0]
+        for members, chain in self.chains:
+            theta[members] = chain.begin([theta[members]], step)[0]
             for slot, objective, rows in list(chain.passes(step)):
-                for gradient in self._of_rows(objective, theta[c], rows):
+                for gradient in self._of_rows(objective, theta[members], rows):
                     chain.observe(slot, [gradient], step)
                 chain.conclude(slot, step)
-                count[c, :, objective] += rows
+                count[members, :, objective] += rows
 
     def direct(self, direction: Parameters, theta: Parameters, step: int) -> Parameters:
         """Directions of update `step`."""
-        for c, chain in self.chains.items():
-            direction[c] = chain.direct([direction[c]], [theta[c]], step)[0]
+        for members, chain in self.chains:
+            direction[members] = chain.direct([direction[members]], [theta[members]], step)[0]
         return direction
 
     def finish(self, theta: Parameters, step: int) -> None:
         """Change theta, in place, to that after update `step`."""
-        for c, chain in self.chains.items():
-            moved = chain.finish([theta[c]], step)[0]
-            theta[c] = self._inside(moved, chain)
+        for members, chain in self.chains:
+            moved = chain.finish([theta[members]], step)[0]
+            theta[members] = self._inside(moved, chain)
 
     def output(self, theta: Parameters, done: int) -> Parameters:
         """Parameters that are recorded after so many updates, a copy."""
         shown = theta.copy()
-        for c, chain in self.chains.items():
-            shown[c] = self.setting.problem.project(chain.output([theta[c]], done)[0])
+        for members, chain in self.chains:
+            output = chain.output([theta[members]], done)[0]
+            shown[members] = self.setting.problem.project(output)
         return shown
+
+    def _grouped(self) -> Iterator[tuple[Int[np.ndarray, " G"], Chain]]:
+        """Chains, each with the configurations that have the same hooks at the same moments."""
+        setting = self.setting
+        pairs = list(zip(setting.methods, setting.plans, strict=True))
+        keys = (
+            (list(m.hooks.items()), *(a.tobytes() for a in (p.clock, p.probability, p.together)))
+            for m, p in pairs
+        )
+        for (hooks, *_), members in alike(keys):
+            if hooks:
+                method, plan = pairs[members[0]]
+                yield members, Chain(method, plan, BLOCKS, self._uniform)
 
     def _inside(self, theta: Array, chain: Chain) -> Array:
         """The nearest feasible point, where a mask holds some coordinates."""
@@ -89,7 +103,7 @@ class Hooks:
         return np.where(state["free"], found, state["kept"])
 
     def _of_rows(self, objective: int, theta: Array, rows: int) -> Iterator[Array]:
-        """(R, d) gradients of the loss of so many rows, on draws after those of the run."""
+        """(G, R, d) gradients of the loss of so many rows, on draws after those of the run."""
         if self.setting.full and not hasattr(self.setting.problem, "sample_gradients"):
             raise InputError(
                 "a part asks for gradients of single rows, which the problem does not have",
@@ -97,10 +111,12 @@ class Hooks:
                 value=type(self.setting.problem).__name__,
                 remedy="Give it a method sample_gradients, or use another method.",
             )
-        sampler, steps = self.directions.plain(self.replicas), len(self.setting.plans[0])
+        sampler = self.directions.plain(np.tile(self.replicas, len(theta)))
+        flat, steps = theta.reshape(-1, theta.shape[-1]), len(self.setting.plans[0])
         for j in range(rows):
-            yield sampler.gradient(objective, theta, steps + j)
+            yield sampler.gradient(objective, flat, steps + j).reshape(theta.shape)
 
     def _uniform(self, step: int, block: int, weights: Array) -> Array:
         size = weights.shape[-1]
-        return draws.uniform(self._keys, step * size + np.arange(size))
+        uniform = draws.uniform(self._keys, step * size + np.arange(size))
+        return np.broadcast_to(uniform, weights.shape)

@@ -12,7 +12,7 @@ from tradeoff import draws
 from tradeoff.convex.directions import Directions
 from tradeoff.convex.hooks import Hooks
 from tradeoff.convex.sampling import Sampler
-from tradeoff.convex.setting import Setting
+from tradeoff.convex.setting import Setting, alike
 from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT, Plan, Rule
 
@@ -31,6 +31,8 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     configurations, steps = setting.alphas.shape
     directions = Directions(setting)
     hooks = Hooks(setting, directions)
+    places = alike(id(plan) for plan in plans)
+    grouped = [(plans[members[0]], members) for _, members in places]
     watching = any(plan.watched for plan in plans)
     replica = np.tile(np.arange(setting.replicas), configurations)
     sampler = directions.plain(replica) if watching else None
@@ -51,16 +53,16 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
         u = draws.uniform(objective_key, t)
         weights = np.empty((*shape, 2))
         share = np.ones(shape)
-        for c, plan in enumerate(plans):
-            if plan.watched:
+        for plan, members in grouped:
+            if not plan.watched:
+                weights[members] = plan.follow(t, u)
+            for c in members.tolist() if plan.watched else ():
                 values = _values(setting, sampler, theta, c, t)
                 weights[c], share[c], known[c] = _follow_values(
                     plan, t, u, values, known[c], setting
                 )
-            else:
-                weights[c] = plan.follow(t, u)
             if plan.clock[t] == 1:
-                mass[c] = 0.0
+                mass[members] = 0.0
         mass += share
         part = np.divide(share, mass, out=np.zeros(shape), where=mass > 0)
         mean += part[..., None] * (theta - mean)

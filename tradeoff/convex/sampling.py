@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -86,10 +87,19 @@ class LogLinearSampler:
         Dense features are evaluated for all runs together, sparse ones run by run.
     seed, replicas
         Root seed and (B,) replica number of each run; runs of one replica see the same data.
+    compiled
+        Evaluate dense features by compiled functions, which agree with numpy up to rounding.
     """
 
-    def __init__(self, problem: LogLinear, seed: int, replicas: NDArray[np.int64]) -> None:
-        self.problem = problem
+    def __init__(
+        self,
+        problem: LogLinear,
+        seed: int,
+        replicas: NDArray[np.int64],
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.problem, self.compiled = problem, compiled and problem.is_dense
         streams = (draws.SFT_SAMPLE, draws.PREFERENCE_SAMPLE)
         estimates = (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)
         self._keys = [draws.keys(seed, replicas, stream) for stream in streams]
@@ -142,9 +152,28 @@ class LogLinearSampler:
                 self._sparse(objective, t, i) for t, i in zip(theta, index.tolist(), strict=True)
             ]
             return np.array([loss for loss, _ in results]), np.stack([g for _, g in results])
+        if self.compiled:
+            return self._fast(objective, theta, index)
         if objective == PREFERENCE:
             return self._pair(self.problem.pair_differences[index], theta, index)
         return self._demonstration(theta, self.problem.demonstrations[index])
+
+    def _fast(self, objective: int, theta: Array, index: NDArray[np.int64]) -> tuple[Array, Array]:
+        from tradeoff.convex import sample_kernels  # numba is loaded only when it is used
+
+        if objective == PREFERENCE:
+            found = sample_kernels.pairs(self._data, theta, index)
+        else:
+            rows = self.problem.demonstrations[index]
+            found = sample_kernels.demonstrations(self._data, theta, rows)
+        return found[0], found[1]
+
+    @cached_property
+    def _data(self) -> Any:
+        """The problem as compiled functions take it."""
+        from tradeoff.convex import sample_kernels
+
+        return sample_kernels.data_of(self.problem)
 
     def drawn(self, objective: int, steps: range) -> NDArray[np.int64]:
         """(steps x B,) data points of which :meth:`gradient` is, update by update."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from tradeoff.schedules import Plan
 class Setting:
     """Everything an engine needs: C methods with their plans and (C, T) step sizes, R replicas.
 
-    ``base`` is the gap of SFT at the start, which relative limits are a share of.
+    ``base`` is the gap of SFT at the start, which relative limits are a share of. ``compiled``:
+    data points may be evaluated by compiled functions. Configurations of one method share its plan.
     """
 
     problem: Any
@@ -31,3 +33,22 @@ class Setting:
     base: float
     full: bool
     progress: bool = False
+    compiled: bool = False
+
+
+def alike(keys: Iterable[Any]) -> list[tuple[Any, Int[np.ndarray, " G"]]]:
+    """Distinct keys in the order in which they first come, each with the places where it is."""
+    found: list[tuple[Any, list[int]]] = []
+    for place, key in enumerate(keys):
+        places = next((places for known, places in found if known == key), None)
+        if places is None:
+            found.append((key, [place]))
+        else:
+            places.append(place)
+    return [(key, np.array(places)) for key, places in found]
+
+
+def places(members: Int[np.ndarray, " G"]) -> Any:
+    """The members as a slice where they follow one another, so that arrays are not copied."""
+    first, last = int(members[0]), int(members[-1])
+    return slice(first, last + 1) if last - first == len(members) - 1 else members

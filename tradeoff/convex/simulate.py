@@ -261,18 +261,101 @@ def trajectories(
         As for :func:`simulate`.
     """
     _check_problem(problem)
+    wanted, sizes = _methods(methods), _sizes(step_size)
+    return _simulated(
+        problem,
+        [(method, size) for method in wanted for size in sizes],
+        steps=steps,
+        replicas=replicas,
+        seed=seed,
+        start=start,
+        checkpoints=checkpoints,
+        gradients=gradients,
+        engine=engine,
+        progress=progress,
+    )
+
+
+@checked
+def paired_trajectories(
+    problem: Any,
+    methods: Sequence[Runnable],
+    step_sizes: Sequence[float | StepSize],
+    *,
+    steps: Updates,
+    replicas: Count = 256,
+    seed: Seed = 0,
+    start: ArrayLike | None = None,
+    checkpoints: int | ArrayLike = 30,
+    gradients: Gradients = "stochastic",
+    engine: Engine = "auto",
+    progress: bool = False,
+) -> Trajectories:
+    """Run each method with a step size of its own, where :func:`trajectories` combines all.
+
+    Parameters
+    ----------
+    problem, steps, replicas, seed
+        As for :func:`simulate`.
+    methods, step_sizes
+        As many step sizes as methods.
+    start, checkpoints, gradients, engine, progress
+        As for :func:`simulate`.
+
+    Raises
+    ------
+    InputError
+        If there are more of one than of the other, or as :func:`simulate`.
+    """
+    _check_problem(problem)
+    wanted, sizes = _methods(methods), _sizes(step_sizes)
+    if len(wanted) != len(sizes):
+        raise InputError(
+            f"there are {len(wanted)} methods",
+            field="step_sizes",
+            value=len(sizes),
+            remedy="Give one step size for each method.",
+        )
+    return _simulated(
+        problem,
+        list(zip(wanted, sizes, strict=True)),
+        steps=steps,
+        replicas=replicas,
+        seed=seed,
+        start=start,
+        checkpoints=checkpoints,
+        gradients=gradients,
+        engine=engine,
+        progress=progress,
+    )
+
+
+def _simulated(
+    problem: Any,
+    configurations: list[tuple[Method, StepSize]],
+    *,
+    steps: int,
+    replicas: int,
+    seed: int,
+    start: ArrayLike | None,
+    checkpoints: int | ArrayLike,
+    gradients: Gradients,
+    engine: Engine,
+    progress: bool,
+) -> Trajectories:
+    """Runs of these methods, each with its step size."""
     begin, marks = _start(problem, start), _checkpoints(checkpoints, steps)
-    configurations = [(each, size) for each in _methods(methods) for size in _sizes(step_size)]
     runs = len(configurations) * replicas
     remedy = "Use fewer replicas, checkpoints, step sizes or methods."
     check_memory("replicas", replicas, 2 * runs * len(marks) * problem.dimension, remedy)
     remedy = "Use fewer updates, step sizes or methods."
     check_memory("steps", steps, 6 * len(configurations) * steps, remedy)
-    plans = [method.plan(steps) for method, _ in configurations]
-    optima = _optima(problem, [method for method, _ in configurations], plans)
+    methods = [method for method, _ in configurations]
+    plans = _plans(methods, steps)
+    optima = _optima(problem, methods, plans)
     setting = Setting(
         problem=problem,
-        methods=[method for method, _ in configurations],
+        methods=methods,
         plans=plans,
         alphas=np.stack([s.of(p) for (_, s), p in zip(configurations, plans, strict=True)]),
         replicas=replicas,
@@ -283,6 +366,7 @@ def trajectories(
         base=float(problem.losses(begin)[SFT] - optima[SFT]),
         full=gradients == "full",
         progress=progress,
+        compiled=engine != "numpy",
     )
     last, average, counts = _run(setting, engine)
     return Trajectories(
@@ -293,6 +377,15 @@ def trajectories(
         average=average,
         counts=counts,
     )
+
+
+def _plans(methods: list[Method], steps: int) -> list[Plan]:
+    """The plan of each method; methods in a row that are one object share theirs."""
+    found: list[Plan] = []
+    for k, method in enumerate(methods):
+        same = k > 0 and method is methods[k - 1]
+        found.append(found[-1] if same else method.plan(steps))
+    return found
 
 
 def _check_problem(problem: Any) -> None:

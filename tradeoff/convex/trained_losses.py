@@ -22,7 +22,7 @@ from tradeoff.methods.losses import (
     sft_slopes,
 )
 from tradeoff.methods.losses.divergences import divergence
-from tradeoff.schedules import SFT
+from tradeoff.schedules import PREFERENCE, SFT
 
 Array = NDArray[np.float64]
 
@@ -38,6 +38,8 @@ class TrainedLossSampler(LogLinearSampler):
         Root seed and (B,) replica number of each run.
     sft, preference
         Losses; every response counts as one token.
+    compiled
+        As for :class:`LogLinearSampler`.
 
     Raises
     ------
@@ -53,8 +55,10 @@ class TrainedLossSampler(LogLinearSampler):
         replicas: NDArray[np.int64],
         sft: SftLoss,
         preference: PreferenceLoss,
+        *,
+        compiled: bool = False,
     ) -> None:
-        super().__init__(problem, seed, replicas)
+        super().__init__(problem, seed, replicas, compiled=compiled)
         self.sft, self.preference = sft, preference
         single = sft.needs_reference or (
             preference.needs_reference
@@ -80,6 +84,8 @@ class TrainedLossSampler(LogLinearSampler):
             rows = problem.demonstrations[index][:, None]
         else:
             rows = np.stack([problem.chosen[index], problem.rejected[index]], axis=1)
+        if self.compiled:
+            return self._of_compiled(theta, rows, objective, index)
         of_prompt = self._of_dense if problem.is_dense else self._of_sparse
         return of_prompt(theta, rows, objective, index)
 
@@ -112,6 +118,26 @@ class TrainedLossSampler(LogLinearSampler):
         if pull is not None:
             gradient = gradient + np.einsum("bn,bnd->bd", pull, phi)
         return losses, gradient - slopes.sum(axis=1, keepdims=True) * mean
+
+    def _of_compiled(
+        self, theta: Array, rows: Int[np.ndarray, "B k"], objective: int, index: NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        """As :meth:`_of_dense`, without a copy of the features for each run."""
+        from tradeoff.convex import sample_kernels  # numba is loaded only when it is used
+
+        if objective == PREFERENCE and self.preference.margin_only:
+            delta = self.problem.pair_differences[index]
+            margins = np.einsum("bd,bd->b", delta, theta)
+            shown = np.stack([margins, np.zeros_like(margins)], axis=1)
+            losses, slopes = self._slopes(objective, shown, rows, index, None)
+            return losses, slopes[:, :1] * delta
+        every = np.full((len(rows), self._rows.shape[1]), -np.inf)
+        own = sample_kernels.log_probabilities(self._data, theta, rows, every)
+        prompts = self.problem.prompt_of_row[rows[:, 0]]
+        apart, pull = self._divergence(objective, every, self._rows[prompts])
+        losses, slopes = self._slopes(objective, own, rows, index, apart)
+        pull = np.zeros((len(rows), 0)) if pull is None else pull
+        return losses, np.asarray(sample_kernels.combine(self._data, rows, every, slopes, pull))
 
     def _of_sparse(
         self, theta: Array, rows: Int[np.ndarray, "B k"], objective: int, index: NDArray[np.int64]

@@ -1,0 +1,152 @@
+"""Compiled losses and gradients of single data points of dense log-linear problems.
+
+The arithmetic of :class:`tradeoff.convex.sampling.LogLinearSampler` and of
+:class:`tradeoff.convex.trained_losses.TrainedLossSampler`, run by run, without a copy of the
+features for each run. Numba's cache misses edits of the functions that come from `kernels.py`:
+after one, remove `__pycache__`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tradeoff.convex.kernels import FAST, _add, _exp, _exponentials, _log, _logistic_loss
+from tradeoff.convex.log_linear import LogLinear
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+class Data(NamedTuple):
+    """What the functions below need of a problem."""
+
+    features: Array
+    offsets: Index
+    prompt_of_row: Index
+    differences: Array
+    shift: Array
+    beta: float
+    smoothing: float
+
+
+def data_of(problem: LogLinear) -> Data:
+    """The arrays of a dense problem, each of one layout."""
+    return Data(
+        features=np.ascontiguousarray(problem.features, dtype=float),
+        offsets=np.asarray(problem.offsets, dtype=np.int64),
+        prompt_of_row=problem.prompt_of_row.astype(np.int64),
+        differences=np.ascontiguousarray(problem.pair_differences, dtype=float),
+        shift=np.ascontiguousarray(problem.margin_shift, dtype=float),
+        beta=float(problem.beta),
+        smoothing=float(problem.label_smoothing),
+    )
+
+
+@njit(**FAST, nogil=True, cache=True)
+def demonstrations(data: Data, theta: Array, rows: Index) -> tuple[Array, Array]:
+    """Negative log-likelihoods (B,) of responses (B,) at theta (B, d), and their gradients."""
+    losses, gradients = np.empty(len(rows)), np.zeros(theta.shape)
+    line = np.empty(len(data.features))
+    for b in range(len(rows)):
+        x = data.prompt_of_row[rows[b]]
+        low, size = data.offsets[x], data.offsets[x + 1] - data.offsets[x]
+        peak, own = _logits(data.features, low, size, theta, b, line), rows[b] - low
+        losses[b] = -line[own]
+        total = _odds(line, size, peak)
+        losses[b] += peak + _log(total)
+        for i in range(size):
+            factor = line[i] / total
+            if i == own:
+                factor -= 1.0
+            _add(gradients, b, factor, data.features, low + i)
+    return losses, gradients
+
+
+@njit(**FAST, nogil=True, cache=True)
+def pairs(data: Data, theta: Array, index: Index) -> tuple[Array, Array]:
+    """DPO losses (B,) of pairs (B,) at theta (B, d), and their gradients."""
+    losses, gradients = np.empty(len(index)), np.empty(theta.shape)
+    for b in range(len(index)):
+        j, margin = index[b], 0.0
+        for k in range(theta.shape[1]):
+            margin += theta[b, k] * data.differences[j, k]
+        reward = data.beta * (margin - data.shift[j])
+        losses[b] = _logistic_loss(reward, data.smoothing)
+        odds = _exp(-reward)
+        slope = data.beta * (data.smoothing - odds / (1.0 + odds))
+        for k in range(theta.shape[1]):
+            gradients[b, k] = slope * data.differences[j, k]
+    return losses, gradients
+
+
+@njit(**FAST, nogil=True, cache=True)
+def log_probabilities(data: Data, theta: Array, rows: Index, every: Array) -> Array:
+    """Log-probabilities (B, k) of responses (B, k), each k to one prompt, at theta (B, d).
+
+    Those of all responses to the prompt are written to ``every`` (B, n), with n responses of the
+    prompt that has most; entries beyond those of a prompt stay as they are.
+    """
+    own, line = np.empty(rows.shape), np.empty(len(data.features))
+    for b in range(len(rows)):
+        x = data.prompt_of_row[rows[b, 0]]
+        low, size = data.offsets[x], data.offsets[x + 1] - data.offsets[x]
+        peak = _logits(data.features, low, size, theta, b, line)
+        for i in range(size):
+            every[b, i] = line[i]
+        normaliser = peak + _log(_odds(line, size, peak))
+        for i in range(size):
+            every[b, i] -= normaliser
+        for k in range(rows.shape[1]):
+            own[b, k] = every[b, rows[b, k] - low]
+    return own
+
+
+@njit(**FAST, nogil=True, cache=True)
+def combine(data: Data, rows: Index, every: Array, slopes: Array, pull: Array) -> Array:
+    """Gradients (B, d) of losses whose slopes in the log-probabilities of responses are known.
+
+    ``rows`` and ``slopes`` are (B, k), ``every`` is as :func:`log_probabilities` writes it, and
+    ``pull`` has slopes (B, n) in the logits of all responses to the prompt, or is (B, 0).
+    """
+    found = np.zeros((len(rows), data.features.shape[1]))
+    for b in range(len(rows)):
+        x, total = data.prompt_of_row[rows[b, 0]], 0.0
+        for k in range(rows.shape[1]):
+            total += slopes[b, k]
+            _add(found, b, slopes[b, k], data.features, rows[b, k])
+        low = data.offsets[x]
+        for i in range(data.offsets[x + 1] - low):
+            factor = -total * _exp(every[b, i])
+            if pull.shape[1] > 0:
+                factor += pull[b, i]
+            _add(found, b, factor, data.features, low + i)
+    return found
+
+
+@njit(**FAST)
+def _logits(features: Array, low: int, size: int, theta: Array, b: int, line: Array) -> float:
+    """Write the logits of responses from row ``low`` on; return the largest."""
+    peak = -np.inf
+    for i in range(size):
+        z = 0.0
+        for k in range(theta.shape[1]):
+            z += theta[b, k] * features[low + i, k]
+        line[i] = z
+        peak = max(peak, z)
+    return peak
+
+
+@njit(**FAST)
+def _odds(line: Array, size: int, peak: float) -> float:
+    """Turn logits into exponentials of their distance to the largest; return their sum."""
+    for i in range(size):
+        line[i] -= peak
+    _exponentials(line, size)
+    total = 0.0
+    for i in range(size):
+        total += line[i]
+    return total
