@@ -19,7 +19,7 @@ from tradeoff.convex.setting import Setting
 from tradeoff.convex.trained_losses import TrainedLossSampler
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
-from tradeoff.methods.gradients import Seen, State
+from tradeoff.methods.gradients import Seen, State, Update
 from tradeoff.schedules import PREFERENCE, SFT
 
 Array = NDArray[np.float64]
@@ -65,6 +65,7 @@ class Directions:
         self.states: list[State] = [
             method.gradient.start((setting.replicas,)) for method in setting.methods
         ]
+        self._vectors: dict[int, dict[str, Any]] = {}
 
     def plain(self, replicas: NDArray[np.int64]) -> Sampler:
         """Samples of the problem's own losses."""
@@ -95,24 +96,35 @@ class Directions:
         apart: dict[int, Array] = {}
         for c, method in enumerate(self.setting.methods):
             if "gradient" in method.changed() and self.setting.plans[c].together[step]:
+                rule = method.gradient
+                excess = losses[c] - (self.setting.optima if rule.above_optima else 0.0)
                 if method.gradient.coordinatewise:
-                    apart[c] = self._by_coordinates(method, gradient[c], weights[c], step)
+                    apart[c] = self._of_vectors(c, gradient[c], weights[c], excess, step)
                     continue
                 gram = np.einsum("rid,rjd->rij", gradient[c], gradient[c])
-                seen = Seen(gram, weights[c], losses[c] - self.setting.optima)
+                coins = self._coins(step, 2) if method.gradient.draws else None
+                seen = Seen(gram, weights[c], excess, coins)
                 factors[c], self.states[c] = method.gradient.factors(seen, self.states[c])
         found = np.asarray(np.einsum("cri,crid->crd", factors, gradient))
         for c, direction in apart.items():
             found[c] = direction
         return found
 
-    def _by_coordinates(self, method: Method, gradient: Array, weights: Array, step: int) -> Array:
-        """(R, d) directions of a rule that joins gradients (R, 2, d) coordinate by coordinate."""
-        rule: Any = method.gradient
-        size = gradient.shape[-1]
+    def _of_vectors(
+        self, c: int, gradient: Array, weights: Array, losses: Array, step: int
+    ) -> Array:
+        """(R, d) directions of a rule that sees the gradients (R, 2, d)."""
+        rule: Any = self.setting.methods[c].gradient
+        about = Update(self._coins(step, gradient.shape[-1]), weights, losses)
+        first, second = (weights[..., None] * gradient).swapaxes(0, 1)
+        state = self._vectors[c] if c in self._vectors else rule.remembered(first)
+        direction, self._vectors[c] = rule.joined(first, second, about, state)
+        return np.asarray(direction)
+
+    def _coins(self, step: int, size: int) -> Array:
+        """(R, size) draws for the rules of update ``step``."""
         keys = draws.keys(self.setting.seed, self.replicas, draws.JOIN)[:, None]
-        uniform = draws.uniform(keys, step * size + np.arange(size))
-        return np.asarray(rule.direction(*(weights[..., None] * gradient).swapaxes(0, 1), uniform))
+        return draws.uniform(keys, step * size + np.arange(size))
 
     def _evaluate(
         self,
