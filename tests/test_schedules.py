@@ -14,9 +14,12 @@ from tradeoff.errors import InputError
 from tradeoff.schedules import (
     SCHEDULES,
     Alright,
+    Alternation,
     Constrained,
+    Evenly,
     Maxright,
     Mix,
+    MovingMix,
     Rounds,
     Rule,
     Schedule,
@@ -39,6 +42,10 @@ EXAMPLES = [
     Maxright(lam=0.4, refresh=None, samples=3, weighted=False, optimum_error=(0.1, -0.2)),
     Rounds(rounds=3, lam=0.3),
     Rounds(rounds=2, share=0.7, first="preference", restart=True),
+    Evenly(lam=0.3, phase=0.4),
+    Evenly(lam=0.3, probability=0.5),
+    Alternation(lam=0.2),
+    MovingMix(lam=0.2, peak=0.8),
     Constrained(limit=0.2),
     Constrained(limit=0.1, relative=True, refresh=5, samples=7),
     Stages(schedules=(Alright(lam=0.0), Mix(lam=0.3)), shares=(0.2, 0.8), lam=0.3),
@@ -395,3 +402,31 @@ def test_a_key_tells_variants_apart_and_no_numbers():
 def test_a_schedule_without_a_plan_cannot_be_made():
     with pytest.raises(TypeError, match="plan"):
         Schedule()
+
+
+@given(lam=inner, phase=st.floats(0, 1), steps=st.integers(1, 300))
+def test_even_turns_keep_to_their_share(lam, phase, steps):
+    plan = Evenly(lam=lam, phase=phase).plan(steps)
+    assert set(plan.probability) <= {0.0, 1.0}
+    off = np.cumsum(plan.probability) - lam * np.arange(1, steps + 1)
+    # A coin is off by 9 after 300 updates.
+    assert np.abs(off).max() <= 3
+    budget = Evenly(lam=lam, probability=0.5, phase=phase).plan(2000)
+    mean = (budget.probability[:, None] == [0.0, 1.0]) * budget.weights
+    np.testing.assert_allclose(mean.mean(axis=0), [1 - lam, lam], atol=2e-3)
+
+
+def test_two_turns_are_two_updates_of_mix():
+    plan = Alternation(lam=0.3).plan(10)
+    pairs = np.array([plan.follow(t, 0.5) for t in range(10)]).reshape(5, 2, 2)
+    np.testing.assert_allclose(pairs.sum(axis=1), 2 * np.tile([0.7, 0.3], (5, 1)))
+
+
+def test_moving_weights_begin_at_the_peak_and_end_as_mix():
+    plan = MovingMix(lam=0.3, peak=0.9, moving=0.5).plan(100)
+    np.testing.assert_allclose(plan.weights.sum(axis=1), 1.0)
+    assert plan.weights[0, 0] == pytest.approx(0.9)
+    assert (np.diff(plan.weights[:, 0]) <= 1e-15).all()
+    np.testing.assert_allclose(plan.weights[50:], np.tile([0.7, 0.3], (50, 1)))
+    still = MovingMix(lam=0.3, moving=0.0).plan(5)
+    np.testing.assert_allclose(still.weights, Mix(lam=0.3).plan(5).weights)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
+from tradeoff.methods.presets import PRESETS
 from tradeoff.schedules import Schedule
 
 LOOK_EVERY, LOOK_SAMPLES = 10, 8
@@ -53,7 +54,7 @@ def left_out(name: str) -> str | None:
         method.plan(TRIED)
     except InputError as error:
         return error.problem
-    if not method.changed() and name not in METHODS:
+    if not method.changed() and name not in {*METHODS, *PRESETS}:
         return "it is the schedule of another name"
     return None
 

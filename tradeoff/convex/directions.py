@@ -20,7 +20,7 @@ from tradeoff.convex.setting import Setting, alike, places
 from tradeoff.convex.trained_losses import TrainedLossSampler
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
-from tradeoff.methods.gradients import GradientRule, Seen, State
+from tradeoff.methods.gradients import GradientRule, Seen, State, Update
 from tradeoff.schedules import PREFERENCE, SFT
 
 Array = NDArray[np.float64]
@@ -88,6 +88,7 @@ class Directions:
         ]
         shape = (len(setting.methods), setting.replicas, 2)
         self._gradient, self._losses = np.zeros((*shape, len(setting.start))), np.zeros(shape)
+        self._vectors: dict[int, dict[str, Any]] = {}
 
     def plain(self, replicas: NDArray[np.int64]) -> Sampler:
         """Samples of the problem's own losses."""
@@ -118,27 +119,37 @@ class Directions:
         for k, each in enumerate(self.joined):
             if not each.together[step]:
                 continue
-            at = places(each.members)
-            if each.rule.coordinatewise:
-                apart.append(
-                    (each, self._by_coordinates(each.rule, gradient[at], weights[at], step))
-                )
+            at, rule = places(each.members), each.rule
+            excess = losses[at] - (self.setting.optima if rule.above_optima else 0.0)
+            if rule.coordinatewise:
+                direction = self._of_vectors(k, gradient[at], weights[at], excess, step)
+                apart.append((each, direction))
                 continue
-            seen = Seen(_gram(gradient[at]), weights[at], losses[at] - self.setting.optima)
-            factors[at], self.states[k] = each.rule.factors(seen, self.states[k])
+            coins = np.broadcast_to(self._coins(step, 2), excess.shape) if rule.draws else None
+            seen = Seen(_gram(gradient[at]), weights[at], excess, coins)
+            factors[at], self.states[k] = rule.factors(seen, self.states[k])
         found = factors[..., 0, None] * gradient[..., 0, :]
         found += factors[..., 1, None] * gradient[..., 1, :]
         for each, direction in apart:
             found[each.members] = direction
         return found
 
-    def _by_coordinates(self, rule: Any, gradient: Array, weights: Array, step: int) -> Array:
-        """(G, R, d) directions of a rule that joins (G, R, 2, d) coordinate by coordinate."""
-        size = gradient.shape[-1]
-        keys = draws.keys(self.setting.seed, self.replicas, draws.JOIN)[:, None]
-        uniform = draws.uniform(keys, step * size + np.arange(size))
+    def _of_vectors(
+        self, k: int, gradient: Array, weights: Array, losses: Array, step: int
+    ) -> Array:
+        """(G, R, d) directions of a rule that sees the gradients (G, R, 2, d)."""
+        rule: Any = self.joined[k].rule
         first, second = np.moveaxis(weights[..., None] * gradient, 2, 0)
-        return np.asarray(rule.direction(first, second, np.broadcast_to(uniform, first.shape)))
+        coins = np.broadcast_to(self._coins(step, gradient.shape[-1]), first.shape)
+        state = self._vectors[k] if k in self._vectors else rule.remembered(first)
+        about = Update(coins, weights, losses)
+        direction, self._vectors[k] = rule.joined(first, second, about, state)
+        return np.asarray(direction)
+
+    def _coins(self, step: int, size: int) -> Array:
+        """(R, size) draws for the rules of update ``step``."""
+        keys = draws.keys(self.setting.seed, self.replicas, draws.JOIN)[:, None]
+        return draws.uniform(keys, step * size + np.arange(size))
 
     def _evaluate(
         self, group: Group, objective: int, theta: Array, weights: Array, step: int

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
-from tradeoff.methods.gradients import Seen, State
+from tradeoff.methods.gradients import Seen, State, Update
 from tradeoff.schedules import Plan
 
 
@@ -89,7 +89,8 @@ class GradientJoin:
             key = draws.keys(self.seed, place, draws.JOIN)
             coin = torch.Generator().manual_seed(int(draws.uniform(key, step) * 2**53))
             uniform = torch.rand(known.shape, generator=coin, dtype=torch.float32)
-            parameter.grad = rule.direction(first, second, uniform.to(known.device))
+            about = Update(uniform.to(known.device), weights, np.zeros(2))
+            parameter.grad = rule.joined(first, second, about, {})[0]
         self._first = []
 
     def join(
@@ -116,8 +117,10 @@ class GradientJoin:
                 if (a := both[i]) is not None and (b := both[j]) is not None:
                     gram[i, j] += float(torch.sum(a.double() * b.double()))
         gram[1, 0] = gram[0, 1]
-        seen = Seen(gram, np.asarray(weights, dtype=float), losses - self.optima)
+        coins = draws.uniform(draws.keys(self.seed, 0, draws.JOIN), 2 * step + np.arange(2))
         rule: Any = self.rule
+        excess = losses - self.optima if rule.above_optima else losses
+        seen = Seen(gram, np.asarray(weights, dtype=float), excess, coins)
         factors, self.memory = rule.factors(seen, self.memory)
         for first, parameter in pairs:
             second = None if parameter.grad is None else parameter.grad.mul_(float(factors[1]))

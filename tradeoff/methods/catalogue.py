@@ -7,6 +7,7 @@ from typing import Any
 
 from tradeoff.errors import InputError
 from tradeoff.methods.method import IDENTITY, KNOWN, Method
+from tradeoff.methods.presets import PRESETS
 from tradeoff.parts import Part, installed, load
 from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Schedule, Sequential
 
@@ -23,9 +24,9 @@ METHODS: dict[str, Method] = {
 
 
 def names() -> list[str]:
-    """Names that :func:`find` knows without the user's own: methods, then parts."""
+    """Names that :func:`find` knows without the user's own: methods, then parts, then presets."""
     parts = [name for slot, same in IDENTITY.items() for name in KNOWN[slot] if name != same.name]
-    return [*METHODS, *parts]
+    return [*METHODS, *parts, *PRESETS]
 
 
 def find(name: str, lam: float | None = None) -> Method:
@@ -34,10 +35,11 @@ def find(name: str, lam: float | None = None) -> Method:
     Parameters
     ----------
     name
-        A name of :data:`METHODS`; of a schedule or of another part; of an entry point in the
-        group ``tradeoff.methods``; or ``package.module:Name``. Several, joined by ``+``, make one
-        method, such as ``"alright+simpo"``. Without a schedule among them it is Mix, or Sequential
-        if a part needs stages.
+        A name of :data:`METHODS` or of :data:`tradeoff.methods.presets.PRESETS`; of a schedule or
+        of another part; of an entry point in the group ``tradeoff.methods``; or
+        ``package.module:Name``. Several, joined by ``+``, make one method, such as
+        ``"alright+simpo"``. Without a schedule among them it is Mix, or Sequential if a part needs
+        stages.
     lam
         Weight of the preference objective; that of the method by default.
 
@@ -80,6 +82,8 @@ def _filled(found: Method | Part) -> dict[str, Part]:
 def _one(name: str) -> Method | Part:
     if name in METHODS:
         return METHODS[name]
+    if name in PRESETS:
+        return PRESETS[name]
     for known in KNOWN.values():
         if name in known:
             return _made(known[name], name)

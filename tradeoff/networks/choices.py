@@ -95,6 +95,7 @@ class Choices:
         ]
         self.methods = list(members)
         self._states = [method.gradient.start((len(rows),)) for method, rows in members.items()]
+        self.vectors: dict[int, dict[str, Any]] = {}
         self.compares = any(plan.watched for plan, _ in self.groups)
         self.known, self.least = np.full((2, len(runs), 2), np.nan)
         self.base = np.full(len(runs), np.nan)
@@ -129,15 +130,20 @@ class Choices:
         found = [rows for m, (p, rows) in rules if "gradient" in m.changed() and p.together[step]]
         return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
 
-    def coordinatewise(self, step: int) -> Iterator[tuple[Any, Rows, Rows]]:
-        """Rules that join gradients coordinate by coordinate, their runs and these's places.
+    def of_vectors(self, step: int) -> Iterator[tuple[int, Any, Rows, Rows]]:
+        """Rules that see gradients: number of the method, rule, its runs and these's places.
 
-        Places are among the runs that :meth:`joined` names.
+        Places are among the runs that :meth:`joined` names. What a rule remembers is kept in
+        ``vectors`` by the number of its method.
         """
         named = self.joined(step)
-        for method, (plan, rows) in zip(self.methods, self.groups, strict=True):
+        for k, (method, (plan, rows)) in enumerate(zip(self.methods, self.groups, strict=True)):
             if method.gradient.coordinatewise and plan.together[step]:
-                yield method.gradient, rows, np.searchsorted(named, rows)
+                yield k, method.gradient, rows, np.searchsorted(named, rows)
+
+    def excess(self, runs: Rows, losses: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 2) losses of some runs, above the optima where these are known."""
+        return np.asarray(losses - np.nan_to_num(self.optima[runs]))
 
     def coins(self, step: int, runs: Rows, size: int) -> NDArray[np.float64]:
         """(len(runs), size) draws for the coordinates of the gradients of update `step`."""
@@ -161,11 +167,13 @@ class Choices:
             minibatch losses.
         """
         named, factors = self.joined(step), np.empty_like(weights)
-        excess = losses - np.nan_to_num(self.optima[named])
+        excess = self.excess(named, losses)
         for k, (method, (plan, rows)) in enumerate(zip(self.methods, self.groups, strict=True)):
             if "gradient" in method.changed() and plan.together[step]:
                 place = np.searchsorted(named, rows)
-                seen = Seen(gram[place], weights[place], excess[place])
+                coins = self.coins(step, rows, 2) if method.gradient.draws else None
+                values = excess if method.gradient.above_optima else losses
+                seen = Seen(gram[place], weights[place], values[place], coins)
                 factors[place], self._states[k] = method.gradient.factors(seen, self._states[k])
         return factors
 

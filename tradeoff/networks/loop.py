@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks.choices import Choices
 from tradeoff.networks.hooks import Hooks
@@ -208,10 +209,14 @@ class Loop:
         gram, values = np.nan_to_num(gram), np.nan_to_num(values)
         factors = self._tensor(self.choices.join(step, gram, weights[joined], values))
         found = torch.einsum("ni,ind->nd", factors, kept)
-        for rule, rows, place in self.choices.coordinatewise(step):
+        vectors = self.choices.vectors
+        for k, rule, rows, place in self.choices.of_vectors(step):
             uniform = self._tensor(self.choices.coins(step, rows, kept.shape[-1]))
-            parts = self._tensor(weights[rows].T)[..., None] * kept[:, place]
-            found[place] = rule.direction(*parts, uniform)
+            excess = self._tensor(self.choices.excess(rows, values[place]))
+            about = Update(uniform, self._tensor(weights[rows]), excess)
+            first, second = self._tensor(weights[rows].T)[..., None] * kept[:, place]
+            state = vectors[k] if k in vectors else rule.remembered(first)
+            found[place], vectors[k] = rule.joined(first, second, about, state)
         return found
 
     def _slope(

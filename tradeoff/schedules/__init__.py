@@ -13,6 +13,8 @@ the PREFERENCE objective.
 from tradeoff.schedules.adaptive import Constrained, Maxright
 from tradeoff.schedules.base import Schedule
 from tradeoff.schedules.joint import Alright, Mix
+from tradeoff.schedules.moving import MovingMix
+from tradeoff.schedules.ordered import Alternation, Evenly
 from tradeoff.schedules.plan import (
     OBJECTIVES,
     PREFERENCE,
@@ -34,11 +36,14 @@ __all__ = [
     "SCHEDULES",
     "SFT",
     "Alright",
+    "Alternation",
     "Constrained",
     "Decay",
+    "Evenly",
     "GapValues",
     "Maxright",
     "Mix",
+    "MovingMix",
     "Plan",
     "Rounds",
     "Rule",

@@ -5,10 +5,17 @@ A rule acts in updates that follow both objectives, so it needs a schedule with 
 
 from tradeoff.methods.gradients.base import GradientRule, Seen, State, WeightedSum
 from tradeoff.methods.gradients.bisectors import AlignedMtl, ConFig, ImtlG, NashMtl
-from tradeoff.methods.gradients.coordinates import CoordinateRule, GradDrop
+from tradeoff.methods.gradients.chance import RandomWeights
+from tradeoff.methods.gradients.coordinates import CoordinateRule, GradDrop, Update, VectorRule
+from tradeoff.methods.gradients.fairness import FairGrad, GradVac
+from tradeoff.methods.gradients.learned import GradNorm, ImtlL, Uncertainty
+from tradeoff.methods.gradients.limits import ConstraintDual, Gate
 from tradeoff.methods.gradients.memory import Agem, Gem
 from tradeoff.methods.gradients.min_norm import CaGrad, Mgda
 from tradeoff.methods.gradients.projections import DualProj, PcGrad, UpGrad
+from tradeoff.methods.gradients.rays import Epo, Ferero, ParetoMtl
+from tradeoff.methods.gradients.regularised import LearnedMix, MoDo, SdmGrad
+from tradeoff.methods.gradients.tracked import DbMtl, ExcessMtl, MoCo
 from tradeoff.methods.gradients.values import (
     DynamicAverage,
     Famo,
@@ -26,21 +33,40 @@ __all__ = [
     "AlignedMtl",
     "CaGrad",
     "ConFig",
+    "ConstraintDual",
     "CoordinateRule",
+    "DbMtl",
     "DualProj",
     "DynamicAverage",
+    "Epo",
+    "ExcessMtl",
+    "FairGrad",
     "Famo",
+    "Ferero",
+    "Gate",
     "Gem",
     "GeometricLoss",
     "GradDrop",
+    "GradNorm",
+    "GradVac",
     "GradientRule",
     "ImtlG",
+    "ImtlL",
+    "LearnedMix",
     "Mgda",
+    "MoCo",
+    "MoDo",
     "NashMtl",
+    "ParetoMtl",
     "PcGrad",
+    "RandomWeights",
+    "SdmGrad",
     "Seen",
     "SmoothTchebycheff",
     "State",
+    "Uncertainty",
     "UpGrad",
+    "Update",
+    "VectorRule",
     "WeightedSum",
 ]

@@ -33,17 +33,33 @@ class Seen:
     weights
         (..., 2) weights that the schedule gives both gradients, such as (1 - lam, lam).
     losses
-        (..., 2) losses of the minibatches, above the optima where these are known.
+        (..., 2) losses of the minibatches, above the optima where these are known; as they are
+        for a rule that says so.
+    coins
+        (..., 2) draws from [0, 1) of this update, for rules that draw; None where there are none.
     """
 
     gram: Float[np.ndarray, "*runs 2 2"]
     weights: Float[np.ndarray, "*runs 2"]
     losses: Float[np.ndarray, "*runs 2"]
+    coins: Float[np.ndarray, "*runs 2"] | None = None
 
     @property
     def squares(self) -> tuple[Array, Array, Array]:
         """Squared length of both gradients, and their inner product."""
         return self.gram[..., 0, 0], self.gram[..., 1, 1], self.gram[..., 0, 1]
+
+    @property
+    def lengths(self) -> tuple[Array, Array]:
+        """Length of both gradients."""
+        first, second, _ = self.squares
+        return np.sqrt(first), np.sqrt(second)
+
+    @property
+    def cosine(self) -> Array:
+        """Cosine of the angle between both gradients; 0 where one of them is zero."""
+        first, second, product = self.squares
+        return np.clip(ratio(product, np.sqrt(first * second)), -1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +73,29 @@ class GradientRule(Part):
         rules stop at a point of the front that depends on the start.
     uses_losses
         Whether the rule looks at the losses, a class attribute.
+    above_optima
+        Whether these are above the optima, where they are known, or as they are; a class attribute.
     coordinatewise
         Whether the rule joins the gradients coordinate by coordinate, a class attribute; see
         :class:`~tradeoff.methods.gradients.coordinates.CoordinateRule`.
+    draws
+        Whether the rule needs :attr:`Seen.coins`, a class attribute.
     """
 
     kind: ClassVar[str] = "gradient"
     weighted: ClassVar[bool] = True
     uses_losses: ClassVar[bool] = False
+    above_optima: ClassVar[bool] = True
     coordinatewise: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+
+    @property
+    def total(self) -> float | None:
+        """What the factors of an update sum to, where the rule promises it; else None.
+
+        The weights of the schedule are taken to sum to one, as those of Mix do.
+        """
+        return None
 
     def start(self, runs: tuple[int, ...]) -> State:
         """What the rule remembers before the first update; empty by default.
@@ -96,6 +126,10 @@ class WeightedSum(GradientRule):
 
     name: ClassVar[str] = "sum"
     title: ClassVar[str] = "weighted sum"
+
+    @property
+    def total(self) -> float:
+        return 1.0
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         return seen.weights, state

@@ -19,8 +19,12 @@ class ImtlG(GradientRule):
     source: ClassVar[str] = "Liu et al., ICLR 2021, equation (6)"
     weighted: ClassVar[bool] = False
 
+    @property
+    def total(self) -> float:
+        return 1.0
+
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
-        first, second = _lengths(seen)
+        first, second = seen.lengths
         share = ratio(second, first + second, 0.5)
         return np.stack([share, 1 - share], axis=-1), state
 
@@ -42,8 +46,8 @@ class NashMtl(GradientRule):
     weighted: ClassVar[bool] = False
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
-        lengths = np.stack(_lengths(seen), axis=-1)
-        cosine, powers = _cosine(seen), seen.weights
+        lengths = np.stack(seen.lengths, axis=-1)
+        cosine, powers = seen.cosine, seen.weights
         both, total = powers[..., 0] * powers[..., 1], powers.sum(axis=-1)
         root = np.sqrt((cosine * total) ** 2 + 4 * (1 - cosine**2) * both)
         # Two forms of one root: each loses no digits where it is used.
@@ -69,8 +73,8 @@ class ConFig(GradientRule):
     weighted: ClassVar[bool] = False
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
-        first, second = _lengths(seen)
-        cosine, w = _cosine(seen), seen.weights
+        first, second = seen.lengths
+        cosine, w = seen.cosine, seen.weights
         # The direction in units of both unit gradients, up to its length.
         x, y = w[..., 0] - cosine * w[..., 1], w[..., 1] - cosine * w[..., 0]
         # Of parallel gradients every combination has their direction.
@@ -107,13 +111,3 @@ class AlignedMtl(GradientRule):
         scale = ratio(np.ones_like(s), np.sqrt(largest) * t)
         rows = np.stack([np.stack([b + s, -c], -1), np.stack([-c, a + s], -1)], -2)
         return scale[..., None] * np.einsum("...ij,...j->...i", rows, seen.weights), state
-
-
-def _lengths(seen: Seen) -> tuple[Array, Array]:
-    a, b, _ = seen.squares
-    return np.sqrt(a), np.sqrt(b)
-
-
-def _cosine(seen: Seen) -> Array:
-    a, b, c = seen.squares
-    return np.clip(ratio(c, np.sqrt(a * b)), -1.0, 1.0)

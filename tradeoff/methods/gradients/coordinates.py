@@ -1,4 +1,4 @@
-"""Rules that join two gradients coordinate by coordinate."""
+"""Rules that see the gradients themselves; some join them coordinate by coordinate."""
 
 from __future__ import annotations
 
@@ -13,14 +13,65 @@ from tradeoff.settings import Share
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoordinateRule(GradientRule):
-    """A rule that needs the gradients themselves, and a draw for each coordinate."""
+class VectorRule(GradientRule):
+    """A rule that needs the gradients themselves, not only their inner products."""
 
     coordinatewise: ClassVar[bool] = True
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
-        """Factors of the mean over all draws, as far as the inner products tell them."""
+        """The weights of the schedule: what inner products alone tell of the direction."""
         return seen.weights, state
+
+    def remembered(self, like: Any) -> dict[str, Any]:
+        """What the rule remembers before the first update whose gradients are like these (..., d).
+
+        Nothing by default.
+        """
+        return {}
+
+    @abstractmethod
+    def joined(
+        self, first: Any, second: Any, about: Update, state: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The direction (..., d) of an update, and what is remembered.
+
+        Parameters
+        ----------
+        first, second
+            (..., d) gradients of (SFT, preference) times the weights of the schedule; numpy arrays
+            or torch tensors.
+        about
+            What else is known of the update.
+        state
+            What :meth:`remembered` or the update before gave; it is not changed.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What a rule that sees gradients knows beside them, as arrays of the same kind.
+
+    Attributes
+    ----------
+    uniform
+        (..., d) draws from [0, 1).
+    weights, losses
+        (..., 2) as in :class:`~tradeoff.methods.gradients.base.Seen`.
+    """
+
+    uniform: Any
+    weights: Any
+    losses: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinateRule(VectorRule):
+    """A rule that joins both gradients at each coordinate by itself, with a draw for each."""
+
+    def joined(
+        self, first: Any, second: Any, about: Update, state: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        return self.direction(first, second, about.uniform), state
 
     @abstractmethod
     def direction(self, first: Any, second: Any, uniform: Any) -> Any:
@@ -28,11 +79,8 @@ class CoordinateRule(GradientRule):
 
         Parameters
         ----------
-        first, second
-            (..., d) gradients of (SFT, preference) times the weights of the schedule; numpy arrays
-            or torch tensors.
-        uniform
-            (..., d) draws from [0, 1).
+        first, second, uniform
+            As for :meth:`joined`, of each coordinate.
         """
 
 

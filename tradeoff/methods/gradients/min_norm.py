@@ -45,6 +45,10 @@ class Mgda(GradientRule):
     def label(self) -> str:
         return "MGDA" if self.scaled == "none" else f"MGDA ({self.scaled})"
 
+    @property
+    def total(self) -> float | None:
+        return 1.0 if self.scaled == "none" else None
+
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         sizes = np.ones_like(seen.weights)
         if self.scaled == "length":

@@ -15,7 +15,7 @@ LEAST = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Running(GradientRule):
+class Running(GradientRule):
     """Keeps a running mean of both losses.
 
     ``recent`` is the weight of the newest loss, in (0, 1]; 1 takes the losses as they are.
@@ -34,14 +34,15 @@ class _Running(GradientRule):
     def start(self, runs: tuple[int, ...]) -> State:
         return {"mean": np.full((*runs, 2), np.nan)}
 
-    def _mean(self, seen: Seen, state: State) -> Array:
+    def mean(self, seen: Seen, state: State) -> Array:
+        """(..., 2) running means of the losses, with those of this update."""
         before = state["mean"]
         moved = before + self.recent * (seen.losses - before)
         return np.where(np.isnan(before), seen.losses, moved)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmoothTchebycheff(_Running):
+class SmoothTchebycheff(Running):
     """The gradient of a smooth maximum of both weighted losses (STCH).
 
     Attributes
@@ -70,12 +71,12 @@ class SmoothTchebycheff(_Running):
             )
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
-        mean = self._mean(seen, state)
-        return seen.weights * _softmax(seen.weights * mean / self.mu), {"mean": mean}
+        mean = self.mean(seen, state)
+        return seen.weights * softmax(seen.weights * mean / self.mu), {"mean": mean}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeometricLoss(_Running):
+class GeometricLoss(Running):
     """The gradient of the weighted sum of the logarithms of both losses.
 
     Uncertainty weighting (arXiv 1705.07115) and IMTL-L have this gradient, up to a factor, once
@@ -92,12 +93,12 @@ class GeometricLoss(_Running):
     source: ClassVar[str] = "Chennupati et al., CVPR workshops 2019"
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
-        mean = self._mean(seen, state)
+        mean = self.mean(seen, state)
         return seen.weights / np.maximum(mean, LEAST), {"mean": mean}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicAverage(_Running):
+class DynamicAverage(Running):
     """More weight for the loss that fell less between the last two windows of updates (DWA).
 
     Attributes
@@ -134,7 +135,7 @@ class DynamicAverage(_Running):
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         known = ~np.isnan(state["before"])
         fell = np.where(known, ratio(state["last"], np.where(known, state["before"], 1.0), 1.0), 1)
-        weights = 2 * seen.weights * _softmax(fell / self.temperature)
+        weights = 2 * seen.weights * softmax(fell / self.temperature)
         total, count = state["sum"] + seen.losses, state["count"] + 1
         full = (count >= self.window)[..., None]
         return weights, {
@@ -146,7 +147,7 @@ class DynamicAverage(_Running):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Famo(_Running):
+class Famo(Running):
     """Learns weights so that both losses fall at the same relative rate.
 
     The published rule evaluates each minibatch again after its update. Here the change of the
@@ -164,6 +165,11 @@ class Famo(_Running):
     title: ClassVar[str] = "FAMO"
     source: ClassVar[str] = "arXiv 2306.03792, Algorithm 1"
     weighted: ClassVar[bool] = False
+
+    @property
+    def total(self) -> float:
+        return 1.0
+
     rate: float = 0.025
     decay: float = 0.01
 
@@ -181,17 +187,18 @@ class Famo(_Running):
         return super().start(runs) | {"logits": np.zeros((*runs, 2))}
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
-        mean, logits = np.maximum(self._mean(seen, state), LEAST), state["logits"]
+        mean, logits = np.maximum(self.mean(seen, state), LEAST), state["logits"]
         before = np.where(np.isnan(state["mean"]), mean, state["mean"])
         fell = np.log(before) - np.log(mean)
-        share = _softmax(logits)
+        share = softmax(logits)
         slope = share * (fell - (share * fell).sum(axis=-1, keepdims=True))
         logits = logits - self.rate * (slope + self.decay * logits)
-        share = _softmax(logits)
+        share = softmax(logits)
         pulls = share / mean
         return pulls / pulls.sum(axis=-1, keepdims=True), {"mean": mean, "logits": logits}
 
 
-def _softmax(values: Array) -> Array:
+def softmax(values: Array) -> Array:
+    """Shares (..., 2) of the exponentials of values (..., 2)."""
     powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
