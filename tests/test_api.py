@@ -40,6 +40,7 @@ INTERNAL = {
     "tradeoff.convex.hooks",
     "tradeoff.convex.kernels",
     "tradeoff.convex.rounding",
+    "tradeoff.convex.sample_kernels",
     "tradeoff.convex.sampling",
     "tradeoff.convex.trained_losses",
     "tradeoff.convex.trust_region",
