@@ -144,8 +144,8 @@ class Mpo(PreferenceLoss):
 
     Notes
     -----
-    Card J31, after a second-hand description. Convex if `generation` is at least ``beta * quality``.
-    Costs the reference's log-probabilities.
+    Card J31, after a second-hand description. Convex where `generation` is no less than ``beta *
+    quality``. Costs the reference's log-probabilities.
     """
 
     name: ClassVar[str] = "mpo"
