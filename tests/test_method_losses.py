@@ -13,7 +13,10 @@ from tradeoff.errors import InputError
 from tradeoff.methods.losses import (
     PREFERENCE_LOSSES,
     SFT_LOSSES,
+    Adpo,
+    AlphaDpo,
     AlphaPo,
+    AnchoredDpo,
     Aot,
     ApoDown,
     ApoZero,
@@ -28,26 +31,38 @@ from tradeoff.methods.losses import (
     DpoPositive,
     DpoShift,
     Exo,
+    ExpectedReward,
+    FaultAware,
+    GatedSft,
     Hinge,
     ImportanceSft,
     Ipo,
     Kto,
     LengthDpo,
     Luffy,
+    Modpo,
+    Mpo,
     Nca,
     Nll,
     Nominal,
+    OneTokenRollout,
     Orpo,
     Pairs,
     Poft,
+    ProximalSft,
     Responses,
+    RewardWeighted,
     RobustDpo,
     Rpo,
     SimPo,
     Slic,
     Sppo,
+    Tdpo,
     Uft,
+    Ulma,
+    UnitDpo,
     Weighted,
+    Wpo,
     initial_pull,
     pair_slopes,
     sft_slopes,
@@ -94,7 +109,7 @@ def test_numpy_and_torch_agree(loss):
     np.testing.assert_allclose(again.numpy(), found, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("loss", OF_PAIRS, ids=lambda loss: loss.name)
+@pytest.mark.parametrize("loss", [x for x in OF_PAIRS if not x.stopped], ids=lambda x: x.name)
 @pytest.mark.parametrize("seed", range(3))
 def test_slopes_of_pair_losses_are_finite_differences(loss, seed):
     given, step = pairs(seed), 1e-6
@@ -128,6 +143,8 @@ IMPLIED = {
     "uft": lambda p, q: 1 / (1 + (p / q) ** 0.1) ** 2,
     "poft": lambda p, q: np.log(1 + q / p),
     "iw_sft": lambda p, q: -p / q,
+    "psft": lambda p, q: -p / q,
+    "otr": lambda p, q: 1.1 * (1 - p),
 }
 
 
@@ -139,7 +156,8 @@ def test_slopes_of_sft_losses_are_those_of_the_implied_loss(loss):
     slope = sft_slopes(loss, given)[1]
     expected = p * (implied(p + step, q) - implied(p - step, q)) / (2 * step)
     np.testing.assert_allclose(slope, expected, rtol=1e-6)
-    assert isinstance(loss, Weighted) == (loss.name in ("dft", "chord", "luffy", "iw_sft"))
+    weighted = ("dft", "chord", "luffy", "iw_sft", "psft", "otr")
+    assert isinstance(loss, Weighted) == (loss.name in weighted)
 
 
 def test_importance_weights_are_bounded():
@@ -253,6 +271,84 @@ def test_losses_reduce_to_one_another():
     np.testing.assert_allclose(shifted, Poft().losses(plain), rtol=1e-13)
 
 
+def test_more_losses_reduce_to_others():
+    dpo, given = Dpo(beta=0.3), pairs(7)
+    assert same(Modpo(beta=0.3, weight=1.0), dpo)
+    assert same(Tdpo(beta=0.3), dpo)  # without a divergence
+    assert same(AnchoredDpo(beta=0.3), dpo)
+    # Forward KL, and as good as none.
+    assert same(AlphaDpo(beta=0.3, alpha=1.0), DivergenceDpo(beta=0.3, divergence="forward"))
+    close = of_pairs(AlphaDpo(beta=0.3, alpha=1e-7), given)
+    np.testing.assert_allclose(close, of_pairs(dpo, given), rtol=1e-5)
+    assert same(Mpo(beta=0.3, preference=1, quality=0, generation=0.5), Rpo(beta=0.3, alpha=0.5))
+    shifted = of_pairs(Adpo(tau=0.5, flip=0.2), given) - of_pairs(
+        Dpo(beta=2.0, label_smoothing=0.2), given
+    )
+    np.testing.assert_allclose(shifted, 0.2 * np.log(0.2) + 0.8 * np.log(0.8), rtol=1e-10)
+    # One pair where the chosen response has a token less, and where both have one.
+    short = Pairs(
+        Responses(np.zeros(1), np.zeros(1), np.ones(1)),
+        Responses(np.zeros(1), np.zeros(1), 2 * np.ones(1)),
+    )
+    assert same(Modpo(beta=0.3, per_token=0.0), Dpo(beta=0.6))
+    costly = of_pairs(Modpo(weight=0.5, per_token=0.2), short)
+    np.testing.assert_allclose(costly, np.log1p(np.exp(0.2)), rtol=1e-12)
+
+
+def test_imitation_is_weighted_sft():
+    given = pairs(7)
+    nll = -given.chosen.per_token(given.chosen.log_probs)
+    other = -given.rejected.per_token(given.rejected.log_probs)
+    np.testing.assert_allclose(of_pairs(RewardWeighted(temperature=1e-3), given), nll, rtol=1e-12)
+    even = of_pairs(RewardWeighted(temperature=1e9), given)
+    np.testing.assert_allclose(even, (nll + other) / 2, rtol=1e-6)
+    np.testing.assert_allclose(of_pairs(FaultAware(extra=0.0), given), nll, rtol=1e-12)
+    # At the reference the additional weight is one half.
+    half = Responses(np.log([0.5]), np.log([0.5]))
+    at = pair_slopes(FaultAware(extra=1.0), Pairs(half, half))[1]
+    np.testing.assert_allclose(at, [[-1.5, 0.0]])
+    gated = of_pairs(GatedSft(beta=0.3, weight=2.0), given)
+    np.testing.assert_allclose(
+        gated, np.where(nll >= other, 2 * nll, of_pairs(Dpo(beta=0.3), given))
+    )
+    assert (nll >= other).any()
+    assert (nll < other).any()
+    # Nothing rejected is as likely as under a reference that all but excludes it.
+    never = Pairs(given.chosen, Responses(given.rejected.log_probs - 1e4, given.rejected.reference))
+    np.testing.assert_allclose(of_pairs(Ulma(), never), nll, rtol=1e-12)
+    reward = of_pairs(ExpectedReward(), given)
+    gain = np.exp(given.chosen.log_probs) - np.exp(given.rejected.log_probs)
+    np.testing.assert_allclose(reward, -gain, rtol=1e-12)
+
+
+def test_proximal_sft_has_no_slope_beyond_its_bound():
+    given = Responses(np.log([0.4, 0.5, 0.9]), np.log([0.4, 0.4, 0.6]))
+    np.testing.assert_allclose(sft_slopes(ProximalSft(), given)[1], [-1.0, -1.25, 0.0])
+    dft = sft_slopes(Dft(), given)[1]
+    np.testing.assert_allclose(sft_slopes(OneTokenRollout(miss=0.2), given)[1], 0.8 * dft)
+
+
+def test_divergences_of_pair_losses_have_the_slopes_that_they_say():
+    given, step = pairs(3), 1e-6
+
+    def value(loss: Any, apart: float) -> np.ndarray:
+        both = (
+            Responses(r.log_probs, r.reference, r.lengths, np.full(7, k))
+            for r, k in ((given.chosen, 0.3), (given.rejected, apart))
+        )
+        return of_pairs(loss, Pairs(*both))
+
+    for loss in (Tdpo(beta=0.3), AnchoredDpo(beta=0.3)):
+        found = (value(loss, 0.3 + step) - value(loss, 0.3 - step)) / (2 * step)
+        if isinstance(loss, AnchoredDpo):  # whose divergence is that of the chosen side
+            assert not found.any()
+            found = np.full(7, loss.weight)
+        np.testing.assert_allclose(loss.divergence_slopes(given), found, rtol=1e-6)
+    # Pairs that the policy finds likely count as pairs; the uniform policy finds all of them so.
+    third = Responses(np.log([1 / 3]), np.log([0.5]), None, np.log([1 / 3]))
+    np.testing.assert_allclose(of_pairs(Wpo(), Pairs(third, third)), np.log(2))
+
+
 def test_two_calibrated_losses_are_a_fit_of_the_margin_and_an_anchor():
     given, beta = pairs(5), 0.3
     chosen, rejected = given.chosen.ratio, given.rejected.ratio
@@ -277,6 +373,14 @@ def test_two_calibrated_losses_are_a_fit_of_the_margin_and_an_anchor():
         (ApoZero(beta=0.4), 0.1),
         (Kto(beta=0.4), 0.1),
         (CalDpo(beta=0.4), 0.5 + 1.25),
+        (UnitDpo(beta=0.4), 1.0),
+        (UnitDpo(beta=3.0), 1.0),
+        (Adpo(tau=2.5, flip=0.1), 0.4 * 0.4),
+        (AlphaDpo(beta=0.4), 0.2),
+        (Modpo(beta=0.4, weight=0.5), 0.4),
+        (Tdpo(beta=0.4), 0.2),
+        (AnchoredDpo(beta=0.4), 0.2),
+        (Wpo(beta=0.4), 0.05),  # the weight of two halves without a sum of squares is 1/4
         # Its slope has the wrong sign at the reference.
         (DiscoPop(beta=0.4, tau=0.05), 0.4 * (0.75 - (1 - np.log(2)) / 0.2)),
     ],

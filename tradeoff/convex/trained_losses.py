@@ -111,8 +111,8 @@ class TrainedLossSampler(LogLinearSampler):
         own = self.problem.features[rows]
         log_probs = np.einsum("bkd,bd->bk", own, theta) - peak - np.log(total)
         probabilities = odds / total
-        apart, pull = self._divergence(objective, z - peak - np.log(total), self._rows[x])
-        losses, slopes = self._slopes(objective, log_probs, rows, index, apart)
+        apart, turn = self._divergence(objective, z - peak - np.log(total), self._rows[x])
+        losses, slopes, pull = self._slopes(objective, log_probs, rows, index, apart, turn)
         mean = np.einsum("bn,bnd->bd", probabilities, phi)
         gradient = np.einsum("bk,bkd->bd", slopes, own)
         if pull is not None:
@@ -146,8 +146,8 @@ class TrainedLossSampler(LogLinearSampler):
         run = np.arange(len(theta))[:, None]
         same = self.problem.prompt_of_row[:, None] == self.problem.prompt_of_row[rows[:, 0]]
         own = np.where(same, every, -np.inf).T
-        apart, pull = self._divergence(objective, own, np.arange(len(every))[None, :])
-        losses, slopes = self._slopes(objective, every[rows, run], rows, index, apart)
+        apart, turn = self._divergence(objective, own, np.arange(len(every))[None, :])
+        losses, slopes, pull = self._slopes(objective, every[rows, run], rows, index, apart, turn)
         by_logit = -np.where(same, np.exp(every), 0.0) * slopes.sum(axis=1)
         np.add.at(by_logit, (rows, run), slopes)
         if pull is not None:
@@ -161,24 +161,31 @@ class TrainedLossSampler(LogLinearSampler):
         rows: Int[np.ndarray, "B k"],
         index: NDArray[np.int64],
         apart: Array | None,
-    ) -> tuple[Array, Float[np.ndarray, "B k"]]:
-        """Losses and slopes in the log-probabilities of the responses that a data point has."""
+        turn: Array | None,
+    ) -> tuple[Array, Float[np.ndarray, "B k"], Array | None]:
+        """Losses, slopes in the log-probabilities of a data point's responses, and in the logits.
+
+        The last ones are of all responses of its prompt, and come from the divergence.
+        """
         if objective == SFT:
             reference = self._reference[rows[:, 0]] if self.sft.needs_reference else None
             losses, slope = sft_slopes(self.sft, Responses(log_probs[:, 0], reference, None, apart))
-            return losses, slope[:, None]
+            pull = None if turn is None else self.sft.divergence_slope * turn
+            return losses, slope[:, None], pull
         if self.problem.reference_margins is None:
             known = self._reference[rows]
         else:
             # A loss of the margin sees no more of the reference than this difference.
             known = np.stack([self.problem.margin_shift[index], np.zeros(len(index))], axis=1)
-        both = (Responses(log_probs[:, k], known[:, k], None, apart) for k in (0, 1))
-        return pair_slopes(self.preference, Pairs(*both))
+        both = Pairs(*(Responses(log_probs[:, k], known[:, k], None, apart) for k in (0, 1)))
+        losses, slopes = pair_slopes(self.preference, both)
+        by = None if turn is None else self.preference.divergence_slopes(both)
+        return losses, slopes, None if by is None or turn is None else by[:, None] * turn
 
     def _divergence(
         self, objective: int, log_probs: Float[np.ndarray, "B n"], rows: NDArray[np.int64]
     ) -> tuple[Array | None, Array | None]:
-        """Divergences (B,) from the reference, and what they add to the slopes in the logits.
+        """Divergences (B,) from the reference, and their slopes (B, n) in the logits.
 
         ``rows`` are the responses whose log-probabilities these are, minus infinity where none is.
         """
@@ -188,8 +195,8 @@ class TrainedLossSampler(LogLinearSampler):
         present = np.isfinite(log_probs)
         known = np.where(present, self._reference[rows], -np.inf)
         apart = divergence(log_probs, known, loss.compares)
-        if objective == SFT and self.sft.divergence_slope:
-            return apart, self.sft.divergence_slope * (np.exp(log_probs) - np.exp(known))
+        if loss.compares == "forward":
+            return apart, np.exp(log_probs) - np.exp(known)
         return apart, None
 
     @cached_property

@@ -16,7 +16,15 @@ from tradeoff.methods.losses.demonstrations import (
     Uft,
     Weighted,
 )
-from tradeoff.methods.losses.divergences import Asft, Kto
+from tradeoff.methods.losses.divergences import AnchoredDpo, Asft, Kto, Tdpo, Wpo
+from tradeoff.methods.losses.imitation import (
+    ExpectedReward,
+    FaultAware,
+    GatedSft,
+    Mpo,
+    RewardWeighted,
+    Ulma,
+)
 from tradeoff.methods.losses.margins import (
     DiscoPop,
     Dpo,
@@ -27,6 +35,7 @@ from tradeoff.methods.losses.margins import (
     RobustDpo,
 )
 from tradeoff.methods.losses.nominal import Nominal
+from tradeoff.methods.losses.proximal import OneTokenRollout, ProximalSft
 from tradeoff.methods.losses.ratios import (
     ApoDown,
     ApoZero,
@@ -40,6 +49,7 @@ from tradeoff.methods.losses.ratios import (
     Sppo,
 )
 from tradeoff.methods.losses.records import Pairs, Responses
+from tradeoff.methods.losses.scaled import Adpo, AlphaDpo, Modpo, UnitDpo
 from tradeoff.methods.losses.slopes import initial_pull, pair_slopes, sft_slopes
 from tradeoff.methods.losses.with_sft import AlphaPo, Cpo, Orpo, Rpo, SimPo, Slic
 from tradeoff.parts import collected
@@ -53,7 +63,10 @@ PREFERENCE_LOSSES: dict[str, type[PreferenceLoss]] = collected(__name__, Prefere
 __all__ = [
     "PREFERENCE_LOSSES",
     "SFT_LOSSES",
+    "Adpo",
+    "AlphaDpo",
     "AlphaPo",
+    "AnchoredDpo",
     "Aot",
     "AotUnpaired",
     "ApoDown",
@@ -71,6 +84,9 @@ __all__ = [
     "DpoPositive",
     "DpoShift",
     "Exo",
+    "ExpectedReward",
+    "FaultAware",
+    "GatedSft",
     "Hinge",
     "ImportanceSft",
     "Ipo",
@@ -78,22 +94,31 @@ __all__ = [
     "LengthDpo",
     "Luffy",
     "MarginLoss",
+    "Modpo",
+    "Mpo",
     "Nca",
     "Nll",
     "Nominal",
+    "OneTokenRollout",
     "Orpo",
     "Pairs",
     "Poft",
     "PreferenceLoss",
+    "ProximalSft",
     "Responses",
+    "RewardWeighted",
     "RobustDpo",
     "Rpo",
     "SftLoss",
     "SimPo",
     "Slic",
     "Sppo",
+    "Tdpo",
     "Uft",
+    "Ulma",
+    "UnitDpo",
     "Weighted",
+    "Wpo",
     "initial_pull",
     "pair_slopes",
     "sft_slopes",

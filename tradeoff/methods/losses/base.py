@@ -29,7 +29,7 @@ class SftLoss(Part):
     """
 
     kind: ClassVar[str] = "sft"
-    compares: ClassVar[Literal["forward", "reverse"] | None] = None
+    compares: ClassVar[Literal["forward", "reverse", "collision"] | None] = None
     per_response: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = False
@@ -65,20 +65,28 @@ class PreferenceLoss(Part):
     convex
         Whether it is convex in the parameters of a log-linear policy, a class attribute.
     compares
-        Direction of the divergence from the reference that it asks for, as a constant; see
-        :class:`SftLoss`.
+        Direction of the divergence from the reference that it asks for; see :class:`SftLoss`.
+        "collision" asks for the logarithm of the sum of squared probabilities instead.
+    stopped
+        Whether a factor of the loss is taken as a constant, so that slopes are not those of the
+        value, a class attribute.
     """
 
     kind: ClassVar[str] = "preference"
-    compares: ClassVar[Literal["forward", "reverse"] | None] = None
+    compares: ClassVar[Literal["forward", "reverse", "collision"] | None] = None
     needs_reference: ClassVar[bool] = True
     margin_only: ClassVar[bool] = False
+    stopped: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
     convex: ClassVar[bool] = False
 
     @abstractmethod
     def losses(self, pairs: Pairs) -> Array:
         """(n,) one loss for each pair."""
+
+    def divergence_slopes(self, pairs: Pairs) -> Array | None:
+        """(n,) slopes in the divergence of the prompt; None where it counts as a constant."""
+        return None
 
     def unsupported(self, scale: str) -> str | None:
         if scale == "convex" and self.whole_batch:

@@ -9,10 +9,10 @@ from array_api_compat import array_namespace
 
 from tradeoff.methods.losses.base import PreferenceLoss, SftLoss
 from tradeoff.methods.losses.demonstrations import Dft
-from tradeoff.methods.losses.records import Array, Pairs, Responses, fixed, sigmoid
+from tradeoff.methods.losses.records import Array, Pairs, Responses, fixed, sigmoid, softplus
 from tradeoff.settings import NotNegative, Positive
 
-Direction = Literal["forward", "reverse"]
+Direction = Literal["forward", "reverse", "collision"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,113 @@ class Kto(PreferenceLoss):
         return super().unsupported(scale)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _OfPrompts(PreferenceLoss):
+    """A loss of pairs that also looks at all responses of their prompt."""
+
+    beta: Positive = 0.1
+
+    def unsupported(self, scale: str) -> str | None:
+        if scale == "llm":
+            return "the trainer keeps no probabilities of other responses, or of other tokens"
+        return super().unsupported(scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tdpo(_OfPrompts):
+    """DPO that also holds the divergence of the prompt near the reference (TDPO2).
+
+    Attributes
+    ----------
+    beta
+        Inverse temperature; positive.
+    alpha
+        Weight of ``KL(reference || policy)`` of the rejected response; not negative, 0 is DPO.
+
+    Notes
+    -----
+    Card J17. The divergence of the chosen response is a constant. Of responses of one token both
+    belong to one prompt, so that the loss is that of DPO and its gradient has a pull to the
+    reference. Costs the reference's probabilities.
+    """
+
+    name: ClassVar[str] = "tdpo"
+    title: ClassVar[str] = "TDPO"
+    source: ClassVar[str] = "arXiv 2404.11999, equation (18)"
+    compares: ClassVar[Direction | None] = "forward"
+    convex: ClassVar[bool] = True
+    alpha: NotNegative = 0.5
+
+    def losses(self, pairs: Pairs) -> Array:
+        more = pairs.rejected.known_divergence - fixed(pairs.chosen.known_divergence)
+        return softplus(-self.beta * (pairs.margin - self.alpha * more))
+
+    def divergence_slopes(self, pairs: Pairs) -> Array:
+        return self.alpha * self.beta * sigmoid(-self.beta * pairs.margin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchoredDpo(_OfPrompts):
+    """DPO plus a weight times the divergence of the policy from the reference on its prompts.
+
+    Attributes
+    ----------
+    beta
+        Inverse temperature; positive.
+    weight
+        Factor of ``KL(reference || policy)``; not negative, 0 is DPO.
+
+    Notes
+    -----
+    Card J52. Costs the reference's probabilities.
+    """
+
+    name: ClassVar[str] = "anchored_dpo"
+    title: ClassVar[str] = "anchored DPO"
+    source: ClassVar[str] = "arXiv 2203.02155, equation (2), as a loss of pairs"
+    compares: ClassVar[Direction | None] = "forward"
+    convex: ClassVar[bool] = True
+    weight: NotNegative = 0.1
+
+    def losses(self, pairs: Pairs) -> Array:
+        return softplus(-self.beta * pairs.margin) + self.weight * pairs.chosen.known_divergence
+
+    def divergence_slopes(self, pairs: Pairs) -> Array:
+        return self.weight + 0 * pairs.chosen.log_probs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wpo(_OfPrompts):
+    """DPO whose pairs count as much as the policy itself would write both responses.
+
+    The weight is ``min(1, p_chosen / q * p_rejected / q)`` as a constant, where q is the sum of the
+    squared probabilities of all responses.
+
+    Attributes
+    ----------
+    beta
+        Inverse temperature; positive.
+
+    Notes
+    -----
+    Card J13. Costs the probabilities of all responses.
+    """
+
+    name: ClassVar[str] = "wpo"
+    title: ClassVar[str] = "WPO"
+    source: ClassVar[str] = "arXiv 2406.11827, equation (6)"
+    compares: ClassVar[Direction | None] = "collision"
+    stopped: ClassVar[bool] = True
+
+    def losses(self, pairs: Pairs) -> Array:
+        xp = array_namespace(pairs.chosen.log_probs)
+        likely = sum(
+            r.per_token(r.log_probs - r.known_divergence) for r in (pairs.chosen, pairs.rejected)
+        )
+        weight = xp.exp(xp.clip(likely, max=0.0))
+        return fixed(weight) * softplus(-self.beta * pairs.margin)
+
+
 def divergence(log_probs: Array, reference: Array, direction: Direction) -> Array:
     """(n,) divergences between the policy and the reference over K responses or tokens.
 
@@ -93,9 +200,12 @@ def divergence(log_probs: Array, reference: Array, direction: Direction) -> Arra
     log_probs, reference
         (n, K) log-probabilities; minus infinity where there is no response.
     direction
-        "forward": KL(reference || policy). "reverse": KL(policy || reference).
+        "forward": KL(reference || policy). "reverse": KL(policy || reference). "collision": of the
+        policy alone, the logarithm of the sum of its squared probabilities.
     """
     xp = array_namespace(log_probs)
+    if direction == "collision":
+        return xp.log(xp.sum(xp.exp(2 * log_probs), axis=-1))
     first, second = (reference, log_probs) if direction == "forward" else (log_probs, reference)
     present = first > -float("inf")
     zero = xp.zeros_like(first)
