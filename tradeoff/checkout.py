@@ -12,7 +12,7 @@ from tradeoff.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("TRADEOFF_DATA") or ROOT.parent / "shared" / "data")
-"""Where the real data lie: the folder that ``TRADEOFF_DATA`` names, else one beside the checkout and
+"""Where the real data lie: the folder that ``TRADEOFF_DATA`` names, else one beside the checkout,
 never in it; its README says what they are."""
 
 FIRST_PAPER = "fernando2024"

@@ -159,7 +159,10 @@ def selected(found: list[Step], given: argparse.Namespace) -> list[Step]:
     """Steps and methods that the command line names; all by default."""
     names = [*(step.name for step in found), STUDY]
     known = [*dict.fromkeys(m for step in found for m in step.methods)]
-    for field_, values, allowed in (("steps", given.steps, names), ("methods", given.methods, known)):
+    for field_, values, allowed in (
+        ("steps", given.steps, names),
+        ("methods", given.methods, known),
+    ):
         for value in values or ():
             if value not in allowed:
                 remedy = f"Use some of: {', '.join(allowed)}."
@@ -235,9 +238,7 @@ def study(
     form = "fast" if rehearse else "gpu"
     done = smol_study.go(form, seconds=max(0.0, clock.left - 10), model=model or None)
     about = {"step": STUDY, "method": "all", "setting": done.pop("setting")}
-    results.keep(
-        results.place(where, STUDY, "all"), about | {"machine": dict(machine)}, [done]
-    )
+    results.keep(results.place(where, STUDY, "all"), about | {"machine": dict(machine)}, [done])
     print(f"study: {done['done']} of {done['runs']} runs", flush=True)
 
 

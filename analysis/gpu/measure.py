@@ -284,5 +284,3 @@ def profile(job: Job) -> dict[str, Any]:
     """Train once, and where the time of one update went, by operator."""
     trace = Trace(job.warm, job.setting.device)
     return ours(job, [trace]) | {"operators": trace.table}
-
-

@@ -48,7 +48,10 @@ def _all() -> dict[str, Method]:
 
 
 METHODS = _all()
-CENTRAL = ("SFT→DPO", "DPO→SFT", "ALRIGHT", "Rounds K=4", "Mix", "Rounds K=8", "Rounds K=16", "Rounds K=2")
+CENTRAL = (
+    *("SFT→DPO", "DPO→SFT", "ALRIGHT", "Rounds K=4", "Mix"),
+    *("Rounds K=8", "Rounds K=16", "Rounds K=2"),
+)
 """Those that a short study begins with, in this order."""
 
 
@@ -67,4 +70,3 @@ def updates(method: Method, budget: float, batch: int) -> int:
 def named(name: str) -> Method:
     """A method or an end by its name here."""
     return ENDS[name] if name in ENDS else METHODS[name]
-

@@ -87,7 +87,7 @@ def _kept(given: Sequence[Any]) -> list[Any]:
     first = list(given)[:MOST]
     short = [row for row in first if _length(row) <= SHORT]
     if len(short) < FEWEST:
-        limit = sorted(_length(row) for row in first)[: FEWEST][-1]
+        limit = sorted(_length(row) for row in first)[:FEWEST][-1]
         short = [row for row in first if _length(row) <= limit]
     return [as_conversation(row) for row in short]
 
@@ -119,8 +119,8 @@ def as_conversation(row: Any) -> Any:
 
 
 def _words() -> list[str]:
-    """English words, made of common syllables so that no list is needed."""
-    starts = ("ba", "ca", "de", "fi", "ga", "ha", "la", "mi", "no", "pe", "ra", "sa", "to", "ve", "wi")
+    """Words made of English syllables, so that no list is needed."""
+    starts = ("ba", "ca", "de", "fi", "ga", "ha", "la", "mi", "no", "pe", "ra", "sa", "to", "ve")
     ends = ("ker", "ling", "ton", "ble", "der", "mer", "nel", "per", "ster", "ver", "low", "my")
     middles = ("", "n", "r", "t")
     found = [f"{a}{m}{b}" for a in starts for b in ends for m in middles]
