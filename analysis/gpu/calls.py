@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
@@ -20,9 +19,9 @@ from analysis.gpu import measure, parts, results
 from analysis.gpu.measure import Job
 from tradeoff.errors import InputError
 
-PURE = ("DPO only", "SFT only")
-JOINT = ("Sequential", "ALRIGHT", "MAXRIGHT", "Mix")
-TRL = ("TRL DPO", "TRL SFT")
+PURE = ("preference-only", "sft-only")
+JOINT = ("sft-dpo", "alright", "maxright", "mix")
+TRL = ("trl-dpo", "trl-sft")
 STUDY = "study"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl")
 GPU = Setting(device="cuda", precision="bf16", layout="padded", updates=12, batch_size=32)
@@ -104,15 +103,15 @@ def steps(call: str, tokenizer: str = "", *, rehearse: bool = False) -> list[Ste
         replace(GPU, shape="llama-3-8b"), text=text, tokenizer=tokenizer, tokens_per_pass=12_288
     )
     return [
-        Step("llama-3-8b", job, ("DPO only", "TRL DPO", "SFT only", *JOINT), 40),
+        Step("llama-3-8b", job, ("preference-only", "trl-dpo", "sft-only", *JOINT), 40),
         Step("llama-3-8b compiled", compiled(job), PURE, 80),
-        Step("llama-3-8b profile", job, ("DPO only",), 40, measure.profile),
+        Step("llama-3-8b profile", job, PURE[:1], 40, measure.profile),
     ]
 
 
 def compiled(job: Job) -> Job:
-    """The same job, compiled, with one size of passes, as each size is compiled anew."""
-    return replace(job, setting=replace(job.setting, compile=True))
+    """The same job, compiled; passes have as many rows each, as each number is compiled anew."""
+    return replace(job, setting=replace(job.setting, compile=True), tokens_per_pass=None)
 
 
 def _tiny(job: Job, small: Setting) -> Job:
@@ -199,7 +198,7 @@ def measured(
                 try:
                     found = process.submit(step.call, job).result(timeout=max(1.0, clock.left))
                 except (TimeoutError, BrokenProcessPool) as error:
-                    _end(process)
+                    _kill(process)
                     process = _process()
                     print(f"{step.name}, {method}: {type(error).__name__}", flush=True)
                     break
@@ -213,7 +212,7 @@ def measured(
                 print(f"{step.name}, {method}: {said(found)}", flush=True)
             if len(done) < rounds:
                 yield f"{step.name}, {method}"
-        _end(process)
+        process.shutdown()
 
 
 def _process() -> Executor:
@@ -221,11 +220,10 @@ def _process() -> Executor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
-def _end(process: Executor) -> None:
+def _kill(process: Executor) -> None:
     """End a process, whatever it is doing."""
-    for worker in list(getattr(process, "_processes", None) or {}):
-        with suppress(KeyError):
-            process._processes[worker].kill()  # type: ignore[attr-defined]
+    for worker in list((getattr(process, "_processes", None) or {}).values()):
+        worker.kill()
     process.shutdown(wait=False, cancel_futures=True)
 
 

@@ -83,7 +83,7 @@ def measure(job: Job) -> dict[str, Any]:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
-        return theirs(job) if job.setting.method.startswith("TRL") else ours(job)
+        return theirs(job) if job.setting.method.startswith("trl") else ours(job)
     except torch.OutOfMemoryError:
         return {"out_of_memory": True}
     except InputError as error:
@@ -189,7 +189,7 @@ def theirs(job: Job) -> dict[str, Any]:
     words, clock = tokenizer(job), Clock()
     words.pad_token = words.pad_token or words.eos_token
     rank, targets = SHAPES[setting.shape]["lora"]
-    kind, given = ("SFT", rows(job)[0]) if setting.method == "TRL SFT" else ("DPO", rows(job)[1])
+    kind, given = ("SFT", rows(job)[0]) if setting.method == "trl-sft" else ("DPO", rows(job)[1])
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         arguments = getattr(trl, f"{kind}Config")(

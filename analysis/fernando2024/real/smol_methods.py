@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from analysis.fernando2024 import methods
 from tradeoff.methods import Method
 from tradeoff.methods.losses import Rpo
 from tradeoff.methods.merges import Soup, WiseFt
@@ -20,7 +21,7 @@ from tradeoff.schedules import (
 LAM, PAIR, REFRESH, SAMPLES = 0.5, 2.0, 10, 4
 """Weight; cost of a pair in demonstrations, as it has two responses; updates between evaluations of
 methods that look at losses, and rows of each set that they look at."""
-ENDS = {"SFT only": Method(Alright(lam=0.0)), "DPO only": Method(Alright(lam=1.0))}
+ENDS = {"sft-only": Method(Alright(lam=0.0)), "preference-only": Method(Alright(lam=1.0))}
 """Runs that spend everything on one objective."""
 KS, SHARES = (2, 4, 8, 16), (0.01, 0.1, 0.5)
 
@@ -28,31 +29,39 @@ KS, SHARES = (2, 4, 8, 16), (0.01, 0.1, 0.5)
 def _all() -> dict[str, Method]:
     sequential = Sequential(lam=LAM)
     found = {
-        "SFT→DPO": Method(sequential),
-        "DPO→SFT": Method(replace(sequential, first="preference")),
-        "ALRIGHT": Method(Alright(lam=LAM)),
-        "Mix": Method(Mix(lam=LAM)),
+        "sft-dpo": Method(sequential),
+        "dpo-sft": Method(replace(sequential, first="preference")),
+        "alright": Method(Alright(lam=LAM)),
+        "mix": Method(Mix(lam=LAM)),
     }
-    found |= {f"Rounds K={k}": Method(Rounds(lam=LAM, rounds=k)) for k in KS}
+    found |= {f"rounds-{k}": Method(Rounds(lam=LAM, rounds=k)) for k in KS}
     found |= {
-        f"replay {100 * share:g} %": Method(replace(sequential, replay=share)) for share in SHARES
+        f"replay-{100 * share:g}": Method(replace(sequential, replay=share)) for share in SHARES
     }
     looking: dict[str, Any] = {"lam": LAM, "refresh": REFRESH, "samples": SAMPLES}
     return found | {
-        "MAXRIGHT": Method(Maxright(**looking)),
-        "Constrained": Method(Constrained(**looking, relative=True)),
+        "maxright": Method(Maxright(**looking)),
+        "constrained": Method(Constrained(**looking, relative=True)),
         "soup": Method(sequential, merge=Soup(lam=LAM)),
-        "WiSE-FT": Method(sequential, merge=WiseFt(lam=LAM)),
-        "RPO": Method(sequential, preference=Rpo()),
+        "wise-ft": Method(sequential, merge=WiseFt(lam=LAM)),
+        "rpo": Method(sequential, preference=Rpo()),
     }
 
 
 METHODS = _all()
 CENTRAL = (
-    *("SFT→DPO", "DPO→SFT", "ALRIGHT", "Rounds K=4", "Mix"),
-    *("Rounds K=8", "Rounds K=16", "Rounds K=2"),
+    *("sft-dpo", "dpo-sft", "alright", "rounds-4"),
+    *("mix", "rounds-8", "rounds-16", "rounds-2"),
 )
 """Those that a short study begins with, in this order."""
+
+
+def label(name: str) -> str:
+    """What figures and tables show of a method."""
+    if name.startswith("replay-"):
+        return f"replay of {name.removeprefix('replay-')} %"
+    own = {"constrained": "Constrained", "soup": "soup", "wise-ft": "WiSE-FT", "rpo": "SFT→RPO"}
+    return own.get(name) or methods.label(name)
 
 
 def looks(method: Method) -> bool:

@@ -12,11 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.fernando2024.real import llm_text
 from analysis.fernando2024.real.llm_text import Rows
 from tradeoff.checkout import DATA
 from tradeoff.data.files import read_preferences, read_sft
-from tradeoff.data.rows import Message, PreferenceRow, SftRow
+from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
 
 MOST, SHORT, FEWEST = 2000, 500, 200
@@ -94,7 +96,11 @@ def _kept(given: Sequence[Any]) -> list[Any]:
 
 def _length(row: SftRow | PreferenceRow) -> int:
     ends = (row.completion,) if isinstance(row, SftRow) else (row.chosen, row.rejected)
-    return len(row.prompt) + max(map(len, ends))
+    return _characters(row.prompt) + max(map(_characters, ends))
+
+
+def _characters(text: Text) -> int:
+    return len(text) if isinstance(text, str) else sum(len(turn.content) for turn in text)
 
 
 def as_conversation(row: Any) -> Any:
@@ -113,6 +119,14 @@ def as_conversation(row: Any) -> Any:
 
     # The prompt ends where the answer begins.
     return PreferenceRow(tuple(turns[:-1]), answer(row.chosen), answer(row.rejected))
+
+
+def length(pair: str) -> float:
+    """Mean characters that a run reads of a demonstration and of a pair, for estimates of cost."""
+    sft, pairs = rows(pair).training
+    return float(np.mean([_length(r) for r in sft])) + 2 * float(
+        np.mean([_length(r) for r in pairs])
+    )
 
 
 # ---------------------------------------------------------------------- made demonstrations

@@ -13,16 +13,11 @@ from analysis.fernando2024.real.smol_methods import LAM
 from tradeoff.scores import Interval, interval, paired_difference, weighted_loss
 
 LOSSES = ["sft_loss", "preference_loss"]
-BASELINE = "SFT→DPO"
+BASELINE = "sft-dpo"
 """What others are compared with."""
 
 
-def numbers(
-    methods: Sequence[str],
-    single: pd.DataFrame,
-    table: pd.DataFrame,
-    rates: dict[str, list[float]],
-) -> dict[str, Any]:
+def numbers(methods: Sequence[str], single: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
     """All numbers of one pair of data sets.
 
     Parameters
@@ -33,26 +28,32 @@ def numbers(
         Runs on one objective.
     table
         Runs of every method, the same seeds of each.
-    rates
-        Step sizes of each method.
     """
     start = single.iloc[0]
-    ideal = [_end(single, name)[:, i].mean() for i, name in enumerate(("SFT only", "DPO only"))]
+    ideal = [
+        _end(single, name)[:, i].mean() for i, name in enumerate(("sft-only", "preference-only"))
+    ]
     unit = float(weighted_loss(start[LOSSES].to_numpy(dtype=float) - ideal, LAM))
     return {
         "training": cost(single, table),
         "seeds": int(table["seed"].nunique()),
         "start": start[LOSSES].tolist(),
         "ideal": [float(value) for value in ideal],
-        "rates": rates,
+        "rates": _rates(table),
         "methods": {name: _method(table, name, unit) for name in methods},
-        "single": {name: _end(single, name).tolist() for name in ("SFT only", "DPO only")},
+        "single": {name: _end(single, name).tolist() for name in ("sft-only", "preference-only")},
     }
+
+
+def _rates(table: pd.DataFrame) -> dict[str, list[float]]:
+    """Step sizes of each method: of updates on demonstrations, and of those on pairs."""
+    first = table.groupby("name")[["rate", "preference_rate"]].first()
+    return {str(name): [float(v) for v in row] for name, *row in first.itertuples()}
 
 
 def _method(table: pd.DataFrame, name: str, unit: float) -> dict[str, Any]:
     """Numbers of one method."""
-    runs = table[table["label"] == name]
+    runs = table[table["name"] == name]
     ends, base = _end(table, name), _end(table, BASELINE)
     losses = weighted_loss(ends, LAM)
     against = paired_difference(losses, weighted_loss(base, LAM))
@@ -96,7 +97,7 @@ def _change(row: Any, response: str) -> float:
 
 def _end(table: pd.DataFrame, name: str) -> np.ndarray:
     """(seeds, 2) final losses of a method, in order of the seed."""
-    return finals(table[table["label"] == name]).sort_values("seed")[LOSSES].to_numpy()
+    return finals(table[table["name"] == name]).sort_values("seed")[LOSSES].to_numpy()
 
 
 def _cell(values: np.ndarray) -> dict[str, Any]:

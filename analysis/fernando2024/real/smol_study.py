@@ -24,7 +24,7 @@ import pandas as pd
 import typer
 
 from analysis.fernando2024.methods import finals
-from analysis.fernando2024.real import smol_methods, smol_rows, smol_runs
+from analysis.fernando2024.real import smol_methods, smol_rows, smol_runs, smol_scores
 from analysis.fernando2024.real.smol_methods import CENTRAL, ENDS, METHODS
 from tradeoff import study
 from tradeoff.errors import InputError
@@ -65,37 +65,36 @@ class Form:
 
     model: str = "smollm2"
     precision: str = "fp32"
-    layout: str = "shared"
+    layout: str = "padded"
     pairs: tuple[str, ...] = tuple(smol_rows.PAIRS)
     methods: tuple[str, ...] = (*CENTRAL, *(m for m in METHODS if m not in CENTRAL))
     seeds: int = 3
     budget: float = 96.0
     batch: int = 4
-    marks: int = 4
-    evaluated: int = 40
+    marks: int = 3
+    evaluated: int = 32
     longest: int = 256
     grid: tuple[float, ...] = (2e-4, 5e-4, 1e-3)
-    second: tuple[float, float] = (3.0, 30.0)
+    second: tuple[float, float] = (1.5, 17.0)
 
 
 FORMS = {
     "full": Form(),
     "gpu": Form(
-        precision="bf16", layout="padded", seeds=8, batch=16, evaluated=150, longest=512,
+        precision="bf16", seeds=8, batch=16, evaluated=150, longest=512,
         second=(0.15, 1.0),
     ),
     "fast": Form(
         model=smol_runs.RANDOM,
-        layout="padded",
         pairs=(smol_rows.GENERATED,),
-        methods=("SFT→DPO", "DPO→SFT", "ALRIGHT", "Rounds K=2"),
+        methods=("sft-dpo", "dpo-sft", "alright", "rounds-2"),
         seeds=2,
         budget=6.0,
         batch=2,
         marks=2,
         evaluated=4,
         grid=(1e-3,),
-        second=(0.05, 0.1),
+        second=(0.1, 0.2),
     ),
 }  # fmt: skip
 
@@ -113,7 +112,7 @@ def configuration(
         "precision": form.precision,
         "layout": form.layout,
         "pair": pair,
-        "label": name,
+        "name": name,
         "method": method.to_dict(),
         "seed": seed,
         "rate": rates[0],
@@ -149,7 +148,7 @@ def rates(form: Form, pair: str) -> tuple[float, float]:
     table = collect(tuning(form, pair))
     found = []
     for name, loss in zip(ENDS, OBJECTIVES, strict=True):
-        last = table[table["label"] == name].groupby("run").tail(1)
+        last = table[table["name"] == name].groupby("run").tail(1)
         kept = last[last["diverged_at"].isna()]
         found.append(float(kept.sort_values(loss)["rate"].iloc[0]))
     return found[0], found[1] * BACK
@@ -158,7 +157,7 @@ def rates(form: Form, pair: str) -> tuple[float, float]:
 def ends(form: Form, pair: str) -> list[dict[str, Any]]:
     """Runs on one objective with its step size: ends of the front, and where optima come from."""
     sft, preference = rates(form, pair)
-    own = {"SFT only": sft, "DPO only": preference / BACK}
+    own = {"sft-only": sft, "preference-only": preference / BACK}
     return [
         configuration(form, pair, name, seed, (own[name],))
         for seed in range(SPECIALIST, SPECIALIST + form.seeds)
@@ -170,7 +169,7 @@ def optima(form: Form, pair: str) -> list[float]:
     """Least training losses of (SFT, preference): means over the runs on one objective."""
     last = finals(collect(ends(form, pair)))
     return [
-        float(last.loc[last["label"] == name, f"optimum_{kind}"].mean())
+        float(last.loc[last["name"] == name, f"optimum_{kind}"].mean())
         for name, kind in zip(ENDS, ("sft", "preference"), strict=True)
     ]
 
@@ -190,11 +189,13 @@ def comparison(form: Form, pair: str, methods: Sequence[str] | None = None) -> l
 
 def _own(name: str, both: tuple[float, float]) -> tuple[float, float]:
     """Step sizes of a method: a first stage on pairs keeps theirs, and SFT comes after it."""
-    if name == "DPO→SFT":
+    if name == "dpo-sft":
         return both[0] * BACK, both[1] / BACK
     return both
 
 
+SHORTEST = "same prompts"
+"""The pair that the times of the plan were taken on."""
 PHASES = (tuning, ends, comparison)
 
 
@@ -211,7 +212,7 @@ def plan(form: Form) -> pd.DataFrame:
             "methods": [(name, form.seeds, form.marks) for name in form.methods],
         }
         for phase, parts in counts.items():
-            seconds = sum(n * cpu_seconds(form, name, marks) for name, n, marks in parts)
+            seconds = sum(n * cpu_seconds(form, pair, marks) for _, n, marks in parts)
             rows.append(
                 {
                     "pair": pair,
@@ -223,9 +224,11 @@ def plan(form: Form) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cpu_seconds(form: Form, name: str, marks: int) -> float:
+def cpu_seconds(form: Form, pair: str, marks: int) -> float:
     """CPU time that a run is expected to take: its gradients and its evaluations."""
-    return form.budget * form.second[0] + (marks + 1) * form.second[1]
+    one = form.budget * form.second[0] + (marks + 1) * form.second[1]
+    known = SHORTEST if pair in smol_rows.PAIRS else pair
+    return one * smol_rows.length(pair) / smol_rows.length(known)
 
 
 # ---------------------------------------------------------------------- running it
@@ -237,7 +240,6 @@ def go(
     seconds: float | None = None,
     pairs: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
-    seeds: int | None = None,
     model: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -249,7 +251,7 @@ def go(
         A name of :data:`FORMS`.
     seconds
         No run is begun after so many; one that runs is ended.
-    pairs, methods, seeds
+    pairs, methods
         In place of those of the form.
     model
         Folder or GGUF file of SmolLM2, where its package is not installed.
@@ -261,7 +263,7 @@ def go(
     dict
         ``runs`` and how many of them are ``done``, the ``setting``, and what :func:`summary` says.
     """
-    form = formed(which, pairs, methods, seeds)
+    form = formed(which, pairs, methods)
     if model:
         os.environ[smol_runs.MODEL] = model
     ends_at = time.monotonic() + (np.inf if seconds is None else seconds)
@@ -275,7 +277,7 @@ def go(
             with few_threads(1):
                 compute([c])
             if progress:
-                print(f"{done + 1} of {runs}: {c['pair']}, {c['label']}, {c['seed']}", flush=True)
+                print(f"{done + 1} of {runs}: {c['pair']}, {c['name']}, {c['seed']}", flush=True)
         done += 1
     return {"runs": runs, "done": done, "setting": asdict(form), "found": summary(form)}
 
@@ -291,7 +293,6 @@ def formed(
     which: str,
     pairs: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
-    seeds: int | None = None,
 ) -> Form:
     """A form with some of its parts replaced.
 
@@ -311,7 +312,6 @@ def formed(
         form,
         pairs=tuple(pairs or form.pairs),
         methods=tuple(methods or form.methods),
-        seeds=seeds or form.seeds,
     )
 
 
@@ -344,42 +344,31 @@ def read(configurations: Sequence[Mapping[str, Any]]) -> list[Path]:
 
 
 def summary(form: Form) -> dict[str, Any]:
-    """What figures show, of the seeds that are whole; pairs without one are left out."""
+    """Numbers of each pair, of the methods and seeds that are stored; others are left out."""
     found = {}
     for pair in form.pairs:
         try:
             single = collect(ends(form, pair))
-            table = whole(form, comparison(form, pair))
+            methods, seeds = whole(form, pair)
         except InputError:
-            continue
-        if table is not None:
-            found[pair] = told(form, single, table)
+            continue  # Runs that come first, or rows, are missing.
+        if methods:
+            runs = [c for c in comparison(form, pair, methods) if c["seed"] < seeds]
+            found[pair] = smol_scores.numbers(methods, single, collect(runs))
     return found
 
 
-def whole(form: Form, configurations: list[dict[str, Any]]) -> pd.DataFrame | None:
-    """The table of the first seeds of which every method is stored; None if there is none."""
-    each, seeds = len(form.methods), 0
-    for start in range(0, len(configurations), each):
-        if not all(status(c).done for c in configurations[start : start + each]):
-            break
-        seeds += 1
-    return collect(configurations[: seeds * each]) if seeds else None
-
-
-def told(form: Form, single: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
-    """Numbers of one pair: ends, paths, log-probabilities and flips, by method."""
-    from analysis.fernando2024.real import smol_scores
-
-    return smol_scores.numbers(form.methods, single, table, rates=_rates_of(table))
-
-
-def _rates_of(table: pd.DataFrame) -> dict[str, list[float]]:
-    first = table.groupby("label")[["rate", "preference_rate"]].first()
-    return {
-        str(name): [float(v) for v in row]
-        for name, row in zip(first.index, first.to_numpy(), strict=True)
+def whole(form: Form, pair: str) -> tuple[list[str], int]:
+    """Methods and seeds, the first ones, all of whose runs are stored; as many runs as possible."""
+    done = {
+        name: [status(c).done for c in comparison(form, pair, (name,))] for name in form.methods
     }
+    best: tuple[list[str], int] = ([], 0)
+    for seeds in range(1, form.seeds + 1):
+        kept = [name for name, one in done.items() if all(one[:seeds])]
+        if smol_scores.BASELINE in kept and seeds * len(kept) >= best[1] * len(best[0]):
+            best = kept, seeds
+    return best
 
 
 # ---------------------------------------------------------------------- command line
@@ -389,7 +378,6 @@ def command(
     form: Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")] = "full",
     pairs: Annotated[list[str] | None, typer.Option(help="Pairs of data sets.")] = None,
     methods: Annotated[list[str] | None, typer.Option(help="Methods.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds of each method.")] = None,
     budget_minutes: Annotated[
         float | None, typer.Option(help="Begin no run after so many minutes.")
     ] = None,
@@ -400,7 +388,7 @@ def command(
     if form not in FORMS:
         raise typer.BadParameter(f"choose one of {', '.join(FORMS)}", param_hint="--form")
     try:
-        size = formed(form, pairs, methods, seeds)
+        size = formed(form, pairs, methods)
         costs = plan(size)
         typer.echo(costs.to_string(index=False))
         minutes = costs["CPU minutes"].sum()
@@ -409,7 +397,7 @@ def command(
             return
         seconds = None if budget_minutes is None else 60 * budget_minutes
         found = go(
-            form, seconds=seconds, pairs=pairs, methods=methods, seeds=seeds, model=model,
+            form, seconds=seconds, pairs=pairs, methods=methods, model=model,
             progress=True,
         )  # fmt: skip
     except InputError as error:
