@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +11,9 @@ from typing import Any
 from tradeoff.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-"""Where the real data lie, beside the checkout and never in it; its README says what they are."""
-
+DATA = Path(os.environ.get("TRADEOFF_DATA") or ROOT.parent / "shared" / "data")
+"""Where the real data lie: the folder that ``TRADEOFF_DATA`` names, else one beside the checkout,
+never in it; its README says what they are."""
 
 FIRST_PAPER = "fernando2024"
 """The paper whose dossier commands take, unless told another."""

@@ -50,7 +50,7 @@ def unpacked(place: str) -> str:
     """
     if not is_gguf(place):
         return place
-    file = _file(place)
+    file = file_of(place)
     require("smollm", "gguf")
     with file.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -61,8 +61,19 @@ def unpacked(place: str) -> str:
     return str(folder)
 
 
-def _file(place: str) -> Path:
-    """The GGUF file, of a package or as it is named."""
+def file_of(place: str) -> Path:
+    """The GGUF file, of a package or as it is named.
+
+    Parameters
+    ----------
+    place
+        ``FOLDER/FILE.gguf``, or one of `NAMED`.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
     if place not in NAMED:
         file, remedy = Path(place), "Give the path of a GGUF file."
     else:

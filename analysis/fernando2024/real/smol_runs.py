@@ -1,0 +1,165 @@
+"""One post-training of SmolLM2 in the study, and what is kept of it.
+
+The model is SmolLM2-135M-Instruct, dequantised from 4 bits: its scores are never compared with
+published ones. In the fast form it is a small random model.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from analysis.fernando2024.real import smol_rows
+from tradeoff import tiny
+from tradeoff.checkout import ROOT
+from tradeoff.llm import JointTrainer, Lora, TrainConfig, models
+from tradeoff.llm.config import ModelConfig
+from tradeoff.llm.hooks import Hook
+from tradeoff.methods import Method
+
+FOLDER = ROOT / "out" / "smol"
+"""Where runs and cached log-probabilities of references are kept."""
+MODEL = "TRADEOFF_SMOLLM2"
+"""Variable that names the model's folder or GGUF file, where its package is not installed."""
+RANDOM = "random"
+"""In place of the model: a small one with random weights, of bytes."""
+BETA, RANK = 0.1, 8
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The model's chat template without its system prompt, which would be half of a short row."""
+
+
+def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
+    """Trajectory of one run: held-out losses at each evaluation, and log-probabilities at its end.
+
+    Parameters
+    ----------
+    c
+        A configuration of :mod:`analysis.fernando2024.real.smol_study`.
+
+    Returns
+    -------
+    DataFrame
+        A row for each evaluation. ``optimum_sft`` and ``optimum_preference`` are mean training
+        losses of the last third. The last row has lists: log-probabilities of both responses of
+        the held-out pairs, before and after training, and ``exact``, the share of demonstrations
+        that greedy decoding would repeat.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If a signal ended it early: what there is then is not kept as a result.
+    """
+    began = time.process_time()
+    ends = Ends()
+    trainer = make(c, ends)
+    with warnings.catch_warnings():
+        # Optima are measured by the study, and the table counts what each run followed.
+        warnings.filterwarnings("ignore", message="none of .* updates followed")
+        done = trainer.train(progress=False)
+    if done.interrupted:
+        raise KeyboardInterrupt
+    table = done.table.reset_index(drop=True)
+    last = len(table) - 1
+    for name, values in ends.found.items():
+        table[name] = [[] if i < last else list(values) for i in range(len(table))]
+    optima = {f"optimum_{name}": late(done.log, f"{name}/loss") for name in ("sft", "preference")}
+    return table.assign(
+        **optima,
+        exact=[np.nan] * last + [ends.exact],
+        diverged_at=np.nan if done.diverged_at is None else done.diverged_at,
+        cpu_seconds=time.process_time() - began,
+    )
+
+
+def make(c: Mapping[str, Any], *hooks: Hook) -> JointTrainer:
+    """The trainer of a configuration."""
+    model, tokenizer = load(c["model"], c["precision"])
+    given = smol_rows.rows(c["pair"])
+    scored = given.validation if c["rows"] == "validation" else given.test
+    config = TrainConfig(
+        steps=c["updates"],
+        batch_size=c["batch"],
+        rows_per_forward=c["batch"],
+        learning_rate=c["rate"],
+        preference_learning_rate=c["preference_rate"],
+        beta=BETA,
+        lora=Lora(rank=RANK),
+        reference_cache=str(FOLDER / "references"),
+        optima=None if c["optima"] is None else tuple(c["optima"]),
+        chat=c["model"] != RANDOM,
+        max_length=c["longest"],
+        precision=c["precision"],
+        layout=c["layout"],
+        evaluate_every=max(1, -(-c["updates"] // c["marks"])),
+        log_every=max(1, c["updates"] // 12),
+        seed=c["seed"],
+    )
+    few = [part[: c["evaluated"]] for part in scored]
+    return JointTrainer(
+        *(model, tokenizer), sft=given.training[0], preference=given.training[1],
+        schedule=Method.from_dict(c["method"]), config=config,
+        sft_test=few[0], preference_test=few[1], callbacks=hooks,
+    )  # fmt: skip
+
+
+def load(name: str, precision: str = "fp32") -> tuple[Any, Any]:
+    """Model and tokenizer by the name that configurations have."""
+    if name == RANDOM:
+        return tiny.random_model()
+    found = ModelConfig(path=os.environ.get(MODEL) or name)
+    model, tokenizer = models.load(found, frozen_bf16=precision == "bf16")
+    tokenizer.chat_template = TEMPLATE
+    return model, tokenizer
+
+
+def late(log: pd.DataFrame, column: str) -> float:
+    """Mean of a training loss over the last third of the log; NaN if it was not followed."""
+    if column not in log:
+        return float("nan")
+    values = log[column].to_numpy(dtype=float)[-max(1, len(log) // 3) :]
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+class Ends(Hook):
+    """What is known of single rows when a run ends."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, np.ndarray] = {}
+        self.exact = float("nan")
+
+    def evaluated(self, trainer: Any, record: dict[str, Any]) -> None:
+        if trainer.step < trainer.steps:
+            return
+        pairs = trainer.data.preference_test
+        after = trainer.scorer.log_probs(pairs).double().cpu().numpy()
+        before = trainer.references.test.table.double().cpu().numpy()
+        for name, values in (("base", before), ("end", after)):
+            self.found |= {f"{name}_chosen": values[:, 0], f"{name}_rejected": values[:, 1]}
+        self.exact = exact(trainer)
+
+
+@torch.no_grad()
+def exact(trainer: Any) -> float:
+    """Share of held-out demonstrations whose every token is the most probable one.
+
+    It is the share that greedy decoding repeats, found in one pass.
+    """
+    model, right = trainer._bare.model, 0
+    model.eval()
+    for item in trainer.data.sft_test:
+        tokens = torch.from_numpy(np.asarray(item.tokens)).long()[None].to(model.device)
+        with trainer.scorer.autocast():
+            best = model(tokens).logits[0].argmax(dim=-1)
+        right += bool((best[item.start - 1 : -1] == tokens[0, item.start :]).all())
+    return right / max(1, len(trainer.data.sft_test))

@@ -1,0 +1,269 @@
+"""The steps of the two calls, each method measured while there is time for it."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from analysis.fernando2024.costs.llm_costs import Setting
+from analysis.gpu import measure, parts, results
+from analysis.gpu.measure import Job
+from tradeoff.errors import InputError
+
+PURE = ("preference-only", "sft-only")
+JOINT = ("sft-dpo", "alright", "maxright", "mix")
+TRL = ("trl-dpo", "trl-sft")
+STUDY = "study"
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl")
+GPU = Setting(device="cuda", precision="bf16", layout="padded", updates=12, batch_size=32)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Methods that are measured alike.
+
+    Attributes
+    ----------
+    name
+        For the command line and for results.
+    job
+        What is measured; its method is that of a result.
+    methods
+        In order of importance: time may end before the last.
+    seconds
+        What a measurement may take, before the first is known.
+    call
+        Measures one job.
+    """
+
+    name: str
+    job: Job
+    methods: tuple[str, ...]
+    seconds: float = 30.0
+    call: Callable[[Job], dict[str, Any]] = measure.measure
+
+
+@dataclass
+class Clock:
+    """Time that is left, and what measurements took.
+
+    Attributes
+    ----------
+    ends
+        Of the monotonic clock.
+    took
+        Seconds of the longest measurement of each step.
+    """
+
+    ends: float
+    took: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.ends - time.monotonic()
+
+    def allows(self, step: Step) -> bool:
+        """Whether a measurement of a step is expected to end in time."""
+        return self.left > self.took.get(step.name, step.seconds)
+
+
+def steps(call: str, tokenizer: str = "", *, rehearse: bool = False) -> list[Step]:
+    """The steps of a call.
+
+    Parameters
+    ----------
+    call
+        "first" or "second".
+    tokenizer
+        Folder or file of the real tokenizer, for real rows; empty: made rows and bytes.
+    rehearse
+        At tiny shapes on a CPU.
+    """
+    text = "helpful" if tokenizer else "made"
+    if rehearse:
+        small = Setting(batch_size=2, rows_per_forward=2, length=24, updates=3, layout="padded")
+        return [replace(s, job=_tiny(s.job, small), seconds=1.0) for s in steps(call)]
+    if call == "first":
+        job = Job(replace(GPU, shape="pythia-1b", updates=24))
+        return [
+            Step("pythia-1b", job, (*PURE, *TRL, *JOINT), 15),
+            Step("pythia-1b compiled", compiled(job), PURE, 60),
+        ]
+    job = Job(
+        replace(GPU, shape="llama-3-8b"), text=text, tokenizer=tokenizer, tokens_per_pass=12_288
+    )
+    return [
+        Step("llama-3-8b", job, ("preference-only", "trl-dpo", "sft-only", *JOINT), 40),
+        Step("llama-3-8b compiled", compiled(job), PURE, 80),
+        Step("llama-3-8b profile", job, PURE[:1], 40, measure.profile),
+    ]
+
+
+def compiled(job: Job) -> Job:
+    """The same job, compiled; passes have as many rows each, as each number is compiled anew."""
+    return replace(job, setting=replace(job.setting, compile=True), tokens_per_pass=None)
+
+
+def _tiny(job: Job, small: Setting) -> Job:
+    shape = "llama-tiny" if job.setting.shape.startswith("llama") else "pythia-tiny"
+    return replace(
+        job, setting=replace(small, shape=shape), tokens_per_pass=None, text="made", tokenizer=""
+    )
+
+
+# ---------------------------------------------------------------------- running them
+
+
+def run(given: argparse.Namespace) -> None:
+    """One call, as the command line asks.
+
+    Raises
+    ------
+    InputError
+        If there is no GPU, or a step or method is not known.
+    """
+    import torch
+
+    if not given.rehearse and not torch.cuda.is_available():
+        remedy = "Run where one is, or give --rehearse."
+        raise InputError("no CUDA device is here", field="device", remedy=remedy)
+    where = results.folder(given.out or (parts.PACK / "rehearsal" if given.rehearse else None))
+    clock = Clock(time.monotonic() + given.seconds)
+    tokenizer = ""
+    if given.verb == "second" and not given.rehearse:
+        tokenizer = str(parts.model(given.pack))
+    wanted = selected(steps(given.verb, tokenizer, rehearse=given.rehearse), given)
+    machine = about_machine()
+    print(f"{machine['device']}, torch {machine['torch']}; results go to {where}", flush=True)
+    missing = list(measured(wanted, where, machine, clock, given.rounds, given.bundle))
+    if given.verb == "second" and (not given.steps or STUDY in given.steps):
+        study(tokenizer, where, machine, clock, rehearse=given.rehearse)
+    if given.bundle:
+        results.bundle(where, given.bundle)
+    for name in missing:
+        print(f"left for another call: {name}", flush=True)
+
+
+def selected(found: list[Step], given: argparse.Namespace) -> list[Step]:
+    """Steps and methods that the command line names; all by default."""
+    names = [*(step.name for step in found), STUDY]
+    known = [*dict.fromkeys(m for step in found for m in step.methods)]
+    for field_, values, allowed in (
+        ("steps", given.steps, names),
+        ("methods", given.methods, known),
+    ):
+        for value in values or ():
+            if value not in allowed:
+                remedy = f"Use some of: {', '.join(allowed)}."
+                raise InputError("unknown", field=field_, value=value, remedy=remedy)
+    kept = [s for s in found if not given.steps or s.name in given.steps]
+    chosen = given.methods or known
+    return [replace(s, methods=tuple(m for m in s.methods if m in chosen)) for s in kept]
+
+
+def measured(
+    wanted: list[Step],
+    where: Path,
+    machine: Mapping[str, Any],
+    clock: Clock,
+    rounds: int,
+    bundle: Path | None = None,
+) -> Iterator[str]:
+    """Measure every method that is not stored yet; yields what there was no time for."""
+    for step in wanted:
+        process = _process()
+        for method in step.methods:
+            job = replace(step.job, setting=replace(step.job.setting, method=method))
+            about = {
+                "step": step.name,
+                "method": method,
+                "setting": asdict(job) | {"tokenizer": Path(job.tokenizer).name},
+                "machine": dict(machine),
+                "convention": measure.CONVENTION,
+            }
+            path = results.place(where, step.name, method)
+            done = results.known(path, about)
+            while len(done) < rounds and clock.allows(step):
+                began = time.monotonic()
+                try:
+                    found = process.submit(step.call, job).result(timeout=max(1.0, clock.left))
+                except (TimeoutError, BrokenProcessPool) as error:
+                    _kill(process)
+                    process = _process()
+                    print(f"{step.name}, {method}: {type(error).__name__}", flush=True)
+                    break
+                clock.took[step.name] = max(
+                    clock.took.get(step.name, 0.0), time.monotonic() - began
+                )
+                done = [*done, found]
+                results.keep(path, about, done)
+                if bundle:
+                    results.bundle(where, bundle)
+                print(f"{step.name}, {method}: {said(found)}", flush=True)
+            if len(done) < rounds:
+                yield f"{step.name}, {method}"
+        process.shutdown()
+
+
+def _process() -> Executor:
+    """A new process, whose memory holds nothing else."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+
+def _kill(process: Executor) -> None:
+    """End a process, whatever it is doing."""
+    for worker in list((getattr(process, "_processes", None) or {}).values()):
+        worker.kill()
+    process.shutdown(wait=False, cancel_futures=True)
+
+
+def study(
+    model: str, where: Path, machine: Mapping[str, Any], clock: Clock, *, rehearse: bool
+) -> None:
+    """Go on with the study of schedules on the real model in the time that is left."""
+    from analysis.fernando2024.real import smol_study
+
+    form = "fast" if rehearse else "gpu"
+    done = smol_study.go(form, seconds=max(0.0, clock.left - 10), model=model or None)
+    about = {"step": STUDY, "method": "all", "setting": done.pop("setting")}
+    results.keep(results.place(where, STUDY, "all"), about | {"machine": dict(machine)}, [done])
+    print(f"study: {done['done']} of {done['runs']} runs", flush=True)
+
+
+def said(found: Mapping[str, Any]) -> str:
+    """A measurement in a line."""
+    if found.get("out_of_memory"):
+        return "out of memory"
+    share = found["model_flops_utilisation"]
+    return (
+        f"{found['tokens_per_second']:,.0f} tokens/s"
+        + ("" if share is None else f", MFU {100 * share:.1f} %")
+        + f", {found['peak_memory_bytes'] / 2**30:.1f} GiB"
+    )
+
+
+def about_machine() -> dict[str, Any]:
+    """Device and versions: measurements on different ones are kept apart."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "python": platform.python_version(),
+    }
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

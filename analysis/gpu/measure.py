@@ -1,0 +1,286 @@
+"""One measurement: a training with ours or with TRL, on the same rows, timed as a whole.
+
+Time and operations count from an update after the first few, which warm up, to the last one, with
+one wait for the device at each end. Tokens are those of both responses of a pair, prompts
+included; filling is never counted.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from analysis.fernando2024.costs import llm_costs
+from analysis.fernando2024.costs.llm_costs import SHAPES, Setting
+from analysis.fernando2024.real import smol_rows
+from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.errors import InputError
+from tradeoff.llm import JointTrainer, Lora, TrainConfig, models
+from tradeoff.llm.hooks import Hook
+from tradeoff.llm.meter import peak_flops
+from tradeoff.schedules import Maxright
+
+CONVENTION = (
+    "MFU counts the model's operations by arXiv 2204.02311, appendix B: two per weight and token "
+    "forward and as many backward, as weights below adapters are frozen; attention is causal; the "
+    "output layer counts for scored tokens; filling, adapters and embeddings do not count. The "
+    "peak is the data sheet's for dense bf16."
+)
+Rows = tuple[list[SftRow], list[PreferenceRow]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured.
+
+    Attributes
+    ----------
+    setting
+        Shape, method, device, precision, batch, updates, layout and compilation.
+    text
+        "made" rows of letters, or real ones: a name of ``smol_rows.PAIRS``.
+    tokenizer
+        Folder or GGUF file of the tokenizer; empty: bytes.
+    tokens_per_pass
+        Most tokens of a forward pass of ours, in place of ``rows_per_forward``.
+    longest
+        Most tokens of a sequence.
+    """
+
+    setting: Setting
+    text: str = "made"
+    tokenizer: str = ""
+    tokens_per_pass: int | None = None
+    longest: int = 1024
+
+    @property
+    def warm(self) -> int:
+        """Updates that are not timed."""
+        return max(1, self.setting.updates // 3)
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Train once; what it took.
+
+    Returns
+    -------
+    dict
+        ``out_of_memory``, or ``updates`` that were timed, their ``seconds``, ``tokens_per_second``,
+        ``model_flops_utilisation`` (None for TRL and where the peak is unknown),
+        ``peak_memory_bytes`` of the whole training (of tensors on a GPU) and ``followed``, the
+        updates of each objective.
+    """
+    gc.collect()
+    if job.setting.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        return theirs(job) if job.setting.method.startswith("trl") else ours(job)
+    except torch.OutOfMemoryError:
+        return {"out_of_memory": True}
+    except InputError as error:
+        if error.field != "rows_per_forward":
+            raise
+        return {"out_of_memory": True}
+
+
+def rows(job: Job) -> Rows:
+    """One batch of either set; every update reads all of it."""
+    if job.text == "made":
+        return llm_costs.rows(job.setting)
+    found, count = smol_rows.rows(job.text), job.setting.batch_size
+    # Spread over the file, so that lengths are as they come.
+    sft, pairs = ([*part[:: max(1, len(part) // count)]][:count] for part in found.training)
+    return sft, pairs
+
+
+def tokenizer(job: Job) -> Any:
+    """The tokenizer of a job."""
+    if not job.tokenizer:
+        return deepcopy(llm_costs.tokenizer())
+    return models.tokenizer_of(models.model_folder(job.tokenizer))
+
+
+class Window(Hook):
+    """Reads the meter after the updates that warm up."""
+
+    def __init__(self, warm: int) -> None:
+        self.warm = warm
+        self.before: dict[str, float] = {}
+
+    def updated(self, trainer: Any, losses: Any) -> None:
+        if trainer.step == self.warm:
+            trainer.meter.stop()
+            self.before = trainer.meter.state()
+
+
+def ours(job: Job, hooks: Sequence[Hook] = ()) -> dict[str, Any]:
+    """Train with the joint trainer."""
+    setting, window = job.setting, Window(job.warm)
+    model = llm_costs.build(setting)
+    rank, targets = SHAPES[setting.shape]["lora"]
+    rule = llm_costs.schedule(setting.method, setting.batch_size)
+    optima = None
+    if isinstance(rule, Maxright):
+        # Random weights: losses are those of a uniform policy, from which both gaps are alike.
+        optima = (math.log(SHAPES[setting.shape]["vocab_size"]) - 1, math.log(2) - 1)
+    config = TrainConfig(
+        steps=setting.updates,
+        batch_size=setting.batch_size,
+        rows_per_forward=setting.rows_per_forward,
+        tokens_per_pass=job.tokens_per_pass,
+        max_length=job.longest,
+        lora=Lora(rank=rank, alpha=rank, targets=targets),
+        precision=setting.precision,
+        layout=setting.layout,
+        compile=setting.compile,
+        holdout=0.0,
+        chat=False,
+        optima=optima,
+        evaluate_every=setting.updates,
+        log_every=setting.updates,
+    )
+    sft, pairs = rows(job)
+    trainer = JointTrainer(
+        *(model, tokenizer(job)), sft=sft, preference=pairs,
+        schedule=rule, config=config, callbacks=(window, *hooks),
+    )  # fmt: skip
+    done = trainer.train(progress=False)
+    after = trainer.meter.state()
+    seconds, tokens, flops = (after[k] - window.before[k] for k in ("seconds", "tokens", "flops"))
+    peak = peak_flops(trainer.accelerator.device)
+    counts = done.summary["updates"]
+    return {
+        "updates": setting.updates - job.warm,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "model_flops_utilisation": None if peak is None else flops / seconds / peak,
+        "peak_memory_bytes": trainer.meter.peak_memory(),
+        "followed": [counts["sft"], counts["preference"]],
+    }
+
+
+def theirs(job: Job) -> dict[str, Any]:
+    """Train with TRL: the same rows, adapters, batch and precision, its defaults otherwise."""
+    import datasets
+    import trl
+    from accelerate.state import AcceleratorState
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+
+    setting, warm = job.setting, job.warm
+
+    class Clock(TrainerCallback):
+        began = ended = 0.0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step in (warm, setting.updates):
+                llm_costs._wait(setting.device)
+                self.began, self.ended = self.ended, time.perf_counter()
+
+    words, clock = tokenizer(job), Clock()
+    words.pad_token = words.pad_token or words.eos_token
+    rank, targets = SHAPES[setting.shape]["lora"]
+    kind, given = ("SFT", rows(job)[0]) if setting.method == "trl-sft" else ("DPO", rows(job)[1])
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = getattr(trl, f"{kind}Config")(
+            output_dir=folder,
+            max_steps=setting.updates,
+            per_device_train_batch_size=setting.rows_per_forward,
+            gradient_accumulation_steps=setting.batch_size // setting.rows_per_forward,
+            use_cpu=setting.device == "cpu",
+            bf16=setting.precision == "bf16",
+            gradient_checkpointing=False,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=setting.device == "cuda",
+            max_length=job.longest,
+            **({} if kind == "SFT" else {"precompute_ref_log_probs": True}),
+        )
+        trainer = getattr(trl, f"{kind}Trainer")(
+            model=llm_costs.build(setting),
+            args=arguments,
+            train_dataset=datasets.Dataset.from_list([asdict(row) for row in given]),
+            processing_class=words,
+            peft_config=LoraConfig(
+                r=rank, lora_alpha=rank, target_modules=list(targets), task_type="CAUSAL_LM"
+            ),
+            callbacks=[clock],
+        )
+        try:
+            trainer.train()
+        finally:
+            # Its precision would be that of every later training in this process.
+            AcceleratorState._reset_state(reset_partial_state=True)
+    seconds, timed = clock.ended - clock.began, setting.updates - warm
+    each = sum(tokens(row, words, job.longest) for row in given)
+    of = [setting.updates, 0] if kind == "SFT" else [0, setting.updates]
+    return {
+        "updates": timed,
+        "seconds": seconds,
+        "tokens_per_second": each * timed / seconds,
+        "model_flops_utilisation": None,
+        "peak_memory_bytes": memory(setting.device),
+        "followed": of,
+    }
+
+
+def tokens(row: SftRow | PreferenceRow, words: Any, longest: int) -> int:
+    """Tokens of a row, the end of each response counted."""
+    ends = (row.completion,) if isinstance(row, SftRow) else (row.chosen, row.rejected)
+    whole = [f"{row.prompt}{end}" for end in ends]
+    return sum(min(longest, len(words(text)["input_ids"]) + 1) for text in whole)
+
+
+def memory(device: str) -> int:
+    """The most bytes so far: of tensors on a GPU, else of the process."""
+    from tradeoff.llm.meter import resident_peak
+
+    return int(torch.cuda.max_memory_allocated()) if device == "cuda" else resident_peak()
+
+
+class Trace(Hook):
+    """Profiles one update and keeps where its time went."""
+
+    MOST = 15
+
+    def __init__(self, step: int, device: str) -> None:
+        kinds = [torch.profiler.ProfilerActivity.CPU]
+        kinds += [torch.profiler.ProfilerActivity.CUDA] if device == "cuda" else []
+        self.step, self.device = step, device
+        self.profiler = torch.profiler.profile(activities=kinds)
+        self.table: list[dict[str, Any]] = []
+
+    def updated(self, trainer: Any, losses: Any) -> None:
+        if trainer.step == self.step:
+            self.profiler.start()
+        elif trainer.step == self.step + 1:
+            llm_costs._wait(self.device)
+            self.profiler.stop()
+            name = f"self_{'device' if self.device == 'cuda' else 'cpu'}_time_total"
+            spent = [(e.key, getattr(e, name) / 1e3, e.count) for e in self._events()]
+            spent.sort(key=lambda one: -one[1])
+            self.table = [
+                {"operator": key[:80], "ms": ms, "calls": calls}
+                for key, ms, calls in spent[: self.MOST]
+            ]
+
+    def _events(self) -> Any:
+        return self.profiler.key_averages()
+
+
+def profile(job: Job) -> dict[str, Any]:
+    """Train once, and where the time of one update went, by operator."""
+    trace = Trace(job.warm, job.setting.device)
+    return ours(job, [trace]) | {"operators": trace.table}

@@ -1,0 +1,167 @@
+"""Write what travels to the GPU machine: a folder for each of the two calls, with a manifest."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from analysis.fernando2024.real import smol_rows
+from analysis.gpu.parts import MANIFEST, MODEL, sha256
+from tradeoff.checkout import DATA, ROOT
+from tradeoff.errors import InputError
+from tradeoff.llm import gguf
+from tradeoff.records import replacing_folder, write_json
+
+MIB = 2**20
+PYTHON, PLATFORMS = "3.12", ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+"""Of the GPU machine; its processor is x86-64."""
+ABSENT = (
+    "annotated-types",
+    "array-api-compat",
+    "datasets",
+    "dill",
+    "gguf",
+    "multiprocess",
+    "pydantic",
+    "pydantic-core",
+    "trl",
+    "typing-inspection",
+)
+"""Packages that an image with torch, transformers, peft and accelerate lacks."""
+
+
+def write(pack: Path, limit_mib: float = 64.0, *, wheels: bool = True) -> str:
+    """Write both folders; returns what was written and what each call carries, as text.
+
+    Parameters
+    ----------
+    pack
+        Receives ``first`` and ``second``; what was there is replaced.
+    limit_mib
+        Most MiB that a call may carry, the checkout's tracked files included.
+    wheels
+        Download the wheels of :data:`ABSENT` in the versions of constraints.txt, and build that of
+        the project.
+
+    Raises
+    ------
+    InputError
+        If the model's package or a data file is not there, or the parts do not fit.
+    """
+    pack.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(pack / "first") as first, replacing_folder(pack / "second") as second:
+        if wheels:
+            fetch(first / "wheels")
+        for file in smol_rows.files():
+            shorten(file, second / "data" / file.name)
+        model = gguf.file_of("smollm2")
+        packed = gzip.compress(model.read_bytes(), compresslevel=1, mtime=0)
+        # Both calls carry as much.
+        cut = (len(packed) + size(second) - size(first)) // 2
+        (first / "model.part-first").write_bytes(packed[:cut])
+        (second / "model.part-second").write_bytes(packed[cut:])
+        about = {"file": MODEL, "bytes": model.stat().st_size, "sha256": sha256(model)}
+        sizes = {folder.name: seal(folder, about) for folder in (first, second)}
+    return _said(pack, list(sizes.values()), limit_mib)
+
+
+def seal(folder: Path, model: dict[str, object]) -> int:
+    """Write the manifest of a folder; its size in bytes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json(
+        folder / MANIFEST,
+        {
+            "packed": datetime.now(UTC).isoformat(timespec="seconds"),
+            "python": PYTHON,
+            "model": model,
+            "files": {
+                path.relative_to(folder).as_posix(): {
+                    "bytes": path.stat().st_size,
+                    "sha256": sha256(path),
+                }
+                for path in files
+            },
+        },
+    )
+    return size(folder)
+
+
+def _said(pack: Path, sizes: list[int], limit_mib: float) -> str:
+    tree = tracked()
+    lines = []
+    for call, count in zip(("first", "second"), sizes, strict=True):
+        whole = (count + tree) / MIB
+        if whole > limit_mib:
+            raise InputError(
+                f"the {call} call would carry {whole:.1f} MiB with the checkout",
+                field="limit_mib",
+                value=limit_mib,
+                remedy="Allow more, or leave data out.",
+            )
+        lines.append(
+            f"{pack / call}: {count / MIB:.1f} MiB, {whole:.1f} with the checkout's tracked files"
+        )
+    return "\n".join([*lines, "There: python -m analysis.gpu first; then, at once, second."])
+
+
+def tracked() -> int:
+    """Bytes of the files that git tracks; 0 outside of a checkout."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def shorten(file: Path, place: Path) -> None:
+    """Copy the rows of a file that the study reads.
+
+    Raises
+    ------
+    InputError
+        If the file is not there.
+    """
+    if not file.exists():
+        remedy = f"Put it there, or name its folder in TRADEOFF_DATA (now {DATA})."
+        raise InputError("a file of the study is missing", file=file, remedy=remedy)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        kept = [line for _, line in zip(range(smol_rows.MOST), lines, strict=False)]
+    place.write_bytes(gzip.compress("".join(kept).encode(), mtime=0))
+
+
+def fetch(folder: Path) -> None:
+    """Download the wheels for the GPU machine, and build the project's own.
+
+    Raises
+    ------
+    InputError
+        If a package has no version in constraints.txt, or pip fails.
+    """
+    pinned = dict(
+        line.strip().replace("_", "-").split("==")
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    if unknown := [name for name in ABSENT if name not in pinned]:
+        raise InputError("no version is pinned", file="constraints.txt", value=unknown[0])
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    platforms = [f"--platform={name}_x86_64" for name in PLATFORMS]
+    aim = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms]
+    wanted = [f"{name}=={pinned[name]}" for name in ABSENT]
+    for command in (
+        [*pip, "download", "--no-deps", *aim, "--dest", str(folder), *wanted],
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = next(iter(done.stderr.strip().splitlines()[::-1]), "it says nothing")
+            raise InputError(f"pip failed: {reason}", field="wheels", remedy="Is there a network?")
