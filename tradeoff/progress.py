@@ -17,12 +17,13 @@ EVERY = 30.0
 """Seconds between two lines of a bar in a log."""
 
 
-class tqdm(_tqdm):  # type: ignore[type-arg,misc]
+class tqdm(_tqdm):
     """A bar of tqdm; where its output is no terminal, one plain line in `EVERY` seconds.
 
     A log, a pipe or a file then has a few lines, and none of a bar that ends sooner.
     """
 
+    disable: bool
     _lined: float | None = None
 
     def __init__(self, *args: Any, **settings: Any) -> None:

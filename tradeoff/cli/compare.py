@@ -200,7 +200,8 @@ def _tell(found: Comparison, out: Path, as_json: bool) -> None:
     for name in ("sft_loss", "preference_loss", "weighted_loss", "behind_best"):
         pairs = zip(table[name], table[f"± {name}"], strict=True)
         text[HEADS[name]] = [with_interval(value, half) for value, half in pairs]
-    show_table(text, f"{found}; mean ± half a 95 % interval over seeds")
+    runs, seeds = len(found.runs), found.runs.seed.nunique()
+    show_table(text, f"{runs} runs, {seeds} seeds: mean ± half of a 95 % interval over seeds")
     for line in found.remarks:
         show_line(line, style="yellow")
     show_line(f"written: {', '.join(str(path) for path in written)}")

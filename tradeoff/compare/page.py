@@ -146,7 +146,7 @@ def loss_space(methods: pd.DataFrame, start: Array) -> str:
     for (key, group), colour in zip(
         good.groupby(["method", "settings"], sort=False), _colours(good), strict=True
     ):
-        name = " ".join(filter(None, key))
+        name = " ".join(str(part) for part in key if part)
         parts.append(_one_method(group.sort_values("lam"), plane, name, colour))
         legend.append(f'<span style="color:{colour}">&#9679;</span> {escape(name)}')
     if known:
