@@ -27,6 +27,7 @@ RANKS: dict[str, float] = {
     "schedules": 1,
     "scores": 1,
     "checkout": 1,
+    "pages": 1,
     "plots": 2,
     "terminal": 2,
     "doctor": 2,
@@ -44,6 +45,7 @@ RANKS: dict[str, float] = {
     "doubts": 4,
     "arena": 5,
     "advice": 5.5,
+    "compare": 5.8,
     "cli": 7,
     "__main__": 8,
 }

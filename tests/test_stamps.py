@@ -70,6 +70,21 @@ def test_a_form_is_never_shown_as_the_other(figure: Figure, tmp_path: Path) -> N
     assert run(out) == ("", 3)
 
 
+def test_a_result_changes_only_if_a_number_does(
+    figure: Figure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results" / f"{NAME}.json"
+    monkeypatch.setattr(figure, "main", lambda out, fast: {"value": 1})
+    runner.run(DOSSIER, NAME, tmp_path)
+    before = path.read_bytes()
+    monkeypatch.setattr(runner, "sources", lambda name: "others, which give the same numbers")
+    assert runner.run(DOSSIER, NAME, tmp_path).why == "other sources"
+    assert path.read_bytes() == before
+    monkeypatch.setattr(figure, "main", lambda out, fast: {"value": 2})
+    runner.run(DOSSIER, NAME, tmp_path, force=True)
+    assert read_json(path)["provenance"]["sources"] == "others, which gi"
+
+
 def test_folders_have_stamps_of_their_own(figure: Figure, tmp_path: Path) -> None:
     run(tmp_path / "a", fast=True)
     run(tmp_path / "b")

@@ -1,10 +1,54 @@
-"""Progress bars: one kind for terminals and notebooks, with ipywidgets or without."""
+"""Progress bars: one kind for terminals and notebooks, and plain lines now and then in a log."""
 
+from __future__ import annotations
+
+import sys
+import time
 import warnings
+from typing import Any
 
 with warnings.catch_warnings():
     # Without ipywidgets a notebook gets a bar of text; that is as good, and no reason to warn.
     warnings.filterwarnings("ignore", "IProgress not found")
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm as _tqdm
 
 __all__ = ["tqdm"]
+EVERY = 30.0
+"""Seconds between two lines of a bar in a log."""
+
+
+class tqdm(_tqdm):
+    """A bar of tqdm; where its output is no terminal, one plain line in `EVERY` seconds.
+
+    A log, a pipe or a file then has a few lines, and none of a bar that ends sooner.
+    """
+
+    disable: bool
+    _lined: float | None = None
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        file = settings.get("file") or sys.stderr
+        if not (file.isatty() or "ipykernel" in sys.modules or settings.get("disable")):
+            self._lined = time.monotonic()
+        super().__init__(*args, **settings)
+
+    def display(self, *args: Any, **settings: Any) -> Any:
+        """Draw the bar, or write a line if the last one is old enough."""
+        if self._lined is None:
+            return super().display(*args, **settings)
+        if time.monotonic() - self._lined >= EVERY:
+            self._lined = time.monotonic()
+            about = {**self.format_dict, "ncols": 0}
+            if about["bar_format"]:
+                about["bar_format"] = about["bar_format"].replace("|{bar}|", "")
+            self.fp.write(f"{self.format_meter(**about)}\n")
+            self.fp.flush()
+        return None
+
+    def close(self) -> None:
+        """End the bar; in a log nothing is left to clear away."""
+        if self._lined is None:
+            super().close()
+        elif not self.disable:
+            self.disable = True
+            self._decr_instances(self)

@@ -2,7 +2,8 @@
 
 A figure is up to date when the stamp of an earlier run, kept beside the checkout's other
 scratch output and never committed, fits, see :mod:`analysis.dossier.stamps`. So
-a fresh clone recomputes everything and an interrupted run goes on where it stopped.
+a fresh clone recomputes everything and an interrupted run goes on where it stopped. A stored result
+changes only if a number does: the same numbers keep the record of the run that made them first.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def run(
         origin = read_json(dossier.folder / "results" / path.name)["provenance"]
     if "training" in numbers:  # Stored runs: what the figure shows cost more than drawing it.
         origin["training"] = numbers.pop("training")
+    origin = _of_the_same_numbers(path, numbers, origin)
     # The numbers come first: they cost the time. Until the stamp fits again, nothing is up to date.
     write_json(path, {"figure": name, "numbers": numbers, "provenance": origin})
     style.write(pictures)
@@ -157,6 +159,21 @@ def table(dossier: Dossier) -> pd.DataFrame:
         seconds = origin["seconds"] + origin.get("training", {}).get("cpu_seconds", 0.0)
         rows.append({"figure": name, "shows": shows, "seconds": seconds})
     return pd.DataFrame(rows)
+
+
+def _of_the_same_numbers(
+    path: Path, numbers: dict[str, Any], origin: dict[str, Any]
+) -> dict[str, Any]:
+    """Where an earlier run of this form has stored the same numbers, who made them then.
+
+    So a file changes only if a number does, and drawing a figure again leaves a checkout clean.
+    """
+    with suppress(InputError):
+        stored_results.read(path)  # refuses what is damaged
+        stored = read_json(path)
+        if stored["numbers"] == numbers and stored["provenance"]["form"] == origin["form"]:
+            return dict(stored["provenance"])
+    return origin
 
 
 @cache

@@ -13,6 +13,7 @@ import tradeoff
 from tradeoff.cli.advise import advise
 from tradeoff.cli.analyse import analyse
 from tradeoff.cli.arena import arena
+from tradeoff.cli.compare import compare
 from tradeoff.cli.convex import front, simulate
 from tradeoff.cli.doctor import doctor
 from tradeoff.cli.evaluate import evaluate
@@ -59,6 +60,7 @@ LABORATORY, PAPER = "The laboratory", "The dossier of a paper"
 app.command(rich_help_panel=QUESTION)(advise)
 app.command(rich_help_panel=QUESTION)(analyse)
 app.command(rich_help_panel=MODELS, epilog=EPILOG)(train)
+app.command(rich_help_panel=MODELS)(compare)
 app.command(rich_help_panel=MODELS)(evaluate)
 app.command(rich_help_panel=MODELS)(export)
 app.command(rich_help_panel=LABORATORY)(front)

@@ -13,20 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff import experiment
-from tradeoff.cli.options import (
-    Attention,
-    Chat,
-    ChatTemplate,
-    Columns,
-    EosToken,
-    MinMargin,
-    SkipBad,
-    UseLabels,
-    output,
-)
+from tradeoff.cli.options import output
+from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.data import Rows
-from tradeoff.data.columns import parsed
-from tradeoff.errors import InputError, RowWarning
+from tradeoff.errors import RowWarning
 from tradeoff.extras import require
 from tradeoff.terminal import show_json, show_line, show_summary, show_table
 
@@ -44,91 +34,11 @@ _LOST = (
     *("prompts_tested_on", "also_trained_on", "near_duplicates"),
 )
 """Counts of rows that a user should see; names as in the summary."""
-_CHOICES = (
-    "sft-dpo, dpo-sft, rounds, mix, alright, maxright, constrained, or another schedule's name."
-)
-
-_METHOD = (
-    "Schedule and other parts joined by +, such as mix+pcgrad or sft-dpo+ewc+ema; or "
-    "package.module:Name, one of your own."
-)
 
 
+@with_settings()
 def train(
-    file: Annotated[
-        Path | None, typer.Argument(help="Settings in TOML.", metavar="CONFIG.toml")
-    ] = None,
-    from_trl: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(
-            help="Settings of two trainings, SFT and DPO, in YAML of TRL's command line or of "
-            "LLaMA-Factory, in place of CONFIG.toml.",
-            metavar="SFT.yaml DPO.yaml",
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Folder, hub name or `tiny`.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Take only the model's configuration.")
-    ] = False,
-    sft: Annotated[
-        str | None, typer.Option(help="SFT rows: file, hub name or `synthetic`.")
-    ] = None,
-    preference: Annotated[str | None, typer.Option(help="Preference rows, likewise.")] = None,
-    sft_test: Annotated[str | None, typer.Option(help="Held-out SFT rows.")] = None,
-    preference_test: Annotated[str | None, typer.Option(help="Held-out preference rows.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Most training rows of each set.")] = None,
-    skip_bad: SkipBad = False,
-    columns: Columns = None,
-    use_labels: UseLabels = False,
-    min_margin: MinMargin = None,
-    chat: Chat = None,
-    chat_template: ChatTemplate = None,
-    eos_token: EosToken = None,
-    attention: Attention = None,
-    schedule: Annotated[str | None, typer.Option(help=_CHOICES)] = None,
-    method: Annotated[str | None, typer.Option(help=_METHOD)] = None,
-    lam: Annotated[
-        float | None, typer.Option(help="Weight of the preference objective, in [0, 1].")
-    ] = None,
-    rounds: Annotated[int | None, typer.Option(help="rounds: how many.")] = None,
-    limit: Annotated[
-        float | None,
-        typer.Option(help="constrained: nats of SFT training loss that may be lost, or a share."),
-    ] = None,
-    relative: Annotated[
-        bool, typer.Option("--relative", help="constrained: the limit is a share of the gain.")
-    ] = False,
-    steps: Annotated[int | None, typer.Option(help="Updates of the optimiser.")] = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Instead: passes through the larger set.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows of an update.")] = None,
-    rows_per_forward: Annotated[
-        int | None, typer.Option(help="Rows of a forward pass of a process.")
-    ] = None,
-    tokens_per_pass: Annotated[
-        int | None, typer.Option(help="Instead: its tokens, filling included.")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Longest sequence in tokens.")] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(help="Preference loss by TRL's name, such as sigmoid, ipo or simpo."),
-    ] = None,
-    beta: Annotated[float | None, typer.Option(help="Inverse temperature of that loss.")] = None,
-    lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
-    evaluate_every: Annotated[int | None, typer.Option(help="Updates between evaluations.")] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(help="Stop after so many evaluations without a lower weighted loss."),
-    ] = None,
-    save_every: Annotated[int | None, typer.Option(help="Updates between checkpoints.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Root seed of every random draw.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any setting; repeatable."),
-    ] = None,
+    given: Given,
     out: Annotated[Path, output("Folder of the run.")] = Path("tradeoff-train"),
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint.")
@@ -177,48 +87,10 @@ def train(
       --lora-rank 32 --precision bf16 --set train.clip=0.5`
     """
     require("llm")
-    flags = {
-        "model.path": model,
-        "model.config_only": random_weights or None,
-        "model.chat_template": chat_template,
-        "model.eos_token": eos_token,
-        "model.attention": attention,
-        "data.sft": sft,
-        "data.preference": preference,
-        "data.sft_test": sft_test,
-        "data.preference_test": preference_test,
-        "data.limit": rows,
-        "data.skip_bad": skip_bad or None,
-        "data.columns": parsed(columns) if columns else None,
-        "data.use_labels": use_labels or None,
-        "data.min_margin": min_margin,
-        "train.chat": chat,
-        "schedule": schedule,
-        "method": method,
-        "schedule.lam": lam,
-        "schedule.rounds": rounds,
-        "schedule.limit": limit,
-        "schedule.relative": relative or None,
-        "train.steps": steps,
-        "train.epochs": epochs,
-        "train.batch_size": batch_size,
-        "train.rows_per_forward": rows_per_forward,
-        "train.tokens_per_pass": tokens_per_pass,
-        "train.learning_rate": learning_rate,
-        "train.max_length": max_length,
-        "train.loss": loss,
-        "train.beta": beta,
-        "train.lora.rank": lora_rank,
-        "train.precision": precision,
-        "train.evaluate_every": evaluate_every,
-        "train.patience": patience,
-        "train.save_every": save_every,
-        "train.seed": seed,
-    }
     quiet = as_json or os.environ.get("RANK", "0") != "0"
     say = (lambda text: None) if quiet else partial(show_line, style="dim")
     say("reading settings")
-    settings = experiment.settings(file, flags, assignments or (), _taken_over(file, from_trl))
+    settings = given.settings()
     say(f"reading rows: SFT {settings.data.sft}, preference {settings.data.preference}")
     read = experiment.read_rows(settings)
     say(f"loading the model {settings.model.path}, and its tokens of {_counted(read)}")
@@ -243,20 +115,6 @@ def train(
         raise typer.Exit(128 + result.signal)
     if result.diverged_at is not None:
         raise typer.Exit(1)
-
-
-def _taken_over(file: Path | None, files: tuple[Path, Path] | None) -> dict[str, Any] | None:
-    """Settings of TRL's command line, if they are asked for."""
-    if files is None:
-        return None
-    if file is not None:
-        remedy = "Give CONFIG.toml or --from-trl; flags and --set change either."
-        raise InputError("two sources of settings", field="--from-trl", remedy=remedy)
-    require("trl")
-    from tradeoff import trl
-
-    found: dict[str, Any] = trl.read_yaml(*files)
-    return found
 
 
 def _counted(read: Mapping[str, Any]) -> str:

@@ -185,13 +185,18 @@ def check_space(output: Path, model: nn.Module, config: TrainConfig, steps: int)
     InputError
         If the disk has less.
     """
+    needed = space_needed(model, config, steps)
+    there = sum(size_of(output / name) for name in (snapshots.CHECKPOINTS, models.MODEL))
+    check_writable(output, needed=max(0, needed - there))
+
+
+def space_needed(model: nn.Module, config: TrainConfig, steps: int) -> int:
+    """Bytes of the checkpoints and the model of a run, as `check_space` counts them."""
     sizes = [(p.requires_grad, p.numel() * p.element_size()) for p in model.parameters()]
     trained = sum(size for trains, size in sizes if trains)
     saves = 1 if config.save_every is None else -(-steps // config.save_every)
     whole = trained if models.has_adapters(model) else sum(size for _, size in sizes)
-    needed = 3 * trained * min(saves, config.keep + 1) + whole
-    there = sum(size_of(output / name) for name in (snapshots.CHECKPOINTS, models.MODEL))
-    check_writable(output, needed=max(0, needed - there))
+    return 3 * trained * min(saves, config.keep + 1) + whole
 
 
 def check_not_replaced(output: Path, field: str, place: str) -> None:

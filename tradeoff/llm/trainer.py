@@ -836,6 +836,7 @@ class JointTrainer:
             "diverged_at": self.diverged_at,
             "adapters": self._adapters,
             "data": self.data.summary(),
+            "identity": self.identity,
             **self.meter.summary(),
         }
         if limit := self.known.limit():

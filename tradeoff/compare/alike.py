@@ -1,0 +1,119 @@
+"""What runs must share to be compared, and what they may differ in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tradeoff.compare.runs import Run
+from tradeoff.errors import InputError
+
+YARDSTICKS = {
+    "model": "the model that training starts from",
+    "sft_test": "the held-out demonstrations",
+    "preference_test": "the held-out pairs",
+    "loss": "the preference loss that is measured",
+    "beta": "the inverse temperature of that loss",
+    "label_smoothing": "its label smoothing",
+    "chosen_nll": "its weight of the chosen response",
+    "reference": "the reference",
+}
+"""Entries of an identity without which losses cannot be compared, in words."""
+ROWS = {"sft": "demonstrations", "preference": "pairs"}
+"""Training rows, which may differ, with a remark."""
+_APART = {*YARDSTICKS, *ROWS, "own_optimizer", "own_rates"}
+
+
+def check_comparable(runs: Sequence[Run]) -> list[str]:
+    """Refuse runs whose losses cannot be compared; remarks on what else differs.
+
+    Held-out rows and random models follow from the seed, so runs are compared within each seed.
+
+    Raises
+    ------
+    InputError
+        Naming the first yardstick that differs, and two folders.
+    """
+    for name, words in YARDSTICKS.items():
+        for same in _by_seed(runs):
+            _check_one(name, words, same)
+        _check_seeds(name, words, runs)
+    remarks = []
+    for name, words in ROWS.items():
+        plain = [run for run in runs if "data" not in run.method.changed()]
+        if any(len({run.identity.get(name) for run in same}) > 1 for same in _by_seed(plain)):
+            remarks.append(f"Runs were trained on different {words}: that is part of the result.")
+    return remarks
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Names of settings that vary between the runs, without yardsticks and training rows."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    known = [name for name in names if name not in _APART]
+    return [name for name in known if len({_text(run.settings.get(name)) for run in runs}) > 1]
+
+
+def in_words(run: Run, runs: Sequence[Run], names: Iterable[str]) -> str:
+    """The values that a run has of some settings, and what tells it from others of its label."""
+    found = {name: run.settings.get(name) for name in names}
+    same = [_parts(other) for other in runs if other.method.label == run.method.label]
+    own = _parts(run)
+    found |= {k: own[k] for k in own if any(other.get(k) != own[k] for other in same)}
+    return ", ".join(f"{name} = {_text(value)}" for name, value in found.items())
+
+
+def _parts(run: Run) -> dict[str, Any]:
+    """Settings of a run's method by dotted name, without its weight."""
+    found: dict[str, Any] = {}
+    for slot, part in run.method.at(0.5).to_dict().items():
+        given = part if isinstance(part, dict) else {"": part}
+        found |= {f"{slot}.{name}".rstrip("."): value for name, value in given.items()}
+    return found
+
+
+def _by_seed(runs: Sequence[Run]) -> list[list[Run]]:
+    groups: dict[int, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.seed, []).append(run)
+    return list(groups.values())
+
+
+def _check_one(name: str, words: str, runs: Sequence[Run]) -> None:
+    for run in runs[1:]:
+        if run.identity.get(name) != runs[0].identity.get(name):
+            raise InputError(
+                f"{words} differ from those of {runs[0].folder}"
+                if words.endswith(("pairs", "demonstrations"))
+                else f"{words} differs from that of {runs[0].folder}",
+                file=run.folder,
+                field=name,
+                value=_short(run.identity.get(name)),
+                remedy="Losses on different yardsticks cannot be compared: leave one run out.",
+            )
+
+
+def _check_seeds(name: str, words: str, runs: Sequence[Run]) -> None:
+    """Where a yardstick follows from the seed, all methods need the same seeds."""
+    if len({_text(run.identity.get(name)) for run in runs}) == 1:
+        return
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        seeds.setdefault(_text(run.identity["schedule"]), set()).add(run.seed)
+    first, *rest = seeds.values()
+    if any(other != first for other in rest):
+        raise InputError(
+            f"{words} follow from the seed, and methods have different seeds",
+            field="seed",
+            value=[sorted(found) for found in seeds.values()],
+            remedy="Train all with the same seeds, or with given held-out rows.",
+        )
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _short(value: Any) -> Any:
+    """A fingerprint as a reader wants it."""
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value
