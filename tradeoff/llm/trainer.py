@@ -694,7 +694,7 @@ class JointTrainer:
         return best is not None and best.since >= (self.config.patience or 0)
 
     def _keep_if_best(self) -> None:
-        """Keep the weights if their weighted loss is the least so far; save if the run ends early."""
+        """Keep the weights of the least weighted loss so far; save if the run ends early."""
         best = self._best()
         if best is None or not (best.since == 0 or self._out_of_patience()):
             return
