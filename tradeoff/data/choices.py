@@ -1,7 +1,7 @@
-"""Questions with several answers of which one is right: rows of MMLU, ARC, TruthfulQA and XSTest.
+"""Multiple-choice rows: MMLU, ARC, TruthfulQA and XSTest.
 
-A row is ``{"question", "choices", "answer"}`` with the right choice counted from 0, and may name
-the ``"subject"`` that the question belongs to.
+A row is ``{"question", "choices", "answer"}``. The answer is the index of the right choice, from 0.
+A row may also name the ``"subject"`` of its question.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _COLUMNS = frozenset({"question", "choices", "answer", "subject"})
 
 @dataclass(frozen=True)
 class ChoiceRow:
-    """A question, its choices, the place of the right one from 0, and its subject or ``""``."""
+    """A question, its choices, the index of the right choice from 0, and its subject or ``""``."""
 
     question: str
     choices: tuple[str, ...]
@@ -58,7 +58,7 @@ def choice_row(record: Record) -> ChoiceRow:
 
 
 def _string(record: Record, name: str) -> str:
-    """A checked column that is no conversation."""
+    """Read a column of plain text, which must not be a conversation."""
     value = read_text(record, name)
     if not isinstance(value, str):
         remedy = "Give a string."

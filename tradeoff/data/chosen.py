@@ -13,9 +13,9 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 def chosen_as_sft(pairs: Sequence[PreferenceRow]) -> Sequence[SftRow]:
     """SFT rows from the chosen side of pairs.
 
-    SFT on them makes the usual reference of DPO where there are no other demonstrations (Rafailov
-    et al., arXiv 2305.18290, section 4); the official code of arXiv 2410.15483 compares its run
-    of DPO followed by SFT with such a reference.
+    SFT on these rows makes the usual reference of DPO where there are no other demonstrations
+    (Rafailov et al., arXiv 2305.18290, section 4). The official code of arXiv 2410.15483 uses such
+    a reference in its run of DPO followed by SFT.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def chosen_as_sft(pairs: Sequence[PreferenceRow]) -> Sequence[SftRow]:
     Returns
     -------
     Sequence[SftRow]
-        J rows in the order of the pairs; of :class:`tradeoff.data.Rows` the same kind, with its
+        J rows in the order of the pairs. From :class:`tradeoff.data.Rows` come `Rows` with the same
         source.
 
     Examples
@@ -34,7 +34,7 @@ def chosen_as_sft(pairs: Sequence[PreferenceRow]) -> Sequence[SftRow]:
     >>> chosen_as_sft([PreferenceRow("Say hello.", "Hello!", "No.")])
     (SftRow(prompt='Say hello.', completion='Hello!'),)
     """
-    # Whatever else both kinds of row have, such as their prompt, stays with them.
+    # Fields that both kinds of row have, such as the prompt, are copied.
     shared = {field.name for field in fields(SftRow)} & {
         field.name for field in fields(PreferenceRow)
     }

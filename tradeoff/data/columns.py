@@ -1,4 +1,4 @@
-"""Names of columns as a user gives them for both sets at once."""
+"""Column names that a user gives for both data sets at once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _REMEDY = "Write NAME=COLUMN, such as completion=answer, or sft.prompt=question 
 
 
 def parsed(assignments: Iterable[str]) -> dict[str, str]:
-    """A mapping from texts such as ``"completion=answer"``.
+    """Parse texts such as ``"completion=answer"`` into a mapping.
 
     Raises
     ------
     InputError
-        If a text is no such assignment.
+        If a text is not such an assignment.
     """
     found = {}
     for text in assignments:
@@ -31,7 +31,9 @@ def parsed(assignments: Iterable[str]) -> dict[str, str]:
 
 
 def columns_of(columns: Mapping[str, str], name: Literal["sft", "preference"]) -> dict[str, str]:
-    """Those of one set: ``"sft.prompt"`` is for one set, ``"prompt"`` for each that has it.
+    """Select the column names of one set.
+
+    ``"sft.prompt"`` is for one set, ``"prompt"`` for each set that has such a column.
 
     Raises
     ------

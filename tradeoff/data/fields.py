@@ -20,7 +20,7 @@ _OWN_ARGUMENTS = frozenset(
 
 
 def with_system(record: Record, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The turns behind the system turn that a column of this name gives."""
+    """Put a system turn from the column ``system`` before the turns."""
     if not record.has("system") or (turns and turns[0].role == "system"):
         return turns
     text = record.string("system", record.get("system"), blank=True)
@@ -28,7 +28,7 @@ def with_system(record: Record, turns: tuple[Message, ...]) -> tuple[Message, ..
 
 
 def instruction(record: Record) -> str:
-    """The prompt that instruction and input make."""
+    """Build a prompt from an instruction and its input."""
     parts = {"Instruction": record.string("instruction", record.require("instruction"))}
     name = "input" if record.has("input") else "context"
     given = record.string(name, record.get(name) or "", blank=True)
@@ -76,8 +76,8 @@ def _loaded(record: Record, name: str, text: str) -> Any:
 def label(record: Record) -> bool | None:
     """Whether an unpaired response is desired; None for a row without such a label.
 
-    A Boolean always is one, a number or its name only beside a completion: elsewhere it can be the
-    class of a text.
+    A Boolean is always a label. A number, or a text such as ``"true"``, is one only beside a
+    completion: elsewhere it can be the class of a text.
     """
     value = record.fields.get("label") if record.has("label") else None
     beside = record.has("completion")

@@ -1,7 +1,7 @@
 """SFT and preference rows from files, the Hugging Face hub and Python, checked one by one.
 
-A row that cannot be used is an `InputError` naming file, row, field, value and remedy; it stops
-the reading, or is collected with ``skip_bad=True``. Nothing is ever unpickled or executed.
+A row that cannot be used gives an `InputError` with file, row, field, value and remedy. The error
+is raised, or collected with ``skip_bad=True``. Nothing is ever unpickled or executed.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, repr=False)
 class Rows(Shown, Sequence[R], Generic[R]):
-    """The usable rows of one source; a sequence of them.
+    """The usable rows of one source, as a sequence.
 
     Attributes
     ----------
     rows
-        In the order of the source.
+        The rows, in the order of the source.
     source
         Where they were read.
     dropped
         The errors of the rows that were left out.
     ignored
-        Columns that hold something and that nothing is made of, with the number of their rows.
+        Columns that hold something but are not used, with the number of their rows.
     notes
-        What was done to make rows of what was read, with the number of rows.
+        Changes that were made to rows on reading, with the number of rows.
     identities
-        The places of the source, the same for two names of one place.
+        Identities of the source's parts; two names of one place have one identity.
     skip_bad
-        Whether bad rows are left out, here and where rows become tokens.
+        Whether bad rows are left out, here and at tokenisation.
     left
-        Usable rows that were not drawn into the sample that was asked for.
+        Number of usable rows that were not drawn into the requested sample.
     """
 
     rows: Sequence[R]
@@ -73,13 +73,13 @@ class Rows(Shown, Sequence[R], Generic[R]):
         return tuple(self.rows[index]) if isinstance(index, slice) else self.rows[index]
 
     def table(self) -> pd.DataFrame:
-        """One row each, conversations as text (`as_text`), further fields as they are."""
-        import pandas as pd  # rows are read where no table is wanted, too
+        """The rows as a table: conversations as text (`as_text`), other fields unchanged."""
+        import pandas as pd  # only tables need pandas
 
         return pd.DataFrame([_fields(row) for row in self.rows])
 
     def remarks(self) -> list[str]:
-        """What a reader should know of these rows: ignored columns, and what was done to them."""
+        """Notes about these rows: ignored columns, and changes that were made to rows."""
         ignored = ", ".join(f"{name} ({count})" for name, count in self.ignored.items())
         found = [f"{count} {note}" for note, count in self.notes.items()]
         found += [f"ignored columns: {ignored}"] if ignored else []
@@ -127,23 +127,23 @@ def read_sft(
         several of these in a list or between commas; or rows: mappings, a ``Dataset``, a
         ``DataFrame``.
     skip_bad
-        Collect the errors of bad rows in `Rows.dropped` and go on; else the first one stops.
+        Collect the errors of bad rows in `Rows.dropped` and go on; otherwise raise the first.
     limit
         Stop after this many usable rows.
     split
         The split of a hub name or of a saved folder, if its name has none; an error for a file.
     default_split
-        The split of a hub name that has none; None makes this an error.
+        The split of a hub name that names none; ``None`` makes such a name an error.
     columns
         Names of columns in the source, by the names of a layout: ``{"completion": "answer"}``.
     use_labels
-        Of unpaired rows with a label, take the desired ones; else such rows are errors.
+        Take the desired responses of unpaired rows with a label; otherwise such rows are errors.
     sample, seed
-        Check every row, and keep this many, drawn uniformly with this seed; memory is then that
-        of the sample.
+        Check every row, and keep this many, drawn uniformly with this seed. Only the sample is then
+        held in memory.
     folder
-        Keep the rows on disk, in a file of this folder that nothing is left of when the process
-        ends; for sets larger than memory.
+        Keep the rows on disk, in a file of this folder, for sets larger than memory. The file is
+        gone when the process ends.
 
     Returns
     -------
@@ -192,10 +192,10 @@ def read_preferences(
     source, skip_bad, limit, split, default_split, columns
         As for `read_sft`.
     use_labels
-        Pair unpaired rows with a label up by their prompt; else such rows are errors.
+        Pair the labelled responses of each prompt with each other; otherwise such rows are errors.
     min_margin
-        Leave out pairs whose chosen response was not scored so much higher than the rejected one,
-        by ``score_chosen`` and ``score_rejected`` or by ``margin``.
+        Least margin of a pair, by ``score_chosen`` and ``score_rejected`` or by ``margin``. Pairs
+        with a smaller margin are left out.
     sample, seed, folder
         As for `read_sft`; with `use_labels` all rows are held in memory, to be paired up.
 
@@ -237,7 +237,7 @@ def read_preferences(
 
 
 def _alone(read: Rows[Any], rows: Sequence[Any]) -> Rows[Any]:
-    """The rows without prompts that the responses repeat."""
+    """Remove the prompts that responses repeat."""
     kept, notes, errors = responses_alone(rows)
     if errors and (not read.skip_bad or not kept):
         raise errors[0]
@@ -246,7 +246,7 @@ def _alone(read: Rows[Any], rows: Sequence[Any]) -> Rows[Any]:
 
 @dataclass(frozen=True)
 class _Compared:
-    """Pairs, or labelled rows if they are wanted, whose margin is large enough."""
+    """Reader of pairs, or of labelled rows, that leaves out pairs with a small margin."""
 
     use_labels: bool
     min_margin: float | None
@@ -278,14 +278,14 @@ def read_rows(
     seed: int = 0,
     folder: str | PathLike[str] | None = None,
 ) -> Rows[R]:
-    """Read rows of any kind; all else is as for `read_sft`.
+    """Read rows of any kind; the other parameters are as for `read_sft`.
 
     Parameters
     ----------
     check
-        Makes a row of a record, or None of one to leave out, or raises an `InputError` at it.
+        Makes a row of a record, returns None for one to leave out, or raises an `InputError`.
     columns
-        Those that `check` looks at; of a table, others are not read.
+        Columns that `check` looks at; other columns of a table are not read.
     rename
         The `columns` of `read_sft`.
     """
@@ -325,7 +325,7 @@ def read_rows(
 
 
 def as_sft(rows: Any, **options: Any) -> Sequence[SftRow]:
-    """Demonstrations as they are, or read of any source of `read_sft` with its `options`.
+    """Return demonstrations as they are, or read them from a source by `read_sft`.
 
     Raises
     ------
@@ -336,14 +336,14 @@ def as_sft(rows: Any, **options: Any) -> Sequence[SftRow]:
 
 
 def as_preferences(rows: Any, **options: Any) -> Sequence[PreferenceRow]:
-    """Pairs as they are, or read of any source of `read_preferences`; errors as for `as_sft`."""
+    """Return pairs as they are, or read them by `read_preferences`; errors as for `as_sft`."""
     if _are_rows(rows):
         return _checked(rows, PreferenceRow)
     return read_preferences(rows, **options)
 
 
 def _are_rows(rows: Any) -> bool:
-    """Whether these are rows already, of any kind."""
+    """Whether these are already rows, of any kind."""
     if isinstance(rows, Rows):
         return True
     if not isinstance(rows, Sequence) or isinstance(rows, str):
@@ -373,7 +373,7 @@ def _records(
 
 
 def _renamed(record: Record, own: Mapping[str, str]) -> Record:
-    """A record whose columns have the names of the layouts."""
+    """Rename the columns of a record to the names of the layouts."""
     taken = {*own, *own.values()}
     fields = {name: value for name, value in record.fields.items() if name not in taken}
     fields |= {

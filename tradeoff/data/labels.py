@@ -1,4 +1,4 @@
-"""Unpaired rows, a response with a label each, as KTO trains on: used only where asked for."""
+"""Unpaired rows, each a response with a label, as KTO trains on; used only on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow, Text
 
 @dataclass(frozen=True)
 class LabelledRow:
-    """A response that is desired or not, without another one to compare it with."""
+    """A response with a label, desired or not, and without a partner to compare it with."""
 
     row: SftRow
     desired: bool
@@ -36,12 +36,12 @@ def labelled_or_pair(record: Record) -> LabelledRow | PreferenceRow:
 
 
 def pair_up(rows: Iterable[LabelledRow | PreferenceRow]) -> tuple[tuple[PreferenceRow, ...], int]:
-    """Pairs of labelled rows of one prompt: the first desired, the first undesired response.
+    """Pair labelled rows of one prompt: the first desired with the first undesired, and so on.
 
     Returns
     -------
     tuple of PreferenceRow
-        Those that are pairs already, then those made, in the order of their desired responses.
+        The given pairs, then the new ones in the order of their desired responses.
     int
         How many labelled rows found no partner.
     """

@@ -1,8 +1,8 @@
-"""The layouts of data rows that are read, and what is made of each.
+"""The layouts of data rows, and how each becomes a demonstration or a pair.
 
-The how-to *Use your own data* shows them all. Whatever the layout, a null counts as absent, texts
-become messages where another field is one, a prompt that the responses repeat is split off, and
-the last message is the assistant's.
+The how-to *Use your own data* shows all of them. In every layout a null counts as absent. Texts
+become messages if another field of the row has messages. A prompt that the responses repeat is
+removed from them. The last message is the assistant's.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def sft_row(record: Record) -> SftRow:
 
 
 def demonstration(record: Record) -> SftRow:
-    """As `sft_row`, whatever its label says."""
+    """As `sft_row`, but the label is ignored."""
     return _SFT[record.layout(_SFT)](record)
 
 
@@ -85,7 +85,7 @@ def _completed(record: Record) -> SftRow:
 
 
 def _conversation(record: Record) -> SftRow:
-    """``messages`` hold the prompt, or begin behind it."""
+    """Read ``messages`` that hold the prompt, or that begin after it."""
     names = ("messages", "conversations")
     there = [name for name in names if record.has(name)]
     name = (there or [name for name in names if name in record.fields])[0]
@@ -102,18 +102,18 @@ def _conversation(record: Record) -> SftRow:
 def _behind(
     record: Record, before: tuple[Message, ...], turns: tuple[Message, ...]
 ) -> tuple[Message, ...]:
-    """The whole conversation of a prompt and of messages that repeat it, whole or in part."""
+    """Join a prompt and messages that may repeat it, whole or in part."""
     if end := end_of_prompt(before, turns):
         return turns if end >= len(before) else before + turns[end:]
     if (before[-1].role, turns[0].role) in (("user", "assistant"), ("system", "user")):
         return before + turns
     if not any(same(turn, other) for turn in before for other in turns):
-        record.used.discard("prompt")  # it says something else, so it is reported as ignored
+        record.used.discard("prompt")  # a different text, so it is reported as ignored
     return turns
 
 
 def _instructed(record: Record) -> SftRow:
-    """Alpaca and Dolly: the rendering of the data set's author, where it ends in the response."""
+    """Read Alpaca and Dolly; a rendered ``text`` that ends in the response gives the prompt."""
     name = "output" if record.has("output") else "response"
     output = read_text(record, name)
     prompt: Text = instruction(record)
@@ -154,7 +154,7 @@ def _compared(record: Record) -> PreferenceRow:
 
 
 def _whole_conversations(record: Record) -> PreferenceRow:
-    """The prompt is what both sides begin with."""
+    """Read two whole conversations; the prompt is their common beginning."""
     sides = _responses(record)
     chosen, rejected = sides["chosen"], sides["rejected"]
     if isinstance(chosen, str) and isinstance(rejected, str):
@@ -175,7 +175,7 @@ def _whole_conversations(record: Record) -> PreferenceRow:
 
 
 def _responses(record: Record) -> dict[str, Text]:
-    """Both sides; not the same."""
+    """Read both responses, which must differ."""
     sides = {name: read_text(record, name) for name in _SIDES}
     if sides["chosen"] == sides["rejected"]:
         remedy = "Remove the row: it states no preference."
@@ -215,7 +215,7 @@ _PREFERENCE: dict[tuple[str, ...], Callable[[Record], PreferenceRow]] = {
 def _normalised(
     record: Record, prompt: Text, sides: dict[str, Text]
 ) -> tuple[Text, tuple[Text, ...]]:
-    """Prompt and responses, all text or all messages, without the prompt in the responses."""
+    """Prompt and responses in one form, text or messages, with no prompt in the responses."""
     found = (prompt, *sides.values())
     if all(isinstance(text, str) for text in found) and not record.has("system"):
         return prompt, tuple(sides.values())
@@ -232,7 +232,7 @@ def _as_turns(role: str, text: Text) -> tuple[Message, ...]:
 
 
 def _check_turns(record: Record, sides: dict[str, tuple[Message, ...]]) -> None:
-    """A response begins after the user's turn and ends with the assistant's."""
+    """Check that each response begins after the user's turn and ends with the assistant's."""
     for name, turns in sides.items():
         if not turns or turns[-1].role != "assistant":
             problem = "the conversation does not end with a message of the assistant"

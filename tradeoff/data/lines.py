@@ -1,7 +1,7 @@
 """Rows of text files: JSON, one object a line or one list, and tables with commas or tabs.
 
-What is read is bounded: one line by `tradeoff.data.record.LONGEST`, and a compressed file by what
-it may grow to.
+Reading is bounded: a line by `tradeoff.data.record.LONGEST`, and a compressed file by its unpacked
+size.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tradeoff.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
 GROWTH = 200
-"""Most bytes that one byte of a file may become; text is compressed about four times."""
+"""Largest ratio of unpacked to compressed size; for text the ratio is about four."""
 SMALL = 2**28
-"""Bytes up to which a file may grow in any case."""
+"""Unpacked size in bytes that any file may have."""
 
 Found = Iterator[Record | InputError]
 
 
 class Growing(OSError):
-    """A file that holds far more than its size."""
+    """The error of a compressed file that is too large when unpacked."""
 
 
 class Budget:
-    """The bytes that a file has become so far."""
+    """The count of bytes that a file has been unpacked to, with its limit."""
 
     def __init__(self, path: Path) -> None:
         self.most = max(SMALL, GROWTH * path.stat().st_size)
@@ -77,7 +77,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def unpacked(path: Path) -> io.BufferedReader:
-    """A file opened for reading, without its compression."""
+    """Open a file for reading, with its compression removed."""
     return io.BufferedReader(_Unpacked(path), 2**16)
 
 
@@ -89,7 +89,7 @@ def unreadable(path: Path, row: int, error: Exception) -> InputError:
 
 
 def damage() -> tuple[type[Exception], ...]:
-    """What damaged files raise."""
+    """The types of error that damaged files raise."""
     known = (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error)
     try:
         from pyarrow import ArrowException
@@ -102,7 +102,7 @@ def damage() -> tuple[type[Exception], ...]:
 
 
 def json_lines(path: Path) -> Found:
-    """Yield a record or an error for each line that is not blank; damage of the file ends it."""
+    """Yield a record or an error for each line that is not blank, up to any damage of the file."""
     row = 0
     try:
         objects = _Objects()
@@ -142,7 +142,7 @@ def _json_record(objects: _Objects, line: bytes, file: str, row: int) -> Record 
 
 
 def json_list(path: Path) -> Found:
-    """Yield the objects of a file that is one list; a file of lines is read as such."""
+    """Yield the objects of a file with one JSON list, or of a file with one object a line."""
     try:
         with unpacked(path) as file:
             start = file.read(2**16).removeprefix(_BOM).lstrip()
@@ -200,7 +200,7 @@ class _Objects:
         return found
 
     def record(self, fields: Any, file: str, row: int) -> Record | InputError:
-        """A record, if these are the fields of one object with different keys."""
+        """Make a record of one JSON object, whose keys must all be different."""
         remedy = "Write one JSON object per row, with each key once."
         if not isinstance(fields, dict):
             problem = "the row is not a JSON object"
@@ -217,7 +217,7 @@ class _Objects:
 def separated(path: Path, delimiter: str) -> Found:
     """Yield the rows of a table below its header; empty cells are absent.
 
-    A row is named by the line of the file at which it begins.
+    The number of a row is the line of the file at which it begins.
     """
     row = 0
     before = csv.field_size_limit(LONGEST)

@@ -1,4 +1,4 @@
-"""Rows to test on that training rows nearly repeat, found by MinHash.
+"""Near duplicates of held-out rows among the training rows, found by MinHash.
 
 Broder, *On the resemblance and containment of documents* (1997): the share of equal minima of two
 sets under random orders estimates their Jaccard similarity. Candidates are then compared exactly.
@@ -19,9 +19,9 @@ from tradeoff.data.words import words
 Hashes = UInt64[np.ndarray, " _"]
 Row = SftRow | PreferenceRow
 NEAR = 0.8
-"""Jaccard similarity of the runs of words from which on two rows count as near duplicates."""
+"""Least Jaccard similarity, over runs of words, of two rows that are near duplicates."""
 MANY = 200_000
-"""Training rows up to which near duplicates are looked for: some 150 microseconds each."""
+"""Largest number of training rows in which near duplicates are searched (150 microseconds each)."""
 _RUN = 5
 _BANDS, _PER_BAND = 8, 2
 _AT_ONCE = 512
@@ -29,16 +29,16 @@ _AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many of the rows to test on occur among the training rows.
+    """How many of the held-out rows occur among the training rows.
 
     Attributes
     ----------
     rows
-        Those tested on.
+        Number of held-out rows.
     equal
-        Whose words are those of a training row, in this order.
+        Number of rows whose words are those of a training row, in the same order.
     near
-        Further ones, nearly so: at least `NEAR` of their runs of five words are shared.
+        Number of further rows with similarity `NEAR` or more, by runs of five words.
     """
 
     rows: int
@@ -47,12 +47,12 @@ class Overlap:
 
 
 def overlap(test: Sequence[Row], *train: Sequence[Row]) -> Overlap:
-    """Count the rows to test on that a training row equals or nearly repeats.
+    """Count the held-out rows that equal or nearly repeat a training row.
 
     Parameters
     ----------
     test
-        Compared by prompt and completion, or prompt and chosen response.
+        Held-out rows, compared by prompt and completion, or by prompt and chosen response.
     train
         Training rows of one or both sets; beyond `MANY` only equal rows are counted.
     """
@@ -60,7 +60,7 @@ def overlap(test: Sequence[Row], *train: Sequence[Row]) -> Overlap:
 
 
 def overlaps(tests: Sequence[Sequence[Row]], *train: Sequence[Row]) -> list[Overlap]:
-    """`overlap` of several sets with the same training rows, which are gone through once."""
+    """Compute `overlap` of several sets with the same training rows in one pass."""
     together = [row for test in tests for row in test]
     if not together:
         return [Overlap(0, 0, 0) for _ in tests]
@@ -89,7 +89,7 @@ def _equal(test: Sequence[Row], train: Sequence[Sequence[Row]]) -> Float[np.ndar
 
 
 def _best(test: Sequence[Row], train: Sequence[Sequence[Row]]) -> Float[np.ndarray, " _"]:
-    """The largest similarity of each row with a training row, as far as a band agrees."""
+    """Largest similarity of each row with the training rows that share a band with it."""
     signer = _Signer()
     runs: list[Hashes] = []
     keys: list[Int[np.ndarray, "rows bands"]] = []
@@ -128,7 +128,7 @@ def _words(row: Row) -> list[str]:
 
 
 class _Signer:
-    """Hashes of the runs of words of rows, and the keys of their bands."""
+    """MinHash of rows: hashes of their runs of words, and the keys of their bands."""
 
     def __init__(self) -> None:
         self.words: dict[str, int] = {}
@@ -139,7 +139,7 @@ class _Signer:
     def signed(
         self, rows: Sequence[Row]
     ) -> Iterator[tuple[list[Hashes], Int[np.ndarray, "rows bands"]]]:
-        """Runs and keys, some rows at a time."""
+        """Yield runs and keys, some rows at a time."""
         for first in range(0, len(rows), _AT_ONCE):
             runs = [self._runs(row) for row in rows[first : first + _AT_ONCE]]
             starts = np.cumsum([0, *(len(x) for x in runs[:-1])])
@@ -149,7 +149,7 @@ class _Signer:
             yield runs, np.bitwise_xor.reduce(pairs, axis=1).T.view(np.int64)
 
     def _runs(self, row: Row) -> Hashes:
-        """A hash of each five words in a row; of fewer, of all."""
+        """Hash every run of five words; a shorter text is one run."""
         index = self.words
         ids = np.array([index.setdefault(w, len(index) + 1) for w in _words(row)], np.uint64)
         ids = np.concatenate([ids, np.zeros(max(0, _RUN - len(ids)), np.uint64)])

@@ -1,4 +1,4 @@
-"""Prompts that responses repeat, and prompts that only the responses hold, told apart."""
+"""Separation of prompts from responses that repeat them or hold them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ R = TypeVar("R", SftRow, PreferenceRow)
 _ANSWER = "\n\nAssistant:"
 _QUESTION = "\n\nHuman:"
 _WORDS = 4
-"""Fewer words can begin a response by chance, as "Hello" does; more are a repeated prompt."""
+"""Least number of words in a repeated prompt; fewer, such as "Hello", can be there by chance."""
 _REPEATED = "responses without the prompt that they repeated"
 
 
 def separate_turns(
     record: Record, prompt: tuple[Message, ...], sides: dict[str, tuple[Message, ...]]
 ) -> tuple[tuple[Message, ...], tuple[tuple[Message, ...], ...]]:
-    """Prompt and responses, where each response may repeat the prompt before it answers.
+    """Split prompt and responses, where each response may repeat the prompt before it answers.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ def separate_turns(
     Returns
     -------
     prompt, responses
-        What follows a repeated prompt belongs to it, too, as far as all responses share it; of a
-        single response, all but the last message.
+        Turns after a repeated prompt belong to the prompt as long as all responses share them. In a
+        single response these are all turns but the last.
 
     Raises
     ------
     InputError
-        If a response holds nothing but the prompt, or both repeat different ones.
+        If a response holds nothing but the prompt, or the responses repeat different prompts.
     """
     ends = {name: end_of_prompt(prompt, turns) for name, turns in sides.items()}
     if not any(ends.values()):
@@ -67,20 +67,20 @@ def separate_turns(
 def responses_alone(
     rows: Sequence[R],
 ) -> tuple[Sequence[R], Counter[str], list[InputError]]:
-    """Rows of plain text without the prompt in their responses, where most rows repeat it.
+    """Remove the prompt from responses of plain text, if most rows repeat it.
 
-    Whether "Hello" begins a response or is repeated before it cannot be seen in one row, so rows
-    are changed only where the responses of at least half of them begin with a whole prompt of
-    several words.
+    One row does not show whether "Hello" begins the response or is the repeated prompt. So rows are
+    changed only if the responses of at least half of them begin with a whole prompt of several
+    words.
 
     Returns
     -------
     Sequence of rows
-        Those that are left, on disk where the others are.
+        The rows that are left, on disk if the given rows are on disk.
     Counter
-        What was done, or left as it is, with the number of rows.
+        What was changed or kept, with the number of rows.
     list of InputError
-        The rows that hold nothing but their prompt.
+        The errors of the responses that hold nothing but the prompt.
     """
     plain = repeating = 0
     for row in rows:
@@ -97,7 +97,7 @@ def responses_alone(
 
 
 def _alone(rows: Sequence[R], notes: Counter[str], errors: list[InputError]) -> Iterator[R]:
-    """The rows without the prompts that their responses repeat."""
+    """Remove the prompts that responses repeat."""
     for row in rows:
         if not _begins(row):
             yield row
@@ -149,7 +149,7 @@ def _repeats(row: SftRow | PreferenceRow) -> bool:
 
 
 def end_of_prompt(prompt: tuple[Message, ...], turns: tuple[Message, ...]) -> int:
-    """How many leading messages of a response repeat the prompt, whole or its last ones."""
+    """Number of leading messages of a response that repeat the prompt, or the end of it."""
     if not prompt:
         return 0
     for lead in range(len(turns)):
@@ -165,12 +165,12 @@ def end_of_prompt(prompt: tuple[Message, ...], turns: tuple[Message, ...]) -> in
 
 
 def split_dialogue(record: Record, chosen: str, rejected: str) -> tuple[str, tuple[str, str]]:
-    r"""Dialogues as text, as HH has them: the prompt ends at the last shared ``\n\nAssistant:``.
+    r"""Split dialogues stored as text, as in HH, at the last shared ``\n\nAssistant:``.
 
     Raises
     ------
     InputError
-        If there is none, or the dialogues part before the last response.
+        If there is no such place, or the dialogues differ before the last response.
     """
     pairs = enumerate(zip(chosen, rejected, strict=False))
     length = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))

@@ -1,4 +1,4 @@
-"""One row of a source as it was found, its columns checked one by one."""
+"""One row of a source as it was read; its columns are checked one by one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tradeoff.data.rows import Origin
 from tradeoff.errors import InputError
 
 LONGEST = 2**24
-"""Most characters of one field, and most bytes of one line: some four million tokens."""
+"""Largest number of characters in a field and bytes in a line: about four million tokens."""
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Record:
-    """The columns of one row as found, and where it was found (rows count from 1).
+    """The columns of one row as they were read, and its place in the source (from 1).
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Record:
     used
         Columns that have been looked at, so that the others can be reported as ignored.
     notes
-        What was done to make a row of it, such as splitting off a repeated prompt.
+        Changes that were made to the row, such as removing a repeated prompt.
     """
 
     file: str
@@ -45,7 +45,7 @@ class Record:
 
     @property
     def origin(self) -> Origin:
-        """The place, for the row that is made of this record."""
+        """The place in the source, for the row that is made of this record."""
         return Origin(self.file, self.row)
 
     def has(self, name: str) -> bool:
@@ -59,12 +59,12 @@ class Record:
         return self.has(name) and not blank
 
     def get(self, name: str) -> Any:
-        """The column, which counts as used from now on; None where it is absent."""
+        """Get a column, or None if it is absent; it counts as used from now on."""
         self.used.add(name)
         return self.fields[name] if self.has(name) else None
 
     def require(self, name: str) -> Any:
-        """The column, or an `InputError` where it is absent."""
+        """Get a column, or raise an `InputError` if it is absent."""
         value = self.get(name)
         if value is not None:
             return value
@@ -74,7 +74,7 @@ class Record:
         raise self.error("the field is missing", remedy, field=name, value=list(self.fields))
 
     def ignored(self) -> tuple[str, ...]:
-        """Names of the columns that hold something and that nothing has looked at."""
+        """Names of the columns that hold something but were not used."""
         own = (
             str(name)
             for name, value in self.fields.items()
@@ -83,9 +83,9 @@ class Record:
         return (*own, *self.unread)
 
     def layout(self, layouts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-        """The first layout whose columns are all filled, or here, else with one of its columns.
+        """Find the first layout whose columns are all filled, all present, or present in part.
 
-        Where tables of several layouts were put together, the columns of the others are blank.
+        In a table that joins several layouts, a row leaves the columns of the other layouts blank.
         """
         layouts = tuple(layouts)
         for enough, known in ((all, self.filled), (all, self.has), (any, self.has)):
@@ -100,7 +100,7 @@ class Record:
         raise self.error("no known layout has these columns", remedy, value=list(self.fields))
 
     def string(self, name: str, value: Any, *, blank: bool = False) -> str:
-        """A checked string; `blank` admits one without letters."""
+        """Check a string; `blank` allows one without letters."""
         where = {"field": name, "value": value}
         if is_absent(value) or value == []:
             raise self.error("the field is empty", "Fill it or remove the row.", **where)
@@ -118,7 +118,7 @@ class Record:
         return value
 
     def as_json(self, name: str, value: Mapping[str, Any]) -> str:
-        """What a chat template is given, as JSON without nulls; ``""`` where nothing is left."""
+        """Arguments of a chat template as JSON without nulls; ``""`` if nothing is left."""
         try:
             kept = {key: _without_nulls(item) for key, item in value.items() if item is not None}
             text = json.dumps(kept, ensure_ascii=False, allow_nan=False) if kept else ""
@@ -129,7 +129,7 @@ class Record:
         return self.string(name, text, blank=True)
 
     def error(self, problem: str, remedy: str, **where: Any) -> InputError:
-        """An error at this row; `where` may give its field and value."""
+        """Make an error at this row; `where` may give its field and value."""
         return InputError(problem, remedy=remedy, file=self.file, row=self.row, **where)
 
 
@@ -139,7 +139,7 @@ def is_absent(value: Any) -> bool:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Tables fill the fields that one row lacks and another has with nulls; TRL drops them too."""
+    """Drop the nulls with which tables fill fields that a row lacks; TRL drops them too."""
     if isinstance(value, Mapping):
         return {str(k): _without_nulls(item) for k, item in value.items() if item is not None}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
 """The rows that both objectives need: prompts with demonstrations, and prompts with pairs.
 
-`tradeoff.data.layouts` makes them of the columns that a source has.
+`tradeoff.data.layouts` makes them from the columns of a source.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Message:
     Attributes
     ----------
     role, content
-        Who says what; the content may be empty, as beside tool calls.
+        The speaker and the text; the text may be empty, for instance beside tool calls.
     extras
         The other fields of the message, such as ``tool_calls``, ``name`` or
         ``reasoning_content``, as a JSON object, or ``""``. ``{"content": null}`` says that there
@@ -47,12 +47,12 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class _Row:
-    """What rows of both kinds carry beside their texts; rows are equal without their origin.
+    """Fields that all rows have beside their texts; the origin does not count in comparisons.
 
     Attributes
     ----------
     extras
-        What the chat template is given beside the messages: a JSON object with ``tools`` and
+        Arguments of the chat template beside the messages: a JSON object with ``tools`` and
         ``chat_template_kwargs``, or ``""``.
     origin
         Where the row was read; None for a row made in Python.

@@ -1,4 +1,4 @@
-"""Rows drawn at random while they go by, so that no more than the sample is ever held."""
+"""Reservoir sampling: rows drawn at random in one pass, with only the sample in memory."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ R = TypeVar("R")
 class Sample(Generic[R]):
     """A uniform sample of rows without replacement, in their order (Knuth's reservoir).
 
-    Every row gets a random priority; the rows of the least ones stay. Which ones these are depends
-    on the seed and on how many rows go by, not on what is in them.
+    Every row gets a random priority, and the rows with the smallest priorities are kept. The choice
+    depends on the seed and on the number of rows, not on their content.
 
     Parameters
     ----------
     size
         Rows to keep; None for all.
     seed
-        Of the priorities.
+        Seed of the priorities.
     folder
-        Where all rows are kept on disk; a sample is held in memory.
+        Folder in which all rows are kept on disk; a sample is held in memory.
 
     Attributes
     ----------
     seen
-        Rows that went by.
+        Number of rows that were added.
 
     Raises
     ------
@@ -53,12 +53,12 @@ class Sample(Generic[R]):
         self._all: Any = [] if whole is None else Spool(whole)
 
     def add(self, row: R) -> None:
-        """Let a row go by."""
+        """Add a row."""
         self.seen += 1
         if self.size is None:
             self._all.append(row)
             return
-        entry = (-self._random.random(), self.seen, row)  # no two are of one place
+        entry = (-self._random.random(), self.seen, row)  # `seen` breaks ties of equal priorities
         if len(self._kept) < self.size:
             heapq.heappush(self._kept, entry)
         elif entry[0] > self._kept[0][0]:
@@ -68,14 +68,14 @@ class Sample(Generic[R]):
         return len(self._all) if self.size is None else len(self._kept)
 
     def rows(self) -> Sequence[R]:
-        """The rows kept, in the order in which they went by."""
+        """The kept rows, in the order in which they were added."""
         if self.size is None:
             return self._all if isinstance(self._all, Spool) else tuple(self._all)
         return tuple(row for _, _, row in sorted(self._kept, key=lambda entry: entry[1]))
 
 
 def sampled(rows: Iterable[R], size: int | None, seed: int = 0) -> Sequence[R]:
-    """A sample of rows that are at hand; `Sample` says how it is drawn."""
+    """Draw a sample of given rows; `Sample` says how."""
     found: Sample[R] = Sample(size, seed)
     for row in rows:
         found.add(row)

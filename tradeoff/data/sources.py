@@ -1,6 +1,6 @@
 """Where rows come from: files, folders, patterns, hub names and Python objects.
 
-A source names itself, so that rows to test on are not those trained on.
+A source has an identity, which shows whether training and held-out rows have one source.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Part:
     Attributes
     ----------
     name
-        For messages.
+        Name in messages.
     identity
-        The same for two names of one place; ``""`` for an object.
+        Identity of the place, the same under all of its names; ``""`` for an object.
     records
-        The rows with these columns, each a record or the error at it.
+        Yields the rows with the given columns: a record, or an error in its place.
     """
 
     name: str
@@ -60,21 +60,21 @@ class Part:
 def parts(
     source: Source, split: str | None = None, default_split: str | None = "train"
 ) -> list[Part]:
-    """What a source consists of.
+    """List the files, folders, hub splits or objects of a source.
 
     Parameters
     ----------
     source
         A name, a list of names, a text with several names between commas, or rows.
     split
-        Of a hub name or a folder that has splits; it may also stand in the name behind ``@``.
+        Split of a hub name or of a folder with splits; the name may also give it after ``@``.
     default_split
-        That of a hub name without one; None makes it an error.
+        Split of a hub name that names none; None makes such a name an error.
 
     Raises
     ------
     InputError
-        If there is nothing of this name, or of a kind that cannot be read.
+        If nothing has this name, or it is of a kind that cannot be read.
     """
     if isinstance(source, str | PathLike):
         return [
@@ -89,7 +89,7 @@ def parts(
 
 
 def check_apart(train: Any, test: Any, name: str) -> None:
-    """An `InputError` if rows to test on come from where the training rows come from.
+    """Raise an `InputError` if held-out rows have the same source as the training rows.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _place(identity: str) -> str:
 
 
 def _names(text: str) -> list[str]:
-    """The names in a text: one, unless there are commas and nothing has the whole as its name."""
+    """Split a text at its commas into names, unless the whole text is a name."""
     if "," not in text or Path(text).exists():
         return [text]
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -127,7 +127,7 @@ def _named(name: str, split: str | None, default_split: str | None) -> Iterator[
     path = Path(name)
     try:
         exists = path.exists()
-    except (OSError, ValueError):  # too long, or with a null
+    except (OSError, ValueError):  # a name that is too long, or that has a null
         exists = False
     hub = _HUB.fullmatch(name)
     if not exists and hub and _reader(Path(hub["name"])) is None:
@@ -213,7 +213,7 @@ def _hub_records(name: str, config: str | None, split: str, wanted: Collection[s
         raise InputError(problem, file=name, remedy=remedy) from error
     try:
         found = datasets.load_dataset(name, *([config] if config else []), split=split)
-    except Exception as error:  # it lets pass the errors of several network libraries
+    except Exception as error:  # datasets passes on the errors of several network libraries
         problem = f"split {split!r} of this hub data set cannot be loaded: {error}"
         remedy = "Check name, split and network; name the split as owner/name[:config]@split."
         raise InputError(problem, file=name, remedy=remedy) from error
@@ -260,7 +260,7 @@ def _object_records(source: Any, name: str, wanted: Collection[str]) -> Found:
 
 
 def _plain(value: Any) -> Any:
-    """A cell as lists, mappings and numbers of Python; arrays and their scalars become such."""
+    """Convert the arrays and array scalars in a cell to lists and numbers of Python."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""Rows set aside for testing, by their prompts and over both sets together.
+"""Held-out rows, chosen by prompt over both sets together.
 
-Where both sets have the same prompts, a split of each alone tests on prompts that the other set
-trains on.
+If both sets share prompts and each were split alone, held-out prompts of one set would be training
+prompts of the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Split(Generic[R]):
     train, test
         Rows to train and to test on.
     removed
-        How many rows of neither: the other set is tested on their prompts.
+        Number of rows in neither, because the other set holds their prompts out.
     """
 
     train: Sequence[R]
@@ -45,18 +45,18 @@ def hold_out(
     share: float,
     seed: int = 0,
 ) -> tuple[Split[SftRow], Split[PreferenceRow]]:
-    """Set a share of the prompts aside: no prompt that is tested on is trained on, in either set.
+    """Hold out a share of the prompts; no held-out prompt is trained on, in either set.
 
     Parameters
     ----------
     sft, preference
-        Rows of each set, and its rows to test on where they are given; then its rows are only
-        split as far as the other set needs it.
+        Rows of each set, and its held-out rows or None. A set with held-out rows is split only
+        where the other set needs it.
     share
-        Of the prompts of each set that is split, at least one and not all. A set of one prompt,
-        such as plain documents, gives its last rows.
+        Share of the prompts that each set holds out, at least one prompt and not all. A set with a
+        single prompt, such as plain documents, holds out its last rows.
     seed
-        Of the choice, in which a prompt has the same place in any set.
+        Seed of the choice; a prompt has the same rank in every set.
 
     Raises
     ------
@@ -89,9 +89,9 @@ def hold_out(
 
 
 def prompt_key(row: SftRow | PreferenceRow) -> str:
-    """What a prompt says up to its blanks, by which rows belong together; of a document, its text.
+    """Key of the rows with one prompt: its words; for a document, the words of its text.
 
-    Text and messages that say the same are one prompt: often one set has it as text and the other
+    Text and messages with the same words are one prompt: often one set has it as text and the other
     as messages.
     """
     text = _said(row.prompt)
@@ -110,13 +110,13 @@ def _have_one_prompt(rows: Sequence[SftRow] | Sequence[PreferenceRow]) -> bool:
 
 
 def _place(prompt: str, seed: int) -> int:
-    """A number by which prompts are told apart and in whose order they are held out."""
+    """Hash of a prompt, which identifies it; prompts are held out in the order of their hashes."""
     content = f"{seed}\n{prompt}".encode(errors="replace")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
 def _chosen(prompts: dict[str, Places], split: dict[str, bool], share: float) -> Places:
-    """Prompts to test on: of those that both sets have, and then of the others, the first ones."""
+    """Choose prompts to hold out: the first that both sets have, then the first of the others."""
     both = np.intersect1d(prompts["sft"], prompts["preference"], assume_unique=True)
     alone = {name: np.setdiff1d(found, both) for name, found in prompts.items()}
     wanted = {name: _share(share, len(prompts[name])) for name, parts in split.items() if parts}
@@ -131,7 +131,7 @@ def _chosen(prompts: dict[str, Places], split: dict[str, bool], share: float) ->
 
 
 def _share(share: float, size: int) -> int:
-    """How many of `size`, at least 2, are held out: one at least, and not all."""
+    """Number to hold out of `size`, which is at least 2: at least one, and not all."""
     return min(max(1, round(share * size)), size - 1)
 
 
@@ -142,7 +142,7 @@ def _divided(
     share: float,
     split: bool,
 ) -> Split[Any]:
-    if test is None and not split:  # one prompt, as plain documents have: by their order
+    if test is None and not split:  # a single prompt, as in plain documents: split by order
         aside = np.arange(len(rows)) >= len(rows) - _share(share, len(rows))
         return Split(chosen(rows, ~aside), chosen(rows, aside))
     kept = chosen(rows, ~aside)

@@ -1,7 +1,7 @@
-"""Rows on disk: sets larger than memory, as sequences of the same rows.
+"""Rows on disk: sequences for sets that are larger than memory.
 
-The file has no name, so nothing of it is left when the process ends, however it ends. A row is
-read when it is asked for.
+The file has no name, so it is gone when the process ends, even if the process is killed. A row is
+read on access.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _AT_ONCE = 1000
 
 
 class _OnDisk(Sequence[R], Generic[R]):
-    """A sequence whose rows are made when they are asked for; slices are tuples."""
+    """A sequence whose rows are read on access; slices are tuples."""
 
     folder: Path
 
@@ -54,7 +54,7 @@ class Spool(_OnDisk[R]):
     Parameters
     ----------
     folder
-        Where the file lies; made if it is not there.
+        Folder of the file; it is made if absent.
 
     Raises
     ------
@@ -74,14 +74,14 @@ class Spool(_OnDisk[R]):
 
     @classmethod
     def of(cls, rows: Iterable[R], folder: str | PathLike[str]) -> Spool[R]:
-        """All of the rows, which are gone through once."""
+        """Write all rows to disk, in one pass."""
         found = cls(folder)
         for row in rows:
             found.append(row)
         return found
 
     def append(self, row: R) -> None:
-        """Write a row behind the others."""
+        """Append a row."""
         content = encoded(row)
         try:
             self._file.write(content)
@@ -108,7 +108,7 @@ class View(_OnDisk[R]):
     rows
         The sequence.
     places
-        (n,) their places in it.
+        (n,) indices of the rows in it.
     """
 
     def __init__(self, rows: _OnDisk[R], places: Int[np.ndarray, " n"]) -> None:
@@ -122,20 +122,20 @@ class View(_OnDisk[R]):
 
 
 def on_disk(rows: Any) -> _OnDisk[Any] | None:
-    """What holds these rows on disk; None where they are in memory."""
+    """The sequence on disk that holds these rows; None if they are in memory."""
     inner = getattr(rows, "rows", rows)
     found = rows if isinstance(rows, _OnDisk) else inner
     return found if isinstance(found, _OnDisk) else None
 
 
 def held_like(rows: Sequence[Any], made: Iterable[R]) -> Sequence[R]:
-    """Rows made of others: on disk where those are, else a tuple."""
+    """Store new rows as the given rows are stored: on disk, or as a tuple."""
     known = on_disk(rows)
     return tuple(made) if known is None else Spool.of(made, known.folder)
 
 
 def chosen(rows: Sequence[R], keep: Bool[np.ndarray, " n"]) -> Sequence[R]:
-    """The rows at which `keep` is true, where the others are held."""
+    """Select the rows at which `keep` is true; they stay on disk or in memory."""
     known = on_disk(rows)
     if known is None:
         return [row for row, wanted in zip(rows, keep.tolist(), strict=True) if wanted]
@@ -143,13 +143,13 @@ def chosen(rows: Sequence[R], keep: Bool[np.ndarray, " n"]) -> Sequence[R]:
 
 
 def in_parts(rows: Sequence[R]) -> Iterator[Sequence[R]]:
-    """The rows in order, not too many at a time."""
+    """Yield the rows in order, in parts of bounded size."""
     for first in range(0, len(rows), _AT_ONCE):
         yield rows[first : first + _AT_ONCE]
 
 
 def encoded(row: Any) -> bytes:
-    """A row as a line of JSON, from which :func:`decoded` makes an equal one of the same origin."""
+    """Encode a row and its origin as a line of JSON, which :func:`decoded` reads back."""
     kind = next((name for name, known in _KINDS.items() if type(row) is known), None)
     if kind is None:
         problem = "rows of this kind cannot be kept on disk"
@@ -167,7 +167,7 @@ def encoded(row: Any) -> bytes:
 
 
 def decoded(line: bytes) -> Any:
-    """The row of a line that :func:`encoded` has made."""
+    """Decode a line that :func:`encoded` made."""
     kind, texts, extras, origin, more = json.loads(line.decode("utf-8", "surrogatepass"))
     place = None if origin is None else Origin(*origin)
     return _KINDS[kind](*map(_text, texts), extras=extras, origin=place, **more)

@@ -16,7 +16,7 @@ from tradeoff.errors import InputError
 from tradeoff.extras import require
 
 _AT_ONCE = 64
-"""Rows that are held as Python values: at most so many of the longest are in memory."""
+"""Number of rows that are converted to Python values at a time; it bounds the memory."""
 
 
 def parquet(path: Path, wanted: Collection[str]) -> Found:
@@ -58,7 +58,7 @@ def arrow(path: Path, wanted: Collection[str]) -> Found:
 
 
 def _batches(file: Any) -> Iterator[Any]:
-    """Record batches of either of both formats."""
+    """Yield record batches of an Arrow stream or an Arrow file."""
     from pyarrow import ArrowInvalid, ipc
 
     try:

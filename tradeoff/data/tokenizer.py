@@ -30,15 +30,15 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
-"""`Tokenizer.render` as transformers writes it."""
+"""The chat template of transformers that renders as `Tokenizer.render` does."""
 
 
 @dataclass(frozen=True)
 class Tokenizer:
     """A byte-level tokenizer whose special tokens are `SPECIAL`, with ids 0, 1, ... in that order.
 
-    The names of special tokens are read as such wherever they stand in a text, as transformers
-    does by default; decoding gives the same text back all the same.
+    The name of a special token is read as that token anywhere in a text, as transformers does by
+    default. Decoding still gives the same text back.
     """
 
     engine: Engine
@@ -104,7 +104,7 @@ class Tokenizer:
         Raises
         ------
         InputError
-            If there is no such file, or it is no tokenizer with the special tokens above.
+            If there is no such file, or it is not a tokenizer with these special tokens.
         """
         remedy = "Give a tokenizer.json that Tokenizer.save wrote."
         try:

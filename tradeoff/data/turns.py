@@ -1,4 +1,4 @@
-"""Messages of a conversation, in the forms in which data sets have them.
+"""Messages of a conversation, in the forms that data sets use.
 
 A message is ``{"role", "content"}``, or ``{"from", "value"}`` as ShareGPT has it. The content is
 text, or a list of parts of text. A list of messages may be stored as text: JSON, or as Python
@@ -30,7 +30,7 @@ SPEAKERS = {
     "function_response": "tool",
     "function": "function",
 }
-"""Roles that are known, and names that they go by."""
+"""The known roles, by the names that data sets use for them."""
 _STORED = re.compile(rf"""['"](?:role|from)['"]\s*:\s*['"](?:{"|".join(SPEAKERS)})['"]""")
 _PARTS = re.compile(r"""\s*\[\s*\{.{0,200}?['"]type['"]\s*:""", re.DOTALL)
 _ROW = re.compile(r"""\s*\{\s*"(messages|conversations)"\s*:\s*\[\s*\{""")
@@ -38,11 +38,11 @@ _PART_KINDS = {"text", "image", "image_url", "audio", "video"}
 _PRINTED = 2**20
 _MAY_BE_EMPTY = ("system", "developer", "tool", "function")
 _CONTENT = ("tool_calls", "reasoning_content", "reasoning", "thinking")
-"""What a turn without text may consist of."""
+"""Fields that make a turn of the assistant valid without text."""
 
 
 def read_text(record: Record, name: str) -> Text:
-    """The checked content of a column: plain text, or messages in any of their forms."""
+    """Read the content of a column: plain text, or messages in any of their forms."""
     value = record.require(name)
     if isinstance(value, str):
         text = record.string(name, value)
@@ -59,7 +59,7 @@ def read_text(record: Record, name: str) -> Text:
 
 
 def read_messages(record: Record, name: str) -> tuple[Message, ...]:
-    """A column that has to be a conversation."""
+    """Read a column that must be a conversation."""
     turns = read_text(record, name)
     if isinstance(turns, str):
         remedy = 'Give a list of messages, whose last one has the role "assistant".'
@@ -68,7 +68,7 @@ def read_messages(record: Record, name: str) -> tuple[Message, ...]:
 
 
 def same(first: Message, second: Message) -> bool:
-    """Whether two turns say the same, up to blanks around it."""
+    """Whether two turns are the same, apart from blanks around the text."""
     if first == second:
         return True
     says = first.role == second.role and first.content.strip() == second.content.strip()
@@ -76,13 +76,13 @@ def same(first: Message, second: Message) -> bool:
 
 
 def shared(first: tuple[Message, ...], second: tuple[Message, ...]) -> int:
-    """How many leading turns are equal."""
+    """Number of leading turns that are equal."""
     both = zip(first, second, strict=False)
     return next((i for i, (a, b) in enumerate(both) if a != b), min(len(first), len(second)))
 
 
 def _stored_messages(record: Record, name: str, text: str) -> list[Any] | None:
-    """The messages that a text is the JSON or the Python form of; None for any other text."""
+    """Parse messages that are stored as text, in JSON or Python form; None for any other text."""
     if _ROW.match(text):
         remedy = "Unpack it, so that messages are a column of their own."
         raise record.error("the text is a row in JSON", remedy, field=name, value=text)
@@ -95,7 +95,7 @@ def _stored_messages(record: Record, name: str, text: str) -> list[Any] | None:
     for read in readers:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of unknown escapes
+                warnings.simplefilter("ignore")  # warnings of unknown escapes
                 found = read(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
@@ -156,7 +156,7 @@ def _content(record: Record, name: str, value: Any) -> str:
 
 
 def _stored_parts(text: str) -> list[Any] | None:
-    """The list of parts that a content is the JSON of; None for any other text."""
+    """Parse a list of parts that is stored as JSON; None for any other text."""
     if not _PARTS.match(text):
         return None
     try:
@@ -169,7 +169,7 @@ def _stored_parts(text: str) -> list[Any] | None:
 
 
 def _call(record: Record, name: str, value: Any) -> Message:
-    """A call of a function, which ShareGPT writes as the JSON of its name and arguments."""
+    """Convert a function call of ShareGPT, the JSON of its name and arguments, to a message."""
     try:
         call = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Words of any script: where it is written without blanks, each letter counts as one."""
+"""Words of any script; in scripts without blanks between words, each letter is a word."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
     "\uff66-\uff9f"  # narrow Katakana
 )
-"""Letters of scripts without blanks between words, as the inside of a regular expression's set."""
+"""Letters of scripts without blanks between words, as a set for a regular expression."""
 PATTERN = rf"[{UNSPACED}]|[^\W{UNSPACED}]+"
 """Matches one word."""
 _WORD = re.compile(PATTERN)
@@ -25,7 +25,7 @@ def words(text: str) -> list[str]:
 
 
 def count(text: str) -> int:
-    """Length of a text in pieces between blanks; letters of scripts without them count each."""
+    """Number of words between blanks; in scripts without blanks each letter counts."""
     return len(text.split() if text.isascii() else _LETTER.sub(" x ", text).split())
 
 

@@ -1,4 +1,4 @@
-"""``about.json`` of a run: what it trains, on what and how, from which model cards are made."""
+"""``about.json`` of a run: its model, data, method and settings, for model cards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(
     model: Any,
     experiment: Experiment | None,
 ) -> Path:
-    """Store what a run trains and on what, from which its cards are made.
+    """Store the model, data and settings of a run, from which its cards are made.
 
     A run of a command also gets ``run.toml``, which repeats it.
 
@@ -40,11 +40,11 @@ def write(
     run
         Output folder.
     schedule, config, data
-        Of the run.
+        Schedule, settings and data of the run.
     model
-        Of transformers, or of peft.
+        A model of transformers or of peft.
     experiment
-        The settings of the command; None where the run was started in Python.
+        The settings of the command; None if the run was started in Python.
     """
     adapters = getattr(model, "active_peft_config", None)
     named = model if adapters is None else adapters
@@ -90,12 +90,12 @@ def repeat(about: Mapping[str, Any], settings: str | Path = SETTINGS) -> str:
 
 
 def on_hub(name: str) -> bool:
-    """Whether this names a model of the hub, and no folder."""
+    """Whether this is the name of a model on the hub, and not a folder."""
     return _HUB.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _short(name: str) -> str:
-    """A hub name, or the last part of a path, which says nothing of its machine."""
+    """A hub name, or the last part of a path, so that no folder of this machine is named."""
     return name if on_hub(name) else Path(name).name or "a model made in memory"
 
 

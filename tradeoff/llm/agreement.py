@@ -1,8 +1,8 @@
-"""Whether what is trained on is what will be asked: row by row, before training.
+"""Check of chat templates: compare training sequences with generation prompts, row by row.
 
-Training text and generation prompt are rendered apart. Where they disagree a model learns one thing
-and is asked another: its losses are small and its answers empty, and nothing fails. A finding says
-in how many rows, shows the first, and names the remedy.
+Training text and generation prompt are rendered separately. If they disagree, a model is trained on
+one format and asked in another: its losses are small, its answers are empty, and nothing fails. A
+finding gives the number of such rows, the first of them, and the remedy.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _MARKS = (
     *("<|im_start|>", "[INST]", "<|start_header_id|>", "<start_of_turn>", "<|start|>assistant"),
     *("<|assistant|>", "<|turn_start|>", "<|START_OF_TURN_TOKEN|>"),
 )
-"""How turns begin in the templates that are common."""
+"""The beginnings of turns in common templates."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _SHOWN = 40
-"""Characters of an example on either side."""
+"""Number of characters shown at either side of an example."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One way in which training and generation disagree."""
+    """A kind of disagreement between training and generation."""
 
     problem: str
     remedy: str
@@ -96,15 +96,15 @@ class Finding:
     Attributes
     ----------
     kind
-        A name of `KINDS`.
+        A key of `KINDS`.
     count, rows
-        How many rows do, of how many.
+        Number of such rows, and of all rows.
     place
-        Place of the first among the rows given, from 0.
+        Index of the first such row among the rows given, from 0.
     where
-        Its source and line there, or its number.
+        Source and line of that row, or its number.
     example
-        What is seen at it.
+        The tokens or text of that row that disagree.
     """
 
     kind: str
@@ -116,7 +116,7 @@ class Finding:
 
     @property
     def seen(self) -> str:
-        """How many rows disagree and how, with the first."""
+        """Number of rows and their disagreement, with the first example."""
         first = f"first: {self.where}{': ' if self.example else ''}{self.example}"
         return f"{self.count} of {self.rows} rows {KINDS[self.kind].problem} ({first})"
 
@@ -139,27 +139,27 @@ def findings(
     refused: Refused | None = None,
     plain_is_meant: bool = False,
 ) -> tuple[Finding, ...]:
-    """Compare what is trained on with what is asked.
+    """Compare training sequences with generation prompts.
 
     Parameters
     ----------
     rows
         Demonstrations, or preference pairs.
     prompts, wholes
-        What `encode_prompts` and `encode_wholes` made of them; of pairs both sides.
+        Results of `encode_prompts` and `encode_wholes` for these rows; both sides of pairs.
     tokenizer
-        Theirs.
+        Tokenizer of the rows.
     max_length
-        Longest sequence; of one that is cut, the end is not looked at.
+        Longest sequence; the end of a cut sequence is not checked.
     refused
         Rows to leave out.
     plain_is_meant
-        Say nothing of plain text beside a chat template.
+        Whether plain text beside a chat template is no finding.
 
     Returns
     -------
     tuple of Finding
-        By kind, in the order of `KINDS`; empty where all agree.
+        Findings in the order of `KINDS`; empty if all rows agree.
     """
     look = _Look(tokenizer, max_length, plain_is_meant)
     found: dict[str, list[tuple[int, str]]] = {}
@@ -187,7 +187,7 @@ def _first(rows: Sequence[Row], seen: list[tuple[int, str]]) -> tuple[int, str, 
 
 
 def together(parts: Iterable[Sequence[Finding]], rows: int) -> tuple[Finding, ...]:
-    """The findings of a whole set of so many rows, from those of its parts in order."""
+    """Combine the findings of the parts of a set, in order, into those of the set."""
     first: dict[str, Finding] = {}
     count: Counter[str] = Counter()
     for found in parts:
@@ -200,7 +200,7 @@ def together(parts: Iterable[Sequence[Finding]], rows: int) -> tuple[Finding, ..
 
 @dataclass(frozen=True)
 class _Look:
-    """What one row is compared by."""
+    """Comparison of single rows."""
 
     tokenizer: Any
     max_length: int
@@ -217,7 +217,7 @@ class _Look:
     def at(
         self, row: Row, asked: tuple[str, Any], trained: tuple[str, Any]
     ) -> Iterator[tuple[str, str]]:
-        """Kinds of disagreement of one sequence, with what is seen."""
+        """Yield the kinds of disagreement of one sequence, each with an example."""
         (prompt, prompt_ids), (whole, ids) = asked, trained
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if bos is not None and bos != eos and len(ids) > 1 and ids[0] == ids[1] == bos:
@@ -252,14 +252,14 @@ class _Look:
         return f"asked {asked!r}, trained {trained!r}"
 
     def _plain(self, row: Row, whole: str) -> Iterator[tuple[str, str]]:
-        # Rows of a language of our own, which are of other classes, are plain by design.
+        # Rows of the generated language, which have other classes, are plain by design.
         if self.plain_is_meant or not row.prompt or type(row) not in (SftRow, PreferenceRow):
             return
         if self.turns is not None and not self.turns.within(whole):
             yield "plain", repr(whole[:_SHOWN])
 
     def _marks(self, whole: str) -> Iterator[tuple[str, str]]:
-        """Texts, documents too, that another template than the tokenizer's has rendered."""
+        """Find texts, also documents, that a template other than the tokenizer's has rendered."""
         if self.turns is None or self.plain_is_meant:
             return
         own = str(self.tokenizer.chat_template)
@@ -286,7 +286,7 @@ class _Look:
             [found for turn in getattr(row, side) for found in _fields(turn, last=True)]
             for side in sides
         ]
-        # A sequence is of one of the sides, which is not said here.
+        # A sequence belongs to one side of the pair; which one is not known here.
         if not any(all(text in whole for _, text in found) for found in answers):
             wanted += answers[0] or answers[-1]
         for name, text in wanted:
@@ -301,7 +301,7 @@ def _within(turn: Message, whole: str) -> bool:
 
 
 def _fields(turn: Message, *, last: bool) -> Iterator[tuple[str, str]]:
-    """What a turn has beside its content; templates may leave reasoning of earlier turns out."""
+    """Fields of a turn beside its content; templates may omit the reasoning of earlier turns."""
     if not turn.extras:
         return
     found = turn.as_dict()
@@ -315,7 +315,7 @@ def _fields(turn: Message, *, last: bool) -> Iterator[tuple[str, str]]:
 
 
 def _begins(prompt: Any, whole: Any, max_length: int) -> bool:
-    """Whether a prompt is the beginning of the whole, as far as neither is cut."""
+    """Whether a whole sequence begins with the prompt, up to the cut of either."""
     length = min(len(prompt), max_length)
     return len(whole) >= length and bool((prompt[:length] == whole[:length]).all())
 

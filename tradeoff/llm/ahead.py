@@ -1,8 +1,8 @@
-"""Which pairs a run will read: rows and draws are functions of the seed, so it is known before.
+"""Prediction of the pairs that a run will read, as rows and draws are functions of the seed.
 
-A reference is computed for these pairs only, group by group. The groups are fixed: the pairs that
-each update of the first epoch reads. So what is computed for a pair depends on seed and batch, and
-never on the length of the run; and it is computed in the passes in which the pair is trained on.
+Reference log-probabilities are computed for these pairs only, group by group. The groups are fixed:
+each has the pairs of one update of the first epoch. So the values of a pair depend on seed and
+batch, but not on the length of the run. A pair is scored in the same pass as it is trained on.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Rows = Int[np.ndarray, " _"]
 
 @dataclass(frozen=True, eq=False)
 class Needed:
-    """Pairs whose reference a run needs.
+    """Pairs whose reference log-probabilities a run needs.
 
     Attributes
     ----------
     groups
-        Places of training pairs that are scored together; each pair is in one group at most.
+        Indices of training pairs that are scored together; each pair is in one group at most.
     probes
-        Places of the training pairs on which the schedule looks at losses, which are scored in
-        passes of their own.
+        Indices of the training pairs on which the schedule evaluates losses; they are scored in
+        separate passes.
     order, probe_order
-        What makes the groups and the probes, in words: two runs of equal words have equal groups.
+        Description of groups and probes: runs with equal descriptions have equal groups.
     """
 
     groups: Sequence[Rows]
@@ -43,23 +43,23 @@ class Needed:
     probe_order: str
 
     def held_out_only(self) -> Needed:
-        """No training pairs: those of a reference that is made later."""
+        """The needs of a reference that is made later: no training pairs."""
         return replace(self, groups=(), probes=self.probes[:0])
 
 
 def needed(plan: Plan, config: TrainConfig, known: KnownLosses, processes: int = 1) -> Needed:
-    """The pairs that a run will read, or may read where losses decide what it follows.
+    """Find the pairs that a run will read, or may read if losses decide which objective it follows.
 
     Parameters
     ----------
     plan
-        Of the schedule.
+        Plan of the schedule.
     config
         Seed, batch, and ``reference_rows``.
     known
-        Says on which pairs losses are looked at.
+        Gives the pairs on which losses are evaluated.
     processes
-        How many share the passes of an update.
+        Number of processes that share the passes of an update.
     """
     size, batch = known.sizes[PREFERENCE], config.batch(PREFERENCE)
     order = Stream(size, config.seed, PREFERENCE).rows(0, size)
@@ -77,7 +77,7 @@ def needed(plan: Plan, config: TrainConfig, known: KnownLosses, processes: int =
 
 
 def most_read(plan: Plan, config: TrainConfig, processes: int = 1) -> int:
-    """Pairs that a run reads, counted as often as it does; the most where losses decide that."""
+    """Number of pair reads of a run; the largest possible number if losses decide it."""
     batch, steps = config.batch(PREFERENCE), np.arange(len(plan))
     if config.defects.discard_unused_batch or plan.rule is not Rule.DRAW:
         return len(plan) * batch

@@ -1,4 +1,4 @@
-"""The bar of a run: training losses as they come, and the time left, evaluations and all."""
+"""The progress bar of a run, with training losses and the remaining time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _SHORT = {"sft_loss": "SFT", "preference_loss": "preference"}
 
 
 class Bar:
-    """Shows how far a run is.
+    """Progress bar of a run.
 
     Parameters
     ----------
     steps, done
-        Updates of the run, and those that are done.
+        Number of updates of the run, and of those done.
     every
         Updates between two evaluations.
     shown
         Whether anything is shown.
     clock
-        Seconds of some clock; for tests.
+        Function that gives the time in seconds; for tests.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Bar:
         self._tqdm.close()
 
     def update(self, losses: Mapping[str, float] | None = None) -> None:
-        """Count an update, whose training losses are given where they are known."""
+        """Count an update, and show its training losses if they are known."""
         self.done += 1
         self.losses |= losses or {}
         self._updates = self._added(self._updates)
@@ -69,12 +69,12 @@ class Bar:
         self._show()
 
     def left(self) -> float | None:
-        """Seconds until the end, by the mean time of updates and evaluations; None if unknown."""
+        """Seconds to the end, by mean times of updates and evaluations; None if unknown."""
         count, seconds = self._updates
         if not count:
             return None
         number, evaluating = self._evaluations
-        # A multiple of `every` is evaluated before the update that follows, the end once more.
+        # Evaluations come before the next update at multiples of `every`, and once at the end.
         due = -(-self.steps // self.every) - -(-self.done // self.every) + 1
         due = 0 if self.done >= self.steps else due
         return (self.steps - self.done) * seconds / count + due * evaluating / max(1, number)

@@ -1,12 +1,12 @@
 """Demonstrations and pairs as tensors, in one of three layouts.
 
 ``padded``
-    One row per sequence, filled up on the right. Nothing attends to the filling, as attention is
-    causal, so no mask is needed.
+    One row per sequence, padded on the right. Attention is causal, so no token attends to the
+    padding and no mask is needed.
 ``packed``
-    All sequences end to end in one row, without filling; a block mask keeps them apart.
+    All sequences end to end in one row, without padding; a block mask separates them.
 ``shared``
-    As packed, and the two responses of a pair stand behind one copy of their prompt.
+    As packed, with one copy of the prompt before the two responses of a pair.
 
 All three give the same log-probabilities, up to rounding.
 """
@@ -30,15 +30,15 @@ LAYOUTS: tuple[Layout, ...] = ("padded", "packed", "shared")
 
 @runtime_checkable
 class Prompted(Protocol):
-    """Sequences that share their first `start` tokens, which are not scored: a prompt."""
+    """Sequences that share a prompt: their first `start` tokens, which are not scored."""
 
     @property
     def sequences(self) -> tuple[Int[np.ndarray, " _"], ...]:
-        """Token ids of each."""
+        """Token ids of each sequence."""
 
     @property
     def start(self) -> int:
-        """Tokens of the prompt, at least 1."""
+        """Number of tokens of the prompt, at least 1."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,22 @@ class Batch:
     Attributes
     ----------
     tokens, positions
-        (rows, time) token ids, and their places within their sequences.
+        (rows, time) token ids, and their positions within their sequences.
     segment, parent
         (time,) for a single packed row: tokens attend to earlier tokens of their own segment and
         of its parent. ``None`` for padded rows.
     bounds, longest
-        Where segments of a packed row begin, and its end; tokens of the longest one.
+        First token of each segment of a packed row, then its end; length of the longest segment.
     select
         (M,) flat indices of the positions that predict a scored token.
     labels
         (M,) the scored tokens.
     owner
-        (M,) the response that each belongs to. Of pairs, all chosen ones come first.
+        (M,) the response of each scored token. For pairs, all chosen responses come first.
     lengths
-        (S,) scored tokens of each response.
+        (S,) number of scored tokens of each response.
     ends
-        (rows,) tokens of each padded row before the filling; ``None`` for a packed row.
+        (rows,) tokens of each padded row before the padding; ``None`` for a packed row.
     """
 
     tokens: Int[Tensor, "rows time"]
@@ -79,7 +79,7 @@ class Batch:
     ends: Int[Tensor, " rows"] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on a device."""
+        """Move the batch to a device."""
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in vars(self).items()
@@ -98,7 +98,7 @@ class Batch:
             return {"input_ids": self.tokens}
         given = {"input_ids": self.tokens, "position_ids": self.positions}
         if attention.startswith("flash"):
-            # Else it would look for them among the positions, and wait for the device, every layer.
+            # Otherwise each layer would find them from the positions, and wait for the device.
             ends = {"cu_seq_lens_q": self.bounds, "cu_seq_lens_k": self.bounds}
             return given | ends | {"max_length_q": self.longest, "max_length_k": self.longest}
         if attention == "flex_attention":
@@ -110,7 +110,7 @@ class Batch:
         return given | {"attention_mask": mask}
 
     def mask(self) -> Bool[Tensor, "1 1 time time"]:
-        """Which token attends to which in a packed row."""
+        """Block mask of a packed row: which token attends to which."""
         assert self.segment is not None
         assert self.parent is not None
         own, parent, seen = self.segment[:, None], self.parent[:, None], self.segment[None]
@@ -138,9 +138,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A run of tokens in a row: where it begins in its sequence, and what is scored of it.
+    """Consecutive tokens of a row: their start in the sequence, and the scored part.
 
-    `before` is the piece that it continues, if any; `owner` is -1 for a shared prompt.
+    `before` is the piece that this one continues, if any; `owner` is -1 for a shared prompt.
     """
 
     tokens: Int[np.ndarray, " n"]

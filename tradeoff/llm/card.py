@@ -1,7 +1,7 @@
-"""The model card of a run: a README.md that the hub shows, with the settings that repeat the run.
+"""The model card of a run: a README.md for the hub, with the settings that repeat the run.
 
-``about.json`` of a run and the evaluations in its log are all that a card needs, so that any
-checkpoint gets one, too.
+A card is made from ``about.json`` of a run and the evaluations in its log, so any checkpoint can
+have one.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _SETS = {
 
 
 def texts(run: Path, step: int | None = None, *, merged: bool = False) -> dict[str, str]:
-    """Card and settings of a policy, by file name; none of a run of an older version.
+    """Card and settings of a policy, by file name; empty for a run of an older version.
 
     Parameters
     ----------
     run
         Output folder.
     step
-        Updates done; None: as many as the model that the run has saved.
+        Number of updates done; None: that of the model that the run has saved.
     merged
         Whether adapters are merged into the weights.
     """
@@ -64,7 +64,7 @@ def render(about: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]], s
     Parameters
     ----------
     about
-        What ``about.json`` stores.
+        Content of ``about.json``.
     evaluations
         Records of the evaluations up to `step`, oldest first.
     step
@@ -95,19 +95,19 @@ def render(about: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]], s
 
 
 def upload_command(folder: str | Path, repository: str) -> str:
-    """The one command that uploads a folder to the hub; nothing here does.
+    """The command that uploads a folder to the hub; the package itself uploads nothing.
 
     Parameters
     ----------
     folder
-        What :func:`tradeoff.llm.export.export` wrote.
+        A folder that :func:`tradeoff.llm.export.export` wrote.
     repository
         ``owner/name``.
 
     Raises
     ------
     InputError
-        If the hub admits no such name.
+        If the hub does not allow such a name.
     """
     from shlex import join
 
@@ -127,12 +127,12 @@ def upload_command(folder: str | Path, repository: str) -> str:
 
 
 def local_base(folder: Path) -> str | None:
-    """The folder that adapters name as their base; None if they name one of the hub, or none.
+    """The folder that adapters name as their base; None for a hub name, or no name.
 
     Parameters
     ----------
     folder
-        Of a model, or of adapters.
+        Folder of a model or of adapters.
     """
     file = folder / "adapter_config.json"
     base = read_json(file)["base_model_name_or_path"] if file.is_file() else None

@@ -1,7 +1,8 @@
-"""The state of a run on disk: trained weights and optimiser as safetensors, the rest as JSON.
+"""Checkpoints of a run: trained weights and optimiser as safetensors, the rest as JSON.
 
-A checkpoint takes its name only when it is complete and sealed, so a run that is killed while
-writing goes on from the one before. Its seal covers all of its files and the log so far.
+A checkpoint gets its name only when it is complete and sealed. So a run that is killed while it
+writes resumes from the checkpoint before. The seal covers all files of the checkpoint and the log
+so far.
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ def write(
     Parameters
     ----------
     folder
-        Of all checkpoints of the run.
+        Folder of all checkpoints of the run.
     step
         Updates done.
     tensors, state
-        What is written.
+        The content of the checkpoint.
     keep
-        Older checkpoints beyond this number of newest ones are then removed, except `spare`.
+        Number of newest checkpoints to keep; older ones are removed, except `spare`.
     log
-        Seal of the log so far, of :meth:`tradeoff.seals.Lines.seal`.
+        Seal of the log so far, from :meth:`tradeoff.seals.Lines.seal`.
     spare
-        Steps whose checkpoints stay.
+        Steps whose checkpoints are not removed.
     sync
-        Wait until the disk has all of it.
+        Wait until all of it is on the disk.
     """
     target = named(folder, step)
     leftovers.clear(folder, owned=True)
@@ -60,7 +61,7 @@ def write(
         for name, content in tensors.items():
             plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
             save_file(plain, partial / f"{name}.safetensors")
-        # Not records.write_json, which rounds: what is resumed must be exact.
+        # records.write_json would round, but a resumed run must be exact.
         text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
         (partial / "state.json").write_bytes(f"{text}\n".encode())
         seals.seal_folder(partial, {"step": step, "log": log})
@@ -76,7 +77,7 @@ def remove_older(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
 
 
 def remove_all(folder: Path) -> None:
-    """Clear the way for a run that begins anew."""
+    """Remove the checkpoints for a run that begins anew."""
     for path in checkpoints(folder):
         discard(path)
 
@@ -89,18 +90,18 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int | None:
-    """Updates done at a checkpoint, by the name of its folder; None for another name."""
+    """Number of updates at a checkpoint, by its folder's name; None for another name."""
     found = _NAME.fullmatch(path.name)
     return None if found is None else int(found[1])
 
 
 def named(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` updates is, or would be."""
+    """The folder of the checkpoint after `step` updates, which may be absent."""
     return folder / f"step-{step:08d}"
 
 
 def read(path: Path, log: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], bytes]:
-    """Tensors by file and name, the state, and the log as it was at the checkpoint.
+    """Read tensors by file and name, the state, and the log up to the checkpoint.
 
     Parameters
     ----------
@@ -112,8 +113,8 @@ def read(path: Path, log: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     Raises
     ------
     InputError
-        If a file is absent or not as it was written; it names an older checkpoint that is intact,
-        and how to go on from it.
+        If a file is absent or changed. The error names an older intact checkpoint, and how to
+        resume from it.
     """
     try:
         lines = _checked(path, log)
@@ -131,7 +132,7 @@ def read(path: Path, log: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 
 
 def intact(path: Path, log: Path | None = None) -> bool:
-    """Whether a checkpoint is as it was written, and so is the log up to it, where one is given."""
+    """Whether a checkpoint, and the log up to it if given, are as they were written."""
     try:
         _checked(path, log)
     except (OSError, ValueError, KeyError, TypeError):
@@ -140,14 +141,14 @@ def intact(path: Path, log: Path | None = None) -> bool:
 
 
 def _checked(path: Path, log: Path | None) -> bytes:
-    """The log up to a checkpoint, if all is as it was written."""
+    """Check a checkpoint and its log against the seal, and return the log up to it."""
     about = seals.check_folder(path)
     saved.check((path / "state.json").read_text("utf-8"), step_of(path))
     return b"" if log is None else seals.check_lines(log, about["log"])
 
 
 def _way_on(path: Path, log: Path) -> str:
-    """What to do about a checkpoint that cannot be used."""
+    """Remedy for a checkpoint that cannot be used."""
     older = [one for one in checkpoints(path.parent) if one.name < path.name]
     for one in reversed(older):
         if intact(one, log):
@@ -168,15 +169,15 @@ def _way_on(path: Path, log: Path) -> str:
 
 
 def rendered_on(path: Path) -> str | None:
-    """The date that chat templates wrote in a run; None if they wrote none, or it is not known."""
+    """The date that chat templates wrote in a run; None if there is none or it is not known."""
     try:
         return read_json(path / "state.json").get("date")
-    except (OSError, ValueError, AttributeError):  # `read` says what is wrong with it
+    except (OSError, ValueError, AttributeError):  # `read` reports this error
         return None
 
 
 def check_same_run(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another schedule, of other settings or of other rows."""
+    """Raise an error for a checkpoint of another schedule, other settings or other rows."""
     found = state.get("identity", {})
     for name, expected in identity.items():
         if not _same(found.get(name), expected):

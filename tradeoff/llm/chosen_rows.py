@@ -1,4 +1,4 @@
-"""The training rows of a language model that a method trains on."""
+"""Selection of training rows of a language model by a method."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT
 
 @dataclass(frozen=True, eq=False)
 class TokenRows:
-    """Training rows of one objective, as a transform sees them.
+    """Training rows of one objective, as the input of a data transform.
 
     Attributes
     ----------
     items, objective
-        The rows as tokens, and whose they are.
+        The rows as tokens, and their objective.
     """
 
     items: Tokenised[Any]
@@ -30,7 +30,7 @@ class TokenRows:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(n, sides) tokens of each response that carry loss."""
+        """(n, sides) number of tokens of each response that carry loss."""
         sides = 2 if self.objective == PREFERENCE else 1
         found = np.empty((len(self.items), sides), dtype=np.int64)
         for place in range(len(self.items)):
@@ -40,7 +40,7 @@ class TokenRows:
         return found
 
     def log_probs(self) -> NDArray[np.float64]:
-        """Not known here: rows are chosen before the policy runs."""
+        """Raise an error: rows are chosen before the policy runs."""
         raise InputError(
             "rows are chosen before the policy runs",
             field="data",
@@ -49,15 +49,15 @@ class TokenRows:
 
 
 def choose(data: Corpora, method: Method) -> Corpora:
-    """The data sets with the training rows alone that a method keeps.
+    """The data sets, with only those training rows that a method keeps.
 
-    The chosen rows have a fingerprint of their own, so that caches and checkpoints tell them from
-    all rows.
+    The chosen rows have their own fingerprint, by which caches and checkpoints distinguish them
+    from all rows.
 
     Raises
     ------
     InputError
-        If the method cannot choose rows of language models, or leaves none.
+        If the method cannot choose rows of language models, or keeps none.
     """
     if "data" not in method.changed():
         return data

@@ -1,4 +1,4 @@
-"""Settings of a training run: what they mean, what they may be, and how a file states them."""
+"""Settings of a training run: their meaning, their allowed values, and their form in a file."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Lora:
     Attributes
     ----------
     rank, alpha, dropout
-        Of the adapters; ``alpha = None`` is twice the rank.
+        Rank, scale and dropout of the adapters; ``alpha = None`` is twice the rank.
     targets
-        Names of the linear layers that get one, or "all-linear".
+        Names of the linear layers that get adapters, or "all-linear".
     dora
         Decompose weights into magnitude and direction (arXiv 2402.09353).
     """
@@ -49,22 +49,22 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Defects:
-    """What the official code of arXiv 2410.15483 does and a user would not expect, one by one.
+    """Unexpected behaviour of the official code of arXiv 2410.15483, one switch for each.
 
-    All are off; switch them on to reproduce its numbers.
+    All are off by default; switch them on to reproduce its numbers.
 
     Attributes
     ----------
     evaluate_on_training_rows
-        Held-out losses are those of the first 3 % of the training rows.
+        Held-out losses are measured on the first 3 % of the training rows.
     mask_first_token
         The first token of each response carries no loss.
     discard_unused_batch
         Every update reads a batch of both sets and throws one away.
     choose_per_forward
-        The objective is drawn anew for each forward pass, so that one update may mix both.
+        The objective is drawn for each forward pass, so that one update may mix both.
     joint_graph
-        Mix keeps the graphs of both losses alive and goes back through them once.
+        Mix keeps the graphs of both losses in memory and has one backward pass through both.
     stop_at_either_optimum
         The run ends as soon as either loss reaches its optimum, from the first update on.
     """
@@ -82,110 +82,115 @@ class Defects:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a policy is trained.
+    """Settings of the training of a policy.
 
     Attributes
     ----------
     steps, epochs
-        Updates of the optimiser; 1000 if neither is given. An epoch is as many updates as read
-        the larger set once, in batches of its size, if all followed it; an update that follows one
-        objective leaves the other set alone.
+        Updates of the optimiser; 1000 if neither is given. An epoch has as many updates as would
+        read the larger set once if all updates followed its objective. An update that follows one
+        objective does not read the other set.
     batch_size, preference_batch_size
-        Rows of each objective that an update follows, over all processes and forward passes;
-        the second, if given, is the number of pairs.
+        Rows of each objective that an update follows, over all processes and forward passes. The
+        second, if given, is the number of pairs.
     rows_per_forward
-        Rows of one forward pass of one process; smaller needs less memory.
+        Rows of one forward pass of one process; fewer need less memory.
     tokens_per_pass
-        Instead: most tokens of such a pass, filling included; a row that is longer has a pass of
-        its own. Passes then have similar sizes for all lengths, which keeps a device busy.
+        Largest number of tokens of a forward pass, with padding, in place of a number of rows. A
+        longer row has a pass of its own. Passes then have similar sizes for all lengths, which
+        keeps a device busy.
     learning_rate, decay, warmup
-        Largest rate; its course over a stage ("constant", "cosine" or "linear" to zero); updates
-        of linear warm-up. A stage of a sequential schedule begins anew.
+        Largest rate; its decay over a stage ("constant", "cosine" or "linear" to zero); number of
+        updates of linear warm-up. Each stage of a sequential schedule begins anew.
     preference_learning_rate
-        Largest rate of updates that follow the preference objective alone, such as those of a
+        Largest rate of updates that follow only the preference objective, such as those of a
         preference stage; ``None`` is ``learning_rate``.
     betas, epsilon, weight_decay, clip
-        Of AdamW; decay of matrices only; largest norm of the gradient, ``None`` for any.
+        Moments and epsilon of AdamW; weight decay, of matrices only; largest norm of the gradient,
+        ``None`` for no limit.
     loss, beta, label_smoothing
         A name of ``tradeoff.methods.PREFERENCE_LOSSES``; its inverse temperature; the
         probability that a label is flipped.
     chosen_nll
         Weight of the chosen response's negative log-likelihood per token, which is added to the
-        preference loss of each pair: RPO (arXiv 2404.19733, equation 1) for "sigmoid", what
-        LLaMA-Factory calls ``pref_ftx``. Held-out preference losses have it, too.
+        preference loss of each pair. With "sigmoid" this is RPO (arXiv 2404.19733, equation 1), and
+        ``pref_ftx`` of LLaMA-Factory. Held-out preference losses include it, too.
     router_loss
-        Weight of the load-balancing loss of a mixture of experts, see
-        :mod:`tradeoff.llm.routers`, which is added to the mean loss of each objective followed;
-        None: it is left out. Held-out losses never have it.
+        Weight of the load-balancing loss of a mixture of experts, see :mod:`tradeoff.llm.routers`.
+        It is added to the mean loss of each objective followed; None: it is not added. Held-out
+        losses never include it.
     reference
-        "initial": the policy before training. "stage": the policy when its preference stage
-        begins. Else a folder or hub name, such as that of an SFT optimum.
+        "initial": the policy before training. "stage": the policy at the start of its preference
+        stage. Otherwise a folder or hub name, such as that of an SFT optimum.
     reference_mode
-        "cached": its log-probabilities are computed once, before training. "adapter_off": adapters
-        are switched off at every step. "second_model": kept beside the policy.
+        "cached": its log-probabilities are computed once, before training. "adapter_off": the
+        policy with its adapters switched off, at every update. "second_model": a second model in
+        memory.
     reference_rows
-        Training pairs whose log-probabilities are cached: those that the run will "read", or may
-        read where losses decide what an update follows; or "all", for callbacks that look at
-        others. The values of a pair are the same either way.
+        Training pairs whose log-probabilities are cached. "read": those that the run will read, or
+        may read if losses decide what an update follows. "all": every pair, for callbacks that use
+        other pairs. The values of a pair are the same in both cases.
     reference_cache
-        Folder where cached log-probabilities are kept for later runs, which add the pairs that
-        they need. Training pairs are scored in the passes of their updates, so these values are
-        kept for each seed and batch.
+        Folder where cached log-probabilities are kept for later runs, which add the pairs that they
+        need. Training pairs are scored in the passes of their updates, so there is a cache for each
+        seed and batch.
     row_cache
-        Folder where rows and their token ids are kept on disk, for sets larger than memory; tokens
-        stay there for later runs of the same rows, tokenizer and settings. ``None``: in memory.
+        Folder where rows and their token ids are kept on disk, for sets larger than memory. Token
+        ids stay there for later runs with the same rows, tokenizer and settings. ``None``: in
+        memory.
     dropout
-        Which updates keep the dropout that a model or its adapters have: "sft", "always" or
-        "never". References and evaluations never have any.
+        Which updates use the dropout of the model or its adapters: "sft", "always" or "never".
+        References and evaluations never use it.
     optima
         Least training losses of (SFT, preference), from which MAXRIGHT measures gaps and
-        Constrained its limit. ``None``: MAXRIGHT takes zeros, which are lower bounds; Constrained
-        takes the least SFT loss seen so far, with a warning.
+        Constrained its limit. ``None``: MAXRIGHT uses zeros, which are lower bounds; Constrained
+        uses the least SFT loss seen so far, with a warning.
     recent
-        Weight of the newest loss in the running average that MAXRIGHT and Constrained know.
+        Weight of the newest loss in the running averages that MAXRIGHT and Constrained use.
     chat
         Render rows of plain text through the chat template, as a turn of the user and one of the
-        assistant. False: they are meant as they are. None: they stay as they are, with a warning
-        where the tokenizer has a chat template.
+        assistant. False: train on plain text. None: train on plain text, with a warning if the
+        tokenizer has a chat template.
     turns
-        Turns of the assistant in a demonstration that carry loss: the "last", or "all", each
-        after the turns before it. A conversation then counts as a row for each.
+        Turns of the assistant in a demonstration that carry loss: the "last", or "all". With "all",
+        a conversation makes one row for each of these turns, with the turns before it as the
+        prompt.
     max_length
-        Longest sequence, in tokens; the context of the model, where that is shorter.
+        Longest sequence, in tokens; the model's context if that is shorter.
     layout
-        "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`, or "auto". Packed rows
-        need a mask, which on a GPU only FlashAttention and flex attention turn to account; with
-        plain SDPA "padded" is the faster one there, as rows of like length share a pass. "auto"
-        is the one that computes least in the first updates of a training, see
-        :mod:`tradeoff.llm.waste`, if the model keeps packed rows apart; else, and in evaluations,
-        it is "padded".
+        "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`, or "auto". Packed rows need
+        a mask, which on a GPU only FlashAttention and flex attention use well. With plain SDPA on a
+        GPU "padded" is faster, as rows of similar length share a pass. "auto" is the layout with
+        the least computation in the first updates of a training, see :mod:`tradeoff.llm.waste`, if
+        the model separates packed rows. Otherwise, and in evaluations, "auto" is "padded".
     precision
-        "fp32", or "bf16": autocast over float32 weights; those below adapters are kept in bf16.
-        A model given with weights of 16 bits is cast to this, with a warning.
-        A reference is loaded as the policy is.
+        "fp32", or "bf16": autocast over float32 weights; weights below adapters are in bf16. A
+        model with weights of 16 bits is cast as this needs, with a warning. A reference is loaded
+        with the same precision as the policy.
     gradient_checkpointing, compile
-        Trade time for memory; compile each block.
+        Compute activations again to save memory; compile each block.
     lora
         Adapters; ``None`` trains all weights.
     holdout
-        Share of rows held out, by prompt, where no held-out rows are given.
+        Share of rows that is held out, by prompt, if no held-out rows are given.
     evaluate_every, evaluate_rows
-        Updates between evaluations (``None``: ten over the run); most held-out rows of each set.
+        Updates between evaluations (``None``: ten over the run); largest number of held-out rows of
+        each set.
     patience
-        Stop early after so many evaluations in a row without a lower weighted held-out loss,
-        ``(1 - lam) * sft_loss + lam * preference_loss`` with the weight of the schedule. What is
-        saved is then the policy of the lowest one, also of a run that came to its end. In a
-        schedule of stages, evaluations count from the start of the last. None: never.
+        Stop early after this many evaluations in a row without a lower weighted held-out loss, ``(1
+        - lam) * sft_loss + lam * preference_loss`` with the weight of the schedule. The policy with
+        the lowest loss is then saved, also if the run reaches its end. In a schedule of stages,
+        evaluations count from the start of the last stage. None: never stop early.
     log_every, save_every, keep
-        Updates between log lines and between checkpoints (``None``: only at the end); how many
-        checkpoints stay.
+        Updates between log lines and between checkpoints (``None``: only at the end); number of
+        checkpoints to keep.
     fsync
-        Wait with every checkpoint, model and cache until the disk has it, so that none is lost
-        with the power; a disk that is slow makes saves slow, too.
+        Wait until every checkpoint, model and cache is on the disk, so that a power failure loses
+        none. A slow disk makes saving slow.
     trackers
-        Names known to accelerate, such as "tensorboard" or "wandb".
+        Trackers that accelerate has, such as "tensorboard" or "wandb".
     seed
-        Of the order of rows, draws of the schedule, adapters and dropout.
+        Seed of the order of rows, the draws of the schedule, adapters and dropout.
     defects
         Faults of the official code to imitate.
     """
@@ -244,12 +249,12 @@ class TrainConfig:
         self._check_reference()
 
     def batch(self, objective: int) -> int:
-        """Rows of an update that follows this objective."""
+        """Number of rows of an update that follows this objective."""
         pairs = self.preference_batch_size if objective == PREFERENCE else None
         return pairs or self.batch_size
 
     def updates(self, sft: int, preference: int) -> int:
-        """Updates of a run on so many training rows of each set."""
+        """Number of updates of a run on this many training rows of each set."""
         if self.epochs is None:
             assert self.steps is not None
             return self.steps
@@ -281,7 +286,7 @@ class TrainConfig:
         _require("label_smoothing", self.label_smoothing, fits, remedy)
 
     def preference_loss(self) -> PreferenceLoss:
-        """The loss that these settings name; what they do not set has its default."""
+        """The loss that these settings name, with defaults for what they do not set."""
         kind, given = PREFERENCE_LOSSES[self.loss], {"beta": self.beta}
         if self.label_smoothing:
             given["label_smoothing"] = self.label_smoothing
@@ -300,22 +305,22 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which model is trained.
+    """Settings of the model that is trained.
 
     Attributes
     ----------
     path
-        Folder of a model or of a run, or hub name; "tiny" is the small model of the package, made
-        without network.
+        Folder of a model or of a run, or hub name. "tiny" is the small model of the package, which
+        needs no network.
     config_only
-        Only its configuration is read; weights are random.
+        Read only the configuration; weights are random.
     attention
-        Implementation that transformers should use; None: "sdpa" where the model has it, else
+        Implementation of attention in transformers; None: "sdpa" if the model has it, otherwise
         "eager".
     quantise
         Hold the weights below adapters in 4 bits ("nf4", arXiv 2305.14314), by the package
-        bitsandbytes, while adapters are trained on them. The saved adapters name the model that
-        was rounded; whoever loads them without this puts them on its weights before rounding.
+        bitsandbytes, while adapters are trained. The saved adapters name the model before rounding.
+        Without this setting, they are loaded on its unrounded weights.
     chat_template
         File with the chat template to use in place of the tokenizer's.
     eos_token
@@ -335,28 +340,29 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which rows are read.
+    """Settings of the rows that are read.
 
     Attributes
     ----------
     sft, preference, sft_test, preference_test
-        What `tradeoff.read_sft` and `tradeoff.read_preferences` read: a name, several between
-        commas, or a list of them; "synthetic" generates rows of the small language. Held-out rows
-        of the hub need the name of their split: ``"owner/name@test"``. ``sft = "chosen"``: the
-        prompts and chosen responses of the pairs; without `sft_test`, of the held-out pairs.
+        Sources for `tradeoff.read_sft` and `tradeoff.read_preferences`: a name, several names with
+        commas, or a list of names. "synthetic" generates rows of the small language. Held-out rows
+        of the hub need the name of their split: ``"owner/name@test"``. ``sft = "chosen"`` takes the
+        prompts and chosen responses of the pairs; without `sft_test`, held-out demonstrations are
+        those of the held-out pairs.
     skip_bad
-        Leave out rows that cannot be read, or that template or tokenizer refuse.
+        Leave out rows that cannot be read, or that the template or tokenizer rejects.
     columns
         Names of columns in the sources, by the names of a layout: ``{"completion": "answer"}``;
         ``"sft.prompt"`` or ``"preference.prompt"`` is for one set.
     use_labels
-        Of unpaired rows with a label, take the desired ones as demonstrations, and pair all up as
-        preferences; else such rows are errors.
+        Use unpaired rows with a label: the desired ones as demonstrations, and all of them, paired
+        by prompt, as preferences. Otherwise such rows are errors.
     min_margin
-        Leave out pairs whose chosen response was not scored so much higher.
+        Least difference of the scores of a pair; pairs with a smaller one are left out.
     limit, preference_limit
-        Most rows of each training set, from its beginning; the second, if given, is that of the
-        pairs. Held-out sets are read whole: ``train.evaluate_rows`` cuts them.
+        Largest number of rows of each training set, from its beginning; the second, if given, is
+        for the pairs. Held-out sets are read whole; ``train.evaluate_rows`` limits them.
     """
 
     sft: str | tuple[str, ...] = "synthetic"
@@ -376,13 +382,13 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """All of one run, as a TOML file with tables of these names states it.
+    """All settings of one run, as in a TOML file with tables of these names.
 
-    Exact values of both losses at every update are out of reach for language models: a table of
-    MAXRIGHT or Constrained that leaves ``refresh`` or ``samples`` out gets 10 and 64.
+    Exact values of both losses at every update cost too much for language models. So if a table of
+    MAXRIGHT or Constrained has no ``refresh`` or ``samples``, these are 10 and 64.
 
-    The table ``[method]`` holds the other parts of a method, such as
-    ``gradient = {name = "pcgrad"}``; left out, both losses are those of ``[train]``.
+    The table ``[method]`` holds the other parts of a method, such as ``gradient = {name =
+    "pcgrad"}``. Without it, both losses are those of ``[train]``.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -42,26 +42,26 @@ class Corpora:
     sft_test: Tokenised[Example] | tuple[()]
     preference_test: Tokenised[Pair] | tuple[()]
     overlaps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Counts of rows of each set that the training and held-out rows of both sets share."""
+    """Counts of the rows that training sets and held-out sets share."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Where the rows of each set that was given come from: names of files or of the hub."""
+    """Sources of the given sets: names of files or of the hub."""
 
     def training(self, objective: int) -> Tokenised[Any]:
         """Training rows of an objective."""
         return self.sft if objective == SFT else self.preference
 
     def extent(self, objective: int, rows: Int[np.ndarray, " n"]) -> tuple[list[int], int]:
-        """Lengths of all sequences of these training rows, and how many of their tokens count."""
+        """Lengths of all sequences of these training rows, and the number of tokens with loss."""
         items = [self.training(objective)[i] for i in rows]
         lengths = [n for item in items for n in item.lengths]
         return lengths, sum(item.scored for item in items)
 
     def fingerprints(self) -> dict[str, str]:
-        """Names of the four sets, empty where there is none."""
+        """Fingerprints of the four sets; empty for an absent set."""
         return {name: getattr(data, "fingerprint", "") for name, data in self.sets().items()}
 
     def summary(self) -> dict[str, Any]:
-        """How many rows each set has and lost."""
+        """Numbers of rows that each set has and has lost."""
         return {
             name: {**data.summary(), **self.overlaps.get(name, {})}
             for name, data in self.sets().items()
@@ -69,12 +69,12 @@ class Corpora:
         }
 
     def dropped(self) -> tuple[InputError, ...]:
-        """The errors of the rows that template or tokenizer refuse."""
+        """The errors of the rows that the template or tokenizer rejects."""
         sets = self.sets().values()
         return tuple(error for data in sets for error in getattr(data, "dropped", ()))
 
     def remarks(self) -> list[str]:
-        """Where what is trained on is not what will be asked, a line each."""
+        """Disagreements of training sequences and generation prompts, one line each."""
         return [
             f"{name}: {finding}"
             for name, data in self.sets().items()
@@ -95,12 +95,12 @@ def prepare(
     given_test: tuple[Any, Any],
     config: TrainConfig,
 ) -> Corpora:
-    """Tokenise all rows; rows that are held out come from the training rows if not given.
+    """Tokenise all rows; if no held-out rows are given, they are taken from the training rows.
 
     Parameters
     ----------
     given, given_test
-        Rows of SFT and preferences, or what they are read from; None for no rows to test on.
+        Rows of SFT and preferences, or their sources; None for no held-out rows.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def prepare(
 
 
 def _laid_out(rows: Sequence[Any], tokenizer: Any, config: TrainConfig) -> Sequence[Any]:
-    """The rows as the settings want them: through the chat template, one for each turn."""
+    """Apply the settings to rows: the chat template, and a row for each turn."""
     if config.chat:
         rows = in_chat(rows, tokenizer)
     if config.turns == "last" or not rows or not isinstance(rows[0], SftRow):
@@ -160,14 +160,14 @@ def _sources(training: Sequence[Any], held_out: Sequence[Any]) -> dict[str, str]
 
 
 def _source(rows: Sequence[Any]) -> str:
-    """Names without the folders that they have on this machine."""
+    """Names of sources, without their folders on this machine."""
     places = getattr(rows, "identities", ())
     names = [x.removeprefix("hub:") if x.startswith("hub:") else Path(x).name for x in places]
     return ", ".join(names) or "rows in memory"
 
 
 def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict[str, int]]:
-    """What is known of the sets together: repeated rows, and those that fell out of training."""
+    """Counts of repeated rows, and of rows that were removed from training."""
     found: dict[str, dict[str, int]] = {}
     both = overlaps([sft.test, pairs.test], sft.train, pairs.train)
     removed = sft.removed, pairs.removed
@@ -203,7 +203,7 @@ def _hold_out(
 
 
 def _first_rows(rows: Sequence[R], limit: int | None) -> Split[R]:
-    """The official code's split: the first rows are tested on, and trained on, too."""
+    """The official code's split: the first rows are evaluated on, and also trained on."""
     return Split(rows, rows[: max(1, round(0.03 * len(rows)))][:limit])
 
 
@@ -217,7 +217,7 @@ def _without_first_tokens(data: Corpora) -> Corpora:
                 items: Any = tuple(_shifted(item) for item in stored)
             else:
                 items = stored.shifted(1)
-            # Caches of log-probabilities go by this name, and these are other ones.
+            # Caches of log-probabilities use this fingerprint, and the values differ.
             parts[name] = replace(part, items=items, fingerprint=fingerprint(items))
     return replace(data, **parts)
 

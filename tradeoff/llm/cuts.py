@@ -1,4 +1,4 @@
-"""Into which forward passes rows are cut, and what the layouts would compute of them."""
+"""Division of rows into forward passes, and the tokens that each layout computes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Rows = Int[np.ndarray, " _"]
 
 @dataclass(frozen=True, eq=False)
 class Extents:
-    """How long the sequences of N rows are.
+    """Lengths of the sequences of N rows.
 
     Attributes
     ----------
     lengths
-        (N, sides) tokens of each sequence: one of a demonstration, two of a pair.
+        (N, sides) tokens of each sequence: one sequence for a demonstration, two for a pair.
     starts
         (N,) tokens of the prompt, which the sequences of a row share.
     """
@@ -34,7 +34,7 @@ class Extents:
 
     @classmethod
     def of(cls, items: Sequence[Example] | Sequence[Pair]) -> Extents:
-        """Those of demonstrations or pairs."""
+        """Lengths of demonstrations or pairs."""
         if isinstance(items, Tokenised):
             return cls(*items.extents)
         return cls(
@@ -43,16 +43,16 @@ class Extents:
 
     @cached_property
     def sizes(self) -> Int[np.ndarray, " N"]:
-        """Tokens of each row."""
+        """Number of tokens of each row."""
         return np.asarray(self.lengths.sum(axis=1))
 
     def own(self, layout: Layout) -> Int[np.ndarray, " N"]:
-        """Tokens that each row adds to a pass in which nothing is filled up."""
+        """Number of tokens that each row adds to a pass without padding."""
         spared = self.starts * (self.lengths.shape[1] - 1)
         return np.asarray(self.sizes - spared) if layout == "shared" else self.sizes
 
     def tokens(self, rows: Rows, layout: Layout) -> int:
-        """Tokens that a pass over these rows computes, filling included."""
+        """Number of tokens that a pass over these rows computes, with padding."""
         if layout == "padded":
             return int(self.lengths[rows].max()) * self.lengths[rows].size
         return int(self.own(layout)[rows].sum())
@@ -61,22 +61,22 @@ class Extents:
 def passes(
     rows: Rows, extents: Extents, config: TrainConfig, process: int, processes: int
 ) -> Iterator[tuple[Rows, float]]:
-    """One process's part of each round of forward passes, and 1.0 if it counts.
+    """Yield one process's part of each round of forward passes, and its weight 1.0 or 0.0.
 
-    Rows go in the order of their lengths, longest first, so that neighbours need little filling;
-    all processes make the same number of passes, as collective operations ask of them. One that
-    has no rows left repeats the first and weighs it 0.
+    Rows are sorted by length, longest first, so that neighbours need little padding. All processes
+    make the same number of passes, as collective operations need it. A process that has no rows
+    left repeats the first row with weight 0.
 
     Parameters
     ----------
     rows
-        Places of the rows of an update, or of those to score.
+        Indices of the rows of an update, or of the rows to score.
     extents
-        Of all rows of their set.
+        Lengths of all rows of their set.
     config
-        ``rows_per_forward``, or ``tokens_per_pass`` where it is given.
+        ``rows_per_forward``, or ``tokens_per_pass`` if it is given.
     process, processes
-        Which process this is, of how many.
+        Number of this process, and of all processes.
     """
     ordered = by_length(rows, extents.sizes)
     for part in _rounds(ordered, extents, config, processes):
@@ -98,7 +98,7 @@ def _rounds(ordered: Rows, extents: Extents, config: TrainConfig, processes: int
 
 
 def _fitting(ordered: Rows, extents: Extents, layout: Layout, budget: int) -> int:
-    """How many of the first rows make up a pass of at most so many tokens; at least one."""
+    """Number of first rows that fit in a pass of at most `budget` tokens; at least one."""
     counts = np.arange(1, len(ordered) + 1)
     if layout == "padded":
         longest = np.maximum.accumulate(extents.lengths[ordered].max(axis=1))
@@ -109,6 +109,6 @@ def _fitting(ordered: Rows, extents: Extents, layout: Layout, budget: int) -> in
 
 
 def by_length(rows: Rows, sizes: Sequence[int] | Int[np.ndarray, " N"]) -> Rows:
-    """The rows, longest first: neighbours then need little filling."""
+    """Sort rows by length, longest first, so that neighbours need little padding."""
     lengths = np.array([sizes[i] for i in rows])
     return rows[np.argsort(-lengths, kind="stable")]

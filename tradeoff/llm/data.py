@@ -1,11 +1,12 @@
-"""From rows to token ids with a Hugging Face tokenizer; ids and masks are those of TRL 1.16.
+"""Tokenisation of rows with a Hugging Face tokenizer; ids and masks are those of TRL 1.16.
 
-Plain text ends with the end token, a conversation as its chat template has it. The completion
-starts where the tokenised prompt and the tokenised whole part (of a pair: at the earlier of both
-places); a token merged across the border therefore carries loss. Sequences are cut on the right.
-Two deliberate differences: of ``{"messages"}`` rows, TRL trains on every turn, we on the last one,
-unless ``loss_on="all"``; and pairs whose sides differ only beyond the cut, whose loss is log 2
-whatever is learned, are dropped and counted.
+Plain text ends with the end token; a conversation ends as its chat template writes it. The
+completion starts at the first token in which the tokenised prompt and the tokenised prompt with
+completion differ (for a pair: at the earlier of both places). So a token that is merged across the
+border carries loss. Sequences are cut on the right. There are two deliberate differences. In
+``{"messages"}`` rows, TRL trains on every turn; here only the last turn carries loss, unless
+``loss_on="all"``. And pairs whose sides differ only after the cut are dropped and counted, as their
+loss is log 2 for every policy.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One demonstration: ``tokens[start:]`` carry the loss, with ``1 <= start < n``."""
+    """One demonstration: ``tokens[start:]`` carry loss, with ``1 <= start < n``."""
 
     tokens: Int[np.ndarray, " n"]
     start: int
@@ -65,18 +66,18 @@ class Example:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens of the sequence."""
+        """Number of tokens of the sequence."""
         return (len(self.tokens),)
 
     @property
     def scored(self) -> int:
-        """Tokens that carry loss."""
+        """Number of tokens that carry loss."""
         return len(self.tokens) - self.start
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One preference pair: both sides share their first `start` tokens, the prompt, and no loss."""
+    """One preference pair; its first `start` tokens, the prompt, are shared and carry no loss."""
 
     chosen: Int[np.ndarray, " n"]
     rejected: Int[np.ndarray, " m"]
@@ -89,12 +90,12 @@ class Pair:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens of both sequences."""
+        """Numbers of tokens of both sequences."""
         return (len(self.chosen), len(self.rejected))
 
     @property
     def scored(self) -> int:
-        """Tokens that carry loss, of both."""
+        """Number of tokens that carry loss, in both sequences."""
         return len(self.chosen) + len(self.rejected) - 2 * self.start
 
 
@@ -108,23 +109,23 @@ class Tokenised(Sequence[T], Generic[T]):
     Attributes
     ----------
     items
-        At least one; a tuple, or `tradeoff.llm.stored.Stored` on disk.
+        The tokenised rows, at least one: a tuple, or `tradeoff.llm.stored.Stored` on disk.
     rows
-        The place of each item among the rows given, from 0.
+        Index of each item among the rows given, from 0.
     too_long
-        How many rows were dropped because their prompt alone fills ``max_length``.
+        Number of rows that were dropped because their prompt alone fills ``max_length``.
     truncated
-        How many of the items lost their end; a pair may have lost one or two.
+        Number of items that were cut; in a pair one or both sides were cut.
     fingerprint
-        SHA-256 over all token ids and starts, in hexadecimal: names the data in caches.
+        SHA-256 over all token ids and starts, in hexadecimal; it identifies the data in caches.
     identical
-        How many pairs were dropped because both sides are the same tokens, once cut.
+        Number of pairs that were dropped because both sides have the same tokens after the cut.
     cut_equal
-        How many of these were cut; the others are the same as the chat template leaves them.
+        Number of these that were cut; the other pairs are equal after the chat template.
     dropped
         The errors of the rows that template or tokenizer refuse.
     findings
-        Where what is trained on is not what will be asked.
+        Disagreements of training sequences and generation prompts.
     """
 
     items: Sequence[T]
@@ -151,7 +152,7 @@ class Tokenised(Sequence[T], Generic[T]):
 
     @cached_property
     def extents(self) -> tuple[Int[np.ndarray, "n sides"], Int[np.ndarray, " n"]]:
-        """Tokens of each sequence of each item, and the places where loss starts."""
+        """Number of tokens of each sequence of each item, and the start of the loss."""
         if not isinstance(self.items, tuple):
             found: Any = self.items
             return found.extents()
@@ -183,7 +184,7 @@ class Tokenised(Sequence[T], Generic[T]):
 
 
 def sizes(items: Sequence[Example] | Sequence[Pair]) -> Int[np.ndarray, " n"]:
-    """Tokens of each item, of a pair those of both sides."""
+    """Number of tokens of each item; for a pair, of both sides."""
     if isinstance(items, Tokenised):
         return np.asarray(items.extents[0].sum(axis=1))
     return np.array([sum(item.lengths) for item in items])
@@ -204,27 +205,27 @@ def tokenise_sft(
     Parameters
     ----------
     rows
-        Plain or conversational. A document, whose prompt is empty, and a conversation of one turn
-        carry loss from the second token on, as nothing predicts the first.
+        Plain text or conversations. A document, whose prompt is empty, and a conversation of one
+        turn carry loss from the second token on, as nothing predicts the first.
     tokenizer
-        With an end token, and a chat template where a row is a conversation.
+        A tokenizer with an end token, and with a chat template if a row is a conversation.
     max_length
         Longest sequence in tokens, at least 2.
     loss_on
         ``"all"`` puts loss on every token but the first, as TRL does for ``{"messages"}``.
     skip_bad
-        Collect the errors of rows that template or tokenizer refuse in `Tokenised.dropped`; else
-        the first one is raised. By default as the rows were read.
+        Collect the errors of rows that the template or tokenizer rejects in `Tokenised.dropped`;
+        otherwise the first one is raised. By default this is as for the reading of the rows.
     plain_is_meant
-        Whether rows of plain text beside a chat template are no finding.
+        Do not report rows of plain text beside a chat template.
     cache
         Folder where the tokens are kept on disk, for sets larger than memory and for later runs
-        of the same rows, tokenizer and settings (`tradeoff.llm.stored`); else in memory.
+        with the same rows, tokenizer and settings (`tradeoff.llm.stored`); otherwise in memory.
 
     Raises
     ------
     InputError
-        If the tokenizer lacks something, the template refuses a row or leaves nothing of its
+        If the tokenizer lacks something, the template rejects a row or leaves nothing of its
         completion, or every prompt fills `max_length`.
     """
     own = _Way(Example, ("completion",), tokenizer, max_length, plain_is_meant, loss_on)
@@ -253,7 +254,7 @@ def tokenise_preferences(
 
 @dataclass(frozen=True)
 class _Way:
-    """How rows of one kind become tokens."""
+    """Method of tokenisation for rows of one kind."""
 
     item: type[Any]
     sides: tuple[str, ...]
@@ -266,7 +267,7 @@ class _Way:
 def _tokenised(
     rows: Sequence[Any], way: _Way, skip_bad: bool | None, cache: str | PathLike[str] | None
 ) -> Tokenised[Any]:
-    """All rows, some at a time, into memory or into a cache."""
+    """Tokenise all rows, some at a time, into memory or into a cache."""
     _check(rows, way.tokenizer, way.max_length)
     skip = getattr(rows, "skip_bad", False) if skip_bad is None else skip_bad
     if cache is None:
@@ -288,7 +289,7 @@ def _tokenised(
 def _gathered(
     rows: Sequence[Any], way: _Way, skip_bad: bool, keep: Callable[[Sequence[Any]], object]
 ) -> Tokenised[Any]:
-    """Hand all items to `keep`, and return what is known of them without them."""
+    """Pass all items to `keep`, and return the counts and findings without the items."""
     counts, dropped, places = Counter[str](), list[InputError](), list[int]()
     found: list[tuple[Finding, ...]] = []
     digest = hashlib.sha256(way.item.__name__.encode())
@@ -320,9 +321,9 @@ _COUNTS = ("too_long", "truncated", "identical", "cut_equal")
 def _encoded(
     rows: Sequence[Any], way: _Way, refused: Refused | None
 ) -> tuple[list[Encoded], Encoded, list[int]]:
-    """Wholes of each side, prompts, and where the loss of each row starts."""
+    """Encode whole sequences of each side and prompts, and find the start of each row's loss."""
     where = way.tokenizer, way.max_length, refused
-    # Of demonstrations, what the template says of the whole comes before what it says of a prompt.
+    # For demonstrations, an error of the whole sequence is raised before an error of the prompt.
     first = way.item is Example
     wholes = [encode_wholes(rows, side, *where) for side in way.sides] if first else []
     prompts = encode_prompts(rows, *where)
@@ -385,7 +386,7 @@ def _gather(
 def _nothing_left(
     too_long: int, same: int, cut_equal: int, dropped: tuple[InputError, ...], max_length: int
 ) -> InputError:
-    """The error of a set without a row that can be learned from, by its causes."""
+    """The error of a set without usable rows, by its causes."""
     where: dict[str, Any] = {"field": "max_length", "value": max_length}
     remedy = "Give a larger one, or shorter prompts."
     if dropped and not too_long and not same:
@@ -408,7 +409,7 @@ def _nothing_left(
 
 
 def _same(sequences: tuple[Int[np.ndarray, " _"], ...]) -> bool:
-    """Whether a pair has nothing to prefer; one demonstration never is."""
+    """Whether both sides of a pair are equal; False for a demonstration."""
     return len(sequences) == 2 and np.array_equal(*sequences)
 
 
@@ -419,7 +420,7 @@ def _check_tokens(
     start: int,
     refused: Refused | None,
 ) -> None:
-    """Raise or collect the error of a row that leaves no tokens to learn."""
+    """Raise or collect the error of a row without tokens that carry loss."""
     if refused and place in refused:
         return
     error = _unusable(rows, place, sequences, start)

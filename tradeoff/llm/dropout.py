@@ -1,7 +1,7 @@
-"""Dropout of a policy: on for demonstrations, off for preferences, as TRL has it.
+"""Dropout of a policy: on for demonstrations, off for preferences, as in TRL.
 
-A preference loss compares the policy with a reference that has no dropout. Noise in one of the two
-alone would move the comparison: at the first update the loss would not be log 2.
+A preference loss compares the policy with a reference that has no dropout. Noise in only one of
+them would bias the comparison: the loss of the first update would not be log 2.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ When = Literal["sft", "always", "never"]
 
 
 def during(model: nn.Module, objective: int, when: When) -> Any:
-    """The context in which a pass of an objective computes its loss and its gradient.
+    """Context manager for the loss and gradient of a pass: with or without dropout.
 
     Parameters
     ----------
     model
-        Of transformers or peft, in training mode.
+        A model of transformers or peft, in training mode.
     objective
         0 for SFT, 1 for preference.
     when
-        Which updates keep the model's dropout.
+        Which updates use the model's dropout.
     """
     kept = when == "always" or (when == "sft" and objective == SFT)
     return nullcontext() if kept else without_dropout(model)
@@ -36,10 +36,10 @@ def during(model: nn.Module, objective: int, when: When) -> Any:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Set every rate of dropout to zero, and back; the model stays in training mode.
+    """Set every dropout rate to zero, and restore it; the model stays in training mode.
 
-    Rates are what torch's layers have, and numbers whose names hold "drop" in modules and in the
-    configuration, since many models pass those on to functions.
+    Dropout rates are those of torch's layers, and numbers whose names contain "drop" in modules and
+    in the configuration, as many models pass these to functions.
     """
     holders = [vars(module) for module in model.modules()]
     holders.append(vars(below_adapters(model).config))

@@ -1,8 +1,8 @@
-"""Text and conversations to token ids: special tokens as TRL 1.16 has them, and what is required.
+"""Encoding of texts and conversations to token ids, with the special tokens of TRL 1.16.
 
-Plain text gets the special tokens that the tokenizer adds by itself, such as BOS, unless it begins
-with BOS already. The chat template writes its own, so none are added to what it renders. A prompt
-never ends in the end token that some tokenizers add, nor a whole in two of them.
+Plain text gets the special tokens that the tokenizer adds by itself, such as BOS, unless it already
+begins with BOS. The chat template writes special tokens itself, so none are added to its output.
+Some tokenizers add an end token: it is removed from prompts, and a whole sequence ends in only one.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ HubTokenizer = Any
 Row = SftRow | PreferenceRow
 R = TypeVar("R", SftRow, PreferenceRow)
 Refused = dict[int, InputError]
-"""Errors of the rows that cannot be encoded, by their place among the rows given."""
+"""Errors of the rows that cannot be encoded, by index among the rows given."""
 
 
 class Encoded(NamedTuple):
-    """Texts of rows, and their token ids."""
+    """Texts of rows and their token ids."""
 
     texts: list[str]
     ids: list[Int[np.ndarray, " _"]]
 
 
-# A batch of encodings takes some 100 bytes a token, so few are alive at a time.
+# A batch of encodings takes about 100 bytes a token, so few rows are encoded at a time.
 _ROWS_AT_ONCE = 1000
 
 
 class Part(Sequence[R], Generic[R]):
-    """Some rows in a row of a larger set, which errors name by their place in it.
+    """Consecutive rows of a larger set; errors give their index in the larger set.
 
     Parameters
     ----------
     rows
         The larger set.
     before
-        Its rows before these.
+        Number of its rows before these.
     """
 
     def __init__(self, rows: Sequence[R], before: int) -> None:
@@ -60,21 +60,21 @@ class Part(Sequence[R], Generic[R]):
 
 
 def in_parts(rows: Sequence[R]) -> Iterator[Part[R]]:
-    """The rows in order, so many at a time as are encoded together."""
+    """Yield the rows in order, in parts that are encoded together."""
     for before in range(0, len(rows), _ROWS_AT_ONCE):
         yield Part(rows, before)
 
 
 def prompt_ids(rows: Sequence[Row], tokenizer: HubTokenizer) -> list[Int[np.ndarray, " _"]]:
-    """The tokens from which to generate a response to each row, whole.
+    """Tokens of the whole prompt of each row, for generation.
 
-    Plain prompts are tokenised as they are, conversations with the generation prompt of the chat
+    Plain prompts are tokenised unchanged, conversations with the generation prompt of the chat
     template.
 
     Raises
     ------
     InputError
-        If a row has no prompt, or the chat template is missing or refuses a row.
+        If a row has no prompt, or the chat template is missing or rejects a row.
     """
     if any(not isinstance(row.prompt, str) for row in rows):
         require_template(tokenizer)
@@ -87,14 +87,14 @@ def prompt_ids(rows: Sequence[Row], tokenizer: HubTokenizer) -> list[Int[np.ndar
 
 
 def admitted(rows: Sequence[R], tokenizer: HubTokenizer) -> Sequence[R]:
-    """The rows that template and tokenizer take, where bad ones are to be left out.
+    """Leave out rows that the template or tokenizer rejects, if bad rows are to be skipped.
 
-    Of rows that were read with ``skip_bad``, the refused ones go to their `dropped`.
+    Rejected rows of a set that was read with ``skip_bad`` are added to its `dropped`.
 
     Raises
     ------
     InputError
-        If none is left.
+        If no row is left.
     """
     if not getattr(rows, "skip_bad", False):
         return rows
@@ -110,7 +110,7 @@ def admitted(rows: Sequence[R], tokenizer: HubTokenizer) -> Sequence[R]:
 
 
 def _without(rows: Any, refused: Refused) -> Any:
-    """`Rows` without those at some places, whose errors go to its `dropped`."""
+    """`Rows` without some rows, whose errors are added to its `dropped`."""
     kept = tuple(row for place, row in enumerate(rows) if place not in refused)
     errors = (refused[place] for place in sorted(refused))
     return replace(rows, rows=kept, dropped=(*rows.dropped, *errors))
@@ -122,15 +122,15 @@ def check_tokenizer(tokenizer: HubTokenizer, vocabulary: int, conversational: bo
     Parameters
     ----------
     vocabulary
-        Rows of the embedding of the model; more than the tokenizer has tokens is fine.
+        Number of rows of the model's embedding, which may exceed the number of tokens.
     conversational
         Whether some row is a conversation.
 
     Raises
     ------
     InputError
-        If there is no end token, a token that the embedding lacks, or no chat template when one is
-        needed.
+        If there is no end token, if a token has no row in the embedding, or if a needed chat
+        template is missing.
     """
     require_end(tokenizer)
     if conversational:
@@ -147,7 +147,7 @@ def check_tokenizer(tokenizer: HubTokenizer, vocabulary: int, conversational: bo
 
 
 def require_end(tokenizer: HubTokenizer) -> str:
-    """The end token, or an `InputError`."""
+    """Get the end token, or raise an `InputError`."""
     end = tokenizer.eos_token
     if end is None or end not in tokenizer.get_vocab():
         raise InputError(
@@ -160,7 +160,7 @@ def require_end(tokenizer: HubTokenizer) -> str:
 
 
 def require_template(tokenizer: HubTokenizer) -> None:
-    """An `InputError` if conversations cannot be rendered."""
+    """Raise an `InputError` if conversations cannot be rendered."""
     try:
         tokenizer.get_chat_template()
     except ValueError as error:
@@ -178,7 +178,7 @@ def encode_prompts(
     max_length: int | None,
     refused: Refused | None = None,
 ) -> Encoded:
-    """Text and token ids of each row's prompt, ready to be answered; as `encode_wholes` else."""
+    """Text and token ids of each row's generation prompt; otherwise as `encode_wholes`."""
 
     def text(place: int) -> str:
         prompt: Text = rows[place].prompt
@@ -196,15 +196,15 @@ def encode_wholes(
     max_length: int,
     refused: Refused | None = None,
 ) -> Encoded:
-    """Text and token ids of prompt and completion of each row, at most one id over `max_length`.
+    """Text and token ids of prompt and completion of each row, with up to `max_length` + 1 ids.
 
     Parameters
     ----------
     field
         The completion: ``"completion"``, ``"chosen"`` or ``"rejected"``.
     refused
-        Receives the errors of the rows that cannot be encoded, by their place; the first one is
-        raised when not given. The ids of such rows are empty.
+        Receives the errors of the rows that cannot be encoded, by index; without it the first error
+        is raised. The ids of such rows are empty.
     """
     end = require_end(tokenizer)
 
@@ -222,7 +222,7 @@ def encode_wholes(
 
 
 def _each(rows: Sequence[Row], text: Callable[[int], str], refused: Refused | None) -> list[str]:
-    """The text of each row; that of a refused one is empty."""
+    """The text of each row; empty for a rejected row."""
     texts = []
     for place in range(len(rows)):
         try:
@@ -248,7 +248,7 @@ def _render(
     arguments = rows[place].template_arguments()
     try:
         return rendered(tokenizer, messages, generation_prompt=generation_prompt, **arguments)
-    except Exception as error:  # a template is a program, and raises what it likes
+    except Exception as error:  # a template is a program and can raise any error
         problem = f"the chat template refuses the conversation: {_reason(error)}"
         remedy = "Change its roles or their order, or give the tokenizer another template."
         raise row_error(rows, place, problem, remedy, value=messages) from error
@@ -265,7 +265,7 @@ def _encode(
     max_length: int | None,
     refused: Refused | None,
 ) -> Encoded:
-    """Token ids of each row's text; the one beyond `max_length` stays, to tell that more follow."""
+    """Token ids of each row's text; one id beyond `max_length` shows that there are more."""
     longest = None if max_length is None else max_length + 1
     ids: dict[int, Int[np.ndarray, " _"]] = {}
     bos = tokenizer.bos_token
@@ -285,7 +285,7 @@ def _encode(
 
 
 def _ended_once(ids: list[int], text: str, tokenizer: HubTokenizer) -> list[int]:
-    """Without the end token that the tokenizer has added behind a text."""
+    """Remove the end token that the tokenizer has added after a text."""
     end, eos = tokenizer.eos_token, tokenizer.eos_token_id
     if eos is None or len(ids) < 2 or ids[-1] != eos:
         return ids
@@ -302,19 +302,19 @@ def _tokenised(
     plain: bool,
     refused: Refused | None,
 ) -> list[list[int]]:
-    """Token ids of some texts; where the tokenizer fails at all of them, one by one."""
+    """Token ids of some texts; if the tokenizer fails for the batch, one by one."""
     try:
         found = tokenizer(
             [texts[i] for i in places],
             add_special_tokens=plain,
             return_attention_mask=False,
             return_token_type_ids=False,
-            verbose=False,  # texts beyond the model's context are cut later
+            verbose=False,  # texts longer than the model's context are cut later
         )
         return list(found["input_ids"])
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # tokenizers panics with an exception that is no Exception
+    except BaseException as error:  # a panic of tokenizers is not a subclass of Exception
         if len(places) > 1:
             return [
                 ids
@@ -332,7 +332,7 @@ def _tokenised(
 def row_error(
     rows: Sequence[Any], place: int, problem: str, remedy: str, **where: Any
 ) -> InputError:
-    """An error at a row: where it was read, else its place among the rows given, from 1."""
+    """Make an error at a row, with its source, or else its index among the rows given, from 1."""
     source = getattr(rows, "source", None)
     number = getattr(rows, "before", 0) + place + 1
     file, row = getattr(rows[place], "origin", None) or (source, number)

@@ -1,4 +1,4 @@
-"""A run, or one of its checkpoints, as a folder that transformers or peft loads."""
+"""Export of a run, or of a checkpoint, to a folder that transformers or peft loads."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from tradeoff.llm.config import ModelConfig
 def export(
     run: str | Path, out: str | Path, checkpoint: int | None = None, *, merged: bool = False
 ) -> Path:
-    """Write the model of a run, finished, stopped or diverged, to a folder of its own.
+    """Write the model of a run, which may be finished, stopped or diverged, to a new folder.
 
     Parameters
     ----------
     run
-        Output folder of a run; also a checkpoint within it, such as
+        Output folder of a run, or a checkpoint within it, such as
         ``runs/x/checkpoints/step-00000200``.
     out
-        Folder to write, which is absent or empty.
+        Folder to write, which must be absent or empty.
     checkpoint
-        Updates done at the checkpoint to take; None: the trained model, or while there is none the
-        newest intact checkpoint.
+        Number of updates of the checkpoint to export. None: the trained model, or the newest intact
+        checkpoint if there is no trained model yet.
     merged
-        Write one model, with adapters merged into its weights, instead of adapters that name the
-        model below them.
+        Write a whole model, with adapters merged into its weights. Otherwise adapters are written,
+        which name the model below them.
 
     Returns
     -------
     Path
-        `out`, with a model card; adapters in it name the model below them, or have it in
-        ``base/``.
+        `out`, with a model card. Adapters name the model below them, or have it in ``base/``.
 
     Raises
     ------
@@ -46,7 +45,7 @@ def export(
         raise InputError("the folder is not empty", field="out", value=str(out), remedy=_EMPTY)
     check_writable(out, field="out")
     source = run if checkpoint is None else _checkpoint(run, checkpoint)
-    # Weights are trained in float32; those below adapters are only compared with their files.
+    # Weights are trained in float32; weights below adapters are only compared with their files.
     model, tokenizer = models.load(ModelConfig(path=str(source)))
     if merged:
         if not models.has_adapters(model):
@@ -60,7 +59,7 @@ def export(
 
 
 def _texts(source: Path, merged: bool) -> dict[str, str]:
-    """Card and settings of what is exported."""
+    """Card and settings of the exported policy."""
     if models.model_folder(source) != str(source):
         return card.texts(source, merged=merged)
     if (found := snapshots.checkpoint_of(str(source))) is None:

@@ -1,4 +1,4 @@
-"""Whether a run may go on under another number of updates: if what is done stays as planned."""
+"""Check that a run may continue with another number of updates."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tradeoff.schedules import Schedule
 def check_extends(
     schedule: Schedule, config: TrainConfig, before: Any, done: int, file: Any = None
 ) -> None:
-    """Refuse another number of updates if it would have changed those that are done.
+    """Raise an error if another number of updates would have changed the updates that are done.
 
-    A run goes on exactly as one of the new length, begun anew, would have come to this point. That
-    needs a constant rate after any warm-up, and a schedule that plans no stages by the number of
-    updates, as Mix, ALRIGHT, MAXRIGHT and Constrained do.
+    A continued run equals a new run of the new length. So the rate must be constant after any
+    warm-up. The stages of the schedule must not depend on the number of updates, as with Mix,
+    ALRIGHT, MAXRIGHT and Constrained.
 
     Parameters
     ----------
     schedule
         Of the run.
     config
-        Its settings, with the new number of updates.
+        Settings of the run, with the new number of updates.
     before
-        The number of updates it was begun with.
+        The number of updates with which it began.
     done
         Updates done.
     file
@@ -38,7 +38,7 @@ def check_extends(
     Raises
     ------
     InputError
-        If more updates are done than wanted, or other ones than the new plan has.
+        If more updates are done than are wanted, or they differ from those of the new plan.
     """
     steps = config.steps
     if steps == before or not isinstance(before, int) or steps is None:

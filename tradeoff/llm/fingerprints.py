@@ -1,8 +1,7 @@
-"""What tells two models apart: SHA-256 over their configuration and over every byte of each weight.
+"""Fingerprints of models: SHA-256 over the configuration and every byte of each weight.
 
-Tensors are hashed where they lie, several at a time, without a copy of what is in the memory of
-the processor. That takes about a second for each GiB and core, where processors have instructions
-for SHA-256.
+Tensors are hashed in place, several at a time; those in the processor's memory are not copied. This
+takes about a second for each GiB and core, if the processor has instructions for SHA-256.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from tradeoff.seals import WORKERS
 
 _OF_NO_MATTER = {"architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"}
-"""Entries of a configuration that change no log-probability, or show in the weights; those whose
-names begin with a low line are left out, too."""
+"""Entries of a configuration that change no log-probability, or that show in the weights. Entries
+whose names begin with an underscore are left out, too."""
 _OF_NO_MATTER_IN_ADAPTERS = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -36,17 +35,17 @@ _OF_NO_MATTER_IN_ADAPTERS = {
 def model_fingerprint(model: nn.Module, *, adapters: bool = True) -> str:
     """SHA-256 over the configuration of a model and all of its weights.
 
-    Adapters that change nothing yet, those whose second matrix is zero, are drawn at random and
-    make no other model, so their values are left out.
+    Adapters whose second matrix is zero change nothing yet, and their first matrix is random. So
+    their values are left out.
 
     Parameters
     ----------
     model
-        Of transformers or peft. Weights that are spread over processes are made whole one by one,
-        so that all processes must call this.
+        A model of transformers or peft. Sharded weights are gathered one by one, so all processes
+        must call this.
     adapters
-        Whether names, shapes and settings of such adapters count; if not, the model has the
-        fingerprint of the one below them.
+        Whether names, shapes and settings of such adapters count. If not, the model has the
+        fingerprint of the model below them.
     """
     weights = dict(model.state_dict())
     fresh = not any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)
@@ -67,7 +66,7 @@ def _lines(weights: Mapping[str, Tensor]) -> Iterator[str]:
     """Name, shape, type and hash of each tensor, by name."""
     names = iter(sorted(weights))
     with ThreadPoolExecutor(WORKERS) as pool:
-        # A few at a time, as whole copies of spread weights need memory.
+        # A few at a time, as gathered copies of sharded weights need memory.
         while few := list(islice(names, WORKERS)):
             tensors = [_whole(weights[name]) for name in few]
             for name, value, found in zip(few, tensors, pool.map(_digest, tensors), strict=True):
@@ -79,7 +78,7 @@ def _whole(value: Tensor) -> Tensor:
 
 
 def _digest(value: Tensor) -> str:
-    if isinstance(value, FakeTensor):  # without content, where only bytes are counted
+    if isinstance(value, FakeTensor):  # a tensor without content, when only bytes are counted
         return ""
     plain = value.detach().cpu().contiguous().flatten().view(torch.uint8)
     return hashlib.sha256(plain.numpy().data).hexdigest()

@@ -1,4 +1,4 @@
-"""What MAXRIGHT and Constrained know of the two losses between evaluations."""
+"""Running values of both losses, for MAXRIGHT and Constrained."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _ESTIMATES = (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)
 
 
 class KnownLosses:
-    """Loss values on a fixed probe set, kept current by a running average of training losses.
+    """Loss values on a fixed probe set, updated by running averages of training losses.
 
     Parameters
     ----------
     plan
-        Of the schedule; tells how often and on how many rows the probe set is evaluated.
+        Plan of the schedule, which says how often and on how many rows the probe set is evaluated.
     config
-        Optima, from which gaps are measured; the weight of the newest training loss in the
-        average; the seed, which fixes the probe rows. Optima that are not given are zero for
-        MAXRIGHT, and for Constrained the least values seen so far.
+        The optima from which gaps are measured, the weight of the newest training loss in the
+        average, and the seed of the probe rows. By default optima are zero for MAXRIGHT, and the
+        least values seen so far for Constrained.
     sizes
-        Training rows of (SFT, preference).
+        Numbers of training rows of (SFT, preference).
 
     Attributes
     ----------
     values
-        (2,) known losses; NaN before the first is seen.
+        (2,) known losses; NaN before the first evaluation.
     least
-        (2,) smallest of the values so far.
+        (2,) smallest values so far.
     base
-        Value of the SFT loss before the first update; NaN if it is not looked at.
+        Value of the SFT loss before the first update; NaN if it is not used.
     probed
-        Rows evaluated so far.
+        Number of rows evaluated so far.
     """
 
     def __init__(self, plan: Plan, config: TrainConfig, sizes: tuple[int, int]) -> None:
@@ -54,7 +54,7 @@ class KnownLosses:
 
     @property
     def used(self) -> bool:
-        """Whether anything depends on the known losses."""
+        """Whether the schedule or the defects use the known losses."""
         return bool(self.plan.watched) or self._watched
 
     def gaps(self) -> Float[np.ndarray, " 2"]:
@@ -62,7 +62,7 @@ class KnownLosses:
         return np.asarray(self.values - self._optima())
 
     def reached(self) -> bool:
-        """Whether either known loss is at its optimum; one that is not given is never reached."""
+        """Whether either known loss is at its optimum; an absent optimum is never reached."""
         return bool((self.values <= self.optima).any())
 
     def base_gap(self) -> float:
@@ -73,7 +73,7 @@ class KnownLosses:
         return np.where(np.isnan(self.optima), self.least, self.optima)
 
     def refresh(self, step: int, evaluate: Callable[[int, np.ndarray], float]) -> None:
-        """Evaluate the losses that the rule looks at anew, if this update asks for it.
+        """Evaluate the losses that the rule uses, if this update is a refresh.
 
         Parameters
         ----------
@@ -94,27 +94,27 @@ class KnownLosses:
             self.base = float(self.values[SFT])
 
     def rows(self, objective: int) -> Int[np.ndarray, " n"]:
-        """Probe rows: all, or as many different ones as the schedule asks for."""
+        """Probe rows: all, or as many different rows as the schedule asks for."""
         size = self.sizes[objective]
         u = draws.uniform(draws.keys(self.seed, 0, _ESTIMATES[objective]), np.arange(size))
         return np.sort(np.argsort(u, kind="stable")[: self.plan.gaps.samples or size])
 
     def observe(self, objective: int, loss: float) -> None:
-        """Move the known value towards a training loss, or take it where none is known."""
+        """Update the running average by a training loss, or begin it."""
         known = self.values[objective]
         self.values[objective] = loss if np.isnan(known) else known + self.recent * (loss - known)
         self.least = np.fmin(self.least, self.values)
 
     def numbers(self) -> Float[np.ndarray, " 5"]:
-        """All that a choice depends on, for processes to agree on."""
+        """All numbers that a choice depends on, so that processes can agree on them."""
         return np.array([*self.values, *self.least, self.base])
 
     def set_numbers(self, found: Float[np.ndarray, " 5"]) -> None:
-        """Take what :meth:`numbers` of another process gave."""
+        """Set the numbers that :meth:`numbers` of another process gave."""
         self.values, self.least, self.base = found[:2].copy(), found[2:4].copy(), float(found[4])
 
     def limit(self) -> dict[str, Any] | None:
-        """The limit on the SFT loss as it stands, for the summary; None without one."""
+        """The current limit on the SFT loss, for the summary; None without a limit."""
         if self.plan.rule is not Rule.WITHIN_LIMIT or np.isnan(self.base):
             return None
         optimum = float(self._optima()[SFT])
@@ -129,11 +129,11 @@ class KnownLosses:
         }
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; NaN, which JSON lacks, becomes None."""
+        """State for a checkpoint; NaN, which JSON does not have, becomes None."""
         known = [None if np.isnan(value) else float(value) for value in self.numbers()]
         return {"numbers": known, "probed": self.probed}
 
     def set_state(self, found: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+        """Restore :meth:`state`."""
         self.set_numbers(np.array([np.nan if v is None else v for v in found["numbers"]]))
         self.probed = found["probed"]

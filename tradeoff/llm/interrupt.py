@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: it saves at the next update and returns."""
+"""Signals that end a run: it saves after the current update and returns."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 import torch
 
 _ECHO = 2.0
-"""Seconds in which a signal that comes again is the same wish.
+"""Seconds in which a repeated signal counts as the same request.
 
-The terminal and a launcher both hand Ctrl-C on to every process.
+The terminal and a launcher both send Ctrl-C to every process.
 """
 
 
 class Interrupt:
-    """Listens for SIGTERM and SIGINT while entered; one that is repeated later acts as usual.
+    """Context manager that catches SIGTERM and SIGINT once; a later signal acts as usual.
 
     Parameters
     ----------
     accelerator
-        Of accelerate. Several processes agree on the signal only every `interval` updates, as
-        asking costs a message.
+        The accelerator. Several processes agree on a signal only every `interval` updates, as
+        agreement costs a message.
 
     Attributes
     ----------
     number
-        Of the signal that came, 0 before one does.
+        Number of the signal that came, 0 before that.
     """
 
     def __init__(self, accelerator: Any, interval: int) -> None:
@@ -48,7 +48,7 @@ class Interrupt:
         self._restore()
 
     def asked(self, done: int) -> bool:
-        """Whether any process was signalled; the same on all."""
+        """Whether any process got a signal; the answer is the same on all."""
         if self.accelerator.num_processes > 1 and done % self.interval == 0:
             mine = torch.tensor([self.number], device=self.accelerator.device)
             self.number = int(self.accelerator.gather(mine).max())

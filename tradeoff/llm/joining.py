@@ -1,6 +1,6 @@
-"""The gradient rule of a method in the trainer: both gradients of an update, and what it remembers.
+"""The gradient rule of a method in the trainer, with its state.
 
-The rule sees three inner products. It needs one more copy of the gradients than a weighted sum.
+The rule uses three inner products. It needs one more copy of the gradients than a weighted sum.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class GradientJoin:
     Parameters
     ----------
     method, plan
-        Which rule joins them, in which updates.
+        The rule, and the updates in which it joins gradients.
     policy
-        Whose gradients these are; they are the same on every process.
+        The policy, whose gradients are the same on every process.
     optima
         Least training losses of (SFT, preference), if known.
     seed
-        Of the draws of rules that draw.
+        Seed of rules that draw at random.
 
     Raises
     ------
     InputError
-        If there is a rule and each process holds a part of the weights.
+        If there is a rule and the weights are sharded over processes.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class GradientJoin:
             )
 
     def wanted(self, step: int) -> bool:
-        """Whether the rule acts in this update."""
+        """Whether the rule is used in this update."""
         return self.rule is not None and bool(self.plan.together[step])
 
     def keep(self) -> None:
-        """Take the gradients as those of SFT, and clear them."""
+        """Store the gradients as those of SFT, and clear them."""
         self._first = [p.grad for p in self.policy.parameters()]
         for parameter in self.policy.parameters():
             parameter.grad = None
@@ -96,16 +96,16 @@ class GradientJoin:
     def join(
         self, weights: Float[np.ndarray, " 2"], losses: Float[np.ndarray, " 2"], step: int = 0
     ) -> None:
-        """Replace the gradients, those of the preference objective, by the rule's direction.
+        """Replace the gradients of the preference objective by the direction of the rule.
 
         Parameters
         ----------
         weights
-            That the schedule gives both objectives.
+            Weights of both objectives by the schedule.
         losses
             Mean training losses of the update.
         step
-            The update, from 0, by which a rule that draws knows its draws.
+            Number of the update, from 0, which determines the draws of a rule.
         """
         if self.rule is not None and self.rule.coordinatewise:  # type: ignore[attr-defined]
             return self._by_coordinates(weights, step)
@@ -131,19 +131,19 @@ class GradientJoin:
         self._first = []
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; NaN, which JSON lacks, becomes None."""
+        """State for a checkpoint; NaN, which JSON does not have, becomes None."""
         return {
             name: [None if np.isnan(x) else float(x) for x in value.ravel()]
             for name, value in self.memory.items()
         }
 
     def set_state(self, found: dict[str, Any], file: Path) -> None:
-        """Go on from :meth:`state`.
+        """Restore :meth:`state`.
 
         Raises
         ------
         InputError
-            If this is not what the rule remembers; `file` is what the message names.
+            If this is not a state of the rule; the message names `file`.
         """
         sizes = {name: value.size for name, value in self.memory.items()}
         if {name: len(values) for name, values in found.items()} != sizes:

@@ -1,4 +1,4 @@
-"""What a run writes down: one JSON object a line, and the trackers of accelerate."""
+"""The log of a run: one JSON object a line, and the trackers of accelerate."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LOG = "metrics.jsonl"
 
 
 class Journal:
-    """Lines of a run, kept in memory and, given a folder, in the log, ``metrics.jsonl``.
+    """Log lines of a run in memory and, with a folder, in the file ``metrics.jsonl``.
 
     Parameters
     ----------
     folder
         Output folder of the run; ``None``: nothing is written.
     accelerator
-        Of accelerate; only its main process writes.
+        The accelerator; only its main process writes.
     """
 
     def __init__(self, folder: Path | None, accelerator: Any) -> None:
@@ -42,14 +42,14 @@ class Journal:
             self.accelerator.init_trackers("tradeoff", config=settings)
 
     def close(self) -> None:
-        """End the trackers; not the process group, which the model is still read through."""
+        """End the trackers; the process group stays, as the model is still read through it."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.trackers = []
 
     @property
     def exists(self) -> bool:
-        """Whether a run has written here before."""
+        """Whether a run has already written here."""
         return self.path is not None and self.path.exists()
 
     def has(self, kind: str, step: int) -> bool:
@@ -57,13 +57,13 @@ class Journal:
         return any(line["kind"] == kind and line["step"] == step for line in self.lines)
 
     def restart(self, content: bytes) -> None:
-        """Go on from a log as it was at a checkpoint; an empty one begins anew."""
+        """Restore the log as it was at a checkpoint; an empty log begins anew."""
         if self.path is None:
             return
         self.lines = [dict(json.loads(line)) for line in content.splitlines()]
         self._written = seals.Lines()
         self._written.add(content)
-        # All have read before one writes.
+        # All processes read before one writes.
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             with replacing(self.path) as partial:
@@ -81,7 +81,7 @@ class Journal:
             self._written.add(text)
 
     def seal(self, *, sync: bool) -> dict[str, Any]:
-        """Count and hash of the lines that this process has written, once the disk has them."""
+        """Flush the log to the disk, and return the count and hash of the lines of this process."""
         if sync and self.path is not None and self.path.exists():
             flush(self.path)
         return self._written.seal()
@@ -93,7 +93,7 @@ class Journal:
 
 
 def _as_json(line: dict[str, Any]) -> str:
-    """One line; a value that is not finite, which JSON lacks, becomes null."""
+    """A line as JSON; a value that is not finite becomes null."""
     plain = {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
     }

@@ -1,8 +1,8 @@
 """Log-probabilities of responses under a causal language model.
 
-Training, reference and evaluation all call one :class:`Policy`. It scores completion tokens only:
-prompt positions never reach the output layer, whose logits over the whole vocabulary are the
-largest tensor of a step, and what does reach it is worked off in chunks.
+Training, reference and evaluation all use :class:`Policy`. It scores only completion tokens. Prompt
+positions never reach the output layer, whose logits over the whole vocabulary are the largest
+tensor of an update. The other positions go through the output layer in chunks.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from tradeoff.llm.batches import Batch
 from tradeoff.llm.models import below_adapters
 
-# Elements of one chunk of logits: large enough to keep a device busy, small beside activations.
+# Elements of a chunk of logits: enough to keep a device busy, few compared with activations.
 _CHUNK = {"cuda": 2**27, "cpu": 2**22}
 
 
 class Policy(nn.Module):
-    """A causal language model as the map from token sequences to token log-probabilities.
+    """A causal language model as a map from token sequences to token log-probabilities.
 
     Parameters
     ----------
@@ -30,18 +30,18 @@ class Policy(nn.Module):
 
     Notes
     -----
-    Where the model's output layer is one linear map, it is applied in chunks; a model that does
-    more there (soft caps, scales, adapters) is asked for its own logits.
+    If the model's output layer is one linear map, it is applied in chunks. If the model does more
+    there (soft caps, scales, adapters), its own logits are used.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        # accelerate reads from it which blocks FSDP may shard.
+        # accelerate reads from this which blocks FSDP may shard.
         self._no_split_modules = getattr(below_adapters(model), "_no_split_modules", None)
         self._linear_head = _has_linear_head(model)
         self.experts: int | None = None
-        """Experts of each token, where passes are to keep their load-balancing loss."""
+        """Number of experts for each token, if passes should keep their load-balancing loss."""
         self.balance: Tensor | None = None
         """Load-balancing loss of the latest pass."""
 
@@ -52,7 +52,7 @@ class Policy(nn.Module):
 
     @property
     def window(self) -> int | None:
-        """Tokens back that some layer attends to; ``None``: all."""
+        """Sliding window of the model, in tokens; ``None``: no window."""
         return getattr(below_adapters(self.model).config.get_text_config(), "sliding_window", None)
 
     def forward(self, batch: Batch) -> Float[Tensor, " M"]:
@@ -61,7 +61,7 @@ class Policy(nn.Module):
         Returns
         -------
         Tensor, shape (M,)
-            In the order of ``batch.labels``; float32, or float64 for a float64 model.
+            Values in the order of ``batch.labels``; float32, or float64 for a float64 model.
         """
         inputs: dict[str, Any] = batch.inputs(self.attention) | {"use_cache": False}
         if self.experts is not None:
@@ -81,7 +81,7 @@ class Policy(nn.Module):
         return _gather(rows, batch.labels)
 
     def _keep_balance(self, found: Any, batch: Batch) -> None:
-        # A reference that is the policy itself, and evaluations, keep none.
+        # Evaluations, and a reference that is the policy itself, keep no loss.
         if self.experts is not None and torch.is_grad_enabled():
             from tradeoff.llm.routers import balance, used
 
@@ -98,14 +98,14 @@ def token_log_probs(
     bias: Float[Tensor, " V"] | None,
     labels: Int[Tensor, " M"],
 ) -> Float[Tensor, " M"]:
-    """``log_softmax(hidden @ weight.T + bias)`` at the labels, without ever holding all of it.
+    """Compute ``log_softmax(hidden @ weight.T + bias)`` at the labels, chunk by chunk.
 
     Parameters
     ----------
     hidden
         Last hidden states of the positions that predict a label.
     weight, bias
-        Of the output layer.
+        Weight and bias of the output layer.
     labels
         Token ids.
     """
@@ -118,11 +118,11 @@ def token_log_probs(
 
 
 class _TokenLogProbs(torch.autograd.Function):
-    """Never holds the logits of more than one chunk.
+    """Log-probabilities with the logits of only one chunk in memory.
 
-    Where the output layer is frozen, as with adapters, the slope of each token in its hidden
-    state is formed in the forward pass, so nothing is computed twice; else the logits of a chunk
-    are formed again in the backward pass.
+    If the output layer is frozen, as with adapters, the gradient of each token in its hidden state
+    is computed in the forward pass, so nothing is computed twice. Otherwise the logits of a chunk
+    are computed again in the backward pass.
     """
 
     @staticmethod
@@ -179,7 +179,7 @@ def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, wide: torc
 
 
 def _slope(log_probs: Tensor, labels: Tensor) -> Tensor:
-    """Derivative of each label's log-probability in the logits; overwrites its argument."""
+    """Derivative of each label's log-probability in the logits; it overwrites its argument."""
     slope = log_probs.exp_().neg_()
     return slope.scatter_add_(1, labels[:, None], torch.ones_like(slope[:, :1]))
 
@@ -191,10 +191,10 @@ def _gather(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _has_linear_head(model: nn.Module) -> bool:
-    """Whether logits are one linear map of the backbone's output: tried on four tokens.
+    """Whether logits are a linear map of the backbone's output, tested on four tokens.
 
-    What the output layer is given is made larger on the way, so that a soft cap shows even where
-    logits are small, as those of random weights are.
+    The input of the output layer is scaled up for the test, so that a soft cap shows even if logits
+    are small, as with random weights.
     """
     base = below_adapters(model)
     head = base.get_output_embeddings()
@@ -203,7 +203,7 @@ def _has_linear_head(model: nn.Module) -> bool:
         return False
     training, attention = model.training, base.config._attn_implementation
     model.eval()
-    # The model may not be on the device yet that knows its own attention.
+    # The model's attention may need a device to which it has not moved yet.
     base.config._attn_implementation = "eager"
     try:
         return _scales_to_logits(base, backbone, head)
@@ -213,7 +213,7 @@ def _has_linear_head(model: nn.Module) -> bool:
 
 
 def _scales_to_logits(base: Any, backbone: Any, head: nn.Linear) -> bool:
-    """Whether logits grow with what the output layer is given."""
+    """Whether logits are proportional to the input of the output layer."""
     tokens = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
     hidden = backbone(input_ids=tokens, use_cache=False).last_hidden_state
     factor = 1e3 / float(head(hidden).abs().max().clamp_min(1e-6))

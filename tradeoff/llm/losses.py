@@ -1,4 +1,4 @@
-"""The two objectives of a batch, and what is told about them."""
+"""The losses of both objectives on a batch, and the values that are logged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tradeoff.methods.losses import Pairs, PreferenceLoss, Responses, SftLoss
 
 @dataclass(frozen=True)
 class PairLosses:
-    """One value per pair.
+    """Values of each pair.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class PairLosses:
     rejected: Float[Tensor, " n"]
 
     def sums(self) -> dict[str, Tensor]:
-        """Sums over the pairs, under the names of TRL."""
+        """Sums over the pairs, by the names of TRL."""
         chosen, rejected = self.chosen.detach(), self.rejected.detach()
         return {
             "loss": self.loss.detach().sum(),
@@ -41,7 +41,7 @@ class PairLosses:
         }
 
     def dpo(self) -> Float[Tensor, " n"]:
-        """The loss that DPO has at these rewards, whatever is trained."""
+        """The loss of DPO at these rewards, also if another loss is trained."""
         return objectives.dpo(self.chosen - self.rejected, 1.0)
 
 
@@ -59,12 +59,12 @@ def preference(
     log_probs, reference
         log pi(y|x) and log pi_ref(y|x), in nats; S = 2n, all chosen responses first.
     lengths
-        Tokens of each response.
+        Number of tokens of each response.
     config
-        Names the loss that is scored, its beta, its label smoothing, and the weight of SFT on the
-        chosen response.
+        Settings with the loss, its beta, its label smoothing, and the weight of SFT on the chosen
+        response.
     trained
-        The loss instead, where a method trains another one.
+        The loss in place of that of the settings, if a method trains another one.
     """
     parts = zip(*(part.chunk(2) for part in (log_probs, reference, lengths)), strict=True)
     pairs = Pairs(*(Responses(*part) for part in parts))
@@ -81,14 +81,14 @@ def preference(
 def sft_sum(
     token_log_probs: Float[Tensor, " M"], trained: SftLoss | None = None
 ) -> Float[Tensor, ""]:
-    """Negative log-likelihood of all scored tokens; divide by their number over the update.
+    """Summed negative log-likelihood of the scored tokens; divide by their number over the update.
 
     Parameters
     ----------
     token_log_probs
-        In nats.
+        Log-probabilities in nats.
     trained
-        The loss of a token instead, where a method trains another one.
+        The loss of a token in place of this, if a method trains another one.
     """
     if trained is None:
         return -torch.sum(token_log_probs)

@@ -1,4 +1,4 @@
-"""What training costs: time, tokens, floating-point operations and memory."""
+"""Cost of training: time, tokens, floating-point operations and memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from tradeoff.llm.models import below_adapters
 
-# Dense bf16 tensor-core peaks of NVIDIA's data sheets, in FLOP/s, by what the device's name holds.
-# The first that fits counts, so the slower cards stand before the name they share.
+# Dense bf16 tensor-core peaks of NVIDIA's data sheets, in FLOP/s, by a part of the device's name.
+# The first match counts, so slower cards come before the name that they share.
 PEAKS = {
     "H200 NVL": 835e12,
     "H200": 989e12,
@@ -34,14 +34,15 @@ class Costs:
     Attributes
     ----------
     weights
-        Weights that multiply every token: all matrices but embeddings.
+        Number of weights that multiply every token: all matrices except embeddings.
     head
-        Weights of the output layer among them, which multiply scored tokens only.
+        Number of these that belong to the output layer, which multiply scored tokens only.
     layers, width
-        Of the attention, whose cost grows with the square of the length: its width is that of
-        all heads together.
+        Layers and width of the attention, whose cost grows with the square of the length. The width
+        is that of all heads together.
     trained
-        Whether gradients of the weights are formed: not for adapters, whose own cost is left out.
+        Whether gradients of these weights are computed: not with adapters, whose own cost is left
+        out.
     """
 
     weights: int
@@ -52,7 +53,7 @@ class Costs:
 
     @classmethod
     def of(cls, model: Any) -> Costs:
-        """Read the sizes off a model of transformers, with or without adapters."""
+        """Read the sizes from a model of transformers, with or without adapters."""
         base = below_adapters(model)
         config = base.config.get_text_config()
         head = base.get_output_embeddings()
@@ -83,9 +84,9 @@ class Costs:
         Parameters
         ----------
         lengths
-            Tokens of each sequence; attention is causal, so half of its square counts.
+            Tokens of each sequence; attention is causal, so half of the square counts.
         scored
-            Tokens that reach the output layer.
+            Number of tokens that reach the output layer.
         """
         tokens, squares = sum(lengths), sum(n * n for n in lengths)
         inner = 2.0 * (self.weights - self.head) * tokens
@@ -93,7 +94,7 @@ class Costs:
 
     @property
     def passes(self) -> float:
-        """Forward passes that one with its backward pass is worth: three, or two if frozen."""
+        """Cost of a forward and backward pass in forward passes: three, or two if frozen."""
         return 3.0 if self.trained else 2.0
 
     def update(self, lengths: list[int], scored: int) -> float:
@@ -102,20 +103,20 @@ class Costs:
 
 
 class Meter:
-    """Adds up cost since it was made; reading it waits for the device once.
+    """Meter of the cost of training; reading it waits for the device once.
 
     Parameters
     ----------
     device
-        Of this process.
+        Device of this process.
     processes
-        How many share the work, each with a device like this one.
+        Number of processes that share the work, each with a device like this one.
 
     Attributes
     ----------
     seconds, tokens, flops
-        Of training, over all processes; evaluations are left out. Probes of MAXRIGHT take time and
-        operations, but their tokens do not count, as nothing is learned from them.
+        Cost of training, over all processes, without evaluations. Probes of MAXRIGHT take time and
+        operations, but their tokens do not count, as they give no gradient.
     """
 
     def __init__(self, device: torch.device, processes: int = 1) -> None:
@@ -126,12 +127,12 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(device)
 
     def start(self) -> None:
-        """Begin to count time, unless it is being counted already."""
+        """Start the clock, unless it is already running."""
         if self._since is None:
             self._since = time.perf_counter()
 
     def stop(self) -> None:
-        """Wait for the device and cease to count time."""
+        """Wait for the device and stop the clock."""
         if self._since is not None:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
@@ -139,12 +140,12 @@ class Meter:
             self._since = None
 
     def add(self, tokens: int, flops: float) -> None:
-        """Count work of all processes."""
+        """Add work of all processes."""
         self.tokens += tokens
         self.flops += flops
 
     def speed(self) -> dict[str, float]:
-        """Mean speed so far, over all processes, and peak memory of this one."""
+        """Mean speed so far, over all processes, and peak memory of this process."""
         found = {"tokens_per_second": self.tokens / max(self.seconds, 1e-12)}
         if (share := self.utilisation()) is not None:
             found["model_flops_utilisation"] = share
@@ -155,22 +156,22 @@ class Meter:
         return {**self.state(), **self.speed()}
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint keeps."""
+        """State for a checkpoint."""
         return {"seconds": self.seconds, "tokens": self.tokens, "flops": self.flops}
 
     def set_state(self, found: dict[str, float]) -> None:
-        """Go on from :meth:`state`."""
+        """Restore :meth:`state`."""
         self.seconds, self.flops = found["seconds"], found["flops"]
         self.tokens = int(found["tokens"])
 
     def peak_memory(self) -> int:
-        """Bytes: of tensors on a CUDA device, else of the whole process."""
+        """Peak memory in bytes: of tensors on a CUDA device, otherwise of the whole process."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         return resident_peak()
 
     def utilisation(self) -> float | None:
-        """Share of the devices' bf16 peak that the counted operations reached; None if unknown."""
+        """Share of the devices' bf16 peak that training reached; None if unknown."""
         peak = peak_flops(self.device)
         if peak is None or not self.seconds:
             return None
@@ -178,7 +179,7 @@ class Meter:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The most bf16 operations per second of a CUDA device, by its data sheet; None if unknown."""
+    """Peak bf16 operations per second of a CUDA device, by its data sheet; None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -186,9 +187,9 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def resident_peak() -> int:
-    """The most memory in bytes that this process has held.
+    """Peak resident memory of this process, in bytes.
 
-    On Linux what `getrusage` tells a young process may be the peak of the one that started it.
+    On Linux `getrusage` may give a new process the peak of its parent.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,4 +1,4 @@
-"""What a method does around each update of the trainer: averages, anchors, masks and merges."""
+"""Hooks of a method around each update of the trainer: averages, anchors, masks and merges."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tradeoff.schedules import Plan
 class MethodHooks:
     """The hooks of a method on the trained weights of a policy.
 
-    While a policy is evaluated or saved as a model, it has the weights that the hooks give. In
-    training, and in checkpoints, it has those that are trained.
+    During evaluation, and when it is saved as a model, a policy has the weights that the hooks
+    give. In training and in checkpoints it has the trained weights.
 
     Parameters
     ----------
     method, plan
-        Whose hooks these are, and what its schedule does.
+        The method, and the plan of its schedule.
     policy
-        As it is before training; the same on every process.
+        The policy before training; it is the same on every process.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Raises
     ------
     InputError
-        If there is a hook and each process holds a part of the weights.
+        If there is a hook and the weights are sharded over processes.
     """
 
     def __init__(self, method: Method, plan: Plan, policy: nn.Module, seed: int) -> None:
@@ -57,15 +57,15 @@ class MethodHooks:
         self.chain.start(self._flat())
 
     def begin(self, step: int, gradients: Callable[[int, int], Iterator[None]]) -> None:
-        """Change the weights to those from which update `step` starts.
+        """Change the weights before update `step`.
 
         Parameters
         ----------
         step
             Number of the update, from 0.
         gradients
-            Given an objective and a number of rows, leaves the gradient of one row after the other
-            in the weights.
+            Called with an objective and a number of rows; it puts the gradient of one row after the
+            other into the weights.
         """
         if not self.chain:
             return
@@ -90,7 +90,7 @@ class MethodHooks:
 
     @contextmanager
     def shown(self, done: int) -> Iterator[None]:
-        """Meanwhile the policy has the weights that are evaluated, after so many updates."""
+        """Context manager in which the policy has the weights to evaluate after `done` updates."""
         if not self.chain or self.settled or self._aside is not None:
             yield
             return
@@ -103,13 +103,13 @@ class MethodHooks:
             self._aside = None
 
     def settle(self, done: int) -> None:
-        """Give the policy the weights that are evaluated, for good: the run has ended."""
+        """Give the policy the evaluated weights permanently, at the end of a run."""
         if self.chain and not self.settled:
             self._write(self.chain.output(self._flat(), done))
             self.settled = True
 
     def check_trained(self) -> None:
-        """An `InputError` if the policy does not have the weights that are trained."""
+        """Raise an `InputError` if the policy does not have the trained weights."""
         if self.settled or self._aside is not None:
             raise InputError(
                 "the policy has the weights that are evaluated, from which no run goes on",
@@ -118,7 +118,7 @@ class MethodHooks:
             )
 
     def tables(self) -> dict[str, Tensor]:
-        """All that the hooks remember, for a checkpoint."""
+        """State of all hooks, for a checkpoint."""
         return {
             f"{slot}/{key}/{name}": value
             for name, states in zip(self.chain.blocks, self.chain.states, strict=False)
@@ -127,12 +127,12 @@ class MethodHooks:
         }
 
     def set_tables(self, found: dict[str, Tensor], file: Path) -> None:
-        """Go on from :meth:`tables`.
+        """Restore :meth:`tables`.
 
         Raises
         ------
         InputError
-            If this is not what the hooks remember; `file` is what the message names.
+            If this is not a state of these hooks; the message names `file`.
         """
         expected = {name: value.shape for name, value in self.tables().items()}
         if expected != {name: value.shape for name, value in found.items()}:

@@ -20,32 +20,32 @@ from tradeoff.llm.turns import stop_ids
 from tradeoff.records import read_json, replacing_folder
 
 CARD = "README.md"
-"""File of a model's card, which people may edit."""
+"""File of a model card, which users may edit."""
 MODEL, BASE = "model", "base"
-"""Folder of the trained model within a run's; folder, within one of adapters, of the model below
-them where it is nowhere else."""
+"""Folder of the trained model in the folder of a run; folder of the model below adapters, in the
+folder of these adapters, if no other files hold that model."""
 
 
 def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tuple[Any, Any]:
-    """A causal model and its tokenizer; no code that comes with a model is ever run.
+    """Load a causal model and its tokenizer; code that comes with a model is never run.
 
-    Of the output folder of a run, its model, or while it has none its newest intact checkpoint;
-    also of one checkpoint, or of a GGUF file (:func:`tradeoff.llm.gguf.unpacked`). Of a folder of
-    adapters, their base is loaded with them upon it, as peft does, frozen.
+    The output folder of a run gives its model, or its newest intact checkpoint if it has no model
+    yet. A single checkpoint or a GGUF file (:func:`tradeoff.llm.gguf.unpacked`) can be loaded, too.
+    A folder of adapters gives their base with the adapters on it, frozen, as in peft.
 
     Parameters
     ----------
     config
-        Where it is.
+        Settings that name the model.
     seed
-        Of random weights.
+        Seed of random weights.
     frozen_bf16
-        Load in bf16, for adapters on a frozen model; else in float32.
+        Load in bf16, for adapters on a frozen model; otherwise in float32.
 
     Raises
     ------
     InputError
-        If the folder or hub name holds no causal model with a tokenizer, or needs code of its own.
+        If the folder or hub name holds no causal model with a tokenizer, or needs its own code.
     """
     read: dict[str, Any] = {
         "dtype": torch.bfloat16 if frozen_bf16 else torch.float32,
@@ -63,7 +63,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
         if (checkpoint := snapshots.checkpoint_of(path)) is not None:
             return _of_checkpoint(checkpoint, config, read)
         base = base_of(path)
-        _check_seal(path, base, weights=False)  # before the tokenizer is read
+        _check_seal(path, base, weights=False)  # must come before the tokenizer is read
         tokenizer = with_overrides(tokenizer_of(path, base), config)
         if config.config_only:
             torch.manual_seed(seed)
@@ -76,16 +76,16 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
 
 
 def with_weights(path: str, base: str, kind: pretrained.Kind, **read: Any) -> Any:
-    """The model of `base`, with the adapters of `path` upon it if that is another place.
+    """Load the model of `base`, with the adapters of `path` on it if `path` is another place.
 
-    Policies, references and judges are read here. `read` goes to :func:`pretrained.read`.
+    Policies, references and judges are read here. `read` is passed to :func:`pretrained.read`.
 
     Raises
     ------
     ValueError, OSError, RuntimeError
-        If a weight is missing or of another shape, or see :func:`pretrained.read`.
+        If a weight is missing or has another shape; further as for :func:`pretrained.read`.
     InputError
-        If a file is not as this package wrote it.
+        If a file is not as the package wrote it.
     """
     _check_seal(path, base)
     with quiet():
@@ -117,12 +117,12 @@ def _check_seal(path: str, base: str, *, weights: bool = True) -> None:
 
 
 def with_overrides(tokenizer: Any, config: ModelConfig) -> Any:
-    """The tokenizer with the chat template and the end token that the settings name.
+    """Give the tokenizer the chat template and the end token that the settings name.
 
     Raises
     ------
     InputError
-        If the template cannot be read, or the token is none of the tokenizer's.
+        If the template cannot be read, or the tokenizer has no such token.
     """
     if config.chat_template is not None:
         try:
@@ -147,7 +147,7 @@ def with_overrides(tokenizer: Any, config: ModelConfig) -> Any:
 
 
 def _of_checkpoint(checkpoint: Path, config: ModelConfig, read: dict[str, Any]) -> tuple[Any, Any]:
-    """The model of a checkpoint and its tokenizer; adapters are frozen."""
+    """Load the model of a checkpoint and its tokenizer; adapters are frozen."""
     from peft import PeftConfig, get_peft_model
     from transformers import GenerationConfig
 
@@ -167,7 +167,7 @@ def _of_checkpoint(checkpoint: Path, config: ModelConfig, read: dict[str, Any]) 
         pretrained.check_adapters(read_json(found.folder / "adapter_config.json"))
         with _peft_quiet():
             about = PeftConfig.from_pretrained(place)
-            about.base_model_name_or_path = None  # peft warns of one that is not the model's own
+            about.base_model_name_or_path = None  # peft warns of another model's adapter
             model = get_peft_model(model, about, adapter_name=found.adapter)
         names = [name for name, _ in model.named_parameters()]
         known = {name for name in names if found.base and plain_name(model, name)}
@@ -178,7 +178,7 @@ def _of_checkpoint(checkpoint: Path, config: ModelConfig, read: dict[str, Any]) 
 
 
 def without_weights(path: str) -> tuple[Any, Any]:
-    """Configuration and tokenizer of what :func:`load` would read, or its `InputError`, soon."""
+    """Configuration and tokenizer that :func:`load` would read, or its `InputError`, quickly."""
     place = model_folder(path)
     with _readable(path):
         if (checkpoint := snapshots.checkpoint_of(place, whole=False)) is not None:
@@ -204,23 +204,23 @@ def _readable(path: str) -> Iterator[None]:
 
 
 _UNKNOWN = (AttributeError, KeyError, TypeError)
-"""What transformers raises of names in a configuration that it does not have."""
+"""Errors that transformers raises for unknown names in a configuration."""
 UNREADABLE = (
     *(OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning),
     *_UNKNOWN,
 )
-"""What transformers, peft and this module raise where files cannot be used."""
+"""Errors that transformers, peft and this module raise for files that cannot be used."""
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, with its type where that says more than the text."""
+    """The first line of an error, with its type if the text alone does not say enough."""
     kind = type(error).__name__
     text = next(iter(str(error).splitlines()), kind)
     return f"{kind}: {text}" if isinstance(error, _UNKNOWN) else text
 
 
 def model_folder(path: str | Path) -> str:
-    """The model within the output folder of a run or a GGUF file; any other path as it is."""
+    """The model folder of a run or of a GGUF file; any other path is returned unchanged."""
     path = gguf.unpacked(str(path))
     inner = Path(path) / MODEL
     names = ("config.json", "adapter_config.json")
@@ -228,7 +228,7 @@ def model_folder(path: str | Path) -> str:
 
 
 def has_adapter_files(path: str) -> bool:
-    """Whether a folder or hub name holds adapters and not a model; not if there is neither."""
+    """Whether a folder or hub name holds adapters and not a model; False if it holds neither."""
     path = model_folder(path)
     try:
         if (checkpoint := snapshots.checkpoint_of(path, whole=False)) is not None:
@@ -239,7 +239,7 @@ def has_adapter_files(path: str) -> bool:
 
 
 def base_of(path: str) -> str:
-    """Where the model below a folder of adapters is; `path` itself if it holds a model.
+    """Folder or hub name of the model below adapters; `path` itself if it holds a model.
 
     Raises
     ------
@@ -262,18 +262,18 @@ def base_of(path: str) -> str:
 
 
 def tokenizer_of(path: str, base: str) -> Any:
-    """The tokenizer of a model, or of adapters, which may have that of their base."""
+    """The tokenizer of a model, or of adapters or their base."""
     try:
         return pretrained.tokenizer_of(path)
     except (OSError, ValueError):
         if path == base:
             raise
-    # Adapters made elsewhere often come without one.
+    # Adapters from elsewhere often have no tokenizer.
     return pretrained.tokenizer_of(base)
 
 
 def _names_in_adapters(path: str) -> set[str]:
-    """Names that weights beside the adapters have in the model, as a trained head."""
+    """Names, in the model, of weights that are saved with adapters, such as a trained head."""
     from transformers.utils.hub import cached_file
 
     file = cached_file(path, "adapter_model.safetensors")
@@ -282,11 +282,11 @@ def _names_in_adapters(path: str) -> set[str]:
 
 
 def _put_upon(model: Any, path: str) -> Any:
-    """The model with the adapters of a folder."""
+    """Put the adapters of a folder on a model."""
     from peft import PeftModel
     from transformers.utils.hub import cached_file
 
-    # Without this file peft would look for a pickled one.
+    # Without this file peft would load a pickled one.
     cached_file(path, "adapter_model.safetensors")
     with _peft_quiet():
         warnings.filterwarnings("error", "Found missing adapter keys")
@@ -296,13 +296,13 @@ def _put_upon(model: Any, path: str) -> Any:
 @contextmanager
 def _peft_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # peft asks transformers by the name that its version 6 drops.
+        # peft uses a name that version 6 of transformers removes.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
         yield
 
 
 def _forget_name(model: Any) -> None:
-    """Let no adapters take the files that this model was made from for its weights."""
+    """Forget the model's name, so that adapters do not take its old files for its weights."""
     model.name_or_path = model.config._name_or_path = ""
 
 
@@ -317,7 +317,7 @@ def below_adapters(model: Any) -> Any:
 
 
 def has_adapters(model: nn.Module) -> bool:
-    """Whether a model of peft, or one that transformers has put adapters into."""
+    """Whether a model has adapters, of peft or from transformers."""
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -327,12 +327,12 @@ def has_adapters(model: nn.Module) -> bool:
 
 
 def merged(model: Any) -> Any:
-    """The model below adapters, with what they have learned in its weights.
+    """Merge the adapters into the weights of the model below them.
 
     Raises
     ------
     InputError
-        If they are of a kind that cannot be merged, or not held by a model of peft.
+        If these adapters cannot be merged, or do not belong to a model of peft.
     """
     try:
         model = model.merge_and_unload()
@@ -348,12 +348,12 @@ def merged(model: Any) -> Any:
 
 
 def resume_adapters(model: Any) -> None:
-    """Let the adapters that a model has be trained, where all of it is frozen.
+    """Make a model's adapters trainable, if the whole model is frozen.
 
     Raises
     ------
     InputError
-        If they are not held by a model of peft, which alone would be saved whole.
+        If they do not belong to a model of peft; others could not be saved.
     """
     from peft import PeftModel
 
@@ -369,12 +369,12 @@ def resume_adapters(model: Any) -> None:
 
 
 def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
-    """The model with low-rank adapters, all else frozen; those it had before are merged into it.
+    """Add low-rank adapters and freeze all else; earlier adapters are merged into the model.
 
     Raises
     ------
     InputError
-        If no layer has a target's name.
+        If no layer has the name of a target.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -406,7 +406,7 @@ def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars of transformers, which show nothing of ours."""
+    """Context manager that hides the progress bars of transformers."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -427,13 +427,13 @@ def save(
     *,
     sync: bool = True,
 ) -> None:
-    """Write the folder that transformers, or peft for adapters, loads; complete or not at all.
+    """Write a folder for transformers, or for peft with adapters; it appears only when complete.
 
-    Other files in it, such as a card, are `texts` by their names.
+    `texts` are other files by name, such as a card.
 
     With adapters, the model below them is compared with the files it was loaded from, tensor by
-    tensor. Where they differ, as after training, merging or new tokens, or where there are none,
-    that model is written, too, and the adapters name it as their base.
+    tensor. If they differ, as after training, merging or new tokens, or if there are no files, that
+    model is written, too. The adapters then name it as their base.
     """
     weights = untied(model, accelerator.get_state_dict(model))
     if accelerator.is_main_process:
@@ -442,7 +442,7 @@ def save(
 
 
 def untied(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by name, those that are tied under the first of their names."""
+    """Weights by name; tied weights have the first of their names."""
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied = names - {name for name, _ in model.named_parameters()}
     return {name: value for name, value in weights.items() if name not in tied}
@@ -457,8 +457,8 @@ def write(
     *,
     sync: bool = True,
 ) -> None:
-    """As :func:`save`, in one process, of weights that it has whole."""
-    # peft would look for the embedding of the model it adapts, which has not changed.
+    """As :func:`save`, in one process that holds whole weights."""
+    # peft would look for the embedding of the base model, which has not changed.
     options: dict[str, Any] = {}
     if hasattr(model, "get_base_model"):
         options = {"save_embedding_layers": False, "selected_adapters": [model.active_adapter]}
@@ -468,7 +468,7 @@ def write(
             model.save_pretrained(partial, state_dict=weights, **options)
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
-        # A card is there to be edited, so it is not sealed; that of peft is an empty form.
+        # Users may edit a card, so it is not sealed; peft's own card is an empty form.
         (partial / CARD).unlink(missing_ok=True)
         texts = dict(texts or {})
         card = texts.pop(CARD, None)
@@ -480,7 +480,7 @@ def write(
 
 
 def _files_below(partial: Path) -> dict[str, str]:
-    """SHA-256 of the files that adapters name as their base, unless they are in the folder."""
+    """SHA-256 of the files of the adapters' base, unless these are in the folder."""
     settings = partial / "adapter_config.json"
     if not settings.is_file() or (partial / BASE).is_dir():
         return {}
@@ -489,7 +489,7 @@ def _files_below(partial: Path) -> dict[str, str]:
 
 @contextmanager
 def _stopping(base: Any, tokenizer: Any) -> Iterator[None]:
-    """Name every token that ends a response in the generation settings, while entered."""
+    """Context manager: the generation settings name every token that ends a response."""
     settings = base.generation_config
     if settings is None:
         yield
@@ -506,7 +506,7 @@ def _stopping(base: Any, tokenizer: Any) -> Iterator[None]:
 def _base_written(
     model: Any, weights: dict[str, Tensor], tokenizer: Any, partial: Path, folder: Path
 ) -> Iterator[None]:
-    """Write the model below adapters if no files hold its weights, and name it while entered."""
+    """Write the model below adapters if no files hold its weights, and name it in this context."""
     about = model.active_peft_config if hasattr(model, "active_peft_config") else None
     if about is None or stored_base(model, weights, folder) is not None:
         yield
@@ -522,7 +522,7 @@ def _base_written(
 
 
 def _unpack(partial: Path, model: Any) -> None:
-    """Move adapters of a name of their own, which peft puts into a folder, to where all look."""
+    """Move adapters with their own name out of the subfolder that peft makes for them."""
     inner = partial / str(getattr(model, "active_adapter", ""))
     if inner != partial and inner.is_dir():
         for file in inner.iterdir():
@@ -531,33 +531,33 @@ def _unpack(partial: Path, model: Any) -> None:
 
 
 def stored_base(model: Any, weights: dict[str, Tensor], folder: Path) -> str | None:
-    """Folder or hub name that holds the model below adapters of peft as it is in memory.
+    """Folder or hub name whose files hold the model below adapters as it is in memory.
 
     Parameters
     ----------
     model
-        Of peft.
+        A model of peft.
     weights
         All of its weights by name.
     folder
-        What will be replaced; nothing within it counts.
+        The folder that will be replaced; its content does not count.
     """
     named = model.active_peft_config.base_model_name_or_path
     if not named or folder.resolve() in [(place := Path(named).resolve()), *place.parents]:
         return None
     if getattr(model.get_base_model(), "is_quantized", False):
-        return str(named)  # its files are not rounded
+        return str(named)  # its files hold unrounded weights
     return named if origin.holds(named, below(model, weights), model.get_base_model()) else None
 
 
 def below(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the model below adapters, by the names that they have without adapters."""
+    """Weights of the model below adapters, by their names without adapters."""
     names = {name: plain_name(model, name) for name in weights}
     return {plain: weights[name] for name, plain in names.items() if plain is not None}
 
 
 def plain_name(model: Any, name: str) -> str | None:
-    """Name of a weight of a model of peft in the model below; None if the adapters added it."""
+    """Name that a weight of a model of peft has in the model below; None if adapters added it."""
     from peft.tuners.tuners_utils import BaseTuner
 
     tuned = isinstance(model.base_model, BaseTuner)
@@ -572,6 +572,6 @@ def plain_name(model: Any, name: str) -> str | None:
 
 
 _ADDED = ("lora_", ".modules_to_save.", ".trainable_tokens_")
-"""Parts of the names of weights that peft adds beside those of a model."""
+"""Parts of the names of weights that peft adds."""
 _WRAPPERS = (".base_layer.", ".original_module.", ".token_adapter.")
-"""Parts of names by which peft wraps those of a model."""
+"""Parts that peft inserts into the names of a model's weights."""

@@ -1,8 +1,8 @@
-"""Whether the files that a model was loaded from still hold its weights.
+"""Comparison of a model with the files it was loaded from.
 
-Weights change in memory without a trace in the model's name: adapters are merged into them,
-another trainer has trained them, embeddings are resized. Adapters that named such files as their
-base would load as something that was never trained.
+Weights can change in memory while the model keeps its name: adapters are merged into them, another
+trainer trains them, embeddings are resized. If adapters then named the old files as their base,
+they would be loaded on weights with which they were never trained.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ def holds(source: str, weights: Mapping[str, Tensor], model: Any) -> bool:
     Parameters
     ----------
     source
-        Where the model was loaded from, by its own account.
+        Folder or hub name from which the model was loaded, according to its configuration.
     weights
-        All of the model's, by the names it has for them; tied ones under one name.
+        All weights of the model by its names; tied weights have one name.
     model
-        The model of transformers, for its class and for the prefix of its names.
+        The model of transformers, for its class and the prefix of its names.
     """
     try:
         found = _differs(source, weights, model.base_model_prefix)
         return not (_differs_loaded(source, weights, model) if found is None else found)
-    except _UNREADABLE:  # Files that cannot be read hold nothing.
+    except _UNREADABLE:  # Files that cannot be read do not hold the weights.
         return False
 
 
 def digests(source: str) -> dict[str, str]:
-    """SHA-256 of each file that a model is read from: its configuration and weights, by name."""
+    """SHA-256 of each file of a model, configuration and weights, by name."""
     from transformers.utils.hub import cached_file
 
     index = cached_file(source, _INDEX, _raise_exceptions_for_missing_entries=False)
@@ -55,12 +55,12 @@ def digests(source: str) -> dict[str, str]:
 
 
 def check(source: str, expected: Mapping[str, str]) -> None:
-    """Compare the files of a model with what :func:`digests` said of them.
+    """Compare the files of a model with their earlier :func:`digests`.
 
     Raises
     ------
     ValueError
-        If they are others by now.
+        If a file has changed.
     """
     try:
         found = digests(source)
@@ -75,7 +75,7 @@ def check(source: str, expected: Mapping[str, str]) -> None:
 
 
 def _differs(source: str, weights: Mapping[str, Tensor], prefix: str) -> bool | None:
-    """Whether a tensor of the files differs; None where they name the tensors otherwise."""
+    """Whether a tensor of the files differs; None if the files use other names for the tensors."""
     files = {name: file for file in _files(source) for name in _names(file)}
     places: dict[Path, dict[str, Tensor]] = {}
     for name, value in weights.items():
@@ -92,7 +92,7 @@ def _differs(source: str, weights: Mapping[str, Tensor], prefix: str) -> bool | 
 
 
 def _differs_loaded(source: str, weights: Mapping[str, Tensor], model: Any) -> bool:
-    """As :func:`_differs`, of the model that transformers makes of the files."""
+    """As :func:`_differs`, for the model that transformers loads from the files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         other, _ = pretrained.read(source, "CausalLM", dtype=model.dtype)
@@ -105,7 +105,7 @@ def _same(stored: Tensor, value: Tensor) -> bool:
 
 
 def _files(source: str) -> list[Path]:
-    """The files of weights, of a folder or, from its cache, of the hub."""
+    """The files of weights in a folder, or in the cache of the hub."""
     from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
     index = cached_file(source, _INDEX, _raise_exceptions_for_missing_entries=False)

@@ -1,8 +1,8 @@
-"""One run at a time in an output folder: who writes there, and what was left by who is dead.
+"""The lock of an output folder, so that one run at a time writes there.
 
-Two things say so. The operating system holds a lock for as long as a process lives, and gives it
-up when the process ends, however it ends. A file beside the lock names the owner, for messages and
-for file systems on which such locks reach no other machine.
+There are two signs of an owner. The operating system holds a lock while a process lives, and
+releases it when the process ends in any way. A file beside the lock names the owner, for messages
+and for file systems whose locks are not seen by other machines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing
 
 LOCK, OWNER = ".lock", ".owner.json"
-"""Files in an output folder: what is locked, and who writes there for as long as it does."""
+"""Files in an output folder: the lock, and the name of the owner while it writes."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Owner:
     Attributes
     ----------
     pid
-        Its number on its machine.
+        Process number on its machine.
     host
         Name of the machine.
     started
-        When the process started, in seconds since 1970. Numbers of processes are used again.
+        Start of the process, in seconds since 1970; process numbers are used again.
     """
 
     pid: int
@@ -45,18 +45,18 @@ class Owner:
 
     @classmethod
     def here(cls) -> Owner:
-        """What this process would be named by."""
+        """The owner that is this process."""
         import psutil
 
         return cls(os.getpid(), socket.gethostname(), psutil.Process().create_time())
 
     @property
     def dead(self) -> bool:
-        """Whether its process has ended; of another machine this is not known, so it has not."""
+        """Whether its process has ended; False for another machine, where this is not known."""
         return self.host == socket.gethostname() and not leftovers.runs(self.pid, self.started)
 
     def __str__(self) -> str:
-        """As messages name it."""
+        """Description in messages."""
         since = datetime.fromtimestamp(self.started, UTC)
         return f"process {self.pid} on {self.host}, started {since:%Y-%m-%d %H:%M:%S} UTC"
 
@@ -77,12 +77,12 @@ class Lock:
         self._lock = FileLock(folder / LOCK, timeout=0)
 
     def take(self) -> None:
-        """Become the owner, in place of one that ended without releasing the folder, if any.
+        """Take the lock, also from an owner that ended without releasing it.
 
         Raises
         ------
         InputError
-            If the owner of the folder lives, or may live on another machine.
+            If the owner of the folder is alive, or may be alive on another machine.
         """
         from filelock import Timeout
 
@@ -101,11 +101,11 @@ class Lock:
             self._lock.release()
             raise _owned(self.folder, before)
         with replacing(self.folder / OWNER) as partial:
-            # Not records.write_json, which rounds: times must be told apart.
+            # records.write_json would round, but times must be exact.
             partial.write_text(json.dumps(asdict(Owner.here())), "utf-8")
 
     def release(self) -> None:
-        """Let others write; nothing happens where this is not the owner."""
+        """Release the lock; do nothing if this process is not the owner."""
         if self._lock.is_locked:
             (self.folder / OWNER).unlink(missing_ok=True)
             self._lock.release()
@@ -113,7 +113,7 @@ class Lock:
 
 @contextmanager
 def owned(folder: Path | None, accelerator: Any) -> Iterator[None]:
-    """Let no other run write to the folder while entered; what dead ones left unfinished goes.
+    """Context manager with the lock of a folder; unfinished files of dead runs are removed.
 
     The main process holds the lock, and all processes get its error.
 
@@ -140,7 +140,7 @@ def owned(folder: Path | None, accelerator: Any) -> Iterator[None]:
 
 
 def _problem(lock: Lock) -> InputError | None:
-    """The error of taking a lock, if there is one."""
+    """Take a lock, and return its error, if any."""
     try:
         lock.take()
         for place in (lock.folder, lock.folder / "checkpoints"):
@@ -151,7 +151,7 @@ def _problem(lock: Lock) -> InputError | None:
 
 
 def owner_of(folder: Path) -> Owner | None:
-    """Who the folder says writes there; None if nobody, or it cannot be read."""
+    """The owner that the folder names; None if it names none or cannot be read."""
     try:
         found = read_json(folder / OWNER)
         names = [field.name for field in fields(Owner)]

@@ -1,4 +1,4 @@
-"""Which rows an update reads, and in which forward passes each process reads them."""
+"""The rows of an update, and their division into forward passes of each process."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Pass:
     objective
         0 for SFT, 1 for preference.
     rows
-        Places in the training set.
+        Indices in the training set.
     share
-        What the summed loss of these rows counts in the mean over the update: one over its
-        tokens or pairs; 0 for a pass that only keeps step with other processes.
+        Factor of the summed loss of these rows in the mean over the update: one over the number of
+        tokens or pairs. It is 0 for a pass that is made only to match other processes.
     weight
-        Of the objective's gradient in this update.
+        Weight of the objective's gradient in this update.
     """
 
     objective: int
@@ -41,19 +41,19 @@ class Pass:
 
 
 class Feed:
-    """Hands out the rows of both training sets.
+    """Reader of the rows of both training sets.
 
     Parameters
     ----------
     data, config
-        Rows, and how many of them an update and a pass take.
+        Rows, and the numbers of rows of an update and of a pass.
     process, processes
-        Which process this is, of how many.
+        Number of this process, and of all processes.
 
     Attributes
     ----------
     positions
-        Rows read of (SFT, preference): all that a checkpoint needs to know.
+        Numbers of rows read of (SFT, preference), which are all that a checkpoint needs.
     followed
         (objective, rows) of the latest update, over all processes.
     """
@@ -68,9 +68,9 @@ class Feed:
         self._streams = [Stream(n, config.seed, o) for o, n in enumerate(lengths)]
 
     def first_rows(self, objective: int, count: int, needed: Needed) -> Int[np.ndarray, " count"]:
-        """So many of the rows that are read first; again from the beginning where these are few.
+        """The first `count` rows in reading order; they repeat if there are fewer rows.
 
-        Of the pairs, those whose reference is known.
+        Pairs are limited to those whose reference log-probabilities are known.
         """
         stream = self._streams[objective]
         known = stream.size
@@ -94,10 +94,10 @@ class Feed:
         step
             Update, from 0.
         rule
-            Of the schedule's plan.
+            Rule of the schedule's plan.
         follow
-            Maps the number of a draw to gradient weights (2,); called once, with `step`, unless
-            the defect `choose_per_forward` is on.
+            Maps the number of a draw to gradient weights (2,). It is called once, with `step`,
+            unless the defect `choose_per_forward` is on.
         """
         defects, self.followed = self.config.defects, []
         if defects.choose_per_forward and rule is Rule.DRAW:
@@ -136,7 +136,8 @@ class Feed:
         found: list[Pass] = []
         for objective, pair in zip(drawn, weights, strict=True):
             times = drawn.count(objective)
-            # A loss is the mean over the passes that drew it, its gradient a part of all passes.
+            # A loss is the mean over the passes that drew it; its gradient is divided by all
+            # passes.
             weight = float(pair[objective]) * times / rounds
             rows = self._next(objective, -(-self.config.batch(objective) // rounds))
             parts = self._split(objective, rows, weight)

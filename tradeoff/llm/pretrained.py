@@ -1,9 +1,8 @@
-"""Reading models that others made: their files give sizes and weights, never code.
+"""Safe reading of models that others made: files give sizes and weights, never code.
 
-What runs is transformers' own code, chosen by the caller. A folder could ask for more: by code
-beside its weights, which is never trusted, by attention that is fetched as a kernel from a hub, by
-modules that adapters import, or by pickled files. Such settings are refused before anything is
-built, whatever the version of transformers would do with them.
+Only code of transformers runs, chosen by the caller. A folder could ask for other code: beside its
+weights, in an attention kernel from a hub, in modules that adapters import, or in pickled files.
+Such settings are rejected before a model is built, for every version of transformers.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from tradeoff.errors import InputError
 from tradeoff.records import read_json
 
 Kind = Literal["CausalLM", "SequenceClassification"]
-"""What a model is read as, by the end of the name of transformers' `AutoModelFor...`."""
+"""Kinds of models, by the end of the name of transformers' `AutoModelFor...`."""
 
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 """Attention that comes with transformers or from an installed package."""
@@ -40,16 +39,16 @@ def read(
     attention: str | None = None,
     quantise: str | None = None,
 ) -> tuple[Any, set[str]]:
-    """A model from the safetensors of a folder or hub name.
+    """Read a model from the safetensors of a folder or hub name.
 
     Parameters
     ----------
     place
-        Where it is; no folder of adapters.
+        Folder or hub name, but not a folder of adapters.
     kind
-        What it is read as.
+        Kind of the model.
     dtype
-        That of its weights.
+        Type of the weights.
     attention
         One of `ATTENTIONS`; None: see :func:`attention_of`.
     quantise
@@ -58,16 +57,16 @@ def read(
     Returns
     -------
     model
-        With the attention that was asked for.
+        The model with the requested attention.
     missing
-        Names of weights that the files lack; they are random.
+        Names of weights that are not in the files; these are random.
 
     Raises
     ------
     ValueError, OSError, RuntimeError
         If the files ask for code, lack safetensors, or hold weights of other shapes.
     InputError
-        If `attention` is none that may be used, or bitsandbytes is absent.
+        If `attention` may not be used, or bitsandbytes is not installed.
     """
     settings, chosen = _prepared(place, kind, attention)
     _refuse_pickles(place)
@@ -87,7 +86,7 @@ def read(
 
 
 def quantisation(name: str) -> Any:
-    """The settings by which transformers loads rounded weights.
+    """The settings for transformers to load quantised weights.
 
     Raises
     ------
@@ -113,7 +112,7 @@ def quantisation(name: str) -> Any:
 
 
 def build(place: str, kind: Kind, *, dtype: Any, attention: str | None = None) -> Any:
-    """A model with random weights, of the configuration that :func:`read` would use."""
+    """Build a model with random weights, from the configuration that :func:`read` would use."""
     settings, chosen = _prepared(place, kind, attention)
     model = _auto(kind).from_config(
         settings, attn_implementation=chosen, dtype=dtype, trust_remote_code=False
@@ -123,16 +122,16 @@ def build(place: str, kind: Kind, *, dtype: Any, attention: str | None = None) -
 
 
 def settings_of(place: str) -> Any:
-    """The configuration of a folder or hub name, once it is known to ask for no code.
+    """Read the configuration of a folder or hub name, after a check that it asks for no code.
 
     Raises
     ------
     ValueError, OSError
-        If it asks for code, is of a kind that transformers lacks, or is not there.
+        If it asks for code, is of a kind that transformers does not have, or is absent.
     """
     from transformers import AutoConfig, PretrainedConfig
 
-    # What is used may stand in another file, which config.json names by version.
+    # transformers may read another file, which config.json names by version.
     _refuse_code("config.json", PretrainedConfig.get_config_dict(place)[0])
     if (Path(place) / "custom_generate").exists():
         raise ValueError("its folder custom_generate holds code, which is never run")
@@ -141,12 +140,12 @@ def settings_of(place: str) -> Any:
 
 
 def tokenizer_of(place: str) -> Any:
-    """The tokenizer of a folder or hub name, of a class that transformers has.
+    """Read the tokenizer of a folder or hub name, which must have a class of transformers.
 
     Raises
     ------
     ValueError, OSError
-        If it needs code of its own, or is not there.
+        If it needs its own code, or is absent.
     """
     from transformers import AutoTokenizer
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -157,16 +156,18 @@ def tokenizer_of(place: str) -> Any:
     except Exception as error:
         if type(error) is not Exception:
             raise
-        raise ValueError(f"its tokenizer cannot be read: {error}") from error  # as tokenizers says
+        raise ValueError(
+            f"its tokenizer cannot be read: {error}"
+        ) from error  # raised by tokenizers
 
 
 def check_adapters(settings: dict[str, Any]) -> None:
-    """Refuse adapters whose settings import modules, read pickled files or fetch other adapters.
+    """Reject adapters whose settings import modules, read pickled files or fetch other adapters.
 
     Raises
     ------
     ValueError
-        If `settings`, the content of adapter_config.json, do.
+        If `settings`, the content of adapter_config.json, do so.
     """
     _refuse_code("adapter_config.json", settings)
     if str(settings.get("peft_type")).upper() == "XLORA":
@@ -177,19 +178,19 @@ def check_adapters(settings: dict[str, Any]) -> None:
 
 
 def attention_of(settings: Any, kind: Kind = "CausalLM") -> str:
-    """The attention of a kind of model where none is named: "sdpa" if it has that, else "eager"."""
+    """Default attention of a kind of model: "sdpa" if the model has it, otherwise "eager"."""
     found = _auto(kind)._model_mapping.get(type(settings), None)
     kinds = found if isinstance(found, tuple | list) else [found]
     return "sdpa" if all(getattr(one, "_supports_sdpa", False) for one in kinds) else "eager"
 
 
 def check_attention(name: str) -> None:
-    """Refuse attention that would be fetched from a hub.
+    """Reject attention that would be fetched from a hub.
 
     Raises
     ------
     InputError
-        If `name` is none of `ATTENTIONS`, or transformers would replace it by a kernel.
+        If `name` is not one of `ATTENTIONS`, or transformers would replace it by a kernel.
     """
     problem, remedy = None, f"Use one of {', '.join(ATTENTIONS)}."
     if name not in ATTENTIONS:
@@ -202,7 +203,7 @@ def check_attention(name: str) -> None:
 
 
 def _prepared(place: str, kind: Kind, attention: str | None) -> tuple[Any, str]:
-    """The configuration, with the attention that is used set at every depth."""
+    """The configuration, with the chosen attention set at every depth."""
     settings = settings_of(place)
     chosen = attention or attention_of(settings, kind)
     check_attention(chosen)
@@ -217,17 +218,17 @@ def _auto(kind: Kind) -> Any:
 
 
 def _check_attention_of(model: Any, chosen: str) -> None:
-    """Compare what the model and its parts use with what was chosen."""
+    """Check that the model and its parts use the chosen attention."""
     used = {str(getattr(model.config, "_attn_implementation", chosen))}
     parts = (getattr(module, "config", None) for module in model.modules())
     used |= {str(name) for part in parts if (name := getattr(part, "_attn_implementation", None))}
-    # A part that lacks it may use eager attention.
+    # A part without this attention may use eager attention.
     if model.config._attn_implementation != chosen or used - {chosen, "eager"}:
         raise ValueError(f"the model uses the attention {sorted(used)} and not {chosen!r}")
 
 
 def _read_if_there(place: str, name: str) -> Any:
-    """A JSON file of a folder or hub name; empty if it has none of this name."""
+    """Read a JSON file of a folder or hub name; empty if there is no such file."""
     from transformers.utils.hub import cached_file
 
     try:
@@ -238,7 +239,7 @@ def _read_if_there(place: str, name: str) -> Any:
 
 
 def _refuse_pickles(place: str) -> None:
-    """Refuse an index of weights that names no safetensors: transformers would unpickle them."""
+    """Reject an index of weights that names no safetensors: transformers would unpickle them."""
     index = "model.safetensors.index.json"
     names = dict(_read_if_there(place, index).get("weight_map", {})).values()
     if wrong := sorted({str(name) for name in names if not str(name).endswith(".safetensors")}):
@@ -270,6 +271,6 @@ def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _names(value: Any) -> list[Any]:
-    """What an entry names: nothing, one thing, or one for each part of a model."""
+    """Names in an entry: none, one, or one for each part of a model."""
     found = list(value.values()) if isinstance(value, dict) else [value]
     return [name for name in found if name is not None]

@@ -1,4 +1,4 @@
-"""The learning rate of each update, anew for each stage of a schedule."""
+"""Learning rates of the updates; each stage of a schedule begins anew."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tradeoff.schedules import stage_lengths
 
 
 def learning_rates(config: TrainConfig, clock: Int[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
-    """One rate per update, as the schedules of transformers define them.
+    """Learning rate of each update, as the schedules of transformers define it.
 
-    Warm-up rises linearly from zero; "linear" falls to zero at the end of the stage; "cosine"
-    falls along half a wave.
+    Warm-up rises linearly from zero. "linear" falls to zero at the end of the stage. "cosine" falls
+    along half a wave.
     """
     pairs = zip(clock.tolist(), stage_lengths(clock).tolist(), strict=True)
     return np.array([config.learning_rate * _factor(config, c - 1, n) for c, n in pairs])

@@ -1,8 +1,8 @@
-"""Log-probabilities of the reference policy, which preference losses compare with.
+"""Log-probabilities of the reference policy for preference losses.
 
-Cached: computed once for every pair that the run will read, see :mod:`tradeoff.llm.ahead`, so that
-a step runs the policy alone; see :mod:`tradeoff.llm.reference_cache` for those that later runs find
-again.
+A cached reference is computed once for every pair that the run will read, see
+:mod:`tradeoff.llm.ahead`, so that an update runs the policy alone.
+:mod:`tradeoff.llm.reference_cache` keeps values for later runs.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Reference(Protocol):
-    """Where log pi_ref of a batch of pairs comes from."""
+    """A source of log pi_ref for a batch of pairs."""
 
     def __call__(self, rows: Int[Tensor, " n"], batch: Batch) -> Float[Tensor, " S"]:
-        """Values of log pi_ref(y|x) of the batch's responses; `rows` are the pairs' places."""
+        """Values of log pi_ref(y|x) of the batch's responses; `rows` are the pairs' indices."""
 
 
 @dataclass(frozen=True)
 class References:
-    """The reference of the training pairs and of the held-out ones.
+    """The reference values of the training pairs and of the held-out pairs.
 
     Attributes
     ----------
     train, test
-        Where log pi_ref comes from.
+        Sources of log pi_ref.
     fingerprint
-        Of its model, where that is not the policy itself, see
-        :func:`~tradeoff.llm.fingerprints.model_fingerprint`; else None.
+        Fingerprint of its model, if that is not the policy itself, see
+        :func:`~tradeoff.llm.fingerprints.model_fingerprint`; otherwise None.
     probes
-        The reference of the training pairs on which a schedule looks at losses.
+        The reference values of the training pairs on which a schedule evaluates losses.
     """
 
     train: Reference
@@ -65,18 +65,18 @@ class References:
     probes: Reference | None = None
 
     def knows(self, wanted: Needed) -> bool:
-        """Whether nothing is missing that a run needs."""
+        """Whether all values that a run needs are there."""
         groups = [(self.train, rows) for rows in wanted.groups] + [(self.probes, wanted.probes)]
         return all(source.knows(rows) for source, rows in groups if isinstance(source, Cached))
 
 
 class Cached:
-    """Looks log-probabilities up.
+    """A reference with stored log-probabilities.
 
     Parameters
     ----------
     table
-        (J, 2) of (chosen, rejected), in nats; NaN for pairs that nobody was going to read.
+        (J, 2) log-probabilities of (chosen, rejected), in nats; NaN for pairs that were not needed.
     """
 
     def __init__(self, table: Float[Tensor, "J 2"]) -> None:
@@ -85,7 +85,7 @@ class Cached:
     def __call__(self, rows: Int[Tensor, " n"], batch: Batch) -> Float[Tensor, " S"]:
         rows = rows.to(self.table.device)
         found = self.table[rows].T.flatten()
-        # By numpy, as what counts waits for the device would count torch.
+        # By numpy, because a check that counts waits for the device would count torch's.
         if np.isnan(found.numpy(force=True)).any():
             unknown = rows[self.table[rows].isnan().any(1)]
             raise InputError(
@@ -95,23 +95,23 @@ class Cached:
                 value="read",
                 remedy="Set reference_rows = 'all' to look at other training pairs.",
             )
-        # A copy that does not wait for what the device still has to do.
+        # This copy does not wait for pending work of the device.
         return found.to(batch.tokens.device, non_blocking=True)
 
     def knows(self, rows: Int[np.ndarray, " n"]) -> bool:
-        """Whether the values of these pairs are there."""
+        """Whether the values of these pairs are stored."""
         return not bool(self.table[torch.from_numpy(rows)].isnan().any())
 
 
 class Live:
-    """Runs a frozen model, or the policy itself with its adapters switched off.
+    """A reference that runs a frozen model, or the policy with its adapters switched off.
 
     Parameters
     ----------
     policy
-        What is run.
+        The model to run.
     switch
-        Makes a context in which `policy` is the reference.
+        Makes a context manager in which `policy` is the reference.
     """
 
     def __init__(self, policy: nn.Module, switch: Callable[[], Any] | None = None) -> None:
@@ -125,7 +125,7 @@ class Live:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and back to what it was."""
+    """Switch dropout off, and restore it."""
     training = module.training
     module.eval()
     try:
@@ -152,24 +152,24 @@ def prepare(
     progress: Any,
     known: References | None = None,
 ) -> References:
-    """Make the reference that the settings name; before anything is resumed.
+    """Make the reference that the settings name, before a checkpoint is restored.
 
     Parameters
     ----------
     scorer
-        Runs the policy; its config names the reference and how it is kept.
+        Runs the policy; its config names the reference and its mode.
     policy
-        The bare policy, as it is before training.
+        The bare policy, before training.
     data
         The pairs.
     wanted
-        Which of them the run needs.
+        The pairs that the run needs.
     load
         Maps a folder or hub name to a model, for a reference that is not the policy itself.
     progress
-        Wraps a list of passes to show how far they are.
+        Wraps a list of passes to show a progress bar.
     known
-        Cached values that are there, to which others are added.
+        Cached values, to which missing ones are added.
     """
     config = scorer.config
     own = config.reference in ("initial", "stage")
@@ -192,14 +192,14 @@ def prepare(
 def check_same(
     references: References, fingerprint: str | None, config: TrainConfig, file: Path
 ) -> None:
-    """Refuse to go on with a reference whose model is not the one that a run began with.
+    """Raise an error if a reference has another model than at the beginning of the run.
 
     Parameters
     ----------
     references
-        Those that were made now.
+        The references that were made now.
     fingerprint
-        Of those that the run began with.
+        Fingerprint of the reference at the beginning of the run.
     config
         Names the reference.
     file
@@ -208,7 +208,7 @@ def check_same(
     Raises
     ------
     InputError
-        If they differ.
+        If the fingerprints differ.
     """
     if references.fingerprint != fingerprint:
         raise InputError(
@@ -240,7 +240,7 @@ def cached(
 ) -> References:
     """Log-probabilities of the wanted and the held-out pairs under the scorer's policy.
 
-    They come from the cache folder as far as it has them; the others are computed and kept there.
+    Values are read from the cache folder if it has them; the others are computed and stored there.
     """
     folder, made_by = scorer.config.reference_cache, {}
     if folder is not None:
@@ -267,7 +267,7 @@ def _filled(
     progress: Any,
     table: Float[Tensor, "J 2"] | None = None,
 ) -> Float[Tensor, "J 2"]:
-    """A table with the values of all groups, and of what else is known."""
+    """Table with the values of all groups, and of all other known pairs."""
     table = torch.full((len(pairs), 2), torch.nan) if table is None else table.cpu().clone()
     groups = [rows for rows in groups if len(rows)]
     folder, path, about = scorer.config.reference_cache, None, made_by
@@ -281,7 +281,7 @@ def _filled(
     if missing := [rows for rows in groups if not values.knows(rows)]:
         rows = torch.from_numpy(np.concatenate(missing))
         scored = scorer.log_probs(pairs, progress, missing).cpu().to(table.dtype)[rows]
-        # NaN stands for what is not known; either makes the run diverge.
+        # NaN marks an unknown value; NaN and infinity both make a run diverge.
         table[rows] = torch.where(scored.isnan(), torch.inf, scored)
         if path is not None and scorer.accelerator.is_main_process:
             reference_cache.write(path, table, about, sync=scorer.config.fsync)
@@ -289,7 +289,7 @@ def _filled(
 
 
 def tables(references: References | None) -> dict[str, Tensor]:
-    """What a checkpoint keeps of cached references; nothing of others."""
+    """Cached references as tensors for a checkpoint; empty for other references."""
     if references is None:
         return {}
     found = {name: getattr(references, name) for name in ("train", "test", "probes")}
@@ -297,13 +297,13 @@ def tables(references: References | None) -> dict[str, Tensor]:
 
 
 def from_tables(found: dict[str, Tensor], fingerprint: str | None = None) -> References:
-    """Cached references from :func:`tables`, and the fingerprint of their model, if it has one."""
+    """Restore cached references from :func:`tables`, with their model's fingerprint, if any."""
     train, test = Cached(found["train"]), Cached(found["test"])
     return References(train, test, fingerprint, Cached(found.get("probes", found["train"])))
 
 
 def stage_start(plan: Plan) -> int:
-    """First update at which the preference objective may be followed; 0 if none is."""
+    """First update that may follow the preference objective; 0 if there is none."""
     drawn = plan.probability > 0 if plan.rule is Rule.DRAW else np.ones(len(plan), dtype=bool)
     wanted = drawn | plan.together
     return int(np.argmax(wanted))

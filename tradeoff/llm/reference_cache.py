@@ -1,7 +1,7 @@
-"""Log-probabilities of a reference in a folder, where later runs find them again.
+"""Cache of a reference's log-probabilities in a folder, for later runs.
 
-A cache is named for all that it depends on: weights, rows, and how they were multiplied. It carries
-this, too, with a seal; one that is damaged or depends on something else is refused.
+The name of a cache depends on weights, rows, and all settings of the computation. The file holds
+the same information with a seal. A damaged cache, or a cache of something else, is rejected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:
-    """All that cached log-probabilities depend on, to their last bit, but for the rows."""
+    """Everything except the rows on which the bits of cached log-probabilities depend."""
     config, world = scorer.config, scorer.accelerator
     found: dict[str, Any] = {
         "weights": model_fingerprint(policy.model, adapters=False),
@@ -37,7 +37,7 @@ def made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:
         "layout": scorer.layout,
         "attention": policy.attention,
         "compile": config.compile,
-        # Which rows share a pass.
+        # Both decide which rows share a pass.
         "rows_per_forward": config.rows_per_forward,
         "processes": world.num_processes,
         "device": world.device.type,
@@ -49,12 +49,12 @@ def made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:
 
 
 def cache_path(folder: str | Path, about: Mapping[str, str]) -> Path:
-    """File of the cache for these rows, weights and ways to compute.
+    """File of the cache for these rows, weights and settings.
 
     Parameters
     ----------
     folder
-        Where caches are kept.
+        Folder of the caches.
     about
         ``rows`` and ``weights`` as SHA-256, and what else the values depend on.
     """
@@ -70,18 +70,18 @@ _HASHES = ("weights", "rows")
 def write(
     path: Path, table: Float[Tensor, "J 2"], about: Mapping[str, str], *, sync: bool = True
 ) -> None:
-    """Keep log-probabilities with what they depend on, sealed.
+    """Write log-probabilities, with everything that they depend on, and a seal.
 
     Parameters
     ----------
     path
-        Of :func:`cache_path`.
+        File from :func:`cache_path`.
     table
-        (chosen, rejected) of each pair, in nats; NaN for pairs that are not known.
+        Log-probabilities of (chosen, rejected) of each pair, in nats; NaN for unknown pairs.
     about
         As in :func:`cache_path`.
     sync
-        Wait until the disk has them.
+        Wait until the values are on the disk.
     """
     metadata = {**about, "seal": (seals.MARK + seals.BLANK).decode()}
     content = save({"log_probs": table.cpu().contiguous()}, metadata)
@@ -90,7 +90,7 @@ def write(
 
 
 def read(path: Path, about: Mapping[str, str], pairs: int) -> Float[Tensor, "J 2"]:
-    """Read what :func:`write` wrote; both values of pairs that it does not know are NaN.
+    """Read what :func:`write` wrote; both values of an unknown pair are NaN.
 
     Raises
     ------

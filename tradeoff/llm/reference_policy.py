@@ -1,7 +1,7 @@
-"""The reference policies that preference learning is compared with, trained where they must be.
+"""Reference policies for preference learning, and their training.
 
-Three are in use: the base model; the optimum of SFT on demonstrations; SFT on the chosen responses
-of the pairs. The least preference loss depends on which one it is.
+There are three kinds: the base model, the optimum of SFT on demonstrations, and SFT on the chosen
+responses of the pairs. The least preference loss depends on the kind.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ KINDS = ("base", "sft", "chosen")
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceRows:
-    """Rows from which a reference is trained.
+    """Rows for the training of a reference.
 
     Attributes
     ----------
     sft, preference
         Training rows; both are needed, as both losses are evaluated.
     sft_test, preference_test
-        Held-out rows; ``config.holdout`` of the training rows when not given.
+        Held-out rows; by default ``config.holdout`` of the training rows.
     """
 
     sft: Sequence[SftRow]
@@ -53,13 +53,13 @@ def train_reference(
     *,
     progress: bool = True,
 ) -> str:
-    """Train a reference policy by SFT alone, all updates on one set of rows.
+    """Train a reference policy by SFT alone.
 
     Parameters
     ----------
     kind
-        "base": the model as it is, nothing is trained. "sft": trained on ``rows.sft``.
-        "chosen": trained on the chosen responses of ``rows.preference``.
+        "base": the model itself, without training. "sft": trained on ``rows.sft``. "chosen":
+        trained on the chosen responses of ``rows.preference``.
     model
         The base model.
     rows
@@ -67,25 +67,25 @@ def train_reference(
     config
         Settings of the training; its reference is not used.
     output
-        Folder for log, checkpoints and the trained model. A call that was interrupted goes on,
-        and one that is complete does nothing.
+        Folder for log, checkpoints and the trained model. An interrupted call is resumed, and a
+        complete one does nothing.
     progress
         Show progress bars.
 
     Returns
     -------
     str
-        What ``TrainConfig.reference`` takes: the path of the base model, or of the trained one.
+        A value for ``TrainConfig.reference``: the path of the base model or of the trained model.
 
     Raises
     ------
     InputError
-        For an unknown kind, and where :class:`JointTrainer` raises one.
+        For an unknown kind, or as for :class:`JointTrainer`.
 
     Notes
     -----
-    The scripts of the official code of arXiv 2410.15483 take "sft" for the runs that are compared
-    with SFT followed by DPO, and "chosen" for those compared with DPO followed by SFT.
+    The scripts of the official code of arXiv 2410.15483 use "sft" for the runs that are compared
+    with SFT followed by DPO, and "chosen" for the runs that are compared with DPO followed by SFT.
     """
     if kind not in KINDS:
         remedy = f"Use one of {', '.join(KINDS)}."

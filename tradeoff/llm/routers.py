@@ -1,6 +1,6 @@
 """The load-balancing loss of mixtures of experts, as transformers defines it.
 
-Without it, training may send ever more tokens to few experts. TRL adds it where a model asks for
+Without it, training may send more and more tokens to a few experts. TRL adds it if a model asks for
 it; here it is a setting, ``router_loss``.
 """
 
@@ -18,7 +18,7 @@ from tradeoff.llm.models import below_adapters
 
 
 def experts_per_token(model: nn.Module) -> int | None:
-    """How many experts each token is sent to; None where a model has no routers that it shows."""
+    """Number of experts for each token; None if the model exposes no routers."""
     config: Any = below_adapters(model).config.get_text_config()
     if not hasattr(config, "router_aux_loss_coef"):
         return None
@@ -27,7 +27,7 @@ def experts_per_token(model: nn.Module) -> int | None:
 
 
 def check(model: nn.Module, weight: float | None) -> None:
-    """An `InputError` if a weight is given for a model without routers."""
+    """Raise an `InputError` if a weight is given for a model without routers."""
     if weight and experts_per_token(model) is None:
         raise InputError(
             "the model has no routers",
@@ -40,19 +40,20 @@ def check(model: nn.Module, weight: float | None) -> None:
 def balance(
     logits: tuple[Float[Tensor, "*T E"], ...], used: Bool[Tensor, " T"], experts: int
 ) -> Float[Tensor, ""]:
-    """Load-balancing loss of a pass over all layers; ``experts`` where tokens are spread evenly.
+    """Load-balancing loss of a pass over all layers; it is ``experts`` if tokens are spread evenly.
 
-    ``E * sum_e f_e p_e``, with the share of assignments f_e and the mean probability p_e of
-    expert e (arXiv 2101.03961, equations 4 to 6); shares are counted for each of the `experts`.
+    The loss is ``E * sum_e f_e p_e``, with the share of assignments f_e and the mean probability
+    p_e of expert e (arXiv 2101.03961, equations 4 to 6). Shares are counted for each of the
+    `experts`.
 
     Parameters
     ----------
     logits
-        Of each layer's router, for T tokens and E experts.
+        Logits of each layer's router, for T tokens and E experts.
     used
-        (T,) whether a token is none that only fills a row.
+        (T,) False at padding.
     experts
-        Experts that each token is sent to.
+        Number of experts for each token.
     """
     weight = used.to(torch.float32)
     assigned: list[Tensor] = []
@@ -68,7 +69,7 @@ def balance(
 
 
 def used(batch: Batch) -> Bool[Tensor, " T"]:
-    """Which tokens of a pass are none that only fill a row."""
+    """Mask of the tokens of a pass, False at padding."""
     if batch.ends is None:
         return torch.ones_like(batch.tokens, dtype=torch.bool).flatten()
     places = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)

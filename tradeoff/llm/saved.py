@@ -1,4 +1,4 @@
-"""What ``state.json`` of a checkpoint holds: the type of every leaf, and how they fit together."""
+"""Schema of a checkpoint's ``state.json``: types of values, and relations between them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TallyState:
 
 @dataclass(frozen=True)
 class KnownState:
-    """Losses that the schedule knows, see :class:`tradeoff.llm.gaps.KnownLosses`."""
+    """Losses that the schedule uses, see :class:`tradeoff.llm.gaps.KnownLosses`."""
 
     __pydantic_config__ = _STRICT
 
@@ -55,7 +55,7 @@ class MeterState:
 
 @dataclass(frozen=True)
 class Group:
-    """Settings of AdamW for some weights; other versions of torch have more or fewer."""
+    """Settings of AdamW for some weights; other versions of torch have more or fewer settings."""
 
     __pydantic_config__ = _STRICT_BUT_OPEN
 
@@ -75,7 +75,7 @@ class Group:
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """Settings of the optimiser; none before its first update."""
+    """Settings of the optimiser; empty before its first update."""
 
     __pydantic_config__ = _STRICT
 
@@ -84,7 +84,7 @@ class OptimizerState:
 
 @dataclass(frozen=True)
 class State:
-    """All of it."""
+    """The whole content of ``state.json``."""
 
     __pydantic_config__ = _STRICT
 
@@ -103,7 +103,7 @@ class State:
 
 @dataclass(frozen=True)
 class OwnGroup:
-    """Settings for some weights of an optimiser that the user brought."""
+    """Settings of a user's own optimiser for some weights."""
 
     __pydantic_config__ = _STRICT_BUT_OPEN
 
@@ -113,7 +113,7 @@ class OwnGroup:
 
 @dataclass(frozen=True)
 class OwnOptimizerState:
-    """Settings of that optimiser; none before its first update."""
+    """Settings of a user's own optimiser; empty before its first update."""
 
     __pydantic_config__ = _STRICT
 
@@ -122,7 +122,7 @@ class OwnOptimizerState:
 
 @dataclass(frozen=True)
 class OwnState(State):
-    """All of it, of a run with an optimiser that the user brought."""
+    """The whole content of ``state.json`` in a run with a user's own optimiser."""
 
     optimizer: OwnOptimizerState  # type: ignore[assignment]
 
@@ -139,19 +139,19 @@ def _adapter(text: str) -> Any:
 
 
 def check(text: str, step: int | None) -> None:
-    """Check the types of all leaves, and that counts fit each other.
+    """Check the types of all values, and the relations between counts.
 
     Parameters
     ----------
     text
-        Of the file.
+        Content of the file.
     step
-        Updates done, by the name of the checkpoint; None where it has another name.
+        Number of updates by the checkpoint's name; None for another name.
 
     Raises
     ------
     ValueError
-        For the first leaf that is wrong.
+        For the first wrong value.
     """
     try:
         found = _adapter(text).validate_json(text)
@@ -169,7 +169,7 @@ def check(text: str, step: int | None) -> None:
 
 
 def check_positions(path: Path, found: dict[str, Any], config: TrainConfig) -> None:
-    """Check that as many rows were read as the updates of each objective take.
+    """Check that the numbers of rows read and of updates fit for each objective.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def check_positions(path: Path, found: dict[str, Any], config: TrainConfig) -> N
     Raises
     ------
     InputError
-        If not.
+        If they do not fit.
     """
     if config.defects.discard_unused_batch or config.defects.choose_per_forward:
         return

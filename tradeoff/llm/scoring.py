@@ -1,4 +1,4 @@
-"""Losses of chosen rows under the policy, shared fairly among processes."""
+"""Losses of given rows under the policy, with the work divided among processes."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Rows = Int[np.ndarray, " n"]
 
 @dataclass(frozen=True)
 class Scorer:
-    """Turns rows into losses.
+    """Computation of the losses of rows.
 
     Attributes
     ----------
     policy
-        A :class:`tradeoff.llm.logprobs.Policy`, as it is or prepared for many processes.
+        A :class:`tradeoff.llm.logprobs.Policy`, bare or prepared for many processes.
     config
         Layout, precision and preference loss.
     pad
-        Token that fills padded rows.
+        Padding token.
     accelerator
-        Of accelerate: says which process this is, and adds up over all.
+        The accelerator, which numbers the processes and sums over them.
     """
 
     policy: nn.Module
@@ -46,11 +46,11 @@ class Scorer:
 
     @property
     def layout(self) -> batches.Layout:
-        """That of the settings; where they name none, the one that every model can do."""
+        """Layout of the settings; by default the one that works for every model."""
         return "padded" if self.config.layout == "auto" else self.config.layout
 
     def sft(self, items: Sequence[Example], trained: SftLoss | None = None) -> Float[Tensor, ""]:
-        """Summed negative log-likelihood of demonstrations, in nats, or another loss of tokens."""
+        """Summed negative log-likelihood of demonstrations, in nats, or another token loss."""
         batch = batches.demonstrations(items, self.layout, self.pad)
         batch = batch.to(self.accelerator.device)
         with self.autocast():
@@ -63,9 +63,9 @@ class Scorer:
         reference: Reference,
         trained: PreferenceLoss | None = None,
     ) -> PairLosses:
-        """Preference losses of pairs, whose places in their data set are `rows`.
+        """Preference losses of pairs with the indices `rows` in their data set.
 
-        They are those of the settings, or of another loss.
+        The loss is that of the settings, or `trained`.
         """
         batch, found = self._responses(items)
         with self.autocast():
@@ -75,7 +75,7 @@ class Scorer:
 
     @torch.no_grad()
     def mean_sft(self, items: Sequence[Example], rows: Rows | None = None) -> dict[str, float]:
-        """Loss per token of demonstrations, all or some; the same on every process."""
+        """Loss per token of all or some demonstrations; the same on every process."""
         total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
         with evaluating(self.policy):
             for part, keep in self._parts(Extents.of(items), rows):
@@ -89,9 +89,9 @@ class Scorer:
     def mean_pairs(
         self, items: Sequence[Pair], reference: Reference, rows: Rows | None = None
     ) -> dict[str, float]:
-        """Mean preference loss, accuracy and implicit rewards of pairs, all or some.
+        """Mean preference loss, accuracy and implicit rewards of all or some pairs.
 
-        Where the settings name another loss than DPO, DPO's is there, too, so that runs of
+        If the settings name a loss other than DPO, the DPO loss is included, too, so that runs with
         different losses can be compared.
         """
         sums: dict[str, Tensor] = {}
@@ -129,8 +129,8 @@ class Scorer:
         progress
             Wraps the list of passes to show how far they are.
         groups
-            Places of the pairs that are scored, in groups that no pass crosses; the values of
-            others are 0. None: all, as one group.
+            Indices of the pairs to score, in groups; a pass has pairs of one group only. The values
+            of other pairs are 0. None: all pairs, as one group.
         """
         table = torch.zeros(len(items), 2, device=self.accelerator.device)
         extents = Extents.of(items)
@@ -173,7 +173,7 @@ def _scalar(value: float, like: Tensor) -> Tensor:
 
 @contextmanager
 def uncast(policy: nn.Module) -> Iterator[None]:
-    """Let adapters take their inputs as they are, for use under autocast, which casts anyway."""
+    """Stop adapters from casting their inputs, for use under autocast."""
     layers: list[Any] = [m for m in policy.modules() if hasattr(m, "cast_input_dtype_enabled")]
     before = [layer.cast_input_dtype_enabled for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What stands before a run: devices, trainable weights, optimiser, and checks that all fits."""
+"""Preparation of a run: devices, trainable weights, optimiser, and checks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tradeoff.methods import Method
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, Plan, Rule
 
 DEAR = 10.0
-"""Work of probes, in that of updates, from which on it is worth a warning."""
+"""Ratio of the work of probes to that of updates from which a warning is given."""
 
 
 def accelerator(config: TrainConfig, output: Path | None) -> Any:
@@ -38,7 +38,7 @@ def accelerator(config: TrainConfig, output: Path | None) -> Any:
     Raises
     ------
     InputError
-        If a tracker is not there, or processes or devices cannot do what is asked of them.
+        If a tracker is missing, or processes or devices do not support the settings.
     """
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin
@@ -48,11 +48,12 @@ def accelerator(config: TrainConfig, output: Path | None) -> Any:
     _forget_precision()
     with _joined(world):
         found = Accelerator(
-            # By itself accelerate joins processes on devices only.
+            # On its own accelerate joins processes only on devices.
             cpu=world > 1 and not _device_joins(),
             log_with=list(config.trackers) or None,
             project_dir=None if output is None else str(output),
-            # Autocast and the passes of an update are ours, whatever a launcher's settings say.
+            # Autocast and gradient accumulation are done here, so a launcher's settings are
+            # overridden.
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         )
@@ -69,9 +70,9 @@ def accelerator(config: TrainConfig, output: Path | None) -> Any:
 
 
 def _forget_precision() -> None:
-    """Let a trainer of transformers that ran before in this process not decide ours.
+    """Reset the precision that an earlier trainer in this process has set.
 
-    accelerate keeps the precision of the first for all later ones, and refuses another.
+    accelerate keeps the precision of the first trainer, and rejects any other.
     """
     from accelerate.state import AcceleratorState
 
@@ -95,7 +96,7 @@ def _check_trackers(config: TrainConfig, output: Path | None) -> None:
 
 
 def _launched() -> int:
-    """How many processes a launcher says there are."""
+    """Number of processes, according to the launcher."""
     found = [(name, os.environ[name]) for name in _WORLDS if os.environ.get(name)]
     for name, value in found:
         if not value.isdecimal():
@@ -105,18 +106,18 @@ def _launched() -> int:
 
 
 _WORLDS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Variables in which torchrun, accelerate and the kinds of MPI give the number of processes."""
+"""Environment variables of torchrun, accelerate and kinds of MPI with the number of processes."""
 
 
 def _device_joins() -> bool:
-    """Whether there is a device over which processes can talk."""
+    """Whether there is a device over which processes can communicate."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return device is not None and device.type != "mps"
 
 
 @contextmanager
 def _joined(world: int) -> Iterator[None]:
-    """Say what to do where several processes cannot form a group."""
+    """Context manager: if several processes cannot form a group, give an `InputError`."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -154,7 +155,7 @@ def _check_processes(found: Any, world: int) -> None:
 
 
 def within_context(config: TrainConfig, model: Any) -> TrainConfig:
-    """The settings, with sequences no longer than what the model has positions for."""
+    """The settings, with sequences no longer than the model's context."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return (
         config if context is None else replace(config, max_length=min(config.max_length, context))
@@ -162,12 +163,12 @@ def within_context(config: TrainConfig, model: Any) -> TrainConfig:
 
 
 def check_output(folder: Path, what: str = "output folder", field: str | None = None) -> None:
-    """Make the folder, which messages call `what`, and try to write there.
+    """Make the folder and try to write there; messages call it `what`.
 
     Raises
     ------
     InputError
-        If that fails.
+        If this fails.
     """
     check_writable(folder, what=what, field=field)
     with writing(folder):
@@ -175,15 +176,16 @@ def check_output(folder: Path, what: str = "output folder", field: str | None = 
 
 
 def check_space(output: Path, model: nn.Module, config: TrainConfig, steps: int) -> None:
-    """Compare the free space of the output folder with what its checkpoints and model will take.
+    """Compare the free space of the output folder with the size of its checkpoints and model.
 
-    Counted are trained weights with both averages of AdamW, as often as checkpoints are kept, one
-    more while it replaces an older one, and the model; what an earlier run left makes room.
+    A checkpoint has the trained weights with both averages of AdamW. One more than the kept
+    checkpoints is counted, as a new one is written before an old one is removed; then the model.
+    Files of an earlier run count as free space.
 
     Raises
     ------
     InputError
-        If the disk has less.
+        If the disk has less space.
     """
     needed = space_needed(model, config, steps)
     there = sum(size_of(output / name) for name in (snapshots.CHECKPOINTS, models.MODEL))
@@ -200,7 +202,7 @@ def space_needed(model: nn.Module, config: TrainConfig, steps: int) -> int:
 
 
 def check_not_replaced(output: Path, field: str, place: str) -> None:
-    """An `InputError` if a model that the run starts from is one that it will write or clear."""
+    """Raise an `InputError` if the run would overwrite or remove the model that it starts from."""
     output, found = output.resolve(), Path(models.model_folder(place)).resolve()
     own = (output / models.MODEL, output / snapshots.CHECKPOINTS)
     stopped = found == output and checkpoints.checkpoints(own[1])
@@ -214,7 +216,7 @@ def check_not_replaced(output: Path, field: str, place: str) -> None:
 
 
 def check_method(method: Method, config: TrainConfig, processes: int) -> None:
-    """An `InputError` if a method cannot be trained with these settings."""
+    """Raise an `InputError` if a method cannot be trained with these settings."""
     method.check("llm")
     trained = method.changed().get("preference", config.preference_loss())
     batch, defects = config.batch(PREFERENCE), config.defects
@@ -251,7 +253,7 @@ def check_method(method: Method, config: TrainConfig, processes: int) -> None:
 
 
 def warn_of_probes(plan: Plan, sizes: tuple[int, int], config: TrainConfig, costs: Costs) -> None:
-    """Warn if the rows on which losses are known cost many times the updates themselves."""
+    """Warn if the evaluation of probe rows costs many times as much as the updates."""
     every, samples = plan.gaps.refresh, plan.gaps.samples
     if not plan.watched or every is None:
         return
@@ -266,7 +268,7 @@ def warn_of_probes(plan: Plan, sizes: tuple[int, int], config: TrainConfig, cost
 
 
 def warn_of_limit(plan: Plan, config: TrainConfig) -> None:
-    """Warn if a limit on the SFT loss counts from the least one seen, as no optimum is given."""
+    """Warn if a limit is measured from the least SFT loss seen, as no optimum is given."""
     if plan.rule is Rule.WITHIN_LIMIT and config.optima is None:
         warnings.warn(
             "train.optima are not given: the limit counts from the least SFT training loss seen so "
@@ -277,7 +279,7 @@ def warn_of_limit(plan: Plan, config: TrainConfig) -> None:
 
 
 def warn_of_optima(plan: Plan, config: TrainConfig) -> None:
-    """Warn if gaps count from zero, as the objective of the larger loss may then win always."""
+    """Warn if gaps are measured from zero, as the larger loss may then always be followed."""
     if plan.rule is Rule.LARGER_GAP and config.optima is None:
         warnings.warn(
             "train.optima are not given: gaps count from zero, so the objective of the larger loss "
@@ -288,7 +290,7 @@ def warn_of_optima(plan: Plan, config: TrainConfig) -> None:
 
 
 def warn_of_neglect(plan: Plan, updates: Sequence[int], lam: float) -> None:
-    """Warn if a rule that looks at losses never followed an objective that has weight."""
+    """Warn if a rule that compares losses never followed an objective with positive weight."""
     weights, total = (1 - lam, lam), sum(updates)
     if not plan.watched or total < NEGLECTED:
         return
@@ -302,11 +304,11 @@ def warn_of_neglect(plan: Plan, updates: Sequence[int], lam: float) -> None:
 
 
 NEGLECTED = 20
-"""Updates from which on an objective that was never followed is worth a warning."""
+"""Number of updates from which an objective that was never followed gives a warning."""
 
 
 def warn_of_precision(config: TrainConfig, device: torch.device) -> None:
-    """Warn if a GPU that has bf16 is to compute in fp32."""
+    """Warn if a GPU with bf16 would compute in fp32."""
     if (
         device.type == "cuda"
         and config.precision == "fp32"
@@ -320,12 +322,12 @@ def warn_of_precision(config: TrainConfig, device: torch.device) -> None:
 
 
 def checked_rates(rates: Any, config: TrainConfig) -> np.ndarray:
-    """Rates as (T,) numbers.
+    """Check rates and return them as (T,) numbers.
 
     Raises
     ------
     InputError
-        If there is not one for each update, or one is negative or not finite.
+        If there is not one rate for each update, or a rate is negative or not finite.
     """
     found = np.asarray(rates, dtype=float)
     fits = found.shape == (config.steps,)
@@ -340,7 +342,7 @@ def checked_rates(rates: Any, config: TrainConfig) -> np.ndarray:
 
 
 def check_attention(model: Any, config: TrainConfig, device: torch.device) -> None:
-    """An `InputError` for attention that cannot be trained on this device."""
+    """Raise an `InputError` for attention that cannot be trained on this device."""
     attention, remedy = str(model.config._attn_implementation), "Use attention = 'sdpa'."
     problem = None
     if device.type == "cpu" and attention == "flex_attention":
@@ -354,7 +356,7 @@ def check_attention(model: Any, config: TrainConfig, device: torch.device) -> No
 
 
 def adapters(model: Any, config: TrainConfig) -> str | None:
-    """What becomes of adapters, in words for the summary; None if there are none."""
+    """Description of the adapters for the summary; None if there are none."""
     if models.has_adapters(model):
         return "those of the model" if config.lora is None else "new, its own merged into the model"
     return None if config.lora is None else "new"
@@ -369,7 +371,7 @@ def trainable(model: Any, config: TrainConfig) -> Any:
     make_precise(model, config)
     base = models.below_adapters(model)
     if config.gradient_checkpointing:
-        # The second name is that of transformers before 5.
+        # transformers before version 5 uses the second name.
         enable = getattr(base, "activation_checkpointing_enable", None)
         (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -379,11 +381,12 @@ def trainable(model: Any, config: TrainConfig) -> Any:
 
 
 def make_precise(model: Any, config: TrainConfig) -> None:
-    """Cast weights of 16 bits in place where updates would be lost in them, and report that.
+    """Cast weights of 16 bits in place if they would lose updates, with a warning.
 
-    transformers loads weights as precise as their files are, often bfloat16, whose spacing of 2^-8
-    is more than most updates change a weight by; float16 overflows, too. Trained weights are made
-    float32, and so are frozen ones, except those below adapters under ``precision = "bf16"``.
+    transformers loads weights with the precision of their files, often bfloat16. Its relative
+    spacing of 2^-8 exceeds most updates of a weight; float16 also overflows. Trained weights are
+    cast to float32. Frozen weights are cast, too, except those below adapters under ``precision =
+    "bf16"``.
     """
     below = config.precision == "bf16" and models.has_adapters(model)
     cast: dict[tuple[torch.dtype, torch.dtype], int] = {}
@@ -414,7 +417,7 @@ def compile_blocks(model: Any) -> None:
 def optimizer(
     policy: nn.Module, config: TrainConfig, device: torch.device, own: Any = None
 ) -> torch.optim.Optimizer:
-    """AdamW, or what `own` makes of the groups; weight decay applies to matrices only."""
+    """Make AdamW, or the optimiser of `own`; weight decay applies to matrices only."""
     trained = [p for p in policy.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -434,20 +437,20 @@ def optimizer(
 
 
 def padding(tokenizer: Any) -> int:
-    """The token that fills padded rows; nothing attends to it, so any will do."""
+    """The padding token; no token attends to it, so any token will do."""
     found = tokenizer.pad_token_id
     return int(tokenizer.eos_token_id if found is None else found)
 
 
 def check_reference(config: TrainConfig) -> None:
-    """An `InputError` if the reference is a model that is not there."""
+    """Raise an `InputError` if the reference is a missing model."""
     if config.reference not in ("initial", "stage"):
         with _of_the_reference():
             models.without_weights(config.reference)
 
 
 def load_reference(policy: Policy) -> Callable[[str], Any]:
-    """Loads a reference model by folder or hub name, as precise as the policy."""
+    """Make a loader of reference models, with the precision of the policy."""
     frozen = any(weight.dtype == torch.bfloat16 for weight in policy.parameters())
 
     def load(path: str) -> Any:
@@ -468,12 +471,12 @@ def _of_the_reference() -> Iterator[None]:
 def with_layout(
     policy: Policy, data: Corpora, config: TrainConfig, device: torch.device, costs: Costs
 ) -> TrainConfig:
-    """The settings with a layout that the model can do, the quickest one where none is named.
+    """The settings with a layout that the model supports, by default the fastest.
 
     Raises
     ------
     InputError
-        If the one that is named cannot be used.
+        If the layout of the settings cannot be used.
     """
     if config.layout != "auto":
         check_layout(policy, data, config)
@@ -490,12 +493,12 @@ def with_layout(
 
 @torch.no_grad()
 def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
-    """Try the layout on two pairs: it must give the log-probabilities of padded rows.
+    """Test the layout on two pairs: it must give the log-probabilities of padded rows.
 
     Raises
     ------
     InputError
-        If the model does not keep packed sequences apart, or the layout cannot be used at all.
+        If the model does not separate packed sequences, or the layout cannot be used at all.
     """
     if config.layout == "padded":
         return
@@ -511,7 +514,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
             remedy=remedy,
         )
     device = next(policy.parameters()).device
-    # The model may move to a device that knows these; on the CPU they cannot be tried.
+    # These need a device, to which the model may move later; they cannot be tested on the CPU.
     if device.type == "cpu" and policy.attention.startswith(("flex", "flash")):
         return
     shortest = np.argsort(sizes(data.preference), kind="stable")[:2]
@@ -525,7 +528,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
             apart = torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, TypeError, ValueError):  # a mask of a shape that it cannot take
+        except (RuntimeError, TypeError, ValueError):  # the model cannot use a mask of this shape
             apart = False
     if not apart:
         raise InputError(
@@ -537,7 +540,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
 
 
 def _check_window(policy: Policy, data: Corpora, config: TrainConfig) -> None:
-    """A block mask would replace the sliding window, which FlashAttention alone has beside it."""
+    """Check the sliding window, which a block mask would replace, except in FlashAttention."""
     window = policy.window
     sets = [part for part in data.sets().values() if len(part)]
     longest = max(int(items.extents[0].max()) for items in sets if isinstance(items, Tokenised))
@@ -567,7 +570,7 @@ LESS_MEMORY = (
 
 @contextmanager
 def memory_errors(config: TrainConfig, remedy: str = LESS_MEMORY) -> Iterator[None]:
-    """Say what to lower when memory does not suffice."""
+    """Context manager: give an `InputError` with a remedy if memory is not enough."""
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:

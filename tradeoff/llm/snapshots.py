@@ -1,7 +1,7 @@
-"""A checkpoint as a model: what its trained weights need around them, stored once for a run.
+"""Checkpoints as models: the files beside the trained weights, stored once for a run.
 
-``checkpoints/model/`` of a run holds configuration, tokenizer, the settings of adapters, the name
-of the model below them and, where no files hold it, that model's frozen weights.
+``checkpoints/model/`` of a run holds configuration, tokenizer, the settings of adapters and the
+name of the model below them. If no other files hold that model, its frozen weights are there, too.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from tradeoff.llm.journal import LOG
 from tradeoff.records import read_json, replacing_folder, write_json
 
 CHECKPOINTS, SURROUNDINGS = "checkpoints", "model"
-"""Folder of the checkpoints of a run; folder, beside them, of what makes each of them a model."""
+"""Folder of the checkpoints of a run; folder, beside them, of the files that they share."""
 _ABOUT, _FROZEN, _TRAINED = "about.json", "frozen.safetensors", "policy.safetensors"
 _UNREAD = {"hooks.safetensors", "optimizer.safetensors", "reference.safetensors"}
-"""Files of a checkpoint that are no part of the model."""
+"""Files of a checkpoint that do not belong to the model."""
 _POLICY = "model."
-"""What the names of a policy's weights have before those of its model."""
+"""Prefix of the names of a policy's weights before those of its model."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a checkpoint needs to become a model.
+    """The files and names that make a checkpoint a model.
 
     Attributes
     ----------
     folder
-        With configuration and tokenizer and, where `adapter` is given, those of the adapters.
+        Folder with configuration and tokenizer and, if `adapter` is given, the adapters' settings.
     base
-        Folder or hub name of the model below adapters; None where the weights are all here.
+        Folder or hub name of the model below adapters; None if all weights are here.
     adapter
         Name of the adapters.
     base_files
-        SHA-256 of the files of the model below, by name.
+        SHA-256 of the files of the model below adapters, by name.
     """
 
     folder: Path
@@ -60,22 +60,22 @@ def write(
     *,
     sync: bool = True,
 ) -> None:
-    """Store what surrounds the checkpoints of a run, complete or not at all.
+    """Write the shared files of a run's checkpoints; they appear only when complete.
 
     Parameters
     ----------
     run
         Output folder.
     model
-        Of transformers, or of peft.
+        A model of transformers or of peft.
     tokenizer
-        Of the model.
+        Tokenizer of the model.
     base
-        Where the model below adapters is, if files hold it.
+        Folder or hub name of the model below adapters, if files hold it.
     frozen
-        Weights by name that are neither trained nor in those files.
+        Weights, by name, that are neither trained nor in those files.
     sync
-        Wait until the disk has it.
+        Wait until the files are on the disk.
     """
     below = model.get_base_model() if hasattr(model, "get_base_model") else model
     with replacing_folder(run / CHECKPOINTS / SURROUNDINGS, sync=sync) as partial:
@@ -97,7 +97,7 @@ def write(
 
 
 def is_written(run: Path) -> bool:
-    """Whether the checkpoints of a run have what surrounds them, as it was written."""
+    """Whether the shared files of a run's checkpoints are there, as they were written."""
     folder = run / CHECKPOINTS / SURROUNDINGS
     if not folder.exists():
         return False
@@ -110,19 +110,19 @@ def is_written(run: Path) -> bool:
 
 
 def checkpoint_of(path: str, *, whole: bool = True) -> Path | None:
-    """The checkpoint that a path names, or the newest intact one of a run; None if it is no run.
+    """The checkpoint that a path names, or a run's newest intact one; None if it is not a run.
 
     Parameters
     ----------
     path
-        Of a checkpoint or of the output folder of a run.
+        Path of a checkpoint or of the output folder of a run.
     whole
-        Compare the weights with their seal, which reads them; else only that they are there.
+        Read the weights and compare them with their seal; otherwise check only that they exist.
 
     Raises
     ------
     ValueError
-        If the checkpoint is damaged, or the run has none that is intact.
+        If the checkpoint is damaged, or the run has no intact checkpoint.
     """
     place = Path(path)
     unread = _UNREAD if whole else {*_UNREAD, _TRAINED}
@@ -150,23 +150,23 @@ def checkpoint_of(path: str, *, whole: bool = True) -> Path | None:
 
 
 def _other(place: Path) -> str:
-    """Which other checkpoint can be used instead, as the end of a sentence."""
+    """End of a message that names another checkpoint to use."""
     others = [p for p in checkpoints.checkpoints(place.parent) if p.name != place.name]
     found = next((p for p in reversed(others) if checkpoints.intact(p)), None)
     return "" if found is None else f"; {found} is intact"
 
 
 def surroundings(checkpoint: Path) -> Surroundings:
-    """What is stored beside a checkpoint.
+    """Read the shared files of a checkpoint.
 
     Raises
     ------
     ValueError
-        If it is damaged, or the run that wrote the checkpoint stored nothing.
+        If they are damaged or absent.
     """
     folder = checkpoint.parent / SURROUNDINGS
     try:
-        seals.check_folder(folder, leave_out={_FROZEN})  # `fill` looks at them
+        seals.check_folder(folder, leave_out={_FROZEN})  # `fill` checks these
     except seals.Broken as error:
         raise ValueError(
             f"{folder} cannot be used, as of {error}; start the command of the run once more, "
@@ -181,16 +181,16 @@ def fill(model: nn.Module, checkpoint: Path, known: Collection[str]) -> None:
     Parameters
     ----------
     model
-        As the trainer had it, with adapters.
+        The model as in the trainer, with adapters.
     checkpoint
-        Where the trained weights are.
+        Folder of the trained weights.
     known
-        Names of weights that the model has already.
+        Names of weights that the model already has.
 
     Raises
     ------
     ValueError
-        If the weights are not those of the model.
+        If the weights do not belong to the model.
     """
     seals.check_folder(checkpoint.parent / SURROUNDINGS)
     frozen = checkpoint.parent / SURROUNDINGS / _FROZEN

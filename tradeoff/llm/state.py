@@ -1,4 +1,4 @@
-"""The state of a run as tensors and JSON, whatever the model is spread over."""
+"""The state of a run as tensors and JSON, also of sharded models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.methods import Method
 
-# Settings that may differ between a run and its resumption: they do not change what is trained.
+# Settings that may change when a run is resumed, as they do not change its results.
 _FREE = {
     "log_every",
     "save_every",
@@ -41,7 +41,7 @@ _FREE = {
 
 
 def identity(method: Method, config: TrainConfig, data: Corpora, model: str) -> dict[str, Any]:
-    """What makes two runs the same: method, settings, rows and model, as JSON values."""
+    """Identity of a run: method, settings, rows and model, as JSON values."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
     if config.defects.choose_per_forward:
         settings["rows_per_forward"] = config.rows_per_forward
@@ -51,33 +51,33 @@ def identity(method: Method, config: TrainConfig, data: Corpora, model: str) -> 
 
 
 def local_weights(policy: torch.nn.Module) -> Iterator[Tensor]:
-    """Trained weights, as far as this process holds them."""
+    """Trained weights, or the part of them that this process holds."""
     for weight in policy.parameters():
         if weight.requires_grad:
             yield weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def weights(policy: Any) -> dict[str, Tensor]:
-    """Trained weights by name, whole; empty on all processes but the first of several."""
+    """Whole trained weights by name; empty on all processes but the first."""
     found = get_model_state_dict(policy, options=_options(ignore_frozen_params=True))
-    # Tied weights stand there under two names, frozen ones under the second.
+    # Tied weights are there under two names; frozen tied weights are there under the second.
     trained = _trained(policy)
     return {n: value for n, value in found.items() if n in trained and isinstance(value, Tensor)}
 
 
 def every_weight(policy: Any) -> dict[str, Tensor]:
-    """Weights and buffers of the model by its own names, whole; as `weights`, but frozen, too."""
+    """Whole weights and buffers by the model's own names; as `weights`, but with frozen ones."""
     found = get_model_state_dict(policy, options=_options())
     return {n.removeprefix("model."): v for n, v in found.items() if isinstance(v, Tensor)}
 
 
 def set_weights(policy: Any, found: dict[str, Any], file: Path) -> None:
-    """Put trained weights back.
+    """Restore trained weights.
 
     Raises
     ------
     InputError
-        If they are not all there; `file` is what the message names.
+        If a weight is missing; the message names `file`.
     """
     if absent := _trained(policy) ^ set(found):
         raise InputError(
@@ -90,13 +90,13 @@ def set_weights(policy: Any, found: dict[str, Any], file: Path) -> None:
 
 
 def _trained(policy: Any) -> set[str]:
-    """Names of the trained weights, one for each."""
+    """Names of the trained weights, one for each weight."""
     names = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     return {name.removeprefix("module.") for name in names}
 
 
 def optimizer(policy: Any, given: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Moments of an optimiser, named ``weight/moment``, and its settings; empty if it has none."""
+    """Moments of an optimiser, named ``weight/moment``, and its settings; empty without moments."""
     if not given.state:
         return {}, {}
     _reshard(policy)
@@ -112,7 +112,7 @@ def optimizer(policy: Any, given: Any) -> tuple[dict[str, Tensor], dict[str, Any
 def set_optimizer(
     policy: Any, given: Any, tensors: dict[str, Tensor], settings: dict[str, Any]
 ) -> None:
-    """Put the state of an optimiser back."""
+    """Restore the state of an optimiser."""
     if not tensors:
         return
     _reshard(policy)
@@ -125,7 +125,7 @@ def set_optimizer(
 
 
 def _reshard(policy: Any) -> None:
-    """After a forward pass without a backward one, FSDP2 leaves the outermost weights whole."""
+    """Shard the outermost weights again, which FSDP2 leaves whole after a forward pass alone."""
     for module in policy.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

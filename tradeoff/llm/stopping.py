@@ -1,4 +1,4 @@
-"""Early stopping: the evaluation of least weighted held-out loss, and how many came after it."""
+"""Early stopping by the weighted held-out loss."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ WEIGHTED = "weighted_loss"
 
 @dataclass(frozen=True)
 class Best:
-    """The evaluation of least weighted held-out loss.
+    """The evaluation with the least weighted held-out loss.
 
     Attributes
     ----------
     step
-        Updates done by then.
+        Number of updates done at that evaluation.
     loss
         Its weighted held-out loss, in nats.
     since
-        How many evaluations came after it.
+        Number of evaluations after it.
     """
 
     step: int
@@ -39,25 +39,25 @@ class Best:
 
 
 def weighted_loss(record: Mapping[str, Any], lam: float) -> float:
-    """``(1 - lam) * sft_loss + lam * preference_loss``; an objective of weight 0 is not needed."""
+    """``(1 - lam) * sft_loss + lam * preference_loss``; a loss with weight 0 may be absent."""
     parts = zip((1 - lam, lam), OBJECTIVES, strict=True)
     return float(sum(weight * record[f"{name}_loss"] for weight, name in parts if weight))
 
 
 def best(lines: Iterable[Mapping[str, Any]], first: int = 0) -> Best | None:
-    """The first of the least among the evaluations of a log.
+    """Find the evaluation with the least loss in a log, the first if several are equal.
 
     Parameters
     ----------
     lines
-        Records of a run in their order; those that are no evaluations do not count.
+        Records of a run in order; records that are not evaluations are ignored.
     first
-        Updates before which evaluations do not count.
+        Number of updates; earlier evaluations do not count.
 
     Returns
     -------
     Best or None
-        None while there is no finite value.
+        None if there is no finite value.
     """
     found: Best | None = None
     for line in lines:
@@ -72,12 +72,12 @@ def best(lines: Iterable[Mapping[str, Any]], first: int = 0) -> Best | None:
 
 
 def last_stage(plan: Plan) -> int:
-    """Updates done when the last stage begins; before, the loss need not have been trained on."""
+    """Number of updates before the last stage, during which the loss may not yet be trained."""
     return int(np.flatnonzero(plan.clock == 1)[-1])
 
 
 def check(config: TrainConfig, data: Corpora, lam: float) -> None:
-    """An `InputError` if `patience` is set and a loss of positive weight has no held-out rows."""
+    """Raise an `InputError` if `patience` needs a held-out loss and there are no such rows."""
     if config.patience is None:
         return
     for weight, name in zip((1 - lam, lam), OBJECTIVES, strict=True):
@@ -91,7 +91,7 @@ def check(config: TrainConfig, data: Corpora, lam: float) -> None:
 
 
 def check_kept(path: Path) -> None:
-    """An `InputError` if the checkpoint of the least weighted loss has been removed."""
+    """Raise an `InputError` if the checkpoint with the least weighted loss has been removed."""
     if not path.is_dir():
         raise InputError(
             "the checkpoint of the lowest weighted held-out loss is gone",

@@ -1,8 +1,8 @@
 """Token ids on disk: Arrow files that `datasets` maps into memory, for sets larger than memory.
 
-An entry is a folder whose name is a SHA-256 of everything that makes it: the rows with their
-places, the tokenizer with its template, the settings, and the versions of the code. So a later run
-finds it, and nothing else does. Its file carries a checksum; a damaged entry is made again.
+An entry is a folder whose name is a SHA-256 of everything that it depends on: the rows with their
+origins, the tokenizer with its template, the settings, and the versions of the code. So only a run
+with the same data finds it. Its file has a checksum; a damaged entry is made again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MADE_BY = ("transformers", "tokenizers")
 
 
 class Stored(Sequence[T], Generic[T]):
-    """Items whose tokens lie in a file that is mapped into memory, made when they are asked for.
+    """A sequence of items in a memory-mapped file; items are made on access.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ class Stored(Sequence[T], Generic[T]):
     kind
         `Example` or `Pair`.
     shift
-        How much later the loss starts; at most up to the last token of the shorter side.
+        Number of tokens by which the loss starts later, at most up to the last token of the shorter
+        side.
     """
 
     def __init__(self, path: Path, kind: type[T], shift: int = 0) -> None:
@@ -69,7 +70,7 @@ class Stored(Sequence[T], Generic[T]):
         return made
 
     def extents(self) -> tuple[Int[np.ndarray, "n sides"], Int[np.ndarray, " n"]]:
-        """Tokens of each sequence, and the places where loss starts, without making the items."""
+        """Number of tokens of each sequence and the start of the loss, without making the items."""
         import pyarrow.compute as pc
 
         table = self._table.data
@@ -84,7 +85,7 @@ class Stored(Sequence[T], Generic[T]):
         return lengths, starts
 
     def shifted(self, shift: int) -> Stored[T]:
-        """The same items, whose loss starts so much later."""
+        """The same items, with a loss that starts `shift` tokens later."""
         return Stored(self.path, self.kind, shift)
 
 
@@ -94,21 +95,21 @@ def place(
     tokenizer: Any,
     settings: dict[str, Any],
 ) -> Path:
-    """The folder of an entry, whose name says all that makes it.
+    """The folder of an entry, named by a hash of everything that the entry depends on.
 
     Parameters
     ----------
     cache
-        The folder of all entries.
+        Folder of all entries.
     rows
-        In their order, with their origins.
+        Rows in order, with their origins.
     tokenizer, settings
-        What makes tokens of them.
+        Tokenizer and settings of the tokenisation.
 
     Raises
     ------
     InputError
-        If rows are of a kind of their own, or the cache cannot be written to.
+        If rows are of an unknown kind, or the cache cannot be written to.
     """
     content = hashlib.sha256()
     for row in rows:
@@ -127,7 +128,7 @@ def place(
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """SHA-256 over what a tokenizer does: vocabulary, rules, template, special tokens and date."""
+    """SHA-256 over a tokenizer: vocabulary, rules, template, special tokens and date."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts: list[Any] = [type(tokenizer).__name__, str(tokenizer.chat_template)]
     parts += [sorted(tokenizer.special_tokens_map.items(), key=str)]
@@ -143,7 +144,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 def kept(
     folder: Path, kind: type[T], make: Callable[[Callable[[Sequence[T]], object]], Tokenised[T]]
 ) -> Tokenised[T]:
-    """The entry of a folder, made if it is not there or damaged.
+    """Get the entry of a folder, which is made if absent or damaged.
 
     Parameters
     ----------
@@ -152,12 +153,13 @@ def kept(
     kind
         `Example` or `Pair`.
     make
-        Hands items, some at a time, to what it is given, and returns all else about them.
+        Called with a function to which it passes items, some at a time; it returns all else about
+        them.
 
     Raises
     ------
     InputError
-        If rows leave no items, or the folder cannot be written to.
+        If no items are left, or the folder cannot be written to.
     """
     if folder.exists():
         try:
@@ -221,7 +223,7 @@ def _read(folder: Path, kind: type[T]) -> Tokenised[T]:
 
 
 def _as_error(message: str, problem: str, settings: dict[str, Any]) -> InputError:
-    """The error that was written as what pickle would keep of it."""
+    """Rebuild an error from its stored message and fields."""
     error = InputError(problem, **settings)
     error.args = (message,)
     return error

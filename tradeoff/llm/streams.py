@@ -1,4 +1,4 @@
-"""In which order rows are read: a permutation per epoch, a pure function of seed and position."""
+"""Order of rows: a permutation for each epoch, a pure function of seed and position."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _STREAMS = {SFT: draws.SFT_SAMPLE, PREFERENCE: draws.PREFERENCE_SAMPLE}
 
 
 class Stream:
-    """All rows of one data set in a new order every epoch, without end.
+    """An endless stream of all rows of a data set, in a new order every epoch.
 
-    Nothing but the number of rows read so far needs to be kept: a resumed run, or a second
-    process, finds the same rows at the same position.
+    Its only state is the number of rows read so far: a resumed run, or a second process, finds the
+    same rows at the same position.
 
     Parameters
     ----------
     size
-        Rows of the data set.
+        Number of rows of the data set.
     seed
-        Of the run.
+        Seed of the run.
     objective
         0 for SFT, 1 for preference: the two streams are independent.
     """

@@ -1,4 +1,4 @@
-"""Training losses since the last log line, added up on the device without waiting for it."""
+"""Sums of training losses since the last log line, kept on the device without waiting for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tradeoff.schedules import OBJECTIVES
 
 
 class Tally:
-    """Sums of losses and rewards, and of what they are divided by.
+    """Sums of losses and rewards, and their divisors.
 
     Attributes
     ----------
     updates
-        Updates that followed (SFT, preference) since the run began.
+        Numbers of updates that followed (SFT, preference) since the run began.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Tally:
         self._norms: list[float | Tensor] = []
 
     def add(self, objective: int, sums: dict[str, Tensor], count: float, counted: float) -> None:
-        """Add a pass's summed values; `count` tokens or pairs, none if `counted` is 0."""
+        """Add the summed values of a pass over `count` tokens or pairs, unless `counted` is 0."""
         for name, value in sums.items():
             key = f"{OBJECTIVES[objective]}/{name}"
             self._sums[key] = self._sums.get(key, 0.0) + counted * value.double()
@@ -41,9 +41,9 @@ class Tally:
         self._norms.append(value.detach().double())
 
     def means(self, scorer: Any) -> dict[str, float]:
-        """Means over all processes; only what was seen since the last line.
+        """Means over all processes since the last line.
 
-        Which objectives were followed is the same on every process, so all add the same names.
+        All processes follow the same objectives, so all add the same names.
         """
         if not self._sums:
             return {}
@@ -53,7 +53,7 @@ class Tally:
         return means | {"grad_norm": sum(found["norms"]) / len(found["norms"])}
 
     def state(self, scorer: Any) -> dict[str, Any]:
-        """Sums over all processes, as a checkpoint keeps them."""
+        """Sums over all processes, for a checkpoint."""
         names = sorted(self._sums)
         device = scorer.accelerator.device
         values = [torch.as_tensor(self._sums[n], dtype=torch.float64, device=device) for n in names]
@@ -67,7 +67,7 @@ class Tally:
         }
 
     def set_state(self, found: dict[str, Any], *, main: bool) -> None:
-        """Go on from :meth:`state`; the sums go on in one process only."""
+        """Restore :meth:`state`; the main process alone continues the sums."""
         self.updates = list(found["updates"])
         part = 1.0 if main else 0.0
         self._sums = {name: part * value for name, value in found["sums"].items()}

@@ -17,19 +17,19 @@ from tradeoff.records import replacing
 
 
 def to_toml(experiment: Experiment, *, skip_unwritable: bool = False) -> str:
-    """All settings of an experiment, defaults too, with a table for each part.
+    """Write all settings of an experiment, with defaults, as a table for each part.
 
     Parameters
     ----------
     experiment
         The settings.
     skip_unwritable
-        Leave out what :func:`unwritable` names.
+        Leave out the settings of :func:`unwritable`.
 
     Raises
     ------
     InputError
-        If a setting is ``None`` where that is not its default: TOML has no such value.
+        If a setting is ``None`` and this is not its default, as TOML has no such value.
     """
     if (absent := unwritable(experiment)) and not skip_unwritable:
         raise InputError(
@@ -41,14 +41,14 @@ def to_toml(experiment: Experiment, *, skip_unwritable: bool = False) -> str:
 
 
 def unwritable(experiment: Experiment) -> list[str]:
-    """Settings, by their dotted names, that are ``None`` where that is not their default."""
+    """Dotted names of settings that are ``None`` although this is not their default."""
     kind = type(experiment.make_schedule())
     plain = Experiment(schedule=kind().to_dict())
     return list(_unwritable(asdict(experiment), asdict(plain), ()))
 
 
 def write_experiment(path: str | PathLike[str], experiment: Experiment) -> Path:
-    """Write :func:`to_toml` to a file, complete or not at all."""
+    """Write :func:`to_toml` to a file, which appears only when complete."""
     text, target = to_toml(experiment), Path(path)
     with replacing(target) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -76,7 +76,7 @@ def _lines(table: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
 
 
 def _key(name: str) -> str:
-    """A name as TOML has it: ``sft.prompt`` without quotes would be a table within a table."""
+    """A key in TOML: ``sft.prompt`` without quotes would be a table within a table."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 

@@ -2,11 +2,11 @@
 
     prepare      rows -> tokens, model -> policy, reference log-probabilities
     update       schedule -> objective(s) -> forward passes -> one step of the optimiser
-    evaluate     held-out SFT loss and preference loss: where the policy stands in loss space
-    save         all of it as files, from which a run goes on exactly
+    evaluate     held-out SFT loss and preference loss save         the whole state as files, from
+    which a run resumes exactly
 
 The schedule decides once per update. Its draws, the rows of each update and dropout are functions
-of (seed, update), so processes agree without talking and a resumed run repeats nothing.
+of (seed, update). So processes agree without communication, and a resumed run repeats nothing.
 """
 
 from __future__ import annotations
@@ -71,31 +71,32 @@ from tradeoff.methods import Method
 from tradeoff.progress import tqdm
 from tradeoff.schedules import OBJECTIVES, SFT, Schedule
 
-# What tradeoff.experiment makes of a run that has ended.
+# tradeoff.experiment makes these for a run that has ended.
 _DRAWN = ("trajectory.csv", "trajectory.parquet", "loss_space.svg", "loss_space.png")
 Callback = Callable[["JointTrainer", dict[str, Any]], None]
 SAVE_SECONDS = 900.0
-"""Seconds between two checkpoints of a run that does not say when it saves."""
+"""Seconds between two checkpoints of a run without `save_every`."""
 
 
 @dataclass(frozen=True, repr=False)
 class TrainResult:
-    """What became of a run.
+    """The result of a run.
 
     Attributes
     ----------
     table
         One row per evaluation: step, held-out sft_loss and preference_loss (those of the settings,
-        whatever a method trains; dpo_loss, too, where theirs is another), accuracy, implicit
-        rewards, updates of each objective so far, rows probed, seconds and tokens of training.
+        also if a method trains others; dpo_loss, too, if the settings name another loss), accuracy,
+        implicit rewards, updates of each objective so far, rows probed, seconds and tokens of
+        training.
     log
-        One row per log line: training losses since the one before, gradient norm, rate, speed.
+        One row per log line: training losses since the line before, gradient norm, rate, speed.
     summary
-        Where it ended, what the data lost in tokenisation, what it cost.
+        Final losses, counts of the data after tokenisation, and costs.
     diverged_at
-        Update by which a loss or gradient ceased to be finite; None: never.
+        Number of updates when a loss or gradient was first not finite; None: never.
     signal
-        Number of the signal that stopped it, 0 if none did; the same call goes on.
+        Number of the signal that stopped the run, or 0; the same call resumes it.
     """
 
     table: pd.DataFrame
@@ -106,7 +107,7 @@ class TrainResult:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a signal stopped it."""
+        """Whether a signal stopped the run."""
         return self.signal != 0
 
     def __repr__(self) -> str:
@@ -124,39 +125,41 @@ class TrainResult:
 
 
 class JointTrainer:
-    """Trains a causal language model on demonstrations and preference pairs.
+    """Joint trainer of a causal language model on demonstrations and preference pairs.
 
     Parameters
     ----------
     model, tokenizer
-        Of transformers, or of peft: adapters that the model has go on being trained, or are merged
-        into its weights where ``config.lora`` asks for new ones.
+        A model of transformers or of peft. Adapters of the model are trained further; if
+        ``config.lora`` asks for new ones, the old ones are first merged into its weights.
     sft, preference
-        Training rows, or what `tradeoff.read_sft` and `tradeoff.read_preferences` read them from.
+        Training rows, or sources for `tradeoff.read_sft` and `tradeoff.read_preferences`.
     schedule
-        Which objective each update follows; or a method, with losses and a gradient rule, too.
-        Held-out losses are those of the settings, whatever a method trains.
+        The schedule, which says which objective each update follows; or a method, which also has
+        losses and a gradient rule. Held-out losses are those of the settings, also if a method
+        trains other losses.
     config
-        All else.
+        All other settings.
     sft_test, preference_test
-        Held-out rows, likewise; when not given, ``config.holdout`` of the prompts, none of which
-        either set is trained on.
+        Held-out rows or their sources. By default ``config.holdout`` of the prompts are held out of
+        both training sets.
     output
         Folder for log, checkpoints and the trained model; ``None``: nothing is written.
     callbacks
-        Called with the trainer and the record of each evaluation, to which they may add; or a
-        :class:`~tradeoff.llm.hooks.Hook`, which is called at updates, log lines and saves, too.
+        Functions that are called with the trainer and the record of each evaluation, to which they
+        may add. Or :class:`~tradeoff.llm.hooks.Hook` objects, which are also called at updates, log
+        lines and saves.
     optimizer
-        Makes the optimiser of groups of parameters and the settings, in place of AdamW. The rate
-        is set anew at each update.
+        Makes an optimiser from groups of parameters and the settings, in place of AdamW. Its rate
+        is set at each update.
     rates
-        Makes the (T,) rates of the updates of the settings and the plan's clock, in place of
+        Makes the (T,) rates of the updates from the settings and the plan's clock, in place of
         ``tradeoff.llm.rates.learning_rates``.
 
     Raises
     ------
     InputError
-        Before any training: when settings, rows, tokenizer and model do not fit together.
+        Before any training, if settings, rows, tokenizer and model do not fit together.
 
     Examples
     --------
@@ -201,7 +204,7 @@ class JointTrainer:
             setup.check_not_replaced(self.output, "model", getattr(model, "name_or_path", ""))
             setup.check_not_replaced(self.output, "reference", config.reference)
         if self.output is None or not checkpoints.checkpoints(self._folder):
-            # A checkpoint has what the reference said, and goes on without it.
+            # A checkpoint holds the reference's values, so a resumed run does not need its model.
             setup.check_reference(config)
         if config.reference_cache is not None:
             cache = Path(config.reference_cache)
@@ -268,7 +271,7 @@ class JointTrainer:
         self._stopping, self._saved_at = False, time.monotonic()
         self._logged: Mapping[str, float] = {}
         self.experiment: Experiment | None = None
-        """All settings of the command that made it, which the model card repeats."""
+        """All settings of the command that started the run, for the model card."""
         self._best_weights: list[Tensor] = []
 
     # ------------------------------------------------------------------ the run
@@ -279,23 +282,23 @@ class JointTrainer:
         Parameters
         ----------
         resume
-            Go on from the newest checkpoint of the output folder, if there is one; if not, what an
-            earlier run left there is cleared away.
+            Resume from the newest checkpoint of the output folder, if there is one. Without
+            `resume`, files of an earlier run are removed.
         progress
             Show progress bars.
 
         Raises
         ------
         InputError
-            If another run writes to the output folder, the newest checkpoint is of another run,
-            or memory does not suffice.
+            If another run writes to the output folder, the newest checkpoint is of another run, or
+            there is not enough memory.
         """
         shown = progress and self.accelerator.is_main_process
         interrupt = Interrupt(self.accelerator, self.config.log_every)
         with owned(self.output, self.accelerator):
             with setup.memory_errors(self.config):
                 self.journal.open(self.config, self.schedule)
-                # Until here a signal ends the process at once, as nothing would be lost.
+                # Up to here a signal ends the process at once, as nothing is lost.
                 self.begin(resume=resume, progress=shown)
                 with interrupt:
                     self._run(interrupt, shown)
@@ -307,7 +310,7 @@ class JointTrainer:
     def begin(self, *, resume: bool = True, progress: bool = False) -> None:
         """Restore the newest checkpoint, if there is one, and compute the reference.
 
-        :meth:`train` does this. Call it before :meth:`update`, where the loop is your own.
+        :meth:`train` does this. Call it before :meth:`update` if you write your own loop.
 
         Parameters
         ----------
@@ -318,7 +321,7 @@ class JointTrainer:
         self._call("begin")
 
     def update(self) -> dict[str, Tensor]:
-        """One update: choose what it follows, form the gradient, and step the optimiser.
+        """Do one update: choose objectives, compute the gradient, and step the optimiser.
 
         Returns
         -------
@@ -363,7 +366,7 @@ class JointTrainer:
         return losses
 
     def stop(self) -> None:
-        """End the run after this update, saved, as a signal would; the same call goes on."""
+        """Save and end the run after this update, as a signal would; the same call resumes it."""
         self._stopping = True
 
     def _call(self, name: str, *given: Any) -> None:
@@ -377,7 +380,7 @@ class JointTrainer:
                 if self._evaluate_if_due(bar) and self._out_of_patience():
                     break
                 losses = self.update()
-                # Elsewhere reading a loss would wait for the device.
+                # On other devices, reading a loss would wait for the device.
                 read = shown and self.accelerator.device.type == "cpu"
                 bar.update({n: float(v) for n, v in losses.items()} if read else self._logged)
                 ended = self._after_update(interrupt)
@@ -388,7 +391,7 @@ class JointTrainer:
             self.hooks.settle(self.step)
 
     def save(self) -> Path:
-        """Write a checkpoint of the run as it stands."""
+        """Write a checkpoint of the current state."""
         assert self.output is not None
         self.hooks.check_trained()
         self.meter.stop()
@@ -430,9 +433,9 @@ class JointTrainer:
         log = b""
         if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
             log = self._restore(found[-1])
-            self.accelerator.wait_for_everyone()  # all have read before one removes
+            self.accelerator.wait_for_everyone()  # all processes read before one removes
             if self.accelerator.is_main_process and self.step < self.steps:
-                # What an earlier end left is no longer the model of this run.
+                # A model from an earlier end is no longer the model of this run.
                 records.discard(self.output / models.MODEL)
         elif self.output and self.accelerator.is_main_process:
             self._clear(self.output)
@@ -450,9 +453,9 @@ class JointTrainer:
             self._prepare_reference(bar)
 
     def _prepare_reference(self, progress: Any, step: int = 0) -> None:
-        """Compute what is missing of the reference of a run that has done `step` updates.
+        """Compute the missing values of the reference of a run that has done `step` updates.
 
-        The policy is as it was before training.
+        The policy has its weights from before training.
         """
         start = reference.stage_start(self.plan) if self.config.reference == "stage" else 0
         wanted = self.needed.held_out_only() if start > 0 and step <= start else self.needed
@@ -463,10 +466,10 @@ class JointTrainer:
             )
 
     def _store_surroundings(self) -> None:
-        """Store once what makes models of the checkpoints, so that each is what is trained only."""
+        """Store once the files that checkpoints share, so that each holds trained weights only."""
         if self.output is None or (self.step and snapshots.is_written(self.output)):
             return
-        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        self.accelerator.wait_for_everyone()  # all processes look before one writes
         weights = models.untied(self.model, state.every_weight(self.policy))
         if self.accelerator.is_main_process:
             model, base = self._bare.model, None
@@ -481,7 +484,7 @@ class JointTrainer:
         self.accelerator.wait_for_everyone()
 
     def _clear(self, output: Path) -> None:
-        """Remove what an earlier run left: it would be taken for later checkpoints of this one."""
+        """Remove files of an earlier run, which could be taken for checkpoints of this run."""
         if self.journal.exists or checkpoints.checkpoints(self._folder):
             checkpoints.remove_all(self._folder)
             records.discard(output / models.MODEL)
@@ -489,10 +492,10 @@ class JointTrainer:
                 (output / name).unlink(missing_ok=True)
 
     def _restore(self, path: Path) -> bytes:
-        """Take up the state of a checkpoint; returns the log up to it."""
+        """Restore the state of a checkpoint, and return the log up to it."""
         assert self.journal.path is not None
         tensors, found, log = checkpoints.read(path, self.journal.path)
-        # What hooks do may depend on the length of the run.
+        # Hooks may depend on the length of the run.
         steps = self.steps if self.hooks.chain else found["identity"].get("steps")
         before = {**self.identity, "steps": steps}
         checkpoints.check_same_run(path, found, before)
@@ -500,7 +503,7 @@ class JointTrainer:
         check_extends(self.schedule, self.config, before["steps"], found["step"], path)
         if tables := tensors.get("reference"):
             self.references = reference.from_tables(tables, found["reference"])
-        # It is that of the policy before training, so it is made or completed first.
+        # The reference is the policy before training, so it is made or completed first.
         self._prepare_reference(iter, found["step"])
         assert self.references is not None
         reference.check_same(self.references, found["reference"], self.config, path)
@@ -538,7 +541,7 @@ class JointTrainer:
             )
         self.known.refresh(step, self._mean_training_loss)
         if self.known.used and world.num_processes > 1:
-            # Sums may differ between processes in their last bits, the choice must not.
+            # Sums may differ between processes in their last bits, but the choice must not.
             numbers = torch.from_numpy(self.known.numbers()).to(world.device)
             self.known.set_numbers(broadcast(numbers).cpu().numpy())
         self.hooks.begin(step, self._gradients_of_rows)
@@ -562,7 +565,7 @@ class JointTrainer:
         return {OBJECTIVES[i]: losses[i] for i in sorted({part.objective for part in passes})}
 
     def _follow(self, draw: int) -> Float[np.ndarray, " 2"]:
-        """Gradient weights of the update, or pass, that the draw of this number decides."""
+        """Gradient weights of an update or pass, by the draw of this number."""
         key = draws.keys(0, self.config.seed, draws.OBJECTIVE)
         step = min(draw, self.step)
         known = self.known
@@ -576,7 +579,7 @@ class JointTrainer:
         return rate * own / self.config.learning_rate
 
     def _backward(self, passes: Sequence[Pass]) -> list[Tensor]:
-        """Gradients of all passes; returns this process's part of each objective's mean loss."""
+        """Compute the gradients of all passes; return this process's part of the mean losses."""
         observed = [torch.zeros((), device=self.accelerator.device) for _ in OBJECTIVES]
         joint = torch.zeros((), device=self.accelerator.device)
         joins = self.joining.wanted(self.step)
@@ -584,14 +587,14 @@ class JointTrainer:
         for i, part in enumerate(passes):
             last = i == len(passes) - 1
             ends = last or (joins and following[i + 1] != part.objective)
-            # Gradients are exchanged once an update, or once an objective where a rule joins them.
+            # Gradients are exchanged once per update, or once per objective if a rule joins them.
             exchange = nullcontext() if ends else self.accelerator.no_sync(self.policy)
-            # Checkpointed blocks run again in the backward pass.
+            # With gradient checkpointing, blocks run again in the backward pass.
             with exchange, dropout.during(self.model, part.objective, self.config.dropout):
                 loss, count = self._loss(part)
                 observed[part.objective] += loss.detach() * part.share
                 loss = (loss + self._routed(count)) * part.share
-                # Processes' gradients are averaged, while their losses are parts of one sum.
+                # Gradients are averaged over processes, but their losses are parts of one sum.
                 weight = 1.0 if joins else part.weight
                 loss = loss * (weight * self.accelerator.num_processes)
                 if self.config.defects.joint_graph:
@@ -609,9 +612,9 @@ class JointTrainer:
         return observed
 
     def _routed(self, count: int) -> Tensor | float:
-        """The router's part of the summed loss of the latest pass, of so many tokens or pairs.
+        """Router loss of the latest pass, scaled by its `count` of tokens or pairs.
 
-        A pass weighs as much as these do in the mean over the update.
+        So a pass counts in proportion to its tokens or pairs in the mean over the update.
         """
         balance, self._bare.balance = self._bare.balance, None
         if not self.config.router_loss or balance is None:
@@ -619,9 +622,9 @@ class JointTrainer:
         return self.config.router_loss * balance * count
 
     def _gradients_of_rows(self, objective: int, count: int) -> Iterator[None]:
-        """Leave gradients of the losses of single rows in the policy, one after the other.
+        """Put gradients of the losses of single rows into the policy, one after the other.
 
-        They are the losses of the settings, on the rows that are trained first, without dropout.
+        The losses are those of the settings, without dropout, on the rows that are read first.
         """
         self.policy.eval()
         for row in self.feed.first_rows(objective, count, self.needed):
@@ -640,7 +643,7 @@ class JointTrainer:
             self.meter.add(sum(lengths), self.costs.update(lengths, scored))
 
     def _loss(self, part: Pass) -> tuple[Tensor, int]:
-        """Summed loss of a pass, and of how many tokens or pairs."""
+        """Summed loss of a pass, and its number of tokens or pairs."""
         items = [self.data.training(part.objective)[i] for i in part.rows]
         counted, scored = float(part.share > 0), sum(item.scored for item in items)
         trained: dict[str, Any] = self.method.changed()
@@ -682,7 +685,7 @@ class JointTrainer:
         return stopping.best(self.journal.lines, stopping.last_stage(self.plan))
 
     def _spare(self) -> tuple[int, ...]:
-        """Updates whose checkpoint stays however old it is: that of the best policy."""
+        """Steps whose checkpoint is not removed: that of the best policy."""
         best = self._best()
         return () if best is None else (best.step,)
 
@@ -691,7 +694,7 @@ class JointTrainer:
         return best is not None and best.since >= (self.config.patience or 0)
 
     def _keep_if_best(self) -> None:
-        """Keep the weights of the least weighted loss, and a state that ends here early."""
+        """Keep the weights of the least weighted loss so far; save if the run ends early."""
         best = self._best()
         if best is None or not (best.since == 0 or self._out_of_patience()):
             return
@@ -700,11 +703,11 @@ class JointTrainer:
                 local = state.local_weights(self.policy)
                 self._best_weights = [weight.detach().cpu().clone() for weight in local]
         elif not checkpoints.named(self._folder, self.step).is_dir() and self._finite():
-            self.accelerator.wait_for_everyone()  # all have looked before one writes
+            self.accelerator.wait_for_everyone()  # all processes look before one writes
             self.save()
 
     def _take_best(self) -> None:
-        """Give the policy the weights of the least weighted loss, and log it."""
+        """Restore the weights with the least weighted loss, and log this."""
         best = self._best()
         if best is None:
             return
@@ -725,22 +728,22 @@ class JointTrainer:
 
     @property
     def _finished(self) -> bool:
-        """Whether there is nothing left to do, so that the policy is the one to save."""
+        """Whether the run has ended, so that the policy is the one to save."""
         return self.diverged_at is None and (self.step == self.steps or self._out_of_patience())
 
-    # ------------------------------------------------------------------ what is told
+    # ------------------------------------------------------------------ evaluation and logging
 
     def evaluate(self) -> dict[str, Any]:
-        """Held-out losses of the policy as it is, with counts and costs so far.
+        """Held-out losses of the current policy, with counts and costs so far.
 
-        Of a method with averages or merges, those of the weights that these give.
+        For a method with averages or merges, these are applied first.
         """
         self.meter.stop()
         with self.hooks.shown(self.step):
             return self._evaluated({"kind": "evaluation", "step": self.step})
 
     def _evaluated(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record of an evaluation, of the weights that the policy has."""
+        """The record of an evaluation of the policy's current weights."""
         assert self.references is not None
         if len(self.data.sft_test):
             record |= self.scorer.mean_sft(self.data.sft_test)
@@ -761,10 +764,10 @@ class JointTrainer:
         return self.config.evaluate_every or max(1, self.steps // 10)
 
     def _evaluate_if_due(self, bar: Any) -> bool:
-        """Evaluate where the settings ask for it; whether they do."""
+        """Evaluate if it is due, and return whether it was."""
         if self.step % self._every and self.step != self.steps:
             return False
-        # A run that was at its end has nothing to add when it is asked to go on.
+        # A finished run that is resumed has nothing to add.
         if self.journal.has("evaluation", self.step):
             return True
         record = self.evaluate()
@@ -775,12 +778,12 @@ class JointTrainer:
         return True
 
     def _after_update(self, interrupt: Interrupt) -> bool:
-        """Log and save if that is due; whether the run ends here, which is the same everywhere."""
+        """Log and save if due, and return whether the run ends here, equally on all processes."""
         done, config = self.step, self.config
         last = done == self.steps
         if done % config.log_every == 0 or last:
             self._log()
-        # Asked once: a signal between two answers would end the run unsaved.
+        # Asked only once: a signal between two calls would end the run unsaved.
         ended = interrupt.asked(done) or self._at_optimum() or self._stopping
         self._stopping = False
         due = self._overdue() if config.save_every is None else done % config.save_every == 0
@@ -789,7 +792,7 @@ class JointTrainer:
         return ended or self.diverged_at is not None
 
     def _log(self) -> None:
-        """One line of training losses since the last, and the check that they are finite."""
+        """Log the training losses since the last line, and check that they are finite."""
         self.meter.stop()
         means = self.tally.means(self.scorer)
         self.tally.clear()
@@ -802,26 +805,26 @@ class JointTrainer:
         self._call("logged", line)
 
     def _overdue(self) -> bool:
-        """Whether the last save was long ago; the same on all processes, asked at log lines."""
+        """Whether the last save was long ago; equal on all processes, called at log lines."""
         if self.output is None or self.step % self.config.log_every:
             return False
         late = float(time.monotonic() - self._saved_at > SAVE_SECONDS)
         return bool(self.scorer.add_up(torch.tensor(late, device=self.accelerator.device)))
 
     def _finite(self) -> bool:
-        """Whether the run is worth saving: losses and weights are finite, with this update too."""
+        """Whether losses and weights are finite after this update, so that the run can be saved."""
         if self.diverged_at is None:
             bad = [(~part.isfinite()).any() for part in state.local_weights(self.policy)]
             means = self.tally.means(self.scorer)
             broken = bool(self.scorer.add_up(torch.stack(bad).sum()))
-            # Weights may be finite and yet so large that the next losses are not.
+            # Finite weights may be so large that the next losses are not finite.
             means |= self.scorer.mean_sft(self.data.sft, np.zeros(1, dtype=np.int64))
             broken = broken or not np.isfinite(list(means.values())).all()
             self.diverged_at = self.step if broken else None
         return self.diverged_at is None
 
     def _at_optimum(self) -> bool:
-        """Whether the official code would end here: either known loss is at its optimum."""
+        """Whether the official code would end here, as either known loss is at its optimum."""
         return self.config.defects.stop_at_either_optimum and self.known.reached()
 
     def _result(self, signal: int) -> TrainResult:

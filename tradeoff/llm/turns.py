@@ -1,4 +1,4 @@
-"""What a chat template makes of turns: its headers, what ends a turn, and whether text has them."""
+"""Form of turns in a chat template: headers and end tokens."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tradeoff.errors import InputError
 _ASKED, _SAID = "Where is it?", "It is here."
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _DATE = "rendered_on"
-"""Setting of a tokenizer that keeps the date; it is saved with the tokenizer's other settings."""
+"""Setting of a tokenizer for the date, which is saved with its other settings."""
 
 
 @dataclass(frozen=True)
 class Turns:
-    """How a chat template writes a question and its answer.
+    """The form in which a chat template writes a question and its answer.
 
     Attributes
     ----------
     headers
-        What begins a turn of the user and one of the assistant, without blanks; may be empty.
+        Beginnings of a user's turn and of an assistant's turn, without blanks; may be empty.
     end
-        Id of the special token that ends the assistant's turn; None if no token does.
+        Id of the special token that ends the assistant's turn; None without such a token.
     asks
-        Whether a generation prompt is more than the turns before it.
+        Whether a generation prompt adds anything to the turns before it.
     """
 
     headers: tuple[str, str]
@@ -39,20 +39,20 @@ class Turns:
     asks: bool
 
     def within(self, text: str) -> bool:
-        """Whether a text carries the template already: it holds both headers."""
+        """Whether a text is already rendered by the template: it contains both headers."""
         known = [header for header in self.headers if header]
         return bool(known) and all(header in text for header in known)
 
 
 def turns(tokenizer: Any) -> Turns | None:
-    """How the chat template of a tokenizer writes turns; None if it has none or refuses them."""
+    """Form of turns in a tokenizer's chat template; None if there is none or it rejects them."""
     try:
         tokenizer.get_chat_template()
         question = [{"role": "user", "content": _ASKED}]
         whole = rendered(tokenizer, [*question, {"role": "assistant", "content": _SAID}])
         plain = rendered(tokenizer, question)
         asked = rendered(tokenizer, question, generation_prompt=True)
-    except Exception:  # a template is a program, and raises what it likes
+    except Exception:  # a template is a program and can raise any error
         return None
     before, found, rest = whole.partition(_ASKED)
     between, said, tail = rest.rpartition(_SAID)
@@ -70,7 +70,7 @@ def rendered(
     generation_prompt: bool = False,
     **arguments: Any,
 ) -> str:
-    """A conversation as the chat template writes it, on the date that the tokenizer keeps."""
+    """Render a conversation by the chat template, with the tokenizer's stored date."""
     template = tokenizer.get_chat_template(tools=arguments.get("tools"))
     return str(
         tokenizer.apply_chat_template(
@@ -84,7 +84,7 @@ def rendered(
 
 
 def stop_ids(tokenizer: Any, generation_config: Any = None) -> list[int]:
-    """Tokens that end a response: EOS, those of the model, and the template's end of a turn."""
+    """Ids of tokens that end a response: EOS, the model's, and the template's end of a turn."""
     own = getattr(generation_config, "eos_token_id", None)
     found = {int(tokenizer.eos_token_id)}
     found |= set([] if own is None else own if isinstance(own, list) else [own])
@@ -95,17 +95,17 @@ def stop_ids(tokenizer: Any, generation_config: Any = None) -> list[int]:
 
 
 def keep_date(tokenizer: Any, day: str | None = None) -> str | None:
-    """Let a template that writes the date write one and the same from now on.
+    """Fix the date that a template writes.
 
     Parameters
     ----------
     day
-        In ISO form. By default the one that the tokenizer keeps already, else today.
+        The date in ISO form; by default the tokenizer's stored date, or today.
 
     Returns
     -------
     str or None
-        The date; None if the template asks for none.
+        The date; None if the template does not use one.
     """
     template = tokenizer.chat_template
     if "strftime_now" not in str(template):
@@ -116,14 +116,14 @@ def keep_date(tokenizer: Any, day: str | None = None) -> str | None:
 
 
 def as_conversation(prompt: str, response: str) -> tuple[Text, Text]:
-    """A plain prompt and its response as a turn of the user and one of the assistant."""
+    """Make a conversation of a plain prompt and its response."""
     return (Message("user", prompt.strip()),), (Message("assistant", response.strip()),)
 
 
 def wrapped(row: Any, known: Turns | None) -> Any:
-    """A row of plain text as a conversation.
+    """Make a conversation of a row of plain text.
 
-    Conversations, documents and texts that carry the template already stay as they are.
+    Conversations, documents and texts that are already rendered by the template do not change.
     """
     sides = ("chosen", "rejected") if isinstance(row, PreferenceRow) else ("completion",)
     texts = [getattr(row, side) for side in sides]
@@ -138,7 +138,7 @@ def wrapped(row: Any, known: Turns | None) -> Any:
 
 
 def in_chat(rows: Sequence[Any], tokenizer: Any) -> Sequence[Any]:
-    """Rows of plain text as conversations, see :func:`wrapped`; of `Rows` all else is kept.
+    """Make conversations of rows of plain text, see :func:`wrapped`.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def in_chat(rows: Sequence[Any], tokenizer: Any) -> Sequence[Any]:
 
 
 def every_turn(row: SftRow) -> list[SftRow]:
-    """A demonstration for each of the assistant's turns in one, after the turns before it."""
+    """Split a conversation into a demonstration for each turn of the assistant."""
     if isinstance(row.prompt, str) or isinstance(row.completion, str):
         return [row]
     said = (*row.prompt, *row.completion)
@@ -173,10 +173,10 @@ def _first_special(tokenizer: Any, tail: str) -> int | None:
 
 
 def _on_its_date(template: str, tokenizer: Any) -> str:
-    """The template with the date that the tokenizer keeps in place of today's.
+    """Replace the current date in a template by the tokenizer's stored date.
 
-    Formats are texts in every template in use. transformers turns what it is given into plain data,
-    so that no other clock can be handed to a template.
+    Date formats are literal texts in every known template. transformers converts arguments to plain
+    data, so another clock cannot be passed to a template.
     """
     kept = tokenizer.init_kwargs.get(_DATE)
     if kept is None:

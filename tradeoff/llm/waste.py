@@ -1,4 +1,4 @@
-"""Which layout computes least on the rows at hand: padding, masks and repeated prompts counted."""
+"""Choice of the layout with the least computation, by padding, masks and repeated prompts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tradeoff.llm.streams import Stream
 from tradeoff.schedules import PREFERENCE, SFT
 
 UPDATES = 8
-"""Updates of each objective whose rows are looked at."""
+"""Number of updates of each objective whose rows are counted."""
 MASKED = 2.5
-"""Time of attention under a dense mask, for each of its operations, in that of other work.
+"""Time of an operation of attention under a dense mask, relative to other operations.
 
-Measured with SmolLM2-135M on the CPU in bf16: HH pairs padded, packed and shared took 5.52, 5.82
-and 4.22 s an update, which this reproduces.
+Measured with SmolLM2-135M on the CPU in bf16: with HH pairs, padded, packed and shared took 5.52,
+5.82 and 4.22 s per update, which this number reproduces.
 """
 
 
 def candidates(attention: str, device: str) -> tuple[Layout, ...]:
-    """Layouts that may be the quickest with this attention on this device.
+    """Layouts that may be the fastest with this attention on this device.
 
-    Packed rows need a mask. FlashAttention knows where sequences end instead, but not where they
-    branch off; on a GPU plain SDPA is slow under a mask.
+    Packed rows need a mask. FlashAttention uses the ends of sequences instead, but it has no
+    branches. Plain SDPA on a GPU is slow under a mask.
     """
     if attention.startswith("flash"):
         return ("packed",)
@@ -40,18 +40,18 @@ def candidates(attention: str, device: str) -> tuple[Layout, ...]:
 def quickest(
     costs: Costs, data: Corpora, config: TrainConfig, attention: str, device: str
 ) -> list[Layout]:
-    """The candidates by the work of a few updates, the least first.
+    """Sort the candidates by the work of a few updates, the least first.
 
     Parameters
     ----------
     costs
-        Of the model.
+        Costs of the model.
     data
-        The rows, of which the first :data:`UPDATES` updates of each objective are looked at.
+        The rows; those of the first :data:`UPDATES` updates of each objective are counted.
     config
         Seed, batch, and how many rows or tokens share a pass.
     attention, device
-        Names of both.
+        Names of attention and device.
     """
     found = candidates(attention, device)
     dense = not attention.startswith(("flash", "flex"))
@@ -60,7 +60,7 @@ def quickest(
 
 
 def _work(costs: Costs, data: Corpora, config: TrainConfig, dense: bool) -> float:
-    """Operations of the passes of some updates, as if all took as long as those of matrices."""
+    """Work of the passes of some updates, in operations of matrix products."""
     layout, total = config.layout, 0.0
     assert layout != "auto"
     for objective in (SFT, PREFERENCE):
@@ -80,7 +80,7 @@ def _of_pass(
     if layout == "padded":
         squares = float(lengths.size * lengths.max() ** 2)
     elif dense:
-        # Under a mask all pairs of tokens are multiplied, not the causal half that costs count.
+        # Under a mask all pairs of tokens are multiplied, not only the causal half.
         squares = 2 * MASKED * tokens**2
     else:
         squares = float((lengths**2).sum())

@@ -1,7 +1,7 @@
 """The published experiments of arXiv 2410.15483, as its official code (XRIGHT) runs them.
 
-All that the scripts of that code say is kept: models, adapters, batches, rates, the budget of 6,000
-updates that every method has. Its faults are not, unless they are asked for by name.
+The settings are those of its scripts: models, adapters, batches, rates, and the budget of 6,000
+updates of every method. The defects of that code are off unless they are asked for.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from tradeoff.llm.config import DataConfig, Defects, Experiment, Lora, ModelConf
 from tradeoff.schedules import PREFERENCE, SFT, Alright, Maxright, Mix, Schedule, Sequential
 
 _REFRESH = 10
-"""Updates between MAXRIGHT's evaluations of both losses, in all scripts."""
+"""Number of updates between MAXRIGHT's evaluations of both losses, in all scripts."""
 _WARMUP = 0.03
-"""Share of the updates in which the rate rises, of SFT on chosen responses alone."""
+"""Share of warm-up updates, in SFT on chosen responses only."""
 Name = TypeVar("Name", bound=str)
 Trained = Literal["demonstrations", "chosen"]
-"""Rows from which SFT made a reference."""
+"""Rows on which a reference was trained by SFT."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What the scripts set for one model.
+    """Settings of the scripts for one model.
 
     Attributes
     ----------
     path
         Name on the hub.
     rows
-        Training rows of (SFT, preference).
+        Numbers of training rows of (SFT, preference).
     batch
-        Rows of an update: those of one device times the devices.
+        Rows of an update: rows of one device times the number of devices.
     devices
-        As many as the scripts use.
+        Number of devices in the scripts.
     epochs
-        Passes over the rows, of all stages together.
+        Number of passes over the rows, of all stages together.
     lora
         Adapters; their scale is 1.
     optima
-        Least losses of (SFT, preference), from which MAXRIGHT measures gaps, by the rows from
-        which the reference was trained: the least preference loss depends on the reference.
+        Least losses of (SFT, preference), from which MAXRIGHT measures gaps, by the rows on which
+        the reference was trained. The least preference loss depends on the reference.
     checkpointing
-        Whether activations are computed twice to save memory.
+        Whether gradient checkpointing is on.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Published:
 
     @property
     def steps(self) -> int:
-        """Updates of a run; an epoch has as many of either objective."""
+        """Number of updates of a run; an epoch has equally many of both objectives."""
         return self.epochs * (self.rows[SFT] // self.batch[SFT])
 
 
@@ -97,32 +97,32 @@ def xright(
     trained_on: Trained | None = None,
     defects: Literal["none", "all"] = "none",
 ) -> Experiment:
-    """One published run.
+    """Settings of one published run.
 
-    The official code compares every policy with a reference that was trained first, though the
-    policy starts from the base model. Which reference depends on the sequential order that a run
-    is measured against: the SFT optimum for SFT followed by DPO, and SFT on the chosen responses
-    of the pairs for DPO followed by SFT. The runs "sft" and "sft-chosen" train them.
+    In the official code every policy starts from the base model, but its reference was trained
+    first. The reference depends on the sequential order with which a run is compared: for SFT
+    followed by DPO it is the SFT optimum, and for DPO followed by SFT it is SFT on the chosen
+    responses of the pairs. The runs "sft" and "sft-chosen" train these references.
 
     Parameters
     ----------
     model
-        A name of :data:`PUBLISHED`.
+        A key of :data:`PUBLISHED`.
     schedule
         "sequential" (SFT, then DPO), "dpo-sft", "mix", "alright" or "maxright"; or "sft",
         "sft-chosen" or "dpo": one objective alone, as references and optima were found.
     lam
-        Weight of the preference objective; of a sequential run, the share of its stage.
+        Weight of the preference objective; in a sequential run, the share of its stage.
     reference
-        Folder of the reference, which is what the run "sft" or "sft-chosen" leaves. "initial"
-        compares with the base model instead, which no script does.
+        Folder of the reference, which the run "sft" or "sft-chosen" writes. "initial" compares with
+        the base model, which no script does.
     trained_on
-        What the reference was trained on: "demonstrations" or the "chosen" responses. It decides
-        the least preference loss that MAXRIGHT takes. By default as the scripts have it: "chosen"
-        for "dpo-sft" where the model has such a run, "demonstrations" for all others.
+        The rows on which the reference was trained: "demonstrations" or the "chosen" responses.
+        They determine the least preference loss for MAXRIGHT. The default is that of the scripts:
+        "chosen" for "dpo-sft" if the model has such a run, "demonstrations" for all others.
     defects
-        "all": with every fault of the official code that :class:`Defects` names, and with
-        MAXRIGHT's gaps from the newest batch alone.
+        "all": with every defect of the official code in :class:`Defects`, and with MAXRIGHT's gaps
+        from the newest batch alone.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def xright(
 
 
 def _optima(found: Published, schedule: str, trained_on: Trained | None) -> tuple[float, float]:
-    """Least losses with the reference that was asked for, or else the one of the scripts."""
+    """Least losses with the requested reference, or with that of the scripts."""
     if trained_on is None:
         of_order = schedule == "dpo-sft" and "chosen" in found.optima
         trained_on = "chosen" if of_order else "demonstrations"
@@ -190,7 +190,7 @@ def _optima(found: Published, schedule: str, trained_on: Trained | None) -> tupl
 
 
 def _halved(train: TrainConfig, steps: int) -> TrainConfig:
-    """SFT on chosen responses: half as many rows an update, so twice as many; a falling rate."""
+    """SFT on chosen responses: half as many rows in twice as many updates, with a falling rate."""
     warmup = math.ceil(_WARMUP * 2 * steps)
     return replace(
         train, steps=2 * steps, batch_size=train.batch_size // 2, decay="cosine", warmup=warmup
@@ -198,7 +198,7 @@ def _halved(train: TrainConfig, steps: int) -> TrainConfig:
 
 
 def _schedule(name: str, lam: float, found: Published) -> Schedule:
-    """The schedule as the official code has it: MAXRIGHT's gradient is not weighted."""
+    """The schedule of the official code, in which MAXRIGHT's gradient is not weighted."""
     made: dict[str, Schedule] = {
         "sequential": Sequential(lam=lam, share=1 - lam),
         "dpo-sft": Sequential(lam=lam, first="preference", share=lam),

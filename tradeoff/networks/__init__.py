@@ -1,4 +1,4 @@
-"""Small torch policies and the tiny language model: the scale between convex and real."""
+"""Small torch policies and the tiny language model: the scale between convex problems and LLMs."""
 
 from tradeoff.extras import require
 

@@ -1,9 +1,9 @@
-"""Causal attention with rotary positions: over padded rows, a cache, or sequences end to end.
+"""Causal attention with rotary positions, over padded rows, a cache, or packed sequences.
 
-An `Attend` is what a block of the language model knows of the tokens' places. torch has no
-batching rule for its fused attention: under `torch.vmap` it falls back to a loop over the members,
-with a warning. `causal_attention` folds the members into the batch instead, so that an ensemble
-costs one fused call.
+An `Attend` function hides from a block of the language model how its tokens are laid out. torch has
+no batching rule for its fused attention: under `torch.vmap` it warns and falls back to a loop over
+the members. `causal_attention` folds the members into the batch instead, so that an ensemble costs
+one fused call.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Heads = Float[Tensor, "*batch heads time dim"]
 Slots = Float[Tensor, "*batch heads slots dim"]
 Laid = Float[Tensor, "tokens heads dim"]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""From the number of a layer, and its (..., time, heads, dim) query, key and value, to a mixture
-of the values of that shape."""
+"""Maps the number of a layer, and its query, key and value of shape (..., time, heads, dim), to the
+output of its attention, which has that shape too."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Cache:
 
 
 def over_rows(cosine: Float[Tensor, "time dim"], sine: Float[Tensor, "time dim"]) -> Attend:
-    """Attention within rows (..., time), whose padding stands on the right."""
+    """Attention within rows (..., time), which are padded on the right."""
 
     def attend(_layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
@@ -69,7 +69,7 @@ def over_cache(
     positions: Int[Tensor, "batch time"],
     cache: Cache,
 ) -> Attend:
-    """Attention of new tokens to what the cache holds up to their positions; they enter it."""
+    """Attention of new tokens to the cache up to their positions; they are added to the cache."""
     turn = cosine[:, None], sine[:, None]
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def over_ragged(
     starts: Int[Tensor, " starts"],
     after: Int[Tensor, " sequences"],
 ) -> Attend:
-    """Attention within sequences laid end to end, see `ragged_attention`."""
+    """Attention within packed sequences, see `ragged_attention`."""
 
     def attend(_layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return ragged_attention(query, key, value, starts, after, cosine, sine)
@@ -111,7 +111,7 @@ def rotary_angles(
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair of coordinates of `x`, (..., time, dim), by the angle of its position."""
+    """Rotate each pair of coordinates of `x`, (..., time, dim), by the angle of its position."""
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-second, first], dim=-1) * sine
 
@@ -122,14 +122,14 @@ def causal_attention(query: Heads, key: Heads, value: Heads) -> Heads:
     Parameters
     ----------
     query, key, value
-        Of the same shape (..., heads, time, dim).
+        Tensors of one shape (..., heads, time, dim).
 
     Returns
     -------
     Tensor
         Of the shape of `value`.
     """
-    # The same question torch.autograd.Function.apply asks; there is no public way to ask it.
+    # torch.autograd.Function.apply makes the same test; there is no public function for it.
     if torch._C._are_functorch_transforms_active():
         return _FoldedAttention.apply(query, key, value)
     return F.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -145,7 +145,7 @@ def cached_attention(
 def spans(
     starts: Int[Tensor, " starts"], after: Int[Tensor, " sequences"]
 ) -> Int[Tensor, " sequences"]:
-    """Length of each sequence with what it continues: the tokens that its last one sees."""
+    """Length of each sequence plus that of the one that it continues."""
     length = starts.diff()
     return length + torch.where(after < 0, 0, length[after])
 
@@ -159,18 +159,19 @@ def ragged_attention(
     cosine: Float[Tensor, "longest dim"],
     sine: Float[Tensor, "longest dim"],
 ) -> Laid:
-    """Turn queries and keys by their positions, and attend within each sequence; on a CPU.
+    """Rotate queries and keys by their positions, and attend within each packed sequence, on a CPU.
 
     Parameters
     ----------
     query, key, value
-        Of all tokens, the sequences end to end. Gradients flow into them, once.
+        Values of all tokens, with the sequences end to end. They can be differentiated once.
     starts
-        Where each sequence begins; the number of tokens at the end.
+        First token of each sequence, and the number of tokens as the last entry.
     after
-        The sequence that each continues and also sees, which continues none; -1: none.
+        The sequence that each one continues and also attends to, or -1. That sequence continues
+        none.
     cosine, sine
-        Of the angles by which a position turns each coordinate, see `rotary_angles`.
+        Cosine and sine of the angles of each position, see `rotary_angles`.
 
     Returns
     -------
@@ -187,7 +188,7 @@ class _RaggedAttention(torch.autograd.Function):
         starts, after = given[3:5]
         squares = starts.diff() * spans(starts, after) * query.shape[1]
         corners = F.pad(squares.cumsum(0), (1, 0))
-        # Made by torch, so that whoever counts torch's memory sees them.
+        # Allocated by torch, so that counts of torch's memory include them.
         weights, mixed = query.new_empty(int(corners[-1])), torch.empty_like(given[2])
         attention_kernels.forward(*_arrays(*given, corners, weights, mixed))
         ctx.save_for_backward(*given, corners, weights)
@@ -209,8 +210,8 @@ def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
 class _FoldedAttention(torch.autograd.Function):
     """Fused attention whose rule under vmap is one call on the folded batch.
 
-    With the gradient taken outside vmap, autograd follows that one call. With vmap over a
-    gradient, `backward` below is used; it is made of operations that batch well.
+    If the gradient is taken outside vmap, autograd follows that one call. Under vmap over a
+    gradient, `backward` is used; its operations all have batching rules.
     """
 
     @staticmethod

@@ -1,19 +1,19 @@
-"""Compiled causal attention over sequences laid end to end, with rotary positions.
+"""Compiled causal attention over packed sequences, with rotary positions.
 
-torch's fused attention wants sequences of one length, so that short ones are padded, and works off
-the whole square of positions. Here a sequence costs the half of its own square. The sequences are
-worked off one after the other on the calling thread, without the interpreter's lock: runs of an
-ensemble take a thread each.
+torch's fused attention needs sequences of one length, so that short ones are padded, and computes
+the whole square of positions. Here a sequence costs half of its own square. The calling thread
+processes one sequence after the other without the interpreter's lock, so the runs of an ensemble
+can use a thread each.
 
-Queries, keys, values, mixtures and their slopes are (tokens, heads, dim); sequence s has the tokens
-from ``starts[s]`` to ``starts[s + 1]``. It may continue an earlier one, ``after[s]``, and sees that
-too: the responses of a pair share their prompt. Its attention weights, (heads, tokens, seen) with
-`seen` counting what it continues, begin at ``corners[s]`` of one flat array. Cosine and sine,
-(longest, dim), turn position i.
+Queries, keys, values, outputs and their gradients are (tokens, heads, dim). Sequence s has the
+tokens from ``starts[s]`` to ``starts[s + 1]``. It may continue an earlier sequence ``after[s]``, to
+which it attends too: the responses of a pair share their prompt. Its attention weights have the
+shape (heads, tokens, seen), where `seen` includes the tokens that it continues. They begin at
+``corners[s]`` of one flat array. Row i of cosine and sine, (longest, dim), rotates position i.
 
 Notes
 -----
-The backward pass is that of FlashAttention, arXiv 2205.14135, appendix B, with the weights kept:
+The backward pass is that of FlashAttention, arXiv 2205.14135, appendix B. The weights are kept, as
 the sequences are short.
 """
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# Sums may be regrouped, into vector instructions; NaN and infinity keep their meaning.
+# Sums may be regrouped for vector instructions; NaN and infinity are handled as usual.
 _compiled = njit(
     nogil=True,
     cache=True,
@@ -60,7 +60,7 @@ def _multiply(columns: Array, x: Array, count: int, product: Array) -> None:
 
 @_compiled
 def _place(starts: Array, after: Array, s: int) -> tuple[int, int, int, int]:
-    """First token and length of a sequence, and of the one that it continues."""
+    """First token and length of a sequence and of the one that it continues."""
     first, length, root = starts[s], starts[s + 1] - starts[s], after[s]
     if root < 0:
         return first, length, 0, 0
@@ -80,7 +80,7 @@ def forward(
     weights: Array,
     mixed: Array,
 ) -> None:
-    """Write the attention weights and what they make of the values."""
+    """Write the attention weights and the weighted sums of the values."""
     heads, dim = query.shape[1:]
     longest, kind = len(cosine), query.dtype
     keys, values = np.empty((dim, longest), kind), np.empty((longest, dim), kind)
@@ -137,9 +137,9 @@ def backward(
     d_key: Array,
     d_value: Array,
 ) -> None:
-    """From the slope along the mixtures, those along queries, keys and values.
+    """Compute the gradients in queries, keys and values from the gradient in the outputs.
 
-    The latter two are added to: what several sequences continue has a part of each.
+    The last two are added to what is there, as several sequences may continue one.
     """
     heads, dim = query.shape[1:]
     longest, kind = len(cosine), query.dtype
@@ -184,7 +184,7 @@ def backward(
                     factor, line = d_scores[j], key_slopes[j]
                     for d in range(dim):
                         line[d] += factor * turned[d]
-                # Back by the same angle.
+                # Rotate back by the same angle.
                 _turn(total, cosine[seen - 1], -sine[seen - 1], scale, d_query[token, h])
             for j in range(ahead + length):
                 token = front + j if j < ahead else first + j - ahead

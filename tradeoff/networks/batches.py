@@ -1,10 +1,10 @@
-"""From rows to padded token tensors, with the conventions of TRL 1.16.
+"""Tokenisation of rows into padded tensors, with the conventions of TRL 1.16.
 
 The completion starts after the longest token prefix that the tokenised prompt shares with the
-tokenised whole (of a pair: the shorter of both); a merge across the border therefore belongs to
-the completion. The end token follows string completions that lack it; conversations are rendered
-by the tokenizer. Sequences are cut on the right, and rows whose prompt leaves no room are dropped
-and counted.
+tokenised prompt and completion (for a pair: the shorter of both prefixes). So a token that is
+merged across the border belongs to the completion. The end token follows text completions that lack
+it; the tokenizer renders conversations. Sequences are cut on the right. Rows whose prompt leaves no
+room are dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from tradeoff.errors import InputError
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences of equal length and the tokens in them that count.
+    """Sequences of equal length, and a mask of the tokens that carry loss.
 
     Attributes
     ----------
     tokens
         (..., time), padded on the right; ... is (rows,), or (rows, 2) for pairs: chosen, rejected.
     mask
-        Which tokens are of the completion, the end token among them. Never the first token of a
-        sequence: nothing predicts it.
+        True at the tokens of the completion, with the end token. The first token of a sequence is
+        never among them, as nothing predicts it.
     kept
-        (rows,) which of the given rows these are.
+        (rows,) indices of these rows among the given ones.
     dropped
         How many rows were left out because their prompt filled the sequence.
     """
@@ -49,7 +49,7 @@ class Batch:
         return len(self.tokens)
 
     def take(self, rows: Tensor | np.ndarray | Sequence[int]) -> Batch:
-        """Some of the rows, cut to the longest among them."""
+        """Select rows, cut to the longest among them."""
         index = torch.as_tensor(rows, device=self.tokens.device)
         tokens, mask = self.tokens[index], self.mask[index]
         used = mask.flatten(0, -2).any(0).nonzero()
@@ -57,7 +57,7 @@ class Batch:
         return Batch(tokens[..., :length], mask[..., :length], self.kept[index.cpu()])
 
     def ragged(self, rows: Int[Tensor, " some"]) -> Ragged:
-        """Some rows laid end to end, each response up to its last token that counts; on a CPU."""
+        """Pack some rows end to end on a CPU; each response ends at its last token in the mask."""
         tokens, mask = self.tokens[rows], self.mask[rows]
         place = torch.arange(mask.shape[-1])
         kept = place <= (mask * place).amax(-1, keepdim=True)
@@ -73,7 +73,8 @@ class Batch:
         starts = F.pad(kept.sum(1).cumsum(0), (1, 0))
         laid, counted = tokens[kept], mask[kept].nonzero()[:, 0]
         sequence = torch.arange(len(mask)).repeat_interleave(mask.sum(1))
-        # The first token of a sequence that continues another stands after the other's last one.
+        # The last token of the continued sequence predicts the first token of the one that
+        # continues it.
         before = torch.where(counted == starts[sequence], starts[after[sequence] + 1], counted) - 1
         response = sequence - 1 - sequence // 3 if pairs else sequence
         return Ragged(laid, starts, after, before, laid[counted], response)
@@ -85,18 +86,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Ragged:
-    """Sequences laid end to end, without padding: of a pair its prompt, once, and both responses.
+    """Packed sequences without padding; a pair has its prompt once, then both responses.
 
     Attributes
     ----------
     tokens
-        Of all S sequences.
+        Tokens of all S sequences.
     starts, after
-        Where each sequence begins, and the number of tokens at the end; the sequence that each
-        continues, -1 for none.
+        First token of each sequence, and the number of tokens as the last entry; the sequence that
+        each one continues, or -1.
     wanted, targets, owners
-        Of each token that counts: the place of the one before it, the token, and its response, in
-        the order of the rows, chosen before rejected.
+        For each token that carries loss: the place of the token before it, the token, and the
+        number of its response, in the order of the rows and chosen before rejected.
     """
 
     tokens: Int[Tensor, " tokens"]
@@ -113,9 +114,9 @@ def sft_batch(rows: Sequence[SftRow], tokenizer: Tokenizer, max_length: int = 12
     Parameters
     ----------
     rows
-        A document, whose prompt is empty, counts from its second token on.
+        Demonstrations. A document, whose prompt is empty, carries loss from its second token on.
     tokenizer
-        Of `tradeoff.data.tokenizer`.
+        A tokenizer of `tradeoff.data.tokenizer`.
     max_length
         Longest sequence; longer ones lose their end.
 
@@ -132,7 +133,7 @@ def sft_batch(rows: Sequence[SftRow], tokenizer: Tokenizer, max_length: int = 12
 
 
 def pair_batch(rows: Sequence[PreferenceRow], tokenizer: Tokenizer, max_length: int = 128) -> Batch:
-    """Tokenise preference pairs: (rows, 2, time), chosen first; else as `sft_batch`."""
+    """Tokenise preference pairs: (rows, 2, time), chosen first; otherwise as `sft_batch`."""
     prompts = tokenizer.encode_many([_prompt(row.prompt, tokenizer) for row in rows])
     chosen = tokenizer.encode_many([_whole(row.prompt, row.chosen, tokenizer) for row in rows])
     rejected = tokenizer.encode_many([_whole(row.prompt, row.rejected, tokenizer) for row in rows])
@@ -145,10 +146,10 @@ def pair_batch(rows: Sequence[PreferenceRow], tokenizer: Tokenizer, max_length: 
 
 
 def packed_batch(documents: Iterable[str], tokenizer: Tokenizer, length: int = 128) -> Batch:
-    """Lay documents end to end, each closed by the end token, and cut: (blocks, length).
+    """Join documents, each closed by the end token, and cut them into blocks: (blocks, length).
 
-    For pretraining. The last block, if not full, is left out; a block sees the documents before
-    in it, as is usual.
+    For pretraining. The last block is left out if it is not full. Tokens attend to earlier
+    documents of their block, as is usual.
 
     Raises
     ------

@@ -25,7 +25,7 @@ _WEIGHTS = "model.safetensors"
 def save(model: LanguageModel, folder: str | PathLike[str]) -> None:
     """Write `model.safetensors` and `settings.json` into a folder.
 
-    One that is not there yet is made whole or not at all; other files in it stay.
+    A new folder appears only when it is complete. Other files in an existing folder stay.
     """
     write_folder(folder, model.state_dict(), {"settings.json": asdict(model.config)})
 
@@ -36,7 +36,7 @@ def load(folder: str | PathLike[str]) -> LanguageModel:
     Raises
     ------
     InputError
-        If a file is absent, damaged, or does not fit the other.
+        If a file is absent or damaged, or the two files do not fit each other.
     """
     settings = read_json(Path(folder) / "settings.json")
     try:
@@ -50,7 +50,7 @@ def load(folder: str | PathLike[str]) -> LanguageModel:
 def fill(
     config: LanguageModelConfig, weights: Mapping[str, Tensor], folder: str | PathLike[str]
 ) -> LanguageModel:
-    """A model of this shape with these weights."""
+    """Make a model of this shape with these weights."""
     model = LanguageModel(config)
     if config.tied:
         # A tied Llama may store its one matrix twice.
@@ -91,10 +91,10 @@ def read_weights(folder: str | PathLike[str]) -> dict[str, Tensor]:
 def write_folder(
     folder: str | PathLike[str], state: Mapping[str, Tensor], files: Mapping[str, Any]
 ) -> None:
-    """Write weights and JSON files; none takes its name before all of them are complete.
+    """Write weights and JSON files; none gets its final name before all of them are complete.
 
-    A folder that is not there yet is made whole or not at all, so that a reader who finds it may
-    take it for complete; in one that is there, other files stay.
+    A new folder appears only when it is complete, so a reader can rely on it. Other files in an
+    existing folder stay.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -108,9 +108,9 @@ def write_folder(
         }
         # Safetensors refuses tensors that share storage and tensors with gaps.
         tensors = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
-        # Its own way to write a file leaves another temporary one when it is killed.
+        # safetensors' own writer leaves a temporary file when the process is killed.
         partials[_WEIGHTS].write_bytes(to_bytes(tensors, {"format": "pt"}))
         for name, content in files.items():
-            # Not records.write_json, which rounds.
+            # records.write_json would round.
             text = json.dumps(content, indent=2, ensure_ascii=False)
             partials[name].write_text(text + "\n", encoding="utf-8")

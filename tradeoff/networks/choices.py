@@ -1,7 +1,7 @@
-"""Which objective each run of an ensemble follows, on which rows of data.
+"""Choice of the objective and of the data rows of each run of an ensemble.
 
-All draws are keyed by the run's seed and the update, so they are the same whatever else the
-ensemble holds; they are those of replica `seed` in `tradeoff.convex.simulate` with root seed 0.
+All draws are functions of the run's seed and the update, so they do not depend on the other runs.
+They equal those of replica `seed` in `tradeoff.convex.simulate` with root seed 0.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Run:
     Attributes
     ----------
     method
-        A schedule alone is a method that changes nothing else.
+        A method, or a schedule alone.
     seed
-        Not negative.
+        A number that is not negative.
     """
 
     method: Method | Schedule
@@ -64,14 +64,14 @@ class Choices:
     batch_size
         Rows per gradient; drawn with replacement.
     sizes
-        Number of training rows of (SFT, preference).
+        Numbers of training rows of (SFT, preference).
     optima
-        (R, 2) minimal training losses, from which gaps are measured; NaN where one is not known,
-        for which the least value seen so far counts.
+        (R, 2) minimal training losses, from which gaps are measured. For a NaN the least value seen
+        so far is used.
     recent
         Weight of the newest training loss in the running average of a known value.
     kept
-        Data rows that a run trains on, by run and objective, where these are not all.
+        Data rows that a run trains on, by run and objective, if these are not all rows.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Choices:
         self._estimates = [draws.keys(ROOT, seeds, stream) for stream in _ESTIMATES]
 
     def weights(self, step: int) -> NDArray[np.float64]:
-        """(R, 2) gradient weights of update `step`, from 0; the known values must be fresh."""
+        """(R, 2) gradient weights of update `step`, from 0; the known values must be up to date."""
         weights = np.empty((len(self._objective), 2))
         uniform = draws.uniform(self._objective, step)
         optima = np.where(np.isnan(self.optima), self.least, self.optima)
@@ -117,7 +117,7 @@ class Choices:
         return weights
 
     def losses(self, objective: int) -> list[tuple[Part | None, Rows]]:
-        """Losses that runs train instead of those of the task, None for these, with their runs."""
+        """Losses that methods train, with their runs; None for the loss of the task."""
         found: dict[Part | None, list[Rows]] = {}
         slot = OBJECTIVE_SLOTS[objective]
         for method, (_, rows) in zip(self.methods, self.groups, strict=True):
@@ -131,9 +131,9 @@ class Choices:
         return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
 
     def of_vectors(self, step: int) -> Iterator[tuple[int, Any, Rows, Rows]]:
-        """Rules that see gradients: number of the method, rule, its runs and these's places.
+        """Rules that use whole gradients: method number, rule, its runs and the runs' places.
 
-        Places are among the runs that :meth:`joined` names. What a rule remembers is kept in
+        Places are indices into the runs of :meth:`joined`. The state of a rule is kept in
         ``vectors`` by the number of its method.
         """
         named = self.joined(step)
@@ -156,7 +156,7 @@ class Choices:
         weights: NDArray[np.float64],
         losses: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Factors (n, 2) of both gradients of the runs that :meth:`joined` names.
+        """Factors (n, 2) of both gradients of the runs of :meth:`joined`.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class Choices:
         return clock
 
     def shares(self, step: int, decay: Decay) -> NDArray[np.float64]:
-        """(R,) step size of update `step`, as a share of that of the first of its stage."""
+        """(R,) step size of update `step`, as a share of the first step size of its stage."""
         if decay not in self._shares:
             self._shares[decay] = [step_shares(plan.clock, decay) for plan, _ in self.groups]
         shares = np.empty(len(self._objective))
@@ -214,25 +214,25 @@ class Choices:
                 yield rows, plan
 
     def learn(self, step: int, objective: int, runs: Rows, values: NDArray[np.float64]) -> None:
-        """Take the values (len(runs),) that an evaluation before update `step` gave."""
+        """Store the values (len(runs),) of an evaluation before update `step`."""
         self.known[runs, objective] = values
         self.least[runs, objective] = np.fmin(self.least[runs, objective], values)
         if step == 0 and objective == SFT:
             self.base[runs] = values
 
     def probe(self, objective: int, samples: int, runs: Rows) -> Rows:
-        """(len(runs), rows) data on which losses are estimated, the same all through a run."""
+        """(len(runs), rows) data rows on which losses are estimated, the same during a run."""
         if samples == 0:
             return np.tile(np.arange(self.sizes[objective]), (len(runs), 1))
         return self._pick(self._estimates[objective], objective, np.arange(samples), runs)
 
     def single_rows(self, objective: int, count: int, runs: Rows) -> Iterator[Rows]:
-        """So many times one data row (len(runs), 1) for each run, the same whenever it is asked."""
+        """Draw `count` times a data row (len(runs), 1) for each run, the same in every call."""
         for j in range(count):
             yield self._pick(self._estimates[objective], objective, np.array([j]), runs)
 
     def observe(self, losses: NDArray[np.float64], seen: NDArray[np.bool_]) -> None:
-        """Move the known values towards training losses (R, 2) where these were computed."""
+        """Update the running averages by training losses (R, 2), where these were computed."""
         self.known = np.where(seen, self.known + self.recent * (losses - self.known), self.known)
         self.least = np.fmin(self.least, self.known)
 

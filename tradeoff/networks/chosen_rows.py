@@ -1,4 +1,4 @@
-"""The training rows of a task that the methods of an ensemble train on."""
+"""Selection of training rows of a task by the methods of an ensemble."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class TaskRows:
-    """Training rows of one objective, as a transform sees them.
+    """Training rows of one objective, as the input of a data transform.
 
     Attributes
     ----------
     task, objective
-        Whose rows these are.
+        Source of the rows.
     params
-        Parameters of one run before training.
+        Parameters of one run, before training.
     """
 
     task: Any
@@ -39,7 +39,7 @@ class TaskRows:
 
     @property
     def lengths(self) -> Places:
-        """(n, sides) tokens of each response."""
+        """(n, sides) number of tokens of each response."""
         return self._both[0].astype(np.int64)
 
     def log_probs(self) -> NDArray[np.float64]:
@@ -68,16 +68,16 @@ class TaskRows:
 def chosen_rows(
     task: Task, methods: Mapping[Method, Sequence[int]], base: Params
 ) -> dict[tuple[int, int], Places]:
-    """Rows that each run trains on, by run and objective, where a method chooses some.
+    """Rows that each run trains on, by run and objective, if its method chooses rows.
 
     Parameters
     ----------
     task
-        With the members of `RecordsTask`, if some method chooses rows.
+        The task; it needs the members of `RecordsTask` if some method chooses rows.
     methods
-        Places of the runs of each method.
+        Numbers of the runs of each method.
     base
-        Stacked parameters before training, of all runs or of one for all.
+        Stacked parameters before training, of all runs or of one run for all.
     """
     found: dict[tuple[int, int], Places] = {}
     for method, runs in methods.items():

@@ -1,7 +1,7 @@
-"""Batched generation with a cache of keys and values.
+"""Batched generation with a key-value cache.
 
-Prompts of different lengths share a batch without padding on the left: each row writes its next
-token into the slot after its own last one and sees only the slots up to there. A token therefore
+Prompts of different lengths share a batch without padding on the left. Each row writes its next
+token into the slot after its own last token, and attends only to the slots up to there. So a token
 has the same position, and up to rounding the same logits, as in a sequence of its own.
 """
 
@@ -32,19 +32,20 @@ def generate(
     Parameters
     ----------
     model
-        On any device; the work is done there.
+        The model, on any device; generation runs there.
     prompts
-        Token ids, at least one each.
+        Token ids, at least one in each prompt.
     eos
         The token that ends a response; it is not returned.
     max_new_tokens
-        The limit.
+        Largest number of new tokens.
     temperature
-        0 takes the likeliest token; else tokens are drawn from the logits divided by it.
+        At 0 the likeliest token is taken; otherwise tokens are drawn after the logits are divided
+        by it.
     seed
-        Fixes the draws; they depend on how the prompts fall into batches.
+        Seed of the draws, which also depend on the batches that the prompts form.
     batch_size
-        Prompts run together, sorted by length so that they waste little.
+        Prompts per batch; they are sorted by length, so that little is wasted.
 
     Returns
     -------

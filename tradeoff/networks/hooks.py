@@ -1,4 +1,4 @@
-"""Hooks of methods in an ensemble: each method's runs, tensor by tensor."""
+"""Hooks of methods in an ensemble, applied to the runs of each method, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Hooks:
     Parameters
     ----------
     choices
-        Who follows what.
+        Methods and draws of the runs.
     shapes
-        Of the trained tensors of one run, by name.
+        Shapes of the trained tensors of one run, by name.
     theta
-        (R, D) first weights.
+        (R, D) initial weights.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Hooks:
         return theta.split(self.sizes, dim=1)
 
     def begin(self, theta: Tensor, step: int) -> Iterator[tuple[Chain, Rows]]:
-        """Change theta, in place, to that from which update `step` starts."""
+        """Change theta in place before update `step`."""
         for chain, runs in self.chains:
             theta[runs] = torch.cat(chain.begin(self.split(theta[runs]), step), dim=1)
             yield chain, runs
@@ -62,13 +62,13 @@ class Hooks:
             gradient[runs] = torch.cat(chain.direct(*given, step), dim=1)
 
     def finish(self, theta: Tensor, going: Tensor, step: int) -> None:
-        """Change theta, in place, to that after update `step`, of runs that are still finite."""
+        """Change theta in place after update `step`, for runs that are still finite."""
         for chain, runs in self.chains:
             moved = torch.cat(chain.finish(self.split(theta[runs]), step), dim=1)
             theta[runs] = torch.where(going[runs][:, None], moved, theta[runs])
 
     def output(self, theta: Tensor, done: int) -> Tensor:
-        """Weights that are evaluated and returned after so many updates."""
+        """Weights that are evaluated and returned after `done` updates."""
         if not self.chains:
             return theta
         shown = theta.clone()

@@ -1,7 +1,7 @@
 """The small language model as a Llama of transformers, and back.
 
-The folder holds what `LlamaForCausalLM` and `PreTrainedTokenizerFast` load; writing it needs no
-transformers, so the LLM trainer can start from exactly the weights that were trained here.
+`LlamaForCausalLM` and `PreTrainedTokenizerFast` load the folder, so the LLM trainer can start from
+exactly the weights that were trained here. Writing the folder does not need transformers.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 def to_hugging_face(
     model: LanguageModel, tokenizer: Tokenizer, folder: str | PathLike[str]
 ) -> None:
-    """Write a folder for `LlamaForCausalLM` and `PreTrainedTokenizerFast`; needs no transformers.
+    """Write a folder for `LlamaForCausalLM` and `PreTrainedTokenizerFast`, without transformers.
 
     Parameters
     ----------
     model
-        Its logits and those of the loaded Llama agree to rounding.
+        The model; its logits and those of the loaded Llama agree up to rounding.
     tokenizer
-        With as many tokens as the model scores, or fewer.
+        Its tokenizer, with no more tokens than the model scores.
     folder
-        Made if absent, whole or not at all; other files in it stay.
+        Folder to write. A new folder appears only when it is complete; other files in it stay.
 
     Raises
     ------
@@ -64,13 +64,13 @@ def to_hugging_face(
 
 
 def from_hugging_face(folder: str | PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
-    """Read a local Llama folder of the kind `to_hugging_face` writes, also after training there.
+    """Read a Llama folder as `to_hugging_face` writes it, also after training by transformers.
 
     Raises
     ------
     InputError
-        If a file is absent or damaged, or the Llama uses what our model lacks: fewer key than
-        query heads, biases, another activation, scaled rotary positions.
+        If a file is absent or damaged, or the Llama uses a feature that our model lacks: fewer key
+        heads than query heads, biases, another activation, or scaled rotary positions.
     """
     folder = Path(folder)
     found = read_json(folder / "config.json")
@@ -99,12 +99,12 @@ def from_hugging_face(folder: str | PathLike[str]) -> tuple[LanguageModel, Token
 
 
 def load_llama(folder: str | PathLike[str]) -> Any:
-    """Load the folder as `transformers.LlamaForCausalLM`, from disk alone.
+    """Load the folder as `transformers.LlamaForCausalLM`, from the disk only.
 
     Raises
     ------
     InputError
-        If transformers is not installed, or the folder is not one that it loads.
+        If transformers is not installed, or cannot load the folder.
     """
     require("llm", "transformers")
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -112,12 +112,12 @@ def load_llama(folder: str | PathLike[str]) -> Any:
     options: dict[str, Any] = {"attn_implementation": "sdpa", "trust_remote_code": False}
     try:
         config = LlamaConfig.from_pretrained(str(folder), local_files_only=True)
-        # Whatever the folder names could be fetched from a hub.
+        # Names in the folder could be fetched from a hub.
         config._attn_implementation = "sdpa"
         return LlamaForCausalLM.from_pretrained(
             str(folder), config=config, local_files_only=True, use_safetensors=True, **options
         )
-    except Exception as error:  # of transformers, safetensors and torch, of many types
+    except Exception as error:  # transformers, safetensors and torch raise errors of many types
         raise InputError(
             f"no Llama can be loaded: {type(error).__name__}: {error}",
             file=str(folder),
@@ -146,7 +146,7 @@ def _llama_config(config: LanguageModelConfig, tokenizer: Tokenizer) -> dict[str
         "intermediate_size": config.hidden,
         "max_position_embeddings": config.context,
         "tie_word_embeddings": config.tied,
-        # The first is read by transformers 5, the second by 4.
+        # transformers 5 reads the first entry, transformers 4 the second.
         "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
         "rope_theta": config.theta,
         "rms_norm_eps": config.epsilon,

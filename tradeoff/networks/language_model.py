@@ -1,9 +1,9 @@
 """A small decoder-only transformer with the architecture of Llama.
 
-Rotary positions, RMS norms before each block, SwiGLU and fused attention. Its parameters carry
-the names that Llama has in transformers (`tradeoff.networks.checkpoints` exchanges the two). It
-keeps no buffers and decides nothing from data, so `torch.func.functional_call` under `torch.vmap`
-runs a whole ensemble of it as one model, see `stack_parameters`.
+Rotary positions, RMS norms before each block, SwiGLU and fused attention. Its parameters have the
+names of Llama in transformers (`tradeoff.networks.checkpoints` converts between the two). It has no
+buffers and no branches on data, so `torch.func.functional_call` under `torch.vmap` runs a whole
+ensemble as one model, see `stack_parameters`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class LanguageModelConfig:
     vocabulary
         Number of tokens.
     width, layers, heads, hidden
-        Size of the residual stream, number of blocks, attention heads of each, and size of the
-        feed-forward layer. The width must split into heads of even size.
+        Size of the residual stream, number of blocks, number of attention heads in a block, and
+        size of the feed-forward layer. The width must split into heads of even size.
     context
-        Longest sequence a user of the exported model should feed; nothing here depends on it.
+        Longest sequence for users of the exported model; nothing here depends on it.
     tied
-        Whether one matrix both embeds tokens and scores the next one.
+        Whether embedding and output layer share one matrix.
     theta, epsilon
         Base of the rotary wavelengths; floor of the RMS norms.
     """
@@ -97,15 +97,16 @@ class LanguageModel(nn.Module):
     config
         Shape of the model.
     seed
-        Fixes the initial weights: normal with variance one over the number of inputs, output
-        layers of each block scaled down by the square root of twice the depth, norms at one.
-        Llama's constant 0.02 suits widths in the thousands; at 64 it costs half the training.
+        Seed of the initial weights. They are normal with variance one over the number of inputs;
+        output layers of each block are divided by the square root of twice the depth; norms are
+        one. Llama's constant standard deviation 0.02 suits widths in the thousands; at width 64 it
+        costs half the training.
     """
 
     def __init__(self, config: LanguageModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        # Built without storage: the default initialisation would draw from the global generator.
+        # Built on the meta device: the default initialisation would draw from the global generator.
         with torch.device("meta"):
             self.embed_tokens = nn.Embedding(config.vocabulary, config.width)
             self.layers = nn.ModuleList(_Block(config) for _ in range(config.layers))
@@ -141,16 +142,17 @@ class LanguageModel(nn.Module):
         Parameters
         ----------
         tokens
-            Rows (batch, time), padded on the right; padding never reaches the logits of what
-            stands before it. With `starts`, sequences (time,) laid end to end.
+            Rows (batch, time), padded on the right; padding does not change the logits before it.
+            With `starts`, packed sequences (time,).
         positions, cache
-            For generation, see `tradeoff.networks.generation`: where the tokens stand, and the
-            keys and values of what stands before them. Without them: 0, 1, ... and none.
+            For generation, see `tradeoff.networks.generation`: positions of the tokens, and keys
+            and values of the tokens before them. By default positions are 0, 1, ... and there is no
+            cache.
         starts, after
-            On a CPU: where each sequence begins, the number of tokens last; the sequence that each
-            continues and also sees, -1 for none, see `tradeoff.networks.batches.Ragged`.
+            On a CPU: the first token of each sequence and, as the last entry, the number of tokens;
+            the sequence that each one continues, or -1. See `tradeoff.networks.batches.Ragged`.
         wanted
-            Which times to score, all by default. The logits of the others cost as much as a
+            Positions to score, all by default. The logits of the others would cost as much as a
             block of a small model.
         """
         x = self.embed_tokens(tokens)
@@ -163,7 +165,7 @@ class LanguageModel(nn.Module):
         return F.linear(self.norm(x), head.weight)
 
     def cache(self, batch: int, slots: int) -> Cache:
-        """Zeroed room for `slots` positions of `batch` sequences, where the parameters live."""
+        """Make a zeroed cache for `slots` positions of `batch` sequences, on the same device."""
         c, like = self.config, self.embed_tokens.weight
         shape = (c.layers, batch, c.heads, slots, c.width // c.heads)
         return Cache(like.new_zeros(shape), like.new_zeros(shape))
@@ -241,16 +243,16 @@ def response_log_probs(
 ) -> Float[Tensor, " batch"]:
     """Sum the log-probabilities of the masked tokens of each sequence, in nats.
 
-    In float32 at least, whatever the precision of the model.
+    The sum is in float32 at least, at any precision of the model.
 
     Parameters
     ----------
     logits
-        Output of the model for `tokens`: entry t scores token t + 1.
+        Output of the model for `tokens`; entry t scores token t + 1.
     tokens
-        What the model read.
+        Tokens that the model read.
     mask
-        Which tokens count. The first one never does: nothing predicts it.
+        True at the tokens that count. The first token never counts, as nothing predicts it.
     """
     scores = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
     target = scores.gather(-1, tokens[:, 1:, None]).squeeze(-1)
@@ -258,7 +260,7 @@ def response_log_probs(
 
 
 def stack_parameters(models: Sequence[LanguageModel]) -> dict[str, Tensor]:
-    """Parameters of an ensemble, with the member as first axis; detached copies.
+    """Stack the parameters of an ensemble, with the member as first axis, as detached copies.
 
     Examples
     --------

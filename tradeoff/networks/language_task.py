@@ -37,12 +37,12 @@ from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT
 
 LOGITS_AT_ONCE, ROWS_AT_ONCE = 2**25, 32
-"""Logits that an evaluation of an ensemble holds at once; rows, so few that they stay in the
-processor's cache, where runs go one by one."""
+"""Largest number of logits in an evaluation of an ensemble; number of rows at a time where runs go
+one by one, so small that they stay in the processor's cache."""
 
 
 class _Shells(threading.local):
-    """Models to be called with other weights: a call writes into its module while it runs."""
+    """Modules for functional calls, which write other weights into a module while they run."""
 
     def __init__(self) -> None:
         self.of = lru_cache(maxsize=1)(LanguageModel)
@@ -53,31 +53,31 @@ _SHELLS = _Shells()
 
 @dataclass(frozen=True, eq=False)
 class LanguageTask:
-    """A base model, and the demonstrations and pairs that it is to learn from.
+    """A base model, with the demonstrations and pairs for training it.
 
-    Every seed starts from the same base; it is the draws that differ. On a CPU, where the time
-    goes into arithmetic, rows are laid end to end and runs are computed one at a time; elsewhere
-    all rows are padded to one length, so that an ensemble is one batch.
+    All seeds start from the same base; only their draws differ. On a CPU, where arithmetic takes
+    the time, rows are packed and runs are computed one at a time. Elsewhere all rows are padded to
+    one length, so that an ensemble is one batch.
 
     Attributes
     ----------
     base
         The pretrained model.
     data, tokenizer
-        Where rows come from.
+        Source of the rows.
     sft, pairs, test_sft, test_pairs
         The tokenised sets.
     beta
         Inverse temperature of DPO.
     evaluation_rows
-        How many rows of each set an evaluation looks at, the first ones (rows are shuffled).
+        Number of rows of each set in an evaluation: the first ones (rows are shuffled).
     generated_rows
-        How many held-out prompts of each set are answered at every evaluation, to score skills
-        and styles; 0, none: they cost far more than losses. See `skills`.
+        Number of held-out prompts of each set that are answered at every evaluation, to score
+        skills and styles. They cost far more than losses; 0 is none. See `skills`.
     device
-        Place of the computation.
+        Device of the computation.
     ragged
-        Whether to compute without padding; ``None``: on a CPU.
+        Whether to compute without padding; ``None``: on a CPU only.
     """
 
     base: LanguageModel
@@ -97,7 +97,7 @@ class LanguageTask:
     def of(
         cls, base: LanguageModel, data: InstructionData, tokenizer: Tokenizer, **settings: Any
     ) -> LanguageTask:
-        """Tokenise the data; `settings` are ``beta`` and the further attributes."""
+        """Tokenise the data; `settings` are ``beta`` and the attributes after it."""
         context = base.config.context
         return cls(
             base,
@@ -128,7 +128,7 @@ class LanguageTask:
         return replace(self, **moved, device=str(device))
 
     def initial(self, seeds: Sequence[int]) -> Params:
-        """The base, whatever the seeds: the first axis has length 1."""
+        """The base model for all seeds: the first axis has length 1."""
         return {n: p.detach().to(self.device)[None] for n, p in self.base.named_parameters()}
 
     def losses(
@@ -162,7 +162,7 @@ class LanguageTask:
     def pair_log_probs(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
-        """Log-probabilities of both responses of training pairs under one run, and lengths."""
+        """Log-probabilities and lengths of both responses of training pairs under one run."""
         found = self._log_probs(params, self.pairs, index)
         return found, self.pairs.mask[index].sum(-1).to(found.dtype)
 
@@ -192,7 +192,7 @@ class LanguageTask:
         return as_arrays(found) | self.skills(params, self.generated_rows)
 
     def skills(self, params: Mapping[str, Tensor], rows: int) -> dict[str, NDArray[np.float64]]:
-        """Scores of generated responses (R,), to the first `rows` prompts of each held-out set.
+        """Scores (R,) of generated responses to the first `rows` prompts of each held-out set.
 
         Returns
         -------
@@ -216,7 +216,7 @@ class LanguageTask:
         return {name: np.array([score[name] for score in scores]) for name in scores[0]}
 
     def answer(self, params: Mapping[str, Tensor], prompts: Sequence[Any], **settings: Any) -> list:
-        """The responses of one run, greedy unless `settings` of `generate` say otherwise."""
+        """Generate responses of one run, greedily unless `settings` of `generate` say otherwise."""
         model = LanguageModel(self.base.config).to(next(iter(params.values())).dtype)
         model.load_state_dict(dict(params))
         ids = self.tokenizer.encode_many(list(prompts))
@@ -238,7 +238,7 @@ class LanguageTask:
         return each.new_zeros(shape).view(-1).index_add(0, laid.owners, each).view(shape)
 
     def _each(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> tuple[Tensor, Any]:
-        """(M,) log-probabilities of all tokens of some responses, and how they are laid out."""
+        """(M,) log-probabilities of all tokens of some responses, and their layout."""
         laid, shell = rows.ragged(index), _SHELLS.of(self.base.config)
         place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
         logits = functional_call(shell, dict(params), (laid.tokens,), place)
@@ -247,7 +247,7 @@ class LanguageTask:
 
     @torch.no_grad()
     def _over_rows(self, params: Mapping[str, Tensor], rows: Batch) -> Tensor:
-        """(R, rows, ...) log-probabilities under every run, so many rows at once as fit."""
+        """(R, rows, ...) log-probabilities under every run, in parts that fit in memory."""
         found = over_runs(lambda one, index: self._log_probs(one, rows, index), self.batched)
         runs = len(next(iter(params.values())))
         at_once = ROWS_AT_ONCE
@@ -280,9 +280,9 @@ def pretrain(
     device: str = "cpu",
     progress: bool = False,
 ) -> LanguageModel:
-    """Train a base model on text, by AdamW with a short warm-up and a cosine to zero.
+    """Train a base model on text, by AdamW with a short warm-up and cosine decay to zero.
 
-    Blocks of `length` tokens are read in random order, all of them before any again.
+    Blocks of `length` tokens are read in random order, a new order in each epoch.
     """
     model = LanguageModel(config, seed).to(device)
     blocks = packed_batch(corpus, tokenizer, length).to(device)

@@ -1,4 +1,4 @@
-"""The state of an ensemble in training and its one update."""
+"""The state of an ensemble in training, and its update."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Loop:
     Parameters
     ----------
     task, choices
-        Model and data; who follows what.
+        Model and data; methods and draws of the runs.
     trained, held
-        Stacked parameters that are trained, and those that stay.
+        Stacked parameters that are trained, and those that are frozen.
     shift
         (R, J) margins of the reference policy on the training pairs.
     clip
@@ -40,17 +40,17 @@ class Loop:
     at_once
         Runs per batched call.
     spread
-        As the built-in `map`: calls a function for each of several chunks of runs.
+        A function like the built-in `map`, which calls a function for each chunk of runs.
     anchor
-        Stacked parameters of the reference policies; asked for by losses that compare with them.
+        Stacked parameters of the reference policies, for losses that compare with them.
 
     Attributes
     ----------
     theta
         (R, D) trained parameters, run r in row r.
     diverged_at
-        (R,) updates done when a loss or gradient ceased to be finite; NaN: never. It stays on
-        the device, so that no update waits for it.
+        (R,) number of updates done when a loss or gradient was first not finite; NaN: never. It
+        stays on the device, so that no update waits for it.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Loop:
         self.hooks = Hooks(choices, self.shapes, self.theta)
 
     def params(self, theta: Tensor | None = None, rows: slice | Tensor = slice(None)) -> Params:
-        """Stacked parameters of all runs, or of some of them with other trained values."""
+        """Stacked parameters of all runs, or of some runs, with given trained values."""
         theta = self.theta if theta is None else theta
         parts = theta.split([prod(shape) for shape in self.shapes.values()], dim=1)
         own = {
@@ -89,15 +89,15 @@ class Loop:
         return own | {name: value[rows] for name, value in self.held.items()}
 
     def shown(self) -> Float[Tensor, "R D"]:
-        """Trained parameters that are evaluated and returned: theta, or what hooks make of it."""
+        """Trained parameters that are evaluated and returned: theta, after the hooks."""
         return self.hooks.output(self.theta, self.done)
 
     def update(
         self, step: int, optimizer: RowOptimizer, rates: NDArray[np.float64], decay: Decay
     ) -> None:
-        """One update of every run; one that is no longer finite stays where it was.
+        """Update every run; a run that is no longer finite keeps its parameters.
 
-        ``rates`` are (R, S): S rates of each run, which its stages take in turn.
+        ``rates`` are (R, S): S rates of each run, one for each stage, in turn.
         """
         began = time.perf_counter()
         self._probe(step)
@@ -113,7 +113,7 @@ class Loop:
         before = self.diverged_at.isnan()
         self.diverged_at = torch.where(before & ~fine, float(step), self.diverged_at)
         going = before & fine
-        # On a device, asking would make the host wait; filling costs less.
+        # On a device, a test would make the host wait; filling costs less.
         if gradient.is_cuda or not bool(going.all()):
             gradient.masked_fill_(~going[:, None], 0.0)
         if self.clip is not None:
@@ -131,7 +131,7 @@ class Loop:
         self.seconds += time.perf_counter() - began
 
     def record(self, reference: Reference) -> dict[str, NDArray[np.float64]]:
-        """Measures, costs and training time of all runs at this moment, each (R,)."""
+        """Measures, costs and training time of all runs so far, each (R,)."""
         began = time.perf_counter()
         if self.theta.is_cuda:
             torch.cuda.synchronize()
@@ -156,7 +156,7 @@ class Loop:
         }
 
     def _begin(self, step: int) -> None:
-        """Let hooks change the weights from which an update starts, and see gradients of rows."""
+        """Call the hooks before an update: they may change weights and see gradients of rows."""
         for chain, runs in self.hooks.begin(self.theta, step):
             for slot, objective, rows in list(chain.passes(step)):
                 for index in self.choices.single_rows(objective, rows, runs):
@@ -165,11 +165,11 @@ class Loop:
                     slope = torch.cat([found for found, _ in slopes])
                     chain.observe(slot, self.hooks.split(slope.nan_to_num()), step)
                 chain.conclude(slot, step)
-                # In gradients of a batch, of which the last may be a part.
+                # Counted in gradients of a batch; the last batch may be smaller.
                 self.counts[runs, objective] += -(-rows // self.choices.batch_size)
 
     def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        """Gradients (R, D) to follow and the losses they belong to (R, 2), 0 if not computed."""
+        """Gradients (R, D) of the update and their losses (R, 2), 0 if not computed."""
         gradient = torch.zeros_like(self.theta)
         losses = self.theta.new_zeros(len(weights), 2)
         joined = self.choices.joined(step)
@@ -201,11 +201,11 @@ class Loop:
         weights: NDArray[np.float64],
         losses: Float[Tensor, "R 2"],
     ) -> Float[Tensor, "n D"]:
-        """Gradients of the runs whose method has a gradient rule."""
+        """Gradients of the runs that have a gradient rule."""
         wide = kept.double()
         gram = torch.einsum("ind,jnd->nij", wide, wide).cpu().numpy()
         values = losses[joined].double().cpu().numpy()
-        # A run that is no longer finite keeps its parameters, whatever these are.
+        # A run that is no longer finite keeps its parameters, so its factors do not matter.
         gram, values = np.nan_to_num(gram), np.nan_to_num(values)
         factors = self._tensor(self.choices.join(step, gram, weights[joined], values))
         found = torch.einsum("ni,ind->nd", factors, kept)
@@ -232,7 +232,7 @@ class Loop:
     def _losses(
         self, objective: int, theta: Tensor, runs: Tensor, index: Tensor, loss: Any = None
     ) -> Tensor:
-        """(n,) losses of some runs on (n, B) data rows; those of the task if none is given."""
+        """(n,) losses of some runs on (n, B) data rows; the task's loss if none is given."""
         params = self.params(theta, runs)
         if loss is not None:
             return self._trained(objective, loss, params, runs, index)
@@ -246,7 +246,7 @@ class Loop:
     def _trained(
         self, objective: int, loss: Any, params: Params, runs: Tensor, index: Tensor
     ) -> Tensor:
-        """(n,) losses of a method's own kind; the reference policy is run beside the policy."""
+        """(n,) losses that a method trains; the reference policy runs beside the policy."""
         task: Any = self.task
         rows = index.shape[1]
 
@@ -280,7 +280,7 @@ class Loop:
         return over_runs(one, task.batched)(params, index, *reference)
 
     def _probe(self, step: int) -> None:
-        """Evaluate the values that plans look at before this update, and count the rows."""
+        """Evaluate the losses that plans compare before this update, and count the rows."""
         for members, plan in self.choices.due(step):
             for objective in plan.watched:
                 probe = self.choices.probe(objective, plan.gaps.samples, members)
@@ -292,14 +292,14 @@ class Loop:
 
     @torch.no_grad()
     def _value(self, objective: int, chunk: tuple[Tensor, Tensor]) -> Tensor:
-        """(n,) losses of some runs, as they stand, on (n, B) data rows."""
+        """(n,) losses of some runs at their current parameters, on (n, B) data rows."""
         runs, index = chunk
         return self._losses(objective, self.theta[runs], runs, index)
 
     def _chunks(
         self, runs: NDArray[np.int64], index: NDArray[np.int64]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Runs (n,) and their data rows (n, B) on the device, so many at once as are allowed."""
+        """Yield runs (n,) and their data rows (n, B) on the device, at most `at_once` at a time."""
         for start in range(0, len(runs), self.at_once):
             part = slice(start, start + self.at_once)
             members, batch = (torch.from_numpy(a[part]) for a in (runs, index))

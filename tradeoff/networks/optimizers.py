@@ -1,7 +1,7 @@
-"""Optimisers over rows: each row of a matrix is one run, with its own step size and restarts.
+"""Optimisers over rows: each row of a matrix is a run with its own step size and restarts.
 
-torch.optim knows one step size and one count of updates per tensor. Runs of different schedules
-begin their second stages at different updates, and a new stage begins with a new optimiser.
+torch.optim has one step size and one count of updates per tensor. Runs of different schedules begin
+their second stages at different updates, and each stage begins with a new optimiser state.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tradeoff.errors import InputError
 
 Optimizer = Literal["adamw", "sgd"]
 CHUNK = 2**18
-"""Numbers per pass: those of one pass stay in the processor's cache between its operations."""
+"""Numbers per pass, so few that they stay in the processor's cache between operations."""
 
 
 @runtime_checkable
 class RowOptimizer(Protocol):
-    """What training asks of an optimiser."""
+    """Interface of an optimiser for training."""
 
     def restart(self, rows: NDArray[np.int64]) -> None:
-        """Forget what these runs have accumulated."""
+        """Reset the accumulated state of these runs."""
 
     def step(
         self,
@@ -34,21 +34,21 @@ class RowOptimizer(Protocol):
         gradient: Float[Tensor, "runs size"],
         rate: Float[Tensor, " runs"],
     ) -> None:
-        """Update every row of `theta` in place; a row whose rate is 0 stays as it is."""
+        """Update every row of `theta` in place; a row with rate 0 does not change."""
 
 
 class Sgd:
     """Plain gradient descent: ``theta - rate * gradient``."""
 
     def restart(self, rows: NDArray[np.int64]) -> None:
-        """Nothing is accumulated."""
+        """Do nothing, as there is no state."""
 
     def step(self, theta: Tensor, gradient: Tensor, rate: Tensor) -> None:
         theta.addcmul_(gradient, rate[:, None], value=-1)
 
 
 class AdamW:
-    """Adam with decoupled weight decay, row by row what `torch.optim.AdamW` does.
+    """Adam with decoupled weight decay: `torch.optim.AdamW` for each row.
 
     Notes
     -----
@@ -86,7 +86,7 @@ class AdamW:
 def make(
     name: Optimizer, theta: Tensor, betas: tuple[float, float], weight_decay: float
 ) -> RowOptimizer:
-    """The optimiser of this name for the rows of `theta`."""
+    """Make the optimiser of this name for the rows of `theta`."""
     if name == "adamw":
         return AdamW(theta, betas, weight_decay)
     if name != "sgd":

@@ -1,8 +1,9 @@
-"""Policies over a finite set of responses for continuous prompts, and data in which they conflict.
+"""Policies over a finite set of responses to continuous prompts, and conflicting data for them.
 
-A policy scores response y of prompt x by ``(W h(x))[y]``, with no bias: `depth` hidden layers make
-the features h, and depth 0 is a linear policy. With the layers below W held fixed it is log-linear
-with features ``h(x) e_y``, so `last_layer` hands exactly that problem to the convex laboratory.
+A policy scores response y of prompt x by ``(W h(x))[y]``, with no bias. Here `depth` hidden layers
+make the features h; depth 0 is a linear policy. If the layers below W are fixed, the policy is
+log-linear with features ``h(x) e_y``. `last_layer` makes exactly that problem for the convex
+laboratory.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class PolicyConfig:
     Attributes
     ----------
     width, depth
-        Size and number of the hidden layers; depth 0 is a linear policy, whatever the width.
+        Size and number of the hidden layers; at depth 0 the policy is linear, at any width.
     head_scale
-        Standard deviation of the initial logits, about; 0 starts every policy as the uniform
-        one, so that widths and seeds share one reference.
+        Approximate standard deviation of the initial logits. At 0 every policy starts as the
+        uniform policy, so that widths and seeds share one reference.
     """
 
     width: Annotated[int, Within(1, 2**20)] = 64
@@ -56,13 +57,13 @@ class PolicyData:
     prompts
         (P, dx) the prompts, training prompts before held-out ones.
     responses
-        Number of responses K of every prompt.
+        Number K of responses to every prompt.
     demonstrations, pairs
         (M, 2) prompt and response; (J, 3) prompt, chosen and rejected response.
     test_demonstrations, test_pairs
         The same on held-out prompts.
     training_prompts
-        How many prompts are for training.
+        Number of training prompts.
     """
 
     prompts: Float[np.ndarray, "P dx"]
@@ -143,7 +144,7 @@ def initial_parameters(
     seed: int,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
-    """Initial parameters of one policy: a function of the seed, the same at every precision."""
+    """Initial parameters of one policy: a function of the seed, equal at every precision."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float) -> Tensor:
@@ -160,10 +161,10 @@ def initial_parameters(
 
 
 def features(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
-    """h(x), (..., width), of prompts (..., dx): what the last layer sees.
+    """Features h(x), (..., width), of prompts (..., dx): the input of the last layer.
 
-    They are divided by the square root of their number, so that their norm, and with it what a
-    step size or a radius means, does not depend on the width.
+    They are divided by the square root of their number. So their norm, and the effect of a step
+    size or a radius, does not depend on the width.
     """
     h = prompts
     for layer in range((len(parameters) - 1) // 2):
@@ -186,29 +187,30 @@ def last_layer(
     held_out: bool = False,
     **settings: Any,
 ) -> LogLinear:
-    """The convex problem of training W alone, the layers below held at `parameters`.
+    """The convex problem of training W alone, with the layers below fixed at `parameters`.
 
     Parameters
     ----------
     data
         The task; its demonstrations and pairs become those of the problem, in the same order.
     parameters
-        Of one policy. ``parameters[HEAD]``, flattened by rows, is a point theta of the problem.
+        Parameters of one policy. ``parameters[HEAD]``, flattened by rows, is a point theta of the
+        problem.
     radius
-        Of the ball in which the problem lives.
+        Radius of the ball of the problem.
     reference
-        Parameters of the reference policy, which may have a body of its own; ``None``: uniform.
+        Parameters of the reference policy, which may have other hidden layers; ``None``: uniform.
     held_out
-        Take the held-out prompts and data instead, to measure what training did not see.
+        Use the held-out prompts and data instead of the training data.
     **settings
         ``beta`` and the other attributes of `tradeoff.convex.LogLinear`.
 
     Returns
     -------
     LogLinear
-        Of dimension responses * width, its features in float64.
+        A problem of dimension responses * width, with features in float64.
     """
-    # The only way from here to the convex laboratory: this function is the bridge between them.
+    # This function is the only bridge from networks to the convex laboratory.
     from tradeoff.convex.log_linear import LogLinear
 
     first, end = (0, data.training_prompts)

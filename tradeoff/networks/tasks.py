@@ -1,8 +1,8 @@
-"""What training needs to know of a model and its data, and the task of the small policies.
+"""The interface of a model and its data for training, and the task of the small policies.
 
-A task holds data and the shape of one model; parameters come and go as dictionaries of tensors,
-those of an ensemble with the run as first axis. The reference policy of DPO enters by its margins
-on all pairs, computed once, so that a training step never runs it.
+A task holds data and the shape of one model. Parameters are dictionaries of tensors; those of an
+ensemble have the run as first axis. The margins of DPO's reference policy on all pairs are computed
+once, so that a training step never runs it.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
     from tradeoff.convex.log_linear import LogLinear
 
 Params = dict[str, Tensor]
-"""Parameters by name; of an ensemble, each tensor with the run as first axis."""
+"""Parameters by name; in an ensemble, each tensor has the run as first axis."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """log pi_ref(chosen) - log pi_ref(rejected) of every pair, in nats.
+    """The values log pi_ref(chosen) - log pi_ref(rejected) of every pair, in nats.
 
     Attributes
     ----------
     train, test
-        (R, J) and (R, Jt), training and held-out pairs; one row serves all runs if R is 1.
+        (R, J) and (R, Jt), for training and held-out pairs; if R is 1, the row is for all runs.
     """
 
     train: Float[Tensor, "R J"]
     test: Float[Tensor, "R Jt"]
 
     def expand(self, runs: int) -> Reference:
-        """The same with one row for each of `runs` runs."""
+        """Repeat a single row for each of `runs` runs."""
         return Reference(self.train.expand(runs, -1), self.test.expand(runs, -1))
 
 
 @runtime_checkable
 class Task(Protocol):
-    """A model with its two data sets, as `tradeoff.networks.train` sees it."""
+    """A model with its two data sets: the interface that `tradeoff.networks.train` needs."""
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -59,17 +59,17 @@ class Task(Protocol):
 
     @property
     def batched(self) -> bool:
-        """Whether stacked runs compute as one, by `torch.vmap`, or each by itself."""
+        """Whether stacked runs are computed together, by `torch.vmap`, or one by one."""
 
     @property
     def last_layer_name(self) -> str | None:
-        """The parameter that turns features into logits, if it does nothing else."""
+        """Name of the parameter that maps features to logits, if it has no other use."""
 
     def to(self, device: torch.device | str) -> Task:
         """The same task with its data on a device."""
 
     def initial(self, seeds: Sequence[int]) -> Params:
-        """Base model of each seed, stacked; an axis of length 1 if all seeds share it."""
+        """Stacked base models of the seeds; the first axis has length 1 if all seeds share one."""
 
     def losses(
         self,
@@ -78,22 +78,22 @@ class Task(Protocol):
         index: Int[Tensor, " B"],
         reference: Float[Tensor, " B"] | None = None,
     ) -> Tensor:
-        """Mean loss of ONE run on some of its training rows; if `batched`, fit for `torch.vmap`.
+        """Mean loss of ONE run on some training rows; if `batched`, it works under `torch.vmap`.
 
         Parameters
         ----------
         params
-            Of one run.
+            Parameters of one run.
         objective
             0 for SFT, 1 for the preference objective.
         index
-            The rows.
+            Indices of the rows.
         reference
-            Margins of the reference policy on these pairs; not used by SFT.
+            Margins of the reference policy on these pairs; SFT does not use them.
         """
 
     def reference(self, params: Mapping[str, Tensor]) -> Reference:
-        """Margins of reference policies, stacked, on all pairs."""
+        """Margins of stacked reference policies on all pairs."""
 
     def evaluate(
         self, params: Mapping[str, Tensor], reference: Reference
@@ -117,7 +117,7 @@ class PolicyTask:
     beta
         Inverse temperature of DPO.
     dtype, device
-        Precision and place of the computation.
+        Precision and device of the computation.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def one_run(params: Mapping[str, Tensor], run: int) -> Params:
 
 
 def over_runs(one: Callable[..., Tensor], batched: bool) -> Callable[..., Tensor]:
-    """A function of the parameters and further tensors of one run, made one of stacked runs."""
+    """Extend a function of one run's parameters and further tensors to stacked runs."""
     if batched:
         return torch.vmap(one)
 

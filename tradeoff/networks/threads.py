@@ -1,4 +1,4 @@
-"""How many threads compute: one for a small batch, one for each run where runs go one by one."""
+"""Numbers of threads: one for a small batch, or one for each run if runs go one by one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 SMALL = 2**18
-"""Parameters of a batched call up to which it runs on one thread.
+"""Largest number of parameters of a batched call that runs on one thread.
 
-On idle cores four threads halve its time for twice the work; on busy ones they wait for each other
-at every operation, and it takes many times as long.
+On idle cores four threads halve its time but double its processor time. On busy cores they wait for
+each other at every operation, and the call takes many times as long.
 """
 
 
@@ -31,7 +31,7 @@ def one_thread(*, when: bool = True) -> Iterator[None]:
 
 @contextmanager
 def spread(threads: int) -> Iterator[Callable[..., Any]]:
-    """A `map` whose calls take a thread each, so many at a time; results in order."""
+    """Make a `map` that runs each call in a thread, `threads` at a time, with results in order."""
     if threads == 1:
         yield map
         return

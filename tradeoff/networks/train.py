@@ -1,11 +1,12 @@
-"""Train many runs as one: stacked parameters, and a gradient per objective, run and update.
+"""Training of many runs as one ensemble with stacked parameters.
 
 The parameters of run r are row r of one matrix. At each update the runs are grouped by the
-objective they follow. The gradients of a group are computed in one batched call, or, if the task
-gains nothing by that, run by run on as many threads as torch has, and laid into the rows. Runs
-never mix. Run by run, the result of one depends on nothing else, bit for bit; in batched calls it
-does by the rounding of batched products: in the tests' 25 updates parameters agree to 1e-10 in
-float64 and to 2e-4 in float32. Small batches run on one thread, see `tradeoff.networks.threads`.
+objective that they follow. The gradients of a group are computed in one batched call. If the task
+gains nothing by that, they are computed run by run, on as many threads as torch has. Runs never
+mix. Run by run, the result of a run does not depend on the others, bit for bit. In batched calls it
+depends on them by the rounding of batched products: in the tests' 25 updates, parameters agree to
+1e-10 in float64 and to 2e-4 in float32. Small batches run on one thread, see
+`tradeoff.networks.threads`.
 """
 
 from __future__ import annotations
@@ -41,19 +42,19 @@ __all__ = ["Ensemble", "Run", "grid", "train"]
 
 @dataclass(frozen=True, repr=False)
 class Ensemble:
-    """What became of R runs.
+    """The result of R runs.
 
     Attributes
     ----------
     runs
-        As they were given.
+        The runs as they were given.
     table
-        One row per run and evaluation, see `train`.
+        A table with one row per run and evaluation, see `train`.
     params
-        Final parameters, each tensor with the run as first axis; those of a run that diverged
-        are the last finite ones. Of a method with averages or merges, what these give.
+        Final parameters, each tensor with the run as first axis. A run that diverged has its last
+        finite parameters. For a method with averages or merges, these are applied.
     diverged_at
-        (R,) number of updates done when a loss or gradient ceased to be finite; NaN: never.
+        (R,) number of updates done when a loss or gradient was first not finite; NaN: never.
     """
 
     runs: tuple[Run, ...]
@@ -71,7 +72,7 @@ class Ensemble:
 
 
 def grid(methods: Sequence[Method | Schedule], seeds: Sequence[int]) -> tuple[Run, ...]:
-    """One run of every method with every seed, seeds innermost."""
+    """One run of every method with every seed; the seed varies fastest."""
     return tuple(Run(method, seed) for method in methods for seed in seeds)
 
 
@@ -105,15 +106,15 @@ def train(
     task
         Model and data.
     runs
-        What to train. Runs of one seed share initial weights and draws, so that differences
-        between schedules are paired.
+        The runs to train. Runs of one seed share initial weights and draws, so that schedules are
+        compared on the same draws.
     steps
         Updates per run.
     learning_rate, decay
-        Step size ``learning_rate / clock**decay``, where the clock counts updates of the stage
-        from 1; one rate, or one for each run, or (R, S): S rates for each run, which its stages
-        take in turn. With ``decay="linear"`` it falls linearly to zero over the stage, as trainers
-        have it. The optimiser's state restarts with the clock.
+        Step size ``learning_rate / clock**decay``, where the clock counts updates of the stage from
+        1. Give one rate, or one for each run, or (R, S): S rates for each run, one for each stage
+        in turn. With ``decay="linear"`` the rate falls linearly to zero over the stage, as usual in
+        trainers. The optimiser's state restarts with the clock.
     optimizer, betas, weight_decay, clip
         "adamw" or "sgd"; the moments of Adam; decoupled weight decay; largest norm of a run's
         gradient (``None``: any).
@@ -121,28 +122,28 @@ def train(
         Rows per gradient, drawn with replacement. An update that follows both objectives takes
         that many of each.
     evaluate_every
-        Updates between evaluations; ``None`` spaces about a dozen of them evenly in log. The
-        first is before any update, the last after all.
+        Updates between evaluations; ``None`` gives about a dozen evaluations, evenly spaced in log.
+        The first is before any update, the last after all.
     start
-        Stacked initial parameters, of R runs or of one for all; the task's base models by
+        Stacked initial parameters, of R runs or of one run for all; the task's base models by
         default.
     reference
-        "base": each run's base model. Parameters, stacked for R runs or for one: such as those
-        of an SFT optimum, found by training ``Alright(lam=0)``.
+        "base" is each run's base model. Otherwise stacked parameters of R policies or of one, such
+        as an SFT optimum, found by training ``Alright(lam=0)``.
     optima
         (2,) or (R, 2) minimal training losses of (SFT, preference). MAXRIGHT needs both; lower
-        bounds, such as zeros, will do, at the price of a shifted choice. Constrained needs the
-        first. Without it, its limit counts from the least SFT loss seen so far, with a warning.
+        bounds such as zeros are allowed, but they shift its choice. Constrained needs the first.
+        Without it, its limit is measured from the least SFT loss seen so far, with a warning.
     recent
-        Between two evaluations of its probe set, the value that these rules know of the chosen
-        objective is a running average; this is the weight of the newest minibatch's loss.
+        Weight of the newest minibatch loss in a running average. Between two evaluations of their
+        probe set, these rules use that average as the value of the chosen objective.
     last_layer_only
-        Hold everything but the last layer at its initial value.
+        Train the last layer only.
     at_once
-        Runs per batched call; fewer need less memory. All by default. Without meaning for a task
+        Runs per batched call, all by default; fewer need less memory. It has no effect for a task
         that is not batched.
     device
-        Where to compute, "cpu" or "cuda". The parameters returned stay there.
+        Device of the computation, "cpu" or "cuda". The returned parameters stay there.
     progress
         Show a progress bar.
 
@@ -152,8 +153,8 @@ def train(
         Its table has columns run (place in `runs`), schedule (label of the method), lam, seed,
         step, the measures of `Task.evaluate`, sft_gradients and preference_gradients (used so
         far), probe_rows (data rows evaluated to compare gaps), seconds (of training, all runs
-        together) and diverged_at. Losses are those of the task, whatever a method trains.
-        A run that diverged keeps its last finite parameters in all later rows.
+        together) and diverged_at. Losses are those of the task, also if a method trains other
+        losses. A run that diverged keeps its last finite parameters in all later rows.
 
     Raises
     ------
@@ -163,7 +164,8 @@ def train(
     Warns
     -----
     UserWarning
-        If the limit of a Constrained run counts from the least SFT loss seen, for want of `optima`.
+        If `optima` are absent, so that a Constrained run measures its limit from the least SFT loss
+        seen.
 
     Examples
     --------
@@ -231,7 +233,7 @@ def _last_layer(task: Task) -> str:
 
 
 def _stacked(name: str, params: Params, runs: int, device: str) -> Params:
-    """Parameters of `runs` runs, from as many or from one for all."""
+    """Parameters of `runs` runs, from as many runs or from one run for all."""
     wrong = {len(value) for value in params.values()} - {1, runs}
     if runs > 1 and wrong:
         raise InputError(
@@ -249,7 +251,7 @@ def _on(params: Params, device: str) -> Params:
 
 
 def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
-    """Learning rates of each run, stage by stage, from one for all or one for each run."""
+    """Learning rates of each run, stage by stage, from one rate for all or one for each run."""
     try:
         given = np.asarray(rate)
     except ValueError:  # rows of different lengths

@@ -1,4 +1,4 @@
-"""Losses of methods on small networks: what they need of a task, and their values."""
+"""Losses of methods on small networks: the interface of their tasks, and their values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Tokens:
     Attributes
     ----------
     log_probs
-        (B, T), in nats; or (M,), of all demonstrations after one another.
+        (B, T), in nats; or (M,), with the demonstrations one after the other.
     counted
-        Of the same shape: 1 where a token is of the response, 0 where it fills up.
+        Mask of the same shape: 1 at a token of the response, 0 at padding.
     owners
-        (M,) number of the demonstration of each token, where they stand after one another.
+        (M,) number of the demonstration of each token, if they follow one another.
     """
 
     log_probs: Tensor
@@ -41,7 +41,7 @@ class Tokens:
 
 @runtime_checkable
 class RecordsTask(Protocol):
-    """What methods with losses of their own ask of a task, beside `tasks.Task`."""
+    """Members beyond `tasks.Task` that a task needs for methods with their own losses."""
 
     def tokens(self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]) -> Tokens:
         """Log-probabilities of the tokens of training demonstrations under one run."""
@@ -49,12 +49,12 @@ class RecordsTask(Protocol):
     def pair_log_probs(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
-        """Log-probabilities of both responses of training pairs under one run, and lengths."""
+        """Log-probabilities and lengths of both responses of training pairs under one run."""
 
 
 @runtime_checkable
 class FiniteTask(Protocol):
-    """What losses with a divergence ask of a task: all responses of each prompt."""
+    """Member of a task with finitely many responses, for losses with a divergence."""
 
     def every_log_prob(
         self, params: Mapping[str, Tensor], objective: int, index: Int[Tensor, " B"]
@@ -69,20 +69,20 @@ def sft_value(
     rows: int,
     apart: Float[Tensor, " B"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean loss of some demonstrations: over their tokens, or over responses if the loss is so.
+    """Mean loss of some demonstrations, over tokens or, if the loss says so, over responses.
 
     Parameters
     ----------
     loss
         The loss.
     tokens
-        Under the policy.
+        Log-probabilities under the policy.
     reference
         Log-probabilities of the same tokens under the reference policy, if the loss needs them.
     rows
-        How many demonstrations these are.
+        Number of demonstrations.
     apart
-        Divergences from the reference, if the loss asks for them; responses are then one token.
+        Divergences from the reference, if the loss needs them; a response is then one token.
     """
     if loss.per_response:
         lengths = tokens.sums(torch.ones_like(tokens.log_probs), rows)
@@ -109,11 +109,11 @@ def pair_value(
     loss
         The loss.
     log_probs, lengths
-        Of both responses under the policy; tokens of each.
+        Log-probabilities of both responses under the policy; their numbers of tokens.
     reference
         Log-probabilities under the reference policy, if the loss needs them.
     apart
-        Divergences from the reference, if the loss asks for them.
+        Divergences from the reference, if the loss needs them.
     """
     known = (None, None) if reference is None else reference.unbind(1)
     sides = zip(log_probs.unbind(1), known, lengths.unbind(1), strict=True)

@@ -1,9 +1,9 @@
-"""A small instruction language, generated: skills to fine-tune, styles to prefer, text to pretrain.
+"""A generated instruction language: skills for SFT, styles for preferences, text for pretraining.
 
-Every row is a function of a `Language`, a seed among its settings; no file is needed. Answers and
-styles are checked exactly, so what a model kept and what it gave up can be told apart:
-`exact_match` scores whole responses, `answer_match` the answers inside them, and
-`preference_match` the style around them.
+Every row is a function of a `Language`, whose settings include a seed; no file is needed. Answers
+and styles are scored exactly and apart, so that the scores show what a model has forgotten:
+`exact_match` scores whole responses, `answer_match` the answers inside them, and `preference_match`
+the style around them.
 """
 
 from tradeoff.data.synthetic.generate import InstructionData, InstructionRow, StyleRow, generate

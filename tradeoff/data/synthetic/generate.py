@@ -1,4 +1,4 @@
-"""The data sets: what is demonstrated, what is preferred, and what a base model reads."""
+"""The generated data sets: demonstrations, pairs, and the corpus of a base model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHUFFLE, _DRESS, _CORPUS = 1000, 1001, 1002
 STATEMENTS = 0.4
 """Share of the corpus that states facts instead of asking."""
 EVASIVE = 0.4
-"""Share of the corpus' answers that evade: what makes a base model a poor assistant."""
+"""Share of the corpus' answers that evade the question, as a poor assistant does."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StyleRow(PreferenceRow):
 
 @dataclass(frozen=True)
 class InstructionData:
-    """Everything a run needs; no problem of a held-out row occurs in training rows or corpus."""
+    """The data sets of a run; no problem of a held-out row occurs in training rows or corpus."""
 
     language: Language
     sft_train: tuple[InstructionRow, ...] = field(repr=False)
@@ -91,7 +91,7 @@ def generate(language: Language) -> InstructionData:
 def _sets(
     language: Language, sft: int, preference: int, side: int
 ) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts of both sets on one side of the split; `overlap` of the second are in the first."""
+    """Prompts of both sets on one side of the split; they share `overlap` of the second set."""
     demonstrated: list[Prompt] = []
     compared: list[Prompt] = []
     pairs = shares(preference, compared_skills(language))
@@ -145,7 +145,7 @@ def _pairs(
 
 
 def _side(prompt: Prompt, preference: str, good: bool, which: float, other: bool) -> str:
-    """One response of a pair; what the preference is not about, `other`, is as in its partner."""
+    """One response of a pair; the style that is not compared, `other`, is that of its partner."""
     if preference == "refusal":
         return _respond(prompt, Style(which < 0.5, other), refuse=good)
     style = Style(good, other) if preference == "polite" else Style(other, good)

@@ -1,9 +1,9 @@
-"""Who asks what: prompts drawn without repetition from one side of the train / held-out split.
+"""Prompts, drawn without repetition from one side of the train / held-out split.
 
-Each prompt opens with the name of who asks. To some, demonstrations answer in the preferred
-style; to the others in the contrary one. `Language.conflict` is the share of prompts that come
-from the others: a demonstration is thus a function of its prompt at every level of conflict, and
-exact match can reach 1 at each of them.
+Each prompt opens with the name of the person who asks. Demonstrations answer some people in the
+preferred style, and the others in the contrary style. `Language.conflict` is the share of prompts
+from the others. So a demonstration is a function of its prompt at every level of conflict, and
+exact match can always reach 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ASKERS = (
     ("Ann", "Eve", "Ida", "Mia", "Ada", "Lea", "Zoe", "Una"),
     ("Ben", "Tom", "Max", "Jon", "Sam", "Rob", "Leo", "Kai"),
 )
-"""Who is answered in the preferred style, and who in the contrary one."""
+"""Names of people who are answered in the preferred style, and in the contrary style."""
 TRAIN, TEST = 0, 1
 """The sides of the split."""
 _SPLIT, _CONFLICT = 0, 1
@@ -30,7 +30,7 @@ _SPLIT, _CONFLICT = 0, 1
 
 @dataclass(frozen=True)
 class Prompt:
-    """A problem as someone asks it; `contrary` if demonstrations answer them contrarily."""
+    """A problem and the name of who asks it; `contrary` if the demonstration has that style."""
 
     skill: Skill
     problem: Problem
@@ -39,7 +39,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What the model reads; a response starts on the next line."""
+        """The text that the model reads; a response starts on the next line."""
         return f"{self.asker}: {self.problem.question}\n"
 
 
@@ -53,11 +53,11 @@ def draw_prompts(
     language
         Its seed, conflict and held-out share are used.
     name
-        Of the skill.
+        Name of the skill.
     count
         How many prompts.
     side
-        `TRAIN` or `TEST`; the side belongs to the problem, whoever asks.
+        `TRAIN` or `TEST`; the side depends on the problem, not on who asks.
     stream
         Draws of different streams are independent.
     repeat
@@ -87,7 +87,7 @@ def draw_prompts(
             value=count,
             remedy="Ask for fewer rows, or use more skills.",
         )
-    # The draw belongs to the prompt: more conflict only turns more of them contrary.
+    # The draw depends on the prompt alone: more conflict only makes more prompts contrary.
     contrary = _uniform(language, number, _CONFLICT, found) < language.conflict
     return [
         Prompt(skill, skill.problem(code // people), ASKERS[turned][code % people], turned)
@@ -98,5 +98,5 @@ def draw_prompts(
 def _uniform(
     language: Language, skill: int, stream: int, counter: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """A draw for each counter that depends on nothing else but the seed and the skill."""
+    """Uniform draws, one for each counter; they depend on seed, skill and stream only."""
     return draws.uniform(draws.keys(language.seed, skill, stream), counter)

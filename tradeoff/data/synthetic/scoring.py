@@ -24,14 +24,14 @@ def exact_match(rows: Sequence[InstructionRow], outputs: Sequence[str]) -> dict[
     Returns
     -------
     dict of str to float
-        By skill; blanks around a response do not count.
+        Scores by skill; blanks around a response do not count.
     """
     hits = [output.strip() == plain(row.completion) for row, output in _paired(rows, outputs)]
     return _means([row.skill for row in rows], hits)
 
 
 def answer_match(rows: Sequence[InstructionRow], outputs: Sequence[str]) -> dict[str, float]:
-    """Share of outputs that give the right answer in whatever style, by skill."""
+    """Share of outputs that give the right answer in any style, by skill."""
     hits = [content(output) == row.answer for row, output in _paired(rows, outputs)]
     return _means([row.skill for row in rows], hits)
 
@@ -43,7 +43,7 @@ def preference_match(rows: Sequence[StyleRow], outputs: Sequence[str]) -> dict[s
 
 
 def plain(text: Text) -> str:
-    """A field as plain text: of a conversation, what its last turn says."""
+    """A field as plain text; a conversation gives the text of its last turn."""
     return text if isinstance(text, str) else text[-1].content
 
 

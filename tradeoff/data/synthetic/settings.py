@@ -22,9 +22,9 @@ class Language:
     seed
         Fixes every row. The same seed draws the same problems at every level of conflict.
     conflict
-        Probability, in [0, 1], that a prompt comes from someone to whom demonstrations answer in
-        the style that the preferences reject: 0 and the two objectives agree, 1 and they
-        contradict each other wherever they meet.
+        Probability, in [0, 1], that a prompt comes from someone whom demonstrations answer in the
+        style that the preferences reject. At 0 the two objectives agree; at 1 they contradict each
+        other wherever both apply.
     overlap
         Share of the preference prompts, in [0, 1], that are prompts of demonstrations too.
     label_noise
@@ -35,7 +35,7 @@ class Language:
     held_out
         Share of all problems that only the held-out sets may use.
     skills, preferences
-        Which take part, out of `SKILLS` and `PREFERENCES`; in equal shares.
+        Names that take part, out of `SKILLS` and `PREFERENCES`, in equal shares.
     """
 
     seed: Seed = 0
@@ -69,7 +69,7 @@ class Language:
 
 
 def compared_skills(language: Language) -> tuple[str, ...]:
-    """The skills whose prompts some preference of the language is about."""
+    """The skills with prompts for some preference of the language."""
     refusal, other = "refusal" in language.preferences, set(language.preferences) - {"refusal"}
     return tuple(
         name for name in language.skills if (refusal if SKILLS[name].flagged else bool(other))
@@ -77,7 +77,7 @@ def compared_skills(language: Language) -> tuple[str, ...]:
 
 
 def shares(total: int, names: tuple[str, ...]) -> dict[str, int]:
-    """Split a number as evenly as it goes; the first names get the remainder."""
+    """Split a number as evenly as possible; the first names get the remainder."""
     each, rest = divmod(total, len(names))
     return {name: each + (place < rest) for place, name in enumerate(names)}
 

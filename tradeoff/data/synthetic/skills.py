@@ -1,8 +1,8 @@
-"""What can be asked: each skill numbers its problems, so that any subset can be drawn by index.
+"""The skills: each numbers its problems, so that any subset can be drawn by index.
 
 A problem is decoded from its number by mixed radix; all problems of a skill have different
-questions. Letters stand apart from each other, because a byte-pair tokenizer hides the spelling
-of whole words.
+questions. Letters are separated by blanks, because a byte-pair tokenizer hides the spelling of
+whole words.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TENS = [(a, b) for a, b in _ONES if a and b]
 
 @dataclass(frozen=True)
 class Problem:
-    """A question, its answer, and both as one statement, as a document would put it."""
+    """A question, its answer, and the statement of both that a document would make."""
 
     question: str
     answer: str
@@ -52,11 +52,11 @@ class Skill:
     Attributes
     ----------
     name
-        How scores are labelled.
+        Label of the scores.
     size
-        How many problems there are.
+        Number of problems.
     problem
-        The problem of a number below `size`.
+        Makes the problem with a given number, which is below `size`.
     flagged
         Whether the preferred response is to refuse.
     """

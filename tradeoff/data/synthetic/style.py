@@ -1,4 +1,4 @@
-"""How an answer can be dressed, and how to tell the dress from the text.
+"""Styles of an answer: how to apply one, and how to recognise it in a text.
 
 The preferred style is polite, short, and refuses flagged requests; each preference is about one of
 the three and leaves the others as they are.
@@ -20,7 +20,7 @@ PREFERENCES = ("polite", "short", "refusal")
 
 @dataclass(frozen=True)
 class Style:
-    """What a text is, apart from its answer; also what to make of an answer, see `dress`."""
+    """The style of a text; `dress` applies it to an answer."""
 
     polite: bool
     short: bool
@@ -28,7 +28,7 @@ class Style:
 
     @classmethod
     def of(cls, text: str) -> Style:
-        """Tell the style of any text: polite by how it opens, short if it is one sentence."""
+        """Recognise the style of a text: polite by its opening, short if it is one sentence."""
         text = text.strip()
         refusal = text.startswith(REFUSAL.rstrip("."))
         return cls(refusal or text.startswith(OPENING.strip()), ". " not in text, refusal)
@@ -39,7 +39,7 @@ CONTRARY = Style(polite=False, short=False)
 
 
 def dress(answer: str, style: Style) -> str:
-    """The response that gives `answer` in `style`; a refusal gives none and has one form."""
+    """Write a response with `answer` in `style`; a refusal is a fixed text without the answer."""
     if style.refusal:
         return REFUSAL
     opening = OPENING if style.polite else ""
@@ -52,7 +52,7 @@ def content(text: str) -> str:
 
 
 def satisfies(preference: str, text: str) -> bool:
-    """Whether a text has the preferred style, as far as one preference of `PREFERENCES` goes."""
+    """Whether a text has the style that one preference of `PREFERENCES` asks for."""
     _check(preference)
     return bool(getattr(Style.of(text), preference))
 

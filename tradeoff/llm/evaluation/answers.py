@@ -1,16 +1,16 @@
-r"""Which part of a response is its answer, and when two answers are the same.
+r"""Extraction of the answer from a response, and the rule by which two answers are equal.
 
-The rule of sameness, in this order:
+Answers are equal after these steps, in this order:
 
 1. Reasoning is removed: all up to the last ``</think>``, and all from a ``<think>`` that is never
-   closed; likewise of ``thinking``, ``reasoning``, ``scratchpad``, ``seed:think``, ``[THINK]`` and
+closed; likewise for ``thinking``, ``reasoning``, ``scratchpad``, ``seed:think``, ``[THINK]`` and
    ``◁think▷``.
 2. Unicode is composed (NFC) and case is folded. Characters of no width are removed; all signs that
    look like a minus are one; all blanks are one.
 3. Commas between groups of three digits are removed: ``1,000`` is ``1000``.
 4. One pair of quotation marks around the whole text and one final full stop are removed.
 
-Nothing else is: ``5!``, ``5%``, ``-5``, ``C++`` and ``f'`` stay what they are.
+Nothing else is removed: ``5!``, ``5%``, ``-5``, ``C++`` and ``f'`` do not change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MARK = "####"
 
 
 class Extract(StrEnum):
-    r"""What of a text is its answer.
+    r"""The part of a text that is its answer.
 
     ``whole``: all of it. ``marked``: what follows the last ``####``, as in GSM8K. ``boxed``: the
     last ``\boxed{...}``, as in MATH. ``number``: the last number.
@@ -44,12 +44,12 @@ class Extract(StrEnum):
 
 
 def without_reasoning(text: str) -> str:
-    """The text without its reasoning, see the module."""
+    """Remove the reasoning from a text, see the module."""
     return _REASONING.sub("", text)
 
 
 def normalised(text: str) -> str:
-    """The form in which two texts are compared; the module states the rule."""
+    """Normalise a text for comparison; the module states the rule."""
     folded = unicodedata.normalize("NFC", without_reasoning(text).casefold())
     folded = " ".join(folded.translate(_NO_WIDTH).translate(_MINUS).split())
     folded = _GROUPED.sub(lambda found: found[0].replace(",", ""), folded)
@@ -57,7 +57,7 @@ def normalised(text: str) -> str:
 
 
 def extracted(text: str, extract: Extract = Extract.whole) -> str | None:
-    """The answer that a text gives, ``None`` where it gives none."""
+    """Extract the answer from a text; ``None`` if it has none."""
     text = without_reasoning(text)
     if extract is Extract.whole:
         return text

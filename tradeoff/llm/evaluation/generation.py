@@ -1,4 +1,4 @@
-"""Responses that a policy writes, many at a time, through ``generate`` of transformers."""
+"""Batched generation of responses, by ``generate`` of transformers."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from tradeoff.progress import tqdm
 from tradeoff.settings import Seed, Within, check
 
 Ids = Int[np.ndarray, " _"]
-# Prompt and response tokens of one call: their keys and values have to fit beside the weights.
+# Prompt and response tokens of one call; their key-value cache must fit beside the weights.
 _TOKENS = {"cuda": 2**16, "cpu": 2**14}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How responses are drawn.
+    """Settings of generation.
 
     Attributes
     ----------
     max_new_tokens
         Longest response.
     temperature
-        0 takes the likeliest token each time; else logits are divided by it.
+        At 0 the likeliest token is taken each time; otherwise logits are divided by it.
     top_p
         Tokens are drawn from the smallest set with at least this probability.
     seed
-        Of the draws, which also depend on how prompts fall into batches.
+        Seed of the draws, which also depend on the batches that the prompts form.
     """
 
     max_new_tokens: Annotated[int, Within(1, 2**24)] = 256
@@ -54,16 +54,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Responses:
-    """What a policy wrote.
+    """Generated responses.
 
     Attributes
     ----------
     texts
-        One per prompt, in their order, without the end token.
+        One response per prompt, in the order of the prompts, without the end token.
     ended
-        Whether each ended by itself, not at the longest length.
+        Whether each response ended by an end token, and not at the longest length.
     shortened
-        How many prompts lost their beginning to leave room for a response.
+        Number of prompts whose beginning was cut to leave room for a response.
     """
 
     texts: tuple[str, ...]
@@ -86,19 +86,20 @@ def generate(
     rows
         Only their prompts are read.
     sampling
-        Greedy, up to 256 tokens, when not given.
+        Settings of generation; by default greedy, with up to 256 tokens.
     tokens_at_once
-        Most tokens of a batch, prompts and responses together; by the device when not given.
+        Largest number of prompt and response tokens of a batch; by default it depends on the
+        device.
 
     Raises
     ------
     InputError
-        If a row has no prompt, or no token of a prompt is left beside the longest response.
+        If a row has no prompt, or the longest response leaves no room for a prompt.
     """
     sampling = sampling or Sampling()
     room = room_for_prompt(policy, sampling)
     prompts = prompt_ids(rows, policy.tokenizer)
-    # The end of a prompt says what is asked for.
+    # The question is usually at the end of a prompt.
     kept = [ids[-room:] for ids in prompts]
     budget = tokens_at_once or _TOKENS.get(policy.device.type, _TOKENS["cuda"])
     found: dict[int, tuple[str, bool]] = {}
@@ -115,7 +116,7 @@ def generate(
 
 
 def room_for_prompt(policy: LoadedPolicy | Outline, sampling: Sampling) -> int:
-    """Most tokens of a prompt beside the longest response; an `InputError` if there are none."""
+    """Largest number of prompt tokens beside the longest response; an `InputError` if it is 0."""
     room = policy.max_length - sampling.max_new_tokens
     if room < 1:
         raise InputError(
@@ -128,7 +129,7 @@ def room_for_prompt(policy: LoadedPolicy | Outline, sampling: Sampling) -> int:
 
 
 def _batches(prompts: Sequence[Ids], new: int, budget: int) -> Iterator[list[int]]:
-    """Places of prompts of like length, longest first, so that memory runs out early if at all."""
+    """Batches of prompts of similar length, longest first, so that lack of memory shows early."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     while order:
         count = max(1, budget // (len(prompts[order[0]]) + new))
@@ -162,7 +163,7 @@ def _respond(
 def _text(tokenizer: Any, prompt: Ids, new: Tensor, ends: list[int]) -> tuple[str, bool]:
     stops = torch.isin(new, torch.tensor(ends)).nonzero()[:, 0].tolist()
     response = new[: stops[0]] if stops else new
-    # Decoded behind its prompt, as some tokenizers drop the blank with which a text begins.
+    # Decoded with its prompt, as some tokenizers drop the first blank of a text.
     before = tokenizer.decode(prompt, skip_special_tokens=True)
     whole = tokenizer.decode(np.concatenate([prompt, response]), skip_special_tokens=True)
     if whole.startswith(before):
@@ -193,7 +194,7 @@ def _settings(policy: LoadedPolicy, ends: list[int], sampling: Sampling) -> Any:
 
 @contextmanager
 def _plain(model: Any) -> Iterator[None]:
-    """Set the model's own defaults of generation aside, such as penalties and temperatures."""
+    """Ignore the model's own defaults of generation, such as penalties and temperatures."""
     from transformers import GenerationConfig
 
     base = below_adapters(model)

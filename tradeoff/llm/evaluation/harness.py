@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness, for those who have it: ``pip install lm-eval``."""
+"""Tasks of lm-evaluation-harness, if it is installed: ``pip install lm-eval``."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def harness(
     batch_size: int = 8,
     max_length: int | None = None,
 ) -> tuple[Score, ...]:
-    """Evaluate a causal model of transformers on tasks by the harness's names.
+    """Evaluate a causal model of transformers on tasks of the harness.
 
     Parameters
     ----------
     shots
-        Worked examples; the task's own number when not given, none for 0.
+        Number of worked examples, 0 for none; by default the task's own number.
     limit
-        Only the first questions of each task.
+        Number of questions of each task, from its beginning; by default all.
     batch_size
         Sequences of one pass.
     max_length
-        Most tokens of a sequence; those that the model allows when not given.
+        Largest number of tokens of a sequence; by default the model's limit.
 
     Returns
     -------
     tuple of Score
-        Every metric of every task, with an interval of 1.96 standard errors where it has one; the
-        group is the task.
+        Every metric of every task, with an interval of 1.96 standard errors if it has a standard
+        error. The group is the task.
 
     Raises
     ------
@@ -54,7 +54,12 @@ def harness(
         found = lm_eval.simple_evaluate(
             model=subject, tasks=list(tasks), num_fewshot=shots, limit=limit
         )
-    except (KeyError, ValueError, OSError, ImportError) as error:  # no such task, network, package
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+        ImportError,
+    ) as error:  # no task, network or package
         remedy = "See the names with `lm_eval ls tasks`; most tasks need the network."
         problem = f"the harness cannot evaluate: {error}"
         raise InputError(problem, field="tasks", value=list(tasks), remedy=remedy) from error
@@ -62,7 +67,7 @@ def harness(
 
 
 def require_harness(tasks: Sequence[str]) -> None:
-    """An `InputError` if the harness is not installed."""
+    """Raise an `InputError` if the harness is not installed."""
     try:
         import lm_eval.models.huggingface  # noqa: F401
     except ImportError as error:
@@ -80,7 +85,7 @@ def _scores(
     for task, metrics in results.items():
         n = int(samples.get(task, {}).get("effective", 0))
         for key, value in metrics.items():
-            # Keys are "metric,filter"; standard errors stand beside their metric.
+            # Keys are "metric,filter"; standard errors have keys beside their metric.
             name, comma, chosen = key.partition(",")
             if not comma or name.endswith("_stderr") or not isinstance(value, int | float):
                 continue

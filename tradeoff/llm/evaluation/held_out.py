@@ -1,6 +1,6 @@
-"""Where a saved model stands in loss space: its losses on held-out rows.
+"""Losses of a saved model on held-out rows.
 
-The same functions measure them as during training.
+Training measures them by the same functions.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _ROWS_AT_ONCE = 256
 
 
 def examples(policy: LoadedPolicy | Outline, rows: Sequence[SftRow]) -> Tokenised[Example]:
-    """Tokens of the demonstrations whose prompt fits."""
+    """Tokenise the demonstrations whose prompt fits."""
     return tokenise_sft(rows, policy.tokenizer, policy.max_length)
 
 
 def pairs(policy: LoadedPolicy | Outline, rows: Sequence[PreferenceRow]) -> Tokenised[Pair]:
-    """Tokens of the pairs whose prompt fits."""
+    """Tokenise the pairs whose prompt fits."""
     return tokenise_preferences(rows, policy.tokenizer, policy.max_length)
 
 
 def sft_loss(policy: LoadedPolicy, items: Tokenised[Example], progress: bool = False) -> Score:
     """Negative log-likelihood of demonstrations in nats per token, over all tokens of all rows.
 
-    It has no interval: tokens of one row are not independent.
+    It has no interval, because tokens of one row are not independent.
     """
     total, tokens = 0.0, 0
     parts = range(0, len(items), _ROWS_AT_ONCE)
@@ -49,7 +49,7 @@ def sft_loss(policy: LoadedPolicy, items: Tokenised[Example], progress: bool = F
 
 
 def log_probs(policy: LoadedPolicy, items: Tokenised[Pair], progress: bool = False) -> Cached:
-    """Log-probabilities of both responses of every pair: what a reference has to give."""
+    """Log-probabilities of both responses of every pair, as needed of a reference."""
     bar = partial(tqdm, desc="pairs", disable=not progress, leave=False)
     return Cached(policy.scorer.log_probs(items, bar).cpu())
 

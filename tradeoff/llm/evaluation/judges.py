@@ -1,6 +1,6 @@
-"""Which of two responses is better: the judges that come with the package.
+"""The judges of the package: which of two responses is better?
 
-Any callable ``(prompt, first, second) -> probability that the first wins`` is a judge as well; see
+Any callable ``(prompt, first, second) -> probability that the first wins`` is also a judge, see
 `tradeoff.llm.evaluation.win_rate`.
 """
 
@@ -43,24 +43,24 @@ Judge = Callable[[Text, str, str], float]
 
 @runtime_checkable
 class Scale(Protocol):
-    """A judge that gives each response a value, and so does not care which comes first."""
+    """A judge that scores each response alone, so that the order does not matter."""
 
     def margins(
         self, contests: Sequence[Contest], progress: bool = False
     ) -> Float[np.ndarray, " n"]:
-        """By how much the first response is better; NaN where it cannot tell."""
+        """Score of the first response less that of the second; NaN if there is none."""
 
 
 @dataclass(frozen=True)
 class ImplicitReward:
-    """The reward that preference learning gave a checkpoint: log pi - log pi_ref.
+    """The implicit reward of a checkpoint: log pi - log pi_ref.
 
     Attributes
     ----------
     policy, reference
-        The checkpoint and what it was trained against.
+        The checkpoint, and the reference of its training.
     per_token
-        Divide by the tokens of a response, so that long ones have no advantage.
+        Divide by the number of tokens of a response, so that long responses have no advantage.
     """
 
     policy: LoadedPolicy
@@ -70,7 +70,7 @@ class ImplicitReward:
     def margins(
         self, contests: Sequence[Contest], progress: bool = False
     ) -> Float[np.ndarray, " n"]:
-        """Rewards of first less second, in nats; NaN where the prompt alone is too long."""
+        """Reward of the first less that of the second, in nats; NaN if the prompt is too long."""
         rows = [
             PreferenceRow(c.prompt, _reply(c.prompt, c.first), _reply(c.prompt, c.second))
             for c in contests
@@ -97,7 +97,7 @@ class RewardModel:
     model, tokenizer
         A sequence classifier with one output, on its device.
     max_length
-        Tokens beyond it are cut, on the left.
+        Longest sequence; longer ones are cut on the left.
     rows_at_once
         Responses of one pass.
     """
@@ -110,21 +110,21 @@ class RewardModel:
     def margins(
         self, contests: Sequence[Contest], progress: bool = False
     ) -> Float[np.ndarray, " n"]:
-        """Rewards of first less second."""
+        """Reward of the first less that of the second."""
         texts = [self._text(c.prompt, c.first) for c in contests]
         texts += [self._text(c.prompt, c.second) for c in contests]
         first, second = np.split(self._rewards(texts, progress), 2)
         return first - second
 
     def _text(self, prompt: Text, response: str) -> tuple[str, bool]:
-        """What is scored, and whether special tokens still have to be added."""
+        """The text to score, and whether special tokens must still be added."""
         if isinstance(prompt, str):
             return prompt + response, True
         turns = [m.as_dict() for m in prompt]
         turns.append({"role": "assistant", "content": response})
         try:
             return str(self.tokenizer.apply_chat_template(turns, tokenize=False)), False
-        except Exception as error:  # a template is a program, and raises what it likes
+        except Exception as error:  # a template is a program and can raise any error
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(
                 f"the judge's chat template cannot render a conversation: {reason}",
@@ -171,8 +171,8 @@ def reward_model(path: str | Path, config: TrainConfig | None = None) -> RewardM
     Raises
     ------
     InputError
-        If it is no sequence classifier with one output and a tokenizer, or lacks weights, such as
-        those of its trained head.
+        If it is not a sequence classifier with one output and a tokenizer, or lacks weights, such
+        as those of its trained head.
     """
     config = config or TrainConfig()
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -180,14 +180,14 @@ def reward_model(path: str | Path, config: TrainConfig | None = None) -> RewardM
     with _loading(path):
         base = models.base_of(str(path))
         model = models.with_weights(str(path), base, "SequenceClassification", dtype=dtype)
-    # It finds the last token of each row by its padding.
+    # The model finds the last token of each row by the padding.
     model.config.pad_token_id = setup.padding(tokenizer)
     device = setup.accelerator(config, None).device
     return RewardModel(model.eval().to(device), tokenizer, longest(model.config, config))
 
 
 def check_reward_model(path: str | Path, *, conversational: bool = False) -> Any:
-    """Check what can be told of a reward model without its weights; returns its tokenizer.
+    """Check a reward model without its weights, and return its tokenizer.
 
     Parameters
     ----------
@@ -199,8 +199,8 @@ def check_reward_model(path: str | Path, *, conversational: bool = False) -> Any
     Raises
     ------
     InputError
-        If it is no sequence classifier with one output and a tokenizer, or lacks a chat template
-        that is needed.
+        If it is not a sequence classifier with one output and a tokenizer, or a needed chat
+        template is missing.
     """
     with _loading(path):
         base = models.base_of(str(path))

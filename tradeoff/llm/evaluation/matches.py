@@ -1,4 +1,4 @@
-"""Whether generated responses say what the demonstrations say."""
+"""Matches of generated responses with demonstrations and with preferred styles."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def exact_match(
     Parameters
     ----------
     rows, responses
-        Held-out demonstrations and what the policy wrote to each.
+        Held-out demonstrations, and the generated response to each.
     extract
-        Which part of both is compared. A response without such a part does not match.
+        The part of both that is compared. A response without such a part does not match.
 
     Returns
     -------
     tuple of Score
-        ``exact_match``, of `normalised` texts. For rows of the generated language also, by skill,
-        ``style_match``, which is exact in every letter, and ``answer_match``, which asks for the
-        right answer in whatever style.
+        ``exact_match`` of `normalised` texts. Rows of the generated language also have, by skill,
+        ``style_match``, which is exact in every letter, and ``answer_match``, the right answer in
+        any style.
 
     Raises
     ------
     InputError
-        If a demonstration holds no such part.
+        If a demonstration does not have such a part.
     """
     both = list(zip(rows, responses, strict=True))
     wanted = demonstrated(rows, extract)
@@ -57,7 +57,7 @@ def exact_match(
 
 
 def demonstrated(rows: Sequence[SftRow], extract: Extract) -> list[str]:
-    """The normalised answer of each demonstration, or an `InputError` at a row without one."""
+    """The normalised answer of each demonstration; an `InputError` for a row without an answer."""
     found = []
     for place, row in enumerate(rows):
         answer = extracted(plain(row.completion), extract)
@@ -70,12 +70,12 @@ def demonstrated(rows: Sequence[SftRow], extract: Extract) -> list[str]:
 
 
 def checkable(rows: Sequence[PreferenceRow]) -> TypeGuard[Sequence[StyleRow]]:
-    """Whether there are rows and all name a style of the generated language."""
+    """Whether there are rows, and each has a style of the generated language."""
     return bool(rows) and all(isinstance(row, StyleRow) for row in rows)
 
 
 def preference_match(rows: Sequence[StyleRow], responses: Sequence[str]) -> tuple[Score, ...]:
-    """Share of responses in the preferred style, of all and by the preference asked about."""
+    """Share of responses in the preferred style, over all and by preference."""
     both = zip(rows, responses, strict=True)
     hits = [satisfies(row.preference, found) for row, found in both]
     return shares("preference_match", hits, [row.preference for row in rows])

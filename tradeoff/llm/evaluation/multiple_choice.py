@@ -1,4 +1,4 @@
-"""Accuracy on multiple-choice questions: which choice does the policy find likeliest?"""
+"""Accuracy on multiple-choice questions, by the likeliest choice under the policy."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tradeoff.llm.evaluation.score import Score
 from tradeoff.llm.reference import evaluating
 from tradeoff.progress import tqdm
 
-# Tokens of one pass: attention within a packed row costs the square of it.
+# Tokens of one pass; attention within a packed row costs the square of this number.
 _TOKENS = {"cuda": 8192, "cpu": 512}
-# Values this near, relative to their size, are taken as equal: packing changes the last digits.
+# Relative difference up to which values count as equal: packing changes the last digits.
 _TIE = 1e-5
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ChoiceScores(Shown):
-    """How likely a policy finds each choice of each question.
+    """Log-probabilities of each choice of each question under a policy.
 
     Attributes
     ----------
@@ -37,9 +37,9 @@ class ChoiceScores(Shown):
     log_probs
         log pi(choice | prompt) of each choice of each question, in nats.
     tokens, size
-        Tokens and UTF-8 bytes of each choice as it was scored.
+        Numbers of tokens and of UTF-8 bytes of each choice as it was scored.
     shortened
-        Questions that lost text to fit the longest sequence.
+        Number of questions that were cut to the longest sequence.
     """
 
     rows: tuple[ChoiceRow, ...]
@@ -49,23 +49,23 @@ class ChoiceScores(Shown):
     shortened: int
 
     def hits(self, per: str = "sum") -> Float[np.ndarray, " n"]:
-        """Whether each question is answered right: 1, 0, or 1/k if k choices tie.
+        """Score of each question: 1 if right, 0 if wrong, 1/k if k choices tie.
 
         Parameters
         ----------
         per
-            "sum" compares log pi(choice), "token" and "byte" divide it by the choice's length.
+            "sum" compares log pi(choice); "token" and "byte" divide it by the choice's length.
         """
         lengths = {"sum": None, "token": self.tokens, "byte": self.size}[per]
         found = []
         for i, (row, values) in enumerate(zip(self.rows, self.log_probs, strict=True)):
             scaled = values if lengths is None else values / lengths[i]
-            best = scaled >= scaled.max() * (1 + _TIE)  # they are not positive
+            best = scaled >= scaled.max() * (1 + _TIE)  # log-probabilities are not positive
             found.append(best[row.answer] / best.sum())
         return np.array(found)
 
     def scores(self) -> tuple[Score, ...]:
-        """Accuracy by subject and of all; normalised accuracies and that of guessing of all."""
+        """Accuracy by subject and overall; overall also normalised accuracies and guessing."""
         subjects = [row.subject for row in self.rows]
         unknown = float("nan")
         chance = float(np.mean([1 / len(row.choices) for row in self.rows]))
@@ -96,19 +96,20 @@ def multiple_choice(
     tokens_at_once: int | None = None,
     progress: bool = False,
 ) -> ChoiceScores:
-    """Score every choice of every question; a question runs once, behind it all its choices.
+    """Score every choice of every question; all choices share one pass over the question.
 
     Parameters
     ----------
     style, shots, examples
         See `tradeoff.llm.evaluation.questions.pose`.
     tokens_at_once
-        Most tokens of a pass, unless one question has more; by the device when not given.
+        Largest number of tokens of a pass, unless one question has more; by default it depends on
+        the device.
 
     Raises
     ------
     InputError
-        If questions cannot be posed so.
+        If questions cannot be posed in this way.
     """
     posed = questions.pose(rows, style=style, shots=shots, examples=examples)
     chat = bool(policy.scorer.config.chat)
@@ -131,7 +132,7 @@ def multiple_choice(
 
 
 def _parts(items: Sequence[Options], budget: int) -> Iterator[list[int]]:
-    """Places of questions of like length, as many as fit; longest first."""
+    """Yield batches of questions of similar length that fit in a pass, longest first."""
     part: list[int] = []
     used = 0
     for place in sorted(range(len(items)), key=lambda i: -items[i].size):
@@ -155,7 +156,7 @@ def _log_probs(
 
 
 def _layout(policy: LoadedPolicy, items: Sequence[Options]) -> batches.Layout:
-    """One copy of each prompt, where two short questions show that the model allows it."""
+    """Choose the layout: one copy of each prompt, if a test on two short questions succeeds."""
     wanted: batches.Layout = "packed" if policy.policy.attention.startswith("flash") else "shared"
     if policy.scorer.config.layout == "padded":
         return "padded"

@@ -1,4 +1,4 @@
-"""A model folder made ready to be scored: weights on their device, tokenizer, settings."""
+"""A loaded policy for evaluation: weights on their device, tokenizer, settings."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tradeoff.llm.scoring import Scorer
 
 @dataclass(frozen=True)
 class LoadedPolicy:
-    """A policy to evaluate, or to compare with.
+    """A policy to evaluate, or a reference to compare with.
 
     Attributes
     ----------
     scorer
-        What training measures held-out losses with; its config gives layout, precision and the
-        preference loss.
+        The scorer of held-out losses that training also uses; its config gives layout, precision
+        and the preference loss.
     tokenizer
-        Of the model.
+        Tokenizer of the model.
     name
-        Where it came from.
+        Source of the model.
     """
 
     scorer: Scorer
@@ -39,7 +39,7 @@ class LoadedPolicy:
     def of(
         cls, model: Any, tokenizer: Any, config: TrainConfig | None = None, name: str = "model"
     ) -> LoadedPolicy:
-        """Make a causal model of transformers ready; it moves to the device, else stays as it is.
+        """Wrap a causal model of transformers, which moves to the device.
 
         Raises
         ------
@@ -65,23 +65,23 @@ class LoadedPolicy:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Device of the model."""
         return self.scorer.accelerator.device
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a sequence: of the settings, or of the model if it has fewer."""
+        """Longest sequence in tokens: that of the settings, or the model's if it is shorter."""
         return longest(self.model.config, self.scorer.config)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a model's folder tells without its weights: enough to lay rows out and check them.
+    """A model without its weights: enough to tokenise and check rows.
 
     Attributes
     ----------
     tokenizer, max_length, name
-        As those of `LoadedPolicy`.
+        As in `LoadedPolicy`.
     """
 
     tokenizer: Any
@@ -90,12 +90,12 @@ class Outline:
 
 
 def outline(model: str | ModelConfig | LoadedPolicy, config: TrainConfig) -> Outline:
-    """The outline of what `load` would read, or of what it has read.
+    """The outline of a model that `load` would read, or has read.
 
     Raises
     ------
     InputError
-        If there is no configuration of a model, or no tokenizer with an end token.
+        If there is no configuration of a model or no tokenizer with an end token.
     """
     if isinstance(model, LoadedPolicy):
         return Outline(model.tokenizer, model.max_length, model.name)
@@ -107,12 +107,12 @@ def outline(model: str | ModelConfig | LoadedPolicy, config: TrainConfig) -> Out
 
 
 def compared(policy: LoadedPolicy | Outline, reference: LoadedPolicy | Outline) -> Outline:
-    """How rows are laid out that both score: by the policy's tokenizer, of lengths both allow.
+    """Outline for rows that both models score: the policy's tokenizer, the shorter longest length.
 
     Raises
     ------
     InputError
-        If the reference's tokenizer gives other ids to the same tokens.
+        If the reference's tokenizer has other ids for the same tokens.
     """
     check_same_tokens(policy, reference.tokenizer, reference.name)
     shorter = min(policy.max_length, reference.max_length)
@@ -120,7 +120,7 @@ def compared(policy: LoadedPolicy | Outline, reference: LoadedPolicy | Outline) 
 
 
 def longest(found: Any, config: TrainConfig) -> int:
-    """Most tokens of a sequence, by the settings and by a model's configuration `found`."""
+    """Longest sequence in tokens, by the settings and by a model's configuration `found`."""
     own = getattr(found.get_text_config(), "max_position_embeddings", None)
     return min(config.max_length, own or config.max_length)
 
@@ -131,15 +131,15 @@ def load(path: str | Path | ModelConfig, config: TrainConfig | None = None) -> L
     Parameters
     ----------
     path
-        Also a folder of adapters, whose base model is then loaded with them; or settings that say
-        how it is loaded.
+        The folder or name. A folder of adapters is loaded with its base model. Settings may also
+        say how the model is loaded.
     config
-        Settings of scoring; the defaults of training when not given.
+        Settings of scoring; by default those of training.
 
     Raises
     ------
     InputError
-        If there is no causal model with a tokenizer.
+        If no causal model with a tokenizer is found.
     """
     config = config or TrainConfig()
     settings = path if isinstance(path, ModelConfig) else ModelConfig(path=str(path))
@@ -148,7 +148,7 @@ def load(path: str | Path | ModelConfig, config: TrainConfig | None = None) -> L
 
 
 def check_same_tokens(policy: LoadedPolicy | Outline, tokenizer: Any, reference: str) -> None:
-    """An `InputError` unless the reference's tokenizer gives the same ids to the same tokens."""
+    """Raise an `InputError` unless the reference's tokenizer has the same token ids."""
     if policy.tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"its vocabulary differs from that of {policy.name}, so log-probabilities of the same "

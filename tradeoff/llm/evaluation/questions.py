@@ -1,4 +1,4 @@
-"""Multiple-choice questions as prompts and continuations, with or without worked examples."""
+"""Multiple-choice questions as prompts with continuations, with or without worked examples."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Posed:
     Attributes
     ----------
     prompt
-        Examples and question, up to where the answer goes.
+        Examples and question, up to the answer.
     continuations
-        What may follow, one for each choice; they begin with a blank.
+        Possible answers, one for each choice; they begin with a blank.
     """
 
     prompt: str
@@ -44,7 +44,7 @@ class Options:
 
     @property
     def size(self) -> int:
-        """Tokens with one copy of the prompt."""
+        """Number of tokens with one copy of the prompt."""
         return self.start + sum(len(ids) - self.start for ids in self.sequences)
 
 
@@ -55,23 +55,24 @@ def pose(
     shots: int = 0,
     examples: Sequence[ChoiceRow] | None = None,
 ) -> tuple[Posed, ...]:
-    """Write each question down, behind `shots` examples of its subject with their answers.
+    """Write each question as text, after `shots` examples of its subject with their answers.
 
     Parameters
     ----------
     style
-        "letters" lists the choices and asks for a letter, as MMLU does; "text" asks for the words
-        of the choice, as ARC does. Letters for rows with a subject when not given.
+        "letters" lists the choices and asks for a letter, as MMLU does. "text" asks for the words
+        of the choice, as ARC does. The default is "letters" for rows with a subject, otherwise
+        "text".
     shots
-        Worked examples before each question.
+        Number of worked examples before each question.
     examples
-        Where they come from. When not given, they are the rows that follow the question among
-        those of its subject, the first after the last.
+        Rows for worked examples. By default they are the rows of the same subject that follow the
+        question; after the last row comes the first.
 
     Raises
     ------
     InputError
-        If a subject has too few examples, or a question more choices than there are letters.
+        If a subject has too few examples, or a question has more choices than there are letters.
     """
     if shots < 0:
         remedy = "Give 0 for none."
@@ -98,19 +99,19 @@ def pose(
 def tokenise(
     posed: Sequence[Posed], tokenizer: Any, max_length: int, *, chat: bool = False
 ) -> tuple[tuple[Options, ...], int]:
-    """Tokens of each question; the prompt ends where its continuations cease to agree with it.
+    """Tokenise each question; the prompt ends where the tokens of its continuations differ from it.
 
     Parameters
     ----------
     chat
-        Ask through the chat template, in a turn of the user.
+        Pose the question through the chat template, as a turn of the user.
 
     Returns
     -------
     tuple of Options
         One for each question.
     int
-        How many prompts lost their beginning, or choices their end, to fit `max_length`.
+        Number of questions whose prompt or choices were cut to `max_length`.
     """
     if chat:
         posed = [_in_turns(item, tokenizer) for item in posed]
@@ -149,7 +150,7 @@ def _write(row: ChoiceRow, shown: Sequence[ChoiceRow], style: Style) -> Posed:
     blocks = [_ask(item, style) + _answers(item, style)[item.answer] for item in shown]
     blocks.append(_ask(row, style))
     if style == "letters" and row.subject:
-        # The sentence with which the benchmark itself begins.
+        # The benchmark itself begins with this sentence.
         about = row.subject.replace("_", " ")
         blocks.insert(
             0, f"The following are multiple choice questions (with answers) about {about}."
@@ -176,7 +177,7 @@ def _wholes(item: Posed) -> list[str]:
 
 
 def _agreeing(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " m"]) -> int:
-    """Leading tokens that two sequences share, of the second all but its last at most."""
+    """Number of leading tokens that two sequences share, without the last of the second."""
     shorter = min(len(first), len(second) - 1)
     differing = np.flatnonzero(first[:shorter] != second[:shorter])
     return int(differing[0]) if len(differing) else shorter

@@ -1,4 +1,4 @@
-"""What an evaluation found, part by part, and what each part cost."""
+"""The report of an evaluation: results and cost of each part."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Part:
     name
         What was evaluated.
     scores
-        What came out.
+        The results.
     notes
-        Counts that a reader should know: rows dropped, prompts shortened.
+        Counts of dropped rows and shortened prompts.
     seconds, peak_memory_bytes
-        Time and memory; without CUDA the memory is the most that the process has used so far.
+        Time and memory; without CUDA the memory is the peak of the process so far.
     dropped
         Errors of the rows that could not be read.
     remarks
-        Where the rows are not what the model is asked, see `tradeoff.llm.agreement`.
+        Disagreements of training sequences and generation prompts, see `tradeoff.llm.agreement`.
     lines
-        Every prompt with what was written to it, for those who want to read.
+        Every prompt with its generated response.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Evaluation(Shown):
     Attributes
     ----------
     model, reference
-        What was evaluated, and what it was compared with, if anything.
+        The evaluated model, and the reference, if any.
     parts
-        In the order in which they ran.
+        The parts, in the order in which they ran.
     """
 
     model: str
@@ -78,7 +78,7 @@ class Evaluation(Shown):
         return pd.DataFrame(rows, columns=["part", "seconds", "peak_gib"])
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for machines; texts are left out."""
+        """The evaluation as a mapping for JSON, without texts."""
         return {
             "model": self.model,
             "reference": self.reference,
@@ -97,12 +97,12 @@ class Evaluation(Shown):
         }
 
     def files(self, folder: Path) -> list[Path]:
-        """What `write` writes: ``evaluation.json``, and a JSONL file of each part with texts."""
+        """Files of `write`: ``evaluation.json``, and a JSONL file of each part with texts."""
         texts = [folder / f"{part.name}.jsonl" for part in self.parts if part.lines]
         return [folder / "evaluation.json", *texts]
 
     def write(self, folder: Path) -> list[Path]:
-        """Write `files`, each complete or not at all."""
+        """Write `files`; each appears only when it is complete."""
         written, *texts = self.files(folder)
         write_json(written, self.to_dict())
         for path, part in zip(texts, (p for p in self.parts if p.lines), strict=True):

@@ -1,4 +1,4 @@
-"""An evaluation from end to end: which parts are wanted, and one function for each."""
+"""A whole evaluation: the choice of its parts, and one function for each."""
 
 from __future__ import annotations
 
@@ -36,35 +36,35 @@ LESS_MEMORY = "Lower rows_per_forward, max_length or max_new_tokens, or use prec
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What to evaluate; parts without rows are left out.
+    """The parts to evaluate; parts without rows are left out.
 
     Attributes
     ----------
     sft, preference
         Held-out rows, for losses.
     exact_match
-        Also respond to the prompts of both and compare; preference rows count only where their
-        style can be checked, as those of the generated language.
+        Also generate responses to the prompts of both and compare them. Preference rows are used
+        only if their style can be checked, as in the generated language.
     extract
-        Which part of demonstration and response is matched, see
+        The part of demonstration and response that is matched, see
         `tradeoff.llm.evaluation.answers.Extract`.
     choices
-        Multiple-choice questions by a name for each set, which is none of `PARTS`.
+        Sets of multiple-choice questions by name; the names differ from `PARTS`.
     style, shots, examples
-        How they are posed, see `tradeoff.llm.evaluation.questions.pose`; without `shots` none, and
-        the tasks' own number in `tasks`.
+        Form of the questions, see `tradeoff.llm.evaluation.questions.pose`. By default there are no
+        `shots`, and `tasks` use their own number.
     win_rate
-        Preference rows to whose prompts the model responds, against their chosen responses.
+        Preference rows; the model's responses are compared with the chosen ones.
     judge
-        Makes the judge of these; called when it is needed.
+        Makes the judge of the win rate; called when it is needed.
     refusals
         Rows of XSTest.
     template
-        How their questions are put, see `tradeoff.llm.evaluation.refusals.prompts`.
+        Template of these questions, see `tradeoff.llm.evaluation.refusals.prompts`.
     tasks
-        Names of lm-evaluation-harness.
+        Names of tasks of lm-evaluation-harness.
     limit
-        Questions of each task at most.
+        Largest number of questions of each task.
     sampling
         How responses are drawn.
     """
@@ -97,29 +97,30 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model.
 
-    What can fail for its input is checked before the first part runs.
+    All inputs are checked before the first part runs.
 
     Parameters
     ----------
     model
-        A folder, a training run's output folder, a hub name, settings of a model, or what `load`
-        made of one.
+        A folder, a training run's output folder, a hub name, settings of a model, or a result of
+        `load`.
     wanted
         The parts.
     reference
-        What preference losses compare with; a name is loaded before the model and let go again.
+        The reference of preference losses. A name is loaded before the model, and then removed from
+        memory.
     config
-        Layout, precision, preference loss, lengths, and whether plain rows and questions go
-        through the chat template; the defaults of training when not given.
+        Layout, precision, preference loss, lengths, and whether plain rows and questions go through
+        the chat template; by default those of training.
     out
-        Folder where `Evaluation.write` writes what is done as each part ends.
+        Folder where `Evaluation.write` writes the finished parts at the end of each part.
     progress
         Show bars.
 
     Raises
     ------
     InputError
-        If nothing is wanted, a part lacks what it needs, or memory does not suffice.
+        If no part is wanted, an input of a part is missing, or there is not enough memory.
 
     Examples
     --------
@@ -152,7 +153,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Known:
-    """What is left of a reference once it is let go: log-probabilities of the pairs."""
+    """Log-probabilities of the pairs under a reference that is no longer in memory."""
 
     name: str
     items: Tokenised
@@ -211,7 +212,7 @@ def _check(wanted: Wanted, reference: Any) -> None:
 
 
 def _check_parts(wanted: Wanted, subject: Outline, chat: bool | None) -> None:
-    """Raise what a part would raise after others have run, as far as no weights are needed."""
+    """Check the input of all parts before any part runs, without weights."""
     scored: list[Row] = [*wanted.sft, *wanted.preference]
     if any(not isinstance(row.prompt, str) for row in scored):
         require_template(subject.tokenizer)
@@ -236,7 +237,7 @@ def _reference_log_probs(
     config: TrainConfig,
     progress: bool,
 ) -> _Known | None:
-    """Log-probabilities of the pairs, laid out as the policy reads them."""
+    """Log-probabilities of the pairs under the reference, tokenised as for the policy."""
     if not len(wanted.preference) or reference is None:
         return None
     items = held_out.pairs(compared(subject, outline(reference, config)), wanted.preference)
@@ -280,7 +281,7 @@ def _preference(policy: LoadedPolicy, known: _Known, progress: bool) -> Part:
 
 
 def _remarks(items: Tokenised[Any], policy: LoadedPolicy) -> tuple[str, ...]:
-    """Where the rows are not what the model is asked."""
+    """Disagreements of training sequences and generation prompts."""
     plain_is_meant = policy.scorer.config.chat is not None
     return tuple(
         str(found) for found in items.findings if found.kind != "plain" or not plain_is_meant
@@ -352,12 +353,12 @@ def _harness(policy: LoadedPolicy, wanted: Wanted) -> Part:
 
 
 def _chats(policy: LoadedPolicy | Outline, chat: bool | None) -> bool:
-    """Whether questions are turns of the user."""
+    """Whether questions are posed as turns of the user."""
     return bool(policy.tokenizer.chat_template) if chat is None else chat
 
 
 def _laid_out(wanted: Wanted, tokenizer: Any, chat: bool) -> Wanted:
-    """The rows that template and tokenizer take, plain ones as conversations if `chat`."""
+    """Leave out rows that cannot be encoded; plain rows become conversations if `chat`."""
     names = ("sft", "preference", "win_rate")
     rows: dict[str, Any] = {name: getattr(wanted, name) for name in names}
     if chat:

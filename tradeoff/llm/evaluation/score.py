@@ -19,13 +19,13 @@ class Score:
     Attributes
     ----------
     name
-        What was measured.
+        Name of the measure.
     value, low, high
-        The mean and its 95 % interval; NaN where one row alone tells nothing of the spread.
+        The mean and its 95 % interval; NaN for the interval of a single row.
     n
-        Rows.
+        Number of rows.
     group
-        The rows it is about: a subject, a skill; ``"all"`` of them.
+        The rows of the mean: a subject, a skill, or ``"all"``.
     """
 
     name: str
@@ -48,7 +48,7 @@ def mean(name: str, values: Sequence[float] | np.ndarray, group: str = "all") ->
 
 
 def share(name: str, hits: Sequence[float] | np.ndarray, group: str = "all") -> Score:
-    """A share of rows with Wilson's interval; a tie may count in parts."""
+    """A share of rows with Wilson's interval; a tie may count as a fraction."""
     return Score.of(name, wilson(float(np.sum(hits)), len(hits)), group)
 
 
@@ -60,7 +60,7 @@ def shares(
     Parameters
     ----------
     groups
-        Of each row; when all are alike, only the first share is given.
+        Group of each row; if there is only one group, only the share over all rows is given.
     """
     values, labels = np.asarray(hits, dtype=float), np.asarray(groups)
     names = sorted(set(groups))

@@ -1,4 +1,4 @@
-"""How often a policy's responses are better than others, in the eyes of a judge."""
+"""Win rate of a policy's responses against others, by a judge."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from tradeoff.llm.evaluation.score import Score, share
 from tradeoff.progress import tqdm
 
 ROUNDING = 1e-5
-"""Margins up to this size, in nats or units of a reward, are ties: a response scored in another
-batch differs by as much."""
+"""Largest margin of a tie, in nats or units of a reward: the same response scored in another batch
+can differ by as much."""
 
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """What a judge said.
+    """The verdicts of a judge.
 
     Attributes
     ----------
     wins
-        Of each contest: 1 if the first response won, 0 if the second did, 1/2 for a tie; or a
-        probability in between; NaN where the judge could not tell.
+        For each contest: 1 if the first response won, 0 if the second won, 1/2 for a tie, or a
+        probability; NaN without a verdict.
     """
 
     wins: Float[np.ndarray, " n"]
 
     @property
     def ties(self) -> int:
-        """Contests that neither response won; each counts as half a win."""
+        """Number of contests that neither response won; each counts as half a win."""
         return int((self.wins == 0.5).sum())
 
     @property
     def undecided(self) -> int:
-        """Contests without a verdict, which do not count."""
+        """Number of contests without a verdict, which do not count."""
         return int(np.isnan(self.wins).sum())
 
     def score(self) -> Score:
-        """The win rate; Wilson's interval is on the safe side where verdicts are in between."""
+        """The win rate with Wilson's interval, which is conservative for fractional verdicts."""
         found = self.wins[~np.isnan(self.wins)]
         if not len(found):
             remedy = "Give a larger max_length or shorter prompts."
@@ -76,13 +76,13 @@ def judged(
         with ``margins`` as in `tradeoff.llm.evaluation.judges`, whose sign decides. Equal
         responses tie, and so do margins that rounding alone could have made.
     both_orders
-        Ask a callable twice, with the responses exchanged, and average: many judges favour a
-        place. A judge with margins favours none and is asked once.
+        Ask a callable twice, with the responses exchanged, and average, as many judges favour the
+        first or the second place. A judge with margins is asked once.
 
     Raises
     ------
     InputError
-        If a callable returns what is no probability.
+        If a callable returns a value that is not a probability.
     """
     if not contests:
         raise InputError("there are no contests", remedy="Give at least one.")
