@@ -28,12 +28,12 @@ Array = NDArray[np.float64]
 
 
 class TrainedLossSampler(LogLinearSampler):
-    """As :class:`LogLinearSampler`, on the same draws, with losses of one's own.
+    """A :class:`LogLinearSampler` on the same draws, with other losses.
 
     Parameters
     ----------
     problem
-        Its reference policy is that of the losses.
+        The problem; its reference policy is the reference of the losses.
     seed, replicas
         Root seed and (B,) replica number of each run.
     sft, preference
@@ -44,8 +44,8 @@ class TrainedLossSampler(LogLinearSampler):
     Raises
     ------
     InputError
-        If a loss needs log-probabilities under the reference policy and the problem has its
-        margins alone.
+        If a loss needs log-probabilities under the reference policy, and the problem has only the
+        margins of the reference.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class TrainedLossSampler(LogLinearSampler):
         index: NDArray[np.int64],
         apart: Array | None,
     ) -> tuple[Array, Float[np.ndarray, "B k"]]:
-        """Losses and slopes in the log-probabilities of the responses that a data point has."""
+        """Losses, and their slopes in the log-probabilities of each data point's responses."""
         if objective == SFT:
             reference = self._reference[rows[:, 0]] if self.sft.needs_reference else None
             losses, slope = sft_slopes(self.sft, Responses(log_probs[:, 0], reference, None, apart))
@@ -170,7 +170,7 @@ class TrainedLossSampler(LogLinearSampler):
         if self.problem.reference_margins is None:
             known = self._reference[rows]
         else:
-            # A loss of the margin sees no more of the reference than this difference.
+            # A loss of the margin depends on the reference through this difference alone.
             known = np.stack([self.problem.margin_shift[index], np.zeros(len(index))], axis=1)
         both = (Responses(log_probs[:, k], known[:, k], None, apart) for k in (0, 1))
         return pair_slopes(self.preference, Pairs(*both))
@@ -178,9 +178,10 @@ class TrainedLossSampler(LogLinearSampler):
     def _divergence(
         self, objective: int, log_probs: Float[np.ndarray, "B n"], rows: NDArray[np.int64]
     ) -> tuple[Array | None, Array | None]:
-        """Divergences (B,) from the reference, and what they add to the slopes in the logits.
+        """Divergences (B,) from the reference, and their terms in the slopes in the logits.
 
-        ``rows`` are the responses whose log-probabilities these are, minus infinity where none is.
+        ``rows`` are the responses of the log-probabilities, which are minus infinity where there is
+        no response.
         """
         loss = (self.sft, self.preference)[objective]
         if loss.compares is None:
