@@ -33,9 +33,9 @@ class Schedule(Part):
 
     @property
     def key(self) -> str:
-        """Name by which results are kept: the catalogue's, and a dash before each variant.
+        """Name under which results are stored: the catalogue's name and variants, with dashes.
 
-        Numbers that vary within a method are no part of it.
+        It does not include numbers that vary within a method.
         """
         return self.name
 
