@@ -137,7 +137,7 @@ class Directions:
     def _of_vectors(
         self, k: int, gradient: Array, weights: Array, losses: Array, step: int
     ) -> Array:
-        """(G, R, d) directions of a rule that sees the gradients (G, R, 2, d)."""
+        """(G, R, d) directions of a rule that uses the full gradients (G, R, 2, d)."""
         rule: Any = self.joined[k].rule
         first, second = np.moveaxis(weights[..., None] * gradient, 2, 0)
         coins = np.broadcast_to(self._coins(step, gradient.shape[-1]), first.shape)
