@@ -29,7 +29,7 @@ class Evenly(Alright):
     ----------
     probability
         As for :class:`Alright`: another share of preference updates, with gradients scaled so that
-        the update is unbiased for f_lambda.
+        the mean weights are still those of ``lam``.
     phase
         Start of the sequence, in [0, 1].
 

@@ -112,7 +112,7 @@ _TEXTS: dict[str, tuple[Path, bytes]] = {}
 class _Watch(MetaPathFinder):
     """Finder that stores the text of a module before its import, and finds no module itself.
 
-    The path is a list, or the like of a list in a namespace package.
+    The path is a list or, in a namespace package, an object that behaves like a list.
     """
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> None:
