@@ -1,9 +1,9 @@
-"""Progress bars: one kind for terminals and notebooks, with ipywidgets or without."""
+"""Progress bars for terminals and for notebooks with or without ipywidgets."""
 
 import warnings
 
 with warnings.catch_warnings():
-    # Without ipywidgets a notebook gets a bar of text; that is as good, and no reason to warn.
+    # Without ipywidgets a notebook shows a bar of text, which needs no warning.
     warnings.filterwarnings("ignore", "IProgress not found")
     from tqdm.auto import tqdm
 
