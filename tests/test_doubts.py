@@ -185,7 +185,7 @@ def test_the_command_line_says_it_first(capsys, tmp_path):
         main(arguments)
     shown = capsys.readouterr().out
     assert shown.index("warning: 40 of 50 SFT rows were drawn") < shown.index("losses in nats")
-    assert "36 of 36 pairs differ in nothing" in shown
+    assert "36 of 36 pairs have two responses with the same features" in shown
     assert "in doubt" in shown.split("conflict")[-1]
     record = json.loads((tmp_path / "analyse.json").read_text())
     assert {"sampled", "documents", "invisible_pairs"} <= {x["kind"] for x in record["warnings"]}

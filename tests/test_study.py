@@ -465,7 +465,7 @@ def test_grid_combines_and_filters() -> None:
         {"a": 1, "b": 3, "name": "text"},
         {"a": 2, "b": 3, "name": "text"},
     ]
-    with pytest.raises(InputError, match=r"field 'a': an axis without values"):
+    with pytest.raises(InputError, match=r"field 'a': the axis has no values"):
         study.grid(a=[])
     with pytest.raises(InputError, match=r"field 'a'.*JSON"):
         study.grid(a={1, 2})
@@ -568,7 +568,7 @@ def test_values_that_a_type_checker_refuses() -> None:
 
 def test_a_file_in_place_of_the_folder(lab: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file: a file stands here"):
+    with pytest.raises(InputError, match="file: this is a file"):
         quietly(lab.one, GRID, tmp_path / "file")
 
 

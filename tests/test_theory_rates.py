@@ -57,7 +57,7 @@ def test_most_runs_meet_the_tail_bound_and_sequential_ones_do_not(schedule):
     assert not tails.tail_gap(problem, schedule, steps, 0.1, replicas=4, instead=wrong).holds
     # Fewer runs may exceed it: a larger bound.
     assert tails.tail_bound(problem, schedule, steps, 0.01) > found.bound
-    with pytest.raises(InputError, match="no probability"):
+    with pytest.raises(InputError, match="not a probability"):
         tails.tail_bound(problem, schedule, steps, 1.0)
     with pytest.raises(TypeError, match="Sequential"):
         tails.tail_bound(problem, Sequential(), steps, 0.1)

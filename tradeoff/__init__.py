@@ -1,7 +1,7 @@
 """Post-training as two objectives and a rule that decides which of them each update follows.
 
-The public names are imported when first used, so that ``import tradeoff`` stays light;
-``__init__.pyi`` lists them, for type checkers and for this module alike.
+The public names are imported when first used, so that ``import tradeoff`` is fast.
+``__init__.pyi`` lists them, for type checkers and for this module.
 """
 
 from typing import Any

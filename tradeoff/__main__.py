@@ -1,4 +1,4 @@
-"""Run the command line by ``python -m tradeoff``, as launchers of many processes do."""
+"""Run the command line by ``python -m tradeoff``, for launchers of many processes."""
 
 from tradeoff.cli import main
 

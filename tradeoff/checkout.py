@@ -1,4 +1,4 @@
-"""The part of the project that lives beside the installed package: figures, claims, report."""
+"""Access to the parts of a checkout that a wheel does not have: figures, claims, report."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ DATA = Path(os.environ.get("TRADEOFF_DATA") or ROOT.parent / "shared" / "data")
 never in it; its README says what they are."""
 
 FIRST_PAPER = "fernando2024"
-"""The paper whose dossier commands take, unless told another."""
+"""The paper whose dossier commands use by default."""
 
 
 def analysis(module: str) -> ModuleType:
-    """Import ``analysis.<module>``, which a checkout has and an installed wheel does not."""
+    """Import ``analysis.<module>``, which a checkout has and an installed wheel does not.
+
+    Raises
+    ------
+    InputError
+        If only the package is installed.
+    """
     if not (ROOT / "analysis" / "__init__.py").exists():
         raise InputError(
-            "this command needs a checkout of the project, and only the package is installed",
+            "this command needs a checkout of the project, but only the package is installed",
             remedy="Clone the project and run it there; `make reproduce` installs all it needs.",
         )
     return import_module(f"analysis.{module}")

@@ -1,8 +1,8 @@
-"""The user's own question: how much do two datasets conflict, and what is reachable?
+"""Analysis of two datasets: how much they conflict, and which losses are reachable together.
 
-Real rows become a log-linear problem (`tradeoff.convex.text`), whose Pareto front is certified.
-On it stand the two sequential orders, their limits and the joint policies; every policy is judged
-on held-out rows too.
+Real rows become a log-linear problem (`tradeoff.convex.text`), whose Pareto front is certified. The
+policies of both sequential orders, their limits and joint policies are compared with the front.
+Every policy is also evaluated on held-out rows.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ from tradeoff.theory.joint import optimal_probability
 
 Array = NDArray[np.float64]
 RADII = (5.0, 10.0, 20.0, 40.0, 80.0)
-"""Radii among which validation rows choose."""
+"""Radii among which the loss on validation rows selects."""
 EQUAL_STAGES = 0.5
-"""Share of the first stage: stages of equal length, whatever the weight, show what one forgets."""
+"""Share of the first stage in sequential runs: stages have equal length at every weight."""
 MAX_ROWS = 25_000
-"""Rows of each set that are drawn where there are more, unless asked otherwise."""
+"""Default number of rows drawn from each larger set."""
 MAX_LETTERS = 8_000_000
-"""Letters of responses that are drawn at most: a million rows then take about 1 GiB."""
+"""Largest number of letters of the drawn responses: a million rows then take about 1 GiB."""
 
 
 @dataclass(frozen=True, repr=False)
 class Analysis(Shown):
-    """What two datasets make reachable together.
+    """Result of :func:`analyse`: front, policies, paths, summary and doubts.
 
     Attributes
     ----------
     front
         The certified front on the training rows.
     policies
-        One row per policy: its losses and accuracies on training and held-out rows, and its
-        place relative to the front.
+        One row per policy: its losses on training rows, losses and accuracies on held-out rows, and
+        its place relative to the front.
     paths
         Loss-space paths of the gradient runs: columns schedule, step, sft_loss, preference_loss.
     summary
         Single numbers, see :func:`analyse`.
     doubts
-        What the analysis cannot see or does not know well, and which numbers that affects.
+        Limits of the analysis for these data, and the numbers that each of them affects.
     """
 
     front: Front
@@ -75,12 +75,12 @@ class Analysis(Shown):
 
     @property
     def in_doubt(self) -> tuple[str, ...]:
-        """Numbers of the summary that should not be relied on, in its order."""
+        """Names of the summary's numbers that some doubt affects, in the summary's order."""
         affected = {name for doubt in self.doubts for name in doubt.affects}
         return tuple(name for name in self.summary if name in affected)
 
     def table(self) -> pd.DataFrame:
-        """The policies: one row each, see `policies`."""
+        """The table `policies`, one row per policy."""
         return self.policies
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ class Analysis(Shown):
         Returns
         -------
         Axes
-            Those drawn on.
+            The axes with the drawing.
         """
         ax = plots.axes() if ax is None else ax
         ax.plot(*self.front.inner.T, **plots.FRONT)
@@ -150,52 +150,55 @@ def analyse(
     seed: Annotated[int, Within(0, 2**63 - 2)] = 0,
     progress: bool = False,
 ) -> Analysis:
-    """Measure the conflict of two datasets and what each way of training reaches.
+    """Measure the conflict of two datasets, and the losses that each way of training reaches.
 
     Parameters
     ----------
     sft, preference
-        Training rows of the two objectives, or what `tradeoff.read_sft` and
-        `tradeoff.read_preferences` read them from.
+        Training rows of the two objectives, or a source of rows that `tradeoff.read_sft` and
+        `tradeoff.read_preferences` accept.
     sft_test, preference_test
-        Held-out rows; where they are not given, a tenth of the prompts is set aside, so that
-        neither set trains on a prompt that either is tested on.
+        Held-out rows. By default a tenth of the prompts is held out, so that neither set trains on
+        a prompt of either test set.
     lams
         Weights of the preference objective at which a joint policy is reported.
     radius
-        Radius of the ball of parameters; by default the one of `RADII` that does best on a tenth
-        of the training rows, set aside for the choice.
+        Radius of the ball of parameters. By default the one of `RADII` with the least loss on a
+        tenth of the training rows, held out for this choice.
     beta
         Inverse temperature of DPO. In a log-linear model only ``beta * radius`` and the radius
         matter, so 1 is as general as 0.1 with a larger ball.
     candidates, n_features
         See :func:`tradeoff.convex.text.text_problem`. Held-out prompts have as many candidates as
-        those trained on: where their own completions are too few, training rows lend some.
+        training prompts; where they have too few completions, training rows supply the others.
     solves
         Certified solves of the front.
     steps
         Full-gradient updates of the sequential runs and of Mix.
     max_rows
-        Rows of each set that are drawn uniformly where it has more; by default `MAX_ROWS`, and of
-        long ones so many that their responses have `MAX_LETTERS`. `Analysis.doubts` says how many
-        were left out.
+        Number of rows drawn uniformly from each larger set. By default it is `MAX_ROWS`, or fewer
+        for long responses, which then have `MAX_LETTERS` in total. `Analysis.doubts` says how many
+        rows were left out.
     seed
-        Draws the rows, the candidates and the rows set aside.
+        Seed of the draws of rows, candidates and held-out rows.
     progress
         Show progress bars.
 
     Returns
     -------
     Analysis
-        ``summary`` holds: rows (counts; repeated: held-out rows that training rows equal or nearly
-        repeat), radius, beta, gradient_cosine (at the start), conflict
-        (0: the ideal point is reachable; 1: every gain of one loss is paid in full by the other;
-        NaN: one of both cannot be trained),
-        sft_forgotten and preference_forgotten (share of the first stage's progress lost in the
-        limit of the second, by order), suggested_lam (where both relative gaps are equal; NaN
-        where there is nothing to trade), suggested_share (of preference updates, T6), cost_ratio
-        (of a pair to a demonstration, in words as `tradeoff.data.words` counts them),
-        certified_error.
+        ``summary`` has these numbers:
+
+        - numbers of rows; "repeated" counts held-out rows that equal or nearly equal training rows;
+        - radius, beta, and gradient_cosine at the start;
+        - conflict: 0 if the ideal point is reachable; 1 if the front is a straight line, so that
+          every gain of one loss costs as much of the other; NaN if one objective cannot be trained;
+        - sft_forgotten and preference_forgotten: share of the first stage's progress that is lost
+          in the limit of the second stage, by order;
+        - suggested_lam: the weight at which both relative gaps are equal; NaN without a trade-off;
+        - suggested_share: the share of preference updates that T6 suggests;
+        - cost_ratio: cost of a pair over cost of a demonstration, in words (`tradeoff.data.words`);
+        - certified_error of the front.
 
     Raises
     ------
@@ -246,7 +249,7 @@ def analyse(
 def _drawn(
     read: Sequence[Sequence[Any] | None], max_rows: int | None, seed: int
 ) -> tuple[list[Any], list[Doubt]]:
-    """At most so many rows of each set, and what is to be said of those left out."""
+    """At most ``max_rows`` rows of each set, and a doubt for each set with rows left out."""
     names = ("SFT", "preference", "held-out SFT", "held-out preference")
     known = [None if rows is None else _at_most(rows, max_rows or MAX_ROWS, seed) for rows in read]
     letters = sum(_letters(row) for rows in known if rows is not None for row in rows)
@@ -275,7 +278,7 @@ def _letters(row: SftRow | PreferenceRow) -> int:
 def _by_accuracy(
     table: pd.DataFrame, test: LogLinear, rows: tuple[Split[SftRow], Split[PreferenceRow]]
 ) -> Iterator[Doubt]:
-    """Whether what is learned of each set alone holds on its held-out rows."""
+    """Doubts about sets whose own optimum is near chance on held-out rows."""
     alone = table[table.kind == "limit"]
     accuracy = [
         alone.sft_accuracy_test.iloc[SFT],
@@ -286,7 +289,7 @@ def _by_accuracy(
 
 
 def _counts(rows: tuple[Split[SftRow], Split[PreferenceRow]]) -> dict[str, Any]:
-    """Rows of each set, and held-out ones that training rows repeat."""
+    """Numbers of rows of each set, and of held-out rows that training rows repeat."""
     sft, preference = rows
     repeated = overlaps([sft.test, preference.test], sft.train, preference.train)
     return {
@@ -306,7 +309,7 @@ def _numbers(
     sft: Sequence[SftRow],
     preference: Sequence[PreferenceRow],
 ) -> dict[str, Any]:
-    """What the front says in single numbers; NaN for what an objective without gain leaves open."""
+    """Single numbers of the front; NaN where an objective has no gain from training."""
     useless = doubts.flat(problem, front)
     conflict = 0.0 if lam is None else front_conflict(front)
     cosine = _cosine(problem.gradients(np.zeros(problem.dimension)))
@@ -324,9 +327,9 @@ def _numbers(
 
 
 def front_conflict(front: Front) -> float:
-    """How far the front stays from its ideal point: 0 touches it, 1 is a straight line.
+    """Distance of the front from its ideal point: 0 if it contains it, 1 for a straight line.
 
-    Twice the smallest equal share of both ranges that has to be given up.
+    Computed as twice the smallest equal share of both ranges that a policy must give up.
     """
     points = (front.inner - front.ideal) / front.ranges
     give = np.interp(0.0, points[:, 0] - points[:, 1], points[:, 0])
@@ -347,7 +350,7 @@ def choose_radius(
     progress: bool = False,
     **shape: Any,
 ) -> float:
-    """The radius of `RADII` whose joint optimum is best on a tenth of the prompts, set aside."""
+    """The radius of `RADII` whose joint optimum is best on a held-out tenth of the prompts."""
     demonstrations, pairs = hold_out((sft, None), (preference, None), 0.1, split_seed)
     train = text_problem(demonstrations.train, pairs.train, radius=RADII[0], **shape)
     valid = held_out_problem(
@@ -370,10 +373,10 @@ def held_out_problem(
     candidates: int = 8,
     **settings: Any,
 ) -> LogLinear:
-    """Pose held-out rows with as many candidates as the rows trained on have.
+    """Build the problem of held-out rows, with as many candidates as training rows have.
 
-    The loss of a choice among fewer would be smaller by that alone. Where completions are too few,
-    rows trained on lend theirs, and have no weight themselves.
+    The loss of a choice among fewer candidates would be smaller for that reason alone. If there are
+    too few held-out completions, completions of training rows are added, with weight zero.
     """
     pool = {as_text(row.completion): row for row in trained}
     own = {as_text(row.completion) for row in sft}
@@ -404,7 +407,10 @@ def _gradient_runs(problem: LogLinear, lam: float, steps: int, progress: bool) -
 
 
 def largest_curvature(problem: LogLinear, *objectives: Array) -> float:
-    """Largest Hessian eigenvalue at the centre, by power iteration: of either loss by default."""
+    """Largest Hessian eigenvalue at the centre, by power iteration.
+
+    It is the largest over the weights ``objectives``, by default over the two losses.
+    """
     theta = np.zeros(problem.dimension)
     vector = np.random.default_rng(0).normal(size=problem.dimension)
     largest = 0.0
@@ -412,7 +418,7 @@ def largest_curvature(problem: LogLinear, *objectives: Array) -> float:
         model = problem.local_model(theta, weights)
         for _ in range(12):
             image = model.curvature(vector / np.linalg.norm(vector))
-            if not image.any():  # this objective depends on nothing
+            if not image.any():  # this objective is flat
                 break
             vector = image
         largest = max(largest, float(np.linalg.norm(image)))
@@ -467,7 +473,7 @@ def _table(
     )
     place = front.score(losses)[["front_gap", "matched_weight"]]
     if any(doubts.without_range(problem, front)):
-        place[:] = np.nan  # of a front that is a point
+        place[:] = np.nan  # undefined where the front is a point
     return table.join(place.set_index(table.index))
 
 
@@ -490,9 +496,9 @@ def _paths(problem: LogLinear, runs: Trajectories) -> pd.DataFrame:
 
 
 def _forgotten(problem: LogLinear, front: Front, useless: tuple[bool, bool]) -> dict[str, float]:
-    """Share of each objective's progress that is lost when the other one ends the training.
+    """Share of each objective's progress that is lost if the other one is trained last.
 
-    NaN where one is `useless`: nothing then draws a policy away from the other.
+    NaN if one objective is `useless`: training on it then changes no policy.
     """
     start = problem.losses(np.zeros(problem.dimension))
     alone, after = np.diag(front.points[[0, -1]]), np.diag(front.points[[-1, 0]])
@@ -507,7 +513,7 @@ def update_share(
     sft: Sequence[SftRow],
     preference: Sequence[PreferenceRow],
 ) -> dict[str, float]:
-    """Share of preference updates that makes most of a compute budget, at the balanced weight."""
+    """Best share of preference updates for a compute budget (T6), and the ratio of costs."""
     theta = front.thetas[int(np.argmin(np.abs(front.weights - lam)))]
     moments = _second_moments(problem, theta)
     lengths = [

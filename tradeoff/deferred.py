@@ -1,4 +1,4 @@
-"""Packages that take long to import, as modules that are imported when they are first used."""
+"""Modules of slow packages, imported when they are first used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["pandas", "sparse"]
 
 
 class _Deferred(ModuleType):
-    """Stands for a module, in code and in annotations, and asks it for each attribute."""
+    """A proxy for a module, in code and in annotations, that imports it for each attribute."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)

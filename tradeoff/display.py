@@ -1,4 +1,4 @@
-"""How results show themselves: one line of text anywhere, a title above a table in a notebook."""
+"""Display of results: one line of text, and in notebooks a title above a table."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 ROWS = 12
 """Rows of a table that a notebook shows; the middle of a longer one is left out."""
 WIDTH = 120
-"""Characters of a text that a notebook shows."""
+"""Largest number of characters of a text that a notebook shows."""
 
 
 class Shown:
-    """A result with a table: notebooks show its ``repr`` as a title and the table below.
+    """Base of results with a table: notebooks show the ``repr`` as a title above the table.
 
-    A dataclass that inherits from this writes its own one-line ``__repr__``.
+    A dataclass that inherits from it defines a one-line ``__repr__``.
     """
 
     @abstractmethod
@@ -30,7 +30,7 @@ class Shown:
 
 
 def as_html(title: str, table: pd.DataFrame) -> str:
-    """Render a title and a table; numbers to four digits, all text escaped."""
+    """Render a title and a table as HTML; numbers have four digits, all text is escaped."""
     body = table.to_html(
         formatters=[_shortened] * len(table.columns),
         max_rows=ROWS,
@@ -41,7 +41,7 @@ def as_html(title: str, table: pd.DataFrame) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it."""
+    """Format a value for a table: floats to four digits."""
     if isinstance(value, float):
         return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
     return str(value)

@@ -1,7 +1,7 @@
-"""What this machine can do: versions, devices, threads, optional packages, writable folders.
+"""Checks of this machine: versions, devices, threads, optional packages, writable folders.
 
-Each check is a :class:`Finding`. A check that looks at something optional never fails; one that
-everybody needs does, and says what to do about it.
+Each check is a :class:`Finding`. A check of something optional never fails. A failed check has a
+remedy.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ DRIVER = "Check the driver, and that torch was built for it."
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check, or a reported value.
 
     Attributes
     ----------
     part
-        Which part of the report it belongs to.
+        Part of the report: "versions", "extras", "threads", "cpu", "gpu" or "folders".
     name, value
-        What was looked at and what was found.
+        What was checked, and the result.
     ok
-        ``True`` or ``False`` for a check, ``None`` for what is merely reported.
+        ``True`` or ``False`` for a check, ``None`` for a value that is only reported.
     remedy
-        What to do about it; empty where nothing need be done.
+        What the user should do; empty if nothing.
     """
 
     part: str
@@ -59,23 +59,23 @@ class Finding:
 
 
 def examine() -> tuple[Finding, ...]:
-    """Look at everything; takes a few seconds, writes nothing that stays."""
+    """Make all checks, in a few seconds; no file is left behind."""
     return (*versions(), *extras(), *threads(), *processor(), *cuda(), *folders())
 
 
 def healthy(findings: tuple[Finding, ...], *, gpu: bool = False) -> bool:
-    """Whether no check failed and, where ``gpu`` asks for it, a run on a GPU will work."""
+    """Whether no check failed and, with ``gpu``, whether a run on a GPU will work."""
     return all(f.ok is not False for f in findings) and (gpu_works(findings) or not gpu)
 
 
 def gpu_works(findings: tuple[Finding, ...]) -> bool:
-    """Whether there is a CUDA device and every check of one passed."""
+    """Whether there is a CUDA device and all its checks passed."""
     checks = [f.ok for f in findings if f.part == "gpu" and f.ok is not None]
     return bool(checks) and all(checks)
 
 
 def as_record(findings: tuple[Finding, ...]) -> dict[str, Any]:
-    """JSON-ready summary."""
+    """The findings and verdicts as JSON values."""
     return {
         "ok": healthy(findings),
         "gpu": gpu_works(findings),
@@ -87,7 +87,7 @@ def as_record(findings: tuple[Finding, ...]) -> dict[str, Any]:
 
 
 def versions() -> Iterator[Finding]:
-    """Python, the package and everything that it always needs."""
+    """Versions of Python, of the package and of its required dependencies."""
     old = sys.version_info < (3, 11)
     remedy = "Use Python 3.11 or newer." if old else ""
     yield Finding("versions", "python", platform.python_version(), not old, remedy)
@@ -101,7 +101,7 @@ def versions() -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """Optional parts, and the command that installs what is absent."""
+    """Extras, and the commands that install absent ones."""
     declared = metadata.metadata("tradeoff").get_all("Provides-Extra") or []
     for extra in sorted(declared, key=lambda name: (name in DEVELOPERS, name)):
         wrong = [r.name for r in _requirements(extra) if _problem(r)]
@@ -112,7 +112,7 @@ def extras() -> Iterator[Finding]:
 
 @cache
 def _requirements(extra: str) -> tuple[Requirement, ...]:
-    """Requirements of one extra, those of extras that it names included; "": of the package."""
+    """Requirements of one extra and of the extras in it; those of the package for ""."""
     found: dict[str, Requirement] = {}
     for line in metadata.requires("tradeoff") or []:
         requirement = Requirement(line)
@@ -154,7 +154,7 @@ def _in_checkout() -> bool:
 
 
 def threads() -> Iterator[Finding]:
-    """Threads that numerical libraries will use."""
+    """Numbers of threads of the numerical libraries."""
     for name in THREAD_VARIABLES:
         yield Finding("threads", name, os.environ.get(name, "not set"))
     if find_spec("torch"):
@@ -171,7 +171,7 @@ def threads() -> Iterator[Finding]:
 
 
 def processor() -> Iterator[Finding]:
-    """The processor, and whether torch, where it is installed, and numba compute on it."""
+    """The processor and its memory, and whether torch and numba work on it."""
     affinity = getattr(os, "sched_getaffinity", None)
     usable = len(affinity(0)) if affinity else os.cpu_count()
     name = platform.processor() or platform.machine()
@@ -189,14 +189,14 @@ def processor() -> Iterator[Finding]:
 def cuda() -> Iterator[Finding]:
     """CUDA devices, and whether a run on each will work."""
     if not find_spec("torch"):
-        why = "torch is not installed: nothing runs on a GPU, and the convex laboratory works"
+        why = "torch is not installed: nothing runs on a GPU, but the convex laboratory works"
         yield Finding("gpu", "devices", why)
         return
     import torch
 
     if not torch.cuda.is_available():
         why = "torch finds no CUDA device" if torch.version.cuda else "this torch has no CUDA"
-        yield Finding("gpu", "devices", f"{why}: runs on a GPU are off, all else works")
+        yield Finding("gpu", "devices", f"{why}: nothing runs on a GPU, everything else works")
         return
     yield Finding("gpu", "CUDA", f"{torch.version.cuda}, {torch.cuda.device_count()} device(s)")
     for index in range(torch.cuda.device_count()):
@@ -214,7 +214,7 @@ def cuda() -> Iterator[Finding]:
 
 
 def matmul(part: str, device: str, dtype: Any) -> Finding:
-    """A small matrix product, against its known value."""
+    """Compare a small matrix product with its known value."""
     import torch
 
     name = f"matmul {str(dtype).removeprefix('torch.')} on {device}"
@@ -228,7 +228,7 @@ def matmul(part: str, device: str, dtype: Any) -> Finding:
 
 
 def attention(device: str) -> Finding:
-    """Causal attention forward and backward in bfloat16, as training needs it."""
+    """Run causal attention forward and backward in bfloat16, as training does."""
     import torch
 
     name = f"attention bfloat16 on {device}"
@@ -246,7 +246,7 @@ def attention(device: str) -> Finding:
 
 
 def compiled() -> Finding:
-    """Whether numba compiles."""
+    """Check that numba compiles."""
     import numba
 
     try:
@@ -264,7 +264,7 @@ def _first_line(error: Exception) -> str:
 
 
 def folders() -> Iterator[Finding]:
-    """Folders that runs write to; none is created."""
+    """Check the folders that runs write to; none is created."""
     import matplotlib
 
     compiled = os.environ.get("NUMBA_CACHE_DIR", ROOT / "tradeoff" / "convex" / "__pycache__")
@@ -275,14 +275,14 @@ def folders() -> Iterator[Finding]:
     )
     yield writable("output", out, "Run in a folder you may write, or give --out.")
     if home.startswith("~"):
-        yield Finding("folders", "Hugging Face", "there is no home folder", False, "Set HF_HOME.")
+        yield Finding("folders", "Hugging Face", "no home folder found", False, "Set HF_HOME.")
     else:
         yield writable("Hugging Face", Path(home), "Set HF_HOME.")
     yield writable("matplotlib", Path(matplotlib.get_cachedir()), "Set MPLCONFIGDIR.")
 
 
 def writable(name: str, folder: Path, remedy: str) -> Finding:
-    """Whether a file fits into ``folder``, or into the nearest folder above that exists."""
+    """Check that a file can be written to ``folder``, or to its nearest existing parent."""
     try:
         check_writable(folder)
     except InputError as error:

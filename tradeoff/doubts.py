@@ -1,8 +1,8 @@
-"""What an analysis of two datasets cannot see, and which of its numbers that puts in doubt.
+"""Limits of an analysis of two datasets, and the numbers that each of them affects.
 
-The analysis looks at hashed words through a linear model. Where rows have no prompts, pairs differ
-in what is not hashed, or a fit is no better than chance, its numbers say little of a language
-model. Each such thing is a :class:`Doubt` with a count and a remedy.
+The analysis fits a linear model to hashed words. Its numbers say little about a language model if
+rows have no prompts, pairs differ only in features that are not hashed, or a fit is no better than
+chance. Each such limit is a :class:`Doubt` with a count and a remedy.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from tradeoff.scores import wilson
 
 NAMES = ("SFT", "preference")
 SEEN = 0.01
-"""Least distance between the features of two responses that tells them apart; the longest is 3."""
+"""Least distance between the features of two responses that counts as different; at most 3."""
 NO_RANGE = 1e-3
-"""Share of what training gains below which a range of the front, or a gain, counts as zero."""
+"""Share of the training gain below which a range of the front, or a gain, counts as zero."""
 _AT_ONCE = 4096
 _COMPARED = ("conflict", "suggested_lam", "suggested_share")
 _FORGOTTEN = ("sft_forgotten", "preference_forgotten")
-_READ = "Train a model on the rows and read `tradeoff evaluate`."
+_READ = "Train a model on the rows and use `tradeoff evaluate`."
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """One thing that the analysis cannot see.
+    """One limit of the analysis for these data.
 
     Attributes
     ----------
     kind
-        Its name for machines.
+        Identifier for programs.
     count, of
-        How many rows, or objectives, of how many.
+        Number of affected rows or objectives, and of all.
     problem
-        What is not seen, in words; `count` is part of it.
+        Description of the limit, which includes `count`.
     remedy
-        What to do about it.
+        What the user can do about it.
     affects
-        Numbers of the summary that it puts in doubt.
+        Numbers of the summary that are in doubt.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Doubt:
         return f"{self.problem}. {self.remedy}"
 
     def record(self) -> dict[str, Any]:
-        """The attributes and the text, for machines."""
+        """The attributes and the text as a dict, for programs."""
         return {**asdict(self), "text": str(self)}
 
 
@@ -78,7 +78,7 @@ def of_sample(name: str, used: int, seen: int) -> Iterator[Doubt]:
 
 
 def of_rows(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> Iterator[Doubt]:
-    """What the rows of both sets do not have: prompts, several of them, blanks between words."""
+    """Rows without prompts, with only one prompt, or in a script without blanks between words."""
     both: tuple[Sequence[Any], Sequence[Any]] = (sft, preference)
     for name, rows, number in zip(NAMES, both, _FORGOTTEN, strict=True):
         alone = sum(not as_text(row.prompt).strip() for row in rows)
@@ -87,9 +87,9 @@ def of_rows(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> Itera
                 "documents",
                 alone,
                 len(rows),
-                f"{alone:,} of {len(rows):,} {name} rows are documents, without a prompt: a loss "
-                "is that of telling one from others, and nothing relates it to a prompt",
-                "Give rows with a prompt, or read these numbers as being of style and topic alone.",
+                f"{alone:,} of {len(rows):,} {name} rows are documents, without a prompt: the loss "
+                "only measures how well the model tells one document from others",
+                "Give rows with a prompt, or take these numbers to describe style and topic alone.",
                 ("conflict", number),
             )
         first: Any = rows[0].prompt
@@ -98,8 +98,8 @@ def of_rows(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> Itera
                 "one_prompt",
                 len(rows),
                 len(rows),
-                f"all {len(rows):,} {name} rows have one prompt: features of the prompt tell "
-                "nothing, and rows are held out by their order, so that near repeats may be tested",
+                f"all {len(rows):,} {name} rows have the same prompt: features of the prompt carry "
+                "no information, and held-out rows may nearly repeat training rows",
                 f"Give rows of several prompts, or held-out rows (--{name.lower()}-test).",
                 ("conflict", number),
             )
@@ -110,14 +110,14 @@ def of_rows(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> Itera
                 unspaced,
                 len(rows),
                 f"{unspaced:,} of {len(rows):,} {name} rows are in a script without blanks between "
-                "words: each of its letters counts as a word, in features and in lengths",
+                "words: each letter counts as a word, in features and in lengths",
                 "Scale cost_ratio by the lengths that your tokenizer gives.",
                 ("cost_ratio", "suggested_share"),
             )
 
 
 def of_pairs(problem: LogLinear) -> Iterator[Doubt]:
-    """Pairs whose two responses have all but the same features."""
+    """Pairs whose two responses have nearly the same features."""
     count, total = 0, len(problem.chosen)
     for first in range(0, len(problem.chosen), _AT_ONCE):
         some = slice(first, first + _AT_ONCE)
@@ -128,23 +128,23 @@ def of_pairs(problem: LogLinear) -> Iterator[Doubt]:
             "invisible_pairs",
             count,
             total,
-            f"{count:,} of {total:,} pairs differ in nothing that the features see (words without "
-            "case, their neighbours, runs of three letters, length)",
+            f"{count:,} of {total:,} pairs have two responses with the same features (words "
+            "without case, word pairs, groups of three letters, length)",
             "A preference about case, line breaks, order or tools needs a model: train one on the "
-            "pairs and read `tradeoff evaluate`; or leave these pairs out.",
+            "pairs and use `tradeoff evaluate`; or leave these pairs out.",
             (*_COMPARED, "preference_forgotten") if 10 * count >= total else (),
         )
 
 
 def flat(problem: LogLinear, front: Front) -> tuple[bool, bool]:
-    """For each objective, whether training gains nothing on it."""
+    """For each objective, whether training hardly lowers its loss."""
     start = problem.losses(np.zeros(problem.dimension))
     gain = start - front.ideal
     return bool(gain[SFT] <= NO_RANGE * start[SFT]), bool(gain[1] <= NO_RANGE * start[1])
 
 
 def without_range(problem: LogLinear, front: Front) -> tuple[bool, bool]:
-    """For each objective, whether the front has no range of it that could be told from zero."""
+    """For each objective, whether the front's range of its loss is zero within its error."""
     start = problem.losses(np.zeros(problem.dimension))
     doubt = 2 * max(front.minima[0].certificate, front.minima[-1].certificate)
     zero = front.nadir - front.ideal <= NO_RANGE * np.abs(start - front.ideal) + doubt
@@ -160,8 +160,8 @@ def of_front(problem: LogLinear, front: Front) -> Iterator[Doubt]:
                 "flat_objective",
                 1,
                 2,
-                f"no parameters lower the {name} loss: the features see nothing that it asks for",
-                "Numbers that compare both are left empty. " + _READ,
+                f"no parameters lower the {name} loss: it does not depend on the features",
+                "Numbers that compare both objectives are left empty. " + _READ,
                 (*_COMPARED, *_FORGOTTEN, "gradient_cosine"),
             )
     if any(zero) and not any(useless):
@@ -169,10 +169,10 @@ def of_front(problem: LogLinear, front: Front) -> Iterator[Doubt]:
             "no_range",
             sum(zero),
             2,
-            f"{sum(zero)} of 2 ranges of the front are zero: one policy is best at both, as far as "
-            "can be told, so there is nothing to trade",
-            "Any weight does, and none is suggested. If you expected a conflict, it is in what "
-            f"the features do not see. {_READ}",
+            f"{sum(zero)} of 2 ranges of the front are zero within the error: one policy is best "
+            "for both objectives, so there is no trade-off",
+            "All weights are equally good, and none is suggested. If you expected a conflict, the "
+            f"features do not show it. {_READ}",
             _COMPARED,
         )
 
@@ -190,7 +190,7 @@ def of_accuracy(
     rows
         Held-out rows of both sets.
     candidates
-        Responses among which a demonstration is ranked.
+        Number of responses among which a demonstration is ranked.
     """
     for k, (name, chance) in enumerate(zip(NAMES, (1 / candidates, 0.5), strict=True)):
         hits = float(np.clip(accuracy[k] * rows[k], 0, rows[k]))
@@ -202,10 +202,10 @@ def of_accuracy(
                 round(hits),
                 rows[k],
                 f"the model of the {name} rows is right on {hits:.3g} of {rows[k]:,} held-out rows "
-                f"(95 % interval {low:.2f} to {high:.2f}, chance {chance:.2f}): it may have "
-                "learned nothing that holds elsewhere",
-                f"Give more {name} rows or more held-out ones (--{name.lower()}-test); if it "
-                "stays so, the features do not see what these rows ask for.",
+                f"(95 % interval {low:.2f} to {high:.2f}, chance {chance:.2f}): it may not "
+                "generalise at all",
+                f"Give more {name} rows or more held-out ones (--{name.lower()}-test). If this "
+                "does not help, the features do not show what these rows teach.",
                 (*_COMPARED, *_FORGOTTEN),
             )
 

@@ -1,9 +1,9 @@
 """Counter-based random draws: a pure function of (seed, replica, stream, counter).
 
-No generator carries state, so a draw does not depend on the number of threads, on the order of
-replicas or on where a run was interrupted; two schedules given the same seed see the same draws
-(common random numbers). The mixing function is the finaliser of SplitMix64 (Steele, Lea and
-Flood, OOPSLA 2014); the same Python source runs on numpy arrays here and is compiled by numba in
+No generator has a state. So a draw does not depend on the number of threads, on the order of
+replicas, or on where a run was interrupted. Two schedules with the same seed get the same draws
+(common random numbers). The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood,
+OOPSLA 2014). The same Python source runs on numpy arrays here and is compiled by numba in
 `tradeoff.convex.kernels`.
 """
 
@@ -19,7 +19,7 @@ _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
-# What a draw is for. Streams are independent of each other.
+# Streams, one for each purpose of a draw. They are independent of each other.
 OBJECTIVE, SFT_SAMPLE, PREFERENCE_SAMPLE = 0, 1, 2
 SFT_ESTIMATE, PREFERENCE_ESTIMATE = 3, 4
 SFT_NOISE, PREFERENCE_NOISE = 5, 6
@@ -40,7 +40,7 @@ def to_unit(z):  # type: ignore[no-untyped-def]
 
 
 def keys(seed: int, replicas: ArrayLike | int, stream: int) -> NDArray[np.uint64]:
-    """Key of each replica's stream, shape of ``replicas``."""
+    """Key of each replica's stream, of the shape of ``replicas``."""
     with np.errstate(over="ignore"):
         root = mix(np.uint64(seed % 2**64) + GOLDEN)
         replica = mix(root + np.asarray(replicas, dtype=np.uint64) * _REPLICA)

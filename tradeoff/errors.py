@@ -1,4 +1,4 @@
-"""One kind of error for bad input: it names the place, the value and the remedy."""
+"""The error for bad input, which names place, value and remedy, and the warning about rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _ABSENT: Any = object()
 
 
 class RowWarning(UserWarning):
-    """Rows can be used, but hardly as they are meant: what is trained is not what is asked."""
+    """Rows that can be used, but probably do not train what the user intends."""
 
 
 class InputError(ValueError):
-    """Input that cannot be used, with the place where it stands and what would be right.
+    """Input that cannot be used, with its place, its value and a remedy.
 
     Parameters
     ----------
@@ -22,7 +22,8 @@ class InputError(ValueError):
     remedy
         What the user can do about it.
     file, row, field, value
-        Where it stands; each is left out of the message when not given. Rows count from 1.
+        Place and value of the input; those not given are left out of the message. Rows count from
+        1.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class InputError(ValueError):
         row: int | None = None,
         field: str | None = None,
     ) -> InputError:
-        """The same error where its place is known better, as by the file that a setting is from."""
+        """The same error with a better place, such as the file of a setting."""
         return InputError(
             self.problem,
             remedy=self.remedy,
@@ -67,7 +68,7 @@ class InputError(ValueError):
         )
 
     def __reduce__(self) -> Any:
-        """Let worker processes hand the error back; the value travels as its representation."""
+        """Pickle the error for worker processes; the value is replaced by its ``repr``."""
         settings = {**self._settings, "remedy": self.remedy}
         return _restore, (str(self), self.problem, settings)
 
@@ -83,7 +84,7 @@ def _shown(value: Any) -> str:
         return repr(value)
     except RecursionError:
         return f"a {type(value).__name__} that is nested too deeply"
-    except ValueError:  # Python refuses to write out whole numbers of more than 4,300 digits.
+    except ValueError:  # Python does not convert integers of more than 4,300 digits to text.
         return f"a {type(value).__name__} that is too long to be shown"
 
 

@@ -1,7 +1,7 @@
-"""One training run from its settings: model, rows, schedule and trainer, and what it leaves behind.
+"""A training run from its settings: model, rows, schedule, trainer and output files.
 
-This stands above the trainer and the small networks, so that "tiny" can name the model that the
-package makes itself.
+This module may import both the trainer and the small networks, so that "tiny" can be the name of
+the model that the package makes itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ preference_test = "taste-test.jsonl"
 [schedule]                      # sequential, rounds, mix, alright, maxright or constrained
 name = "maxright"
 lam = 0.5                       # weight of the PREFERENCE objective
-refresh = 10                    # updates between two looks at the probe rows
+refresh = 10                    # updates between evaluations of the probe rows
 samples = 64                    # probe rows of each objective
 
 [train]
@@ -64,7 +64,7 @@ def settings(
     assignments: Sequence[str] = (),
     tables: Mapping[str, Any] | None = None,
 ) -> Experiment:
-    """The settings of a run: those of a file, then flags, then assignments.
+    """The settings of a run: those of a file, replaced by flags, then by assignments.
 
     Parameters
     ----------
@@ -72,14 +72,15 @@ def settings(
         TOML, such as `EXAMPLE`.
     flags
         Values by dotted name, such as ``"train.steps"``; None: not given. ``"schedule"`` is a
-        name of :data:`tradeoff.schedules.SCHEDULES`, "sft-dpo" or "dpo-sft"; of the schedule that
-        it replaces ``lam`` stays, and all settings if it is of the same kind. ``"method"`` is
-        what :func:`tradeoff.methods.find` takes: schedule and other parts, joined by ``+``.
+        name of :data:`tradeoff.schedules.SCHEDULES`, "sft-dpo" or "dpo-sft". It replaces the
+        schedule of the file, but ``lam`` is kept, and all settings if the kind is the same.
+        ``"method"`` is an argument of :func:`tradeoff.methods.find`: schedule and other parts,
+        joined by ``+``.
     assignments
-        Each ``NAME=VALUE`` with a dotted name and a value as in TOML; quotes may be left out, and
-        ``none`` stands for no value.
+        Each ``NAME=VALUE``, with a dotted name and a value as in TOML. Quotes may be left out, and
+        ``none`` means no value.
     tables
-        In place of a file: its content.
+        The content of a file, in place of ``file``.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def settings(
         found["schedule"] = _schedule(name, {})
     if isinstance(name := given.pop("method", None), str):
         _put_method(found, name)
-    # A schedule's name comes first, as its settings are put into its table.
+    # The schedule's name comes first, because it replaces the table of its settings.
     for name, value in sorted(given.items(), key=lambda item: item[0] != "schedule"):
         _put(found, name, value)
     for name, value in map(_assignment, assignments):
@@ -111,12 +112,13 @@ def settings(
 
 
 def read_rows(experiment: Experiment) -> dict[str, Any]:
-    """Training and held-out rows, by the names of the trainer's arguments.
+    """Read training and held-out rows, as a dict of arguments of the trainer.
 
     Raises
     ------
     InputError
-        For the first file or row that cannot be used, unless ``data.skip_bad``.
+        For the first file that cannot be used and, without ``data.skip_bad``, for the first such
+        row.
     """
     from tradeoff import tiny
     from tradeoff.data import files
@@ -162,7 +164,7 @@ def _of_chosen(experiment: Experiment) -> dict[str, Any]:
     found = read_rows(replace(experiment, data=data))
     pairs, test = found["preference"], found["preference_test"]
     if data.preference_limit is not None:
-        # Demonstrations have a limit of their own.
+        # Demonstrations have their own limit.
         every = replace(data, preference_limit=data.limit)
         pairs = read_rows(replace(experiment, data=every))["preference"]
     found["sft"] = chosen_as_sft(pairs)
@@ -178,14 +180,14 @@ def prepare(
     *,
     progress: bool = True,
 ) -> JointTrainer:
-    """The trainer of a run, with everything checked that can be checked before training.
+    """Make the trainer of a run, with all checks that are possible before training.
 
     Parameters
     ----------
     experiment
         The settings.
     rows
-        What :func:`read_rows` returns.
+        Rows, as :func:`read_rows` returns them.
     output
         Folder for log, checkpoints and the trained model.
     progress
@@ -212,7 +214,7 @@ def prepare(
     adapted = train.lora is not None or models.has_adapter_files(model_config.path)
     if model_config.quantise and not adapted:
         raise InputError(
-            "rounded weights cannot be trained, only adapters upon them",
+            "quantised weights cannot be trained, only adapters on them",
             field="model.quantise",
             value=model_config.quantise,
             remedy="Give train.lora, such as --lora-rank 16, or leave quantise out.",
@@ -227,7 +229,7 @@ def prepare(
 
 
 def write(trainer: JointTrainer, result: TrainResult, folder: Path) -> list[Path]:
-    """Write the trajectory as CSV and Parquet, and its picture where both losses are known."""
+    """Write the trajectory as CSV and Parquet, and a figure if both losses were evaluated."""
     from tradeoff import plots
     from tradeoff.records import replacing
 
@@ -244,7 +246,10 @@ def write(trainer: JointTrainer, result: TrainResult, folder: Path) -> list[Path
 
 
 def draw(result: TrainResult, schedule: Any, ax: Any) -> Any:
-    """The run in the plane of both held-out losses: a marker an evaluation, a ring at the start."""
+    """Draw a run in the plane of both held-out losses.
+
+    Each evaluation has a marker, and the start a ring.
+    """
     from tradeoff import plots
 
     x, y = result.table.sft_loss.to_numpy(), result.table.preference_loss.to_numpy()
@@ -257,14 +262,14 @@ def draw(result: TrainResult, schedule: Any, ax: Any) -> Any:
 
 
 def _schedule(name: str, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The table of a schedule, with what holds on of the one it replaces."""
+    """The table of a schedule, with the settings that are kept of the replaced one."""
     table = _named(name)
     same = before.get("name", "alright") == table["name"]
     return {k: v for k, v in before.items() if same or k == "lam"} | table
 
 
 def _named(name: str) -> dict[str, Any]:
-    """Name of a schedule, and settings that tell a method of the catalogue from its siblings."""
+    """Name of a schedule, with the settings in which methods of the catalogue with it differ."""
     from tradeoff.methods import METHODS
 
     if name not in METHODS:
@@ -272,12 +277,12 @@ def _named(name: str) -> dict[str, Any]:
     every = {known: method.schedule.to_dict() for known, method in METHODS.items()}
     own = every[name]
     siblings = [one for one in every.values() if one["name"] == own["name"]]
-    told = {k: v for k, v in own.items() if any(one[k] != v for one in siblings)}
-    return {"name": own["name"], **told}
+    distinctive = {k: v for k, v in own.items() if any(one[k] != v for one in siblings)}
+    return {"name": own["name"], **distinctive}
 
 
 def _put_method(settings: dict[str, Any], name: str) -> None:
-    """Put a method, by its name, into the tables of a run; other schedules and parts give way."""
+    """Put a method, by its name, into the tables of a run, in place of other parts."""
     from tradeoff.methods import METHODS, find
     from tradeoff.schedules import SCHEDULES
 
@@ -300,7 +305,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name:
         remedy = "Write --set NAME=VALUE, such as --set train.clip=0.5."
-        raise InputError("this sets nothing", field="--set", value=text, remedy=remedy)
+        raise InputError("not NAME=VALUE", field="--set", value=text, remedy=remedy)
     if value == "none":
         return name, None
     try:

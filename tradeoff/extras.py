@@ -1,6 +1,6 @@
-"""Extras: which one brings which package, and the error where a package is absent.
+"""Extras of the package: the packages of each, and the error for an absent package.
 
-The core is the convex laboratory. What needs more says so when it is imported or called.
+The core is the convex laboratory. Other modules raise the error when they are imported or called.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("jinja2", "plotly", "markdown_it", "mdit_py_plugins", "latex2mathml"),
     "cluster": ("distributed", "ray"),
 }
-"""What each extra brings, by the names that are imported; the smaller of two extras comes first."""
+"""Packages of each extra, by import name; an extra comes after the extras that it includes."""
 
 
 class MissingPackage(InputError, ModuleNotFoundError):
-    """A package that an extra installs, and that is absent.
+    """The error for an absent package that an extra installs.
 
     Parameters
     ----------
     package
-        The name that was imported.
+        The import name of the package.
     extra
         The extra that installs it.
     """
@@ -51,9 +51,9 @@ def require(extra: str, *packages: str) -> None:
     Parameters
     ----------
     extra
-        The extra to name to the user.
+        The extra that the error names.
     packages
-        What is needed of it; by default all that it brings.
+        Packages of the extra that are needed; by default all.
     """
     for package in packages or EXTRAS[extra]:
         if find_spec(package) is None:
@@ -62,7 +62,7 @@ def require(extra: str, *packages: str) -> None:
 
 @contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Name the extra when one of its packages is imported in the block and is absent."""
+    """Raise an error that names the extra if an import in the block misses one of its packages."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -70,7 +70,10 @@ def needing(extra: str) -> Iterator[None]:
 
 
 def explained(error: ModuleNotFoundError, *extras: str) -> ModuleNotFoundError:
-    """The error that names one of these extras, or of all; without such a one, the error itself."""
+    """Return the error that names the extra of the missing package, or the error itself.
+
+    Only ``extras`` are considered, or all if none are given.
+    """
     package = (error.name or "").partition(".")[0]
     for extra in extras or EXTRAS:
         if package in EXTRAS[extra] and not isinstance(error, MissingPackage):

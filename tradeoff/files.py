@@ -1,8 +1,8 @@
-"""What a disk refuses: one error with file, reason and remedy, and checks before computing.
+"""Errors of writing files, with file, reason and remedy, and checks before computing.
 
-Writers in Python, Arrow and Rust report a full, read-only or vanished disk each in its own way.
-:func:`refusal` reads them all. Every file of the project is written within :func:`writing`, mostly
-by the writers of :mod:`tradeoff.records`.
+Writers in Python, Arrow and Rust report a full, read-only or vanished disk in different ways.
+:func:`refusal` understands them all. Every file of the project is written within :func:`writing`,
+mostly by the writers of :mod:`tradeoff.records`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tradeoff.errors import InputError
 
 P = ParamSpec("P")
 _NATIVE = re.compile(r"\(os error (\d+)\)")
-"""How the errors of libraries written in Rust end, such as safetensors and tokenizers."""
+"""End of the error messages of Rust libraries such as safetensors and tokenizers."""
 _BLOCK = 4096
-"""Bytes written to try a folder: an empty file fits on a full disk."""
+"""Bytes written to test a folder; an empty file would fit on a full disk."""
 _FULL = "Free space there, or give another folder; what was written before is kept."
 _READ_ONLY = "Give a folder that you may write."
 _DENIED = "Give another one, or change its permissions."
@@ -47,14 +47,14 @@ _REMEDIES = {
 
 
 def refusal(error: BaseException, file: str | Path | None = None) -> InputError | None:
-    """Return what the operating system refused as an error with a remedy.
+    """Convert an error of the operating system to an error with a remedy.
 
     Parameters
     ----------
     error
-        Of the operating system, or of a library that has passed one on as text.
+        An error of the operating system, or of a library whose message contains one.
     file
-        What was written; None: the file that `error` names, if any.
+        The file that was being written; None: the file that `error` names, if any.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def refusal(error: BaseException, file: str | Path | None = None) -> InputError 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise what the operating system refuses while entered as an error that names the file.
+    """Convert errors of the operating system in the block to errors that name the file.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def writing(path: Path) -> Iterator[None]:
 def reported(
     writer: Callable[Concatenate[Path, P], AbstractContextManager[Path]],
 ) -> Callable[Concatenate[Path, P], AbstractContextManager[Path]]:
-    """Enter :func:`writing` around a context manager whose first argument is what it writes."""
+    """Decorate a context manager, whose first argument is a path, with :func:`writing`."""
 
     @wraps(writer)
     @contextmanager
@@ -115,16 +115,16 @@ def reported(
 def check_writable(
     folder: Path, *, needed: int = 0, what: str = "output folder", field: str | None = None
 ) -> Path:
-    """Try a folder before anything is computed for it; nothing is created that stays.
+    """Check that a folder can be written to, before anything is computed; leave no file.
 
     Parameters
     ----------
     folder
-        It need not be there: then the nearest folder above that is gets tried.
+        The folder. If it does not exist, its nearest existing parent is tested.
     needed
-        Bytes that will be written at least.
+        Least number of bytes that will be written.
     what, field
-        What messages call the folder, and the setting that names it.
+        Name of the folder in messages, and the setting that names it.
 
     Returns
     -------
@@ -134,9 +134,9 @@ def check_writable(
     Raises
     ------
     InputError
-        If nothing can be written there, or the disk has not the bytes needed.
+        If the folder cannot be written to, or the disk has too little free space.
     """
-    # Of a folder that may not be looked into, `Path.exists` raises; this one says no.
+    # `Path.exists` raises for a folder without permission; `os.path.exists` returns False.
     above = (place for place in (folder, *folder.parents) if os.path.exists(place))
     there = next(above, Path())
     try:
@@ -160,7 +160,7 @@ def check_writable(
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder; 0 where there is none."""
+    """Total bytes of all files below a folder; 0 if it does not exist."""
     found = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -170,7 +170,7 @@ def size_of(folder: Path) -> int:
 
 
 def _size(count: int) -> str:
-    """Bytes as a reader wants them."""
+    """Format a number of bytes with a unit."""
     size, units = float(count), ("bytes", "KiB", "MiB", "GiB")
     for unit in units:
         if size < 1024 or unit == units[-1]:

@@ -1,7 +1,7 @@
-"""What writers that were killed have left beside their files, and who may remove it.
+"""Temporary files of killed processes: their names, and their removal.
 
-A file or folder that is not complete, or that goes, has a name that says which process on which
-machine made it. Others remove it once that process has ended.
+A file or folder that is incomplete, replaced or being removed has a name with the process and the
+machine that made it. Other processes remove it once that process has ended.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from pathlib import Path
 from typing import Any
 
 PARTIAL, OLD, REMOVED = "partial", "old", "removed"
-"""First part of such a name: not complete yet; replaced, and put back if nothing took its place;
-on its way out."""
+"""First part of such a name. "partial": not complete yet. "old": replaced; it is put back if
+nothing took its place. "removed": being removed."""
 _NAME = re.compile(rf"\.({PARTIAL}|{OLD}|{REMOVED})-(\d+)-([0-9a-f]+)-(.+)", re.DOTALL)
 _CLOSE = 2.0
-"""Seconds within which two readings of one moment lie; clocks are adjusted."""
+"""Tolerance in seconds when two times are compared, because clocks are adjusted."""
 
 
 def beside(path: Path, kind: str) -> Path:
-    """A name of its own beside `path`, with the same suffix, for what this process makes."""
+    """A unique temporary name beside `path`, with the same suffix, that names this process."""
     token = f"{_machine()}{secrets.token_hex(4)}"
     return path.with_name(f".{kind}-{os.getpid()}-{token}-{path.name}")
 
 
 def clear(folder: Path, *, owned: bool = False) -> None:
-    """Remove what killed processes have left in a folder, and put back what they had replaced.
+    """Remove leftovers of killed processes in a folder, and put back files that they replaced.
 
     Parameters
     ----------
     folder
-        Where to look; it may be absent.
+        The folder; it may be absent.
     owned
-        Nobody else writes there, as this process holds its lock: then what this process and other
-        machines have left goes, too.
+        Whether this process holds the lock of the folder, so that no other writes there. Leftovers
+        of this process and of other machines are then removed too.
     """
     try:
         paths = list(folder.iterdir())
@@ -58,7 +58,7 @@ def clear(folder: Path, *, owned: bool = False) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder that may be absent, or that another process removes as well."""
+    """Remove a file or folder that may be absent, or that another process removes too."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -67,25 +67,25 @@ def remove(path: Path) -> None:
 
 
 def runs(pid: int, started: float | None = None) -> bool:
-    """Whether there is such a process on this machine.
+    """Whether a process runs on this machine.
 
     Parameters
     ----------
     pid
-        Its number.
+        Number of the process.
     started
-        When it started, in seconds since 1970, as numbers are used again; None: at any time.
+        Its start, in seconds since 1970, because numbers are used again; None: any.
     """
     begun = _begun(pid)
     return begun is not None and (started is None or abs(begun - started) <= _CLOSE)
 
 
 def _abandoned(path: Path, pid: int, token: str, owned: bool) -> bool:
-    """Whether nobody is writing there any more."""
+    """Whether the process that made a leftover has ended."""
     if owned and pid == os.getpid():
         return True
     if not owned and not token.startswith(_machine()):
-        return False  # Whether a process of another machine runs cannot be seen from here.
+        return False  # It is not known whether a process of another machine still runs.
     try:
         about = path.stat()
     except OSError:
@@ -95,10 +95,10 @@ def _abandoned(path: Path, pid: int, token: str, owned: bool) -> bool:
 
 
 def _begun(pid: int) -> float | None:
-    """When the process of this number started, 0 if that is hidden; None if there is none."""
+    """Start of the process of this number; 0 if it is unknown, None if there is no process."""
     try:
         import psutil
-    except ImportError:  # The core does without; what may run is left alone.
+    except ImportError:  # The core does not need psutil; the process is assumed to run.
         return 0.0
     try:
         process: Any = psutil.Process(pid)
@@ -113,7 +113,7 @@ def _begun(pid: int) -> float | None:
 
 @cache
 def _machine() -> str:
-    """What numbers of processes belong to: a machine and, of containers, their own counting."""
+    """Hash of the machine and, in a container, of its own numbering of processes."""
     space = ""
     with suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")

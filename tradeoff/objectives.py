@@ -1,7 +1,7 @@
 """The two losses of post-training, as functions of response log-probabilities.
 
-Each loss is written once in the array-API vocabulary, so the same line serves numpy arrays (the
-convex laboratory) and torch tensors (networks and language models, where autograd follows it).
+Each loss is written once, with functions of the array API. So the same line works on numpy arrays
+(the convex laboratory) and on torch tensors (networks and language models, with autograd).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def sft(log_probs: Array) -> Array:
 def margin(
     chosen: Array, rejected: Array, reference_chosen: Array = 0.0, reference_rejected: Array = 0.0
 ) -> Array:
-    """How much more the policy prefers chosen over rejected than the reference does, in nats."""
+    """Margin of chosen over rejected under the policy, less that under the reference, in nats."""
     return (chosen - rejected) - (reference_chosen - reference_rejected)
 
 
 def dpo(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
-    """Direct preference optimisation: the logistic loss of each margin.
+    """Direct preference optimisation (DPO): the logistic loss of each margin.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def ipo(margins: Array, beta: float) -> Array:
 def dpo_slope(margins: Array, beta: float, label_smoothing: float = 0.0) -> Array:
     """Derivative of :func:`dpo` in the margin: ``beta * (label_smoothing - sigma(-beta m))``.
 
-    It keeps its digits far out in the tail, where a certificate is only as good as the slope.
+    It is accurate also where it is tiny, since certificates there depend on the slope.
     """
     return beta * (label_smoothing - _sigmoid(-beta * margins))
 

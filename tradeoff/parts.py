@@ -1,7 +1,7 @@
-"""Parts of a method: small frozen records that are found by a name and stored as JSON.
+"""Parts of a method: small frozen dataclasses that have a name and are stored as JSON.
 
-A part fills one slot of a method, such as a schedule or a loss. Those of this package have short
-names. Any other has the name ``package.module:Name``, from which it is imported again.
+A part fills one slot of a method, such as a schedule or a loss. Parts of this package have short
+names. Any other part has the name ``package.module:Name``, by which it is imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tradeoff.errors import InputError
 from tradeoff.settings import build, check
 
 GROUP = "tradeoff.methods"
-"""Entry-point group in which an installed package names its methods and parts."""
+"""Entry-point group in which an installed package declares its methods and parts."""
 SCALES = ("convex", "networks", "llm")
 """Where a method can run: exact convex problems, small networks, language models."""
 
@@ -62,22 +62,22 @@ class Part(ABC):
         return replace(self, **weighted)
 
     def unsupported(self, scale: str) -> str | None:
-        """Why it cannot run at a scale of :data:`SCALES`, as a clause; None if it can."""
+        """Reason why it cannot run at a scale of :data:`SCALES`, as a clause; None if it can."""
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready description; :func:`restore` makes the part again."""
+        """Description as JSON values, from which :func:`restore` makes the part."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {"name": address(type(self)), **{k: _plain(v) for k, v in values.items()}}
 
     @classmethod
     def from_settings(cls: type[P], settings: Mapping[str, Any]) -> P:
-        """The part of these settings, as JSON has them: lists are tuples."""
+        """Make the part from settings of a JSON file, where tuples are lists."""
         return build(cls, settings)
 
 
 def address(kind: type) -> str:
-    """The name under which a class is stored: its short one, or where to import it from."""
+    """The name under which a class is stored: its short name, or ``package.module:Name``."""
     if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
         return str(kind.name)  # type: ignore[attr-defined]
     return f"{kind.__module__}:{kind.__qualname__}"
@@ -89,11 +89,11 @@ def restore(description: Mapping[str, Any], known: Mapping[str, type[P]], kind: 
     Parameters
     ----------
     description
-        A name and settings, as :meth:`Part.to_dict` gives them.
+        A name and settings, as :meth:`Part.to_dict` returns them.
     known
         Parts of this package by name.
     kind
-        What it has to be, see :class:`Part`; messages name it.
+        Required kind, see :class:`Part`; messages name it.
 
     Raises
     ------
@@ -111,12 +111,12 @@ def restore(description: Mapping[str, Any], known: Mapping[str, type[P]], kind: 
 
 
 def find_class(name: Any, known: Mapping[str, type[P]], kind: str) -> type[P]:
-    """The class of a part: one of this package, of an installed one, or ``package.module:Name``.
+    """Find the class of a part: in this package, an installed one, or by ``package.module:Name``.
 
     Raises
     ------
     InputError
-        If there is none of this kind.
+        If there is no such class of this kind.
     """
     if isinstance(name, str) and name in known:
         return known[name]
@@ -131,7 +131,7 @@ def find_class(name: Any, known: Mapping[str, type[P]], kind: str) -> type[P]:
 
 
 def load(name: str) -> Any:
-    """Import ``package.module:Name``; modules of the current folder are found, too.
+    """Import ``package.module:Name``; modules in the current folder are found too.
 
     Raises
     ------
@@ -159,20 +159,22 @@ def load(name: str) -> Any:
 
 
 def installed(name: Any) -> Any:
-    """What an installed package has under this name in the group :data:`GROUP`; None if none."""
+    """Load the entry point of this name in the group :data:`GROUP`; None if there is none."""
     found = [e for e in entry_points(group=GROUP) if e.name == name]
     return load(found[0].value) if found else None
 
 
 def collected(package: str, base: type[P]) -> dict[str, type[P]]:
-    """Parts by name that the modules of a package define, in the order of modules and lines.
+    """Collect the parts that the modules of a package define, by name.
+
+    They are in the order of modules, and of lines within a module.
 
     Parameters
     ----------
     package
         Name of the package; all of its modules are imported.
     base
-        What the parts are subclasses of.
+        Base class of the parts.
     """
     found: dict[str, type[P]] = {}
     paths = import_module(package).__path__

@@ -1,4 +1,4 @@
-"""The look shared by all figures: readable in grey, methods told apart by marker and line."""
+"""Style of all figures: readable in grey, with a marker and a line style for each method."""
 
 from __future__ import annotations
 
@@ -43,20 +43,22 @@ WIDTH = 7.2
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn everywhere."""
+    """Colour, marker and line style of one method in all figures."""
 
     color: str
     marker: str
     line: Any
 
     def line_style(self, **extra: Any) -> dict[str, Any]:
+        """Keyword arguments of matplotlib for a line with markers."""
         return {"color": self.color, "marker": self.marker, "linestyle": self.line, **extra}
 
     def dots(self, **extra: Any) -> dict[str, Any]:
+        """Keyword arguments of matplotlib for markers without a line."""
         return {"color": self.color, "marker": self.marker, "linestyle": "none", **extra}
 
 
-# Colours of Okabe and Ito (2008), told apart by the colour-blind; lightness differs in grey too.
+# Colours of Okabe and Ito (2008), which the colour-blind can distinguish; they differ in grey too.
 LOOKS = {
     "sft-dpo": Look("#D55E00", "o", "-"),
     "dpo-sft": Look("#E69F00", "s", (0, (4, 1.5))),
@@ -84,10 +86,10 @@ class Keyed(Protocol):
 
 
 def look(method: str | Keyed) -> Look:
-    """Style of a method, a schedule or a key; variants after a dash share their family's.
+    """Style of a method, a schedule, a key or a label; variants have the style of their family.
 
-    What tables show of a schedule of ours does as well. Methods with parts of other slots, and
-    schedules that are not ours, share one look, in grey.
+    Labels are those of this package's schedules. Methods with parts of other slots, and schedules
+    of other packages, share one grey style.
     """
     key = method.key if not isinstance(method, str) else _key(method)
     while key not in LOOKS and "-" in key:
@@ -96,30 +98,30 @@ def look(method: str | Keyed) -> Look:
 
 
 def _key(text: str) -> str:
-    """A key itself, or that of a label, whose numbers in brackets vary within a method."""
+    """The key of a label, without its numbers in brackets, or the text itself if it is a key."""
     return _keys().get(text) or _keys().get(text.partition(" (")[0], text)
 
 
 @cache
 def _keys() -> dict[str, str]:
-    """Keys of the package's schedules, by what tables show of them."""
+    """Keys of the package's schedules, by label and by family."""
     made: list[Any] = [kind() for kind in SCHEDULES.values()]
     made += [Sequential(first="preference"), Alright(probability=0.5)]
     return {shown: s.key for s in made for shown in (s.label, s.family)}
 
 
 def axes(height: float = 4.0) -> Axes:
-    """New axes in the shared style, for a plot that was given none."""
+    """New axes in the shared style, for plots without given axes."""
     with _style():
         return plt.subplots(figsize=(WIDTH, height))[1]
 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """The shared style, for figures made within.
+    """Use the shared style for figures made in the block.
 
-    A notebook's backend turns interactive drawing on when it is first used; were that within the
-    context, its end would turn drawing off again.
+    A notebook's backend turns interactive drawing on when it is first used. If that happened in the
+    block, the end of the block would turn it off again.
     """
     plt.draw_if_interactive()
     with mpl.rc_context(RC):
@@ -128,7 +130,7 @@ def _style() -> Iterator[None]:
 
 @contextmanager
 def figure(*shape: int, height: float = 3.0, **options: Any) -> Iterator[tuple[Figure, Any]]:
-    """A figure in the shared style with a grid of axes, closed afterwards."""
+    """Make a figure in the shared style with a grid of axes, and close it after the block."""
     with _style():
         fig, axes = plt.subplots(*(shape or (1, 1)), figsize=(WIDTH, height), **options)
         try:
@@ -154,12 +156,12 @@ def label_line(ax: Axes, x: float, y: float, text: str, **extra: Any) -> None:
 def label_lines(
     ax: Axes, x: float, ends: Mapping[str, tuple[float, str]], least: float = 0.06
 ) -> None:
-    """Name lines at their ends, from the lowest up, `least` of the axes' height apart.
+    """Write the names of lines at their ends, at least `least` of the axes' height apart.
 
     Parameters
     ----------
     ends
-        By name: where the line ends, and its colour.
+        Height of the end, and colour, of each line by name.
     """
     gap, below = least * float(np.ptp(ax.get_ylim())), -np.inf
     for text, (y, color) in sorted(ends.items(), key=lambda item: item[1][0]):
@@ -168,7 +170,7 @@ def label_lines(
 
 
 def literal(text: str) -> str:
-    """A text to be drawn as it is: its dollar signs enclose no formula, its controls are spaces."""
+    """Escape dollar signs, which would start a formula, and replace control characters."""
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     return shown.replace("$", r"\$")
 
@@ -179,7 +181,7 @@ def save(fig: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def drawn(fig: Figure, suffix: str) -> bytes:
-    """A figure as the content of a file, the same each time, as it holds no date."""
+    """The content of a figure's file; it has no date, so it is the same each time."""
     content = BytesIO()
     undated: dict[str, Any] = {
         ".svg": {"Date": None},
@@ -191,7 +193,7 @@ def drawn(fig: Figure, suffix: str) -> bytes:
 
 
 def write(pictures: Mapping[Path, bytes]) -> list[Path]:
-    """Write what :func:`drawn` gave; returns the files."""
+    """Write contents that :func:`drawn` returned, and return the paths."""
     for path, content in pictures.items():
         with replacing(path) as partial:
             partial.write_bytes(content)

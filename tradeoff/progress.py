@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 with warnings.catch_warnings():
-    # Without ipywidgets a notebook gets a bar of text; that is as good, and no reason to warn.
+    # Without ipywidgets a notebook shows a bar of text, which needs no warning.
     warnings.filterwarnings("ignore", "IProgress not found")
     from tqdm.auto import tqdm as _tqdm
 

@@ -1,4 +1,4 @@
-"""Results on disk and for machines: plain JSON values, files that are complete or absent."""
+"""Reading and writing of results: plain JSON values, and files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tradeoff.files import reported
 
 
 def plain(value: Any, digits: int = 6) -> Any:
-    """Turn a result into JSON values; floats keep ``digits`` significant digits, NaN is null."""
+    """Convert a result to JSON values; floats have ``digits`` significant digits, NaN is null."""
     if isinstance(value, dict):
         return {str(k): plain(v, digits) for k, v in value.items()}
     if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -42,17 +42,18 @@ def plain(value: Any, digits: int = 6) -> Any:
 @reported
 @contextmanager
 def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to, and rename it when all went well.
+    """Yield a temporary path beside ``path`` to write to, and rename it if there was no error.
 
-    The name keeps the suffix, from which many writers tell the format, and is one of its own, so
-    that no two threads or processes write to one file. What killed processes left there goes.
+    The temporary name keeps the suffix, from which many writers choose the format. It is unique, so
+    that no two threads or processes write to one file. Leftovers of killed processes in the folder
+    are removed.
 
     Parameters
     ----------
     path
-        What will be written; its folder is made.
+        The file to write; its folder is made.
     sync
-        Wait until the disk has it, so that it also survives a loss of power.
+        Wait until the file is on disk, so that it also survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_once(path.parent)
@@ -72,11 +73,11 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
 @reported
 @contextmanager
 def replacing_folder(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """As :func:`replacing`, for a folder, which is made; an older one of its name goes.
+    """As :func:`replacing`, for a folder, which replaces an older one of its name.
 
-    The older one is there until the new one takes its place, at one moment where the system can
-    exchange two names. Where several processes make one folder that was not there when they began,
-    the first that completes it wins, since others may be reading it by then.
+    The older folder exists until the new one takes its place. The exchange is atomic where the
+    system can exchange two names. If several processes make a folder that did not exist, the one
+    that completes first wins, because others may already read its folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_once(path.parent)
@@ -103,7 +104,7 @@ def replacing_folder(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder that may be absent; killed half-way, it does not have its name."""
+    """Rename and then remove a file or folder, so that a partly removed one has another name."""
     going = leftovers.beside(path, leftovers.REMOVED)
     with suppress(FileNotFoundError):
         path.replace(going)
@@ -111,9 +112,9 @@ def discard(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
+    """Wait until a file, or the list of names in a folder, is on disk."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows has no handles of folders; it keeps their names by itself.
+        return  # Windows has no handles of folders, and writes their names itself.
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -122,7 +123,7 @@ def flush(path: Path) -> None:
 
 
 def _put(partial: Path, path: Path, old: Path, existed: bool) -> None:
-    """Give a finished folder its name."""
+    """Rename a complete folder to its final name."""
     while True:
         if existed:
             if _exchange(partial, path):
@@ -134,7 +135,7 @@ def _put(partial: Path, path: Path, old: Path, existed: bool) -> None:
             partial.replace(path)
             return
         except OSError as error:
-            # Another one stands here by now.
+            # Another process has made the folder.
             if error.errno not in (EEXIST, ENOTEMPTY):
                 raise
             if not existed:
@@ -142,7 +143,7 @@ def _put(partial: Path, path: Path, old: Path, existed: bool) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Let two names change places at one moment; whether the system could."""
+    """Exchange two names atomically; return whether the system can."""
     system = ctypes.CDLL(None) if os.name == "posix" else None
     names = os.fsencode(first), os.fsencode(second)
     if (linux := getattr(system, "renameat2", None)) is not None:
@@ -153,11 +154,11 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 _HERE, _EXCHANGE = -100, 2
-"""Of the C library: paths as they are, AT_FDCWD; RENAME_EXCHANGE, on macOS RENAME_SWAP."""
+"""Constants of the C library: AT_FDCWD, and RENAME_EXCHANGE, on macOS RENAME_SWAP."""
 
 
 def _share(path: Path) -> None:
-    """Give a file that a library made for its owner alone the mode of any other file."""
+    """Give a file that only its owner may read the default mode of files."""
     if not path.is_file() or path.stat().st_mode & 0o777 != 0o600:
         return
     plain = leftovers.beside(path, leftovers.PARTIAL)
@@ -169,7 +170,7 @@ def _share(path: Path) -> None:
 
 
 def _clear_once(folder: Path) -> None:
-    """Clear away what killed processes left, when this one first writes to a folder."""
+    """Remove leftovers of killed processes when this process first writes to a folder."""
     if folder not in _CLEARED:
         _CLEARED.add(folder)
         leftovers.clear(folder)
@@ -179,7 +180,7 @@ _CLEARED: set[Path] = set()
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """Write :func:`plain` JSON, complete or not at all; returns the path."""
+    """Write :func:`plain` JSON, complete or not at all, and return the path."""
     text = json.dumps(plain(content), indent=1, ensure_ascii=False)
     with replacing(path) as partial:
         partial.write_text(f"{text}\n", "utf-8")
@@ -192,18 +193,18 @@ def read_json(path: Path) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where models made here are kept: ``$TRADEOFF_CACHE``, else the user's cache folder."""
+    """Folder of the models that the package makes: ``$TRADEOFF_CACHE``, or the user's cache."""
     given = os.environ.get("TRADEOFF_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "tradeoff"
 
 
 def load_json(path: str | PathLike[str], *, remedy: str) -> Any:
-    """Read a JSON file in which each key of an object stands once.
+    """Read a JSON file, whose objects must not repeat a key.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is not JSON.
+        If the file does not exist, is not JSON, or repeats a key.
     """
     read = partial(json.loads, object_pairs_hook=_once, parse_constant=_constant)
     return _loaded(path, read, "JSON", remedy)

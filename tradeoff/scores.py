@@ -1,8 +1,8 @@
-"""One number per run: how good a policy is when two objectives pull (theory: T10).
+"""Scores of policies under two objectives (theory: T10), and their confidence intervals.
 
-Losses are arrays (..., 2) of (SFT, preference); everything is vectorised over the leading axes.
-Arrays of another shape, weights outside [0, 1], and losses that are not finite where the smallest
-is sought, are an :class:`~tradeoff.errors.InputError`.
+Losses are arrays (..., 2) of (SFT, preference); all functions are vectorised over the leading axes.
+Arrays of another shape and weights outside [0, 1] raise :class:`~tradeoff.errors.InputError`, and
+so do losses that are not finite where a minimum is computed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def max_gap(losses: ArrayLike, optima: ArrayLike, lam: float) -> Array:
 
 
 def ideal_distance(losses: ArrayLike, ideal: ArrayLike, scale: ArrayLike = 1.0) -> Array:
-    """Euclidean distance to the ideal point, as the paper reports it.
+    """Euclidean distance to the ideal point, the score of arXiv 2410.15483.
 
-    It depends on the units of each loss; ``scale``, scalar or (2,), divides the differences first.
+    It depends on the units of the losses. The differences are divided by ``scale``, scalar or (2,).
     """
     offset = np.asarray(losses) - np.asarray(ideal)
     return np.asarray(np.linalg.norm(offset / np.asarray(scale), axis=-1))
@@ -81,7 +81,7 @@ def front_gap(
     gap : ndarray (...)
         Minimum over weights of :func:`regret`: zero exactly on the front.
     matched_weight : ndarray (...)
-        The weight that attains it: which trade-off the policy really stands for.
+        The weight that attains the minimum: the trade-off that the policy is best at.
     """
     lam = np.asarray(weights, dtype=float)
     pairs = finite_pairs(losses)
@@ -97,14 +97,14 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     Parameters
     ----------
     points
-        (K, 2) losses, one policy a row, or one policy (2,); none dominate nothing.
+        (K, 2) losses, one policy per row, or one policy (2,); without points the area is 0.
     reference
         (2,) corner of the area.
 
     Raises
     ------
     InputError
-        For another number of objectives, or a value that is not finite.
+        If there are not two objectives, or a value is not finite.
     """
     corner = finite_pairs(reference, "reference")
     given = np.asarray(points, dtype=float)
@@ -113,7 +113,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     if given.ndim > 2 or corner.shape != (2,):
         wrong = "points" if given.ndim > 2 else "reference"
         value = given.shape if given.ndim > 2 else corner.shape
-        remedy = "Give points (K, 2), one policy a row, and one reference (2,)."
+        remedy = "Give points (K, 2), one policy per row, and one reference (2,)."
         raise InputError("wrong number of axes", field=wrong, value=value, remedy=remedy)
     found = np.minimum(np.atleast_2d(finite_pairs(given, "points")), corner)
     found = found[np.lexsort((found[:, 1], found[:, 0]))]
@@ -122,15 +122,15 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 
 
 def forgetting(before: ArrayLike, after: ArrayLike) -> Array:
-    """Loss of the first objective gained while training on the second, in nats."""
+    """Increase of the first objective's loss while training on the second, in nats."""
     return np.asarray(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))
 
 
 def retention(before: ArrayLike, after: ArrayLike, start: ArrayLike) -> Array:
-    """Share of the first stage's progress that is left after the second.
+    """Share of the first stage's progress that remains after the second.
 
-    ``start`` is the loss before any training: 1 keeps everything, 0 forgets everything,
-    negative ends worse than it began.
+    ``start`` is the loss before any training. 1 means that nothing is forgotten and 0 that
+    everything is. A negative share means a larger loss than before training.
     """
     initial = np.asarray(start, dtype=float)
     return np.asarray((initial - np.asarray(after)) / (initial - np.asarray(before)))
@@ -138,16 +138,16 @@ def retention(before: ArrayLike, after: ArrayLike, start: ArrayLike) -> Array:
 
 @dataclass(frozen=True, repr=False)
 class Interval(Shown):
-    """A mean with a two-sided confidence interval, and how it was made.
+    """A mean with a two-sided confidence interval and its method.
 
     Attributes
     ----------
     mean, low, high
-        Arrays of one shape; `low` and `high` are NaN where one value was given.
+        Arrays of one shape; `low` and `high` are NaN if only one value was given.
     n
-        How many values were averaged.
+        Number of values averaged.
     method
-        How the interval was made.
+        Method of the interval, such as "t, 95%".
     """
 
     mean: Float[np.ndarray, "..."]
@@ -172,7 +172,7 @@ class Interval(Shown):
 def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
     """Student-t interval of a mean; with hundreds of replicas it is mean +- 1.96 SE.
 
-    A percentile bootstrap of few seeds covers too little, so it is not offered.
+    There is no percentile bootstrap, because with few seeds its coverage is too low.
 
     Parameters
     ----------
@@ -199,14 +199,16 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
 
 
 def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a share: it stays within [0, 1] and is never empty.
+    """Wilson's score interval of a share; it is within [0, 1] and never empty.
 
     Parameters
     ----------
     hits
-        How many of the rows count; a tie may count in parts.
+        Number of rows that count, not necessarily whole: a tie may count partly.
     n
-        Rows, at least 1.
+        Number of rows, at least 1.
+    level
+        Coverage, in (0, 1).
     """
     _check_level(level)
     if not (n >= 1 and 0 <= hits <= n):
@@ -216,7 +218,7 @@ def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
     share, shrink = hits / n, 1 / (1 + z**2 / n)
     centre = shrink * (share + z**2 / (2 * n))
     half = shrink * z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # At a share of 0 or 1 rounding would put the end of the interval beside it.
+    # At a share of 0 or 1, rounding could put the end of the interval outside [0, 1].
     low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
     found = [np.asarray(value, dtype=float) for value in (share, low, high)]
     return Interval(found[0], found[1], found[2], n, f"Wilson, {level:.0%}")
@@ -259,8 +261,8 @@ def holm(p: ArrayLike) -> Array:
     Returns
     -------
     ndarray, shape (m,)
-        Calling a difference where this is at most alpha makes any false call with probability at
-        most alpha, whatever the dependence between the tests.
+        Adjusted p-values. If differences are claimed where these are at most alpha, the probability
+        of any false claim is at most alpha, for any dependence between the tests.
     """
     given = np.asarray(p, dtype=float)
     adjusted = np.full(given.shape, np.nan)
@@ -271,11 +273,11 @@ def holm(p: ArrayLike) -> Array:
     return adjusted
 
 
-# ------------------------------------------------------------------ what is checked
+# ------------------------------------------------------------------ checks
 
 
 def loss_pairs(losses: ArrayLike, name: str = "losses") -> Array:
-    """Losses as an array (..., 2), or an `InputError` that gives the shape found."""
+    """Losses as an array (..., 2); another shape raises an `InputError`."""
     found = np.asarray(losses, dtype=float)
     if found.ndim == 0 or found.shape[-1] != 2:
         remedy = "Give (SFT, preference) pairs along the last axis; transpose columns into rows."
@@ -284,7 +286,7 @@ def loss_pairs(losses: ArrayLike, name: str = "losses") -> Array:
 
 
 def finite_pairs(losses: ArrayLike, name: str = "losses") -> Array:
-    """As :func:`loss_pairs`; the error names the first row that is not finite."""
+    """As :func:`loss_pairs`; a row that is not finite raises an `InputError` too."""
     found = loss_pairs(losses, name)
     bad = np.flatnonzero(~np.isfinite(found).all(axis=-1).ravel())
     if len(bad):
@@ -300,7 +302,7 @@ def finite_pairs(losses: ArrayLike, name: str = "losses") -> Array:
 
 
 def checked_weights(lam: ArrayLike) -> Array:
-    """Weights of the preference objective, or an `InputError` for one outside [0, 1]."""
+    """Weights of the preference objective; one outside [0, 1] raises an `InputError`."""
     found = np.asarray(lam, dtype=float)
     outside = found[~((found >= 0) & (found <= 1))]
     if outside.size:

@@ -1,8 +1,8 @@
-"""Seals by SHA-256: whatever has changed in a file, a folder or the beginning of a log is found.
+"""Seals by SHA-256, which detect any change of a file, a folder or the beginning of a log.
 
-A file of one piece carries its seal within, see :func:`sealed`. A folder has a manifest,
-``seal.json``, with the size and hash of each file, which is sealed itself. A log that is added to
-is sealed as far as it goes, see :class:`Lines`.
+A single file contains its own seal, see :func:`sealed`. A folder has a sealed manifest,
+``seal.json``, with the size and hash of each file. A growing log is sealed up to its last line, see
+:class:`Lines`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import Any
 
 MARK = b"tradeoff.sha256="
-"""What stands before the seal within a file."""
+"""Bytes before the seal in a file."""
 BLANK = b"0" * hashlib.sha256().digest_size * 2
-"""What stands in the seal's place while the file is hashed."""
+"""Bytes in the place of the seal while the file is hashed."""
 MANIFEST = "seal.json"
 
 
 class Broken(ValueError):
-    """A file that is not what was written.
+    """Error for a file that differs from what was written.
 
     Parameters
     ----------
     file
-        Which one.
+        The file.
     problem
         What is wrong with it, as a clause.
     row
-        Line of the file, from 1, where that is known.
+        Line of the file, from 1, if known.
     """
 
     def __init__(self, file: Path, problem: str, row: int | None = None) -> None:
@@ -44,7 +44,7 @@ class Broken(ValueError):
 
 
 def sealed(content: bytes) -> bytes:
-    """The content of a file with its seal in place of what follows the last :data:`MARK`."""
+    """The content of a file, with its seal written after the last :data:`MARK`."""
     before, mark, after = content.rpartition(MARK)
     after = after[len(BLANK) :]
     seal = hashlib.sha256(b"".join((before, mark, BLANK, after))).hexdigest().encode()
@@ -52,38 +52,38 @@ def sealed(content: bytes) -> bytes:
 
 
 def intact(content: bytes) -> bool:
-    """Whether a file has a seal and is as it was sealed."""
+    """Whether a file has a seal and has not changed since it was sealed."""
     return MARK in content and content == sealed(content)
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, read piece by piece, in hexadecimal."""
+    """SHA-256 of a file in hexadecimal; it is read in pieces."""
     with path.open("rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests(paths: Iterable[Path]) -> list[str]:
-    """SHA-256 of each file; several are read at a time."""
+    """SHA-256 of each file; several are hashed in parallel."""
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(digest, paths))
 
 
 WORKERS = min(8, os.cpu_count() or 1)
-"""Threads that hash; Python lets them run side by side."""
+"""Threads that hash files; hashing releases the GIL."""
 
 
 # ---------------------------------------------------------------------- a folder
 
 
 def seal_folder(folder: Path, about: Mapping[str, Any] | None = None) -> None:
-    """Write the manifest of a folder that is complete.
+    """Write the manifest of a complete folder.
 
     Parameters
     ----------
     folder
-        All files in it, at any depth, are listed.
+        The folder; all files in it, at any depth, are listed.
     about
-        What else is sealed, as JSON values.
+        Further JSON values to store in the sealed manifest.
     """
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     files = {
@@ -96,21 +96,21 @@ def seal_folder(folder: Path, about: Mapping[str, Any] | None = None) -> None:
 
 
 def check_folder(folder: Path, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
-    """Compare a folder with its manifest, and return what else was sealed.
+    """Compare a folder with its manifest, and return the ``about`` of :func:`seal_folder`.
 
-    Files that the manifest does not list are left alone.
+    Files that the manifest does not list are ignored.
 
     Parameters
     ----------
     folder
-        Which :func:`seal_folder` has sealed.
+        A folder that :func:`seal_folder` has sealed.
     leave_out
-        Files of which only the size is looked at, as nothing is read from them.
+        Files of which only the size is checked, because nothing is read from them.
 
     Raises
     ------
     Broken
-        For the first file that is absent or not as it was written, the manifest among them.
+        For the first file, or manifest, that is absent or has changed.
     """
     manifest = _manifest(folder)
     files = {folder / name: about for name, about in manifest["files"].items()}
@@ -151,30 +151,30 @@ def _check_size(path: Path, written: int) -> None:
 
 
 class Lines:
-    """Counts and hashes the lines of a log while they are written."""
+    """Running count and hash of the lines of a log while it is written."""
 
     def __init__(self) -> None:
         self.count, self.bytes = 0, 0
         self._digest = hashlib.sha256()
 
     def add(self, lines: bytes) -> None:
-        """Take up whole lines, which are being written."""
+        """Add whole lines."""
         self.count += lines.count(b"\n")
         self.bytes += len(lines)
         self._digest.update(lines)
 
     def seal(self) -> dict[str, Any]:
-        """Numbers and hash of all lines so far."""
+        """Numbers of lines and bytes, and hash, of all lines so far."""
         return {"lines": self.count, "bytes": self.bytes, "sha256": self._digest.hexdigest()}
 
 
 def check_lines(path: Path, written: Mapping[str, Any]) -> bytes:
-    """The lines that :meth:`Lines.seal` has sealed; later ones of the file are left out.
+    """Check the lines that :meth:`Lines.seal` has sealed, and return them without later lines.
 
     Raises
     ------
     Broken
-        If they are not as they were written; with the line, where one of them is no JSON.
+        If they have changed. The error has the number of the first line that is not JSON, if any.
     """
     try:
         with path.open("rb") as file:
@@ -195,7 +195,7 @@ def check_lines(path: Path, written: Mapping[str, Any]) -> bytes:
 
 
 def _unreadable(content: bytes) -> int | None:
-    """The first whole line that is no JSON, from 1; None if all are."""
+    """Number, from 1, of the first whole line that is not JSON; None if all are JSON."""
     for row, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             json.loads(line)

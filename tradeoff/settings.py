@@ -1,8 +1,8 @@
-"""What a setting may be, stated once in its annotation, and one clear error for anything else.
+"""Checks of settings against their annotations, with one clear error for a value that is wrong.
 
-Types are strict: ``True`` is no number, ``"8"`` is none, and a whole number has no point. Numbers
-are finite and have bounds on both sides. Numbers of numpy become those of Python, lists become the
-tuples that records hold; nothing else is converted.
+Types are strict: ``True`` and ``"8"`` are not numbers, and ``8.0`` is not a whole number. Numbers
+are finite and have bounds on both sides. Numbers of numpy become numbers of Python, and lists
+become tuples where the annotation is a tuple. Nothing else is converted.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -31,7 +31,7 @@ from tradeoff.errors import InputError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 LONGEST = 2**16
-"""Most characters of a text, and most items of a list."""
+"""Largest number of characters of a text, and of items of a list."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Within:
     Attributes
     ----------
     low, high
-        The smallest and the largest.
+        The lower and the upper bound.
     ends
-        Whether these count themselves, as in the notation of intervals: "(]" leaves out the first.
+        Whether the bounds themselves are allowed, in interval notation: "(]" excludes the lower.
     """
 
     low: float
@@ -68,7 +68,7 @@ Share = Annotated[float, Within(0, 1)]
 """A share, a weight or a probability."""
 BelowOne = Annotated[float, Within(0, 1, "[)")]
 BelowHalf = Annotated[float, Within(0, 0.5, "[)")]
-"""A probability that a label is flipped."""
+"""The probability that a label is flipped."""
 Positive = Annotated[float, Within(0, 1e100, "(]")]
 NotNegative = Annotated[float, Within(0, 1e100)]
 Updates = Annotated[int, Within(1, 10**8)]
@@ -78,9 +78,9 @@ Seed = Annotated[int, Within(0, 2**63 - 1)]
 
 
 def check(record: Any) -> None:
-    """Check every field of a dataclass by its annotation; meant for ``__post_init__``.
+    """Check every field of a dataclass against its annotation; call it in ``__post_init__``.
 
-    Fields whose annotation says nothing that can be looked at, such as arrays, are left alone.
+    Fields whose annotation cannot be checked, such as arrays, are not checked.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def check(record: Any) -> None:
 
 
 def checked(function: F) -> F:
-    """Check those arguments of a function whose annotations say what they may be."""
+    """Decorate a function to check its arguments against their annotations, where possible."""
     signature = inspect.signature(function)
 
     @functools.cache
@@ -121,21 +121,21 @@ def build(
     row: int | None = None,
     place: str = "",
 ) -> T:
-    """Make a dataclass of a table, as TOML and JSON have it.
+    """Make a dataclass from a table of TOML or JSON.
 
     Parameters
     ----------
     kind
-        The dataclass; a field that is one itself is a table in this.
+        The dataclass; a field that is a dataclass is a nested table.
     table
-        Values by the names of the fields; what has a default may be left out.
+        Values by the names of the fields; fields with a default may be left out.
     file, row, place
-        Where the table stands: for messages.
+        Place of the table, for messages.
 
     Raises
     ------
     InputError
-        For the first name that is unknown or missing, and the first value that does not fit.
+        For the first name that is unknown or missing, or the first value that does not fit.
     """
     prefix = f"{place}." if place else ""
     try:
@@ -158,16 +158,16 @@ def build(
 
 
 def fit(kind: Any, value: Any, place: str) -> Any:
-    """A value as an annotation asks for it.
+    """Check a value against an annotation, and convert it where that is allowed.
 
     Parameters
     ----------
     kind
         ``bool``, ``int``, ``float``, ``str``, ``None``, a literal, a tuple, a sequence, a
-        dictionary, a dataclass, unions of these, or one of them annotated by `Within` and by a
-        text, which is part of the remedy. Values of any other kind are returned as they are.
+        dictionary, a dataclass, unions of these, or one of them annotated with `Within` and with a
+        text, which becomes part of the remedy. Values of other kinds are returned unchecked.
     value
-        What was given.
+        The value.
     place
         Name of the setting.
 
@@ -183,14 +183,14 @@ def fit(kind: Any, value: Any, place: str) -> Any:
     if base in (int, float):
         return _fit_number(kind, value, place)
     if base is bool:
-        # Of numpy's truth values only the name tells what they are.
+        # Truth values of numpy are recognised by the name of their type.
         return bool(value) if _is_flag(value) else _refuse(kind, value, place)
     if base is str:
         return _fit_text(kind, value, place)
     if base in (None, type(None)):
         return None if value is None else _refuse(kind, value, place)
     if origin is Literal:
-        # A text of another kind will do, but 1 is not true.
+        # A subclass of str is accepted, but 1 is not True.
         same = [choice for choice in inner if _alike(choice, value) and choice == value]
         return same[0] if same else _refuse(kind, value, place)
     if origin in (tuple, Sequence):
@@ -256,7 +256,7 @@ def _fit_one_of(kinds: Iterable[Any], value: Any, place: str) -> Any:
             return fit(kind, value, place)
         except InputError as error:
             errors.append(error)
-    # The most telling error is that of a kind whose type is right, at least on the outside.
+    # The most informative error is that of a kind whose outer type is right.
     near = [e for e in errors if e.field != place or not e.problem.startswith("not ")]
     hint = " ".join(filter(None, (_unwrapped(kind)[2] for kind in kinds)))
     whole = Annotated[Union[tuple(kinds)], hint]  # type: ignore[valid-type]  # noqa: UP007
@@ -281,7 +281,7 @@ def _unknown(name: Any, value: Any, known: Iterable[str]) -> InputError:
 
 
 def describe(kind: Any, *, bounds: bool = True) -> str:
-    """What an annotation asks for, in words."""
+    """Describe in words the values that an annotation allows."""
     base, within, _ = _unwrapped(kind)
     origin, inner = get_origin(base), get_args(base)
     if origin in (Union, types.UnionType):
@@ -299,7 +299,7 @@ def describe(kind: Any, *, bounds: bool = True) -> str:
 
 
 def _unwrapped(kind: Any) -> tuple[Any, Within | None, str]:
-    """The kind below its annotations, its bounds, and what else is said of it."""
+    """The type inside `Annotated`, its bounds, and its text."""
     if get_origin(kind) is not Annotated:
         return kind, None, ""
     base, *more = get_args(kind)
@@ -308,7 +308,7 @@ def _unwrapped(kind: Any) -> tuple[Any, Within | None, str]:
 
 
 def _known(kind: Any) -> bool:
-    """Whether all of an annotation can be looked at."""
+    """Whether all parts of an annotation can be checked."""
     base, _, _ = _unwrapped(kind)
     if get_origin(base) in (Union, types.UnionType, tuple, Sequence, dict):
         return all(part is ... or _known(part) for part in get_args(base))
@@ -316,7 +316,7 @@ def _known(kind: Any) -> bool:
 
 
 def _kinds(record: Any) -> dict[str, Any]:
-    """What each field of a dataclass may be."""
+    """The annotation of each field of a dataclass."""
     if record not in _known_kinds:
         hints = get_type_hints(record, include_extras=True)
         _known_kinds[record] = {f.name: hints[f.name] for f in fields(record)}

@@ -1,7 +1,7 @@
-"""What a terminal sees: tables that fit, lines as they are, and JSON for machines.
+"""Output of the command line: tables, lines of text, and JSON for programs.
 
-Texts of users, such as rows, paths and error messages, are printed as they are: brackets in them
-are no markup. What an output's encoding lacks is escaped and never an error.
+Texts of users, such as rows, paths and error messages, are printed unchanged: brackets in them are
+not markup. Characters that the encoding of the output lacks are escaped and cause no error.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ if TYPE_CHECKING:
     import pandas as pd
 
 console = Console()
-"""For tables with markup of our own; what comes from a user goes through :func:`show_line`."""
+"""Console for our own tables and markup; texts of users are printed by :func:`show_line`."""
 
 
 def prepare_streams() -> None:
-    """Let standard output and error escape characters that their encoding lacks."""
+    """Make standard output and error escape characters that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def flush_streams() -> None:
-    """Write out what was printed, so that a disk that fails is reported here, not at the exit.
+    """Flush standard output, so that a failure is reported here and not at the exit.
 
     Raises
     ------
     OSError
-        If standard output takes no more; it is then closed to what would be printed later.
+        If standard output cannot be written; later output is then discarded.
     """
     try:
         sys.stdout.flush()
     except OSError:
-        # Python flushes once more as it ends, and would report that in its own way.
+        # Python flushes again at its exit, and would print its own message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 
 def show_line(text: str, *, label: str = "", style: str | None = None) -> None:
-    """Print a text as it is, without markup, highlighting or line breaks of the terminal's width.
+    """Print a text unchanged, without markup, highlighting or wrapping.
 
     Parameters
     ----------
     text
-        Anything, also of a user.
+        Any text, also one from a user.
     label
-        Printed before it in bold.
+        Text printed before it in bold.
     style
-        Of both, such as ``"yellow"``.
+        Style of both, such as ``"yellow"``.
     """
     line = Text.assemble((label, "bold"), text, style=style or "")
     console.print(line, highlight=False, soft_wrap=True)
@@ -71,13 +71,13 @@ SIGNS = {"upper": "≤ ", "lower": "≥ ", "exact": "= "}
 
 
 def show_json(content: Any) -> None:
-    """Print one line of JSON, which is ASCII where the output is not Unicode."""
+    """Print one line of JSON, in ASCII if the encoding of the output is not Unicode."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     print(json.dumps(plain(content), ensure_ascii=not unicode))
 
 
 def show_table(frame: pd.DataFrame, title: str) -> None:
-    """Print a table; numbers to four digits, brackets in texts as they are."""
+    """Print a table; numbers have four digits, brackets in texts are not markup."""
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for column in frame.columns:
         numeric = frame[column].dtype.kind in "fi"
@@ -92,7 +92,7 @@ def show_table(frame: pd.DataFrame, title: str) -> None:
 
 
 def with_errors(frame: pd.DataFrame) -> pd.DataFrame:
-    """Join each column with the column of its errors, named ``± column``, to save width."""
+    """Join each column with the column of its errors, named ``± column``."""
     joined = frame.copy()
     for column in [c for c in frame.columns if f"± {c}" in frame.columns]:
         errors = joined.pop(f"± {column}")
@@ -102,7 +102,7 @@ def with_errors(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_summary(summary: Mapping[str, Any], in_doubt: Collection[str] = ()) -> None:
-    """Print names and values, one a line; those `in_doubt` with a mark."""
+    """Print names and values, one per line; those `in_doubt` are marked."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in summary.items():
         mark = "  [yellow]in doubt[/]" if name in in_doubt else ""
@@ -111,7 +111,7 @@ def show_summary(summary: Mapping[str, Any], in_doubt: Collection[str] = ()) -> 
 
 
 def show_claims(verdicts: pd.DataFrame, summary: str) -> None:
-    """Print the ledger of claims, and its counts."""
+    """Print the verdicts of the claims and a summary line."""
     table = Table(title="claims", title_justify="left", box=None, pad_edge=False)
     table.add_column("verdict")
     table.add_column("kind")
@@ -129,7 +129,7 @@ def show_claims(verdicts: pd.DataFrame, summary: str) -> None:
 
 
 def show_mutations(found: pd.DataFrame) -> None:
-    """Print what each mutation did to its claim, and how many claims survived one."""
+    """Print whether each mutation breaks its claim, and how many do."""
     table = Table(title="mutations", title_justify="left", box=None, pad_edge=False)
     for column in ("claim is", "claim", "mutation"):
         table.add_column(column, overflow="fold")
@@ -145,7 +145,7 @@ def show_mutations(found: pd.DataFrame) -> None:
 
 
 def show_findings(record: Mapping[str, Any]) -> None:
-    """Print what `tradeoff.doctor` found, part by part, and the verdict."""
+    """Print the findings of `tradeoff.doctor`, part by part, and the verdicts."""
     signs = {True: "[green]✓[/]", False: "[bold red]✗[/]", None: " "}
     table = Table(box=None, show_header=False, pad_edge=False)
     for column in ("part", "sign", "name", "value"):

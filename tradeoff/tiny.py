@@ -1,7 +1,7 @@
-"""The offline default of the language-model side: a tiny base model and data made for it.
+"""The offline default for language models: a tiny base model and generated data.
 
-The model is the small transformer of `tradeoff.networks`, pretrained here on a generated corpus
-in about a minute and kept as a folder that transformers loads; no network, no download.
+The model is the small transformer of `tradeoff.networks`. It is pretrained here on a generated
+corpus in about a minute, and stored as a folder that transformers loads, without any download.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tradeoff.records import cache_folder, replacing_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Tiny:
-    """What the base model is and what it has read."""
+    """Sizes of the base model, and the language of its pretraining corpus."""
 
     width: int = 64
     layers: int = 3
@@ -44,7 +44,7 @@ class Tiny:
 
 
 def data(tiny: Tiny | None = None) -> InstructionData:
-    """Demonstrations and pairs of the small language, training and held out."""
+    """Demonstrations and pairs of the small language, for training and held out."""
     return generate((tiny or Tiny()).language)
 
 
@@ -54,11 +54,11 @@ def folder(tiny: Tiny | None = None, cache: Path | None = None, *, progress: boo
     Parameters
     ----------
     tiny
-        Sizes; the defaults when not given.
+        Sizes and language of the model; by default those of `Tiny`.
     cache
-        Where models are kept; `cache_folder` by default.
+        Folder of the models; `cache_folder` by default.
     progress
-        Show a bar while it is pretrained.
+        Show a bar during pretraining.
     """
     tiny = tiny or Tiny()
     made_by = {name: version(name) for name in ("tradeoff", "torch", "tokenizers")}
@@ -94,18 +94,18 @@ def pretrained(
     context: int,
     **settings: Any,
 ) -> None:
-    """Pretrain a small Llama and write the folder that transformers loads, whole or not at all.
+    """Pretrain a small Llama and write the folder that transformers loads, complete or not at all.
 
     Parameters
     ----------
     place
         The folder.
     corpus, tokenizer
-        What it reads, and how.
+        Training texts, and their tokenizer.
     width, layers, heads, context
-        Its sizes; feed-forward layers are 2.75 times as wide as the residual stream.
+        Sizes of the model; feed-forward layers are 2.75 times as wide as the residual stream.
     **settings
-        Of :func:`tradeoff.networks.language_task.pretrain`.
+        Settings of :func:`tradeoff.networks.language_task.pretrain`.
     """
     from tradeoff.networks.hugging_face import to_hugging_face
     from tradeoff.networks.language_model import LanguageModelConfig
@@ -125,7 +125,7 @@ def pretrained(
 
 
 def random_model(width: int = 32, layers: int = 2, seed: int = 0) -> tuple[Any, Any]:
-    """An untrained model of transformers with its byte tokenizer: enough for examples and tests."""
+    """An untrained model of transformers with a byte tokenizer, for examples and tests."""
     import tempfile
 
     from transformers import AutoTokenizer

@@ -1,15 +1,15 @@
-"""Where certificates are made: the one place that turns parameters into a bound on f(theta) - f*.
+"""Certificates: the only module that computes a bound on f(theta) - f* from parameters theta.
 
-A :class:`Point` projects its parameters to the ball, evaluates the problem there, refuses what is
-not finite, and only then computes the certificate. So no start, share or extrapolation of a caller
-can make one false. Two bounds are known, and the smaller is used:
+A :class:`Point` projects its parameters to the ball, evaluates the problem there, rejects values
+that are not finite, and only then computes the certificate. So no start, share or extrapolation of
+a caller can make a certificate false. The smaller of two bounds is used:
 
 - the Frank-Wolfe gap g . theta + R |g| (T2), for any convex f;
 - where third derivatives are at most M times second ones (Bach 2010) and tau = M |g| / l < 1, with
   l the least eigenvalue of the Hessian, (l / M^2)(tau + (1 - tau) log(1 - tau)), about
-  |g|^2 / (2 l). It does not know the ball: in a wide one it is much the smaller.
+  |g|^2 / (2 l). It does not depend on the ball, and is much the smaller one in a large ball.
 
-Both are computed from rounded numbers. What rounding can hide is bounded and added.
+Both are computed from rounded numbers. A bound on the effect of rounding is added.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Minimum(Shown):
     Attributes
     ----------
     theta
-        (d,) the point found, inside the ball.
+        (d,) the computed point, inside the ball.
     losses
-        (2,) SFT and preference loss there.
+        (2,) SFT and preference loss at ``theta``.
     value
-        The minimised function there.
+        The minimised function at ``theta``.
     certificate
         Upper bound on ``value`` minus the true minimum, rounding included; valid whether or not
         the solver converged.
@@ -52,8 +52,8 @@ class Minimum(Shown):
     iterations
         Newton iterations taken.
     stopped
-        Why the solver stopped: "tolerance" (the certificate asked for is reached), "rounding" (the
-        numbers allow no further progress), "stalled" or "iterations" (it did not converge).
+        Why the solver stopped: "tolerance" (it reached the requested certificate), "rounding"
+        (rounding allows no further progress), "stalled" or "iterations" (it did not converge).
     rounding
         (2,) bound on the rounding error of each of ``losses``.
     """
@@ -74,11 +74,11 @@ class Minimum(Shown):
 
     @property
     def converged(self) -> bool:
-        """Whether the solver reached its tolerance, or what rounding allows."""
+        """Whether the solver reached its tolerance, or the limit of rounding."""
         return self.stopped in ("tolerance", "rounding")
 
     def table(self) -> pd.DataFrame:
-        """One row: weight, losses, value, certificate, iterations and why it stopped."""
+        """One row: weight, losses, value, certificate, iterations and reason for stopping."""
         sft_loss, preference_loss = self.losses.tolist()
         row = {
             "lam": self.lam,
@@ -99,14 +99,14 @@ class Minimum(Shown):
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A point of the ball and what is known of ``weights @ losses`` there.
+    """A point of the ball, with value, gradient and certificate of ``weights @ losses``.
 
-    Made by :meth:`at`, which projects and checks.
+    :meth:`at` makes one: it projects and checks.
 
     Attributes
     ----------
     problem, weights
-        What is minimised.
+        The problem, and the weights of its two losses.
     theta
         (d,) parameters inside the ball.
     model
@@ -116,8 +116,8 @@ class Point:
     value, value_error
         The weighted loss, and a bound on its rounding error.
     gap, gap_error
-        T2's upper bound as the rounded gradient gives it, and how much larger it could be with
-        the exact one.
+        T2's upper bound from the rounded gradient, and a bound on its excess with the exact
+        gradient.
     """
 
     problem: Problem
@@ -167,7 +167,7 @@ class Point:
 
     @property
     def _least_curvature(self) -> float:
-        """Least eigenvalue of the Hessian, less what rounding may add to it; 0 where unknown."""
+        """Least eigenvalue of the Hessian, less a bound on its rounding error; 0 if unknown."""
         if self.problem.dimension > EIGENVALUES_UP_TO or not np.isfinite(self.model.concordance):
             return 0.0
         values = self.spectrum[0]
@@ -182,7 +182,7 @@ class Point:
 
     @property
     def local_gap(self) -> float:
-        """The second bound of this module; infinite where it does not apply."""
+        """The bound from the local curvature, see the module; infinite where it does not apply."""
         scale, least, slope = self.model.concordance, self._least_curvature, self._slope
         if not scale * slope < 0.5 * least:
             return np.inf
@@ -193,11 +193,11 @@ class Point:
     def distance(self) -> float:
         """Upper bound on the distance from ``theta`` to any minimiser on the ball (T18).
 
-        Two bounds. With a = -R g/|g| the far point of T2 and c its gap, |s| <= R gives
-        g . (s - theta) >= -c + |g| |s - a|^2 / (2 R), so a minimiser s has
-        |s - theta| <= |a - theta| + sqrt(2 R c / |g|): little on the boundary. And growth about
+        The smaller of two bounds. With a = -R g/|g| the far point of T2 and c its gap, |s| <= R
+        gives g . (s - theta) >= -c + |g| |s - a|^2 / (2 R). So a minimiser s has
+        |s - theta| <= |a - theta| + sqrt(2 R c / |g|), which is small on the boundary. Growth about
         theta, |g| r >= l r^2 (exp(-M r) + M r - 1)/(M r)^2, gives r <= 3 |g| / l where
-        M |g| / l <= 1/3: little in the interior.
+        M |g| / l <= 1/3. This is small in the interior.
         """
         radius, error = self.problem.radius, self.rounding.gradient
         found, norm = 2 * radius, length(self.model.gradient)
@@ -212,7 +212,7 @@ class Point:
 
     @cached_property
     def certificate(self) -> float:
-        """Upper bound on ``value`` minus the true minimum, and on f(theta) minus it."""
+        """Upper bound on ``value``, and on the exact f(theta), minus the true minimum."""
         above = self.gap + self.gap_error
         if above > 4 * self.value_error:
             above = min(above, self.local_gap)
@@ -220,7 +220,7 @@ class Point:
 
     @property
     def exact_enough(self) -> bool:
-        """Whether rounding alone could account for the gap that is left."""
+        """Whether rounding alone could account for the remaining gap."""
         return bool(self.gap <= self.gap_error + self.value_error)
 
     def minimum(self, iterations: int, stopped: Stopped) -> Minimum:
@@ -245,9 +245,9 @@ def _last_places(model: LocalModel, norm: float) -> Rounding:
 def _ball_gap(
     theta: Vector, gradient: Vector, norm: float, error: float, radius: float
 ) -> tuple[float, float]:
-    """T2's upper bound with a gradient of length ``norm`` that errs by ``error``, and its doubt.
+    """T2's upper bound from a gradient of length ``norm`` and error ``error``, and its own error.
 
-    The error e adds at most e . (theta + R g/|g|) + R |e|^2 / (2 |g|), which is little where theta
+    The error e adds at most e . (theta + R g/|g|) + R |e|^2 / (2 |g|). That is small where theta
     is the far point -R g/|g|, and never more than (|theta| + R) |e|.
     """
     reach = length(theta) + radius
@@ -260,14 +260,14 @@ def _ball_gap(
 
 
 def length(vector: Vector) -> float:
-    """Euclidean norm (d,) -> scalar, whose squares neither overflow nor vanish."""
+    """Euclidean norm of a vector (d,), computed without overflow or underflow."""
     from scipy.linalg.blas import dnrm2  # scipy.linalg takes long to import
 
     return float(dnrm2(vector))
 
 
 def frank_wolfe_gap(theta: Vector, gradient: Vector, radius: float) -> float:
-    """Upper bound on f(theta) - f* over the ball for convex f (T2), before rounding."""
+    """Upper bound on f(theta) - f* over the ball for convex f (T2), without rounding errors."""
     return max(0.0, float(gradient @ theta + radius * length(gradient)))
 
 

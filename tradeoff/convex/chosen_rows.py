@@ -1,4 +1,4 @@
-"""The rows of a log-linear problem that a method trains on."""
+"""Training rows of a log-linear problem, selected by the data part of a method."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tradeoff.schedules import PREFERENCE, SFT
 
 @dataclass(frozen=True, eq=False)
 class ProblemRows:
-    """Training rows of one objective, as a transform sees them.
+    """Training rows of one objective, in the form that a transform takes.
 
     Attributes
     ----------
     problem, objective
-        Whose rows these are.
+        The problem, and the objective: SFT is 0, PREFERENCE is 1.
     start
         (d,) parameters before training.
     """
@@ -47,7 +47,7 @@ class ProblemRows:
 
 
 def trained_on(problem: LogLinear, transform: Transform, start: NDArray[np.float64]) -> LogLinear:
-    """The problem with the rows alone that a transform keeps, and their weights."""
+    """The problem with only the rows that a transform keeps, and their weights."""
     sft, pairs = (
         transform.chosen(ProblemRows(problem, objective, start)) for objective in (SFT, PREFERENCE)
     )

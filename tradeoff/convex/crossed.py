@@ -1,4 +1,4 @@
-"""Features of prompt and response crossed, kept as the small factors they are a product of."""
+"""Crossed features of prompt and response, stored as their small factors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from scipy.sparse.linalg import LinearOperator
 class CrossedFeatures(LinearOperator):
     """The (N, d) matrix with rows [psi(y), cross_1 psi(y), ..., cross_c psi(y), dense], factored.
 
-    It is ``gather @ (I kron psi)`` beside ``dense``, and is multiplied as such: once by psi, whose
-    rows are the distinct responses, and once by the sparse ``gather``, which hands each of the N
-    rows its response. Transposes and products with matrices work as for any LinearOperator.
+    It is the matrix ``[gather @ (I kron psi), dense]``. Products use the factors: psi, whose rows
+    are the distinct responses, and the sparse ``gather``, which selects the response of each of the
+    N rows. Transposes and products with matrices work as for any LinearOperator.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class CrossedFeatures(LinearOperator):
         return np.concatenate([blocks.reshape(-1, k), self.dense.T @ u])
 
     def squared_norms(self) -> Float[np.ndarray, " N"]:
-        """Squared norm of each row, without making it."""
+        """Squared norm of each row, computed from the factors."""
         own = np.asarray(self.psi.power(2).sum(axis=1)).ravel()[self.response]
         dense = np.einsum("ne,ne->n", self.dense, self.dense)
         return np.asarray(own * (1 + np.einsum("nc,nc->n", self.cross, self.cross)) + dense)

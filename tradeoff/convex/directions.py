@@ -1,4 +1,4 @@
-"""Directions of updates: sample gradients of what is followed, joined by each method's rule."""
+"""Update directions: sample gradients of the losses, joined by each method's gradient rule."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Group:
-    """Configurations whose gradients are evaluated in one call: their losses are the same.
+    """Configurations with the same losses, whose gradients are evaluated in one call.
 
     Attributes
     ----------
     members
         (G,) numbers of the configurations.
     sampler
-        Of all their runs, one configuration after another.
+        Sampler of all their runs, one configuration after another.
     values
-        Whether some rule of them looks at losses.
+        Whether a gradient rule of the group uses loss values.
     """
 
     members: Int[np.ndarray, " G"]
@@ -47,16 +47,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Joined:
-    """Configurations whose gradients one rule joins, in the same updates.
+    """Configurations with the same gradient rule, applied in the same updates.
 
     Attributes
     ----------
     rule
-        The rule.
+        The gradient rule.
     members
         (G,) numbers of the configurations.
     together
-        (T,) updates that follow both objectives.
+        (T,) whether each update follows both objectives.
     """
 
     rule: GradientRule
@@ -65,17 +65,17 @@ class Joined:
 
 
 class Directions:
-    """The directions of all runs, update by update.
+    """Update directions of all runs, computed one update at a time.
 
     Parameters
     ----------
     setting
-        Of the run.
+        Setting of the runs.
 
     Raises
     ------
     InputError
-        If the problem has not what the methods need.
+        If the problem lacks a member that the methods need.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -91,7 +91,7 @@ class Directions:
         self._vectors: dict[int, dict[str, Any]] = {}
 
     def plain(self, replicas: NDArray[np.int64]) -> Sampler:
-        """Samples of the problem's own losses."""
+        """Sampler of the problem's own losses, for runs of these replicas."""
         problem, seed = self.setting.problem, self.setting.seed
         if isinstance(problem, LogLinear):
             return LogLinearSampler(problem, seed, replicas, compiled=self.setting.compiled)
@@ -109,7 +109,7 @@ class Directions:
     def __call__(
         self, theta: Float[np.ndarray, "C R d"], weights: Float[np.ndarray, "C R 2"], step: int
     ) -> Float[np.ndarray, "C R d"]:
-        """Directions at ``theta`` of update ``step``, to which the schedules give weights."""
+        """Directions of update ``step`` at ``theta``, for the gradient weights of the schedules."""
         gradient, losses = self._gradient, self._losses
         for group in self.groups:
             for objective in (SFT, PREFERENCE):
@@ -137,7 +137,7 @@ class Directions:
     def _of_vectors(
         self, k: int, gradient: Array, weights: Array, losses: Array, step: int
     ) -> Array:
-        """(G, R, d) directions of a rule that sees the gradients (G, R, 2, d)."""
+        """(G, R, d) directions of a rule that uses the full gradients (G, R, 2, d)."""
         rule: Any = self.joined[k].rule
         first, second = np.moveaxis(weights[..., None] * gradient, 2, 0)
         coins = np.broadcast_to(self._coins(step, gradient.shape[-1]), first.shape)
@@ -154,7 +154,10 @@ class Directions:
     def _evaluate(
         self, group: Group, objective: int, theta: Array, weights: Array, step: int
     ) -> None:
-        """Keep gradients, and losses where a rule looks at them, of the runs that follow."""
+        """Evaluate one objective for the runs of a group that follow it.
+
+        Stores the gradients, and the losses where a rule uses them.
+        """
         here = places(group.members)
         follow = weights[here, :, objective] != 0
         if follow.all():
@@ -178,7 +181,7 @@ class Directions:
     def _sampled(
         self, group: Group, objective: int, theta: Array, step: int, run: Any
     ) -> tuple[Array, Array]:
-        """Losses (B,), zero where no rule looks at them, and gradients (B, d) at theta (B, d)."""
+        """Losses (B,), zero where no rule uses them, and gradients (B, d) at theta (B, d)."""
         if self.setting.full:
             gradient, losses = self._mean(group, objective, theta), np.zeros(len(theta))
             if group.values:
@@ -204,7 +207,7 @@ class Directions:
         return np.asarray(problem.gradients(theta)[:, objective])
 
     def _grouped(self) -> Iterator[Group]:
-        """Groups of configurations, in the order in which their losses first come."""
+        """Groups of configurations, in the order in which their losses first occur."""
         methods = self.setting.methods
         keys = ((m.data, m.sft, m.preference, m.gradient.uses_losses) for m in methods)
         for (*_, values), members in alike(keys):
@@ -212,7 +215,7 @@ class Directions:
             yield Group(members, self._sampler(methods[members[0]], replicas), values)
 
     def _joined(self) -> Iterator[Joined]:
-        """Configurations with a gradient rule, those of one rule together."""
+        """Configurations with a gradient rule, grouped by rule."""
         pairs = zip(self.setting.methods, self.setting.plans, strict=True)
         keys = (
             (method.gradient, plan.together.tobytes()) if "gradient" in method.changed() else None
@@ -228,7 +231,7 @@ class Directions:
             return self.plain(replicas)
         if not isinstance(problem, LogLinear):
             raise InputError(
-                "losses and choices of rows need a log-linear problem",
+                "methods with their own losses or rows need a log-linear problem",
                 field="problem",
                 value=type(problem).__name__,
                 remedy="Use a LogLinear problem, or a method that trains the problem's losses.",

@@ -1,15 +1,15 @@
 """Certified Pareto fronts of a convex pair (theory: T9).
 
 For convex objectives every Pareto point minimises some f_lambda, and V(l) = min f_l is a concave
-function of the weight l that carries the whole front. Solves give it from both sides:
+function of the weight l that describes the whole front. Solves bound it from both sides:
 
-- upper: V(l) <= f_l(theta_k) for every point found, a minimum of lines;
+- upper: V(l) <= f_l(theta_k) for every computed point, a minimum of lines;
 - lower: V(l_k) >= value - certificate at each solved weight, and chords between them, because V
   is concave.
 
 The error of a front is the largest distance between the two, in units of the front's ranges: the
-inner hull, moved by that much along the ranges, dominates every attainable point. It is valid
-however early an inner solve stopped.
+inner hull, moved by the error along the ranges, dominates every attainable point. The error is
+valid even where an inner solve stopped early.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from tradeoff.settings import Within, checked
 
 Array = NDArray[np.float64]
 END_WEIGHT = 1e-6
-"""The ends are solved at this distance from 0 and 1, so that among several minimisers of one
-objective the one best for the other is found; the bounds at 0 and 1 account for it. Trades worse
-than a million to one are so left out of the front's ranges."""
+"""Distance from 0 and 1 of the weights of the two end solves. Among several minimisers of one
+objective they find the one that is best for the other. The bounds at 0 and 1 account for it. So
+the front's ranges leave out trades worse than a million to one."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +52,7 @@ class Front(Shown):
     minima: tuple[Minimum, ...]
     end_bounds: tuple[float, float]
 
-    # ------------------------------------------------------------------ what was found
+    # ------------------------------------------------------------------ the solved points
 
     @cached_property
     def weights(self) -> Float[np.ndarray, " K"]:
@@ -81,7 +81,7 @@ class Front(Shown):
 
     @cached_property
     def ranges(self) -> Float[np.ndarray, " 2"]:
-        """(2,) range of each loss on the front; a tiny positive number where nothing conflicts."""
+        """(2,) range of each loss on the front, at least a tiny positive number."""
         floor = 1e-9 * np.maximum(1.0, np.abs(self.ideal))
         return np.maximum(self.nadir - self.ideal, floor)
 
@@ -91,7 +91,7 @@ class Front(Shown):
     def inner(self) -> Float[np.ndarray, "H 2"]:
         """(H, 2) vertices of the lower-left hull of the attained points, SFT loss increasing.
 
-        Rounding is added, so that the exact losses of the policies found are no larger.
+        Bounds on rounding are added, so that the exact losses of the policies are not larger.
         """
         return _lower_hull(self.points + [m.rounding for m in self.minima])
 
@@ -138,7 +138,7 @@ class Front(Shown):
         k = int(np.argmax(errors))
         return float(self._breakpoints[k]), float(errors[k])
 
-    # ------------------------------------------------------------------ what it says of others
+    # ------------------------------------------------------------------ scores of other policies
 
     def score(self, losses: ArrayLike | pd.DataFrame, lam: ArrayLike | None = None) -> pd.DataFrame:
         """Place policies relative to the front (T10).
@@ -154,14 +154,14 @@ class Front(Shown):
         Returns
         -------
         DataFrame
-            front_gap (behind the inner hull, in units of the ranges; the true gap is at most
-            front_gap_upper), matched_weight (as fine as the front's breakpoints), regret (when
+            front_gap (distance behind the inner hull, in units of the ranges; the true gap is at
+            most front_gap_upper), matched_weight (one of the front's breakpoints), regret (when
             ``lam`` is given), ideal_distance.
 
         Raises
         ------
         InputError
-            For a loss that is not finite, a row that is no pair, or a weight outside [0, 1].
+            For a loss that is not finite, a row that is not a pair, or a weight outside [0, 1].
         """
         index = None
         if isinstance(losses, pd.DataFrame):
@@ -191,7 +191,7 @@ class Front(Shown):
         return inner, max(inner, _area_above(outer, corner))
 
     def table(self) -> pd.DataFrame:
-        """One row per solve: weight, losses, certificate, iterations and why it stopped."""
+        """One row per solve: weight, losses, certificate, iterations and reason for stopping."""
         return pd.DataFrame(
             {
                 "lam": self.weights,
@@ -204,7 +204,7 @@ class Front(Shown):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw both hulls, the doubt between them and the ideal point.
+        """Draw both hulls, the area between them and the ideal point.
 
         Parameters
         ----------
@@ -214,7 +214,7 @@ class Front(Shown):
         Returns
         -------
         Axes
-            Those drawn on.
+            The axes with the drawing.
         """
         from tradeoff import plots  # a simulator needs no matplotlib
 
@@ -253,12 +253,13 @@ def pareto_front(
     solves
         Stop after this many inner solves, at least 2.
     tolerance
-        Certificate asked of each inner solve, in nats; by default a tenth of ``accuracy`` of the
-        ranges, at most. What is not reached widens the error, never invalidates it.
+        Certificate requested of each inner solve, in nats. By default at most a tenth of
+        ``accuracy``, in units of the ranges. A solve that does not reach it makes the certified
+        error larger, but not invalid.
     interpolate
         Finish with one Newton step from the interpolated parameters between every two solves.
-        Each gives a certified point for a fraction of a solve and halves the spacing; the front
-        then holds up to ``2 * solves - 1`` minima.
+        Each step gives a certified point for a fraction of a solve, which halves the spacing. The
+        front then holds up to ``2 * solves - 1`` minima.
     progress
         Show a progress bar.
 

@@ -19,18 +19,18 @@ Array = NDArray[np.float64]
 Parameters = Float[np.ndarray, "C R d"]
 BLOCKS = ("theta",)
 REPEATS = 60
-"""Most projections by which weights are brought back where some must not move."""
+"""Most alternating projections for a feasible point whose masked coordinates do not move."""
 
 
 class Hooks:
-    """The hooks of all configurations; what they return is projected on the feasible set.
+    """The hooks of all configurations; their results are projected on the feasible set.
 
     Parameters
     ----------
     setting
-        Of the run.
+        Setting of the runs.
     directions
-        Where gradients of single rows come from.
+        Source of the gradients of single rows.
     """
 
     def __init__(self, setting: Setting, directions: Directions) -> None:
@@ -44,9 +44,9 @@ class Hooks:
             self.chains.append((places(members), chain))
 
     def begin(self, theta: Parameters, step: int, count: Int[np.ndarray, "C R 2"]) -> None:
-        """Change theta, in place, to that from which update `step` starts.
+        """Apply the hooks before update `step` to theta, in place.
 
-        Gradients of single rows that a part asks for are added to ``count``.
+        Gradients of single rows that a part requests are added to ``count``.
         """
         for members, chain in self.chains:
             theta[members] = chain.begin([theta[members]], step)[0]
@@ -57,19 +57,19 @@ class Hooks:
                 count[members, :, objective] += rows
 
     def direct(self, direction: Parameters, theta: Parameters, step: int) -> Parameters:
-        """Directions of update `step`."""
+        """Apply the hooks on the directions of update `step`, in place; returns the directions."""
         for members, chain in self.chains:
             direction[members] = chain.direct([direction[members]], [theta[members]], step)[0]
         return direction
 
     def finish(self, theta: Parameters, step: int) -> None:
-        """Change theta, in place, to that after update `step`."""
+        """Apply the hooks after update `step` to theta, in place."""
         for members, chain in self.chains:
             moved = chain.finish([theta[members]], step)[0]
             theta[members] = self._inside(moved, chain)
 
     def output(self, theta: Parameters, done: int) -> Parameters:
-        """Parameters that are recorded after so many updates, a copy."""
+        """A copy of the parameters to record after ``done`` updates."""
         shown = theta.copy()
         for members, chain in self.chains:
             output = chain.output([theta[members]], done)[0]
@@ -90,7 +90,7 @@ class Hooks:
                 yield members, Chain(method, plan, BLOCKS, self._uniform)
 
     def _inside(self, theta: Array, chain: Chain) -> Array:
-        """The nearest feasible point, where a mask holds some coordinates."""
+        """Project on the feasible set, with masked coordinates kept."""
         state = chain.states[0].get("parameters", {})
         found = np.asarray(self.setting.problem.project(theta))
         if "kept" not in state:
@@ -106,7 +106,7 @@ class Hooks:
         """(G, R, d) gradients of the loss of so many rows, on draws after those of the run."""
         if self.setting.full and not hasattr(self.setting.problem, "sample_gradients"):
             raise InputError(
-                "a part asks for gradients of single rows, which the problem does not have",
+                "a part needs gradients of single rows, which the problem does not have",
                 field="problem",
                 value=type(self.setting.problem).__name__,
                 remedy="Give it a method sample_gradients, or use another method.",

@@ -1,4 +1,4 @@
-"""Instances of the convex problems: random ones of chosen conflict, and the worked examples."""
+"""Instances of the convex problems: random ones with a given conflict, and worked examples."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def random_log_linear(
     Parameters
     ----------
     seed
-        Decides everything that is drawn.
+        Seed of all random draws.
     prompts, responses, dimension
-        How many prompts, responses to each, and parameters (at least 2).
+        Number of prompts, of responses to each, and of parameters (at least 2).
     demonstrations, pairs
-        How many data points of each objective; a prompt may have several.
+        Number of data points of each objective; a prompt may have several.
     conflict
         Angle between theta_S and theta_P as a share of half a turn: 0 is equal, 1 opposite.
     sharpness
-        Norm of both.
+        Norm of theta_S and of theta_P.
     radius, beta, **settings
         Attributes of :class:`~tradeoff.convex.LogLinear`.
 
     Raises
     ------
     InputError
-        If a setting is out of range, or what is drawn would not fit into memory.
+        If a setting is out of range, or the arrays would not fit into memory.
     """
     sizes = prompts * responses * dimension, demonstrations * responses, pairs
     check_memory("prompts", prompts, sum(sizes), "Use fewer prompts, responses or data points.")
@@ -109,13 +109,13 @@ def random_quadratic(
     Parameters
     ----------
     seed
-        Decides everything that is drawn.
+        Seed of all random draws.
     dimension
         Number of parameters.
     condition
         Eigenvalues lie in [1/condition, 1].
     distance
-        How far the two centres are apart, the origin halfway between them.
+        Distance between the two centres, with the origin halfway between them.
     noise
         Standard deviation of each component of a stochastic gradient.
     radius

@@ -1,12 +1,15 @@
 """Compiled runs of dense log-linear problems: `reference.run` on the same draws, fast.
 
-Threads take blocks of runs; runs never meet, so the number of threads changes nothing. Each update
-of a block has three phases, because one of them dominates: the runs write their logits behind one
-another on one line, a polynomial exponential goes over the whole line (a loop the compiler turns
-into vector instructions, which it cannot do with a call of libm), and the runs make their steps.
+Threads take blocks of runs. Runs are independent, so the number of threads changes no result. Each
+update of a block has three phases:
 
-All of it stands in one file because numba's cache notices changes of this file alone. It misses
-those of `draws.py`, whose functions it compiles in: after an edit there, remove `__pycache__`.
+1. the runs write their logits into one array, one run after another;
+2. a polynomial exponential is applied to the whole array, which takes most of the time. The
+   compiler vectorises this loop, which it cannot do with a call of libm;
+3. the runs make their steps.
+
+The kernels are one file because numba's cache notices changes of this file only. It misses those
+of `draws.py`, whose functions it compiles in: after an edit there, remove `__pycache__`.
 """
 
 from __future__ import annotations
@@ -33,8 +36,9 @@ from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-# The first question about numba's threads starts its OpenMP team and gives the asking thread, torch
-# included, all of the machine's. Here a thread asks that ends at once.
+# The first call of get_num_threads starts numba's OpenMP threads. It also sets the number of
+# threads of the calling thread, for torch too, to all of the machine's. So a thread that ends at
+# once makes this call.
 _starter = Thread(target=numba.get_num_threads)
 _starter.start()
 _starter.join()
@@ -47,7 +51,7 @@ GOLDEN = draws.GOLDEN
 
 # The full set would also assume that no number is NaN or infinite, and gains little.
 REASSOCIATE = {"contract", "reassoc", "arcp", "nsz"}
-# Where rounding errors are cancelled on purpose, regrouping terms would undo it.
+# For code that cancels rounding errors on purpose: regrouping terms would undo it.
 EXACT = {"contract"}
 FAST = {"fastmath": REASSOCIATE, "error_model": "numpy"}
 INLINE = {**FAST, "forceinline": True}
@@ -58,7 +62,7 @@ _to_unit = njit(inspect.unwrap(draws.to_unit))
 
 
 class Data(NamedTuple):
-    """The problem as arrays; cumulative weights are empty where data points weigh the same."""
+    """The problem as arrays; cumulative weights are empty where the weights are uniform."""
 
     features: Array
     offsets: Index
@@ -74,7 +78,7 @@ class Data(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What exact losses need: features by column and equal data points gathered into one."""
+    """Data for exact losses: features by column, and equal data points merged into one."""
 
     responses: Array  # (d, N)
     offsets: Index
@@ -93,14 +97,14 @@ class Plans(NamedTuple):
     rule: Index
     probability: Array
     weights: Array
-    both: NDArray[np.bool_]  # updates that follow both objectives
+    both: NDArray[np.bool_]  # whether an update follows both objectives
     restart: NDArray[np.bool_]
     alphas: Array
     pair: Array  # weights of the gaps
     refresh: Index  # 0: never
     samples: Index
     minima: Array
-    allowed: Array  # gap of SFT up to which WITHIN_LIMIT follows preferences
+    allowed: Array  # largest gap of SFT at which WITHIN_LIMIT follows preferences
 
 
 class Block(NamedTuple):
@@ -116,7 +120,7 @@ class Block(NamedTuple):
     line: Array  # logits of the prompts drawn, then their exponentials
     lines: Array  # the same memory as (., 4)
     odds: Array  # minus beta times the margin of the pair drawn, then its exponential
-    known: Array  # loss values that the rule last saw
+    known: Array  # loss values that the rule last evaluated
     counts: Index
     scratch: Array  # logits of all responses, margins of all pairs
     scratch_lines: Array
@@ -150,8 +154,8 @@ def run(setting: Setting) -> tuple[Array, Array, Index]:
         records = (last[c, runs], average[c, runs], counts[c, runs])
         _run_block(data, totals, plans, c, block, setting.start, setting.checkpoints, *records)
 
-    # Threads of Python will do: the compiled code lets go of the interpreter, and a free thread
-    # takes the next block, however dear its configuration.
+    # Python threads are enough, because the compiled code releases the GIL. A free thread takes the
+    # next block, so slow configurations do not hold up the others.
     blocks = list(itertools.product(range(shape[0]), range(0, setting.replicas, BLOCK)))
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
         done = pool.map(run_block, *zip(*blocks, strict=True))
@@ -180,7 +184,7 @@ def _data(problem: LogLinear) -> Data:
 
 
 def _totals(problem: LogLinear, wanted: bool) -> Totals:
-    """Gathered data; no pairs where no plan asks for exact losses, since gathering takes time."""
+    """Merged data; without pairs where no plan needs exact losses, since merging takes time."""
     pairs = np.column_stack([problem.chosen, problem.rejected, problem.margin_shift])
     distinct, first, group = np.unique(
         pairs[: None if wanted else 0], axis=0, return_index=True, return_inverse=True
@@ -370,7 +374,7 @@ def _value(
 
 @njit(**FAST)
 def _draw_points(data: Data, t: int, block: Block) -> int:
-    """Draw data points; write logits and rewards; return the lines that were filled."""
+    """Draw data points, write logits and rewards, and return the number of lines filled."""
     theta, weights, keys, point, at = block.theta, block.weights, block.keys, block.point, 0
     for r in range(len(theta)):
         if weights[r, SFT] != 0:
@@ -400,7 +404,7 @@ def _step(data: Data, alpha: float, block: Block) -> None:
             low, high = data.offsets[data.prompts[i]], data.offsets[data.prompts[i] + 1]
             shown = data.demonstrations[i] - low
             total = _sum(lines, at, high - low)
-            lines[at + shown // 4, shown % 4] -= total  # where the slope is p - 1 instead of p
+            lines[at + shown // 4, shown % 4] -= total  # here the slope is p - 1 instead of p
             scale = -alpha * weights[r, SFT] / total
             _add_lines(theta, r, scale, lines, at, data.features, low, high)
             at += _lines(high - low)
@@ -417,7 +421,7 @@ def _step(data: Data, alpha: float, block: Block) -> None:
 def _centred_logits(
     features: Array, low: int, high: int, theta: Array, r: int, lines: Array, at: int
 ) -> float:
-    """Write logits minus the largest of them, -inf where the last line is not full."""
+    """Write logits minus the largest of them, and -inf to fill the last line."""
     peak = -np.inf
     for g in range(_lines(high - low)):
         a, b, c, d = _four_rows(low + 4 * g, high)
@@ -471,7 +475,7 @@ def _lines(size: int) -> int:
 
 @njit(**INLINE)
 def _four_rows(row: int, high: int) -> tuple[int, int, int, int]:
-    """``row`` and the next three, the last of the prompt again where it has no more."""
+    """``row`` and the next three; the prompt's last row is repeated where there are no more."""
     return row, min(row + 1, high - 1), min(row + 2, high - 1), min(row + 3, high - 1)
 
 
@@ -526,7 +530,7 @@ def _exact_sft(totals: Totals, theta: Array, r: int, line: Array) -> float:
         total = 0.0
         for y in range(totals.offsets[x], totals.offsets[x + 1]):
             total += line[y]
-        line[x] = total  # of entries that are read no more: x <= offsets[x]
+        line[x] = total  # overwrites an entry that is no longer needed: x <= offsets[x]
     for x in range(size):
         value += totals.prompt_weights[x] * _log(line[x])
     return value
@@ -544,7 +548,7 @@ def _exact_preference(totals: Totals, theta: Array, r: int, line: Array) -> floa
 
 @njit(**INLINE)
 def _combine(columns: Array, theta: Array, r: int, line: Array) -> None:
-    """``line = theta[r] @ columns``: column by column, which needs no sums across a vector."""
+    """``line = theta[r] @ columns``, column by column, which needs no sum across a vector."""
     size = columns.shape[1]
     line[:size] = 0.0
     for k in range(len(columns)):
@@ -628,10 +632,10 @@ def _exponentials(line: Array, size: int) -> None:
 def _exp(x: float) -> float:
     """exp(x) within 1 ulp: x = k log 2 + r, and a Taylor polynomial for exp(r).
 
-    Adding 3 * 2**51 rounds to an integer, which then stands in the lowest bits. log 2 is taken in
+    Adding 3 * 2**51 rounds to an integer, which is then in the lowest bits. log 2 is split into
     two parts (Cody and Waite), so that k times the first is exact.
     """
-    x = min(max(x, -708.0), 708.0)  # beyond, the result would be subnormal or infinite
+    x = min(max(x, -708.0), 708.0)  # outside, the result would be subnormal or infinite
     shifted = x * 1.4426950408889634 + 6755399441055744.0
     k = shifted - 6755399441055744.0
     r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
@@ -653,7 +657,7 @@ def _exp(x: float) -> float:
 
 @njit(fastmath=EXACT, error_model="numpy", forceinline=True)
 def _log(x: float) -> float:
-    """log(x) for x >= 1 within 1 ulp, after fdlibm's e_log.c: x = 2**k (1 + f), s = f / (2 + f)."""
+    """log(x) for x >= 1 within 1 ulp, as in fdlibm's e_log.c: x = 2**k (1 + f), s = f / (2 + f)."""
     bits = _bits_of_float(x)
     k = (bits - 0x3FE6A09E667F3BCD) >> 52  # so that 1 + f lies in [sqrt(1/2), sqrt(2))
     f = _float_of_bits(bits - (k << 52)) - 1.0

@@ -35,7 +35,7 @@ Features = Any
 """(N, d) numpy array, scipy sparse array, or LinearOperator with a ``rows(index)`` method."""
 
 CHUNK = 10_000_000
-"""Logits that are held at once."""
+"""Logits held in memory at once."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,11 +45,11 @@ class LogLinear:
     Attributes
     ----------
     features
-        (N, d) one row phi(x, y) for every response of every prompt, prompts after one another.
+        (N, d) one row phi(x, y) for every response of every prompt, one prompt after another.
     offsets
         (P + 1,) rows ``offsets[x]:offsets[x + 1]`` belong to prompt x; at least two each.
     demonstrations
-        (M,) row of the response of each SFT pair.
+        (M,) row of the response of each demonstration.
     chosen, rejected
         (J,) rows of the two responses of each preference pair, both of one prompt.
     radius
@@ -108,7 +108,7 @@ class LogLinear:
         prompts
             Feature arrays; the number of responses may differ from prompt to prompt.
         demonstrations
-            (prompt, response) of each SFT pair.
+            (prompt, response) of each demonstration.
         preferences
             (prompt, chosen, rejected) of each preference pair.
         **settings
@@ -208,7 +208,7 @@ class LogLinear:
         return _dense(self.pair_differences)
 
     def strong_convexity(self, weights: NDArray[np.float64]) -> float:
-        """Zero: a log-linear loss is strongly convex on no line along which logits are equal."""
+        """Zero: a log-linear loss is constant along a line on which no logit changes."""
         return 0.0
 
     # ------------------------------------------------------------------ the policy
@@ -233,9 +233,9 @@ class LogLinear:
         return np.asarray(peak + np.log1p(others))
 
     def _peaks(self, z: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """What keeps its digits where a policy is all but certain, in each prompt.
+        """Parts of the softmax in each prompt, accurate also where one probability is almost 1.
 
-        Its largest logit, the sum over all rows but that one of exp(z - peak), and for each row
+        The largest logit ("peak"), the sum over all other rows of exp(z - peak), and for each row
         z - peak and its exponential.
         """
         start = self.offsets[:-1]
@@ -282,10 +282,10 @@ class LogLinear:
         return np.array([sft, self.preference_weights @ losses]).T
 
     def accuracies(self, theta: ArrayLike) -> NDArray[np.float64]:
-        """(2,) share of demonstrations ranked first of their prompt, and of pairs ranked right.
+        """(2,) shares of demonstrations ranked first in their prompt and of pairs ranked correctly.
 
-        A tie for the first place counts its share, a tied pair one half; a pair is ranked by its
-        margin over the reference policy.
+        Of k responses tied for the first place, each counts 1/k. A tied pair counts one half. A
+        pair is ranked by its margin over the reference policy.
         """
         z = self.logits(theta)
         first = z >= np.maximum.reduceat(z, self.offsets[:-1])[self.prompt_of_row]
@@ -304,7 +304,7 @@ class LogLinear:
         return np.moveaxis(flat.reshape(self.dimension, -1, 2), 0, -1)
 
     def sft_slope(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Derivative of f_SFT in the logits, shape of ``z``."""
+        """Derivative of f_SFT in the logits, of the shape of ``z``."""
         p, rest = self._shares(*self._peaks(z)[1:])
         shown, unshown = self.demonstrated, self._unshown
         if z.ndim == 2:
@@ -313,11 +313,11 @@ class LogLinear:
 
     @cached_property
     def _unshown(self) -> NDArray[np.float64]:
-        """(N,) weight of the demonstrations of the same prompt that show another response."""
+        """(N,) weight of the demonstrations of the same prompt with another response."""
         return np.asarray(self._prompt_weight_of_row - self.demonstrated)
 
     def preference_slope(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Derivative of f_DPO in the logits, shape of ``z``."""
+        """Derivative of f_DPO in the logits, of the shape of ``z``."""
         slope = objectives.dpo_slope(self._margins(z), self.beta, self.label_smoothing)
         return self.spread((self.preference_weights * slope.T).T)
 
@@ -336,12 +336,12 @@ class LogLinear:
         mass = weights[SFT] * self.prompt_weights
 
         def likeliest() -> NDArray[np.int64]:
-            """Row of the likeliest response to the prompt of each row."""
+            """For each row, the row of its prompt's likeliest response."""
             top = np.flatnonzero(below == 0)
             return np.asarray(top[np.searchsorted(top, self.offsets[:-1])][self.prompt_of_row])
 
-        # Where one response has all but all of the probability, features are measured from its
-        # own: so their covariance keeps its digits.
+        # Where one response has almost all of the probability, its features are subtracted from
+        # those of the others. This keeps the covariance of the features accurate.
         certain = bool(np.min(others) < 1e-3)
 
         def curvature(direction: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What a solver needs of a convex pair of objectives, and of one point of it."""
+"""Interfaces of a convex pair of objectives: for solvers, for simulations, and at one point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNIT = 2.0**-53
 
 @runtime_checkable
 class Problem(Protocol):
-    """What a solver needs of a convex pair of objectives."""
+    """A convex pair of objectives, as the solver needs it."""
 
     @property
     def radius(self) -> float: ...
@@ -29,16 +29,16 @@ class Problem(Protocol):
     def local_model(self, theta: Vector, weights: Vector) -> LocalModel: ...
 
     def strong_convexity(self, weights: Vector) -> float:
-        """Asked only where the radius is infinite."""
+        """Strong-convexity constant of ``weights @ losses``; used where the radius is infinite."""
 
 
 @runtime_checkable
 class Simulated(Protocol):
-    """What :func:`~tradeoff.convex.simulate.simulate` needs of a pair of objectives.
+    """A pair of objectives, as :func:`~tradeoff.convex.simulate.simulate` needs it.
 
-    A problem may have more: ``gradients(theta)`` (B, 2, d), without which runs with full gradients
-    are refused; and ``minimum(lam)``, the least value of f_lambda, or all of :class:`Problem`,
-    without which tables have no gaps and no schedule may compare them.
+    Two members are optional. Runs with full gradients need ``gradients(theta)`` (B, 2, d). Tables
+    with gaps, and schedules that compare gaps, need ``minimum(lam)``, the least value of f_lambda,
+    or all members of :class:`Problem`.
     """
 
     @property
@@ -54,7 +54,7 @@ class Simulated(Protocol):
     def sample_gradients(self, objective: int, theta: Vector, uniform: Vector) -> Vector:
         """Sample gradients (B, d) of objective 0 or 1 at theta (B, d).
 
-        ``uniform`` (B,) has one draw from [0, 1) for each run, which picks its data point.
+        ``uniform`` (B,) has one draw from [0, 1) for each run, to select its data point.
         """
 
 
@@ -67,7 +67,7 @@ class Rounding:
     losses
         (2,) absolute error of each loss.
     gradient
-        Length of the error of the gradient of the weighted sum.
+        Norm of the error of the gradient of the weighted sum.
     hessian
         Largest eigenvalue of the error of the Hessian of the weighted sum.
     """
@@ -92,11 +92,11 @@ class LocalModel:
     curvature
         Applies the Hessian to a vector (d,).
     rounding
-        Bounds on the rounding errors; by default (d + 8) units in the last place of the numbers
-        above, which is too little where those are differences of much larger ones.
+        Bounds on the rounding errors. The default, (d + 8) units in the last place of the numbers
+        above, is too small where those are differences of much larger ones.
     concordance
         M such that along a unit vector the third derivative is at most M times the second;
-        infinite where none is known.
+        infinite if unknown.
     """
 
     losses: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""A pair of noisy quadratics: the problem on which every moment is known in closed form (T8).
+"""A pair of noisy quadratics, on which the moments of a run are known in closed form (T8).
 
 f_i(theta) = (theta - a_i)' H_i (theta - a_i) / 2, and a stochastic gradient is the exact one plus
 zero-mean Gaussian noise of covariance S_i.
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Quadratic:
-    """Two quadratic objectives; index 0 plays SFT and index 1 the preference objective.
+    """Two quadratic objectives; index 0 is SFT and index 1 the preference objective.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Quadratic:
         return np.asarray(0.5 * np.einsum("...id,ide,...ie->...i", offset, self.hessians, offset))
 
     def gradients(self, theta: ArrayLike) -> Array:
-        """(2, d) for theta (d,), (B, 2, d) for theta (B, d)."""
+        """Gradients of both losses: (2, d) for theta (d,), (B, 2, d) for theta (B, d)."""
         offset = np.asarray(theta)[..., None, :] - self.centres
         return np.asarray(np.einsum("ide,...ie->...id", self.hessians, offset))
 
@@ -98,7 +98,7 @@ class Quadratic:
         )
 
     def strong_convexity(self, weights: Array) -> float:
-        """Smallest eigenvalue of the weighted Hessian, less what rounding may add to it."""
+        """Smallest eigenvalue of the weighted Hessian, less a bound on its rounding error."""
         values = np.linalg.eigvalsh(np.tensordot(weights, self.hessians, axes=1))
         return float(values[0] - 8 * len(values) * UNIT * values[-1])
 

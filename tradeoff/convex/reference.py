@@ -1,4 +1,4 @@
-"""The specification of a run: readable numpy, any pair of objectives, any method.
+"""The specification of a run, in readable numpy, for any pair of objectives and any method.
 
 `tradeoff.convex.kernels` reproduces it for dense log-linear problems, on the same draws.
 """
@@ -90,7 +90,7 @@ def _follow_values(
 
 
 def _shares(plan: Plan, t: int, chosen: NDArray[np.int64]) -> Array:
-    """What the iterates count in the averages of runs that follow the chosen objectives."""
+    """Averaging weights of the iterates at which runs follow the chosen objectives."""
     if plan.rule is Rule.WITHIN_LIMIT:
         return np.asarray(chosen != SFT, dtype=float)
     pair = np.asarray(plan.gaps.weights)[chosen]

@@ -2,7 +2,7 @@
 
 The loss is minus the RLHF objective, mean over prompts of beta KL(pi || pi_ref) - E_pi r. It is
 smooth but, unlike f_DPO, NOT convex in the logits of pi: it equals beta KL(pi || pi*) plus a
-constant, with pi in the first place.
+constant, with pi as the first argument.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Rlhf:
     Attributes
     ----------
     policy
-        Supplies features, prompts and ``beta``; its preference pairs are not used.
+        The problem with features, prompts and ``beta``; its preference pairs are not used.
     reward
         (N,) reward of every response.
     reference
@@ -63,13 +63,13 @@ class Rlhf:
 
     @cached_property
     def optimal_log_probs(self) -> Float[np.ndarray, " N"]:
-        """Log pi*(y|x) of the best policy of all: pi* proportional to pi_ref exp(r / beta)."""
+        """(N,) log pi*(y|x) of the optimal policy: pi* is proportional to pi_ref exp(r / beta)."""
         tilted = self.reference + self.reward / self.policy.beta
         return np.asarray(tilted - self._log_sums(tilted)[self.policy.prompt_of_row])
 
     @cached_property
     def optimum(self) -> float:
-        """Least loss over all policies: -beta log sum of pi_ref exp(r / beta), averaged."""
+        """Least loss over all policies: the mean of -beta log sum of pi_ref exp(r / beta)."""
         sums = self._log_sums(self.reference + self.reward / self.policy.beta)
         return float(-self.policy.beta * (self._weight[self.policy.offsets[:-1]] @ sums))
 
@@ -90,15 +90,15 @@ def population_dpo(
 ) -> LogLinear:
     """DPO on infinitely many Bradley-Terry labels, for a tabular policy.
 
-    Every ordered pair (y, y') of a prompt enters with weight sigma(r(y) - r(y')): the share of
-    comparisons of two uniformly drawn responses that y wins.
+    Every ordered pair (y, y') of a prompt has the weight sigma(r(y) - r(y')): the probability that
+    y is chosen and y' rejected.
 
     Parameters
     ----------
     reward, reference
         Rewards and reference log-probabilities, one row per prompt.
     beta, radius
-        As in :class:`LogLinear`; parameters are the logits, so the radius bounds those.
+        As in :class:`LogLinear`. The parameters are the logits, so the radius bounds their norm.
     demonstrations
         (M,) rows (prompt * n + response) of SFT data; by default the best response of each prompt.
     """

@@ -1,9 +1,9 @@
-"""How much rounding may change the losses and gradients of a log-linear problem, in the worst case.
+"""Worst-case bounds on the rounding errors of losses and gradients of a log-linear problem.
 
-A logit is a sum of at most k products and errs by at most (k + 2) u |phi| |theta|, u the unit of
-rounding; a sum of n terms adds at most n u times its terms. An error of the logits moves a loss by
-at most twice as much times the mean probability that a demonstration, or the label of a pair,
-misses. That is small where the loss is small, so tails keep their digits.
+A logit is a sum of at most k products. Its error is at most (k + 2) u |phi| |theta|, u the unit of
+rounding. A sum of n terms adds at most n u times its terms. An error e of the logits changes a loss
+by at most 2 e times the mean probability that the policy misses a demonstration, or the label of a
+pair. That probability is small where the loss is small, so the bounds stay tight in flat tails.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from tradeoff.deferred import sparse as sp
 TINY = 1e-300
 """Added to every bound, for numbers below the normal range."""
 BLOCK = 4096
-"""Rows of a LinearOperator that are held at once."""
+"""Rows of a LinearOperator held in memory at once."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the bounds on rounding need to know of a problem.
+    """Sizes of a problem from which the bounds on rounding are computed.
 
     Attributes
     ----------
     terms
-        Products in one logit, at most.
+        Largest number of products in one logit.
     longest_row
         Largest norm of a feature row.
     rows
-        Feature rows and pairs: terms of the longest sum.
+        Number of feature rows and pairs: terms of the longest sum.
     widest_prompt
-        Responses to one prompt, at most.
+        Largest number of responses to one prompt.
     reference_norm, largest_shift
         |theta_ref| and the largest margin of the reference policy.
     beta, label_smoothing
-        Those of the problem.
+        Attributes of the problem.
     """
 
     terms: int
@@ -77,7 +77,8 @@ class Sizes:
     ) -> Rounding:
         """Bounds at |theta| = ``norm``.
 
-        ``missed`` holds the mean probability that a demonstration and the label of a pair miss.
+        ``missed`` has two mean probabilities: that the policy misses a demonstration, and that it
+        misses the label of a pair.
         """
         longest, beta = self.longest_row, self.beta
         sums = UNIT * (self.rows + 16)

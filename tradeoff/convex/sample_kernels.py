@@ -1,9 +1,9 @@
 """Compiled losses and gradients of single data points of dense log-linear problems.
 
-The arithmetic of :class:`tradeoff.convex.sampling.LogLinearSampler` and of
-:class:`tradeoff.convex.trained_losses.TrainedLossSampler`, run by run, without a copy of the
-features for each run. Numba's cache misses edits of the functions that come from `kernels.py`:
-after one, remove `__pycache__`.
+They compute what :class:`tradeoff.convex.sampling.LogLinearSampler` and
+:class:`tradeoff.convex.trained_losses.TrainedLossSampler` compute, run by run, without a copy of
+the features for each run. Numba's cache misses edits of the functions that are imported from
+`kernels.py`: after such an edit, remove `__pycache__`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Index = NDArray[np.int64]
 
 
 class Data(NamedTuple):
-    """What the functions below need of a problem."""
+    """A dense problem as arrays for the compiled functions."""
 
     features: Array
     offsets: Index
@@ -34,7 +34,7 @@ class Data(NamedTuple):
 
 
 def data_of(problem: LogLinear) -> Data:
-    """The arrays of a dense problem, each of one layout."""
+    """The arrays of a dense problem, contiguous and of fixed types."""
     return Data(
         features=np.ascontiguousarray(problem.features, dtype=float),
         offsets=np.asarray(problem.offsets, dtype=np.int64),
@@ -87,8 +87,8 @@ def pairs(data: Data, theta: Array, index: Index) -> tuple[Array, Array]:
 def log_probabilities(data: Data, theta: Array, rows: Index, every: Array) -> Array:
     """Log-probabilities (B, k) of responses (B, k), each k to one prompt, at theta (B, d).
 
-    Those of all responses to the prompt are written to ``every`` (B, n), with n responses of the
-    prompt that has most; entries beyond those of a prompt stay as they are.
+    The log-probabilities of all responses to the prompt are written to ``every`` (B, n), n being
+    the largest number of responses to a prompt. Entries beyond those of a prompt are not changed.
     """
     own, line = np.empty(rows.shape), np.empty(len(data.features))
     for b in range(len(rows)):
@@ -107,7 +107,7 @@ def log_probabilities(data: Data, theta: Array, rows: Index, every: Array) -> Ar
 
 @njit(**FAST, nogil=True, cache=True)
 def combine(data: Data, rows: Index, every: Array, slopes: Array, pull: Array) -> Array:
-    """Gradients (B, d) of losses whose slopes in the log-probabilities of responses are known.
+    """Gradients (B, d) of losses, from their slopes in the log-probabilities of responses.
 
     ``rows`` and ``slopes`` are (B, k), ``every`` is as :func:`log_probabilities` writes it, and
     ``pull`` has slopes (B, n) in the logits of all responses to the prompt, or is (B, 0).
@@ -129,7 +129,7 @@ def combine(data: Data, rows: Index, every: Array, slopes: Array, pull: Array) -
 
 @njit(**FAST)
 def _logits(features: Array, low: int, size: int, theta: Array, b: int, line: Array) -> float:
-    """Write the logits of responses from row ``low`` on; return the largest."""
+    """Write the logits of ``size`` responses from row ``low`` on, and return the largest."""
     peak = -np.inf
     for i in range(size):
         z = 0.0
@@ -142,7 +142,7 @@ def _logits(features: Array, low: int, size: int, theta: Array, b: int, line: Ar
 
 @njit(**FAST)
 def _odds(line: Array, size: int, peak: float) -> float:
-    """Turn logits into exponentials of their distance to the largest; return their sum."""
+    """Replace logits by the exponentials of logits less the largest, and return their sum."""
     for i in range(size):
         line[i] -= peak
     _exponentials(line, size)

@@ -23,7 +23,7 @@ ALL = slice(None)
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Sample losses and gradients of many runs, on draws of their own."""
+    """Sample losses and gradients of many runs; each replica has its own draws."""
 
     def gradient(self, objective: int, theta: Array, step: int, runs: Runs = ALL) -> Array:
         """(B, d) gradients at theta (B, d), for update ``step`` of these runs."""
@@ -31,19 +31,19 @@ class Sampler(Protocol):
     def sample(
         self, objective: int, theta: Array, step: int, runs: Runs = ALL
     ) -> tuple[Array, Array]:
-        """Losses (B,) and gradients (B, d), likewise."""
+        """Losses (B,) and gradients (B, d) at theta (B, d), for update ``step`` of these runs."""
 
     def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
-        """(B,) loss at theta (B, d), estimated on so many fresh data points."""
+        """(B,) loss at theta (B, d), estimated on ``samples`` new data points."""
 
 
 class PlainSampler:
-    """Draws for a problem that turns one number in [0, 1) into a sample gradient.
+    """Sampler of a problem that computes a sample gradient from one number in [0, 1).
 
     Parameters
     ----------
     problem
-        Anything with the members of :class:`~tradeoff.convex.problem.Simulated`.
+        An object with the members of :class:`~tradeoff.convex.problem.Simulated`.
     seed, replicas
         Root seed and (B,) replica number of each run; runs of one replica see the same draws.
     """
@@ -59,7 +59,7 @@ class PlainSampler:
         found = np.asarray(self.problem.sample_gradients(objective, theta, u))
         if found.shape != theta.shape:
             raise InputError(
-                "sample_gradients does not return one gradient a run",
+                "sample_gradients does not return one gradient per run",
                 field="sample_gradients",
                 value=found.shape,
                 remedy=f"Return an array of shape {theta.shape}.",
@@ -69,12 +69,12 @@ class PlainSampler:
     def sample(
         self, objective: int, theta: Array, step: int, runs: Runs = ALL
     ) -> tuple[Array, Array]:
-        """Exact losses (B,) and sample gradients (B, d), likewise."""
+        """Exact losses (B,) and sample gradients (B, d) at theta (B, d)."""
         losses = np.asarray(self.problem.losses(theta))[:, objective]
         return losses, self.gradient(objective, theta, step, runs)
 
     def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
-        """(B,) exact loss; the problem says nothing of data points."""
+        """(B,) exact loss; `Simulated` has no data points on which to estimate it."""
         return np.asarray(self.problem.losses(theta))[:, objective]
 
 
@@ -84,7 +84,7 @@ class LogLinearSampler:
     Parameters
     ----------
     problem
-        Dense features are evaluated for all runs together, sparse ones run by run.
+        The problem. Dense features are evaluated for all runs together, sparse ones run by run.
     seed, replicas
         Root seed and (B,) replica number of each run; runs of one replica see the same data.
     compiled
@@ -110,12 +110,12 @@ class LogLinearSampler:
         self._rows = problem.offsets[:-1, None] + np.where(self._present, column, 0)
 
     def gradient(self, objective: int, theta: Array, step: int, runs: Runs = ALL) -> Array:
-        """(B, d) gradient of one data point's loss at theta (B, d), for update ``step``.
+        """(B, d) gradients of one data point's loss each at theta (B, d), for update ``step``.
 
         Parameters
         ----------
         runs
-            Which of the runs these are; all by default.
+            Numbers of these runs among all; by default all.
         """
         return self.sample(objective, theta, step, runs)[1]
 
@@ -127,7 +127,7 @@ class LogLinearSampler:
         return self.evaluate(objective, theta, self.index(objective, u))
 
     def loss(self, objective: int, theta: Array, step: int, samples: int) -> Array:
-        """(B,) mean loss of ``samples`` fresh data points at theta (B, d)."""
+        """(B,) mean loss of ``samples`` new data points at theta (B, d)."""
         total = np.zeros(len(theta))
         for j in range(samples):
             u = draws.uniform(self._estimate_keys[objective], step * samples + j)
@@ -135,7 +135,7 @@ class LogLinearSampler:
         return total / samples
 
     def index(self, objective: int, u: Array) -> NDArray[np.int64]:
-        """Data point selected by each draw in [0, 1), in proportion to its weight."""
+        """Data points selected by draws in [0, 1), in proportion to their weights."""
         cumulative = self.problem.cumulative_weights[objective]
         if cumulative is None:
             count = len((self.problem.demonstrations, self.problem.chosen)[objective])
@@ -170,19 +170,19 @@ class LogLinearSampler:
 
     @cached_property
     def _data(self) -> Any:
-        """The problem as compiled functions take it."""
+        """The problem as arrays for the compiled functions."""
         from tradeoff.convex import sample_kernels
 
         return sample_kernels.data_of(self.problem)
 
     def drawn(self, objective: int, steps: range) -> NDArray[np.int64]:
-        """(steps x B,) data points of which :meth:`gradient` is, update by update."""
+        """(steps x B,) data points of the gradients of these updates, update by update."""
         key = self._keys[objective]
         found = [self.index(objective, draws.uniform(key, step)) for step in steps]
         return np.concatenate(found)
 
     def squares(self, objective: int, theta: Array, index: NDArray[np.int64]) -> Array:
-        """(n,) squared lengths of the gradients of data points ``index`` (n,) at theta (d,)."""
+        """(n,) squared norms of the gradients of data points ``index`` (n,) at theta (d,)."""
         parts = np.array_split(index, -(-len(index) // _AT_ONCE))
         z = self.problem.logits(theta)
         measure = self._pair_squares if objective == PREFERENCE else self._shown_squares

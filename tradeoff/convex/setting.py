@@ -1,4 +1,4 @@
-"""What an engine runs: methods with their plans and step sizes, on a problem."""
+"""The input of an engine: methods with their plans and step sizes, on a problem."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tradeoff.schedules import Plan
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything an engine needs: C methods with their plans and (C, T) step sizes, R replicas.
+    """The input of an engine: C methods with their plans and (C, T) step sizes, R replicas.
 
-    ``base`` is the gap of SFT at the start, which relative limits are a share of. ``compiled``:
-    data points may be evaluated by compiled functions. Configurations of one method share its plan.
+    ``base`` is the gap of SFT at the start; relative limits are shares of it. ``compiled``: data
+    points may be evaluated by compiled functions. Configurations of one method share its plan.
     """
 
     problem: Any
@@ -37,7 +37,7 @@ class Setting:
 
 
 def alike(keys: Iterable[Any]) -> list[tuple[Any, Int[np.ndarray, " G"]]]:
-    """Distinct keys in the order in which they first come, each with the places where it is."""
+    """Distinct keys in the order in which they first occur, each with its positions."""
     found: list[tuple[Any, list[int]]] = []
     for place, key in enumerate(keys):
         places = next((places for known, places in found if known == key), None)
@@ -49,6 +49,6 @@ def alike(keys: Iterable[Any]) -> list[tuple[Any, Int[np.ndarray, " G"]]]:
 
 
 def places(members: Int[np.ndarray, " G"]) -> Any:
-    """The members as a slice where they follow one another, so that arrays are not copied."""
+    """The members as a slice if they are consecutive, so that indexing copies no array."""
     first, last = int(members[0]), int(members[-1])
     return slice(first, last + 1) if last - first == len(members) - 1 else members

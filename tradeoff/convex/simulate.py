@@ -55,13 +55,13 @@ class StepSize:
     scale
         The first step of a stage; positive.
     decay
-        0 for a constant step, 0.5 for the classical 1/sqrt(t); not negative. Or "linear", as
-        trainers know it: ``scale * (N + 1 - clock) / N`` in a stage of N updates.
+        0 for a constant step, 0.5 for the classical 1/sqrt(t); not negative. Or "linear", the
+        linear decay of trainers: ``scale * (N + 1 - clock) / N`` in a stage of N updates.
 
     Notes
     -----
-    The steps of T13, ``r / (G sqrt(N + 1)) * (N + 1 - t) / (N + 1)``, are those of
-    ``StepSize(r * N / (G * (N + 1) ** 1.5), "linear")``.
+    ``StepSize(r * N / (G * (N + 1) ** 1.5), "linear")`` gives the steps of T13,
+    ``r / (G sqrt(N + 1)) * (N + 1 - t) / (N + 1)``.
     """
 
     scale: Annotated[float, Within(0, 1e12, "(]")]
@@ -89,11 +89,12 @@ class Trajectories(Shown):
         (C, R, K, d) iterates.
     average
         (C, R, K, d) averages of the iterates at which the updates since the start of the stage
-        were computed; for MAXRIGHT with unweighted steps, weighted by 1/w of the chosen
-        objective (theory: T7); for Constrained, of those alone at which the preference objective
-        was followed (theory: T15), and the start where none was yet.
+        were computed. For MAXRIGHT with unweighted steps they are weighted by 1/w of the chosen
+        objective (theory: T7). For Constrained they include only the iterates at which the
+        preference objective was followed (theory: T15); before the first such iterate they are
+        the start.
     counts
-        (C, R, K, 2) gradients of each objective used so far.
+        (C, R, K, 2) number of gradients of each objective used so far.
     """
 
     methods: tuple[Method, ...]
@@ -115,7 +116,7 @@ class Trajectories(Shown):
         return np.asarray(values.reshape(*theta.shape[:-1], 2))
 
     def table(self) -> pd.DataFrame:
-        """One row for each configuration: method, weight, step size, gradients used."""
+        """One row for each configuration: method, weight, step size and gradients used."""
         used = self.counts[:, :, -1].mean(axis=1)
         return pd.DataFrame(
             {
@@ -134,14 +135,14 @@ class Trajectories(Shown):
         Parameters
         ----------
         problem
-            The one that was run.
+            The problem of the runs.
         ax
             Matplotlib axes to draw on; new ones by default.
 
         Returns
         -------
         Axes
-            Those drawn on.
+            The axes with the drawing.
         """
         from tradeoff import plots  # a simulator needs no matplotlib
 
@@ -180,7 +181,7 @@ def simulate(
     Parameters
     ----------
     problem
-        :class:`~tradeoff.convex.LogLinear`, :class:`~tradeoff.convex.Quadratic`, or anything with
+        :class:`~tradeoff.convex.LogLinear`, :class:`~tradeoff.convex.Quadratic`, or an object with
         the members of :class:`~tradeoff.convex.problem.Simulated`.
     methods
         One or more methods or schedules.
@@ -192,7 +193,7 @@ def simulate(
         Independent repetitions. Replica r sees the same draws under every method and step
         size, so differences between them are paired.
     seed
-        Root seed; the result is a pure function of the arguments, whatever the thread count.
+        Root seed. The result depends on the arguments alone, not on the number of threads.
     start
         (d,) first iterate, projected on the ball; the centre by default.
     checkpoints
@@ -200,10 +201,10 @@ def simulate(
     gradients
         "stochastic": one data point per update and objective; "full": exact gradients.
     engine
-        "numba" (dense log-linear problems, schedules alone), "numpy" (the specification), or the
-        fastest for each method.
+        "numba" (dense log-linear problems, schedules alone), "numpy" (the specification), or
+        "auto": the fastest for each method.
     progress
-        Show a progress bar while the numpy engine runs; the compiled one needs none.
+        Show a progress bar.
 
     Returns
     -------
@@ -211,8 +212,8 @@ def simulate(
         Columns schedule (label of the method), lam, step_size, replica, step, iterate ("last" or
         "average"), sft_loss, preference_loss, sft_gap, preference_gap (above the certified
         minima), gap (of f_lambda), max_gap (the weighted-Chebyshev value), sft_gradients and
-        preference_gradients (used so far). Losses are those of the problem, whatever a method
-        trains. Gaps are NaN where the minima of the problem are not known.
+        preference_gradients (used so far). Losses are those of the problem, also for methods that
+        train other losses. Gaps are NaN where the minima of the problem are not known.
 
     Raises
     ------
@@ -291,21 +292,21 @@ def paired_trajectories(
     engine: Engine = "auto",
     progress: bool = False,
 ) -> Trajectories:
-    """Run each method with a step size of its own, where :func:`trajectories` combines all.
+    """Run each method with its own step size; :func:`trajectories` runs all combinations.
 
     Parameters
     ----------
     problem, steps, replicas, seed
         As for :func:`simulate`.
     methods, step_sizes
-        As many step sizes as methods.
+        One step size for each method.
     start, checkpoints, gradients, engine, progress
         As for :func:`simulate`.
 
     Raises
     ------
     InputError
-        If there are more of one than of the other, or as :func:`simulate`.
+        If their numbers differ, or as for :func:`simulate`.
     """
     _check_problem(problem)
     wanted, sizes = _methods(methods), _sizes(step_sizes)
@@ -343,7 +344,7 @@ def _simulated(
     engine: Engine,
     progress: bool,
 ) -> Trajectories:
-    """Runs of these methods, each with its step size."""
+    """Run these methods, each with its step size."""
     begin, marks = _start(problem, start), _checkpoints(checkpoints, steps)
     runs = len(configurations) * replicas
     remedy = "Use fewer replicas, checkpoints, step sizes or methods."
@@ -380,7 +381,7 @@ def _simulated(
 
 
 def _plans(methods: list[Method], steps: int) -> list[Plan]:
-    """The plan of each method; methods in a row that are one object share theirs."""
+    """The plan of each method; consecutive methods that are the same object share one plan."""
     found: list[Plan] = []
     for k, method in enumerate(methods):
         same = k > 0 and method is methods[k - 1]
@@ -408,7 +409,7 @@ def _methods(given: Any) -> list[Method]:
 
 
 def _sizes(given: Any) -> list[StepSize]:
-    """Step sizes of one or several, each a number or a `StepSize`."""
+    """One or several step sizes, each a number or a `StepSize`, as a list of `StepSize`."""
     several = isinstance(given, list | tuple) or getattr(given, "ndim", 0) == 1
     try:
         wanted = given if several else [given]
@@ -422,13 +423,13 @@ def _all_of(kind: Any, given: Any, field: str, remedy: str) -> list[Any]:
     found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
     if not found or not all(isinstance(item, kind) for item in found):
         name = getattr(kind, "__name__", "method")
-        problem = f"not a {name}, nor a list of some"
+        problem = f"not a {name}, nor a list of them"
         raise InputError(problem, field=field, value=given, remedy=remedy)
     return found
 
 
 def _run(setting: Setting, engine: Engine) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Each configuration on the engine for it; results in the order of the configurations."""
+    """Run each configuration on its engine; results are in the order of the configurations."""
     compiled = _compiled(setting, engine)
     if compiled.all() or not compiled.any():
         return _on_one_engine(setting, bool(compiled.all()))
@@ -455,7 +456,7 @@ def _on_one_engine(setting: Setting, fast: bool) -> tuple[Array, Array, NDArray[
 
 
 def _compiled(setting: Setting, engine: Engine) -> NDArray[np.bool_]:
-    """(C,) configurations that the compiled engine runs."""
+    """(C,) whether the compiled engine runs each configuration."""
     able = isinstance(setting.problem, LogLinear) and setting.problem.is_dense and not setting.full
     plain = np.array([method.plain for method in setting.methods])
     if engine == "numba" and not (able and plain.all()):
@@ -490,13 +491,13 @@ def _checkpoints(wanted: int | ArrayLike, steps: int) -> NDArray[np.int64]:
             "not update counts within the run",
             field="checkpoints",
             value=wanted,
-            remedy=f"Use whole numbers from 0 to {steps}, or how many records to make.",
+            remedy=f"Use whole numbers from 0 to {steps}, or the number of records.",
         )
     return np.unique(given.astype(np.int64))
 
 
 def _optima(problem: Any, methods: list[Method], plans: list[Plan]) -> Array:
-    """Minima of both losses; 0 for one that no plan and no rule looks at."""
+    """Minima of both losses; 0 for a loss that no plan and no gradient rule uses."""
     watched = {objective for plan in plans for objective in plan.watched}
     if any(method.gradient.uses_losses and method.plain_losses for method in methods):
         watched |= {SFT, PREFERENCE}
@@ -504,7 +505,7 @@ def _optima(problem: Any, methods: list[Method], plans: list[Plan]) -> Array:
     if np.isnan(found).any():
         if any(plan.watched for plan in plans):
             raise InputError(
-                "a schedule compares gaps, and the minima of the problem are not known",
+                "a schedule compares gaps, but the minima of the problem are not known",
                 field="problem",
                 value=type(problem).__name__,
                 remedy="Give the problem a method minimum(lam).",
@@ -514,7 +515,7 @@ def _optima(problem: Any, methods: list[Method], plans: list[Plan]) -> Array:
 
 
 def _least(problem: Any, lam: float) -> float:
-    """Minimum of f_lambda; NaN where the problem does not tell."""
+    """Minimum of f_lambda; NaN where it is not known."""
     if hasattr(problem, "local_model"):
         return minimise(problem, lam).value
     return float(problem.minimum(lam)) if hasattr(problem, "minimum") else np.nan

@@ -1,9 +1,9 @@
 """Certified minimisers on the ball (theory: T2).
 
-Every optimum carries an upper bound on f(theta) - f* that holds whatever the solver did; it is
-made in :mod:`tradeoff.convex.certify`. The solver is Newton's method whose quadratic model is
-minimised over the whole ball. Where it does not converge, the ball is let grow from a small one
-(continuation in the radius), which follows the minimiser into wide balls and flat tails.
+Every optimum has a certificate: an upper bound on f(theta) - f* that does not depend on how the
+solver works (:mod:`tradeoff.convex.certify`). The solver is Newton's method, whose quadratic model
+is minimised over the whole ball. Where it does not converge, it starts again in a small ball whose
+radius grows (continuation). This follows the minimiser into large balls and flat tails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Vector = NDArray[np.float64]
 Tolerance = Annotated[float, Within(0, 1e100)]
 Iterations = Annotated[int, Within(0, 10**6)]
 DENSE_DIMENSION = 512
-"""Up to this many parameters a Hessian may be formed, to know its eigenvalues."""
+"""Largest number of parameters for which a Hessian is formed to compute its eigenvalues."""
 
 
 @checked
@@ -46,17 +46,17 @@ def minimise(
         Weight of the preference objective, in [0, 1].
     tolerance
         Stop when the certificate is at most this (in nats), or when rounding allows no further
-        progress; read ``certificate`` for what was reached.
+        progress. ``certificate`` says what was reached.
     start
         (d,) warm start, projected to the ball; its centre by default.
     max_iterations
-        Newton iterations, at most; as many again where the radius has to grow step by step.
+        Largest number of Newton iterations; continuation in the radius may use as many again.
 
     Returns
     -------
     Minimum
-        ``converged`` says whether the tolerance, or what rounding allows, was reached. The
-        certificate holds either way.
+        ``converged`` says whether the tolerance, or the limit of rounding, was reached. The
+        certificate holds in both cases.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def minimise(
 
 
 def _newton(point: Point, tolerance: float, max_iterations: int) -> tuple[Point, int, Stopped]:
-    """Newton's method with a line search; the point of the smallest certificate."""
+    """Newton's method with a line search; returns the point of the smallest gap."""
     best, radius = point, point.problem.radius
     for iteration in range(1, max_iterations + 1):
         if best.certificate <= tolerance:
@@ -101,7 +101,7 @@ def _verdict(best: Point, tolerance: float, otherwise: Stopped) -> Stopped:
 
 
 def _step(point: Point, radius: float, tolerance: float) -> tuple[Point, bool]:
-    """Halve the Newton step until the value falls by a tenth of what the slope promises."""
+    """Halve the Newton step until the value falls by a tenth of what the slope predicts."""
     step = model_minimiser(point, radius, tolerance) - point.theta
     slope = float(point.model.gradient @ step)
     slack = min(point.value_error, 1e-12 * abs(point.value))
@@ -115,9 +115,9 @@ def _step(point: Point, radius: float, tolerance: float) -> tuple[Point, bool]:
 
 
 def _continued(problem: Problem, weights: Vector, max_iterations: int) -> Point:
-    """Follow the minimiser over balls that grow twofold, from one on which f is nearly quadratic.
+    """Follow the minimiser over balls of doubling radius; f is nearly quadratic on the first.
 
-    A minimiser on the boundary is pushed outwards with the ball, an interior one stays.
+    A minimiser on the boundary is moved outwards with the ball. An interior one stays in place.
     """
     point = Point.at(problem, np.zeros(problem.dimension), weights)
     radius = min(problem.radius, 1 / max(point.model.concordance, 1e-300))
@@ -144,9 +144,9 @@ def minimise_max_gap(
 ) -> Minimum:
     """Minimise F_lambda = max{lam (f_pref - f_pref*), (1 - lam) (f_SFT - f_SFT*)} over the ball.
 
-    The minimiser also minimises some f_mu (weighted-Chebyshev scalarisation of a convex pair), and
-    the two weighted gaps are equal there: mu is found by bisection. Every f_mu bounds F* from
-    below, which gives the certificate.
+    The minimiser also minimises some f_mu (weighted-Chebyshev scalarisation of a convex pair). The
+    two weighted gaps are equal there, so bisection finds mu. The minimum of every f_mu bounds F*
+    from below, which gives the certificate.
 
     Parameters
     ----------
@@ -155,12 +155,12 @@ def minimise_max_gap(
     tolerance
         Stop when the certificate is at most this, in nats.
     max_solves
-        Steps of the bisection, at most.
+        Largest number of bisection steps.
 
     Returns
     -------
     Minimum
-        ``lam`` is the weight asked for, ``value`` is F_lambda at ``theta``.
+        ``lam`` is the requested weight, ``value`` is F_lambda at ``theta``.
     """
     if not 0 < lam < 1:
         return replace(minimise(problem, lam, tolerance=tolerance), value=0.0)
@@ -198,7 +198,7 @@ def _dual_bound(found: Minimum, pair: Vector, optima: Vector) -> float:
 
 
 def _balance(problem: Problem, low: Minimum, high: Minimum, pair: Vector, floor: Vector) -> Minimum:
-    """Best point between two minimisers, where the weighted gaps cross."""
+    """Point on the segment between two minimisers where the weighted gaps are equal."""
     share, left, right = 0.5, 0.0, 1.0
     for _ in range(30):
         share = 0.5 * (left + right)

@@ -15,12 +15,12 @@ from tradeoff.settings import Within
 
 @dataclass(frozen=True)
 class StageSteps(StepSize):
-    """Step size of training in stages, whose clock restarts with every stage.
+    """Step size of training in stages, where the clock restarts with every stage.
 
     Attributes
     ----------
     scale, decay
-        First step of the first stage, and course within each stage, see :class:`StepSize`.
+        First step of the first stage, and decay within each stage, see :class:`StepSize`.
     second
         First step of all later stages.
     """

@@ -1,14 +1,14 @@
-"""Where a loss is nearly zero: its minimiser on the ball, from the logarithm of the loss.
+"""Minimisers of a loss that is nearly zero, computed from the logarithm of the loss.
 
-A loss of data that one direction separates falls like exp(-margin) and is below the smallest
-double long before the ball ends. Each data point costs softplus(l), with l the log-sum-exp of the
-logits of its other responses, measured from its own. Far out softplus(l) is exp(l) up to a factor
-between 1 - exp(l)/2 and 1, so up to that factor the loss is
+The loss of data that one direction separates falls like exp(-margin). It is below the smallest
+double far inside the ball. The loss of a data point is softplus(l), with l the log-sum-exp of the
+logits of its other responses, less its own logit. For very negative l, softplus(l) is exp(l) up to
+a factor between 1 - exp(l)/2 and 1. So up to that factor the loss is
 
-    F(theta) = sum of w_i exp(l_i(theta)),
+    F(theta) = sum of w_i exp(l_i(theta)).
 
-and log F is convex: all of its numbers are of ordinary size, and its Frank-Wolfe gap bounds
-log F(theta) - min log F over the ball, as T2 says of any convex function.
+log F is convex and neither overflows nor underflows. Its Frank-Wolfe gap bounds
+log F(theta) - min log F over the ball (T2).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tradeoff.convex.trust_region import dense_minimiser
 
 Array = NDArray[np.float64]
 NEGLIGIBLE = 1e-13
-"""Below this share of the smallest weight of a data point a loss is taken for its tail."""
+"""Largest loss, over the smallest weight of a data point, that may be replaced by its tail F."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """F of one objective: terms w_i exp(log-sum-exp of ``slopes @ theta + shifts`` of block i).
+    """F of one objective: terms w_i exp(log-sum-exp of ``slopes @ theta + shifts`` in block i).
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Tail:
 
     @cached_property
     def scale(self) -> float:
-        """Longest slope."""
+        """Largest norm of a slope."""
         return float(np.sqrt(np.max(np.einsum("ad,ad->a", self.slopes, self.slopes))))
 
     def model(self, theta: Array) -> tuple[float, Array, Array]:
@@ -97,14 +97,14 @@ def tail_of(problem: LogLinear, objective: int) -> Tail | None:
 
 @dataclass(frozen=True)
 class TailMinimum:
-    """The minimiser of a tail, and how far the minimiser of the loss may be from it.
+    """The minimiser of a tail, with a bound on its distance from the minimiser of the loss.
 
     Attributes
     ----------
     theta
         (d,) point of the ball.
     log_value
-        log F there.
+        log F at ``theta``.
     certificate
         Upper bound on log f(theta) - log f* of the loss itself, rounding included.
     distance
@@ -122,14 +122,15 @@ def minimise_tail(
 ) -> TailMinimum | None:
     """Minimise log F over the ball, from a point where the loss is nearly zero.
 
-    The ball is let grow twofold from |start|; ``None`` where the loss is not negligible.
+    The ball starts with radius |start| and doubles. Returns ``None`` where the loss is too large
+    for its tail to replace it.
 
     Notes
     -----
     Distance. With a = -R g/|g| the far point of T2 and c the certificate, every s of the ball has
     g . (s - theta) >= -c + |g| |s - a|^2 / (2 R), because |s| <= R. A minimiser has
-    log F(s) <= log F(theta), so |s - a| <= sqrt(2 R c/|g|), and |s - theta| is at most that and
-    |a - theta| together. Source: ours (T18).
+    log F(s) <= log F(theta), so |s - a| <= sqrt(2 R c/|g|). |s - theta| is at most the sum of this
+    and |a - theta|. Source: ours (T18).
     """
     tail = tail_of(problem, objective)
     if tail is None:
@@ -141,7 +142,7 @@ def minimise_tail(
 
 
 def smallest_on_ball(tail: Tail, radius: float, *, max_iterations: int = 400) -> Array:
-    """Minimise log F over a ball, from a small one outwards; for any F, tail of a loss or not."""
+    """Minimise log F over a ball, starting in a small one; F need not be the tail of a loss."""
     dimension = tail.slopes.shape[1]
     first = min(radius, 1 / max(tail.scale, 1e-300))
     gradient = tail.model(np.zeros(dimension))[1]
@@ -150,7 +151,7 @@ def smallest_on_ball(tail: Tail, radius: float, *, max_iterations: int = 400) ->
 
 
 def _followed(tail: Tail, theta: Array, radius: float, left: int) -> Array:
-    """Minimise on balls that grow twofold from |theta|, pushing a boundary point outwards."""
+    """Minimise on balls of doubling radius from |theta|; a boundary point moves with the ball."""
     ball = float(np.linalg.norm(theta))
     while True:
         theta, used = _newton(tail, theta, ball, left)
@@ -186,7 +187,7 @@ def _newton(tail: Tail, theta: Array, radius: float, left: int) -> tuple[Array, 
 
 def _certified(tail: Tail, theta: Array, radius: float) -> TailMinimum | None:
     value, gradient, _ = tail.model(theta)
-    # Every loss of a data point is at most f / its weight, here and at the minimiser.
+    # The loss of a data point is at most f / its weight, here and at the minimiser.
     share = float(np.exp(min(0.0, value - tail.log_weights.min())))
     if share > NEGLIGIBLE:
         return None

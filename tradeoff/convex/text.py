@@ -4,10 +4,10 @@ A response y to a prompt x has the features
 
     phi(x, y) = [psi(y), overlap(x, y) psi(y), dense(x, y)],
 
-where psi(y) holds hashed words, word pairs and character triples (norm at most 1) and overlap and
-the entries of dense lie in [0, 1], so that |phi| <= sqrt(5). Case is not seen, words are those of
-`tradeoff.data.words`. Hashing keeps no vocabulary: training and held-out files are mapped alike,
-and parameters found on one can be judged on the other.
+where psi(y) has hashed words, word pairs and character triples (norm at most 1). overlap and the
+entries of dense lie in [0, 1], so that |phi| <= sqrt(5). Features ignore case; words are those of
+`tradeoff.data.words`. Hashing needs no vocabulary, so training and held-out rows have the same
+features, and parameters trained on one can be evaluated on the other.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tradeoff.settings import Positive, Seed, Within, checked
 Candidates = Annotated[int, Within(2, 10**6)]
 Width = Annotated[int, Within(2, 2**24)]
 _LONG = 10_000
-"""Characters from which on the length feature is 1."""
+"""Characters of the shortest response whose length feature is 1."""
 
 
 class TextArrays(NamedTuple):
-    """What `LogLinear` needs of the data: features and the rows that the data points name."""
+    """Data for `LogLinear`: features, and the feature rows of the data points."""
 
     features: CrossedFeatures
     offsets: Int[np.ndarray, " P1"]
@@ -55,9 +55,9 @@ def text_problem(
     pool: Sequence[str] = (),
     **settings: Any,
 ) -> LogLinear:
-    """Pose SFT and DPO on real rows as two convex objectives.
+    """Build the convex problem of SFT and DPO on real rows.
 
-    Problems built with the same ``n_features`` share their parameters, whatever their rows.
+    Parameters have the same meaning in all problems with the same ``n_features``.
 
     Parameters
     ----------
@@ -67,21 +67,21 @@ def text_problem(
         Radius of the ball of parameters.
     candidates
         Responses of an SFT prompt: its completion and ``candidates - 1`` different ones of other
-        rows, fewer where there are not so many.
+        rows, or as many as there are.
     seed
-        Decides which.
+        Seed of the draw of these completions.
     n_features
         Width of psi; d = 2 n_features + 3.
     pool
-        Responses that SFT prompts may have as alternatives too, such as those of the pairs. Without
-        them, SFT does not say whether a style that no demonstration has is wanted.
+        Further responses that may be alternatives of SFT prompts, such as those of the pairs.
+        Without them the SFT loss does not depend on features that no demonstration has.
     **settings
         ``beta``, ``label_smoothing``, ``reference`` and other attributes of `LogLinear`.
 
     Raises
     ------
     InputError
-        For empty rows, a parameter out of range, fewer than two distinct completions, or when
+        If there are no rows or fewer than two distinct completions, a parameter is out of range, or
         scikit-learn is not installed.
     """
     arrays = assemble(
@@ -105,10 +105,10 @@ def assemble(
     n_features: Width = 2**14,
     pool: Sequence[str] = (),
 ) -> TextArrays:
-    """Lay out the responses of all prompts; parameters and errors are those of `text_problem`.
+    """Arrange the responses of all prompts; parameters and errors are those of `text_problem`.
 
-    First come the prompts of the SFT rows, the completion before its alternatives, then those of
-    the preference rows, with the chosen response before the rejected one.
+    The prompts of the SFT rows come first, each completion before its alternatives. Then come the
+    prompts of the preference rows, each chosen response before the rejected one.
     """
     _check_arguments(sft_rows, preference_rows)
     identity: dict[str, int] = {}  # distinct responses, those of SFT first
@@ -133,12 +133,12 @@ def assemble(
 def draw_candidates(
     own: Int[np.ndarray, " M"], pool: int, candidates: int, seed: int
 ) -> Int[np.ndarray, "M K"]:
-    """For each response its own number, then others of ``range(pool)``, uniform and distinct."""
+    """For each response its own number, then distinct others drawn from ``range(pool)``."""
     rng = np.random.default_rng(seed)
     taken = own[:, None]
     for size in range(1, candidates):
         drawn = rng.integers(pool - size, size=len(own))
-        # `drawn` counts the responses not taken yet: each taken one passed moves it up by one.
+        # `drawn` numbers the responses not taken yet; each smaller taken number adds one.
         for passed in np.sort(taken, axis=1).T:
             drawn += drawn >= passed
         taken = np.column_stack([taken, drawn])
@@ -146,9 +146,9 @@ def draw_candidates(
 
 
 def hash_texts(texts: Sequence[str], n_features: int) -> sp.csr_array:
-    """Map texts to (n, n_features) psi: half of it words and word pairs, half character triples.
+    """Map texts to (n, n_features) psi: words and word pairs, then character triples.
 
-    Each half has norm 1/sqrt(2), or 0 where a text has no such part.
+    Each half has norm 1/sqrt(2), or 0 where a text has no such parts.
     """
     with needing("text"):
         from sklearn.feature_extraction.text import HashingVectorizer
@@ -170,10 +170,11 @@ def relate(
     prompt: Int[np.ndarray, " N"],
     response: Int[np.ndarray, " N"],
 ) -> Float[np.ndarray, "N 3"]:
-    """How prompt ``prompt[i]`` and response ``response[i]`` relate, by distinct lower-case words.
+    """Dense features of prompt ``prompt[i]`` and response ``response[i]``.
 
     Columns, all in [0, 1]: the share of the response's words that the prompt has (its overlap);
     common words over words of either (Jaccard); the log length of the response in characters.
+    Words are distinct and in lower case.
     """
     asked = [frozenset(words(text.lower())) for text in prompts]
     said = [frozenset(words(text.lower())) for text in responses]
@@ -188,7 +189,7 @@ def relate(
 
 
 def _number(texts: Sequence[Any], identity: dict[str, int]) -> Int[np.ndarray, " n"]:
-    """The number of each text in ``identity``, to which new ones are added."""
+    """The number of each text in ``identity``; new texts are added to it."""
     numbers = [identity.setdefault(as_text(text), len(identity)) for text in texts]
     return np.array(numbers, dtype=np.int64)
 
@@ -201,5 +202,5 @@ def _check_arguments(
         if not len(rows):
             raise InputError("there are no rows", field=name, remedy="Give at least one.")
     if len({as_text(row.completion) for row in sft_rows}) < 2:
-        remedy = "Give rows with at least two different completions, which then are candidates."
+        remedy = "Give rows with at least two different completions, to have alternatives."
         raise InputError("all completions are the same", field="sft_rows", remedy=remedy)

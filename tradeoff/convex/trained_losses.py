@@ -28,12 +28,12 @@ Array = NDArray[np.float64]
 
 
 class TrainedLossSampler(LogLinearSampler):
-    """As :class:`LogLinearSampler`, on the same draws, with losses of one's own.
+    """A :class:`LogLinearSampler` on the same draws, with other losses.
 
     Parameters
     ----------
     problem
-        Its reference policy is that of the losses.
+        The problem; its reference policy is the reference of the losses.
     seed, replicas
         Root seed and (B,) replica number of each run.
     sft, preference
@@ -44,8 +44,8 @@ class TrainedLossSampler(LogLinearSampler):
     Raises
     ------
     InputError
-        If a loss needs log-probabilities under the reference policy and the problem has its
-        margins alone.
+        If a loss needs log-probabilities under the reference policy, and the problem has only the
+        margins of the reference.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class TrainedLossSampler(LogLinearSampler):
         if self.problem.reference_margins is None:
             known = self._reference[rows]
         else:
-            # A loss of the margin sees no more of the reference than this difference.
+            # A loss of the margin depends on the reference through this difference alone.
             known = np.stack([self.problem.margin_shift[index], np.zeros(len(index))], axis=1)
         both = Pairs(*(Responses(log_probs[:, k], known[:, k], None, apart) for k in (0, 1)))
         losses, slopes = pair_slopes(self.preference, both)
@@ -187,7 +187,8 @@ class TrainedLossSampler(LogLinearSampler):
     ) -> tuple[Array | None, Array | None]:
         """Divergences (B,) from the reference, and their slopes (B, n) in the logits.
 
-        ``rows`` are the responses whose log-probabilities these are, minus infinity where none is.
+        ``rows`` are the responses of the log-probabilities, which are minus infinity where there is
+        no response.
         """
         loss = (self.sft, self.preference)[objective]
         if loss.compares is None:

@@ -1,7 +1,7 @@
 """Minimise a convex quadratic over a ball: the step of Newton's method in `tradeoff.convex.solve`.
 
-By an eigendecomposition where d is small, in a Krylov space (Gould, Lucidi, Roma and Toint, SIAM
-J. Optim. 1999) where it is large.
+The method is an eigendecomposition for small d. For large d it is a Krylov method (Gould, Lucidi,
+Roma and Toint, SIAM J. Optim. 1999).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tradeoff.convex.certify import Point, frank_wolfe_gap
 
 Vector = NDArray[np.float64]
 KRYLOV_ABOVE = 128
-"""Beyond this many parameters a Newton step is sought in a Krylov space, which is faster there."""
+"""Number of parameters above which a Newton step is computed in a Krylov space, as it is faster."""
 
 
 def model_minimiser(point: Point, radius: float, tolerance: float) -> Vector:

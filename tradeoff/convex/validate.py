@@ -1,4 +1,4 @@
-"""Checks of a convex problem's data: one clear error before anything is computed."""
+"""Checks of a convex problem's data before anything is computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tradeoff.errors import InputError
 from tradeoff.settings import Positive, Within, fit
 
 LARGEST_FEATURE = 1e100
-"""Entries of features whose squares, times a radius, are still numbers."""
+"""Largest entry of features; squares of larger ones, times a radius, may overflow."""
 Smoothing = Annotated[float, Within(0, 0.5, "[)"), "It is the probability that a label is flipped."]
 Radius = Annotated[float, Within(0, np.inf, "(]")]
 MOST_BYTES = 2**34
@@ -20,7 +20,7 @@ MOST_BYTES = 2**34
 
 
 def check_log_linear(problem: Any) -> None:
-    """Raise :class:`InputError` for the first thing in a log-linear problem that cannot be used."""
+    """Raise :class:`InputError` for the first attribute of a log-linear problem that is wrong."""
     check_features(problem.features)
     _check_whole("offsets", problem.offsets)
     _check_offsets(problem.offsets, problem.features.shape[0])
@@ -59,7 +59,7 @@ def check_quadratic(problem: Any) -> None:
                 f"not an array of finite numbers with shape {shape}",
                 field=name,
                 value=np.shape(value) if isinstance(value, np.ndarray) else value,
-                remedy="Stack the array of SFT and that of the preference objective.",
+                remedy="Stack the array of the SFT objective and that of the preference objective.",
             )
     smallest = np.linalg.eigvalsh(problem.hessians)[:, 0]
     if np.any(smallest <= 0) or not np.allclose(
@@ -75,21 +75,21 @@ def check_quadratic(problem: Any) -> None:
 
 
 def check_problem(problem: Any) -> None:
-    """Something that a solver can work on."""
+    """Raise :class:`InputError` unless the problem has the members that a solver needs."""
     if not hasattr(problem, "local_model") or not hasattr(problem, "losses"):
         remedy = "Give a LogLinear or a Quadratic, or an object with their methods."
         raise InputError("not a problem", field="problem", value=problem, remedy=remedy)
 
 
 def check_memory(field: str, value: Any, numbers: int, remedy: str) -> None:
-    """Refuse, before they are made, arrays of so many numbers that they would not fit."""
+    """Raise :class:`InputError` if arrays of so many numbers would not fit into memory."""
     if 8 * numbers > MOST_BYTES:
         problem = f"the arrays would take {8 * numbers / 2**30:,.0f} GiB"
         raise InputError(problem, field=field, value=value, remedy=remedy)
 
 
 def is_operator(features: Any) -> bool:
-    """Whether features are a LinearOperator of scipy, imported only where they may be one."""
+    """Whether features are a LinearOperator of scipy."""
     if isinstance(features, np.ndarray) or sp.issparse(features):
         return False
     from scipy.sparse.linalg import LinearOperator
@@ -98,7 +98,7 @@ def is_operator(features: Any) -> bool:
 
 
 def check_features(features: Any) -> None:
-    """Two-dimensional and finite; a LinearOperator answers for its own entries."""
+    """Check that features are two-dimensional and finite; a LinearOperator is not checked."""
     if is_operator(features):
         return
     if not (isinstance(features, np.ndarray) or sp.issparse(features)):
@@ -125,7 +125,7 @@ def check_features(features: Any) -> None:
 def _refuse(
     features: Any, entries: NDArray[Any], bad: NDArray[np.bool_], problem: str, remedy: str
 ) -> None:
-    """Name the first bad entry of the features and its row."""
+    """Raise :class:`InputError` with the first bad entry of the features and its row."""
     if not np.any(bad):
         return
     rows = features.tocoo().coords[0] if sp.issparse(features) else np.arange(len(features))
@@ -136,7 +136,7 @@ def _refuse(
 
 
 def check_vector(name: str, value: ArrayLike | None, size: int) -> None:
-    """``None``, or ``size`` finite numbers."""
+    """Check that a value is ``None`` or ``size`` finite numbers."""
     if value is None:
         return
     array = as_array(name, value)
@@ -150,7 +150,7 @@ def check_vector(name: str, value: ArrayLike | None, size: int) -> None:
 
 
 def as_array(name: str, value: Any) -> NDArray[Any]:
-    """Any nested sequence as an array, where its rows are of one length."""
+    """Convert a nested sequence, whose rows are of one length, to an array."""
     try:
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
@@ -174,7 +174,7 @@ def _check_whole(name: str, value: Any) -> None:
 
 
 def as_prompts(prompts: Any) -> list[NDArray[np.float64]]:
-    """Feature arrays of prompts, all of one width."""
+    """Convert the feature arrays of all prompts, which must have one width, to floats."""
     if isinstance(prompts, str) or not hasattr(prompts, "__iter__"):
         remedy = "Give one (responses, d) array for each prompt."
         raise InputError("not a list of arrays", field="prompts", value=prompts, remedy=remedy)
@@ -192,7 +192,7 @@ def as_prompts(prompts: Any) -> list[NDArray[np.float64]]:
 
 
 def as_indices(name: str, entries: Any, width: int) -> NDArray[np.int64]:
-    """(n, width) numbers of prompts and responses."""
+    """Convert entries to an (n, width) array of indices of prompts and responses."""
     array = as_array(name, entries)
     if array.size and (array.dtype.kind not in "iu" or array.shape[1:] != (width,)):
         remedy = f"Give {width} whole numbers for each."
@@ -201,7 +201,7 @@ def as_indices(name: str, entries: Any, width: int) -> NDArray[np.int64]:
 
 
 def check_responses(name: str, entries: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
-    """Prompt and response indices of ``from_prompts`` lie in range."""
+    """Check that the indices of prompts and responses of ``from_prompts`` are in range."""
     for row, (prompt, *responses) in enumerate(entries.tolist()):
         if not 0 <= prompt < len(offsets) - 1:
             raise InputError(

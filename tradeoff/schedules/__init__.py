@@ -1,10 +1,10 @@
 """Rules that decide which objective each update follows.
 
-A schedule is a small frozen dataclass whose :meth:`Schedule.plan` lays out, for a run of given
-length, what happens at every update. A plan knows four rules only: draw an objective at random,
-follow both, follow the one with the larger weighted gap, or follow preferences while the SFT loss
-is within a limit. That is enough for every method of arXiv 2410.15483 and for ours, and lets one
-schedule object drive compiled kernels, small networks and language models alike.
+A schedule is a small frozen dataclass. Its :meth:`Schedule.plan` describes every update of a run of
+given length. A plan has one of four rules: draw an objective at random, follow both, follow the one
+with the larger weighted gap, or follow preferences while the SFT loss is within a limit. These are
+enough for every method of arXiv 2410.15483 and for ours. The same schedule object drives compiled
+kernels, small networks and language models.
 
 Throughout, index 0 is SFT and index 1 is the preference objective, and ``lam`` is the weight of
 the PREFERENCE objective.

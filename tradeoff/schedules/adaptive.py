@@ -1,4 +1,4 @@
-"""Schedules that look at the losses: the larger gap, or a limit on what SFT may lose."""
+"""Schedules that evaluate the losses: MAXRIGHT, and a limit on the SFT loss."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Maxright(Schedule):
     Attributes
     ----------
     refresh, samples, optimum_error
-        Where the compared values come from, see :class:`GapValues`.
+        How the compared values are computed, see :class:`GapValues`.
     weighted
         Step along the weighted gradient, as the subgradient method on F_lambda does. ``False``
-        is the official code: the chosen gradient is not weighted.
+        steps along the unweighted gradient of the chosen objective, as the official code does.
     """
 
     name: ClassVar[str] = "maxright"
@@ -56,27 +56,27 @@ class Maxright(Schedule):
 class Constrained(Schedule):
     """Follow the preference objective while the SFT loss is within a limit, else SFT.
 
-    What a release gate asks for: lose at most so much of SFT, and with that the best preference
-    loss that can be had. No weight is needed: ``lam`` changes nothing in a run, and only says at
-    which weight yardsticks such as the gap of f_lambda are read.
+    It minimises the preference loss under an upper limit on the SFT loss, such as a release
+    criterion. A run does not depend on ``lam``, which only sets the weight of scores such as the
+    gap of f_lambda.
 
     Attributes
     ----------
     limit
-        How much of SFT may be lost; not negative. In nats above the least SFT loss.
+        Largest allowed SFT loss, in nats above the least SFT loss; not negative.
     relative
-        ``limit`` is a share instead: of the gain in SFT loss from the start of the run to the
-        least one.
+        ``limit`` is a share of the gain in SFT loss from the start of the run to the least SFT
+        loss.
     refresh, samples
-        Where the SFT loss comes from, see :class:`GapValues`. Exact at every update by default,
-        and then no update follows preferences at an iterate beyond the limit.
+        How the SFT loss is computed, see :class:`GapValues`. By default it is exact at every
+        update, and no update follows preferences at an iterate beyond the limit.
 
     Notes
     -----
-    Theory: T15. Its tolerance is part of ``limit``: for "SFT loss at most c, up to tau" the limit
-    is c + tau minus the least SFT loss. The average that the theory returns is that of the
-    iterates at which preferences were followed, which
-    :class:`tradeoff.convex.simulate.Trajectories` has as ``average``.
+    Theory: T15. ``limit`` includes its tolerance: for "SFT loss at most c, up to tau" the limit is
+    c + tau minus the least SFT loss. The average of the theorem is over the iterates at which
+    preferences were followed; it is ``average`` of
+    :class:`tradeoff.convex.simulate.Trajectories`.
     """
 
     name: ClassVar[str] = "constrained"

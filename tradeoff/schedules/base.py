@@ -29,13 +29,13 @@ class Schedule(Part):
 
     @abstractmethod
     def plan(self, steps: int) -> Plan:
-        """Lay out a run of ``steps`` updates."""
+        """Describe every update of a run of ``steps`` updates."""
 
     @property
     def key(self) -> str:
-        """Name by which results are kept: the catalogue's, and a dash before each variant.
+        """Name under which results are stored: the catalogue's name and variants, with dashes.
 
-        Numbers that vary within a method are no part of it.
+        It does not include numbers that vary within a method.
         """
         return self.name
 
@@ -46,7 +46,7 @@ class Schedule(Part):
 
     @property
     def family(self) -> str:
-        """Name for runs taken together: the label, without numbers that vary within a method."""
+        """Name of a group of runs: the label without numbers that vary within a method."""
         return self.label
 
     def _plan(

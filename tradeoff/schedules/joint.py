@@ -1,4 +1,4 @@
-"""Schedules that follow both objectives all along: together, or one drawn at random."""
+"""Schedules that follow both objectives in the whole run: together, or one drawn at random."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Alright(Schedule):
     Attributes
     ----------
     probability
-        Draw the preference objective with this probability instead and scale the gradients by
-        ``lam / probability`` and ``(1 - lam) / (1 - probability)``, which keeps the update
-        unbiased for f_lambda. :func:`tradeoff.theory.joint.optimal_probability` gives the value
-        that is best for a compute budget. ``None`` means ``lam``: Algorithm 1 of the paper.
+        Probability of the preference objective. Gradients are scaled by ``lam / probability`` and
+        ``(1 - lam) / (1 - probability)``, which keeps the update unbiased for f_lambda.
+        :func:`tradeoff.theory.joint.optimal_probability` gives the best value for a compute
+        budget. ``None`` means ``lam``: Algorithm 1 of the paper.
     """
 
     name: ClassVar[str] = "alright"
@@ -68,5 +68,5 @@ class Alright(Schedule):
 
 
 def _ratio(weight: float, probability: float) -> float:
-    """``weight / probability``, 0 where the objective is neither wanted nor drawn."""
+    """``weight / probability``; 0 where the objective is never drawn and has no weight."""
     return weight / probability if probability > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Schedules that follow both objectives, with weights that move while they train."""
+"""Schedules that follow both objectives, with weights that change during the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MovingMix(Schedule):
     peak
         First weight of SFT, in [0, 1].
     moving
-        Share of the updates in which it moves, in [0, 1]; after them this is Mix.
+        Share of the updates in which the weight changes, in [0, 1]. Later updates are those of Mix.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Schedules whose turns are fixed: sequences that keep to a share without a coin."""
+"""Schedules with a fixed order of the objectives, without random draws."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from tradeoff.schedules.plan import Plan, Rule
 from tradeoff.settings import Share, Updates, fit
 
 GOLDEN = (5**0.5 - 1) / 2
-"""The golden ratio less one: multiples of it fill [0, 1) most evenly."""
+"""The golden ratio less one: the fractional parts of its multiples fill [0, 1) evenly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evenly(Alright):
-    """As ALRIGHT, with turns of a low-discrepancy sequence in place of a coin.
+    """ALRIGHT with a low-discrepancy sequence in place of random draws.
 
     Update t follows preferences if the fractional part of ``phase + t * golden`` is below the
-    probability. After n updates their count is off its mean by at most the order of log n, in
-    practice by less than 3; a coin is off by the root of n.
+    probability. After n updates the number of preference updates differs from its mean by at most
+    the order of log n, in practice by less than 3. For random draws the difference is of the order
+    of the root of n.
 
     Attributes
     ----------
     probability
-        As for :class:`Alright`: another share of turns, with gradients scaled to weigh as lam.
+        As for :class:`Alright`: another share of preference updates, with gradients scaled so that
+        the mean weights are still those of ``lam``.
     phase
-        First place in the sequence, in [0, 1].
+        Start of the sequence, in [0, 1].
 
     Notes
     -----
-    Cards X01 and, with a probability, X02; ours. The turns are the same in all runs. Costs one
+    Cards X01 and, with a probability, X02; ours. The order is the same in all runs. Costs one
     gradient.
     """
 
@@ -54,11 +56,11 @@ class Evenly(Alright):
 
 @dataclass(frozen=True, kw_only=True)
 class Alternation(Schedule):
-    """SFT and preferences in strict turns, with gradients of weights ``2 (1 - lam)`` and ``2 lam``.
+    """Strict alternation of SFT and preferences, with weights ``2 (1 - lam)`` and ``2 lam``.
 
     Notes
     -----
-    Card X04, ours. Two updates together are, to first order, two of Mix. Costs one gradient.
+    Card X04, ours. To first order, two updates equal two updates of Mix. Costs one gradient.
     """
 
     name: ClassVar[str] = "alternation"

@@ -1,4 +1,4 @@
-"""What happens at every update of a run."""
+"""The plan of a run: which objective each update follows, with its gradient weights and clock."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tradeoff.settings import Within, fit
 SFT, PREFERENCE = 0, 1
 OBJECTIVES = ("sft", "preference")
 Decay = Annotated[float, Within(0, 100)] | Literal["linear"]
-"""Course of the step size over a stage, see :func:`step_shares`."""
+"""Decay of the step size over a stage, see :func:`step_shares`."""
 
 
 class Rule(IntEnum):
-    """How an update picks the objective it follows."""
+    """How an update selects the objective that it follows."""
 
     DRAW = 0
     BOTH = 1
@@ -30,24 +30,25 @@ class Rule(IntEnum):
 
 @dataclass(frozen=True)
 class GapValues:
-    """Where the rules LARGER_GAP and WITHIN_LIMIT take loss values from.
+    """How the rules LARGER_GAP and WITHIN_LIMIT compute loss values.
 
     Attributes
     ----------
     weights
         (SFT, preference) weights of the gaps that LARGER_GAP compares.
     refresh
-        The values are evaluated anew every ``refresh`` updates; ``None``: only at the first.
-        Between refreshes the chosen objective's value is kept current (its loss has just been
-        computed), the other one goes stale. WITHIN_LIMIT evaluates the SFT loss alone.
+        Updates between refreshes, at which the values are evaluated anew; ``None``: only the first
+        update evaluates them. Between refreshes the value of the chosen objective is kept current,
+        because the update computes its loss. The value of the other one becomes stale.
+        WITHIN_LIMIT evaluates the SFT loss alone.
     samples
         Data points per estimate of a loss value; 0 means the exact mean over all data.
     optimum_error
-        Added to the true minimum of (SFT, preference) before the gap is formed.
+        Errors added to the true minima of (SFT, preference) before the gaps are computed.
     limit
         Largest known gap of SFT, in nats, at which WITHIN_LIMIT follows the preference objective.
     relative
-        ``limit`` is a share of the SFT gap at the start of the run instead.
+        ``limit`` is a share of the SFT gap at the start of the run, not a number of nats.
     """
 
     weights: tuple[float, float] = (0.5, 0.5)
@@ -60,7 +61,7 @@ class GapValues:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a schedule does at each of T updates.
+    """The T updates of a run, as a schedule describes them.
 
     Attributes
     ----------
@@ -74,9 +75,10 @@ class Plan:
         (T,) number of the update within its stage, from 1. Step sizes and averages restart
         where the clock does.
     gaps
-        Settings of the rules LARGER_GAP and WITHIN_LIMIT; ignored by the others.
+        Settings of the rules LARGER_GAP and WITHIN_LIMIT; not used by the others.
     both
-        (T,) updates that follow both objectives though the rule is DRAW; ``None``: none does.
+        (T,) whether an update follows both objectives although the rule is DRAW; ``None``: no
+        update does.
     """
 
     rule: Rule
@@ -91,7 +93,7 @@ class Plan:
 
     @cached_property
     def together(self) -> Bool[np.ndarray, " T"]:
-        """Which updates follow both objectives."""
+        """(T,) whether each update follows both objectives."""
         if self.both is not None:
             return self.both
         return np.full(len(self), self.rule is Rule.BOTH)
@@ -103,7 +105,7 @@ class Plan:
 
     @property
     def watched(self) -> tuple[int, ...]:
-        """Objectives whose loss values the rule looks at."""
+        """Objectives whose loss values the rule evaluates."""
         return {Rule.LARGER_GAP: (SFT, PREFERENCE), Rule.WITHIN_LIMIT: (SFT,)}.get(self.rule, ())
 
     def allowed(self, base: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -112,7 +114,7 @@ class Plan:
         Parameters
         ----------
         base
-            (...) gaps of SFT at the start of the runs, which a relative limit is a share of.
+            (...) gaps of SFT at the start of the runs; a relative limit is a share of them.
         """
         if not self.gaps.relative:
             return np.asarray(self.gaps.limit, dtype=float)
@@ -158,7 +160,7 @@ class Plan:
         gaps: ArrayLike | None = None,
         base: ArrayLike | None = None,
     ) -> NDArray[np.bool_]:
-        """Whether each run follows the preference objective; not where it follows both."""
+        """Whether each run follows the preference objective, for an update that follows one."""
         if self.rule is Rule.DRAW:
             return np.asarray(np.asarray(uniform) < self.probability[step])
         if self.rule is Rule.WITHIN_LIMIT:
@@ -170,7 +172,8 @@ class Plan:
     def cost(self, sft: float = 1.0, preference: float = 1.0) -> NDArray[np.float64]:
         """(T,) expected gradient cost of each update.
 
-        Rules that look at losses count the costlier objective, and no evaluation of losses.
+        For rules that evaluate losses it is the cost of the costlier objective, without the cost of
+        these evaluations.
         """
         one = self.probability * preference + (1 - self.probability) * sft
         if self.watched:
@@ -179,14 +182,14 @@ class Plan:
 
 
 def stage_lengths(clock: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
-    """Updates of the stage that each update belongs to; a stage begins where the clock is 1."""
+    """Length of the stage of each update; a stage begins where the clock is 1."""
     starts = np.flatnonzero(clock == 1)
     sizes = np.diff(np.append(starts, len(clock)))
     return np.repeat(sizes, sizes)
 
 
 def step_shares(clock: Int[np.ndarray, " T"], decay: Decay) -> Float[np.ndarray, " T"]:
-    """Step size of each update, as a share of that of the first of its stage.
+    """Step size of each update, as a share of the first step size of its stage.
 
     Parameters
     ----------
@@ -194,8 +197,7 @@ def step_shares(clock: Int[np.ndarray, " T"], decay: Decay) -> Float[np.ndarray,
         Number of each update within its stage, from 1, see :class:`Plan`.
     decay
         A number a: ``clock**-a``, so 0 is constant and 0.5 the classical 1/sqrt(t). "linear":
-        ``(N + 1 - clock) / N`` in a stage of N updates, which is what trainers call linear decay
-        to zero.
+        ``(N + 1 - clock) / N`` in a stage of N updates, the linear decay to zero of trainers.
     """
     if decay == "linear":
         lengths = stage_lengths(clock)
@@ -204,5 +206,5 @@ def step_shares(clock: Int[np.ndarray, " T"], decay: Decay) -> Float[np.ndarray,
 
 
 def check_decay(decay: Any) -> None:
-    """An `InputError` unless this is "linear" or a finite number that is not negative."""
+    """Raise an `InputError` unless a decay is "linear" or a finite number that is not negative."""
     fit(Decay, decay, "decay")

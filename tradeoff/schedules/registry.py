@@ -1,4 +1,4 @@
-"""Schedules by name, and their way back from JSON."""
+"""Schedules by name, and how they are restored from JSON."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ from tradeoff.schedules.plan import Plan, Rule
 from tradeoff.settings import Share, Updates, Within, fit
 
 MANY = 4096
-"""Updates of a plan that is laid out to see what a schedule does."""
+"""Updates of a plan that is made to check the rule of a schedule."""
 Times = Annotated[int, Within(1, 10**8), "It counts how often both objectives get a turn."]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sequential(Schedule):
-    """One objective, then the other: the common practice whose forgetting is at issue.
+    """Train on one objective, then on the other: the common practice, which forgets.
 
     Attributes
     ----------
@@ -32,8 +32,8 @@ class Sequential(Schedule):
         Fraction of the updates given to the first stage, in [0, 1]. ``None``: the preference stage
         has the share ``lam``.
     replay
-        Probability that an update of the second stage follows the first stage's objective
-        instead, in [0, 1]: the usual remedy for forgetting.
+        Probability that an update of the second stage follows the first stage's objective, in
+        [0, 1]: the usual remedy for forgetting.
     """
 
     name: ClassVar[str] = "sequential"
@@ -74,28 +74,28 @@ class Sequential(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds(Schedule):
-    """One objective, then the other, again and again: two ordinary trainers in turn.
+    """Train on one objective for a while, then on the other, K times: two trainers in turn.
 
-    One round is sequential training; as many rounds as fit are a strict alternation. By default
-    optimiser, step size and averages run on through all rounds.
+    One round is sequential training. The largest possible number of rounds is a strict alternation.
+    By default optimiser, step size and averages continue through all rounds.
 
     Attributes
     ----------
     rounds
-        How many times both objectives get their turn, K. A run needs at least as many updates.
+        K, the number of rounds. A run needs at least as many updates.
     share
-        Share of the updates given to the preference objective, in [0, 1]; ``None``: ``lam``.
-        The totals are those of the whole run, spread over the rounds as evenly as whole updates
-        allow. Each round has both objectives if each has at least K updates in all.
+        Share of the updates given to the preference objective, in [0, 1]; ``None``: ``lam``. It
+        holds for the whole run; the updates of each objective are spread over the rounds as evenly
+        as possible. Each round has both objectives if each has at least K updates in all.
     first
         Objective that each round begins with, "sft" or "preference".
     restart
-        Begin optimiser, step size and averages anew at each turn, as two trainers would that know
-        nothing of one another.
+        Restart optimiser, step size and averages whenever the objective changes, as two separate
+        trainers would.
 
     Notes
     -----
-    Theory: T14, the gap is at most r G / sqrt(K), whatever the length of a round.
+    Theory: T14, the gap is at most r G / sqrt(K), for rounds of any length.
     """
 
     name: ClassVar[str] = "rounds"
@@ -123,7 +123,7 @@ class Rounds(Schedule):
         return [*order, "restarted"] if self.restart else order
 
     def starts(self, steps: int) -> Int[np.ndarray, " K"]:
-        """Updates done when each round of a run of ``steps`` updates begins."""
+        """(K,) number of updates before each round of a run of ``steps`` updates."""
         return np.asarray(self._done(steps).sum(axis=1)[:-1])
 
     def plan(self, steps: int) -> Plan:
@@ -138,7 +138,8 @@ class Rounds(Schedule):
     def _done(self, steps: int) -> NDArray[np.int64]:
         """(K + 1, 2) updates of the first and of the other objective before each round.
 
-        The one rounds down and the other up, so that rounds are equally long where K divides T.
+        The first count is rounded down and the other up, so that rounds are equally long where K
+        divides T.
         """
         steps = fit(Updates, steps, "steps")
         if steps < self.rounds:
@@ -158,16 +159,16 @@ class Rounds(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Stages(Schedule):
-    """Other schedules after one another, each for a share of the updates.
+    """A sequence of other schedules, each for a share of the updates.
 
-    Step sizes and averages begin anew with each stage.
+    Step sizes and averages restart with each stage.
 
     Attributes
     ----------
     schedules
-        At least one, in order. None of them may look at losses.
+        At least one, in order. None of them may evaluate losses.
     shares
-        Share of the updates of each; they sum to one.
+        Share of the updates of each schedule; they sum to one.
 
     Examples
     --------
@@ -210,9 +211,9 @@ class Stages(Schedule):
         return ", then ".join(schedule.label for schedule in self.schedules)
 
     def at(self, lam: float) -> Stages:
-        """The same stages at another weight, which that of each schedule becomes.
+        """The same stages at another weight, which all schedules get.
 
-        A schedule of weight 0 or 1 follows one objective alone, and stays.
+        A schedule of weight 0 or 1 follows one objective alone, and keeps its weight.
         """
         moved = [s if s.lam in (0, 1) else s.at(lam) for s in self.schedules]
         return replace(self, lam=lam, schedules=tuple(moved))

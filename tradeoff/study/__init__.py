@@ -1,9 +1,10 @@
-"""A grid of runs becomes one tidy table on disk.
+"""Run a grid of configurations, store every result, and return one tidy table.
 
-A study is a module-level function of a configuration and the configurations to call it with.
-Every result is stored the moment it is there, under an address made of the function, its sources
-and the configuration, so that an interrupted study goes on where it stopped and an edited one
-recomputes what the edit touches. The table depends on neither engine nor number of workers.
+A study is a module-level function of a configuration, and the configurations to call it with.
+Every result is stored as soon as it is computed. Its address is a hash of the function, its sources
+and the configuration. So an interrupted study continues where it stopped, and after an edit of the
+sources only affected runs are computed again. The table depends neither on the engine nor on the
+number of workers.
 
 >>> from tradeoff.schedules import Alright, Mix
 >>> configurations = grid(schedule=[Mix(), Alright(lam=0.2)], seed=range(3), budget=1000)
@@ -41,7 +42,7 @@ __all__ = ["RunError", "Status", "collect", "grid", "run", "status"]
 
 @dataclass(frozen=True)
 class Status:
-    """How many runs of a study are stored, are recorded as failed, and are still to be done."""
+    """Numbers of runs of a study that are stored, recorded as failed, and missing."""
 
     done: int
     failed: int
@@ -56,15 +57,15 @@ def grid(
     Parameters
     ----------
     where
-        Keeps the configurations for which it is true.
+        Filter: only configurations for which it is true are returned.
     **axes
-        Values of each key: an iterable, or one value. Methods and schedules become
-        their ``to_dict``.
+        Values of each key: an iterable, or one value. Methods and schedules are replaced by
+        their ``to_dict()``.
 
     Raises
     ------
     InputError
-        If an axis is empty or a value is not JSON-able.
+        If an axis is empty, or JSON cannot represent a value.
     """
     lists = {key: _axis(key, values) for key, values in axes.items()}
     combined = (dict(zip(lists, values, strict=True)) for values in product(*lists.values()))
@@ -86,41 +87,43 @@ def run(
     progress: bool = True,
     on_error: Literal["raise", "record"] = "raise",
 ) -> pd.DataFrame:
-    """Compute what is not stored yet and write the table of all runs to ``folder/table.parquet``.
+    """Compute the runs that are not stored, and write all to ``folder/table.parquet``.
 
     Parameters
     ----------
     function
-        Defined at the top level of a module, or ``"module:function"``. It takes a configuration
-        (after JSON: tuples are lists) and returns a DataFrame, or with ``batch`` a list of
-        configurations and returns a list of DataFrames. A named index is kept as columns.
+        A function at the top level of a module, or its name ``"module:function"``. It takes a
+        configuration (as JSON has it: tuples are lists) and returns a DataFrame. With ``batch`` it
+        takes a list of configurations and returns a list of DataFrames. A named index becomes
+        columns.
     configurations
-        From :func:`grid`, or any dicts of JSON-able values; no two alike.
+        From :func:`grid`, or any dicts of values that JSON can represent; no two may be equal.
     folder
-        Where results are kept; one process at a time writes to it.
+        Folder of the results; one process at a time writes to it.
     depends
-        Data files as paths, and modules that the function finds at run time (packages with all
-        below them), whose change asks for a new run. The sources that it reaches through names
-        and imports always count, see :mod:`tradeoff.study.sources`.
+        Further dependencies, whose change causes new runs: data files as paths, and modules that
+        the function imports at run time (a package with all modules below it). The sources that it
+        reaches through names and imports always count, see :mod:`tradeoff.study.sources`.
     backend, jobs, threads, client
-        Who computes, see :func:`tradeoff.study.engines.stream`.
+        Settings of the engine, see :func:`tradeoff.study.engines.stream`.
     batch
-        Call the function with lists of at most this many configurations, as ensembles want. A
-        result must not depend on what else is in its list.
+        Call the function with lists of at most this many configurations, for functions that compute
+        several runs together. A result must not depend on the rest of its list.
     alike
         Keys in which the configurations of one list must agree, such as the problem.
     progress
         Show a bar that counts stored runs.
     on_error
-        "raise": stop at the first run that fails. "record": keep the message and go on; the table
-        has a row with the column ``error`` for such a run, which a rerun tries again. A run whose
-        worker process is killed, exits or crashes has failed, where there are such workers.
+        "raise": stop at the first run that fails. "record": store the message and continue. The
+        table then has a row with the column ``error`` for that run, and a rerun tries it again.
+        With worker processes, a run has failed also if its worker is killed, exits or crashes.
 
     Returns
     -------
     DataFrame
-        In the order of the configurations: ``run`` (position of the configuration), the scalar
-        fields of the configuration (nested ones as ``schedule.lam``), the result's columns.
+        Rows in the order of the configurations. Columns: ``run`` (position of the configuration),
+        the scalar fields of the configuration (nested ones as ``schedule.lam``), and the columns of
+        the result.
 
     Raises
     ------
@@ -161,12 +164,12 @@ def collect(
     *,
     depends: Sequence[Dependency] = (),
 ) -> pd.DataFrame:
-    """Return the table of :func:`run` from what is stored; runs may only be done or failed.
+    """Return the table of :func:`run` from stored results, without computing any run.
 
     Raises
     ------
     InputError
-        If runs are missing or a stored file is damaged.
+        If runs are neither stored nor recorded as failed, or a stored file is damaged.
     """
     plan = plans.make(function, configurations, folder, depends)
     plans.read_stored(plan, move_aside=False)
@@ -174,7 +177,7 @@ def collect(
         raise InputError(
             f"{missing} of {len(plan.configurations)} runs are not stored",
             file=plan.folder,
-            remedy="Compute them with study.run (results of edited sources do not count).",
+            remedy="Compute them with study.run (results from before an edit do not count).",
         )
     return plans.write_table(plan)
 
@@ -186,7 +189,7 @@ def status(
     *,
     depends: Sequence[Dependency] = (),
 ) -> Status:
-    """Count stored runs, without reading them."""
+    """Count stored, failed and missing runs, without reading their results."""
     plan = plans.make(function, configurations, folder, depends)
     done = [store.run_file(plan.folder, a).exists() for a in plan.addresses]
     failed = [store.error_file(plan.folder, a).exists() for a in plan.addresses]
@@ -199,4 +202,4 @@ def _axis(key: str, values: Any) -> list[Any]:
         return [values]
     if found := list(values):
         return found
-    raise InputError("an axis without values", field=key, remedy="Give at least one value.")
+    raise InputError("the axis has no values", field=key, remedy="Give at least one value.")

@@ -1,7 +1,7 @@
-"""Where a run is kept: one address for a function, its sources and a configuration.
+"""Addresses of stored runs: a hash of the function, its sources and the configuration.
 
-Runs that share an address must give the same result, so what is stored under it never goes stale:
-an edit of a source that the function reaches, or of the configuration, leads to another address.
+Runs with the same address must give the same result, so a stored result never becomes stale. An
+edit of a source that the function reaches, or of the configuration, changes the address.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Dependency = str | ModuleType | Path
 
 
 def plain(value: Any, key: str = "") -> Any:
-    """Turn a value of a configuration into JSON values; methods and parts become descriptions.
+    """Convert a value of a configuration to JSON values; methods and parts become dicts.
 
     Raises
     ------
     InputError
-        Naming the key below which JSON cannot hold the value.
+        If JSON cannot represent the value; the error names its key.
     """
     if isinstance(value, Method | Part):
         value = value.to_dict()
@@ -71,7 +71,7 @@ def _name(key: Any, parent: str) -> str:
 
 
 def canonical(configuration: Mapping[str, Any]) -> str:
-    """One text for all spellings of a configuration: ASCII JSON, keys in order, no spaces."""
+    """The canonical text of a configuration: ASCII JSON, sorted keys, no spaces."""
     return json.dumps(plain(configuration), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -80,16 +80,16 @@ def canonical(configuration: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """A function by name, with hashes of what its results depend on; small enough to send.
+    """The name of a function with hashes of its dependencies; small enough to send to workers.
 
     Attributes
     ----------
     name
         ``module:function``.
     roots
-        The function and further modules, from which the sources that count are reached.
+        The function and further modules, from which all sources are reached.
     code, data
-        Hashes of those sources and of the files that count.
+        Hashes of these sources and of the data files.
     """
 
     name: str
@@ -98,20 +98,21 @@ class Task:
     data: str
 
     def address(self, configuration: Mapping[str, Any]) -> str:
-        """Hexadecimal SHA-256 that names the run of a configuration."""
+        """Hexadecimal SHA-256 of the run of a configuration."""
         parts = (self.name, self.code, self.data, canonical(configuration))
         return _hash(part.encode() for part in parts)
 
     def load(self) -> Callable[[Any], Any]:
-        """Import the function in this process, which must hold the sources of the address.
+        """Import the function, if this process has the sources from which the address was made.
 
-        A module that is imported only while the function runs counts as it is on disk now.
+        A module that the function imports only while it runs counts as it is on disk now.
 
         Raises
         ------
         RuntimeError
-            Where this process imported what the function reaches before an edit, or a worker on
-            another machine has other sources: what it computes must not be kept under this address.
+            If the sources of this process differ: it imported them before an edit, or it is a
+            worker on a machine with other sources. Its results must not be stored under this
+            address.
         """
         function, code = _loaded(self.name, self.roots)
         if code != self.code:
@@ -125,16 +126,16 @@ class Task:
 
 
 def task(function: Callable[[Any], Any] | str, depends: Sequence[Dependency] = ()) -> Task:
-    """Describe a module-level function and what its results depend on.
+    """Describe a module-level function and its dependencies.
 
     Parameters
     ----------
     function
         The function, or ``"module:function"``.
     depends
-        What a result depends on beyond the sources that the function reaches by name: modules
-        that it finds otherwise, or their names (a package stands for all files below it), and
-        paths of data files.
+        Dependencies beyond the sources that the function reaches by name. They are paths of data
+        files, and modules that it imports at run time, or their names. A package includes all
+        files below it.
 
     Raises
     ------
@@ -188,7 +189,7 @@ def _find(name: str) -> Callable[[Any], Any]:
 
 @cache
 def _loaded(name: str, roots: tuple[str, ...]) -> tuple[Callable[[Any], Any], str]:
-    """The function as this process first imported it, and the sources of that moment."""
+    """The function as this process imported it first, and the hash of its sources then."""
     return _find(name), fingerprint(roots, imported=True)
 
 

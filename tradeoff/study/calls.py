@@ -1,4 +1,4 @@
-"""One call of a study's function in a worker, and outcomes that travel back whatever happens."""
+"""Calls of a study's function in workers; every call returns an outcome, also when it fails."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tradeoff.study.engines import few_threads
 from tradeoff.study.processes import Died
 
 LONGEST, LONGEST_TRACE = 10_000, 100_000
-"""Characters kept of a message and of a traceback; some libraries put a whole array into one."""
+"""Largest numbers of characters stored of a message and of a traceback, as some have arrays."""
 _NOTE = 60
-"""Characters within the limit for what is said in place of a middle."""
+"""Characters reserved for the note that replaces the middle of a long text."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception as text: not every exception survives the way from one process to another."""
+    """An exception as text, since not every exception can be sent between processes."""
 
     message: str
     trace: str
@@ -32,7 +32,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Misfit:
-    """The function returned something else than tables."""
+    """A return value of the function that is not the expected table or list of tables."""
 
     found: str
     wanted: str
@@ -42,12 +42,12 @@ Outcome = pd.DataFrame | Failure | Misfit
 
 
 class RunError(RuntimeError):
-    """A run of a study failed; what was stored before stays.
+    """Failure of a run of a study; results stored before it are kept.
 
     Attributes
     ----------
     position, configuration
-        Which run it was.
+        Position and configuration of the run.
     """
 
     def __init__(self, position: int, configuration: Configuration, failure: Failure) -> None:
@@ -61,15 +61,15 @@ class RunError(RuntimeError):
 def compute(
     arguments: Sequence[tuple[Any, ...]], **engine: Any
 ) -> Generator[tuple[tuple[int, ...], list[Outcome]], None, None]:
-    """Make every :func:`call`, also where worker processes die; yields what each returns.
+    """Make every :func:`call`, and yield the positions and outcomes of each.
 
-    A call whose worker died failed in all of its runs. Where failures are recorded and there are
-    several, each of them gets its own call, and so its own process to die in.
+    If the worker of a call dies, all runs of the call have failed. Where failures are recorded,
+    a call of several runs is repeated with a call, and so a process, for each run.
 
     Parameters
     ----------
     arguments
-        Of each call.
+        Arguments of each call.
     **engine
         Settings of :func:`tradeoff.study.engines.stream`.
     """
@@ -101,13 +101,13 @@ def call(
 ) -> tuple[tuple[int, ...], list[Outcome]]:
     """Compute the runs of one call and return their positions and outcomes.
 
-    Where failures are recorded and a list of several fails, each of them gets its own call, so
-    that one bad configuration does not take the others with it.
+    Where failures are recorded and a call of several runs fails, each run gets its own call. So one
+    bad configuration does not make the others fail.
     """
     function = task.load()
     try:
         with few_threads(threads):
-            # A copy, as workers elsewhere have: the function may change what it is given.
+            # The function may change its argument, so it gets a copy, as in another process.
             given = deepcopy(configurations)
             returned = function(given) if listed else [function(given[0])]
     except (Exception, SystemExit) as error:
@@ -122,7 +122,7 @@ def call(
 
 
 def storable(text: str, limit: int = LONGEST) -> str:
-    """The text as every file can hold it: what UTF-8 lacks is escaped, a long middle left out."""
+    """Escape characters that UTF-8 lacks, and leave out the middle of a long text."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
     if len(text) <= limit:
         return text

@@ -1,8 +1,8 @@
-"""Who computes: this process, its threads, worker processes, or the workers of Dask or Ray.
+"""Engines that make calls: this process, its threads, worker processes, or Dask or Ray workers.
 
-Every engine hands each outcome over when it is there, in any order, and keeps all numerical
-libraries of a worker to the same number of threads, so that neither speed nor rounding depends
-on how many cores the machine has. Where a worker process or one of Dask dies, the others go on.
+Every engine yields each outcome when it is ready, in any order. It limits the numerical libraries
+of all workers to the same number of threads, so that rounding does not depend on the number of
+cores. If a worker process, or a worker of Dask, dies, the others continue.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tradeoff.study.processes import Died
 
 Backend = Literal["loky", "sequential", "threading", "dask", "ray"]
 BACKENDS: tuple[str, ...] = ("loky", "sequential", "threading", "dask", "ray")
-"""Who may compute."""
+"""Names of the engines."""
 
 
 def stream(
@@ -35,24 +35,24 @@ def stream(
     threads: int,
     client: Any = None,
 ) -> Generator[Any, None, None]:
-    """Call a function with each tuple of arguments; yield what it returns, as it arrives.
+    """Call a function with each tuple of arguments; yield each result when it is ready.
 
-    For a call whose worker process died, of "loky" or "dask", a
-    ``tradeoff.study.processes.Died`` is yielded; it has been tried twice.
+    For a call whose worker process of "loky" or "dask" died twice, a
+    ``tradeoff.study.processes.Died`` is yielded.
 
     Parameters
     ----------
     function, arguments
-        A function that workers can import, and what to call it with.
+        A function that workers can import, and the arguments of each call.
     backend
         One of :data:`BACKENDS`.
     jobs
-        Calls at a time; -1 uses all cores, ``threads`` of them a call. A client's workers and,
-        with -1, those of a Ray cluster are all used.
+        Number of calls at a time; -1 uses all cores, ``threads`` of them for each call. All workers
+        of a client are used, and with -1 all workers of a Ray cluster.
     threads
         Threads of the numerical libraries within a call.
     client
-        For "dask": a ``distributed.Client``; without one, a cluster on this machine is made.
+        For "dask": a ``distributed.Client``; without one, a cluster on this machine is started.
     """
     _check(backend, jobs, threads, client)
     if not arguments:
@@ -78,7 +78,7 @@ def stream(
 
 
 def _cancel(results: Generator[Any, None, None]) -> None:
-    """Give up what is under way, which joblib remarks upon, and which an early stop is about."""
+    """Cancel the running calls, without the warning of joblib about an early stop."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\d+ tasks (which were|have been)", UserWarning)
         results.close()
@@ -86,7 +86,7 @@ def _cancel(results: Generator[Any, None, None]) -> None:
 
 @contextmanager
 def few_threads(threads: int, *, kernels: bool = True) -> Iterator[None]:
-    """Limit BLAS, torch and, with `kernels`, numba and OpenMP within a call, where loaded."""
+    """Limit the threads of BLAS, torch and, with `kernels`, numba and OpenMP, where loaded."""
     numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0, numba.get_num_threads() if numba else 0
     try:
@@ -121,9 +121,9 @@ def _check(backend: str, jobs: int, threads: int, client: Any) -> None:
 
 @contextmanager
 def _parallel(backend: str, jobs: int, workers: int) -> Iterator[joblib.Parallel]:
-    """A joblib.Parallel of threads or of Ray that streams.
+    """A joblib.Parallel of threads or of Ray that yields results as they are ready.
 
-    One call a task: joblib would otherwise join quick ones and hold back the first results.
+    Each task is one call. Otherwise joblib would join short calls and delay the first results.
     """
     settings = {"return_as": "generator_unordered", "batch_size": 1}
     if backend == "ray":
@@ -135,7 +135,7 @@ def _parallel(backend: str, jobs: int, workers: int) -> Iterator[joblib.Parallel
 
 @contextmanager
 def _dask(workers: int, client: Any) -> Iterator[Any]:
-    """The client given, or one of a cluster on this machine."""
+    """The given client, or a client of a new cluster on this machine."""
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -155,8 +155,8 @@ def _through(
 ) -> Generator[Any, None, None]:
     """Make calls on the workers of a client.
 
-    Dask gives up a call whose workers died several times, and with it those that waited for the
-    same workers. So each of these is made once more, when no other is under way.
+    Dask gives up a call whose workers died several times, and also calls that waited for the same
+    workers. So each of these calls is made once more, alone.
     """
     for one in (yield from _submitted(client, function, arguments)):
         if len(arguments) == 1:
@@ -197,7 +197,7 @@ def _ray() -> Iterator[Any]:
         raise _not_installed("ray") from error
 
     class Streaming(base):
-        """Ray's backend can hand over results one by one, but inherits a flag that says no."""
+        """Ray's backend, which can return results one by one although its inherited flag is off."""
 
         supports_return_generator = True
 
@@ -213,7 +213,7 @@ def _ray() -> Iterator[Any]:
 
 def _not_installed(backend: str) -> InputError:
     return InputError(
-        f"the package behind backend {backend!r} is not installed",
+        f"the package of backend {backend!r} is not installed",
         field="backend",
         value=backend,
         remedy="Install it with `pip install 'tradeoff[cluster]'`, or use backend=\"loky\".",

@@ -1,7 +1,7 @@
-"""The top level of Python files, read without importing them: what each defines and uses.
+"""Definitions and references at the top level of Python files, read without importing them.
 
-From its own import on, this module also keeps the text of each file of the project that the process
-imports, so that an edit can be told from what the process runs.
+Once imported, this module also stores the text of each file of the project that the process
+imports. So sources that were edited later can be told from those that the process runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Dotted = tuple[str, ...]
 Target = tuple[str, Dotted]
 """A module and a path of attributes from it."""
 LOADED, WHOLE = "", "*"
-"""Parts of a module beside its names: what runs when it is imported, and all of it."""
+"""Parts of a module beside its names: the statements that run on import, and the whole module."""
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Module:
     effects
         Statements that bind no name, such as a call or a loop.
     loads
-        Import statements, which run like effects but whose text does not count.
+        Import statements. They run like effects, but their text does not count.
     aliases
-        What each imported name, at any level, may stand for.
+        The targets of each imported name, at any level.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Module:
 
 @cache
 def own(name: str) -> bool:
-    """Whether a module is the project's own or this package's, rather than installed."""
+    """Whether a module belongs to the project or to this package, and is not an installed one."""
     place = locate(name.partition(".")[0])
     return place is not None and _own(name, place)
 
@@ -73,7 +73,7 @@ def _own(name: str, place: Path) -> bool:
 
 
 def locate(name: str) -> Path | None:
-    """The source file of a module, found without importing anything."""
+    """The source file of a module, found without importing it."""
     top, *inner = name.split(".")
     try:
         spec = find_spec(top)
@@ -98,7 +98,7 @@ def module(name: str) -> Module | None:
 
 
 def imported(name: str) -> Module | None:
-    """As :func:`module`, but as this process imported it, where it did so and that was seen."""
+    """As :func:`module`, with the text that this process imported, where it is known."""
     place, (seen, text) = locate(name), _TEXTS.get(name, (None, b""))
     if place is None or place != seen or name not in sys.modules:
         return module(name)
@@ -110,13 +110,13 @@ _TEXTS: dict[str, tuple[Path, bytes]] = {}
 
 
 class _Watch(MetaPathFinder):
-    """Keeps the text of a module that is about to be imported, and leaves finding it to others.
+    """Finder that stores the text of a module before its import, and finds no module itself.
 
-    The path is a list, or what stands for one in a namespace package.
+    The path is a list or, in a namespace package, an object that behaves like a list.
     """
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> None:
-        # A reload does not count: modules that imported a name keep the function of before.
+        # A reload does not count: modules that imported a name keep the old function.
         if fullname not in sys.modules:
             spec = PathFinder.find_spec(fullname, path)
             _keep(fullname, Path(spec.origin) if spec and spec.origin else None)
@@ -147,7 +147,7 @@ def _read(name: str, package: bool, text: bytes) -> Module:
 
 
 class _Bare(ast.NodeTransformer):
-    """Drop what never runs, or runs only as a script: documentation, imports for annotations."""
+    """Remove code that an import does not run: docstrings, type-checking and script blocks."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -175,7 +175,7 @@ def _bound(statement: ast.stmt) -> list[str]:
 
 
 def bindings(node: ast.AST, within: Module) -> Iterator[tuple[str, Target]]:
-    """Names that an import binds, with what each stands for."""
+    """Yield each name that an import binds, with its target."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             top = alias.name.partition(".")[0]
@@ -195,7 +195,7 @@ def bindings(node: ast.AST, within: Module) -> Iterator[tuple[str, Target]]:
 
 @cache
 def references(statement: ast.stmt) -> frozenset[Dotted]:
-    """Every name of the module that a statement uses, with the attributes that are read from it."""
+    """Names of the module that a statement uses, each with the attributes read from it."""
     return frozenset(_used(statement, frozenset()))
 
 
@@ -204,7 +204,7 @@ COMPREHENSIONS = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
 def _used(node: ast.AST, hidden: frozenset[str]) -> Iterator[Dotted]:
-    """As `references`, without the names that the functions around bind for themselves."""
+    """As `references`, without names that are local to enclosing functions."""
     path: list[str] = []
     while isinstance(node, ast.Attribute):
         path.append(node.attr)
@@ -217,7 +217,7 @@ def _used(node: ast.AST, hidden: frozenset[str]) -> Iterator[Dotted]:
     if isinstance(node, FUNCTIONS):
         inside = hidden | _locals(node)
     elif isinstance(node, COMPREHENSIONS):
-        # The first iterable is evaluated outside, and may use a name that the loop then binds.
+        # The first iterable is evaluated outside, and may use a name that the loop binds later.
         outside = {n.id for n in ast.walk(node.generators[0].iter) if isinstance(n, ast.Name)}
         inside = hidden | (_stored(g.target for g in node.generators) - outside)
     for name, value in ast.iter_fields(node):
@@ -242,7 +242,7 @@ def _locals(function: FUNCTIONS) -> frozenset[str]:
 
 
 def _scope(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and all below it that binds names for the same function."""
+    """A node and all nodes below it that belong to the scope of the same function."""
     yield node
     if not isinstance(node, FUNCTIONS | COMPREHENSIONS | ast.ClassDef):
         for child in ast.iter_child_nodes(node):
@@ -264,7 +264,7 @@ def _stored(nodes: Iterable[ast.AST]) -> set[str]:
     return found
 
 
-# What was imported before is taken to be as it is now.
+# Modules that were imported before are assumed to be unchanged on disk.
 for _name in list(sys.modules):
     if own(_name):
         _keep(_name, locate(_name))

@@ -1,4 +1,4 @@
-"""What a study has to do: its runs by position, and which of them are stored."""
+"""The plan of a study: its runs by position, and which of them are stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Function = Callable[[Any], Any] | str
 
 @dataclass
 class Plan:
-    """A study and what is known of its runs, by the position of their configuration."""
+    """The runs of a study with their results and errors, by position of the configuration."""
 
     task: Task
     folder: Path
@@ -39,10 +39,10 @@ def make(
     folder: str | Path,
     depends: Sequence[Dependency],
 ) -> Plan:
-    """Check what a study is given, and find the address of each run."""
+    """Check the arguments of a study, and compute the address of each run."""
     work, place, found = task(function, depends), Path(folder), [plain(c) for c in configurations]
     if place.exists() and not place.is_dir():
-        raise InputError("a file stands here", file=place, remedy="Name a folder for the results.")
+        raise InputError("this is a file", file=place, remedy="Name a folder for the results.")
     if not found:
         raise InputError("no configurations", remedy="Give at least one; see study.grid.")
     seen: dict[str, int] = {}
@@ -63,7 +63,7 @@ def make(
 
 
 def read_stored(plan: Plan, *, move_aside: bool) -> None:
-    """Read what is there; a damaged file is moved aside, to be computed anew, or an error."""
+    """Read the stored results; a damaged file is renamed and computed again, or an error."""
     for i, address in enumerate(plan.addresses):
         path = store.run_file(plan.folder, address)
         if path.exists():
@@ -85,13 +85,13 @@ def read_stored(plan: Plan, *, move_aside: bool) -> None:
 
 
 def batches(plan: Plan, size: int | None, alike: Sequence[str]) -> list[list[int]]:
-    """Positions of the missing runs, in lists for one call each."""
+    """Positions of the missing runs, in one list for each call."""
     if size is not None and size < 1:
         raise InputError("not a batch size", field="batch", value=size, remedy="Use 1 or more.")
     for key in alike:
         if size is None or not any(key in c for c in plan.configurations):
             raise InputError(
-                "no batch can agree in this key",
+                "there is no batch size, or no configuration has this key",
                 field="alike",
                 value=key,
                 remedy="Name keys of the configurations, and give a batch size.",
@@ -106,14 +106,14 @@ def batches(plan: Plan, size: int | None, alike: Sequence[str]) -> list[list[int
 
 
 def keep(plan: Plan, i: int, result: calls.Outcome, on_error: str) -> None:
-    """Store one outcome, or raise what must stop the study."""
+    """Store one outcome, or raise the error that stops the study."""
     configuration, address = plan.configurations[i], plan.addresses[i]
     failure = store.error_file(plan.folder, address)
     if isinstance(result, calls.Misfit):
         raise InputError(
             f"{plan.task.name} returned {result.found} instead of {result.wanted}",
             value=configuration,
-            remedy="Return one DataFrame a configuration: a list of them where batch is given.",
+            remedy="Return one DataFrame per configuration; with `batch`, return a list of them.",
         )
     if not isinstance(result, calls.Failure):
         path = store.run_file(plan.folder, address)

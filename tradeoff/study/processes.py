@@ -1,8 +1,8 @@
-"""Worker processes that may die, each death charged to the call that caused it.
+"""Worker processes that may die; each death is attributed to the call that caused it.
 
 A pool of processes breaks as a whole when one of them is killed, exits or crashes, and does not say
-which call it was. So no more calls are under way than there are workers, and those under way at a
-death are made once more, one at a time: a call whose worker dies alone is the one.
+in which call. So there are never more running calls than workers. The calls that were running at a
+death are repeated one at a time: the call that kills its worker again is the cause.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoo
 
 Arguments = tuple[Any, ...]
 _VARIABLES = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM")
-"""Libraries that read NAME_NUM_THREADS, or here VECLIB_MAXIMUM_THREADS, when they are loaded."""
+"""Prefixes of environment variables for threads: NAME_NUM_THREADS, or VECLIB_MAXIMUM_THREADS."""
 _CODES = re.compile(r"exit codes of the workers are \{(.*)\}")
 
 
 @dataclass(frozen=True)
 class Died:
-    """Stands for what a call would have returned, had its worker process lived.
+    """The result of a call whose worker process died.
 
     Attributes
     ----------
     arguments
-        Of the call.
+        Arguments of the call.
     how
-        How the process ended, such as ``SIGKILL(-9)``, as far as the system tells.
+        How the process ended, such as ``SIGKILL(-9)``, as far as it is known.
     """
 
     arguments: Arguments
@@ -42,7 +42,7 @@ class Died:
 def stream(
     function: Callable[..., Any], arguments: Sequence[Arguments], workers: int, threads: int
 ) -> Generator[Any, None, None]:
-    """Call a function with each tuple of arguments; yield what it returns, or :class:`Died`."""
+    """Call a function with each tuple of arguments; yield each result, or :class:`Died`."""
     waiting, suspects = deque(arguments), deque[Arguments]()
     while waiting or suspects:
         alone = deque([suspects.popleft()]) if suspects else None
@@ -56,7 +56,7 @@ def stream(
 def _until_a_death(
     function: Callable[..., Any], waiting: deque[Arguments], workers: int, threads: int
 ) -> Generator[Any, None, list[Died]]:
-    """Make calls in one pool while it lasts; return those under way when a worker died, if any."""
+    """Make calls in one pool until a worker dies; return the calls that were running then."""
     died: list[Died] = []
     with _pool(min(workers, len(waiting)), threads) as pool:
         running: dict[Future[Any], Arguments] = {}
@@ -64,7 +64,7 @@ def _until_a_death(
             while waiting and not died and len(running) < workers:
                 try:
                     running[pool.submit(function, *waiting[0])] = waiting[0]
-                except BrokenProcessPool:  # a worker that had nothing to do
+                except BrokenProcessPool:  # an idle worker died
                     return died
                 waiting.popleft()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -80,7 +80,7 @@ def _until_a_death(
 
 @contextmanager
 def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
-    """New processes, which know today's ``sys.path`` and modules; killed where the block fails."""
+    """A pool of new processes, with the current ``sys.path``; an error in the block kills them."""
     names = [f"{name}_{'' if '_' in name else 'NUM_'}THREADS" for name in _VARIABLES]
     pool = ProcessPoolExecutor(workers, env=dict.fromkeys(names, str(threads)))
     try:
@@ -92,6 +92,6 @@ def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _how(error: BaseException) -> str:
-    """What the pool says of the end of its workers."""
+    """How the workers ended, from the pool's message."""
     found = _CODES.search(str(error))
     return found[1] if found else str(error).split("\n")[0]

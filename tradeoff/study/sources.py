@@ -1,16 +1,16 @@
-"""What a function's results depend on: the definitions that it reaches, by name, through imports.
+"""Sources of a function: the definitions that it reaches, by name, through imports.
 
-The unit is one definition at the top level of a module: a function, a class or a constant. So a
-new function in a module asks for nothing anew, and an edit for just what reaches it. Comments,
-layout and documentation strings do not count.
+The unit is one definition at the top level of a module: a function, a class or a constant. So a new
+function in a module changes no fingerprint, and an edit changes the fingerprint of all functions
+that reach it. Comments, layout and docstrings do not count.
 
-Followed are the project's own modules and this package, not what is installed beside them. A module
-used as a value, a star import, or a name that a package makes up in its ``__getattr__``, counts
-with all of that module and, of a package, all below it.
+Only modules of the project and of this package are followed, not other installed ones. A module
+used as a value, a star import, and a name from the ``__getattr__`` of a package count as the whole
+module and, for a package, all modules below it.
 
-What a program finds at run time cannot be seen here: modules by a text, as ``import_module(name)``
-does, and functions that a decorator such as ``@register`` has put into a table, where nothing else
-names them. Name such modules as roots.
+Dependencies that exist only at run time are not found: a module imported from a text, as by
+``import_module(name)``, and a function that only the table of a decorator such as ``@register``
+refers to. Name such modules as roots.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from tradeoff.study.modules import (
 )
 
 MACHINERY = (__name__, modules.__name__)
-"""What computes fingerprints is not followed: it says where a result is kept, not what it is."""
+"""Modules that are not followed: fingerprints determine the address of a result, not the result."""
 COLLECTED = "collected"
-"""The function that finds the parts of a package; where it is called, the whole package counts."""
+"""Name of the function that finds the parts of a package; a call counts as the whole package."""
 Read = Callable[[str], Module | None]
 
 
 def fingerprint(roots: Sequence[str], *, imported: bool = False) -> str:
-    """Hash of all that is reached from ``module:name``, or from modules or packages as a whole.
+    """Hash of all definitions reached from ``module:name``, or from whole modules or packages.
 
     Parameters
     ----------
     roots
         Names of functions or of modules.
     imported
-        Read sources as this process imported them, not as they are on disk now. Known are the
-        imports since that of :mod:`tradeoff.study`; earlier ones are taken to be as at that moment.
+        Read sources as this process imported them, not as they are on disk now. Modules imported
+        before :mod:`tradeoff.study` are taken as they were on disk when that was imported.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def fingerprint(roots: Sequence[str], *, imported: bool = False) -> str:
 
 
 def reached(roots: Iterable[str], read: Read = modules.module) -> set[tuple[str, str]]:
-    """Pairs (module, part) that the roots reach, in sources as `read` gives them."""
+    """Pairs (module, part) that the roots reach, in the sources that `read` returns."""
     seen: set[tuple[str, str]] = set()
     waiting = [node for root in roots for node in _start(root, read)]
     while waiting:
@@ -95,7 +95,7 @@ def _start(root: str, read: Read) -> list[tuple[str, str]]:
 
 
 def _next(name: str, part: str, read: Read) -> Iterator[tuple[str, str]]:
-    """What one part of a module needs."""
+    """Pairs (module, part) that one part of a module needs directly."""
     module = read(name)
     if module is None or not own(name) or name in MACHINERY:
         return
@@ -126,7 +126,7 @@ def _collects(node: ast.AST) -> bool:
 
 
 def _names(module: Module, dotted: Dotted, read: Read) -> Iterator[tuple[str, str]]:
-    """What a name, with the attributes read from it, stands for in a module."""
+    """Targets of a name, with the attributes read from it, in a module."""
     if dotted[0] in module.definitions:
         yield module.name, dotted[0]
     for origin, path in module.aliases.get(dotted[0], ()):
@@ -151,7 +151,7 @@ def _resolve(name: str, path: Dotted, read: Read) -> list[tuple[str, str]]:
 
 
 def _whole(name: str) -> list[tuple[str, str]]:
-    """All of a module and, of a package, all below it."""
+    """The whole of a module and, for a package, of all modules below it."""
     place = locate(name)
     if place is None:
         return []

@@ -1,4 +1,4 @@
-"""One Parquet file a run, complete or absent, and the table that they make together."""
+"""Stored runs: one Parquet file per run, complete or absent, and the table of all runs."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ from tradeoff.study.addresses import Configuration, canonical
 from tradeoff.study.calls import storable
 
 KEY, SEAL = b"tradeoff.configuration", seals.MARK.removesuffix(b"=")
-"""Entries of a file's metadata: what was computed; the seal of the whole file. Parquet itself has
-checksums of pages, not of what locates them. Files of earlier versions have no seal.
+"""Entries of a file's metadata: the configuration of the run, and the seal of the whole file.
+Parquet itself has checksums of pages, but not of the metadata that locates them. Files of earlier
+versions have no seal.
 """
 RESERVED = ("run", "error")
-"""Columns that the table adds: the position of a run, and why it failed."""
+"""Columns that the table adds: the position of a run, and the message of its failure."""
 
 
 class Damaged(Exception):
-    """A stored file that cannot be what was written."""
+    """A stored file that differs from what was written."""
 
 
 def run_file(folder: Path, address: str) -> Path:
-    """Where the result of a run stands."""
+    """Path of the stored result of a run."""
     return folder / "runs" / f"{address}.parquet"
 
 
 def error_file(folder: Path, address: str) -> Path:
-    """Where the failure of a run stands."""
+    """Path of the record of a failed run."""
     return folder / "runs" / f"{address}.error.json"
 
 
 def write_run(path: Path, result: pd.DataFrame, configuration: Configuration) -> pa.Table:
-    """Store one result with its configuration, and return what a reader of the file sees.
+    """Store one result with its configuration, and return the table read back from the file.
 
     Raises
     ------
     InputError
-        If Parquet cannot hold the result, a column of it contradicts the configuration, or the
-        disk does not take it.
+        If Parquet cannot represent the result, a column of it contradicts the configuration, or the
+        file cannot be written.
     """
     try:
         if any(name is not None for name in result.index.names):
@@ -73,12 +74,12 @@ def write_run(path: Path, result: pd.DataFrame, configuration: Configuration) ->
 
 
 def read_run(path: Path, text: str) -> pa.Table:
-    """Read a stored result, whose configuration must be that of the canonical ``text``."""
+    """Read a stored result; its configuration must have the canonical ``text``."""
     try:
         content = path.read_bytes()
         if SEAL in content and not seals.intact(content):
-            raise ValueError("it is not as it was written")
-        # One thread: a file is small, and what is damaged fails in the same place every time.
+            raise ValueError("it has changed since it was written")
+        # One thread: files are small, and a damaged file always fails at the same place.
         table = pq.read_table(
             pa.BufferReader(content), use_threads=False, page_checksum_verification=True
         )
@@ -90,13 +91,13 @@ def read_run(path: Path, text: str) -> pa.Table:
 
 
 def write_error(path: Path, configuration: Configuration, error: str, trace: str) -> None:
-    """Keep why a run failed, for the table and for whoever looks into it."""
+    """Store the message and the traceback of a failed run."""
     content = {"error": error, "configuration": canonical(configuration), "traceback": trace}
     write_json(path, content)
 
 
 def read_error(path: Path) -> str | None:
-    """Why a run failed, or None where no failure is recorded.
+    """Message of a failed run, or None where no failure is recorded.
 
     Raises
     ------
@@ -109,12 +110,12 @@ def read_error(path: Path) -> str | None:
         raise InputError(
             f"the record of a failed run cannot be read: {error}",
             file=path,
-            remedy="Remove it, or run the study again, which tries this run anew.",
+            remedy="Remove it, or run the study again, which repeats this run.",
         ) from error
 
 
 def free_name(path: Path) -> Path:
-    """The path, or with a number after it where something stands there already."""
+    """The path itself if it does not exist yet, else the path with a number appended."""
     number, free = 1, path
     while free.exists():
         number += 1
@@ -130,16 +131,16 @@ def combine(
     results: Mapping[int, pa.Table],
     errors: Mapping[int, str],
 ) -> pa.Table:
-    """Join results in the order of the configurations, with these as leading columns.
+    """Join results in the order of the configurations, whose fields are the leading columns.
 
     Parameters
     ----------
     configurations
-        All of them.
+        Configurations of all runs.
     results
-        Result of each run that is done, by the position of its configuration.
+        Result of each run that is done, by position of its configuration.
     errors
-        Message of each run that failed, by position; each is one row, otherwise empty.
+        Message of each failed run, by position; each becomes one row, empty but for the message.
     """
     fields = [scalars(c) for c in configurations]
     tables = [
@@ -158,7 +159,7 @@ def combine(
     columns = {"run": run}
     columns |= {name: _column([row.get(name) for row in fields]).take(run) for name in names}
     for name in joined.column_names:
-        # Where only some configurations have a field, the results of the others may.
+        # If only some configurations have a field, the results of the others may have it too.
         both = [columns[name], joined[name]] if name in columns else [joined[name]]
         columns[name] = pc.coalesce(*both) if len(both) > 1 else joined[name]
     return pa.table(columns)
@@ -179,12 +180,12 @@ def _column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-        # Values of several kinds, numbers beyond 64 bits, half of a pair: JSON holds them all.
+        # Values of mixed types, numbers beyond 64 bits, lone surrogates: JSON represents them all.
         return pa.array([None if v is None else json.dumps(v) for v in values])
 
 
 def _check_columns(result: pd.DataFrame, configuration: Configuration) -> None:
-    """A result may repeat a field of its configuration, but not contradict it."""
+    """Check that a result does not contradict its configuration or use a reserved column."""
     fields = scalars(configuration)
     for name in result.columns:
         if name not in RESERVED and name not in fields:
@@ -193,7 +194,7 @@ def _check_columns(result: pd.DataFrame, configuration: Configuration) -> None:
         same = column.isna() if value is None else column == value
         if name in RESERVED or not bool(np.all(same)):
             raise InputError(
-                "a column of the result has a name that the table gives to something else",
+                "the table has another column of this name",
                 field=str(name),
                 value=configuration,
                 remedy="Rename the column, or drop it where the configuration says the same.",

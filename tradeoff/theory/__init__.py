@@ -3,9 +3,9 @@
 One module per theorem. T1 to T12: `constants`, `certificates`, `growth`, `sequential`, `binary`,
 `joint`, `maxright`, `quadratic`, `fronts`, `invariance`, `rlhf`, `forgetting`, `autoregressive`.
 T13 to T17: `last_iterate`, `rounds`, `constrained`, `asymptotics`, `lower_bounds`. T18:
-`fast_rate`, `tails`, `population`, `minimax`, `token_curvature`. `measured` is what rates share;
-`proofs` derives closed forms symbolically, the only one to import sympy. Modules are loaded when
-they are first used.
+`fast_rate`, `tails`, `population`, `minimax`, `token_curvature`, `beta_limits`. `measured` holds
+the code that the rate theorems share. `proofs` derives closed forms symbolically, with sympy.
+A module is imported when it is first used.
 """
 
 from importlib import import_module

@@ -1,20 +1,20 @@
-"""T16: the exact limit of averaged iterates, and so which method wins at equal compute.
+"""T16: the asymptotic gap of averaged iterates, which ranks the methods at equal compute.
 
 Let theta* be the interior minimiser of f_lambda, H its Hessian there and S the covariance of one
 update direction at theta*. For averages of iterates with steps a/t^gamma, 1/2 < gamma < 1,
 
     T E gap(average)  ->  tr(H^-1 S)/2
 
-(Polyak and Juditsky 1992; for the constant, Fernando et al.'s problem and the methods below: ours;
-see also arXiv 1612.05612, and 1303.6149 for finite T). With A_i = tr(H^-1 E g_i g_i'), w the
-weights and b = w_D^2 grad f_D' H^-1 grad f_D, at theta*:
+(Polyak and Juditsky 1992; see also arXiv 1612.05612, and 1303.6149 for finite T). The application
+to Fernando et al.'s problem and to the methods below is ours. Let A_i = tr(H^-1 E g_i g_i'), w the
+weights and b = w_D^2 grad f_D' H^-1 grad f_D, all at theta*:
 
 - alternation that draws DPO with probability p:  tr(H^-1 S) = w_D^2 A_D/p + w_S^2 A_S/(1-p);
 - Mix on independent samples:                     tr(H^-1 S) = w_D^2 A_D + w_S^2 A_S - 2 b.
 
 A budget C buys C/cost updates, so E gap ~ (mean cost) x tr(H^-1 S)/(2 C): that product ranks the
-methods. Alternation's product is least at p* of T6 with A_i in place of V_i = E|g_i|^2: p* as T6
-has it is exact where H is a multiple of the identity, and a rule of thumb elsewhere.
+methods. Alternation's product is least at the p* of T6 with A_i in place of V_i = E|g_i|^2. T6's
+own p*, with V_i, is exact where H is a multiple of the identity, and a rule of thumb elsewhere.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sharpness:
-    """What T16 needs of one optimum, as pure numbers (in nats).
+    """The constants of T16 at the optimum of one f_lambda, in nats.
 
     Attributes
     ----------
@@ -161,18 +161,20 @@ def asymptotic_gap(
     instead: Schedule | None = None,
     **run: Any,
 ) -> Checked:
-    """T times the mean gap of the average = tr(H^-1 S)/2, within ``slack`` of it and 3 SE.
+    """Compare T times the mean gap of the average with its limit tr(H^-1 S)/2.
+
+    Both agree within ``slack`` times the limit plus three standard errors.
 
     Parameters
     ----------
     problem, schedule, steps
-        What is run, for T updates.
+        The problem, the schedule and the number T of updates.
     step_size
         ``StepSize(a, gamma)`` with 1/2 < gamma < 1.
     slack
-        Relative tolerance for what a finite T leaves; declared, not fitted.
+        Relative tolerance for the difference that a finite T leaves; declared, not fitted.
     instead
-        What is run in place of ``schedule``: its covariance is another.
+        Schedule to run in place of ``schedule``; its covariance differs, so the check must fail.
     **run
         For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine).
     """
@@ -191,9 +193,9 @@ def asymptotic_gap(
 def exact_average_gap(
     problem: Quadratic, schedule: Schedule, steps: int, step_size: StepSize
 ) -> float:
-    """E gap of the averaged iterate on a quadratic pair, without Monte Carlo, from the centre.
+    """E gap of the averaged iterate on a quadratic pair, computed without Monte Carlo.
 
-    See :func:`exact_average_gaps`.
+    The run starts from the centre. See :func:`exact_average_gaps`.
     """
     return float(exact_average_gaps([(problem, schedule, steps)], step_size)[0])
 
@@ -201,18 +203,19 @@ def exact_average_gap(
 def exact_average_gaps(
     cases: Sequence[tuple[Quadratic, Schedule, int]], step_size: StepSize
 ) -> Float[np.ndarray, " n"]:
-    """E gap of averaged iterates of many runs at once, each on its problem and of its length.
+    """E gap of the averaged iterates of many runs, each with its own problem and length.
 
     With u = theta - theta*, the pair z = (u, average of u) obeys a linear recursion with random
-    coefficients, so that its mean and second moment do too: T8 in twice the dimension. All
-    problems have one dimension and infinite radius, schedules are ALRIGHT or Mix.
+    coefficients. So its mean and second moment obey linear recursions too: T8 in twice the
+    dimension. All problems have the same dimension and infinite radius. Schedules are ALRIGHT or
+    Mix.
 
     Parameters
     ----------
     cases
         (problem, schedule, updates) of each run.
     step_size
-        Of all runs.
+        The step size of all runs.
     """
     d = cases[0][0].dimension
     terms = [_recursion(problem, schedule) for problem, schedule, _ in cases]
@@ -242,7 +245,7 @@ def exact_average_gaps(
 
 
 def _recursion(problem: Quadratic, schedule: Schedule) -> tuple[Array, Array, Array, Array]:
-    """Of two kinds of update: chance, (2d, 2d) pull, (2d,) shift, (2d, 2d) noise."""
+    """Probability, (2d, 2d) pull, (2d,) shift and (2d, 2d) noise of the two kinds of update."""
     d, best = problem.dimension, minimise(problem, schedule.lam, tolerance=1e-14).theta
     slopes = problem.gradients(best)
     chance, pull = np.zeros(2), np.zeros((2, 2 * d, 2 * d))
@@ -256,7 +259,7 @@ def _recursion(problem: Quadratic, schedule: Schedule) -> tuple[Array, Array, Ar
 
 
 def _choices(schedule: Schedule) -> list[tuple[float, Array]]:
-    """(chance, gradient factors) of each kind of update."""
+    """(probability, gradient factors) of each kind of update."""
     lam = schedule.lam
     if isinstance(schedule, Mix):
         return [(1.0, np.array([1 - lam, lam]))]
@@ -277,7 +280,7 @@ class EqualCompute(Shown):
     Attributes
     ----------
     probability
-        With which budget-optimal alternation draws the preference objective.
+        Probability with which budget-optimal alternation draws the preference objective.
     products
         (mean cost) x tr(H^-1 S) of "alright", "alright-budget" and "mix".
     """
@@ -296,7 +299,7 @@ class EqualCompute(Shown):
         return self.products["alright-budget"] / self.products["mix"]
 
     def table(self) -> pd.DataFrame:
-        """One row for each method: its product, and that over the best."""
+        """One row for each method: its product, and its product over the smallest one."""
         best = self.products[self.winner]
         return pd.DataFrame(
             {"method": list(self.products), "product": list(self.products.values()),
@@ -313,7 +316,7 @@ def equal_compute(
     sft_cost: float = 1.0,
     preference_cost: float = 1.0,
 ) -> EqualCompute:
-    """Which method has the smaller gap at a large compute budget, and by how much.
+    """Rank the methods by their gap at a large compute budget.
 
     Parameters
     ----------
@@ -326,7 +329,7 @@ def equal_compute(
 
 
 def stationary_identity(problem: LogLinear | Quadratic, lam: float) -> Checked:
-    """At an interior optimum both objectives give the same b: the gradients cancel.
+    """Check that both objectives give the same b at an interior optimum: the gradients cancel.
 
     ``measured`` is (1-lam)^2 grad f_S' H^-1 grad f_S, ``bound`` lam^2 grad f_D' H^-1 grad f_D.
     """

@@ -1,9 +1,10 @@
-"""The caution: with token-by-token responses and a trained last layer, DPO is not convex.
+"""A limit of the convex theory: with token-by-token responses DPO is not convex.
 
-log pi(y|x) = sum over t of log softmax(W h_t)[y_t]. Each term is concave in W, so f_SFT stays
-convex. But in log pi(chosen) - log pi(rejected) the normalisers belong to different prefixes and
-no longer cancel: a margin is a difference of concave functions. They cancel again for one-token
-responses, and for a policy over whole candidate responses (:class:`tradeoff.convex.LogLinear`).
+A trained last layer W gives log pi(y|x) = sum over t of log softmax(W h_t)[y_t]. Each term is
+concave in W, so f_SFT stays convex. But in log pi(chosen) - log pi(rejected) the normalisers
+belong to different prefixes and do not cancel: a margin is a difference of concave functions. They
+cancel for one-token responses, and for a policy over whole candidate responses
+(:class:`tradeoff.convex.LogLinear`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """A response as the last layer sees it.
+    """A response as input of the last layer: hidden states and tokens.
 
     Attributes
     ----------
@@ -71,12 +72,12 @@ class TokenProblem:
         return self.vocabulary * self.width
 
     def sft(self, theta: ArrayLike) -> float:
-        """f_SFT, the sum of log-probabilities of the tokens per response."""
+        """f_SFT: the mean over responses of minus their log-probability, in nats."""
         w = np.asarray(theta, dtype=float).reshape(self.vocabulary, self.width)
         return float(objectives.sft(np.array([r.log_prob(w) for r in self.demonstrations])))
 
     def dpo(self, theta: ArrayLike) -> float:
-        """f_DPO."""
+        """f_DPO: the mean DPO loss of the pairs, in nats."""
         w = np.asarray(theta, dtype=float).reshape(self.vocabulary, self.width)
         zero = np.zeros_like(w)
         margins = [
@@ -88,7 +89,7 @@ class TokenProblem:
 
 @dataclass(frozen=True)
 class Convexity:
-    """Midpoint test on random segments: violation is f(mid) - (f(a) + f(b))/2 > 0.
+    """Midpoint test on random segments: a violation is f(mid) - (f(a) + f(b))/2 > 0.
 
     Attributes
     ----------
@@ -99,7 +100,7 @@ class Convexity:
     relative_depth
         Largest violation over the range of f seen.
     segments
-        How many segments were tried.
+        Number of segments tried.
     """
 
     share: float
@@ -116,7 +117,10 @@ def midpoint_violations(
     segments: int = 2000,
     seed: int = 0,
 ) -> Convexity:
-    """Measure how far a function is from convex on a ball, with both ends uniform in the ball."""
+    """Measure how far a function is from convex on a ball.
+
+    Both ends of each segment are drawn uniformly from the ball.
+    """
     rng = np.random.default_rng(seed)
     ends = rng.normal(size=(2, segments, dimension))
     ends *= radius / np.linalg.norm(ends, axis=-1, keepdims=True)
@@ -131,12 +135,12 @@ def midpoint_violations(
 
 
 def counterexample(beta: float = 1.0) -> TokenProblem:
-    """Two tokens, one hidden unit, two-token responses: the smallest case that fails.
+    """Smallest problem on which DPO is not convex: two tokens, one hidden unit, length two.
 
-    Every state is h = 0, so that both tokens are equally likely whatever W, except the second
-    step of the rejected response "00", where h = 1. With w = W[1] - W[0] the margin against the
-    reference W = 0 is m(w) = log(1 + exp(w)) - log 2: convex in w, where the theorem needs it
-    linear. At w = 0, f_DPO'' = (beta/4)(beta/4 - 1/2) = beta (beta - 2)/16 < 0 for beta < 2.
+    The second step of the rejected response "00" has the state h = 1. Every other state is h = 0,
+    so that both tokens are equally likely for every W. With w = W[1] - W[0] the margin against the
+    reference W = 0 is m(w) = log(1 + exp(w)) - log 2. It is convex in w, but the theorem needs a
+    linear margin. At w = 0, f_DPO'' = (beta/4)(beta/4 - 1/2) = beta (beta - 2)/16 < 0 for beta < 2.
     """
     zero, one = np.zeros((1, 1)), np.ones((1, 1))
     chosen = Response(np.concatenate([zero, zero]), np.array([1, 1]))
@@ -145,7 +149,7 @@ def counterexample(beta: float = 1.0) -> TokenProblem:
 
 
 def single_token(problem: TokenProblem) -> TokenProblem:
-    """The same data cut to the first token, for which DPO is convex again."""
+    """The same data cut to the first token, where DPO is convex."""
 
     def cut(response: Response) -> Response:
         return Response(response.hidden[:1], response.tokens[:1])
@@ -156,10 +160,10 @@ def single_token(problem: TokenProblem) -> TokenProblem:
 
 
 def midpoint_violation(beta: float = 1.0, half: float = 1.0) -> Checked:
-    """In the counterexample f_DPO(0) exceeds the mean of its values at w = -+ ``half``.
+    """Check that the counterexample violates convexity at the midpoint w = 0.
 
-    ``bound`` is that mean, ``measured`` is f_DPO(0) = log 2: convexity would put it below.
-    Source: ours.
+    ``measured`` is f_DPO(0) = log 2, ``bound`` the mean of f_DPO at w = -+ ``half``. A convex
+    function would have ``measured`` <= ``bound``. Source: ours.
     """
     problem = counterexample(beta)
     ends = [problem.dpo(np.array([-w / 2, w / 2])) for w in (-half, half)]
@@ -179,7 +183,7 @@ def random_tokens(
     pairs: int = 8,
     beta: float = 1.0,
 ) -> TokenProblem:
-    """Random states and tokens; the two responses of a pair share their first state."""
+    """Problem with random states and tokens; both responses of a pair share their first state."""
     rng = np.random.default_rng(seed)
 
     def draw(first: Array | None = None) -> Response:

@@ -1,20 +1,22 @@
-"""T18: where DPO alone ends as beta vanishes or grows, and so what a sequential run keeps.
+"""T18: the limits of the DPO minimiser as beta tends to zero and to infinity.
 
-theta_b is the minimiser of f_DPO on the ball, delta_j = phi(chosen) - phi(rejected), w_j the
-weights of the pairs, s the label smoothing.
+They describe what a sequential run keeps. theta_b is the minimiser of f_DPO on the ball,
+delta_j = phi(chosen) - phi(rejected), w_j the weights of the pairs, s the label smoothing.
 
 Small beta. The slope of pair j is beta (s - sigma(-beta m_j)), and |sigma(-x) - 1/2| <= |x|/4. So
 -grad f_DPO / beta is within beta M / 4 of (1/2 - s) mean(delta), M the mean of |delta| max|m|.
-Where that is less than its length the minimiser is on the boundary, -R grad/|grad|, and
+Where beta M / 4 is less than the length of that vector, the minimiser is on the boundary, at
+-R grad/|grad|, and
 
     |theta_b - R mean(delta)/|mean(delta)||  <=  R beta M / ((1 - 2 s) |mean(delta)|).
 
-Large beta, clean labels that one policy satisfies. Let m* > 0 be the largest least margin on the
-ball. f_DPO(theta_b) <= exp(-beta m*), and it is at least min w_j log(2) exp(-beta min m_j). So
+Large beta, unsmoothed labels that one policy satisfies. Let m* > 0 be the least margin over the
+pairs, maximised over the ball. f_DPO(theta_b) <= exp(-beta m*), and it is at least
+min w_j log(2) exp(-beta min m_j). So
 
     m* - min_j m_j(theta_b)  <=  log(1 / (min w_j log 2)) / beta:
 
-theta_b tends to the hard-margin point, whatever the reference. The certificate of m* is a dual one:
+theta_b tends to the hard-margin point for every reference. Duality certifies m*:
 m* <= R |sum q_j delta_j| - sum q_j shift_j for every q of the simplex. Source: ours.
 """
 
@@ -57,14 +59,15 @@ class HardMargin:
 
 
 def hard_margin(problem: LogLinear, sharpness: float = 1e7) -> HardMargin:
-    """Maximise the least margin on the ball, by a log-sum-exp that is nearly the maximum.
+    """Maximise the least margin on the ball, through a log-sum-exp that approximates it.
 
     Parameters
     ----------
     problem
-        Only its pairs of positive weight, reference and radius matter.
+        Only its pairs of positive weight, its reference and its radius are used.
     sharpness
-        How much sharper than the widest margin: the doubt is about log(J) / ``sharpness`` of it.
+        Inverse temperature of the log-sum-exp, times the widest possible margin. The error is about
+        log(J) / ``sharpness`` of the widest margin, for J pairs.
     """
     used = problem.preference_weights > 0
     delta, shift = problem.dense_differences[used], problem.margin_shift[used]
@@ -80,7 +83,7 @@ def hard_margin(problem: LogLinear, sharpness: float = 1e7) -> HardMargin:
 
 
 def small_beta(problem: LogLinear, betas: Sequence[float]) -> Checked:
-    """|theta_b - R mean(delta)/|mean(delta)|| against its bound, linear in beta.
+    """Compare |theta_b - R mean(delta)/|mean(delta)|| with its bound, linear in beta.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def small_beta(problem: LogLinear, betas: Sequence[float]) -> Checked:
 
 
 def large_beta(problem: LogLinear, betas: Sequence[float]) -> Checked:
-    """m* - min_j m_j(theta_b) against log(1/(min w log 2))/beta, for clean labels.
+    """Compare m* - min_j m_j(theta_b) with log(1/(min w log 2))/beta, for unsmoothed labels.
 
     Raises
     ------

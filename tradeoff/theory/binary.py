@@ -1,4 +1,4 @@
-"""T3, the worked example: one parameter, two responses, everything in closed form."""
+"""T3's worked example in closed form: one parameter, two responses."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def binary_optimum(lam: float, beta: float, radius: float) -> float:
 def binary_gap(lam: float, beta: float, radius: float, first: First = "sft") -> float:
     """Limit gap of the binary example in closed form; log cosh(R/2) at beta = 1, lambda = 1/2.
 
-    f_lambda = lam log(1 + exp(-beta t)) + (1 - lam) log(1 + exp(t)); the second stage ends at R
-    (DPO last) or -R (SFT last). At beta = 1, lambda = 1/2 it is log(2 cosh(t/2)). Source: ours.
+    f_lambda = lam log(1 + exp(-beta t)) + (1 - lam) log(1 + exp(t)). The second stage ends at R
+    (DPO last) or -R (SFT last). At beta = 1, lambda = 1/2, f_lambda is log(2 cosh(t/2)).
+    Source: ours.
     """
     points = np.array([radius if first == "sft" else -radius, binary_optimum(lam, beta, radius)])
     values = lam * np.logaddexp(0, -beta * points) + (1 - lam) * np.logaddexp(0, points)
@@ -41,9 +42,9 @@ def binary_gap(lam: float, beta: float, radius: float, first: First = "sft") -> 
 def binary_limit(
     lam: float = 0.5, beta: float = 1.0, radius: float = 4.0, first: First = "sft"
 ) -> Checked:
-    """The solver's limit gap of the binary example equals the closed form.
+    """Check that the solver's limit gap of the binary example equals the closed form.
 
-    It holds for any beta and R: in the flat tail of the logistic loss the solver follows the
+    It does for any beta and R: in the flat tail of the logistic loss the solver minimises the
     logarithm of the loss.
     """
     limit = limit_gap(binary_example(radius, beta), lam, first)

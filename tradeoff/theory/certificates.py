@@ -1,6 +1,6 @@
-"""T2: how far a point is from optimal, told from its gradient alone.
+"""T2: bounds on the gap of a point, computed from its gradient alone.
 
-Both sides are one formula. For convex f with L-Lipschitz gradient on a convex set Theta,
+For convex f with L-Lipschitz gradient on a convex set Theta,
 
     max_s g.(theta - s) - (L/2)|theta - s|^2  <=  f(theta) - f*  <=  max_s g.(theta - s)
 
@@ -34,8 +34,8 @@ def upper_certificate(problem: Any, lam: float, theta: Float[np.ndarray, " d"]) 
     """The gap of f_lambda at theta is at most g.theta + R|g|.
 
     Proof: convexity gives f(theta) - f(s) <= g.(theta - s) for the minimiser s, and over the ball
-    the right side is largest at s = -R g/|g| (Cauchy-Schwarz). Source: Frank & Wolfe 1956,
-    Jaggi 2013. It certifies whatever produced theta.
+    the right side is largest at s = -R g/|g| (Cauchy-Schwarz). It holds for a theta from any
+    algorithm. Source: Frank & Wolfe 1956, Jaggi 2013.
     """
     measured, certificate = gap(problem, lam, theta)
     gradient = gradient_of(problem, lam, theta)
@@ -48,12 +48,12 @@ def upper_certificate(problem: Any, lam: float, theta: Float[np.ndarray, " d"]) 
 def lower_certificate(
     problem: Any, lam: float, theta: Float[np.ndarray, " d"], smoothness: float | None = None
 ) -> Checked:
-    """The gap of f_lambda at theta is at least what one projected gradient step must win.
+    """The gap of f_lambda at theta is at least the guaranteed decrease of one projected step.
 
     Proof: smoothness gives f(s) <= f(theta) + g.(s - theta) + (L/2)|s - theta|^2 for every s in
-    the ball, and f* <= f(s). The right side is smallest at s = Pi(theta - g/L). Since that
-    projection satisfies g.(theta - s) >= L|theta - s|^2, the bound is at least the more familiar
-    (L/2)|theta - s|^2, and larger by up to all of g.(theta - s) where the ball is active.
+    the ball, and f* <= f(s). The right side is smallest at s = Pi(theta - g/L). That projection
+    satisfies g.(theta - s) >= L|theta - s|^2. So the bound is at least the more familiar
+    (L/2)|theta - s|^2, and can be larger where the ball is active.
     Source: Nesterov 2004, Section 2.2; ours in this form. ``smoothness`` defaults to T1's.
     """
     measured, certificate = gap(problem, lam, theta)
@@ -66,7 +66,7 @@ def lower_certificate(
 
 
 def _rounding(problem: Any, lam: float, theta: Array) -> float:
-    """What rounding may add to or take from a value and a certificate at theta."""
+    """Bound on the rounding errors of a value and of a certificate at theta."""
     point = Point.at(problem, theta, np.array([1 - lam, lam]))
     return 1e-12 + point.value_error + point.gap_error
 
@@ -74,11 +74,11 @@ def _rounding(problem: Any, lam: float, theta: Array) -> float:
 def projected_step(
     problem: Any, theta: Array, gradient: Array, smoothness: float
 ) -> tuple[float, float]:
-    """Decrease that one projected step of length 1/L guarantees, and how far it moves."""
+    """Guaranteed decrease of one projected step of size 1/L, and the distance that it moves."""
     far = theta - problem.radius * gradient / max(length(gradient), 1e-300)
     if smoothness > 1e-150 * length(gradient):
         far = theta - gradient / smoothness
-    step = theta - problem.project(far)  # no curvature: as far as the ball goes
+    step = theta - problem.project(far)  # without curvature: to the boundary of the ball
     moved = length(step)
     return float(gradient @ step) - smoothness / 2 * moved**2, moved
 

@@ -1,4 +1,4 @@
-"""What a theorem returns: the measured quantity, its bound, and the constants behind both."""
+"""The result of a theorem: the measured quantity, its bound, and the constants of both."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Checked(Shown):
 
     @property
     def slack(self) -> float:
-        """By how much the statement holds (negative: violated), before the tolerance."""
+        """Least distance of a measured value from its bound, before the tolerance.
+
+        A negative slack is a violation.
+        """
         measured, bound = np.asarray(self.measured), np.asarray(self.bound)
         margins = {
             "upper": bound - measured,
@@ -64,7 +67,7 @@ class Checked(Shown):
         return bool(np.all(verdicts[self.kind]))
 
     def table(self) -> pd.DataFrame:
-        """One row for each measured value: measured, bound, and whether it holds."""
+        """One row for each measured value: measured, bound and tolerance."""
         measured, bound, tolerance = np.broadcast_arrays(
             np.asarray(self.measured, dtype=float), self.bound, self.tolerance
         )

@@ -1,9 +1,9 @@
 """T1: the constants of a log-linear problem, from which every other bound is computed.
 
-With Delta the largest distance between the features of two responses to one prompt, one data
-point's gradient is at most Delta (SFT) or beta Delta_w (DPO) long, and one data point's Hessian
-at most Delta^2/4 or beta^2 Delta_w^2/4. The mean losses are smoother than their worst data point,
-so their own, smaller constants stand beside those.
+Delta is the largest distance between the features of two responses to one prompt. The gradient of
+one data point has norm at most Delta (SFT) or beta Delta_w (DPO). Its Hessian is at most
+Delta^2/4 or beta^2 Delta_w^2/4. The mean losses are smoother than their worst data point, so
+`Constants` also has the smaller constants of the means.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tradeoff.theory.checked import Checked
 
 Array = NDArray[np.float64]
 BLOCK = 4096
-"""Feature rows that are held at once."""
+"""Feature rows held in memory at once."""
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What T1 states of one problem; index SFT is 0 and PREFERENCE is 1 where pairs are given.
+    """T1's constants of one problem; in tuples, index 0 is SFT and 1 is PREFERENCE.
 
     Attributes
     ----------
@@ -46,7 +46,8 @@ class Constants:
     mean_sft_smoothness, mean_preference_smoothness
         Bounds on the Hessians of the two mean losses.
     loss_ranges
-        Widest spread of one data point's (SFT, DPO) loss over data and ball.
+        Upper bounds on the (SFT, DPO) loss of one data point, over the data and the ball. Losses
+        are not negative, so these bound their ranges too.
     diameter
         D = 2 R.
     """
@@ -85,7 +86,7 @@ class Constants:
 
 
 def constants(problem: LogLinear) -> Constants:
-    """T1 for one problem, one block of prompts at a time.
+    """Compute T1's constants, one block of prompts at a time.
 
     Notes
     -----
@@ -93,8 +94,8 @@ def constants(problem: LogLinear) -> Constants:
     response: G_SFT needs only distances from demonstrated responses, and can be below Delta.
     One SFT Hessian is Cov_pi(phi): along a unit vector the features span at most Delta, and a
     variable of range Delta has variance at most Delta^2/4 (Popoviciu). The DPO slope is
-    beta (sigma - 1 + s), at most beta (1 - s) for label smoothing s < 1/2; its curvature is at
-    most beta^2/4, whatever s.
+    beta (sigma - 1 + s), at most beta (1 - s) for label smoothing s < 1/2. Its curvature is at
+    most beta^2/4 for every s.
 
     Mean losses. DPO: beta^2/4 times the top eigenvalue of the weighted mean of delta delta'. SFT:
     the smaller of the mean of Delta_x^2/4 and the top eigenvalue of the weighted mean of
@@ -125,9 +126,9 @@ def constants(problem: LogLinear) -> Constants:
 
 
 def step_over(length: float, slope: float) -> float:
-    """``length / slope``, and ``length`` where a loss has no slope and any step will do.
+    """Return ``length / slope``, or ``length`` where the slope is zero.
 
-    Pairs whose two responses have equal features make f_DPO such a loss.
+    A loss is flat, and any step is right, where both responses of every pair have equal features.
     """
     return length / slope if slope > 0 else length
 
@@ -158,7 +159,7 @@ def distances(rows: Any) -> Float[np.ndarray, "n n"]:
 
 
 def gradient_norms(problem: LogLinear, thetas: Float[np.ndarray, "B d"]) -> tuple[Checked, Checked]:
-    """T1, first half: every data point's (SFT, DPO) gradient norm at thetas, against its bound.
+    """T1, first half: compare the gradient norms of single data points with (G_SFT, G_DPO).
 
     Each ``measured`` is the (B,) largest norm over the data points of positive weight.
     """
@@ -187,7 +188,8 @@ def smoothness(problem: LogLinear, lam: float, thetas: Float[np.ndarray, "B d"])
 def sample_gradients(problem: LogLinear, objective: int, theta: ArrayLike) -> tuple[Any, Array]:
     """Gradient of every data point of positive weight, (n, d), and the (n,) weights.
 
-    Dense or sparse as the features are; for exhaustive checks on problems that fit in memory.
+    The gradients are sparse if the features are. For exhaustive checks on problems that fit in
+    memory.
     """
     z = problem.logits(theta)
     if objective == PREFERENCE:
@@ -214,7 +216,7 @@ def _largest_norm(problem: LogLinear, objective: int, theta: Array) -> float:
 
 
 def _spans(problem: LogLinear) -> tuple[float, float, Array]:
-    """Delta; the reach of demonstrated responses; (P,) span of each demonstrated prompt."""
+    """Delta, the largest distance from a demonstrated response, and the (P,) spans of prompts."""
     spans, reach = np.zeros(len(problem.offsets) - 1), 0.0
     for prompt, rows in blocks(problem):
         apart = distances(rows)
@@ -245,7 +247,7 @@ def _mean_smoothness(problem: LogLinear, spans: Array) -> tuple[float, float]:
 
 
 def _largest_eigenvalue(product: Callable[[Array], Array], d: int) -> float:
-    """Top eigenvalue of a symmetric (d, d) matrix given by its products."""
+    """Top eigenvalue of a symmetric (d, d) matrix given by its matrix-vector product."""
     if d <= DENSE_DIMENSION:
         return float(np.linalg.eigvalsh(product(np.eye(d)))[-1])
     operator = LinearOperator((d, d), matvec=lambda v: product(v.ravel()), dtype=float)

@@ -1,19 +1,20 @@
-"""T15: lose at most so much of SFT, and the best preference loss that this allows.
+"""T15: the least preference loss under an upper limit on the SFT loss.
 
 At each update follow DPO if f_S(theta_t) <= c + tau, else SFT, along unweighted gradients with the
-step r/(G sqrt T), G = max(G_SFT, G_DPO), tau = r G/sqrt T. Let B be the updates that follow DPO,
-f_D^c the least f_D on {f_S <= c}, and average the iterates of B. Then
+step r/(G sqrt T), G = max(G_SFT, G_DPO), tau = r G/sqrt T. Let B be the updates that follow DPO and
+f_D^c the least f_D on {f_S <= c}. Average the iterates of B. Then
 
     f_S(average) <= c + tau          in every run,
     E |B| (f_D(average) - f_D^c)  <=  tau E |B| .
 
-Proof. The first is convexity: every iterate of B meets it. For theta^c, where f_D^c is attained,
-the expansion of T4 bounds the sum over B of E(f_D(theta_t) - f_D^c) plus the sum over the rest of
-E(f_S(theta_t) - c) by r G sqrt T = tau T. Each term of the rest is above tau; subtract. ∎
-(Lan and Zhou, arXiv 1604.03887; the two-sided reading, and exact values of f_S: ours.)
+Proof. Every iterate of B meets the first inequality, so by convexity their average does. Let
+theta^c attain f_D^c. The expansion of T4 bounds the sum over B of E(f_D(theta_t) - f_D^c) plus the
+sum over the other updates of E(f_S(theta_t) - c) by r G sqrt T = tau T. Each term of the second sum
+is above tau; subtract. ∎
+(Lan and Zhou, arXiv 1604.03887; the two-sided form, and exact values of f_S: ours.)
 
-The constrained minimum is certified by the front's duality: for every weight l > 0 and every
-theta with f_S <= c, f_D >= (V(l) - (1-l) c)/l, V(l) the least f_l.
+The front's duality certifies the constrained minimum: for every weight l > 0 and every theta with
+f_S <= c, f_D >= (V(l) - (1-l) c)/l, V(l) the least f_l.
 """
 
 from __future__ import annotations
@@ -65,16 +66,19 @@ class ConstrainedMinimum:
 def constrained_minimum(
     problem: LogLinear, limit: float, *, solves: int = 40
 ) -> ConstrainedMinimum:
-    """Bisect on the weight; the end that meets the limit is moved towards the other.
+    """Minimise the preference loss under a limit on the SFT loss, by bisection on the weight.
+
+    The last step moves along the segment between the two policies that enclose the limit.
 
     Parameters
     ----------
     problem
         Two convex objectives.
     limit
-        c: largest SFT loss allowed, in nats (not above the minimum, but itself).
+        c: largest SFT loss allowed, in nats. It is the loss itself, not its excess over the
+        minimum.
     solves
-        Bisections.
+        Number of bisections.
 
     Raises
     ------
@@ -84,7 +88,7 @@ def constrained_minimum(
     low, high = minimise(problem, 0.0, tolerance=1e-12), minimise(problem, 1.0, tolerance=1e-12)
     if low.losses[SFT] > limit:
         raise InputError(
-            "no policy on the ball has so small an SFT loss",
+            "no policy on the ball meets this limit of the SFT loss",
             field="limit",
             value=limit,
             remedy=f"Use at least {low.losses[SFT]:.6g}.",
@@ -113,7 +117,7 @@ def _moved(problem: LogLinear, low: Minimum, high: Minimum, limit: float) -> Arr
 
 
 def allowance(problem: LogLinear, updates: int) -> float:
-    """Tau = r G/sqrt T from the centre: slack of the limit and bound on both errors."""
+    """Tau = r G/sqrt T for a start at the centre: slack of the limit, and bound on both errors."""
     longest = max(constants(problem).gradients)
     return reach(problem) * longest / float(np.sqrt(updates))
 
@@ -145,16 +149,16 @@ class ConstrainedRun:
 def constrained_gap(
     problem: LogLinear, loss: float, updates: int, *, instead: Schedule | None = None, **run: Any
 ) -> ConstrainedRun:
-    """T15 measured.
+    """Measure both halves of T15 on simulated runs.
 
     Parameters
     ----------
     problem, updates
-        What is run, from the centre, for T updates.
+        The problem, and the number T of updates from the centre.
     loss
-        How much SFT may lose, in nats above its minimum: c = f_S* + loss.
+        Excess of the SFT loss over its minimum that is allowed, in nats: c = f_S* + loss.
     instead
-        What is run in place of the schedule, with its step and against both bounds.
+        Schedule to run in place of the constrained one, with its step and against both bounds.
     **run
         For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine).
     """

@@ -1,4 +1,4 @@
-"""How symbolic proofs are written down: each step is verified by sympy before it is kept."""
+"""Symbolic proofs, whose steps sympy verifies before they are recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Proof:
     Attributes
     ----------
     name, statement
-        What is proved; the statement is LaTeX.
+        Name of the proof, and the statement in LaTeX.
     steps
         (reason, LaTeX) of each verified step.
     """
@@ -33,20 +33,20 @@ class Proof:
 
 
 class Derivation:
-    """Collects steps and refuses the first that is false."""
+    """A list of verified steps; a step that is not confirmed raises `ProofError`."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, str]] = []
 
     def equal(self, reason: str, left: Any, right: Any) -> None:
-        """``left = right`` identically, by simplification or, failing that, by substitution."""
+        """Record that ``left = right`` identically, after sympy has confirmed it."""
         difference = sp.simplify(sp.expand(sp.sympify(left - right).rewrite(sp.exp)))
         if difference != 0 and difference.equals(0) is not True:
             raise ProofError(f"{reason}: {left} differs from {right} by {difference}")
         self.steps.append((reason, f"{sp.latex(left)} = {sp.latex(right)}"))
 
     def positive(self, reason: str, expression: Any) -> None:
-        """``expression > 0`` for all values that its symbols may take."""
+        """Record that ``expression > 0`` for all values that its symbols may take."""
         if sp.simplify(expression).is_positive is not True:
             raise ProofError(f"{reason}: {expression} > 0 is not established")
         self.steps.append((reason, f"{sp.latex(expression)} > 0"))

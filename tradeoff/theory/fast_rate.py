@@ -11,9 +11,9 @@ d_{t+1} <= d_t - 2 a e_t + a^2 G^2, and e_t >= e_t/2 + (mu/4) d_t. So with a = 4
     t e_t  <=  (mu/4) (t (t-1) d_t - t (t+1) d_{t+1}) + 4 G^2 t/(mu (t+1)).
 
 The bracket telescopes to at most 0, the rest sums to at most 4 G^2 T/mu; divide by T (T+1)/2.
-Growth about one point is all that is used. Where f is mu-strongly convex, 2/(mu (t+1)) and half
-the bound would do (Lacoste-Julien et al., arXiv 1212.2002); on a ball a log-linear loss has such a
-mu only exponentially small in R Delta. Source of the form for growth, and of mu: ours.
+The proof uses growth about one point only. Where f is mu-strongly convex, steps 2/(mu (t+1)) give
+half the bound (Lacoste-Julien et al., arXiv 1212.2002). But the strong-convexity constant of a
+log-linear loss on a ball is exponentially small in R Delta. The form for growth, and mu: ours.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ class WeightedGrowth:
 
 
 def weighted_growth(problem: LogLinear, lam: float) -> WeightedGrowth:
-    """Growth constant of f_lambda, as :func:`tradeoff.theory.growth.growth` has it for one loss.
+    """Growth constant of f_lambda; :func:`tradeoff.theory.growth.growth` is that of one loss.
 
     Along a line the third derivative of f_lambda is at most M |v| times its second, M the larger
-    of Delta and beta Delta_w; so mu = 2 l (exp(-z) + z - 1)/z^2 with l the least eigenvalue at the
-    minimiser and z = M (R + |theta*|), and |grad f_lambda|/R more for a minimiser on the boundary.
+    of Delta and beta Delta_w. So mu = 2 l (exp(-z) + z - 1)/z^2 with l the least eigenvalue at the
+    minimiser and z = M (R + |theta*|). A minimiser on the boundary adds |grad f_lambda|/R to mu.
 
     Raises
     ------
     InputError
-        Where that is zero: singular Hessian at an interior minimiser.
+        Where mu is zero: the minimiser is interior and its Hessian singular.
     """
     found = minimise(problem, lam, tolerance=1e-13)
     model = problem.local_model(found.theta, np.array([1 - lam, lam]))
@@ -84,7 +84,7 @@ def weighted_growth(problem: LogLinear, lam: float) -> WeightedGrowth:
     mu = 2 * least * damping + boundary
     if not mu > 0:
         raise InputError(
-            "the minimiser is interior and the Hessian singular there",
+            "the minimiser is interior, and the Hessian is singular there",
             field="lam",
             value=lam,
             remedy="Give more data than parameters, or a smaller radius.",
@@ -93,7 +93,7 @@ def weighted_growth(problem: LogLinear, lam: float) -> WeightedGrowth:
 
 
 def fast_bound(problem: LogLinear, schedule: Schedule, steps: int) -> float:
-    """8 G^2/(mu (T+1)), for ALRIGHT or Mix."""
+    """The bound 8 G^2/(mu (T+1)), for ALRIGHT or Mix."""
     mu = weighted_growth(problem, schedule.lam).mu
     return 8 * gradient_bound(problem, schedule) ** 2 / (mu * (steps + 1))
 
@@ -102,14 +102,14 @@ def fast_gap(
     problem: LogLinear, schedule: Schedule, steps: int, *, instead: Schedule | None = None,
     **run: Any,
 ) -> Checked:  # fmt: skip
-    """Mean gap over replicas of the average with weights t, against :func:`fast_bound`.
+    """Compare the mean gap of the average with weights t with :func:`fast_bound`.
 
     Parameters
     ----------
     problem, schedule, steps
-        ALRIGHT or Mix, for T updates.
+        The problem, ALRIGHT or Mix, and the number T of updates.
     instead
-        What is run in place of ``schedule``, against its bound.
+        Schedule to run in place of ``schedule``, against its bound.
     **run
         For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine).
     """

@@ -1,4 +1,4 @@
-"""T12: how fast stage b forgets stage a, and how much a distance costs."""
+"""T12: the rate at which stage b forgets stage a, and the loss that a distance costs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def forgetting_rate(
 ) -> Checked:
     """Along the gradient flow of f_b, d f_a/dt = -grad f_a . grad f_b (chain rule).
 
-    ``measured`` is a central difference along the flow's direction: forgetting starts exactly
-    where the two gradients point apart. Holds inside the ball, where the flow is not projected.
-    Source: ours.
+    So f_a rises exactly where the inner product of the two gradients is negative. ``measured`` is
+    a central difference along the flow's direction. The identity holds inside the ball, where the
+    flow is not projected. Source: ours.
     """
     a, b = problem.gradients(theta)[[1 - trained, trained]]
     ahead, behind = problem.losses(np.stack([theta - step * b, theta + step * b]))[:, 1 - trained]
@@ -73,9 +73,9 @@ def distance_bounds(
 ) -> tuple[Checked, Checked]:
     """(mu_a/2) r^2 <= f_a(theta) - f_a* <= |g_a| r + (L_a/2) r^2, r = |theta - theta_a|.
 
-    Left: growth about theta_a, for interior and boundary minimisers alike. Right: smoothness; the
-    linear term, |g_a| = |grad f_a(theta_a)|, vanishes where theta_a is interior, the only case in
-    which (L_a/2) r^2 alone is true. Returned as (lower, upper). Source: ours.
+    Left: growth about theta_a, which may be interior or on the boundary. Right: smoothness. The
+    slope |g_a| = |grad f_a(theta_a)| of the linear term is zero where theta_a is interior. Only
+    there does (L_a/2) r^2 alone bound the gap. Returns (lower, upper). Source: ours.
     """
     found = growth(problem, first)
     smooth = constants(problem).smoothness(float(first))

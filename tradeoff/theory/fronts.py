@@ -1,12 +1,13 @@
-"""T9: a computed Pareto front is off by no more than it says, and n solves make that O(1/n^2).
+"""T9: the error of a computed Pareto front is within its certificate, which falls as 1/n^2.
 
-V(l) = min f_l is concave, and V'(l) = f_DPO - f_SFT at its minimiser. Between two solved weights
-of distance h whose slopes differ by s, tangents and chord enclose V within h s/4: the triangle of
-base h and slopes s apart is highest, h s/4, when symmetric. Over the whole front the h add to 1
-and the s add to R_SFT + R_DPO. In units of the ranges that sum is 2, so n intervals chosen to
-equalise h s leave at most 2/(4 n^2) = 1/(2 n^2). The chord rule does not know those intervals
-beforehand; that it keeps the order 1/n^2 is Rote's theorem (Computing 48, 1992). Our constant for
-it, 2/n^2, allows every interval to be twice too wide and twice too steep: checked, not proved.
+n is the number of intervals between solved weights. V(l) = min f_l is concave, and
+V'(l) = f_DPO - f_SFT at its minimiser. Take two solved weights at distance h whose slopes differ by
+s. Tangents and chord enclose V within h s/4, since a triangle of base h whose sides differ in slope
+by s is highest when symmetric. Over the whole front the h add to 1 and the s to R_SFT + R_DPO. In
+units of the ranges that sum is 2, so n intervals that equalise h s leave at most
+2/(4 n^2) = 1/(2 n^2). The chord rule does not know those intervals beforehand. By Rote's theorem
+(Computing 48, 1992) it keeps the order 1/n^2. Our constant for it, 2/n^2, allows every interval to
+be twice too wide and twice too steep. The constant is checked, not proved.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tradeoff.theory.checked import Checked
 def enclosure(problem: Any, front: Front, lam: float | ArrayLike) -> tuple[Checked, Checked]:
     """V(lam) lies between the front's certified bounds, at any weights (K,).
 
-    Upper: each point found is attained, so V(l) <= f_l there. Lower: each solve certifies
+    Upper: each computed point is attained, so V(l) <= f_l there. Lower: each solve certifies
     V(l_k) >= value - certificate, and a concave function lies above its chords. Source: ours.
     """
     weights = np.atleast_1d(np.asarray(lam, dtype=float))
@@ -42,8 +43,8 @@ def enclosure(problem: Any, front: Front, lam: float | ArrayLike) -> tuple[Check
 def certified_error(problem: Any, front: Front, lam: float | ArrayLike) -> Checked:
     """Distance between the inner hull and the true front, in units of the ranges.
 
-    At every weight it is at most the error that the front certifies, however early its inner
-    solves stopped. Source: ours.
+    At every weight it is at most the error that the front certifies, even if the inner solves
+    stopped early. Source: ours.
     """
     weights = np.atleast_1d(np.asarray(lam, dtype=float))
     solved = [minimise(problem, float(w), tolerance=1e-13) for w in weights]
@@ -58,14 +59,14 @@ def certified_error(problem: Any, front: Front, lam: float | ArrayLike) -> Check
 def front_rate(problem: Any, solves: Sequence[int] = (3, 5, 9, 17, 33)) -> Checked:
     """Certified error after n + 1 solves is at most 2/n^2, in units of the ranges.
 
-    See the module for what is proved (1/(2 n^2) with the best intervals) and what is checked.
+    1/(2 n^2) with the best intervals is proved; 2/n^2 is checked. See the module.
     """
     fronts = [
         pareto_front(problem, accuracy=1e-12, solves=n, tolerance=1e-11, interpolate=False)
         for n in solves
     ]
     errors = np.array([front.error for front in fronts])
-    # What the inner solves could not close is no matter of how many there are.
+    # More solves do not reduce the certificates of the inner solves.
     inner = max(
         m.certificate / ((1 - m.lam) * front.ranges[0] + m.lam * front.ranges[1])
         for front in fronts

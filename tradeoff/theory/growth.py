@@ -1,18 +1,18 @@
-"""How fast a loss must rise away from its minimiser on the ball: what makes forgetting total.
+"""Quadratic growth of a loss about its minimiser on the ball, the condition for T3's forgetting.
 
 A strong-convexity constant that holds on all of the ball is exponentially small in R Delta,
-because softmax probabilities may be that small. What T3 needs is less: growth about one point,
+because softmax probabilities may be that small. T3 needs less: growth about one point,
 
-    f(theta) - f*  >=  (mu/2) |theta - theta_b|^2      for every theta in the ball,
+    f(theta) - f*  >=  (mu/2) |theta - theta_b|^2      for every theta in the ball.
 
-and for that two effects of ordinary size suffice (ours):
+Two effects, neither exponentially small, give it (ours):
 
 - curvature. Along any line the third derivative of a log-linear loss is at most M |v| times its
   second, M = Delta or beta Delta_w (Bach 2010: a variable of range M has |third cumulant| at most
   M times its variance). So the Hessian at distance r is at least exp(-M r) times that at theta_b;
   integrating twice, mu >= 2 l (exp(-z) + z - 1)/z^2 with l the smallest eigenvalue at theta_b and
   z = M (R + |theta_b|): of order 1/z, not exp(-z).
-  (On few or alike data :func:`strong_convexity` can be the larger one; the better is used.)
+  (On few or similar data :func:`strong_convexity` can be larger; the larger one is used.)
 - the ball. At a boundary minimiser g = -|g| theta_b / R, and |theta| <= R makes
   g.(theta - theta_b) >= |g| |theta - theta_b|^2 / (2 R): mu gains |g|/R, even where the Hessian
   is singular.
@@ -69,7 +69,7 @@ class Growth:
         return self.curvature + self.boundary
 
     def rounding(self, radius: float) -> float:
-        """How much the inexactness of theta_b may cost in the growth inequality.
+        """Slack of the growth inequality for an inexact theta_b.
 
         With a = -R g/|g|, the far point of T2, moving from a to theta costs 2 |g| |a - theta|.
         """
@@ -79,7 +79,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Located:
-    """Where a loss has its minimum on the ball.
+    """A computed minimiser of a loss, with a bound on its distance from the exact one.
 
     Attributes
     ----------
@@ -94,18 +94,18 @@ class Located:
 
 
 def locate(problem: LogLinear, objective: int, *, tolerance: float | None = None) -> Located:
-    """Minimise one objective and bound how far its minimiser may be from the point found.
+    """Minimise one objective, and bound the distance from the result to any minimiser.
 
-    In the flat tail of a logistic loss values agree long before parameters do, and it is where
-    theta_b lies that decides what is forgotten. So a loss that is nearly zero is minimised by its
-    logarithm (:mod:`tradeoff.convex.tails`), any other until rounding stops all progress.
+    In the flat tail of a logistic loss, losses converge long before parameters do, and forgetting
+    depends on the parameters theta_b. So for a loss that is nearly zero its logarithm is minimised
+    (:mod:`tradeoff.convex.tails`). Any other is minimised until rounding stops all progress.
 
     Parameters
     ----------
     problem, objective
-        SFT is 0, PREFERENCE is 1.
+        The problem, and the objective: SFT is 0, PREFERENCE is 1.
     tolerance
-        Certificate at which to stop, in nats; by default as said above.
+        Certificate at which to stop, in nats; by default rounding stops the search.
     """
     weights = np.eye(2)[objective]
     found = minimise(problem, float(objective), tolerance=1e-16 if tolerance is None else tolerance)
@@ -120,7 +120,7 @@ def locate(problem: LogLinear, objective: int, *, tolerance: float | None = None
 
 
 def last_minimiser(problem: LogLinear, objective: int) -> Minimum:
-    """The minimiser of one objective, as :func:`locate` finds it."""
+    """The minimiser of one objective that :func:`locate` finds."""
     return locate(problem, objective).minimum
 
 
@@ -132,9 +132,9 @@ def growth(problem: LogLinear, objective: int) -> Growth:
     Raises
     ------
     InputError
-        Where neither part is positive: the Hessian is singular and the minimiser interior, so it
-        need not be unique and ties keep something of the first stage; or the loss and its slope
-        are below the smallest number.
+        Where neither part is positive. Either the minimiser is interior with a singular Hessian:
+        it need not be unique, and ties keep something of the first stage. Or the loss and its slope
+        underflow to zero.
     """
     found = last_minimiser(problem, objective)
     gradient = problem.gradients(found.theta)[objective]
@@ -146,8 +146,8 @@ def growth(problem: LogLinear, objective: int) -> Growth:
         curvature = max(curvature, strong_convexity(problem, objective))
     if not curvature + boundary > 0:
         raise InputError(
-            "no growth: the minimiser is interior and the Hessian singular there, so that it may "
-            "not be unique, or the loss is too small for a number",
+            "no growth: the minimiser is interior with a singular Hessian, so that it may not be "
+            "unique, or the loss underflows to zero",
             field=OBJECTIVES[objective],
             remedy="Give more data than parameters, or a smaller radius.",
         )
@@ -182,7 +182,7 @@ def strong_convexity(problem: LogLinear, objective: int) -> float:
     total = np.zeros((problem.dimension, problem.dimension))
     for prompt, rows in blocks(problem):
         phi = np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
-        # In logarithms: R |phi_y' - phi_y| may be far beyond the largest exponent of a number.
+        # In logarithms, because exp(R |phi_y' - phi_y|) may overflow.
         least = np.exp(-logsumexp(problem.radius * distances(phi), axis=1))
         mean = least @ phi / least.sum() if least.sum() > 0 else phi.mean(axis=0)
         centred = phi - mean
@@ -216,7 +216,7 @@ def _smallest_eigenvalue(problem: Any, objective: int, theta: Array) -> float:
 
 
 def _positive(matrix: Array) -> float:
-    """Smallest eigenvalue where it is clearly above rounding, else 0."""
+    """Smallest eigenvalue less a bound on its rounding error, and at least 0."""
     values = np.linalg.eigvalsh(matrix)
     rounding = 1e-14 * len(values) * float(values[-1])
     return max(0.0, float(values[0]) - rounding)

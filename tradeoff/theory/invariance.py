@@ -1,4 +1,4 @@
-"""T10: scores that do not depend on the units of a loss, and one that does.
+"""T10: scores that do not depend on the units of the losses, and one that does.
 
 Replacing f_i by c_i f_i + s_i (c_i > 0) changes neither the policies nor the trade-offs, so it
 should change no score. A weight l becomes l' with odds l'/(1-l') = (l / c_D)/((1-l) / c_S).
@@ -56,7 +56,7 @@ def rescaled(front: Front, scale: Pair, shift: Pair = (0.0, 0.0)) -> Front:
 def front_gap_invariance(
     front: Front, losses: Float[np.ndarray, "B 2"], scale: Pair, shift: Pair = (0.0, 0.0)
 ) -> Checked:
-    """The front gap of every policy is the same in any units of the losses.
+    """Check that the front gap of every policy is the same in any units of the losses.
 
     Proof: with weights u >= 0 of any sum, the quotient [u.f - min u.f] / [u.R] has degree 0 in u;
     scaling f and R by c turns it into the same quotient at u c, and u ranges over the same cone.
@@ -72,12 +72,12 @@ def front_gap_invariance(
 def matched_weight_covariance(
     front: Front, losses: Float[np.ndarray, "B 2"], scale: Pair
 ) -> Checked:
-    """The matched weight is covariant: it becomes a weight of the same trade-off.
+    """Check that the matched weight is covariant: in other units it means the same trade-off.
 
     The raw number depends on units, as lambda itself does; l R_D / ((1-l) R_S + l R_D) does not.
-    The same holds of regret, which is unchanged only if the requested weight is converted too.
-    Several weights may match (at a vertex of the front), so what is compared is the quotient:
-    the weight found in the new units, converted back, attains the front gap. Source: ours.
+    Regret is unchanged only if the requested weight is converted too. At a vertex of the front
+    several weights match, so the check compares the quotients: the matched weight in the new
+    units, converted back, attains the front gap. Source: ours.
     """
     factor = np.asarray(scale, dtype=float)
     matched = rescaled(front, factor).score(losses * factor)["matched_weight"].to_numpy()
@@ -92,7 +92,7 @@ def ideal_distance_flip(
 ) -> tuple[float, float]:
     """Ideal distance of the first policy minus that of the second, before and after scaling.
 
-    Two numbers of opposite sign show that the paper's score ranks by the choice of units.
+    Two numbers of opposite sign show that the ranking of the paper's score depends on the units.
     """
     factor = np.asarray(scale, dtype=float)
     before = ideal_distance(losses, ideal)

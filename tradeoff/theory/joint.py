@@ -1,8 +1,8 @@
 """T4 to T6: ALRIGHT and Mix, the price of alternating, and the best probability for a budget.
 
 All bounds are for projected stochastic gradient on the ball, started at distance at most
-``reach`` = R + |start| from the optimum. theory's D = 2R is needed only where the proof compares
-iterates with each other (the last iterate); for averages ``reach`` halves it from the centre.
+``reach`` = R + |start| from the optimum. Only the proof for the last iterate compares iterates
+with each other and needs the diameter D = 2R. For averages from the centre, ``reach`` is half of D.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def bound(
     iterate: Iterate = "average",
     start: ArrayLike | None = None,
 ) -> float:
-    """T4 and T5: bound on E gap of f_lambda after ``steps`` updates.
+    """Bound of T4 and T5 on E gap of f_lambda after ``steps`` updates.
 
     Average, constant step a: expanding |theta' - theta*|^2 and taking means,
     sum of E gap(theta_t) <= reach^2/(2a) + a T G^2/2; the best a gives reach G / sqrt T, and
@@ -88,7 +88,7 @@ def joint_gap(
     iterate: Iterate = "average",
     **run: Any,
 ) -> Checked:
-    """T4 and T5 measured: mean gap over replicas of ALRIGHT or Mix against :func:`bound`.
+    """Compare the mean gap of ALRIGHT or Mix over replicas with :func:`bound`.
 
     ``run`` goes to :func:`~tradeoff.convex.simulate.simulate` (replicas, seed, engine, start).
     """
@@ -159,10 +159,10 @@ def variance_identity(problem: LogLinear, lam: float, theta: Float[np.ndarray, "
     """E|g_ALRIGHT|^2 - E|g_Mix|^2 = lam (1 - lam) E|g_D - g_S|^2, on independent samples.
 
     Proof: lam a^2 + (1 - lam) b^2 - |lam a + (1 - lam) b|^2 = lam (1 - lam) |a - b|^2 pointwise.
-    ``measured`` is the left side by enumeration of every pair of data points; ``bound`` the right
-    side from :func:`moments`. It is never negative: per update Mix is never noisier. With
-    dependent samples (one prompt serving both objectives) the pointwise identity survives, but
-    E g_S . g_D is no longer the product of the means. Source: ours.
+    ``measured`` is the left side by enumeration of every pair of data points; ``bound`` is the
+    right side from :func:`moments`. It is never negative: per update Mix is never noisier. If one
+    prompt serves both objectives, their samples are dependent. The pointwise identity then still
+    holds, but E g_S . g_D is not the product of the means. Source: ours.
     """
     (s, p), (d, q) = (sample_gradients(problem, i, theta) for i in (SFT, PREFERENCE))
     s, d = (np.asarray(g.toarray() if sp.issparse(g) else g) for g in (s, d))
@@ -194,10 +194,10 @@ def optimal_probability(
     It minimises (mean cost) x (second moment) = (p c_D + (1-p) c_S)(a^2/p + b^2/(1-p)),
     a = lam sqrt V_D, b = (1-lam) sqrt V_S. By Cauchy-Schwarz that is at least
     (a sqrt c_D + b sqrt c_S)^2, with equality where p / (1-p) = (a / sqrt c_D) / (b / sqrt c_S).
-    With V_i = E|g_i|^2 it minimises T4's bound at a budget, whose root it is. The gap itself goes
-    with the product, and with A_i = tr(H^-1 E g_i g_i') in place of V_i (T16,
-    :func:`tradeoff.theory.asymptotics.equal_compute`); the two agree where H is a multiple of the
-    identity. Source: ours.
+    T4's bound at a budget is proportional to the root of the product, with V_i = E|g_i|^2. The gap
+    itself is asymptotically proportional to the product with A_i = tr(H^-1 E g_i g_i') in place of
+    V_i (T16, :func:`tradeoff.theory.asymptotics.equal_compute`). The two probabilities agree where
+    H is a multiple of the identity. Source: ours.
     """
     preference = lam * float(np.sqrt(preference_moment / preference_cost))
     sft = (1 - lam) * float(np.sqrt(sft_moment / sft_cost))
@@ -211,10 +211,10 @@ def cost_times_moment(
     sft_cost: float = 1.0,
     preference_cost: float = 1.0,
 ) -> float:
-    """(p c_D + (1-p) c_S)(lam^2 V_D/p + (1-lam)^2 V_S/(1-p)), to which T6 compares methods.
+    """(p c_D + (1-p) c_S)(lam^2 V_D/p + (1-lam)^2 V_S/(1-p)), by which T6 compares methods.
 
-    E gap of an average goes with it to first order where curvature is the same in all directions
-    (exactly: T16); T4's bound on the gap goes with its root.
+    E gap of an average is proportional to it, to first order, where the curvature is the same in
+    all directions; T16 is exact. T4's bound on the gap is proportional to its root.
     """
     cost = probability * preference_cost + (1 - probability) * sft_cost
     return cost * m.alternating(lam, probability)
@@ -234,16 +234,16 @@ def compute_ratio(
     sft_cost: float = 1.0,
     preference_cost: float = 1.0,
 ) -> float:
-    """Bound on budget-optimal ALRIGHT's gap over that on Mix's, at equal compute; below 1 wins.
+    """Bound on budget-optimal ALRIGHT's gap over that on Mix's, at equal compute.
 
-    The root of ``best_product`` over (c_D + c_S) E|g_Mix|^2, moments taken at the minimiser of
-    f_lambda. A rule of thumb: :func:`tradeoff.theory.asymptotics.equal_compute` has the exact
-    limit of the ratio of gaps.
+    Below 1, alternation has the smaller bound. The ratio is the root of ``best_product`` over
+    (c_D + c_S) E|g_Mix|^2, with moments at the minimiser of f_lambda. It is a rule of thumb:
+    :func:`tradeoff.theory.asymptotics.equal_compute` has the exact limit of the ratio of gaps.
 
     Equal costs: alternation wins iff (a + b)^2 < 2 (a^2 + b^2 + 2 lam (1-lam) inner).
     At an interior minimiser inner <= 0 always (lam grad f_D = -(1-lam) grad f_S), so there
-    alternation can win only if sampling noise outweighs the conflict. Infinite where Mix has no
-    noise at the optimum, as with one data point per objective. Source: ours.
+    alternation can win only if sampling noise outweighs the conflict. The ratio is infinite where
+    Mix has no noise at the optimum, as with one data point per objective. Source: ours.
     """
     m = moments(problem, minimise(problem, lam).theta)
     mix = (sft_cost + preference_cost) * m.mixed(lam)

@@ -1,7 +1,7 @@
-"""T13: the last iterate has the rate of the average, with the schedule that trainers use.
+"""T13: with linear step decay, as trainers use it, the last iterate has the rate of the average.
 
-N projected updates with steps eta_t = (r / (G sqrt T)) (T - t)/T, T = N + 1, t = 1..N: a linear
-decay to zero. Then for any convex target f with subgradients of second moment G^2
+Take N projected updates with steps eta_t = (r / (G sqrt T)) (T - t)/T, T = N + 1, t = 1..N: a
+linear decay to zero. Then for any convex target f with subgradients of second moment G^2
 
     E f(theta_T) - f*  <=  r G / sqrt(N + 1).
 
@@ -15,8 +15,8 @@ v_{t-1} (theta_t - y_{t-1}), so that v_t^2 |theta_{t+1} - y_t|^2 telescopes:
 By convexity E g_t.(theta_t - y_t) >= e_t - sum over s <= t of ((v_s - v_{s-1})/v_t) e_s, where
 e_t = E f(theta_t) - f*. In the double sum e_s has the factor v_{s-1} - (v_s - v_{s-1})(T - s),
 which is zero for s < T and T for s = T. What is left is 2 c T e_T <= r^2 + c^2 T G^2.
-Source: Zamani and Glineur (arXiv 2307.11134) without noise, where r G / sqrt(N + 1) is the exact
-worst case and no subgradient method does better; Defazio et al. (2310.07831) with noise. Both
+Source without noise: Zamani and Glineur (arXiv 2307.11134), where r G / sqrt(N + 1) is the exact
+worst case and no subgradient method does better. With noise: Defazio et al. (2310.07831). Both
 objectives, MAXRIGHT and the projection: ours.
 """
 
@@ -53,8 +53,8 @@ def last_iterate_bound(
 ) -> float:
     """T13's bound r G / sqrt(N+1) on the target's gap at the last iterate.
 
-    ``multiple`` is the step over :func:`decaying_step`; a step m times as long costs a factor of
-    (m + 1/m)/2.
+    ``multiple`` is the ratio m of the step size to that of :func:`decaying_step`. The bound is
+    larger by the factor (m + 1/m)/2.
     """
     best = reach(problem, start) * gradient_bound(problem, schedule) / np.sqrt(updates + 1)
     return float(best * (multiple + 1 / multiple) / 2)
@@ -68,7 +68,7 @@ def last_iterate_gap(
     instead: Schedule | None = None,
     **run: Any,
 ) -> Checked:
-    """T13 measured: mean gap of the last iterate over replicas against its bound.
+    """Compare the mean gap of the last iterate over replicas with T13's bound.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def last_iterate_gap(
         ALRIGHT or Mix (gap of f_lambda), or MAXRIGHT with exact values (of F_lambda), for N
         updates.
     instead
-        What is run in place of ``schedule``, with its step and against its bound: a wrong method
-        must break the statement.
+        Schedule to run in place of ``schedule``, with its step and against its bound. A wrong
+        method must break the statement.
     **run
         For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine, start).
     """

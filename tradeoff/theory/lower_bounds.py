@@ -1,17 +1,17 @@
 """T17: an instance on which the rates are attained up to a factor of two.
 
-One prompt, two responses with features a and 0, and both objectives ask for the first:
-f_S = f_D = log(1 + exp(-a theta)) for beta = 1, so f_lambda is that function for every lambda, and
+One prompt has two responses with features a and 0, and both objectives prefer the first:
+f_S = f_D = log(1 + exp(-a theta)) for beta = 1. So f_lambda is that function for every lambda, and
 every run is deterministic. With G = a and the constant step R/(a sqrt T) the slope lies in
 [a s, a/2], s = sigma(-a R). An update moves theta by at most R/(2 sqrt T), so from the centre
 
     sum of (R - theta_t) over t < T  >=  R sum of (1 - t/(2 sqrt T))  >=  R sqrt T     for T >= 4,
 
-the last because a decreasing sum exceeds its integral. The function lies above its tangent at R:
-gap(average) >= a s (R - average) >= s R G / sqrt T. As a R falls, s tends to 1/2. So a bound that
-is a hundred times above a measured gap is loose on that instance; no constant below 1/2 would do
-for all. Over all convex targets r G / sqrt(N+1) itself is minimax (arXiv 2307.11134).
-Source of the instance and the constant: ours.
+The last step holds because a decreasing sum exceeds its integral. The function lies above its
+tangent at R: gap(average) >= a s (R - average) >= s R G / sqrt T. As a R falls, s tends to 1/2.
+So no factor below 1/2 on the bound is valid for all instances, even where the bound is a hundred
+times above the measured gap of one instance. Over all convex targets r G / sqrt(N+1) itself is
+minimax (arXiv 2307.11134). Source of the instance and the constant: ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tradeoff.theory.measured import gradient_bound, target
 
 
 def slow_instance(feature: float = 0.01, radius: float = 1.0) -> LogLinear:
-    """Two responses of one prompt, both objectives for the first, features ``feature`` and 0."""
+    """One prompt with two responses, features ``feature`` and 0; both losses prefer the first."""
     return LogLinear.from_prompts(
         [[[feature], [0.0]]], [(0, 0)], [(0, 0, 1)], radius=radius, beta=1.0
     )
@@ -48,15 +48,15 @@ def attained(
     feature, radius
         a and R of :func:`slow_instance`.
     problem
-        Another instance to measure on, where the statement need not hold.
+        Another instance to run on, where the statement need not hold.
     """
     if steps < 4:
         raise InputError(
-            "the argument needs 2 sqrt T <= T", field="steps", value=steps, remedy="Use 4 or more."
+            "the proof needs 2 sqrt T <= T", field="steps", value=steps, remedy="Use 4 or more."
         )
     if isinstance(schedule, Alright) and schedule.probability is not None:
         raise InputError(
-            "the bound on the steps needs unscaled gradients",
+            "the lower bound needs unscaled gradients",
             field="probability",
             value=schedule.probability,
             remedy="Use Alright(lam=...) alone.",

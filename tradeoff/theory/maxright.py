@@ -1,21 +1,22 @@
 """T7: MAXRIGHT is a subgradient method on F_lambda, also with stale, estimated or wrong values.
 
 F_lambda(theta) = max of w_i (f_i - f_i*), w = (1 - lam, lam). Let i be the objective that is
-followed and h = w_i g_i. If the compared values err by at most e_S and e_D (weighted), then
+followed and h = w_i g_i. If the compared values have weighted errors of at most e_S and e_D, then
 w_i (f_i - f_i*) >= F - (e_S + e_D), so h is an (e_S + e_D)-subgradient of F.
 
-Stale values. One of the two objectives was followed at the update before, where its value was
-kept: it is one update old; the other at most k - 1. Each update moves a weighted value by at most
-G_max a G, with a the step size and G the longest update direction. So e_S + e_D <= k a G_max G for
-k >= 2, and 0 for k = 1. (Twice (k - 1) a G_max^2 is valid too, and larger for k > 2.)
+Stale values. k is the number of updates between refreshes. The objective followed at the last
+update had its value stored there, so that value is one update old. The value of the other is at
+most k - 1 updates old. Each update moves a weighted value by at most G_max a G, with a the step
+size and G the length of the longest update direction. So e_S + e_D <= k a G_max G for k >= 2, and
+0 for k = 1. (Twice (k - 1) a G_max^2 is valid too, and larger for k > 2.)
 
 Weighted steps (h itself, so G = G_max). As in T4, E F(average) - F* <=
 reach^2/(2 a T) + a G^2/2 + e. With the best a that is reach G_max sqrt(1 + 2k)/sqrt T for k >= 2.
 
 Unweighted steps (XRIGHT). The step along g_i is a step of length a/w_i along h. Summing,
 E sum of (1/w_i)(F(theta_t) - F* - e) <= reach^2/(2a) + (a/2) T G^2 with G = max G_i. The average
-weighted by 1/w_i divides by the sum of 1/w_i, a random number; it is at least T / max w, and
-the summands F - F* are not negative, so
+weighted by 1/w_i divides by the sum of 1/w_i. That sum is random, but at least T / max w, and the
+summands F - F* are not negative, so
 
     E F(average) - F*  <=  (max w / T)(reach^2/(2a) + a T G^2/2) + (max w / min w) e.
 
@@ -50,10 +51,12 @@ class Terms:
 
     Attributes
     ----------
-    inverse, linear
-        Distance term, and gradient norms with staleness.
+    inverse
+        Coefficient of 1/a, from the distance to the optimum.
+    linear
+        Coefficient of a, from the gradient norms and stale values.
     fixed
-        Estimation error and wrong optima.
+        The rest, from estimation errors and wrong optima.
     """
 
     inverse: float
@@ -71,11 +74,12 @@ class Terms:
 
 
 def terms(problem: LogLinear, schedule: Maxright, steps: int, start: Any = None) -> Terms:
-    """T7 in parts; see the module for the proof.
+    """The terms of T7's bound; see the module for the proof.
 
-    Estimates from n samples err by at most range_i / (2 sqrt n) in mean (Popoviciu), weighted by
-    w_i. Wrong optima: the run is a subgradient method on the max of w_i (f_i - f_i* - o_i), which
-    differs from F by between min w_i o_i and max w_i o_i, so |w_S o_S - w_D o_D| is added once.
+    Estimates from n samples have a mean error of at most range_i / (2 sqrt n) (Popoviciu), weighted
+    by w_i. With wrong optima the run is a subgradient method on the max of w_i (f_i - f_i* - o_i).
+    That differs from F by between min w_i o_i and max w_i o_i, so |w_S o_S - w_D o_D| is added
+    once.
     """
     if not 0 < schedule.lam < 1:
         raise InputError(
@@ -116,7 +120,7 @@ def maxright_bound(problem: LogLinear, schedule: Maxright, steps: int, start: An
 
 
 def maxright_gap(problem: LogLinear, schedule: Maxright, steps: int, **run: Any) -> Checked:
-    """T7 measured: mean of F_lambda - F_lambda* over replicas, at the averaged iterate.
+    """Compare the mean of F_lambda - F_lambda* at the averaged iterate with T7's bound.
 
     ``run`` goes to :func:`~tradeoff.convex.simulate.simulate` (replicas, seed, engine, start).
     """
@@ -138,11 +142,11 @@ def maxright_gap(problem: LogLinear, schedule: Maxright, steps: int, **run: Any)
 def optimum_sensitivity(
     problem: LogLinear, lam: float, optimum_error: tuple[float, float]
 ) -> Checked:
-    """What wrong f_i* cost: F_lambda - F_lambda* at the minimiser of the wrong F_lambda.
+    """Bound the cost of wrong f_i*: F_lambda - F_lambda* at the minimiser of the wrong F_lambda.
 
-    With o_i added to f_i*, the two functions differ by between min and max of w_i o_i everywhere,
-    so the loss is at most |lam o_D - (1 - lam) o_S|: an error common to both weighted optima
-    costs nothing. Source: ours.
+    With o_i added to f_i*, the two functions differ everywhere by between min and max of w_i o_i.
+    So the cost is at most |lam o_D - (1 - lam) o_S|: an error common to both weighted optima costs
+    nothing. Source: ours.
     """
     pair = np.array([1 - lam, lam])
     wrong = pair * optimum_error
@@ -156,11 +160,11 @@ def optimum_sensitivity(
 
 
 def _balanced(problem: LogLinear, pair: Array, optima: Array) -> Minimum:
-    """Minimiser of max w_i (f_i - optima_i): bisection on the weight that it also minimises."""
+    """Minimiser of max w_i (f_i - optima_i), by bisection on the lambda whose minimum it is."""
     low, high = 0.0, 1.0
     found = minimise(problem, 0.5)
     for _ in range(45):
-        # At a minimiser the weighted sum is flat; the two losses are not, so theta must be precise.
+        # At a minimiser the weighted sum is flat but the two losses are not: theta must be precise.
         found = minimise(problem, (low + high) / 2, tolerance=1e-13, start=found.theta)
         gaps = pair * (found.losses - optima)
         middle = (low + high) / 2

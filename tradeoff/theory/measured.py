@@ -1,7 +1,7 @@
-"""What rate theorems share: the target of a run, its gradient bound, and whether a bound can fail.
+"""Functions shared by the rate theorems: targets, gradient bounds, and whether a bound can fail.
 
 A bound above the gap of every policy says nothing. So each rate is tested where it lies below the
-gap of the untrained policy and of the wrong methods: :func:`can_fail`.
+gaps of the untrained policy and of wrong methods: :func:`can_fail`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Target:
-    """What a schedule makes small: f_lambda, or F_lambda for MAXRIGHT.
+    """The function that a schedule minimises: f_lambda, or F_lambda for MAXRIGHT.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Target:
     least
         The minimum of the target.
     certificate
-        How far above the true minimum ``least`` may lie.
+        Upper bound on ``least`` less the true minimum.
     """
 
     weights: tuple[float, float]
@@ -94,7 +94,7 @@ def gradient_bound(problem: LogLinear, schedule: Schedule) -> float:
 def mean_below(
     values: ArrayLike, limit: float, known: dict[str, float], certificate: float = 0.0
 ) -> Checked:
-    """The mean of ``values`` over replicas is at most ``limit``, within three standard errors."""
+    """Check that the mean over replicas is at most ``limit``, within three standard errors."""
     found = np.asarray(values, dtype=float)
     error = float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else 0.0
     slack = 3 * error + certificate + 1e-9
@@ -102,11 +102,11 @@ def mean_below(
 
 
 def can_fail(problem: LogLinear, schedule: Schedule, limit: float) -> Checked:
-    """Whether a bound could be broken here: other policies' gaps, each of which must exceed it.
+    """Check that a bound could be broken on this problem: wrong policies have larger gaps.
 
     ``measured`` holds the gaps of the untrained policy (the centre), of the limit of SFT -> DPO,
-    and of the minimiser for the swapped weight 1 - lam; ``bound`` is ``limit``.
-    Where it holds, a run that does nothing, forgets, or swaps the weights breaks the rate.
+    and of the minimiser for the swapped weight 1 - lam; ``bound`` is ``limit``. Where the check
+    holds, a run that does nothing, forgets, or swaps the weights breaks the rate.
     """
     others = [np.zeros(problem.dimension)]
     others += [minimise(problem, weight).theta for weight in (1.0, 1 - schedule.lam)]

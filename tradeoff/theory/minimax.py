@@ -1,10 +1,10 @@
-"""T18: MAXRIGHT without f* and with one data point an update.
+"""T18: MAXRIGHT without f* and with one data point per update.
 
 MAXRIGHT needs both minima and both exact values. F_lambda is a maximum, max over q of
 (1-q) w_S (f_S - f_S*) + q w_D (f_D - f_D*), so it is the value of a game in which theta descends
 and q in [0, 1] ascends (minimax excess risk: arXiv 2306.00026; Tchebycheff by mirror descent:
-2410.21764). One fair coin an update picks the objective, and one of its data points gives both the
-step and the payoff:
+2410.21764). At each update a fair coin picks the objective, and one of its data points gives both
+the step and the payoff:
 
 1. for each objective T_0 updates of projected SGD, averaged: an anchor a_i in place of theta_i*;
 2. T updates: i by a fair coin; theta <- Pi(theta - alpha 2 q_i w_i g_i), and
@@ -15,14 +15,15 @@ alpha = R/(G sqrt T), eta = 1/(2 b sqrt T), from the centre,
 
     E F_lambda(average) - F_lambda*  <=  (R G + b)/sqrt T  +  R c/sqrt(T_0).
 
-Proof. With anchors for minima the game has L(theta, q), and F(average) - F* is at most
-max_q L(average, q) - L(theta*, mean q), theta* FIXED. The theta part is T4: E|g|^2 <= 2 sum of
-q_i^2 w_i^2 G_i^2 <= G^2. The q part: payoffs d_t have E d_t^2 <= b^2, since a data point's loss
-moves by at most 2 R G_i. The best q depends on the run; so the noise is split off to a second,
-ghost sequence that ascends on it (Nemirovski et al. 2009): each of the two costs (1/2)^2/(2 eta) +
-eta T b^2/2, together b sqrt T at that eta. Anchors lie o_i above f_i*, E o_i <= R G_i/sqrt T_0
-(T4), and cost at most |w_S o_S - w_D o_D| (T7). Source of the constants and of the two-point
-payoff, which needs no value of a minimum: ours.
+Proof. With the losses of the anchors in place of the minima, let L(theta, q) be the value of the
+game. F(average) - F* is at most max_q L(average, q) - L(theta*, mean q), with theta* FIXED. The
+theta part is T4: E|g|^2 <= 2 sum of q_i^2 w_i^2 G_i^2 <= G^2. The q part: payoffs d_t have
+E d_t^2 <= b^2, since the loss of a data point moves by at most 2 R G_i. The best q depends on the
+run. So a second, auxiliary sequence ascends on the noise of the payoffs (Nemirovski et al. 2009).
+Each of the two sequences costs (1/2)^2/(2 eta) + eta T b^2/2, together b sqrt T at that eta. The
+loss of anchor i is o_i above f_i*, with E o_i <= R G_i/sqrt T_0 (T4). That costs at most
+|w_S o_S - w_D o_D| (T7). Source of the constants and of the two-point payoff, which needs no value
+of a minimum: ours.
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Game:
-    """Sizes of the steps and the bound of one game.
+    """Step sizes and bound of one game.
 
     Attributes
     ----------
     steps, anchor_steps
-        T, and T_0 for each objective.
+        T updates of the game, and T_0 updates for the anchor of each objective.
     lam
         Weight of the preference objective.
     alpha, eta
         Step sizes of theta and of q.
     bound
-        On E F_lambda(average) - F_lambda*.
+        Bound on E F_lambda(average) - F_lambda*.
     """
 
     steps: int
@@ -135,12 +136,12 @@ def minimax_gap(
     seed: int = 0,
     ascend: bool = True,
 ) -> Checked:
-    """Mean of F_lambda(average) - F_lambda* over replicas, against the bound of :func:`game`.
+    """Compare the mean of F_lambda(average) - F_lambda* with the bound of :func:`game`.
 
     Parameters
     ----------
     problem, lam
-        What is played; features must be dense for speed.
+        The problem, with dense features for speed, and the weight of the preference objective.
     steps, anchor_steps
         T and T_0.
     replicas, seed

@@ -1,4 +1,4 @@
-"""T18: what a front of n rows says about new rows.
+"""T18: generalisation, a bound on how far the losses on n sampled rows are from those on new rows.
 
 Let f_i be an objective over a population of rows and F_i its mean over n rows drawn from it, on
 the ball of radius R. Then both E sup (f_i - F_i) and E sup (F_i - f_i), over the ball, are at most
@@ -8,13 +8,14 @@ the ball of radius R. Then both E sup (f_i - F_i) and E sup (F_i - f_i), over th
 
 Proof. Symmetrisation gives twice the Rademacher mean E sup (1/n) sum of e_j loss_j(theta). A DPO
 loss is beta-Lipschitz in theta.delta_j, so by contraction that is at most beta R E|sum e_j delta_j|
-/ J, and Jensen bounds the norm. An SFT loss is log sum exp of u_y = theta.(phi_y - phi_shown); its
-gradient in the u_y with y not shown is a part of a distribution, so it is 1-Lipschitz, and vector
-contraction (Maurer, arXiv 1605.00251) costs sqrt 2. For sup |f - F| the two sides add up.
-(The constant 2 for the absolute value, without the doubling, does not follow from this argument.)
+/ J, and Jensen bounds the norm. An SFT loss is log sum exp of u_y = theta.(phi_y - phi_shown). Its
+gradient in the u_y of the responses not shown is a part of a distribution, so it is 1-Lipschitz,
+and vector contraction (Maurer, arXiv 1605.00251) costs sqrt 2. For sup |f - F| the two sides add
+up. (The constant 2 for the absolute value, without the doubling, does not follow from this proof.)
 
-So E of the population's loss of any policy chosen from the rows, its front above all, exceeds the
-loss seen on the rows by no more than this band. Constants for these losses: ours.
+Take any policy chosen from the sampled rows, such as one on their front. In expectation, its loss
+on the population exceeds its loss on the sampled rows by at most this band. Constants for these
+losses: ours.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Band:
-    """By how much the losses seen on sampled rows may mislead, in nats, on either side.
+    """Bounds, in nats, on how far the losses on sampled rows are from those on the population.
 
     Attributes
     ----------
@@ -54,12 +55,12 @@ class Band:
 
 
 def band(problem: LogLinear, demonstrations: int, pairs: int) -> Band:
-    """The band for fresh samples of so many rows from the problem's own rows.
+    """The band for samples of M demonstrations and J pairs from the rows of a problem.
 
     Parameters
     ----------
     problem
-        The population: its weighted rows are what samples are drawn from.
+        The population: samples are drawn from its weighted rows.
     demonstrations, pairs
         M and J, the sizes of the sample.
     """
@@ -104,7 +105,7 @@ def uniform_deviation(
     seed: int = 0,
     claimed_rows: int | None = None,
 ) -> Checked:
-    """Mean over samples of the largest deviation on the ball, both ways, against :func:`band`.
+    """Compare the mean largest deviation on the ball, in each direction, with :func:`band`.
 
     Parameters
     ----------
@@ -113,14 +114,14 @@ def uniform_deviation(
     rows
         Rows of each sample.
     samples
-        How many samples are drawn.
+        Number of samples.
     points
-        Points of the ball at which deviations are read; what lies between can only be larger, so
-        in few dimensions give many.
+        Points of the ball at which deviations are evaluated. The supremum over the ball can only
+        be larger.
     seed
-        Of samples and points.
+        Seed of samples and points.
     claimed_rows
-        Bound for a sample of this size instead, to see the statement fail.
+        Sample size for which the bound is computed, if not ``rows``: to see the statement fail.
     """
     thetas = _points(problem, points, seed)
     truth = problem.losses(thetas)[:, objective]
@@ -139,9 +140,10 @@ def uniform_deviation(
 def front_excess(
     problem: LogLinear, lam: float, rows: int, *, samples: int = 32, seed: int = 0
 ) -> Checked:
-    """What new rows lose: mean of f_lambda(the sample's optimum) less its value on the sample.
+    """Compare the optimism of the sample's optimum with the band of f_lambda.
 
-    At most the band of f_lambda. ``constants`` also has the mean regret on the population.
+    Optimism is the mean of f_lambda on the population less f_lambda on the sample, both at the
+    minimiser of the latter. ``constants`` also has the mean regret on the population.
     """
     weights, limit = np.array([1 - lam, lam]), band(problem, rows, rows).of(lam)
     best = minimise(problem, lam).value

@@ -1,7 +1,7 @@
-"""Symbolic derivations of the closed forms, each verified by sympy as it is written down.
+"""Symbolic derivations of the closed forms, each step verified by sympy.
 
-Every function returns a :class:`Proof` whose steps are LaTeX; a step that sympy cannot confirm
-raises :class:`ProofError`. Of the theory, only the modules of proofs import sympy.
+Every function returns a :class:`Proof` whose steps are LaTeX. A step that sympy cannot confirm
+raises :class:`ProofError`. Only the proof modules import sympy.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def binary_example() -> Proof:
 
 
 def variance_identity() -> Proof:
-    """T5: what alternating costs per update, for vectors of two components (hence of any)."""
+    """T5: the cost of alternating per update, for two components (hence for any number)."""
     d = Derivation()
     lam = sp.Symbol("lambda", real=True)
     a, b = sp.Matrix(sp.symbols("a_1:3", real=True)), sp.Matrix(sp.symbols("b_1:3", real=True))
@@ -186,7 +186,7 @@ def ball_certificate() -> Proof:
 
 
 def dpo_equals_rlhf() -> Proof:
-    """T11: the margin that population DPO wants is the one that RLHF's optimum has."""
+    """T11: population DPO is least at the margins of RLHF's optimum."""
     d = Derivation()
     m, reward = sp.symbols("m D", real=True)
     beta = sp.Symbol("beta", positive=True)
@@ -207,7 +207,7 @@ def dpo_equals_rlhf() -> Proof:
 
 
 def token_counterexample() -> Proof:
-    """The caution: the second derivative of f_DPO at 0 is beta (beta - 2)/16 in the example."""
+    """Non-convexity over tokens: f_DPO''(0) = beta (beta - 2)/16 in the counterexample."""
     d = Derivation()
     w, beta = sp.Symbol("w", real=True), sp.Symbol("beta", positive=True)
     margin = sp.log(1 + sp.exp(w)) - sp.log(2)

@@ -1,9 +1,9 @@
-"""T8: on a pair of noisy quadratics every moment of a run is known in closed form.
+"""T8: on a pair of noisy quadratics the first two moments of a run are known in closed form.
 
-An update is theta' = A theta + b - a n with A = I - a sum c_i H_i, b = a sum c_i H_i a_i and noise
-n, where the factors c are drawn afresh and independently of theta. So m = E theta and
-M = E theta theta' obey linear recursions, for any plan that draws at random or follows both, with
-any step sizes.
+An update with step size a is theta' = A theta + b - a n with A = I - a sum c_i H_i,
+b = a sum c_i H_i a_i and noise n. The factors c are drawn anew at each update, independently of
+theta. So m = E theta and M = E theta theta' obey linear recursions, with any step sizes. This holds
+for every plan that draws at random or follows both objectives.
 """
 
 from __future__ import annotations
@@ -101,10 +101,11 @@ def monte_carlo(
     standard_errors: float = 4.5,
     **run: Any,
 ) -> Checked:
-    """T8 measured: the replica mean of f_lambda at every record, against the closed form.
+    """Compare the mean gap over replicas at every record with the closed form.
 
-    Exact in expectation, so they agree within sampling error. ``standard_errors`` allows for the
-    largest of many records: 4.5 is passed by a thousand normal ones with probability 0.7 %.
+    The closed form is exact in expectation, so both agree within sampling error.
+    ``standard_errors`` allows for the largest of many records: among a thousand normal ones, one
+    exceeds 4.5 with probability 0.7 %.
     """
     runs = trajectories(problem, schedule, steps=steps, step_size=step_size, **run)
     weights = np.array([1 - schedule.lam, schedule.lam])
@@ -126,14 +127,13 @@ def value(problem: Quadratic, lam: float) -> float:
 
 
 def soup_gap(problem: Quadratic, shares: float | ArrayLike) -> Checked:
-    """How far a soup (1-s) a_0 + s a_1 of the two optima lies behind the front.
+    """Bound the distance of a soup (1-s) a_0 + s a_1 of the two optima from the front.
 
-    ``measured`` is min over l of f_l(soup) - V(l), which is zero iff the soup is Pareto optimal;
+    ``measured`` is min over l of f_l(soup) - V(l), which is zero iff the soup is Pareto optimal.
     ``bound`` is the squared length of the shortest convex combination of the two gradients over
     2 L. The gradients are s H_0 v and -(1-s) H_1 v with v = a_1 - a_0, so the soup is on the front
-    iff H_0 v and H_1 v are parallel. Proportional Hessians suffice, and are necessary if it is to
-    hold for every pair of centres; for one pair it is enough that v is an eigenvector of
-    H_0^-1 H_1. Source: ours.
+    iff H_0 v and H_1 v are parallel. For one pair of centres that means: v is an eigenvector of
+    H_0^-1 H_1. It holds for every pair of centres iff the Hessians are proportional. Source: ours.
     """
     s = np.atleast_1d(np.asarray(shares, dtype=float))
     v = problem.centres[1] - problem.centres[0]
@@ -178,7 +178,7 @@ def _minimiser(problem: Quadratic, weights: Array) -> Array:
 
 
 def _branches(plan: Plan, t: int) -> Iterator[tuple[float, Array]]:
-    """Each possible pair of gradient factors at update t, with its probability."""
+    """Yield (probability, gradient factors) of each kind of update that t may be."""
     if plan.together[t]:
         yield 1.0, plan.weights[t]
         return
@@ -198,7 +198,7 @@ def _check(problem: Quadratic, plan: Plan) -> None:
         )
     if plan.watched:
         raise InputError(
-            "the choice depends on the iterate, so the moments do not close",
+            "the choice depends on the iterate, so the moments obey no recursion",
             field="rule",
             value=plan.rule.name,
             remedy="Use a schedule that draws at random or follows both objectives.",

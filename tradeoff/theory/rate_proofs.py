@@ -1,4 +1,4 @@
-"""Symbolic derivations of the steps that T13 to T18 rest on; `proofs` gathers them."""
+"""Symbolic derivations of the proof steps of T13 to T18, collected in `proofs`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ with needing("proofs"):
 
 
 def last_iterate() -> Proof:
-    """T13: what the comparison points telescope to, and the step that makes the bound least."""
+    """T13: the telescoping sum over comparison points, and the step that minimises the bound."""
     d = Derivation()
     big, s, c = (sp.Symbol(name, positive=True) for name in ("T", "s", "c"))
     r, g = sp.symbols("r G", positive=True)
@@ -36,7 +36,7 @@ def last_iterate() -> Proof:
 
 
 def interleaving() -> Proof:
-    """T14: drift within a round completes the square, in whatever order."""
+    """T14: the drift within a round completes the square, in any order of updates."""
     d = Derivation()
     g = sp.symbols("G_1:5", positive=True)
     drift = sum((g[i] * g[j] for j in range(4) for i in range(j)), sp.Integer(0))
@@ -70,7 +70,7 @@ def fast_rate() -> Proof:
 
 
 def slow_instance() -> Proof:
-    """T17: how long the slow instance takes to cross the ball."""
+    """T17: the number of updates that the slow instance needs to cross the ball."""
     d = Derivation()
     t, n, radius = (sp.Symbol(name, positive=True) for name in ("t", "T", "R"))
     ends = 2 * sp.sqrt(n)
@@ -87,7 +87,7 @@ def slow_instance() -> Proof:
 
 
 def game_without_minima() -> Proof:
-    """T18: the ascent's step, and the second moment of its payoffs."""
+    """T18: the step size of the ascent, and the second moment of its payoffs."""
     d = Derivation()
     eta, b, n = sp.symbols("eta b T", positive=True)
     regret = 2 * (sp.Rational(1, 4) / (2 * eta) + eta * n * b**2 / 2)

@@ -1,8 +1,8 @@
 """T11: population DPO and KL-regularised reward maximisation have the same optimum.
 
 Proof: a margin m between y and y' costs sigma(D) log(1+exp(-beta m)) + sigma(-D) log(1+exp(beta m))
-where D = r(y) - r(y') and m is measured against the reference; this cross-entropy is least at
-beta m = D. Asking it of all pairs says log pi/pi_ref = r/beta + constant, which is pi*. And
+where D = r(y) - r(y') and m is measured against the reference. This cross-entropy is least at
+beta m = D. If that holds for all pairs, log pi/pi_ref = r/beta + constant, so pi is pi*. And
 beta KL(pi || pi_ref) - E_pi r = beta KL(pi || pi*) + constant is least at pi* too.
 Source: Rafailov et al. 2023, Section 4 and Appendix A.
 
@@ -37,12 +37,13 @@ def dpo_matches_rlhf(
 ) -> Checked:
     """Log-probabilities of the population DPO minimiser equal log pi* of RLHF.
 
-    ``radius`` must admit the optimum; by default it is twice the norm of its logits.
+    The ball of ``radius`` must contain the optimum. The default is twice the norm of its logits,
+    plus 1.
 
     Raises
     ------
     InputError
-        If the ball excludes the optimum, where the two problems do differ.
+        If the ball excludes the optimum; the two problems then differ.
     """
     logits = reference + reward / beta
     needed = float(np.linalg.norm(logits - logits.mean(axis=1, keepdims=True)))
@@ -54,7 +55,7 @@ def dpo_matches_rlhf(
     problem = population_dpo(reward, reference, beta=beta, radius=radius or 2 * needed + 1)
     found = minimise(problem, 1.0, tolerance=1e-15)
     target = Rlhf(problem, reward.ravel(), reference.ravel()).optimal_log_probs
-    # Curvature of every margin at the optimum turns the certificate into a distance.
+    # The curvature of every margin at the optimum turns the certificate into a distance.
     gap = problem.logits(logits.ravel())[problem.chosen] - problem.margin_shift
     gap -= problem.logits(logits.ravel())[problem.rejected]
     p = 1 / (1 + np.exp(-beta * gap))
@@ -71,12 +72,12 @@ def unrealisable_counterexample(
     beta: float = 1.0,
     radius: float = 20.0,
 ) -> Checked:
-    """In a class without pi*, population DPO and RLHF have different optima.
+    """Check that population DPO and RLHF have different optima in a class without pi*.
 
-    One prompt, a uniform reference, one parameter, all pairs compared. ``measured`` is
-    |theta_DPO - theta_RLHF|, ``bound`` what the solvers' inexactness could account for. With
-    phi = (0, 1, 3), r = (0, 2, 1), beta = 1: theta is .178 for DPO and .150 for RLHF. Where phi
-    is proportional to r, pi* is realised and the two agree. Source: ours.
+    The example has one prompt, a uniform reference and one parameter; all pairs are compared.
+    ``measured`` is |theta_DPO - theta_RLHF|, and ``bound`` a difference above the errors of the
+    solvers. With phi = (0, 1, 3), r = (0, 2, 1), beta = 1: theta is .178 for DPO and .150 for RLHF.
+    Where phi is proportional to r, the class contains pi* and the two agree. Source: ours.
     """
     phi = np.array([0.0, 1.0, 3.0]) if features is None else np.asarray(features, dtype=float)
     r = np.array([0.0, 2.0, 1.0]) if reward is None else np.asarray(reward, dtype=float)
@@ -100,7 +101,7 @@ def unrealisable_counterexample(
 
 
 def optimum_is_least(problem: Rlhf, thetas: Float[np.ndarray, "B d"]) -> Checked:
-    """No policy does better than pi*: loss(theta) >= -beta mean log sum pi_ref exp(r/beta)."""
+    """Check that pi* is optimal: loss(theta) >= -beta mean log sum pi_ref exp(r/beta)."""
     losses = np.array([problem.loss(theta) for theta in thetas])
     return Checked(losses, np.full(len(losses), problem.optimum), "lower", {}, 1e-10)
 
@@ -117,7 +118,7 @@ def excess_is_kl(problem: Rlhf, theta: ArrayLike) -> Checked:
 
 
 def rlhf_convexity(problem: Rlhf, segments: int = 2000, seed: int = 0) -> Convexity:
-    """How far the RLHF loss is from convex in theta; theory for convex pairs does not cover it."""
+    """Measure how far the RLHF loss is from convex in theta; the convex theory excludes it."""
     policy = problem.policy
     return midpoint_violations(
         problem.loss, policy.dimension, policy.radius, segments=segments, seed=seed

@@ -1,9 +1,10 @@
-"""T14: interleaving. How often the objectives take turns decides, not how long a turn is.
+"""T14: interleaving, a bound that depends on the number of rounds and not on their length.
 
-K rounds of B updates each follow the objectives in any fixed order, a share lambda of the B on the
-preference objective. With the constant step r/(B G sqrt K), G = lambda G_DPO + (1-lambda) G_SFT,
+K rounds of B updates each follow the objectives in any fixed order. A share lambda of the B updates
+follows the preference objective. With the constant step r/(B G sqrt K), G = lambda G_DPO +
+(1-lambda) G_SFT,
 
-    E gap_lambda(average of the K round starts)  <=  r G / sqrt K,      whatever B.
+    E gap_lambda(average of the K round starts)  <=  r G / sqrt K,      for every B.
 
 Proof (incremental subgradients, Nedic and Bertsekas 2001). Update j of a round follows f_j at
 theta_j, and theta_j is at most alpha (G_0 + ... + G_{j-1}) away from the round's start theta. So
@@ -14,9 +15,9 @@ E g_j.(theta_j - theta*) >= f_j(theta_j) - f_j(theta*) >= f_j(theta) - f_j(theta
                                  + alpha^2 (sum of G_j^2 + 2 sum over i < j of G_i G_j),
 
 the last bracket being (sum of G_j)^2 = (B G)^2 in any order. Sum over rounds: the mean gap is at
-most r^2/(2 alpha B K) + alpha B G^2/2. So K rounds promise what K updates of Mix do, at B times
-the price; K = 1 is sequential training, and promises nothing. Source: arXiv 2410.15483 has no such
-statement; constants, and G in place of the largest G_i: ours.
+most r^2/(2 alpha B K) + alpha B G^2/2. So K rounds have the same bound as K updates of Mix, at B
+times the cost. K = 1 is sequential training, for which the bound says nothing. Source:
+arXiv 2410.15483 has no such statement; constants, and G in place of the largest G_i: ours.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tradeoff.theory.measured import mean_below, target
 
 
 def round_gradient(problem: LogLinear, lam: float) -> float:
-    """G = lam G_DPO + (1-lam) G_SFT: the mean length of a round's updates, at most."""
+    """G = lam G_DPO + (1-lam) G_SFT: bound on the mean gradient norm in a round."""
     return float(np.dot((1 - lam, lam), constants(problem).gradients))
 
 
@@ -66,7 +67,7 @@ def round_length(schedule: Rounds, updates: int) -> int:
 def rounds_bound(
     problem: LogLinear, lam: float, rounds: int, start: ArrayLike | None = None
 ) -> float:
-    """T14: reach times G over sqrt K."""
+    """T14's bound: reach times G over sqrt K."""
     return reach(problem, start) * round_gradient(problem, lam) / float(np.sqrt(rounds))
 
 
@@ -78,15 +79,15 @@ def rounds_gap(
     instead: Schedule | None = None,
     **run: Any,
 ) -> Checked:
-    """T14 measured: mean gap of the average of the round starts against :func:`rounds_bound`.
+    """Compare the mean gap of the average of the round starts with :func:`rounds_bound`.
 
     Parameters
     ----------
     problem, schedule, updates
-        K rounds that share ``updates`` evenly, optimiser state not restarted.
+        The problem, and K rounds that share ``updates`` evenly and do not restart.
     instead
-        What is run in place of ``schedule``, with its step and against its bound; of other rounds
-        their own starts are averaged.
+        Schedule to run in place of ``schedule``, with its step and against its bound. If it is
+        another `Rounds`, the starts of its own rounds are averaged.
     **run
         For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine, start).
     """

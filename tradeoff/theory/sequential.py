@@ -1,8 +1,7 @@
-"""T3: sequential training keeps a gap, on every instance, and how large (arXiv 2410.15483, Thm 1).
+"""T3: the gap that sequential training keeps, bounded on every instance (arXiv 2410.15483, Thm 1).
 
 Stage a, then stage b. If stage b converges to the minimiser theta_b of f_b on the ball, the gap of
-f_lambda converges to its value at theta_b: the first stage, the start and the budget of stage a
-leave no trace.
+f_lambda converges to its value at theta_b. That limit does not depend on the start or on stage a.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class LimitGap:
     Attributes
     ----------
     last
-        Certified minimiser of the second stage's objective, as near to theta_b as was found.
+        Certified minimiser of the second stage's objective: the computed theta_b.
     distance
         Upper bound on the distance from it to theta_b.
     gap
@@ -49,9 +48,9 @@ class LimitGap:
     slope
         |grad f_lambda| at ``last``.
     lower, upper
-        T2 at ``last``.
+        T2's bounds at ``last``.
     interior
-        gap >= w_a^2 |grad f_a(theta_b)|^2 / (2 L); ``None`` where its conditions fail.
+        The check of gap >= w_a^2 |grad f_a(theta_b)|^2 / (2 L); ``None`` where its conditions fail.
     """
 
     last: Minimum
@@ -78,28 +77,29 @@ class LimitGap:
 def limit_gap(
     problem: LogLinear, lam: float, first: First = "sft", *, tolerance: float | None = None
 ) -> LimitGap:
-    """T3, the limit and its two sides.
+    """Compute T3's limit gap with its lower and upper bound.
 
     Parameters
     ----------
     problem, lam, first
-        The objective named by ``first`` is trained first; the limit is of the other.
+        The problem, the weight of the preference objective, and the objective trained first. The
+        limit is the minimiser of the other.
     tolerance
         Certificate, in nats, at which the search for theta_b stops; by default rounding stops it.
 
     Notes
     -----
-    Proof: T2 for f_lambda at theta_b. In the interior, grad f_b(theta_b) = 0 leaves
-    grad f_lambda = w_a grad f_a, and a full gradient step of length 1/L wins |g|^2/(2 L), provided
-    that it stays in the ball: theta_b interior is not enough, since the minimum is taken over the
-    ball too. Beyond that ``lower`` still holds. The limit is zero iff theta_b minimises f_lambda
-    too. Source: arXiv 2410.15483, Theorem 1 (existence of an instance); for every instance and
-    two-sided: ours.
+    Proof: T2 for f_lambda at theta_b. If theta_b is interior, grad f_b(theta_b) = 0 and so
+    grad f_lambda = w_a grad f_a. A full gradient step of size 1/L then gains |g|^2/(2 L), provided
+    that it stays in the ball. An interior theta_b is not enough for that, since the minimum is
+    taken over the ball too. Where the step leaves the ball, ``lower`` still holds. The limit is
+    zero iff theta_b minimises f_lambda too. Source: arXiv 2410.15483, Theorem 1 (existence of an
+    instance); for every instance and two-sided: ours.
 
-    Enclosure (T18): if theta_b is within r of the point found, convexity and smoothness there give
-    gap - |g| r <= gap(theta_b) <= gap + |g| r + (L/2) r^2, g = grad f_lambda; no slope is steeper
-    than G_lambda, so gap + G_lambda r bounds it too. ``distance`` supplies r; it is wide where
-    theta_b need not be unique. Source: ours.
+    Enclosure (T18): let theta_b be within r of the computed point. Convexity and smoothness give
+    gap - |g| r <= gap(theta_b) <= gap + |g| r + (L/2) r^2, g = grad f_lambda. No slope is steeper
+    than G_lambda, so gap + G_lambda r is an upper bound too. r is ``distance``, which is large
+    where theta_b need not be unique. Source: ours.
     """
     b = SFT if first == "preference" else PREFERENCE
     located = locate(problem, b, tolerance=tolerance)
@@ -129,7 +129,7 @@ def limit_gap(
 def _interior(
     problem: LogLinear, theta: Array, b: int, weights: Array, lower: Checked
 ) -> Checked | None:
-    """The simple lower bound, where theta_b and a full step from it are inside the ball."""
+    """The simple lower bound, if theta_b and a full step from it are inside the ball."""
     gradients, smooth = problem.gradients(theta), lower.constants["L"]
     residual = length(gradients[b])
     step = weights @ gradients / smooth if smooth > 0 else np.inf
@@ -143,7 +143,7 @@ def _interior(
 
 
 def rate_of(problem: LogLinear, objective: int, steps: int, rate: Rate) -> float:
-    """Bound on E f_b - f_b* after ``steps`` updates of one objective alone, from anywhere.
+    """Bound on E f_b - f_b* after ``steps`` updates of one objective alone, for any start.
 
     "average": D G / sqrt(T), step D/(G sqrt T). "last": 2 D G (2 + log T)/sqrt(T), step
     D/(G sqrt t) (Shamir & Zhang 2013, Theorem 2). "full": exact gradients with step 1/L,
@@ -171,9 +171,9 @@ def remaining_gap(
     """T3 at finite T: a lower bound on E gap after ``steps`` updates of the second stage.
 
     Proof: f_lambda is convex, so gap(theta) >= gap(theta_b) - |grad f_lambda(theta_b)| r with
-    r = |theta - theta_b|; growth of f_b about theta_b gives E r <= sqrt(2 E(f_b - f_b*)/mu). The
+    r = |theta - theta_b|. Growth of f_b about theta_b gives E r <= sqrt(2 E(f_b - f_b*)/mu). The
     gradient at theta_b replaces the Lipschitz constant G_lambda of f_lambda, and growth replaces
-    strong convexity on the ball: both only sharpen it. Source: ours.
+    strong convexity on the ball. Both make the bound sharper. Source: ours.
     """
     b = SFT if first == "preference" else PREFERENCE
     limit, mu = limit_gap(problem, lam, first), growth(problem, b).mu
@@ -184,7 +184,7 @@ def remaining_gap(
 def half_gap_steps(
     problem: LogLinear, lam: float, first: First = "sft", rate: Rate = "average"
 ) -> int:
-    """Updates of stage b after which at least half of the limit gap is there to stay.
+    """Updates of stage b after which at least half of the limit gap remains for ever.
 
     The least T with rate_of(T) <= mu gap^2 / (8 |grad f_lambda(theta_b)|^2). Source: ours.
     """
@@ -215,7 +215,7 @@ def measured_gap(
     rate: Rate = "average",
     **run: Any,
 ) -> Checked:
-    """E gap of a simulated sequential run of two stages of ``steps`` updates, against T3's bound.
+    """Compare E gap of simulated runs with two stages of ``steps`` updates with T3's bound.
 
     ``run`` goes to :func:`~tradeoff.convex.simulate.simulate` (replicas, seed, engine, start).
     """
@@ -239,14 +239,14 @@ def measured_gap(
 
 @dataclass(frozen=True)
 class Splits:
-    """What budget splits of sequential training attain with exact gradients.
+    """Gaps of sequential training with exact gradients, for several splits of the budget.
 
     Attributes
     ----------
     shares
         (K,) fraction of the updates given to the first stage.
     gaps
-        (K,) gaps of f_lambda at the end, each against its own certificate from below.
+        (K,) gaps of f_lambda at the end, each with its own certified lower bound.
     best
         Smallest gap over the splits.
     """
@@ -259,11 +259,12 @@ class Splits:
 def budget_splits(
     problem: LogLinear, lam: float, steps: int, shares: ArrayLike, first: First = "sft"
 ) -> Splits:
-    """No split of the budget need rescue sequential training: the gap of every split.
+    """Gap of sequential training for every split of the budget between the stages.
 
-    Full gradients, step 1/max(L_SFT, L_DPO). Each gap stands beside the T2 lower bound at the
-    point that the split reaches, which is positive unless the path happens to end on the optimum;
-    in one dimension some path does cross it, in more it generically does not. Source: ours.
+    Runs use full gradients and the step 1/max(L_SFT, L_DPO). Each gap is compared with T2's lower
+    bound at the end of the run. That bound is positive unless the run ends exactly at the optimum.
+    In one dimension some split does end there; in more dimensions generically none does. Source:
+    ours.
     """
     portions = np.asarray(shares, dtype=float)
     c = constants(problem)
@@ -285,12 +286,12 @@ def budget_splits(
 def beta_sweep(
     problem: LogLinear, lam: float, betas: Sequence[float], first: First = "sft"
 ) -> Checked:
-    """The limit gap for every beta, against T2's bound: the anchor alone does not remove it.
+    """Compare the limit gap for every beta with T2's bound: beta alone does not remove the gap.
 
     The limit gap is zero iff theta_b minimises f_lambda too. That may happen at a finite beta: with
     every pair given in both directions and the SFT optimum as reference, theta_b is that optimum
-    and nothing is forgotten. Elsewhere the gap at each beta has the bound shown. Where theta_b goes
-    as beta grows or vanishes: :mod:`tradeoff.theory.beta_limits`. Source: ours.
+    and nothing is forgotten. Elsewhere T2 bounds the gap at each beta from below. The limits of
+    theta_b for small and large beta are in :mod:`tradeoff.theory.beta_limits`. Source: ours.
     """
     limits = [limit_gap(replace(problem, beta=float(b)), lam, first) for b in betas]
     gaps = np.array([limit.gap for limit in limits])

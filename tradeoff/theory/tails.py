@@ -1,4 +1,4 @@
-"""T18: what holds for one run, with high probability, and not only on average over runs.
+"""T18: a bound on the gap of one run that holds with high probability.
 
 Let |g_t| <= G_max for every data point, and the constant step be r/(G_max sqrt T). Then with
 probability at least 1 - delta
@@ -30,7 +30,7 @@ from tradeoff.theory.measured import target
 
 
 def sure_gradient_bound(problem: LogLinear, schedule: Schedule) -> float:
-    """G_max: no update direction of ALRIGHT or Mix is longer, whatever is drawn."""
+    """G_max, the bound on the length of every update direction of ALRIGHT or Mix."""
     found, lam = constants(problem).gradients, schedule.lam
     if isinstance(schedule, Mix):
         return float(np.dot((1 - lam, lam), found))
@@ -45,7 +45,10 @@ def tail_bound(
     """The bound that a share of at least 1 - delta of all runs meets."""
     if not 0 < delta < 1:
         raise InputError(
-            "no probability", field="delta", value=delta, remedy="Use a number between 0 and 1."
+            "not a probability between 0 and 1, both excluded",
+            field="delta",
+            value=delta,
+            remedy="Use a number such as 0.05.",
         )
     spread = 2 * problem.radius * np.sqrt(2 * np.log(1 / delta))
     sure = sure_gradient_bound(problem, schedule)
@@ -56,16 +59,16 @@ def tail_gap(
     problem: LogLinear, schedule: Schedule, steps: int, delta: float = 0.05, *,
     instead: Schedule | None = None, **run: Any,
 ) -> Checked:  # fmt: skip
-    """The (1 - delta) quantile over replicas of the average's gap, against :func:`tail_bound`.
+    """Compare the (1 - delta) quantile of the average's gap with :func:`tail_bound`.
 
     Parameters
     ----------
     problem, schedule, steps
-        ALRIGHT or Mix, for T updates.
+        The problem, ALRIGHT or Mix, and the number T of updates.
     delta
         Share of runs that may exceed the bound.
     instead
-        What is run in place of ``schedule``, against its bound.
+        Schedule to run in place of ``schedule``, against its bound.
     **run
         For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine, start).
     """

@@ -1,4 +1,4 @@
-"""T18: how far from convex DPO over tokens can be, from the states of the rejected tokens alone.
+"""T18: a lower bound on the curvature of DPO over tokens, from the rejected tokens alone.
 
 With margins m_j = log pi(chosen) - log pi(rejected) - (the reference's), the Hessian of f_DPO is
 the mean over pairs of
@@ -10,7 +10,7 @@ is at most the sum over REJECTED tokens of Cov (x) h h', and
 
     lambda_min(Hess f_DPO)  >=  -(beta/2) mean_j s_j lambda_max(sum over rejected tokens of h h').
 
-The chosen response can only help. Source: ours.
+h are the hidden states. The chosen response adds only non-negative curvature. Source: ours.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def dpo_hessian(problem: TokenProblem, theta: ArrayLike) -> Float[np.ndarray, "D
 def curvature_bound(problem: TokenProblem, theta: ArrayLike, *, rejected: bool = True) -> float:
     """The lower bound on the least eigenvalue of :func:`dpo_hessian`.
 
-    ``rejected=False`` takes the chosen tokens instead, which is no bound.
+    ``rejected=False`` takes the chosen tokens instead; the result is then not a bound.
     """
     weights = np.asarray(theta, dtype=float).reshape(problem.vocabulary, problem.width)
     sizes = []
