@@ -22,7 +22,7 @@ SCALES = tuple(2.0**k for k in range(-9, 6, 2))
 """The grid of first steps, the same for all methods."""
 DECAY = 0.5
 """Steps fall with the square root of the clock."""
-TUNING_SEED, TUNING_REPLICAS = 1, 16
+TUNING_SEED, TUNING_REPLICAS = 1, 8
 """Draws on which steps are chosen; those that score have the seed 0."""
 
 AT_ONCE = 8192
