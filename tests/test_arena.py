@@ -8,14 +8,14 @@ from scipy import stats
 from tradeoff.arena import SUITE, board, contenders, instance, left_out
 from tradeoff.arena import board as board_function
 from tradeoff.arena.board import BASELINES, Board
-from tradeoff.arena.contenders import FORWARD, LOOK_EVERY, LOOK_SAMPLES, look_cost
+from tradeoff.arena.contenders import LOOK_EVERY, LOOK_SAMPLES, look_cost
 from tradeoff.arena.instances import front
 from tradeoff.arena.ranks import kendall, paired_p, rank_table
 from tradeoff.arena.runs import SCALES, at_edge, configuration, run, tuned
 from tradeoff.convex import LogLinear, minimise
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
-from tradeoff.schedules import Mix, Sequential
+from tradeoff.schedules import FORWARD, Mix, Sequential
 from tradeoff.scores import holm
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tradeoff.arena import ranks, runs
 from tradeoff.arena.contenders import contenders
-from tradeoff.arena.instances import SUITE, front, instance
+from tradeoff.arena.instances import SUITE, front, instance, law_front
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.scores import holm, hypervolume, interval
@@ -24,6 +24,8 @@ LAMS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Weights of the preference objective at which every method runs."""
 BASELINES = ("mix", "sft-dpo")
 """Methods to which the others are compared: joint and sequential training as they are common."""
+THIRD = ("law_regret", "kl", "lost", "gained", "flips", "calibration")
+"""Scores beside the two losses that were trained on."""
 LEVEL = 0.05
 """Probability of any false difference to a baseline, over all methods."""
 BATCH = 400
@@ -38,7 +40,9 @@ class Board(Shown):
     ----------
     runs
         One row for each run that scores: name, problem, lam, replica, sft_loss, preference_loss,
-        regret and front_gap in units of the front's ranges, step, later_step, at_edge, steps.
+        regret and front_gap in units of the front's ranges, law_regret likewise on the law that
+        the rows were drawn from, the third measures (:mod:`tradeoff.arena.measures`), step,
+        later_step, at_edge, steps.
     """
 
     runs: pd.DataFrame
@@ -57,6 +61,7 @@ class Board(Shown):
                     "front_gap": float(group["front_gap"].mean()),
                     "sft_loss": float(group["sft_loss"].mean()),
                     "preference_loss": float(group["preference_loss"].mean()),
+                    **{name: float(group[name].mean()) for name in THIRD if name in group},
                     "step": float(group["step"].iloc[0]),
                     "at_edge": bool(group["at_edge"].iloc[0]),
                     "updates": int(group["steps"].iloc[0]),
@@ -73,6 +78,10 @@ class Board(Shown):
     def front_gap(self) -> pd.DataFrame:
         """Distance behind the front, likewise, whatever weight was asked for."""
         return self._mean("front_gap")
+
+    def third(self, name: str) -> pd.DataFrame:
+        """One of :data:`THIRD`, likewise; NaN on a problem for which it is not known."""
+        return self._mean(name)
 
     @cached_property
     def coverage(self) -> pd.DataFrame:
@@ -99,7 +108,8 @@ class Board(Shown):
         Returns
         -------
         DataFrame
-            name; rank by regret, mean over problems with its 95 % interval; regret and front_gap
+            name; rank by regret, mean over problems with its 95 % interval (over replicas, on a
+            board of one problem); regret and front_gap
             in units of the front's ranges and coverage, means over problems; for each baseline
             the number of problems on which the method has less or more regret than it, after
             Holm's correction over all methods and problems; at_edge, the number of its cells
@@ -108,7 +118,7 @@ class Board(Shown):
         if sort not in (known := ("rank", "regret", "front_gap", "coverage")):
             remedy = f"Use one of {', '.join(known)}."
             raise InputError("no such order", field="sort", value=sort, remedy=remedy)
-        found = ranks.rank_table(self.regret)
+        found = ranks.rank_table(self._ranked)
         for name in ("regret", "front_gap", "coverage"):
             found[name] = getattr(self, name).mean(axis=1)
         for baseline in BASELINES:
@@ -121,26 +131,64 @@ class Board(Shown):
     def against(self, baseline: str) -> pd.DataFrame:
         """On how many problems each method has less and more regret than a baseline.
 
-        Runs are paired by replica, and averaged over weights. A difference counts if it is
-        significant at :data:`LEVEL` after Holm's correction over all methods and problems.
+        A difference counts if it is significant at :data:`LEVEL`, see :meth:`differences`.
         """
-        means = self.runs.groupby(["name", "problem", "replica"], sort=False)["regret"].mean()
-        table = means.unstack("replica")
-        regrets = dict(zip(table.index.to_list(), table.to_numpy(), strict=True))
-        names = list(self.regret.index)
-        found = []
-        for name in names:
-            for problem in self.regret.columns:
-                difference = regrets[name, problem] - regrets[baseline, problem]
-                p = np.nan if name == baseline else ranks.paired_p(difference)
-                found.append((name, float(difference.mean()), p))
-        tests = pd.DataFrame(found, columns=["name", "difference", "p"])
-        clear = holm(tests["p"]) <= LEVEL
+        tests = self.differences(baseline)
+        clear, names = tests["p"] <= LEVEL, list(self.regret.index)
         better = tests[clear & (tests["difference"] < 0)].groupby("name").size()
         worse = tests[clear & (tests["difference"] > 0)].groupby("name").size()
         counts = {f"better_than_{baseline}": better, f"worse_than_{baseline}": worse}
         columns = {k: v.reindex(names, fill_value=0) for k, v in counts.items()}
         return pd.DataFrame(columns, index=names)
+
+    def differences(self, baseline: str) -> pd.DataFrame:
+        """Regret of each method less that of a baseline, on each problem.
+
+        Parameters
+        ----------
+        baseline
+            Name of a method on the board.
+
+        Returns
+        -------
+        DataFrame
+            name, problem, difference (mean over runs, paired by replica and averaged over
+            weights), half_width of its 95 % interval, and p of a paired t-test after Holm's
+            correction over all methods and problems; NaN for the baseline itself.
+
+        Raises
+        ------
+        InputError
+            If the baseline is not on the board.
+        """
+        if baseline not in self.regret.index:
+            remedy = f"Use one of {', '.join(map(str, self.regret.index))}."
+            raise InputError("not on the board", field="baseline", value=baseline, remedy=remedy)
+        regrets = self._by_replica
+        found = []
+        for name in self.regret.index:
+            for problem in self.regret.columns:
+                apart = (regrets.loc[(name, problem)] - regrets.loc[(baseline, problem)]).to_numpy()
+                p = np.nan if name == baseline else ranks.paired_p(apart)
+                spread = interval(apart)
+                half = float(spread.high - spread.mean)
+                found.append((name, problem, float(spread.mean), half, p))
+        columns = ["name", "problem", "difference", "half_width", "p"]
+        tests = pd.DataFrame(found, columns=columns)
+        return tests.assign(p=holm(tests["p"]))
+
+    @cached_property
+    def _by_replica(self) -> pd.DataFrame:
+        """(methods x problems, replicas) regret, mean over weights."""
+        keys = ["name", "problem", "replica"]
+        return self.runs.groupby(keys, sort=False)["regret"].mean().unstack("replica")
+
+    @property
+    def _ranked(self) -> pd.DataFrame:
+        """What ranks are taken of: problems, or the replicas of the only one."""
+        if self.regret.shape[1] > 1:
+            return self.regret
+        return self._by_replica.droplevel("problem")
 
     def _mean(self, score: str) -> pd.DataFrame:
         means = self.runs.groupby(["name", "problem"], sort=False)[score].mean()
@@ -148,7 +196,8 @@ class Board(Shown):
 
     def __repr__(self) -> str:
         methods, problems = self.regret.shape
-        return f"Board({methods} methods on {problems} problems, {len(self.runs)} runs)"
+        places = f"{problems} problem{'s' * (problems != 1)}"
+        return f"Board({methods} methods on {places}, {len(self.runs)} runs)"
 
 
 @checked
@@ -213,6 +262,11 @@ def scored(table: pd.DataFrame) -> pd.DataFrame:
     """The runs with their regret and their distance behind the front of their problem."""
     parts: list[Any] = []
     for problem, group in table.groupby("problem", sort=False):
-        places = front(str(problem)).score(group, group["lam"].to_numpy())
-        parts.append(group.join(places[["regret", "front_gap", "matched_weight"]]))
+        lams, known = group["lam"].to_numpy(), law_front(str(problem))
+        places = front(str(problem)).score(group, lams)
+        found = group.join(places[["regret", "front_gap", "matched_weight"]])
+        if known is not None:
+            losses = group[["law_sft_loss", "law_preference_loss"]].to_numpy()
+            found["law_regret"] = known.score(losses, lams)["regret"].to_numpy()
+        parts.append(found)
     return pd.concat(parts).sort_index()

@@ -8,12 +8,10 @@ from dataclasses import replace
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
 from tradeoff.methods.presets import PRESETS
-from tradeoff.schedules import Schedule
+from tradeoff.schedules import FORWARD, Schedule
 
 LOOK_EVERY, LOOK_SAMPLES = 10, 8
 """Updates between two looks at the losses, and data points of each objective in a look."""
-FORWARD = 1 / 3
-"""Cost of a loss in gradients: a forward pass without the backward pass, which is twice as long."""
 TRIED = 64
 """Updates of the plan that shows whether a method can run at all."""
 

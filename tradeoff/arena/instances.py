@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from tradeoff.convex import Front, LogLinear, pareto_front, random_log_linear
+from tradeoff.convex.instances import log_linear_population
 from tradeoff.errors import InputError
 
 ACCURACY = 1e-4
@@ -28,11 +30,17 @@ class Instance:
         In what it differs from the instance of middle conflict.
     make
         Makes the problem; the same one at every call.
+    law
+        Makes the problem of infinitely many rows without label noise; None where it is not known.
+    theirs
+        Whether the rows are a user's own.
     """
 
     name: str
     varies: str
     make: Callable[[], LogLinear]
+    law: Callable[[], LogLinear] | None = None
+    theirs: bool = False
 
 
 def redundant_features(problem: LogLinear, dimension: int, seed: int) -> LogLinear:
@@ -71,8 +79,8 @@ def flipped_pairs(problem: LogLinear, share: float, seed: int) -> LogLinear:
     return replace(problem, chosen=chosen, rejected=rejected)
 
 
-def _redundant() -> LogLinear:
-    return redundant_features(random_log_linear(5, conflict=0.5), 64, seed=5)
+def _redundant(make: Callable[..., LogLinear]) -> LogLinear:
+    return redundant_features(make(5, conflict=0.5), 64, seed=5)
 
 
 def _noisy() -> LogLinear:
@@ -83,35 +91,38 @@ def _flipped() -> LogLinear:
     return flipped_pairs(random_log_linear(7, conflict=0.5), 0.25, seed=7)
 
 
+def _generated(
+    name: str, varies: str, seed: int, rows: tuple[int, int] = (64, 64), **settings: float
+) -> Instance:
+    """An instance of so many demonstrations and pairs, drawn from a known law."""
+    known: dict[str, Any] = {"conflict": 0.5, **settings}
+    make = partial(random_log_linear, seed, demonstrations=rows[0], pairs=rows[1], **known)
+    return Instance(name, varies, make, partial(log_linear_population, seed, **known))
+
+
 _SUITE = (
-    Instance("aligned", "conflict 1/10", partial(random_log_linear, 1, conflict=0.1)),
-    Instance("mild", "conflict 1/4", partial(random_log_linear, 2, conflict=0.25)),
-    Instance("middle", "conflict 1/2", partial(random_log_linear, 0, conflict=0.5)),
-    Instance("strong", "conflict 3/4", partial(random_log_linear, 3, conflict=0.75)),
-    Instance("opposed", "conflict 1", partial(random_log_linear, 4, conflict=1.0)),
-    Instance("redundant", "64 parameters for features of rank 16", _redundant),
-    Instance("noisy", "a quarter of the demonstrations is random", _noisy),
-    Instance("flipped", "a quarter of the pairs is exchanged", _flipped),
+    _generated("aligned", "conflict 1/10", 1, conflict=0.1),
+    _generated("mild", "conflict 1/4", 2, conflict=0.25),
+    _generated("middle", "conflict 1/2", 0),
+    _generated("strong", "conflict 3/4", 3, conflict=0.75),
+    _generated("opposed", "conflict 1", 4, conflict=1.0),
     Instance(
-        "few-demonstrations", "16 demonstrations, 256 pairs",
-        partial(random_log_linear, 8, conflict=0.5, demonstrations=16, pairs=256),
+        "redundant", "64 parameters for features of rank 16",
+        partial(_redundant, random_log_linear), partial(_redundant, log_linear_population),
     ),
     Instance(
-        "few-pairs", "256 demonstrations, 16 pairs",
-        partial(random_log_linear, 9, conflict=0.5, demonstrations=256, pairs=16),
+        "noisy", "a quarter of the demonstrations is random",
+        _noisy, partial(log_linear_population, 6, conflict=0.5),
     ),
     Instance(
-        "unequal-scale", "beta 5, so that the preference loss is steep",
-        partial(random_log_linear, 10, conflict=0.5, beta=5.0),
+        "flipped", "a quarter of the pairs is exchanged",
+        _flipped, partial(log_linear_population, 7, conflict=0.5),
     ),
-    Instance(
-        "separable", "labels and demonstrations almost without noise",
-        partial(random_log_linear, 11, conflict=0.5, sharpness=12.0),
-    ),
-    Instance(
-        "boundary", "radius 1, so that the optima are on the boundary",
-        partial(random_log_linear, 12, conflict=0.5, radius=1.0),
-    ),
+    _generated("few-demonstrations", "16 demonstrations, 256 pairs", 8, (16, 256)),
+    _generated("few-pairs", "256 demonstrations, 16 pairs", 9, (256, 16)),
+    _generated("unequal-scale", "beta 5, so that the preference loss is steep", 10, beta=5.0),
+    _generated("separable", "labels and demonstrations almost without noise", 11, sharpness=12.0),
+    _generated("boundary", "radius 1, so that the optima are on the boundary", 12, radius=1.0),
 )  # fmt: skip
 SUITE: Mapping[str, Instance] = MappingProxyType({each.name: each for each in _SUITE})
 """All instances by name."""
@@ -135,3 +146,23 @@ def instance(name: str) -> Instance:
 def front(name: str) -> Front:
     """The certified front of an instance."""
     return pareto_front(instance(name).make(), accuracy=ACCURACY)
+
+
+@cache
+def law_front(name: str) -> Front | None:
+    """The certified front of the law behind an instance; None where it is not known."""
+    law = instance(name).law
+    return None if law is None else pareto_front(law(), accuracy=ACCURACY)
+
+
+@cache
+def problem_of(name: str) -> LogLinear:
+    """The problem of an instance, made once."""
+    return instance(name).make()
+
+
+@cache
+def law_of(name: str) -> LogLinear | None:
+    """The law behind an instance, made once; None where it is not known."""
+    known = instance(name).law
+    return None if known is None else known()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tradeoff.arena.contenders import look_cost
-from tradeoff.arena.instances import instance
+from tradeoff.arena.instances import law_of, problem_of
+from tradeoff.arena.measures import measures
 from tradeoff.convex import LogLinear, StepSize, trajectories
 from tradeoff.convex.simulate import paired_trajectories
 from tradeoff.convex.stage_steps import StageSteps
@@ -22,7 +22,7 @@ SCALES = tuple(2.0**k for k in range(-9, 6, 2))
 """The grid of first steps, the same for all methods."""
 DECAY = 0.5
 """Steps fall with the square root of the clock."""
-TUNING_SEED, TUNING_REPLICAS = 1, 16
+TUNING_SEED, TUNING_REPLICAS = 1, 8
 """Draws on which steps are chosen; those that score have the seed 0."""
 
 AT_ONCE = 8192
@@ -73,11 +73,13 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     Returns
     -------
     list of DataFrame
-        One for each: a row a replica with sft_loss, preference_loss, the first step of the first
-        and of later stages, and whether the best step is the grid's least or largest.
+        One for each: a row a replica with sft_loss, preference_loss, the same of the law where it
+        is known, third measures, the first step of the first and of later stages, and whether the
+        best step is the grid's least or largest.
     """
     first = configurations[0]
-    problem, steps = _problem(first["problem"]), int(first["steps"])
+    name, steps = str(first["problem"]), int(first["steps"])
+    problem = problem_of(name)
     methods = [restored(each["method"]) for each in configurations]
     chosen = tuned(problem, methods, steps)
     found = []
@@ -85,9 +87,10 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
         ends = paired_trajectories(
             problem, [methods[k] for k in some], [_size(chosen[k]) for k in some],
             steps=steps, replicas=int(first["replicas"]), checkpoints=[steps],
-        ).losses(problem)[:, :, -1]  # fmt: skip
-        for k, losses in zip(some, ends, strict=True):
-            found.append(_scored(losses, chosen[k], has_stages(methods[k], steps)))
+        ).last[:, :, -1]  # fmt: skip
+        for k, theta in zip(some, ends, strict=True):
+            about = _about(chosen[k], has_stages(methods[k], steps))
+            found.append(_measured(name, theta).assign(**about))
     return found
 
 
@@ -150,19 +153,18 @@ def _size(step: Step) -> StepSize:
     return StepSize(first, DECAY) if first == second else StageSteps(first, DECAY, second)
 
 
-def _scored(losses: Array, step: Step, staged: bool) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "replica": np.arange(len(losses)),
-            "sft_loss": losses[:, 0],
-            "preference_loss": losses[:, 1],
-            "step": step[0],
-            "later_step": step[1],
-            "at_edge": at_edge(step, staged),
-        }
-    )
+def _measured(name: str, theta: Array) -> pd.DataFrame:
+    """What the ends (R, d) of the runs on an instance are."""
+    problem, known = problem_of(name), law_of(name)
+    found = {"replica": np.arange(len(theta))}
+    kinds = {"": problem.losses(theta)}
+    if known is not None:
+        kinds["law_"] = known.losses(theta)
+    for kind, losses in kinds.items():
+        found |= {f"{kind}sft_loss": losses[:, 0], f"{kind}preference_loss": losses[:, 1]}
+    return pd.DataFrame({**found, **measures(problem, theta)})
 
 
-@cache
-def _problem(name: str) -> LogLinear:
-    return instance(name).make()
+def _about(step: Step, staged: bool) -> dict[str, Any]:
+    """What is kept of the steps of a cell."""
+    return {"step": step[0], "later_step": step[1], "at_edge": at_edge(step, staged)}

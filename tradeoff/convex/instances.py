@@ -59,8 +59,7 @@ def random_log_linear(
     sizes = prompts * responses * dimension, demonstrations * responses, pairs
     check_memory("prompts", prompts, sum(sizes), "Use fewer prompts, responses or data points.")
     rng = np.random.default_rng(seed)
-    phi = rng.normal(size=(prompts, responses, dimension)) / np.sqrt(dimension) * 2
-    demonstrator, judge = sharpness * _two_directions(rng, dimension, conflict)
+    phi, demonstrator, judge = _truth(rng, prompts, responses, dimension, conflict, sharpness)
     x = rng.integers(prompts, size=demonstrations)
     y = np.argmax(phi[x] @ demonstrator + rng.gumbel(size=(demonstrations, responses)), axis=1)
     z = rng.integers(prompts, size=pairs)
@@ -76,6 +75,52 @@ def random_log_linear(
         rejected=z * responses + np.where(wins, second, first),
         radius=radius,
         beta=beta,
+        **settings,
+    )
+
+
+@checked
+def log_linear_population(
+    seed: Seed = 0,
+    *,
+    prompts: Count = 16,
+    responses: Several = 8,
+    dimension: Several = 16,
+    conflict: Conflict = 0.75,
+    sharpness: Annotated[float, Within(0, 1e6)] = 2.0,
+    radius: Positive = 4.0,
+    beta: Positive = 1.0,
+    **settings: Any,
+) -> LogLinear:
+    """The law that :func:`random_log_linear` draws from, as a problem with weighted rows.
+
+    Its losses are the means over infinitely many demonstrations and pairs, so that they say how a
+    policy generalises that was trained on the rows drawn.
+
+    Parameters
+    ----------
+    seed, prompts, responses, dimension
+        As for :func:`random_log_linear`.
+    conflict, sharpness, radius, beta, **settings
+        As for :func:`random_log_linear`.
+    """
+    rng = np.random.default_rng(seed)
+    phi, demonstrator, judge = _truth(rng, prompts, responses, dimension, conflict, sharpness)
+    z = phi @ demonstrator
+    odds = np.exp(z - z.max(axis=1, keepdims=True))
+    reward = 2 * phi @ judge
+    wins = 1 / (1 + np.exp(reward[:, None, :] - reward[:, :, None]))
+    x, first, second = np.nonzero(np.broadcast_to(~np.eye(responses, dtype=bool), wins.shape))
+    return LogLinear(
+        features=phi.reshape(-1, dimension),
+        offsets=np.arange(0, prompts * responses + 1, responses),
+        demonstrations=np.arange(prompts * responses),
+        chosen=x * responses + first,
+        rejected=x * responses + second,
+        radius=radius,
+        beta=beta,
+        demonstration_weights=(odds / odds.sum(axis=1, keepdims=True)).ravel(),
+        pair_weights=wins[x, first, second],
         **settings,
     )
 
@@ -133,6 +178,20 @@ def random_quadratic(
         covariances=noise**2 * np.broadcast_to(np.eye(dimension), (2, dimension, dimension)),
         radius=radius,
     )
+
+
+def _truth(
+    rng: np.random.Generator,
+    prompts: int,
+    responses: int,
+    dimension: int,
+    conflict: float,
+    sharpness: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Features (P, n, d) and the parameters (d,) of the demonstrator and of the judge."""
+    phi = rng.normal(size=(prompts, responses, dimension)) / np.sqrt(dimension) * 2
+    demonstrator, judge = sharpness * _two_directions(rng, dimension, conflict)
+    return phi, demonstrator, judge
 
 
 def _two_directions(

@@ -16,6 +16,7 @@ from tradeoff.schedules.joint import Alright, Mix
 from tradeoff.schedules.moving import MovingMix
 from tradeoff.schedules.ordered import Alternation, Evenly
 from tradeoff.schedules.plan import (
+    FORWARD,
     OBJECTIVES,
     PREFERENCE,
     SFT,
@@ -31,6 +32,7 @@ from tradeoff.schedules.registry import SCHEDULES, from_dict
 from tradeoff.schedules.stages import Rounds, Sequential, Stages
 
 __all__ = [
+    "FORWARD",
     "OBJECTIVES",
     "PREFERENCE",
     "SCHEDULES",
