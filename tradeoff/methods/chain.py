@@ -28,12 +28,22 @@ class Chain:
         Names of the tensors that are trained.
     uniform
         Makes the draws that hooks ask for.
+    policy
+        What hooks may ask of the policy; None: nothing.
     """
 
-    def __init__(self, method: Method, plan: Plan, blocks: Sequence[str], uniform: Uniform) -> None:
+    def __init__(
+        self,
+        method: Method,
+        plan: Plan,
+        blocks: Sequence[str],
+        uniform: Uniform,
+        policy: Any = None,
+    ) -> None:
         changed: dict[str, Any] = method.changed()
         self.hooks = {slot: changed[slot] for slot in ORDER if slot in changed}
         self.plan, self.blocks, self.uniform = plan, tuple(blocks), uniform
+        self.policy = policy
         self.states: list[dict[str, State]] = []
         self._depths = depths(self.blocks)
         self._latest: Moment | None = None
@@ -57,6 +67,12 @@ class Chain:
             objective, rows = hook.rows(self._moment(step, 0, None))
             if rows:
                 yield slot, objective, rows
+
+    def costs(self, step: int) -> tuple[int, int]:
+        """(SFT, preference) gradients that hooks cost in update `step` beside single rows."""
+        moment = self._moment(step, 0, None)
+        found = [hook.costs(moment) for hook in self.hooks.values()]
+        return sum(sft for sft, _ in found), sum(preference for _, preference in found)
 
     def observe(self, slot: str, gradients: Sequence[Array], step: int) -> None:
         """Show a hook the gradient of one row, tensor by tensor."""
@@ -109,6 +125,7 @@ class Chain:
             block=block,
             uniform=lambda: self.uniform(step, block, weights),
             depth=self._depths[block],
+            policy=self.policy,
         )
 
 

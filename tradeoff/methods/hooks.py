@@ -44,6 +44,9 @@ class Moment:
         Returns draws from [0, 1), one for each weight; the same at each call.
     depth
         Place of the tensor among the layers: 0 is the first layer or none, 1 the last.
+    policy
+        What the engine tells of the policy, see :class:`tradeoff.convex.views.PolicyView`; None
+        where it tells nothing.
     """
 
     step: int
@@ -56,6 +59,7 @@ class Moment:
     blocks: tuple[str, ...]
     uniform: Callable[[], Array]
     depth: float = 0.0
+    policy: Any = None
 
     @property
     def name(self) -> str:
@@ -95,6 +99,13 @@ class Hook(Part):
 
     def rows(self, moment: Moment) -> tuple[int, int]:
         """Objective and number of the rows whose gradients it asks for before this update."""
+        return 0, 0
+
+    def costs(self, moment: Moment) -> tuple[int, int]:
+        """(SFT, preference) gradients that an update of this stage costs beside those it follows.
+
+        They are the same in all updates of a stage.
+        """
         return 0, 0
 
     def observe(self, gradient: Array, state: State, moment: Moment) -> State:

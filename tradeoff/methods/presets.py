@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tradeoff.methods.anchors import LearningWithoutForgetting
 from tradeoff.methods.gradients import Mgda
 from tradeoff.methods.losses import Cpo, DivergenceDpo, Dpo, Rpo
 from tradeoff.methods.merges.sparse import Ties
 from tradeoff.methods.method import Method
-from tradeoff.methods.parameters import TopGradient
+from tradeoff.methods.parameters import GradientMemory, TopGradient
 from tradeoff.parts import Part
 from tradeoff.schedules import (
     Alright,
@@ -25,6 +26,10 @@ PRESETS: dict[str, Method | Part] = {
     "alternation": Method(Alternation()),
     "moving_mix": Method(MovingMix()),
     "replay": Method(Sequential(replay=0.1)),
+    "der": Method(
+        Sequential(replay=0.1), anchor=LearningWithoutForgetting(direction="logits", weight=0.1)
+    ),
+    "tracked": Method(Evenly(), parameters=GradientMemory()),
     "cyclic": Method(Rounds(rounds=8, restart=True)),
     "rewind": Method(
         Stages(schedules=(Sequential(), Alright(lam=0.0)), shares=(0.9, 0.1)), name="rewound SFT"
@@ -46,6 +51,8 @@ evenly, evenly_budget   ALRIGHT with even turns in place of a coin; with half of
 alternation             strict turns, with weighted gradients
 moving_mix              Mix whose weights move there from SFT, CHORD-μ (arXiv 2508.11408)
 replay                  SFT, then preferences with a tenth of replayed demonstrations
+der                     replay, held near the logits that the second stage began with
+tracked                 even turns, with a running mean of the gradients of each objective
 cyclic                  eight rounds of SFT and preferences, each begun anew
 rewind                  SFT, preferences, and a last tenth of SFT, each begun anew
 tpo                     demonstrations and pairs without a reference together (arXiv 2405.16681)
