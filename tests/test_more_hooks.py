@@ -15,7 +15,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method, find
 from tradeoff.methods.anchors import KlToBase, LearningWithoutForgetting
 from tradeoff.methods.hooks import Moment
-from tradeoff.methods.merges import FisherMerge, Graft, HalfReset
+from tradeoff.methods.merges import BlockMeans, FisherMerge, Graft, HalfReset
 from tradeoff.methods.parameters import (
     Drift,
     FeatureMasks,
@@ -30,6 +30,7 @@ from tradeoff.methods.parameters import (
 )
 from tradeoff.schedules import Alright, Evenly, Mix, Sequential
 
+LAYERS = tuple(f"body.{k}.weight" for k in range(4))
 UNEVEN = random_log_linear(3, responses=3)
 
 
@@ -232,6 +233,20 @@ def test_grafts_and_resets_go_from_one_end_to_the_other():
     change, kept = np.abs(preference - sft), shown(Graft(lam=0.4), base, sft, preference) != sft
     for run_change, run_kept in zip(change, kept, strict=True):
         assert run_change[run_kept].min() > run_change[~run_kept].max()
+
+
+def test_means_of_blocks_keep_their_mean_weight():
+    rng = np.random.default_rng(0)
+    base, sft, preference = rng.normal(size=(3, 2, 5))
+    weights = [
+        BlockMeans(lam=0.3).weight(replace(moment(1), block=k, blocks=LAYERS)) for k in range(4)
+    ]
+    assert np.mean(weights) == pytest.approx(0.3)
+    assert weights == sorted(weights)
+    even = shown(BlockMeans(lam=0.3, tilt=0.0), base, sft, preference)
+    np.testing.assert_allclose(even, 0.7 * sft + 0.3 * preference)
+    late = shown(BlockMeans(lam=0.3), base, sft, preference, block=1)
+    assert (np.abs(late - sft) > np.abs(even - sft)).all()
 
 
 def test_fisher_merges_weigh_by_squared_gradients():

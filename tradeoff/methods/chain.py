@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tradeoff.methods.hooks import Array, Moment, State, moment_of
+from tradeoff.methods.hooks import Array, Moment, State, depths, moment_of
 from tradeoff.methods.method import Method
 from tradeoff.schedules import Plan
 
@@ -127,14 +126,3 @@ class Chain:
             depth=self._depths[block],
             policy=self.policy,
         )
-
-
-def depths(blocks: Sequence[str]) -> list[float]:
-    """Place of each tensor among the layers, by the first number in its name.
-
-    The first layer is 0 and the last is 1; a tensor without a number in its name is 0.
-    """
-    found = [re.search(r"(?:^|\.)(\d+)\.", name) for name in blocks]
-    numbers = sorted({int(number[1]) for number in found if number})
-    last = max(1, len(numbers) - 1)
-    return [numbers.index(int(number[1])) / last if number else 0.0 for number in found]

@@ -6,7 +6,8 @@ axes. A part returns new arrays. What it remembers is explicit, so that a checkp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -172,3 +173,14 @@ def largest(sizes: Array, share: float) -> Array:
     kept = max(1, min(count, round(share * count)))
     limit = xp.sort(sizes, axis=-1)[..., count - kept : count - kept + 1]
     return sizes >= limit
+
+
+def depths(blocks: Sequence[str]) -> list[float]:
+    """Place of each tensor among the layers, by the first number in its name.
+
+    The first layer is 0 and the last is 1; a tensor without a number in its name is 0.
+    """
+    found = [re.search(r"(?:^|\.)(\d+)\.", name) for name in blocks]
+    numbers = sorted({int(number[1]) for number in found if number})
+    last = max(1, len(numbers) - 1)
+    return [numbers.index(int(number[1])) / last if number else 0.0 for number in found]

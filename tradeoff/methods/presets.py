@@ -42,7 +42,7 @@ PRESETS: dict[str, Method | Part] = {
     "rpo_reg": Rpo(alpha=0.005),
     "green": TopGradient(share=0.45),
 }
-"""Methods and parts by name, see :func:`tradeoff.methods.catalogue.find`.
+r"""Methods and parts by name, see :func:`tradeoff.methods.catalogue.find`.
 
 ======================  ==========================================================================
 name                    what it is
@@ -55,12 +55,14 @@ der                     replay, held near the logits that the second stage began
 tracked                 even turns, with a running mean of the gradients of each objective
 cyclic                  eight rounds of SFT and preferences, each begun anew
 rewind                  SFT, preferences, and a last tenth of SFT, each begun anew
-tpo                     demonstrations and pairs without a reference together (arXiv 2405.16681)
-paft                    TIES of two branches from one start (arXiv 2406.17923)
-mgda_unit               MGDA of gradients of unit length
+tpo                     demonstrations and pairs without a reference together (arXiv 2405.16681) *
+paft                    TIES of two branches from one start (arXiv 2406.17923) *
+mgda_unit               MGDA of gradients of unit length *
 cdpo                    DPO with a tenth of its labels taken as flipped
-forward_dpo             DPO with the forward KL divergence (arXiv 2309.16240)
-rpo_reg                 DPO with little SFT on the chosen response (arXiv 2405.16436)
+forward_dpo             DPO with the forward KL divergence (arXiv 2309.16240) *
+rpo_reg                 DPO with little SFT on the chosen response (arXiv 2405.16436) *
 green                   the 45 % of the weights whose gradients are largest (arXiv 2309.13192)
 ======================  ==========================================================================
+
+\* after a second-hand description.
 """

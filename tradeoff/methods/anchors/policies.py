@@ -38,7 +38,7 @@ class KlToBase(Anchor):
 
     name: ClassVar[str] = "kl_base"
     title: ClassVar[str] = "KL to base"
-    source: ClassVar[str] = "arXiv 2203.02155, equation (2)"
+    source: ClassVar[str] = "arXiv 2203.02155"
     weight: NotNegative = 0.3
     direction: Literal["forward", "reverse", "logits"] = "forward"
     of: Literal["sft", "preference"] = "preference"
@@ -87,13 +87,14 @@ class LearningWithoutForgetting(KlToBase):
 
     Notes
     -----
-    Card C04. From the SFT optimum with temperature 1 the divergence is the SFT loss less its least
-    value, so that this trains as Mix with ``lam = 1 / (1 + weight)``, without labels.
+    Card C04, after a second-hand description. From the SFT optimum with temperature 1 the
+    divergence is the SFT loss less its least value, so that this trains as Mix with ``lam = 1 / (1
+    + weight)``, without labels.
     """
 
     name: ClassVar[str] = "lwf"
     title: ClassVar[str] = "LwF"
-    source: ClassVar[str] = "arXiv 1606.09282, equation (3)"
+    source: ClassVar[str] = "arXiv 1606.09282"
     weight: NotNegative = 1.0
     of: Literal["sft", "preference"] = "sft"
 

@@ -33,7 +33,7 @@ class Graft(Merge):
 
     name: ClassVar[str] = "graft"
     title: ClassVar[str] = "graft"
-    source: ClassVar[str] = "arXiv 2302.06600, equation (2)"
+    source: ClassVar[str] = "arXiv 2302.06600"
     branches: Literal["parallel", "sequential"] = "sequential"
     keep: Share | None = None
 
@@ -65,7 +65,7 @@ class HalfReset(Merge):
 
     name: ClassVar[str] = "half_reset"
     title: ClassVar[str] = "half reset"
-    source: ClassVar[str] = "arXiv 2404.18466, section 3.3"
+    source: ClassVar[str] = "arXiv 2404.18466"
     branches: Literal["parallel", "sequential"] = "sequential"
     share: Share | None = None
     seed: Seed = 0
@@ -98,7 +98,7 @@ class FisherMerge(Merge):
 
     name: ClassVar[str] = "fisher_merge"
     title: ClassVar[str] = "Fisher merge"
-    source: ClassVar[str] = "arXiv 2111.09832, equation (3)"
+    source: ClassVar[str] = "arXiv 2111.09832"
     damping: Positive = 1e-6
 
     def start(self, weights: Array) -> State:

@@ -51,7 +51,7 @@ class Sam(Shifted):
 
     name: ClassVar[str] = "sam"
     title: ClassVar[str] = "SAM"
-    source: ClassVar[str] = "arXiv 2010.01412, equation (2)"
+    source: ClassVar[str] = "arXiv 2010.01412"
     rho: NotNegative = 0.05
     stages: Literal["first", "all"] = "first"
 
@@ -86,7 +86,7 @@ class StraightThrough(Shifted):
 
     name: ClassVar[str] = "straight_through"
     title: ClassVar[str] = "rounded weights"
-    source: ClassVar[str] = "arXiv 2502.09003, equation (5)"
+    source: ClassVar[str] = "arXiv 2502.09003"
     bits: Annotated[int, Within(2, 32)] = 4
 
     def shifted(self, weights: Array, state: State, moment: Moment) -> Array:

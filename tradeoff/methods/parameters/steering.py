@@ -37,7 +37,7 @@ class Drift(Parameters):
 
     name: ClassVar[str] = "drift"
     title: ClassVar[str] = "DRIFT"
-    source: ClassVar[str] = "arXiv 2510.15050, equation (6)"
+    source: ClassVar[str] = "arXiv 2510.15050"
     staged: ClassVar[bool] = True
     strength: NotNegative = 0.3
     pull: Literal["scaled", "absolute", "adaptive"] = "scaled"

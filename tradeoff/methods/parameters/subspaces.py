@@ -35,7 +35,7 @@ class Subspace(Parameters):
 
     name: ClassVar[str] = "subspace"
     title: ClassVar[str] = "random subspace"
-    source: ClassVar[str] = "arXiv 2106.09685, after equation (3)"
+    source: ClassVar[str] = "arXiv 2106.09685"
     staged: ClassVar[bool] = True
     rank: Rank = 8
     seed: Seed = 0
@@ -79,7 +79,7 @@ class OrthogonalSubspaces(Subspace):
 
     name: ClassVar[str] = "o_lora"
     title: ClassVar[str] = "O-LoRA"
-    source: ClassVar[str] = "arXiv 2310.14152, equation (7)"
+    source: ClassVar[str] = "arXiv 2310.14152"
 
     def block(self, moment: Moment) -> int | None:
         return moment.stage
@@ -105,7 +105,7 @@ class PreservedDirections(Parameters):
 
     name: ClassVar[str] = "corda"
     title: ClassVar[str] = "CorDA"
-    source: ClassVar[str] = "arXiv 2406.05223, section 3.2"
+    source: ClassVar[str] = "arXiv 2406.05223"
     staged: ClassVar[bool] = True
     rank: Rank = 4
     count: Annotated[int, Within(1, 4096)] = 64

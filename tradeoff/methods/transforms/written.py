@@ -96,7 +96,7 @@ class SelfDistillation(Written):
 
     name: ClassVar[str] = "self_distillation"
     title: ClassVar[str] = "self-distillation"
-    source: ClassVar[str] = "arXiv 2410.09982, section 3"
+    source: ClassVar[str] = "arXiv 2410.09982"
     error: Share = 0.2
 
     def law(self, given: Prompts) -> np.ndarray:
@@ -120,7 +120,7 @@ class S3Ft(SelfDistillation):
 
     name: ClassVar[str] = "s3ft"
     title: ClassVar[str] = "S3FT"
-    source: ClassVar[str] = "arXiv 2502.08130, section 3"
+    source: ClassVar[str] = "arXiv 2502.08130"
 
     def law(self, given: Prompts) -> np.ndarray:
         return _accepted(given, self.error, 2)
@@ -172,13 +172,14 @@ class ShownTeacher(Written):
 
     Notes
     -----
-    Card J50, after a second-hand description: its forward form, over all responses in place of the
-    student's draws. One turn of card S21 has this law, too. Costs a response for each row, once.
+    Card S21, a transfer of an abstract. Card J50, after a second-hand description: its forward
+    form, over all responses in place of the student's draws. One turn of card S21 has this law,
+    too. Costs a response for each row, once.
     """
 
     name: ClassVar[str] = "sdft"
     title: ClassVar[str] = "SDFT"
-    source: ClassVar[str] = "arXiv 2601.19897, equation (2)"
+    source: ClassVar[str] = "arXiv 2601.19897"
     strength: NotNegative = 2.0
 
     def law(self, given: Prompts) -> np.ndarray:
@@ -228,7 +229,7 @@ class Clear(Written):
 
     name: ClassVar[str] = "clear"
     title: ClassVar[str] = "CLEAR"
-    source: ClassVar[str] = "arXiv 2403.12776, section 3"
+    source: ClassVar[str] = "arXiv 2403.12776"
     share: Annotated[float, Within(0, 1, "[)")] = 0.25
     sure: Share = 0.8
 
@@ -290,7 +291,7 @@ class GotD(Written):
 
     name: ClassVar[str] = "got_d"
     title: ClassVar[str] = "GOT-D"
-    source: ClassVar[str] = "arXiv 2405.02774, equation (3)"
+    source: ClassVar[str] = "arXiv 2405.02774"
     asks: ClassVar[tuple[int, ...]] = ()
     share: KeptShare = 0.5
     entropy: Positive = 0.1
@@ -328,7 +329,7 @@ class Spin(Written):
 
     name: ClassVar[str] = "spin"
     title: ClassVar[str] = "SPIN"
-    source: ClassVar[str] = "arXiv 2401.01335, equation (4.7)"
+    source: ClassVar[str] = "arXiv 2401.01335"
     pairs: ClassVar[bool] = True
 
     def law(self, given: Prompts) -> np.ndarray:
