@@ -44,25 +44,23 @@ PRESETS: dict[str, Method | Part] = {
 }
 r"""Methods and parts by name, see :func:`tradeoff.methods.catalogue.find`.
 
-======================  ==========================================================================
-name                    what it is
-======================  ==========================================================================
-evenly, evenly_budget   ALRIGHT with even turns in place of a coin; with half of the turns each
-alternation             strict turns, with weighted gradients
-moving_mix              Mix whose weights move there from SFT, CHORD-μ (arXiv 2508.11408)
-replay                  SFT, then preferences with a tenth of replayed demonstrations
-der                     replay, held near the logits that the second stage began with
-tracked                 even turns, with a running mean of the gradients of each objective
-cyclic                  eight rounds of SFT and preferences, each begun anew
-rewind                  SFT, preferences, and a last tenth of SFT, each begun anew
-tpo                     demonstrations and pairs without a reference together (arXiv 2405.16681) *
-paft                    TIES of two branches from one start (arXiv 2406.17923) *
-mgda_unit               MGDA of gradients of unit length *
-cdpo                    DPO with a tenth of its labels taken as flipped
-forward_dpo             DPO with the forward KL divergence (arXiv 2309.16240) *
-rpo_reg                 DPO with little SFT on the chosen response (arXiv 2405.16436) *
-green                   the 45 % of the weights whose gradients are largest (arXiv 2309.13192)
-======================  ==========================================================================
+| name | what it is |
+| --- | --- |
+| evenly, evenly_budget | ALRIGHT with even turns in place of a coin; with half of the turns each |
+| alternation | strict turns, with weighted gradients |
+| moving_mix | Mix whose weights move there from SFT, CHORD-μ (arXiv 2508.11408) |
+| replay | SFT, then preferences with a tenth of replayed demonstrations |
+| der | replay, held near the logits that the second stage began with |
+| tracked | even turns, with a running mean of the gradients of each objective |
+| cyclic | eight rounds of SFT and preferences, each begun anew |
+| rewind | SFT, preferences, and a last tenth of SFT, each begun anew |
+| tpo | demonstrations and pairs without a reference together (arXiv 2405.16681) \* |
+| paft | TIES of two branches from one start (arXiv 2406.17923) \* |
+| mgda_unit | MGDA of gradients of unit length \* |
+| cdpo | DPO with a tenth of its labels taken as flipped |
+| forward_dpo | DPO with the forward KL divergence (arXiv 2309.16240) \* |
+| rpo_reg | DPO with little SFT on the chosen response (arXiv 2405.16436) \* |
+| green | the 45 % of the weights whose gradients are largest (arXiv 2309.13192) |
 
 \* after a second-hand description.
 """

@@ -80,7 +80,7 @@ class CoordinateRule(VectorRule):
         Parameters
         ----------
         first, second, uniform
-            As for :meth:`joined`, of each coordinate.
+            As for :meth:`VectorRule.joined`, of each coordinate.
         """
 
 

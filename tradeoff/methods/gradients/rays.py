@@ -60,7 +60,7 @@ class Epo(Running):
         low, high = _interval(seen.gram, least)
         total = seen.gram.sum(axis=-2)
         slope = np.where(balance, along[..., 0] - along[..., 1], total[..., 0] - total[..., 1])
-        first = np.where(slope > 0, high, low)
+        first: Array = np.where(slope > 0, high, low)
         first = np.where(low > high, np.clip(0.5 * (low + high), 0.0, 1.0), first)
         return np.stack([first, 1 - first], axis=-1), {"mean": mean}
 
