@@ -7,6 +7,7 @@ A page asks for stored or computed content with a comment of its own on a line:
     <!-- figure: name -->                a stored figure and its caption
     <!-- file: path -->                  a file of the project, as it is
     <!-- attack: name -->                counts of a stored search of tests/attack for what is false
+    <!-- cards: all -->                  every method of the literature, and where it can run
     <!-- attacks: promises|kinds -->     counts of the last long run of each attack
 """
 
@@ -31,7 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPER = DOSSIER.folder
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 
-_REQUEST = re.compile(r"^<!-- (proof|claims|figure|file|attack|attacks): (.+?) -->$", re.MULTILINE)
+_REQUEST = re.compile(
+    r"^<!-- (proof|claims|figure|file|attack|attacks|cards): (.+?) -->$", re.MULTILINE
+)
 _NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb\)")
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`(~?)([\w.]+)`")
 # Browsers draw the letters themselves, and no longer the attribute that asks for them.
@@ -133,6 +136,23 @@ def attacks(what: str) -> str:
     return "\n".join([*rows, "", f"*{commands}*" if what == "promises" else ""])
 
 
+def cards(what: str) -> str:
+    """The table of methods of the literature; of one letter, or "all"."""
+    from tradeoff.methods.cards import cards as every
+
+    rows = ["| id | method | kind | source | mark | in the catalogue | not on |",
+            "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    for card in every():
+        if what not in ("all", card.id[0]):
+            continue
+        held = f"`{card.method}`" if card.method else f"no: {card.reason}"
+        held += f" ({card.note})" if card.note else ""
+        missing = [s for s, why in card.scales().items() if why] if card.method else []
+        cells = (card.id, card.name, card.kind, card.source, card.mark, held, ", ".join(missing))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 _ANSWERS: dict[str, Callable[[str], str]] = {
     "proof": proof,
     "claims": claims,
@@ -140,6 +160,7 @@ _ANSWERS: dict[str, Callable[[str], str]] = {
     "file": file,
     "attack": attack,
     "attacks": attacks,
+    "cards": cards,
 }
 
 

@@ -19,6 +19,7 @@ from tradeoff.checkout import ROOT
 from tradeoff.methods.gradients import GradientRule
 from tradeoff.methods.hooks import Hook
 from tradeoff.methods.losses import PreferenceLoss
+from tradeoff.methods.transforms import Transform
 from tradeoff.parts import collected, restore
 from tradeoff.schedules import Schedule
 
@@ -73,6 +74,11 @@ PARTS: dict[str, tuple[type[Any], Callable[[Any], Method | Schedule], Method | S
         Hook,
         lambda midpoint: Method(Sequential(lam=0.3), merge=midpoint()),
         Sequential(lam=0.3),
+    ),
+    "tradeoff/methods/transforms/every_other.py": (
+        Transform,
+        lambda every_other: Method(Mix(lam=0.3), data=every_other()),
+        Mix(lam=0.3),
     ),
 }
 FIGURE, PAPER = "analysis/fernando2024/convex/halves.py", "analysis/halves2030/dossier.py"

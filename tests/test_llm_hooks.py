@@ -23,7 +23,7 @@ HOOKS = [
     (slot, name)
     for slot in ("anchor", "parameters", "after", "merge")
     for name in KNOWN[slot]
-    if name != IDENTITY[slot].name
+    if name != IDENTITY[slot].name and KNOWN[slot][name]().unsupported("llm") is None
 ]
 FEW = {"ewc": {"count": 3}, "ogd": {"count": 3}, "top_gradient": {"count": 3}}
 EVERY = Method(

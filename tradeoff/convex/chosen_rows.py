@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.errors import InputError
 from tradeoff.methods.transforms import Transform
+from tradeoff.methods.transforms.written import Prompts, Written
 from tradeoff.schedules import PREFERENCE, SFT
 
 
@@ -48,6 +50,8 @@ class ProblemRows:
 
 def trained_on(problem: LogLinear, transform: Transform, start: NDArray[np.float64]) -> LogLinear:
     """The problem with only the rows that a transform keeps, and their weights."""
+    if isinstance(transform, Written):
+        return _written(problem, transform, start)
     sft, pairs = (
         transform.chosen(ProblemRows(problem, objective, start)) for objective in (SFT, PREFERENCE)
     )
@@ -58,3 +62,60 @@ def trained_on(problem: LogLinear, transform: Transform, start: NDArray[np.float
         name: None if values is None else values[places[name]] for name, values in given.items()
     }
     return replace(problem, **chosen)
+
+
+def _written(problem: LogLinear, transform: Written, start: NDArray[np.float64]) -> LogLinear:
+    """The problem with demonstrations, or pairs, that a transform writes: rows with weights."""
+    if not problem.is_dense:
+        raise InputError(
+            "responses are written on problems with dense features alone",
+            field="data",
+            value=transform.name,
+            remedy="Give features as an array, or use another method.",
+        )
+    rows = problem.demonstrations
+    prompts = problem.prompt_of_row[rows]
+    offsets = np.asarray(problem.offsets)
+    longest = int(np.diff(offsets).max())
+    place = offsets[prompts][:, None] + np.arange(longest)
+    present = place < offsets[prompts + 1][:, None]
+    place = np.where(present, place, rows[:, None])
+    features = np.asarray(problem.features)
+    given = Prompts(
+        np.where(present, problem.log_probs(start)[place], -np.inf),
+        rows - offsets[prompts],
+        prompts,
+        features[rows],
+        features[problem.chosen],
+    )
+    law = np.where(present, transform.law(given), 0.0) * problem.sft_weights[:, None]
+    if transform.pairs:
+        return _against(problem, place, law, start)
+    weights = np.bincount(place.ravel(), weights=law.ravel(), minlength=len(features))
+    kept = np.flatnonzero(weights)
+    if not len(kept):
+        raise InputError(
+            f"{transform.label} leaves no demonstrations",
+            field="data",
+            value=transform.name,
+            remedy="Leave out fewer of them.",
+        )
+    return replace(problem, demonstrations=kept, demonstration_weights=weights[kept])
+
+
+def _against(
+    problem: LogLinear, place: NDArray[np.int64], law: Any, start: NDArray[np.float64]
+) -> LogLinear:
+    """The problem with pairs of demonstrations and other responses (n, K), by weights (n, K)."""
+    chosen = np.broadcast_to(problem.demonstrations[:, None], place.shape)
+    # A response beside itself would have no slope.
+    used = (law > 0) & (chosen != place)
+    weights = law[used] / law.sum()
+    return replace(
+        problem,
+        chosen=chosen[used],
+        rejected=place[used],
+        pair_weights=weights,
+        reference=start,
+        reference_margins=None,
+    )

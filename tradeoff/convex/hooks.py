@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.convex.directions import Directions
+from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.setting import Setting, alike, places
+from tradeoff.convex.views import PolicyView
 from tradeoff.errors import InputError
 from tradeoff.methods.chain import Chain
 
@@ -55,6 +57,7 @@ class Hooks:
                     chain.observe(slot, [gradient], step)
                 chain.conclude(slot, step)
                 count[members, :, objective] += rows
+            count[members] += np.array(chain.costs(step))
 
     def direct(self, direction: Parameters, theta: Parameters, step: int) -> Parameters:
         """Apply the hooks on the directions of update `step`, in place; returns the directions."""
@@ -87,7 +90,12 @@ class Hooks:
         for (hooks, *_), members in alike(keys):
             if hooks:
                 method, plan = pairs[members[0]]
-                yield members, Chain(method, plan, BLOCKS, self._uniform)
+                yield members, Chain(method, plan, BLOCKS, self._uniform, self._policy())
+
+    def _policy(self) -> PolicyView | None:
+        problem = self.setting.problem
+        dense = isinstance(problem, LogLinear) and problem.is_dense
+        return PolicyView(problem) if dense else None
 
     def _inside(self, theta: Array, chain: Chain) -> Array:
         """Project on the feasible set, with masked coordinates kept."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tradeoff.methods.hooks import Array, Moment, State, moment_of
+from tradeoff.methods.hooks import Array, Moment, State, depths, moment_of
 from tradeoff.methods.method import Method
 from tradeoff.schedules import Plan
 
@@ -28,12 +27,22 @@ class Chain:
         Names of the tensors that are trained.
     uniform
         Makes the draws that hooks ask for.
+    policy
+        What hooks may ask of the policy; None: nothing.
     """
 
-    def __init__(self, method: Method, plan: Plan, blocks: Sequence[str], uniform: Uniform) -> None:
+    def __init__(
+        self,
+        method: Method,
+        plan: Plan,
+        blocks: Sequence[str],
+        uniform: Uniform,
+        policy: Any = None,
+    ) -> None:
         changed: dict[str, Any] = method.changed()
         self.hooks = {slot: changed[slot] for slot in ORDER if slot in changed}
         self.plan, self.blocks, self.uniform = plan, tuple(blocks), uniform
+        self.policy = policy
         self.states: list[dict[str, State]] = []
         self._depths = depths(self.blocks)
         self._latest: Moment | None = None
@@ -57,6 +66,12 @@ class Chain:
             objective, rows = hook.rows(self._moment(step, 0, None))
             if rows:
                 yield slot, objective, rows
+
+    def costs(self, step: int) -> tuple[int, int]:
+        """(SFT, preference) gradients that hooks cost in update `step` beside single rows."""
+        moment = self._moment(step, 0, None)
+        found = [hook.costs(moment) for hook in self.hooks.values()]
+        return sum(sft for sft, _ in found), sum(preference for _, preference in found)
 
     def observe(self, slot: str, gradients: Sequence[Array], step: int) -> None:
         """Show a hook the gradient of one row, tensor by tensor."""
@@ -109,15 +124,5 @@ class Chain:
             block=block,
             uniform=lambda: self.uniform(step, block, weights),
             depth=self._depths[block],
+            policy=self.policy,
         )
-
-
-def depths(blocks: Sequence[str]) -> list[float]:
-    """Place of each tensor among the layers, by the first number in its name.
-
-    The first layer is 0 and the last is 1; a tensor without a number in its name is 0.
-    """
-    found = [re.search(r"(?:^|\.)(\d+)\.", name) for name in blocks]
-    numbers = sorted({int(number[1]) for number in found if number})
-    last = max(1, len(numbers) - 1)
-    return [numbers.index(int(number[1])) / last if number else 0.0 for number in found]

@@ -6,7 +6,8 @@ axes. A part returns new arrays. What it remembers is explicit, so that a checkp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,6 +45,9 @@ class Moment:
         Returns draws from [0, 1), one for each weight; the same at each call.
     depth
         Place of the tensor among the layers: 0 is the first layer or none, 1 the last.
+    policy
+        What the engine tells of the policy, see :class:`tradeoff.convex.views.PolicyView`; None
+        where it tells nothing.
     """
 
     step: int
@@ -56,6 +60,7 @@ class Moment:
     blocks: tuple[str, ...]
     uniform: Callable[[], Array]
     depth: float = 0.0
+    policy: Any = None
 
     @property
     def name(self) -> str:
@@ -95,6 +100,13 @@ class Hook(Part):
 
     def rows(self, moment: Moment) -> tuple[int, int]:
         """Objective and number of the rows whose gradients it asks for before this update."""
+        return 0, 0
+
+    def costs(self, moment: Moment) -> tuple[int, int]:
+        """(SFT, preference) gradients that an update of this stage costs beside those it follows.
+
+        They are the same in all updates of a stage.
+        """
         return 0, 0
 
     def observe(self, gradient: Array, state: State, moment: Moment) -> State:
@@ -161,3 +173,14 @@ def largest(sizes: Array, share: float) -> Array:
     kept = max(1, min(count, round(share * count)))
     limit = xp.sort(sizes, axis=-1)[..., count - kept : count - kept + 1]
     return sizes >= limit
+
+
+def depths(blocks: Sequence[str]) -> list[float]:
+    """Place of each tensor among the layers, by the first number in its name.
+
+    The first layer is 0 and the last is 1; a tensor without a number in its name is 0.
+    """
+    found = [re.search(r"(?:^|\.)(\d+)\.", name) for name in blocks]
+    numbers = sorted({int(number[1]) for number in found if number})
+    last = max(1, len(numbers) - 1)
+    return [numbers.index(int(number[1])) / last if number else 0.0 for number in found]

@@ -235,6 +235,7 @@ class Method:
         for _ in range(TRIES):
             plan = self.schedule.plan(count)
             each = float(plan.cost(1.0, pair).mean()) + looks
+            each += self._beside(plan, pair) / count
             passes = self._passes(plan, pair) / batch
             better = max(1, round((gradient_units - passes) / each))
             if better == count:
@@ -249,6 +250,16 @@ class Method:
             for hook in self.hooks.values():
                 objective, rows = hook.rows(moment_of(plan, int(step)))
                 found += rows * (pair if objective else 1.0)
+        return found
+
+    def _beside(self, plan: Plan, pair: float) -> float:
+        """Cost of what hooks evaluate in each update, over the run."""
+        found = 0.0
+        for step in np.flatnonzero(plan.clock == 1) if self.hooks else ():
+            moment = moment_of(plan, int(step))
+            for hook in self.hooks.values():
+                sft, preference = hook.costs(moment)
+                found += moment.length * (sft + preference * pair)
         return found
 
     def unsupported(self, scale: str) -> str | None:

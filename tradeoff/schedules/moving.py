@@ -32,7 +32,7 @@ class MovingMix(Schedule):
 
     name: ClassVar[str] = "moving_mix"
     title: ClassVar[str] = "CHORD-μ"
-    source: ClassVar[str] = "arXiv 2508.11408, equation (6)"
+    source: ClassVar[str] = "arXiv 2508.11408"
     peak: Share = 0.9
     moving: Share = 0.5
 

@@ -24,7 +24,7 @@ class Ema(After):
 
     Notes
     -----
-    Card C19. ``mean <- decay * mean + (1 - decay) * weights``.
+    Card C19, after a second-hand description. ``mean <- decay * mean + (1 - decay) * weights``.
     """
 
     name: ClassVar[str] = "ema"
@@ -71,7 +71,8 @@ class Bema(After):
 
     Notes
     -----
-    Card C20. The trainer of TRL changes it every 400 updates, which suits long runs.
+    Card C20, after a second-hand description. The trainer of TRL changes it every 400 updates,
+    which suits long runs.
     """
 
     name: ClassVar[str] = "bema"

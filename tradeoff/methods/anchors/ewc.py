@@ -33,8 +33,8 @@ class Ewc(Quadratic):
 
     Notes
     -----
-    Card C02. The labels are those of the data (empirical Fisher), which is less than the Fisher
-    information of the policy where it fits the data well.
+    Card C02, after a second-hand description. The labels are those of the data (empirical Fisher),
+    which is less than the Fisher information of the policy where it fits the data well.
     """
 
     name: ClassVar[str] = "ewc"

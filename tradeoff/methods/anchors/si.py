@@ -25,8 +25,9 @@ class SynapticIntelligence(Quadratic):
 
     Notes
     -----
-    Card C06. The contribution is the sum of ``-gradient * change`` over the updates of a stage,
-    without the penalty's own gradient. No passes of its own are needed.
+    Card C06, after a second-hand description. The contribution is the sum of ``-gradient * change``
+    over the updates of a stage, without the penalty's own gradient. No passes of its own are
+    needed.
     """
 
     name: ClassVar[str] = "si"

@@ -79,7 +79,7 @@ class GradientRule(Part):
         Whether the rule joins the gradients coordinate by coordinate, a class attribute; see
         :class:`~tradeoff.methods.gradients.coordinates.CoordinateRule`.
     draws
-        Whether the rule needs :attr:`Seen.coins`, a class attribute.
+        Whether the rule needs the coins of :class:`Seen`, a class attribute.
     """
 
     kind: ClassVar[str] = "gradient"

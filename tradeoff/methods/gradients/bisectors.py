@@ -12,7 +12,12 @@ from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State, ra
 
 @dataclass(frozen=True, kw_only=True)
 class ImtlG(GradientRule):
-    """Equal projections on both unit gradients, with factors that sum to one; no weights."""
+    """Equal projections on both unit gradients, with factors that sum to one; no weights.
+
+    Notes
+    -----
+    Card G05, after a second-hand description.
+    """
 
     name: ClassVar[str] = "imtl_g"
     title: ClassVar[str] = "IMTL-G"
@@ -92,8 +97,9 @@ class AlignedMtl(GradientRule):
 
     Notes
     -----
-    The factors are ``sqrt(smallest eigenvalue) * gram^(-1/2) @ weights``, here in closed form. The
-    squared length of the direction is the smallest eigenvalue times that of the weights.
+    Card G10, after a second-hand description. The factors are ``sqrt(smallest eigenvalue) *
+    gram^(-1/2) @ weights``, here in closed form. The squared length of the direction is the
+    smallest eigenvalue times that of the weights.
     """
 
     name: ClassVar[str] = "aligned_mtl"

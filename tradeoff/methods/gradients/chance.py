@@ -24,7 +24,7 @@ class RandomWeights(GradientRule):
 
     name: ClassVar[str] = "rlw"
     title: ClassVar[str] = "RLW"
-    source: ClassVar[str] = "arXiv 2111.10603, section 3"
+    source: ClassVar[str] = "arXiv 2111.10603"
     draws: ClassVar[bool] = True
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:

@@ -80,7 +80,7 @@ class CoordinateRule(VectorRule):
         Parameters
         ----------
         first, second, uniform
-            As for :meth:`joined`, of each coordinate.
+            As for :meth:`VectorRule.joined`, of each coordinate.
         """
 
 
@@ -98,7 +98,7 @@ class GradDrop(CoordinateRule):
 
     Notes
     -----
-    Card G15. The published rule has the weights 1 and 1.
+    Card G15, after a second-hand description. The published rule has the weights 1 and 1.
     """
 
     name: ClassVar[str] = "graddrop"

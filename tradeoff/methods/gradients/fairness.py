@@ -35,7 +35,7 @@ class FairGrad(GradientRule):
 
     name: ClassVar[str] = "fairgrad"
     title: ClassVar[str] = "FairGrad"
-    source: ClassVar[str] = "arXiv 2402.15638, equation (6)"
+    source: ClassVar[str] = "arXiv 2402.15638"
     weighted: ClassVar[bool] = False
     alpha: Positive = 2.0
 
@@ -83,7 +83,7 @@ class GradVac(GradientRule):
 
     name: ClassVar[str] = "gradvac"
     title: ClassVar[str] = "GradVac"
-    source: ClassVar[str] = "arXiv 2010.05874, equation (2)"
+    source: ClassVar[str] = "arXiv 2010.05874"
     weighted: ClassVar[bool] = False
     recent: Share = 0.01
 

@@ -35,7 +35,7 @@ class Uncertainty(GradientRule):
 
     name: ClassVar[str] = "uncertainty"
     title: ClassVar[str] = "uncertainty weighting"
-    source: ClassVar[str] = "arXiv 1705.07115, equation (7)"
+    source: ClassVar[str] = "arXiv 1705.07115"
     uses_losses: ClassVar[bool] = True
     above_optima: ClassVar[bool] = False
     rate: NotNegative = 0.025
@@ -67,7 +67,7 @@ class ImtlL(GradientRule):
 
     name: ClassVar[str] = "imtl_l"
     title: ClassVar[str] = "IMTL-L"
-    source: ClassVar[str] = "Liu et al., ICLR 2021, equation (8)"
+    source: ClassVar[str] = "Liu et al., ICLR 2021"
     weighted: ClassVar[bool] = False
     uses_losses: ClassVar[bool] = True
     above_optima: ClassVar[bool] = False
@@ -105,7 +105,7 @@ class GradNorm(GradientRule):
 
     name: ClassVar[str] = "gradnorm"
     title: ClassVar[str] = "GradNorm"
-    source: ClassVar[str] = "arXiv 1711.02257, equation (2)"
+    source: ClassVar[str] = "arXiv 1711.02257"
     weighted: ClassVar[bool] = False
     uses_losses: ClassVar[bool] = True
     alpha: NotNegative = 1.5

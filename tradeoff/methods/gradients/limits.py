@@ -34,7 +34,7 @@ class Gate(Running):
 
     name: ClassVar[str] = "gate"
     title: ClassVar[str] = "AHPO gate"
-    source: ClassVar[str] = "arXiv 2510.08540, equation (5)"
+    source: ClassVar[str] = "arXiv 2510.08540"
     weighted: ClassVar[bool] = False
     limit: NotNegative = 0.05
     strength: NotNegative = 1.0

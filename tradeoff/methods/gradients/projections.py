@@ -16,8 +16,8 @@ class PcGrad(GradientRule):
 
     Notes
     -----
-    Of weighted gradients: weight times projected gradient, summed. The published rule is that of
-    weights 1 and 1, twice this one at lambda 1/2.
+    Card G03, after a second-hand description. Of weighted gradients: weight times projected
+    gradient, summed. The published rule is that of weights 1 and 1, twice this one at lambda 1/2.
     """
 
     name: ClassVar[str] = "pcgrad"

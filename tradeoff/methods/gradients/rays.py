@@ -37,7 +37,7 @@ class Epo(Running):
 
     name: ClassVar[str] = "epo"
     title: ClassVar[str] = "EPO"
-    source: ClassVar[str] = "Mahapatra and Rajan, ICML 2020, equation (24)"
+    source: ClassVar[str] = "Mahapatra and Rajan, ICML 2020"
     tolerance: NotNegative = 1e-4
 
     @property
@@ -60,7 +60,7 @@ class Epo(Running):
         low, high = _interval(seen.gram, least)
         total = seen.gram.sum(axis=-2)
         slope = np.where(balance, along[..., 0] - along[..., 1], total[..., 0] - total[..., 1])
-        first = np.where(slope > 0, high, low)
+        first: Array = np.where(slope > 0, high, low)
         first = np.where(low > high, np.clip(0.5 * (low + high), 0.0, 1.0), first)
         return np.stack([first, 1 - first], axis=-1), {"mean": mean}
 
@@ -88,7 +88,7 @@ class Ferero(Running):
 
     name: ClassVar[str] = "ferero"
     title: ClassVar[str] = "FERERO"
-    source: ClassVar[str] = "arXiv 2412.01773, equation (6)"
+    source: ClassVar[str] = "arXiv 2412.01773"
     gain: Positive = 0.1
     most: Positive = 10.0
 
@@ -131,7 +131,7 @@ class ParetoMtl(Running):
 
     name: ClassVar[str] = "pmtl"
     title: ClassVar[str] = "Pareto MTL"
-    source: ClassVar[str] = "arXiv 1912.12854, equation (12)"
+    source: ClassVar[str] = "arXiv 1912.12854"
     sectors: Annotated[int, Within(2, 1000)] = 10
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:

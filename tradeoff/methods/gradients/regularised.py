@@ -29,7 +29,7 @@ class SdmGrad(GradientRule):
 
     name: ClassVar[str] = "sdmgrad"
     title: ClassVar[str] = "SDMGrad"
-    source: ClassVar[str] = "arXiv 2305.18409, equation (8)"
+    source: ClassVar[str] = "arXiv 2305.18409"
     pull: NotNegative = 0.3
 
     @property
@@ -64,7 +64,7 @@ class MoDo(GradientRule):
 
     name: ClassVar[str] = "modo"
     title: ClassVar[str] = "MoDo"
-    source: ClassVar[str] = "arXiv 2305.20057, Algorithm 1"
+    source: ClassVar[str] = "arXiv 2305.20057"
     rate: NotNegative = 1e-3
     pull: NotNegative = 0.1
 
@@ -101,7 +101,7 @@ class LearnedMix(GradientRule):
 
     name: ClassVar[str] = "amft"
     title: ClassVar[str] = "AMFT"
-    source: ClassVar[str] = "arXiv 2508.06944, section 3.3"
+    source: ClassVar[str] = "arXiv 2508.06944"
     rate: NotNegative = 0.01
 
     @property

@@ -43,7 +43,7 @@ class DbMtl(TrackingRule):
 
     name: ClassVar[str] = "db_mtl"
     title: ClassVar[str] = "DB-MTL"
-    source: ClassVar[str] = "arXiv 2308.12029, Algorithm 1"
+    source: ClassVar[str] = "arXiv 2308.12029"
     decay: BelowOne = 0.9
 
     def remembered(self, like: Any) -> Kept:
@@ -82,7 +82,7 @@ class MoCo(TrackingRule):
 
     name: ClassVar[str] = "moco"
     title: ClassVar[str] = "MoCo"
-    source: ClassVar[str] = "arXiv 2210.12624, Algorithm 1"
+    source: ClassVar[str] = "arXiv 2210.12624"
     recent: Share = 0.5
     rate: NotNegative = 0.1
 
@@ -128,7 +128,7 @@ class ExcessMtl(TrackingRule):
 
     name: ClassVar[str] = "excess_mtl"
     title: ClassVar[str] = "ExcessMTL"
-    source: ClassVar[str] = "He et al., ICML 2024, Algorithm 1"
+    source: ClassVar[str] = "He et al., ICML 2024"
     uses_losses: ClassVar[bool] = False
     rate: NotNegative = 0.01
 

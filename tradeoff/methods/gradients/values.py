@@ -109,6 +109,10 @@ class DynamicAverage(Running):
         Updates over which losses are averaged.
     recent
         Not used: the windows are the averages.
+
+    Notes
+    -----
+    Card G22, after a second-hand description.
     """
 
     name: ClassVar[str] = "dwa"

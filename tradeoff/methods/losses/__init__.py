@@ -49,7 +49,7 @@ from tradeoff.methods.losses.ratios import (
     Sppo,
 )
 from tradeoff.methods.losses.records import Pairs, Responses
-from tradeoff.methods.losses.scaled import Adpo, AlphaDpo, Modpo, UnitDpo
+from tradeoff.methods.losses.scaled import Adpo, AlphaDpo, Modpo, MovingReferenceDpo, UnitDpo
 from tradeoff.methods.losses.slopes import initial_pull, pair_slopes, sft_slopes
 from tradeoff.methods.losses.with_sft import AlphaPo, Cpo, Orpo, Rpo, SimPo, Slic
 from tradeoff.parts import collected
@@ -95,6 +95,7 @@ __all__ = [
     "Luffy",
     "MarginLoss",
     "Modpo",
+    "MovingReferenceDpo",
     "Mpo",
     "Nca",
     "Nll",

@@ -23,6 +23,10 @@ class Aot(PreferenceLoss):
         Inverse temperature; positive.
     label_smoothing
         Probability that a label is flipped, in [0, 1/2).
+
+    Notes
+    -----
+    Card J23, after a second-hand description.
     """
 
     name: ClassVar[str] = "aot"

@@ -131,6 +131,10 @@ class Uft(SftLoss):
     ----------
     beta
         Inverse temperature of the implicit reward; positive.
+
+    Notes
+    -----
+    Card J37, after a second-hand description.
     """
 
     name: ClassVar[str] = "uft"

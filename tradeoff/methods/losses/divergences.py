@@ -117,7 +117,7 @@ class Tdpo(_OfPrompts):
 
     name: ClassVar[str] = "tdpo"
     title: ClassVar[str] = "TDPO"
-    source: ClassVar[str] = "arXiv 2404.11999, equation (18)"
+    source: ClassVar[str] = "arXiv 2404.11999"
     compares: ClassVar[Direction | None] = "forward"
     convex: ClassVar[bool] = True
     alpha: NotNegative = 0.5
@@ -148,7 +148,7 @@ class AnchoredDpo(_OfPrompts):
 
     name: ClassVar[str] = "anchored_dpo"
     title: ClassVar[str] = "anchored DPO"
-    source: ClassVar[str] = "arXiv 2203.02155, equation (2), as a loss of pairs"
+    source: ClassVar[str] = "arXiv 2203.02155"
     compares: ClassVar[Direction | None] = "forward"
     convex: ClassVar[bool] = True
     weight: NotNegative = 0.1
@@ -179,7 +179,7 @@ class Wpo(_OfPrompts):
 
     name: ClassVar[str] = "wpo"
     title: ClassVar[str] = "WPO"
-    source: ClassVar[str] = "arXiv 2406.11827, equation (6)"
+    source: ClassVar[str] = "arXiv 2406.11827"
     compares: ClassVar[Direction | None] = "collision"
     stopped: ClassVar[bool] = True
 

@@ -25,12 +25,13 @@ class RewardWeighted(PreferenceLoss):
 
     Notes
     -----
-    Card S12, a transfer: the paper weighs videos by a learned reward. Costs nothing more.
+    Card S12, after a second-hand description, a transfer: the paper weighs videos by a learned
+    reward. Costs nothing more.
     """
 
     name: ClassVar[str] = "rwr"
     title: ClassVar[str] = "RWR"
-    source: ClassVar[str] = "arXiv 2501.13918, equation (9)"
+    source: ClassVar[str] = "arXiv 2501.13918"
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = True
     temperature: Positive = 1.0
@@ -90,7 +91,7 @@ class Ulma(PreferenceLoss):
 
     name: ClassVar[str] = "ulma"
     title: ClassVar[str] = "ULMA"
-    source: ClassVar[str] = "arXiv 2312.02554, equation (10)"
+    source: ClassVar[str] = "arXiv 2312.02554"
     convex: ClassVar[bool] = True
     beta: Positive = 0.1
     shift: float = 0.0
@@ -120,7 +121,7 @@ class GatedSft(PreferenceLoss):
 
     name: ClassVar[str] = "hpt"
     title: ClassVar[str] = "HPT gate"
-    source: ClassVar[str] = "arXiv 2509.04419, section 3.4"
+    source: ClassVar[str] = "arXiv 2509.04419"
     beta: Positive = 0.1
     weight: NotNegative = 1.0
 
@@ -150,7 +151,7 @@ class Mpo(PreferenceLoss):
 
     name: ClassVar[str] = "mpo"
     title: ClassVar[str] = "MPO"
-    source: ClassVar[str] = "arXiv 2411.10442, equation (1)"
+    source: ClassVar[str] = "arXiv 2411.10442"
     beta: Positive = 0.1
     preference: NotNegative = 0.8
     quality: NotNegative = 0.2
@@ -181,7 +182,7 @@ class ExpectedReward(PreferenceLoss):
 
     name: ClassVar[str] = "expected_reward"
     title: ClassVar[str] = "expected reward"
-    source: ClassVar[str] = "arXiv 2207.01780, equation (2)"
+    source: ClassVar[str] = "arXiv 2207.01780"
     needs_reference: ClassVar[bool] = False
     baseline: Annotated[float, Within(-1, 1)] = 0.0
 

@@ -71,6 +71,10 @@ class RobustDpo(MarginLoss):
         Inverse temperature; positive.
     label_smoothing
         Probability that a label is flipped, in [0, 1/2).
+
+    Notes
+    -----
+    Card J03, after a second-hand description.
     """
 
     name: ClassVar[str] = "robust"
@@ -94,6 +98,10 @@ class Hinge(MarginLoss):
     ----------
     beta
         Inverse temperature; positive.
+
+    Notes
+    -----
+    Card J05, after a second-hand description.
     """
 
     name: ClassVar[str] = "hinge"
@@ -114,6 +122,10 @@ class Ipo(MarginLoss):
     ----------
     beta
         Strength of the regularisation; positive.
+
+    Notes
+    -----
+    Card J04, after a second-hand description.
     """
 
     name: ClassVar[str] = "ipo"
@@ -167,6 +179,10 @@ class DiscoPop(MarginLoss):
     ----------
     beta, tau
         Inverse temperature, and temperature of the mixture; positive.
+
+    Notes
+    -----
+    Card J22, after a second-hand description.
     """
 
     name: ClassVar[str] = "discopop"

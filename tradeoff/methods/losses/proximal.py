@@ -29,7 +29,7 @@ class ProximalSft(Weighted):
 
     name: ClassVar[str] = "psft"
     title: ClassVar[str] = "PSFT"
-    source: ClassVar[str] = "arXiv 2508.17784, equation (7)"
+    source: ClassVar[str] = "arXiv 2508.17784"
     needs_reference: ClassVar[bool] = True
     high: Positive = 0.28
 

@@ -53,6 +53,10 @@ class Bco(_Rewards):
     ----------
     beta
         Inverse temperature; positive.
+
+    Notes
+    -----
+    Card J09, after a second-hand description.
     """
 
     name: ClassVar[str] = "bco_pair"
@@ -74,6 +78,10 @@ class ApoZero(_Rewards):
     ----------
     beta
         Inverse temperature; positive.
+
+    Notes
+    -----
+    Card J12, after a second-hand description.
     """
 
     name: ClassVar[str] = "apo_zero"
@@ -155,6 +163,10 @@ class DpoPositive(_Rewards):
         Inverse temperature; positive.
     penalty
         Weight of that shortfall; not negative, 0 is DPO.
+
+    Notes
+    -----
+    Card J15, after a second-hand description.
     """
 
     name: ClassVar[str] = "dpop"
@@ -246,6 +258,10 @@ class LengthDpo(_Rewards):
         Inverse temperature; positive.
     alpha
         Reward that a token more of the chosen response explains away.
+
+    Notes
+    -----
+    Card J18, after a second-hand description.
     """
 
     name: ClassVar[str] = "r_dpo"

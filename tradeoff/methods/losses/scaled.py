@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import Annotated, ClassVar
 
 from array_api_compat import array_namespace
@@ -32,7 +33,7 @@ class Adpo(MarginLoss):
 
     name: ClassVar[str] = "adpo"
     title: ClassVar[str] = "ADPO"
-    source: ClassVar[str] = "arXiv 2510.18913, equation (5)"
+    source: ClassVar[str] = "arXiv 2510.18913"
     convex: ClassVar[bool] = True
     tau: Positive = 0.8
     flip: Annotated[float, Within(0, 0.5, "()")] = 0.1
@@ -70,6 +71,33 @@ class UnitDpo(MarginLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MovingReferenceDpo(MarginLoss):
+    """DPO whose reference becomes the policy after every update: the slope never falls (TR-DPO).
+
+    The loss is ``log 2 - beta / 2 * margin``, which has the slope of DPO at its reference.
+
+    Attributes
+    ----------
+    beta
+        Inverse temperature; positive.
+
+    Notes
+    -----
+    Card J20, after a second-hand description, in its limit: the published rule renews the reference
+    after many updates, or moves it slowly. Without a bound on the weights there is no minimum.
+    """
+
+    name: ClassVar[str] = "tr_dpo"
+    title: ClassVar[str] = "TR-DPO"
+    source: ClassVar[str] = "arXiv 2404.09656"
+    convex: ClassVar[bool] = True
+    beta: Positive = 0.1
+
+    def of_margin(self, margins: Array) -> Array:
+        return log(2) - self.beta / 2 * margins
+
+
+@dataclass(frozen=True, kw_only=True)
 class Modpo(PreferenceLoss):
     """DPO for one of two rewards, the other of which is known: here, a reward of short responses.
 
@@ -90,7 +118,7 @@ class Modpo(PreferenceLoss):
 
     name: ClassVar[str] = "modpo"
     title: ClassVar[str] = "MODPO"
-    source: ClassVar[str] = "arXiv 2310.03708, equation (9)"
+    source: ClassVar[str] = "arXiv 2310.03708"
     convex: ClassVar[bool] = True
     beta: Positive = 0.1
     weight: Annotated[float, Within(0, 1, "(]")] = 0.5
@@ -122,7 +150,7 @@ class AlphaDpo(PreferenceLoss):
 
     name: ClassVar[str] = "alpha_dpo"
     title: ClassVar[str] = "DPO (alpha)"
-    source: ClassVar[str] = "arXiv 2309.16240, section 4"
+    source: ClassVar[str] = "arXiv 2309.16240"
     beta: Positive = 0.1
     alpha: float = 0.5
 

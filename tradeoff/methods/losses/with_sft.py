@@ -52,6 +52,10 @@ class AlphaPo(SimPo):
         As for :class:`SimPo`.
     alpha
         Shape of the reward, not zero; towards zero this is SimPO.
+
+    Notes
+    -----
+    Card J25, after a second-hand description.
     """
 
     name: ClassVar[str] = "alphapo"
@@ -106,6 +110,10 @@ class Rpo(PreferenceLoss):
         Inverse temperature; positive.
     alpha
         Weight of the chosen response's negative log-likelihood per token; not negative.
+
+    Notes
+    -----
+    Card J28, after a second-hand description.
     """
 
     name: ClassVar[str] = "rpo"
@@ -129,6 +137,10 @@ class Slic(PreferenceLoss):
         Margin that is asked for, in nats; positive.
     alpha
         Weight of the chosen response's negative log-likelihood per token; not negative.
+
+    Notes
+    -----
+    Card J06, after a second-hand description.
     """
 
     name: ClassVar[str] = "slic"

@@ -2,7 +2,8 @@
 
 from tradeoff.methods.hooks import Hook
 from tradeoff.methods.merges.base import Merge, NoMerge
-from tradeoff.methods.merges.lines import Lines, Slerp, Soup, TaskArithmetic, WiseFt
+from tradeoff.methods.merges.lines import BlockMeans, Lines, Slerp, Soup, TaskArithmetic, WiseFt
+from tradeoff.methods.merges.second_stage import FisherMerge, Graft, HalfReset
 from tradeoff.methods.merges.sparse import Dare, Ties
 from tradeoff.parts import collected
 
@@ -11,7 +12,11 @@ MERGES: dict[str, type[Hook]] = collected(__name__, Hook)
 
 __all__ = [
     "MERGES",
+    "BlockMeans",
     "Dare",
+    "FisherMerge",
+    "Graft",
+    "HalfReset",
     "Lines",
     "Merge",
     "NoMerge",

@@ -3,8 +3,16 @@
 from tradeoff.methods.parameters.base import EveryParameter, Mask, Parameters
 from tradeoff.methods.parameters.halves import HalfFineTuning
 from tradeoff.methods.parameters.ogd import Ogd
+from tradeoff.methods.parameters.shifted import FeatureMasks, Nested, Sam, Shifted, StraightThrough
 from tradeoff.methods.parameters.sparse import LotteryTicket, TopGradient
+from tradeoff.methods.parameters.steering import Drift, GradientMemory
 from tradeoff.methods.parameters.subsets import Subset
+from tradeoff.methods.parameters.subspaces import (
+    Frozen,
+    OrthogonalSubspaces,
+    PreservedDirections,
+    Subspace,
+)
 from tradeoff.parts import collected
 
 PARAMETERS: dict[str, type[Parameters]] = collected(__name__, Parameters)
@@ -12,12 +20,23 @@ PARAMETERS: dict[str, type[Parameters]] = collected(__name__, Parameters)
 
 __all__ = [
     "PARAMETERS",
+    "Drift",
     "EveryParameter",
+    "FeatureMasks",
+    "Frozen",
+    "GradientMemory",
     "HalfFineTuning",
     "LotteryTicket",
     "Mask",
+    "Nested",
     "Ogd",
+    "OrthogonalSubspaces",
     "Parameters",
+    "PreservedDirections",
+    "Sam",
+    "Shifted",
+    "StraightThrough",
     "Subset",
+    "Subspace",
     "TopGradient",
 ]

@@ -30,8 +30,8 @@ class HalfFineTuning(Mask):
 
     Notes
     -----
-    Card S57. The paper balances query, key, value and output matrices within a layer; here each of
-    these kinds is balanced over the layers.
+    Card S57, after a second-hand description. The paper balances query, key, value and output
+    matrices within a layer; here each of these kinds is balanced over the layers.
     """
 
     name: ClassVar[str] = "hft"

@@ -26,8 +26,9 @@ class Ogd(Parameters):
 
     Notes
     -----
-    Card C09, with gradients of the loss of each row. Projections are by tensor. An optimiser with
-    moments, such as Adam, does not step along the gradient, so that its updates are not orthogonal.
+    Card C09, after a second-hand description, with gradients of the loss of each row. Projections
+    are by tensor. An optimiser with moments, such as Adam, does not step along the gradient, so
+    that its updates are not orthogonal.
     """
 
     name: ClassVar[str] = "ogd"

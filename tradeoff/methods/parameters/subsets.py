@@ -22,7 +22,7 @@ class Subset(Mask):
 
     Notes
     -----
-    Card S42.
+    Card S42, a transfer of an abstract.
     """
 
     name: ClassVar[str] = "subset"

@@ -23,7 +23,8 @@ class LowestPerplexity(Transform):
 
     Notes
     -----
-    Card S37. The order is that of the log-probability of a response divided by its length.
+    Card S37, a transfer of an abstract. The order is that of the log-probability of a response
+    divided by its length.
     """
 
     name: ClassVar[str] = "lowest_perplexity"

@@ -1,0 +1,83 @@
+"""What hooks may ask of a log-linear policy: pulls towards what another one says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradeoff.convex.log_linear import LogLinear
+
+Array = NDArray[np.float64]
+
+
+class PolicyView:
+    """The policies of a log-linear problem, of many parameters at once.
+
+    Parameters
+    ----------
+    problem
+        With dense features.
+    """
+
+    def __init__(self, problem: LogLinear) -> None:
+        self.problem = problem
+        offsets = np.asarray(problem.offsets)
+        longest = int(np.diff(offsets).max())
+        place = offsets[:-1, None] + np.arange(longest)
+        self._present = place < offsets[1:, None]
+        self._rows = np.where(self._present, place, offsets[:-1, None])
+        shown = problem.prompt_of_row[problem.demonstrations], problem.prompt_of_row[problem.chosen]
+        weights = problem.sft_weights, problem.preference_weights
+        self._data = [(p, np.asarray(w)) for p, w in zip(shown, weights, strict=True)]
+
+    def pull(
+        self, weights: Array, anchor: Array, objective: int, about: Any, uniform: Array | None
+    ) -> Array:
+        """(..., d) gradient of the mean divergence from an earlier policy over prompts of rows.
+
+        Parameters
+        ----------
+        weights, anchor
+            (..., d) parameters of the policy and of the earlier one.
+        objective
+            Whose rows these are.
+        about
+            Has the `direction` and the `temperature` of the divergence, see
+            :class:`tradeoff.methods.anchors.policies.KlToBase`.
+        uniform
+            (...) draws by which one row is chosen; None: the mean over all of them.
+        """
+        flat, earlier = (np.reshape(w, (-1, np.shape(w)[-1])) for w in (weights, anchor))
+        prompts, mass = self._data[objective]
+        if uniform is None:
+            share = np.bincount(prompts, weights=mass, minlength=len(self._rows)) / mass.sum()
+            found = np.zeros_like(flat)
+            for x in np.flatnonzero(share):
+                found += share[x] * self._of(flat, earlier, np.full(len(flat), x), about)
+        else:
+            places = np.searchsorted(np.cumsum(mass) / mass.sum(), np.ravel(uniform), side="right")
+            drawn = prompts[np.minimum(places, len(prompts) - 1)]
+            found = self._of(flat, earlier, drawn, about)
+        return found.reshape(weights.shape)
+
+    def _of(self, theta: Array, anchor: Array, prompts: NDArray[np.int64], about: Any) -> Array:
+        """(B, d) gradients on one prompt (B,) each."""
+        phi = np.asarray(self.problem.features[self._rows[prompts]])
+        present, warmth = self._present[prompts], about.temperature
+        own, other = (np.einsum("bnd,bd->bn", phi, w) for w in (theta, anchor))
+        if about.direction == "logits":
+            return np.einsum("bn,bnd->bd", 2 * np.where(present, own - other, 0.0), phi)
+        p, a = (_log_softmax(np.where(present, z / warmth, -np.inf)) for z in (own, other))
+        if about.direction == "forward":
+            slope = np.exp(p) - np.exp(a)
+        else:
+            apart = np.where(present, p - np.where(present, a, 0.0), 0.0)
+            slope = np.exp(p) * (apart - (np.exp(p) * apart).sum(axis=1, keepdims=True))
+        return np.asarray(np.einsum("bn,bnd->bd", warmth * slope, phi))
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
