@@ -33,7 +33,7 @@ Later searches begin where the last one of the method ended."""
 class Setting:
     """A method, a weight and a level of conflict to tune for."""
 
-    key: str
+    method: str
     lam: float
     conflict: float
 
