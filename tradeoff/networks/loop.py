@@ -149,8 +149,8 @@ class Loop:
         parts = list(self.spread(measured, chunks))
         counts = self.counts.double().cpu().numpy()
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} | {
-            "sft_gradients": counts[:, SFT].astype(np.int64),
-            "preference_gradients": counts[:, PREFERENCE].astype(np.int64),
+            "sft_updates": counts[:, SFT].astype(np.int64),
+            "preference_updates": counts[:, PREFERENCE].astype(np.int64),
             "probe_rows": self.probe_rows.copy(),
             "seconds": np.full(len(counts), self.seconds),
         }

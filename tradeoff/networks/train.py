@@ -151,7 +151,7 @@ def train(
     -------
     Ensemble
         Its table has columns run (place in `runs`), schedule (label of the method), lam, seed,
-        step, the measures of `Task.evaluate`, sft_gradients and preference_gradients (used so
+        step, the measures of `Task.evaluate`, sft_updates and preference_updates (used so
         far), probe_rows (data rows evaluated to compare gaps), seconds (of training, all runs
         together) and diverged_at. Losses are those of the task, also if a method trains other
         losses. A run that diverged keeps its last finite parameters in all later rows.

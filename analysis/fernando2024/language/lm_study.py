@@ -325,7 +325,7 @@ def spent(last: pd.DataFrame) -> Array:
     scale, levels = str(last["scale"].iloc[0]), last["conflict"].to_numpy()
     pair = np.array([pair_cost(scale, level) for level in levels])
     looks = last["probe_rows"] / SCALES[scale].batch * FORWARD * (1 + pair) / 2
-    paid = last["sft_gradients"] + pair * last["preference_gradients"] + looks
+    paid = last["sft_updates"] + pair * last["preference_updates"] + looks
     return np.asarray(paid / [budget(scale, level) for level in levels])
 
 

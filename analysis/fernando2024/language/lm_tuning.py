@@ -227,7 +227,7 @@ def measure(
     for k, (about, place) in enumerate(pairs):
         rows = last.iloc[k * per : (k + 1) * per]
         losses = weighted_loss(rows[list(lm_study.LOSSES)].to_numpy(), about.lam)
-        counts = rows[["sft_gradients", "preference_gradients"]].to_numpy(dtype=float).sum(axis=0)
+        counts = rows[["sft_updates", "preference_updates"]].to_numpy(dtype=float).sum(axis=0)
         found[about][0][place] = np.where(rows["diverged_at"].notna(), np.inf, losses).tolist()
         found[about][1][place] = float(counts[1] / counts.sum())
     return found
