@@ -19,7 +19,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
 from tradeoff.methods.losses import Dpo
 from tradeoff.networks import optimizers
-from tradeoff.networks.choices import Choices
+from tradeoff.networks.followed import Choices
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.policies import HEAD, PolicyConfig, last_layer, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run

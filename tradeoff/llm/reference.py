@@ -29,7 +29,7 @@ from tradeoff.llm.data import Pair
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.reference_values import Cached, Live, References, from_tables, tables
-from tradeoff.llm.scoring import Scorer
+from tradeoff.llm.scorer import Scorer
 from tradeoff.schedules import Plan, Rule
 
 

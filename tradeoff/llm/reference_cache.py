@@ -22,7 +22,7 @@ from tradeoff import seals
 from tradeoff.errors import InputError
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.scoring import Scorer
+from tradeoff.llm.scorer import Scorer
 from tradeoff.records import replacing
 
 

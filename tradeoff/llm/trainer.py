@@ -65,7 +65,7 @@ from tradeoff.llm.method_hooks import MethodHooks
 from tradeoff.llm.owner import owned
 from tradeoff.llm.passes import Feed, Pass
 from tradeoff.llm.rates import learning_rates
-from tradeoff.llm.scoring import Scorer
+from tradeoff.llm.scorer import Scorer
 from tradeoff.llm.tally import Tally
 from tradeoff.llm.turns import keep_date
 from tradeoff.methods import Method

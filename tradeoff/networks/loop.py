@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses.divergences import divergence
-from tradeoff.networks.choices import Choices
+from tradeoff.networks.followed import Choices
 from tradeoff.networks.hooks import Hooks
 from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, over_runs

@@ -26,8 +26,8 @@ from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.networks import optimizers
-from tradeoff.networks.choices import Choices, Run
 from tradeoff.networks.chosen_rows import chosen_rows
+from tradeoff.networks.followed import Choices, Run
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
