@@ -26,7 +26,7 @@ from benchmarks.measure import interleave, summary
 from tradeoff import study
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
-from tradeoff.networks.choices import Choices
+from tradeoff.networks.followed import Choices
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.policies import PolicyConfig, policy_data

@@ -96,6 +96,39 @@ def test_imports_point_down():
     assert wrong == []
 
 
+def graph(package: str) -> dict[str, set[str]]:
+    """Modules that each module imports, also for typing only; not those that a function imports."""
+    paths = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    found: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        waiting, targets = [ast.parse(path.read_text("utf-8"))], set()
+        while waiting:
+            for node in ast.iter_child_nodes(waiting.pop()):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    continue
+                waiting.append(node)
+                targets |= {alias.name for alias in getattr(node, "names", [])
+                            if isinstance(node, ast.Import)}  # fmt: skip
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                    targets |= (inner & paths.keys()) or {node.module}
+        found[name] = (targets & paths.keys()) - {name}
+    return found
+
+
+@pytest.mark.parametrize("package", ["tradeoff", "analysis"])
+def test_no_module_imports_itself_by_a_detour(package):
+    """Modules that import nothing that is left go, until none is left or a circle is."""
+    left = graph(package)
+    assert len(left) > 20
+    while free := {name for name, targets in left.items() if not targets & left.keys()}:
+        left = {name: targets for name, targets in left.items() if name not in free}
+    assert left == {}
+
+
 SLOW = {"IPython", "joblib", "matplotlib", "numba", "pandas", "pyarrow", "rich", "scipy", "torch"}
 
 
@@ -156,6 +189,17 @@ def test_methods_are_looked_up_by_their_name_in_the_catalogue():
         quoted = re.findall(r"""["']([^"'\n]+)["']""", path.read_text("utf-8"))
         found += [(path.name, text) for text in quoted if text in shown]
     assert found == []
+
+
+def test_the_library_knows_of_the_analysis_in_one_place():
+    found = [
+        path.name
+        for path in sorted((ROOT / "tradeoff").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if any(target.partition(".")[0] == "analysis" for target in _targets(node))
+        or (isinstance(node, ast.Constant) and str(node.value).startswith("analysis."))
+    ]
+    assert set(found) == {"checkout.py"}
 
 
 def test_progress_bars_come_from_one_place():

@@ -88,8 +88,8 @@ def test_problems_say_their_sizes(problem):
 def test_trajectories_count_their_gradients(results):
     table = results["Trajectories"].table()
     assert table.schedule.tolist() == ["Mix", "ALRIGHT"]
-    assert table.loc[0, ["sft_gradients", "preference_gradients"]].tolist() == [9, 9]
-    assert table.loc[1, ["sft_gradients", "preference_gradients"]].sum() == 9
+    assert table.loc[0, ["sft_updates", "preference_updates"]].tolist() == [9, 9]
+    assert table.loc[1, ["sft_updates", "preference_updates"]].sum() == 9
 
 
 def test_rows_become_a_table_and_cannot_inject_markup(tmp_path):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis.dossier import ledger, report, runner
+from analysis.dossier import cells, ledger, report, runner
 from analysis.dossier.declaration import Dossier
 from analysis.fernando2024.dossier import DOSSIER
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
-from tradeoff.records import read_json
+from tradeoff.records import read_json, write_json
 
 FILES = {
     "__init__.py": "",
@@ -94,6 +95,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dossier:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     importlib.invalidate_caches()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "halving2030"]:
+        monkeypatch.delitem(sys.modules, name)
     found: Any = importlib.import_module("halving2030.dossier").DOSSIER
     assert isinstance(found, Dossier)
     return found
@@ -124,6 +127,45 @@ def test_a_second_paper_is_one_folder(toy: Dossier) -> None:
 def test_a_name_that_no_figure_has_is_bad_input(toy: Dossier) -> None:
     with pytest.raises(InputError, match=r"no such figure.*halves, not_yet_run"):
         runner.run(toy, "helper")
+
+
+READER = '''
+"""How far is the last half from zero?"""
+from pathlib import Path
+from analysis.dossier import style
+from halving2030.dossier import DOSSIER
+
+CAPTION = ""
+
+def main(out, fast=False):
+    with style.figure(height=2.0) as (fig, ax):
+        style.save(fig, out, "reader")
+    return {"twice": 2 * DOSSIER.shown("halves")["last"]}
+'''
+
+
+def test_a_figure_reads_what_was_run_in_its_folder(toy: Dossier, tmp_path: Path) -> None:
+    (toy.home / "numbers" / "reader.py").write_text(READER, "utf-8")
+    kept, out = runner.run(toy, "halves").numbers["last"], tmp_path / "own"
+    first = runner.run(toy, "reader", out)
+    assert (first.numbers["twice"], first.borrowed) == (2 * kept, ("halves",))
+    assert not runner.run(toy, "reader", out).fresh
+    runner.run(toy, "halves", out, fast=True)  # The fast form is no result to build on.
+    assert runner.run(toy, "reader", out).borrowed == ("halves",)
+    path = out / "results" / "halves.json"
+    record = read_json(path)
+    record["provenance"]["form"], record["numbers"]["last"] = "full", 1.0
+    write_json(path, record)
+    own = runner.run(toy, "reader", out)
+    assert (own.numbers["twice"], own.borrowed, own.fresh) == (2.0, (), True)
+    assert runner.run(toy, "reader").numbers["twice"] == 2 * kept
+
+
+def test_a_value_is_found_by_itself_and_not_by_its_place() -> None:
+    assert cells.place([0.1, 0.5, 0.9], 0.5) == 1
+    for values in ([0.1, 0.9], [0.5, 0.5]):
+        with pytest.raises(InputError, match=r"such value|twice"):
+            cells.place(values, 0.5)
 
 
 def test_the_machinery_imports_no_paper() -> None:

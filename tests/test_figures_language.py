@@ -13,7 +13,7 @@ from analysis.dossier import captions, style
 from analysis.fernando2024 import methods
 from analysis.fernando2024.dossier import DOSSIER
 from analysis.fernando2024.language import lm_models, lm_relearning, lm_rounds, lm_study, lm_tuning
-from analysis.fernando2024.language.lm_tuning import Place, Setting
+from analysis.fernando2024.language.lm_tuning import Place, Searched
 from analysis.fernando2024.methods import METHODS
 from tradeoff.data.synthetic import SKILLS, generate
 from tradeoff.errors import InputError
@@ -91,7 +91,7 @@ def test_methods_spend_the_same(numbers: Callable[[str], dict[str, Any]]) -> Non
 
 
 def test_the_search_goes_where_the_loss_is_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    def bowl(scale: str, wanted: dict[Setting, list[Place]], before: Any) -> Any:
+    def bowl(scale: str, wanted: dict[Searched, list[Place]], before: Any) -> Any:
         return {
             about: (
                 {p: [float((p[0] - 2) ** 2 + (p[-1] - 7) ** 2)] for p in places},
@@ -100,13 +100,13 @@ def test_the_search_goes_where_the_loss_is_least(monkeypatch: pytest.MonkeyPatch
             for about, places in wanted.items()
         }
 
-    def slope(scale: str, wanted: dict[Setting, list[Place]], before: Any) -> Any:
+    def slope(scale: str, wanted: dict[Searched, list[Place]], before: Any) -> Any:
         return {
             about: ({p: [float(p[0])] for p in places}, dict.fromkeys(places, 0.5))
             for about, places in wanted.items()
         }
 
-    order, mix = Setting("sft-dpo", 0.5, 0.5), Setting("mix", 0.5, 0.5)
+    order, mix = Searched("sft-dpo", 0.5, 0.5), Searched("mix", 0.5, 0.5)
     monkeypatch.setattr(lm_tuning, "measure", bowl)
     found = lm_tuning.search("full", [order, mix], {})[order.name]
     assert found.best == (2, 7)
@@ -121,7 +121,7 @@ def test_the_search_goes_where_the_loss_is_least(monkeypatch: pytest.MonkeyPatch
 
 
 def test_seeds_that_choose_do_not_score() -> None:
-    about = Setting("mix", 0.5, 0.5)
+    about = Searched("mix", 0.5, 0.5)
     chosen = {run["seed"] for run in lm_tuning.configurations("full", about, (5,), {})}
     trained = range(lm_models.SPECIALIST_SEED, lm_models.SPECIALIST_SEED + 5)
     assert not chosen & {*lm_study.seeds("full"), *trained}

@@ -164,7 +164,7 @@ def test_padded_runs_do_not_depend_on_their_company() -> None:
                 assert_allclose(value[place].numpy(), other.numpy(), atol=1e-3)
         end = alone.table.iloc[-1]
         last = together.table[together.table["run"] == place].iloc[-1]
-        for name in ("sft_loss", "preference_loss", "sft_gradients", "probe_rows"):
+        for name in ("sft_loss", "preference_loss", "sft_updates", "probe_rows"):
             assert last[name] == pytest.approx(end[name], rel=1e-3)
 
 

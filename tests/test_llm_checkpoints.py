@@ -37,7 +37,7 @@ from tradeoff.llm import batches, checkpoints, reference_cache
 from tradeoff.llm.config import Lora
 from tradeoff.llm.data import Pair
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.scoring import Scorer
+from tradeoff.llm.scorer import Scorer
 from tradeoff.schedules import Sequential
 
 DECAYS: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from tradeoff.methods import Method
 from tradeoff.methods.losses import SimPo
 from tradeoff.methods.transforms import TrainingRows, Transform
 from tradeoff.methods.transforms.lengths import BalancedLengths, Longest
-from tradeoff.methods.transforms.scores import ByMargin, LowestPerplexity
+from tradeoff.methods.transforms.likelihoods import ByMargin, LowestPerplexity
 from tradeoff.methods.transforms.subsample import Subsample
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask

@@ -255,8 +255,8 @@ def test_gradients_of_single_rows_count():
     runs = grid([ewc, plain], [0])
     table = train(task, runs, steps=4, learning_rate=0.1, batch_size=3).table
     ends = table[table.step == 4]
-    assert ends.sft_gradients.tolist() == [5, 2]
-    assert ends.preference_gradients.tolist() == [2, 2]
+    assert ends.sft_updates.tolist() == [5, 2]
+    assert ends.preference_updates.tolist() == [2, 2]
 
 
 def test_what_cannot_run_says_why():

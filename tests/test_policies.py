@@ -196,7 +196,7 @@ def test_training_the_last_layer_takes_the_steps_of_the_convex_laboratory(schedu
     found = done.table[done.table["step"].isin([0, 7, steps])]
     for name in ("sft_loss", "preference_loss"):
         assert_allclose(found[f"{name}_train"], expected[name], atol=1e-8)
-    for name in ("sft_gradients", "preference_gradients"):
+    for name in ("sft_updates", "preference_updates"):
         assert found[name].tolist() == expected[name].tolist()
     for name in base:
         moved = not torch.equal(done.params[name], base[name].expand_as(done.params[name]))

@@ -308,7 +308,7 @@ def step_shares_of(decay):
         (lambda: Constrained(limit=float("inf")), "limit"),
         (lambda: Constrained(limit=1.1, relative=True), "limit"),
         (lambda: Constrained(refresh=0), "refresh"),
-        (lambda: step_shares_of("cosine"), "decay"),
+        (lambda: step_shares_of("square"), "decay"),
         (lambda: step_shares_of(-1.0), "decay"),
         (lambda: from_dict({"name": "unknown"}), "name"),
         (lambda: from_dict({"name": "mix", "speed": 2}), "speed"),
@@ -388,6 +388,25 @@ def test_a_family_is_the_label_without_numbers():
     assert Constrained(limit=0.05).label == "Constrained (0.05 nats)"
     assert Constrained(limit=0.05, relative=True).label == "Constrained (5 %)"
     assert Constrained().family == "Constrained"
+
+
+def test_shapes_of_decay_are_those_of_trainers():
+    clock = Sequential(share=0.5).plan(8).clock
+    assert np.all(step_shares(clock, "constant") == step_shares(clock, 0.0))
+    linear, cosine = (step_shares(clock, shape) for shape in ("linear", "cosine"))
+    assert linear.tolist() == [1, 0.75, 0.5, 0.25] * 2
+    np.testing.assert_allclose(cosine[:4], (1 + np.cos(np.pi * (1 - linear[:4]))) / 2)
+    with pytest.raises(InputError, match="decay"):
+        check_decay("square")
+
+
+@pytest.mark.parametrize("schedule", [Mix(lam=0.3), Alright(lam=0.3, probability=0.6), Rounds()])
+def test_kinds_of_an_update_have_the_mean_direction_of_its_draws(schedule):
+    plan, uniform = schedule.plan(8), (np.arange(1000) + 0.5) / 1000
+    mean = sum(p * weights for p, weights in plan.kinds(5))
+    np.testing.assert_allclose(mean, plan.follow(5, uniform).mean(axis=0), atol=1e-12)
+    with pytest.raises(InputError, match="depends on the losses"):
+        Maxright().plan(2).kinds()
 
 
 def test_a_key_tells_variants_apart_and_no_numbers():

@@ -109,7 +109,7 @@ def assert_same(a: Trajectories, b: Trajectories, tolerance: float) -> None:
     reference=st.integers(0, 2),
     radius=st.sampled_from([0.3, 2.0, 30.0]),
     size=st.sampled_from([0.02, 0.4]),  # longer steps would amplify rounding errors
-    decay=st.sampled_from([0.0, 0.5, "linear"]),
+    decay=st.sampled_from([0.0, 0.5, "linear", "cosine", "constant"]),
 )
 def test_kernels_reproduce_the_specification(seed, reference, radius, size, decay):
     problem = weighted(seed, reference, radius)
@@ -366,8 +366,8 @@ def test_table_is_tidy():
         "preference_gap",
         "gap",
         "max_gap",
-        "sft_gradients",
-        "preference_gradients",
+        "sft_updates",
+        "preference_updates",
     ]
     assert len(table) == 2 * 2 * 3 * 3 * 2
     assert not table.isna().any().any()
@@ -376,7 +376,7 @@ def test_table_is_tidy():
     assert (table[["sft_gap", "preference_gap", "gap", "max_gap"]] > -1e-9).all().all()
     start = table[table.step == 0]
     np.testing.assert_allclose(start.preference_loss, np.log(2), rtol=1e-12)
-    assert (start[["sft_gradients", "preference_gradients"]] == 0).all().all()
+    assert (start[["sft_updates", "preference_updates"]] == 0).all().all()
     row = table[(table.step == 50) & (table.iterate == "last") & (table.schedule == "Mix")].iloc[1]
     size = float(row.step_size)
     again = trajectories(problem, schedules[0], steps=50, step_size=size, replicas=3)

@@ -71,9 +71,9 @@ def test_the_best_probability_minimises_cost_times_limit(seed, lam, cost):
         lambda p: (p * cost + 1 - p) * found.alternating(p), bounds=(1e-3, 1 - 1e-3),
         method="bounded",
     )  # fmt: skip
-    assert best.products["alright (budget)"] <= least.fun * (1 + 1e-6)
+    assert best.products["alright-budget"] <= least.fun * (1 + 1e-6)
     assert best.probability == pytest.approx(least.x, abs=1e-3)
-    assert best.products["alright (budget)"] <= best.products["ALRIGHT"] * (1 + 1e-12)
+    assert best.products["alright-budget"] <= best.products["alright"] * (1 + 1e-12)
     assert best.winner == best.table().sort_values("product")["method"].iloc[0]
     assert asymptotics.stationary_identity(problem, lam).holds
 

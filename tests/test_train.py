@@ -19,7 +19,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
 from tradeoff.methods.losses import Dpo
 from tradeoff.networks import optimizers
-from tradeoff.networks.choices import Choices
+from tradeoff.networks.followed import Choices
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.policies import HEAD, PolicyConfig, last_layer, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
@@ -259,7 +259,7 @@ def test_maxright_follows_the_larger_known_gap(refresh, samples) -> None:
     done = train(
         DOUBLE, [run], steps=15, optima=optima, recent=recent, evaluate_every=1, **settings
     )
-    counts = done.table[["sft_gradients", "preference_gradients"]].to_numpy()
+    counts = done.table[["sft_updates", "preference_updates"]].to_numpy()
     base = DOUBLE.initial([1])
     theta, shift = one_run(base, 0), DOUBLE.reference(base).train[0]
     choices = Choices([run], 15, 5, DOUBLE.sizes, np.zeros((1, 2)), recent)
@@ -295,7 +295,7 @@ def test_constrained_follows_preferences_within_its_limit(optimum, relative) -> 
     settings = {"learning_rate": 0.5, "batch_size": 5, "optimizer": "sgd", "recent": recent}
     with nullcontext() if optima else pytest.warns(UserWarning, match="least SFT loss seen"):
         done = train(DOUBLE, [run], steps=24, optima=optima, evaluate_every=1, **settings)
-    counts = done.table[["sft_gradients", "preference_gradients"]].to_numpy()
+    counts = done.table[["sft_updates", "preference_updates"]].to_numpy()
     base = DOUBLE.initial([1])
     theta, shift = one_run(base, 0), DOUBLE.reference(base).train[0]
     choices = Choices([run], 24, 5, DOUBLE.sizes, np.zeros((1, 2)), recent)
@@ -357,7 +357,7 @@ def test_optima_may_differ_from_run_to_run() -> None:
     runs = grid([schedule], [0, 0])
     done = train(DOUBLE, runs, steps=10, learning_rate=0.01, optima=[[9.0, 0.0], [0.0, 9.0]])
     last = done.table[done.table["step"] == 10]
-    assert last["preference_gradients"].tolist() == [10, 0]
+    assert last["preference_updates"].tolist() == [10, 0]
 
 
 # ---------------------------------------------------------------------- divergence
@@ -381,7 +381,7 @@ def test_a_run_that_diverges_is_marked_and_frozen_and_the_others_go_on() -> None
         for name, value in done.params.items():
             assert_allclose(value[place].numpy(), healthy.params[name][0].numpy(), atol=1e-10)
         last = done.table[done.table["run"] == place].iloc[-1]
-        assert last["sft_gradients"] + last["preference_gradients"] == step
+        assert last["sft_updates"] + last["preference_updates"] == step
         assert_array_equal(last["diverged_at"], expected)
     assert np.isnan(done.diverged_at[-1])
     assert np.isfinite(done.diverged_at[:-1]).any()
@@ -427,8 +427,8 @@ def test_the_table_has_a_row_for_each_run_and_evaluation() -> None:
         *("SFT→DPO", "DPO→SFT (replay)", "Mix", "ALRIGHT", "MAXRIGHT (k=3)", "MAXRIGHT (k=never)")
     ]
     last = table[table["step"] == 25]
-    assert last["sft_gradients"].iloc[0] == 10
-    assert (last["sft_gradients"] + last["preference_gradients"]).tolist() == [
+    assert last["sft_updates"].iloc[0] == 10
+    assert (last["sft_updates"] + last["preference_updates"]).tolist() == [
         25,
         25,
         50,

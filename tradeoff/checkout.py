@@ -1,4 +1,7 @@
-"""Access to the parts of a checkout that a wheel does not have: figures, claims, report."""
+"""Access to the parts of a checkout that a wheel does not have: figures, claims, report.
+
+The library names the package ``analysis`` here alone, as a text: an installed wheel lacks it.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from tradeoff.checkout import ROOT
+from tradeoff.checkout import DATA, ROOT
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
 
@@ -279,6 +279,9 @@ def folders() -> Iterator[Finding]:
     else:
         yield writable("Hugging Face", Path(home), "Set HF_HOME.")
     yield writable("matplotlib", Path(matplotlib.get_cachedir()), "Set MPLCONFIGDIR.")
+    if _in_checkout():
+        found = str(DATA) if DATA.is_dir() else "none, so figures on real text show stored runs"
+        yield Finding("folders", "real text", found, None, "Set TRADEOFF_DATA to its folder.")
 
 
 def writable(name: str, folder: Path, remedy: str) -> Finding:

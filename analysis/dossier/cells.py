@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tradeoff.display import cell
+from tradeoff.errors import InputError
 
 MISSING = "–"
 
@@ -31,6 +32,24 @@ def interval(found: Mapping[str, Any], at: int | None = None, scale: float = 1.0
     decimals = max(0, 1 - math.floor(math.log10(half)))
     # A minus sign of nothing would be left where the mean rounds to zero.
     return f"{round(mean, decimals) + 0.0:.{decimals}f} ± {half:.{decimals}f}"
+
+
+def place(values: Sequence[float], wanted: float) -> int:
+    """Where a value such as a weight lambda stands among those that a result has.
+
+    Raises
+    ------
+    InputError
+        If the result has no such value.
+    """
+    found = [k for k, value in enumerate(values) if math.isclose(value, wanted)]
+    if len(found) != 1:
+        raise InputError(
+            "a result has no such value" if not found else "a result has this value twice",
+            value=wanted,
+            remedy=f"It has {', '.join(f'{value:g}' for value in values)}.",
+        )
+    return found[0]
 
 
 def percent(value: float) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.dossier import stored_results
+from analysis.dossier import lookup, stored_results
 from analysis.dossier.controls import Explorer
 from tradeoff.errors import InputError
 
@@ -180,8 +180,8 @@ class Dossier:
         return kept if name in self.studies and not path.exists() else path
 
     def shown(self, name: str) -> dict[str, Any]:
-        """Numbers of the stored full run of a figure."""
-        return stored_results.numbers(self.folder / "results" / f"{name}.json")
+        """Numbers of the stored full run of a figure, see :mod:`analysis.dossier.lookup`."""
+        return stored_results.numbers(lookup.place(self.folder, name))
 
 
 def _is_figure(path: Path) -> bool:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 import pandas as pd
 
+from analysis.dossier import lookup
 from analysis.dossier.declaration import Dossier
 from analysis.dossier.mutations import reject_unknown
 from analysis.dossier.stored_results import fields_of, fitting
@@ -244,11 +245,13 @@ def check(
     wanted, out = _named(dossier, names), out or dossier.folder
     if not names:
         check_writable(out)
-    with few_threads(1, kernels=False):
+    with few_threads(1, kernels=False), lookup.reading_from(out) as borrowed:
         rows = [
             _verdict(claim, fast)
             for claim in tqdm(wanted, desc="claims", disable=not progress, leave=False)
         ]
+    if progress and borrowed:
+        tqdm.write(f"  claims read the paper's stored results of {', '.join(borrowed)}")
     if not names:
         write_json(
             out / "results" / "claims.json", {"form": "fast" if fast else "full", "claims": rows}

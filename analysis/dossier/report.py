@@ -74,6 +74,7 @@ def render(dossier: Dossier, templates: tuple[str, ...], content: dict[str, Any]
     environment.filters["interval"] = cells.interval
     environment.filters["percent"] = lambda value: f"{100 * float(value):.0f} %"
     environment.filters["markdown"] = tables.markdown
+    environment.globals["place"] = cells.place
     environment.filters["slug"] = page.slug
     environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
     with fitting(f"the page, in {templates[0]}"):

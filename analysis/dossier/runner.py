@@ -14,14 +14,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.dossier import stamps, stored_results, style
+from analysis.dossier import lookup, stamps, stored_results, style
 from analysis.dossier.declaration import Dossier
 from tradeoff.checkout import DATA, ROOT
 from tradeoff.errors import InputError
@@ -48,6 +48,8 @@ class Outcome:
     fresh: bool
     why: str = ""
     """Why it was drawn; empty where it was up to date."""
+    borrowed: tuple[str, ...] = ()
+    """Figures whose results it read from the paper's folder, as they are not in its own."""
 
 
 def run(
@@ -87,22 +89,27 @@ def run(
     with (
         few_threads(1, kernels=False),
         style.kept() as pictures,
-        stamps.reading(dossier.folder, DATA) as inputs,
+        stamps.reading(dossier.folder, out, DATA) as inputs,
+        lookup.reading_from(out) as borrowed,
     ):
         numbers = plain(draw(out, fast=fast))
+        stored = numbers.pop("source", "") == "stored run"
+        source = lookup.place(dossier.folder, name) if stored else None
     seconds = round(time.perf_counter() - started, 1)
     origin = _origin(dossier, name, fast, seconds)
-    if numbers.pop("source", "") == "stored run":  # Nothing was computed, so nothing is dated anew.
-        origin = read_json(dossier.folder / "results" / path.name)["provenance"]
+    if source is not None:  # Nothing was computed, so nothing is dated anew.
+        origin = read_json(source)["provenance"]
     if "training" in numbers:  # Stored runs: what the figure shows cost more than drawing it.
         origin["training"] = numbers.pop("training")
     origin = _of_the_same_numbers(path, numbers, origin)
     # The numbers come first: they cost the time. Until the stamp fits again, nothing is up to date.
     write_json(path, {"figure": name, "numbers": numbers, "provenance": origin})
     style.write(pictures)
-    inputs.pop(str(path.resolve()), None)  # A figure may show what is stored, and stores it again.
+    borrowed.pop(name, None)  # A figure may show what is stored, and stores it again.
+    inputs.pop(str(path.resolve()), None)
+    inputs |= {str(place): stamps.digest(place) for place in borrowed.values()}
     write_json(place, stamps.stamp(out, {**made, "inputs": inputs}, [path, *pictures]))
-    return Outcome(name, numbers, seconds, fresh=True, why=why or "asked for")
+    return Outcome(name, numbers, seconds, True, why or "asked for", tuple(borrowed))
 
 
 def run_all(
@@ -127,6 +134,9 @@ def run_all(
             state = f"{done.seconds:.1f} s ({done.why})" if done.fresh else "up to date"
             if progress:
                 bar.write(f"  {name:<18} {state}")
+            if progress and done.borrowed:
+                names_read = ", ".join(done.borrowed)
+                bar.write(f"  {'':<18} reads the paper's stored results of {names_read}")
     return outcomes
 
 
@@ -140,11 +150,12 @@ def reproduce(
     progress: bool,
 ) -> list[Outcome]:
     """Run all figures, and the studies in their full or, by default, in their fast form."""
-    figures = run_all(dossier, dossier.figures, out, fast=fast, force=force, progress=progress)
     place = out if full else SCRATCH / dossier.package.rpartition(".")[2]
-    return figures + run_all(
-        dossier, dossier.studies, place, fast=not full, force=force, progress=progress
-    )
+    studies = partial(run_all, dossier, dossier.studies, place, fast=not full)
+    figures = partial(run_all, dossier, dossier.figures, out, fast=fast)
+    # Figures read what full studies find; the fast forms are worth nothing to them.
+    order = (studies, figures) if full else (figures, studies)
+    return [done for draw in order for done in draw(force=force, progress=progress)]
 
 
 def table(dossier: Dossier) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from tradeoff.scores import Interval
 
 METHODS = ("sft-dpo", "dpo-sft", "mix", "alright", "maxright")
 """Names in the catalogue of the methods that every figure compares."""
-LABELS = {name: find(name).family for name in (*METHODS, "rounds")} | {
+LABELS = {name: find(name).family for name in (*METHODS, "rounds", "constrained")} | {
     "alright-budget": Alright(probability=0.5).label,
     "mix-one-backward": "Mix, one backward pass",
     "sft-only": "SFT only",

@@ -7,12 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.dossier.cells import MISSING, interval, joined, percent, percent_range
+from analysis.dossier.cells import MISSING, interval, joined, percent, percent_range, place
 from analysis.fernando2024 import paper_spread
 from analysis.fernando2024.methods import METHODS, label
 
-HALF = 2
-"""Where lambda = 1/2 stands among the five weights of the loss-space figures."""
 NETWORK = "language model, nano"
 APART = "*"
 """Marks a difference that the sample sizes can tell apart."""
@@ -22,13 +20,14 @@ Results = Mapping[str, Any]
 def pythia(results: Results, paper: Results) -> pd.DataFrame:
     """The paper's gaps at lambda = 1/2 beside those of the convex laboratory."""
     ours = results["loss_space"]
+    half = place(ours["lambdas"], 0.5)
     rows = [
         {
             "method": label(method),
             "SFT gap, paper": _quoted(paper, method, "sft_gap"),
             "preference gap, paper": _quoted(paper, method, "preference_gap"),
             "ideal distance, paper": _quoted(paper, method, "ideal_distance"),
-            "ideal distance, ours": interval(ours[method]["ideal_distance"], HALF),
+            "ideal distance, ours": interval(ours[method]["ideal_distance"], half),
         }
         for method in METHODS
     ]
@@ -64,7 +63,7 @@ def resources(results: Results, paper: Results) -> pd.DataFrame:
 def llama(results: Results, paper: Results) -> pd.DataFrame:
     """The paper's MMLU and win rates beside the language model's skill and style, by lambda."""
     found = results["lm_loss_space"]
-    at = [found["lambdas"].index(lam) for lam in paper["lambdas"] if lam in found["lambdas"]]
+    at = [place(found["lambdas"], lam) for lam in paper["lambdas"] if lam in found["lambdas"]]
     shown = joined([found["lambdas"][k] for k in at])
     quoted = paper["methods"]
     rows = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.dossier import stored_results
+from analysis.dossier import lookup, stored_results
 from tradeoff.checkout import ROOT
 
 PAPER = ROOT / "papers" / "fernando2024"
 
 
 def shown(name: str) -> dict[str, Any]:
-    """Numbers of the stored full run of a figure."""
-    return stored_results.numbers(PAPER / "results" / f"{name}.json")
+    """Numbers of the stored full run of a figure, see :mod:`analysis.dossier.lookup`."""
+    return stored_results.numbers(lookup.place(PAPER, name))

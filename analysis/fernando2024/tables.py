@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.dossier.cells import MISSING, interval
+from analysis.dossier.cells import MISSING, interval, place
 from analysis.fernando2024 import paper_tables
 from analysis.fernando2024.methods import METHODS, label
 from analysis.fernando2024.paper_numbers import reported
-from analysis.fernando2024.paper_tables import HALF
 from tradeoff import scores
 
 Results = Mapping[str, Any]
@@ -41,15 +40,15 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
 def headline(results: Results) -> pd.DataFrame:
     """Every method at lambda = 1/2: the convex laboratory's scores, the language model's."""
     convex, network = results["loss_space"], results["lm_loss_space"]["methods"]
-    half = results["lm_loss_space"]["lambdas"].index(0.5)
+    here, there = (place(found["lambdas"], 0.5) for found in (convex, results["lm_loss_space"]))
     scores = {"regret": "regret", "front gap": "front_gap", "matched weight": "matched_weight"}
     trained = {"weighted loss": "weighted_loss", "exact match": "exact_match",
                "preferred style": "preference_match"}  # fmt: skip
     trained = {f"{name} (language model)": key for name, key in trained.items()}
     rows = [
         {"method": label(method)}
-        | {name: interval(convex[method][key], HALF) for name, key in scores.items()}
-        | {name: interval(network[method][key], half) for name, key in trained.items()}
+        | {name: interval(convex[method][key], here) for name, key in scores.items()}
+        | {name: interval(network[method][key], there) for name, key in trained.items()}
         for method in METHODS
     ]
     return pd.DataFrame(rows)

@@ -24,7 +24,7 @@ from analysis.fernando2024.real import smol_rows
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, models
-from tradeoff.llm.hooks import Hook
+from tradeoff.llm.callbacks import Callback
 from tradeoff.llm.meter import peak_flops
 from tradeoff.schedules import Maxright
 
@@ -109,7 +109,7 @@ def tokenizer(job: Job) -> Any:
     return models.tokenizer_of(models.model_folder(job.tokenizer))
 
 
-class Window(Hook):
+class Window(Callback):
     """Reads the meter after the updates that warm up."""
 
     def __init__(self, warm: int) -> None:
@@ -122,7 +122,7 @@ class Window(Hook):
             self.before = trainer.meter.state()
 
 
-def ours(job: Job, hooks: Sequence[Hook] = ()) -> dict[str, Any]:
+def ours(job: Job, hooks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Train with the joint trainer."""
     setting, window = job.setting, Window(job.warm)
     model = llm_costs.build(setting)
@@ -250,7 +250,7 @@ def memory(device: str) -> int:
     return int(torch.cuda.max_memory_allocated()) if device == "cuda" else resident_peak()
 
 
-class Trace(Hook):
+class Trace(Callback):
     """Profiles one update and keeps where its time went."""
 
     MOST = 15

@@ -124,8 +124,8 @@ class Trajectories(Shown):
                 "lam": [m.lam for m in self.methods],
                 "step_size": [s.scale for s in self.step_sizes],
                 "decay": [s.decay for s in self.step_sizes],
-                "sft_gradients": used[:, SFT],
-                "preference_gradients": used[:, PREFERENCE],
+                "sft_updates": used[:, SFT],
+                "preference_updates": used[:, PREFERENCE],
             }
         )
 
@@ -211,8 +211,8 @@ def simulate(
     DataFrame
         Columns schedule (label of the method), lam, step_size, replica, step, iterate ("last" or
         "average"), sft_loss, preference_loss, sft_gap, preference_gap (above the certified
-        minima), gap (of f_lambda), max_gap (the weighted-Chebyshev value), sft_gradients and
-        preference_gradients (used so far). Losses are those of the problem, also for methods that
+        minima), gap (of f_lambda), max_gap (the weighted-Chebyshev value), sft_updates and
+        preference_updates (used so far). Losses are those of the problem, also for methods that
         train other losses. Gaps are NaN where the minima of the problem are not known.
 
     Raises
@@ -548,7 +548,7 @@ def _table(problem: Any, runs: Trajectories, iterate: Literal["last", "average"]
             "preference_gap": gaps[..., PREFERENCE].ravel(),
             "gap": ((losses * weights).sum(-1) - optimum).ravel(),
             "max_gap": (gaps * weights).max(-1).ravel(),
-            "sft_gradients": runs.counts[..., SFT].ravel(),
-            "preference_gradients": runs.counts[..., PREFERENCE].ravel(),
+            "sft_updates": runs.counts[..., SFT].ravel(),
+            "preference_updates": runs.counts[..., PREFERENCE].ravel(),
         }
     )

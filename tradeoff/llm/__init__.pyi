@@ -1,14 +1,14 @@
 """The public names of joint post-training, and where each is defined."""
 
+from .callbacks import (
+    Callback as Callback,
+)
 from .config import (
     Defects as Defects,
     Experiment as Experiment,
     Lora as Lora,
     TrainConfig as TrainConfig,
     read_experiment as read_experiment,
-)
-from .hooks import (
-    Hook as Hook,
 )
 from .toml import (
     write_experiment as write_experiment,

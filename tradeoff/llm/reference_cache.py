@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
@@ -22,10 +22,8 @@ from tradeoff import seals
 from tradeoff.errors import InputError
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
+from tradeoff.llm.scorer import Scorer
 from tradeoff.records import replacing
-
-if TYPE_CHECKING:
-    from tradeoff.llm.scoring import Scorer
 
 
 def made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:

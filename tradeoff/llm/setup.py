@@ -24,7 +24,7 @@ from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.data import Tokenised, sizes
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs
-from tradeoff.llm.reference import evaluating
+from tradeoff.llm.reference_values import evaluating
 from tradeoff.methods import Method
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, Plan, Rule
 

@@ -42,6 +42,7 @@ from tradeoff.llm import (
     dropout,
     models,
     reference,
+    reference_values,
     routers,
     saved,
     setup,
@@ -50,11 +51,11 @@ from tradeoff.llm import (
     stopping,
 )
 from tradeoff.llm.bar import Bar
+from tradeoff.llm.callbacks import Callback, as_callback
 from tradeoff.llm.config import Experiment, TrainConfig
 from tradeoff.llm.extension import check_extends
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.gaps import KnownLosses
-from tradeoff.llm.hooks import Hook, as_hook
 from tradeoff.llm.interrupt import Interrupt
 from tradeoff.llm.joining import GradientJoin
 from tradeoff.llm.journal import Journal
@@ -64,7 +65,7 @@ from tradeoff.llm.method_hooks import MethodHooks
 from tradeoff.llm.owner import owned
 from tradeoff.llm.passes import Feed, Pass
 from tradeoff.llm.rates import learning_rates
-from tradeoff.llm.scoring import Scorer
+from tradeoff.llm.scorer import Scorer
 from tradeoff.llm.tally import Tally
 from tradeoff.llm.turns import keep_date
 from tradeoff.methods import Method
@@ -73,7 +74,7 @@ from tradeoff.schedules import OBJECTIVES, SFT, Schedule
 
 # tradeoff.experiment makes these for a run that has ended.
 _DRAWN = ("trajectory.csv", "trajectory.parquet", "loss_space.svg", "loss_space.png")
-Callback = Callable[["JointTrainer", dict[str, Any]], None]
+OnEvaluation = Callable[["JointTrainer", dict[str, Any]], None]
 SAVE_SECONDS = 900.0
 """Seconds between two checkpoints of a run without `save_every`."""
 
@@ -147,8 +148,8 @@ class JointTrainer:
         Folder for log, checkpoints and the trained model; ``None``: nothing is written.
     callbacks
         Functions that are called with the trainer and the record of each evaluation, to which they
-        may add. Or :class:`~tradeoff.llm.hooks.Hook` objects, which are also called at updates, log
-        lines and saves.
+        may add. Or :class:`~tradeoff.llm.callbacks.Callback` objects, which are also called at
+        updates, log lines and saves.
     optimizer
         Makes an optimiser from groups of parameters and the settings, in place of AdamW. Its rate
         is set at each update.
@@ -189,7 +190,7 @@ class JointTrainer:
         sft_test: Sequence[SftRow] | Source | None = None,
         preference_test: Sequence[PreferenceRow] | Source | None = None,
         output: str | Path | None = None,
-        callbacks: Sequence[Callback | Hook] = (),
+        callbacks: Sequence[OnEvaluation | Callback] = (),
         optimizer: Callable[[list[dict[str, Any]], TrainConfig], torch.optim.Optimizer]
         | None = None,
         rates: Callable[[TrainConfig, np.ndarray], np.ndarray] | None = None,
@@ -265,7 +266,7 @@ class JointTrainer:
             self._bare.experts = routers.experts_per_token(self.model)
         self.tally, self.meter = Tally(), Meter(self.accelerator.device, processes)
         self.journal = Journal(self.output, self.accelerator)
-        self.references: reference.References | None = None
+        self.references: reference_values.References | None = None
         self.step = 0
         self.diverged_at: int | None = None
         self._stopping, self._saved_at = False, time.monotonic()
@@ -371,7 +372,7 @@ class JointTrainer:
 
     def _call(self, name: str, *given: Any) -> None:
         for callback in self.callbacks:
-            getattr(as_hook(callback), name)(self, *given)
+            getattr(as_callback(callback), name)(self, *given)
 
     def _run(self, interrupt: Interrupt, shown: bool) -> None:
         steps, ended = self.steps, self.diverged_at is not None
@@ -397,7 +398,7 @@ class JointTrainer:
         self.meter.stop()
         tensors, settings = state.optimizer(self.policy, self.optimizer.optimizer)
         files = {"policy": state.weights(self.policy), "optimizer": tensors}
-        files["reference"] = reference.tables(self.references)
+        files["reference"] = reference_values.tables(self.references)
         if tables := self.hooks.tables():
             files["hooks"] = tables
         content = {
@@ -502,7 +503,7 @@ class JointTrainer:
         saved.check_positions(path, found, self.config)
         check_extends(self.schedule, self.config, before["steps"], found["step"], path)
         if tables := tensors.get("reference"):
-            self.references = reference.from_tables(tables, found["reference"])
+            self.references = reference_values.from_tables(tables, found["reference"])
         # The reference is the policy before training, so it is made or completed first.
         self._prepare_reference(iter, found["step"])
         assert self.references is not None

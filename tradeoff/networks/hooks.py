@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tradeoff import draws
 from tradeoff.methods.chain import Chain
-from tradeoff.networks.choices import ROOT, Choices
+from tradeoff.networks.followed import ROOT, Choices
 
 Rows = NDArray[np.int64]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses.divergences import divergence
-from tradeoff.networks.choices import Choices
+from tradeoff.networks.followed import Choices
 from tradeoff.networks.hooks import Hooks
 from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, over_runs
@@ -149,8 +149,8 @@ class Loop:
         parts = list(self.spread(measured, chunks))
         counts = self.counts.double().cpu().numpy()
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} | {
-            "sft_gradients": counts[:, SFT].astype(np.int64),
-            "preference_gradients": counts[:, PREFERENCE].astype(np.int64),
+            "sft_updates": counts[:, SFT].astype(np.int64),
+            "preference_updates": counts[:, PREFERENCE].astype(np.int64),
             "probe_rows": self.probe_rows.copy(),
             "seconds": np.full(len(counts), self.seconds),
         }

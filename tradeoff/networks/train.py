@@ -26,8 +26,8 @@ from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.networks import optimizers
-from tradeoff.networks.choices import Choices, Run
 from tradeoff.networks.chosen_rows import chosen_rows
+from tradeoff.networks.followed import Choices, Run
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
@@ -151,7 +151,7 @@ def train(
     -------
     Ensemble
         Its table has columns run (place in `runs`), schedule (label of the method), lam, seed,
-        step, the measures of `Task.evaluate`, sft_gradients and preference_gradients (used so
+        step, the measures of `Task.evaluate`, sft_updates and preference_updates (used so
         far), probe_rows (data rows evaluated to compare gaps), seconds (of training, all runs
         together) and diverged_at. Losses are those of the task, also if a method trains other
         losses. A run that diverged keeps its last finite parameters in all later rows.

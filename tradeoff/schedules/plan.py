@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff.errors import InputError
 from tradeoff.settings import Within, fit
 
 SFT, PREFERENCE = 0, 1
 OBJECTIVES = ("sft", "preference")
 FORWARD = 1 / 3
 """Cost of a loss in gradients: a forward pass without the backward pass, which is twice as long."""
-Decay = Annotated[float, Within(0, 100)] | Literal["linear"]
+Decay = Annotated[float, Within(0, 100)] | Literal["constant", "linear", "cosine"]
 """Decay of the step size over a stage, see :func:`step_shares`."""
 
 
@@ -171,6 +172,26 @@ class Plan:
         weighted = np.asarray(gaps) * self.gaps.weights
         return np.asarray(weighted[..., PREFERENCE] > weighted[..., SFT])
 
+    def kinds(self, step: int = 0) -> list[tuple[float, NDArray[np.float64]]]:
+        """Probability and (2,) gradient weights of each kind of one update.
+
+        Raises
+        ------
+        InputError
+            If the rule evaluates losses, so that no probability is known.
+        """
+        if self.watched:
+            raise InputError(
+                "what an update follows depends on the losses",
+                field="rule",
+                value=self.rule.name,
+                remedy="Use a schedule that draws an objective or follows both.",
+            )
+        if self.together[step]:
+            return [(1.0, np.array(self.weights[step]))]
+        p, weights = float(self.probability[step]), self.weights[step]
+        return [(1 - p, weights * [1.0, 0.0]), (p, weights * [0.0, 1.0])]
+
     def cost(self, sft: float = 1.0, preference: float = 1.0) -> NDArray[np.float64]:
         """(T,) expected gradient cost of each update.
 
@@ -200,13 +221,18 @@ def step_shares(clock: Int[np.ndarray, " T"], decay: Decay) -> Float[np.ndarray,
     decay
         A number a: ``clock**-a``, so 0 is constant and 0.5 the classical 1/sqrt(t). "linear":
         ``(N + 1 - clock) / N`` in a stage of N updates, the linear decay to zero of trainers.
+        "cosine": half a wave over the stage. "constant": 0.
     """
-    if decay == "linear":
+    if decay == "constant":
+        return np.ones(len(clock))
+    if isinstance(decay, str):
         lengths = stage_lengths(clock)
-        return np.asarray((lengths + 1 - clock) / lengths)
+        if decay == "linear":
+            return np.asarray((lengths + 1 - clock) / lengths)
+        return np.asarray((1 + np.cos(np.pi * (clock - 1) / lengths)) / 2)
     return np.asarray(clock.astype(float) ** -decay)
 
 
 def check_decay(decay: Any) -> None:
-    """Raise an `InputError` unless a decay is "linear" or a finite number that is not negative."""
+    """Raise an `InputError` unless a decay is the name of a shape or a number, not negative."""
     fit(Decay, decay, "decay")

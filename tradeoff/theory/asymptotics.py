@@ -36,7 +36,8 @@ from tradeoff.convex.simulate import StepSize, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
-from tradeoff.schedules import PREFERENCE, SFT, Alright, Mix, Schedule
+from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule
+from tradeoff.theory.alike import kinds_of
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import sample_gradients
 from tradeoff.theory.joint import optimal_probability
@@ -78,12 +79,8 @@ class Sharpness:
 
     def of(self, schedule: Schedule) -> float:
         """tr(H^-1 S) of ALRIGHT, budgeted alternation or Mix."""
-        if isinstance(schedule, Mix):
-            return self.mixed
-        if isinstance(schedule, Alright):
-            return self.alternating(self.lam if schedule.probability is None
-                                    else schedule.probability)  # fmt: skip
-        raise TypeError(f"T16 is about Alright and Mix, not {type(schedule).__name__}")
+        kinds = kinds_of(schedule, "T16")
+        return self.mixed if len(kinds) == 1 else self.alternating(kinds[PREFERENCE][0])
 
     def equal_compute(self, sft_cost: float = 1.0, preference_cost: float = 1.0) -> EqualCompute:
         """Rank the methods for given costs of one gradient; see :func:`equal_compute`."""
@@ -250,24 +247,12 @@ def _recursion(problem: Quadratic, schedule: Schedule) -> tuple[Array, Array, Ar
     slopes = problem.gradients(best)
     chance, pull = np.zeros(2), np.zeros((2, 2 * d, 2 * d))
     shift, noise = np.zeros((2, 2 * d)), np.zeros((2, 2 * d, 2 * d))
-    for k, (probability, factors) in enumerate(_choices(schedule)):
+    for k, (probability, factors) in enumerate(kinds_of(schedule, "T16")):
         chance[k] = probability
         pull[k, :d, :d] = np.tensordot(factors, problem.hessians, axes=1)
         shift[k, :d] = factors @ slopes
         noise[k, :d, :d] = np.tensordot(factors**2, problem.noise, axes=1)
     return chance, pull, shift, noise
-
-
-def _choices(schedule: Schedule) -> list[tuple[float, Array]]:
-    """(probability, gradient factors) of each kind of update."""
-    lam = schedule.lam
-    if isinstance(schedule, Mix):
-        return [(1.0, np.array([1 - lam, lam]))]
-    if not isinstance(schedule, Alright):
-        raise TypeError(f"T16 is about Alright and Mix, not {type(schedule).__name__}")
-    plan = schedule.plan(1)
-    p, w = float(plan.probability[0]), plan.weights[0]
-    return [(1 - p, np.array([w[SFT], 0.0])), (p, np.array([0.0, w[PREFERENCE]]))]
 
 
 # ------------------------------------------------------------------ who wins at equal compute

@@ -19,7 +19,8 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.quadratic import Quadratic
 from tradeoff.convex.simulate import StepSize, simulate
 from tradeoff.convex.solve import minimise
-from tradeoff.schedules import PREFERENCE, SFT, Alright, Mix, Schedule
+from tradeoff.schedules import PREFERENCE, SFT, Schedule
+from tradeoff.theory.alike import kinds_of
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants, sample_gradients, step_over
 
@@ -37,14 +38,10 @@ def reach(problem: Any, start: ArrayLike | None = None) -> float:
 
 def second_moment_bound(problem: LogLinear, schedule: Schedule) -> float:
     """G^2 with E|g|^2 <= G^2 anywhere, for ALRIGHT (any probability) and Mix."""
-    c, lam = constants(problem), schedule.lam
-    if isinstance(schedule, Mix):
-        return c.mixed_second_moment(lam)
-    if not isinstance(schedule, Alright):
-        raise TypeError(f"T4 and T5 are about Alright and Mix, not {type(schedule).__name__}")
-    plan = schedule.plan(1)
-    chance = np.array([1 - plan.probability[0], plan.probability[0]])
-    return float(chance @ (plan.weights[0] * c.gradients) ** 2)
+    c, kinds = constants(problem), kinds_of(schedule, "T4")
+    if len(kinds) == 1:
+        return c.mixed_second_moment(schedule.lam)
+    return float(sum(p * (weights @ c.gradients) ** 2 for p, weights in kinds))
 
 
 def step_size(

@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError
-from tradeoff.schedules import Alright, Mix, Schedule
+from tradeoff.schedules import Schedule
+from tradeoff.theory.alike import kinds_of
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants
 from tradeoff.theory.joint import reach
@@ -31,12 +32,8 @@ from tradeoff.theory.measured import target
 
 def sure_gradient_bound(problem: LogLinear, schedule: Schedule) -> float:
     """G_max, the bound on the length of every update direction of ALRIGHT or Mix."""
-    found, lam = constants(problem).gradients, schedule.lam
-    if isinstance(schedule, Mix):
-        return float(np.dot((1 - lam, lam), found))
-    if not isinstance(schedule, Alright):
-        raise TypeError(f"T18 is about Alright and Mix, not {type(schedule).__name__}")
-    return float(np.max(schedule.plan(1).weights[0] * found))
+    found = constants(problem).gradients
+    return float(max(weights @ found for _, weights in kinds_of(schedule, "T18")))
 
 
 def tail_bound(

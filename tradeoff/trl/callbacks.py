@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tradeoff.llm.hooks import Hook
+from tradeoff.llm.callbacks import Callback
 
 
-class HubCallbacks(Hook):
+class HubCallbacks(Callback):
     """Calls ``TrainerCallback`` objects of transformers at the points of a joint run.
 
     ``on_train_begin``, ``on_step_end``, ``on_log``, ``on_evaluate``, ``on_save`` and

@@ -341,9 +341,13 @@ def claim_short_budget_is_the_exception(fast: bool = False, mutation: str | None
     return Checked(np.array([s.measured for s in shares]), np.full(2, MOST), "upper", known, 0.0)
 
 
-@lru_cache(maxsize=4)
 def best_splits(fast: bool, total: int) -> Array:
     """(cases, replicas) gaps of the split and order that were best on the draws of the choice."""
+    return _best_splits(fast, total, pair_cost())
+
+
+@lru_cache(maxsize=4)
+def _best_splits(fast: bool, total: int, pair: float) -> Array:
     shares = (1 / 8, 1 / 2, 7 / 8) if fast else (1 / 16, 1 / 4, 1 / 2, 3 / 4, 15 / 16)
     rows = []
     for case in cases():
@@ -352,7 +356,7 @@ def best_splits(fast: bool, total: int) -> Array:
             for first in ORDERS
             for share in shares
         ]
-        steps = [updates(s, total, pair_cost()) for s in tried]
+        steps = [updates(s, total, pair) for s in tried]
         found = [
             tune(case.problem, s, n, scales=NARROW if fast else COARSE, replicas=8)
             for s, n in zip(tried, steps, strict=True)

@@ -42,7 +42,6 @@ def budget(fast: bool) -> int:
     return 1000 if fast else 2000
 
 
-@lru_cache(maxsize=32)
 def gaps(
     name: str, fast: bool, own: bool = False, total: int | None = None, count: int = COUNT
 ) -> Array:
@@ -59,14 +58,18 @@ def gaps(
     total, count
         Another budget, another number of cases.
     """
-    rows = [end_gaps(case, name, fast, own, total or budget(fast)) for case in cases(count)]
-    return np.stack(rows)
+    return _gaps(name, fast, own, total or budget(fast), count, pair_cost())
 
 
-def end_gaps(case: Case, name: str, fast: bool, own: bool, total: int) -> Array:
-    """(replicas,) gaps on one case."""
+@lru_cache(maxsize=32)
+def _gaps(name: str, fast: bool, own: bool, total: int, count: int, pair: float) -> Array:
+    return np.stack([end_gaps(case, name, fast, own, total, pair) for case in cases(count)])
+
+
+def end_gaps(case: Case, name: str, fast: bool, own: bool, total: int, pair: float) -> Array:
+    """(replicas,) gaps on one case; a pair costs ``pair`` demonstrations."""
     schedule = method(name, case.lam)
-    steps = updates(schedule, total, pair_cost())
+    steps = updates(schedule, total, pair)
     found: Tuned
     if own and isinstance(schedule, Sequential):
         scales = COARSE if fast else SCALES

@@ -44,21 +44,30 @@ CAPTION = (
 )
 SCRATCH = ROOT / "out" / "study" / "equal_compute"
 LAM = 0.5
-COSTS = (1.0, round(pair_cost(), 2), 4.0)
-"""Cost of a pair in demonstrations: equal, as measured on language models, and larger."""
-PLAIN_COST = COSTS[0]
+EQUAL, LARGER = 1.0, 4.0
+"""Costs of a pair in demonstrations, beside the one measured on language models."""
+PLAIN_COST = EQUAL
 """Where ALRIGHT is drawn; at lambda = 1/2 its prediction does not depend on the cost ratio."""
 CONFLICTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CONFIRMING = 9500
 """First seed of the instances on which the sign at the measured cost is confirmed."""
 STEPS = tuple(0.0125 * 2 ** (k / 2) for k in range(15))
 """Constant steps among which every method chooses."""
-BUDGET_LOOK = dict(zip(COSTS, ("-", (0, (5, 2)), (0, (1, 1))), strict=True))
+LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)))
+"""Of the budget rule, by cost of a pair."""
+
+
+def measured_cost() -> float:
+    """Cost of a pair as language models have it, to two digits."""
+    return round(pair_cost(), 2)
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    size = {"budget": 800, "replicas": 64} if fast else {"budget": 1500, "replicas": 256}
+    size: dict[str, Any] = {"budget": 1500, "replicas": 256}
+    if fast:
+        size = {"budget": 800, "replicas": 64}
     instances = 1 if fast else 4
+    size["pair"] = pair = measured_cost()
     grid = study.grid(conflict=CONFLICTS[::2] if fast else CONFLICTS, seed=range(instances), **size)
     # One after the other: the compiled runs of each use all cores.
     cases = study.run(compare, grid, SCRATCH, backend="sequential", progress=False)
@@ -71,7 +80,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "instances": instances,
         "replicas": size["replicas"],
         "budget_in_sft_gradients": size["budget"],
-        "cost_of_a_pair_measured": COSTS[1],
+        "cost_of_a_pair_measured": pair,
         "cases": cases.drop(columns=["run", *size]).to_dict("records"),
         **summary(cases),
     }
@@ -105,14 +114,15 @@ def compare(configuration: dict[str, Any]) -> pd.DataFrame:
     Runs that differ only in their length are one run.
     """
     budget, replicas = configuration["budget"], configuration["replicas"]
+    costs = (EQUAL, configuration["pair"], LARGER)
     problem = instance(configuration["conflict"], configuration["seed"])
     m = moments(problem, minimise(problem, LAM).theta)
-    mix = errors(problem, Mix(lam=LAM), [budget / (1 + c) for c in COSTS], replicas)
+    mix = errors(problem, Mix(lam=LAM), [budget / (1 + c) for c in costs], replicas)
     plain = errors(
-        problem, Alright(lam=LAM), [budget / (LAM * c + 1 - LAM) for c in COSTS], replicas
+        problem, Alright(lam=LAM), [budget / (LAM * c + 1 - LAM) for c in costs], replicas
     )
     rows = []
-    for k, c in enumerate(COSTS):
+    for k, c in enumerate(costs):
         p = optimal_probability(LAM, m.sft, m.preference, 1.0, c)
         rule = Alright(lam=LAM, probability=p)
         tuned = errors(problem, rule, [budget / (p * c + 1 - p)], replicas)[0]
@@ -183,10 +193,10 @@ def draw_conflicts(ax: Axes, cases: pd.DataFrame) -> None:
     """Median ratio against conflict: the budget rule at each cost ratio, and plain ALRIGHT."""
     median = cases.groupby(["cost", "conflict"]).median()
     look = style.look("alright-budget")
-    for cost in COSTS:
+    for cost, shape in zip(sorted(set(cases["cost"])), LINES, strict=False):
         line = median.loc[cost]
         ax.plot(line.index, line.budget_rule_predicted, **style.BOUND)
-        ax.plot(line.index, line.budget_rule, **look.line_style(linestyle=BUDGET_LOOK[cost]))
+        ax.plot(line.index, line.budget_rule, **look.line_style(linestyle=shape))
         style.label_line(ax, 1.0, line.budget_rule.iloc[-1], f"$c_D/c_S = {cost:g}$")
     plain = median.loc[PLAIN_COST].alright
     ax.plot(plain.index, plain, **style.look("alright").line_style())
@@ -286,7 +296,7 @@ def claim_measured_cost(fast: bool = False, mutation: str | None = None) -> Chec
     The upper end of the interval of the mean log ratio over the cases is below 0.
     """
     wrong = mutate(mutation, False, {WRONG_PROBABILITY: True})
-    mix, rule = mix_and_budget_rule(fast, COSTS[1], wrong, CONFIRMING)
+    mix, rule = mix_and_budget_rule(fast, measured_cost(), wrong, CONFIRMING)
     found = interval(np.log(rule.mean(axis=1) / mix.mean(axis=1)))
     known = {"mean": float(found.mean), "n": float(found.n)}
     return Checked(float(found.high), 0.0, "upper", known, 0.0)

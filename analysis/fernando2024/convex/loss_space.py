@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis.dossier import style
+from analysis.dossier.cells import place
 from analysis.dossier.evidence import MOST, holds_on
 from analysis.dossier.mutations import SFT_ONLY, SWAPPED, WRONG_PROBABILITY, reject_unknown, swapped
 from analysis.fernando2024 import methods
@@ -70,6 +71,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "gradients": budget,
         "certified_error": front.error,
         "ranges": front.ranges,
+        "lambdas": LAMBDAS,
         **summaries(table),
         "paired_regret_joint_minus_sequential": paired(table),
         "steps": {
@@ -88,10 +90,10 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """What the caption says of the numbers."""
-    middle = LAMBDAS.index(0.5)
+    half = place(numbers["lambdas"], 0.5)
 
     def ratio(regret: Mapping[str, Any]) -> str:
-        return f"{regret['sft-dpo']['mean'][middle] / regret['alright']['mean'][middle]:.1f}"
+        return f"{regret['sft-dpo']['mean'][half] / regret['alright']['mean'][half]:.1f}"
 
     return {
         "budget": f"{numbers['gradients']:,}",

@@ -16,8 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.dossier.stored_results import numbers as stored_numbers
-from analysis.fernando2024.stored import PAPER
+from analysis.fernando2024.stored import shown
 from tradeoff.convex import LogLinear, StepSize, trajectories
 from tradeoff.convex.stage_steps import StageSteps
 from tradeoff.schedules import PREFERENCE, SFT, Schedule, Sequential
@@ -198,7 +197,7 @@ def pair_cost() -> float:
     gradient of DPO alone over that of SFT alone, with the reference's
     log-probabilities stored beforehand.
     """
-    devices = stored_numbers(PAPER / "results" / "llm_resources.json")["devices"]
+    devices = shown("llm_resources")["devices"]
     ratios = [
         statistics.median(methods["preference-only"]["seconds"])
         / statistics.median(methods["sft-only"]["seconds"])

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from analysis.dossier import style
+from analysis.dossier import lookup, style
 from analysis.dossier.stored_results import fields_of
 from analysis.fernando2024.costs import llm_costs
 from analysis.fernando2024.costs.llm_costs import Measured, Setting
@@ -92,8 +92,9 @@ CAPTION = (
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     """Measure on this machine's CPU, and draw what is known of every device."""
     found = {"cpu": measure(FORMS["fast" if fast else "cpu"], quiet=fast)}
-    for path in sorted((PAPER / "results").glob("llm_resources-*.json")):
-        found[path.stem.removeprefix("llm_resources-")] = fields_of(path)
+    for folder in lookup.folders(PAPER):
+        for path in sorted((folder / "results").glob("llm_resources-*.json")):
+            found[path.stem.removeprefix("llm_resources-")] = fields_of(path)
     names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
     with style.figure(len(PANELS), len(names), height=6.4, squeeze=False) as (fig, axes):
         for column, (device, shape) in enumerate(names):

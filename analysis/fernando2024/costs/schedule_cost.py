@@ -26,7 +26,7 @@ from analysis.fernando2024.methods import labels
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.networks import optimizers
-from tradeoff.networks.choices import Choices, Run
+from tradeoff.networks.followed import Choices, Run
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.loop import Loop

@@ -23,7 +23,7 @@ from analysis.dossier.mutations import mutate
 from analysis.fernando2024.language import lm_study, lm_tuning
 from analysis.fernando2024.language.lm_models import SCALES, task
 from analysis.fernando2024.language.lm_study import Array
-from analysis.fernando2024.language.lm_tuning import Setting, Tried
+from analysis.fernando2024.language.lm_tuning import Searched, Tried
 from analysis.fernando2024.methods import (
     JOINT,
     METHODS,
@@ -155,7 +155,7 @@ def left_over(table: pd.DataFrame, order: str, joint: str) -> Any:
 def draw_search(ax: Axes, scale: str, found: Mapping[str, Tried], keys: tuple[str, ...]) -> None:
     """Mean validation loss along the last stage's step size, the other at its best."""
     for key in keys:
-        tried, look = found[Setting(key, HALF, HALF).name], style.look(key)
+        tried, look = found[Searched(key, HALF, HALF).name], style.look(key)
         line = sorted(place for place in tried.losses if place[:-1] == tried.best[:-1])
         rates = [lm_tuning.rates(scale, place)[-1] for place in line]
         ax.plot(rates, [tried.mean(p) for p in line], **look.line_style(markersize=3.5))

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import pandas as pd
 from joblib import cpu_count
 from numpy.typing import NDArray
 
+from analysis.dossier import lookup
 from analysis.dossier.stored_results import numbers as stored_numbers
 from analysis.fernando2024 import methods
 from analysis.fernando2024.language import lm_models
@@ -108,7 +110,7 @@ def tuned(
     if name not in known:
         raise InputError(
             "no step size was tuned for this method",
-            file=PAPER / "results" / "lm_rates.json",
+            file=lookup.place(PAPER, "lm_rates"),
             value=name,
             remedy="Add it to SETTINGS in analysis/lm_tuning.py and run `python -m analysis "
             "lm_rates`.",
@@ -116,10 +118,15 @@ def tuned(
     return known[name]
 
 
-@cache
 def _tuned() -> dict[str, Any]:
-    path = PAPER / "results" / "lm_rates.json"
-    return stored_numbers(path).get("tuned", {}) if path.exists() else {}
+    path = lookup.place(PAPER, "lm_rates")
+    return _tuned_in(path) if path.exists() else {}
+
+
+@cache
+def _tuned_in(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = stored_numbers(path).get("tuned", {})
+    return found
 
 
 def sft_rate(scale: str, conflict: float, chosen: Mapping[str, Any] | None = None) -> float:
@@ -318,7 +325,7 @@ def spent(last: pd.DataFrame) -> Array:
     scale, levels = str(last["scale"].iloc[0]), last["conflict"].to_numpy()
     pair = np.array([pair_cost(scale, level) for level in levels])
     looks = last["probe_rows"] / SCALES[scale].batch * FORWARD * (1 + pair) / 2
-    paid = last["sft_gradients"] + pair * last["preference_gradients"] + looks
+    paid = last["sft_updates"] + pair * last["preference_updates"] + looks
     return np.asarray(paid / [budget(scale, level) for level in levels])
 
 

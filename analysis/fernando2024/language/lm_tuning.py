@@ -30,10 +30,10 @@ Later searches begin where the last one of the method ended."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class Searched:
     """A method, a weight and a level of conflict to tune for."""
 
-    key: str
+    method: str
     lam: float
     conflict: float
 
@@ -98,17 +98,17 @@ ROUNDS = "rounds"
 kind take its step size."""
 
 
-def groups(scale: str) -> list[list[Setting]]:
+def groups(scale: str) -> list[list[Searched]]:
     """Everything that a figure needs a step size for; a group builds on those before it."""
     settings = SETTINGS[:1] if scale == "fast" else SETTINGS
     levels = dict.fromkeys(level for level, _ in settings)
-    alone = [[Setting(lm_study.ONLY_SFT, 0.0, level)] for level in levels]
+    alone = [[Searched(lm_study.ONLY_SFT, 0.0, level)] for level in levels]
     return alone + [_compared(level, lam) for level, lam in settings]
 
 
-def _compared(level: float, lam: float) -> list[Setting]:
-    turns = [Setting(ROUNDS, lam, level)] if lam == 0.5 else []
-    return turns + [Setting(key, lam, level) for key in METHODS]
+def _compared(level: float, lam: float) -> list[Searched]:
+    turns = [Searched(ROUNDS, lam, level)] if lam == 0.5 else []
+    return turns + [Searched(key, lam, level) for key in METHODS]
 
 
 def tune(scale: str) -> dict[str, Tried]:
@@ -141,7 +141,7 @@ def seeds_of(tuned: Mapping[str, Any]) -> int:
     return len(next(iter(tuned.values()))["tried"][0]["losses"])
 
 
-def search(scale: str, group: Sequence[Setting], before: Mapping[str, Tried]) -> dict[str, Tried]:
+def search(scale: str, group: Sequence[Searched], before: Mapping[str, Tried]) -> dict[str, Tried]:
     """Look at neighbours and go where the validation loss is least, until none is better.
 
     The settings of a group are searched side by side. The fast form looks at neighbours once and
@@ -166,7 +166,7 @@ def search(scale: str, group: Sequence[Setting], before: Mapping[str, Tried]) ->
     return found
 
 
-def start(about: Setting, before: Mapping[str, Tried]) -> Place:
+def start(about: Searched, before: Mapping[str, Tried]) -> Place:
     """Where the last search of the method ended, or where the first one begins."""
     known = [tried.best for name, tried in before.items() if name.startswith(f"{about.method},")]
     return known[-1] if known else STARTS.get(about.method, (BELOW,))
@@ -187,12 +187,12 @@ def neighbours(place: Place) -> Iterator[Place]:
 
 
 def configurations(
-    scale: str, setting: Setting, place: Place, before: Mapping[str, Tried]
+    scale: str, setting: Searched, place: Place, before: Mapping[str, Tried]
 ) -> list[dict[str, Any]]:
     """Runs of one setting at one place, one for each seed that chooses."""
     rule = setting.schedule()
     needs = setting.method == "maxright"
-    alone = Setting(lm_study.ONLY_SFT, 0.0, setting.conflict)
+    alone = Searched(lm_study.ONLY_SFT, 0.0, setting.conflict)
     plain = {
         "scale": scale,
         "schedule": rule.to_dict(),
@@ -211,15 +211,15 @@ def configurations(
 
 
 def measure(
-    scale: str, wanted: Mapping[Setting, Sequence[Place]], before: Mapping[str, Tried]
-) -> dict[Setting, tuple[dict[Place, list[float]], dict[Place, float]]]:
+    scale: str, wanted: Mapping[Searched, Sequence[Place]], before: Mapping[str, Tried]
+) -> dict[Searched, tuple[dict[Place, list[float]], dict[Place, float]]]:
     """Validation losses (seeds,), infinite where a run diverged, and shares of preference updates.
 
     All places of all settings are one study.
     """
     pairs = [(about, place) for about, places in wanted.items() for place in places]
     runs = [configurations(scale, *pair, before) for pair in pairs]
-    found: dict[Setting, Any] = {about: ({}, {}) for about in wanted}
+    found: dict[Searched, Any] = {about: ({}, {}) for about in wanted}
     if not runs:
         return found
     last = lm_study.run(scale, [run for some in runs for run in some]).groupby("run").tail(1)
@@ -227,7 +227,7 @@ def measure(
     for k, (about, place) in enumerate(pairs):
         rows = last.iloc[k * per : (k + 1) * per]
         losses = weighted_loss(rows[list(lm_study.LOSSES)].to_numpy(), about.lam)
-        counts = rows[["sft_gradients", "preference_gradients"]].to_numpy(dtype=float).sum(axis=0)
+        counts = rows[["sft_updates", "preference_updates"]].to_numpy(dtype=float).sum(axis=0)
         found[about][0][place] = np.where(rows["diverged_at"].notna(), np.inf, losses).tolist()
         found[about][1][place] = float(counts[1] / counts.sum())
     return found

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.dossier import style
-from analysis.fernando2024.methods import METHODS, ORDERS, cost, finals
+from analysis.fernando2024.methods import METHODS, ORDERS, cost, finals, label
 from analysis.fernando2024.real import llm_scores, llm_shown, llm_study
 from analysis.fernando2024.real.llm_loss_space import ends, part
 from analysis.fernando2024.real.llm_scales import SCALES

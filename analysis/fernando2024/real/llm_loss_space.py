@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.dossier import mutations, style
+from analysis.dossier.cells import place
 from analysis.fernando2024.methods import JOINT, METHODS, ORDERS, cell, cost, finals, label
 from analysis.fernando2024.real import llm_scores, llm_shown, llm_study
 from analysis.fernando2024.real.llm_scales import SCALES
@@ -36,7 +37,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             draw(ax, found, i)
             ax.set(title=f"λ = {lam:g}", xlabel="SFT loss (nats per token)")
         axes[0][0].set_ylabel("preference loss (nats)")
-        handles, labels = axes[0][lams.index(LAM)].get_legend_handles_labels()
+        handles, labels = axes[0][place(lams, LAM)].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
         style.save(fig, out, "llm_loss_space")
     return found

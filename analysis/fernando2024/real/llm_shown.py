@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from analysis.dossier import lookup
 from analysis.fernando2024 import stored
 from analysis.fernando2024.real.llm_scales import SCALES
 from analysis.fernando2024.real.llm_study import LAM, files
@@ -28,7 +29,7 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
     if available(scale):
         # As the stored file has it, so that both are drawn alike.
         return plain(measure(scale)) | {"source": "this run"}
-    if not (stored.PAPER / "results" / f"{name}.json").exists():
+    if not lookup.place(stored.PAPER, name).exists():
         remedy = f"Put the files that its README names into {DATA} and run again."
         raise InputError("no real text and no stored run", field=name, remedy=remedy)
     return shown(name) | {"source": "stored run"}

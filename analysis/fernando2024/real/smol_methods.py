@@ -60,7 +60,7 @@ def label(name: str) -> str:
     """What figures and tables show of a method."""
     if name.startswith("replay-"):
         return f"replay of {name.removeprefix('replay-')} %"
-    own = {"constrained": "Constrained", "soup": "soup", "wise-ft": "WiSE-FT", "rpo": "SFT→RPO"}
+    own = {"soup": "soup", "wise-ft": "WiSE-FT", "rpo": "SFT→RPO"}
     return own.get(name) or methods.label(name)
 
 

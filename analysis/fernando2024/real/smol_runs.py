@@ -20,8 +20,8 @@ from analysis.fernando2024.real import smol_rows
 from tradeoff import tiny
 from tradeoff.checkout import ROOT
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, models
+from tradeoff.llm.callbacks import Callback
 from tradeoff.llm.config import ModelConfig
-from tradeoff.llm.hooks import Hook
 from tradeoff.methods import Method
 
 FOLDER = ROOT / "out" / "smol"
@@ -81,7 +81,7 @@ def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def make(c: Mapping[str, Any], *hooks: Hook) -> JointTrainer:
+def make(c: Mapping[str, Any], *hooks: Callback) -> JointTrainer:
     """The trainer of a configuration."""
     model, tokenizer = load(c["model"], c["precision"])
     given = smol_rows.rows(c["pair"])
@@ -131,7 +131,7 @@ def late(log: pd.DataFrame, column: str) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-class Ends(Hook):
+class Ends(Callback):
     """What is known of single rows when a run ends."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ the style around them.
 
 from tradeoff.data.synthetic.generate import InstructionData, InstructionRow, StyleRow, generate
 from tradeoff.data.synthetic.prompts import ASKERS
-from tradeoff.data.synthetic.scoring import answer_match, exact_match, preference_match
+from tradeoff.data.synthetic.right_answers import answer_match, exact_match, preference_match
 from tradeoff.data.synthetic.settings import Language
 from tradeoff.data.synthetic.skills import SKILLS, Problem, Skill
 from tradeoff.data.synthetic.style import PREFERENCES, Style, better, content, dress, satisfies

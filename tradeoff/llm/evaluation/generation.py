@@ -17,7 +17,7 @@ from tradeoff.errors import InputError
 from tradeoff.llm.data import prompt_ids
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
 from tradeoff.llm.models import below_adapters
-from tradeoff.llm.reference import evaluating
+from tradeoff.llm.reference_values import evaluating
 from tradeoff.llm.turns import stop_ids
 from tradeoff.progress import tqdm
 from tradeoff.settings import Seed, Within, check

@@ -16,7 +16,7 @@ from tradeoff.llm import losses
 from tradeoff.llm.data import Example, Pair, Tokenised, tokenise_preferences, tokenise_sft
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
 from tradeoff.llm.evaluation.score import Score, mean, share
-from tradeoff.llm.reference import Cached
+from tradeoff.llm.reference_values import Cached
 from tradeoff.progress import tqdm
 
 _ROWS_AT_ONCE = 256

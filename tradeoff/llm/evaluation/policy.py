@@ -13,7 +13,7 @@ from tradeoff.llm import models, setup
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.encoding import check_tokenizer, require_end
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.scoring import Scorer
+from tradeoff.llm.scorer import Scorer
 
 
 @dataclass(frozen=True)

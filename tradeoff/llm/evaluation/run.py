@@ -25,7 +25,7 @@ from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline, compared, load
 from tradeoff.llm.evaluation.questions import Style
 from tradeoff.llm.evaluation.report import Evaluation, Part
 from tradeoff.llm.meter import Meter
-from tradeoff.llm.reference import Cached
+from tradeoff.llm.reference_values import Cached
 from tradeoff.llm.setup import memory_errors
 from tradeoff.llm.turns import in_chat
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tradeoff.data.rows import PreferenceRow
-from tradeoff.data.synthetic.scoring import plain
+from tradeoff.data.synthetic.right_answers import plain
 from tradeoff.errors import InputError
 from tradeoff.llm.evaluation.judges import Contest, Judge, Scale
 from tradeoff.llm.evaluation.score import Score, share

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from tradeoff.errors import InputError
 from tradeoff.parts import Part
+from tradeoff.settings import Within
 
 
 @runtime_checkable
@@ -82,6 +84,39 @@ class Transform(Part):
         if scale == "llm" and self.asks:
             return "the trainer chooses its rows before it runs the policy"
         return None
+
+
+KeptShare = Annotated[float, Within(0, 1, "(]")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestRows(Transform):
+    """Keeps a share of the rows of one objective: those that come first in an order.
+
+    Attributes
+    ----------
+    share
+        Share of the rows that is kept, in (0, 1].
+    objective
+        Whose rows are chosen, a class attribute; all of the other's are kept.
+    """
+
+    objective: ClassVar[int]
+    share: KeptShare = 0.5
+
+    @abstractmethod
+    def order(self, rows: TrainingRows) -> Float[np.ndarray, " n"]:
+        """A value of each row; the least are kept."""
+
+    def kept(self, rows: TrainingRows) -> Int[np.ndarray, " k"]:
+        if rows.objective != self.objective:
+            return super().kept(rows)
+        return share_of(self.order(rows), self.share)
+
+
+def per_token(rows: TrainingRows) -> Float[np.ndarray, "n sides"]:
+    """Log-probability of each response under the policy before training, for each of its tokens."""
+    return np.asarray(rows.log_probs() / np.maximum(rows.lengths, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from tradeoff.methods.transforms.base import TrainingRows, Transform, share_of
-from tradeoff.schedules import SFT
-from tradeoff.settings import Within
-
-KeptShare = Annotated[float, Within(0, 1, "(]")]
+from tradeoff.methods.transforms.base import BestRows, KeptShare, TrainingRows
+from tradeoff.schedules import PREFERENCE, SFT
 
 
 @dataclass(frozen=True, kw_only=True)
-class Longest(Transform):
+class Longest(BestRows):
     """Trains on the demonstrations with the longest responses.
 
     Attributes
@@ -27,17 +24,16 @@ class Longest(Transform):
     name: ClassVar[str] = "longest"
     title: ClassVar[str] = "longest demonstrations"
     source: ClassVar[str] = "arXiv 2402.04833, section 2"
+    objective: ClassVar[int] = SFT
     by_length: ClassVar[bool] = True
     share: KeptShare = 0.25
 
-    def kept(self, rows: TrainingRows) -> np.ndarray:
-        if rows.objective != SFT:
-            return super().kept(rows)
-        return share_of(-rows.lengths[:, 0].astype(float), self.share)
+    def order(self, rows: TrainingRows) -> np.ndarray:
+        return np.asarray(-rows.lengths[:, 0].astype(float))
 
 
 @dataclass(frozen=True, kw_only=True)
-class BalancedLengths(Transform):
+class BalancedLengths(BestRows):
     """Trains on the pairs whose responses differ least in length, against a bias to long ones.
 
     Attributes
@@ -52,11 +48,9 @@ class BalancedLengths(Transform):
 
     name: ClassVar[str] = "balanced_lengths"
     title: ClassVar[str] = "balanced lengths"
+    objective: ClassVar[int] = PREFERENCE
     by_length: ClassVar[bool] = True
-    share: KeptShare = 0.5
 
-    def kept(self, rows: TrainingRows) -> np.ndarray:
-        if rows.objective == SFT:
-            return super().kept(rows)
+    def order(self, rows: TrainingRows) -> np.ndarray:
         logs = np.log(np.maximum(rows.lengths, 1))
-        return share_of(np.abs(logs[:, 0] - logs[:, 1]), self.share)
+        return np.asarray(np.abs(logs[:, 0] - logs[:, 1]))

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tradeoff.methods.transforms.base import TrainingRows, Transform
-from tradeoff.methods.transforms.lengths import KeptShare
+from tradeoff.methods.transforms.base import KeptShare, TrainingRows, Transform
 from tradeoff.schedules import SFT
 from tradeoff.settings import Seed
 

@@ -7,13 +7,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from tradeoff.methods.transforms.base import TrainingRows, Transform, share_of
-from tradeoff.methods.transforms.lengths import KeptShare
+from tradeoff.methods.transforms.base import BestRows, TrainingRows, per_token
 from tradeoff.schedules import PREFERENCE, SFT
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowestPerplexity(Transform):
+class LowestPerplexity(BestRows):
     """Trains on the demonstrations that the policy before training finds most likely.
 
     Attributes
@@ -30,18 +29,15 @@ class LowestPerplexity(Transform):
     name: ClassVar[str] = "lowest_perplexity"
     title: ClassVar[str] = "lowest perplexity"
     source: ClassVar[str] = "arXiv 2409.04828, section 3.3"
+    objective: ClassVar[int] = SFT
     asks: ClassVar[tuple[int, ...]] = (SFT,)
-    share: KeptShare = 0.5
 
-    def kept(self, rows: TrainingRows) -> np.ndarray:
-        if rows.objective != SFT:
-            return super().kept(rows)
-        per_token = rows.log_probs() / np.maximum(rows.lengths, 1)
-        return share_of(-per_token[:, 0], self.share)
+    def order(self, rows: TrainingRows) -> np.ndarray:
+        return -per_token(rows)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByMargin(Transform):
+class ByMargin(BestRows):
     """Trains on the pairs that the policy before training gets most right, or most wrong.
 
     Attributes
@@ -59,13 +55,11 @@ class ByMargin(Transform):
 
     name: ClassVar[str] = "by_margin"
     title: ClassVar[str] = "pairs by margin"
+    objective: ClassVar[int] = PREFERENCE
     asks: ClassVar[tuple[int, ...]] = (PREFERENCE,)
-    share: KeptShare = 0.5
     keep: Literal["easy", "hard"] = "easy"
 
-    def kept(self, rows: TrainingRows) -> np.ndarray:
-        if rows.objective == SFT:
-            return super().kept(rows)
-        per_token = rows.log_probs() / np.maximum(rows.lengths, 1)
-        margins = per_token[:, 0] - per_token[:, 1]
-        return share_of(-margins if self.keep == "easy" else margins, self.share)
+    def order(self, rows: TrainingRows) -> np.ndarray:
+        found = per_token(rows)
+        margins = found[:, 0] - found[:, 1]
+        return np.asarray(-margins if self.keep == "easy" else margins)

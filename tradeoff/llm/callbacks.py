@@ -1,4 +1,4 @@
-"""Hooks that users' code can attach to a run: to record, to change a rate, or to stop it."""
+"""Callbacks that users' code can attach to a run: to record, to change a rate, or to stop it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 
-class Hook:
+class Callback:
     """Called at points of a run, on every process; each method does nothing unless overridden.
 
-    To end the run a hook calls ``trainer.stop()``. With several processes, it must decide the same
-    on all of them.
+    To end the run a callback calls ``trainer.stop()``. With several processes, it must decide the
+    same on all of them.
     """
 
     def begin(self, trainer: Any) -> None:
@@ -42,8 +42,8 @@ class Hook:
         """Called after the run, with its :class:`~tradeoff.llm.trainer.TrainResult`."""
 
 
-class Evaluated(Hook):
-    """A hook that calls a function of trainer and record.
+class Evaluated(Callback):
+    """A callback that calls a function of trainer and record.
 
     Parameters
     ----------
@@ -59,6 +59,6 @@ class Evaluated(Hook):
         self.function(trainer, record)
 
 
-def as_hook(given: Any) -> Hook:
-    """Make a hook of a function, to be called at evaluations; a hook is returned unchanged."""
-    return given if isinstance(given, Hook) else Evaluated(given)
+def as_callback(given: Any) -> Callback:
+    """Make a callback of a function, called at evaluations; a callback is returned unchanged."""
+    return given if isinstance(given, Callback) else Evaluated(given)

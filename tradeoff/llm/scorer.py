@@ -17,7 +17,7 @@ from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.cuts import Extents, passes
 from tradeoff.llm.data import Example, Pair
 from tradeoff.llm.losses import PairLosses
-from tradeoff.llm.reference import Reference, evaluating
+from tradeoff.llm.reference_values import Reference, evaluating
 from tradeoff.methods import PreferenceLoss, SftLoss
 
 Rows = Int[np.ndarray, " n"]
