@@ -129,13 +129,13 @@ class TrainedLossSampler(LogLinearSampler):
             delta = self.problem.pair_differences[index]
             margins = np.einsum("bd,bd->b", delta, theta)
             shown = np.stack([margins, np.zeros_like(margins)], axis=1)
-            losses, slopes = self._slopes(objective, shown, rows, index, None)
+            losses, slopes, _ = self._slopes(objective, shown, rows, index, None, None)
             return losses, slopes[:, :1] * delta
         every = np.full((len(rows), self._rows.shape[1]), -np.inf)
         own = sample_kernels.log_probabilities(self._data, theta, rows, every)
         prompts = self.problem.prompt_of_row[rows[:, 0]]
-        apart, pull = self._divergence(objective, every, self._rows[prompts])
-        losses, slopes = self._slopes(objective, own, rows, index, apart)
+        apart, turn = self._divergence(objective, every, self._rows[prompts])
+        losses, slopes, pull = self._slopes(objective, own, rows, index, apart, turn)
         pull = np.zeros((len(rows), 0)) if pull is None else pull
         return losses, np.asarray(sample_kernels.combine(self._data, rows, every, slopes, pull))
 
