@@ -15,8 +15,8 @@ from tradeoff.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("TRADEOFF_DATA") or ROOT.parent / "shared" / "data")
-"""Where the real data lie: the folder that ``TRADEOFF_DATA`` names, else one beside the checkout,
-never in it; its README says what they are."""
+"""Folder of the real data: the value of ``TRADEOFF_DATA``, or a folder beside the checkout. It is
+never in the checkout; its README describes the data."""
 
 FIRST_PAPER = "fernando2024"
 """The paper whose dossier commands use by default."""

@@ -160,7 +160,7 @@ def of_front(problem: LogLinear, front: Front) -> Iterator[Doubt]:
                 "flat_objective",
                 1,
                 2,
-                f"no parameters lower the {name} loss: it does not depend on the features",
+                f"no parameters lower the {name} loss: the features do not predict these rows",
                 "Numbers that compare both objectives are left empty. " + _READ,
                 (*_COMPARED, *_FORGOTTEN, "gradient_cosine"),
             )

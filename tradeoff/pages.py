@@ -1,4 +1,4 @@
-"""Pages to share: one HTML file of a few kilobytes, readable in light and dark."""
+"""HTML pages to share: one file of a few kilobytes, with light and dark colours."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ svg{width:100%;height:auto}svg text{fill:var(--ink);font-size:12px}
 .axis{stroke:var(--ink);fill:none}
 """
 WIDTH, HEIGHT, MARGIN = 640, 400, 50
-"""Of a picture, in its own units; the page scales it."""
+"""Sizes of a picture in its own units; the page scales it."""
 TICKS = 4
-"""Numbers along each axis, about."""
+"""Approximate number of tick labels along each axis."""
 
 
 def document(title: str, body: str, *, style: str = "", script: str = "") -> str:
-    """A whole page.
+    """Make a complete HTML page.
 
     Parameters
     ----------
     title
-        Any text.
+        Any text; it is escaped.
     body, style, script
-        HTML, CSS and JavaScript, in which texts of users are escaped already.
+        HTML, CSS and JavaScript, in which texts of users must already be escaped.
     """
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -63,18 +63,18 @@ class Plane:
 
     @classmethod
     def around(cls, losses: Float[np.ndarray, "n 2"]) -> Plane:
-        """The plane that just holds these losses."""
+        """The smallest plane that contains these losses."""
         low = losses.min(axis=0)
         return cls(low, low + np.maximum(np.ptp(losses, axis=0), 1e-12))
 
     def place(self, losses: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-        """Where losses are in the picture."""
+        """Coordinates of losses in the picture."""
         at = (losses - self.low) / (self.high - self.low)
         size = np.array([WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN])
         return np.asarray(MARGIN + np.column_stack([at[:, 0], 1 - at[:, 1]]) * size)
 
     def axes(self) -> str:
-        """Axes with their names and a few numbers."""
+        """SVG of the axes with their names and tick labels."""
         parts = [
             f'<path class="axis" d="M{MARGIN} {MARGIN}V{HEIGHT - MARGIN + 10}H{WIDTH - MARGIN}"/>',
             f'<text x="{WIDTH / 2:g}" y="{HEIGHT - 8}">SFT loss (nats)</text>',
@@ -93,13 +93,13 @@ class Plane:
 
 
 def picture(inside: str, name: str) -> str:
-    """An inline SVG; `name` is what screen readers say."""
+    """Make an inline SVG; `name` is its label for screen readers."""
     label = escape(name, quote=True)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{inside}</svg>'
 
 
 def polyline(places: Float[np.ndarray, "n 2"], kind: str) -> str:
-    """A line through places of the picture, of a class of the style."""
+    """Make a line through points of the picture, with the CSS class `kind`."""
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places.tolist())
     return f'<polyline class="{kind}" points="{points}"/>'
 

@@ -1,4 +1,4 @@
-"""Progress bars: one kind for terminals and notebooks, and plain lines now and then in a log."""
+"""Progress bars in terminals and notebooks, and plain lines of progress in logs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ with warnings.catch_warnings():
 
 __all__ = ["tqdm"]
 EVERY = 30.0
-"""Seconds between two lines of a bar in a log."""
+"""Seconds between two lines of progress in a log."""
 
 
 class tqdm(_tqdm):
-    """A bar of tqdm; where its output is no terminal, one plain line in `EVERY` seconds.
+    """A bar of tqdm; if the output is not a terminal, one plain line every `EVERY` seconds.
 
-    A log, a pipe or a file then has a few lines, and none of a bar that ends sooner.
+    So a log, a pipe or a file has few lines, and none for a bar that ends before the first.
     """
 
     disable: bool
@@ -46,7 +46,7 @@ class tqdm(_tqdm):
         return None
 
     def close(self) -> None:
-        """End the bar; in a log nothing is left to clear away."""
+        """Close the bar; in a log there is nothing to erase."""
         if self._lined is None:
             super().close()
         elif not self.disable:

@@ -111,7 +111,7 @@ class Hooks:
         return np.where(state["free"], found, state["kept"])
 
     def _of_rows(self, objective: int, theta: Array, rows: int) -> Iterator[Array]:
-        """(G, R, d) gradients of the loss of so many rows, on draws after those of the run."""
+        """Yield (G, R, d) gradients of ``rows`` single rows, on draws after those of the run."""
         if self.setting.full and not hasattr(self.setting.problem, "sample_gradients"):
             raise InputError(
                 "a part needs gradients of single rows, which the problem does not have",

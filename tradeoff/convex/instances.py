@@ -92,10 +92,10 @@ def log_linear_population(
     beta: Positive = 1.0,
     **settings: Any,
 ) -> LogLinear:
-    """The law that :func:`random_log_linear` draws from, as a problem with weighted rows.
+    """The distribution that :func:`random_log_linear` samples, as a problem with weighted rows.
 
-    Its losses are the means over infinitely many demonstrations and pairs, so that they say how a
-    policy generalises that was trained on the rows drawn.
+    Its losses are expectations, the means over infinitely many demonstrations and pairs. So they
+    measure how a policy that was trained on sampled rows generalises.
 
     Parameters
     ----------

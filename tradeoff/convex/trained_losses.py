@@ -165,7 +165,7 @@ class TrainedLossSampler(LogLinearSampler):
     ) -> tuple[Array, Float[np.ndarray, "B k"], Array | None]:
         """Losses, slopes in the log-probabilities of a data point's responses, and in the logits.
 
-        The last ones are of all responses of its prompt, and come from the divergence.
+        The slopes in the logits are those of the divergence, for all responses to the prompt.
         """
         if objective == SFT:
             reference = self._reference[rows[:, 0]] if self.sft.needs_reference else None

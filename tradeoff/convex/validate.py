@@ -82,7 +82,7 @@ def check_problem(problem: Any) -> None:
 
 
 def check_memory(field: str, value: Any, numbers: int, remedy: str) -> None:
-    """Raise :class:`InputError` if arrays of so many numbers would not fit into memory."""
+    """Raise :class:`InputError` if arrays of ``numbers`` floats would not fit into memory."""
     if 8 * numbers > MOST_BYTES:
         problem = f"the arrays would take {8 * numbers / 2**30:,.0f} GiB"
         raise InputError(problem, field=field, value=value, remedy=remedy)

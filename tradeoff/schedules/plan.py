@@ -17,7 +17,7 @@ from tradeoff.settings import Within, fit
 SFT, PREFERENCE = 0, 1
 OBJECTIVES = ("sft", "preference")
 FORWARD = 1 / 3
-"""Cost of a loss in gradients: a forward pass without the backward pass, which is twice as long."""
+"""Cost of a loss in gradients: a forward pass alone, as a backward pass costs twice as much."""
 Decay = Annotated[float, Within(0, 100)] | Literal["constant", "linear", "cosine"]
 """Decay of the step size over a stage, see :func:`step_shares`."""
 
