@@ -279,7 +279,7 @@ def _prepared(schedule: Any, **settings: Any) -> Any:
 
 
 def _timed(run: Any) -> tuple[float, list[int]]:
-    """Processor seconds of one update, with its numbers of updates of (SFT, preference) and probes."""
+    """Processor seconds of one update, with its updates of (SFT, preference) and probes."""
     before, probed = list(run.tally.updates), run.known.probed
     start = time.process_time()
     run._update()

@@ -11,7 +11,7 @@ from tradeoff.methods import find
 from tradeoff.plots import look
 
 Results = Mapping[str, Any]
-# By the name in the catalogue.
+# Line styles, by name in the catalogue.
 DASHES = {"sft-dpo": "solid", "dpo-sft": "dash", "mix": "dot", "alright": "dashdot",
           "maxright": "longdash"}  # fmt: skip
 SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "P": "cross"}
@@ -23,7 +23,7 @@ HOVER = (
 
 
 def label(key: str) -> str:
-    """What is shown of a method of the catalogue."""
+    """The label of a method of the catalogue."""
     return find(key).family
 
 

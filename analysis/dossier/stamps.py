@@ -32,7 +32,7 @@ def digest(path: Path) -> str:
 
 
 def stamp(out: Path, made: Mapping[str, Any], files: Iterable[Path]) -> dict[str, Any]:
-    """Make a stamp: how a figure was made, and the hashes of its files, by their path below `out`."""
+    """Make a stamp: how a figure was made, and the hashes of its files, by path below `out`."""
     hashes = {str(path.relative_to(out)): digest(path) for path in files}
     return {**made, "files": hashes}
 
