@@ -1,4 +1,4 @@
-"""Mutated rows through reader, template, tokens, two updates, the saved model and its reload.
+"""Mutated rows: reader, template, tokens, two updates, saving and loading of the model.
 
 The search is `tests/rows_fuzz.py`.
 """
