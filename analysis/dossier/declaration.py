@@ -149,7 +149,7 @@ class Dossier:
                         else "no file of this chapter has a CAPTION and a function main",
                         file=self.home / chapter.name / f"{name}.py",
                         value=name,
-                        remedy="Name it otherwise." if name in places else "Write both.",
+                        remedy="Give it another name." if name in places else "Write both.",
                     )  # fmt: skip
                 places[name] = chapter.name
         return places

@@ -41,7 +41,9 @@ def share(held: ArrayLike, level: float = 0.95) -> Interval:
     values = np.asarray(held, dtype=bool).ravel()
     n, hits = values.size, int(values.sum())
     if n == 0:
-        raise InputError("no instances", field="held", value=[], remedy="Look at one at least.")
+        raise InputError(
+            "no instances", field="held", value=[], remedy="Give at least one instance."
+        )
     tail = (1 - level) / 2
     low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
     high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))

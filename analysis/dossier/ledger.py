@@ -98,7 +98,7 @@ class Claim:
                 raise InputError("it is empty", field=field, remedy="Say it.")
         if len(set(self.mutations)) != len(self.mutations):
             raise InputError(
-                "a mutation stands twice",
+                "a mutation is listed twice",
                 field="mutations",
                 value=self.mutations,
                 remedy="Name each mutation once.",

@@ -29,7 +29,7 @@ from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.theory import certificates, forgetting, growth, sequential
 
-PROMISE = "No bound, certificate, front or score is contradicted by an oracle of its own."
+PROMISE = "No bound, certificate, front or score is contradicted by an independent oracle."
 TRIES, FULL = 120, 1000
 
 STORED = Path(__file__).with_suffix(".json")

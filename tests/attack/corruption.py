@@ -31,7 +31,7 @@ from tradeoff.llm.evaluation import reward_model
 from tradeoff.llm.export import export
 
 PROMISE = (
-    "A damaged file is refused by its name or made anew with a word, and never taken as it is."
+    "A damaged file gives an error with its name, or is made anew with a message; it is never used."
 )
 TRIES, FULL = 220, 3000
 

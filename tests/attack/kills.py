@@ -22,7 +22,7 @@ from tests.attack import _children, _faults, _lab
 from tests.attack._outcome import Outcome, spread
 from tests.attack._setup import copied, difference, exact, intact, names, place, train
 
-PROMISE = "What is killed at any moment goes on, when called again, to the very same result."
+PROMISE = "A process killed at any moment ends with the very same result when called again."
 TRIES, FULL = 48, 400
 
 RUN: dict[str, Any] = {"save_every": 2, "keep": 2, "log_every": 1}

@@ -9,7 +9,7 @@ import rows_fuzz
 
 from tests.attack._outcome import Outcome
 
-PROMISE = "Every row is trained on as it stands or told with one clear error."
+PROMISE = "Every row is trained on unchanged, or reported with one clear error."
 TRIES, FULL = 30, 500
 
 

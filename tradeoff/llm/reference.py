@@ -89,7 +89,7 @@ class Cached:
         if np.isnan(found.numpy(force=True)).any():
             unknown = rows[self.table[rows].isnan().any(1)]
             raise InputError(
-                "the reference was computed for the pairs that the run reads, and this is another",
+                "the reference was computed only for pairs that the run reads, and this is not one",
                 row=int(unknown[0]),
                 field="reference_rows",
                 value="read",

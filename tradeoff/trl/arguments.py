@@ -96,7 +96,7 @@ def train_config(
     problems += _choices(sft, dpo, warmup)
     if problems:
         raise InputError(
-            f"a joint run cannot take these over: {'; '.join(problems)}",
+            f"a joint run does not support these settings: {'; '.join(problems)}",
             field="args",
             remedy="Give both configurations the same value, or leave the field at its default.",
         )
@@ -158,7 +158,7 @@ def _warmup(args: Any, total: int) -> int:
 def _unsupported(args: Any) -> Iterator[str]:
     """Unsupported fields that do not have their defaults."""
     if not is_dataclass(args):
-        yield f"{type(args).__name__} is no configuration of TRL"
+        yield f"{type(args).__name__} is not a configuration of TRL"
         return
     default = _default(args)
     known = {*BOTH, *TAKEN, *FREE}

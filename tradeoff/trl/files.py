@@ -70,7 +70,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
             problems.append(f"{name} is {first} for SFT and {second} for DPO")
     if problems:
         raise InputError(
-            f"a joint run cannot take these over: {'; '.join(problems)}",
+            f"a joint run does not support these settings: {'; '.join(problems)}",
             file=str(sft),
             remedy="Remove or change them in the files, or write a TOML file of your own.",
         )
@@ -135,7 +135,7 @@ class _Training:
             try:
                 self.args = kind(**known)
             except (TypeError, ValueError) as error:
-                raise InputError(str(error), file=file, remedy="Mend the file.") from error
+                raise InputError(str(error), file=file, remedy="Correct the file.") from error
 
     def rows(self, kind: str) -> int:
         """Number of training rows, for epochs; rows are not read if updates are given."""
@@ -185,7 +185,7 @@ class _Training:
     def _data(self, content: Mapping[str, Any]) -> tuple[str, str | None]:
         name, config = content.get("dataset_name"), content.get("dataset_config")
         if name is None:
-            remedy = "Name one data set; mixtures cannot be taken over."
+            remedy = "Name one data set; mixtures are not supported."
             raise InputError("there is no dataset_name", file=self.file, remedy=remedy)
         name = str(name)
         if Path(name).exists() or self.factory:

@@ -129,7 +129,7 @@ def _rows(dataset: Any, args: Any) -> int:
     if args.max_steps > 0:
         return 1
     raise InputError(
-        "a stream has no length, from which epochs could be counted",
+        "a stream has no length, so epochs cannot be counted",
         field="max_steps",
         value=args.max_steps,
         remedy="Give max_steps.",
@@ -141,7 +141,7 @@ def _reference(model: Any) -> dict[str, str]:
         return {}
     if not isinstance(model, str | Path):
         raise InputError(
-            "a reference in memory is not kept beside the policy",
+            "the reference cannot be a model in memory",
             field="ref_model",
             value=type(model).__name__,
             remedy="Leave it out for the policy before training, or give its folder.",
