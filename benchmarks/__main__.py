@@ -1,7 +1,8 @@
 """Run benchmarks: ``python -m benchmarks [NAME ...]``.
 
-Numbers go to results/NAME.json, ratios to results/history.jsonl. With ``--check`` nothing is
-written, and the status is not zero if a ratio is worse than those of the last runs here.
+Numbers are written to results/NAME.json, ratios to results/history.jsonl. With ``--check`` nothing
+is written, and the exit status is not zero if a ratio is worse than in the last runs on such a
+machine.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Runs trained as ensembles against the same runs one after the other, in plain torch.
+"""Training of runs as ensembles, compared with the same runs one by one in plain torch.
 
-The rival is a loop as one would write it: a dictionary of leaves, padded rows, autograd and
-torch.optim.AdamW, on one thread or on all, whichever is faster. All draw the same rows. A small
-policy's step is all overhead, of which one batched call saves most. A language model's step is
-arithmetic: what an ensemble saves is padding and logits that nothing asks for, and it takes a
-thread for each run. A study trains one ensemble in each process, and its time holds all that it
-does: start of the processes, data, the model, evaluations, tables on disk. Our own training of one
-run after the other is measured too, for what is left of the gain.
+The rival is an ordinary loop: a dictionary of leaves, padded rows, autograd and torch.optim.AdamW,
+on one thread or on all, whichever is faster. All contenders draw the same rows. An update of a
+small policy is mostly overhead, and a batched call saves most of it. An update of a language model
+is arithmetic. There an ensemble saves padding and unused logits, and uses a thread for each run. A
+study trains one ensemble in each process. Its time includes the start of the processes, data, the
+model, evaluations, and tables on disk. Our own training of one run after the other is measured too,
+to show what batching itself gains.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _nano() -> LanguageTask:
 
 
 def trained(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
-    """Trajectories of runs that differ in schedule and seed."""
+    """Train runs that differ in schedule and seed, and return their trajectories."""
     runs = [Run(from_dict(c["schedule"]), c["seed"]) for c in configurations]
     steps = configurations[0]["steps"]
     settings = {"learning_rate": RATE, "evaluate_every": steps, "progress": False}
@@ -100,7 +100,7 @@ def _compare_study(repetitions: int, *, seeds: int, steps: int) -> dict[str, Any
                 progress=False,
             )
 
-    # The rivals start nothing, so their rate does not depend on how long they run.
+    # The rivals have no start-up, so their rate does not depend on the length of the run.
     few = runs[: 2 * len(SCHEDULES)]
     rivals = _rivals(_nano(), few, steps=steps // 2, batch_size=16)
     seconds = interleave({"study": studied, **rivals}, repetitions)
@@ -118,7 +118,7 @@ def _compare_study(repetitions: int, *, seeds: int, steps: int) -> dict[str, Any
 def _compare(task: Any, seeds: int, repetitions: int, **settings: int) -> dict[str, Any]:
     runs = grid(SCHEDULES, range(seeds))
     settings_ours = {"learning_rate": RATE, "evaluate_every": settings["steps"]}
-    # Evaluations are no part of the rival's loop, so ours are not counted either.
+    # The rival's loop has no evaluations, so ours are not counted either.
     training: dict[str, list[float]] = {"ensemble": [], "ours_alone": []}
 
     def ensemble() -> None:
@@ -148,7 +148,7 @@ def _rates(seconds: dict[str, list[float]], updates: int) -> dict[str, Any]:
 
 
 def _rivals(task: Any, runs: list[Run], **settings: int) -> dict[str, Callable[[], None]]:
-    """The same runs one after the other, on all threads and on one; both warmed up."""
+    """The same runs one after the other, on all threads and on one, after a warm-up."""
     reference = task.reference(task.initial([run.seed for run in runs])).expand(len(runs))
     padded = replace(task, ragged=False) if isinstance(task, LanguageTask) else task
 
@@ -169,7 +169,7 @@ def _fastest(rates: dict[str, Any]) -> Any:
 
 
 def _plain(task: Any, run: Run, shift: torch.Tensor, *, steps: int, batch_size: int) -> None:
-    """One run by hand: no batching over runs, no checks."""
+    """Train one run by a plain loop: no batching over runs, no checks."""
     leaves = {n: p[0].clone().requires_grad_() for n, p in task.initial([run.seed]).items()}
     descent = torch.optim.AdamW(leaves.values(), RATE, betas=(0.9, 0.95), weight_decay=0.0)
     choices = Choices([run], steps, batch_size, task.sizes, np.zeros((1, 2)), 0.1)

@@ -1,7 +1,7 @@
-"""A certified front of 17 solves against cvxpy with Clarabel on as many of its weights.
+"""A certified front of 17 solves, compared with cvxpy and Clarabel at 17 of its weights.
 
-cvxpy is timed twice: with a model written anew for each weight, as a script would have it, and with
-one whose weight is a parameter, so that it is compiled only once. The bar is for the first.
+cvxpy is timed twice: with a new model for each weight, as a script would do it, and with one model
+whose weight is a parameter, so that it is compiled only once. The bar is for the first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(repetitions: int = 5) -> dict[str, Any]:
         import cvxpy  # noqa: F401
     except ImportError:
         return {"note": "cvxpy is not installed: nothing to compare with"}
-    # A tiny accuracy makes it use all 17 solves.
+    # A very small tolerance makes it use all 17 solves.
     front = pareto_front(random_log_linear(0), accuracy=1e-12, solves=SOLVES)
     weights = [float(w) for w in front.weights]
 
@@ -57,12 +57,12 @@ def main(repetitions: int = 5) -> dict[str, Any]:
 
 
 def _spread(weights: list[float]) -> list[float]:
-    """17 of the front's weights; it may add interpolated ones between those it solved."""
+    """Choose 17 of the front's weights, which may include interpolated ones."""
     return [weights[i] for i in np.linspace(0, len(weights) - 1, SOLVES).round().astype(int)]
 
 
 def _cvxpy(problem: LogLinear, weights: list[float]) -> list[float]:
-    """Minima of f_lambda by an independent model and solver; the model is compiled once."""
+    """Minimise f_lambda by an independent model and solver; the model is compiled once."""
     import cvxpy as cp
 
     theta, lam = cp.Variable(problem.dimension), cp.Parameter(2, nonneg=True)

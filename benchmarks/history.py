@@ -1,7 +1,7 @@
-"""How the ratios of the benchmarks develop: one JSON line for each benchmark that was run.
+"""History of the benchmarks' ratios: one JSON line for each benchmark that was run.
 
 A ratio compares with a reference that is timed in the same run, so a slow or busy machine changes
-it little. Ratios of another processor, or of another number of cores, are not compared with.
+it little. Ratios are compared only between machines with the same processor and number of cores.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ RATIOS: dict[str, tuple[str, ...]] = {
     "llm": ("speed.sft_over_trl", "speed.preference_over_trl"),
     "imports": ("numpy_over_simulate",),
 }
-"""Where the numbers of a benchmark hold its ratios; of each, the larger is the better."""
+"""Paths of the ratios in the numbers of a benchmark; larger ratios are better."""
 LAST = 5
-"""So many earlier runs are compared with, by their median."""
+"""Number of earlier runs to compare with, by their median."""
 
 
 def ratios(name: str, numbers: Mapping[str, Any]) -> dict[str, float]:
-    """Medians of the ratios that a benchmark measured; a reference that was absent has none."""
+    """Medians of the ratios that a benchmark measured, without those of absent references."""
     found = {}
     for path in RATIOS.get(name, ()):
         value: Any = numbers
@@ -44,7 +44,7 @@ def ratios(name: str, numbers: Mapping[str, Any]) -> dict[str, float]:
 
 
 def entry(name: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the history: which ratios, of which commit, on which machine."""
+    """A line of the history: ratios, commit and machine."""
     return {
         "benchmark": name,
         "commit": commit(),
@@ -68,7 +68,7 @@ def append(line: Mapping[str, Any], file: Path = FILE) -> None:
 def worse(
     line: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], factor: float
 ) -> list[str]:
-    """What is worse, by more than the factor, than the last runs on this kind of machine."""
+    """List the ratios that are worse by more than the factor than in the last runs."""
     found = []
     like = ("benchmark", "machine")
     known = [old["ratios"] for old in earlier if all(old[key] == line[key] for key in like)]

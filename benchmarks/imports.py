@@ -1,4 +1,4 @@
-"""The import of the convex laboratory, against that of numpy, each in processes of its own."""
+"""Import time of the convex laboratory, compared with numpy's, each in its own processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(repetitions: int = 9) -> dict[str, Any]:
 
 
 def _seconds(statement: str) -> float:
-    """Seconds of the processor, which waiting for others does not count in."""
+    """Processor time in seconds, which does not include waiting."""
 
     def used() -> float:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)

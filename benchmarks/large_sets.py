@@ -1,9 +1,9 @@
-"""How long `tradeoff analyse` takes on a million rows of each set, and how much memory.
+"""Time and memory of `tradeoff analyse` on a million rows of each set.
 
     python benchmarks/large_sets.py --rows 1000000 --folder /tmp/large
 
-writes seeded rows of 20 to 120 words there, unless they are there already, runs the command on two
-threads, and prints seconds and peak memory. Asked of it: under 5 minutes and 4 GiB on two cores.
+writes seeded rows of 20 to 120 words there, unless they exist, runs the command on two threads, and
+prints seconds and peak memory. The bar is 5 minutes and 4 GiB on two cores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 def write(folder: Path, rows: int) -> None:
-    """Rows whose words have the frequencies of a natural text (Zipf's law)."""
+    """Write rows whose words have the frequencies of a natural text (Zipf's law)."""
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(30_000)]
     weights = [1 / (rank + 3) for rank in range(len(words))]
@@ -40,7 +40,7 @@ def write(folder: Path, rows: int) -> None:
 
 
 def main() -> None:
-    """Write the rows, run the command, print what it took."""
+    """Write the rows, run the command, and print time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, required=True)

@@ -1,11 +1,11 @@
-"""Joint training of language models: speed and memory against TRL, and what a schedule costs.
+"""Joint training of language models: speed and memory compared with TRL, and costs of schedules.
 
-Speed: one epoch over the same rows in tokens a second, filling not counted; our preference run
-includes the pass that computes the reference, TRL's runs its reference at every step, as its
-defaults have it. Memory: most bytes of a process above what it held when the model was loaded
-(VmHWM, which Linux lets a process reset), each contender in a process of its own. Schedules:
-processor time of single updates in units of one update of Sequential, a forward pass of the same
-rows counting a third; rows of one length, so that only the schedule differs; memory by watching
+Speed: one epoch over the same rows, in tokens per second without padding. Our preference run
+includes the pass that computes the reference; TRL runs its reference at every step, which is its
+default. Memory: peak of a process above its size with the loaded model (VmHWM, which a process on
+Linux can reset), with each contender in its own process. Schedules: processor time of single
+updates in units of one update of Sequential, where a forward pass of the same rows counts a third.
+All rows have one length, so that only the schedule differs. Their memory is measured by tracking
 every tensor that an operator makes.
 """
 
@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[1]
 SPEED, MEMORY, TIME_EXCESS, MEMORY_EXCESS, MIX_MEMORY_EXCESS = 1.3, 0.7, 0.01, 0.01, 0.05
 ROWS, REPETITIONS = 16, 3
 ROUNDS, EVERY, PROBE = 100, 10, 4
-# As a rule an update is several passes; with one, Mix alone holds a gradient while it goes forward.
+# Usually an update has several passes. With one pass, only Mix holds a gradient while it goes
+# forward.
 MEMORY_KINDS = ("adapters", "all_weights", "all_weights_one_pass")
 
 
@@ -173,7 +174,7 @@ def measure_memory(repetitions: int = 2) -> dict[str, Any]:
 
 
 def peak_of_preference_steps(name: str, weights: str) -> float:
-    """MiB above what the process held with the model loaded."""
+    """Peak memory in MiB, above that of the process with the loaded model."""
     import torch
 
     from benchmarks import llm_tasks as tasks
@@ -216,7 +217,7 @@ def measure_schedules() -> dict[str, Any]:
     draw = np.random.default_rng(0)
     rounds: list[dict[str, tuple[float, list[int]]]] = []
     for _ in range(ROUNDS):
-        # All in turn, in random order, so that a busy spell of the machine hits all alike.
+        # All runs in turn, in random order, so that a busy time of the machine affects all equally.
         rounds.append({name: _timed(runs[name]) for name in draw.permutation(list(runs)).tolist()})
     time_ratios = {name: _over_sequential(rounds, name) for name in runs}
     memory = {kind: _peaks(kind) for kind in MEMORY_KINDS}
@@ -254,10 +255,10 @@ def _schedules() -> dict[str, Any]:
 
 
 def _prepared(schedule: Any, **settings: Any) -> Any:
-    """A run with its reference made and two updates done.
+    """Prepare a run: make its reference and do two updates.
 
-    A demonstration is one sequence, a pair two: updates of either are the same work. Gaps are
-    made equal, so that MAXRIGHT goes on to follow both.
+    A demonstration is one sequence and a pair is two; updates of both have the same work. Gaps are
+    made equal, so that MAXRIGHT follows both objectives.
     """
     from benchmarks import llm_tasks as tasks
 
@@ -278,7 +279,7 @@ def _prepared(schedule: Any, **settings: Any) -> Any:
 
 
 def _timed(run: Any) -> tuple[float, list[int]]:
-    """Processor seconds of one update, and what it did: updates of (SFT, preference), probes."""
+    """Processor seconds of one update, with its updates of (SFT, preference) and probes."""
     before, probed = list(run.tally.updates), run.known.probed
     start = time.process_time()
     run._update()
@@ -288,10 +289,11 @@ def _timed(run: Any) -> tuple[float, list[int]]:
 
 
 def _over_sequential(rounds: list[dict[str, tuple[float, list[int]]]], name: str) -> dict[str, Any]:
-    """Time over that of Sequential's update of the same objective in the same round.
+    """Ratio of times to Sequential's update of the same objective in the same round.
 
-    Mix is compared with whichever objective Sequential follows, though a preference update is
-    somewhat dearer, so its number is rough; it has no bar. Each median is uncertain by about 1 %.
+    Mix is compared with the objective that Sequential follows at that time. A preference update is
+    a little more expensive, so the number of Mix is rough, and it has no bar. Each median is
+    uncertain by about 1 %.
     """
     plain, probing = [], []
     for found in rounds:
@@ -302,7 +304,7 @@ def _over_sequential(rounds: list[dict[str, tuple[float, list[int]]]], name: str
     numbers: dict[str, Any] = {"update": summary(plain), "rounds_compared": len(plain)}
     units = 2.0 if name == "mix" else 1.0
     if name == "maxright_10":
-        # A pair is two sequences, a demonstration one; an update is of 2 BATCH sequences.
+        # A pair is two sequences and a demonstration is one; an update has 2 BATCH sequences.
         from benchmarks import llm_tasks as tasks
 
         extra = 3 * PROBE / (2 * tasks.BATCH) / 3
@@ -313,7 +315,7 @@ def _over_sequential(rounds: list[dict[str, tuple[float, list[int]]]], name: str
 
 
 def _peaks(kind: str) -> dict[str, Any]:
-    """Most bytes of tensors within an update, weights and the optimiser's state included."""
+    """Peak bytes of tensors within an update, with weights and the optimiser's state."""
     from benchmarks import llm_tasks as tasks
 
     settings: dict[str, Any] = {}
@@ -323,7 +325,7 @@ def _peaks(kind: str) -> dict[str, Any]:
         settings["rows_per_forward"] = 2 * tasks.BATCH
     peaks = {}
     for name, schedule in _schedules().items():
-        # Few updates, so that Sequential goes through both of its stages.
+        # Few updates, so that Sequential reaches both of its stages.
         run = _prepared(schedule, **settings, steps=EVERY + 2)
         peaks[name] = max(_peak(run) for _ in range(EVERY))
     base = peaks["sequential"]
@@ -331,7 +333,7 @@ def _peaks(kind: str) -> dict[str, Any]:
 
 
 def _peak(run: Any) -> int:
-    """Bytes of one update, which starts without moments where a stage begins."""
+    """Peak bytes of one update, which has no moments at the start of a stage."""
     from analysis.fernando2024.costs.schedule_cost import LiveTensors
 
     kept = sum(p.nbytes for p in run.policy.parameters())

@@ -1,8 +1,8 @@
-"""The model, rows and trainers that benchmarks.llm measures, ours and TRL's alike.
+"""The model, rows and trainers of benchmarks.llm, for our package and for TRL.
 
-A Llama of few, narrow blocks with a vocabulary of 32,000, so that logits weigh as they do in real
-models; random weights, as cost does not depend on them; texts of random words as unequal in
-length as people write them.
+The model is a Llama with few, narrow blocks and a vocabulary of 32,000, so that logits have the
+share of the cost that they have in real models. Weights are random, as cost does not depend on
+them. Texts have random words, and lengths that vary as in natural texts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def model(seed: int = 0) -> Any:
 
 
 def tokenizer() -> Any:
-    """Bytes: fewer tokens than the model has, which costs the same."""
+    """A byte tokenizer: it has fewer tokens than the model, which does not change the cost."""
     found = tiny.random_model(width=8, layers=1)[1]
     found.pad_token = found.pad_token or found.eos_token
     return found
@@ -70,7 +70,7 @@ def rows(count: int, seed: int = 0) -> tuple[list[SftRow], list[PreferenceRow]]:
 
 
 def even_rows(count: int, seed: int = 0) -> tuple[list[SftRow], list[PreferenceRow]]:
-    """Rows of one length: every sequence is the same work."""
+    """Rows of one length, so that every sequence has the same work."""
     draw = np.random.default_rng(seed)
 
     def exactly(length: int) -> str:
@@ -145,7 +145,7 @@ def theirs(kind: str, data: Any, base: Any, lora: Lora | None = None, **settings
             "dpo": (trl.DPOTrainer, trl.DPOConfig),
         }[kind]
         if kind == "dpo" and lora is None:
-            # By default it loads the model a second time, by the name that ours lacks.
+            # By default it loads the model a second time by its name, but this model has no name.
             more["ref_model"] = copy.deepcopy(base)
         return trainer(
             copy.deepcopy(base),
@@ -160,5 +160,5 @@ def theirs(kind: str, data: Any, base: Any, lora: Lora | None = None, **settings
 
 
 def tokens(run: JointTrainer, objective: int) -> int:
-    """Tokens of one epoch, filling not counted."""
+    """Number of tokens of one epoch, without padding."""
     return sum(sum(item.lengths) for item in run.data.training(objective))

@@ -1,4 +1,4 @@
-"""Interleaved timings and where they were taken."""
+"""Interleaved timings, with their provenance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PACKAGES = (
 def interleave(
     contenders: dict[str, Callable[[], Any]], repetitions: int
 ) -> dict[str, list[float]]:
-    """Seconds of each call, all contenders in turn, so that a busy spell hits all of them."""
+    """Seconds of each call, with all contenders in turn, so that a busy time affects all."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repetitions):
         for name, call in contenders.items():

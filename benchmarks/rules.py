@@ -1,7 +1,7 @@
-"""Methods that change more than the schedule: compiled evaluation of data points against numpy.
+"""Methods that change more than the schedule: compiled samples compared with the numpy engine.
 
 One method of each kind at five weights and eight step sizes, 16 replicas, as the arena tunes them.
-Rates are updates of one run a second, on one thread; the arena takes a process for each core.
+Rates are updates of one run per second, on one thread; the arena uses a process for each core.
 """
 
 from __future__ import annotations

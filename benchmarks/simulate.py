@@ -1,4 +1,4 @@
-"""Stochastic runs: compiled kernels against plain C and against numpy batched over replicas.
+"""Stochastic runs: compiled kernels compared with plain C and with numpy batched over replicas.
 
 ALRIGHT on 16 prompts of 8 responses with 16 parameters, 1024 replicas, 10,000 updates. numpy runs
 fewer updates; all rates are per update of one replica.
@@ -33,7 +33,7 @@ BAR = 1.0
 def main(repetitions: int = 9) -> dict[str, Any]:
     problem = random_log_linear(0)
     threads = numba.get_num_threads()
-    # Both sides rest while they are not measured: spinning OpenMP threads would slow the others.
+    # Threads sleep between measurements: spinning OpenMP threads would slow the other side.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run_c = _compile(problem, threads)
 
@@ -77,7 +77,7 @@ def _checkpoints(steps: int) -> np.ndarray:
 
 
 def _compile(problem: LogLinear, threads: int) -> Any:
-    """A function that runs `reference.c`; ``None`` without gcc."""
+    """Make a function that runs `reference.c`; ``None`` without gcc."""
     if shutil.which("gcc") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def _compile(problem: LogLinear, threads: int) -> Any:
     converted = [_c(value) for value in arguments]
 
     def run() -> tuple[np.ndarray, np.ndarray]:
-        assert len(arguments) == len(converted)  # holds on to the arrays
+        assert len(arguments) == len(converted)  # keeps the arrays alive
         function(*converted)
         return last, average
 

@@ -1,7 +1,7 @@
 """The certified front of real text: Dolly demonstrations against HH preferences.
 
-Data stand in ../shared/data beside the checkout. The front is computed by a process of its own, so
-that its peak memory is its own too.
+Data are in ../shared/data beside the checkout. The front is computed in its own process, so that
+the peak memory is only that of the front.
 """
 
 from __future__ import annotations

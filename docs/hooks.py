@@ -1,4 +1,4 @@
-"""What the site takes from the project while it is built: formulas, proofs, claims, notebooks.
+"""Hooks of the site's build: formulas, proofs, claims, figures and notebooks of the project.
 
 A page asks for stored or computed content with a comment of its own on a line:
 
@@ -37,11 +37,11 @@ _REQUEST = re.compile(
 )
 _NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb\)")
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`(~?)([\w.]+)`")
-# Browsers draw the letters themselves, and no longer the attribute that asks for them.
+# Browsers draw these letters, but no longer support the attribute for them.
 _BLACKBOARD = {"E": "𝔼", "R": "ℝ"}
 _DOUBLE_STRUCK = re.compile(r'<mi mathvariant="double-struck">(.)</mi>')
 _TIGHT = re.compile(r"<mo((?: [^>]*)?>&#x000(?:7C|2F);)")
-"""Bars and slashes, around which browsers would leave the space of a relation."""
+"""Bars and slashes, around which browsers would add the space of a relation."""
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -49,16 +49,16 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Answer the requests of a page."""
+    """Replace the requests of a page by their content."""
     up = "../" * page.file.src_uri.count("/")
     answered = _REQUEST.sub(lambda found: _ANSWERS[found[1]](found[2]), markdown)
-    # A page read in the repository links to the notebook itself, one of the site to its page.
+    # In the repository a page links to the notebook itself, on the site to its page.
     answered = _NOTEBOOK.sub(r"](../notebooks/\1.md)", answered)
     return answered.replace("](/figures/", f"]({up}figures/")
 
 
 def proof(name: str) -> str:
-    """The steps of one derivation of `tradeoff.theory.proofs`, verified now."""
+    """The steps of a derivation of `tradeoff.theory.proofs`, which sympy verifies now."""
     done = getattr(import_module("tradeoff.theory.proofs"), name)()
     steps = "\n".join(f"{i}. {_sentence(why)}\n\n    $$\n    {tex}\n    $$\n"
                       for i, (why, tex) in enumerate(done.steps, 1))  # fmt: skip
@@ -68,7 +68,7 @@ def proof(name: str) -> str:
 
 
 def claims(ids: str) -> str:
-    """A table of claims of the ledger, as last computed."""
+    """A table of claims of the ledger, with their stored verdicts."""
     from analysis.dossier.ledger import verdicts
     from tradeoff.display import cell
 
@@ -88,7 +88,7 @@ def claims(ids: str) -> str:
 
 
 def figure(name: str) -> str:
-    """A stored figure with the caption that its script gives it."""
+    """A stored figure with its caption."""
     from analysis.dossier.captions import caption
     from analysis.dossier.stored_results import numbers
 
@@ -105,7 +105,7 @@ def file(path: str) -> str:
 
 
 def attack(name: str) -> str:
-    """What the last full run of one search tried, and how often it succeeded."""
+    """Counts of tries and failures of the last full run of one search."""
     from tradeoff.records import read_json
 
     stored = read_json(ROOT / "tests" / "attack" / f"{name}.json")
@@ -118,7 +118,7 @@ def attack(name: str) -> str:
 
 
 def attacks(what: str) -> str:
-    """What the last long run of every attack tried, by promise or by kind of try."""
+    """Counts of the last long run of every attack, by promise or by kind of try."""
     from tradeoff.records import read_json
 
     path = ROOT / "tests" / "attack" / "counts.json"
@@ -187,7 +187,7 @@ def _mathml(found: re.Match[str]) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Let docstrings refer to each other with the roles of Sphinx, which editors know too."""
+    """Convert the roles of Sphinx in docstrings, which editors also know, to links."""
     from markdown.extensions import Extension
     from markdown.preprocessors import Preprocessor
 
@@ -212,7 +212,7 @@ def _reference(found: re.Match[str]) -> str:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the stored figures and the notebooks, as they were last run, to the site."""
+    """Add the stored figures and the stored notebooks to the site."""
     for path in sorted((PAPER / "figures").glob("*.png")):
         files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
     names = []

@@ -139,7 +139,7 @@ HELD_OUT: dict[str, list[dict[str, Any]]] = {
     "sft": [{"prompt": "Held out:", "completion": " yes, it is"}],
     "preference": [{"prompt": "Held out, too:", "chosen": " yes", "rejected": " no"}],
 }
-LEFT_OUT = ("rows left out whose label is false", "labelled rows left out without a partner")
+LEFT_OUT = ("rows left out whose label is false", "labelled rows left out, without a partner")
 
 
 @dataclass

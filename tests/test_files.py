@@ -151,7 +151,7 @@ BAD_PREFERENCES = {
     "missing": ({"prompt": "x", "chosen": "y"}, "rejected", "missing"),
     "no prompt": ({"chosen": "x a", "rejected": "x b"}, "prompt", "missing"),
     "nothing shared": ({"chosen": [BLUE], "rejected": [NO]}, "chosen", "shared"),
-    "prefix": ({"chosen": [USER, BLUE], "rejected": [USER]}, "chosen", "begins"),
+    "prefix": ({"chosen": [USER, BLUE], "rejected": [USER]}, "chosen", "beginning"),
     "mixed": ({"chosen": "x", "rejected": [USER, NO]}, None, "mixed"),
     "another prompt": (
         {"prompt": "x", "chosen": [USER, BLUE], "rejected": [USER, NO]},
@@ -238,7 +238,7 @@ def test_a_truncated_gzip_keeps_the_rows_before_the_damage(
     path = tmp_path_factory.mktemp("gzip") / "rows.jsonl.gz"
     path.write_bytes(cut)
     readable = zlib.decompressobj(wbits=31).decompress(cut).count(b"\n")
-    with pytest.raises(InputError, match="cannot be read on"):
+    with pytest.raises(InputError, match="rest of the file cannot be read"):
         read_sft(path)
     if readable:
         rows = read_sft(path, skip_bad=True)

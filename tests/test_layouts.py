@@ -227,7 +227,7 @@ def test_what_a_template_reads_is_kept() -> None:
         ({"messages": [HI, HELLO | {"score": float("inf")}]}, "chat template"),
         ({"conversations": [{"from": "moon", "value": "x"}]}, "speaker"),
         ({"conversations": [{"from": "function_call", "value": "x"}]}, "call of a function"),
-        ({"prompt": "Hi", "completion": "Hello", "tools": [{}]}, "only messages"),
+        ({"prompt": "Hi", "completion": "Hello", "tools": [{}]}, "plain text"),
         ({"messages": [HI, HELLO], "tools": "{"}, "not JSON"),
         ({"messages": [HI, HELLO], "tools": {"a": 1}}, "cannot be used"),
         ({"messages": [HI, HELLO], "chat_template_kwargs": {"tokenize": True}}, "cannot be set"),
@@ -298,7 +298,7 @@ def test_columns_of_one_set_or_of_both() -> None:
     assert columns_of(given, "sft") == {"prompt": "question", "completion": "answer"}
     assert columns_of(given, "preference") == {"prompt": "question", "chosen": "best"}
     for wrong in ("prompt", "=x", "x="):
-        with pytest.raises(InputError, match="names no column"):
+        with pytest.raises(InputError, match="not assign a column"):
             parsed([wrong])
     for unknown in ({"nonesuch": "x"}, {"dpo.prompt": "x"}, {"sft.chosen": "x"}):
         with pytest.raises(InputError, match="no layout"):
@@ -329,7 +329,7 @@ def test_labelled_rows_are_used_where_asked() -> None:
     assert read.notes == {"rows left out whose label is false": 1}
     pairs = read_preferences(KTO, use_labels=True)
     assert pairs.rows == (PreferenceRow("Hi", "Hello", "Go away"),)
-    assert pairs.notes == {"labelled rows left out without a partner of their prompt": 1}
+    assert pairs.notes == {"labelled rows left out, without a partner for their prompt": 1}
     with pytest.raises(InputError, match="partner"):
         read_preferences(KTO[::2], use_labels=True)
 
@@ -364,7 +364,7 @@ def test_hh_dialogues_share_all_but_their_last_response() -> None:
     assert row == PreferenceRow(start, " See you", " So")
     short = "\n\nHuman: Hi\n\nAssistant:"
     for chosen, rejected, problem in (
-        (f"{short} a\n\nHuman: b\n\nAssistant: c", f"{short} d", "part before"),
+        (f"{short} a\n\nHuman: b\n\nAssistant: c", f"{short} d", "differ before"),
         (f"{short} a", f"{short} ", "blank"),
         ("a", "b", "missing"),
     ):

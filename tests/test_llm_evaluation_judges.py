@@ -238,7 +238,7 @@ def test_contests_without_a_verdict_do_not_count():
     contests = [Contest("p", "aa", "b"), Contest("p", "?", "b")]
     found = judged(contests, judge)
     assert (found.undecided, found.score().n, found.score().value) == (1, 1, 1.0)
-    with pytest.raises(InputError, match="could not tell"):
+    with pytest.raises(InputError, match="no verdict"):
         judged(contests[1:], judge).score()
     with pytest.raises(InputError, match="no contests"):
         judged([], judge)

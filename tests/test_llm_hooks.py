@@ -58,7 +58,7 @@ def test_the_policy_that_is_saved_is_the_average(tmp_path: Path) -> None:
     # The last evaluation is of that policy, too.
     again = done.evaluate()
     assert again["sft_loss"] == pytest.approx(result.table.sft_loss.iloc[-1], rel=1e-6)
-    with pytest.raises(InputError, match="no run goes on"):
+    with pytest.raises(InputError, match="cannot be resumed"):
         done.save()
 
 

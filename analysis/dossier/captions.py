@@ -1,7 +1,7 @@
-"""Captions of figures: sentences of ours in which the numbers of a stored run stand.
+"""Captions of figures, with numbers from a stored run.
 
-A figure's ``CAPTION`` may have fields in braces; its function ``words(numbers)`` then gives their
-texts, so that a caption never says what a run does not.
+A figure's ``CAPTION`` may have fields in braces. Its function ``words(numbers)`` then gives the
+texts of these fields, so that every number of a caption comes from a run.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from analysis.dossier.stored_results import fitting
 
 
 def caption(module: ModuleType, numbers: Mapping[str, Any]) -> str:
-    """The caption of a figure with what its numbers say.
+    """The caption of a figure, with its fields filled from the numbers.
 
     Parameters
     ----------
     module
-        The figure: ``CAPTION`` and, where that has fields, ``words``.
+        Module of the figure, with ``CAPTION`` and, if that has fields, ``words``.
     numbers
-        What the figure's ``main`` returned, as stored.
+        Stored result of the figure's ``main``.
     """
     words = getattr(module, "words", None)
     if words is None:

@@ -1,4 +1,4 @@
-"""Numbers as the texts of table cells."""
+"""Formatting of numbers for table cells."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MISSING = "–"
 
 
 def interval(found: Mapping[str, Any], at: int | None = None, scale: float = 1.0) -> str:
-    """A kept mean and half-width, which has two digits and sets those of the mean.
+    """Format a stored mean with its half-width, which has two digits and sets the mean's decimals.
 
     Parameters
     ----------
     found
         ``mean`` and ``half_width``.
     at
-        Which of several; None where there is one.
+        Index of the value; None if there is only one.
     scale
-        Factor of both, 100 for percent; a negative one turns the sign of the mean.
+        Factor of both, such as 100 for percent; a negative factor changes the sign of the mean.
     """
     both = (found["mean"], found["half_width"])
     mean, half = (float(value if at is None else value[at]) for value in both)
@@ -30,7 +30,7 @@ def interval(found: Mapping[str, Any], at: int | None = None, scale: float = 1.0
     if half <= 1e-9 * abs(mean):
         return cell(mean)
     decimals = max(0, 1 - math.floor(math.log10(half)))
-    # A minus sign of nothing would be left where the mean rounds to zero.
+    # Adding 0.0 removes the minus sign of a mean that rounds to zero.
     return f"{round(mean, decimals) + 0.0:.{decimals}f} ± {half:.{decimals}f}"
 
 
@@ -53,15 +53,15 @@ def place(values: Sequence[float], wanted: float) -> int:
 
 
 def percent(value: float) -> str:
-    """A change in percent, with its sign."""
+    """Format a change in percent, with its sign."""
     return f"{value:+.1f} %" if value else "0 %"
 
 
 def percent_range(least: float, largest: float) -> str:
-    """The least and the largest of several changes in percent."""
+    """Format the least and the largest of several changes in percent."""
     return f"{least:+g} to {largest:+g} %"
 
 
 def joined(values: Iterable[float], decimals: int = 1) -> str:
-    """Values of one row, such as those of one method at each lambda."""
+    """Join the values of one row, such as those of one method at each lambda."""
     return " / ".join(f"{value:.{decimals}f}" for value in values)

@@ -1,7 +1,8 @@
-"""Interactive plots of a report: plotly curves, the choices as form controls, a table of numbers.
+"""Interactive plots of a report: plotly curves, form controls, and a table of numbers.
 
-Every curve and every row of the table beside a plot says for which choices it was made (its
-``chosen``); the page shows those whose choices are all taken. That one rule is the only script.
+Every curve of a plot, and every row of the table beside it, has the values of the controls to which
+it belongs (its ``chosen``). The page shows the curves and rows whose values are all selected. This
+rule is the only script.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Control:
-    """A choice of the reader.
+    """A form control.
 
     Attributes
     ----------
     name, label
         Key in ``chosen``, and the label of the control.
     values, texts
-        What may be chosen and how that is written.
+        The values, and their texts on the page.
     start
-        The value chosen at first.
+        The value that is selected first.
     slider
-        Whether the values stand in an order that a slider follows.
+        Whether the values are ordered, so that the control is a slider.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Explorer:
-    """A plot, its controls and the numbers it shows as a table."""
+    """A plot, its controls, and a table of its numbers."""
 
     name: str
     title: str
@@ -52,7 +53,7 @@ class Explorer:
 
 
 def shown(made: Mapping[str, str], chosen: Mapping[str, str]) -> bool:
-    """Whether a curve made for some choices is drawn; the page's script says the same."""
+    """Whether a curve with these values is drawn; the page's script has the same rule."""
     return all(chosen[key] in (value, "all") for key, value in made.items())
 
 
@@ -66,7 +67,7 @@ def explorer(
     rows: list[dict[str, Any]],
     axes: tuple[str, str] = ("SFT loss (nats)", "preference loss (nats)"),
 ) -> Explorer:
-    """A plot of curves, which have their choices as ``meta``, and of rows, as ``chosen``."""
+    """Make a plot and its table; curves have their values in ``meta``, rows in ``chosen``."""
     import plotly.graph_objects as go
 
     from analysis.dossier import curves
@@ -84,7 +85,7 @@ def explorer(
             "entrywidth": 128, "itemclick": False,
                 "itemdoubleclick": False},
         hoverlabel={"bgcolor": "white", "font": {"color": curves.INK, "size": 14}},
-        dragmode=False,  # a finger on the plot scrolls the page
+        dragmode=False,  # touching the plot scrolls the page
         xaxis=curves.axis(axes[0], [c.x for c in drawn]),
         yaxis=curves.axis(axes[1], [c.y for c in drawn]),
     )  # fmt: skip

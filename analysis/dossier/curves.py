@@ -1,4 +1,4 @@
-"""Curves of the report's interactive plots, in the look of the other figures."""
+"""Curves of the report's interactive plots, in the style of the other figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tradeoff.methods import find
 from tradeoff.plots import look
 
 Results = Mapping[str, Any]
-# By the name in the catalogue.
+# Line styles, by name in the catalogue.
 DASHES = {"sft-dpo": "solid", "dpo-sft": "dash", "mix": "dot", "alright": "dashdot",
           "maxright": "longdash"}  # fmt: skip
 SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "P": "cross"}
@@ -23,12 +23,12 @@ HOVER = (
 
 
 def label(key: str) -> str:
-    """What is shown of a method of the catalogue."""
+    """The label of a method of the catalogue."""
     return find(key).family
 
 
 def path(run: Results, key: str, dash: str = "") -> go.Scatter:
-    """A run through the plane of both losses, with a large marker where it ends."""
+    """The path of a run through the plane of both losses, with a large marker at its end."""
     style, steps = look(key), len(run["gradients"])
     return go.Scatter(
         x=run["sft_loss"],
@@ -48,7 +48,7 @@ def path(run: Results, key: str, dash: str = "") -> go.Scatter:
 def marker(
     key: str, losses: Sequence[float], chosen: Mapping[str, str], name: str = ""
 ) -> go.Scatter:
-    """Where a method ends."""
+    """A marker at the final losses of a method."""
     style = look(key)
     edge = {"color": "white" if name else style.color, "width": 2 if name else 0}
     return go.Scatter(
@@ -66,7 +66,7 @@ def marker(
 
 
 def legend(keys: Iterable[str], dash: str = "") -> Iterator[go.Scatter]:
-    """Keys of the legend, which stay whatever is chosen."""
+    """Entries of the legend, which do not depend on the controls."""
     for key in keys:
         style = look(key)
         yield go.Scatter(
@@ -107,7 +107,7 @@ def front(found: Results, chosen: dict[str, str] | None = None) -> list[go.Scatt
 
 
 def axis(title: str, values: list[Any]) -> dict[str, Any]:
-    """An axis over all curves, so that it stays where it is when the choice changes."""
+    """An axis with the range of all curves, so that it stays fixed when a control changes."""
     flat = [value for curve in values for value in curve if value is not None]
     pad = 0.05 * (max(flat) - min(flat))
     return {

@@ -26,7 +26,7 @@ from tradeoff.errors import InputError
 Results = Mapping[str, Any]
 Tables = Mapping[str, pd.DataFrame]
 _FIGURE = (re.compile(r"^CAPTION\b", re.M), re.compile(r"^def main\(", re.M))
-"""What a figure's file defines; the file is read and not imported, which would take seconds."""
+"""Names that a figure's file must define. The file is read, because importing it takes seconds."""
 
 
 def _nothing(results: Results) -> Any:
@@ -35,7 +35,7 @@ def _nothing(results: Results) -> Any:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Figures that belong together, and lie in one folder of the paper's package.
+    """Figures in one folder of the paper's package.
 
     Attributes
     ----------
@@ -44,10 +44,10 @@ class Chapter:
     title
         Heading of the figures on the report page.
     first
-        Names of the figures that come first, in this order; the others follow by name.
+        Names of the first figures, in this order; the others follow by name.
     studies
         Whether the figures train networks. Their full form runs on request and is stored. The
-        report shows the stored full run, and the fast form runs to see that it still works.
+        report shows the stored full run; the fast form runs only as a test.
     """
 
     name: str
@@ -58,32 +58,33 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Dossier:
-    """All that the machinery needs to know of a paper.
+    """The declaration of a paper's dossier.
 
     Attributes
     ----------
     title
         Heading of the dossier.
     folder
-        Receives ``figures/``, ``results/``, ``README.md`` and ``report.html``; has ``claims.toml``.
+        Folder for ``figures/``, ``results/``, ``README.md`` and ``report.html``; it has
+        ``claims.toml``.
     package
-        Name of the package, which has the chapters and ``templates/``.
+        Name of the package with the chapters and ``templates/``.
     chapters
-        In the order in which a reader meets them.
+        The chapters, in reading order.
     sections
         Titles of the sections of prose, by the name of their template in ``templates/sections/``.
     opening
-        How many of the sections come before the figures.
+        Number of sections before the figures.
     tables
-        Makes the tables from the numbers of all figures; each cell is text.
+        Function that makes the tables from the numbers of all figures; each cell is text.
     titles
         Caption of each table in LaTeX.
     explorers
-        Makes the interactive plots of the report page from the numbers of all figures.
+        Function that makes the report's interactive plots from the numbers of all figures.
     content
-        Makes further names for the templates from the numbers of all figures.
+        Function that makes further variables of the templates from the numbers of all figures.
     pages
-        Further pages and their templates, written with the dossier into its own folder.
+        Further pages with their templates, written into the dossier's own folder.
     """
 
     title: str
@@ -118,7 +119,7 @@ class Dossier:
 
     @cached_property
     def figures(self) -> tuple[str, ...]:
-        """Figures that are drawn in full whenever they are not up to date."""
+        """Figures that are drawn in full if they are not up to date."""
         return self._named(studies=False)
 
     @cached_property
@@ -148,7 +149,7 @@ class Dossier:
                         else "no file of this chapter has a CAPTION and a function main",
                         file=self.home / chapter.name / f"{name}.py",
                         value=name,
-                        remedy="Name it otherwise." if name in places else "Write both.",
+                        remedy="Give it another name." if name in places else "Write both.",
                     )  # fmt: skip
                 places[name] = chapter.name
         return places
@@ -174,7 +175,7 @@ class Dossier:
         return self.home / self.chapter(name) / f"{name}.py"
 
     def stored(self, name: str, out: Path | None = None) -> Path:
-        """The result shown for a figure; that of a study may be the dossier's full run."""
+        """File of a figure's result; for a study it may be the dossier's full run."""
         path = (out or self.folder) / "results" / f"{name}.json"
         kept = self.folder / "results" / path.name
         return kept if name in self.studies and not path.exists() else path

@@ -1,6 +1,6 @@
-"""What a finding rests on: the share of instances on which it holds, or a margin for absence.
+"""Evidence for findings: the share of instances on which one holds, or a test of equivalence.
 
-Both return a :class:`tradeoff.Checked`, so that a claim function ends with one of them.
+The functions return a :class:`tradeoff.Checked`, so a claim function can end with one of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tradeoff.scores import Interval, interval
 from tradeoff.theory.checked import Checked
 
 INSTANCES = 20
-"""Least number of seeded instances of a finding."""
+"""Smallest number of seeded instances for a finding."""
 MOST = 0.5
 """A finding "on most instances" holds when the interval of its share lies above one half."""
 NEARLY_ALL = 0.8
@@ -29,9 +29,9 @@ def share(held: ArrayLike, level: float = 0.95) -> Interval:
     Parameters
     ----------
     held
-        (n,) one truth value for each independent instance.
+        (n,) truth values, one for each independent instance.
     level
-        Coverage, which is at least this for every true share.
+        Confidence level; the coverage is at least this for every true share.
 
     Raises
     ------
@@ -41,7 +41,9 @@ def share(held: ArrayLike, level: float = 0.95) -> Interval:
     values = np.asarray(held, dtype=bool).ravel()
     n, hits = values.size, int(values.sum())
     if n == 0:
-        raise InputError("no instances", field="held", value=[], remedy="Look at one at least.")
+        raise InputError(
+            "no instances", field="held", value=[], remedy="Give at least one instance."
+        )
     tail = (1 - level) / 2
     low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
     high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
@@ -52,16 +54,16 @@ def share(held: ArrayLike, level: float = 0.95) -> Interval:
 def holds_on(
     held: ArrayLike, at_least: float = NEARLY_ALL, constants: Mapping[str, float] | None = None
 ) -> Checked:
-    """That something holds on more than a share of the instances: ``low end >= at_least``.
+    """Check that something holds on more than a share of the instances: ``low end >= at_least``.
 
     Parameters
     ----------
     held
-        (n,) one truth value for each seeded instance, n at least :data:`INSTANCES`.
+        (n,) truth values, one for each seeded instance, with n at least :data:`INSTANCES`.
     at_least
-        The share, set before the run: :data:`MOST`, :data:`NEARLY_ALL`, or another.
+        The share, which is set before the run: :data:`MOST`, :data:`NEARLY_ALL`, or another number.
     constants
-        More numbers to keep beside ``share``, ``n`` and the ends of the interval.
+        More numbers to store beside ``share``, ``n`` and the ends of the interval.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def holds_on(
 def holds_on_fewer(
     held: ArrayLike, than: float = MOST, constants: Mapping[str, float] | None = None
 ) -> Checked:
-    """That something holds on less than a share of the instances: ``high end <= than``.
+    """Check that something holds on less than a share of the instances: ``high end <= than``.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ def holds_on_fewer(
 
 
 def equivalent(differences: ArrayLike, margin: float, level: float = 0.95) -> Checked:
-    """That a mean difference is absent up to a margin: two one-sided tests (TOST).
+    """Check that a mean difference is within a margin of zero: two one-sided tests (TOST).
 
     Both tests reject at ``1 - level`` exactly when the interval of coverage ``2 level - 1`` lies
     within the margin.
@@ -106,11 +108,11 @@ def equivalent(differences: ArrayLike, margin: float, level: float = 0.95) -> Ch
     Parameters
     ----------
     differences
-        (n,) independent differences, one a seed or instance.
+        (n,) independent differences, one for each seed or instance.
     margin
-        Positive, in the units of the differences, set before the run.
+        Margin: a positive number in the units of the differences, set before the run.
     level
-        One less the error that each one-sided test may make.
+        One less the error probability of each one-sided test.
     """
     found = interval(np.ravel(differences), level=2 * level - 1)
     ends = np.array([-float(found.low), float(found.high)])

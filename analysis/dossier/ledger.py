@@ -1,8 +1,9 @@
-"""The ledger of claims: each statement of claims.toml is computed, judged, and made to fail.
+"""The ledger of claims: each claim of claims.toml is computed, judged, and tested by mutations.
 
 A claim's ``code`` names a function ``claim_...(fast=False, mutation=None)`` that returns a
 :class:`tradeoff.Checked`. Each of its ``mutations`` is a deliberate mistake (see
-:mod:`analysis.dossier.mutations`) with which the same function must return one that does not hold.
+:mod:`analysis.dossier.mutations`); with it, the same function must return a `Checked` that does not
+hold.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ KINDS = {
     "regression": "a property of this implementation, such as memory or a count, that is kept",
     "against": "a finding that speaks against the paper, the method or a reading of either",
 }
-"""What kinds of claims there are. Only findings, and those against, say something of the world."""
+"""The kinds of claims. Only findings, for or against, are statements about the world."""
 RELATIONS = {
     "identity": ("exact",),
     "certificate": ("upper", "lower"),
     "upper": ("upper",),
     "lower": ("lower",),
 }
-"""What a claim of a kind returns; the other kinds may return anything."""
+"""Relation that a claim of a kind returns; other kinds may return any relation."""
 _CODE = re.compile(r"(\w+(?:\.\w+)*):(claim\w*)")
 LEDGER = "claims.toml"
 C = TypeVar("C", bound="Claim")
@@ -64,21 +65,21 @@ class Claim:
     id
         Unique name.
     statement
-        What is said, with its quantifiers.
+        The statement, with its quantifiers.
     over
-        The instances, weights lambda and seeds that are looked at.
+        The instances, weights lambda and seeds that are checked.
     kind
         One of :data:`KINDS`.
     source
-        Who says it.
+        Source of the statement.
     code
-        ``module:function`` that computes it.
+        ``module:function`` that computes the claim.
     reads
-        "computed": everything is computed now; "stored": the numbers of a stored run are read.
+        "computed": everything is computed now. "stored": the numbers of a stored run are read.
     tolerance
         The slack allowed, the thresholds, and when these were set.
     mutations
-        Names of the mistakes that must break the claim.
+        Names of the mutations that must break the claim.
     """
 
     id: str
@@ -98,7 +99,7 @@ class Claim:
                 raise InputError("it is empty", field=field, remedy="Say it.")
         if len(set(self.mutations)) != len(self.mutations):
             raise InputError(
-                "a mutation stands twice",
+                "a mutation is listed twice",
                 field="mutations",
                 value=self.mutations,
                 remedy="Name each mutation once.",
@@ -108,7 +109,7 @@ class Claim:
             raise InputError("no claim function", field="code", value=self.code, remedy=remedy)
 
     def check(self, fast: bool = False, mutation: str | None = None) -> Checked:
-        """Compute the claim, or what becomes of it under one of its mutations.
+        """Compute the claim, or the claim under one of its mutations.
 
         Raises
         ------
@@ -129,16 +130,16 @@ FIELDS = tuple(field.name for field in fields(Claim))
 
 @dataclass(frozen=True)
 class Verdict(Claim):
-    """What ``claims.json`` keeps of a claim: its entry, and the case with the least slack.
+    """A claim in ``claims.json``: its entry, and the case with the least slack.
 
     Attributes
     ----------
     relation
-        What the claim says of the measured value: "upper", "lower" or "exact".
+        Relation of the measured value to the bound: "upper", "lower" or "exact".
     measured, bound
-        Those of that case; None: not a finite number.
+        Measured value and bound of that case; None if not finite.
     cases
-        How many cases there were.
+        Number of cases.
     holds
         Whether the claim holds in all of them.
     """
@@ -181,7 +182,7 @@ def claims(path: Path) -> list[Claim]:
 
 
 def verdicts(path: Path) -> list[dict[str, Any]]:
-    """What the last run of all claims stored; a value that is not finite is NaN.
+    """Read the stored verdicts of the last run of all claims; values that are not finite are NaN.
 
     Raises
     ------
@@ -199,7 +200,7 @@ def verdicts(path: Path) -> list[dict[str, Any]]:
 
 
 def _entries(kind: type[C], entries: Any, path: Path, field: str) -> list[C]:
-    """Entries with different ids, at least one."""
+    """Check that there are entries and that their ids differ."""
     if not isinstance(entries, list) or not entries:
         remedy = "Give a list of claims, as the repository has it."
         raise InputError(
@@ -222,7 +223,7 @@ def _entries(kind: type[C], entries: Any, path: Path, field: str) -> list[C]:
 
 
 def _defined(code: str) -> bool:
-    """Whether a module has this function, which is found without importing it."""
+    """Whether a module has this function; the module is not imported."""
     found = _CODE.fullmatch(code)
     assert found
     source = locate(found[1])
@@ -238,9 +239,9 @@ def check(
     fast: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Compute claims and return one row each, with its verdict; all of them are also stored.
+    """Compute claims and return a row with the verdict of each; all of them are also stored.
 
-    ``measured`` and ``bound`` are those of the entry with the least slack where a claim has many.
+    ``measured`` and ``bound`` are those of the case with the least slack.
     """
     wanted, out = _named(dossier, names), out or dossier.folder
     if not names:
@@ -266,16 +267,16 @@ def mutate(
     fast: bool = True,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Run every mutation of the claims; one row each, with whether it broke its claim.
+    """Run every mutation of the claims; a row says whether the mutation broke its claim.
 
     Parameters
     ----------
     dossier
-        Whose claims.
+        The dossier of the claims.
     names
         Ids of claims; all by default.
     fast
-        The reduced form of the claims, which the tests run.
+        Use the reduced form of the claims, which the tests run.
     progress
         Show a progress bar.
 
@@ -298,7 +299,7 @@ def mutate(
 
 
 def counts(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """How many claims there are of each sort: what README, dossier and report say of the ledger.
+    """Count the claims of each sort, for README, dossier and report.
 
     Returns
     -------
@@ -323,7 +324,7 @@ def counts(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def summary(verdicts: Iterable[Mapping[str, Any]]) -> str:
-    """The counts as the sentence that every page shows."""
+    """The counts as a sentence, which every page shows."""
     found = counts(verdicts)
     sorts = ", ".join(
         _counted(found[key], one, many)
@@ -364,7 +365,7 @@ def _verdict(claim: Claim, fast: bool) -> dict[str, Any]:
 
 
 def _tightest(checked: Checked) -> dict[str, Any]:
-    """Relation, measured value and bound of the case with the least slack, number of cases."""
+    """Relation, measured value and bound of the case with the least slack, and number of cases."""
     measured, bound = np.broadcast_arrays(np.asarray(checked.measured), np.asarray(checked.bound))
     sign = {"upper": 1, "lower": -1}.get(checked.kind)
     excess = np.abs(measured - bound) if sign is None else sign * (measured - bound)

@@ -1,7 +1,7 @@
-"""Deliberate mistakes that a claim must notice: each is named in the ledger and breaks its claim.
+"""Mutations: deliberate mistakes, named in the ledger, that must break a claim.
 
-A claim function takes ``mutation`` and passes it on to :func:`mutate` where the mistake enters,
-or to :func:`reject_unknown` where it acts itself.
+A claim function takes ``mutation``. It passes it to :func:`mutate` at the place of the mistake, or
+to :func:`reject_unknown` if it makes the mistake itself.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ SFT_ONLY = "sft-only"
 COIN = "coin"
 UNTRAINED = "untrained"
 SWAPPED = "swapped-roles"
-"""Names that many claims share; a claim may have names of its own."""
+"""Names of mutations that many claims share; a claim may also have its own names."""
 
 
 def mutate(mutation: str | None, honest: Value, mutants: Mapping[str, Value]) -> Value:
-    """The honest value or, under a mutation, the wrong one that takes its place.
+    """Choose the honest value or, under a mutation, the wrong value in its place.
 
     Parameters
     ----------
     mutation
         Name of the mistake, None for the claim itself.
     honest
-        What the claim is about.
+        The right value.
     mutants
-        The wrong value by name of the mistake.
+        The wrong values, by name of the mutation.
 
     Raises
     ------
@@ -57,17 +57,17 @@ def reject_unknown(mutation: str | None, known: Collection[str]) -> None:
 
 
 def wrong_methods(lam: float) -> dict[str, Schedule]:
-    """Schedules that do not minimise f_lambda, by the mistake that puts them in a method's place.
+    """Schedules that do not minimise f_lambda, by the mutation that uses them in place of a method.
 
     Parameters
     ----------
     lam
-        Weight of the preference objective that the method was asked for, in [0, 1].
+        Weight of the preference objective of the method, in [0, 1].
 
     Notes
     -----
-    The wrong probability is ``1 - lam`` and the coin's is 1/2, so that at ``lam = 1/2`` both are
-    right: a claim that names one of them needs another weight.
+    The wrong probability is ``1 - lam`` and that of the coin is 1/2. At ``lam = 1/2`` both are
+    right, so a claim with one of these mutations needs another weight.
     """
     return {
         WRONG_PROBABILITY: Alright(lam=1 - lam),
@@ -78,5 +78,5 @@ def wrong_methods(lam: float) -> dict[str, Schedule]:
 
 
 def swapped(pair: tuple[Value, Value]) -> tuple[Value, Value]:
-    """The two sides of a comparison with their roles exchanged."""
+    """Exchange the two sides of a comparison."""
     return pair[1], pair[0]

@@ -1,7 +1,7 @@
 """The report page: sections of the dossier, formulas, figures and plots in one file.
 
-The file needs no network: plotly.js stands in it once, figures are data, formulas are MathML, and
-its content security policy forbids the browser to fetch anything.
+The file needs no network. It contains plotly.js once, figures as data and formulas as MathML. Its
+content security policy forbids the browser to fetch anything.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tradeoff.errors import InputError
 TEMPLATES = Path(__file__).parent / "templates"
 NEEDS = ("plotly", "latex2mathml", "markdown_it", "mdit_py_plugins")
 FORMULA = 'role="group" tabindex="0" aria-label="formula"'
-"""A long formula scrolls by itself on a narrow screen, also by keyboard."""
+"""On a narrow screen a long formula scrolls separately, also by keyboard."""
 LARGEST_SVG = 700_000
-"""Bytes beyond which a vector figure is shown as its PNG."""
+"""Largest size of a vector figure in bytes; a larger one is shown as PNG."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the dossier as HTML, under the anchor that the dossier's links use."""
+    """One section of the dossier as HTML, with the anchor of the dossier's links."""
 
     anchor: str
     title: str
@@ -37,7 +37,7 @@ class Section:
 
 
 def require() -> None:
-    """Say at once, not after minutes of computing, that the page cannot be written."""
+    """Check that the page can be written, before minutes of computing."""
     if missing := [name for name in NEEDS if find_spec(name) is None]:
         raise InputError(
             "the report page needs packages that are not installed",
@@ -50,7 +50,7 @@ def require() -> None:
 def extras(
     dossier: Dossier, content: Mapping[str, Any], render: Callable[[str, Any], str]
 ) -> dict[str, Any]:
-    """What the page shows beyond the dossier; ``render`` fills a template."""
+    """Content of the page beyond the dossier; ``render`` fills a template."""
     require()
     from plotly.offline import get_plotlyjs
 
@@ -82,17 +82,17 @@ def extras(
 
 
 def html(text: str, claims: list[str], figures: list[str], anchor: str) -> str:
-    """Markdown with formulas as HTML whose links stay on the page.
+    """Convert Markdown with formulas to HTML whose links stay on the page.
 
-    What stands in the text as HTML, as a result or a claim could bring it, is shown and not used.
+    HTML in the text, which a result or a claim could contain, is escaped.
 
     Parameters
     ----------
     text
         Markdown of one section.
     claims, figures
-        Ids of claims, which are linked where they stand as code, and names of figures, to whose
-        place on the page a link to their image, source or numbers leads.
+        Ids of claims, and names of figures. An id in code style becomes a link to the claim. A link
+        to a figure's image, source or numbers leads to the figure on the page.
     anchor
         Prefix of the names of the section's tables.
     """
@@ -125,7 +125,7 @@ def html(text: str, claims: list[str], figures: list[str], anchor: str) -> str:
 
 
 def mathml(tex: str, display: str) -> str:
-    """A formula as MathML; text within it stays text, and it leads nowhere.
+    """Convert a formula to MathML; its text is escaped, and it has no links.
 
     Parameters
     ----------
@@ -139,18 +139,18 @@ def mathml(tex: str, display: str) -> str:
     formula = convert_to_element(tex, display=display)
     for part in formula.iter():
         part.attrib.pop("href", None)
-    # The converter writes operators as entities, whose ampersand must stand as it is.
+    # The converter writes operators as entities, whose ampersand must not be escaped.
     return tostring(formula, encoding="unicode").replace("&amp;", "&")
 
 
 def slug(title: str) -> str:
-    """The anchor under which Git hosts publish a heading."""
+    """The anchor that Git hosts give a heading."""
     kept = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -")
     return kept.replace(" ", "-")
 
 
 def image(folder: Path, name: str) -> dict[str, Any]:
-    """A figure as a data URI, SVG or, where that is too large, PNG; and its shape in pixels."""
+    """A figure as a data URI (SVG or, if that is too large, PNG), and its shape in pixels."""
     raster, vector = (folder / f"{name}.png").read_bytes(), folder / f"{name}.svg"
     # The header of a PNG: signature, length and name of its first chunk, then the shape.
     if not raster.startswith(b"\x89PNG") or len(raster) < 24:
@@ -169,5 +169,5 @@ def _target(href: str, figures: list[str]) -> str:
 
 
 def _wide(label: str) -> str:
-    """A region that scrolls sideways by itself, also by keyboard."""
+    """Opening tag of a region that scrolls sideways separately, also by keyboard."""
     return f'<div class="wide" role="region" tabindex="0" aria-label="{label}">'

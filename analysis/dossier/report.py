@@ -1,6 +1,6 @@
-"""Write what a reader opens: the dossier, the report page and further pages of a paper.
+"""Rendering of the dossier, the report page and further pages of a paper.
 
-The sentences stand in the paper's ``templates``; numbers come from ``results/`` of the folder.
+Sentences are in the paper's ``templates``; numbers come from ``results/`` of the folder.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tradeoff.errors import InputError
 from tradeoff.records import replacing
 
 DOSSIER, PAGE = ("dossier.md.j2", "base.md.j2"), ("report.html.j2", "base.html.j2")
-"""Templates of the two pages that every paper has: its own, or the one that it extends."""
+"""Templates of the two pages of every paper: the paper's own, or the base template."""
 OPENING = 2
-"""Sentences at the beginning of a caption that make a setting, if another has the same."""
+"""Number of equal first sentences from which two captions share a setting."""
 
 
 def write(dossier: Dossier, folder: Path | None = None) -> list[Path]:
-    """Render every page from the stored results of a folder; returns the pages for a browser."""
+    """Render every page from the stored results of a folder, and return the pages for a browser."""
     page.require()
     folder = folder or dossier.folder
     content = context(dossier, folder)
@@ -47,21 +47,21 @@ def write(dossier: Dossier, folder: Path | None = None) -> list[Path]:
 
 
 def render_page(dossier: Dossier, content: dict[str, Any]) -> str:
-    """The report page, whole."""
+    """Render the report page."""
     with fitting("the page"):
         more = page.extras(dossier, content, lambda name, values: render(dossier, (name,), values))
     return render(dossier, PAGE, content | more)
 
 
 def write_tables(dossier: Dossier, folder: Path | None = None) -> list[Path]:
-    """Write the dossier's tables as LaTeX to ``folder/tables``; returns the files."""
+    """Write the dossier's tables as LaTeX to ``folder/tables``, and return the files."""
     folder = folder or dossier.folder
     found = context(dossier, folder)["tables"]
     return tables.write_latex(found, folder / "tables", dossier.titles)
 
 
 def render(dossier: Dossier, templates: tuple[str, ...], content: dict[str, Any]) -> str:
-    """Fill the first template that there is; a name that the results lack is an error."""
+    """Fill the first template that exists; a name that is missing in the results is an error."""
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(p) for p in (dossier.templates, page.TEMPLATES)]),
         undefined=StrictUndefined,
@@ -82,8 +82,8 @@ def render(dossier: Dossier, templates: tuple[str, ...], content: dict[str, Any]
 
 
 def context(dossier: Dossier, folder: Path) -> dict[str, Any]:
-    """Numbers, captions, tables and claims as the templates see them."""
-    # A study that was never run in full has nothing to show yet.
+    """Variables of the templates: numbers, captions, tables and claims."""
+    # A study that was never run in full has no result yet.
     ready = [name for name in dossier.studies if dossier.stored(name, folder).exists()]
     paths = {name: dossier.stored(name, folder) for name in (*dossier.figures, *ready)}
     records = {name: _record(name, path) for name, path in paths.items()}
@@ -113,7 +113,7 @@ def _tables(
 
 
 def shortened(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The figures, with a setting that many captions begin with said in the first of them only."""
+    """Shorten captions: a setting that several share is given only in the first of them."""
     found: list[dict[str, Any]] = []
     for figure in figures:
         sentences = figure["caption"].split(". ")

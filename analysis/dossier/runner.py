@@ -1,9 +1,9 @@
-"""Run figures, keep their numbers with provenance, and skip what is up to date.
+"""Runner of figures: it stores their numbers with provenance and skips what is up to date.
 
-A figure is up to date when the stamp of an earlier run, kept beside the checkout's other
-scratch output and never committed, fits, see :mod:`analysis.dossier.stamps`. So
-a fresh clone recomputes everything and an interrupted run goes on where it stopped. A stored result
-changes only if a number does: the same numbers keep the record of the run that made them first.
+A figure is up to date if it fits the stamp of an earlier run, see :mod:`analysis.dossier.stamps`.
+Stamps are scratch files and never committed. So a fresh clone recomputes everything, and an
+interrupted run goes on where it stopped. A stored result changes only if a number does: equal
+numbers keep the provenance of the first run.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ STAMPS = ROOT / "out" / "stamps"
 PACKAGES = ("tradeoff", "numpy", "scipy", "numba", "pandas")
 """Packages whose versions are stored with a result."""
 SCRATCH = ROOT / "out" / "fast"
-"""Where the fast forms of the studies go, so that they never replace a stored full run."""
+"""Folder for the fast forms of the studies, so that they never replace a stored full run."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one figure."""
+    """The outcome of one figure."""
 
     name: str
     numbers: dict[str, Any]
@@ -65,15 +65,15 @@ def run(
     Parameters
     ----------
     dossier
-        Whose figure it is.
+        The dossier of the figure.
     name
-        The figure or study.
+        Name of the figure or study.
     out
         Folder that receives ``figures/`` and ``results/``; the dossier's own by default.
     fast
-        The reduced form that the tests run: fewer replicas and steps, same code.
+        Use the reduced form, which the tests run: fewer replicas and updates, the same code.
     force
-        Recompute even what is up to date.
+        Recompute also what is up to date.
     """
     out = out or dossier.folder
     path = out / "results" / f"{name}.json"
@@ -85,7 +85,7 @@ def run(
         return Outcome(name, record["numbers"], record["provenance"]["seconds"], fresh=False)
     started = time.perf_counter()
     draw = dossier.module(name).main
-    # What figures factorise is small; only simulations gain from threads.
+    # Figures factorise only small matrices; only simulations gain from threads.
     with (
         few_threads(1, kernels=False),
         style.kept() as pictures,
@@ -102,7 +102,8 @@ def run(
     if "training" in numbers:  # Stored runs: what the figure shows cost more than drawing it.
         origin["training"] = numbers.pop("training")
     origin = _of_the_same_numbers(path, numbers, origin)
-    # The numbers come first: they cost the time. Until the stamp fits again, nothing is up to date.
+    # Numbers are written first, as they cost the time. The figure is up to date only with its
+    # stamp.
     write_json(path, {"figure": name, "numbers": numbers, "provenance": origin})
     style.write(pictures)
     borrowed.pop(name, None)  # A figure may show what is stored, and stores it again.
@@ -121,7 +122,7 @@ def run_all(
     force: bool,
     progress: bool,
 ) -> list[Outcome]:
-    """Run figures one after the other, saying how long each took."""
+    """Run figures one after the other, and print the time of each."""
     out = out or dossier.folder
     for folder, what in ((out, "output folder"), (STAMPS, "folder of stamps")):
         check_writable(folder, what=what)
@@ -159,7 +160,7 @@ def reproduce(
 
 
 def table(dossier: Dossier) -> pd.DataFrame:
-    """What figures there are, what each shows, and how long it took: drawing, and its runs."""
+    """Table of all figures: what each shows, and the time of drawing and of its runs."""
     rows = []
     for name in dossier.figures + dossier.studies:
         path = dossier.stored(name)
@@ -175,12 +176,12 @@ def table(dossier: Dossier) -> pd.DataFrame:
 def _of_the_same_numbers(
     path: Path, numbers: dict[str, Any], origin: dict[str, Any]
 ) -> dict[str, Any]:
-    """Where an earlier run of this form has stored the same numbers, who made them then.
+    """Provenance of an earlier run of this form if it stored the same numbers, else `origin`.
 
-    So a file changes only if a number does, and drawing a figure again leaves a checkout clean.
+    So a file changes only if a number does, and drawing a figure again does not change a checkout.
     """
     with suppress(InputError):
-        stored_results.read(path)  # refuses what is damaged
+        stored_results.read(path)  # rejects a damaged file
         stored = read_json(path)
         if stored["numbers"] == numbers and stored["provenance"]["form"] == origin["form"]:
             return dict(stored["provenance"])
@@ -189,18 +190,18 @@ def _of_the_same_numbers(
 
 @cache
 def sources(module: str) -> str:
-    """Hash of every definition that drawing the figure of a module reaches."""
+    """Hash of every definition that the drawing of a module's figure uses."""
     return fingerprint([f"{module}:main"])
 
 
 @cache
 def versions(*more: str) -> dict[str, str]:
-    """Versions of :data:`PACKAGES` and of some more."""
+    """Versions of :data:`PACKAGES` and of further packages."""
     return {package: version(package) for package in (*PACKAGES, *more)}
 
 
 def _made(module: str, fast: bool) -> dict[str, Any]:
-    """What a figure is made of, but for the files that it reads."""
+    """Everything that a figure depends on, except the files that it reads."""
     return {
         "figure": module.rpartition(".")[2],
         "form": "fast" if fast else "full",

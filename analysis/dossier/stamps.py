@@ -1,7 +1,7 @@
-"""Whether a stored figure is up to date: equal to what its sources would draw, not merely newer.
+"""Stamps, which show whether a stored figure equals what its sources would draw.
 
 A stamp holds how a figure was made (sources, form, versions of packages, files that were read) and
-the hash of every file that it left. A figure with any difference is drawn again.
+the hash of every file that it wrote. A figure with any difference is drawn again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tradeoff.records import read_json
 
 _READ: ContextVar[set[Path] | None] = ContextVar("read", default=None)
 _WRONG = (OSError, ValueError, TypeError, AttributeError, RecursionError)
-"""What damaged JSON raises."""
+"""Errors that damaged JSON raises."""
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file; empty where it cannot be read."""
+    """SHA-256 of a file; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -32,24 +32,24 @@ def digest(path: Path) -> str:
 
 
 def stamp(out: Path, made: Mapping[str, Any], files: Iterable[Path]) -> dict[str, Any]:
-    """How a figure was made, and the hashes of its files, by their place below `out`."""
+    """Make a stamp: how a figure was made, and the hashes of its files, by path below `out`."""
     hashes = {str(path.relative_to(out)): digest(path) for path in files}
     return {**made, "files": hashes}
 
 
 def difference(place: Path, out: Path, wanted: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """Why a figure is to be drawn again, in a few words; empty if it is up to date.
+    """Reason to draw a figure again, in a few words; empty if it is up to date.
 
     Parameters
     ----------
     place
-        Where the stamp is.
+        File of the stamp.
     out
         Folder of the figure.
     wanted
-        How it would be made now.
+        How the figure would be made now.
     files
-        What is needed of it.
+        Files that the figure must have.
     """
     if not place.exists():
         return "not drawn here before"
@@ -73,9 +73,10 @@ def difference(place: Path, out: Path, wanted: Mapping[str, Any], files: Iterabl
 
 @contextmanager
 def reading(*folders: Path) -> Iterator[dict[str, str]]:
-    """Collect the hash of each file below some folders that Python opens while entered.
+    """Context manager that collects the hash of each file below some folders that Python opens.
 
-    They are known when the block has ended. What other processes and threads read is not seen.
+    The hashes are there when the block has ended. Reads of other processes and threads are not
+    seen.
     """
     found: dict[str, str] = {}
     seen: set[Path] = set()

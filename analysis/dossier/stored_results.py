@@ -1,8 +1,8 @@
-"""Stored results as their readers see them: whatever is missing or unfit is named, file and field.
+"""Reading of stored results, with file and field in the error for anything missing or unfit.
 
-A result may be damaged, edited by hand or of another version of its figure. What all results share
-is checked when one is read. Its numbers are mappings that name a key they lack; and where a value
-turns out to be of a wrong kind, :func:`fitting` says which one was read last.
+A result may be damaged, edited by hand, or made by another version of its figure. The common fields
+of all results are checked on reading. The numbers are mappings whose error for a missing key names
+that key. If a value has a wrong kind, :func:`fitting` says which value was read last.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tradeoff.records import load_json
 from tradeoff.settings import Within, build, check
 
 DEEPEST = 40
-"""Most levels of lists and mappings in a result."""
+"""Largest depth of lists and mappings in a result."""
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError)
 _last: ContextVar[tuple[Path, str, Any] | None] = ContextVar("last", default=None)
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the runs of a study took."""
+    """Cost of the runs of a study."""
 
     runs: Annotated[int, Within(0, 10**9)]
     cpu_seconds: Annotated[float, Within(0, 1e12)]
@@ -40,7 +40,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the numbers of a result came about."""
+    """Provenance of the numbers of a result."""
 
     command: str
     form: Literal["fast", "full"]
@@ -55,7 +55,7 @@ class Provenance:
 
 
 class Fields(dict[str, Any]):
-    """A mapping of a file that knows its place there, and names what is missing."""
+    """A mapping that knows its place in a file, and names a missing key."""
 
     def __init__(self, values: Mapping[str, Any], path: Path, place: str) -> None:
         super().__init__(values)
@@ -77,15 +77,15 @@ class Fields(dict[str, Any]):
         return self._seen(name, super().__getitem__(name))
 
     def get(self, name: Any, default: Any = None) -> Any:
-        """The value of a name that may be missing."""
+        """Get the value of a name that may be missing."""
         return self._seen(name, super().get(name, default))
 
     def items(self) -> Any:
-        """Names and values, each noted when it is read."""
+        """Names and values; each is recorded when it is read."""
         return _Items(self)
 
     def values(self) -> Any:
-        """Values, each noted when it is read."""
+        """Values; each is recorded when it is read."""
         return _Values(self)
 
 
@@ -106,12 +106,12 @@ class _Values(ValuesView[Any]):
 
 
 def read(path: Path) -> Fields:
-    """The result of a figure: ``figure``, ``numbers`` and ``provenance``.
+    """Read the result of a figure: ``figure``, ``numbers`` and ``provenance``.
 
     Raises
     ------
     InputError
-        If the file cannot be read, is no result, or is that of another figure.
+        If the file cannot be read, is not a result, or is the result of another figure.
     """
     found = fields_of(path)
     with fitting("a result"):
@@ -127,19 +127,19 @@ def read(path: Path) -> Fields:
 
 
 def numbers(path: Path) -> Fields:
-    """The numbers of a stored result; errors as for :func:`read`."""
+    """Read the numbers of a stored result; errors as for :func:`read`."""
     found = read(path)["numbers"]
     assert isinstance(found, Fields)
     return found
 
 
 def fields_of(path: Path) -> Fields:
-    """The mapping that a JSON file holds.
+    """Read the mapping of a JSON file.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or holds something else or a number that is not finite.
+        If the file cannot be read, does not hold a mapping, or has a number that is not finite.
     """
     found = as_fields(load_json(path, remedy=_remedy(path)), path)
     if not isinstance(found, Fields):
@@ -148,7 +148,7 @@ def fields_of(path: Path) -> Fields:
 
 
 def as_fields(value: Any, path: Path, place: str = "", depth: int = 0) -> Any:
-    """A value with every mapping in it as :class:`Fields`."""
+    """Convert every mapping in a value to :class:`Fields`."""
     if depth > DEEPEST:
         raise _wrong("nested too deeply", path, place, None)
     if isinstance(value, dict):
@@ -164,12 +164,12 @@ def as_fields(value: Any, path: Path, place: str = "", depth: int = 0) -> Any:
 
 @contextmanager
 def fitting(what: str) -> Iterator[None]:
-    """Say which stored value did not fit where ``what`` is made of stored values.
+    """Context manager in which ``what`` is made of stored values: an error names the unfit value.
 
     Raises
     ------
     InputError
-        In place of an error that comes after a stored value was read; it is the error's cause.
+        In place of an error after the reading of a stored value, which becomes the cause.
     """
     token = _last.set(None)
     try:

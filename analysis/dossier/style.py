@@ -1,4 +1,4 @@
-"""The look of the library's own pictures, and where the dossier's figures are kept."""
+"""The style of the library's pictures, and the writing of the dossier's figures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KEPT: ContextVar[dict[Path, bytes] | None] = ContextVar("kept", default=None)
 
 
 def save(fig: Figure, out: Path, name: str) -> None:
-    """Draw what :func:`files` names; it is written at once, or at the end of :func:`kept`."""
+    """Draw the files of :func:`files`; they are written at once, or at the end of :func:`kept`."""
     pictures: dict[Path, bytes] = {}
     # Fonts in PDF as TrueType outlines, which publishers ask for and editors can search.
     with mpl.rc_context({"pdf.fonttype": 42}):
@@ -49,7 +49,7 @@ def save(fig: Figure, out: Path, name: str) -> None:
 
 
 def write(pictures: Mapping[Path, bytes]) -> None:
-    """Write pictures, and remove a PDF of an earlier run, which would show other numbers."""
+    """Write pictures, and remove a PDF of an earlier run, which could show other numbers."""
     plots.write(pictures)
     for path in pictures:
         if path.with_suffix(".pdf") not in pictures:
@@ -58,7 +58,7 @@ def write(pictures: Mapping[Path, bytes]) -> None:
 
 @contextmanager
 def kept() -> Iterator[dict[Path, bytes]]:
-    """Keep what is saved in this block in memory, to be written once its numbers are."""
+    """Context manager that holds saved figures in memory, to be written after their numbers."""
     waiting: dict[Path, bytes] = {}
     token = _KEPT.set(waiting)
     try:
@@ -69,7 +69,7 @@ def kept() -> Iterator[dict[Path, bytes]]:
 
 @contextmanager
 def as_pdf(wanted: bool = True) -> Iterator[None]:
-    """Figures saved in this block are also written as PDF."""
+    """Context manager in which figures are also written as PDF."""
     token = _PDF.set(wanted)
     try:
         yield
@@ -78,13 +78,13 @@ def as_pdf(wanted: bool = True) -> Iterator[None]:
 
 
 def files(out: Path, name: str) -> list[Path]:
-    """Every form of a figure that is asked for."""
+    """The files of a figure in all requested formats."""
     suffixes = (".svg", ".png", ".pdf") if _PDF.get() else (".svg", ".png")
     return [out / "figures" / f"{name}{suffix}" for suffix in suffixes]
 
 
 def apart(levels: dict[str, float], ratio: float) -> dict[str, float]:
-    """Places of labels on a log axis, moved up until they are ``ratio`` apart."""
+    """Positions of labels on a log axis, moved up until neighbours differ by a factor ``ratio``."""
     places: dict[str, float] = {}
     for name in sorted(levels, key=levels.__getitem__):
         least = ratio * max(places.values(), default=0.0)

@@ -18,7 +18,7 @@ SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 PACKAGES = "written by `tradeoff reproduce --pdf`; needs booktabs, graphicx, longtable and array"
 LATEX = {"→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "±": r"$\pm$", "λ": r"$\lambda$",
          "β": r"$\beta$", "–": "--", "−": "$-$", "×": r"$\times$", "…": r"\dots{}"}  # fmt: skip
-"""Characters that pdfTeX cannot read, and what is written for each."""
+"""Characters that pdfTeX cannot read, with their replacements."""
 
 
 def claims(ledger: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -43,19 +43,19 @@ def claims(ledger: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table for a Markdown page; the first column is text, the others are numbers."""
+    """Format a table for a Markdown page; the first column is text, the others are numbers."""
     heads = ["---"] + ["---:"] * (len(table.columns) - 1)
     lines = [list(table.columns), heads, *table.to_numpy().tolist()]
-    # A bar in a text would end its cell.
+    # A vertical bar in a text would end its cell.
     rows = [[text.replace("|", r"\|") for text in line] for line in lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def latex(table: pd.DataFrame, name: str, title: str) -> str:
-    """A table for a paper, in booktabs, as wide as a column of text.
+    """Format a table for a paper in LaTeX with booktabs, as wide as a column of text.
 
-    It needs the packages booktabs and graphicx and, for the claims, which break across pages,
-    longtable and array.
+    It needs the packages booktabs and graphicx. The table of claims breaks across pages, and also
+    needs longtable and array.
     """
     form = _long if "claim" in table.columns else _short
     return f"% {PACKAGES}\n{form(table, name, title)}"
@@ -71,7 +71,7 @@ def _short(table: pd.DataFrame, name: str, title: str) -> str:
         label=f"tab:{name}",
         caption=_tex(title),
     )  # fmt: skip
-    # Scaled to the width of the text, whatever class the paper uses.
+    # Scaled to the width of the text in any document class.
     text = text.replace(r"\begin{tabular}", "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}")
     return text.replace(r"\end{tabular}", "\\end{tabular}}")
 
@@ -100,7 +100,7 @@ def _stacked(head: str) -> str:
 def write_latex(
     tables: Mapping[str, pd.DataFrame], folder: Path, titles: Mapping[str, str]
 ) -> list[Path]:
-    """Write ``NAME.tex`` for every table, with its title as caption; returns the paths."""
+    """Write ``NAME.tex`` for every table, with its title as caption, and return the paths."""
     titles = {CLAIMS: CLAIMS_TITLE, **titles}
     paths = [folder / f"{name}.tex" for name in tables]
     for path, (name, table) in zip(paths, tables.items(), strict=True):

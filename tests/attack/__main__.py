@@ -1,4 +1,4 @@
-"""``python -m tests.attack [NAME ...] [--full]``: run attacks; promise, tries, failures."""
+"""Run attacks and print promises, tries and failures: ``python -m tests.attack [NAME ...]``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-# Before numpy and torch are loaded: two processes share two cores, and no network is needed.
+# Must come before the imports of numpy and torch: two processes share two cores, without network.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -1,4 +1,4 @@
-"""Problems that try to break a certificate: extreme radii and betas, ties, and degenerate data."""
+"""Problems that can break a certificate: extreme radii and betas, ties, degenerate data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES = (
 
 
 def adversarial(seed: int) -> LogLinear:
-    """Draw one problem: R from 1e-3 to 1e4, beta from 1e-3 to 50, smoothing up to .49."""
+    """Draw a problem: R from 1e-3 to 1e4, beta from 1e-3 to 50, label smoothing up to .49."""
     rng = np.random.default_rng([11, seed])
     family = FAMILIES[seed % len(FAMILIES)]
     d, prompts, n = (int(rng.integers(low, high)) for low, high in ((1, 6), (1, 5), (2, 5)))

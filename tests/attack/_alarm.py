@@ -1,4 +1,4 @@
-"""Notices when a payload runs: it touches a marker, starts a process, or fetches a kernel."""
+"""Detection of payloads that run: they touch a marker, start a process, or fetch a kernel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextmanager
 def alarmed(marker: Path) -> Iterator[list[str]]:
-    """What ran of a payload while entered; kernels count as run once they would be fetched."""
+    """Context manager that lists what a payload ran; a kernel counts when it would be fetched."""
     seen: list[str] = []
     if not _installed:
         sys.addaudithook(_hook)
@@ -59,7 +59,7 @@ def alarmed(marker: Path) -> Iterator[list[str]]:
 
 
 class Payload:
-    """What touches the marker once it is unpickled."""
+    """An object that touches the marker when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

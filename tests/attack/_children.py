@@ -1,4 +1,4 @@
-"""Work in processes of their own, which may be killed, and what came of it."""
+"""Functions called in child processes, which may be killed, and their outcome."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PRELOADED = (
     "analysis.dossier.report",
     "tradeoff.cli",
 )
-"""What children of a full attack would otherwise import one by one."""
+"""Modules that each child of a full attack would otherwise import again."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit status, what it returned, and what it wrote to stderr."""
+    """End of a process: exit status, returned value, and text of stderr."""
 
     status: int | None
     value: Any = None
@@ -38,7 +38,7 @@ class Ended:
 
 
 def preload() -> None:
-    """Let the server import more before its first child; it then takes longer to start."""
+    """Make the fork server import more before its first child; its start then takes longer."""
     common = ["peft", "tradeoff.llm.trainer", "transformers.models.llama.modeling_llama"]
     llm_runs._SERVER.set_forkserver_preload([*common, "accelerate", *PRELOADED])
 
@@ -92,12 +92,12 @@ def _child(there: Any, folder: str, target: Callable[..., Any], arguments: Seque
             traceback.print_exc()
     there.send((value, errors.getvalue()))
     there.close()
-    # What Python does at its end is no part of the work; standard streams were closed on purpose.
+    # Skip Python's shutdown, which is not tested here; standard streams were closed on purpose.
     os._exit(status)
 
 
 def command(arguments: Sequence[str], stamps: Path | None = None) -> None:
-    """Run one command of the command line; stamps of figures go to a folder of their own."""
+    """Run a command of the command line; stamps of figures go to a separate folder."""
     from tradeoff import cli
 
     if stamps is not None:

@@ -1,4 +1,4 @@
-"""Damage to files: flipped bits, missing ends, other values, and what else disks and people do."""
+"""Damage to files: flipped bits, missing ends, changed values, and other faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OTHERS: tuple[Any, ...] = (0, 1, -1, 2.5, True, None, "", "x", [], {}, 10**12)
 
 
 def flipped(path: Path, rng: random.Random) -> str:
-    """One bit is another."""
+    """Flip one bit."""
     content = bytearray(path.read_bytes())
     bit = rng.randrange(8 * len(content))
     content[bit // 8] ^= 1 << bit % 8
@@ -21,7 +21,7 @@ def flipped(path: Path, rng: random.Random) -> str:
 
 
 def cut(path: Path, rng: random.Random) -> str:
-    """Some bytes at the end are missing."""
+    """Cut some bytes at the end."""
     content = path.read_bytes()
     keep = rng.choice([0, len(content) - 1, rng.randrange(len(content))])
     path.write_bytes(content[:keep])
@@ -29,7 +29,7 @@ def cut(path: Path, rng: random.Random) -> str:
 
 
 def zeroed(path: Path, rng: random.Random) -> str:
-    """A block that was never written reads as zeros."""
+    """Set a block to zeros, as if it had never been written."""
     content = bytearray(path.read_bytes())
     start = rng.randrange(len(content))
     end = min(len(content), start + rng.choice([1, 64, 4096]))
@@ -42,13 +42,13 @@ def zeroed(path: Path, rng: random.Random) -> str:
 
 
 def absent(path: Path, rng: random.Random) -> str:
-    """The file is not there."""
+    """Remove the file."""
     path.unlink()
     return "removed"
 
 
 def other_leaf(path: Path, rng: random.Random) -> str:
-    """One value of a JSON file is another."""
+    """Change one value of a JSON file."""
     found = json.loads(path.read_text("utf-8"))
     places = list(_leaves(found))
     if not places:
@@ -62,7 +62,7 @@ def other_leaf(path: Path, rng: random.Random) -> str:
 
 
 def other_line(path: Path, rng: random.Random) -> str:
-    """Lines of a log are removed, doubled, swapped or edited."""
+    """Remove, double, swap or edit lines of a log."""
     lines = path.read_text("utf-8").splitlines(keepends=True)
     i = rng.randrange(len(lines))
     done = rng.choice(["removed", "doubled", "swapped", "edited"])
@@ -83,7 +83,7 @@ def other_line(path: Path, rng: random.Random) -> str:
 
 
 def damages(path: Path) -> list[Callable[[Path, random.Random], str]]:
-    """What can happen to a file of this kind."""
+    """The kinds of damage for a file of this kind."""
     found: list[Callable[[Path, random.Random], str]] = [flipped, flipped, cut, zeroed]
     if path.suffix == ".json":
         found += [other_leaf, other_leaf]
@@ -93,7 +93,7 @@ def damages(path: Path) -> list[Callable[[Path, random.Random], str]]:
 
 
 def _leaves(value: Any) -> Any:
-    """(holder, key) of every value that holds no others."""
+    """Yield (holder, key) of every value that is not a list or mapping."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in entries:
         if isinstance(inner, dict | list) and inner:
@@ -103,7 +103,7 @@ def _leaves(value: Any) -> Any:
 
 
 def _near(value: Any) -> list[Any]:
-    """Other values that might stand there: of the same type, or of another."""
+    """Values to put in place of one, of the same type or of another."""
     near: list[Any] = list(OTHERS)
     if isinstance(value, bool):
         near += [not value, int(value)]

@@ -1,4 +1,4 @@
-"""Chat templates that look for a way out of their sandbox; MARKER is what they would touch."""
+"""Chat templates that try to escape their sandbox and touch the file MARKER."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ OWN = (
 
 
 def escapes(marker: object) -> list[str]:
-    """All of them, for a marker."""
+    """All templates, with a given marker."""
     found = [f"{{{{ {root}{way} }}}}" for root in ROOTS for way in WAYS]
     return [text.replace("MARKER", str(marker)) for text in [*found, *OWN]]

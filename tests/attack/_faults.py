@@ -1,7 +1,7 @@
-"""Faults at the n-th write below a folder, whichever library writes.
+"""Faults at the n-th write below a folder, by any library.
 
-Python announces every file operation to audit hooks, and an exception of a hook stops the
-operation. Libraries that write natively are announced by wrappers around their writers.
+Python reports every file operation to audit hooks, and an exception of a hook stops the operation.
+Wrappers report the writes of libraries with native code.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 Fault = Callable[[str, Path], None]
-"""Called with the operation and the path; raises, kills this process, or lets it happen."""
+"""Called with the operation and the path; it raises, kills this process, or does nothing."""
 
 
 class Watch:
-    """Counts the writes below a folder and calls `fault` at the one numbered `at`, from 1.
+    """Context manager that counts writes below a folder and calls `fault` at number `at`, from 1.
 
-    With `lasting` the fault is also called at every later write.
+    With `lasting`, `fault` is also called at every later write.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _absolute(event: str, arguments: tuple[Any, ...]) -> str | None:
-    """The path of an operation; shutil.rmtree names files relative to an open folder."""
+    """The path of an operation; shutil.rmtree gives paths relative to an open folder."""
     path = arguments[0]
     if isinstance(path, int):
         return None
@@ -81,7 +81,7 @@ def _absolute(event: str, arguments: tuple[Any, ...]) -> str | None:
 
 
 def _announce_writes() -> None:
-    """Install the hook, which stays for good, and the wrappers of native writers."""
+    """Install the hook, which cannot be removed, and the wrappers of native writers."""
     global _installed
     if _installed:
         return
@@ -106,16 +106,16 @@ def _announced(write: Any, position: int) -> Any:
     return announced
 
 
-# ---------------------------------------------------------------------- what happens
+# ---------------------------------------------------------------------- faults
 
 
 def killed(operation: str, path: Path) -> None:
-    """End this process before the write, as the operating system would."""
+    """Kill this process before the write, as the operating system would."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def torn(operation: str, path: Path) -> None:
-    """End this process in the middle of the write."""
+    """Kill this process in the middle of the write."""
     if operation in ("open", "native") and not path.is_dir():
         with path.open("ab") as file:
             file.write(b'{"ki')
@@ -123,12 +123,12 @@ def torn(operation: str, path: Path) -> None:
 
 
 def refused(number: int) -> Fault:
-    """An error of the operating system; where the disk is full, files can still be removed."""
+    """Make a fault that raises an error of the system; a full disk still allows removals."""
 
     def refuse(operation: str, path: Path) -> None:
         frees = operation in ("os.remove", "os.rmdir", "os.rename")
         if not (number == errno.ENOSPC and frees):
-            if operation == "native":  # as the library in question would say it
+            if operation == "native":  # with the error type of the writing library
                 from safetensors import SafetensorError
 
                 text = f"I/O error: {os.strerror(number)} (os error {number})"
@@ -144,7 +144,7 @@ def refused(number: int) -> Fault:
 
 @contextmanager
 def small_files(limit: int) -> Iterator[None]:
-    """Let the operating system refuse every byte of a file beyond `limit`, for native code too."""
+    """Make the operating system refuse bytes of a file beyond `limit`, also from native code."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""Functions that studies of an attack call."""
+"""Functions of the studies in attacks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ GRID = study.grid(schedule=Mix(), seed=range(4))
 
 
 def noise(configuration: dict[str, Any]) -> pd.DataFrame:
-    """Three rows that depend on the seed alone."""
+    """Make three rows that depend on the seed alone."""
     rng = np.random.default_rng([configuration["seed"], 7])
     return pd.DataFrame({"step": range(3), "loss": rng.normal(size=3)})
 
 
 def dies(configuration: dict[str, Any]) -> pd.DataFrame:
-    """As `noise`, but of one seed the process is killed."""
+    """As `noise`, but the process is killed at one seed."""
     if configuration["seed"] == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return noise(configuration)
@@ -36,5 +36,5 @@ def fails(configuration: dict[str, Any]) -> pd.DataFrame:
 
 
 def run(folder: Any, **settings: Any) -> pd.DataFrame:
-    """The study of `noise`, in this process."""
+    """Run the study of `noise` in this process."""
     return study.run(noise, GRID, folder, backend="sequential", progress=False, **settings)

@@ -5,9 +5,9 @@ probabilities p and any t in [0, 1],
 
     log sum exp z >= p . z + H(p)   and   log(1 + exp u) >= t u + h(t),
 
-with H, h the entropies. Put into f_lambda they leave a function linear in theta, whose minimum on
-the ball is known: a lower bound on f_lambda* for whatever p and t. A feasible theta gives an upper
-bound. So min f_lambda is between two numbers of which neither depends on how they were found.
+with the entropies H and h. In f_lambda they give a function that is linear in theta, and its
+minimum on the ball is known. So any p and t give a lower bound on f_lambda*, and a feasible theta
+gives an upper bound. Neither bound depends on how its p, t or theta was found.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Oracle:
         self.known: list[np.ndarray] = []
 
     def inside(self, theta: Any) -> np.ndarray:
-        """The nearest point of the ball, in extended precision."""
+        """Project to the ball, in extended precision."""
         point = np.asarray(theta, dtype=Long)
         norm = np.sqrt(np.sum(point * point))
         return point * (self.radius / norm * (1 - Long(2) ** -60)) if norm > self.radius else point
@@ -78,9 +78,9 @@ class Oracle:
         return p, np.exp(-_softplus(r))
 
     def dual(self, theta: np.ndarray, weights: np.ndarray) -> Any:
-        """Lower bound on min ``weights @ losses``, from the duals that theta suggests."""
+        """Lower bound on min ``weights @ losses``, from the dual variables at theta."""
         p, t = self._duals(theta)
-        # s log(1 + e^r) has the dual 1 - t of its own; both terms are linear in r together.
+        # s log(1 + e^r) has the dual variable 1 - t; the sum of both terms is linear in r.
         entropy = -_xlogx(p) @ self.prompts[self.prompt]
         bits = -_xlogx(t) - _xlogx(1 - t)
         slope = -t * (1 - self.flip) + (1 - t) * self.flip
@@ -97,7 +97,7 @@ class Oracle:
         return longest * self.radius * (weights[0] + 2 * weights[1] * self.beta)
 
     def add(self, theta: Any) -> None:
-        """Remember a point: every later enclosure may use it."""
+        """Store a point, which every later enclosure may use."""
         self.points.append(self.inside(theta))
         self.known.append(self.losses(self.points[-1]))
 
@@ -105,12 +105,12 @@ class Oracle:
         """Bounds (lower, upper) on min ``weights @ losses`` over the ball."""
         weights = np.asarray(weights, dtype=Long)
         values = np.array(self.known) @ weights
-        near = np.argsort(values)[:3]  # the duals of good points are good
-        least = weights[0] * 0  # both losses are never negative
+        near = np.argsort(values)[:3]  # good points give good dual variables
+        least = weights[0] * 0  # losses are never negative
         return max([least, *(self.dual(self.points[i], weights) for i in near)]), values[near[0]]
 
     def polish(self, weights: Any, steps: int = 4) -> None:
-        """Walk downhill from the best point known, and remember where that ends."""
+        """Improve the best known point by descent, and store the result."""
         weights = np.asarray(weights, dtype=Long)
         best = int(np.argmin(np.array(self.known) @ weights))
         theta, value, length = self.points[best], weights @ self.known[best], Long(1)

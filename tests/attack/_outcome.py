@@ -1,4 +1,4 @@
-"""What an attack tried and what failed, by kind of try."""
+"""Counts of tries and failures of an attack, by kind of try."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Outcome:
     failed: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, problem: str | None = None, tries: int = 1) -> None:
-        """Count a try of a kind; `problem` says how the promise was broken, None that it held."""
+        """Count a try of a kind; `problem` says how the promise was broken, or None."""
         self.kinds[kind] = self.kinds.get(kind, 0) + tries
         if problem is not None:
             self.failed.setdefault(kind, []).append(problem)
@@ -30,7 +30,7 @@ class Outcome:
         return [f"{kind}: {text}" for kind, texts in self.failed.items() for text in texts]
 
     def record(self) -> dict[str, Any]:
-        """Counts for JSON, with some examples of failures."""
+        """The counts for JSON, with some examples of failures."""
         return {
             "tries": self.tries,
             "failures": len(self.failures),
@@ -43,12 +43,12 @@ class Outcome:
 
 
 def shared(tries: int, kinds: Sequence[str]) -> dict[str, int]:
-    """Tries of each kind, as equal as can be."""
+    """Number of tries of each kind, as equal as possible."""
     return {kind: tries // len(kinds) + (i < tries % len(kinds)) for i, kind in enumerate(kinds)}
 
 
 def sample(cases: Sequence[Any], count: int, rng: random.Random) -> list[Any]:
-    """As many cases as wanted: each once in a random order, and all again if there are too few."""
+    """Draw `count` cases: each once in random order, and all again if there are too few."""
     found: list[Any] = []
     while cases and len(found) < count:
         found += rng.sample(cases, min(len(cases), count - len(found)))
@@ -58,7 +58,7 @@ def sample(cases: Sequence[Any], count: int, rng: random.Random) -> list[Any]:
 def spread(
     tries: int, seed: int, kinds: Mapping[str, Callable[[int, random.Random, Outcome], None]]
 ) -> Outcome:
-    """Share tries among kinds, each with draws of its own, so that a kind is found alone again."""
+    """Divide tries among kinds, each with its own draws, so that a kind can be repeated alone."""
     outcome = Outcome()
     for kind, count in shared(tries, list(kinds)).items():
         if count:

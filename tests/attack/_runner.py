@@ -1,4 +1,4 @@
-"""Finds the attacks, runs them side by side, and shows and keeps what they counted."""
+"""Runner of the attacks: it finds them, runs them in parallel, and reports their counts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def attack(name: str) -> ModuleType:
 def run(
     names: Sequence[str], *, full: bool, tries: int | None, seed: int, jobs: int
 ) -> dict[str, Any]:
-    """Run attacks in processes of their own, and say of each when it is done."""
+    """Run each attack in its own process, and print a line when it is done."""
     found: dict[str, Any] = {}
     if jobs == 0:
         found = dict(_run_one(name, full, tries, seed) for name in names)
@@ -48,14 +48,14 @@ def run(
             found[name] = record
             print(f"{name}: {record['failures']} of {record['tries']} fail, "
                   f"{record['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
-            # A long run may be stopped: what failed is said when it is known.
+            # Failures are printed at once, as a long run may be stopped.
             for text in record["examples"]:
                 print(f"  {text}", file=sys.stderr, flush=True)
     return {name: found[name] for name in names}
 
 
 def table(record: dict[str, Any]) -> str:
-    """Promise, tries and failures of each attack, then its kinds, then what failed."""
+    """Format promise, tries and failures of each attack, its kinds, and its failures."""
     lines = [f"{'promise':92}{'tries':>9}{'failures':>10}"]
     for name, one in record.items():
         lines.append(f"{f'{name}: ' + one['promise']:92}{one['tries']:9,}{one['failures']:10,}")
@@ -69,14 +69,14 @@ def table(record: dict[str, Any]) -> str:
 
 
 def store(record: dict[str, Any], path: Path) -> None:
-    """Write the counts, beside those of other attacks that are there already."""
+    """Write the counts; stored counts of other attacks stay."""
     before = json.loads(path.read_text("utf-8")) if path.exists() else {}
     found = dict(sorted({**before, **record}.items()))
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _quiet() -> None:
-    """Send what commands print elsewhere: the counts are what is read here."""
+    """Redirect the output of commands, as only the counts matter here."""
     null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(null, descriptor)
@@ -91,7 +91,7 @@ def _run_one(name: str, full: bool, tries: int | None, seed: int) -> tuple[str, 
     try:
         outcome = module.run(count, seed)
     except Exception:
-        # The attack itself is broken, which must not pass for a promise that holds.
+        # The attack itself is broken, which must not count as a kept promise.
         outcome = Outcome()
         outcome.add("the attack itself", traceback.format_exc())
     seconds = round(time.monotonic() - started, 1)

@@ -1,4 +1,4 @@
-"""What attacks start from: a tiny model in a folder, rows, short runs, and how folders compare."""
+"""Fixtures of the attacks: a tiny model, rows, short runs, and the comparison of folders."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from llm_models import bpe_tokenizer_hf, tiny_llama
 from safetensors import safe_open
 
 LOCKS = (".lock",)
-"""Names that stay beside results for good and say nothing."""
+"""Names of files that stay beside results and do not count."""
 
 
 @contextmanager
 def place() -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+    """Context manager with a temporary folder."""
     with TemporaryDirectory(prefix="attack-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def model_folder(folder: Path, **settings: Any) -> Path:
-    """A random Llama with its tokenizer."""
+    """Write a random Llama with its tokenizer."""
     tokenizer = bpe_tokenizer_hf()
     tiny_llama(len(tokenizer), **settings).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -36,7 +36,7 @@ def model_folder(folder: Path, **settings: Any) -> Path:
 
 
 def row_files(folder: Path, count: int = 12) -> None:
-    """``sft.jsonl`` and ``preference.jsonl``."""
+    """Write ``sft.jsonl`` and ``preference.jsonl``."""
     rows = {"sft": llm_runs.sft_rows(count), "preference": llm_runs.preference_rows(count)}
     for name, part in rows.items():
         lines = "".join(f"{json.dumps(vars(row))}\n" for row in part)
@@ -44,7 +44,7 @@ def row_files(folder: Path, count: int = 12) -> None:
 
 
 def train(folder: Path, settings: dict[str, Any], resume: bool = True) -> None:
-    """A short training run in a folder; ``cache`` among the settings is that of the reference."""
+    """Do a short training run in a folder; the setting ``cache`` is the reference cache."""
     given = dict(settings)
     if given.pop("cache", False):
         given["reference_cache"] = str(folder / "cache")
@@ -53,7 +53,7 @@ def train(folder: Path, settings: dict[str, Any], resume: bool = True) -> None:
     run.train(progress=False, resume=resume)
 
 
-# ---------------------------------------------------------------------- how folders compare
+# ---------------------------------------------------------------------- comparison of folders
 
 
 def names(folder: Path) -> set[str]:
@@ -63,12 +63,12 @@ def names(folder: Path) -> set[str]:
 
 
 def exact(folder: Path) -> dict[str, Any]:
-    """What two equal runs agree in: names of files, bytes of tensors and figures, lines of logs."""
+    """The content that equal runs share: file names, bytes of tensors and figures, log lines."""
     found: dict[str, Any] = {}
     for name in sorted(names(folder)):
         path = folder / name
         if path.suffix in (".safetensors", ".parquet", ".png", ".svg"):
-            # Tables of runs tell how long these took.
+            # Tables of runs contain times.
             found[name] = None if name.startswith("trajectory") else path.read_bytes()
         elif path.name == "metrics.jsonl":
             lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -79,7 +79,7 @@ def exact(folder: Path) -> dict[str, Any]:
 
 
 def difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:
-    """What is different, in words; None if nothing is."""
+    """Description of a difference; None if there is none."""
     if more := sorted(found.keys() - expected.keys()):
         return f"{more[0]} is left over"
     if fewer := sorted(expected.keys() - found.keys()):
@@ -89,7 +89,7 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:
 
 
 def intact(path: Path) -> bool:
-    """Whether a file can be read to its end, by its kind."""
+    """Whether a file of a known kind can be read to its end."""
     try:
         content = path.read_bytes()
         match path.suffix:
@@ -114,7 +114,7 @@ def intact(path: Path) -> bool:
 
 
 def copied(source: Path, target: Path) -> Path:
-    """A copy of a folder, in place of what is there."""
+    """Copy a folder, in place of an existing one."""
     shutil.rmtree(target, ignore_errors=True)
     return Path(shutil.copytree(source, target))
 

@@ -1,10 +1,10 @@
 """Try to break every certificate: ``python -m tests.attack.certificates --problems 10000``.
 
-Each problem is solved from good and bad starts, to loose and tight tolerances, and gets a front;
-the larger gap, the limit gap with growth, and T2 with T12 take turns. Every bound that comes back
-is compared with an oracle that shares no code with the solver (`tests/attack/_oracle.py`); on some
-problems cvxpy adds points of its own. A bound fails if the oracle contradicts it. The counts of
-the last full run, promise by promise, are stored beside this file, in `certificates.json`.
+Each problem is solved from good and bad starts, with loose and tight tolerances, and gets a front.
+The larger gap, the limit gap with growth, and T2 with T12 are tested in turn. Every bound is
+compared with an oracle that shares no code with the solver (`tests/attack/_oracle.py`); on some
+problems cvxpy adds points. A bound fails if the oracle contradicts it. The counts of the last full
+run, by promise, are stored in `certificates.json` beside this file.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.theory import certificates, forgetting, growth, sequential
 
-PROMISE = "No bound, certificate, front or score is contradicted by an oracle of its own."
+PROMISE = "No bound, certificate, front or score is contradicted by an independent oracle."
 TRIES, FULL = 120, 1000
 
 STORED = Path(__file__).with_suffix(".json")
 GRID = np.array([0.0, 1e-7, 0.1, 0.5, 0.9, 1.0])
 WITH_CVXPY = 100
-"""One problem in so many is also solved by cvxpy."""
+"""cvxpy also solves one problem in this number."""
 
 
 class Tally:
-    """Counts of tries and failures of every promise, and how sharp the oracle was."""
+    """Counts of tries and failures of every promise, and the accuracy of the oracle."""
 
     def __init__(self) -> None:
         self.tries: Counter[str] = Counter()
@@ -55,7 +55,7 @@ class Tally:
             self.examples.append(f"{promise}: problem {seed}: {told}")
 
     def add(self, other: Tally) -> None:
-        """Count what another tally counted too."""
+        """Add the counts of another tally."""
         self.tries += other.tries
         self.failures += other.failures
         self.stopped += other.stopped
@@ -80,7 +80,7 @@ class Tally:
 
 
 def attack(seed: int, tally: Tally, cvxpy: bool = False) -> None:
-    """Try everything on one problem."""
+    """Test all bounds on one problem."""
     problem, rng = adversarial(seed), np.random.default_rng([13, seed])
     oracle = Oracle(problem)
     lam = float(rng.choice([0.0, 1.0, 0.5, rng.random()]))
@@ -156,10 +156,10 @@ def _fronts(
     thetas = [oracle.inside(problem.radius * rng.normal(size=problem.dimension)) for _ in range(4)]
     exact = np.array([oracle.losses(theta) for theta in thetas])
     score = front.score(exact.astype(float))
-    # The gap of a policy lies below the quotient at any weight that bounds V from below ...
+    # The gap of a policy is below the quotient at any weight with a lower bound of V ...
     above = np.min(((exact @ [1 - grid, grid]) - bounds[:, 0]) / units, axis=1)
     tally.check("front gap, from below", score.front_gap <= above + 1e-9 * (1 + above), seed, above)
-    # ... and no policy is nearer to the front than to the points that are known to be attained.
+    # ... and no policy is nearer to the front than to points that are known to be attained.
     excess = np.max(np.min((exact[:, None] - known) / front.ranges, axis=2), axis=1)
     over = score.front_gap_upper - excess
     tally.check("front gap, from above", over >= -1e-9 * (1 + np.abs(excess)), seed, over)
@@ -173,7 +173,7 @@ def _fronts(
 
 
 def _staircase(points: np.ndarray, corner: np.ndarray) -> float:
-    """Area that attained points dominate, without their hull."""
+    """Area that attained points dominate, without their convex hull."""
     area, height = 0.0, corner[1]
     for x, y in points[np.lexsort((points[:, 1], points[:, 0]))]:
         if x < corner[0] and y < height:
@@ -183,7 +183,7 @@ def _staircase(points: np.ndarray, corner: np.ndarray) -> float:
 
 
 def _beyond(values: np.ndarray, grid: np.ndarray, corner: np.ndarray, points: np.ndarray) -> float:
-    """Area up to the corner on the attainable side of every line of the oracle, by fine strips."""
+    """Area up to the corner on the attainable side of every line of the oracle, in fine strips."""
     sft = np.linspace(max(0.0, values[0]), corner[0], 400) if corner[0] > values[0] else np.zeros(1)
     inner = (grid > 0) & (grid <= 1)
     floor = np.max((values[inner] - np.outer(sft, 1 - grid[inner])) / grid[inner], axis=1)
@@ -229,7 +229,8 @@ def _limits(
     oracle.add(fine.last.theta)
     low, high = oracle.enclosure(weights)
     here = weights @ oracle.losses(fine.last.theta)
-    # The gap at the point found, which the enclosure may leave by what the distance allows.
+    # The gap at the computed point, which may leave the enclosure by an amount that the distance
+    # allows.
     ok = fine.enclosure[0] <= here - low and here - high <= fine.enclosure[1]
     tally.check("limit gap, at the point found", ok, seed, (fine, here - low, here - high))
     try:
@@ -266,7 +267,7 @@ def _theory(
 
 
 def _with_cvxpy(problem: LogLinear, lam: float) -> np.ndarray:
-    """Minimiser by an independent model and solver; the centre where that fails."""
+    """Minimise by an independent model and solver; the centre if that fails."""
     import cvxpy as cp
 
     theta = cp.Variable(problem.dimension)
@@ -287,7 +288,7 @@ def _with_cvxpy(problem: LogLinear, lam: float) -> np.ndarray:
 
 
 def attacked(numbers: Sequence[int]) -> Tally:
-    """Try everything on some problems."""
+    """Test all bounds on some problems."""
     tally = Tally()
     for seed in numbers:
         try:
@@ -298,7 +299,7 @@ def attacked(numbers: Sequence[int]) -> Tally:
 
 
 def run(tries: int, seed: int) -> Outcome:
-    """Try everything on `tries` problems; a count is that of a bound that was compared."""
+    """Test all bounds on `tries` problems; each compared bound is counted."""
     tally, outcome = attacked(np.arange(tries) + seed * tries), Outcome()
     for promise, count in tally.tries.items():
         outcome.add(promise, tries=count)

@@ -1,8 +1,8 @@
-"""Files on disk are damaged, and then read by what reads them.
+"""Damage to files on disk, which are then read by the package.
 
-A damaged file may be refused by name, or replaced by what it would have been, with a word about
-it. What is left afterwards must be that of an undisturbed run; silence is a failure even where the
-damage happens to change nothing.
+A damaged file may give an error with its name, or be replaced by its right content with a message.
+The result afterwards must be that of an undisturbed run. Silence is a failure, even if the damage
+changes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tradeoff.llm.evaluation import reward_model
 from tradeoff.llm.export import export
 
 PROMISE = (
-    "A damaged file is refused by its name or made anew with a word, and never taken as it is."
+    "A damaged file gives an error with its name, or is made anew with a message; it is never used."
 )
 TRIES, FULL = 220, 3000
 
@@ -59,15 +59,15 @@ def run(tries: int, seed: int) -> Outcome:
         return spread(tries, seed, kinds)
 
 
-# ---------------------------------------------------------------------- how it is judged
+# ---------------------------------------------------------------------- judgement
 
 
 def judged(
     path: Path, call: Callable[[], Any], mended: Callable[[], str | None], *, words: bool = True
 ) -> str | None:
-    """What is wrong with how a damaged file is met; None if nothing is.
+    """Description of a fault in the handling of a damaged file; None if there is none.
 
-    `mended` says in what the result differs from an undisturbed one.
+    `mended` describes a difference of the result from an undisturbed one.
     """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -86,14 +86,14 @@ def judged(
 
 
 def _named(path: Path) -> list[str]:
-    """What a message may call a file: its name, or that of the checkpoint or model it is of."""
+    """Names of a file in messages: its own, or that of its checkpoint or model."""
     folder = path.parent.name
     return [path.name, folder] if folder == "model" or "step-" in folder else [path.name]
 
 
 @contextmanager
 def _whole() -> Any:
-    """A folder with a run that was stopped after update 5 of 6, and one that was not."""
+    """Make a folder with a run that was stopped after update 5 of 6, and one with a whole run."""
     with place() as root:
         train(root / "whole", RUN)
         stop = llm_runs.stop_at(4, 15)
@@ -103,7 +103,7 @@ def _whole() -> Any:
 
 
 def _end(folder: Path) -> dict[str, Any]:
-    """Log, last checkpoint and model of a finished run; which older ones are kept depends."""
+    """Log, last checkpoint and model of a finished run; older checkpoints may differ."""
     found = exact(folder)
     return {
         name: value
@@ -139,7 +139,7 @@ def _resumed(what: str, suffix: str, tries: int, rng: random.Random, outcome: Ou
                 path,
                 lambda f=folder: train(f, RUN),
                 lambda f=folder: difference(_end(f), expected),
-                # Lines behind those of the checkpoint are dropped, as after every kill.
+                # Lines after those of the checkpoint are dropped, as after every kill.
                 words=what != "log",
             )
             outcome.add(kind, problem and f"{path.name}: {said}: {problem}")
@@ -160,7 +160,7 @@ def _exported(tries: int, rng: random.Random, outcome: Outcome) -> None:
             problem = judged(
                 path,
                 lambda f=folder: export(f, root / "out"),
-                # The one before may take its place, where a warning says so.
+                # The checkpoint before may take its place, with a warning.
                 lambda: min(difference(exact(root / "out"), one) or "" for one in intact) or None,
             )
             outcome.add(kind, problem and f"{path.name}: {said}: {problem}")
@@ -173,7 +173,7 @@ def _finished(tries: int, rng: random.Random, outcome: Outcome) -> None:
         for _ in range(tries):
             shutil.rmtree(root / "out", ignore_errors=True)
             folder = copied(root / "run" / "model", root / "model")
-            # Its card is for people to edit, and is not sealed.
+            # Users may edit its card, so that is not sealed.
             files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"]
             path = rng.choice(sorted(files))
             said = rng.choice(_damage.damages(path))(path, rng)
@@ -204,7 +204,7 @@ def _cached(tries: int, rng: random.Random, outcome: Outcome) -> None:
 
 
 def _other_weights(what: str, tries: int, rng: random.Random, outcome: Outcome) -> None:
-    """Between two parts of a run one weight of its base or of its reference becomes another."""
+    """Change one weight of a run's base or reference between two parts of the run."""
     kind = {"base": "weights below adapters", "reference": "weights of a reference"}[what]
     with place() as root:
         source, folder = model_folder(root / "model"), root / "run"
@@ -245,7 +245,7 @@ def _trainer(
 
 
 def _lacking(tries: int, rng: random.Random, outcome: Outcome) -> None:
-    """A model folder, a judge or adapters whose file of weights lacks one."""
+    """Read a model, a judge or adapters with one weight missing."""
     with place() as root:
         policy, judge = model_folder(root / "policy"), classifier(root / "judge")
         settings = {**RUN, "steps": 1, "lora": llm_runs.LORA}
@@ -316,7 +316,8 @@ def _figure(tries: int, rng: random.Random, outcome: Outcome) -> None:
                         runner.run(DOSSIER, "certified_front", root / "out", fast=True)
                     ),
                     lambda into=found: _undrawn(into[0].numbers, numbers, root / "out", expected),
-                    # What is damaged is drawn anew; only a stamp that says nothing is no news.
+                    # Damaged files are drawn anew; only for an unreadable stamp no message is
+                    # needed.
                     words=False,
                 )
                 outcome.add(
@@ -327,7 +328,7 @@ def _figure(tries: int, rng: random.Random, outcome: Outcome) -> None:
 
 
 def _drawn(folder: Path) -> dict[str, Any]:
-    """Pictures as they are, and the numbers of results."""
+    """Bytes of the pictures, and numbers of the results."""
     from tradeoff.records import read_json
 
     found = exact(folder)

@@ -1,7 +1,7 @@
-"""Every command meets a disk that is full, read-only or gone, at each of its writes.
+"""Every command on a disk that is full, read-only or gone, at each of its writes.
 
-The command ends with status 2 and one clear error, or with all that it promises. Nothing that was
-there before is lost, and with the disk back the same call completes.
+The command must end with status 2 and one clear error, or with all of its results. No earlier file
+may be lost. When the disk works again, the same call must complete.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "figures": ("figures", "certified_front", "--fast", "--force", "--out", "paper", "--json"),
     "claims": ("claims", "--out", "paper", "--json"),
 }  # fmt: skip
-"""What is run, in a folder beside model and rows."""
+"""The commands, which run in a folder beside model and rows."""
 FRESH = {"export"}
-"""Commands that refuse a folder with something in it."""
+"""Commands that need an empty folder."""
 
 
 def run(tries: int, seed: int) -> Outcome:
-    """Meet `tries` broken disks."""
+    """Run commands on `tries` broken disks."""
     kinds: dict[str, Any] = {command: partial(_tried, command) for command in COMMANDS}
     kinds["study"] = partial(_tried, "study")
     with warnings.catch_warnings():
@@ -67,7 +67,7 @@ def _called(what: str, folder: Path) -> None:
         try:
             _lab.run(folder / "study")
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)  # as the command line says it
+            print(f"error: {error}", file=sys.stderr)  # the message of the command line
             raise SystemExit(2) from error
         return
     if what == "claims":
@@ -94,14 +94,14 @@ def _limited(what: str, folder: Path, size: int) -> None:
         _called(what, folder)
 
 
-# ---------------------------------------------------------------------- how it is judged
+# ---------------------------------------------------------------------- judgement
 
 
 def _tried(what: str, tries: int, rng: random.Random, outcome: Outcome) -> None:
     with place() as root:
         row_files(root)
         model_folder(root / "model")
-        folder = root / "work"  # the same for all, as stamps know where they are
+        folder = root / "work"  # one folder for all, because stamps contain their path
         folder.mkdir()
         counted = _children.call(_counted, what, folder)
         if counted.status != 0:
@@ -137,7 +137,7 @@ def _tried(what: str, tries: int, rng: random.Random, outcome: Outcome) -> None:
 def _problem(
     ended: _children.Ended, folder: Path, expected: set[str], *, before: bool
 ) -> str | None:
-    """What is wrong with the end of a command whose disk failed."""
+    """Description of a fault in the end of a command on a broken disk; None if there is none."""
     if ended.hung:
         return "it does not end"
     if "Traceback" in ended.text:
@@ -155,7 +155,7 @@ def _problem(
 
 
 def _passing(name: str) -> bool:
-    """Whether a file may be gone in the middle of a run: checkpoints give way to newer ones."""
+    """Whether a file may be absent in the middle of a run: newer checkpoints replace older ones."""
     return "checkpoints/step-" in name
 
 

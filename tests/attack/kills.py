@@ -1,8 +1,9 @@
-"""Processes are killed at enumerated writes, in the middle of them, and at random times.
+"""Processes that are killed before or in the middle of numbered writes, and at random times.
 
-A killed training, study or figure is started again with the same call. Its folder must then be
-that of an undisturbed one: the same files, the same bytes of weights, optimiser and tables, the
-same lines of the log, and nothing else. What was finished before stays whole at every moment.
+A killed training, study or figure is started again with the same call. The content of its folder
+must then equal that of an undisturbed one: the same files, the same bytes of weights, optimiser and
+tables, the same lines of the log, and nothing else. Earlier finished files must be whole at every
+moment.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.attack import _children, _faults, _lab
 from tests.attack._outcome import Outcome, spread
 from tests.attack._setup import copied, difference, exact, intact, names, place, train
 
-PROMISE = "What is killed at any moment goes on, when called again, to the very same result."
+PROMISE = "A process killed at any moment ends with the very same result when called again."
 TRIES, FULL = 48, 400
 
 RUN: dict[str, Any] = {"save_every": 2, "keep": 2, "log_every": 1}
@@ -32,7 +33,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 LONG = {**RUN, "steps": 40, "save_every": 1, "evaluate_every": 10}
 ROUNDS = 3
-"""Kills at random times of one run, before it is left alone."""
+"""Number of kills of one run at random times, before it may finish."""
 
 
 def run(tries: int, seed: int) -> Outcome:
@@ -53,7 +54,7 @@ def run(tries: int, seed: int) -> Outcome:
         return spread(tries, seed, kinds)
 
 
-# ---------------------------------------------------------------------- what is killed
+# ---------------------------------------------------------------------- subjects
 
 
 class _Training:
@@ -63,18 +64,18 @@ class _Training:
         self.settings = settings
 
     def prepare(self, folder: Path) -> None:
-        """What is there before."""
+        """Make the files that exist before the call."""
 
     def call(self, folder: Path) -> None:
         train(folder, self.settings)
 
     def kept(self, folder: Path) -> str | None:
-        """What of it was lost right after a kill, before anything mends it."""
+        """Description of what is lost right after a kill; None if nothing is."""
         return None
 
 
 class _Again(_Training):
-    """The same call once more after a run has finished: its model is there at every moment."""
+    """The same call after a finished run, whose model must exist at every moment."""
 
     def prepare(self, folder: Path) -> None:
         train(folder, self.settings)
@@ -88,7 +89,7 @@ class _Again(_Training):
 
 
 class _Anew(_Training):
-    """A run of another schedule has been there, which the call clears away."""
+    """A call that removes an earlier run with another schedule."""
 
     def prepare(self, folder: Path) -> None:
         train(folder, {**self.settings, "schedule": "mix"})
@@ -121,17 +122,17 @@ class _Figure(_Training):
         runner.run(DOSSIER, "certified_front", folder, fast=True)
 
 
-# ---------------------------------------------------------------------- how
+# ---------------------------------------------------------------------- kills
 
 
 def _killed_at(subject: _Training, folder: Path, at: int, torn: bool) -> None:
-    """In a child: the call, killed at one of its writes."""
+    """Run the call in a child, and kill it at one of its writes."""
     with _faults.Watch(folder, at, _faults.torn if torn else _faults.killed):
         subject.call(folder)
 
 
 def _counted(subject: _Training, folder: Path) -> int:
-    """In a child: the call, and how many writes it makes."""
+    """Run the call in a child, and count its writes."""
     with _faults.Watch(folder) as watch:
         subject.call(folder)
     return watch.count
@@ -141,7 +142,7 @@ def _at_writes(
     kind: str, subject: _Training, tries: int, rng: random.Random, outcome: Outcome
 ) -> None:
     with place() as root:
-        # One folder for all, as stamps know where they are.
+        # One folder for all, because stamps contain their path.
         start, folder = root / "start", root / "work"
         start.mkdir()
         subject.prepare(start)

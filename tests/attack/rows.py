@@ -1,4 +1,4 @@
-"""Mutated rows through reader, template, tokens, two updates, the saved model and its reload.
+"""Mutated rows: reader, template, tokens, two updates, saving and loading of the model.
 
 The search is `tests/rows_fuzz.py`.
 """
@@ -9,7 +9,7 @@ import rows_fuzz
 
 from tests.attack._outcome import Outcome
 
-PROMISE = "Every row is trained on as it stands or told with one clear error."
+PROMISE = "Every row is trained on unchanged, or reported with one clear error."
 TRIES, FULL = 30, 500
 
 

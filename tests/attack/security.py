@@ -1,8 +1,9 @@
-"""Folders of models, runs and adapters try to run code over every path that reads one.
+"""Folders of models, runs and adapters with code that must not run, for every function that reads
+them.
 
-Payloads touch a marker: modules that a configuration names, pickles under the names of weights,
-kernels of a hub, adapters that import, chat templates that look for a way out of their sandbox.
-The path may read the folder without them, or refuse it by an `InputError`.
+Payloads touch a marker. They are in modules that a configuration names, pickles with the names of
+weights, kernels of a hub, adapters that import, and chat templates that try to escape their
+sandbox. The reader may ignore the payload, or reject the folder with an `InputError`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def run(tries: int, seed: int) -> Outcome:
         return spread(tries, seed, {kind: partial(_tried, part) for kind, part in kinds.items()})
 
 
-# ---------------------------------------------------------------------- how it is judged
+# ---------------------------------------------------------------------- judgement
 
 
 def _tried(
@@ -89,7 +90,7 @@ def _tried(
             outcome.add(kind, f"{name}: {'; '.join(seen) or problem}" if seen or problem else None)
 
 
-# ---------------------------------------------------------------------- what is read, and how
+# ---------------------------------------------------------------------- readers
 
 
 def _folders(root: Path) -> dict[str, Path]:
@@ -108,7 +109,7 @@ def _folders(root: Path) -> dict[str, Path]:
 
 
 def _readers(folders: dict[str, Path]) -> dict[str, tuple[str, Callable[[Path], Any]]]:
-    """What reads a model: the folder that it wants a copy of, and a function of that copy."""
+    """Readers of a model: for each, the folder to copy, and a function of the copy."""
     rows = str(folders["policy"].parent / "sft.jsonl")
 
     def upon(place: Path) -> Any:
@@ -253,7 +254,7 @@ def _adapters(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
         for name in ("cache.bin", "state.bin"):
             (at / name).write_bytes(pickle.dumps(Payload(marker)))
         here = os.getcwd()
-        os.chdir(at)  # where a module or file that is named may be found
+        os.chdir(at)  # places where a named module or file may be found
         try:
             models.load(ModelConfig(path=str(at)))
         finally:
@@ -267,7 +268,7 @@ def _adapters(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
         models.load(ModelConfig(path=str(at)))
 
     def hidden(work: Path) -> None:
-        """A model folder that has adapters beside its weights, which transformers would add."""
+        """Make a model folder with adapters beside its weights, which transformers would add."""
         at = copied(folders["policy"], work / "model")
         for file in folders["adapters"].iterdir():
             shutil.copy(file, at / f"{file.name}")
@@ -297,10 +298,10 @@ def _templates(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
         return tokenizer
 
     def quiet(template: str, work: Path) -> None:
-        """What is rendered at all must say nothing of classes."""
+        """A rendered text must not contain names of classes."""
         try:
             text = rendered(ours(template), messages)
-        except Exception:  # a template is a program, and raises what it likes
+        except Exception:  # a template is a program and can raise any error
             return
         if "<class" in text or "built-in" in text or "root:" in text:
             raise AssertionError(f"it read {text[:60]!r}")
@@ -345,7 +346,7 @@ def _templates(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
 
 
 def _runs(folders: dict[str, Path], marker: Path) -> dict[str, Any]:
-    """What a run stores is read again: by its own resumption, by `export` and by evaluation."""
+    """Files of a run, which resumption, `export` and evaluation read again."""
     plain = pickle.dumps(Payload(marker))
 
     def surroundings(at: Path) -> Path:

@@ -1,7 +1,7 @@
-"""Several processes want to write to one folder.
+"""Several processes that write to one folder.
 
-One of them does, and each other one says that another run writes there, or goes on from what that
-one has finished. Owners that are dead are recognised; those that live are respected.
+One of them must write. Each other process must end with an error that another run writes there, or
+continue from the finished result. A dead owner must be recognised, and a living owner respected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RUN: dict[str, Any] = {"save_every": 2, "keep": 2, "log_every": 1}
 
 
 def run(tries: int, seed: int) -> Outcome:
-    """Let processes meet `tries` times."""
+    """Start processes in one folder, `tries` times."""
     launched = tries // 30  # each takes half a minute
     kinds: dict[str, Any] = {
         "trainings in one folder": _trainings,
@@ -51,7 +51,7 @@ def run(tries: int, seed: int) -> Outcome:
 
 
 def _late(seconds: float, call: Any, *arguments: Any) -> None:
-    """In a child: a call some time after now; an `InputError` ends with status 2."""
+    """Call a function in a child after some seconds; an `InputError` gives status 2."""
     time.sleep(seconds)
     try:
         call(*arguments)
@@ -61,7 +61,7 @@ def _late(seconds: float, call: Any, *arguments: Any) -> None:
 
 
 def _together(call: Any, folder: Path, rng: random.Random, *arguments: Any) -> list[Any]:
-    """How children end that make the same call at about the same time."""
+    """Make the same call in several children at about the same time, and return their ends."""
     delays = [rng.choice([0.0, rng.uniform(0, 0.8)]) for _ in range(rng.choice([2, 2, 3]))]
     children = [_children.begin(_late, delay, call, folder, *arguments) for delay in delays]
     return [_children.finish(child) for child in children]
@@ -98,7 +98,7 @@ def _studied(folder: Path) -> None:
 
 
 def _told(ended: list[Any], words: str) -> str | None:
-    """What is wrong with the ends of processes of which one may write."""
+    """Description of a fault in the ends of processes of which one may write; None if none."""
     if not any(one.status == 0 for one in ended):
         return f"none succeeds: {[one.text[-200:] for one in ended]}"
     for one in ended:
@@ -159,7 +159,7 @@ def _owner(folder: Path, kind: str, free: bool) -> str | None:
 
 
 def _launched(tries: int, rng: random.Random, outcome: Outcome) -> None:
-    """As the help says it: two processes of torchrun, without a GPU."""
+    """Start two processes by torchrun without a GPU, as the help says."""
     kind = "torchrun without a GPU"
     with place() as root:
         row_files(root)
@@ -184,7 +184,7 @@ def _launched(tries: int, rng: random.Random, outcome: Outcome) -> None:
 
 def _one_run(done: Any, out: Path, steps: int) -> str | None:
     if done.returncode:
-        # One clear error is as good, but not N of them.
+        # One clear error is allowed, but not one for each process.
         errors = done.stderr.count("error: ")
         return None if errors == 1 else f"status {done.returncode}: {done.stderr[-400:]}"
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]

@@ -1,7 +1,7 @@
-"""Advice on two datasets: repeated measures, anchors that give a scale, and a page of plain words.
+"""Advice on two data sets: repeated measures, anchors that give a scale, and a page.
 
-`tradeoff.conflict` analyses one split and one draw in detail. Here the same question is asked
-several times, so that every number has an interval, and beside three sets of known conflict.
+`tradeoff.conflict` analyses one split and one draw in detail. Here the analysis is repeated, so
+that every number has an interval. Three sets of known conflict are analysed, too.
 """
 
 from tradeoff.advice.advice import Advice, advise

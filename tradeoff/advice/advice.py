@@ -1,4 +1,4 @@
-"""Two data sets in, one answer out."""
+"""The advice on two data sets: their conflict, and how to train on them."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from tradeoff.progress import tqdm
 from tradeoff.settings import Positive, Seed, Within, checked
 
 ROWS = 1_000
-"""Rows of each set that one repeat draws, unless asked otherwise."""
+"""Default number of rows of each set that one repeat draws."""
 PARTS = 5
-"""Parts of one repeat that move the progress bar: radius, rows, three anchors."""
+"""Steps of one repeat on the progress bar: radius, rows, three anchors."""
 
 
 @dataclass(frozen=True, repr=False)
 class Advice(Shown):
-    """The answer to: how much do two data sets conflict, and how are they trained on?
+    """Advice on two data sets: how much they conflict, and how to train on them.
 
     Attributes
     ----------
     sentences
-        The answer in five sentences.
+        The advice in five sentences.
     choice, level
-        The schedule and weight, and the place of the conflict between its anchors.
+        The schedule and weight, and the place of the conflict between the anchors.
     command
-        What trains a model so.
+        The command that trains a model in this way.
     cautions
-        What cannot be seen in the rows, each with a count and a remedy.
+        Limits of the advice for these rows, each with a count and a remedy.
     repeats
-        The numbers of each repeat, and what a picture shows.
+        The numbers of each repeat, and the data of a picture.
     """
 
     sentences: tuple[str, ...]
@@ -78,7 +78,7 @@ class Advice(Shown):
         return float(self.repeats.table.certificate.max())
 
     def record(self) -> dict[str, Any]:
-        """Everything, for machines."""
+        """All results as a mapping for JSON."""
         place = self.level
         numbers = self.repeats.table.drop(columns="certificate")
         return {
@@ -124,34 +124,34 @@ def advise(
     seed: Seed = 0,
     progress: bool = False,
 ) -> Advice:
-    """Measure two data sets several times, beside anchors, and say what to do.
+    """Measure two data sets and their anchors several times, and give advice.
 
-    Each repeat draws rows and candidates, holds a quarter of the prompts out, and chooses the
-    radius of the parameters within the other rows. Reported numbers are of held-out rows.
+    Each repeat draws rows and candidates, holds out a quarter of the prompts, and chooses the
+    radius of the parameters on the other rows. Reported numbers are of held-out rows.
 
     Parameters
     ----------
     sft, preference
-        Rows of the two objectives, or what `tradeoff.read_sft` and `tradeoff.read_preferences`
-        read them from.
+        Rows of the two objectives, or sources for `tradeoff.read_sft` and
+        `tradeoff.read_preferences`.
     names, model
-        Of the files and the model, for the command.
+        Names of the files and of the model, for the command.
     repeats
-        How often everything is measured.
+        Number of repeats.
     rows
-        Rows of each set that one repeat draws where there are more. `Advice.cautions` says how
-        many of how many.
+        Largest number of rows of each set that one repeat draws. If there are more rows,
+        `Advice.cautions` gives both numbers.
     beta, candidates, n_features
         See `tradeoff.convex.text.text_problem`.
     seed
-        Of every draw: the same seed gives the same advice.
+        Seed of every draw; the same seed gives the same advice.
     progress
         Show a progress bar.
 
     Raises
     ------
     InputError
-        For rows that cannot be read or held out.
+        If rows cannot be read or held out.
     """
     known = _read(sft, preference, seed)
     shape: dict[str, Any] = {"beta": beta, "candidates": candidates, "n_features": n_features}
@@ -174,7 +174,7 @@ def _read(sft: Any, preference: Any, seed: int) -> tuple[Any, Any]:
 def _cautions(
     given: tuple[Any, Any], known: tuple[Any, Any], rows: int, seed: int, shape: dict[str, Any]
 ) -> tuple[Doubt, ...]:
-    """What the rows lack, and how many of them a repeat draws."""
+    """Cautions: faults of the rows, and the number of rows that a repeat draws."""
     found: list[Doubt] = []
     used = [sampled(some, rows, seed) for some in known]
     for name, some, every, source in zip(doubts.NAMES, used, known, given, strict=True):
@@ -200,5 +200,5 @@ def _command(names: tuple[str, str], model: str, choice: Choice) -> str:
 
 
 def _two(value: float) -> str:
-    """Two significant digits."""
+    """Round to two significant digits."""
     return "" if value != value else f"{value:.2g}"

@@ -1,10 +1,10 @@
-"""Three sets of known conflict, made of a user's own pairs, which give the numbers a scale.
+"""Anchors: three sets of known conflict, made from a user's own pairs, which give a scale.
 
 - same: demonstrations are the chosen responses. Both objectives ask for the same responses.
-- reversed: demonstrations are the rejected responses. One objective asks for what the other one
-  rejects: the most conflict that these pairs can have.
-- shuffled: the user's demonstrations, and pairs whose labels are drawn by coin. They ask for
-  nothing, so what is learned of them is noise.
+- reversed: demonstrations are the rejected responses. One objective asks for the responses that the
+other rejects, which is the largest conflict that these pairs can have.
+- shuffled: the user's demonstrations, and pairs with labels drawn by a fair coin. These pairs have
+no information, so a policy learns only noise from them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ANCHORS = ("same", "reversed", "shuffled")
 def anchor(
     name: str, sft: Sequence[SftRow], preference: Sequence[PreferenceRow], seed: int
 ) -> tuple[list[SftRow], list[PreferenceRow]]:
-    """The rows of one anchor; as many demonstrations as the user has, if there are enough pairs.
+    """Rows of one anchor, with as many demonstrations as the user has if there are enough pairs.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def anchor(
     sft, preference
         The user's rows.
     seed
-        Of the shuffled labels, and of which pairs become demonstrations.
+        Seed of the shuffled labels, and of the choice of pairs that become demonstrations.
     """
     rng = np.random.default_rng(seed)
     if name == "shuffled":

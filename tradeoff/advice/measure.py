@@ -1,4 +1,4 @@
-"""One measurement: a split, a draw of candidates and a radius give these numbers."""
+"""One measurement of conflict, for a split, a draw of candidates and a radius."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ Array = NDArray[np.float64]
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Weights of the preference objective at which the front is solved."""
 HALVINGS = 4
-"""Times that the weights around the compromise are halved."""
+"""Number of halvings of the interval of weights around the compromise."""
 TOLERANCE = 1e-3
 """Certified error of a solve, in nats."""
 NO_GAIN = 1e-3
-"""Share of the start loss up to which a gain counts as none."""
+"""Largest share of the start loss that does not count as a gain."""
 STEPS = 32
 """Full-gradient updates on each objective in a run."""
 ENOUGH = 0.95
-"""Share of a gain from which on a number of alternations is enough."""
+"""Smallest share of a gain at which a number of alternations is enough."""
 ROUNDS = (1, 2, 4, 8, 16)
 """Numbers of alternations that are tried."""
 
 
 @dataclass(frozen=True)
 class Posed:
-    """Two convex problems with the same parameters: rows to train on, and rows held out."""
+    """Two convex problems with the same parameters: training rows and held-out rows."""
 
     train: LogLinear
     test: LogLinear
@@ -51,7 +51,7 @@ class Posed:
 
 @dataclass(frozen=True)
 class Path:
-    """The optima over all weights.
+    """The optima at all weights.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Path:
 
 
 def pose(sft: Split[SftRow], preference: Split[PreferenceRow], **shape: Any) -> Posed:
-    """The problem of a split; `shape` goes to `text_problem`."""
+    """Make the problems of a split; `shape` is passed to `text_problem`."""
     train = text_problem(
         list(sft.train), list(preference.train), pool=_responses(preference.train), **shape
     )
@@ -84,12 +84,12 @@ def pose(sft: Split[SftRow], preference: Split[PreferenceRow], **shape: Any) -> 
 
 
 def _responses(pairs: Sequence[PreferenceRow]) -> list[str]:
-    """Both responses of all pairs: SFT then says whether it wants their styles."""
+    """Both responses of all pairs as candidates, so that SFT also rates their styles."""
     return [as_text(text) for row in pairs for text in (row.chosen, row.rejected)]
 
 
 def optima(posed: Posed, weights: Sequence[float] = WEIGHTS) -> Path:
-    """Solve for every weight, and for `HALVINGS` more ever closer to the held-out compromise."""
+    """Solve for every weight, and for `HALVINGS` more that approach the held-out compromise."""
     found: dict[float, Minimum] = {}
     losses: dict[float, Array] = {}
 
@@ -118,9 +118,9 @@ def optima(posed: Posed, weights: Sequence[float] = WEIGHTS) -> Path:
 
 
 def kept(losses: Array, start: Array) -> Array:
-    """(K, 2) share of what each objective gains alone that each optimum keeps; NaN without gain.
+    """(K, 2) share of each objective's gain alone that each optimum keeps; NaN without gain.
 
-    Of (K, 2) losses by weight, from 0 to 1, and the (2,) losses of the untrained policy.
+    Arguments are (K, 2) losses by weight, from 0 to 1, and (2,) losses of the untrained policy.
     """
     gain = start - [losses[0, SFT], losses[-1, PREFERENCE]]
     gain = np.where(gain > NO_GAIN * start, gain, np.nan)
@@ -130,12 +130,13 @@ def kept(losses: Array, start: Array) -> Array:
 def compromise(
     losses: Array, start: Array, weights: Sequence[float] | Array
 ) -> tuple[float, float]:
-    """The conflict, and the weight at which both objectives keep the same share of their gains.
+    """Conflict, and the weight at which both objectives keep the same share of their gains.
 
-    The conflict is the share of both gains that has to be given up there: 0 where one policy has
-    all of both, 1 where nothing is left of either. It compares with what training gains, where
-    `tradeoff.conflict.front_conflict` compares with the range of the front. That range grows with
-    the radius, so this number depends less on it. Both are NaN where an objective gains nothing.
+    The conflict is the share of both gains that is lost at this weight: 0 if one policy has both
+    gains in full, 1 if nothing is left of either. It is relative to the gains of training, but
+    `tradeoff.conflict.front_conflict` is relative to the range of the front. That range grows with
+    the radius, so this number depends less on the radius. Both values are NaN if an objective gains
+    nothing.
     """
     shares = kept(losses, start)
     if not np.all(np.isfinite(shares)):
@@ -153,16 +154,16 @@ def gains(posed: Posed, path: Path) -> Array:
 
 
 def lost(start: float, best: float, after: float) -> float:
-    """Share of the progress from `start` to `best` that is lost in `after`; NaN without progress.
+    """Share of the progress from `start` to `best` that is lost at `after`; NaN without progress.
 
-    Above 1 where the end is worse than the start.
+    It is above 1 if the end is worse than the start.
     """
     return (after - best) / (start - best) if start - best > NO_GAIN * start else float("nan")
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Gradient runs at equal work: what each order forgets, and how many alternations suffice.
+    """Gradient runs at equal cost: forgetting of each order, and the alternations that are enough.
 
     Attributes
     ----------
@@ -171,9 +172,10 @@ class Runs:
     forgotten
         Share of the first stage's held-out progress that the second stage loses, by order.
     alternations
-        Smallest of `ROUNDS` whose objective that keeps less of its gain alone keeps at least
-        `ENOUGH` of what it does by updates on both at once; NaN if none does, or both at once
-        leave one without any.
+        Smallest of `ROUNDS` that is enough. Each run keeps a share of each objective's gain alone,
+        and the smaller share counts. It must be at least `ENOUGH` times the smaller share of
+        updates on both objectives at once. NaN if no number is enough, or if that share is not
+        positive.
     """
 
     ends: Array
@@ -185,7 +187,7 @@ def run(posed: Posed) -> Runs:
     """Run both orders, the alternations and both at once, for `STEPS` updates of each objective.
 
     Updates are full gradients. Each objective has its own step size, the inverse of its largest
-    curvature at the start: one of both would otherwise hardly move.
+    curvature at the start, because with one common step size one of them would hardly move.
     """
     sizes = step_sizes(posed.train)
     start = posed.start[1]
@@ -197,7 +199,7 @@ def run(posed: Posed) -> Runs:
     forgotten = [lost(start[k], middle[k][k], ends[k][k]) for k in (SFT, PREFERENCE)]
     alone = start - [middle[SFT][SFT], middle[PREFERENCE][PREFERENCE]]
     alone = np.where(alone > NO_GAIN * start, alone, np.nan)
-    # The objective that keeps less counts: a sum would hide one that loses all.
+    # The objective that keeps less counts, as a sum would hide one that loses all.
     turns = [_follow(posed, Rounds(rounds=k, share=EQUAL_STAGES), sizes)[1] for k in ROUNDS]
     worse = np.min((start - np.stack([*turns, _at_once(posed, sizes)])) / alone, axis=-1)
     enough = [k for k, g in zip(ROUNDS, worse[:-1], strict=True) if g >= ENOUGH * worse[-1] > 0]
@@ -211,7 +213,7 @@ def step_sizes(problem: LogLinear) -> Array:
 
 
 def _follow(posed: Posed, schedule: Schedule, sizes: Array) -> tuple[Array, Array]:
-    """Held-out losses half way and at the end of a run of ``2 STEPS`` updates."""
+    """Held-out losses in the middle and at the end of a run of ``2 STEPS`` updates."""
     theta, losses = np.zeros(posed.train.dimension), []
     for i, preference in enumerate(schedule.plan(2 * STEPS).probability > 0.5, start=1):
         k = int(preference)

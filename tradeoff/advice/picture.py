@@ -1,4 +1,4 @@
-"""The loss space as text: every mark is seen, whatever the width, and a legend names it."""
+"""The loss space as text: all marks are visible at any width, with a legend."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ NARROW, WIDE = 40, 100
 
 
 def as_text(picture: Mapping[str, Array], width: int = 80) -> str:
-    """Draw held-out losses: to the right more SFT loss, upwards more preference loss.
+    """Draw held-out losses, with SFT loss to the right and preference loss upwards.
 
-    Where two marks fall on one place, the later one takes the nearest free one.
+    If two marks have one place, the later mark takes the nearest free place.
 
     Parameters
     ----------
     picture
         (2,) losses of each policy of `MARKS`, and (K, 2) of ``front``.
     width
-        Columns of the terminal; lines are no longer, from 40 on.
+        Columns of the terminal, which lines do not exceed if there are at least 40.
     """
     columns = int(np.clip(width - 4, NARROW - 4, WIDE))
     lines = max(10, columns // 4)

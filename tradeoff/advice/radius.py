@@ -1,4 +1,4 @@
-"""The size of the ball of parameters, chosen within the training rows of a split."""
+"""Choice of the radius of the ball of parameters, within the training rows of a split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tradeoff.data.splits import hold_out
 GRID = tuple(float(2.5 * 2 ** (k / 2)) for k in range(11))
 """Radii to choose from: 2.5 to 80 in steps of a half octave."""
 INNER_SHARE = 0.2
-"""Share of the training rows' prompts that judge a radius."""
+"""Share of the training prompts that is used to judge a radius."""
 
 
 def nested_radius(
@@ -24,8 +24,8 @@ def nested_radius(
 ) -> float:
     """The radius of `GRID` whose joint optimum is best on a share of the training rows.
 
-    Both losses count as shares of the untrained policy's. Rows on which anything is reported take
-    no part. The search ends where two radii in a row were worse than the best one.
+    Both losses are divided by those of the untrained policy. Rows with reported numbers are not
+    used. The search ends when two radii in a row were worse than the best one.
     """
     splits = hold_out((sft, None), (preference, None), INNER_SHARE, split_seed)
     posed = pose(*splits, radius=GRID[0], **shape)

@@ -1,4 +1,4 @@
-"""The same question several times: splits, radii and candidate draws anew, and intervals."""
+"""Repeated measurements with new splits, radii and candidates, and their intervals."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tradeoff.schedules import PREFERENCE, SFT
 TEST_SHARE = 0.25
 """Share of the prompts that each repeat holds out."""
 STABLE = 0.2
-"""Half-width of an interval up to which a number between 0 and 1 counts as stable."""
+"""Largest half-width of the interval of a stable number between 0 and 1."""
 COARSE = (0.0, 0.5, 1.0)
-"""Weights at which the anchors are solved, before those around the compromise."""
+"""First weights at which the anchors are solved, before those around the compromise."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Estimate:
     Attributes
     ----------
     mean, low, high
-        NaN where no repeat gave a number.
+        Mean and ends of the interval; NaN if no repeat gave a number.
     n
-        Repeats that gave a number.
+        Number of repeats that gave a number.
     """
 
     mean: float
@@ -56,10 +56,10 @@ class Estimate:
 
 
 def estimate(values: ArrayLike) -> Estimate:
-    """Mean and interval of a number measured in each repeat.
+    """Mean and interval of a number that is measured in each repeat.
 
-    Repeats share rows, so their plain standard error is too small. The variance of the mean is
-    (1/R + test rows / training rows) s^2, of Nadeau and Bengio (2003), with Student's t.
+    Repeats share rows, so the plain standard error is too small. The variance of the mean is (1/R +
+    test rows / training rows) s^2, by Nadeau and Bengio (2003), with Student's t.
     """
     found = np.asarray(values, float)
     found = found[np.isfinite(found)]
@@ -75,15 +75,15 @@ def estimate(values: ArrayLike) -> Estimate:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What the repeats measured.
+    """The results of the repeats.
 
     Attributes
     ----------
     table
-        One row a repeat, one column a number.
+        A table with a row for each repeat and a column for each number.
     picture
-        Of the first repeat: losses by name, on held-out rows; ``front`` and ``train front`` are
-        (K, 2), the others (2,).
+        Losses of the first repeat by name, on held-out rows; ``front`` and ``train front`` are (K,
+        2), the others (2,).
     """
 
     table: pd.DataFrame
@@ -105,11 +105,11 @@ def repeat(
     Parameters
     ----------
     rows
-        Rows of each set that a repeat draws, at most.
+        Largest number of rows of each set that a repeat draws.
     tick
         Called after each of the ``5 repeats`` parts of the work.
     **shape
-        Of the convex problem, to `tradeoff.convex.text.text_problem`.
+        Settings of the convex problem, for `tradeoff.convex.text.text_problem`.
     """
     found: list[dict[str, float]] = []
     picture: dict[str, NDArray[np.float64]] = {}
@@ -131,7 +131,7 @@ def repeat(
 
 
 def _own(splits: Any, settings: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """The user's rows at one split."""
+    """Measure the user's rows at one split."""
     posed = pose(*splits, **settings)
     path = optima(posed)
     train, test = path.losses
@@ -173,7 +173,7 @@ def _own(splits: Any, settings: dict[str, Any]) -> tuple[dict[str, float], dict[
 def _of_anchor(name: str, rows: Any, split_seed: int, settings: dict[str, Any]) -> dict[str, float]:
     splits = hold_out((rows[0], None), (rows[1], None), TEST_SHARE, split_seed)
     posed = pose(*splits, **settings)
-    if name == "shuffled":  # asks for nothing that holds elsewhere: no share of it can be kept
+    if name == "shuffled":  # shuffled labels do not generalise, so there is no gain to keep
         return {"preference_gain_shuffled": gains(posed, optima(posed, (0.0, 1.0)))[1, PREFERENCE]}
     path = optima(posed, COARSE)
     return {f"conflict_{name}": compromise(path.losses[1], posed.start[1], path.weights)[0]}

@@ -1,4 +1,4 @@
-"""Numbers to words: a level of conflict, a schedule, and five sentences."""
+"""Conversion of numbers to a level of conflict, a schedule, and five sentences."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ LOW, HIGH = 1 / 3, 2 / 3
 high from two thirds on."""
 _ENDS = ("conflict_same", "conflict_reversed")
 FORGETS_LITTLE = 0.1
-"""Share of progress up to which an order forgets so little that it is enough."""
+"""Largest share of forgotten progress at which one order is enough."""
 Name = Literal["low", "middle", "high", "unknown"]
 
 
 @dataclass(frozen=True)
 class Level:
-    """Where the conflict is between its anchors.
+    """Position of the conflict between the anchors.
 
     Attributes
     ----------
     name
-        low, middle or high; unknown where the anchors cannot be told apart.
+        low, middle or high; unknown if the anchors cannot be distinguished.
     position
-        0 at the anchor `same`, 1 at `reversed`; below 0 where the rows conflict less than pairs
-        with their own chosen responses do.
+        0 at the anchor `same`, 1 at `reversed`; below 0 if the rows conflict less than pairs with
+        their own chosen responses.
     stable
-        Whether the whole interval has one name.
+        Whether the whole interval has the same name.
     """
 
     name: Name
@@ -41,9 +41,9 @@ class Level:
 
 
 def level(table: pd.DataFrame) -> Level:
-    """Name the conflict by its place between the anchors, of the repeats' table.
+    """Name the conflict by its position between the anchors, from the repeats' table.
 
-    The place divides by the mean distance of the anchors; where the interval of that distance
+    The position is divided by the mean distance of the anchors. If the interval of that distance
     includes zero, only rows that are certainly below or above both anchors have a level.
     """
     apart = estimate(table.conflict_reversed - table.conflict_same)
@@ -65,17 +65,17 @@ def _name(position: float) -> Name:
 
 @dataclass(frozen=True)
 class Choice:
-    """What to train with.
+    """The recommended training.
 
     Attributes
     ----------
     schedule
-        Its name for `tradeoff train`.
+        Name of the schedule for `tradeoff train`.
     lam
         Weight of the preference objective, to two digits.
     rounds
-        Alternations of two ordinary trainers that do nearly as well as training on both at once;
-        ``None`` where no number that was tried does so in every repeat.
+        Number of alternations of two ordinary trainers that does nearly as well as training on both
+        at once; ``None`` if no number did so in every repeat.
     """
 
     schedule: str
@@ -84,7 +84,7 @@ class Choice:
 
 
 def choose(table: pd.DataFrame) -> Choice:
-    """One order where it forgets little for certain, otherwise both objectives at once."""
+    """Choose one order if it certainly forgets little, otherwise both objectives at once."""
     lam = estimate(table.lam)
     weight = 0.5 if not lam.n else float(np.clip(round(lam.mean, 2), 0.05, 0.95))
     known = table.alternations.notna().all()
@@ -98,12 +98,12 @@ def choose(table: pd.DataFrame) -> Choice:
 
 
 def five(table: pd.DataFrame, cautions: int) -> tuple[str, ...]:
-    """The answer in five sentences, from the repeats' table and the number of cautions.
+    """The advice in five sentences, from the repeats' table and the number of cautions.
 
     Raises
     ------
     InputError
-        For a table without repeats.
+        If the table has no repeats.
     """
     if not len(table):
         raise InputError("there are no repeats", field="table", remedy="Ask for at least two.")
@@ -141,7 +141,7 @@ def _forgetting(table: pd.DataFrame) -> str:
 
 
 def share(found: Estimate) -> str:
-    """An estimated share as per cent; above 100 where the end is worse than the start."""
+    """An estimated share in per cent; above 100 if the end is worse than the start."""
     if not found.n:
         return "a share that is not known (nothing was learned on held-out rows)"
     low, high = (_per_cent(v) for v in (found.low, found.high))
@@ -181,11 +181,11 @@ NUMBERS = {
     "sft_forgotten": "forgetting of SFT",
     "preference_forgotten": "forgetting of preferences",
 }
-"""Numbers of the sentences, by their columns."""
+"""Names of the numbers in the sentences, by column."""
 
 
 def stable(table: pd.DataFrame) -> dict[str, bool]:
-    """For each number of the sentences, whether its interval over the repeats is narrow."""
+    """Whether the interval of each number in the sentences is narrow over the repeats."""
     return {column: estimate(table[column]).stable for column in NUMBERS}
 
 
@@ -202,7 +202,7 @@ def _stability(table: pd.DataFrame) -> str:
 
 
 def teaches(table: pd.DataFrame) -> bool:
-    """Whether pairs lower the held-out loss by more than pairs with shuffled labels do."""
+    """Whether pairs lower the held-out loss more than pairs with shuffled labels do."""
     return estimate(table.preference_gain - table.preference_gain_shuffled).low > 0
 
 

@@ -43,7 +43,7 @@ def choice_row(record: Record) -> ChoiceRow:
     for choice in choices:
         if isinstance(choice, str) and not choice.strip():
             remedy = (
-                "Take it out and count the answer anew, or leave such rows out: --skip-bad, or "
+                "Remove it and correct the answer, or leave such rows out: --skip-bad, or "
                 "skip_bad=True."
             )
             raise record.error("a choice is blank", remedy, field="choices", value=choices)
@@ -51,7 +51,7 @@ def choice_row(record: Record) -> ChoiceRow:
     answer = record.get("answer")
     if type(answer) is not int or not 0 <= answer < len(choices):
         remedy = f"Count the right choice from 0: a whole number up to {len(choices) - 1}."
-        problem = "the answer is none of the choices"
+        problem = "the answer is not the index of a choice"
         raise record.error(problem, remedy, field="answer", value=answer)
     subject = "" if record.get("subject") in (None, "") else _string(record, "subject")
     return ChoiceRow(question, tuple(choices), answer, subject)

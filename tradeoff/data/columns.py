@@ -24,7 +24,7 @@ def parsed(assignments: Iterable[str]) -> dict[str, str]:
     for text in assignments:
         name, equals, column = (part.strip() for part in text.partition("="))
         if not (name and equals and column):
-            problem = "this names no column"
+            problem = "this does not assign a column"
             raise InputError(problem, field="columns", value=text, remedy=_REMEDY)
         found[name] = column
     return found

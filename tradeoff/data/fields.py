@@ -54,11 +54,11 @@ def extras(record: Record, prompt: Text) -> str:
     if found and isinstance(prompt, str):
         name = next(iter(found))
         remedy = "Give the prompt and the response as messages, or remove the column."
-        problem = "only messages go through a chat template, which would read this"
+        problem = "the row is plain text, and only a chat template reads this field"
         raise record.error(problem, remedy, field=name, value=found[name])
     for name in found.get("chat_template_kwargs", {}):
         if name in _OWN_ARGUMENTS:
-            remedy = "Leave it out; it is set by the training."
+            remedy = "Leave it out; training sets it."
             raise record.error(
                 "this argument cannot be set", remedy, field="chat_template_kwargs", value=name
             )

@@ -230,7 +230,7 @@ def read_preferences(
         remedy = "Give desired and undesired responses to the same prompts."
         raise InputError("no labelled row has a partner", file=read.source, remedy=remedy)
     if alone:
-        notes = {**read.notes, "labelled rows left out without a partner of their prompt": alone}
+        notes = {**read.notes, "labelled rows left out, without a partner for their prompt": alone}
         read = replace(read, notes=notes)
     drawn = sampled(pairs, sample, seed)
     return _alone(replace(read, left=read.left + len(pairs) - len(drawn)), drawn)

@@ -166,7 +166,9 @@ def _whole_conversations(record: Record) -> PreferenceRow:
     shorter = min(len(chosen), len(rejected))
     count = shared(chosen, rejected)
     if not 0 < count < shorter:
-        problem = "one conversation begins the other" if count else "no message is shared"
+        problem = (
+            "one conversation is the beginning of the other" if count else "no message is shared"
+        )
         remedy = "Begin both with the messages of the prompt, then give each its own response."
         raise record.error(problem, remedy, field="chosen", value=chosen)
     prompt = with_system(record, chosen[:count])
@@ -187,7 +189,7 @@ def _responses(record: Record) -> dict[str, Text]:
 def _pair(record: Record, prompt: Text, sides: tuple[Text, ...]) -> PreferenceRow:
     if sides[0] == sides[1]:
         remedy = "Remove the row: it states no preference."
-        problem = "chosen and rejected are the same behind the prompt"
+        problem = "chosen and rejected are the same after the prompt"
         raise record.error(problem, remedy, field="chosen", value=sides[0])
     more = extras(record, prompt)
     return PreferenceRow(prompt, *sides, extras=more, origin=record.origin)

@@ -84,7 +84,7 @@ def unpacked(path: Path) -> io.BufferedReader:
 def unreadable(path: Path, row: int, error: Exception) -> InputError:
     """The error with which the reading of a damaged file ends."""
     remedy = "Check the file or fetch it again; skip_bad=True keeps the rows before this one."
-    problem = f"the file cannot be read on: {error}"
+    problem = f"the rest of the file cannot be read: {error}"
     return InputError(problem, file=path, row=row or None, remedy=remedy)
 
 

@@ -183,7 +183,7 @@ def split_dialogue(record: Record, chosen: str, rejected: str) -> tuple[str, tup
     for name, text in sides.items():
         record.string(name, text)
         if _QUESTION in text:
-            problem = "the dialogues part before the last response"
+            problem = "the dialogues differ before the last response"
             remedy = "Give both the same turns up to their last response, or remove the row."
             raise record.error(problem, remedy, field=name, value=text)
     return chosen[:border], (sides["chosen"], sides["rejected"])

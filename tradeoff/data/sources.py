@@ -196,7 +196,7 @@ def _hub(hub: re.Match[str], split: str | None) -> Part:
     whole = name if config is None else f"{name}:{config}"
     if split is None:
         raise InputError(
-            "rows to test on need the name of their split",
+            "held-out rows need the name of their split",
             file=whole,
             remedy=f"Name it: {whole}@test, or another split of the data set.",
         )

@@ -70,7 +70,7 @@ def hold_out(
             raise InputError("there are no rows", field=name, remedy="Give at least two rows.")
         if test is None and len(rows) == 1:
             raise InputError(
-                f"of one row, a share of {share:g} cannot be held out",
+                f"a share of {share:g} of a single row cannot be held out",
                 field=name,
                 value=rows[0],
                 remedy=f"Give more rows, or rows to test on: {name}_test, --{name}-test.",

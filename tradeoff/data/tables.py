@@ -77,7 +77,7 @@ def saved_folder(path: Path, wanted: Collection[str], split: str | None) -> Foun
         splits = sorted(p.parent.name for p in path.glob("*/state.json"))
         if split not in splits:
             problem = "the folder holds several splits" if split is None else "no such split"
-            remedy = f"Name one behind the folder: {path}@{'|'.join(splits)}."
+            remedy = f"Name one after the folder: {path}@{'|'.join(splits)}."
             raise InputError(problem, file=path, value=split, remedy=remedy)
         path = path / split
     elif split is not None:
@@ -91,7 +91,9 @@ def saved_folder(path: Path, wanted: Collection[str], split: str | None) -> Foun
         return
     for name in files:
         if Path(name).name != name:
-            yield unreadable(path / "state.json", 0, ValueError(f"{name} is no file of the folder"))
+            yield unreadable(
+                path / "state.json", 0, ValueError(f"{name} is not a file of the folder")
+            )
             return
         yield from arrow(path / name, wanted)
 

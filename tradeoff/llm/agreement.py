@@ -59,10 +59,10 @@ KINDS: Mapping[str, Kind] = {
     ),
     "unasked": Kind(
         "have a chat template without a generation prompt, so the model must write the header",
-        "Use a template that heeds add_generation_prompt (--chat-template).",
+        "Use a template that uses add_generation_prompt (--chat-template).",
     ),
     "other_prompt": Kind(
-        "are asked after other tokens than those trained on",
+        "have a generation prompt whose tokens differ from the training tokens",
         "For plain text, begin responses and not prompts' ends with the blank; for conversations, "
         "use a template that renders a prompt as the beginning of the whole (--chat-template).",
     ),
@@ -84,7 +84,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "plain": Kind(
         "are plain text, though the tokenizer has a chat template",
-        "--chat (chat = true) renders them through it; chat = false says that plain is meant.",
+        "--chat (chat = true) renders them through it; chat = false confirms plain text.",
     ),
 }
 

@@ -118,7 +118,7 @@ def upload_command(folder: str | Path, repository: str) -> str:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise InputError(
-            f"the hub admits no such name: {error}",
+            f"the hub does not allow this name: {error}",
             field="repository",
             value=repository,
             remedy="Give owner/name.",

@@ -391,7 +391,7 @@ def _nothing_left(
     remedy = "Give a larger one, or shorter prompts."
     if dropped and not too_long and not same:
         problem = f"template or tokenizer refuse every row; the first error is: {dropped[0]}"
-        return InputError(problem, remedy="Give another template, or rows that it admits.")
+        return InputError(problem, remedy="Give another template, or rows that it accepts.")
     if too_long and not same and not dropped:
         problem = "every prompt alone fills the longest sequence"
         return InputError(problem, remedy=remedy, **where)

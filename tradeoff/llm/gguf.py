@@ -72,7 +72,7 @@ def file_of(place: str) -> Path:
     Raises
     ------
     InputError
-        If it is not there.
+        If the file is absent, or the package is not installed.
     """
     if place not in NAMED:
         file, remedy = Path(place), "Give the path of a GGUF file."

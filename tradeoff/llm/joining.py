@@ -148,7 +148,7 @@ class GradientJoin:
         sizes = {name: value.size for name, value in self.memory.items()}
         if {name: len(values) for name, values in found.items()} != sizes:
             raise InputError(
-                "the checkpoint does not hold what the gradient rule remembers",
+                "the checkpoint does not hold the state of the gradient rule",
                 file=file,
                 field="joining",
                 value=sorted(found),

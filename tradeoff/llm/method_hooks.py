@@ -112,7 +112,7 @@ class MethodHooks:
         """Raise an `InputError` if the policy does not have the trained weights."""
         if self.settled or self._aside is not None:
             raise InputError(
-                "the policy has the weights that are evaluated, from which no run goes on",
+                "the policy has the evaluated weights, from which a run cannot be resumed",
                 field="method",
                 remedy="Save before the last update ends or outside of an evaluation.",
             )
@@ -137,7 +137,7 @@ class MethodHooks:
         expected = {name: value.shape for name, value in self.tables().items()}
         if expected != {name: value.shape for name, value in found.items()}:
             raise InputError(
-                "the checkpoint does not hold what the parts of the method remember",
+                "the checkpoint does not hold the state of the method's parts",
                 file=file,
                 field="hooks",
                 value=sorted(expected.keys() ^ found.keys())[:1],

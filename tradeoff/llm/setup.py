@@ -245,7 +245,7 @@ def check_method(method: Method, config: TrainConfig, processes: int) -> None:
         )
     if not method.plain and (defects.joint_graph or defects.choose_per_forward):
         raise InputError(
-            "these defects are of schedules alone",
+            "these defects work only with schedules",
             field="defects",
             value=method.label,
             remedy="Switch joint_graph and choose_per_forward off.",

@@ -33,7 +33,7 @@ def to_toml(experiment: Experiment, *, skip_unwritable: bool = False) -> str:
     """
     if (absent := unwritable(experiment)) and not skip_unwritable:
         raise InputError(
-            "a TOML file cannot say that a setting is none",
+            "a TOML file cannot store None",
             field=absent[0],
             remedy="Give a number that is large enough to have the same effect.",
         )

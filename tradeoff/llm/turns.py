@@ -185,7 +185,7 @@ def _on_its_date(template: str, tokenizer: Any) -> str:
         day = datetime.fromisoformat(kept)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "the date that the tokenizer keeps is none",
+            "the date that the tokenizer keeps is not a date",
             field=_DATE,
             value=kept,
             remedy="Correct it in tokenizer_config.json, such as 2026-01-31, or remove it.",

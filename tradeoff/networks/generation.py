@@ -107,14 +107,17 @@ def _check(prompts: Sequence[Sequence[int]], limit: int, temperature: float) -> 
     for row, prompt in enumerate(prompts, start=1):
         if not prompt:
             raise InputError(
-                "nothing can follow an empty prompt",
+                "a prompt is empty",
                 field="prompts",
                 row=row,
                 remedy="Begin it with at least one token, such as the end of a document.",
             )
     if limit < 1:
         raise InputError(
-            "no token may be written", field="max_new_tokens", value=limit, remedy="Give 1 or more."
+            "at least one new token must be allowed",
+            field="max_new_tokens",
+            value=limit,
+            remedy="Give 1 or more.",
         )
     if not temperature >= 0:
         raise InputError(

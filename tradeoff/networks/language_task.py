@@ -143,7 +143,7 @@ class LanguageTask:
         log_probs = self._log_probs(params, rows, index)
         if objective == SFT:
             return -log_probs.sum() / rows.mask[index].sum()
-        assert reference is not None, "DPO compares with a reference"
+        assert reference is not None, "DPO needs a reference"
         margins = objectives.margin(log_probs[:, 0], log_probs[:, 1]) - reference
         return objectives.dpo(margins, self.beta).mean()
 

@@ -95,6 +95,6 @@ def make(
     if weight_decay:
         remedy = 'Use optimizer="adamw", or no weight decay.'
         raise InputError(
-            "sgd decays no weights", field="weight_decay", value=weight_decay, remedy=remedy
+            "sgd has no weight decay", field="weight_decay", value=weight_decay, remedy=remedy
         )
     return Sgd()

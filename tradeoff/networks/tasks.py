@@ -175,7 +175,7 @@ class PolicyTask:
         picked = scores.gather(1, rows[:, 1:])
         if objective == SFT:
             return objectives.sft(picked[:, 0] - scores.logsumexp(1))
-        assert reference is not None, "DPO compares with a reference"
+        assert reference is not None, "DPO needs a reference"
         margins = objectives.margin(picked[:, 0], picked[:, 1]) - reference
         return objectives.dpo(margins, self.beta).mean()
 

@@ -274,7 +274,9 @@ def _optima(runs: Sequence[Run], steps: int, optima: ArrayLike | None) -> NDArra
     rules = {run.schedule.plan(steps).rule for run in runs}
     if optima is None and Rule.LARGER_GAP in rules:
         remedy = "Give the minimal training losses, or (0, 0) as lower bounds."
-        raise InputError("some run compares gaps to the optima", field="optima", remedy=remedy)
+        raise InputError(
+            "a run compares gaps, which need the optima", field="optima", remedy=remedy
+        )
     if optima is None and Rule.WITHIN_LIMIT in rules:
         warnings.warn(
             "optima are not given: the limit of Constrained counts from the least SFT loss seen "
@@ -318,7 +320,7 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
         method.check("networks")
         if not method.plain_losses and not isinstance(task, RecordsTask):
             raise InputError(
-                "the task does not tell log-probabilities of its responses",
+                "the task does not give log-probabilities of its responses",
                 field="runs",
                 value=method.label,
                 remedy="Give it the members of tradeoff.networks.trained_losses.RecordsTask.",
@@ -326,7 +328,7 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
         asks = [p for p in (method.sft, method.preference) if p.compares is not None]
         if asks and not isinstance(task, FiniteTask):
             raise InputError(
-                "the loss compares all responses of a prompt, which the task does not tell",
+                "the loss compares all responses of a prompt, which the task does not give",
                 field="runs",
                 value=method.label,
                 remedy="Use another loss, or a task with the members of FiniteTask.",

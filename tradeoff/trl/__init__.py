@@ -1,4 +1,4 @@
-"""TRL scripts made joint: needs the extra ``trl``.
+"""Joint training from TRL scripts: needs the extra ``trl``.
 
 The public names are imported when first used; ``__init__.pyi`` lists them.
 """

@@ -1,7 +1,7 @@
-"""Settings of a joint run from those of TRL's two trainers, ``SFTConfig`` and ``DPOConfig``.
+"""Settings of a joint run, from TRL's ``SFTConfig`` and ``DPOConfig``.
 
-Each field is taken over, is known to leave what is trained alone, or has its default. All others
-are named in one error, so that nothing that a script asks for is lost in silence.
+A field is used, or does not affect the result, or has its default. All others are named in one
+error, so that no setting of a script is silently ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BOTH = {
     "torch_compile": "compile",
     "router_aux_loss_coef": "router_loss",
 }
-"""Fields of which a joint run has one, so both configurations must agree, and their settings."""
+"""Fields that a joint run has once, so that both configurations must agree, and their settings."""
 TAKEN = {
     *("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps"),
     *("num_train_epochs", "learning_rate", "warmup_steps", "warmup_ratio", "optim"),
@@ -38,7 +38,7 @@ TAKEN = {
     *("report_to", "beta", "label_smoothing", "loss_type", "disable_dropout", "disable_tqdm"),
     *("dataset_text_field", "completion_only_loss", "output_dir", "truncation_mode"),
 }
-"""Other fields that are taken over."""
+"""Other fields that are used."""
 FREE = {
     *("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs", "padding_free"),
     *("activation_offloading", "pad_to_multiple_of", "pad_token", "dataset_num_proc"),
@@ -58,7 +58,8 @@ FREE = {
     *("dataset_kwargs", "length_column_name", "ref_model_mixup_alpha", "ref_model_sync_steps"),
     *("f_alpha_divergence_coef", "discopop_tau", "packing_strategy", "liger_kernel_config"),
 }
-"""Fields that change how a run is computed, stored or shown, or that belong to one that is off."""
+"""Fields that affect only how a run is computed, stored or shown, or that belong to unused
+features."""
 FREE_PREFIXES = ("dataloader_", "ddp_")
 _DECAYS = {"constant": "constant", "constant_with_warmup": "constant", "linear": "linear"}
 _DECAYS |= {"cosine": "cosine"}
@@ -68,24 +69,24 @@ _OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
 def train_config(
     sft: Any, dpo: Any, rows: tuple[int, int], *, steps: int | None = None, processes: int = 1
 ) -> TrainConfig:
-    """The settings of a joint run.
+    """Make the settings of a joint run.
 
     Parameters
     ----------
     sft, dpo
-        An ``SFTConfig`` and a ``DPOConfig`` of TRL. Batch, rate and number of updates are those of
-        each objective; what a run has once must be equal in both.
+        An ``SFTConfig`` and a ``DPOConfig`` of TRL. Batch, rate and number of updates may differ
+        between the objectives; settings that a run has once must be equal in both.
     rows
-        Training rows of (SFT, preference), from which epochs are counted.
+        Numbers of training rows of (SFT, preference), from which epochs are counted.
     steps
-        Updates of the joint run; None: as many as both trainers together do.
+        Updates of the joint run; None: the sum of the updates of both trainers.
     processes
-        How many share an update.
+        Number of processes that share an update.
 
     Raises
     ------
     InputError
-        With every field that cannot be taken over.
+        If fields are unsupported; the error names all of them.
     """
     problems = [*_unsupported(sft), *_unsupported(dpo), *_different(sft, dpo)]
     batch = [args.per_device_train_batch_size for args in (sft, dpo)]
@@ -95,7 +96,7 @@ def train_config(
     problems += _choices(sft, dpo, warmup)
     if problems:
         raise InputError(
-            f"a joint run cannot take these over: {'; '.join(problems)}",
+            f"a joint run does not support these settings: {'; '.join(problems)}",
             field="args",
             remedy="Give both configurations the same value, or leave the field at its default.",
         )
@@ -134,12 +135,12 @@ def train_config(
 
 
 def batch_size(args: Any, processes: int = 1) -> int:
-    """Rows of an update of one of TRL's trainers."""
+    """Number of rows of an update of one of TRL's trainers."""
     return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * processes)
 
 
 def updates(sft: Any, dpo: Any, rows: tuple[int, int], processes: int = 1) -> tuple[int, int]:
-    """Updates that each of TRL's trainers would do, of (SFT, preference)."""
+    """Numbers of updates that TRL's trainers would do, for (SFT, preference)."""
     return _updates(sft, rows[0], processes), _updates(dpo, rows[1], processes)
 
 
@@ -155,9 +156,9 @@ def _warmup(args: Any, total: int) -> int:
 
 
 def _unsupported(args: Any) -> Iterator[str]:
-    """Fields that nothing takes over and that do not have their defaults."""
+    """Unsupported fields that do not have their defaults."""
     if not is_dataclass(args):
-        yield f"{type(args).__name__} is no configuration of TRL"
+        yield f"{type(args).__name__} is not a configuration of TRL"
         return
     default = _default(args)
     known = {*BOTH, *TAKEN, *FREE}
@@ -170,7 +171,7 @@ def _unsupported(args: Any) -> Iterator[str]:
 
 
 def _default(args: Any) -> Any:
-    """The same configuration with nothing set; what depends on the device is kept."""
+    """The configuration with all defaults, except settings that depend on the device."""
     kept = {name: getattr(args, name) for name in ("bf16", "use_cpu") if hasattr(args, name)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -186,7 +187,7 @@ def _different(sft: Any, dpo: Any) -> Iterator[str]:
 
 
 def _choices(sft: Any, dpo: Any, warmup: list[int]) -> Iterator[str]:
-    """Fields that are taken over, with values that are not."""
+    """Supported fields with unsupported values."""
     if warmup[0] != warmup[1]:
         yield f"warm-up takes {warmup[0]} updates for SFT and {warmup[1]} for DPO"
     checks: tuple[tuple[str, Callable[[Any], bool]], ...] = (
@@ -218,12 +219,12 @@ def _loss(dpo: Any) -> str:
 
 
 def _either(args: Any, *names: str) -> bool:
-    """Checkpointing, whose name differs between versions."""
+    """The first field that exists of some names, which differ between versions."""
     return any(bool(getattr(args, f"{name}_checkpointing", False)) for name in names)
 
 
 def _every(args: Any, what: str, total: int) -> int | None:
-    """Updates between evaluations, log lines or saves; None where there are none."""
+    """Updates between evaluations, log lines or saves; None if there are none."""
     strategy = _name(getattr(args, f"{what}_strategy"))
     if strategy == "no":
         return None
@@ -234,5 +235,5 @@ def _every(args: Any, what: str, total: int) -> int | None:
 
 
 def _name(value: Any) -> Any:
-    """The name of a member of an enumeration; anything else as it is."""
+    """The name of a member of an enumeration; other values are returned unchanged."""
     return getattr(value, "value", value)

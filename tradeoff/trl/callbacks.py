@@ -14,14 +14,14 @@ class HubCallbacks(Callback):
 
     ``on_train_begin``, ``on_step_end``, ``on_log``, ``on_evaluate``, ``on_save`` and
     ``on_train_end`` are called, with the state and control that transformers gives them.
-    ``control.should_training_stop`` ends the run; ``should_save`` saves it where it has a folder.
+    ``control.should_training_stop`` ends the run; ``should_save`` saves it if it has a folder.
 
     Parameters
     ----------
     callbacks
         Instances, or classes without arguments.
     args
-        Handed to them: the configuration of the SFT trainer.
+        Configuration of the SFT trainer, which is passed to the callbacks.
     """
 
     def __init__(self, callbacks: Sequence[Any], args: Any) -> None:
@@ -41,11 +41,11 @@ class HubCallbacks(Callback):
         self._call("on_step_end", trainer)
 
     def logged(self, trainer: Any, line: Mapping[str, Any]) -> None:
-        """``on_log``, with training losses by the names of the log."""
+        """Call ``on_log``, with training losses by the names of the log."""
         self._log(trainer, {k: v for k, v in line.items() if k not in ("kind", "step")})
 
     def evaluated(self, trainer: Any, record: dict[str, Any]) -> None:
-        """``on_evaluate`` and ``on_log``, with ``eval_`` before each name."""
+        """Call ``on_evaluate`` and ``on_log``, with ``eval_`` before each name."""
         found = {f"eval_{k}": v for k, v in record.items() if k not in ("kind", "step")}
         self._call("on_evaluate", trainer, metrics=found)
         self._log(trainer, found)

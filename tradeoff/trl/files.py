@@ -1,4 +1,4 @@
-"""YAML files of TRL's command line and of LLaMA-Factory as settings of one joint run."""
+"""Settings of a joint run, from YAML files of TRL's command line or of LLaMA-Factory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTORY = {
     "lora_rank": "lora_r",
     "flash_attn": "attn_implementation",
 }
-"""Names of LLaMA-Factory that mean the same as names of TRL."""
+"""Names of LLaMA-Factory, with the equivalent names of TRL."""
 _FACTORY_FREE = {
     *("stage", "finetuning_type", "template", "overwrite_cache", "overwrite_output_dir"),
     *("preprocessing_num_workers", "plot_loss", "dataset", "dataset_dir", "eval_dataset"),
@@ -35,29 +35,30 @@ _FACTORY_FREE = {
     *("dataloader_num_workers", "save_only_model", "report_to", "resume_from_checkpoint"),
 }
 _FACTORY_DEFAULTS = {"learning_rate": 5e-5, "logging_steps": 500, "max_length": 2048}
-"""What that program takes where its file says nothing and TRL takes something else."""
+"""Defaults of LLaMA-Factory that differ from those of TRL."""
 
 
 def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
-    """The tables of one experiment from the files of two trainings.
+    """Read the files of two trainings as the tables of one experiment.
 
     Parameters
     ----------
     sft, dpo
-        YAML as ``trl sft --config`` and ``trl dpo --config`` take it; or of LLaMA-Factory, which
-        has a ``stage``, and whose ``pref_ftx`` becomes ``chosen_nll``.
+        YAML files of ``trl sft --config`` and ``trl dpo --config``; or files of LLaMA-Factory,
+        which have a ``stage``, and whose ``pref_ftx`` becomes ``chosen_nll``.
 
     Returns
     -------
     dict
         Tables ``model``, ``data``, ``schedule`` and ``train`` of an
-        :class:`~tradeoff.llm.config.Experiment`, with ALRIGHT, whose weight is the share of the
-        updates that the second training would have had.
+        :class:`~tradeoff.llm.config.Experiment`, with ALRIGHT, whose weight is the second
+        training's share of all updates.
 
     Raises
     ------
     InputError
-        If a file cannot be read, trl is missing, or with every setting that cannot be taken over.
+        If a file cannot be read, trl is missing, or a setting is unsupported; the error names all
+        such settings.
     """
     from trl import DPOConfig, SFTConfig  # type: ignore[attr-defined]
 
@@ -69,7 +70,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
             problems.append(f"{name} is {first} for SFT and {second} for DPO")
     if problems:
         raise InputError(
-            f"a joint run cannot take these over: {'; '.join(problems)}",
+            f"a joint run does not support these settings: {'; '.join(problems)}",
             file=str(sft),
             remedy="Remove or change them in the files, or write a TOML file of your own.",
         )
@@ -98,14 +99,14 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
 
 
 class _Training:
-    """What one file asks for.
+    """The settings of one file.
 
     Parameters
     ----------
     file
         YAML.
     kind
-        Configuration of TRL that its other names are fields of.
+        Configuration class of TRL whose fields the other names are.
     stage
         "sft" or "dpo".
     """
@@ -134,10 +135,10 @@ class _Training:
             try:
                 self.args = kind(**known)
             except (TypeError, ValueError) as error:
-                raise InputError(str(error), file=file, remedy="Mend the file.") from error
+                raise InputError(str(error), file=file, remedy="Correct the file.") from error
 
     def rows(self, kind: str) -> int:
-        """Training rows, from which epochs are counted; not read where updates are given."""
+        """Number of training rows, for epochs; rows are not read if updates are given."""
         if self.args.max_steps > 0:
             return 1
         from tradeoff.data import read_preferences, read_sft
@@ -184,7 +185,7 @@ class _Training:
     def _data(self, content: Mapping[str, Any]) -> tuple[str, str | None]:
         name, config = content.get("dataset_name"), content.get("dataset_config")
         if name is None:
-            remedy = "Name one data set; mixtures cannot be taken over."
+            remedy = "Name one data set; mixtures are not supported."
             raise InputError("there is no dataset_name", file=self.file, remedy=remedy)
         name = str(name)
         if Path(name).exists() or self.factory:
@@ -197,7 +198,7 @@ class _Training:
     # ------------------------------------------------------------------ LLaMA-Factory
 
     def _of_factory(self, content: dict[str, Any]) -> dict[str, Any]:
-        """The same settings by the names of TRL."""
+        """Rename the settings to the names of TRL."""
         name = self.file.name
         if content["stage"] != self.stage:
             self.problems.append(f"{name}: stage = {content['stage']!r} in place of {self.stage!r}")
@@ -228,7 +229,7 @@ class _Training:
         return found
 
     def _factory_file(self, content: Mapping[str, Any], field: str) -> str:
-        """The file or hub name that ``dataset_info.json`` gives for a name."""
+        """Look up the file or hub name of a data set in ``dataset_info.json``."""
         folder = Path(content.get("dataset_dir", self.file.parent / "data"))
         folder = folder if folder.is_absolute() or folder.is_dir() else self.file.parent / folder
         registry, name = folder / "dataset_info.json", str(content.get(field))

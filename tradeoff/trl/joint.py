@@ -1,4 +1,4 @@
-"""A joint trainer from what a script gives TRL's ``SFTTrainer`` and ``DPOTrainer``."""
+"""A joint trainer from the arguments of TRL's ``SFTTrainer`` and ``DPOTrainer``."""
 
 from __future__ import annotations
 
@@ -34,44 +34,45 @@ def joint_trainer(
     output: str | Path | None = None,
     **settings: Any,
 ) -> JointTrainer:
-    """A joint trainer of what a script gives TRL's two trainers.
+    """Make a joint trainer from the arguments of TRL's two trainers.
 
     Parameters
     ----------
     model
-        Of transformers or peft, or its folder or hub name.
+        A model of transformers or peft, or its folder or hub name.
     sft_args, dpo_args
         ``SFTConfig`` and ``DPOConfig``; see :func:`~tradeoff.trl.arguments.train_config`.
     sft_dataset, dpo_dataset
-        Training rows, as ``Dataset`` objects or whatever else `JointTrainer` reads.
+        Training rows, as ``Dataset`` objects or any other source of `JointTrainer`.
     sft_eval_dataset, dpo_eval_dataset
-        Held-out rows, likewise; without, nothing is held out.
+        Held-out rows, likewise; by default nothing is held out.
     processing_class
-        The tokenizer; None: the one of a model given by name.
+        The tokenizer; None: that of a model given by name.
     peft_config
-        Of peft, such as ``LoraConfig``: adapters are made by peft.
+        A configuration of peft, such as ``LoraConfig``; peft makes the adapters.
     ref_model
-        None, the policy before training; or a folder or hub name.
+        Folder or hub name of the reference; None: the policy before training.
     callbacks
-        ``TrainerCallback`` of transformers, or those of `JointTrainer`.
+        ``TrainerCallback`` objects of transformers, or callbacks of `JointTrainer`.
     schedule
-        None: ALRIGHT, whose weight is the share of the updates that DPO would have had.
+        The schedule; None: ALRIGHT, whose weight is DPO's share of all updates.
     steps
-        Updates; None: as many as both trainers together do.
+        Number of updates; None: the sum of the updates of both trainers.
     output
         Folder of the run; None: ``sft_args.output_dir``.
     settings
-        Fields of :class:`~tradeoff.llm.config.TrainConfig`, which go before what TRL's fields say.
+        Fields of :class:`~tradeoff.llm.config.TrainConfig`, which override TRL's fields.
 
     Returns
     -------
     JointTrainer
-        Ready for ``train()``. A ``loss`` of TRL or of this package may be named in `settings`.
+        A trainer, ready for ``train()``. `settings` may name a ``loss`` of TRL or of this package.
 
     Raises
     ------
     InputError
-        With every field that cannot be taken over, or where objects do not fit together.
+        If a field is unsupported, with the names of all such fields; or if objects do not fit
+        together.
     """
     from transformers import TrainerCallback
 
@@ -97,7 +98,7 @@ def joint_trainer(
         sft_test=sft_eval_dataset,
         preference_test=dpo_eval_dataset,
         schedule=schedule,
-        # TRL takes rows of plain text as they are, too.
+        # TRL does not render rows of plain text either.
         config=replace(config, **{"chat": False, **_reference(ref_model), **settings}),
         output=sft_args.output_dir if output is None else output,
         callbacks=own,
@@ -109,7 +110,7 @@ def _is_hub(given: Any, kind: type) -> bool:
 
 
 def _loaded(model: Any, tokenizer: Any, *, bf16: bool) -> tuple[Any, Any]:
-    """Model and tokenizer, of which either may be given by the name of the model."""
+    """Load model and tokenizer, if the model is given by name."""
     if isinstance(model, str | Path):
         from tradeoff.llm import models
 
@@ -122,13 +123,13 @@ def _loaded(model: Any, tokenizer: Any, *, bf16: bool) -> tuple[Any, Any]:
 
 
 def _rows(dataset: Any, args: Any) -> int:
-    """How many rows a set has; a stream does not say."""
+    """Number of rows of a set, from which epochs are counted."""
     if hasattr(dataset, "__len__"):
         return len(dataset)
     if args.max_steps > 0:
         return 1
     raise InputError(
-        "a stream has no length, from which epochs could be counted",
+        "a stream has no length, so epochs cannot be counted",
         field="max_steps",
         value=args.max_steps,
         remedy="Give max_steps.",
@@ -140,7 +141,7 @@ def _reference(model: Any) -> dict[str, str]:
         return {}
     if not isinstance(model, str | Path):
         raise InputError(
-            "a reference in memory is not kept beside the policy",
+            "the reference cannot be a model in memory",
             field="ref_model",
             value=type(model).__name__,
             remedy="Leave it out for the policy before training, or give its folder.",

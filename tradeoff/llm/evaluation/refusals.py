@@ -125,7 +125,12 @@ def prompts(rows: Sequence[ChoiceRow], template: str | None, conversational: boo
             raise row_error(rows, place, problem, remedy, field="choices", value=row.choices)
     if template is not None and "{question}" not in template:
         remedy = "Write {question} where the question goes."
-        raise InputError("there is no place", field="template", value=template, remedy=remedy)
+        raise InputError(
+            "the template has no place for the question",
+            field="template",
+            value=template,
+            remedy=remedy,
+        )
     if template is None and conversational:
         return [SftRow((Message("user", row.question),), ()) for row in rows]
     text = template or "{question}\n"

@@ -195,9 +195,7 @@ def _check(wanted: Wanted, reference: Any) -> None:
         raise InputError("there is nothing to evaluate on", remedy=remedy)
     if len(wanted.preference) and reference is None:
         remedy = "Give the model that preference training started from."
-        raise InputError(
-            "preference losses compare with a reference", field="reference", remedy=remedy
-        )
+        raise InputError("preference losses need a reference", field="reference", remedy=remedy)
     if len(wanted.win_rate) and wanted.judge is None:
         remedy = "Give a reward model, or a checkpoint with its reference."
         raise InputError("a win rate needs a judge", field="judge", remedy=remedy)

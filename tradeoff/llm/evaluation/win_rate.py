@@ -48,7 +48,7 @@ class Verdicts:
         found = self.wins[~np.isnan(self.wins)]
         if not len(found):
             remedy = "Give a larger max_length or shorter prompts."
-            raise InputError("the judge could not tell for any prompt", remedy=remedy)
+            raise InputError("the judge has no verdict for any prompt", remedy=remedy)
         return share("win_rate", found)
 
 
@@ -104,7 +104,7 @@ def _ask(judge: Judge, contest: Contest, place: int) -> float:
     found = judge(contest.prompt, contest.first, contest.second)
     if not 0 <= found <= 1:
         raise InputError(
-            "the judge's verdict is no probability",
+            "the judge's verdict is not a probability",
             row=place + 1,
             field="judge",
             value=found,
