@@ -74,7 +74,7 @@ def test_a_study_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert smol_study.go("fast", seconds=0.0)["done"] == 0
     assert smol_study.summary(form) == {}
     first = smol_study.go("fast", methods=["sft-dpo"])
-    assert first["done"] == first["runs"] == 6
+    assert first["done"] == first["runs"] == 8
     assert list(smol_study.summary(form)["generated"]["methods"]) == ["sft-dpo"]
     done = smol_study.go("fast")
     assert done["done"] == done["runs"] == planned
