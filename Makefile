@@ -16,7 +16,7 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce figures claims docs notebooks test test-slow test-all test-lowest attack bench lint type clean
+.PHONY: help reproduce figures claims docs notebooks test test-slow test-all test-lowest attack bench gpu-pack lint type clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ attack: $(TEST) ## try to break every promise, in under five minutes; ARGS=--ful
 
 bench: $(TEST) ## time the fast paths against references in the same run; ARGS=--check: is one slower?
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+gpu-pack: $(TEST) ## pack what a GPU machine without a network needs into out/gpu: python -m analysis.gpu there
+	@$(BIN)/python -m analysis.gpu pack $(ARGS)
 
 lint: $(DEV) ## check style and formatting
 	@$(BIN)/ruff check

@@ -69,13 +69,16 @@ CHAPTERS = (
             "llm_lambdas",
             "llm_references",
             "max_eval_interval",
+            "smol_loss_space",
+            "smol_rounds",
+            "smol_methods_compared",
         ),
         studies=True,
     ),
     Chapter(
         "costs",
         "Figures of time and memory",
-        first=("schedule_cost", "llm_resources", "llm_memory"),
+        first=("schedule_cost", "llm_resources", "llm_memory", "gpu_run"),
         studies=True,
     ),
 )
@@ -104,6 +107,9 @@ TITLES = {
     "and 95 % half-widths over seeds, held out.",
     "costs": "Time and memory of training with random weights and adapters: medians over rounds, "
     "means and 95 % half-widths of ratios; TRL on the same rows.",
+    "gpu": "What a GPU measured at published shapes, with random weights and adapters in bf16.",
+    "smollm2": "SmolLM2-135M-Instruct, dequantised from 4 bits, trained on short rows: means and "
+    "95 % half-widths over n seeds, held out; not comparable with published scores.",
 }
 """Captions of the tables in LaTeX."""
 

@@ -13,8 +13,10 @@ import pandas as pd
 
 from analysis.dossier.cells import MISSING, interval, place
 from analysis.fernando2024 import paper_tables
+from analysis.fernando2024.costs import gpu_run
 from analysis.fernando2024.methods import METHODS, label
 from analysis.fernando2024.paper_numbers import reported
+from analysis.fernando2024.real import smol_methods
 from tradeoff import scores
 
 Results = Mapping[str, Any]
@@ -34,6 +36,8 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
         "end_points": paper_tables.end_points(paper),
         "real_text": real_text(results),
         "costs": costs(results),
+        "gpu": gpu(results),
+        "smollm2": smollm2(results),
     }
 
 
@@ -88,6 +92,41 @@ def costs(results: Results) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows).fillna(MISSING)
+
+
+def gpu(results: Results) -> pd.DataFrame:
+    """What a GPU measured, by step and method; one row says so where there is no run."""
+    rows = []
+    for step, found in results["gpu_run"]["steps"].items():
+        for method, one in found.items():
+            cells = {
+                title: gpu_run.values(one["rounds"], name) for name, title in gpu_run.PANELS.items()
+            }
+            shown = {title: f"{_middle(each):,.4g}" for title, each in cells.items() if len(each)}
+            rows.append({"step": step, "method": label(method)} | shown)
+    return pd.DataFrame(rows or [{"step": gpu_run.NONE}]).fillna(MISSING)
+
+
+def smollm2(results: Results) -> pd.DataFrame:
+    """Every method on SmolLM2, by pair of data sets; one row says so where there is no run."""
+    names = {
+        "weighted loss": "weighted_loss",
+        "less SFT→DPO": "less_baseline",
+        "pairs preferred (%)": "accuracy",
+        "chosen (nats)": "chosen",
+        "rejected (nats)": "rejected",
+    }
+    rows = []
+    for pair, one in results["smol_loss_space"]["pairs"].items():
+        for method, found in one["methods"].items():
+            row = {"data": pair, "n": str(one["seeds"]), "method": smol_methods.label(method)}
+            rows.append(row | {title: _cell(found[key]) for title, key in names.items()})
+    return pd.DataFrame(rows or [{"data": smol_methods.NONE}]).fillna(MISSING)
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    """A mean with its half width, if there is one."""
+    return f"{found['mean']:.3f}" if found["half_width"] is None else interval(found)
 
 
 def _middle(values: Iterable[float]) -> float:

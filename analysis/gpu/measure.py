@@ -106,7 +106,8 @@ def tokenizer(job: Job) -> Any:
     """The tokenizer of a job."""
     if not job.tokenizer:
         return deepcopy(llm_costs.tokenizer())
-    return models.tokenizer_of(models.model_folder(job.tokenizer))
+    folder = models.model_folder(job.tokenizer)
+    return models.tokenizer_of(folder, folder)
 
 
 class Window(Callback):

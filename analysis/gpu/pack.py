@@ -152,7 +152,10 @@ def fetch(folder: Path) -> None:
         if "==" in line and not line.startswith("#")
     )
     if unknown := [name for name in ABSENT if name not in pinned]:
-        raise InputError("no version is pinned", file="constraints.txt", value=unknown[0])
+        raise InputError(
+            "no version is pinned",
+            file="constraints.txt", value=unknown[0], remedy="Add one, NAME==VERSION.",
+        )  # fmt: skip
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     platforms = [f"--platform={name}_x86_64" for name in PLATFORMS]
     aim = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms]

@@ -18,6 +18,8 @@ from tradeoff.schedules import (
     Sequential,
 )
 
+NONE = "no run yet"
+"""What figures and tables say where nothing is stored."""
 LAM, PAIR, REFRESH, SAMPLES = 0.5, 2.0, 10, 4
 """Weight; cost of a pair in demonstrations, as it has two responses; updates between evaluations of
 methods that look at losses, and rows of each set that they look at."""

@@ -1,0 +1,113 @@
+"""What did a GPU measure: tokens per second, utilisation, memory, and the ratio to TRL?
+
+``analysis.gpu`` measures, one small file for each method; this figure shows the files there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.dossier import style
+from analysis.fernando2024 import methods
+from analysis.fernando2024.stored import PAPER
+from analysis.gpu import results
+
+NONE = "no GPU run yet"
+PANELS = {
+    "tokens_per_second": "tokens per second",
+    "model_flops_utilisation": "MFU (%)",
+    "peak_memory_bytes": "peak memory (GiB)",
+}
+UNITS = {"tokens_per_second": 1.0, "model_flops_utilisation": 100.0, "peak_memory_bytes": 2.0**-30}
+BARS = {"tokens_per_second": 1.3, "peak_memory_bytes": 0.7}
+"""Wanted ratios to TRL's DPO on the same rows."""
+STUDY = "study"
+CAPTION = (
+    "{said} Models of published shapes with random weights and adapters in bf16, timed as a whole "
+    "after the first updates; both responses of a pair count, filling does not. MFU counts frozen "
+    "weights once backward. What varies is the round, n = {rounds}. "
+    "Command: python -m analysis gpu_run"
+)
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the caption's fields: devices and rounds."""
+    devices = ", ".join(numbers["devices"])
+    said = f"Measured on {devices}." if devices else "There is no GPU run yet."
+    rounds = sorted({len(m["rounds"]) for s in numbers["steps"].values() for m in s.values()})
+    return {"said": said, "rounds": " or ".join(map(str, rounds)) or "0"}
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    found = measured(PAPER / "results" / "gpu")
+    rows = [(step, method) for step, each in found["steps"].items() for method in each]
+    with style.figure(1, len(PANELS), height=1.4 + 0.22 * len(rows), sharey=True) as (fig, axes):
+        for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
+            draw(ax, found["steps"], rows, name)
+            ax.set_xlabel(title)
+        style.save(fig, out, "gpu_run")
+    return found
+
+
+def measured(where: Path) -> dict[str, Any]:
+    """Results of GPUs by step and method, and ratios of DPO to TRL's.
+
+    Results of a rehearsal on a CPU are left out.
+    """
+    steps: dict[str, dict[str, Any]] = {}
+    devices: dict[str, None] = {}
+    for one in results.read(where).values():
+        if one["machine"]["device"] == "cpu" or one["step"] == STUDY:
+            continue
+        devices[one["machine"]["device"]] = None
+        step = f"{one['step']}, {one['machine']['device']}"
+        steps.setdefault(step, {})[one["method"]] = {
+            "rounds": one["rounds"],
+            "text": one["setting"]["text"],
+            "packages": one["machine"],
+        }
+    ratios = {name: ratio(each) for name, each in steps.items()}
+    return {
+        "devices": list(devices),
+        "steps": steps,
+        "to_trl": {name: one for name, one in ratios.items() if one},
+    }
+
+
+def ratio(each: Mapping[str, Any]) -> dict[str, float]:
+    """Our DPO over TRL's of the same step: medians over rounds; empty where either is missing."""
+    pair = [each.get(name) for name in ("preference-only", "trl-dpo")]
+    found = {}
+    for name in BARS:
+        ours, theirs = (values(one["rounds"], name) if one else np.empty(0) for one in pair)
+        if len(ours) and len(theirs):
+            found[name] = float(np.median(ours) / np.median(theirs))
+    return found
+
+
+def values(rounds: list[Any], name: str) -> np.ndarray:
+    """What was measured of one quantity, in the figure's unit; rounds without memory have none."""
+    found = [one.get(name) for one in rounds]
+    return np.array([UNITS[name] * value for value in found if value is not None])
+
+
+def draw(ax: Any, steps: Mapping[str, Any], rows: list[tuple[str, str]], name: str) -> None:
+    """One quantity, a method in each row."""
+    if not rows:
+        ax.text(0.5, 0.5, NONE, ha="center", va="center", transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+        return
+    for row, (step, method) in enumerate(rows):
+        found = values(steps[step][method]["rounds"], name)
+        look = style.look(method)
+        if len(found):
+            ax.plot(found, np.full(len(found), row), **look.dots(markersize=3, alpha=0.5))
+            ax.plot(np.median(found), row, **look.dots(markersize=6))
+    shown = [f"{methods.label(method)}, {step.partition(',')[0]}" for step, method in rows]
+    ax.set_yticks(range(len(rows)), shown, fontsize=7)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlim(left=0)

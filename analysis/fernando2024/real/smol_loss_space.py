@@ -1,0 +1,62 @@
+"""Where does each method lead SmolLM2 in the plane of its two losses, and what does it forget?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.dossier import style
+from analysis.fernando2024.real import smol_methods, smol_shown
+
+CAPTION = (
+    f"{smol_shown.ABOUT} Left: mean paths and single ends; the star is the mean of runs on one "
+    "objective. Right: SFT loss along training. One row per pair of data sets. "
+    "Command: python -m analysis smol_loss_space"
+)
+words = smol_shown.words
+DRAWN = ("sft-dpo", "dpo-sft", "alright", "mix", "rounds-4")
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    found = smol_shown.numbers("smol_loss_space", fast)
+    pairs = found["pairs"]
+    height = 0.4 + 2.6 * max(1, len(pairs))
+    with style.figure(max(1, len(pairs)), 2, height=height, squeeze=False) as (fig, axes):
+        if not pairs:
+            smol_shown.empty(axes[0])
+        for row, (pair, one) in zip(axes, pairs.items(), strict=False):
+            draw_plane(row[0], one)
+            draw_forgetting(row[1], one)
+            row[0].set(title=pair, xlabel="SFT loss (nats per token)", ylabel="preference loss")
+            row[1].set(xlabel="evaluation", ylabel="SFT loss")
+        if pairs:
+            axes[0][0].legend(fontsize=6, handlelength=3)
+        style.save(fig, out, "smol_loss_space")
+    return found
+
+
+def shown(one: Mapping[str, Any]) -> list[str]:
+    """Methods that are drawn, of those there are."""
+    return [name for name in one["methods"] if name in DRAWN]
+
+
+def draw_plane(ax: Any, one: Mapping[str, Any]) -> None:
+    """Paths and ends."""
+    for name in shown(one):
+        look, method = style.look(name), one["methods"][name]
+        path = np.array(method["path"])
+        ax.plot(*path.T, **look.line_style(markersize=0, label=smol_methods.label(name)))
+        ax.plot(*path[-1], **look.dots())
+        ax.plot(*np.array(method["ends"]).T, **look.dots(markersize=2.5, alpha=0.5))
+    ax.plot(*one["ideal"], **style.IDEAL, label="ideal point")
+    ax.annotate("base", one["start"], fontsize=8, xytext=(-3, 3), textcoords="offset points")
+
+
+def draw_forgetting(ax: Any, one: Mapping[str, Any]) -> None:
+    """SFT loss at each evaluation."""
+    for name in shown(one):
+        losses = np.array(one["methods"][name]["path"])[:, 0]
+        ax.plot(np.arange(len(losses)), losses, **style.look(name).line_style())

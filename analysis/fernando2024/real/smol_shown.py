@@ -1,0 +1,76 @@
+"""What the figures on SmolLM2 share: where their numbers come from, and what captions say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from analysis.dossier.stored_results import numbers as stored_numbers
+from analysis.fernando2024 import stored
+from analysis.fernando2024.costs import gpu_run
+from analysis.fernando2024.real import smol_methods, smol_study
+from analysis.gpu import results
+from tradeoff.records import plain
+
+ABOUT = (
+    "SmolLM2-135M-Instruct, dequantised from 4 bits (scores are not comparable with published "
+    "ones), with adapters on short rows at equal cost, λ = 0.5. What varies is the seed, "
+    "n = {seeds}; held out. {intervals}"
+)
+
+
+def numbers(name: str, fast: bool) -> dict[str, Any]:
+    """What a figure shows: of a GPU's run, else of the runs here, else what was stored, if any."""
+    if fast:
+        form = smol_study.FORMS["fast"]
+        smol_study.go("fast")
+        return _as_stored(smol_study.summary(form), "cpu", asdict(form))
+    for one in results.read(stored.PAPER / "results" / "gpu").values():
+        if one["step"] == gpu_run.STUDY and one["machine"]["device"] != "cpu":
+            round_ = one["rounds"][-1]
+            if round_["found"]:
+                return _as_stored(round_["found"], one["machine"]["device"], one["setting"])
+    form = smol_study.FORMS["full"]
+    if found := smol_study.summary(form):
+        return _as_stored(found, "cpu", asdict(form))
+    path = stored.PAPER / "results" / f"{name}.json"
+    if path.exists() and stored_numbers(path)["pairs"]:
+        return stored_numbers(path) | {"source": "stored run"}
+    return _as_stored({}, "none", asdict(form))
+
+
+def _as_stored(found: Mapping[str, Any], device: str, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """As the stored file has it, so that both are drawn alike."""
+    runs = [one["training"] for one in found.values()]
+    made: dict[str, Any] = plain(
+        {
+            "device": device,
+            "setting": setting,
+            "seeds": min((one["seeds"] for one in found.values()), default=0),
+            "pairs": {pair: {k: v for k, v in one.items() if k != "training"}
+                      for pair, one in found.items()},
+            "training": {
+                "runs": sum(one["runs"] for one in runs),
+                "cpu_seconds": sum(one["cpu_seconds"] for one in runs),
+            },
+        }
+    )  # fmt: skip
+    return made
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the caption's fields: how many seeds were run, and what that allows."""
+    seeds = numbers["seeds"]
+    intervals = "95 % t-intervals." if seeds > 1 else "One seed gives no interval."
+    return {
+        "seeds": f"{seeds} seed{'s' * (seeds != 1)}",
+        "intervals": intervals if seeds else "There is no run yet.",
+    }
+
+
+def empty(axes: Any) -> None:
+    """Say on every panel that there is no run."""
+    for ax in axes:
+        ax.text(0.5, 0.5, smol_methods.NONE, ha="center", va="center", transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])

@@ -1,0 +1,93 @@
+"""The study on SmolLM2: its rows, its plan, and its pieces, on a small random model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.fernando2024.real import smol_methods, smol_rows, smol_runs, smol_scores, smol_study
+from tradeoff.data.rows import PreferenceRow
+from tradeoff.errors import InputError
+
+
+def test_a_transcript_becomes_a_conversation() -> None:
+    text = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
+    row = smol_rows.as_conversation(PreferenceRow(text, " Because", " No"))
+    assert [(turn.role, turn.content) for turn in row.prompt] == [
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("user", "Why?"),
+    ]
+    assert row.chosen[0].content == "Because"
+
+
+def test_the_made_skill_and_its_control_share_prompts() -> None:
+    words = smol_rows._words()
+    made, control = smol_rows.skill(words), smol_rows.padding(words)
+    assert len(set(words)) == len(words) == smol_rows.MADE
+    assert [row.prompt for row in made] == [row.prompt for row in control]
+    assert all(word in row.completion for word, row in zip(words, made, strict=True))
+    assert len({row.completion for row in control}) == 1
+
+
+def test_every_method_costs_the_same() -> None:
+    budget, batch = 96.0, 4
+    for name, method in smol_methods.METHODS.items():
+        count = smol_methods.updates(method, budget, batch)
+        cost = method.schedule.plan(count).cost(1.0, smol_methods.PAIR).sum()
+        assert 0.85 * budget < cost < 1.05 * budget, name
+        assert smol_methods.label(name)
+
+
+def test_flips_count_pairs_whose_order_changed() -> None:
+    runs = pd.DataFrame(
+        {
+            "base_chosen": [[1.0, 0.0, 1.0, 0.0]],
+            "base_rejected": [[0.0, 1.0, 0.0, 1.0]],
+            "end_chosen": [[1.0, 1.0, 0.0, 0.0]],
+            "end_rejected": [[0.0, 0.0, 1.0, 1.0]],
+        }
+    )
+    found = smol_scores.flips(runs)
+    assert {name: float(v[0]) for name, v in found.items()} == {
+        "gained": 0.25,
+        "lost": 0.25,
+        "right": 0.5,
+    }
+
+
+def test_an_unknown_pair_or_method_is_bad_input() -> None:
+    with pytest.raises(InputError, match="none-such"):
+        smol_study.formed("full", methods=["none-such"])
+    with pytest.raises(InputError, match="no such pair"):
+        smol_rows.rows("none-such")
+
+
+@pytest.mark.slow
+def test_a_study_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smol_runs, "FOLDER", tmp_path)
+    form = smol_study.FORMS["fast"]
+    planned = int(smol_study.plan(form)["runs"].sum())
+    assert smol_study.go("fast", seconds=0.0)["done"] == 0
+    assert smol_study.summary(form) == {}
+    first = smol_study.go("fast", methods=["sft-dpo"])
+    assert first["done"] == first["runs"] == 8
+    assert list(smol_study.summary(form)["generated"]["methods"]) == ["sft-dpo"]
+    done = smol_study.go("fast")
+    assert done["done"] == done["runs"] == planned
+    one = done["found"]["generated"]
+    assert one["seeds"] == form.seeds
+    assert np.shape(one["methods"]["alright"]["ends"]) == (form.seeds, 2)
+    assert one["methods"]["sft-dpo"]["less_baseline"]["mean"] == 0.0
+    assert one["training"]["runs"] == 2 * form.seeds + len(form.methods) * form.seeds
+
+
+def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smol_rows, "DATA", tmp_path)
+    smol_rows.rows.cache_clear()
+    with pytest.raises(InputError, match="sft_rasbt_train"):
+        smol_rows.rows("same prompts")
+    smol_rows.rows.cache_clear()

@@ -1,0 +1,125 @@
+"""What travels to a GPU machine, what is measured there, and what is shown of it."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.dossier.cells import MISSING
+from analysis.fernando2024 import tables
+from analysis.fernando2024.costs import gpu_run
+from analysis.gpu import __main__ as command
+from analysis.gpu import parts, results
+from tradeoff.errors import InputError
+from tradeoff.records import read_json, write_json
+
+
+def measured(device: str, method: str, speed: float, share: float | None) -> dict[str, Any]:
+    one = {
+        "tokens_per_second": speed,
+        "model_flops_utilisation": share,
+        "peak_memory_bytes": 2**30,
+    }
+    return {
+        "step": "llama-3-8b",
+        "method": method,
+        "setting": {"text": "helpful"},
+        "machine": {"device": device},
+        "rounds": [one, {"out_of_memory": True}],
+    }
+
+
+def store(where: Path, *found: dict[str, Any]) -> None:
+    for one in found:
+        write_json(results.place(where, one["step"] + one["machine"]["device"], one["method"]), one)
+
+
+def test_results_of_a_gpu_are_shown_and_a_rehearsal_is_not(tmp_path: Path) -> None:
+    store(
+        tmp_path,
+        measured("H100", "preference-only", 150.0, 0.5),
+        measured("H100", "trl-dpo", 100.0, None),
+        measured("cpu", "preference-only", 1.0, None),
+    )
+    found = gpu_run.measured(tmp_path)
+    assert found["devices"] == ["H100"]
+    assert found["to_trl"] == {
+        "llama-3-8b, H100": {"tokens_per_second": 1.5, "peak_memory_bytes": 1.0}
+    }
+    shown = tables.gpu({"gpu_run": found})
+    assert list(shown["MFU (%)"]) == ["50", MISSING]
+    assert "H100" in gpu_run.words(found)["said"]
+
+
+def test_without_a_run_the_figure_and_the_table_say_so(tmp_path: Path) -> None:
+    found = gpu_run.measured(tmp_path)
+    assert gpu_run.words(found) == {"said": "There is no GPU run yet.", "rounds": "0"}
+    assert tables.gpu({"gpu_run": found}).iloc[0, 0] == gpu_run.NONE
+
+
+def test_a_bundle_brings_every_result_back(tmp_path: Path) -> None:
+    store(tmp_path / "there", measured("H100", "mix", 1.0, None))
+    results.bundle(tmp_path / "there", tmp_path / "bundle.json")
+    (path,) = results.unpack(tmp_path / "bundle.json", tmp_path / "here")
+    assert read_json(path) == read_json(tmp_path / "there" / path.name)
+
+
+def test_a_name_in_a_bundle_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "bundle.json", {"../x": measured("H100", "mix", 1.0, None)})
+    with pytest.raises(InputError, match="name of a result"):
+        results.unpack(tmp_path / "bundle.json", tmp_path)
+
+
+def test_what_was_measured_in_another_way_is_measured_anew(tmp_path: Path) -> None:
+    one = measured("H100", "mix", 1.0, None)
+    path = write_json(tmp_path / "x.json", one)
+    assert len(results.known(path, one)) == 2
+    assert results.known(path, one | {"machine": {"device": "H200"}}) == []
+
+
+def test_the_model_is_put_together_of_both_parts_and_checked(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.write_bytes(bytes(range(256)) * 99)
+    packed = gzip.compress(model.read_bytes())
+    about = {"sha256": parts.sha256(model)}
+    for call, content in (("first", packed[:100]), ("second", packed[100:])):
+        part = tmp_path / call / f"model.part-{call}"
+        part.parent.mkdir()
+        part.write_bytes(content)
+        write_json(
+            part.parent / parts.MANIFEST,
+            {"model": about, "files": {part.name: {"sha256": parts.sha256(part)}}},
+        )
+    assert parts.model(tmp_path).read_bytes() == model.read_bytes()
+    (tmp_path / parts.MODEL).unlink()
+    (tmp_path / "second" / "model.part-second").write_bytes(b"damaged")
+    with pytest.raises(SystemExit, match="not the file that was packed"):
+        parts.model(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["first", "second"])
+def test_the_rehearsal_runs_the_steps_of_a_call(call: str, tmp_path: Path) -> None:
+    given = [call, "--rehearse", "--out", str(tmp_path), "--pack", str(tmp_path)]
+    steps = ["pythia-1b"] if call == "first" else ["llama-3-8b profile"]
+    methods = ["preference-only"]
+    again = [*given, "--methods", *methods, "--steps", *steps]
+    assert command.main(again) == 0
+    where = tmp_path / "results" / "gpu"
+    (path,) = where.glob("*.json")
+    (one,) = read_json(path)["rounds"]
+    assert one["tokens_per_second"] > 0
+    assert one["followed"][0] == 0
+    assert ("operators" in one) == (call == "second")
+    stamp = path.stat().st_mtime_ns
+    assert command.main(again) == 0  # It is there, so nothing is measured.
+    assert path.stat().st_mtime_ns == stamp
+
+
+def test_an_unknown_method_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["first", "--rehearse", "--out", str(tmp_path), "--methods", "none-such"]
+    assert command.main(given) == 2
+    assert "none-such" in capsys.readouterr().err
