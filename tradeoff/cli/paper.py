@@ -105,11 +105,14 @@ def claims(
     mutate: Annotated[
         bool, typer.Option("--mutate", help="Run the mistakes that must break each claim instead.")
     ] = False,
+    long: Annotated[
+        bool, typer.Option("--long", help="Print whole statements, with kind and source.")
+    ] = False,
     paper: Paper = FIRST_PAPER,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Run the ledger of claims and print each with its verdict.
+    """Run the ledger of claims and print each with its verdict, one line each.
 
     The exit status is 1 when a claim does not hold, or when a mutation does not break its claim.
 
@@ -117,7 +120,7 @@ def claims(
 
     - `tradeoff claims`
 
-    - `tradeoff claims --json`
+    - `tradeoff claims --long`
 
     - `tradeoff claims alright-average-rate --mutate`
     """
@@ -133,6 +136,6 @@ def claims(
     elif mutate:
         show_mutations(found)
     else:
-        show_claims(found, ledger.summary(found.to_dict("records")))
+        show_claims(found, ledger.summary(found.to_dict("records")), long=long)
     if not good.all():
         raise typer.Exit(1)
