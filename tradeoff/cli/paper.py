@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from tradeoff.checkout import FIRST_PAPER, analysis, dossier
+from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Fast, Force, Json, Out, Paper, Pdf
 from tradeoff.terminal import show_claims, show_json, show_line, show_mutations, show_table
+
+_FIGURES = "figures that are drawn are kept, and the same command goes on"
 
 
 def reproduce(
@@ -41,6 +44,7 @@ def reproduce(
     analysis("dossier.page").require()
     chosen = dossier(paper)
     folder = out or chosen.folder
+    keeps(_FIGURES)
     with analysis("dossier.style").as_pdf(pdf):
         outcomes = runner.reproduce(
             chosen, folder, fast=fast, full=full, force=force, progress=not as_json
@@ -92,6 +96,7 @@ def figures(
     wanted = list(known) if names == ["all"] else names
     for name in wanted:
         chosen.chapter(name)  # refuses a name that is none, before anything is drawn
+    keeps(_FIGURES)
     with analysis("dossier.style").as_pdf(pdf):
         outcomes = runner.run_all(chosen, wanted, out, fast=fast, force=force, progress=not as_json)
     if as_json:
