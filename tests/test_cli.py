@@ -1,6 +1,7 @@
 """The command line as a user meets it: tables, JSON, files, errors, help."""
 
 import gzip
+import importlib
 import io
 import json
 import subprocess
@@ -148,7 +149,7 @@ def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):
         (("simulate", "--conflict", "nan", "--steps", "5"), "conflict"),
         (("simulate", "--decay", "nan", "--steps", "5"), "decay"),
         (("simulate", "--decay", "-0.5", "--steps", "5"), "decay"),
-        (("simulate", "--decay", "cosine", "--steps", "5"), "decay"),
+        (("simulate", "--decay", "sine", "--steps", "5"), "decay"),
         (("simulate", "--rounds", "6", "--steps", "5"), "rounds"),
         (("simulate", "--limit", "nan", "--steps", "5"), "limit"),
         (("figures", "no_such_figure"), "no such figure"),
@@ -180,10 +181,13 @@ def test_errors_name_the_option(capsys, arguments, option):
 
 
 def test_an_interrupted_command_says_what_is_kept(capsys, monkeypatch, tmp_path):
+    importlib.import_module("tradeoff.arena.board")
+
     def stopped(*given, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tradeoff.arena.board.board", stopped)
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["tradeoff.arena.board"], "board", stopped)
     code, _, err = run(capsys, "arena", "--out", str(tmp_path))
     assert code == 130
     kept = f"runs in {tmp_path} that have ended are kept, and the same command goes on"

@@ -15,14 +15,14 @@ class RowWarning(UserWarning):
 class InputError(ValueError):
     """Input that cannot be used, with its place, its value and a remedy.
 
-        Parameters
-        ----------
-        problem
-            What is wrong, as a clause: ``"chosen and rejected are the same response"``.
-        remedy
-            What the user can do about it.
-        file, row, field, value
-            Place and value of the input; those not given are left out of the message. Rows count from
+    Parameters
+    ----------
+    problem
+        What is wrong, as a clause: ``"chosen and rejected are the same response"``.
+    remedy
+        What the user can do about it.
+    file, row, field, value
+        Place and value of the input; those not given are left out of the message. Rows count from
         1. A field that begins with a dash is an option of the command line.
     """
 

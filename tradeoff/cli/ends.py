@@ -19,7 +19,8 @@ STATUS = 130
 """Exit status of a program that SIGINT ended."""
 PATIENCE = 0.5
 """Seconds in which threads may end by themselves after an interruption."""
-_KEPT: ContextVar[str] = ContextVar("kept", default="nothing was written")
+NOTHING = "nothing was written"
+_KEPT: ContextVar[str] = ContextVar("kept", default=NOTHING)
 
 
 def keeps(what: str) -> None:
@@ -32,6 +33,7 @@ class Program(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that is asked for."""
+        keeps(NOTHING)
         try:
             return super().invoke(ctx)
         except InputError as error:
