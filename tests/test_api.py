@@ -29,6 +29,7 @@ INTERNAL = {
     "tradeoff.cli.compare",
     "tradeoff.cli.convex",
     "tradeoff.cli.doctor",
+    "tradeoff.cli.ends",
     "tradeoff.cli.evaluate",
     "tradeoff.cli.export",
     "tradeoff.cli.options",

@@ -1,6 +1,8 @@
 """The command line as a user meets it: tables, JSON, files, errors, help."""
 
 import gzip
+import importlib
+import io
 import json
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 
 import tradeoff
-from tradeoff import checkout
+from tradeoff import checkout, progress
 from tradeoff.cli import main
 from tradeoff.terminal import show_summary, show_table
 
@@ -147,7 +149,7 @@ def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):
         (("simulate", "--conflict", "nan", "--steps", "5"), "conflict"),
         (("simulate", "--decay", "nan", "--steps", "5"), "decay"),
         (("simulate", "--decay", "-0.5", "--steps", "5"), "decay"),
-        (("simulate", "--decay", "cosine", "--steps", "5"), "decay"),
+        (("simulate", "--decay", "sine", "--steps", "5"), "decay"),
         (("simulate", "--rounds", "6", "--steps", "5"), "rounds"),
         (("simulate", "--limit", "nan", "--steps", "5"), "limit"),
         (("figures", "no_such_figure"), "no such figure"),
@@ -161,6 +163,57 @@ def test_bad_input_is_one_line_and_status_two(capsys, arguments, word):
     assert word in err
     assert err.startswith("error:")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("simulate", "--lam", "2", "--steps", "5"), "--lam"),
+        (("train", "--lam", "2"), "--lam"),
+        (("train", "--steps", "0"), "--steps"),
+        (("arena", "--sort", "name"), "--sort"),
+    ],
+)
+def test_errors_name_the_option(capsys, arguments, option):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith(f"error: {option}: ")
+
+
+def test_an_interrupted_command_says_what_is_kept(capsys, monkeypatch, tmp_path):
+    importlib.import_module("tradeoff.arena.board")
+
+    def stopped(*given, **settings):
+        raise KeyboardInterrupt
+
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["tradeoff.arena.board"], "board", stopped)
+    code, _, err = run(capsys, "arena", "--out", str(tmp_path))
+    assert code == 130
+    kept = f"runs in {tmp_path} that have ended are kept, and the same command goes on"
+    assert err == f"interrupted; {kept}\n"
+    monkeypatch.setattr("tradeoff.convex.simulate", stopped)
+    assert run(capsys, "simulate", "--steps", "5")[2] == "interrupted; nothing was written\n"
+
+
+def test_claims_have_one_line_each(capsys):
+    code, out, _ = run(capsys, "claims", "sequential-gap-log-cosh")
+    assert code == 0
+    assert "holds  sequential-gap-log-cosh  14.31  = 14.31  In the binary" in out.splitlines()[0]
+    assert "for all radii." in out.splitlines()[0]
+
+
+def test_a_log_has_lines_now_and_then_and_no_bar(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    list(progress.tqdm(range(3), desc="steps", file=log, mininterval=0))
+    assert "\r" not in log.getvalue()
+    assert "█" not in log.getvalue()
+    assert "2/3" in log.getvalue()
+    monkeypatch.setattr(progress, "EVERY", 60.0)
+    quiet = io.StringIO()
+    list(progress.tqdm(range(3), desc="steps", file=quiet, mininterval=0))
+    assert quiet.getvalue() == ""
 
 
 def test_mutations_run_from_the_command_line(capsys):

@@ -154,7 +154,7 @@ def test_other_settings_are_refused(done, flags):
 def test_settings_of_no_schedule_are_refused(flags, tmp_path):
     found = run(*flags, *METHODS_GIVEN, "--rounds", "8", "--out", tmp_path)
     assert isinstance(found.exception, InputError)
-    assert found.exception.field == "schedule.rounds"
+    assert found.exception.field == "--rounds"
 
 
 def test_runs_that_exist_are_compared(done, tmp_path):

@@ -23,7 +23,7 @@ class InputError(ValueError):
         What the user can do about it.
     file, row, field, value
         Place and value of the input; those not given are left out of the message. Rows count from
-        1.
+        1. A field that begins with a dash is an option of the command line.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class InputError(ValueError):
         self.file, self.row, self.field = file, row, field
         place = [str(file)] if file is not None else []
         place += [f"row {row}"] if row is not None else []
-        place += [f"field {field!r}"] if field is not None else []
+        place += [_named(field)] if field is not None else []
         found = "" if value is _ABSENT else f" (found {_shorten(_shown(value))})"
         prefix = f"{', '.join(place)}: " if place else ""
         super().__init__(f"{prefix}{problem}{found}. {remedy}")
@@ -77,6 +77,11 @@ def _restore(message: str, problem: str, settings: dict[str, Any]) -> InputError
     error = InputError(problem, **settings)
     error.args = (message,)
     return error
+
+
+def _named(field: str) -> str:
+    """A field, or an option of the command line, as a message names it."""
+    return field if field.startswith("-") else f"field {field!r}"
 
 
 def _shown(value: Any) -> str:

@@ -110,22 +110,64 @@ def show_summary(summary: Mapping[str, Any], in_doubt: Collection[str] = ()) -> 
     console.print(table)
 
 
-def show_claims(verdicts: pd.DataFrame, summary: str) -> None:
-    """Print the verdicts of the claims and a summary line."""
+def show_claims(verdicts: pd.DataFrame, summary: str, *, long: bool = False) -> None:
+    """Print the verdicts of the claims, one line each, and a summary line.
+
+    Parameters
+    ----------
+    verdicts
+        One row a claim.
+    summary
+        Printed below.
+    long
+        Print whole statements, over as many lines as they need, with kind and source.
+    """
+    if long:
+        _show_whole_claims(verdicts)
+    else:
+        _show_short_claims(verdicts)
+    console.print(escape(summary))
+
+
+def _bound(row: Mapping[Any, Any]) -> str:
+    return SIGNS[row["relation"]] + cell(row["bound"])
+
+
+def _show_short_claims(verdicts: pd.DataFrame) -> None:
+    """Verdict, id, numbers and as much of the statement as the terminal has room for."""
+    rows = [
+        ("holds" if row["holds"] else "FAILS", row["id"], cell(row["measured"]), _bound(row))
+        for row in verdicts.to_dict("records")
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, statement in zip(rows, verdicts["statement"], strict=True):
+        verdict, name, measured, bound = (
+            text.ljust(w) for text, w in zip(row, widths, strict=True)
+        )
+        line = Text.assemble(
+            (verdict, "green" if verdict.strip() == "holds" else "bold red"),
+            f"  {name}  {measured.strip():>{widths[2]}}  {bound}  {statement}",
+        )
+        if console.is_terminal:
+            line.truncate(console.width, overflow="ellipsis")
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _show_whole_claims(verdicts: pd.DataFrame) -> None:
     table = Table(title="claims", title_justify="left", box=None, pad_edge=False)
     table.add_column("verdict")
+    table.add_column("id", overflow="fold")
     table.add_column("kind")
+    for column in ("measured", "bound"):
+        table.add_column(column, justify="right")
     table.add_column("claim", overflow="fold")
-    table.add_column("measured", justify="right")
-    table.add_column("bound", justify="right")
     table.add_column("source", overflow="fold", style="dim")
     for row in verdicts.to_dict("records"):
         verdict = "[green]holds[/]" if row["holds"] else "[bold red]FAILS[/]"
-        bound = SIGNS[row["relation"]] + cell(row["bound"])
-        statement, source = escape(row["statement"]), escape(row["source"])
-        table.add_row(verdict, row["kind"], statement, cell(row["measured"]), bound, source)
+        texts = [escape(row[name]) for name in ("id", "kind", "statement", "source")]
+        numbers = [cell(row["measured"]), _bound(row)]
+        table.add_row(verdict, *texts[:2], *numbers, *texts[2:])
     console.print(table)
-    console.print(escape(summary))
 
 
 def show_mutations(found: pd.DataFrame) -> None:

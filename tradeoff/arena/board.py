@@ -28,6 +28,8 @@ THIRD = ("law_regret", "kl", "lost", "gained", "flips", "calibration")
 """Scores beside the two losses that were trained on."""
 LEVEL = 0.05
 """Probability of any false difference to a baseline, over all methods."""
+ORDERS = ("rank", "regret", "front_gap", "coverage")
+"""Columns that a table can be sorted by."""
 BATCH = 400
 """Configurations that one call simulates together."""
 
@@ -115,9 +117,7 @@ class Board(Shown):
             Holm's correction over all methods and problems; at_edge, the number of its cells
             whose best step lies at an end of the grid.
         """
-        if sort not in (known := ("rank", "regret", "front_gap", "coverage")):
-            remedy = f"Use one of {', '.join(known)}."
-            raise InputError("no such order", field="sort", value=sort, remedy=remedy)
+        check_order(sort)
         found = ranks.rank_table(self._ranked)
         for name in ("regret", "front_gap", "coverage"):
             found[name] = getattr(self, name).mean(axis=1)
@@ -256,6 +256,13 @@ def board(
         jobs=jobs, progress=progress,
     )  # fmt: skip
     return Board(scored(table))
+
+
+def check_order(sort: str) -> None:
+    """An `InputError` for an order that a board's table does not have."""
+    if sort not in ORDERS:
+        remedy = f"Use one of {', '.join(ORDERS)}."
+        raise InputError("no such order", field="sort", value=sort, remedy=remedy)
 
 
 def scored(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Out
 from tradeoff.extras import require
 from tradeoff.files import check_writable
@@ -19,7 +20,11 @@ WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "cover
 def arena(
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", help="Name in the catalogue, or package.module:Name; repeatable."),
+        typer.Option(
+            "--method",
+            "--schedule",
+            help="Name in the catalogue, or package.module:Name; repeatable.",
+        ),
     ] = None,
     problems: Annotated[
         list[str] | None, typer.Option("--problem", help="Name of a problem; repeatable.")
@@ -63,8 +68,9 @@ def arena(
     import pandas as pd
 
     from tradeoff.arena import SUITE, contenders
-    from tradeoff.arena.board import LAMS, board
+    from tradeoff.arena.board import LAMS, board, check_order
 
+    check_order(sort)
     if listing:
         rows = [{"problem": each.name, "differs by": each.varies} for each in SUITE.values()]
         labels = [{"name": name, "method": m.label} for name, m in contenders().items()]
@@ -75,6 +81,7 @@ def arena(
         show_table(pd.DataFrame(labels), "\nmethods")
         return
     folder = check_writable(out or Path("arena"))
+    keeps(f"runs in {folder} that have ended are kept, and the same command goes on")
     found = board(
         methods or (), problems or (), folder=folder / "runs", lams=tuple(lams or LAMS),
         budget=budget, replicas=replicas, jobs=jobs, progress=not as_json,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import output
 from tradeoff.cli.run_options import METHOD, Given, with_settings
 from tradeoff.errors import InputError
@@ -131,6 +132,7 @@ def _trained(
         return _for(given, name).settings(**flags)
 
     planned = grid(make, names, lams or LAMS, range(first, first + seeds))
+    keeps(f"runs that have ended are kept in {out}; the same command goes on")
     try:
         return compare(
             planned, out, jobs=jobs, keep_models=keep_models, progress=show is show_line, say=show

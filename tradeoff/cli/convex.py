@@ -125,11 +125,12 @@ def simulate(
         step_size=convex.StepSize(step_size, _decay(decay)),
         replicas=replicas,
         seed=seed,
+        progress=not as_json,
     )
     if out is not None:
         with replacing(out / "simulate.parquet") as partial:
             runs.to_parquet(partial, index=False)
-    table = _end_points(runs, convex.pareto_front(problem), steps)
+    table = _end_points(runs, convex.pareto_front(problem, progress=not as_json), steps)
     if as_json:
         show_json(table.to_dict("records"))
         return

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import (
     Attention,
     Chat,
@@ -196,6 +197,8 @@ def evaluate(
             max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         ),
     )
+    if out is not None:
+        keeps(f"parts that were written to {out} are kept")
     found = evaluation.evaluate(
         subject,
         wanted,

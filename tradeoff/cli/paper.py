@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from tradeoff.checkout import FIRST_PAPER, analysis, dossier
+from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Fast, Force, Json, Out, Paper, Pdf
 from tradeoff.terminal import show_claims, show_json, show_line, show_mutations, show_table
+
+_FIGURES = "figures that are drawn are kept, and the same command goes on"
 
 
 def reproduce(
@@ -41,6 +44,7 @@ def reproduce(
     analysis("dossier.page").require()
     chosen = dossier(paper)
     folder = out or chosen.folder
+    keeps(_FIGURES)
     with analysis("dossier.style").as_pdf(pdf):
         outcomes = runner.reproduce(
             chosen, folder, fast=fast, full=full, force=force, progress=not as_json
@@ -92,6 +96,7 @@ def figures(
     wanted = list(known) if names == ["all"] else names
     for name in wanted:
         chosen.chapter(name)  # refuses a name that is none, before anything is drawn
+    keeps(_FIGURES)
     with analysis("dossier.style").as_pdf(pdf):
         outcomes = runner.run_all(chosen, wanted, out, fast=fast, force=force, progress=not as_json)
     if as_json:
@@ -105,11 +110,14 @@ def claims(
     mutate: Annotated[
         bool, typer.Option("--mutate", help="Run the mistakes that must break each claim instead.")
     ] = False,
+    long: Annotated[
+        bool, typer.Option("--long", help="Print whole statements, with kind and source.")
+    ] = False,
     paper: Paper = FIRST_PAPER,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Run the ledger of claims and print each with its verdict.
+    """Run the ledger of claims and print each with its verdict, one line each.
 
     The exit status is 1 when a claim does not hold, or when a mutation does not break its claim.
 
@@ -117,7 +125,7 @@ def claims(
 
     - `tradeoff claims`
 
-    - `tradeoff claims --json`
+    - `tradeoff claims --long`
 
     - `tradeoff claims alright-average-rate --mutate`
     """
@@ -133,6 +141,6 @@ def claims(
     elif mutate:
         show_mutations(found)
     else:
-        show_claims(found, ledger.summary(found.to_dict("records")))
+        show_claims(found, ledger.summary(found.to_dict("records")), long=long)
     if not good.all():
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ from tradeoff.cli.arena import arena
 from tradeoff.cli.compare import compare
 from tradeoff.cli.convex import front, simulate
 from tradeoff.cli.doctor import doctor
+from tradeoff.cli.ends import STATUS, Program, leave_at_once
 from tradeoff.cli.evaluate import evaluate
 from tradeoff.cli.export import export
 from tradeoff.cli.paper import claims, figures, reproduce
@@ -26,6 +27,7 @@ from tradeoff.files import refusal
 from tradeoff.terminal import flush_streams, prepare_streams, show_line
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -89,9 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(found))
     except (InputError, OSError) as error:
         _fail(str(error if isinstance(error, InputError) else refusal(error)))
-    except KeyboardInterrupt:
-        typer.secho("interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == STATUS and arguments is None:
+            leave_at_once()
+        raise
 
 
 def _fail(message: str) -> NoReturn:

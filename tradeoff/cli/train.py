@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff import experiment
+from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import output
 from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.data import Rows
@@ -87,6 +88,7 @@ def train(
       --lora-rank 32 --precision bf16 --set train.clip=0.5`
     """
     require("llm")
+    keeps(f"checkpoints in {out} are kept, and the same command goes on from the newest")
     quiet = as_json or os.environ.get("RANK", "0") != "0"
     say = (lambda text: None) if quiet else partial(show_line, style="dim")
     say("reading settings")

@@ -84,8 +84,8 @@ class Comparison(Shown):
             if own is None or same.empty:
                 rows.append(_missing("behind_best"))
                 continue
-            first = same.loc[same.weighted_loss.idxmin()]
-            best = losses[first.method, first.settings, first.lam]
+            first = same.iloc[int(same.weighted_loss.to_numpy().argmin())]
+            best = losses[first["method"], first["settings"], first["lam"]]
             both = own.index.intersection(best.index)
             if both.empty:
                 rows.append(_missing("behind_best"))

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -243,6 +243,7 @@ def _train(
 ) -> None:
     """Make the calls of `train_one`, some at a time, and report each run that has ended."""
     before, done = planned - len(calls), 0
+    outcomes: Generator[tuple[str, int], None, None]
     if jobs == 1:
         here = partial(train_one, rows=rows, keep_model=keep_models, progress=progress)
         outcomes = ((call[0].name, here(*call)) for call in calls)
@@ -261,7 +262,7 @@ def _train(
 
 def _in_workers(
     calls: Sequence[tuple[Any, ...]], jobs: int, keep_models: bool
-) -> Iterator[tuple[str, int]]:
+) -> Generator[tuple[str, int], None, None]:
     """Make calls in worker processes, each with its share of the cores."""
     from tradeoff.study import processes
 

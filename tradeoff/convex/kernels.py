@@ -157,11 +157,15 @@ def run(setting: Setting) -> tuple[Array, Array, Index]:
     # Python threads are enough, because the compiled code releases the GIL. A free thread takes the
     # next block, so slow configurations do not hold up the others.
     blocks = list(itertools.product(range(shape[0]), range(0, setting.replicas, BLOCK)))
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    pool = ThreadPoolExecutor(numba.get_num_threads())
+    try:
         done = pool.map(run_block, *zip(*blocks, strict=True))
         hidden = not setting.progress
         for _ in tqdm(done, desc="blocks", total=len(blocks), disable=hidden, leave=False):
             pass
+    finally:
+        # Interrupted, it waits for no block.
+        pool.shutdown(wait=False, cancel_futures=True)
     return last, average, counts
 
 
