@@ -141,13 +141,15 @@ class Board(Shown):
         columns = {k: v.reindex(names, fill_value=0) for k, v in counts.items()}
         return pd.DataFrame(columns, index=names)
 
-    def differences(self, baseline: str) -> pd.DataFrame:
-        """Regret of each method less that of a baseline, on each problem.
+    def differences(self, baseline: str, score: str = "regret") -> pd.DataFrame:
+        """A score of each method less that of a baseline, on each problem.
 
         Parameters
         ----------
         baseline
             Name of a method on the board.
+        score
+            Column of :attr:`runs` in which less is better, such as regret or front_gap.
 
         Returns
         -------
@@ -164,7 +166,7 @@ class Board(Shown):
         if baseline not in self.regret.index:
             remedy = f"Use one of {', '.join(map(str, self.regret.index))}."
             raise InputError("not on the board", field="baseline", value=baseline, remedy=remedy)
-        regrets = self._by_replica
+        regrets = self._by_replica(score)
         found = []
         for name in self.regret.index:
             for problem in self.regret.columns:
@@ -177,18 +179,25 @@ class Board(Shown):
         tests = pd.DataFrame(found, columns=columns)
         return tests.assign(p=holm(tests["p"]))
 
-    @cached_property
-    def _by_replica(self) -> pd.DataFrame:
-        """(methods x problems, replicas) regret, mean over weights."""
+    @property
+    def spread(self) -> pd.DataFrame:
+        """Half-widths of the 95 % intervals of :attr:`regret`, over replicas."""
+        found = self._by_replica("regret")
+        ends = interval(found.to_numpy(), axis=1)
+        half = pd.Series(ends.high - ends.mean, index=found.index)
+        return half.unstack("problem").loc[self.regret.index, self.regret.columns]
+
+    def _by_replica(self, score: str) -> pd.DataFrame:
+        """(methods x problems, replicas) a score, mean over weights."""
         keys = ["name", "problem", "replica"]
-        return self.runs.groupby(keys, sort=False)["regret"].mean().unstack("replica")
+        return self.runs.groupby(keys, sort=False)[score].mean().unstack("replica")
 
     @property
     def _ranked(self) -> pd.DataFrame:
         """What ranks are taken of: problems, or the replicas of the only one."""
         if self.regret.shape[1] > 1:
             return self.regret
-        return self._by_replica.droplevel("problem")
+        return self._by_replica("regret").droplevel("problem")
 
     def _mean(self, score: str) -> pd.DataFrame:
         means = self.runs.groupby(["name", "problem"], sort=False)[score].mean()

@@ -30,6 +30,47 @@ def rank_table(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=values.index)
 
 
+def friedman(values: pd.DataFrame) -> float:
+    """p-value of Friedman's test that all methods have the same ranks over the problems.
+
+    Parameters
+    ----------
+    values
+        One row a method, one column a problem; less is better. NaN for fewer than two problems or
+        three methods.
+
+    Notes
+    -----
+    Friedman (1937), with the correction for ties.
+    """
+    from scipy.stats import friedmanchisquare
+
+    if values.shape[0] < 3 or values.shape[1] < 2:
+        return float("nan")
+    return float(friedmanchisquare(*values.to_numpy()).pvalue)
+
+
+def critical_difference(methods: int, problems: int, level: float = 0.05) -> float:
+    """Difference of mean ranks from which on two methods differ, of all pairs compared at once.
+
+    Parameters
+    ----------
+    methods, problems
+        How many are ranked, and over how many problems.
+    level
+        Probability of any false difference.
+
+    Notes
+    -----
+    Nemenyi's test, as in Demsar (2006), equation (2): ``q sqrt(k (k + 1) / (6 n))`` where q is
+    the quantile of the studentized range over sqrt(2).
+    """
+    from scipy.stats import studentized_range
+
+    q = float(studentized_range.ppf(1 - level, methods, np.inf)) / np.sqrt(2)
+    return float(q * np.sqrt(methods * (methods + 1) / (6 * problems)))
+
+
 def paired_p(differences: ArrayLike) -> float:
     """Two-sided p-value of a paired t-test; 1 where all differences are zero."""
     from scipy.special import stdtr

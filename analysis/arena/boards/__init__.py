@@ -1,0 +1,1 @@
+"""The runs of the board: their full form is stored."""

@@ -1,0 +1,56 @@
+"""The declaration of the arena's dossier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.arena.stored import PAPER
+from analysis.dossier.declaration import Chapter, Dossier
+
+Results = Mapping[str, Any]
+TITLES = {
+    "board": "Every method on the board, best first: means over problems, in units of the fronts' "
+    "ranges.",
+    "winners": "Methods that are ahead of ALRIGHT or MAXRIGHT on more problems than behind.",
+    "absent": "Names of the catalogue that have no place on the convex board.",
+}
+"""Captions of the tables in LaTeX."""
+
+
+# The import below is late: a list of figures needs no tables.
+
+
+def _tables(results: Results) -> dict[str, pd.DataFrame]:
+    from analysis.arena.tables import all_tables
+
+    return all_tables(results)
+
+
+def _content(results: Results) -> dict[str, Any]:
+    from analysis.arena.answers import answers
+
+    return {"answers": answers(results)}
+
+
+DOSSIER = Dossier(
+    title="The arena: every method on problems whose best trade-offs are certified",
+    folder=PAPER,
+    package="analysis.arena",
+    chapters=(
+        Chapter("boards", "The board", studies=True),
+        Chapter("pictures", "Pictures of the board", first=("kinds", "families", "third")),
+    ),
+    sections={
+        "method": "How it is measured",
+        "answers": "Answers",
+        "predictions": "Predictions and their verdicts",
+        "table": "The board",
+    },
+    opening=2,
+    tables=_tables,
+    titles=TITLES,
+    content=_content,
+)

@@ -1,0 +1,67 @@
+"""What trade-offs does one method reach, as its weight goes from SFT to preferences?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis.arena.stored import cells, shown
+from analysis.dossier import style
+from tradeoff.methods import find
+
+CAPTION = (
+    "Ends of the runs at the weights λ = {lams} (one marker each, mean over {replicas} replicas) "
+    "beside the certified front, on four of {problems} problems. In units of the front's ranges: "
+    "(0, 0) is the ideal point. What varies is the data drawn. Command: python -m analysis "
+    "families --paper arena."
+)
+METHODS = ("sft-dpo", "mix", "alright", "maxright", "mgda", "dft", "soup")
+PROBLEMS = ("middle", "opposed", "noisy", "boundary")
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    numbers = shown()
+    with style.figure(2, 2, height=6.4) as (fig, axes):
+        for ax, problem in zip(np.ravel(axes), PROBLEMS, strict=True):
+            draw(ax, numbers, problem)
+        np.ravel(axes)[0].legend(fontsize=7)
+        style.save(fig, out, "families")
+    return {
+        "lams": numbers["lams"],
+        "replicas": numbers["replicas"],
+        "problems": len(numbers["problems"]),
+        "drawn": list(METHODS),
+    }
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    return {
+        "lams": ", ".join(f"{lam:g}" for lam in numbers["lams"]),
+        "replicas": str(numbers["replicas"]),
+        "problems": str(numbers["problems"]),
+    }
+
+
+def draw(ax: Axes, numbers: Mapping[str, Any], problem: str) -> None:
+    """The family of each method on one problem."""
+    front = np.array(numbers["fronts"][problem])
+    ideal, ranges = front.min(axis=0), np.ptp(front, axis=0)
+    ax.plot(*((front - ideal) / ranges).T, **style.FRONT)
+    for place, name in enumerate(METHODS):
+        losses = [cells(numbers, s).loc[name, problem] for s in ("sft_loss", "preference_loss")]
+        path = (np.array(losses).T - ideal) / ranges
+        look = style.look(find(name).label)
+        color = look.color if look is not style.look("") else f"C{place}"
+        ax.plot(*path.T, **look.line_style(label=find(name).label) | {"color": color})
+    ax.set(
+        title=problem,
+        xlabel="SFT loss",
+        ylabel="preference loss",
+        xlim=(-0.1, 1.6),
+        ylim=(-0.1, 1.6),
+    )

@@ -1,0 +1,63 @@
+"""Do scores on the rows tell how a policy generalises, drifts, forgets and is calibrated?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.arena.stored import means, shown
+from analysis.dossier import style
+from tradeoff.arena.ranks import kendall
+
+CAPTION = (
+    "Each dot is a method, mean over {problems} problems and weights: regret on the rows against "
+    "regret on the law that they were drawn from (Kendall's tau {law_regret}), KL divergence from "
+    "the reference ({kl}), flips of demonstrations against the SFT specialist over what chance "
+    "gives ({flips}) and calibration error ({calibration}). n = {replicas} replicas; what varies "
+    "is the data drawn. Command: python -m analysis third --paper arena."
+)
+SCORES = {
+    "law_regret": "regret on the law",
+    "kl": "KL from the reference (nats)",
+    "flips": "flips over chance",
+    "calibration": "calibration error",
+}
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    numbers = shown()
+    regret = means(numbers, "regret").mean(axis=1)
+    found = {score: means(numbers, score).mean(axis=1) for score in SCORES}
+    with style.figure(2, 2, height=5.2) as (fig, axes):
+        for ax, (score, title) in zip(np.ravel(axes), SCORES.items(), strict=True):
+            ax.plot(regret, found[score], ".", color="0.4", markersize=4)
+            for name, label in LABELLED.items():
+                if name in regret:
+                    ax.plot(regret[name], found[score][name], **style.look(label).dots(label=label))
+            ax.set(xlabel="regret on the rows", ylabel=title, xscale="log")
+        np.ravel(axes)[0].legend(fontsize=7)
+        style.save(fig, out, "third")
+    return {
+        "problems": len(numbers["problems"]),
+        "replicas": numbers["replicas"],
+        "tau": {score: kendall(regret, values) for score, values in found.items()},
+    }
+
+
+LABELLED = {
+    "sft-dpo": "SFT→DPO",
+    "dpo-sft": "DPO→SFT",
+    "mix": "Mix",
+    "alright": "ALRIGHT",
+    "maxright": "MAXRIGHT",
+}
+"""Methods that are drawn in their colours."""
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    taus = {score: f"{tau:.2f}" for score, tau in numbers["tau"].items()}
+    return {"problems": str(numbers["problems"]), "replicas": str(numbers["replicas"]), **taus}

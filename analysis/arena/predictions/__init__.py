@@ -1,0 +1,1 @@
+"""Predictions that were written down before the run, and what became of them."""

@@ -1,0 +1,36 @@
+"""What the cards predict of losses and of chosen rows."""
+
+from __future__ import annotations
+
+from analysis.arena.predictions.compare import less, more, most_wins
+from analysis.arena.stored import of_slot, shown
+from analysis.dossier.evidence import NEARLY_ALL
+from analysis.dossier.mutations import mutate
+from tradeoff.theory.checked import Checked
+
+WITHOUT_REFERENCE = ("simpo", "cpo", "slic", "orpo")
+HALF = 6
+"""At most half of 13 problems."""
+
+
+def claim_preference_losses(fast: bool = False, mutation: str | None = None) -> Checked:
+    # With the weak baseline the loss to compare with is none: everything comes nearer than DFT.
+    names = of_slot(shown(), "preference")
+    names = mutate(mutation, names, {"weak-baseline": [*names, "tail_average"]})
+    return most_wins(names, "mix", HALF, "front_gap")
+
+
+def claim_without_reference(fast: bool = False, mutation: str | None = None) -> Checked:
+    return more(WITHOUT_REFERENCE, "mix", mutation=mutation, score="front_gap")
+
+
+def claim_dft(fast: bool = False, mutation: str | None = None) -> Checked:
+    return more("dft", "mix", mutation=mutation, score="front_gap", at_least=NEARLY_ALL)
+
+
+def claim_asft(fast: bool = False, mutation: str | None = None) -> Checked:
+    return less("asft", "dft", mutation=mutation, score="front_gap")
+
+
+def claim_filter(fast: bool = False, mutation: str | None = None) -> Checked:
+    return more("lowest_perplexity", "mix", mutation=mutation, at_least=NEARLY_ALL)
