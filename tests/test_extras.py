@@ -14,12 +14,13 @@ IMPORTED = {
     "dask": "distributed",
     "markdown-it-py": "markdown_it",
     "mdit-py-plugins": "mdit_py_plugins",
+    "pillow": "PIL",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
 """Packages that are not imported by their own name."""
-SHARED = {"markdown_it", "pydantic"}
-"""Packages of extras that rich and typer bring with the core."""
+SHARED = {"PIL", "markdown_it", "pydantic"}
+"""Packages of extras that matplotlib, rich and typer bring with the core."""
 
 # Runs each statement where the packages of the extras cannot be imported; prints what came of it.
 CHILD = '''

@@ -19,6 +19,9 @@ from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, replacing_folder, write_json
 
+LARGEST_PAGE = 2_000_000
+LONGEST_CAPTION = 80
+
 
 @pytest.fixture(scope="module")
 def content():
@@ -68,6 +71,8 @@ def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):
     assert all(source.startswith("data:") for source in parser.sources)
     assert {figure["name"] for figure in content["figures"]} <= set(parser.ids)
     assert len(parser.ids) == len(set(parser.ids))
+    assert {f"claim-{claim['id']}" for claim in content["claims"]} <= set(parser.ids)
+    assert page.stat().st_size < LARGEST_PAGE
 
 
 def test_every_link_on_the_page_and_in_the_dossier_leads_somewhere(content):
@@ -92,6 +97,35 @@ def test_formulas_are_mathml_and_none_is_left_as_tex(content):
     assert "merror" not in body
     assert "$" not in body
     assert not re.search(r"\\(frac|mathrm|lambda|sqrt)", body)
+
+
+def test_the_story_takes_five_minutes_and_comes_before_the_dossier(content):
+    text = report.render_page(DOSSIER, content)
+    found = re.search(r'<section class="story".*?</section>', text, re.DOTALL)
+    words = re.sub(r"<[^>]+>", " ", found[0]).split()
+    assert 600 <= len(words) <= 900
+    assert text.index('id="lead"') < found.start() < text.index('id="explore"')
+
+
+def test_no_caption_is_longer_than_a_reader_has_patience_for(content):
+    lengths = {figure["name"]: len(figure["caption"].split()) for figure in content["figures"]}
+    assert {name: n for name, n in lengths.items() if n > LONGEST_CAPTION} == {}
+
+
+def test_a_figure_is_drawn_again_from_its_stored_numbers_alone(tmp_path):
+    (tmp_path / "results").mkdir()
+    for name in ("explorer", "scores"):
+        shutil.copy(DOSSIER.folder / "results" / f"{name}.json", tmp_path / "results")
+    assert [path.name for path in runner.redraw(DOSSIER, "explorer", tmp_path)] == [
+        "explorer.svg",
+        "explorer.png",
+    ]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
+        "explorer.json",
+        "scores.json",
+    ]
+    with pytest.raises(InputError, match="tradeoff figures scores --force"):
+        runner.redraw(DOSSIER, "scores", tmp_path)
 
 
 # What reviewers asked, and a figure or claim that must stand in the answer.
@@ -136,7 +170,7 @@ def test_each_objection_is_answered_with_a_figure_or_a_claim(content, objection,
 
 
 def test_a_page_without_its_packages_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(page, "NEEDS", ("plotly", "no_such_package"))
+    monkeypatch.setattr(page, "NEEDS", ("PIL", "no_such_package"))
     with pytest.raises(InputError, match=r"no_such_package.*\[report\]"):
         page.require()
 

@@ -93,7 +93,7 @@ def test_a_curve_is_shown_when_all_its_choices_are_taken():
 
 
 def test_plots_hold_what_is_stored_and_nothing_else():
-    results = {"explorer": stored("explorer"), "lm_loss_space": stored("lm_loss_space")}
+    results = {name: stored(name) for name in ("explorer", "lm_loss_space", "loss_space")}
     for plot in explorers.explorers(results):
         starts = {control.name: control.start for control in plot.controls}
         assert any(row["shown"] for row in plot.rows)

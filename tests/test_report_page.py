@@ -98,15 +98,12 @@ def tab(opened):
 
 def visible(tab, plot):
     """The choices for which the curves now drawn were made."""
-    curves = tab.evaluate(
-        "plot => document.getElementById(plot).data.filter(c => c.visible).map(c => c.meta)", plot
-    )
-    return [curve or {} for curve in curves]
+    return tab.evaluate("plot => document.getElementById(`${plot}-plot`).visible", plot)
 
 
 def drawn(tab, plot):
     """The paths on the screen, as the browser has drawn them."""
-    lines = tab.locator(f"#{plot} .scatterlayer path.js-line")
+    lines = tab.locator(f"#{plot} .curves path.line")
     return [line.get_attribute("d") for line in lines.all()]
 
 
@@ -114,13 +111,75 @@ def test_it_renders_without_a_complaint_and_asks_the_network_for_nothing(tab, ad
     tab.mouse.wheel(0, 4000)
     tab.wait_for_timeout(300)
     assert [url for url in tab.asked if not url.startswith("data:")] == [address]
-    assert tab.locator("main .main-svg").count() >= 4
+    assert tab.locator("main .plot > svg").count() >= 5
 
 
 def test_every_figure_is_there_with_an_alternative_text(either, content):
-    images = either.evaluate("[...document.images].map(i => [i.alt, i.naturalWidth])")
+    images = either.evaluate("[...document.images].map(i => [i.alt, i.src.length])")
     assert len(images) == len(content["figures"]) >= len(DOSSIER.figures)
-    assert all(alt and width > 300 for alt, width in images)
+    assert all(alt and length > 3000 for alt, length in images)
+
+
+def test_a_figure_unfolds_by_a_click_and_by_its_address(tab, browser, address):
+    tab.locator("#sequential_gap summary").click()
+    tab.wait_for_function("document.querySelector('#sequential_gap img').naturalWidth > 300")
+    assert tab.locator("#sequential_gap .caption").is_visible()
+    other = browser.new_page(viewport=NARROW)
+    other.goto(f"{address}#budget_splits", timeout=PATIENCE)
+    assert other.locator("#budget_splits img").is_visible()
+    assert not other.locator("#sequential_gap img").is_visible()
+    other.close()
+
+
+def test_the_first_screen_has_the_question_and_a_figure_to_move(either):
+    height = either.viewport_size["height"]
+    assert "?" in either.locator("h1").inner_text()
+    for part in ("h1", "#lead-schedule", "#lead-lambda", "#lead-plot"):
+        assert either.locator(part).bounding_box()["y"] < 0.8 * height, part
+
+
+def test_the_arrow_leads_from_the_end_of_a_run_to_what_was_asked_for(tab, content):
+    tab.locator("#lead-schedule").select_option("dpo-sft")
+    tab.locator("#lead-lambda").press("End")
+    (note,) = tab.locator("#lead-notes p:visible").all()
+    (run,) = (
+        path
+        for path in content["results"]["explorer"]["paths"]
+        if path["chosen"] == {"schedule": "dpo-sft", "lambda": "0.9", "run": "mean"}
+    )
+    assert f"{run['regret']:.2g}" in note.inner_text()
+    plot = tab.evaluate("JSON.parse(document.getElementById('lead-curves').textContent)")
+    chosen = {"schedule": "dpo-sft", "lambda": "0.9"}
+    (arrow,) = (c for c in plot["curves"] if c.get("arrow") and c["meta"] == chosen)
+    assert [arrow["x"][0], arrow["y"][0]] == [run["sft_loss"][-1], run["preference_loss"][-1]]
+    assert [arrow["x"][1], arrow["y"][1]] == content["results"]["explorer"]["targets"]["0.9"]
+
+
+def test_the_address_keeps_what_is_chosen_and_sorted(tab, browser):
+    tab.locator("#lead-schedule").select_option("mix")
+    tab.locator("#lead-lambda").press("Home")
+    head = tab.locator("#problems th button").nth(1)
+    head.click()
+    other = browser.new_page(viewport=WIDE)
+    other.goto(tab.url, timeout=PATIENCE)
+    assert other.locator("#lead-schedule").input_value() == "mix"
+    assert other.locator("output[for=lead-lambda]").inner_text() == "0.1"
+    assert drawn(other, "lead") == drawn(tab, "lead")
+    cells = other.locator("#problems tbody td:nth-child(2)").all_text_contents()
+    assert cells == sorted(cells, key=lambda text: float(text.split()[0]))
+    assert cells == tab.locator("#problems tbody td:nth-child(2)").all_text_contents()
+    other.close()
+    head.click()
+    assert tab.locator("#problems tbody td:nth-child(2)").all_text_contents() == cells[::-1]
+
+
+def test_a_dark_screen_gets_a_dark_page_that_can_be_read(browser, address):
+    dark = browser.new_page(viewport=WIDE, color_scheme="dark")
+    dark.goto(address, timeout=PATIENCE)
+    paper = dark.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(map(int, paper.removeprefix("rgb(").removesuffix(")").split(","))) < 64
+    assert [rule["id"] for rule in Axe().run(dark).response["violations"]] == []
+    dark.close()
 
 
 def test_it_can_be_read_on_a_telephone_and_on_a_wide_screen(either):
@@ -134,6 +193,7 @@ def test_it_can_be_read_on_a_telephone_and_on_a_wide_screen(either):
 
 def test_nobody_is_shut_out(either):
     """Contrast, names of controls, alternative texts, headings: the rules of axe-core."""
+    either.evaluate("dispatchEvent(new Event('beforeprint'))")  # unfolds the figures
     response = Axe().run(either).response
     assert {"color-contrast", "image-alt", "label", "link-name"} <= {
         r["id"] for r in response["passes"]
@@ -203,11 +263,8 @@ def test_a_slider_moves_by_keyboard_and_moves_the_curves(tab, plot, name, first,
 def test_pointing_at_a_path_tells_its_numbers(tab):
     plot = tab.locator("#explore-schedules")
     plot.scroll_into_view_if_needed()
-    marker = plot.locator(".scatterlayer .trace path.point").last
-    marker.hover(force=True)
-    label = plot.locator(".hoverlayer")
-    label.locator("text").first.wait_for()
-    text = label.text_content()
+    plot.locator(".curves path.point").last.hover(force=True)
+    text = plot.locator(".pointed").inner_text()
     assert "SFT loss" in text
     assert "nats" in text
 
@@ -229,5 +286,6 @@ def test_the_ledger_is_searched_and_filtered(tab, content):
 def test_a_print_shows_figures_and_claims_and_no_controls(tab):
     tab.emulate_media(media="print")
     assert not tab.locator("nav, form, .explorer").locator("visible=true").count()
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert tab.locator("figure#explorer img").is_visible()
     assert tab.locator("#claims-table").is_visible()

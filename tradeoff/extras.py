@@ -22,7 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "parquet": ("pyarrow",),
     "study": ("pyarrow", "joblib", "threadpoolctl"),
     "proofs": ("sympy",),
-    "report": ("jinja2", "plotly", "markdown_it", "mdit_py_plugins", "latex2mathml"),
+    "report": ("jinja2", "PIL", "markdown_it", "mdit_py_plugins", "latex2mathml"),
     "cluster": ("distributed", "ray"),
 }
 """Packages of each extra, by import name; an extra comes after the extras that it includes."""

@@ -1,18 +1,17 @@
-"""Interactive plots of a report: plotly curves, form controls, and a table of numbers.
+"""Interactive plots of a report: curves as data, the choices as form controls, a table of numbers.
 
-Every curve of a plot, and every row of the table beside it, has the values of the controls to which
-it belongs (its ``chosen``). The page shows the curves and rows whose values are all selected. This
-rule is the only script.
+Every curve, every sentence and every row of the table beside a plot says for which choices it was
+made (its ``chosen``); the page shows those whose choices are all taken, and its script draws them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from analysis.dossier import curves
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,24 @@ class Control:
 
 @dataclass(frozen=True)
 class Explorer:
-    """A plot, its controls, and a table of its numbers."""
+    """A plot, its controls and the numbers it shows as a table.
+
+    Attributes
+    ----------
+    data
+        Curves and axes as JSON, safe within a script element.
+    notes
+        Sentences below the plot: ``chosen``, ``text`` and ``shown``, whether it is there at first.
+    """
 
     name: str
     title: str
     about: str
     controls: tuple[Control, ...]
-    html: str
+    data: str
     columns: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
+    notes: tuple[dict[str, Any], ...] = ()
 
 
 def shown(made: Mapping[str, str], chosen: Mapping[str, str]) -> bool:
@@ -62,43 +70,22 @@ def explorer(
     title: str,
     about: str,
     controls: tuple[Control, ...],
-    drawn: list[go.Scatter],
+    drawn: Sequence[curves.Curve],
     columns: tuple[str, ...],
     rows: list[dict[str, Any]],
+    notes: Sequence[dict[str, Any]] = (),
     axes: tuple[str, str] = ("SFT loss (nats)", "preference loss (nats)"),
 ) -> Explorer:
-    """Make a plot and its table; curves have their values in ``meta``, rows in ``chosen``."""
-    import plotly.graph_objects as go
-
-    from analysis.dossier import curves
-
+    """A plot of curves, which have their choices as ``meta``, and of rows, as ``chosen``."""
     chosen = {control.name: control.start for control in controls}
-    figure = go.Figure(drawn)
-    for curve in figure.data:
-        curve.visible = shown(curve.meta, chosen)
-    figure.update_layout(
-        template="none",
-        height=520,
-        font={"family": "system-ui, sans-serif", "size": 14, "color": curves.INK},
-        margin={"l": 62, "r": 12, "t": 12, "b": 60},
-        legend={"orientation": "h", "y": -0.16, "yanchor": "top",
-            "entrywidth": 128, "itemclick": False,
-                "itemdoubleclick": False},
-        hoverlabel={"bgcolor": "white", "font": {"color": curves.INK, "size": 14}},
-        dragmode=False,  # touching the plot scrolls the page
-        xaxis=curves.axis(axes[0], [c.x for c in drawn]),
-        yaxis=curves.axis(axes[1], [c.y for c in drawn]),
-    )  # fmt: skip
-    html = figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=name,
-        config={
-            "responsive": True,
-            "displaylogo": False,
-            "modeBarButtons": [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
-        },
-    )
-    for row in rows:
-        row["shown"] = shown(row["chosen"], chosen)
-    return Explorer(name, title, about, controls, html, columns, tuple(rows))
+    for part in (*rows, *notes):
+        part["shown"] = shown(part["chosen"], chosen)
+    places = [[value for curve in drawn for value in curve[key]] for key in ("x", "y")]
+    plot = {
+        "x": curves.axis(axes[0], [places[0]]),
+        "y": curves.axis(axes[1], [places[1]]),
+        "curves": drawn,
+    }
+    # A text of a result that ends the script element stays a text.
+    data = json.dumps(plot, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return Explorer(name, title, about, controls, data, columns, tuple(rows), tuple(notes))

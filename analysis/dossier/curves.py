@@ -1,25 +1,26 @@
-"""Curves of the report's interactive plots, in the style of the other figures."""
+"""Curves of the report's interactive plots, in the look of the other figures.
+
+A curve is a mapping that the page draws: places ``x`` and ``y``, ``color``, ``dash`` of the line,
+``symbol`` and ``size`` of the last point, and the choices for which it is drawn (``meta``). Colours
+named ``ink``, ``quiet`` and ``front`` are those of the page.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
-
 from tradeoff.methods import find
 from tradeoff.plots import look
 
 Results = Mapping[str, Any]
-# Line styles, by name in the catalogue.
-DASHES = {"sft-dpo": "solid", "dpo-sft": "dash", "mix": "dot", "alright": "dashdot",
-          "maxright": "longdash"}  # fmt: skip
-SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "P": "cross"}
-INK, GRID = "#1b1f24", "#e4e4e0"
-HOVER = (
-    "<b>%{fullData.name}</b>, after %{customdata:,} gradients<br>SFT loss %{x:.3f} nats"
-    "<br>preference loss %{y:.3f} nats<extra></extra>"
-)
+Curve = dict[str, Any]
+# By the name in the catalogue.
+DASHES = {"sft-dpo": "", "dpo-sft": "8 4", "mix": "2 3", "alright": "8 3 2 3",
+          "maxright": "13 5"}  # fmt: skip
+SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle", "P": "cross"}
+BLACK = "#000000"
+"""Is drawn as ``ink``, which a dark page makes light."""
 
 
 def label(key: str) -> str:
@@ -27,94 +28,87 @@ def label(key: str) -> str:
     return find(key).family
 
 
-def path(run: Results, key: str, dash: str = "") -> go.Scatter:
-    """The path of a run through the plane of both losses, with a large marker at its end."""
-    style, steps = look(key), len(run["gradients"])
-    return go.Scatter(
-        x=run["sft_loss"],
-        y=run["preference_loss"],
-        customdata=run["gradients"],
-        mode="lines+markers",
-        name=label(key),
-        showlegend=False,
-        line={"color": style.color, "dash": dash or DASHES[key], "width": 1.8},
-        marker={"color": style.color, "symbol": SYMBOLS[style.marker], "opacity": 1,
-                "size": [4] * (steps - 1) + [13], "line": {"width": 0}},
-        hovertemplate=HOVER,
-        meta=run["chosen"],
-    )  # fmt: skip
+def path(run: Results, key: str, dash: str | None = None) -> Curve:
+    """A run through the plane of both losses, with a large marker where it ends."""
+    return {
+        "x": list(run["sft_loss"]),
+        "y": list(run["preference_loss"]),
+        "steps": [int(step) for step in run["gradients"]],
+        "name": label(key),
+        "dash": DASHES[key] if dash is None else dash,
+        "line": 1.8,
+        "symbol": SYMBOLS[look(key).marker],
+        "size": 6.5,
+        "color": _color(key),
+        "meta": dict(run["chosen"]),
+    }
 
 
 def marker(
-    key: str, losses: Sequence[float], chosen: Mapping[str, str], name: str = ""
-) -> go.Scatter:
-    """A marker at the final losses of a method."""
-    style = look(key)
-    edge = {"color": "white" if name else style.color, "width": 2 if name else 0}
-    return go.Scatter(
-        x=[losses[0]],
-        y=[losses[1]],
-        mode="markers",
-        name=name or label(key),
-        showlegend=not chosen or bool(name),
-        marker={"color": style.color, "symbol": SYMBOLS["^" if name else style.marker],
-                "size": 15 if name else 13, "line": edge},
-        hovertemplate="<b>%{fullData.name}</b><br>SFT loss %{x:.3f} nats"
-        "<br>preference loss %{y:.3f} nats<extra></extra>",
-        meta=dict(chosen),
-    )  # fmt: skip
+    key: str, losses: Sequence[float], chosen: Mapping[str, str], name: str = "", **more: Any
+) -> Curve:
+    """Where a method ends; ``more`` replaces what is drawn."""
+    return {
+        "x": [losses[0]],
+        "y": [losses[1]],
+        "name": name or label(key),
+        "legend": not chosen or bool(name),
+        "symbol": SYMBOLS["^" if name else look(key).marker],
+        "size": 7.5 if name else 6.5,
+        "color": _color(key),
+        "meta": dict(chosen),
+        **more,
+    }
 
 
-def legend(keys: Iterable[str], dash: str = "") -> Iterator[go.Scatter]:
-    """Entries of the legend, which do not depend on the controls."""
+def legend(keys: Iterable[str], dash: str | None = None) -> Iterator[Curve]:
+    """Keys of the legend, which stay whatever is chosen."""
     for key in keys:
-        style = look(key)
-        yield go.Scatter(
-            x=[None],
-            y=[None],
-            mode="lines+markers",
-            name=label(key),
-            line={"color": style.color, "dash": dash or DASHES[key]},
-            marker={"color": style.color, "symbol": SYMBOLS[style.marker], "size": 10},
-            meta={},
-        )
+        yield {
+            "x": [],
+            "y": [],
+            "name": label(key),
+            "legend": True,
+            "dash": DASHES[key] if dash is None else dash,
+            "line": 1.8,
+            "symbol": SYMBOLS[look(key).marker],
+            "size": 5,
+            "color": _color(key),
+            "meta": {},
+        }
 
 
-def target(losses: Sequence[float], chosen: dict[str, str], name: str) -> go.Scatter:
-    return go.Scatter(
-        x=[losses[0]],
-        y=[losses[1]],
-        mode="markers",
-        name=name,
-        marker={"color": INK, "symbol": "circle-open", "size": 17, "line": {"width": 2}},
-        hovertemplate="<b>%{fullData.name}</b><br>SFT loss %{x:.3f} nats"
-        "<br>preference loss %{y:.3f} nats<extra></extra>",
-        meta=chosen,
-    )
+def target(losses: Sequence[float], chosen: dict[str, str], name: str) -> Curve:
+    """The best policy for the weight that was asked for, as a ring."""
+    return {"x": [losses[0]], "y": [losses[1]], "name": name, "legend": True, "symbol": "circle",
+            "size": 8.5, "hollow": True, "color": "ink", "meta": chosen}  # fmt: skip
 
 
-def front(found: Results, chosen: dict[str, str] | None = None) -> list[go.Scatter]:
+def arrow(start: Sequence[float], end: Sequence[float], chosen: dict[str, str]) -> Curve:
+    """From where a run ended to the point that was asked for."""
+    return {"x": [start[0], end[0]], "y": [start[1], end[1]], "name": "", "dash": "", "line": 2.4,
+            "arrow": True, "color": "ink", "meta": chosen}  # fmt: skip
+
+
+def front(found: Results, chosen: dict[str, str] | None = None) -> list[Curve]:
     """The certified front and its ideal point."""
     x, y = zip(*found["curve"], strict=True)
     made = chosen or {}
     return [
-        go.Scatter(x=x, y=y, mode="lines", name="certified front", hoverinfo="skip", meta=made,
-                   line={"color": "#b5b5ae", "width": 7}),
-        go.Scatter(x=[found["ideal"][0]], y=[found["ideal"][1]], mode="markers", meta=made,
-                   name="ideal point", hovertemplate="ideal point<extra></extra>",
-                   marker={"color": INK, "symbol": "star", "size": 13}),
+        {"x": list(x), "y": list(y), "name": "certified front", "legend": True, "dash": "",
+         "line": 7, "color": "front", "meta": made},
+        {"x": [found["ideal"][0]], "y": [found["ideal"][1]], "name": "ideal point", "legend": True,
+         "symbol": "star", "size": 7, "color": "ink", "meta": made},
     ]  # fmt: skip
 
 
 def axis(title: str, values: list[Any]) -> dict[str, Any]:
-    """An axis with the range of all curves, so that it stays fixed when a control changes."""
-    flat = [value for curve in values for value in curve if value is not None]
+    """An axis over all curves, so that it stays where it is when the choice changes."""
+    flat = [value for curve in values for value in curve]
     pad = 0.05 * (max(flat) - min(flat))
-    return {
-        "title": {"text": title, "standoff": 8},
-        "range": [min(flat) - pad, max(flat) + pad],
-        "gridcolor": GRID,
-        "zeroline": False,
-        "linecolor": "#8a8a84",
-        "ticks": "outside",
-    }
+    return {"title": title, "range": [min(flat) - pad, max(flat) + pad]}
+
+
+def _color(key: str) -> str:
+    color = look(key).color
+    return "ink" if color == BLACK else color

@@ -1,17 +1,18 @@
 """The report page: sections of the dossier, formulas, figures and plots in one file.
 
-The file needs no network. It contains plotly.js once, figures as data and formulas as MathML. Its
+The file needs no network: its scripts are in it, figures are data, formulas are MathML, and its
 content security policy forbids the browser to fetch anything.
 """
 
 from __future__ import annotations
 
 import base64
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import tostring
@@ -20,11 +21,14 @@ from analysis.dossier.declaration import Dossier
 from tradeoff.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "templates"
-NEEDS = ("plotly", "latex2mathml", "markdown_it", "mdit_py_plugins")
+NEEDS = ("PIL", "latex2mathml", "markdown_it", "mdit_py_plugins")
 FORMULA = 'role="group" tabindex="0" aria-label="formula"'
-"""On a narrow screen a long formula scrolls separately, also by keyboard."""
-LARGEST_SVG = 700_000
-"""Largest size of a vector figure in bytes; a larger one is shown as PNG."""
+"""A long formula scrolls by itself on a narrow screen, also by keyboard."""
+SCRIPTS = ("plot", "page")
+COLORS = 48
+"""Of a picture on the page; a plot has few, and each costs bytes."""
+STORY = "story.md.j2"
+"""Template of a paper's story, if it has one; its first line is the title."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,9 @@ def extras(
 ) -> dict[str, Any]:
     """Content of the page beyond the dossier; ``render`` fills a template."""
     require()
-    from plotly.offline import get_plotlyjs
-
     claims = [claim["id"] for claim in content["claims"]]
     figures = [figure["name"] for figure in content["figures"]]
+    plots = dossier.explorers(content["results"])
     sections = {
         name: Section(
             slug(title),
@@ -74,11 +77,27 @@ def extras(
             ]
             for chapter in dossier.chapters
         },
-        "explorers": dossier.explorers(content["results"]),
-        "plotly": get_plotlyjs(),
+        "lead": next(iter(plots), None),
+        "explorers": plots[1:],
+        "story": story(dossier, content, render, claims, figures),
         "style": (TEMPLATES / "page.css").read_text("utf-8"),
-        "script": (TEMPLATES / "page.js").read_text("utf-8"),
+        "script": "\n".join((TEMPLATES / f"{name}.js").read_text("utf-8") for name in SCRIPTS),
     }
+
+
+def story(
+    dossier: Dossier,
+    content: Mapping[str, Any],
+    render: Callable[[str, Any], str],
+    claims: list[str],
+    figures: list[str],
+) -> Section | None:
+    """What the paper found, for a reader who has five minutes; None where nobody wrote it."""
+    if not (dossier.templates / STORY).exists():
+        return None
+    heading, _, text = render(STORY, content).partition("\n")
+    title = heading.lstrip("# ")
+    return Section(slug(title), title, html(text, claims, figures, slug(title)))
 
 
 def html(text: str, claims: list[str], figures: list[str], anchor: str) -> str:
@@ -150,17 +169,27 @@ def slug(title: str) -> str:
 
 
 def image(folder: Path, name: str) -> dict[str, Any]:
-    """A figure as a data URI (SVG or, if that is too large, PNG), and its shape in pixels."""
-    raster, vector = (folder / f"{name}.png").read_bytes(), folder / f"{name}.svg"
-    # The header of a PNG: signature, length and name of its first chunk, then the shape.
-    if not raster.startswith(b"\x89PNG") or len(raster) < 24:
+    """A figure as a data URI in the format WebP, and its shape in pixels."""
+    path = folder / f"{name}.png"
+    content = path.read_bytes()
+    try:
+        width, height, data = _small(content)
+    except OSError as error:
         remedy = f"Draw it again: tradeoff figures {name} --force."
-        raise InputError("this is no picture", file=folder / f"{name}.png", remedy=remedy)
-    width, height = struct.unpack(">II", raster[16:24])
-    fits = vector.exists() and vector.stat().st_size <= LARGEST_SVG
-    kind, content = ("svg+xml", vector.read_bytes()) if fits else ("png", raster)
-    data = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return {"image": data, "width": width, "height": height}
+        raise InputError("this is no picture", file=path, remedy=remedy) from error
+    return {"image": f"data:image/webp;base64,{data}", "width": width, "height": height}
+
+
+@lru_cache(maxsize=256)
+def _small(content: bytes) -> tuple[int, int, str]:
+    """Width, height and content of a picture, without loss but for rare shades."""
+    from PIL import Image
+
+    with Image.open(BytesIO(content)) as picture:
+        few = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).convert("RGB")
+    made = BytesIO()
+    few.save(made, "WEBP", lossless=True, quality=60, method=4)
+    return *few.size, base64.b64encode(made.getvalue()).decode()
 
 
 def _target(href: str, figures: list[str]) -> str:

@@ -96,6 +96,8 @@ SECTIONS = {
 TITLES = {
     "headline": "Every method at lambda = 1/2: scores of the convex laboratory (losses in units of "
     "the front's ranges) and of the tiny language model (held out); means and 95 % half-widths.",
+    "problems": "Every method at lambda = 1/2 on every problem: regrets in units of the front's "
+    "ranges, weighted losses in nats; means and 95 % half-widths where there are several runs.",
     "pythia": "The paper's Pythia-1B at lambda = 1/2, beside the convex laboratory.",
     "resources": "Time and memory of an update beyond sequential training's: the paper's Pythia-1B "
     "(at lambda = 1/2, and over its five lambdas), and our two small models on one processor.",
@@ -114,7 +116,7 @@ TITLES = {
 """Captions of the tables in LaTeX."""
 
 
-# The imports below are late: a list of figures needs neither plotly nor the tables.
+# The imports below are late: a list of figures needs neither the curves nor the tables.
 
 
 def _tables(results: Results) -> dict[str, pd.DataFrame]:

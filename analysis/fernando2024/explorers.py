@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.dossier import curves
+from analysis.dossier.cells import interval, place
 from analysis.dossier.controls import Control, Explorer, explorer
 from analysis.fernando2024.methods import label, labels
 from tradeoff.display import cell
@@ -14,12 +15,56 @@ Results = Mapping[str, Any]
 
 
 def explorers(results: Results) -> list[Explorer]:
-    """All interactive plots, from stored results alone."""
+    """All interactive plots, from stored results alone; the first one leads the page."""
     found = results["explorer"]
-    return [_schedules(found), _splits(found), _refresh(found), _language(results)]
+    return [_lead(results), _schedules(found), _splits(found), _refresh(found), _language(results)]
 
 
 # ---------------------------------------------------------------------- the plots
+
+
+def _lead(results: Results) -> Explorer:
+    """One run, and the arrow from its end to the point that was asked for."""
+    found, tuned = results["explorer"], results["loss_space"]
+    means = [path for path in found["paths"] if path["chosen"]["run"] == "mean"]
+    names, lambdas = _unique(means, "schedule"), _unique(means, "lambda")
+    controls = (
+        Control("schedule", "Method", names, tuple(labels(names)), names[0]),
+        Control("lambda", "λ, the weight asked for on preferences", lambdas, lambdas, "0.5",
+                slider=True),
+    )  # fmt: skip
+    drawn = [*curves.front(found["fronts"]["laboratory"])[:1]]
+    for lam, losses in found["targets"].items():
+        drawn.append(curves.target(losses, {"lambda": lam}, "asked for"))
+    rows, notes = [], []
+    for run in means:
+        name, lam = run["chosen"]["schedule"], run["chosen"]["lambda"]
+        chosen = {"schedule": name, "lambda": lam}
+        drawn.append(curves.marker(name, _last(run), {"lambda": lam}, faint=True, legend=True))
+        drawn.append(curves.path({**run, "chosen": chosen}, name))
+        drawn.append(curves.arrow(_last(run), found["targets"][lam], chosen))
+        kept = tuned[name]["regret"]
+        best = interval(kept, place(tuned["lambdas"], float(lam)))
+        rows.append({"chosen": {"lambda": lam}, "cells": [label(name), lam, *_end(run),
+                     cell(run["matched_weight"]), cell(run["regret"]), best]})  # fmt: skip
+        notes.append({"chosen": chosen, "text": (
+            f"You ask {label(name)} for λ = {lam}; it ends where λ = {run['matched_weight']:.2f} "
+            f"is best. The arrow costs {run['regret']:.2g} of the front's range, its regret; with "
+            f"step sizes tuned for each method and stage, {best}."
+        )})  # fmt: skip
+    return explorer(
+        "lead",
+        "What you ask for, and what you get",
+        f"Every path spends {found['gradients']:,} gradients on one problem with two losses, and "
+        "one step size. The grey curve is the best that any policy can do; the arrow leads to the "
+        "point on it that was asked for. Pale markers: the other methods.",
+        controls,
+        drawn,
+        ("method", "λ", "SFT loss", "preference loss", "matched weight", "regret, one step size",
+         "regret, tuned"),
+        rows,
+        notes,
+    )  # fmt: skip
 
 
 def _schedules(found: Results) -> Explorer:
@@ -117,13 +162,13 @@ def _refresh(found: Results) -> Explorer:
         Control("k", "Values refreshed", intervals, texts, "1", slider=True),
         Control("instance", "Problem", instances, instances, "1"),
     )
-    drawn = [*curves.legend(["maxright"], dash="solid")]
+    drawn = [*curves.legend(["maxright"], dash="")]
     for instance in instances:
         made = {"instance": instance}
         drawn += curves.front(found["fronts"][f"instance {instance}"], made)
         drawn.append(curves.target(found["aims"][int(instance) - 1], made, "asked for: λ = 1/4"))
     for path in paths:
-        drawn.append(curves.path(path, "maxright", dash="solid"))
+        drawn.append(curves.path(path, "maxright", dash=""))
         drawn.append(curves.marker("maxright", path["average"], path["chosen"], "its average"))
     rows = [
         {
@@ -164,14 +209,8 @@ def _language(results: Results) -> Explorer:
             both = [scores["exact_match"], scores["preference_match"]]
             chosen = {"schedule": name, "lambda": lam}
             curve = curves.marker(name, [score["mean"][at] for score in both], chosen)
-            for axis, score in zip(("error_x", "error_y"), both, strict=True):
-                bar = {"array": [score["half_width"][at]], "thickness": 1.5, "width": 3}
-                curve.update({axis: bar})
-            curve.hovertemplate = (
-                f"<b>{label(name)}</b>, λ = {lam}<br>exact match %{{x:.2f}}"
-                "<br>preferred style %{y:.2f}<extra></extra>"
-            )
-            drawn.append(curve)
+            curve["error"] = [score["half_width"][at] for score in both]
+            drawn.append(curve | {"name": f"{label(name)}, λ = {lam}"})
             cells = [f"{scores[key]['mean'][at]:.3f} ± {scores[key]['half_width'][at]:.3f}"
                      for key in keys.values()]  # fmt: skip
             rows.append({"chosen": chosen, "cells": [label(name), lam, *cells]})

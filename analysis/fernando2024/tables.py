@@ -18,6 +18,7 @@ from analysis.fernando2024.methods import METHODS, label
 from analysis.fernando2024.paper_numbers import reported
 from analysis.fernando2024.real import smol_methods
 from tradeoff import scores
+from tradeoff.display import cell
 
 Results = Mapping[str, Any]
 BASE = "sft-dpo"
@@ -29,6 +30,7 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
     paper = reported()
     return {
         "headline": headline(results),
+        "problems": problems(results),
         "pythia": paper_tables.pythia(results, paper["pythia"]["methods"]),
         "resources": paper_tables.resources(results, paper["pythia"]),
         "llama": paper_tables.llama(results, paper["llama"]),
@@ -55,6 +57,36 @@ def headline(results: Results) -> pd.DataFrame:
         | {name: interval(network[method][key], there) for name, key in trained.items()}
         for method in METHODS
     ]
+    return pd.DataFrame(rows)
+
+
+def problems(results: Results) -> pd.DataFrame:
+    """Every method at lambda = 1/2 on every problem, from the convex laboratory to real text."""
+    convex, headline, real = (results[n] for n in ("loss_space", "lm_headline", "llm_table"))
+    losses = results["llm_loss_space"]["paired_joint_minus_sequential"]
+    at = place(real["lambdas"], 0.5)
+    rows = []
+    for method in METHODS:
+        regrets = {"convex": convex[method]["regret"],
+                   "convex, one step size": convex["shared_step"]["regret"][method]}  # fmt: skip
+        row = {"method": label(method)}
+        half = place(convex["lambdas"], 0.5)
+        row |= {f"regret, {name}": interval(kept, half) for name, kept in regrets.items()}
+        for source, found in results["text_front"].items():
+            kept = found["methods"][method]
+            regret = kept["regret"][place(kept["lam"], 0.5)]
+            row[f"regret, {source.removeprefix('sft_')} text"] = cell(regret)
+        for level, conflict in enumerate(headline["conflicts"]):
+            name = f"weighted loss, tiny model, conflict {conflict:g}"
+            row[name] = interval(headline["methods"][method]["weighted_loss"], level)
+        row["weighted loss, real rows"] = interval(losses[method][at])
+        row["SFT progress kept, real rows (%)"] = interval(
+            real["table"][method]["sft_retention"][at]
+        )
+        row["pairs preferred, real rows (%)"] = interval(
+            real["table"][method]["preference_accuracy"][at]
+        )
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
