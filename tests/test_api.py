@@ -75,6 +75,7 @@ INTERNAL = {
     "tradeoff.study.processes",
     "tradeoff.study.store",
     "tradeoff.terminal",
+    "tradeoff.theory.alike",
     "tradeoff.networks.chosen_rows",
     "tradeoff.networks.hooks",
 }

@@ -172,8 +172,8 @@ class Directions:
         inner, replica = np.nonzero(follow)
         if not len(inner):
             return
-        members, run = group.members[inner], inner * len(self.replicas) + replica
-        found = self._sampled(group, objective, theta[members, replica], step, run)
+        members, chosen = group.members[inner], inner * len(self.replicas) + replica
+        found = self._sampled(group, objective, theta[members, replica], step, chosen)
         self._gradient[members, replica, objective] = found[1]
         if group.values:
             self._losses[members, replica, objective] = found[0]

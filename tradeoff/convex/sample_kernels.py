@@ -8,7 +8,7 @@ the features for each run. Numba's cache misses edits of the functions that are 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -19,6 +19,7 @@ from tradeoff.convex.log_linear import LogLinear
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+_FAST: dict[str, Any] = FAST
 
 
 class Data(NamedTuple):
@@ -46,7 +47,7 @@ def data_of(problem: LogLinear) -> Data:
     )
 
 
-@njit(**FAST, nogil=True, cache=True)
+@njit(**_FAST, nogil=True, cache=True)
 def demonstrations(data: Data, theta: Array, rows: Index) -> tuple[Array, Array]:
     """Negative log-likelihoods (B,) of responses (B,) at theta (B, d), and their gradients."""
     losses, gradients = np.empty(len(rows)), np.zeros(theta.shape)
@@ -66,7 +67,7 @@ def demonstrations(data: Data, theta: Array, rows: Index) -> tuple[Array, Array]
     return losses, gradients
 
 
-@njit(**FAST, nogil=True, cache=True)
+@njit(**_FAST, nogil=True, cache=True)
 def pairs(data: Data, theta: Array, index: Index) -> tuple[Array, Array]:
     """DPO losses (B,) of pairs (B,) at theta (B, d), and their gradients."""
     losses, gradients = np.empty(len(index)), np.empty(theta.shape)
@@ -83,7 +84,7 @@ def pairs(data: Data, theta: Array, index: Index) -> tuple[Array, Array]:
     return losses, gradients
 
 
-@njit(**FAST, nogil=True, cache=True)
+@njit(**_FAST, nogil=True, cache=True)
 def log_probabilities(data: Data, theta: Array, rows: Index, every: Array) -> Array:
     """Log-probabilities (B, k) of responses (B, k), each k to one prompt, at theta (B, d).
 
@@ -105,7 +106,7 @@ def log_probabilities(data: Data, theta: Array, rows: Index, every: Array) -> Ar
     return own
 
 
-@njit(**FAST, nogil=True, cache=True)
+@njit(**_FAST, nogil=True, cache=True)
 def combine(data: Data, rows: Index, every: Array, slopes: Array, pull: Array) -> Array:
     """Gradients (B, d) of losses, from their slopes in the log-probabilities of responses.
 
@@ -127,7 +128,7 @@ def combine(data: Data, rows: Index, every: Array, slopes: Array, pull: Array) -
     return found
 
 
-@njit(**FAST)
+@njit(**_FAST)
 def _logits(features: Array, low: int, size: int, theta: Array, b: int, line: Array) -> float:
     """Write the logits of ``size`` responses from row ``low`` on, and return the largest."""
     peak = -np.inf
@@ -140,7 +141,7 @@ def _logits(features: Array, low: int, size: int, theta: Array, b: int, line: Ar
     return peak
 
 
-@njit(**FAST)
+@njit(**_FAST)
 def _odds(line: Array, size: int, peak: float) -> float:
     """Replace logits by the exponentials of logits less the largest, and return their sum."""
     for i in range(size):
