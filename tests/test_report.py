@@ -112,6 +112,22 @@ def test_no_caption_is_longer_than_a_reader_has_patience_for(content):
     assert {name: n for name, n in lengths.items() if n > LONGEST_CAPTION} == {}
 
 
+def test_a_figure_is_drawn_again_from_its_stored_numbers_alone(tmp_path):
+    (tmp_path / "results").mkdir()
+    for name in ("explorer", "scores"):
+        shutil.copy(DOSSIER.folder / "results" / f"{name}.json", tmp_path / "results")
+    assert [path.name for path in runner.redraw(DOSSIER, "explorer", tmp_path)] == [
+        "explorer.svg",
+        "explorer.png",
+    ]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
+        "explorer.json",
+        "scores.json",
+    ]
+    with pytest.raises(InputError, match="tradeoff figures scores --force"):
+        runner.redraw(DOSSIER, "scores", tmp_path)
+
+
 # What reviewers asked, and a figure or claim that must stand in the answer.
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 

@@ -139,30 +139,30 @@ def test_the_first_screen_has_the_question_and_a_figure_to_move(either):
 
 
 def test_the_arrow_leads_from_the_end_of_a_run_to_what_was_asked_for(tab, content):
-    tab.locator("#lead-schedule").select_option("DPO→SFT")
+    tab.locator("#lead-schedule").select_option("dpo-sft")
     tab.locator("#lead-lambda").press("End")
     (note,) = tab.locator("#lead-notes p:visible").all()
     (run,) = (
         path
         for path in content["results"]["explorer"]["paths"]
-        if path["chosen"] == {"schedule": "DPO→SFT", "lambda": "0.9", "run": "mean"}
+        if path["chosen"] == {"schedule": "dpo-sft", "lambda": "0.9", "run": "mean"}
     )
     assert f"{run['regret']:.2g}" in note.inner_text()
     plot = tab.evaluate("JSON.parse(document.getElementById('lead-curves').textContent)")
-    chosen = {"schedule": "DPO→SFT", "lambda": "0.9"}
+    chosen = {"schedule": "dpo-sft", "lambda": "0.9"}
     (arrow,) = (c for c in plot["curves"] if c.get("arrow") and c["meta"] == chosen)
     assert [arrow["x"][0], arrow["y"][0]] == [run["sft_loss"][-1], run["preference_loss"][-1]]
     assert [arrow["x"][1], arrow["y"][1]] == content["results"]["explorer"]["targets"]["0.9"]
 
 
 def test_the_address_keeps_what_is_chosen_and_sorted(tab, browser):
-    tab.locator("#lead-schedule").select_option("Mix")
+    tab.locator("#lead-schedule").select_option("mix")
     tab.locator("#lead-lambda").press("Home")
     head = tab.locator("#problems th button").nth(1)
     head.click()
     other = browser.new_page(viewport=WIDE)
     other.goto(tab.url, timeout=PATIENCE)
-    assert other.locator("#lead-schedule").input_value() == "Mix"
+    assert other.locator("#lead-schedule").input_value() == "mix"
     assert other.locator("output[for=lead-lambda]").inner_text() == "0.1"
     assert drawn(other, "lead") == drawn(tab, "lead")
     cells = other.locator("#problems tbody td:nth-child(2)").all_text_contents()

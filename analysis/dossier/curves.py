@@ -52,7 +52,7 @@ def marker(
         "x": [losses[0]],
         "y": [losses[1]],
         "name": name or label(key),
-        "key": not chosen or bool(name),
+        "legend": not chosen or bool(name),
         "symbol": SYMBOLS["^" if name else look(key).marker],
         "size": 7.5 if name else 6.5,
         "color": _color(key),
@@ -68,7 +68,7 @@ def legend(keys: Iterable[str], dash: str | None = None) -> Iterator[Curve]:
             "x": [],
             "y": [],
             "name": label(key),
-            "key": True,
+            "legend": True,
             "dash": DASHES[key] if dash is None else dash,
             "line": 1.8,
             "symbol": SYMBOLS[look(key).marker],
@@ -80,7 +80,7 @@ def legend(keys: Iterable[str], dash: str | None = None) -> Iterator[Curve]:
 
 def target(losses: Sequence[float], chosen: dict[str, str], name: str) -> Curve:
     """The best policy for the weight that was asked for, as a ring."""
-    return {"x": [losses[0]], "y": [losses[1]], "name": name, "key": True, "symbol": "circle",
+    return {"x": [losses[0]], "y": [losses[1]], "name": name, "legend": True, "symbol": "circle",
             "size": 8.5, "hollow": True, "color": "ink", "meta": chosen}  # fmt: skip
 
 
@@ -95,9 +95,9 @@ def front(found: Results, chosen: dict[str, str] | None = None) -> list[Curve]:
     x, y = zip(*found["curve"], strict=True)
     made = chosen or {}
     return [
-        {"x": list(x), "y": list(y), "name": "certified front", "key": True, "dash": "",
+        {"x": list(x), "y": list(y), "name": "certified front", "legend": True, "dash": "",
          "line": 7, "color": "front", "meta": made},
-        {"x": [found["ideal"][0]], "y": [found["ideal"][1]], "name": "ideal point", "key": True,
+        {"x": [found["ideal"][0]], "y": [found["ideal"][1]], "name": "ideal point", "legend": True,
          "symbol": "star", "size": 7, "color": "ink", "meta": made},
     ]  # fmt: skip
 

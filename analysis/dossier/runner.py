@@ -23,6 +23,7 @@ import pandas as pd
 
 from analysis.dossier import lookup, stamps, stored_results, style
 from analysis.dossier.declaration import Dossier
+from analysis.dossier.stored_results import fitting
 from tradeoff.checkout import DATA, ROOT
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
@@ -111,6 +112,43 @@ def run(
     inputs |= {str(place): stamps.digest(place) for place in borrowed.values()}
     write_json(place, stamps.stamp(out, {**made, "inputs": inputs}, [path, *pictures]))
     return Outcome(name, numbers, seconds, True, why or "asked for", tuple(borrowed))
+
+
+def redraw(dossier: Dossier, name: str, out: Path | None = None) -> list[Path]:
+    """Draw a figure from its stored numbers alone, by its ``picture(out, numbers)``.
+
+    Parameters
+    ----------
+    dossier
+        Whose figure it is.
+    name
+        The figure or study.
+    out
+        Folder of the stored result, which receives the picture; the dossier's own by default.
+
+    Returns
+    -------
+    list
+        The files of the picture.
+
+    Raises
+    ------
+    InputError
+        If the figure needs more than its numbers, or these are absent or do not fit.
+    """
+    out = out or dossier.folder
+    module = dossier.module(name)
+    if not hasattr(module, "picture"):
+        raise InputError(
+            "this figure needs more than its stored numbers",
+            value=name,
+            remedy=f"Run it: tradeoff figures {name} --force.",
+        )
+    numbers = stored_results.numbers(dossier.stored(name, out))
+    with style.kept() as pictures, fitting(f"the picture of {name}"):
+        module.picture(out, numbers)
+    style.write(pictures)
+    return list(pictures)
 
 
 def run_all(

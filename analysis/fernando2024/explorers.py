@@ -40,7 +40,7 @@ def _lead(results: Results) -> Explorer:
     for run in means:
         name, lam = run["chosen"]["schedule"], run["chosen"]["lambda"]
         chosen = {"schedule": name, "lambda": lam}
-        drawn.append(curves.marker(name, _last(run), {"lambda": lam}, faint=True, key=True))
+        drawn.append(curves.marker(name, _last(run), {"lambda": lam}, faint=True, legend=True))
         drawn.append(curves.path({**run, "chosen": chosen}, name))
         drawn.append(curves.arrow(_last(run), found["targets"][lam], chosen))
         kept = tuned[name]["regret"]

@@ -68,6 +68,9 @@ def figures(
     fast: Fast = False,
     force: Force = False,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also write each figure as PDF.")] = False,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Draw stored numbers again, compute nothing.")
+    ] = False,
     paper: Paper = FIRST_PAPER,
     out: Out = None,
     as_json: Json = False,
@@ -79,6 +82,8 @@ def figures(
     - `tradeoff figures convergence loss_space`
 
     - `tradeoff figures all --pdf --out /tmp/figures`
+
+    - `tradeoff figures explorer --redraw`
     """
     runner, chosen = analysis("dossier.runner"), dossier(paper)
     if not names:
@@ -93,6 +98,13 @@ def figures(
     for name in wanted:
         chosen.chapter(name)  # refuses a name that is none, before anything is drawn
     with analysis("dossier.style").as_pdf(pdf):
+        if redraw:
+            drawn = {name: list(map(str, runner.redraw(chosen, name, out))) for name in wanted}
+            if as_json:
+                show_json(drawn)
+            for paths in () if as_json else drawn.values():
+                show_line("\n".join(paths))
+            return
         outcomes = runner.run_all(chosen, wanted, out, fast=fast, force=force, progress=not as_json)
     if as_json:
         show_json([asdict(outcome) for outcome in outcomes])

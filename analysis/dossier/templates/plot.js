@@ -76,7 +76,7 @@ const draw = (place, plot, visible) => {
       if (curve.symbol) near.push({ x, y, text: told(plot, curve, i) });
     });
   }
-  keys(place, visible.filter((curve) => curve.key));
+  keys(place, visible.filter((curve) => curve.legend));
   point(place, svg, near);
 };
 

@@ -1,4 +1,4 @@
-"""Does DPO's anchor to a reference policy prevent forgetting?
+"""Does DPO's anchor to a reference policy prevent forgetting in the limit?
 
 The limit gap of sequential training over beta, with labels that no noise blurs (left) and with
 noisy ones (right), anchored at the uniform policy and at the SFT model itself.
@@ -23,7 +23,7 @@ from analysis.fernando2024.convex.tuning import ends, tune_each_stage
 from analysis.fernando2024.methods import cell, label
 from tradeoff.convex import LogLinear, binary_example, minimise, random_log_linear
 from tradeoff.schedules import SFT, Sequential
-from tradeoff.scores import Interval, interval, weighted_loss
+from tradeoff.scores import interval, weighted_loss
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.sequential import First, LimitGap, limit_gap
 
@@ -62,26 +62,34 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     betas = np.logspace(-2, 1, 4 if fast else 13)
     budget, replicas = (400, 64) if fast else (4000, 256)
     numbers: dict[str, Any] = {"betas": betas, "replicas": replicas, "gradients": budget}
+    for name, pairs in PAIRS.items():
+        problem = sweep_problem(pairs)
+        swept = {kind: sweep(p, betas) for kind, p in anchors(problem).items()}
+        runs = measured(problem, betas, budget, replicas)
+        numbers[name] = {kind: _numbers(points) for kind, points in swept.items()}
+        numbers[name]["share_of_pairs_satisfied"] = satisfied(problem)
+        units = np.array([point.unit for point in swept["uniform"]])
+        numbers[name]["measured"] = {
+            "gap": cell(interval(runs.gaps / units)),
+            "forgotten_sft_nats": cell(interval(runs.forgotten)),
+        }
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Limits of gap and forgetting by beta, for clean and for noisy labels."""
+    betas = np.asarray(numbers["betas"])
     with style.figure(2, 2, height=5.6, sharex=True, sharey="row") as (fig, axes):
-        for (top, bottom), (name, pairs) in zip(axes.T, PAIRS.items(), strict=True):
-            problem = sweep_problem(pairs)
-            swept = {kind: sweep(p, betas) for kind, p in anchors(problem).items()}
-            runs = measured(problem, betas, budget, replicas)
-            draw_gaps(top, betas, swept, runs)
-            draw_forgotten(bottom, betas, swept, runs)
-            numbers[name] = {kind: _numbers(points) for kind, points in swept.items()}
-            numbers[name]["share_of_pairs_satisfied"] = satisfied(problem)
-            units = np.array([point.unit for point in swept["uniform"]])
-            numbers[name]["measured"] = {
-                "gap": cell(interval(runs.gaps / units)),
-                "forgotten_sft_nats": cell(interval(runs.forgotten)),
-            }
-        axes[0, 0].set(title="In the limit, clean labels", ylabel="limit gap / range")
-        axes[0, 1].set(title="In the limit, noisy labels")
+        for (top, bottom), name in zip(axes.T, PAIRS, strict=True):
+            draw_gaps(top, betas, numbers[name])
+            draw_forgotten(bottom, betas, numbers[name])
+            top.set_title(f"Limit of the gap, {name} labels")
+            bottom.set_title(f"Limit of forgetting, {name} labels")
+        axes[0, 0].set(ylabel="limit gap / range")
         axes[1, 0].set(ylabel="SFT loss forgotten (nats)")
         fig.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         style.save(fig, out, "beta_sweep")
-    return numbers
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -150,7 +158,7 @@ def measured(problem: LogLinear, betas: Array, budget: int, replicas: int) -> Ru
     return Runs(np.stack(gaps, axis=1), np.stack(forgotten, axis=1))
 
 
-def draw_gaps(ax: Axes, betas: Array, swept: dict[str, list[Point]], runs: Runs) -> None:
+def draw_gaps(ax: Axes, betas: Array, found: Mapping[str, Any]) -> None:
     """Normalised limit gaps with their certified lower bounds, and the finite runs."""
     shown: list[tuple[str, First]] = [
         ("uniform", "sft"),
@@ -159,25 +167,23 @@ def draw_gaps(ax: Axes, betas: Array, swept: dict[str, list[Point]], runs: Runs)
     ]
     for kind, first in shown:
         key = Sequential(first=first).key
-        gaps = [point.gap(first) for point in swept[kind]]
-        bound = [point.certified(first) for point in swept[kind]]
+        gaps, bound = (found[kind][key][part] for part in ("gap", "certified"))
         ax.loglog(betas, gaps, **_line(key, kind))
         ax.loglog(betas, bound, **style.BOUND, zorder=0)
         if kind == "uniform":
             style.label_line(ax, betas[-1], gaps[-1], label(key), color=style.look(key).color)
         if first == "preference":
             style.label_line(ax, betas[-1], bound[-1], "certified", color="0.35")
-    units = [point.unit for point in swept["uniform"]]
-    _crosses(ax, betas, interval(runs.gaps / units))
+    _crosses(ax, betas, found["measured"]["gap"])
     ax.set(xlim=(betas[0] / 1.4, betas[-1] * 9))
 
 
-def draw_forgotten(ax: Axes, betas: Array, swept: dict[str, list[Point]], runs: Runs) -> None:
+def draw_forgotten(ax: Axes, betas: Array, found: Mapping[str, Any]) -> None:
     """SFT loss lost to the second stage, for both references."""
-    for kind, points in swept.items():
-        values = [point.forgotten for point in points]
+    for kind in ("uniform", "SFT model"):
+        values = found[kind]["forgotten_sft_nats"]
         ax.semilogx(betas, values, **_line("sft-dpo", kind), label=f"limit, reference: {kind}")
-    _crosses(ax, betas, interval(runs.forgotten))
+    _crosses(ax, betas, found["measured"]["forgotten_sft_nats"])
     ax.set(xlabel=r"$\beta$ of DPO", ylim=(0, 3))
     ax.set_xticks(10.0 ** np.arange(-2, 2))
 
@@ -187,10 +193,9 @@ def _line(key: str, kind: str) -> dict[str, Any]:
     return style.look(key).line_style(**hollow)
 
 
-def _crosses(ax: Axes, betas: Array, found: Interval) -> None:
-    error = [found.mean - found.low, found.high - found.mean]
-    ax.errorbar(betas, found.mean, yerr=error, fmt="x", color="0.2", markersize=4, linewidth=0.8,
-                label="finite runs")  # fmt: skip
+def _crosses(ax: Axes, betas: Array, found: Mapping[str, Any]) -> None:
+    ax.errorbar(betas, found["mean"], yerr=found["half_width"], fmt="x", color="0.2",
+                markersize=4, linewidth=0.8, label="finite runs")  # fmt: skip
 
 
 def _numbers(points: list[Point]) -> dict[str, Any]:

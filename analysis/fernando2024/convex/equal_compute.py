@@ -71,11 +71,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     grid = study.grid(conflict=CONFLICTS[::2] if fast else CONFLICTS, seed=range(instances), **size)
     # One after the other: the compiled runs of each use all cores.
     cases = study.run(compare, grid, SCRATCH, backend="sequential", progress=False)
-    with style.figure(1, 2, height=3.5) as (fig, (left, right)):
-        draw_conflicts(left, cases)
-        draw_prediction(right, cases)
-        style.save(fig, out, "equal_compute")
-    return {
+    numbers = {
         "lam": LAM,
         "instances": instances,
         "replicas": size["replicas"],
@@ -84,6 +80,19 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "cases": cases.drop(columns=["run", *size]).to_dict("records"),
         **summary(cases),
     }
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Medians by conflict, and every case against its prediction."""
+    cases = pd.DataFrame(list(numbers["cases"]))
+    with style.figure(1, 2, height=3.7) as (fig, (left, right)):
+        draw_conflicts(left, cases)
+        draw_prediction(right, cases)
+        handles, labels = left.get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        style.save(fig, out, "equal_compute")
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -195,21 +204,21 @@ def draw_conflicts(ax: Axes, cases: pd.DataFrame) -> None:
     look = style.look("alright-budget")
     for cost, shape in zip(sorted(set(cases["cost"])), LINES, strict=False):
         line = median.loc[cost]
-        ax.plot(line.index, line.budget_rule_predicted, **style.BOUND)
-        ax.plot(line.index, line.budget_rule, **look.line_style(linestyle=shape))
-        style.label_line(ax, 1.0, line.budget_rule.iloc[-1], f"$c_D/c_S = {cost:g}$")
+        first = shape == LINES[0]
+        predicted = "predicted, at each cost" if first else None
+        ax.plot(line.index, line.budget_rule_predicted, **style.BOUND, label=predicted)
+        name = {"label": label("alright-budget")} if first else {}
+        ax.plot(line.index, line.budget_rule, **look.line_style(linestyle=shape, **name))
+        style.label_line(ax, 1.0, line.budget_rule.iloc[-1], f"pair costs {cost:.2g}")
     plain = median.loc[PLAIN_COST].alright
-    ax.plot(plain.index, plain, **style.look("alright").line_style())
-    middle = (plain.index[len(plain) // 2], plain.iloc[len(plain) // 2])
-    text = f"ALRIGHT, $c_D/c_S = {PLAIN_COST:g}$"
-    ax.annotate(text, middle, (-4, 5), textcoords="offset points", fontsize=8, ha="right")
-    ax.axhline(1.0, color="k", linewidth=0.8)
-    style.label_line(ax, 1.3, 1.0, label("mix"))
+    name = {"label": f"{label('alright')}, pair costs {PLAIN_COST:g}"}
+    ax.plot(plain.index, plain, **style.look("alright").line_style(**name))
+    ax.axhline(1.0, color="k", linewidth=0.8, label=label("mix"))
     ax.set(
         title="Alternation against Mix",
         xlabel="conflict of the two objectives",
         ylabel="mean gap / that of Mix",
-        xlim=(-0.04, 1.3),
+        xlim=(-0.04, 1.36),
         xticks=plain.index,
     )
 
@@ -221,10 +230,8 @@ def draw_prediction(ax: Axes, cases: pd.DataFrame) -> None:
         bars = 1.96 * cases[f"{name}_se"]
         ax.errorbar(cases[f"{name}_predicted"], cases[name], bars, **look)
     span = np.linspace(0.5, 1.2, 50)
-    ax.plot(span, span, color="k", linewidth=0.9)
-    ax.plot(span, np.sqrt(span), **style.BOUND)
-    ax.annotate("product", (0.55, 0.55), (8, -4), textcoords="offset points", fontsize=8)
-    ax.annotate("its root", (0.52, 0.721), (0, 14), textcoords="offset points", fontsize=8)
+    ax.plot(span, span, color="k", linewidth=0.9, label="as predicted (product)")
+    ax.plot(span, np.sqrt(span), **style.BOUND, label="root of the product")
     ax.axhline(1, color="0.6", linewidth=0.6)
     ax.axvline(1, color="0.6", linewidth=0.6)
     ax.set(
@@ -232,7 +239,7 @@ def draw_prediction(ax: Axes, cases: pd.DataFrame) -> None:
         xlabel="predicted (cost × second moment) / Mix",
         ylabel="measured / Mix",
     )
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", fontsize=8)
 
 
 # ---------------------------------------------------------------------- claims

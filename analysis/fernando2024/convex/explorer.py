@@ -36,16 +36,19 @@ REFRESH = (1, 3, 10, 30, 100, 300, 1000, None)
 RUNS = 4
 """Single runs that a reader may choose beside the mean."""
 INSTANCES = 3
+SHARES_SHOWN = ("0.05", "0.5", "0.95")
+REFRESH_SHOWN = {"1": ("at every update", style.look("maxright").color), "never": ("never", "0.35")}
+"""Names and colours of two refresh intervals; both are MAXRIGHT."""
+RING: dict[str, Any] = {"marker": "o", "markersize": 12, "markerfacecolor": "none",
+                        "markeredgecolor": "0.1", "linestyle": "none"}  # fmt: skip
+ENDS = {"mix": 9.0, "alright": 5.5}
+"""Sizes of markers that lie on each other."""
 CAPTION = (
-    "Paths in the plane of both losses, from the uniform policy. Left: the means of n = "
-    "{replicas} runs of every method at lambda = 1/2, {budget} gradients each (Mix: {updates} "
-    "updates of two), step 0.3/sqrt(t) within each stage; what varies is the data order. Middle: "
-    "the same problem, three splits of that budget between the two stages (share of the "
-    "preference stage: .05, .5, .95), means of the same n = {replicas} runs. Right: one run of "
-    "MAXRIGHT (n = 1, no interval) at lambda = 1/4, constant step .1, on the first instance of "
-    "stale_refresh, its last 1,000 of 5,000 updates, with values refreshed at every update or "
-    "never; triangle: the average of all iterates. Grey: certified front; star: ideal point. The "
-    "report page draws the other lambdas, single runs, splits and intervals. Command: python -m "
+    "Which way do the methods walk? Left: means of {replicas} runs at λ = 1/2, {budget} gradients "
+    "each (Mix: {updates} updates of two), step 0.3/√t in each stage. Middle: SFT→DPO and "
+    "DPO→SFT, by the share of the last stage. Right: MAXRIGHT at λ = 1/4, last fifth of 5,000 "
+    "updates, values refreshed at every update or never; triangles: averages, n = 1. Grey: "
+    "certified front; star: ideal point. What varies is the data order. Command: python -m "
     "analysis explorer"
 )
 
@@ -80,9 +83,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "splits": splits,
         "refresh": stale,
     }
-    with style.figure(1, 3, height=2.9) as (fig, axes):
-        draw(fig, axes, numbers)
-        style.save(fig, out, "explorer")
+    picture(out, numbers)
     return numbers
 
 
@@ -202,46 +203,65 @@ def _short(value: Any) -> float:
 # ---------------------------------------------------------------------- the picture
 
 
-def draw(fig: Any, axes: Any, numbers: dict[str, Any]) -> None:
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
     """One choice of each of the three explorers."""
+    with style.figure(1, 3, height=3.1) as (fig, axes):
+        draw(fig, axes, numbers)
+        style.save(fig, out, "explorer")
+
+
+def draw(fig: Any, axes: Any, numbers: Mapping[str, Any]) -> None:
+    """Ends of all methods, three splits, and fresh against stale values."""
     left, middle, right = axes
     for ax in (left, middle):
         _background(ax, numbers["fronts"]["laboratory"])
+    left.plot(*numbers["targets"]["0.5"], **RING, label="asked for")
     for found in numbers["paths"]:
         if found["chosen"]["run"] == "mean" and found["chosen"]["lambda"] == "0.5":
             _walk(left, found, found["chosen"]["schedule"])
     for found in numbers["splits"]:
-        if found["chosen"]["share"] in ("0.05", "0.5", "0.95"):
+        if found["chosen"]["share"] in SHARES_SHOWN:
             _walk(middle, found, found["schedule"])
+            _name_share(middle, found)
     _background(right, numbers["fronts"]["instance 1"])
-    shades = {"1": "maxright", "never": "sft-dpo"}
     for found in numbers["refresh"]:
-        if found["chosen"]["instance"] == "1" and found["chosen"]["k"] in shades:
-            look = style.look(shades[found["chosen"]["k"]])
+        if found["chosen"]["instance"] == "1" and found["chosen"]["k"] in REFRESH_SHOWN:
+            name, color = REFRESH_SHOWN[found["chosen"]["k"]]
             late = np.asarray(found["gradients"]) >= 0.8 * found["gradients"][-1]
-            line = look.line if found["chosen"]["k"] == "1" else "-"
             x, y = (np.asarray(found[f"{name}_loss"])[late] for name in ("sft", "preference"))
-            name = "every update" if found["chosen"]["k"] == "1" else "never refreshed"
-            right.plot(x, y, color=look.color, linestyle=line, linewidth=0.9, label=name)
-            right.plot(*found["average"], marker="^", color=look.color, markeredgecolor="w", ms=8)
+            right.plot(x, y, color=color, linewidth=0.9, label=name)
+            right.plot(*found["average"], marker="^", color=color, markeredgecolor="w", ms=8)
     handles, labels = left.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower left", ncols=5, fontsize=8, handlelength=3)
-    right.legend(fontsize=7, loc="upper right")
+    fig.legend(handles, labels, loc="outside lower left", ncols=6, fontsize=7.5, handlelength=3)
+    right.legend(fontsize=7.5, loc="upper right")
     left.set(title="Every method, λ = 1/2", ylabel="preference loss (nats)")
-    middle.set(title="Three splits of the budget")
+    middle.set(title="Share of the last stage")
     right.set(title="MAXRIGHT, fresh or stale")
 
 
-def _background(ax: Axes, found: dict[str, Any]) -> None:
+def _background(ax: Axes, found: Mapping[str, Any]) -> None:
     ax.plot(*np.asarray(found["curve"]).T, **{**style.FRONT, "linewidth": 4, "alpha": 0.35})
     ax.plot(*found["ideal"], **style.IDEAL)
     ax.set_xlabel("SFT loss (nats)")
 
 
-def _walk(ax: Axes, found: dict[str, Any], key: str) -> None:
-    """A path whose marker stands at its end."""
-    look = style.look(key).line_style(linewidth=1.1, label=label(key))
-    ax.plot(found["sft_loss"], found["preference_loss"], markevery=[-1], **look)
+def _walk(ax: Axes, found: Mapping[str, Any], key: str) -> None:
+    """A path whose marker stands at its end; of paths that coincide, the first are larger."""
+    look = style.look(key)
+    ax.plot(found["sft_loss"], found["preference_loss"], color=look.color, linestyle=look.line,
+            linewidth=1.1)  # fmt: skip
+    size = ENDS.get(key, 6.5)
+    dots = look.dots(label=label(key), markersize=size, markeredgecolor="w", markeredgewidth=0.7)
+    ax.plot(found["sft_loss"][-1], found["preference_loss"][-1], zorder=5, **dots)
+
+
+def _name_share(ax: Axes, found: Mapping[str, Any]) -> None:
+    """How much of the budget the second stage got, at the end of a path."""
+    share, first = float(found["chosen"]["share"]), found["schedule"].startswith("sft")
+    last = share if first else 1 - share
+    ax.annotate(f"{last:.0%}", (found["sft_loss"][-1], found["preference_loss"][-1]),
+                xytext=(6, 5), textcoords="offset points", fontsize=7,
+                color=style.look(found["schedule"]).color)  # fmt: skip
 
 
 if __name__ == "__main__":

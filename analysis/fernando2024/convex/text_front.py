@@ -32,17 +32,11 @@ from tradeoff.errors import InputError
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 
 CAPTION = (
-    "Top: rasbt instructions, polite over rude answers. Bottom: Dolly instructions (the first "
-    "{dolly} rows), HH-harmless preferences. Grey: certified front on the training rows (left) "
-    "and the same parameters on held-out prompts (right; n = {above} above, {below} below). On "
-    "the right it is no bound: training optima overfit, and runs that stop before them may end "
-    "beyond the curve ({beyond}). Markers: each method after equally many "
-    "full-gradient updates (half of them in each stage of the sequential runs); lines join λ = "
-    ".25, .5, .75. Only ALRIGHT is random, in the objective it draws: mean of {seeds} below, "
-    "their range is in the results. MAXRIGHT steps unweighted, as its official code. β = 1, "
-    "because |φ| ≤ √5 and log-probabilities span a few nats; numbers at the usual β = .1 are in "
-    "the results. The radius does best on a tenth of the training rows, set aside for the choice. "
-    "Command: python -m analysis text_front"
+    "On real text? Above: rasbt instructions, polite over rude answers; below: "
+    "{dolly} Dolly instructions, HH-harmless pairs. Left: certified front of the training losses. "
+    "Right, held out ({above} above, {below} below): the same policies, not certified; methods end "
+    "beyond them ({beyond}). Lines join λ = .25, .5, .75. Only ALRIGHT is random: means of n = "
+    "{seeds} below. Command: python -m analysis text_front"
 )
 FEATURES = 2**12
 LAMBDAS = (0.25, 0.5, 0.75)
@@ -113,16 +107,24 @@ def beyond(found: Mapping[str, Any]) -> list[str]:
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     pairs = PAIRS[:1] if fast else PAIRS
     numbers = measure(pairs, fast) if have_data(pairs) else stored(pairs)
-    with style.figure(len(pairs), 2, height=2.9 * len(pairs), squeeze=False) as (fig, axes):
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Both planes of each pair of data sets that the numbers have."""
+    pairs = [pair for pair in PAIRS if pair.sft in numbers]
+    with style.figure(len(pairs), 2, height=2.9 * len(pairs) + 0.4, squeeze=False) as (fig, axes):
         for row, pair in zip(axes, pairs, strict=True):
             found = numbers[pair.sft]
             draw_losses(row[0], found, "train")
             draw_losses(row[1], found, "held_out")
             row[0].set_title(pair.title)
             row[1].set_title(pair.held_out)
-        axes[0, 0].legend(loc="upper right")
+        certified, evaluated = (ax.get_legend_handles_labels() for ax in axes[0])
+        handles, labels = ([*a, b[0]] for a, b in zip(certified, evaluated, strict=True))
+        fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
         style.save(fig, out, "text_front")
-    return numbers
 
 
 # ---------------------------------------------------------------------- where the numbers come from
@@ -243,7 +245,10 @@ def run_methods(
 def draw_losses(ax: Axes, found: dict[str, Any], part: str) -> None:
     """Front and end points in the plane of the two losses."""
     front = np.asarray(found["front"][part])
-    ax.plot(*front.T, **style.FRONT, label="certified front" if part == "train" else None)
+    if part == "train":
+        ax.plot(*front.T, **style.FRONT, label="certified front")
+    else:
+        ax.plot(*front.T, **style.BOUND, label="the same policies, held out: not certified")
     for method, entry in found["methods"].items():
         look = style.look(method)
         ax.plot(*np.asarray(entry[part]).T, **look.line_style(markersize=5.5, label=label(method)))

@@ -8,7 +8,7 @@ file there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from matplotlib.lines import Line2D
 
 from analysis.dossier import lookup, style
 from analysis.dossier.stored_results import fields_of
@@ -46,6 +47,13 @@ PANELS = {
     "seconds": "time of a gradient",
     "seconds_per_update": "time of an update",
     "memory": "peak memory",
+}
+SHOWN = ("seconds_per_update", "memory")
+"""The two that are drawn; the time of a gradient is in the table of costs."""
+MARKS: dict[str, dict[str, Any]] = {
+    "median of the rounds, 95 % interval": {"marker": "o", "markersize": 6},
+    "one round": {"marker": "o", "markersize": 3, "alpha": 0.5},
+    "the paper, Pythia-1B on a GPU": {"marker": "s", "fillstyle": "none"},
 }
 PAPER_KEYS = {"seconds_per_update": "runtime_percent", "memory": "memory_percent"}
 
@@ -80,12 +88,11 @@ FORMS = {
     ),
 }
 CAPTION = (
-    "Cost of training with random weights and adapters as published, scaled down on the CPU; "
-    "either data set is one batch, so updates of a kind cost alike. A Mix update is two "
-    "gradients; MAXRIGHT evaluates a batch of each every tenth update. What varies is "
-    f"the round, n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a GPU: dots "
-    "over SFT→DPO of their round, medians, 95 % t-intervals. Squares: the paper, over its DPO→SFT. "
-    "Command: python -m analysis llm_resources"
+    "What does an update cost? Random weights, adapters as published, shapes scaled down on the "
+    "CPU; either data set is one batch. Time and peak memory over those of SFT→DPO in the same "
+    "round (line). A Mix update is two gradients; MAXRIGHT evaluates every tenth update. What "
+    f"varies is the round, n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a "
+    "GPU. The paper's are over its DPO→SFT. Command: python -m analysis llm_resources"
 )
 
 
@@ -95,14 +102,28 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     for folder in lookup.folders(PAPER):
         for path in sorted((folder / "results").glob("llm_resources-*.json")):
             found[path.stem.removeprefix("llm_resources-")] = fields_of(path)
+    numbers = {"devices": found, "gpu_measured": any(name != "cpu" for name in found)}
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Time and memory of an update for each device and shape, with a key of the marks."""
+    found = numbers["devices"]
     names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
-    with style.figure(len(PANELS), len(names), height=6.4, squeeze=False) as (fig, axes):
+    with style.figure(len(SHOWN), len(names), height=4.9, squeeze=False) as (fig, axes):
         for column, (device, shape) in enumerate(names):
-            for ax, name in zip(axes[:, column], PANELS, strict=True):
+            for ax, name in zip(axes[:, column], SHOWN, strict=True):
                 draw(ax, found[device]["shapes"][shape], name, published(shape, name))
-            axes[0][column].set_title(f"{shape}, {device}")
+            axes[0][column].set_title(f"{titled(device)}: {shape}")
+        marks = [Line2D([], [], linestyle="none", color="0.35", **mark) for mark in MARKS.values()]
+        fig.legend(marks, list(MARKS), loc="outside lower center", ncols=3, fontsize=8)
         style.save(fig, out, "llm_resources")
-    return {"devices": found, "gpu_measured": any(name != "cpu" for name in found)}
+
+
+def titled(device: str) -> str:
+    """A device in a title; the shapes measured on a CPU are scaled down."""
+    return "CPU, tiny" if device == "cpu" else device
 
 
 def measure(form: Form, quiet: bool = False) -> dict[str, Any]:

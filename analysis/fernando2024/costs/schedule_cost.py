@@ -58,12 +58,11 @@ LOOKS = {
     **{name: style.look("maxright") for name in SCHEDULES if name.startswith("maxright")},
 }
 CAPTION = (
-    "What does a step cost? Time per gradient (top) and peak memory of an update (bottom), "
-    "batches of 32 rows, AdamW, λ = 1/2, float32, one thread of {processor}. Left: policy of "
-    "width 64; right: language model. An update of Mix counts two gradients; MAXRIGHT's "
-    "evaluations are in its time. n = {n} blocks; what varies is the repetition; markers: "
-    "medians, bars: least to largest, no interval. Memory: live tensors. Command: python -m "
-    "analysis schedule_cost"
+    "What does a step cost? Batches of 32 rows, AdamW, λ = 1/2, float32, one thread of "
+    "{processor}. Above: milliseconds per gradient, n = {n} blocks; what varies is the "
+    "repetition; markers: medians, bars: least to largest, no interval. Below: ratios of medians, "
+    "and of peak memory (live tensors). An update of Mix is two gradients; MAXRIGHT's evaluations "
+    "are in its time. Command: python -m analysis schedule_cost"
 )
 
 
@@ -150,19 +149,25 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         name: measure(task, block, blocks)
         for (name, task), block in zip(models.items(), updates, strict=True)
     }
-    with style.figure(2, 2, height=5.6, sharey=True) as (fig, axes):
-        for column, (name, numbers) in enumerate(found.items()):
-            draw_times(axes[0, column], numbers, f"{name}: time")
-            draw_memory(axes[1, column], numbers, f"{name}: memory")
-        style.save(fig, out, "schedule_cost")
-    return {
+    numbers = {
         "device": device(),
         "batch": BATCH,
         "updates_per_block": list(updates),
         "n": blocks,
         "models": found,
-        "ratio_to_sft": {name: ratios(numbers) for name, numbers in found.items()},
+        "ratio_to_sft": {name: ratios(one) for name, one in found.items()},
     }
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Times of a gradient, and a table of what an update takes over one of SFT alone."""
+    with style.figure(2, 2, height=5.2, sharey="row", height_ratios=(1, 0.95)) as (fig, axes):
+        for column, (name, found) in enumerate(numbers["models"].items()):
+            draw_times(axes[0, column], found, name)
+            draw_ratios(axes[1, column], found, numbers["ratio_to_sft"][name])
+        style.save(fig, out, "schedule_cost")
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -262,14 +267,23 @@ def draw_times(ax: Axes, numbers: dict[str, Any], title: str) -> None:
     _rows(ax, list(numbers), title, "milliseconds per gradient")
 
 
-def draw_memory(ax: Axes, numbers: dict[str, Any], title: str) -> None:
-    """Peak memory of an update."""
-    for k, (name, row) in enumerate(numbers.items()):
-        look, mib = LOOKS[name], row["peak_bytes"] / 2**20
-        ax.hlines(k, 0, mib, color=look.color, linewidth=1.2)
-        ax.plot(mib, k, **look.dots(markersize=6))
-        _value(ax, mib, k, f"{mib:.3g} MiB")
-    _rows(ax, list(numbers), title, "MiB at the peak of an update")
+def draw_ratios(ax: Axes, numbers: Mapping[str, Any], times: Mapping[str, float]) -> None:
+    """A table: time of a gradient and of an update, and peak memory, over those of SFT alone."""
+    memory = {name: row["peak_bytes"] for name, row in numbers.items()}
+    heads = ("gradient", "update", "memory")
+    for k, name in enumerate(numbers):
+        found = (times[f"{name}: gradient"], times[f"{name}: update"],
+                 memory[name] / memory["sft-only"])  # fmt: skip
+        for column, value in enumerate(found):
+            ax.text(column, k, f"{value:.2f} ×", ha="center", va="center", fontsize=8.5)
+    ax.set_yticks(range(len(numbers)), labels(list(numbers)))
+    ax.set_ylim(len(numbers) - 0.5, -0.5)
+    ax.set_xticks(range(len(heads)), heads)
+    ax.set(title="over those of SFT alone", xlim=(-0.6, len(heads) - 0.4))
+    ax.tick_params(length=0, top=False, labeltop=False)
+    ax.grid(False, axis="x")
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(False)
 
 
 def _value(ax: Axes, x: float, y: float, text: str) -> None:

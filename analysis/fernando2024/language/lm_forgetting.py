@@ -20,6 +20,7 @@ from analysis.fernando2024.language.lm_models import SCALES
 from analysis.fernando2024.language.lm_study import Array, values
 from analysis.fernando2024.methods import cell, cost, label, lower, upper
 from analysis.fernando2024.stored import shown
+from tradeoff.plots import label_lines
 from tradeoff.schedules import Sequential
 from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
@@ -56,11 +57,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     along, anchored = remedies(scale), anchors(scale)
     grid = lm_study.compared(scale, [(0.5, 0.5)])
     ends = lm_study.finals(along)
-    with style.figure(1, 2, height=3.5) as (fig, (left, right)):
-        draw_curves(left, along)
-        draw_remedies(right, ends, anchored, grid)
-        style.save(fig, out, "lm_forgetting")
-    return {
+    numbers = {
         "seeds": int(ends["seed"].nunique()),
         "training": cost(along, anchored, grid),
         "gradients": SCALES[scale].gradients,
@@ -73,7 +70,19 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             for beta in BETAS
             for reference in REFERENCES
         },
+        "joint": scores(grid[grid["method"] == JOINT]),
     }
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Exact match along the run, and what each remedy keeps."""
+    with style.figure(1, 2, height=3.6) as (fig, (left, right)):
+        fig.set_layout_engine("constrained", wspace=0.06)
+        draw_curves(left, numbers)
+        draw_remedies(right, numbers)
+        style.save(fig, out, "lm_forgetting")
 
 
 def scores(rows: pd.DataFrame) -> dict[str, Any]:
@@ -98,6 +107,7 @@ def remedy(along: pd.DataFrame, ends: pd.DataFrame, name: str) -> dict[str, Any]
     return {
         **scores(ends[ends["remedy"] == name]),
         "exact_match_along": cell(interval(curve(along, name)[1])),
+        "share_along": curve(along, name)[0].tolist(),
         "exact_match_change": cell(interval(change(along[along["remedy"] == name]))),
         "exact_match_less_none": cell(
             paired_difference(exact(ends, name), exact(ends, str(REPLAYS[0])))
@@ -167,43 +177,51 @@ def detail(scale: str) -> dict[str, Any]:
     return {"marks": 6, "generated": 60} if scale == "full" else {"marks": 2, "generated": 8}
 
 
-def draw_curves(ax: Axes, along: pd.DataFrame) -> None:
+def draw_curves(ax: Axes, numbers: Mapping[str, Any]) -> None:
     """Exact match along the run, by remedy."""
-    texts = ("no replay", "25 %", "50 %", "tuned")
+    texts = ("no replay", "replay 25 %", "replay 50 %", "tuned steps")
+    ends: dict[str, tuple[float, str]] = {}
     names = (*map(str, REPLAYS), TUNED)
     for name, look, text in zip(names, (*NEUTRAL, REMEDY), texts, strict=True):
-        shares, exact = curve(along, name)
-        found = interval(exact)
-        ax.plot(shares, found.mean, **look.line_style())
-        ax.fill_between(shares, found.low, found.high, color=look.color, alpha=0.15, linewidth=0)
-        style.label_line(ax, shares[-1], found.mean[-1], text, color=look.color)
+        kept = numbers["tuned"] if name == TUNED else numbers["replay"][name]
+        found = kept["exact_match_along"]
+        shares = kept.get("share_along") or numbers["share_along"]
+        mean, half = (np.asarray(found[key]) for key in ("mean", "half_width"))
+        ax.plot(shares, mean, **look.line_style())
+        ax.fill_between(shares, mean - half, mean + half, color=look.color, alpha=0.15, linewidth=0)
+        ends[text] = (float(mean[-1]), look.color)
     ax.axvline(0.5, **style.BOUND)
+    ax.annotate("second stage", (0.52, 0.015), fontsize=8, color="0.35")
     ax.set(
         title="Exact match along the run",
         xlabel="share of the run",
         ylabel="exact match",
-        ylim=(-0.02, 0.7),
-        xlim=(-0.03, 1.3),
+        ylim=(0, 0.65),
+        xlim=(-0.03, 1.36),
+        xticks=np.linspace(0, 1, 6),
     )
+    label_lines(ax, 1.0, ends)
 
 
-def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd.DataFrame) -> None:
+def draw_remedies(ax: Axes, numbers: Mapping[str, Any]) -> None:
     """What every remedy keeps: exact match (filled) and right answers in any style (open)."""
+    anchored, replays = numbers["anchor"], numbers["replay"]
     rows = {
-        f"β = {b}, {r} ref.": one(anchored, b, r.lower()) for r in ("base", "SFT") for b in BETAS
+        f"β = {b}, {r} ref.": anchored[f"beta {b}, reference {r.lower()}"]
+        for r in ("base", "SFT")
+        for b in BETAS
     }
-    rows |= {f"replay {r:.0%}": ends[ends["remedy"] == str(r)] for r in REPLAYS[1:]}
-    rows[TUNED] = ends[ends["remedy"] == TUNED]
-    joint = f"{label(JOINT)}, tuned"
-    rows[joint] = grid[grid["method"] == JOINT]
-    for place, (text, found) in enumerate(rows.items()):
-        look = style.look(JOINT) if text == joint else REMEDY
+    rows |= {f"replay {r:.0%}": replays[str(r)] for r in REPLAYS[1:]}
+    rows[TUNED] = numbers["tuned"]
+    if joint := numbers.get("joint"):  # Older results lack it.
+        rows[f"{label(JOINT)}, tuned"] = joint
+    for place, found in enumerate(rows.values()):
+        look = style.look(JOINT) if found is joint else REMEDY
         for name, fill in (("exact_match", look.color), ("answer_match", "white")):
-            end = interval(found[name])
             ax.errorbar(
-                end.mean,
+                found[name]["mean"],
                 place,
-                xerr=end.high - end.mean,
+                xerr=found[name]["half_width"],
                 **look.dots(markerfacecolor=fill, capsize=2, linewidth=1),
             )
     ax.set(
@@ -214,6 +232,9 @@ def draw_remedies(ax: Axes, ends: pd.DataFrame, anchored: pd.DataFrame, grid: pd
         xlim=(0, 1),
     )
     ax.invert_yaxis()
+    for name, fill in (("exact match", "0.35"), ("right in any style", "white")):
+        ax.plot([], [], "d", color="0.35", markerfacecolor=fill, label=name)
+    ax.legend(loc="lower left", fontsize=8, handletextpad=0.2)
 
 
 # ---------------------------------------------------------------------- claims

@@ -56,15 +56,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     table = ends(scale)
     alone = {level: lm_study.specialist_scores(scale, level) for level in conflicts(scale)}
     best = np.stack([alone[level]["exact_match"] for level in conflicts(scale)], axis=-1)
-    with style.figure(1, 3, height=3.3) as (fig, (left, middle, right)):
-        draw_levels(left, table, "retention", best)
-        draw_levels(middle, table, "preference", best)
-        left.set_title("Skill kept")
-        middle.set_title("Preferred style")
-        middle.legend(loc="lower left", fontsize=7)
-        draw_gains(right, table, best)
-        style.save(fig, out, "lm_headline")
-    return {
+    numbers = {
         "seeds": int(table["seed"].nunique()),
         "training": cost(table),
         "spent": lm_study.cost_spent(table),
@@ -97,6 +89,22 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             for order in METHODS[:2]
         },
     }
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Skill and style by conflict, and both gains over SFT→DPO."""
+    with style.figure(1, 3, height=3.6) as (fig, (left, middle, right)):
+        fig.set_layout_engine("constrained", wspace=0.09)
+        draw_levels(left, numbers, "retention")
+        draw_levels(middle, numbers, "preference")
+        left.set_title("Skill kept")
+        middle.set_title("Preferred style")
+        draw_gains(right, numbers)
+        handles, labels = middle.get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower left", ncols=5, fontsize=8)
+        style.save(fig, out, "lm_headline")
 
 
 def conflicts(scale: str) -> tuple[float, ...]:
@@ -129,29 +137,32 @@ def difference(table: pd.DataFrame, joint: str, order: str, name: str, best: Arr
     return ratio(a - b, best) if name == "retention" else paired_difference(a, b)
 
 
-def draw_levels(ax: Axes, table: pd.DataFrame, name: str, best: Array) -> None:
+def draw_levels(ax: Axes, numbers: Mapping[str, Any], name: str) -> None:
     """Every method over the levels of conflict."""
     for place, key in enumerate(METHODS):
-        found, look = measured(table, key, name, best), style.look(key)
+        found, look = numbers["methods"][key][name], style.look(key)
         ax.errorbar(
-            np.sort(table["conflict"].unique()) + 0.012 * (place - 2),
-            found.mean,
-            yerr=found.high - found.mean,
+            np.asarray(numbers["conflicts"]) + 0.012 * (place - 2),
+            found["mean"],
+            yerr=found["half_width"],
             **look.line_style(elinewidth=0.8, label=label(key)),
         )
     ax.set(xlabel="conflict", ylabel=PANELS[name], xticks=CONFLICTS, ylim=(-0.05, 1.08))
 
 
-def draw_gains(ax: Axes, table: pd.DataFrame, best: Array) -> None:
+def draw_gains(ax: Axes, numbers: Mapping[str, Any]) -> None:
     """Gains over SFT→DPO in points: retention (filled) and style (open)."""
     for place, key in enumerate(JOINT):
         look = style.look(key)
         for name, fill in (("retention", look.color), ("preference", "white")):
-            found = difference(table, key, "sft-dpo", name, best)
-            levels_ = np.sort(table["conflict"].unique()) + 0.012 * (place - 1)
-            half = 100 * (found.high - found.mean)
+            found = numbers["points_joint_minus_sequential"][f"{key} - sft-dpo"][name]
+            mean, half = (100 * np.asarray(found[part]) for part in ("mean", "half_width"))
+            levels_ = np.asarray(numbers["conflicts"]) + 0.012 * (place - 1)
             shape = look.line_style(markerfacecolor=fill, elinewidth=0.8)
-            ax.errorbar(levels_, 100 * found.mean, yerr=half, **shape)
+            ax.errorbar(levels_, mean, yerr=half, **shape)
+    for name, fill in (("skill", "0.35"), ("style", "white")):
+        ax.plot([], [], "o", color="0.35", markerfacecolor=fill, label=name)
+    ax.legend(loc="upper left", fontsize=8, handletextpad=0.2)
     ax.axhline(0, **style.BOUND)
     ax.set(
         title="Joint less SFT→DPO",

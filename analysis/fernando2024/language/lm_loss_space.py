@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from analysis.dossier import style
 from analysis.dossier.mutations import SWAPPED, mutate
@@ -26,6 +27,7 @@ from tradeoff.scores import interval, paired_difference
 from tradeoff.theory.checked import Checked
 
 HALF = 0.5
+Scores = dict[str, dict[str, tuple[float, float]]]
 SETTINGS = tuple(sorted(lm_tuning.SETTINGS, key=lambda pair: (pair[1] != HALF, *pair)))
 """Levels of conflict with weights lambda: by conflict at 1/2, then by weight."""
 MEASURES = (
@@ -39,8 +41,8 @@ MEASURES = (
 )
 CAPTION = (
     "Where do the methods end at equal cost? Tiny language model, by conflict and λ (columns), "
-    "tuned step sizes. Dots are runs, markers means with 95 % t-intervals in both directions; all "
-    "held out. Above: both losses, in nats (SFT: each token); line: equal weighted loss, through "
+    "tuned step sizes. Markers are means with 95 % t-intervals in both directions, held out. "
+    "Above: both losses, in nats (SFT: each token); line: equal weighted loss, through "
     "SFT→DPO. Below: exact match of the skill and responses in the preferred style; no policy is "
     "beyond the dashed line. What varies is the seed, n = {seeds}. Command: python -m analysis "
     "lm_loss_space"
@@ -59,17 +61,9 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     table["setting"] = [
         settings.index(pair) for pair in zip(table["conflict"], table["lam"], strict=True)
     ]
-    with style.figure(2, len(settings), height=4.6, squeeze=False) as (fig, axes):
-        for (losses, behaviour), (level, lam) in zip(axes.T, settings, strict=True):
-            draw_setting(losses, behaviour, at(table, level, lam), level, lam)
-        axes[0, 0].set_ylabel("preference loss (nats)")
-        axes[1, 0].set_ylabel("exact match of skills")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=len(METHODS), fontsize=7)
-        style.save(fig, out, "lm_loss_space")
     by_weight = table[table["conflict"] == HALF]
     half = at(table, HALF, HALF)
-    return {
+    numbers = {
         "seeds": int(table["seed"].nunique()),
         "training": cost(table),
         "spent": lm_study.cost_spent(table),
@@ -84,6 +78,37 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         "samples_at_half": {
             key: json.loads(one(half, key).query("seed == 0")["samples"].iloc[0]) for key in METHODS
         },
+    }
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Both planes for each level of conflict and weight."""
+    settings = numbers["settings"]
+    with style.figure(2, len(settings), height=4.9, squeeze=False) as (fig, axes):
+        fig.set_layout_engine("constrained", wspace=0.05, hspace=0.06)
+        for place, (level, lam) in enumerate(settings):
+            draw_setting(
+                axes[0, place], axes[1, place], here(numbers["by_setting"], place), level, lam
+            )
+        axes[0, 0].set_ylabel("preference loss (nats)")
+        axes[1, 0].set_ylabel("exact match of skills")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        handles.append(Line2D([], [], **style.BOUND))
+        labels.append("above: loss of SFT→DPO; below: most possible")
+        fig.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+        style.save(fig, out, "lm_loss_space")
+
+
+def here(summary: Mapping[str, Any], place: int) -> Scores:
+    """Mean and half-width of every measure of each method in one setting."""
+    return {
+        key: {
+            name: (found["mean"][place], found["half_width"][place])
+            for name, found in scores.items()
+        }
+        for key, scores in summary.items()
     }
 
 
@@ -121,35 +146,26 @@ def paired(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
     }
 
 
-def draw_plane(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
-    """Runs as dots, means with intervals in both directions."""
+def draw_plane(ax: Axes, scores: Scores, x: str, y: str) -> None:
+    """Means with intervals in both directions."""
     for key in METHODS:
-        rows, look = one(table, key), style.look(key)
-        ax.scatter(rows[x], rows[y], s=3, color=look.color, alpha=0.5, linewidths=0)
-        across, along = (interval(rows[name]) for name in (x, y))
-        ax.errorbar(
-            across.mean,
-            along.mean,
-            xerr=across.high - across.mean,
-            yerr=along.high - along.mean,
-            **look.dots(linewidth=1, elinewidth=0.8, label=label(key), zorder=4),
-        )
+        (across, wide), (along, high) = scores[key][x], scores[key][y]
+        dots = style.look(key).dots(elinewidth=0.9, label=label(key), zorder=4)
+        ax.errorbar(across, along, xerr=wide, yerr=high, **dots)
 
 
-def draw_setting(
-    losses: Axes, behaviour: Axes, rows: pd.DataFrame, level: float, lam: float
-) -> None:
+def draw_setting(losses: Axes, behaviour: Axes, scores: Scores, level: float, lam: float) -> None:
     """Both planes at one level of conflict and one weight."""
-    draw_plane(losses, rows, "sft_loss", "preference_loss")
-    draw_level(losses, rows, lam)
+    draw_plane(losses, scores, "sft_loss", "preference_loss")
+    draw_level(losses, scores, lam)
     losses.set(title=f"conflict {level:g}\nλ = {lam:g}", xlabel="SFT loss")
-    draw_plane(behaviour, rows, "preference_match", "exact_match")
+    draw_plane(behaviour, scores, "preference_match", "exact_match")
     draw_ceiling(behaviour, level)
 
 
-def draw_level(ax: Axes, table: pd.DataFrame, lam: float) -> None:
+def draw_level(ax: Axes, scores: Scores, lam: float) -> None:
     """Pairs of losses whose weighted loss is that of SFT→DPO; below the line is better."""
-    sft, preference = one(table, "sft-dpo")[["sft_loss", "preference_loss"]].mean()
+    sft, preference = (scores["sft-dpo"][name][0] for name in ("sft_loss", "preference_loss"))
     low, high = ax.get_xlim()
     x = np.array([low, high])
     bottom, top = ax.get_ylim()

@@ -178,7 +178,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         f"{lam:g}, {name}": descents(layer.weighted(lam, name), layer.start, 2 * covered, size)
         for lam, name in ((0.5, LOSSES[0]), (0.9, LOSSES[0]), (0.9, LOSSES[1]))
     }
-    with style.figure(1, 3, height=3.2) as (fig, axes):
+    with style.figure(1, 3, height=3.6) as (fig, axes):
         draw_shares(axes[0], tests)
         draw_bending(axes[1], bends)
         draw_descents(axes[2], spread)
@@ -421,10 +421,10 @@ def draw_shares(ax: Axes, tests: dict[str, Any]) -> None:
         xlabel="ends of the segments",
         ylabel="share of segments",
         xlim=(-0.5, 2.5),
-        ylim=(0, 1.6 * max(0.2, *(t["share"] for t in tests[LOSSES[0]].values()))),
+        ylim=(0, 1.0),
     )
     ax.set_xticks(range(len(kinds)), kinds, fontsize=8)
-    ax.legend(loc="upper left", fontsize=7.5, handletextpad=0.1, borderaxespad=0.1)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22), fontsize=7.5, handletextpad=0.1)
 
 
 def draw_bending(ax: Axes, bends: dict[str, Any]) -> None:
@@ -446,9 +446,9 @@ def draw_bending(ax: Axes, bends: dict[str, Any]) -> None:
         xlabel="share of the run",
         ylabel="lowest / highest curvature",
     )
-    low = ax.get_ylim()[0]
-    ax.set_ylim(1.65 * low, -0.15 * low)
-    ax.legend(loc="lower left", fontsize=7, handlelength=2.6, borderaxespad=0.1)
+    ax.margins(y=0.12)
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.22), fontsize=7.5, ncols=2,
+              handlelength=2.6, columnspacing=1.0)  # fmt: skip
 
 
 def draw_descents(ax: Axes, spread: dict[str, Any]) -> None:
@@ -458,13 +458,14 @@ def draw_descents(ax: Axes, spread: dict[str, Any]) -> None:
         values = np.maximum(found["spread"], 1e-8)
         color = COLORS[form]
         ax.loglog(np.arange(1, len(values) + 1), values, color=color, linestyle=line)
-        text = rf"$\lambda={lam}$" + ("\none token" if form == LOSSES[1] else "")
-        style.label_line(ax, float(len(values)), float(values[-1]), text, color=color)
+        text = f"λ = {lam}, {'one token' if form == LOSSES[1] else 'all tokens'}"
+        ax.plot([], [], color=color, linestyle=line, label=text)
     ax.set(
         title="(c) Ends differ by little",
         xlabel="projected descent steps",
         ylabel=r"spread of $f_\lambda$ over starts (nats)",
     )
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22), fontsize=7.5)
 
 
 # ---------------------------------------------------------------------- claims
