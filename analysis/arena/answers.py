@@ -27,7 +27,9 @@ def answers(results: Mapping[str, Any]) -> dict[str, Any]:
 def leaders(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The five methods of least mean rank."""
     table = rank_table(means(numbers, "regret")).sort_values("rank", kind="stable").head(5)
-    return [{"name": name, **row.to_dict()} for name, row in table.iterrows()]
+    return [
+        {"name": str(name), **{str(k): v for k, v in row.items()}} for name, row in table.iterrows()
+    ]
 
 
 def beaten(numbers: Mapping[str, Any], baseline: str) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def beaten(numbers: Mapping[str, Any], baseline: str) -> dict[str, Any]:
     return {
         "number": len(ahead),
         "best": [
-            {"name": name, "better": int(row["better"]), "by": -float(gains[name])}
+            {"name": name, "better": int(row["better"]), "by": -float(gains[str(name)])}
             for name, row in ahead.head(6).iterrows()
         ],
         "sometimes": int(((counts["better"] > 0) & (counts["better"] <= half)).sum()),

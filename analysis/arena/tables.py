@@ -45,9 +45,11 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
                 "fills": numbers["slots"][at],
                 "rank": f"{place['rank']:.1f}",
                 "interval": f"{place['rank_low']:.1f} to {place['rank_high']:.1f}",
-                **{score.replace("_", " "): cell(float(kept[score][name])) for score in scores},
                 **{
-                    f"better/worse than {k}": "/".join(map(str, t.loc[name]))
+                    score.replace("_", " "): cell(float(kept[score][str(name)])) for score in scores
+                },
+                **{
+                    f"better/worse than {k}": "/".join(map(str, t.loc[str(name)]))
                     for k, t in counts.items()
                 },
                 "gradients an update": cell(numbers["gradients_per_update"][at]),

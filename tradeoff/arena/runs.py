@@ -156,7 +156,7 @@ def _size(step: Step) -> StepSize:
 def _measured(name: str, theta: Array) -> pd.DataFrame:
     """What the ends (R, d) of the runs on an instance are."""
     problem, known = problem_of(name), law_of(name)
-    found: dict[str, Array] = {"replica": np.arange(len(theta))}
+    found: dict[str, Any] = {"replica": np.arange(len(theta))}
     kinds = {"": problem.losses(theta)}
     if known is not None:
         kinds["law_"] = known.losses(theta)

@@ -46,7 +46,7 @@ def less(
     for name in [first] if isinstance(first, str) else first:
         pair = mutate(mutation, (name, second), {SWAPPED: (second, name), ITSELF: (name, name)})
         found.append(holds_on((table.loc[pair[0]] < table.loc[pair[1]]).to_numpy(), at_least))
-    lows = np.array([float(each.measured) for each in found])
+    lows = np.array([np.asarray(each.measured).item() for each in found])
     shares = [each.constants["share"] for each in found]
     kept = {"share": min(shares), "n": found[0].constants["n"]}
     return Checked(lows, np.full(len(lows), at_least), "lower", kept, 0.0)
