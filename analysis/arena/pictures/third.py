@@ -11,6 +11,7 @@ import numpy as np
 from analysis.arena.stored import means, shown
 from analysis.dossier import style
 from tradeoff.arena.ranks import kendall
+from tradeoff.methods import find
 
 CAPTION = (
     "Each dot is a method, mean over {problems} problems and weights: regret on the rows against "
@@ -34,7 +35,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     with style.figure(2, 2, height=5.2) as (fig, axes):
         for ax, (score, title) in zip(np.ravel(axes), SCORES.items(), strict=True):
             ax.plot(regret, found[score], ".", color="0.4", markersize=4)
-            for name, label in LABELLED.items():
+            for name, label in ((each, find(each).label) for each in LABELLED):
                 if name in regret:
                     ax.plot(regret[name], found[score][name], **style.look(label).dots(label=label))
             ax.set(xlabel="regret on the rows", ylabel=title, xscale="log")
@@ -47,13 +48,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     }
 
 
-LABELLED = {
-    "sft-dpo": "SFT→DPO",
-    "dpo-sft": "DPO→SFT",
-    "mix": "Mix",
-    "alright": "ALRIGHT",
-    "maxright": "MAXRIGHT",
-}
+LABELLED = ("sft-dpo", "dpo-sft", "mix", "alright", "maxright")
 """Methods that are drawn in their colours."""
 
 
