@@ -360,9 +360,9 @@ def summary(form: Form) -> dict[str, Any]:
 
 def whole(form: Form, pair: str) -> tuple[list[str], int]:
     """Methods and seeds, the first ones, all of whose runs are stored; as many runs as possible."""
-    done = {
-        name: [status(c).done for c in comparison(form, pair, (name,))] for name in form.methods
-    }
+    done: dict[str, list[bool]] = {name: [] for name in form.methods}
+    for c in comparison(form, pair):
+        done[c["name"]].append(bool(status(c).done))
     best: tuple[list[str], int] = ([], 0)
     for seeds in range(1, form.seeds + 1):
         kept = [name for name, one in done.items() if all(one[:seeds])]
