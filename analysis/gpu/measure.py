@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -99,7 +99,18 @@ def rows(job: Job) -> Rows:
     found, count = smol_rows.rows(job.text), job.setting.batch_size
     # Spread over the file, so that lengths are as they come.
     sft, pairs = ([*part[:: max(1, len(part) // count)]][:count] for part in found.training)
-    return sft, pairs
+    return [as_text(row) for row in sft], [as_text(row) for row in pairs]
+
+
+def as_text(row: Any) -> Any:
+    """A row as plain text, so that no template stands between ours and TRL's tokens."""
+
+    def text(given: Any) -> str:
+        return given if isinstance(given, str) else "\n\n".join(turn.content for turn in given)
+
+    if isinstance(row, SftRow):
+        return SftRow(f"{text(row.prompt)}\n\n", text(row.completion))
+    return PreferenceRow(f"{text(row.prompt)}\n\n", text(row.chosen), text(row.rejected))
 
 
 def tokenizer(job: Job) -> Any:
@@ -212,7 +223,7 @@ def theirs(job: Job) -> dict[str, Any]:
         trainer = getattr(trl, f"{kind}Trainer")(
             model=llm_costs.build(setting),
             args=arguments,
-            train_dataset=datasets.Dataset.from_list([asdict(row) for row in given]),
+            train_dataset=datasets.Dataset.from_list([fields(row) for row in given]),
             processing_class=words,
             peft_config=LoraConfig(
                 r=rank, lora_alpha=rank, target_modules=list(targets), task_type="CAUSAL_LM"
@@ -235,6 +246,14 @@ def theirs(job: Job) -> dict[str, Any]:
         "peak_memory_bytes": memory(setting.device),
         "followed": of,
     }
+
+
+def fields(row: SftRow | PreferenceRow) -> dict[str, str]:
+    """The columns of a row that TRL reads."""
+    names = (
+        ("prompt", "completion") if isinstance(row, SftRow) else ("prompt", "chosen", "rejected")
+    )
+    return {name: str(getattr(row, name)) for name in names}
 
 
 def tokens(row: SftRow | PreferenceRow, words: Any, longest: int) -> int:

@@ -28,6 +28,7 @@ from analysis.fernando2024.real import smol_methods, smol_rows, smol_runs, smol_
 from analysis.fernando2024.real.smol_methods import CENTRAL, ENDS, METHODS
 from tradeoff import study
 from tradeoff.errors import InputError
+from tradeoff.study import plans, store
 from tradeoff.study.engines import few_threads
 
 TUNING, SPECIALIST = 20_000, 10_000
@@ -268,25 +269,29 @@ def go(
         os.environ[smol_runs.MODEL] = model
     ends_at = time.monotonic() + (np.inf if seconds is None else seconds)
     runs = int(plan(form)["runs"].sum())
+    about = {"runs": runs, "setting": asdict(form)}
     done = 0
-    for c in pending(form):
-        stored = status(c).done
-        if not stored:
+    for group in phases(form):
+        missing = [c for c, there in zip(group, stored(group), strict=True) if not there]
+        done += len(group) - len(missing)
+        # Without a limit all are computed in one call, which reads their sources once.
+        for some in [missing] if seconds is None and missing else [[c] for c in missing]:
             if time.monotonic() >= ends_at:
-                break
+                return about | {"done": done, "found": summary(form)}
             with few_threads(1):
-                compute([c])
+                compute(some)
+            done += len(some)
             if progress:
-                print(f"{done + 1} of {runs}: {c['pair']}, {c['name']}, {c['seed']}", flush=True)
-        done += 1
-    return {"runs": runs, "done": done, "setting": asdict(form), "found": summary(form)}
+                c = some[-1]
+                print(f"{done} of {runs}: {c['pair']}, {c['name']}, {c['seed']}", flush=True)
+    return about | {"done": done, "found": summary(form)}
 
 
-def pending(form: Form) -> Iterator[dict[str, Any]]:
-    """Every run in order; each phase is laid out when the one before is stored."""
+def phases(form: Form) -> Iterator[list[dict[str, Any]]]:
+    """Every run in order; a phase is laid out after the one before it is stored."""
     for pair in form.pairs:
         for phase in PHASES:
-            yield from phase(form, pair)
+            yield phase(form, pair)
 
 
 def formed(
@@ -330,9 +335,10 @@ def collect(configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def status(c: Mapping[str, Any]) -> study.Status:
-    """Whether a run is stored."""
-    return study.status(smol_runs.post_train, [c], smol_runs.FOLDER, depends=read([c]))
+def stored(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Which runs are stored; their sources are read once for all."""
+    laid = plans.make(smol_runs.post_train, configurations, smol_runs.FOLDER, read(configurations))
+    return [store.run_file(laid.folder, address).exists() for address in laid.addresses]
 
 
 def read(configurations: Sequence[Mapping[str, Any]]) -> list[Path]:
@@ -360,9 +366,10 @@ def summary(form: Form) -> dict[str, Any]:
 
 def whole(form: Form, pair: str) -> tuple[list[str], int]:
     """Methods and seeds, the first ones, all of whose runs are stored; as many runs as possible."""
-    done = {
-        name: [status(c).done for c in comparison(form, pair, (name,))] for name in form.methods
-    }
+    done: dict[str, list[bool]] = {name: [] for name in form.methods}
+    runs = comparison(form, pair)
+    for c, there in zip(runs, stored(runs), strict=True):
+        done[c["name"]].append(there)
     best: tuple[list[str], int] = ([], 0)
     for seeds in range(1, form.seeds + 1):
         kept = [name for name, one in done.items() if all(one[:seeds])]
