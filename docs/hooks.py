@@ -14,6 +14,7 @@ A page asks for stored or computed content with a comment of its own on a line:
 from __future__ import annotations
 
 import html
+import inspect
 import re
 from collections.abc import Callable
 from importlib import import_module
@@ -220,8 +221,90 @@ def on_files(files: Files, config: Any) -> Files:
         names.append(path.stem)
         for target, content in _pages(path).items():
             files.append(File.generated(config, f"notebooks/{target}", content=content))
-    config.nav = [_with_notebooks(entry, names) for entry in config.nav]
+    for target, content in {
+        **cli_pages(),
+        "gallery.md": gallery(),
+        "changelog.md": changelog(),
+    }.items():
+        files.append(File.generated(config, target, content=content))
+    commands = [f"cli/{name}.md" for name in commands_of(program())]
+    config.nav = [_with_pages(entry, names, commands) for entry in config.nav]
     return files
+
+
+# ------------------------------------------------------------------ pages made of the project
+
+
+def program() -> Any:
+    """The command line as typer hands it to click."""
+    import typer
+
+    from tradeoff.cli import app
+
+    return typer.main.get_command(app)
+
+
+def commands_of(group: Any) -> list[str]:
+    """Names of the commands, in the order of the help."""
+    return list(group.commands)
+
+
+def cli_pages() -> dict[str, str]:
+    """A page for each command and one that lists them, from the docstrings and options."""
+    group, pages = program(), {}
+    rows = ["| command | does |", "| --- | --- |"]
+    for name, command in group.commands.items():
+        rows.append(f"| [`tradeoff {name}`]({name}.md) | {_first(command.help)} |")
+        pages[f"cli/{name}.md"] = _command(name, command)
+    head = (
+        f"# Command line\n\n{group.help} `tradeoff COMMAND --help` says the same in a terminal.\n"
+    )
+    return {"cli/index.md": "\n".join([head, *rows, ""]), **pages}
+
+
+def _command(name: str, command: Any) -> str:
+    import click
+
+    context = click.Context(command, info_name=f"tradeoff {name}")
+    usage = " ".join([f"tradeoff {name}", *command.collect_usage_pieces(context)])
+    rows = ["| argument or option | default | meaning |", "| --- | --- | --- |"]
+    for option in command.params:
+        names = ", ".join(f"`{text}`" for text in (*option.opts, *option.secondary_opts))
+        if not hasattr(option, "help") or getattr(option, "hidden", False):
+            continue
+        plain = option.default is None or callable(option.default) or option.default in ((), False)
+        default = "" if plain else f"`{option.default}`"
+        meaning = " ".join((option.help or "").split())
+        cells = (names, default, meaning)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    text = inspect.cleandoc(command.help or "").replace("\f", "")
+    return f"# tradeoff {name}\n\n```text\n{usage}\n```\n\n{text}\n\n" + "\n".join(rows) + "\n"
+
+
+def _first(text: str | None) -> str:
+    return inspect.cleandoc(text or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+
+
+def gallery() -> str:
+    """Every stored figure, by chapter, with the question it answers."""
+    parts = ["# Gallery", "The figures of the dossier; a click on one shows it whole."]
+    for chapter in DOSSIER.chapters:
+        parts.append(f"## {chapter.title}")
+        for name in DOSSIER.members(chapter.name):
+            if not (PAPER / "figures" / f"{name}.png").exists():
+                continue
+            title = (DOSSIER.module(name).__doc__ or "").split("\n")[0].rstrip(".")
+            parts.append(f"### {title}")
+            parts.append(
+                f"[![{title}](/figures/{name}.png){{ loading=lazy }}](/figures/{name}.png)"
+            )
+            parts.append(f"`tradeoff figures {name}`")
+    return "\n\n".join(parts) + "\n"
+
+
+def changelog() -> str:
+    """The project's changelog."""
+    return (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def _pages(path: Path) -> dict[str, str | bytes]:
@@ -233,8 +316,8 @@ def _pages(path: Path) -> dict[str, str | bytes]:
     return {f"{path.stem}.md": text.replace(".ipynb)", ".md)"), **resources["outputs"]}
 
 
-def _with_notebooks(entry: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    if "Notebooks" not in entry:
-        return entry
-    pages = [f"notebooks/{name}.md" for name in names]
-    return {"Notebooks": ["notebooks/index.md", *pages]}
+def _with_pages(entry: dict[str, Any], notebooks: list[str], commands: list[str]) -> dict[str, Any]:
+    if "Notebooks" in entry:
+        pages = [f"notebooks/{name}.md" for name in notebooks]
+        return {"Notebooks": ["notebooks/index.md", *pages]}
+    return {"Command line": ["cli/index.md", *commands]} if "Command line" in entry else entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -123,9 +124,15 @@ def check_extras(text: str) -> None:
         assert set(extras.split(",")) <= set(declared), text
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+LONGEST_API_PAGE = 500_000
+"""Bytes of a page of the API, with its navigation."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built once."""
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    tmp_path = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         cwd=ROOT,
@@ -136,6 +143,46 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "WARNING" not in done.stderr
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_site_has_pages_of_commands_and_figures_of_readable_length(site):
+    commands = typer.main.get_command(cli.app).commands
+    assert {path.stem for path in (site / "cli").glob("*.html")} == {"index", *commands}
+    gallery = (site / "gallery.html").read_text("utf-8")
+    for name in DOSSIER.figures:
+        assert f'src="figures/{name}.png"' in gallery
+    assert "Keep a Changelog" in (site / "changelog.html").read_text("utf-8")
+    sizes = {path.name: path.stat().st_size for path in (site / "api").glob("*.html")}
+    assert {name: size for name, size in sizes.items() if size > LONGEST_API_PAGE} == {}
+
+
+@pytest.mark.slow
+def test_the_search_works_in_a_site_opened_from_disk(site):
+    browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = next((found for name in browsers if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium is on the path")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        tab, asked = browser.new_page(viewport={"width": 1400, "height": 900}), []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto((site / "howto" / "trl.html").as_uri())
+        tab.locator("input.md-search__input").click()
+        tab.keyboard.type("alternations")
+        first = tab.locator(".md-search-result__item a").first
+        first.wait_for(timeout=60_000)
+        assert first.get_attribute("href").startswith("file:")
+        assert [url for url in asked if not url.startswith("file:")] == []
+        browser.close()
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site):
+    tmp_path = site
     pages = sorted(tmp_path.rglob("*.html"))
     assert len(pages) > 20
     for page in pages:

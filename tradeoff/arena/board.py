@@ -149,7 +149,7 @@ class Board(Shown):
         baseline
             Name of a method on the board.
         score
-            Column of :attr:`runs` in which less is better, such as regret or front_gap.
+            Column of ``runs`` in which less is better, such as regret or front_gap.
 
         Returns
         -------

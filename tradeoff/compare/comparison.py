@@ -131,7 +131,7 @@ def of_runs(folders: Sequence[str | Path]) -> Comparison:
     Parameters
     ----------
     folders
-        Output folders of `tradeoff train`, or of :class:`tradeoff.llm.JointTrainer`.
+        Output folders of `tradeoff train`, or of :class:`tradeoff.llm.trainer.JointTrainer`.
 
     Returns
     -------
