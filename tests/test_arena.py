@@ -1,18 +1,21 @@
 """The arena: instances with certified fronts, runs at equal cost, and places on the board."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from tradeoff.arena import SUITE, board, contenders, instance, left_out
+from tradeoff.arena import SUITE, board, contenders, instance, instances, left_out
 from tradeoff.arena import board as board_function
 from tradeoff.arena.board import BASELINES, Board
 from tradeoff.arena.contenders import LOOK_EVERY, LOOK_SAMPLES, look_cost
 from tradeoff.arena.instances import front
-from tradeoff.arena.ranks import kendall, paired_p, rank_table
+from tradeoff.arena.measures import measures
+from tradeoff.arena.ranks import friedman, kendall, paired_p, rank_table
 from tradeoff.arena.runs import SCALES, at_edge, configuration, run, tuned
-from tradeoff.convex import LogLinear, minimise
+from tradeoff.convex import LogLinear, minimise, random_log_linear
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
 from tradeoff.schedules import FORWARD, Mix, Sequential
@@ -140,6 +143,83 @@ def test_regret_is_that_of_the_certified_minimum(small: Board):
 def test_a_board_needs_two_replicas(tmp_path):
     with pytest.raises(InputError, match="at least 2"):
         board_function(folder=tmp_path, replicas=1)
+
+
+def test_the_law_is_the_limit_of_the_rows():
+    from tradeoff.convex.instances import log_linear_population
+
+    law = log_linear_population(3, conflict=0.5)
+    many = random_log_linear(3, conflict=0.5, demonstrations=200_000, pairs=200_000)
+    theta = np.random.default_rng(0).normal(size=(4, law.dimension))
+    np.testing.assert_array_equal(law.features, many.features)
+    np.testing.assert_allclose(law.losses(theta), many.losses(theta), rtol=0.02)
+    assert instance("middle").law is not None
+
+
+def test_measures_of_the_reference_and_of_the_specialist():
+    problem = instance("middle").make()
+    specialist = minimise(problem, 0.0, tolerance=1e-10).theta
+    found = measures(problem, np.stack([np.zeros(problem.dimension), specialist]))
+    assert found["kl"][0] == pytest.approx(0.0, abs=1e-12)
+    assert found["kl"][1] > 0.1
+    assert found["lost"][1] == found["gained"][1] == found["flips"][1] == 0.0
+    # At the reference all responses are equally likely, so that each is a first one.
+    assert found["lost"][0] == 0.0
+    assert found["calibration"][0] == pytest.approx(1 - 1 / 8)
+
+
+def test_flips_of_unrelated_rows_are_those_of_chance():
+    problem = random_log_linear(0, demonstrations=2000, conflict=0.5)
+    theta = np.random.default_rng(0).normal(size=(40, problem.dimension))
+    assert measures(problem, theta)["flips"].mean() == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_board_of_one_problem_ranks_over_replicas(small: Board):
+    one = Board(small.runs[small.runs["problem"] == "middle"])
+    table = one.table()
+    assert repr(one).startswith("Board(3 methods on 1 problem, ")
+    assert np.isfinite(table[["rank_low", "rank_high"]].to_numpy()).all()
+
+
+def test_differences_are_paired_and_corrected(small: Board):
+    found = small.differences("mix").set_index(["name", "problem"])
+    runs = small.runs[small.runs["problem"] == "middle"]
+    means = runs.groupby(["name", "replica"])["regret"].mean()
+    apart = means["ipo"] - means["mix"]
+    row = found.loc[("ipo", "middle")]
+    assert row["difference"] == pytest.approx(apart.mean())
+    assert row["p"] >= stats.ttest_1samp(apart, 0).pvalue
+    assert np.isnan(found.loc[("mix", "middle"), "p"])
+    assert small.spread.shape == small.regret.shape
+    assert (small.third("law_regret") > 0).all().all()
+    with pytest.raises(InputError, match="not on the board"):
+        small.differences("fame")
+
+
+def test_a_users_rows_are_a_problem(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(instances, "ACCURACY", 0.02)
+    rows = [{"prompt": f"p {k}", "completion": f"answer {k} {k % 3}"} for k in range(12)]
+    pairs = [{"prompt": f"p {k}", "chosen": f"good {k}", "rejected": f"bad {k}"} for k in range(9)]
+    for name, given in (("mine.jsonl", rows), ("taste.jsonl", pairs)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in given))
+    name = "mine.jsonl,taste.jsonl"
+    assert instance(name).varies == "your rows: 12 demonstrations, 9 pairs"
+    settings = {"lams": (0.5,), "budget": 20, "replicas": 2, "jobs": 1}
+    found = board(["ipo"], [name], folder=tmp_path / "runs", **settings)
+    assert list(found.regret.columns) == [name]
+    assert "law_regret" not in found.runs
+    about = configuration(find("mix"), "mix", name, 0.5, 20, 2)
+    assert about["rows"] == instance(name).rows
+    assert "rows" not in configuration(find("mix"), "mix", "middle", 0.5, 20, 2)
+    with pytest.raises(InputError, match="not two files"):
+        instance("mine.jsonl,")
+
+
+def test_friedman_is_scipys():
+    values = pd.DataFrame(np.random.default_rng(0).normal(size=(4, 7)))
+    assert friedman(values) == pytest.approx(stats.friedmanchisquare(*values.to_numpy()).pvalue)
+    assert np.isnan(friedman(values.iloc[:, :1]))
 
 
 def test_ranks_share_ties_and_stay_on_the_board():

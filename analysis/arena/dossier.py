@@ -41,7 +41,12 @@ DOSSIER = Dossier(
     package="analysis.arena",
     chapters=(
         Chapter("boards", "The board", studies=True),
-        Chapter("pictures", "Pictures of the board", first=("kinds", "families", "third")),
+        Chapter(
+            "pictures",
+            "Pictures of the board",
+            first=("kinds", "families", "third"),
+            studies=True,  # Their full form shows the full board, and comes after it.
+        ),
     ),
     sections={
         "method": "How it is measured",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,12 @@ KEYS = ["problem", "lam"]
 def shown() -> dict[str, Any]:
     """Numbers of the stored full run."""
     return stored_results.numbers(PAPER / "results" / "board.json")
+
+
+def beside(out: Path) -> dict[str, Any]:
+    """Numbers of the board in the folder of a picture; those of the full run if it has none."""
+    path = out / "results" / "board.json"
+    return stored_results.numbers(path) if path.exists() else shown()
 
 
 def cells(numbers: Mapping[str, Any], score: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.arena.stored import means, wins
+from analysis.arena.stored import differences, means, wins
 from tradeoff.arena.ranks import rank_table
 from tradeoff.display import cell
 
@@ -59,10 +59,12 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _both(counts: pd.Series) -> str:
+    return f"{counts['better']}/{counts['worse']}"
+
+
 def winners(numbers: Mapping[str, Any]) -> pd.DataFrame:
     """Methods that beat ALRIGHT or MAXRIGHT on more problems than they lose to it."""
-    from analysis.arena.stored import differences
-
     rows = []
     for baseline in ("alright", "maxright"):
         tests = differences(numbers, baseline)
@@ -75,7 +77,7 @@ def winners(numbers: Mapping[str, Any]) -> pd.DataFrame:
                 {
                     "method": str(name),
                     "beats": baseline,
-                    "better/worse": f"{count['better']}/{count['worse']}",
+                    "better/worse": _both(count),
                     "by": cell(-float(by.mean()[name])),
                     "where": ", ".join(where),
                 }

@@ -32,15 +32,15 @@ class Instance:
         Makes the problem; the same one at every call.
     law
         Makes the problem of infinitely many rows without label noise; None where it is not known.
-    theirs
-        Whether the rows are a user's own.
+    rows
+        Hash of the rows where they are a user's own, see :mod:`tradeoff.arena.theirs`; else empty.
     """
 
     name: str
     varies: str
     make: Callable[[], LogLinear]
     law: Callable[[], LogLinear] | None = None
-    theirs: bool = False
+    rows: str = ""
 
 
 def redundant_features(problem: LogLinear, dimension: int, seed: int) -> LogLinear:
@@ -129,15 +129,19 @@ SUITE: Mapping[str, Instance] = MappingProxyType({each.name: each for each in _S
 
 
 def instance(name: str) -> Instance:
-    """The instance of a name.
+    """The instance of a name, or that of a user's rows, see :func:`tradeoff.arena.theirs.theirs`.
 
     Raises
     ------
     InputError
         If there is none.
     """
+    from tradeoff.arena.theirs import is_theirs, theirs  # it makes an Instance
+
+    if is_theirs(name):
+        return theirs(name)
     if name not in SUITE:
-        remedy = f"Use some of {', '.join(SUITE)}."
+        remedy = f"Use some of {', '.join(SUITE)}, or your rows as sft.jsonl,preferences.jsonl."
         raise InputError("no such problem", field="problem", value=name, remedy=remedy)
     return SUITE[name]
 

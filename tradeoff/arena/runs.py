@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tradeoff.arena.contenders import look_cost
-from tradeoff.arena.instances import law_of, problem_of
+from tradeoff.arena.instances import instance, law_of, problem_of
 from tradeoff.arena.measures import measures
 from tradeoff.convex import LogLinear, StepSize, trajectories
 from tradeoff.convex.simulate import paired_trajectories
@@ -51,7 +51,9 @@ def configuration(
         Runs that score.
     """
     at = method.at(lam)
+    rows = instance(problem).rows
     return {
+        **({"rows": rows} if rows else {}),
         "name": name,
         "method": at.to_dict(),
         "problem": problem,

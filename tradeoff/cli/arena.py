@@ -27,7 +27,11 @@ def arena(
         ),
     ] = None,
     problems: Annotated[
-        list[str] | None, typer.Option("--problem", help="Name of a problem; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--problem",
+            help="Name of a problem, or your rows as sft.jsonl,preferences.jsonl; repeatable.",
+        ),
     ] = None,
     lams: Annotated[
         list[float] | None,
@@ -62,6 +66,8 @@ def arena(
 
     - `tradeoff arena --method my_package.my_module:Name`
 
+    - `tradeoff arena --method ipo --problem skills.jsonl,taste.jsonl`
+
     - `tradeoff arena --list`
     """
     require("study")
@@ -69,6 +75,7 @@ def arena(
 
     from tradeoff.arena import SUITE, contenders
     from tradeoff.arena.board import LAMS, board, check_order
+    from tradeoff.arena.theirs import is_theirs, theirs
 
     check_order(sort)
     if listing:
@@ -92,6 +99,7 @@ def arena(
         "replicas": replicas,
         "lams": list(lams or LAMS),
         "problems": list(found.regret.columns),
+        "your_rows": [name for name in found.regret.columns if is_theirs(name)],
         "methods": table.to_dict("records"),
         "cells": found.cells.to_dict("records"),
     }
@@ -108,4 +116,6 @@ def arena(
             f"\n{edge} of {len(found.cells)} cells have their best step at an end of the grid: "
             "their methods may do better with other steps"
         )
+    for name in record["your_rows"]:
+        show_line(f"\n{name}: {theirs(name).varies}, whose law is not known")
     show_line(str(folder / "arena.json"), label="\nwritten  ")

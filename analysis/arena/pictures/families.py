@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.arena.stored import cells, shown
+from analysis.arena.stored import beside, cells
 from analysis.dossier import style
 from tradeoff.methods import find
 
@@ -20,14 +20,17 @@ CAPTION = (
     "families --paper arena."
 )
 METHODS = ("sft-dpo", "mix", "alright", "maxright", "mgda", "dft", "soup")
+LIMIT = 1.6
+"""Losses beyond this are left out, in units of the front's ranges."""
 PROBLEMS = ("middle", "opposed", "noisy", "boundary")
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    numbers = shown()
+    numbers = beside(out)
     with style.figure(2, 2, height=6.4) as (fig, axes):
         for ax, problem in zip(np.ravel(axes), PROBLEMS, strict=True):
-            draw(ax, numbers, problem)
+            if problem in numbers["problems"]:
+                draw(ax, numbers, problem)
         np.ravel(axes)[0].legend(fontsize=7)
         style.save(fig, out, "families")
     return {
@@ -53,6 +56,8 @@ def draw(ax: Axes, numbers: Mapping[str, Any], problem: str) -> None:
     ideal, ranges = front.min(axis=0), np.ptp(front, axis=0)
     ax.plot(*((front - ideal) / ranges).T, **style.FRONT)
     for place, name in enumerate(METHODS):
+        if name not in numbers["methods"]:
+            continue
         losses = [cells(numbers, s).loc[name, problem] for s in ("sft_loss", "preference_loss")]
         path = (np.array(losses).T - ideal) / ranges
         look = style.look(find(name).label)

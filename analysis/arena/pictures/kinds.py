@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.arena.stored import means, shown
+from analysis.arena.stored import beside, means
 from analysis.dossier import style
 
 CAPTION = (
@@ -22,7 +22,7 @@ LIMIT = 0.3
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    numbers = shown()
+    numbers = beside(out)
     kinds = sorted(set(numbers["slots"]), key=numbers["slots"].index)
     rows = [kinds.index(slot) for slot in numbers["slots"]]
     apart = np.random.default_rng(0).uniform(-0.3, 0.3, len(rows))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.arena.stored import means, shown
+from analysis.arena.stored import beside, means
 from analysis.dossier import style
 from tradeoff.arena.ranks import kendall
 from tradeoff.methods import find
@@ -29,7 +29,7 @@ SCORES = {
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    numbers = shown()
+    numbers = beside(out)
     regret = means(numbers, "regret").mean(axis=1)
     found = {score: means(numbers, score).mean(axis=1) for score in SCORES}
     with style.figure(2, 2, height=5.2) as (fig, axes):

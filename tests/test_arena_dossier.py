@@ -1,0 +1,76 @@
+"""The arena's dossier: its fast form runs, and its stored claims can fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.arena import stored
+from analysis.arena.answers import answers
+from analysis.arena.boards import board
+from analysis.arena.dossier import DOSSIER
+from analysis.arena.pictures import families, kinds, third
+from analysis.arena.tables import all_tables
+from analysis.dossier import ledger, report, runner
+from tradeoff.arena.ranks import critical_difference, friedman, rank_table
+from tradeoff.records import read_json
+
+CLAIMS = ledger.claims(DOSSIER.folder / ledger.LEDGER)
+
+
+@pytest.mark.slow
+def test_the_fast_form_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
+    for name in DOSSIER.studies:
+        assert runner.run(DOSSIER, name, tmp_path, fast=True).fresh
+    numbers = read_json(tmp_path / "results" / "board.json")["numbers"]
+    assert numbers["problems"] == list(board.FAST_PROBLEMS)
+    assert set(board.FAST_METHODS) < set(numbers["methods"])
+    found = stored.means(numbers, "regret")
+    assert (found.to_numpy() > 0).all()
+    assert stored.wins(numbers, "mix").loc["mix"].tolist() == [0, 0]
+    assert len(all_tables({"board": numbers})["board"]) == len(numbers["methods"])
+    assert answers({"board": numbers})["first"][0]["name"] in numbers["methods"]
+    for module in (board, kinds, families, third):
+        shown = read_json(tmp_path / "results" / f"{module.__name__.rpartition('.')[2]}.json")
+        assert "{" not in module.CAPTION.format(**module.words(shown["numbers"]))
+
+
+def test_a_dossier_without_a_board_says_so() -> None:
+    assert all_tables({}) == {}
+    assert answers({}) == {}
+    text = report.render(DOSSIER, ("sections/method.md.j2",), {"results": {}})
+    assert "has not run yet" in text
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_verdicts_are_those_of_the_stored_board_and_mutations_break_them(claim: Any) -> None:
+    kept = {each["id"]: each for each in ledger.verdicts(DOSSIER.folder / "results/claims.json")}
+    found = claim.check()
+    assert found.holds == kept[claim.id]["holds"]
+    for mutation in claim.mutations:
+        assert not claim.check(mutation=mutation).holds, mutation
+
+
+def test_the_stored_board_is_whole() -> None:
+    numbers = stored.shown()
+    shape = len(numbers["methods"]), len(numbers["problems"]), len(numbers["lams"])
+    assert np.shape(numbers["cells"]["regret"]) == shape
+    assert numbers["replicas"] >= 20
+    assert numbers["friedman_p"] == pytest.approx(
+        friedman(stored.means(numbers, "regret")), rel=0.5
+    )
+    assert numbers["critical_difference"] == pytest.approx(critical_difference(*shape[:2]))
+    ranks = rank_table(stored.means(numbers, "regret"))["rank"]
+    assert ranks.mean() == pytest.approx((shape[0] + 1) / 2)
+
+
+def test_quantiles_are_those_of_the_books() -> None:
+    # Demsar (2006), table 5a: studentized range over sqrt(2) at 5 %.
+    for methods, quantile in ((2, 1.960), (5, 2.728), (10, 3.164)):
+        found = critical_difference(methods, 1) / np.sqrt(methods * (methods + 1) / 6)
+        assert found == pytest.approx(quantile, abs=1e-3)

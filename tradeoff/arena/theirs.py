@@ -1,0 +1,85 @@
+"""A user's own rows as a problem of the board."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from tradeoff.arena.instances import Instance
+from tradeoff.convex import LogLinear
+from tradeoff.convex.text import text_problem
+from tradeoff.data import files
+from tradeoff.errors import InputError
+
+ROWS = 128
+"""Most rows of each set, drawn; each run takes some hundred of them."""
+WIDTH = 128
+"""Hashed features of a response, so few that the board is done in minutes."""
+RADIUS, BETA = 8.0, 1.0
+"""Radius of the parameters, and inverse temperature of the preference loss."""
+
+
+def is_theirs(name: str) -> bool:
+    """Whether the name of a problem is that of two files."""
+    return "," in name
+
+
+@cache
+def theirs(name: str) -> Instance:
+    """The problem of two files of rows, named ``sft,preferences``.
+
+    The policy chooses among a few responses by hashed features, as `tradeoff analyse` sets it up,
+    with fewer features and rows.
+
+    Parameters
+    ----------
+    name
+        Two paths with a comma between them: SFT rows, then preference rows.
+
+    Raises
+    ------
+    InputError
+        If there are not two files, or their rows cannot be used.
+    """
+    paths = name.split(",")
+    if len(paths) != 2 or not all(paths):
+        raise InputError(
+            "not two files of rows",
+            field="problem",
+            value=name,
+            remedy="Give SFT rows and preference rows, such as skills.jsonl,taste.jsonl.",
+        )
+    problem = _built(*paths)
+    counts = f"{len(problem.demonstrations)} demonstrations, {len(problem.chosen)} pairs"
+    return Instance(name, f"your rows: {counts}", lambda: problem, rows=_digest(paths))
+
+
+def _built(sft: str, preferences: str) -> LogLinear:
+    problem = text_problem(
+        files.read_sft(sft, sample=ROWS, seed=0),
+        files.read_preferences(preferences, sample=ROWS, seed=0),
+        radius=RADIUS,
+        beta=BETA,
+        n_features=WIDTH,
+    )
+    # Dense features run compiled, and there are few of them.
+    return LogLinear(
+        features=problem.dense_features,
+        offsets=problem.offsets,
+        demonstrations=problem.demonstrations,
+        chosen=problem.chosen,
+        rejected=problem.rejected,
+        radius=problem.radius,
+        beta=problem.beta,
+    )
+
+
+def _digest(paths: list[str]) -> str:
+    """Hash of the files, so that runs on other rows are not taken for these."""
+    found = hashlib.sha256()
+    for path in paths:
+        if Path(path).is_file():
+            found.update(Path(path).read_bytes())
+        found.update(b"\0")
+    return found.hexdigest()[:16]
