@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -94,7 +94,7 @@ def arena(
         budget=budget, replicas=replicas, jobs=jobs, progress=not as_json,
     )  # fmt: skip
     table = found.table(sort)
-    record = {
+    record: dict[str, Any] = {
         "budget": budget,
         "replicas": replicas,
         "lams": list(lams or LAMS),
