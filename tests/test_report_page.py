@@ -117,7 +117,7 @@ def test_it_renders_without_a_complaint_and_asks_the_network_for_nothing(tab, ad
 def test_every_figure_is_there_with_an_alternative_text(either, content):
     images = either.evaluate("[...document.images].map(i => [i.alt, i.src.length])")
     assert len(images) == len(content["figures"]) >= len(DOSSIER.figures)
-    assert all(alt and length > 3000 for alt, length in images)
+    assert all(alt and length > 800 for alt, length in images)  # the least say: no run yet
 
 
 def test_a_figure_unfolds_by_a_click_and_by_its_address(tab, browser, address):
