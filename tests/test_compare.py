@@ -248,3 +248,10 @@ def test_numbers_have_the_digits_that_their_intervals_allow():
 def test_worker_processes_give_the_same(done, flags, tmp_path):
     assert run(*flags, *METHODS_GIVEN, "--jobs", "2", "--out", tmp_path).exit_code == 0
     pd.testing.assert_frame_equal(table(tmp_path), table(done), rtol=1e-4)
+
+
+def test_a_setting_that_one_schedule_has_is_taken(flags, tmp_path):
+    few = ("--method", "rounds", "--rounds", "2", "--steps", "4", "--seeds", "1", "--lam", "0.5")
+    assert run(*flags, *few, "--out", tmp_path).exit_code == 0
+    found = json.loads((tmp_path / "compare.json").read_text("utf-8"))
+    assert [row["method"] for row in found["runs"]] == ["Rounds (K=2)"]

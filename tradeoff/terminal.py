@@ -140,13 +140,12 @@ def _show_short_claims(verdicts: pd.DataFrame) -> None:
         for row in verdicts.to_dict("records")
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, statement in zip(rows, verdicts["statement"], strict=True):
-        verdict, name, measured, bound = (
-            text.ljust(w) for text, w in zip(row, widths, strict=True)
-        )
+    shown = zip(rows, verdicts["statement"], verdicts["holds"], strict=True)
+    for (verdict, name, measured, bound), statement, holds in shown:
         line = Text.assemble(
-            (verdict, "green" if verdict.strip() == "holds" else "bold red"),
-            f"  {name}  {measured.strip():>{widths[2]}}  {bound}  {statement}",
+            (verdict.ljust(widths[0]), "green" if holds else "bold red"),
+            f"  {name.ljust(widths[1])}  {measured.rjust(widths[2])}  {bound.ljust(widths[3])}"
+            f"  {statement}",
         )
         if console.is_terminal:
             line.truncate(console.width, overflow="ellipsis")
@@ -179,8 +178,7 @@ def show_mutations(found: pd.DataFrame) -> None:
         table.add_column(column, justify="right")
     for row in found.to_dict("records"):
         verdict = "[green]broken[/]" if row["broken"] else "[bold red]NOT BROKEN[/]"
-        needed = SIGNS[row["relation"]] + cell(row["bound"])
-        numbers = (cell(row["measured"]), needed, f"{row['seconds']:.1f}")
+        numbers = (cell(row["measured"]), _bound(row), f"{row['seconds']:.1f}")
         table.add_row(verdict, escape(row["id"]), escape(row["mutation"]), *numbers)
     console.print(table)
     console.print(f"{int(found.broken.sum())} of {len(found)} mutations break their claim")

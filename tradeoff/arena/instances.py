@@ -149,14 +149,14 @@ def instance(name: str) -> Instance:
 @cache
 def front(name: str) -> Front:
     """The certified front of an instance."""
-    return pareto_front(instance(name).make(), accuracy=ACCURACY)
+    return pareto_front(problem_of(name), accuracy=ACCURACY)
 
 
 @cache
 def law_front(name: str) -> Front | None:
     """The certified front of the law behind an instance; None where it is not known."""
-    law = instance(name).law
-    return None if law is None else pareto_front(law(), accuracy=ACCURACY)
+    law = law_of(name)
+    return None if law is None else pareto_front(law, accuracy=ACCURACY)
 
 
 @cache

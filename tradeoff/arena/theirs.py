@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
+
+import numpy as np
 
 from tradeoff.arena.instances import Instance
 from tradeoff.convex import LogLinear
@@ -52,7 +54,7 @@ def theirs(name: str) -> Instance:
         )
     problem = _built(*paths)
     counts = f"{len(problem.demonstrations)} demonstrations, {len(problem.chosen)} pairs"
-    return Instance(name, f"your rows: {counts}", lambda: problem, rows=_digest(paths))
+    return Instance(name, f"your rows: {counts}", lambda: problem, rows=_digest(problem))
 
 
 def _built(sft: str, preferences: str) -> LogLinear:
@@ -64,22 +66,13 @@ def _built(sft: str, preferences: str) -> LogLinear:
         n_features=WIDTH,
     )
     # Dense features run compiled, and there are few of them.
-    return LogLinear(
-        features=problem.dense_features,
-        offsets=problem.offsets,
-        demonstrations=problem.demonstrations,
-        chosen=problem.chosen,
-        rejected=problem.rejected,
-        radius=problem.radius,
-        beta=problem.beta,
-    )
+    return replace(problem, features=problem.dense_features)
 
 
-def _digest(paths: list[str]) -> str:
-    """Hash of the files, so that runs on other rows are not taken for these."""
+def _digest(problem: LogLinear) -> str:
+    """Hash of the problem, so that runs on other rows are not taken for these."""
     found = hashlib.sha256()
-    for path in paths:
-        if Path(path).is_file():
-            found.update(Path(path).read_bytes())
-        found.update(b"\0")
+    rows = problem.demonstrations, problem.chosen, problem.rejected
+    for part in (problem.dense_features, problem.offsets, *rows):
+        found.update(np.asarray(part).tobytes())
     return found.hexdigest()[:16]

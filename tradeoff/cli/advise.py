@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tradeoff.cli.options import Columns, MinMargin, Out, SkipBad, UseLabels
+from tradeoff.cli.options import Columns, MinMargin, Out, Seed, SkipBad, UseLabels
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import replacing, write_json
@@ -30,7 +30,7 @@ def advise(
     columns: Columns = None,
     use_labels: UseLabels = False,
     min_margin: MinMargin = None,
-    seed: Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)] = 0,
+    seed: Seed = 0,
     details: Annotated[
         bool, typer.Option("--details", help="Also print the picture and every number.")
     ] = False,

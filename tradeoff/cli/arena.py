@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tradeoff.cli.ends import keeps
-from tradeoff.cli.options import Out
+from tradeoff.cli.options import Json, Out
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
@@ -47,9 +47,7 @@ def arena(
         bool, typer.Option("--list", help="List problems and methods, and stop.")
     ] = False,
     out: Out = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of tables.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare methods on convex problems whose best trade-offs are certified.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff.cli.ends import keeps
-from tradeoff.cli.options import output
+from tradeoff.cli.options import Json, output
 from tradeoff.cli.run_options import METHOD, Given, with_settings
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
@@ -52,9 +52,7 @@ def compare(
         bool, typer.Option("--keep-models", help="Keep the model of each run.")
     ] = False,
     out: Annotated[Path, output("Folder of the comparison.")] = Path("tradeoff-compare"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of tables.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare methods on your model and rows: every method at every weight with every seed.
 
@@ -124,8 +122,8 @@ def _trained(
     from tradeoff.methods import METHODS
 
     names = list(methods or METHODS)
-    given = _checked(given, names)
-    first = int(given.flags.get("train.seed") or given.settings().train.seed)
+    _check(given, names)
+    first = _for(given, names[0]).settings(method=names[0]).train.seed
 
     def make(name: str, lam: float, seed: int) -> Experiment:
         flags = {"method": name, "schedule.lam": lam, "train.seed": seed}
@@ -143,7 +141,7 @@ def _trained(
         raise typer.Exit(128 + stop.number) from stop
 
 
-def _checked(given: Given, names: Sequence[str]) -> Given:
+def _check(given: Given, names: Sequence[str]) -> None:
     """Refuse a setting of schedules that none of the methods has."""
     known = {name for each in names for name in _fields(each)}
     for name in [*_of_schedule(given.flags), *_assigned(given.assignments)]:
@@ -153,7 +151,6 @@ def _checked(given: Given, names: Sequence[str]) -> Given:
                 field=f"schedule.{name}",
                 remedy="Leave it out, or add a method that has it.",
             )
-    return given
 
 
 def _for(given: Given, method: str) -> Given:

@@ -19,7 +19,9 @@ from tradeoff.cli.options import (
     ChatTemplate,
     Columns,
     EosToken,
+    Json,
     MinMargin,
+    Seed,
     SkipBad,
     UseLabels,
     output,
@@ -130,13 +132,11 @@ def evaluate(
     groups: Annotated[
         bool, typer.Option("--groups", help="Show every subject and skill, too.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)] = 0,
+    seed: Seed = 0,
     out: Annotated[
         Path | None, output("Folder for scores and responses, written part by part.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of tables.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a language model: losses, exact match, multiple choice, win rate, refusals.
 

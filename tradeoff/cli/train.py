@@ -1,4 +1,4 @@
-"""The command `tradeoff train`: flags to settings, a run, and what is told at its end."""
+"""The command `tradeoff train`: flags to settings, a run, and what is printed at its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from tradeoff import experiment
 from tradeoff.cli.ends import keeps
-from tradeoff.cli.options import output
+from tradeoff.cli.options import Json, output
 from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.data import Rows
 from tradeoff.errors import RowWarning
@@ -44,15 +44,13 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint.")
     ] = True,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of tables.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Train one language model on demonstrations and preferences by a schedule.
 
     Settings come from a TOML file, then from flags, then from `--set`. Without any, the small model
-    of the package is trained on generated rows, offline. Held-out SFT and preference loss are told
-    at every evaluation: the trajectory is the product.
+    of the package is trained on generated rows, offline. Held-out SFT and preference loss are
+    measured at every evaluation: the trajectory is the product.
 
     `--out` receives `run.toml`, with which `tradeoff train OUT/run.toml` repeats the run,
     `metrics.jsonl`, `trajectory.csv` and `.parquet`, `loss_space.svg` and `.png`, `summary.json`,

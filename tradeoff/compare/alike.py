@@ -55,7 +55,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def in_words(run: Run, runs: Sequence[Run], names: Iterable[str]) -> str:
-    """The values that a run has of some settings, and what tells it from others of its label."""
+    """Some settings of a run, and what distinguishes it from others of its label."""
     found = {name: run.settings.get(name) for name in names}
     same = [_parts(other) for other in runs if other.method.label == run.method.label]
     own = _parts(run)

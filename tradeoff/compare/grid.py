@@ -72,11 +72,12 @@ def grid(
     >>> [run.name for run in grid(make, ["mix", "constrained"], [0.25, 0.75], [0])]
     ['mix-lam0.25-seed0', 'mix-lam0.75-seed0', 'constrained-lam0.25-seed0']
     """
+    every = list(dict.fromkeys(lams))
+    weights = {name: every if reads_weight(find(name)) else every[:1] for name in methods}
     planned: dict[str, Planned] = {}
     for seed in dict.fromkeys(seeds):
-        for method in dict.fromkeys(methods):
-            every = list(dict.fromkeys(lams))
-            for lam in every if reads_weight(find(method)) else every[:1]:
+        for method in weights:
+            for lam in weights[method]:
                 name = f"{re.sub(r'[^A-Za-z0-9+._-]', '-', method)}-lam{lam}-seed{seed}"
                 run = Planned(name, make(method, lam, seed))
                 _check(run, method, lam, seed, taken=name in planned)

@@ -12,8 +12,9 @@ from tradeoff import experiment
 from tradeoff.compare.grid import Planned
 from tradeoff.errors import InputError, RowWarning
 from tradeoff.llm import models, snapshots
-from tradeoff.records import discard, load_json, write_json
+from tradeoff.records import discard, load_json, plain, write_json
 
+_ANEW = "Remove this folder; the run is then made anew."
 DONE = "compared.json"
 """What a finished run was made of; it is written last."""
 _FREE = ("reference_cache", "row_cache", "trackers", "fsync", "keep", "log_every", "save_every")
@@ -78,10 +79,9 @@ def is_done(run: Planned, folder: Path, sources: Mapping[str, str], *, keep_mode
     """
     if not (folder / DONE).exists():
         return False
-    stored = load_json(folder / DONE, remedy="Remove this folder; the run is then made anew.")
+    stored = _flat(load_json(folder / DONE, remedy=_ANEW))
     for name, value in _flat(made_of(run, sources)).items():
-        found = _flat(stored).get(name)
-        if found != _flat({name: value})[name]:
+        if (found := stored.get(name)) != value:
             raise InputError(
                 f"this run was made with another value than {value!r}",
                 file=folder,
@@ -95,7 +95,7 @@ def is_done(run: Planned, folder: Path, sources: Mapping[str, str], *, keep_mode
 
 def warnings_of(folder: Path) -> list[str]:
     """What a finished run warned of."""
-    stored = load_json(folder / DONE, remedy="Remove this folder; the run is then made anew.")
+    stored = load_json(folder / DONE, remedy=_ANEW)
     return list(stored.get("warnings", []))
 
 
@@ -107,8 +107,6 @@ def _clear(folder: Path, keep_model: bool) -> None:
 
 def _flat(table: Any, place: str = "") -> dict[str, Any]:
     """Values by dotted name, as JSON has them after the writer's rounding."""
-    from tradeoff.records import plain
-
     if isinstance(table, Mapping) and table:
         found: dict[str, Any] = {}
         for name, value in table.items():

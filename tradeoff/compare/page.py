@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tradeoff import plots
 from tradeoff.display import cell
-from tradeoff.pages import Plane, document, picture
+from tradeoff.pages import Plane, document, picture, polyline
 
 Array = NDArray[np.float64]
 STYLE = """
@@ -176,15 +176,14 @@ def _one_method(group: pd.DataFrame, plane: Plane, name: str, colour: str) -> st
     """Dots of a method over its weights, joined, with bars for both intervals."""
     losses = group[["sft_loss", "preference_loss"]].to_numpy()
     halves = np.nan_to_num(group[["± sft_loss", "± preference_loss"]].to_numpy())
-    places = plane.place(losses).tolist()
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts = [f'<polyline class="path" points="{line}"/>'] if len(places) > 1 else []
+    places = plane.place(losses)
+    parts = [polyline(places, "path")] if len(places) > 1 else []
     for axis in (0, 1):
         step = halves * np.eye(2)[axis]
         for a, b in zip(plane.place(losses - step), plane.place(losses + step), strict=True):
             ends = "M{:.1f} {:.1f}L{:.1f} {:.1f}".format(*a.tolist(), *b.tolist())
             parts.append(f'<path class="bar" d="{ends}"/>')
-    for (x, y), lam, loss in zip(places, group.lam, losses, strict=True):
+    for (x, y), lam, loss in zip(places.tolist(), group.lam, losses, strict=True):
         about = escape(f"{name}, λ = {lam:g}: SFT {loss[0]:.4g}, preference {loss[1]:.4g}")
         parts.append(
             f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{about}</title>'

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tradeoff.errors import InputError
-from tradeoff.llm import checkpoints
+from tradeoff.llm import checkpoints, snapshots
 from tradeoff.llm.journal import LOG
 from tradeoff.methods import Method, restored
 from tradeoff.records import read_json
+from tradeoff.schedules import FORWARD
 
-LOOK = 1 / 3
-"""Cost of a loss in gradients: a forward pass without the backward pass, which is twice as long."""
 LOSSES = ("sft_loss", "preference_loss")
 _BEYOND = ("schedule", "seed")
 """Entries of an identity that have a place of their own in a comparison."""
@@ -126,7 +125,7 @@ def _run(
         identity=identity,
         start=evaluations.get(0, {}),
         end=end,
-        gradients=sum(updates.values()) + LOOK * end.get("probe_rows", 0) / batch,
+        gradients=sum(updates.values()) + FORWARD * end.get("probe_rows", 0) / batch,
         tokens=int(summary["tokens"]),
         seconds=float(summary["seconds"]),
         diverged=diverged,
@@ -135,7 +134,7 @@ def _run(
 
 def _of_checkpoint(folder: Path) -> Any:
     """The identity of a run of an older version, whose summary lacks it."""
-    found = checkpoints.checkpoints(folder / "checkpoints")
+    found = checkpoints.checkpoints(folder / snapshots.CHECKPOINTS)
     if not found:
         remedy = "Train it again; a summary then says what it was trained on."
         raise InputError("rows and model of this run are unknown", file=folder, remedy=remedy)

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tradeoff.llm.trainer import JointTrainer
 
 Say = Callable[[str], Any]
-_TEXTS = ("prompt", "completion", "chosen", "rejected")
 Jobs = Annotated[int, Within(1, 1024), "It counts the runs that are trained at a time."]
 
 
@@ -173,13 +172,11 @@ def _shape(trainer: JointTrainer, rows: Mapping[str, Any]) -> Shape:
 
 
 def _content(rows: Any) -> str:
-    """SHA-256 of the texts of rows, in their order."""
+    """SHA-256 of all that rows hold but where they were read, in their order."""
     found = hashlib.sha256()
     for row in rows:
-        sides = [
-            getattr(row, name, None) for name in ("prompt", "completion", "chosen", "rejected")
-        ]
-        found.update(repr(sides).encode("utf-8", "backslashreplace"))
+        held = asdict(row) | {"origin": None}
+        found.update(repr(held).encode("utf-8", "backslashreplace"))
     return found.hexdigest()
 
 
