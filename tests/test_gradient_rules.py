@@ -292,7 +292,8 @@ def test_runs_do_not_meet_and_factors_sum_to_what_the_rule_promises(rule):
             one = Seen(found.gram[r], found.weights[r], found.losses[r], found.coins[r])
             alone, _ = rule.factors(one, {k: v[r] for k, v in state.items()})
             # Powers of one number and of many may differ in the last digit.
-            np.testing.assert_allclose(alone, factors[r], rtol=1e-14, atol=0)
+            slack = 1e-14 if rule.name in ("fairgrad", "gradnorm") else 0.0
+            np.testing.assert_allclose(alone, factors[r], rtol=slack, atol=0)
         if rule.total is not None:
             np.testing.assert_allclose(factors.sum(axis=-1), rule.total, rtol=1e-12)
         assert type(rule).uses_losses or np.array_equal(

@@ -56,7 +56,8 @@ class StepSize:
         The first step of a stage; positive.
     decay
         0 for a constant step, 0.5 for the classical 1/sqrt(t); not negative. Or "linear", the
-        linear decay of trainers: ``scale * (N + 1 - clock) / N`` in a stage of N updates.
+        linear decay of trainers: ``scale * (N + 1 - clock) / N`` in a stage of N updates. Or
+        "constant" or "cosine", see :func:`~tradeoff.schedules.plan.step_shares`.
 
     Notes
     -----
@@ -212,7 +213,8 @@ def simulate(
         Columns schedule (label of the method), lam, step_size, replica, step, iterate ("last" or
         "average"), sft_loss, preference_loss, sft_gap, preference_gap (above the certified
         minima), gap (of f_lambda), max_gap (the weighted-Chebyshev value), sft_updates and
-        preference_updates (used so far). Losses are those of the problem, also for methods that
+        preference_updates (gradients of each objective used so far, with those that hooks
+        request). Losses are those of the problem, also for methods that
         train other losses. Gaps are NaN where the minima of the problem are not known.
 
     Raises
@@ -309,7 +311,7 @@ def paired_trajectories(
         If their numbers differ, or as for :func:`simulate`.
     """
     _check_problem(problem)
-    wanted, sizes = _methods(methods), _sizes(step_sizes)
+    wanted, sizes = _methods(methods), _sizes(step_sizes, "step_sizes")
     if len(wanted) != len(sizes):
         raise InputError(
             f"there are {len(wanted)} methods",
@@ -408,15 +410,15 @@ def _methods(given: Any) -> list[Method]:
     return methods
 
 
-def _sizes(given: Any) -> list[StepSize]:
+def _sizes(given: Any, field: str = "step_size") -> list[StepSize]:
     """One or several step sizes, each a number or a `StepSize`, as a list of `StepSize`."""
     several = isinstance(given, list | tuple) or getattr(given, "ndim", 0) == 1
     try:
         wanted = given if several else [given]
         sizes = [size if isinstance(size, StepSize) else StepSize(size) for size in wanted]
     except InputError as error:
-        raise error.at(field="step_size") from error
-    return _all_of(StepSize, sizes, "step_size", "Give one number or StepSize, or several.")
+        raise error.at(field=field) from error
+    return _all_of(StepSize, sizes, field, "Give one number or StepSize, or several.")
 
 
 def _all_of(kind: Any, given: Any, field: str, remedy: str) -> list[Any]:

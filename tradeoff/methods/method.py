@@ -114,9 +114,9 @@ class Method:
 
     @property
     def key(self) -> str:
-        """Name by which results are kept and :func:`tradeoff.methods.find` finds it, joined by +.
+        """The given name, else the schedule's key and the names of the changed parts, joined by +.
 
-        Numbers that vary within a method are no part of it.
+        Settings of parts are not part of it, so that most presets share the key of their parts.
         """
         parts = [part.name for part in self.changed().values()]
         return self.name or "+".join([self.schedule.key, *parts])

@@ -8,7 +8,6 @@ for every plan that draws at random or follows both objectives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,9 @@ def moments_of_run(
     second[0] = np.outer(mean[0], mean[0])
     pull = np.einsum("ide,ie->id", problem.hessians, problem.centres)
     for t, alpha in enumerate(alphas):
-        for chance, factors in _branches(plan, t):
+        for chance, factors in plan.kinds(t):
+            if not chance:
+                continue
             a = eye - alpha * np.tensordot(factors, problem.hessians, axes=1)
             b = alpha * (factors @ pull)
             noise = alpha**2 * np.tensordot(factors**2, problem.noise, axes=1)
@@ -175,17 +176,6 @@ def _minimiser(problem: Quadratic, weights: Array) -> Array:
     hessian = np.tensordot(weights, problem.hessians, axes=1)
     pull = np.einsum("i,ide,ie->d", weights, problem.hessians, problem.centres)
     return np.asarray(np.linalg.solve(hessian, pull))
-
-
-def _branches(plan: Plan, t: int) -> Iterator[tuple[float, Array]]:
-    """Yield (probability, gradient factors) of each kind of update that t may be."""
-    if plan.together[t]:
-        yield 1.0, plan.weights[t]
-        return
-    p = float(plan.probability[t])
-    for chance, objective in ((1 - p, 0), (p, 1)):
-        if chance > 0:
-            yield chance, plan.weights[t] * np.eye(2)[objective]
 
 
 def _check(problem: Quadratic, plan: Plan) -> None:

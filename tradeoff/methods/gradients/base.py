@@ -76,8 +76,8 @@ class GradientRule(Part):
     above_optima
         Whether these are above the optima, where they are known, or as they are; a class attribute.
     coordinatewise
-        Whether the rule joins the gradients coordinate by coordinate, a class attribute; see
-        :class:`~tradeoff.methods.gradients.coordinates.CoordinateRule`.
+        Whether the rule needs the gradients themselves, a class attribute; see
+        :class:`~tradeoff.methods.gradients.coordinates.VectorRule`.
     draws
         Whether the rule needs the coins of :class:`Seen`, a class attribute.
     """

@@ -203,6 +203,6 @@ class Famo(Running):
 
 
 def softmax(values: Array) -> Array:
-    """Shares (..., 2) of the exponentials of values (..., 2)."""
+    """Shares (..., k) of the exponentials of values (..., k)."""
     powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

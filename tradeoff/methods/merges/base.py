@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+import numpy as np
 
 from tradeoff.methods.hooks import Array, Hook, Moment, State, copied
 from tradeoff.schedules import OBJECTIVES
@@ -65,6 +68,11 @@ class Merge(Hook):
         moment
             Tells which tensor it is.
         """
+
+
+def generator(seed: int, moment: Moment) -> np.random.Generator:
+    """Draws of a tensor by its name, the same in all runs and at all updates."""
+    return np.random.default_rng((seed, zlib.crc32(moment.name.encode())))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +9,8 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from tradeoff.methods.hooks import Array, Moment, State, largest
-from tradeoff.methods.merges.base import Merge
+from tradeoff.methods.merges.base import Merge, generator
+from tradeoff.methods.merges.lines import Soup
 from tradeoff.settings import Positive, Seed, Share
 
 
@@ -73,14 +73,14 @@ class HalfReset(Merge):
     def merged(self, base: Array, sft: Array, preference: Array, moment: Moment) -> Array:
         xp, size = array_namespace(sft), sft.shape[-1]
         share = 1 - self.lam if self.share is None else self.share
-        rng = np.random.default_rng((self.seed, zlib.crc32(moment.name.encode())))
-        reset = np.argsort(rng.permutation(size)) < round(share * size)
-        mask = xp.asarray(reset.tolist(), device=getattr(sft, "device", None))
+        reset = np.zeros(size, dtype=bool)
+        reset[generator(self.seed, moment).permutation(size)[: round(share * size)]] = True
+        mask = xp.asarray(reset, device=getattr(sft, "device", None))
         return xp.where(mask, sft, preference)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FisherMerge(Merge):
+class FisherMerge(Soup):
     """A mean of both ends that weighs each weight by the squared gradients of its branch.
 
     Attributes
@@ -117,7 +117,3 @@ class FisherMerge(Merge):
         sft = (1 - self.lam) * (state["sft squares"] + self.damping)
         preference = self.lam * (state["preference squares"] + self.damping)
         return (sft * ends["sft"] + preference * ends["preference"]) / (sft + preference)
-
-    def merged(self, base: Array, sft: Array, preference: Array, moment: Moment) -> Array:
-        """The mean where all squares are alike."""
-        return (1 - self.lam) * sft + self.lam * preference

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from tradeoff.methods.hooks import Array, Moment, largest
-from tradeoff.methods.merges.base import Merge
+from tradeoff.methods.merges.base import Merge, generator
 from tradeoff.settings import BelowOne, Seed, Share, Within
 
 Scale = Annotated[float, Within(-10, 10)]
@@ -83,7 +81,7 @@ class Dare(Merge):
 
     def merged(self, base: Array, sft: Array, preference: Array, moment: Moment) -> Array:
         xp = array_namespace(base)
-        rng = np.random.default_rng((self.seed, zlib.crc32(moment.name.encode())))
+        rng = generator(self.seed, moment)
         found = base
         for weight, end in ((1 - self.lam, sft), (self.lam, preference)):
             kept = rng.random(base.shape[-1]) >= self.drop

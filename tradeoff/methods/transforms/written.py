@@ -13,11 +13,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from tradeoff.methods.transforms.base import Transform
+from tradeoff.methods.gradients.values import softmax
+from tradeoff.methods.transforms.base import KeptShare, Transform, share_of
 from tradeoff.schedules import SFT
-from tradeoff.settings import Count, NotNegative, Positive, Share, Within
-
-KeptShare = Annotated[float, Within(0, 1, "(]")]
+from tradeoff.settings import BelowOne, Count, NotNegative, Positive, Share, Within
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +149,7 @@ class OwnSamples(Written):
     top: KeptShare = 0.95
 
     def law(self, given: Prompts) -> np.ndarray:
-        found = _shares(given.log_probs / self.temperature)
+        found = softmax(given.log_probs / self.temperature)
         order = np.argsort(-found, axis=1, kind="stable")
         ordered = np.take_along_axis(found, order, axis=1)
         before = np.cumsum(ordered, axis=1) - ordered
@@ -183,7 +182,7 @@ class ShownTeacher(Written):
     strength: NotNegative = 2.0
 
     def law(self, given: Prompts) -> np.ndarray:
-        return _shares(given.log_probs + self.strength * given.gold)
+        return softmax(given.log_probs + self.strength * given.gold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +229,7 @@ class Clear(Written):
     name: ClassVar[str] = "clear"
     title: ClassVar[str] = "CLEAR"
     source: ClassVar[str] = "arXiv 2403.12776"
-    share: Annotated[float, Within(0, 1, "[)")] = 0.25
+    share: BelowOne = 0.25
     sure: Share = 0.8
 
     def law(self, given: Prompts) -> np.ndarray:
@@ -300,13 +299,15 @@ class GotD(Written):
     def law(self, given: Prompts) -> np.ndarray:
         slopes = self.slopes(given.features, given.wanted)
         kept = np.zeros((len(slopes), 1), dtype=bool)
-        count = max(1, round(self.share * len(slopes)))
-        kept[np.argsort(slopes, kind="stable")[:count]] = True
+        kept[share_of(slopes, self.share)] = True
         return np.where(kept, given.gold, 0.0)
 
     def slopes(self, features: np.ndarray, wanted: np.ndarray) -> Float[np.ndarray, " n"]:
         """Slopes (n,) of the cost in the weight of each row, the other weights kept in ratio."""
-        first, second = (x / np.maximum(_norms(x), 1e-12) for x in (features, wanted))
+        first, second = (
+            x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+            for x in (features, wanted)
+        )
         kernel = -((first[:, None] - second[None]) ** 2).sum(axis=2) / self.entropy
         left, right = np.zeros(len(first)), np.zeros(len(second))
         for _ in range(self.rounds):
@@ -334,21 +335,16 @@ class Spin(Written):
 
     def law(self, given: Prompts) -> np.ndarray:
         """Weights of what is rejected."""
-        return _shares(given.log_probs)
+        return softmax(given.log_probs)
 
 
 def _accepted(given: Prompts, error: float, attempts: int) -> np.ndarray:
     """Own responses that a judge accepts within some attempts, else the demonstration."""
-    own, gold = _shares(given.log_probs), given.gold
+    own, gold = softmax(given.log_probs), given.gold
     passed = own * np.where(gold > 0, 1.0, error)
     rest = 1 - passed.sum(axis=1, keepdims=True)
     found = sum(rest**k * passed for k in range(attempts))
     return np.asarray(found + np.maximum(rest, 0.0) ** attempts * gold)
-
-
-def _shares(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _likeliest(given: Prompts) -> np.ndarray:
@@ -356,11 +352,7 @@ def _likeliest(given: Prompts) -> np.ndarray:
 
 
 def _sure(given: Prompts, least: float) -> np.ndarray:
-    return np.asarray(_shares(given.log_probs).max(axis=1, keepdims=True) >= least)
-
-
-def _norms(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(np.sqrt((vectors**2).sum(axis=1, keepdims=True)))
+    return np.asarray(softmax(given.log_probs).max(axis=1, keepdims=True) >= least)
 
 
 def _log_mean(values: np.ndarray, axis: int) -> np.ndarray:
