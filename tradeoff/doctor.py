@@ -280,8 +280,9 @@ def folders() -> Iterator[Finding]:
         yield writable("Hugging Face", Path(home), "Set HF_HOME.")
     yield writable("matplotlib", Path(matplotlib.get_cachedir()), "Set MPLCONFIGDIR.")
     if _in_checkout():
-        found = str(DATA) if DATA.is_dir() else "none, so figures on real text show stored runs"
-        yield Finding("folders", "real text", found, None, "Set TRADEOFF_DATA to its folder.")
+        there, none = DATA.is_dir(), "none, so figures on real text show stored runs"
+        remedy = "" if there else "Set TRADEOFF_DATA to its folder."
+        yield Finding("folders", "real text", str(DATA) if there else none, None, remedy)
 
 
 def writable(name: str, folder: Path, remedy: str) -> Finding:

@@ -2,9 +2,9 @@
 
 - same: demonstrations are the chosen responses. Both objectives ask for the same responses.
 - reversed: demonstrations are the rejected responses. One objective asks for the responses that the
-other rejects, which is the largest conflict that these pairs can have.
+  other rejects, which is the largest conflict that these pairs can have.
 - shuffled: the user's demonstrations, and pairs with labels drawn by a fair coin. These pairs have
-no information, so a policy learns only noise from them.
+  no information, so a policy learns only noise from them.
 """
 
 from __future__ import annotations

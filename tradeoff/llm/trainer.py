@@ -2,8 +2,8 @@
 
     prepare      rows -> tokens, model -> policy, reference log-probabilities
     update       schedule -> objective(s) -> forward passes -> one step of the optimiser
-    evaluate     held-out SFT loss and preference loss save         the whole state as files, from
-    which a run resumes exactly
+    evaluate     held-out SFT loss and preference loss
+    save         the whole state as files, from which a run resumes exactly
 
 The schedule decides once per update. Its draws, the rows of each update and dropout are functions
 of (seed, update). So processes agree without communication, and a resumed run repeats nothing.

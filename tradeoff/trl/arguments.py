@@ -219,7 +219,7 @@ def _loss(dpo: Any) -> str:
 
 
 def _either(args: Any, *names: str) -> bool:
-    """The first field that exists of some names, which differ between versions."""
+    """Whether checkpointing is on, under any of these names, which differ between versions."""
     return any(bool(getattr(args, f"{name}_checkpointing", False)) for name in names)
 
 

@@ -3,7 +3,7 @@ r"""Extraction of the answer from a response, and the rule by which two answers 
 Answers are equal after these steps, in this order:
 
 1. Reasoning is removed: all up to the last ``</think>``, and all from a ``<think>`` that is never
-closed; likewise for ``thinking``, ``reasoning``, ``scratchpad``, ``seed:think``, ``[THINK]`` and
+   closed; likewise for ``thinking``, ``reasoning``, ``scratchpad``, ``seed:think``, ``[THINK]`` and
    ``◁think▷``.
 2. Unicode is composed (NFC) and case is folded. Characters of no width are removed; all signs that
    look like a minus are one; all blanks are one.
