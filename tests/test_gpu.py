@@ -44,7 +44,7 @@ def test_results_of_a_gpu_are_shown_and_a_rehearsal_is_not(tmp_path: Path) -> No
         measured("H100", "trl-dpo", 100.0, None),
         measured("cpu", "preference-only", 1.0, None),
     )
-    found = gpu_run.measured(tmp_path)
+    found = gpu_run.measured(results.read(tmp_path))
     assert found["devices"] == ["H100"]
     assert found["to_trl"] == {
         "llama-3-8b, H100": {"tokens_per_second": 1.5, "peak_memory_bytes": 1.0}
@@ -55,7 +55,7 @@ def test_results_of_a_gpu_are_shown_and_a_rehearsal_is_not(tmp_path: Path) -> No
 
 
 def test_without_a_run_the_figure_and_the_table_say_so(tmp_path: Path) -> None:
-    found = gpu_run.measured(tmp_path)
+    found = gpu_run.measured(results.read(tmp_path))
     assert gpu_run.words(found) == {"said": "There is no GPU run yet.", "rounds": "0"}
     assert tables.gpu({"gpu_run": found}).iloc[0, 0] == gpu_run.NONE
 

@@ -109,7 +109,7 @@ def run(
     style.write(pictures)
     borrowed.pop(name, None)  # A figure may show what is stored, and stores it again.
     inputs.pop(str(path.resolve()), None)
-    inputs |= {str(place): stamps.digest(place) for place in borrowed.values()}
+    inputs |= {str(own.resolve()): stamps.digest(own) for own in borrowed.values()}
     write_json(place, stamps.stamp(out, {**made, "inputs": inputs}, [path, *pictures]))
     return Outcome(name, numbers, seconds, True, why or "asked for", tuple(borrowed))
 

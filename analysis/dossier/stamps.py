@@ -18,12 +18,16 @@ from typing import Any
 from tradeoff.records import read_json
 
 _READ: ContextVar[set[Path] | None] = ContextVar("read", default=None)
+_NOTED: ContextVar[set[Path] | None] = ContextVar("noted", default=None)
 _WRONG = (OSError, ValueError, TypeError, AttributeError, RecursionError)
 """Errors that damaged JSON raises."""
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file; empty if it cannot be read."""
+    """SHA-256 of a file, or of the names in a folder; empty if it cannot be read."""
+    if path.is_dir():
+        names = "\0".join(sorted(each.name for each in path.iterdir()))
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -71,20 +75,29 @@ def difference(place: Path, out: Path, wanted: Mapping[str, Any], files: Iterabl
     return next((f"{name} has changed" for name in changed), "")
 
 
+def note(folder: Path) -> None:
+    """Count a folder, also an absent one, as read: files that come make the figure out of date."""
+    if (noted := _NOTED.get()) is not None:
+        noted.add(folder.resolve())
+
+
 @contextmanager
 def reading(*folders: Path) -> Iterator[dict[str, str]]:
     """Context manager that collects the hash of each file below some folders that Python opens.
 
-    The hashes are there when the block has ended. Reads of other processes and threads are not
-    seen.
+    Folders of :func:`note` are added. The hashes are there when the block has ended. Reads of other
+    processes and threads are not seen.
     """
     found: dict[str, str] = {}
     seen: set[Path] = set()
-    token = _READ.set(seen)
+    noted: set[Path] = set()
+    tokens = _READ.set(seen), _NOTED.set(noted)
     try:
         yield found
     finally:
-        _READ.reset(token)
+        _READ.reset(tokens[0])
+        _NOTED.reset(tokens[1])
+    found |= {str(folder): digest(folder) for folder in sorted(noted)}
     places = [folder.resolve() for folder in folders]
     for path in sorted(seen):
         if any(place in path.parents for place in places) and (content := digest(path)):

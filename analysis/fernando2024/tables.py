@@ -63,14 +63,14 @@ def headline(results: Results) -> pd.DataFrame:
 def problems(results: Results) -> pd.DataFrame:
     """Every method at lambda = 1/2 on every problem, from the convex laboratory to real text."""
     convex, headline, real = (results[n] for n in ("loss_space", "lm_headline", "llm_table"))
-    losses = results["llm_loss_space"]["paired_joint_minus_sequential"]
-    at = place(real["lambdas"], 0.5)
+    weighted = results["llm_loss_space"]
+    losses = weighted["paired_joint_minus_sequential"]
+    half, at, there = (place(x["lambdas"], 0.5) for x in (convex, real, weighted))
     rows = []
     for method in METHODS:
         regrets = {"convex": convex[method]["regret"],
                    "convex, one step size": convex["shared_step"]["regret"][method]}  # fmt: skip
         row = {"method": label(method)}
-        half = place(convex["lambdas"], 0.5)
         row |= {f"regret, {name}": interval(kept, half) for name, kept in regrets.items()}
         for source, found in results["text_front"].items():
             kept = found["methods"][method]
@@ -79,7 +79,7 @@ def problems(results: Results) -> pd.DataFrame:
         for level, conflict in enumerate(headline["conflicts"]):
             name = f"weighted loss, tiny model, conflict {conflict:g}"
             row[name] = interval(headline["methods"][method]["weighted_loss"], level)
-        row["weighted loss, real rows"] = interval(losses[method][at])
+        row["weighted loss, real rows"] = interval(losses[method][there])
         row["SFT progress kept, real rows (%)"] = interval(
             real["table"][method]["sft_retention"][at]
         )

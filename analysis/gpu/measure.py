@@ -7,7 +7,6 @@ included; filling is never counted.
 
 from __future__ import annotations
 
-import gc
 import math
 import tempfile
 import time
@@ -22,7 +21,6 @@ from analysis.fernando2024.costs import llm_costs
 from analysis.fernando2024.costs.llm_costs import SHAPES, Setting
 from analysis.fernando2024.real import smol_rows
 from tradeoff.data.rows import PreferenceRow, SftRow
-from tradeoff.errors import InputError
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, models
 from tradeoff.llm.callbacks import Callback
 from tradeoff.llm.meter import peak_flops
@@ -78,18 +76,14 @@ def measure(job: Job) -> dict[str, Any]:
         ``peak_memory_bytes`` of the whole training (of tensors on a GPU) and ``followed``, the
         updates of each objective.
     """
-    gc.collect()
+    return _trained(job) or {"out_of_memory": True}
+
+
+@llm_costs.within_memory
+def _trained(job: Job) -> dict[str, Any]:
     if job.setting.device == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    try:
-        return theirs(job) if job.setting.method.startswith("trl") else ours(job)
-    except torch.OutOfMemoryError:
-        return {"out_of_memory": True}
-    except InputError as error:
-        if error.field != "rows_per_forward":
-            raise
-        return {"out_of_memory": True}
+    return theirs(job) if job.setting.method.startswith(llm_costs.TRL) else ours(job)
 
 
 def rows(job: Job) -> Rows:
@@ -103,7 +97,7 @@ def rows(job: Job) -> Rows:
 
 
 def as_text(row: Any) -> Any:
-    """A row as plain text, so that no template stands between ours and TRL's tokens."""
+    """A row as plain text, so that ours and TRL's tokens differ by no template."""
 
     def text(given: Any) -> str:
         return given if isinstance(given, str) else "\n\n".join(turn.content for turn in given)
@@ -289,18 +283,20 @@ class Trace(Callback):
             llm_costs._wait(self.device)
             self.profiler.stop()
             name = f"self_{'device' if self.device == 'cuda' else 'cpu'}_time_total"
-            spent = [(e.key, getattr(e, name) / 1e3, e.count) for e in self._events()]
+            spent = [(e.key, getattr(e, name) / 1e3, e.count) for e in self.profiler.key_averages()]
             spent.sort(key=lambda one: -one[1])
             self.table = [
                 {"operator": key[:80], "ms": ms, "calls": calls}
                 for key, ms, calls in spent[: self.MOST]
             ]
 
-    def _events(self) -> Any:
-        return self.profiler.key_averages()
-
 
 def profile(job: Job) -> dict[str, Any]:
-    """Train once, and where the time of one update went, by operator."""
+    """Train once, and where the time of one update went, by operator; or ``out_of_memory``."""
+    return _profiled(job) or {"out_of_memory": True}
+
+
+@llm_costs.within_memory
+def _profiled(job: Job) -> dict[str, Any]:
     trace = Trace(job.warm, job.setting.device)
     return ours(job, [trace]) | {"operators": trace.table}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.dossier import stamps
 from analysis.dossier.stored_results import fields_of
 from analysis.fernando2024.stored import PAPER
 from tradeoff.errors import InputError
@@ -46,6 +47,7 @@ def keep(path: Path, about: Mapping[str, Any], rounds: list[Any]) -> Path:
 
 def read(where: Path) -> dict[str, Any]:
     """Every result of a folder, by the name of its file."""
+    stamps.note(where)
     found = {path.stem: fields_of(path) for path in sorted(where.glob("*.json"))}
     for name, one in found.items():
         if missing := [key for key in KEYS if key not in one]:

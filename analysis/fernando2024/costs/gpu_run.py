@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.dossier import style
+from analysis.dossier import lookup, style
 from analysis.fernando2024 import methods
 from analysis.fernando2024.stored import PAPER
 from analysis.gpu import results
@@ -43,7 +43,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    found = measured(PAPER / "results" / "gpu")
+    found = measured(every())
     rows = [(step, method) for step, each in found["steps"].items() for method in each]
     with style.figure(1, len(PANELS), height=1.4 + 0.22 * len(rows), sharey=True) as (fig, axes):
         for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
@@ -53,14 +53,22 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return found
 
 
-def measured(where: Path) -> dict[str, Any]:
+def every() -> dict[str, Any]:
+    """Results of the paper; those of the folder that is drawn into take their place."""
+    found: dict[str, Any] = {}
+    for folder in lookup.folders(PAPER):
+        found |= results.read(results.folder(folder))
+    return found
+
+
+def measured(read: Mapping[str, Any]) -> dict[str, Any]:
     """Results of GPUs by step and method, and ratios of DPO to TRL's.
 
     Results of a rehearsal on a CPU are left out.
     """
     steps: dict[str, dict[str, Any]] = {}
     devices: dict[str, None] = {}
-    for one in results.read(where).values():
+    for one in read.values():
         if one["machine"]["device"] == "cpu" or one["step"] == STUDY:
             continue
         devices[one["machine"]["device"]] = None

@@ -36,7 +36,10 @@ from tradeoff.schedules import (
 if TYPE_CHECKING:
     from tradeoff.llm import JointTrainer, TrainResult
 
+S = TypeVar("S")
 T = TypeVar("T")
+TRL = "trl-"
+"""How the names of TRL's methods begin."""
 
 REFRESH, WATCHED = 10, 8
 """Updates from probe to probe, of a batch of each objective; updates of which memory is taken."""
@@ -182,11 +185,11 @@ def tokenizer() -> Any:
     return tiny.random_model()[1]
 
 
-def within_memory(found: Callable[[Setting], T]) -> Callable[[Setting], T | None]:
+def within_memory(found: Callable[[S], T]) -> Callable[[S], T | None]:
     """What is found, or ``None`` where memory does not suffice; the last one's is freed before."""
 
     @wraps(found)
-    def attempt(setting: Setting) -> T | None:
+    def attempt(setting: S) -> T | None:
         gc.collect()
         torch.cuda.empty_cache()
         try:
@@ -203,7 +206,7 @@ def within_memory(found: Callable[[Setting], T]) -> Callable[[Setting], T | None
 def measure(setting: Setting) -> Measured:
     """Time one method, ours or TRL's; on the CPU with one thread, which the fewest disturb."""
     with one_thread(when=setting.device == "cpu"):
-        return yardstick(setting) if setting.method.startswith("TRL") else ours(setting)
+        return yardstick(setting) if setting.method.startswith(TRL) else ours(setting)
 
 
 @within_memory
@@ -213,7 +216,7 @@ def memory(setting: Setting) -> int:
     A GPU's allocator tells; on the CPU the results of every operator are watched.
     """
     few = replace(setting, updates=WATCHED)
-    train = by_trl if setting.method.startswith("TRL") else by_us
+    train = by_trl if setting.method.startswith(TRL) else by_us
     if setting.device == "cpu":
         with LiveTensors() as seen:
             train(few)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from analysis.dossier import lookup, stamps
 from analysis.dossier.stored_results import numbers as stored_numbers
 from analysis.fernando2024 import stored
 from analysis.fernando2024.costs import gpu_run
-from analysis.fernando2024.real import smol_methods, smol_study
-from analysis.gpu import results
+from analysis.fernando2024.real import smol_methods, smol_runs, smol_study
 from tradeoff.records import plain
 
 ABOUT = (
@@ -23,18 +23,18 @@ ABOUT = (
 def numbers(name: str, fast: bool) -> dict[str, Any]:
     """What a figure shows: of a GPU's run, else of the runs here, else what was stored, if any."""
     if fast:
-        form = smol_study.FORMS["fast"]
-        smol_study.go("fast")
-        return _as_stored(smol_study.summary(form), "cpu", asdict(form))
-    for one in results.read(stored.PAPER / "results" / "gpu").values():
+        found = smol_study.go("fast")
+        return _as_stored(found["found"], "cpu", found["setting"])
+    for one in gpu_run.every().values():
         if one["step"] == gpu_run.STUDY and one["machine"]["device"] != "cpu":
             round_ = one["rounds"][-1]
             if round_["found"]:
                 return _as_stored(round_["found"], one["machine"]["device"], one["setting"])
     form = smol_study.FORMS["full"]
+    stamps.note(smol_runs.FOLDER / "runs")
     if found := smol_study.summary(form):
         return _as_stored(found, "cpu", asdict(form))
-    path = stored.PAPER / "results" / f"{name}.json"
+    path = lookup.place(stored.PAPER, name)
     if path.exists() and stored_numbers(path)["pairs"]:
         return stored_numbers(path) | {"source": "stored run"}
     return _as_stored({}, "none", asdict(form))
