@@ -412,7 +412,7 @@ def signed(bodies: Bodies, table: pd.DataFrame, part: str) -> dict[str, Array]:
                 for k, loss in enumerate(losses_of(table, key, part))
             ]
         )
-        for key in sorted(set(table["schedule"]))
+        for key in sorted(set(table["method"]))
     }
 
 
