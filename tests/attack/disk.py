@@ -21,7 +21,7 @@ from tests.attack._outcome import Outcome, spread
 from tests.attack._setup import copied, intact, model_folder, names, place, row_files
 
 PROMISE = "A disk that is full, read-only or gone is one clear error, and nothing earlier is lost."
-TRIES, FULL = 45, 450
+TRIES, FULL = 54, 450
 
 ERRORS = {"full": errno.ENOSPC, "read-only": errno.EROFS, "gone": errno.ENOENT}
 ROWS = ("--sft", "../sft.jsonl", "--preference", "../preference.jsonl")

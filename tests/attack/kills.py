@@ -23,7 +23,7 @@ from tests.attack._outcome import Outcome, spread
 from tests.attack._setup import copied, difference, exact, intact, names, place, train
 
 PROMISE = "A process killed at any moment ends with the very same result when called again."
-TRIES, FULL = 40, 400
+TRIES, FULL = 48, 400
 
 RUN: dict[str, Any] = {"save_every": 2, "keep": 2, "log_every": 1}
 FORMS: dict[str, dict[str, Any]] = {

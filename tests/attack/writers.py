@@ -29,7 +29,7 @@ from tradeoff.llm.owner import OWNER, Lock, Owner, owner_of
 PROMISE = (
     "One process at a time writes to a folder: others say so, and nothing is mixed or doubled."
 )
-TRIES, FULL = 32, 300
+TRIES, FULL = 40, 300
 
 RUN: dict[str, Any] = {"save_every": 2, "keep": 2, "log_every": 1}
 
