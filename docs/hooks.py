@@ -94,9 +94,8 @@ def figure(name: str) -> str:
     from analysis.dossier.stored_results import numbers
 
     module = DOSSIER.module(name)
-    title = (module.__doc__ or "").split("\n")[0]
     text = caption(module, numbers(DOSSIER.stored(name))).replace("*", "\\*")
-    return f"![{title}](/figures/{name}.png)\n\n*{text}*"
+    return f"![{DOSSIER.asks(name)}](/figures/{name}.png)\n\n*{text}*"
 
 
 def file(path: str) -> str:
@@ -137,15 +136,13 @@ def attacks(what: str) -> str:
     return "\n".join([*rows, "", f"*{commands}*" if what == "promises" else ""])
 
 
-def cards(what: str) -> str:
-    """The table of methods of the literature; of one letter, or "all"."""
+def cards(_: str) -> str:
+    """The table of methods of the literature."""
     from tradeoff.methods.cards import cards as every
 
     rows = ["| id | method | kind | source | mark | in the catalogue | not on |",
             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for card in every():
-        if what not in ("all", card.id[0]):
-            continue
         held = f"`{card.method}`" if card.method else f"no: {card.reason}"
         held += f" ({card.note})" if card.note else ""
         missing = [s for s, why in card.scales().items() if why] if card.method else []
@@ -221,14 +218,15 @@ def on_files(files: Files, config: Any) -> Files:
         names.append(path.stem)
         for target, content in _pages(path).items():
             files.append(File.generated(config, f"notebooks/{target}", content=content))
+    commands = cli_pages()
     for target, content in {
-        **cli_pages(),
+        **commands,
         "gallery.md": gallery(),
         "changelog.md": changelog(),
     }.items():
         files.append(File.generated(config, target, content=content))
-    commands = [f"cli/{name}.md" for name in commands_of(program())]
-    config.nav = [_with_pages(entry, names, commands) for entry in config.nav]
+    paths = [path for path in commands if path != "cli/index.md"]
+    config.nav = [_with_pages(entry, names, paths) for entry in config.nav]
     return files
 
 
@@ -242,11 +240,6 @@ def program() -> Any:
     from tradeoff.cli import app
 
     return typer.main.get_command(app)
-
-
-def commands_of(group: Any) -> list[str]:
-    """Names of the commands, in the order of the help."""
-    return list(group.commands)
 
 
 def cli_pages() -> dict[str, str]:
@@ -293,7 +286,7 @@ def gallery() -> str:
         for name in DOSSIER.members(chapter.name):
             if not (PAPER / "figures" / f"{name}.png").exists():
                 continue
-            title = (DOSSIER.module(name).__doc__ or "").split("\n")[0].rstrip(".")
+            title = DOSSIER.asks(name).rstrip(".")
             parts.append(f"### {title}")
             parts.append(
                 f"[![{title}](/figures/{name}.png){{ loading=lazy }}](/figures/{name}.png)"

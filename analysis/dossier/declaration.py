@@ -7,6 +7,7 @@ module ``dossier`` declares a :class:`Dossier` named ``DOSSIER``, and ``template
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -173,6 +174,11 @@ class Dossier:
     def source(self, name: str) -> Path:
         """A figure's file."""
         return self.home / self.chapter(name) / f"{name}.py"
+
+    def asks(self, name: str) -> str:
+        """The question of a figure: the first line of its file, which is not imported."""
+        text = ast.get_docstring(ast.parse(self.source(name).read_text("utf-8")))
+        return (text or "").split("\n")[0]
 
     def stored(self, name: str, out: Path | None = None) -> Path:
         """File of a figure's result; for a study it may be the dossier's full run."""

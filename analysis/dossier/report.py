@@ -144,7 +144,7 @@ def _figure(dossier: Dossier, name: str, record: dict[str, Any], path: Path) -> 
     source = dossier.source(name)
     return {
         "name": name,
-        "title": (module.__doc__ or "").split("\n")[0].rstrip("."),
+        "title": dossier.asks(name).rstrip("."),
         "caption": caption(module, record["numbers"]),
         "chapter": dossier.chapter(name),
         "study": name in dossier.studies,

@@ -202,12 +202,11 @@ def table(dossier: Dossier) -> pd.DataFrame:
     rows = []
     for name in dossier.figures + dossier.studies:
         path = dossier.stored(name)
-        shows = (dossier.module(name).__doc__ or "").split("\n")[0]
         origin: dict[str, Any] = {"seconds": float("nan")}
         with suppress(InputError):
             origin = stored_results.read(path)["provenance"]
         seconds = origin["seconds"] + origin.get("training", {}).get("cpu_seconds", 0.0)
-        rows.append({"figure": name, "shows": shows, "seconds": seconds})
+        rows.append({"figure": name, "shows": dossier.asks(name), "seconds": seconds})
     return pd.DataFrame(rows)
 
 

@@ -73,7 +73,7 @@ const draw = (place, plot, visible) => {
         add(layer, "line", { x1: X(curve.x[i] - dx), x2: X(curve.x[i] + dx), y1: Y(curve.y[i] - dy),
           y2: Y(curve.y[i] + dy), style: `stroke:${paint(curve)};stroke-width:1.5` });
       if (curve.symbol && last) mark(layer, curve, x, y, curve.size);
-      if (curve.symbol) near.push({ x, y, text: told(plot, curve, i) });
+      if (curve.symbol) near.push({ x, y, text: described(plot, curve, i) });
     });
   }
   keys(place, visible.filter((curve) => curve.legend));
@@ -88,7 +88,7 @@ const arrowhead = (layer, curve, [[x, y], [u, v]]) => {
     transform: `translate(${u - (9 * (u - x)) / length},${v - (9 * (v - y)) / length}) rotate(${turn})` });
 };
 
-const told = (plot, curve, i) => [curve.name + (curve.steps ? `, after ${curve.steps[i].toLocaleString("en")} gradients` : ""),
+const described = (plot, curve, i) => [curve.name + (curve.steps ? `, after ${curve.steps[i].toLocaleString("en")} gradients` : ""),
   `${plot.x.title}: ${curve.x[i]}`, `${plot.y.title}: ${curve.y[i]}`];
 
 const keys = (place, named) => {

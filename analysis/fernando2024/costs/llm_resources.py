@@ -164,7 +164,8 @@ def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
             "memory does not suffice for sequential training, which all else is compared with",
             field="shape",
             value=shape,
-            remedy="Lower rows_per_forward in analysis/llm_resources.py, or measure another shape.",
+            remedy="Lower rows_per_forward in analysis/fernando2024/costs/llm_resources.py, or "
+            "measure another shape.",
         )
     found = summary(memory, runs)
     return {name: found.get(name) for name in settings}
