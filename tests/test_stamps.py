@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from analysis.dossier import runner, stamps, style
+from analysis.dossier.declaration import Chapter
 from analysis.fernando2024.dossier import DOSSIER
 from tradeoff import plots
 from tradeoff.errors import InputError
@@ -186,19 +187,22 @@ def test_a_run_that_is_cut_between_two_files_is_not_up_to_date(
 STORED = read_json(DOSSIER.folder / "results" / "scores.json")
 
 
-def test_listing_figures_passes_over_a_result_that_cannot_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dossier = replace(DOSSIER, folder=tmp_path)
-    names = ("damaged", "good", "absent")
-    dossier.__dict__.update(figures=names, studies=(), _places=dict.fromkeys(names, "convex"))
+def test_listing_figures_passes_over_a_result_that_cannot_be_read(tmp_path: Path) -> None:
+    names = ("absent", "damaged", "good")
+    chapter = tmp_path / "home" / "convex"
+    chapter.mkdir(parents=True)
     for name in names:
-        monkeypatch.setitem(sys.modules, dossier.dotted(name), ModuleType(name, "It shows."))
+        figure = f'"""Ask about {name}."""\nCAPTION = ""\n\ndef main():\n    """Draw."""\n'
+        (chapter / f"{name}.py").write_text(figure, "utf-8")
+    dossier = replace(DOSSIER, folder=tmp_path, chapters=(Chapter("convex", "Convex", ""),))
+    dossier.__dict__["home"] = chapter.parent
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "damaged.json").write_bytes(b"\xff")
     good = json.dumps({**STORED, "figure": "good"})
     (tmp_path / "results" / "good.json").write_text(good, "utf-8")
-    assert runner.table(dossier).seconds.isna().tolist() == [True, False, True]
+    table = runner.table(dossier)
+    assert table.shows.tolist() == [f"Ask about {name}." for name in names]
+    assert table.seconds.isna().tolist() == [True, True, False]
 
 
 def test_only_files_below_the_folders_are_inputs(tmp_path: Path) -> None:
