@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
+from analysis import advised
 from analysis.dossier import ledger, page, report, runner, style, tables
 from analysis.fernando2024.dossier import DOSSIER, example
 from tradeoff import cli
@@ -46,6 +47,23 @@ def test_the_example_of_the_readme_runs():
     )
     assert "ALRIGHT" in out.stdout
     assert len(example().splitlines()) <= 18
+
+
+def test_the_readme_names_files_that_exist_and_is_read_in_minutes(content):
+    text = report.render(DOSSIER, ("readme.md.j2",), content)
+    places = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert len(places) > 20
+    assert [place for place in places if not (ROOT / place).exists()] == []
+    shown = re.sub(r"<details>.*?</details>|```.*?```|\]\([^)]*\)", " ", text, flags=re.DOTALL)
+    assert len(shown.split()) < 1_300
+    assert advised.sentences()[0] in text
+
+
+@pytest.mark.slow
+def test_the_answer_that_the_pages_show_is_that_of_the_command():
+    if not advised.available():
+        pytest.skip("the rows are not here")
+    assert advised.answer() == advised.STORED.read_text("utf-8")
 
 
 def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):

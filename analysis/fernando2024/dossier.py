@@ -133,12 +133,27 @@ def _explorers(results: Results) -> list[Explorer]:
 
 def _content(results: Results) -> dict[str, Any]:
     """The paper's numbers, what they can tell apart, names of methods, and the README's example."""
+    from analysis import advised
     from analysis.fernando2024 import methods, paper_numbers, paper_spread
 
     paper = paper_numbers.reported()
     with fitting("what the dossier says of the paper's table"):
         spread = paper_spread.summary(paper["llama"])
-    return {"paper": paper, "spread": spread, "label": methods.label, "example": example()}
+    return {"paper": paper, "spread": spread, "label": methods.label, "example": example(),
+            "advised": advised.sentences(), "commands": commands()}  # fmt: skip
+
+
+def commands() -> dict[str, str]:
+    """What each command does, in the order of the help."""
+    import typer
+
+    from tradeoff.cli import app
+
+    found = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return {
+        name: " ".join((command.help or "").split("\n\n")[0].split()).rstrip(".").replace("|", "/")
+        for name, command in found.items()
+    }
 
 
 def example() -> str:

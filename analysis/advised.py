@@ -1,0 +1,75 @@
+"""`python -m analysis.advised [--check]`: write the answer of `tradeoff advise` that pages show.
+
+It reads two public sets of rows from the folder of real data. ``--check`` only compares.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from textwrap import wrap
+
+from tradeoff.checkout import DATA, ROOT
+from tradeoff.errors import InputError
+from tradeoff.records import replacing
+
+STORED = ROOT / "docs" / "howto" / "advise_rasbt.txt"
+ROWS = ("sft_rasbt_train.jsonl.gz", "pref_rasbt_train.jsonl.gz")
+WIDTH = "100"
+"""Columns of the terminal that the answer is printed for."""
+
+
+def available() -> bool:
+    """Whether the rows are here."""
+    return all((DATA / name).exists() for name in ROWS)
+
+
+def answer() -> str:
+    """What the command prints for these rows, in an empty folder.
+
+    Raises
+    ------
+    InputError
+        If the rows are absent.
+    """
+    if not available():
+        remedy = "Put the files there, or set TRADEOFF_DATA to their folder."
+        raise InputError("the rows are not here", file=DATA, value=list(ROWS), remedy=remedy)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ROWS:
+            (Path(folder) / name).symlink_to(DATA / name)
+        done = subprocess.run(
+            [sys.executable, "-m", "tradeoff", "advise", *ROWS, "--details"],
+            cwd=folder,
+            env={**os.environ, "COLUMNS": WIDTH, "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines()) + "\n"
+
+
+def sentences() -> list[str]:
+    """The sentences of the stored answer, in lines; none where there is no file."""
+    if not STORED.exists():
+        return []
+    lines = STORED.read_text("utf-8").splitlines()
+    numbered = [line for line in lines if line[:1].isdigit() and line[1:3] == ". "]
+    return [part for line in numbered for part in wrap(line, int(WIDTH), subsequent_indent="   ")]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the answer, or compare it with the stored one; 1 where they differ."""
+    found = answer()
+    if "--check" in arguments:
+        return int(found != STORED.read_text("utf-8"))
+    with replacing(STORED) as partial:
+        partial.write_text(found, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
