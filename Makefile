@@ -16,7 +16,7 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce figures claims docs notebooks test test-slow test-all test-lowest attack bench gpu-pack lint type clean
+.PHONY: help build reproduce figures claims docs notebooks test test-slow test-all test-lowest attack bench gpu-pack lint type clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,10 @@ figures: $(TEST) ## draw every figure
 
 claims: $(TEST) ## compute each claim of the ledger and print its verdict
 	@$(BIN)/tradeoff claims $(ARGS)
+
+build: $(TEST) ## build sdist and wheel into dist/, and use the wheel in an empty folder
+	@rm -rf dist && $(BIN)/python -m hatchling build -d dist
+	@$(BIN)/python -m tests.wheel dist
 
 docs: $(TEST) ## build the documentation site into out/site; ARGS=serve shows it while it is written
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet $(or $(ARGS),build)

@@ -12,6 +12,7 @@ import pytest
 
 import tradeoff
 import tradeoff.llm
+from tests import wheel
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"matplotlib", "numba", "pandas", "scipy", "torch", "transformers"}
@@ -49,3 +50,10 @@ def test_every_public_name_can_be_imported(module: ModuleType) -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         tradeoff.no_such_name  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    assert wheel.check(tmp_path) == []

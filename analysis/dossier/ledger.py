@@ -347,6 +347,13 @@ def _counted(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
+def stored(dossier: Dossier, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Verdicts of the last run of all claims, or of some of them, as :func:`check` returns them."""
+    wanted = {claim.id for claim in _named(dossier, names)}
+    rows = verdicts(dossier.folder / "results" / "claims.json")
+    return pd.DataFrame([row for row in rows if row["id"] in wanted])
+
+
 def _named(dossier: Dossier, names: Sequence[str] | None) -> list[Claim]:
     known = claims(dossier.folder / LEDGER)
     if unknown := sorted(set(names or ()) - {claim.id for claim in known}):

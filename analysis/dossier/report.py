@@ -46,6 +46,17 @@ def write(dossier: Dossier, folder: Path | None = None) -> list[Path]:
     return [path for path in pages if path.suffix == ".html"]
 
 
+def write_page(dossier: Dossier, folder: Path | None = None) -> Path:
+    """Write the report page to a folder, from what is stored of the dossier; returns the file."""
+    page.require()
+    path = (folder or dossier.folder) / "report.html"
+    text = render_page(dossier, context(dossier, dossier.folder))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(text, "utf-8")
+    return path
+
+
 def render_page(dossier: Dossier, content: dict[str, Any]) -> str:
     """Render the report page."""
     with fitting("the page"):

@@ -24,7 +24,7 @@ import pandas as pd
 from analysis.dossier import lookup, stamps, stored_results, style
 from analysis.dossier.declaration import Dossier
 from analysis.dossier.stored_results import fitting
-from tradeoff.checkout import DATA, ROOT
+from tradeoff.checkout import DATA, WORK
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
 from tradeoff.progress import tqdm
@@ -32,10 +32,10 @@ from tradeoff.records import plain, read_json, write_json
 from tradeoff.study.engines import few_threads
 from tradeoff.study.sources import fingerprint
 
-STAMPS = ROOT / "out" / "stamps"
+STAMPS = WORK / "stamps"
 PACKAGES = ("tradeoff", "numpy", "scipy", "numba", "pandas")
 """Packages whose versions are stored with a result."""
-SCRATCH = ROOT / "out" / "fast"
+SCRATCH = WORK / "fast"
 """Folder for the fast forms of the studies, so that they never replace a stored full run."""
 
 
@@ -124,7 +124,8 @@ def redraw(dossier: Dossier, name: str, out: Path | None = None) -> list[Path]:
     name
         The figure or study.
     out
-        Folder of the stored result, which receives the picture; the dossier's own by default.
+        Folder that receives the picture, and whose result is drawn, if it has one; the dossier's
+        own by default.
 
     Returns
     -------
@@ -144,7 +145,8 @@ def redraw(dossier: Dossier, name: str, out: Path | None = None) -> list[Path]:
             value=name,
             remedy=f"Run it: tradeoff figures {name} --force.",
         )
-    numbers = stored_results.numbers(dossier.stored(name, out))
+    path = dossier.stored(name, out)
+    numbers = stored_results.numbers(path if path.exists() else dossier.stored(name))
     with style.kept() as pictures, fitting(f"the picture of {name}"):
         module.picture(out, numbers)
     style.write(pictures)

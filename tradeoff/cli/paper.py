@@ -1,4 +1,4 @@
-"""The commands `reproduce`, `figures` and `claims`: the dossier of a paper."""
+"""The commands `reproduce`, `report`, `figures` and `claims`: the dossier of a paper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tradeoff.checkout import FIRST_PAPER, analysis, dossier
+from tradeoff.checkout import FIRST_PAPER, analysis, dossier, written
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Fast, Force, Json, Out, Paper, Pdf
 from tradeoff.terminal import show_claims, show_json, show_line, show_mutations, show_table
@@ -43,7 +43,7 @@ def reproduce(
     runner, report, judge = (analysis(f"dossier.{m}") for m in ("runner", "report", "ledger"))
     analysis("dossier.page").require()
     chosen = dossier(paper)
-    folder = out or chosen.folder
+    folder = written(chosen, out) or chosen.folder
     keeps(_FIGURES)
     with analysis("dossier.style").as_pdf(pdf):
         outcomes = runner.reproduce(
@@ -63,6 +63,23 @@ def reproduce(
         show_line(str(folder / "tables"), label="tables   ")
     for page in pages:
         show_line(str(page), label="report   ")
+
+
+def report(paper: Paper = FIRST_PAPER, out: Out = None, as_json: Json = False) -> None:
+    """Write the report page from what is stored, in seconds: one file for a browser.
+
+    Examples:
+
+    - `tradeoff report`
+
+    - `tradeoff report --out /tmp/dossier`
+    """
+    chosen = dossier(paper)
+    path = analysis("dossier.report").write_page(chosen, written(chosen, out))
+    if as_json:
+        show_json({"page": str(path)})
+    else:
+        show_line(str(path), label="report   ")
 
 
 def figures(
@@ -102,6 +119,7 @@ def figures(
     for name in wanted:
         chosen.chapter(name)  # refuses a name that is none, before anything is drawn
     keeps(_FIGURES)
+    out = written(chosen, out)
     with analysis("dossier.style").as_pdf(pdf):
         if redraw:
             drawn = {name: list(map(str, runner.redraw(chosen, name, out))) for name in wanted}
@@ -122,6 +140,9 @@ def claims(
     mutate: Annotated[
         bool, typer.Option("--mutate", help="Run the mistakes that must break each claim instead.")
     ] = False,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Print the stored verdicts, compute nothing.")
+    ] = False,
     long: Annotated[
         bool, typer.Option("--long", help="Print whole statements, with kind and source.")
     ] = False,
@@ -137,16 +158,19 @@ def claims(
 
     - `tradeoff claims`
 
-    - `tradeoff claims --long`
+    - `tradeoff claims --stored --long`
 
     - `tradeoff claims alright-average-rate --mutate`
     """
     ledger, chosen = analysis("dossier.ledger"), dossier(paper)
-    if mutate:
+    if stored:
+        found = ledger.stored(chosen, names)
+        good = found.holds
+    elif mutate:
         found = ledger.mutate(chosen, names, progress=not as_json)
         good = found.broken
     else:
-        found = ledger.check(chosen, out, names, progress=not as_json)
+        found = ledger.check(chosen, written(chosen, out), names, progress=not as_json)
         good = found.holds
     if as_json:
         show_json(found.to_dict("records"))

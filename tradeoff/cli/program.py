@@ -19,7 +19,7 @@ from tradeoff.cli.doctor import doctor
 from tradeoff.cli.ends import STATUS, Program, leave_at_once
 from tradeoff.cli.evaluate import evaluate
 from tradeoff.cli.export import export
-from tradeoff.cli.paper import claims, figures, reproduce
+from tradeoff.cli.paper import claims, figures, report, reproduce
 from tradeoff.cli.train import EPILOG, train
 from tradeoff.errors import InputError
 from tradeoff.extras import explained
@@ -68,6 +68,7 @@ app.command(rich_help_panel=MODELS)(export)
 app.command(rich_help_panel=LABORATORY)(front)
 app.command(rich_help_panel=LABORATORY)(simulate)
 app.command(rich_help_panel=LABORATORY)(arena)
+app.command(rich_help_panel=PAPER)(report)
 app.command(rich_help_panel=PAPER)(figures)
 app.command(rich_help_panel=PAPER)(claims)
 app.command(rich_help_panel=PAPER)(reproduce)

@@ -16,7 +16,7 @@ from tradeoff.arena.board import BASELINES, LEVEL, Board, board
 from tradeoff.arena.contenders import contenders, left_out
 from tradeoff.arena.instances import SUITE, front
 from tradeoff.arena.ranks import critical_difference, friedman, rank_table
-from tradeoff.checkout import ROOT
+from tradeoff.checkout import WORK
 from tradeoff.methods import find, names
 
 CAPTION = (
@@ -26,7 +26,7 @@ CAPTION = (
     "gradients, steps are tuned for each method, problem and weight; n = {replicas} replicas; what "
     "varies is the data drawn. Command: python -m analysis board --paper arena."
 )
-FOLDER = ROOT / "out" / "arena"
+FOLDER = WORK / "arena"
 AGAINST = (*BASELINES, "alright", "maxright")
 """Methods to which all others are compared."""
 PER_CELL = ("regret", "front_gap", "sft_loss", "preference_loss")

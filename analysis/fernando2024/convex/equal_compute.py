@@ -21,7 +21,7 @@ from analysis.fernando2024.convex.cases import FIRST_SEED, cases
 from analysis.fernando2024.convex.tuning import ends, pair_cost, tune
 from analysis.fernando2024.methods import label
 from tradeoff import study
-from tradeoff.checkout import ROOT
+from tradeoff.checkout import WORK
 from tradeoff.convex import LogLinear, minimise, random_log_linear
 from tradeoff.schedules import Alright, Mix, Schedule
 from tradeoff.scores import interval, weighted_loss
@@ -42,7 +42,7 @@ CAPTION = (
     "paired replicas; what varies is the data drawn; intervals: ±1.96 SE. Command: python -m "
     "analysis equal_compute."
 )
-SCRATCH = ROOT / "out" / "study" / "equal_compute"
+SCRATCH = WORK / "study" / "equal_compute"
 LAM = 0.5
 EQUAL, LARGER = 1.0, 4.0
 """Costs of a pair in demonstrations, beside the one measured on language models."""

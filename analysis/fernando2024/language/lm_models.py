@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tradeoff.checkout import ROOT
+from tradeoff.checkout import WORK
 from tradeoff.data.synthetic import InstructionData, Language, generate
 from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
 from tradeoff.networks import checkpoints
@@ -28,7 +28,7 @@ from tradeoff.schedules import Alright
 from tradeoff.study import addresses
 from tradeoff.study.engines import few_threads
 
-FOLDER = ROOT / "out" / "language"
+FOLDER = WORK / "language"
 SPECIALIST_SEED = 10_000
 """First seed of the SFT specialists; no run has it."""
 Part = Literal["test", "validation"]

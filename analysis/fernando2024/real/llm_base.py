@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tradeoff import tiny
-from tradeoff.checkout import DATA, ROOT
+from tradeoff.checkout import DATA, WORK
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.study import addresses
 from tradeoff.study.addresses import Task
 
-FOLDER = ROOT / "out" / "llm"
+FOLDER = WORK / "llm"
 CORPUS = "corpus_gutenberg_children_train.txt.gz"
 PIECE = 20_000
 """Characters of a document: books are read in pieces."""

@@ -18,13 +18,13 @@ import torch
 
 from analysis.fernando2024.real import smol_rows
 from tradeoff import tiny
-from tradeoff.checkout import ROOT
+from tradeoff.checkout import WORK
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, models
 from tradeoff.llm.callbacks import Callback
 from tradeoff.llm.config import ModelConfig
 from tradeoff.methods import Method
 
-FOLDER = ROOT / "out" / "smol"
+FOLDER = WORK / "smol"
 """Where runs and cached log-probabilities of references are kept."""
 MODEL = "TRADEOFF_SMOLLM2"
 """Variable that names the model's folder or GGUF file, where its package is not installed."""
