@@ -6,6 +6,7 @@ It reads two public sets of rows from the folder of real data. ``--check`` only 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,17 @@ def sentences() -> list[str]:
     lines = STORED.read_text("utf-8").splitlines()
     numbered = [line for line in lines if line[:1].isdigit() and line[1:3] == ". "]
     return [part for line in numbered for part in wrap(line, int(WIDTH), subsequent_indent="   ")]
+
+
+def command() -> list[str]:
+    """The command to train of the stored answer, in lines of a shell; none without a file."""
+    if not STORED.exists():
+        return []
+    (line,) = re.findall(r"^train: (.*)$", STORED.read_text("utf-8"), re.MULTILINE)
+    space = "\N{NO-BREAK SPACE}"  # keeps an option and its value together
+    joined = re.sub(r"(--\S+) ", rf"\1{space}", line)
+    parts = wrap(joined, width=90, break_on_hyphens=False, subsequent_indent="  ")
+    return " \\\n".join(parts).replace(space, " ").splitlines()
 
 
 def main(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
@@ -57,6 +58,16 @@ def test_the_readme_names_files_that_exist_and_is_read_in_minutes(content):
     shown = re.sub(r"<details>.*?</details>|```.*?```|\]\([^)]*\)", " ", text, flags=re.DOTALL)
     assert len(shown.split()) < 1_300
     assert advised.sentences()[0] in text
+
+
+def test_the_first_line_of_the_readme_is_that_of_pyproject_and_loads_nothing(content):
+    text = report.render(DOSSIER, ("readme.md.j2",), content)
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    pythons = [name.rpartition(" ")[2] for name in project["classifiers"] if ":: 3." in name]
+    facts = f"Version {project['version']} · Python {', '.join(pythons)} · licence"
+    assert text.splitlines()[2].startswith(f"{facts} [{project['license']}](LICENSE)")
+    assert [place for place in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text) if ":" in place] == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -140,7 +141,19 @@ def _content(results: Results) -> dict[str, Any]:
     with fitting("what the dossier says of the paper's table"):
         spread = paper_spread.summary(paper["llama"])
     return {"paper": paper, "spread": spread, "label": methods.label, "example": example(),
-            "advised": advised.sentences(), "commands": commands()}  # fmt: skip
+            "advised": advised.sentences(), "advised_command": advised.command(),
+            "commands": commands(), "package": package()}  # fmt: skip
+
+
+def package() -> dict[str, str]:
+    """Version, licence and Python versions of the package, from its metadata."""
+    from importlib import metadata
+
+    found = metadata.metadata("tradeoff")
+    named = [line.rpartition(" ")[2] for line in found.get_all("Classifier") or []
+             if re.fullmatch(r"Programming Language :: Python :: 3\.\d+", line)]  # fmt: skip
+    return {"version": found["Version"], "licence": found["License-Expression"],
+            "python": ", ".join(named)}  # fmt: skip
 
 
 def commands() -> dict[str, str]:
