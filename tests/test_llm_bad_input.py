@@ -18,7 +18,8 @@ from tradeoff.errors import InputError
 from tradeoff.llm import config as settings
 from tradeoff.llm import corpora, models, setup
 from tradeoff.llm.batches import Batch
-from tradeoff.llm.config import Defects, Experiment, Lora, ModelConfig, TrainConfig
+from tradeoff.llm.config import Experiment, Lora, ModelConfig, TrainConfig
+from tradeoff.llm.defects import Defects
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.schedules import Alright, Maxright
 from tradeoff.settings import build

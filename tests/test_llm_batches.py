@@ -297,7 +297,7 @@ def test_an_evaluation_that_names_no_layout_takes_the_one_that_every_model_can_d
 
 
 def test_shared_prompts_do_not_go_with_a_masked_first_token() -> None:
-    from tradeoff.llm.config import Defects
+    from tradeoff.llm.defects import Defects
 
     with pytest.raises(InputError, match="layout"):
         trainer(layout="shared", defects=Defects(mask_first_token=True))

@@ -16,12 +16,12 @@ from tradeoff.errors import InputError
 from tradeoff.experiment import read_rows
 from tradeoff.llm.config import (
     DataConfig,
-    Defects,
     Experiment,
     Lora,
     TrainConfig,
     read_experiment,
 )
+from tradeoff.llm.defects import Defects
 from tradeoff.llm.toml import to_toml, write_experiment
 from tradeoff.llm.xright import PUBLISHED, xright
 from tradeoff.schedules import Alright, Maxright, Sequential

@@ -5,6 +5,8 @@ Where a switch of `Defects` imitates it, the test turns it on and sees its own c
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import math
 import subprocess
 import sys
@@ -18,12 +20,15 @@ from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import LORA, begin, preference_rows, sft_rows, steady, trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tradeoff.checkout import ROOT
 from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data.splits import Split
 from tradeoff.llm import setup
-from tradeoff.llm.config import Defects
+from tradeoff.llm.defects import Defects
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.trainer import JointTrainer
-from tradeoff.schedules import Alright, Maxright, Mix, Sequential
+from tradeoff.methods import find
+from tradeoff.schedules import Alright, Maxright, Mix, Rule, Sequential
 
 
 def tokens_of(data: Any) -> set[tuple[int, ...]]:
@@ -48,6 +53,39 @@ class Counted:
 
         run._bare.forward = counted.__get__(run._bare)
         run.accelerator.backward = noted
+
+
+# ---------------------------------------------------------------------- hooks
+
+
+def test_without_defects_every_hook_returns_what_the_package_does() -> None:
+    off, plan, run = Defects(), Maxright().plan(3), trainer(steps=1)
+    held_out = Split([], []), Split([], [])
+    assert off.split(([], []), lambda: held_out) is held_out
+    assert off.masked(run.data.sft) is run.data.sft
+    assert off.draws(Rule.DRAW, 24, 2) == 1
+    assert not off.discards(plan.rule)
+    assert off.watched(plan) == plan.watched
+    assert not off.ends(np.zeros(2), np.ones(2))
+    assert off.read_as_followed
+    assert off.prompts_can_be_shared
+    assert not off.determining
+    off.check_method(find("mix+pcgrad"))
+    seen: list[Any] = []
+    off.backward(seen.append)("loss", False)
+    assert seen == ["loss"]
+
+
+def test_only_the_hooks_read_the_switches() -> None:
+    """All that knows of the official code's defects is one object."""
+    names = {item.name for item in dataclasses.fields(Defects)}
+    readers = {
+        path.name
+        for path in sorted((ROOT / "tradeoff").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in names
+    }
+    assert readers == {"defects.py"}
 
 
 # ---------------------------------------------------------------------- data

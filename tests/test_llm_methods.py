@@ -142,7 +142,7 @@ def test_runs_of_different_losses_have_one_yardstick() -> None:
     ],
 )
 def test_what_cannot_be_trained_says_why(method: Any, settings: Any, words: str) -> None:
-    from tradeoff.llm.config import Defects
+    from tradeoff.llm.defects import Defects
 
     if "defects" in settings:
         settings = {"defects": Defects(**settings["defects"])}

@@ -19,8 +19,8 @@ from tradeoff.data.splits import hold_out
 from tradeoff.data.spool import Spool, View, chosen, decoded, encoded, on_disk
 from tradeoff.errors import InputError
 from tradeoff.llm import stored
-from tradeoff.llm.config import Defects
 from tradeoff.llm.data import Tokenised, tokenise_preferences, tokenise_sft
+from tradeoff.llm.defects import Defects
 
 TOKENIZER = bpe_tokenizer_hf()
 

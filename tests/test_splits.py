@@ -15,7 +15,8 @@ from tradeoff.data.overlap import Overlap, overlap, overlaps
 from tradeoff.data.splits import Split, hold_out, prompt_key
 from tradeoff.errors import InputError
 from tradeoff.llm import corpora
-from tradeoff.llm.config import Defects, TrainConfig
+from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.defects import Defects
 
 OTHERS = [PreferenceRow(f"another {i}", "yes", "no") for i in range(20)]
 

@@ -4,11 +4,13 @@ from .callbacks import (
     Callback as Callback,
 )
 from .config import (
-    Defects as Defects,
     Experiment as Experiment,
     Lora as Lora,
     TrainConfig as TrainConfig,
     read_experiment as read_experiment,
+)
+from .defects import (
+    Defects as Defects,
 )
 from .toml import (
     write_experiment as write_experiment,

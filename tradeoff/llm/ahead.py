@@ -66,8 +66,8 @@ def needed(plan: Plan, config: TrainConfig, known: KnownLosses, processes: int =
     groups = np.split(order, range(batch, size, batch))
     if config.reference_rows == "read":
         groups = groups[: -(-most_read(plan, config, processes) // batch)]
-    watched = PREFERENCE in plan.watched or config.defects.stop_at_either_optimum
-    probes = known.rows(PREFERENCE) if watched else order[:0]
+    watched = config.defects.watched(plan)
+    probes = known.rows(PREFERENCE) if PREFERENCE in watched else order[:0]
     return Needed(
         groups,
         probes,
@@ -79,14 +79,11 @@ def needed(plan: Plan, config: TrainConfig, known: KnownLosses, processes: int =
 def most_read(plan: Plan, config: TrainConfig, processes: int = 1) -> int:
     """Number of pair reads of a run; the largest possible number if losses decide it."""
     batch, steps = config.batch(PREFERENCE), np.arange(len(plan))
-    if config.defects.discard_unused_batch or plan.rule is not Rule.DRAW:
+    if plan.rule is not Rule.DRAW or config.defects.discards(plan.rule):
         return len(plan) * batch
-    key = draws.keys(0, config.seed, draws.OBJECTIVE)
-    if not config.defects.choose_per_forward:
-        drawn = draws.uniform(key, steps) < plan.probability
-        return int((drawn | plan.together).sum()) * batch
     at_once = config.rows_per_forward * processes
-    rounds = -(-config.batch_size // at_once)
-    numbers = steps[:, None] * rounds + np.arange(rounds)
+    count = config.defects.draws(plan.rule, config.batch_size, at_once)
+    numbers = steps[:, None] * count + np.arange(count)
+    key = draws.keys(0, config.seed, draws.OBJECTIVE)
     drawn = draws.uniform(key, numbers) < plan.probability[:, None]
-    return int((drawn | plan.together[:, None]).sum()) * -(-batch // rounds)
+    return int((drawn | plan.together[:, None]).sum()) * -(-batch // count)

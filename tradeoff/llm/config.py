@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tradeoff import schedules
 from tradeoff.errors import InputError
+from tradeoff.llm.defects import Defects
 from tradeoff.methods import PREFERENCE_LOSSES, Method, PreferenceLoss
 from tradeoff.records import load_toml
 from tradeoff.schedules import PREFERENCE, Schedule
@@ -42,39 +43,6 @@ class Lora:
     dropout: BelowOne = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     dora: bool = False
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Defects:
-    """Unexpected behaviour of the official code of arXiv 2410.15483, one switch for each.
-
-    All are off by default; switch them on to reproduce its numbers.
-
-    Attributes
-    ----------
-    evaluate_on_training_rows
-        Held-out losses are measured on the first 3 % of the training rows.
-    mask_first_token
-        The first token of each response carries no loss.
-    discard_unused_batch
-        Every update reads a batch of both sets and throws one away.
-    choose_per_forward
-        The objective is drawn for each forward pass, so that one update may mix both.
-    joint_graph
-        Mix keeps the graphs of both losses in memory and has one backward pass through both.
-    stop_at_either_optimum
-        The run ends as soon as either loss reaches its optimum, from the first update on.
-    """
-
-    evaluate_on_training_rows: bool = False
-    mask_first_token: bool = False
-    discard_unused_batch: bool = False
-    choose_per_forward: bool = False
-    joint_graph: bool = False
-    stop_at_either_optimum: bool = False
 
     def __post_init__(self) -> None:
         check(self)

@@ -23,7 +23,6 @@ from tradeoff.llm.data import (
     Pair,
     Tokenised,
     check_tokenizer,
-    fingerprint,
     tokenise_preferences,
     tokenise_sft,
 )
@@ -132,15 +131,15 @@ def prepare(
         "cache": config.row_cache,
     }
     first, second = ({**meant, "skip_bad": skip_bad} for skip_bad in skip)
-    found = Corpora(
-        tokenise_sft(sft.train, tokenizer, **first),
-        tokenise_preferences(pairs.train, tokenizer, **second),
-        tokenise_sft(sft.test, tokenizer, **first) if sft.test else (),
-        tokenise_preferences(pairs.test, tokenizer, **second) if pairs.test else (),
+    masked = config.defects.masked
+    return Corpora(
+        masked(tokenise_sft(sft.train, tokenizer, **first)),
+        masked(tokenise_preferences(pairs.train, tokenizer, **second)),
+        masked(tokenise_sft(sft.test, tokenizer, **first)) if sft.test else (),
+        masked(tokenise_preferences(pairs.test, tokenizer, **second)) if pairs.test else (),
         _overlaps(sft, pairs),
         sources,
     )
-    return _without_first_tokens(found) if config.defects.mask_first_token else found
 
 
 def _laid_out(rows: Sequence[Any], tokenizer: Any, config: TrainConfig) -> Sequence[Any]:
@@ -189,39 +188,11 @@ def _hold_out(
             raise InputError("there are no rows", field=name, remedy="Give at least two rows.")
     limit = config.evaluate_rows
     sft, pairs = training
-    if config.defects.evaluate_on_training_rows:
-        return _first_rows(sft, limit), _first_rows(pairs, limit)
-    if config.holdout == 0:
-        return (
-            Split(sft, (held_out[0] or ())[:limit]),
-            Split(pairs, (held_out[1] or ())[:limit]),
-        )
-    found = hold_out((sft, held_out[0]), (pairs, held_out[1]), config.holdout, config.seed)
-    return replace(found[0], test=found[0].test[:limit]), replace(
-        found[1], test=found[1].test[:limit]
-    )
 
+    def usual() -> tuple[Split[SftRow], Split[PreferenceRow]]:
+        if config.holdout == 0:
+            return Split(sft, held_out[0] or ()), Split(pairs, held_out[1] or ())
+        return hold_out((sft, held_out[0]), (pairs, held_out[1]), config.holdout, config.seed)
 
-def _first_rows(rows: Sequence[R], limit: int | None) -> Split[R]:
-    """The official code's split: the first rows are evaluated on, and also trained on."""
-    return Split(rows, rows[: max(1, round(0.03 * len(rows)))][:limit])
-
-
-def _without_first_tokens(data: Corpora) -> Corpora:
-    """The official code's masks: the first token of each response carries no loss."""
-    parts: dict[str, Any] = {}
-    for name, part in data.sets().items():
-        if isinstance(part, Tokenised):
-            stored: Any = part.items
-            if isinstance(stored, tuple):
-                items: Any = tuple(_shifted(item) for item in stored)
-            else:
-                items = stored.shifted(1)
-            # Caches of log-probabilities use this fingerprint, and the values differ.
-            parts[name] = replace(part, items=items, fingerprint=fingerprint(items))
-    return replace(data, **parts)
-
-
-def _shifted(item: Example | Pair) -> Example | Pair:
-    longest = min(item.lengths) - 1
-    return replace(item, start=min(item.start + 1, longest))
+    first, second = config.defects.split(training, usual)
+    return replace(first, test=first.test[:limit]), replace(second, test=second.test[:limit])

@@ -47,7 +47,7 @@ class KnownLosses:
         unknown = np.nan if plan.rule is Rule.WITHIN_LIMIT else 0.0
         given = np.full(2, unknown) if config.optima is None else np.asarray(config.optima)
         self.optima = given + plan.gaps.optimum_error
-        self._watched = config.defects.stop_at_either_optimum
+        self._watched = config.defects.watched(plan)
         self.values, self.least = np.full((2, 2), np.nan)
         self.base = np.nan
         self.probed = 0
@@ -55,15 +55,11 @@ class KnownLosses:
     @property
     def used(self) -> bool:
         """Whether the schedule or the defects use the known losses."""
-        return bool(self.plan.watched) or self._watched
+        return bool(self._watched)
 
     def gaps(self) -> Float[np.ndarray, " 2"]:
         """Distance of the known losses from their optima."""
         return np.asarray(self.values - self._optima())
-
-    def reached(self) -> bool:
-        """Whether either known loss is at its optimum; an absent optimum is never reached."""
-        return bool((self.values <= self.optima).any())
 
     def base_gap(self) -> float:
         """Distance of the SFT loss from its optimum, before the first update."""

@@ -97,19 +97,25 @@ class Feed:
             Rule of the schedule's plan.
         follow
             Maps the number of a draw to gradient weights (2,). It is called once, with `step`,
-            unless the defect `choose_per_forward` is on.
+            unless a defect of the official code draws for each pass.
         """
-        defects, self.followed = self.config.defects, []
-        if defects.choose_per_forward and rule is Rule.DRAW:
-            return self._drawn_one_by_one(step, follow)
-        weights = follow(step)
-        found = []
-        for objective in (SFT, PREFERENCE):
-            if weights[objective]:
-                rows = self._next(objective, self.config.batch(objective))
-                found += self._split(objective, rows, float(weights[objective]))
-            elif defects.discard_unused_batch:
-                self._next(objective, self.config.batch(objective))
+        config, self.followed = self.config, []
+        at_once = config.rows_per_forward * self.processes
+        draws = config.defects.draws(rule, config.batch_size, at_once)
+        drawn = [follow(step * draws + i) for i in range(draws)]
+        found: list[Pass] = []
+        for weights in drawn:
+            for objective in (SFT, PREFERENCE):
+                batch = -(-config.batch(objective) // draws)
+                if weights[objective]:
+                    times = sum(bool(each[objective]) for each in drawn)
+                    # A loss is the mean over the draws that follow it; its gradient is divided by
+                    # all draws.
+                    weight = float(weights[objective]) * times / draws
+                    parts = self._split(objective, self._next(objective, batch), weight)
+                    found += [replace(part, share=part.share / times) for part in parts]
+                elif config.defects.discards(rule):
+                    self._next(objective, batch)
         return found
 
     def _next(self, objective: int, count: int) -> Int[np.ndarray, " n"]:
@@ -124,22 +130,3 @@ class Feed:
         extents = self._extents[objective]
         parts = passes(rows, extents, self.config, self.process, self.processes)
         return [Pass(objective, part, keep / total, weight) for part, keep in parts]
-
-    def _drawn_one_by_one(
-        self, step: int, follow: Callable[[int], Float[np.ndarray, " 2"]]
-    ) -> list[Pass]:
-        """The official code's update: every pass draws its own objective."""
-        at_once = self.config.rows_per_forward * self.processes
-        rounds = -(-self.config.batch_size // at_once)
-        weights = [follow(step * rounds + i) for i in range(rounds)]
-        drawn = [int(np.argmax(pair)) for pair in weights]
-        found: list[Pass] = []
-        for objective, pair in zip(drawn, weights, strict=True):
-            times = drawn.count(objective)
-            # A loss is the mean over the passes that drew it; its gradient is divided by all
-            # passes.
-            weight = float(pair[objective]) * times / rounds
-            rows = self._next(objective, -(-self.config.batch(objective) // rounds))
-            parts = self._split(objective, rows, weight)
-            found += [replace(part, share=part.share / times) for part in parts]
-        return found

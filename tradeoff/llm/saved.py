@@ -185,7 +185,7 @@ def check_positions(path: Path, found: dict[str, Any], config: TrainConfig) -> N
     InputError
         If they do not fit.
     """
-    if config.defects.discard_unused_batch or config.defects.choose_per_forward:
+    if not config.defects.read_as_followed:
         return
     counts = zip(OBJECTIVES, found["positions"], found["tally"]["updates"], strict=True)
     for objective, (name, rows, updates) in enumerate(counts):

@@ -219,7 +219,7 @@ def check_method(method: Method, config: TrainConfig, processes: int) -> None:
     """Raise an `InputError` if a method cannot be trained with these settings."""
     method.check("llm")
     trained = method.changed().get("preference", config.preference_loss())
-    batch, defects = config.batch(PREFERENCE), config.defects
+    batch = config.batch(PREFERENCE)
     whole = processes == 1 and config.rows_per_forward >= batch and config.tokens_per_pass is None
     if trained.whole_batch and not whole:  # type: ignore[attr-defined]
         raise InputError(
@@ -243,13 +243,7 @@ def check_method(method: Method, config: TrainConfig, processes: int) -> None:
             value=config.patience,
             remedy="Leave it out, or use a method without averages, anchors, masks and merges.",
         )
-    if not method.plain and (defects.joint_graph or defects.choose_per_forward):
-        raise InputError(
-            "these defects work only with schedules",
-            field="defects",
-            value=method.label,
-            remedy="Switch joint_graph and choose_per_forward off.",
-        )
+    config.defects.check_method(method)
 
 
 def warn_of_probes(plan: Plan, sizes: tuple[int, int], config: TrainConfig, costs: Costs) -> None:
@@ -504,7 +498,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
         return
     _check_window(policy, data, config)
     if config.layout == "shared" and (
-        policy.attention.startswith("flash") or config.defects.mask_first_token
+        policy.attention.startswith("flash") or not config.defects.prompts_can_be_shared
     ):
         remedy = "Use layout = 'packed'."
         raise InputError(

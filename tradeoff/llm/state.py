@@ -43,8 +43,7 @@ _FREE = {
 def identity(method: Method, config: TrainConfig, data: Corpora, model: str) -> dict[str, Any]:
     """Identity of a run: method, settings, rows and model, as JSON values."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
-    if config.defects.choose_per_forward:
-        settings["rows_per_forward"] = config.rows_per_forward
+    settings |= {name: getattr(config, name) for name in config.defects.determining}
     schedule = method.schedule.to_dict() if method.plain else method.to_dict()
     found = {"schedule": schedule, **settings, **data.fingerprints(), "model": model}
     return dict(json.loads(json.dumps(found)))

@@ -582,7 +582,7 @@ class JointTrainer:
     def _backward(self, passes: Sequence[Pass]) -> list[Tensor]:
         """Compute the gradients of all passes; return this process's part of the mean losses."""
         observed = [torch.zeros((), device=self.accelerator.device) for _ in OBJECTIVES]
-        joint = torch.zeros((), device=self.accelerator.device)
+        backward = self.config.defects.backward(self.accelerator.backward)
         joins = self.joining.wanted(self.step)
         following = [part.objective for part in passes]
         for i, part in enumerate(passes):
@@ -598,12 +598,7 @@ class JointTrainer:
                 # Gradients are averaged over processes, but their losses are parts of one sum.
                 weight = 1.0 if joins else part.weight
                 loss = loss * (weight * self.accelerator.num_processes)
-                if self.config.defects.joint_graph:
-                    joint = joint + loss
-                    if not last:
-                        continue
-                    loss = joint
-                self.accelerator.backward(loss)
+                backward(loss, last)
             if joins and ends and not last:
                 self.joining.keep()
         if joins:
@@ -785,7 +780,8 @@ class JointTrainer:
         if done % config.log_every == 0 or last:
             self._log()
         # Asked only once: a signal between two calls would end the run unsaved.
-        ended = interrupt.asked(done) or self._at_optimum() or self._stopping
+        at_optimum = config.defects.ends(self.known.values, self.known.optima)
+        ended = interrupt.asked(done) or at_optimum or self._stopping
         self._stopping = False
         due = self._overdue() if config.save_every is None else done % config.save_every == 0
         if self.output is not None and (due or last or ended) and self._finite():
@@ -823,10 +819,6 @@ class JointTrainer:
             broken = broken or not np.isfinite(list(means.values())).all()
             self.diverged_at = self.step if broken else None
         return self.diverged_at is None
-
-    def _at_optimum(self) -> bool:
-        """Whether the official code would end here, as either known loss is at its optimum."""
-        return self.config.defects.stop_at_either_optimum and self.known.reached()
 
     def _result(self, signal: int) -> TrainResult:
         setup.warn_of_neglect(self.plan, self.tally.updates, self.schedule.lam)

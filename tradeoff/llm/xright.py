@@ -7,11 +7,12 @@ updates of every method. The defects of that code are off unless they are asked 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from tradeoff.errors import InputError
-from tradeoff.llm.config import DataConfig, Defects, Experiment, Lora, ModelConfig, TrainConfig
+from tradeoff.llm.config import DataConfig, Experiment, Lora, ModelConfig, TrainConfig
+from tradeoff.llm.defects import Defects
 from tradeoff.schedules import PREFERENCE, SFT, Alright, Maxright, Mix, Schedule, Sequential
 
 _REFRESH = 10
@@ -167,7 +168,7 @@ def xright(
         seed=42,
     )
     if _known("defects", defects, ("none", "all")) == "all":
-        train = replace(train, defects=_all(), recent=1.0, layout="padded")
+        train = replace(train, defects=Defects.everything(), recent=1.0, layout="padded")
     data = DataConfig(
         sft="vicgalle/alpaca-gpt4",
         preference="Dahoas/rm-hh-rlhf",
@@ -210,10 +211,6 @@ def _schedule(name: str, lam: float, found: Published) -> Schedule:
         "dpo": Sequential(lam=lam, first="preference", share=1.0),
     }
     return made[_known("schedule", name, tuple(made))]
-
-
-def _all() -> Defects:
-    return Defects(**{item.name: True for item in fields(Defects)})
 
 
 def _known(field: str, value: Name, names: tuple[Name, ...]) -> Name:
