@@ -250,7 +250,7 @@ def test_memory_of_the_true_shapes(numbers: Callable[[str], dict[str, Any]]) -> 
     assert found["ratio"]["mix"] < 1.05 < found["ratio"][llm_memory.BOTH]
     assert all(peak > found["weights"] for peak in found["bytes"].values())
     # Sixteen layers of 12 d^2, and an embedding and output layer of 50304 d: the model card's 1B.
-    pythia = llm_memory.weights(llm_costs.Setting(shape="pythia-1b", precision="bf16"))
+    pythia = llm_memory.weights(llm_costs.Workload(shape="pythia-1b", precision="bf16"))
     assert pythia == pytest.approx(2 * (16 * 12 * 2048**2 + 2 * 50304 * 2048), rel=1e-3)
 
 

@@ -64,7 +64,7 @@ def first_place(prompt: str, first: str, second: str) -> float:
     return 0.9
 
 
-class Scale:
+class ByReward:
     """A judge that gives margins, from a reward by hand."""
 
     def __init__(self, reward):
@@ -193,14 +193,14 @@ def test_a_match_is_of_the_last_turn_or_of_the_text():
 @given(SIDES)
 def test_a_policy_against_itself_wins_half(sides):
     same = [Contest(prompt, response, response) for prompt, response, _ in sides]
-    for judge in (longer, first_place, *map(Scale, REWARDS.values())):
+    for judge in (longer, first_place, *map(ByReward, REWARDS.values())):
         assert judged(same, judge).score().value == pytest.approx(0.5)
 
 
 @given(SIDES, st.sampled_from(sorted(REWARDS)))
 def test_exchanging_the_sides_exchanges_the_wins(sides, name):
     contests = [Contest(*side) for side in sides]
-    for judge in (longer, first_place, Scale(REWARDS[name])):
+    for judge in (longer, first_place, ByReward(REWARDS[name])):
         there, back = judged(contests, judge).wins, judged(exchanged(contests), judge).wins
         assert there + back == pytest.approx(1.0)
 
@@ -234,7 +234,7 @@ def test_verdicts_must_be_probabilities(verdict):
 
 
 def test_contests_without_a_verdict_do_not_count():
-    judge = Scale(lambda text: float("nan") if text == "?" else len(text))
+    judge = ByReward(lambda text: float("nan") if text == "?" else len(text))
     contests = [Contest("p", "aa", "b"), Contest("p", "?", "b")]
     found = judged(contests, judge)
     assert (found.undecided, found.score().n, found.score().value) == (1, 1, 1.0)

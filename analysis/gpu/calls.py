@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from analysis.fernando2024.costs.llm_costs import Setting
+from analysis.fernando2024.costs.llm_costs import Workload
 from analysis.gpu import measure, parts, results
 from analysis.gpu.measure import Job
 from tradeoff.errors import InputError
@@ -24,7 +24,7 @@ JOINT = ("sft-dpo", "alright", "maxright", "mix")
 TRL = ("trl-dpo", "trl-sft")
 STUDY = "study"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl")
-GPU = Setting(device="cuda", precision="bf16", layout="padded", updates=12, batch_size=32)
+GPU = Workload(device="cuda", precision="bf16", layout="padded", updates=12, batch_size=32)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def steps(call: str, tokenizer: str = "", *, rehearse: bool = False) -> list[Ste
     """
     text = "helpful" if tokenizer else "made"
     if rehearse:
-        small = Setting(batch_size=2, rows_per_forward=2, length=24, updates=3, layout="padded")
+        small = Workload(batch_size=2, rows_per_forward=2, length=24, updates=3, layout="padded")
         return [replace(s, job=_tiny(s.job, small), seconds=1.0) for s in steps(call)]
     if call == "first":
         job = Job(replace(GPU, shape="pythia-1b", updates=24))
@@ -114,7 +114,7 @@ def compiled(job: Job) -> Job:
     return replace(job, setting=replace(job.setting, compile=True), tokens_per_pass=None)
 
 
-def _tiny(job: Job, small: Setting) -> Job:
+def _tiny(job: Job, small: Workload) -> Job:
     shape = "llama-tiny" if job.setting.shape.startswith("llama") else "pythia-tiny"
     return replace(
         job, setting=replace(small, shape=shape), tokens_per_pass=None, text="made", tokenizer=""

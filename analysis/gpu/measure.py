@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from analysis.fernando2024.costs import llm_costs
-from analysis.fernando2024.costs.llm_costs import SHAPES, Setting
+from analysis.fernando2024.costs.llm_costs import SHAPES, Workload
 from analysis.fernando2024.real import smol_rows
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, models
@@ -53,7 +53,7 @@ class Job:
         Most tokens of a sequence.
     """
 
-    setting: Setting
+    setting: Workload
     text: str = "made"
     tokenizer: str = ""
     tokens_per_pass: int | None = None

@@ -88,7 +88,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Setting:
+class Workload:
     """What is measured: a method at a shape, on rows of about `length` tokens.
 
     With `joint_graph` the passes of an update share one backward pass, as in the official code.
@@ -141,7 +141,7 @@ def schedule(method: str, batch_size: int) -> Schedule:
     }[method]
 
 
-def rows(setting: Setting) -> tuple[list[SftRow], list[PreferenceRow]]:
+def rows(setting: Workload) -> tuple[list[SftRow], list[PreferenceRow]]:
     """One batch of either set, of letters of one token each, a third of them prompt.
 
     Lengths vary by a factor of about two.
@@ -158,7 +158,7 @@ def rows(setting: Setting) -> tuple[list[SftRow], list[PreferenceRow]]:
     return sft, pairs
 
 
-def build(setting: Setting) -> Any:
+def build(setting: Workload) -> Any:
     """A model with random weights on the device."""
     import transformers
 
@@ -203,14 +203,14 @@ def within_memory(found: Callable[[S], T]) -> Callable[[S], T | None]:
 
 
 @within_memory
-def measure(setting: Setting) -> Measured:
+def measure(setting: Workload) -> Measured:
     """Time one method, ours or TRL's; on the CPU with one thread, which the fewest disturb."""
     with one_thread(when=setting.device == "cpu"):
         return yardstick(setting) if setting.method.startswith(TRL) else ours(setting)
 
 
 @within_memory
-def memory(setting: Setting) -> int:
+def memory(setting: Workload) -> int:
     """The most bytes of tensors at once in a few updates of one method, the model's included.
 
     A GPU's allocator tells; on the CPU the results of every operator are watched.
@@ -226,7 +226,7 @@ def memory(setting: Setting) -> int:
     return int(torch.cuda.max_memory_allocated())
 
 
-def ours(setting: Setting) -> Measured:
+def ours(setting: Workload) -> Measured:
     """Train with the joint trainer, timing every update."""
     from tradeoff.llm.meter import peak_flops
 
@@ -256,7 +256,7 @@ def work(trainer: JointTrainer, steps: pd.DataFrame) -> tuple[float, float]:
     return gradients, operations
 
 
-def by_us(setting: Setting) -> tuple[JointTrainer, TrainResult]:
+def by_us(setting: Workload) -> tuple[JointTrainer, TrainResult]:
     """One training with the joint trainer."""
     from tradeoff.llm import Defects, JointTrainer, Lora, TrainConfig
 
@@ -312,7 +312,7 @@ def seconds_per_update(steps: pd.DataFrame) -> float:
     return float(typical.mean()) + (float(extra.median()) / REFRESH if len(extra) else 0.0)
 
 
-def yardstick(setting: Setting) -> Measured:
+def yardstick(setting: Workload) -> Measured:
     """Train with TRL on the same rows, adapters and batch: its defaults otherwise.
 
     The reference is evaluated before training, as ours is; neither is timed.
@@ -327,7 +327,7 @@ def yardstick(setting: Setting) -> Measured:
     )
 
 
-def by_trl(setting: Setting) -> tuple[list[Any], list[float]]:
+def by_trl(setting: Workload) -> tuple[list[Any], list[float]]:
     """One training with TRL: its rows, and the seconds of its steps."""
     import datasets
     import trl

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from analysis.dossier import style
 from analysis.dossier.mutations import mutate
 from analysis.fernando2024.costs import llm_costs
-from analysis.fernando2024.costs.llm_costs import Setting
+from analysis.fernando2024.costs.llm_costs import Workload
 from analysis.fernando2024.costs.llm_resources import OURS, published
 from analysis.fernando2024.costs.shapes_only import shapes_only
 from analysis.fernando2024.methods import labels
@@ -27,8 +27,8 @@ BOTH = "mix-one-backward"
 METHODS = (*OURS, BOTH)
 SHAPES = ("pythia-1b", "llama-3-8b")
 # Passes of an update follow one another, so one pass tells.
-SETTING = Setting(precision="bf16", batch_size=8, rows_per_forward=8, layout="padded", updates=6)
-FAST = Setting(batch_size=2, rows_per_forward=2, length=32, layout="padded", updates=6)
+SETTING = Workload(precision="bf16", batch_size=8, rows_per_forward=8, layout="padded", updates=6)
+FAST = Workload(batch_size=2, rows_per_forward=2, length=32, layout="padded", updates=6)
 GIB = 2**30
 CAPTION = (
     "Peak memory at the true shapes: bf16, adapters as published, eight rows of about "
@@ -51,7 +51,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return {"setting": asdict(setting), "shapes": found}
 
 
-def measure(setting: Setting, quiet: bool = False) -> dict[str, Any]:
+def measure(setting: Workload, quiet: bool = False) -> dict[str, Any]:
     """Bytes at the peak, and over those of sequential training; bytes of the weights."""
     bar = tqdm(METHODS, desc=setting.shape, disable=quiet, leave=False)
     peaks = {method: count(settings(setting, method)) for method in bar}
@@ -59,7 +59,7 @@ def measure(setting: Setting, quiet: bool = False) -> dict[str, Any]:
     return {"bytes": peaks, "ratio": ratios, "weights": weights(setting)}
 
 
-def settings(setting: Setting, method: str) -> Setting:
+def settings(setting: Workload, method: str) -> Workload:
     """The setting of one method."""
     if method == BOTH:
         return replace(setting, method="mix", joint_graph=True)
@@ -68,7 +68,7 @@ def settings(setting: Setting, method: str) -> Setting:
     return replace(setting, method=method, updates=longer)
 
 
-def count(setting: Setting) -> int:
+def count(setting: Workload) -> int:
     """Most bytes of tensors at once in a training on shapes alone."""
     llm_costs.tokenizer()
     with shapes_only() as seen:
@@ -79,7 +79,7 @@ def count(setting: Setting) -> int:
     return seen.peak
 
 
-def weights(setting: Setting) -> int:
+def weights(setting: Workload) -> int:
     """Bytes of the model itself."""
     with shapes_only():
         model = llm_costs.build(setting)

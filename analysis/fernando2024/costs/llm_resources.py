@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from analysis.dossier import lookup, style
 from analysis.dossier.stored_results import fields_of
 from analysis.fernando2024.costs import llm_costs
-from analysis.fernando2024.costs.llm_costs import Measured, Setting
+from analysis.fernando2024.costs.llm_costs import Measured, Workload
 from analysis.fernando2024.methods import label, labels
 from analysis.fernando2024.paper_numbers import reported
 from analysis.fernando2024.stored import PAPER
@@ -64,7 +64,7 @@ class Form:
 
     shapes: tuple[str, ...]
     rounds: int
-    setting: Setting
+    setting: Workload
     methods: tuple[str, ...] = METHODS
 
 
@@ -73,17 +73,17 @@ FORMS = {
     "cuda": Form(
         ("pythia-1b", "llama-3-8b"),
         2,
-        Setting(device="cuda", precision="bf16", layout="padded"),
+        Workload(device="cuda", precision="bf16", layout="padded"),
     ),
     "cpu": Form(
         ("pythia-tiny", "llama-tiny"),
         8,
-        Setting(batch_size=8, rows_per_forward=4, length=64),
+        Workload(batch_size=8, rows_per_forward=4, length=64),
     ),
     "fast": Form(
         ("llama-tiny",),
         2,
-        Setting(batch_size=2, rows_per_forward=2, length=32),
+        Workload(batch_size=2, rows_per_forward=2, length=32),
         methods=OURS[2:],
     ),
 }

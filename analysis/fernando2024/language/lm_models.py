@@ -35,7 +35,7 @@ Part = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
-class Scale:
+class LanguageSizes:
     """Sizes of the whole study.
 
     Attributes
@@ -80,8 +80,8 @@ class Scale:
 
 
 SCALES = {
-    "full": Scale(),
-    "fast": Scale(
+    "full": LanguageSizes(),
+    "fast": LanguageSizes(
         width=16,
         layers=1,
         documents=1000,

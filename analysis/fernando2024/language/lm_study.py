@@ -25,7 +25,7 @@ from analysis.dossier import lookup
 from analysis.dossier.stored_results import numbers as stored_numbers
 from analysis.fernando2024 import methods
 from analysis.fernando2024.language import lm_models
-from analysis.fernando2024.language.lm_models import SCALES, Scale, budget, pair_cost, task
+from analysis.fernando2024.language.lm_models import SCALES, LanguageSizes, budget, pair_cost, task
 from analysis.fernando2024.stored import PAPER
 from tradeoff import study
 from tradeoff.errors import InputError
@@ -49,7 +49,7 @@ LOSSES = ("sft_loss", "preference_loss")
 
 
 def cost_per_update(
-    rule: Schedule, size: Scale, pair: float, preference_share: float = 0.5
+    rule: Schedule, size: LanguageSizes, pair: float, preference_share: float = 0.5
 ) -> float:
     """Expected cost of an update, in gradients of one batch of demonstrations.
 

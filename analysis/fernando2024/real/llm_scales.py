@@ -11,7 +11,7 @@ BASE = Base()
 
 
 @dataclass(frozen=True)
-class Scale:
+class TextSizes:
     """One form of the study.
 
     Attributes
@@ -59,8 +59,8 @@ class Scale:
 
 
 SCALES = {
-    "full": Scale(),
-    "fast": Scale(
+    "full": TextSizes(),
+    "fast": TextSizes(
         text=llm_text.GENERATED,
         base=replace(
             BASE,
@@ -89,7 +89,7 @@ SCALES = {
         guess=4e-3,
     ),
     # As large as ten minutes of one H100 allow: see `llm_shown.command`.
-    "gpu": Scale(
+    "gpu": TextSizes(
         text="dolly",
         base=replace(
             BASE,

@@ -42,7 +42,7 @@ Judge = Callable[[Text, str, str], float]
 
 
 @runtime_checkable
-class Scale(Protocol):
+class MarginJudge(Protocol):
     """A judge that scores each response alone, so that the order does not matter."""
 
     def margins(

@@ -19,7 +19,7 @@ from tradeoff.llm.evaluation import generation, held_out, matches, questions, re
 from tradeoff.llm.evaluation.answers import Extract, extracted
 from tradeoff.llm.evaluation.generation import Responses, Sampling
 from tradeoff.llm.evaluation.harness import harness, require_harness
-from tradeoff.llm.evaluation.judges import Judge, Scale
+from tradeoff.llm.evaluation.judges import Judge, MarginJudge
 from tradeoff.llm.evaluation.multiple_choice import multiple_choice
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline, compared, load, outline
 from tradeoff.llm.evaluation.questions import Style
@@ -78,7 +78,7 @@ class Wanted:
     shots: int | None = None
     examples: Sequence[ChoiceRow] | None = None
     win_rate: Sequence[PreferenceRow] = ()
-    judge: Callable[[], Judge | Scale] | None = None
+    judge: Callable[[], Judge | MarginJudge] | None = None
     refusals: Sequence[ChoiceRow] = ()
     template: str | None = None
     tasks: tuple[str, ...] = ()

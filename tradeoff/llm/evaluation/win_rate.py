@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tradeoff.data.rows import PreferenceRow
 from tradeoff.data.synthetic.right_answers import plain
 from tradeoff.errors import InputError
-from tradeoff.llm.evaluation.judges import Contest, Judge, Scale
+from tradeoff.llm.evaluation.judges import Contest, Judge, MarginJudge
 from tradeoff.llm.evaluation.score import Score, share
 from tradeoff.progress import tqdm
 
@@ -60,7 +60,7 @@ def against_chosen(rows: Sequence[PreferenceRow], responses: Sequence[str]) -> l
 
 def judged(
     contests: Sequence[Contest],
-    judge: Judge | Scale,
+    judge: Judge | MarginJudge,
     *,
     both_orders: bool = True,
     progress: bool = False,
@@ -86,7 +86,7 @@ def judged(
     """
     if not contests:
         raise InputError("there are no contests", remedy="Give at least one.")
-    if isinstance(judge, Scale):
+    if isinstance(judge, MarginJudge):
         margins = np.asarray(judge.margins(contests, progress), dtype=float)
         equal = np.array([contest.first == contest.second for contest in contests])
         margins[(np.abs(margins) <= ROUNDING) | (equal & ~np.isnan(margins))] = 0.0

@@ -12,7 +12,7 @@ from tradeoff.methods.hooks import Array, Moment, depths
 from tradeoff.methods.merges.base import Merge
 from tradeoff.settings import Share, Within
 
-Scale = Annotated[float, Within(-10, 10)]
+Factor = Annotated[float, Within(-10, 10)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class TaskArithmetic(Merge):
     name: ClassVar[str] = "task_arithmetic"
     title: ClassVar[str] = "task arithmetic"
     source: ClassVar[str] = "arXiv 2212.04089, section 2"
-    scale: Scale = 1.0
+    scale: Factor = 1.0
 
     def merged(self, base: Array, sft: Array, preference: Array, moment: Moment) -> Array:
         both = (1 - self.lam) * (sft - base) + self.lam * (preference - base)
@@ -130,7 +130,7 @@ class BlockMeans(Soup):
     title: ClassVar[str] = "HMA"
     source: ClassVar[str] = "arXiv 2309.06256"
     branches: Literal["parallel", "sequential"] = "sequential"
-    tilt: Scale = 2.0
+    tilt: Factor = 2.0
 
     def unsupported(self, scale: str) -> str | None:
         return "there all parameters are one tensor, without layers" if scale == "convex" else None

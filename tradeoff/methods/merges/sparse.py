@@ -11,7 +11,7 @@ from tradeoff.methods.hooks import Array, Moment, largest
 from tradeoff.methods.merges.base import Merge, generator
 from tradeoff.settings import BelowOne, Seed, Share, Within
 
-Scale = Annotated[float, Within(-10, 10)]
+Factor = Annotated[float, Within(-10, 10)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Ties(Merge):
     title: ClassVar[str] = "TIES"
     source: ClassVar[str] = "arXiv 2306.01708, Algorithm 1"
     keep: Share = 0.2
-    scale: Scale = 1.0
+    scale: Factor = 1.0
 
     def merged(self, base: Array, sft: Array, preference: Array, moment: Moment) -> Array:
         xp = array_namespace(base)
