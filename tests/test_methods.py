@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -65,6 +66,14 @@ def test_every_name_is_a_method_that_comes_back_from_json(name):
 def test_the_key_of_a_method_is_its_name_in_the_catalogue(name):
     assert METHODS[name].key == find(name, 0.3).key == name
     assert find(f"{name}+simpo").key == f"{name}+simpo"
+
+
+@pytest.mark.parametrize("shown", ["key", "label"])
+def test_every_method_of_the_catalogue_has_a_key_and_a_label_of_its_own(shown):
+    named = Counter(getattr(find(name), shown) for name in names())
+    assert {text: count for text, count in named.items() if count > 1} == {}
+    assert find("mix+mgda_unit").key == "mix+mgda-length"
+    assert find("mgda_unit", 0.2).key == find("mgda_unit", 0.7).key
 
 
 def test_a_method_is_a_schedule_and_what_it_changes():

@@ -114,11 +114,8 @@ class Method:
 
     @property
     def key(self) -> str:
-        """The given name, else the schedule's key and the names of the changed parts, joined by +.
-
-        Settings of parts are not part of it, so that most presets share the key of their parts.
-        """
-        parts = [part.name for part in self.changed().values()]
+        """The given name, else the keys of the schedule and of the changed parts, joined by +."""
+        parts = [part.key for part in self.changed().values()]
         return self.name or "+".join([self.schedule.key, *parts])
 
     @property

@@ -123,6 +123,11 @@ class Rpo(PreferenceLoss):
     beta: Positive = 0.1
     alpha: NotNegative = 1.0
 
+    @property
+    def label(self) -> str:
+        """Name for legends."""
+        return self.title if self.alpha == 1 else f"{self.title} ({self.alpha:g})"
+
     def losses(self, pairs: Pairs) -> Array:
         return softplus(-self.beta * pairs.margin) + self.alpha * _mean_nll(pairs.chosen)
 

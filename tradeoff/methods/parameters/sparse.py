@@ -72,6 +72,11 @@ class TopGradient(Mask):
     share: Share = 0.1
     count: Count = 64
 
+    @property
+    def label(self) -> str:
+        """Name for legends."""
+        return self.title if self.share == 0.1 else f"{self.title} ({self.share:g})"
+
     def start(self, weights: Array) -> State:
         zero = array_namespace(weights).zeros_like(weights)
         return {**super().start(weights), "sum": zero}
