@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -32,6 +32,7 @@ from tradeoff.methods.gradients import (
     Seen,
     SmoothTchebycheff,
     UpGrad,
+    VectorRule,
     WeightedSum,
 )
 
@@ -248,6 +249,22 @@ def test_gem_keeps_the_sft_loss_from_rising(angle, first, second):
     assert gradients[0] @ most >= -1e-12 * first * second
     least = max(0.5, -second * np.cos(angle) / first)
     np.testing.assert_allclose(most, gradients[1] + least * gradients[0], rtol=1e-7, atol=1e-12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Longer(VectorRule):
+    """The longer of both gradients, which only whole gradients tell."""
+
+    name: ClassVar[str] = "longer"
+
+    def joined(self, first, second, about, state):
+        return (first if (first**2).sum() > (second**2).sum() else second), state
+
+
+def test_only_rules_of_coordinates_run_tensor_by_tensor():
+    assert "tensor by tensor" in Longer().unsupported("llm")
+    assert Longer().unsupported("networks") is None
+    assert GradDrop().unsupported("llm") is None
 
 
 def test_graddrop_is_the_weighted_sum_on_average_and_that_of_torchjd():

@@ -74,7 +74,9 @@ class GradientJoin:
         for parameter in self.policy.parameters():
             parameter.grad = None
 
-    def _by_coordinates(self, weights: Float[np.ndarray, " 2"], step: int) -> None:
+    def _by_coordinates(
+        self, weights: Float[np.ndarray, " 2"], losses: Float[np.ndarray, " 2"], step: int
+    ) -> None:
         """Join the gradients of each tensor by a rule that works coordinate by coordinate."""
         rule: Any = self.rule
         for place, parameter in enumerate(self.policy.parameters()):
@@ -89,7 +91,7 @@ class GradientJoin:
             key = draws.keys(self.seed, place, draws.JOIN)
             coin = torch.Generator().manual_seed(int(draws.uniform(key, step) * 2**53))
             uniform = torch.rand(known.shape, generator=coin, dtype=torch.float32)
-            about = Update(uniform.to(known.device), weights, np.zeros(2))
+            about = Update(uniform.to(known.device), weights, losses)
             parameter.grad = rule.joined(first, second, about, {})[0]
         self._first = []
 
@@ -107,8 +109,10 @@ class GradientJoin:
         step
             Number of the update, from 0, which determines the draws of a rule.
         """
-        if self.rule is not None and self.rule.coordinatewise:  # type: ignore[attr-defined]
-            return self._by_coordinates(weights, step)
+        rule: Any = self.rule
+        excess = losses - self.optima if rule.above_optima else losses
+        if rule.coordinatewise:
+            return self._by_coordinates(weights, excess, step)
         pairs = list(zip(self._first, self.policy.parameters(), strict=True))
         gram = np.zeros((2, 2))
         for first, parameter in pairs:
@@ -118,8 +122,6 @@ class GradientJoin:
                     gram[i, j] += float(torch.sum(a.double() * b.double()))
         gram[1, 0] = gram[0, 1]
         coins = draws.uniform(draws.keys(self.seed, 0, draws.JOIN), 2 * step + np.arange(2))
-        rule: Any = self.rule
-        excess = losses - self.optima if rule.above_optima else losses
         seen = Seen(gram, np.asarray(weights, dtype=float), excess, coins)
         factors, self.memory = rule.factors(seen, self.memory)
         for first, parameter in pairs:

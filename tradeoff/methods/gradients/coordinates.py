@@ -18,6 +18,12 @@ class VectorRule(GradientRule):
 
     coordinatewise: ClassVar[bool] = True
 
+    def unsupported(self, scale: str) -> str | None:
+        """Reason why it cannot run at a scale: the trainer has gradients tensor by tensor."""
+        if scale == "llm":
+            return "the trainer joins tensor by tensor, and keeps no copies of gradients"
+        return super().unsupported(scale)
+
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         """The weights of the schedule: what inner products alone tell of the direction."""
         return seen.weights, state
@@ -66,7 +72,13 @@ class Update:
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinateRule(VectorRule):
-    """A rule that joins both gradients at each coordinate by itself, with a draw for each."""
+    """A rule that joins both gradients at each coordinate by itself, with a draw for each.
+
+    So it runs tensor by tensor too, in the trainer.
+    """
+
+    def unsupported(self, scale: str) -> str | None:
+        return GradientRule.unsupported(self, scale)
 
     def joined(
         self, first: Any, second: Any, about: Update, state: dict[str, Any]

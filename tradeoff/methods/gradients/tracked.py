@@ -21,11 +21,6 @@ class TrackingRule(VectorRule):
     weighted: ClassVar[bool] = False
     uses_losses: ClassVar[bool] = True
 
-    def unsupported(self, scale: str) -> str | None:
-        if scale == "llm":
-            return "the trainer joins tensor by tensor, and keeps no copies of gradients"
-        return super().unsupported(scale)
-
 
 @dataclass(frozen=True, kw_only=True)
 class DbMtl(TrackingRule):
