@@ -5,7 +5,6 @@ import pytest
 
 from tradeoff.convex import LogLinear, random_log_linear, trajectories
 from tradeoff.convex.setting import alike, places
-from tradeoff.convex.simulate import paired_trajectories
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
 
@@ -71,7 +70,7 @@ def test_a_step_size_for_each_method() -> None:
     methods, settings = [find("pcgrad"), find("ema")], {**SETTINGS}
     sizes = settings.pop("step_size")
     every = trajectories(PROBLEM, methods, step_size=sizes, **settings)
-    pairs = paired_trajectories(PROBLEM, methods, sizes, **settings)
+    pairs = trajectories(PROBLEM, methods, step_size=sizes, paired=True, **settings)
     np.testing.assert_allclose(pairs.last, every.last[[0, 3]], atol=1e-13)
     with pytest.raises(InputError, match="there are 2 methods"):
-        paired_trajectories(PROBLEM, methods, [0.1], **settings)
+        trajectories(PROBLEM, methods, step_size=[0.1], paired=True, **settings)

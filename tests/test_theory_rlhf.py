@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
 from tradeoff.convex import random_log_linear
+from tradeoff.convex.instances import every_pair, log_linear_population
 from tradeoff.convex.rlhf import Rlhf, population_dpo
+from tradeoff.errors import InputError
 from tradeoff.theory import autoregressive, rlhf
 
 seeds = st.integers(0, 10_000)
@@ -40,6 +42,18 @@ def problem(seed):
     policy = population_dpo(reward, reference, beta=0.5, radius=6.0)
     weights = np.random.default_rng(seed).random(2) + 0.1
     return Rlhf(policy, reward.ravel(), reference.ravel(), weights)
+
+
+def test_the_law_of_all_pairs_has_the_memory_it_needs():
+    chosen, rejected, weights = every_pair(task(0)[0])
+    law = dict(zip(zip(chosen, rejected, strict=True), weights, strict=True))
+    for (first, second), weight in law.items():
+        assert weight + law[second, first] == pytest.approx(1)
+    with pytest.raises(InputError, match="the arrays would take"):
+        log_linear_population(prompts=10**5, responses=10**4)
+    many = np.broadcast_to(0.0, (10**5, 10**3))
+    with pytest.raises(InputError, match="the arrays would take"):
+        population_dpo(many, many, beta=0.5, radius=1.0)
 
 
 @given(seeds)

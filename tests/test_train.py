@@ -547,14 +547,21 @@ def test_the_same_loss_as_a_slot_trains_the_same_policy(reference):
     assert_allclose(again.table[columns], plain.table[columns], atol=1e-12)
 
 
-OWN_DRAWS = ("ewc", "ogd", "green")
-"""Methods that see gradients of single rows, which the two scales draw from different streams."""
 AT_BOTH = [
     name
     for name in names()
-    if name not in OWN_DRAWS
-    and all(find(name).unsupported(scale) is None for scale in ("networks", "convex"))
+    if all(find(name).unsupported(scale) is None for scale in ("networks", "convex"))
 ]
+
+
+def rows_of_the_convex_run(choices, objective, count, runs):
+    """The single rows that a part of the method asks for, drawn after those of the updates.
+
+    Networks draw them from a stream of their own.
+    """
+    for j in range(count):
+        drawn = np.array([len(choices.groups[0][0]) + j])
+        yield choices._pick(choices._samples[objective], objective, drawn, runs)
 
 
 @pytest.mark.parametrize("name", AT_BOTH)
@@ -563,6 +570,7 @@ def test_the_last_layer_trains_as_the_convex_problem_does(name, monkeypatch):
     method = find(name, 0.4)
     # A mask is drawn by the name of its tensor, which here is the same one.
     monkeypatch.setattr("tradeoff.convex.hooks.BLOCKS", (HEAD,))
+    monkeypatch.setattr(Choices, "single_rows", rows_of_the_convex_run)
     if method.preference.whole_batch or method.schedule.plan(8).watched:
         return
     steps = max(4, getattr(method.schedule, "rounds", 4))

@@ -13,7 +13,6 @@ from tradeoff.arena.contenders import look_cost
 from tradeoff.arena.instances import instance, law_of, problem_of
 from tradeoff.arena.measures import measures
 from tradeoff.convex import LogLinear, StepSize, trajectories
-from tradeoff.convex.simulate import paired_trajectories
 from tradeoff.convex.stage_steps import StageSteps
 from tradeoff.methods import Method, restored
 from tradeoff.scores import weighted_loss
@@ -86,9 +85,9 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     chosen = tuned(problem, methods, steps)
     found = []
     for some in _batched(range(len(methods)), max(1, AT_ONCE // int(first["replicas"]))):
-        ends = paired_trajectories(
-            problem, [methods[k] for k in some], [_size(chosen[k]) for k in some],
-            steps=steps, replicas=int(first["replicas"]), checkpoints=[steps],
+        ends = trajectories(
+            problem, [methods[k] for k in some], step_size=[_size(chosen[k]) for k in some],
+            paired=True, steps=steps, replicas=int(first["replicas"]), checkpoints=[steps],
         ).last[:, :, -1]  # fmt: skip
         for k, theta in zip(some, ends, strict=True):
             about = _about(chosen[k], has_stages(methods[k], steps))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeoff.convex._padded import padded
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.errors import InputError
 from tradeoff.methods.transforms import Transform
@@ -75,15 +76,11 @@ def _written(problem: LogLinear, transform: Written, start: NDArray[np.float64])
         )
     rows = problem.demonstrations
     prompts = problem.prompt_of_row[rows]
-    offsets = np.asarray(problem.offsets)
-    longest = int(np.diff(offsets).max())
-    place = offsets[prompts][:, None] + np.arange(longest)
-    present = place < offsets[prompts + 1][:, None]
-    place = np.where(present, place, rows[:, None])
+    place, present = (each[prompts] for each in padded(problem.offsets))
     features = np.asarray(problem.features)
     given = Prompts(
         np.where(present, problem.log_probs(start)[place], -np.inf),
-        rows - offsets[prompts],
+        rows - place[:, 0],
         prompts,
         features[rows],
         features[problem.chosen],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from tradeoff.convex.log_linear import LogLinear
@@ -103,26 +104,55 @@ def log_linear_population(
         As for :func:`random_log_linear`.
     conflict, sharpness, radius, beta, **settings
         As for :func:`random_log_linear`.
+
+    Raises
+    ------
+    InputError
+        As for :func:`random_log_linear`.
     """
+    sizes = prompts * responses * dimension, 4 * prompts * responses**2
+    check_memory("prompts", prompts, sum(sizes), "Use fewer prompts or responses.")
     rng = np.random.default_rng(seed)
     phi, demonstrator, judge = _truth(rng, prompts, responses, dimension, conflict, sharpness)
     z = phi @ demonstrator
     odds = np.exp(z - z.max(axis=1, keepdims=True))
-    reward = 2 * phi @ judge
-    wins = 1 / (1 + np.exp(reward[:, None, :] - reward[:, :, None]))
-    x, first, second = np.nonzero(np.broadcast_to(~np.eye(responses, dtype=bool), wins.shape))
+    chosen, rejected, wins = every_pair(2 * phi @ judge)
     return LogLinear(
         features=phi.reshape(-1, dimension),
         offsets=np.arange(0, prompts * responses + 1, responses),
         demonstrations=np.arange(prompts * responses),
-        chosen=x * responses + first,
-        rejected=x * responses + second,
+        chosen=chosen,
+        rejected=rejected,
         radius=radius,
         beta=beta,
         demonstration_weights=(odds / odds.sum(axis=1, keepdims=True)).ravel(),
-        pair_weights=wins[x, first, second],
+        pair_weights=wins,
         **settings,
     )
+
+
+def every_pair(
+    reward: Float[np.ndarray, "P n"],
+) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " M"], Float[np.ndarray, " M"]]:
+    """All ordered pairs of responses of a prompt, with the law of Bradley-Terry labels.
+
+    Parameters
+    ----------
+    reward
+        Rewards of n responses to each of P prompts.
+
+    Returns
+    -------
+    chosen, rejected
+        (M,) rows (prompt * n + response) of M = P n (n - 1) pairs.
+    weights
+        (M,) probability that the first is chosen: sigma(r(chosen) - r(rejected)).
+    """
+    prompts, n = reward.shape
+    first, second = np.nonzero(~np.eye(n, dtype=bool))
+    start = n * np.arange(prompts)[:, None]
+    wins = 1 / (1 + np.exp(reward[:, second] - reward[:, first]))
+    return (start + first).ravel(), (start + second).ravel(), wins.ravel()
 
 
 def binary_example(radius: float = 4.0, beta: float = 1.0) -> LogLinear:

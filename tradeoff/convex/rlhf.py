@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff.convex.instances import every_pair
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.validate import check_memory
 
 Array = NDArray[np.float64]
 
@@ -101,21 +103,27 @@ def population_dpo(
         As in :class:`LogLinear`. The parameters are the logits, so the radius bounds their norm.
     demonstrations
         (M,) rows (prompt * n + response) of SFT data; by default the best response of each prompt.
+
+    Raises
+    ------
+    InputError
+        If the arrays would not fit into memory.
     """
     prompts, n = reward.shape
-    first, second = np.nonzero(~np.eye(n, dtype=bool))
-    start = n * np.arange(prompts)[:, None]
-    wins = 1 / (1 + np.exp(reward[:, second] - reward[:, first]))
-    margins = reference[:, first] - reference[:, second]
-    shown = start[:, 0] + reward.argmax(axis=1) if demonstrations is None else demonstrations
+    sizes = (prompts * n) ** 2, 5 * prompts * n**2
+    check_memory("reward", (prompts, n), sum(sizes), "Use fewer prompts or responses.")
+    chosen, rejected, wins = every_pair(reward)
+    known = reference.ravel()
+    best = n * np.arange(prompts) + reward.argmax(axis=1)
+    shown = best if demonstrations is None else demonstrations
     return LogLinear(
         features=np.eye(prompts * n),
         offsets=np.arange(0, prompts * n + 1, n),
         demonstrations=np.asarray(shown, dtype=np.int64),
-        chosen=(start + first).ravel(),
-        rejected=(start + second).ravel(),
+        chosen=chosen,
+        rejected=rejected,
         radius=radius,
         beta=beta,
-        reference_margins=margins.ravel(),
-        pair_weights=wins.ravel(),
+        reference_margins=known[chosen] - known[rejected],
+        pair_weights=wins,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff import draws, objectives
+from tradeoff.convex._padded import padded
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
 from tradeoff.deferred import sparse as sp
@@ -104,10 +105,7 @@ class LogLinearSampler:
         estimates = (draws.SFT_ESTIMATE, draws.PREFERENCE_ESTIMATE)
         self._keys = [draws.keys(seed, replicas, stream) for stream in streams]
         self._estimate_keys = [draws.keys(seed, replicas, stream) for stream in estimates]
-        sizes = np.diff(problem.offsets)
-        column = np.arange(sizes.max())
-        self._present = column < sizes[:, None]
-        self._rows = problem.offsets[:-1, None] + np.where(self._present, column, 0)
+        self._rows, self._present = padded(problem.offsets)
 
     def gradient(self, objective: int, theta: Array, step: int, runs: Runs = ALL) -> Array:
         """(B, d) gradients of one data point's loss each at theta (B, d), for update ``step``.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -246,6 +247,7 @@ def trajectories(
     *,
     steps: Updates,
     step_size: float | StepSize | Sequence[float | StepSize],
+    paired: bool = False,
     replicas: Count = 256,
     seed: Seed = 0,
     start: ArrayLike | None = None,
@@ -260,68 +262,28 @@ def trajectories(
     ----------
     problem, methods, steps, step_size, replicas, seed
         As for :func:`simulate`.
-    start, checkpoints, gradients, engine, progress
-        As for :func:`simulate`.
-    """
-    _check_problem(problem)
-    wanted, sizes = _methods(methods), _sizes(step_size)
-    return _simulated(
-        problem,
-        [(method, size) for method in wanted for size in sizes],
-        steps=steps,
-        replicas=replicas,
-        seed=seed,
-        start=start,
-        checkpoints=checkpoints,
-        gradients=gradients,
-        engine=engine,
-        progress=progress,
-    )
-
-
-@checked
-def paired_trajectories(
-    problem: Any,
-    methods: Sequence[Runnable],
-    step_sizes: Sequence[float | StepSize],
-    *,
-    steps: Updates,
-    replicas: Count = 256,
-    seed: Seed = 0,
-    start: ArrayLike | None = None,
-    checkpoints: int | ArrayLike = 30,
-    gradients: Gradients = "stochastic",
-    engine: Engine = "auto",
-    progress: bool = False,
-) -> Trajectories:
-    """Run each method with its own step size; :func:`trajectories` runs all combinations.
-
-    Parameters
-    ----------
-    problem, steps, replicas, seed
-        As for :func:`simulate`.
-    methods, step_sizes
-        One step size for each method.
+    paired
+        Run each method with its own one of as many step sizes, instead of all combinations.
     start, checkpoints, gradients, engine, progress
         As for :func:`simulate`.
 
     Raises
     ------
     InputError
-        If their numbers differ, or as for :func:`simulate`.
+        As for :func:`simulate`; or if methods are paired with more or fewer step sizes.
     """
     _check_problem(problem)
-    wanted, sizes = _methods(methods), _sizes(step_sizes, "step_sizes")
-    if len(wanted) != len(sizes):
+    wanted, sizes = _methods(methods), _sizes(step_size)
+    if paired and len(wanted) != len(sizes):
         raise InputError(
             f"there are {len(wanted)} methods",
-            field="step_sizes",
+            field="step_size",
             value=len(sizes),
             remedy="Give one step size for each method.",
         )
     return _simulated(
         problem,
-        list(zip(wanted, sizes, strict=True)),
+        list(zip(wanted, sizes, strict=True) if paired else product(wanted, sizes)),
         steps=steps,
         replicas=replicas,
         seed=seed,
@@ -410,15 +372,15 @@ def _methods(given: Any) -> list[Method]:
     return methods
 
 
-def _sizes(given: Any, field: str = "step_size") -> list[StepSize]:
+def _sizes(given: Any) -> list[StepSize]:
     """One or several step sizes, each a number or a `StepSize`, as a list of `StepSize`."""
     several = isinstance(given, list | tuple) or getattr(given, "ndim", 0) == 1
     try:
         wanted = given if several else [given]
         sizes = [size if isinstance(size, StepSize) else StepSize(size) for size in wanted]
     except InputError as error:
-        raise error.at(field=field) from error
-    return _all_of(StepSize, sizes, field, "Give one number or StepSize, or several.")
+        raise error.at(field="step_size") from error
+    return _all_of(StepSize, sizes, "step_size", "Give one number or StepSize, or several.")
 
 
 def _all_of(kind: Any, given: Any, field: str, remedy: str) -> list[Any]:

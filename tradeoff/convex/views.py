@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeoff.convex._padded import padded
 from tradeoff.convex.log_linear import LogLinear
 
 Array = NDArray[np.float64]
@@ -23,11 +24,7 @@ class PolicyView:
 
     def __init__(self, problem: LogLinear) -> None:
         self.problem = problem
-        offsets = np.asarray(problem.offsets)
-        longest = int(np.diff(offsets).max())
-        place = offsets[:-1, None] + np.arange(longest)
-        self._present = place < offsets[1:, None]
-        self._rows = np.where(self._present, place, offsets[:-1, None])
+        self._rows, self._present = padded(problem.offsets)
         shown = problem.prompt_of_row[problem.demonstrations], problem.prompt_of_row[problem.chosen]
         weights = problem.sft_weights, problem.preference_weights
         self._data = [(p, np.asarray(w)) for p, w in zip(shown, weights, strict=True)]
