@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.fernando2024.real import smol_methods, smol_rows, smol_runs, smol_scores, smol_study
+from analysis.fernando2024.real import (
+    smol_methods,
+    smol_plan,
+    smol_rows,
+    smol_runs,
+    smol_scores,
+    smol_study,
+)
 from tradeoff.data.rows import PreferenceRow
 from tradeoff.errors import InputError
 
@@ -61,7 +69,7 @@ def test_flips_count_pairs_whose_order_changed() -> None:
 
 def test_an_unknown_pair_or_method_is_bad_input() -> None:
     with pytest.raises(InputError, match="none-such"):
-        smol_study.formed("full", methods=["none-such"])
+        smol_plan.formed("full", methods=["none-such"])
     with pytest.raises(InputError, match="no such pair"):
         smol_rows.rows("none-such")
 
@@ -69,15 +77,19 @@ def test_an_unknown_pair_or_method_is_bad_input() -> None:
 @pytest.mark.slow
 def test_a_study_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smol_runs, "FOLDER", tmp_path)
-    form = smol_study.FORMS["fast"]
-    planned = int(smol_study.plan(form)["runs"].sum())
+    form = smol_plan.FORMS["fast"]
+    planned = int(smol_plan.plan(form)["runs"].sum())
     assert smol_study.go("fast", seconds=0.0)["done"] == 0
     assert smol_study.summary(form) == {}
     first = smol_study.go("fast", methods=["sft-dpo"])
     assert first["done"] == first["runs"] == 8
     assert list(smol_study.summary(form)["generated"]["methods"]) == ["sft-dpo"]
-    done = smol_study.go("fast")
+    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(smol_study, "KEEP_SECONDS", 0.0)
+    done = smol_study.go("fast", keep=kept.append)
     assert done["done"] == done["runs"] == planned
+    assert [state["done"] for state in kept] == [*range(9, planned + 1), planned]
+    assert kept[-1] == done
     one = done["found"]["generated"]
     assert one["seeds"] == form.seeds
     assert np.shape(one["methods"]["alright"]["ends"]) == (form.seeds, 2)

@@ -134,6 +134,18 @@ def quietly(function: Any, configurations: Any, folder: Path, **settings: Any) -
     )
 
 
+def test_a_task_reads_its_sources_once(
+    lab: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study.task(lab.one)
+    monkeypatch.setattr(plans, "task", None)  # Nothing may make another one.
+    table = quietly(made, GRID, tmp_path / "runs")
+    assert study.status(made, GRID, tmp_path / "runs").done == len(GRID)
+    pd.testing.assert_frame_equal(study.collect(made, GRID, tmp_path / "runs"), table)
+    with pytest.raises(InputError, match="its own dependencies"):
+        study.collect(made, GRID, tmp_path / "runs", depends=["json"])
+
+
 # ---------------------------------------------------------------------- the table
 
 

@@ -234,9 +234,15 @@ def study(
     from analysis.fernando2024.real import smol_study
 
     form = "fast" if rehearse else "gpu"
-    done = smol_study.go(form, seconds=max(0.0, clock.left - 10), model=model or None)
-    about = {"step": STUDY, "method": "all", "setting": done.pop("setting")}
-    results.keep(results.place(where, STUDY, "all"), about | {"machine": dict(machine)}, [done])
+    place = results.place(where, STUDY, "all")
+
+    def keep(done: dict[str, Any]) -> None:
+        about = {"step": STUDY, "method": "all", "setting": done.pop("setting")}
+        results.keep(place, about | {"machine": dict(machine)}, [done])
+
+    done = smol_study.go(
+        form, seconds=max(0.0, clock.left - 10), model=model or None, progress=True, keep=keep
+    )
     print(f"study: {done['done']} of {done['runs']} runs", flush=True)
 
 

@@ -32,12 +32,12 @@ from tradeoff.schedules import Schedule
 
 with needing("study"):
     from tradeoff.study import plans, store
-    from tradeoff.study.addresses import Configuration, Dependency, plain
+    from tradeoff.study.addresses import Configuration, Dependency, plain, task
     from tradeoff.study.calls import RunError, compute
     from tradeoff.study.engines import Backend
     from tradeoff.study.plans import Function
 
-__all__ = ["RunError", "Status", "collect", "grid", "run", "status"]
+__all__ = ["RunError", "Status", "collect", "grid", "run", "status", "task"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def run(
         A function at the top level of a module, or its name ``"module:function"``. It takes a
         configuration (as JSON has it: tuples are lists) and returns a DataFrame. With ``batch`` it
         takes a list of configurations and returns a list of DataFrames. A named index becomes
-        columns.
+        columns. Or a :func:`task` of it, whose sources are not read again.
     configurations
         From :func:`grid`, or any dicts of values that JSON can represent; no two may be equal.
     folder

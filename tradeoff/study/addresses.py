@@ -126,7 +126,11 @@ class Task:
 
 
 def task(function: Callable[[Any], Any] | str, depends: Sequence[Dependency] = ()) -> Task:
-    """Describe a module-level function and its dependencies.
+    """Describe a module-level function and its dependencies, in place of it in a study.
+
+    Reading the sources takes about a second. Give a task to :func:`tradeoff.study.run`,
+    :func:`tradeoff.study.collect` and :func:`tradeoff.study.status` where they are called many
+    times for one function.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from tradeoff.records import replacing
 from tradeoff.study import calls, store
 from tradeoff.study.addresses import Configuration, Dependency, Task, canonical, plain, task
 
-Function = Callable[[Any], Any] | str
+Function = Callable[[Any], Any] | str | Task
 
 
 @dataclass
@@ -40,7 +40,7 @@ def make(
     depends: Sequence[Dependency],
 ) -> Plan:
     """Check the arguments of a study, and compute the address of each run."""
-    work, place, found = task(function, depends), Path(folder), [plain(c) for c in configurations]
+    work, place, found = _task(function, depends), Path(folder), [plain(c) for c in configurations]
     if place.exists() and not place.is_dir():
         raise InputError("this is a file", file=place, remedy="Name a folder for the results.")
     if not found:
@@ -60,6 +60,15 @@ def make(
                 remedy="Give each once; repetitions differ in a key such as the seed.",
             )
     return Plan(work, place, found, [work.address(c) for c in found])
+
+
+def _task(function: Function, depends: Sequence[Dependency]) -> Task:
+    if not isinstance(function, Task):
+        return task(function, depends)
+    if depends:
+        remedy = "Give them to study.task, which made the task."
+        raise InputError("a task has its own dependencies", field="depends", remedy=remedy)
+    return function
 
 
 def read_stored(plan: Plan, *, move_aside: bool) -> None:

@@ -44,7 +44,7 @@ def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
     Parameters
     ----------
     c
-        A configuration of :mod:`analysis.fernando2024.real.smol_study`.
+        A configuration of :mod:`analysis.fernando2024.real.smol_plan`.
 
     Returns
     -------

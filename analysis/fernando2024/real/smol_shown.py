@@ -10,7 +10,7 @@ from analysis.dossier import lookup, stamps
 from analysis.dossier.stored_results import numbers as stored_numbers
 from analysis.fernando2024 import stored
 from analysis.fernando2024.costs import gpu_run
-from analysis.fernando2024.real import smol_methods, smol_runs, smol_study
+from analysis.fernando2024.real import smol_methods, smol_plan, smol_runs, smol_study
 from tradeoff.records import plain
 
 ABOUT = (
@@ -30,7 +30,7 @@ def numbers(name: str, fast: bool) -> dict[str, Any]:
             round_ = one["rounds"][-1]
             if round_["found"]:
                 return _as_stored(round_["found"], one["machine"]["device"], one["setting"])
-    form = smol_study.FORMS["full"]
+    form = smol_plan.FORMS["full"]
     stamps.note(smol_runs.FOLDER / "runs")
     if found := smol_study.summary(form):
         return _as_stored(found, "cpu", asdict(form))
