@@ -1,1 +1,1 @@
-"""The convex laboratory: problems whose optima and fronts carry certificates."""
+"""The convex laboratory: figures on problems whose optima and fronts have certificates."""

@@ -1,7 +1,7 @@
 """Does DPO's anchor to a reference policy prevent forgetting in the limit?
 
-The limit gap of sequential training over beta, with labels that no noise blurs (left) and with
-noisy ones (right), anchored at the uniform policy and at the SFT model itself.
+The limit gap of sequential training is drawn over beta. Left: labels without noise. Right: noisy
+labels. The reference is the uniform policy or the SFT model.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ Array = NDArray[np.float64]
 LAM = 0.5
 ORDERS: tuple[First, First] = ("sft", "preference")
 PAIRS = {"clean": 24, "noisy": 1024}
-"""Preference pairs: so few that one policy satisfies all of them, or many that contradict."""
+"""Number of preference pairs. One policy satisfies all of the few; some of the many contradict
+others."""
 CAPTION = (
-    "Does DPO's anchor prevent forgetting? One problem (d = 16, R = 4, λ = 1/2) per column: "
-    "pairs that one policy satisfies, or contradicting ones. Top: limit gap / ranges, dashes "
-    "certified; bottom: SFT loss forgotten. Filled: uniform reference; hollow: SFT model, with "
-    "which β = 10 forgets {clean} (clean) and {noisy} (noisy) times what β = 1 does. Crosses: "
-    "tuned runs, n = {replicas}; what varies: data order; 95 % intervals. Command: python -m "
+    "Does DPO's anchor prevent forgetting? One problem (d = 16, R = 4, λ = 1/2) per column. Left: "
+    "one policy satisfies all pairs. Right: some pairs contradict others. Top: limit gap over "
+    "ranges (dashes: certified). Bottom: SFT loss forgotten. Filled: uniform reference. Hollow: "
+    "SFT model; here β = 10 forgets {clean} (left) and {noisy} (right) times what β = 1 does. "
+    "Crosses: n = {replicas} tuned runs (95 % intervals); data order varies. Command: python -m "
     "analysis beta_sweep"
 )
 
 
 @dataclass(frozen=True)
 class Point:
-    """Limits of both orders at one beta, and the unit they are shown in."""
+    """Limits of both orders at one beta, and the unit of their gaps."""
 
     limits: dict[First, LimitGap]
     unit: float
     forgotten: float
-    """SFT loss at the end of SFT, then DPO, above its minimum, in nats."""
+    """SFT loss after SFT, then DPO, less its minimum, in nats."""
 
     def gap(self, first: First) -> float:
         return self.limits[first].gap / self.unit
@@ -78,7 +79,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def picture(out: Path, numbers: Mapping[str, Any]) -> None:
-    """Limits of gap and forgetting by beta, for clean and for noisy labels."""
+    """Draw the limits of gap and forgetting over beta, for clean and for noisy labels."""
     betas = np.asarray(numbers["betas"])
     with style.figure(2, 2, height=5.6, sharex=True, sharey="row") as (fig, axes):
         for (top, bottom), name in zip(axes.T, PAIRS, strict=True):
@@ -93,7 +94,7 @@ def picture(out: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     one, ten = (int(np.argmin(np.abs(np.log(numbers["betas"]) - np.log(b)))) for b in (1, 10))
     forgotten = {
         name: numbers[name]["SFT model"]["forgotten_sft_nats"] for name in ("clean", "noisy")
@@ -107,13 +108,13 @@ def sweep_problem(pairs: int) -> LogLinear:
 
 
 def anchors(problem: LogLinear) -> dict[str, LogLinear]:
-    """The same data with the uniform policy and with the SFT model as reference."""
+    """The problem with the uniform policy as reference, and with the SFT model as reference."""
     trained = minimise(problem, float(SFT), tolerance=1e-12).theta
     return {"uniform": problem, "SFT model": replace(problem, reference=trained)}
 
 
 def satisfied(problem: LogLinear) -> float:
-    """Largest share of pairs ranked as labelled that DPO's optima over beta attain."""
+    """Largest share of pairs that DPO's optimum ranks as labelled, over several values of beta."""
     shares = []
     for beta in (0.01, 1.0, 10.0):
         theta = minimise(replace(problem, beta=beta), 1.0).theta
@@ -122,7 +123,7 @@ def satisfied(problem: LogLinear) -> float:
 
 
 def sweep(problem: LogLinear, betas: Array) -> list[Point]:
-    """Limits and units at every beta."""
+    """Limits and their units at every beta."""
     points = []
     for beta in betas.tolist():
         here = replace(problem, beta=beta)
@@ -130,7 +131,7 @@ def sweep(problem: LogLinear, betas: Array) -> list[Point]:
             "sft": limit_gap(here, LAM, "sft"),
             "preference": limit_gap(here, LAM, "preference"),
         }
-        # The ranges of the front: each loss at the other's minimiser above its own minimum.
+        # The range of a loss: its value at the minimiser of the other loss, less its minimum.
         ends = np.stack([limits["preference"].last.losses, limits["sft"].last.losses])
         ranges = np.abs(ends[1] - ends[0])
         points.append(Point(limits, float(weighted_loss(ranges, LAM)), float(ranges[SFT])))
@@ -139,14 +140,14 @@ def sweep(problem: LogLinear, betas: Array) -> list[Point]:
 
 @dataclass(frozen=True)
 class Runs:
-    """Finite SFT→DPO runs: (replicas, betas) gaps and SFT loss forgotten, in nats."""
+    """Results of finite SFT→DPO runs in nats: (replicas, betas) gaps and forgotten SFT loss."""
 
     gaps: Array
     forgotten: Array
 
 
 def measured(problem: LogLinear, betas: Array, budget: int, replicas: int) -> Runs:
-    """Run SFT, then DPO, at every beta on the same draws; each stage is tuned for its own loss."""
+    """Run SFT, then DPO, at every beta on the same draws. Each stage is tuned for its own loss."""
     least = minimise(problem, float(SFT)).value
     gaps, forgotten = [], []
     for beta in betas.tolist():
@@ -159,7 +160,7 @@ def measured(problem: LogLinear, betas: Array, budget: int, replicas: int) -> Ru
 
 
 def draw_gaps(ax: Axes, betas: Array, found: Mapping[str, Any]) -> None:
-    """Normalised limit gaps with their certified lower bounds, and the finite runs."""
+    """Draw normalised limit gaps, their certified lower bounds, and the finite runs."""
     shown: list[tuple[str, First]] = [
         ("uniform", "sft"),
         ("SFT model", "sft"),
@@ -179,7 +180,7 @@ def draw_gaps(ax: Axes, betas: Array, found: Mapping[str, Any]) -> None:
 
 
 def draw_forgotten(ax: Axes, betas: Array, found: Mapping[str, Any]) -> None:
-    """SFT loss lost to the second stage, for both references."""
+    """Draw the SFT loss forgotten in the second stage, for both references."""
     for kind in ("uniform", "SFT model"):
         values = found[kind]["forgotten_sft_nats"]
         ax.semilogx(betas, values, **_line("sft-dpo", kind), label=f"limit, reference: {kind}")
@@ -215,14 +216,15 @@ def _numbers(points: list[Point]) -> dict[str, Any]:
 BETAS = (0.01, 0.1, 1.0, 10.0)
 CLEAN, NOISY = "clean-labels", "noisy-labels"
 ZERO_GAP, ZERO_STEP = 1e-7, 1e-4
-"""Below these a gap (nats) and a projected gradient step (parameters) count as zero."""
+"""A gap (in nats) and a projected gradient step (of the parameters) below these count as zero."""
 
 
 def claim_gap_zero_iff_both_minimised(fast: bool = False, mutation: str | None = None) -> Checked:
     """The limit gap is zero exactly where theta_b is stationary for f_lambda too (exact).
 
-    ``measured``: whether the gap of a limit is zero; ``bound``: whether a projected gradient step
-    on f_lambda moves theta_b. Instances with a conflict, and two kinds without one.
+    ``measured`` says whether the gap of a limit is zero. ``bound`` says whether a projected
+    gradient step on f_lambda leaves theta_b where it is. Most instances have a conflict; two kinds
+    have none.
     """
     reject_unknown(mutation, (SWAPPED,))
     zero, still = [], []
@@ -237,7 +239,7 @@ def claim_gap_zero_iff_both_minimised(fast: bool = False, mutation: str | None =
 
 
 def both_kinds(count: int) -> list[tuple[LogLinear, float]]:
-    """Problems that conflict, problems whose objectives agree, and the counterexample."""
+    """Problems with lambda: seeded ones, two without a conflict, four with contradictory pairs."""
     drawn = cases(count)
     agreeing = replace(binary_example(2.0), demonstrations=np.array([0]))
     return [
@@ -251,9 +253,10 @@ def both_kinds(count: int) -> list[tuple[LogLinear, float]]:
 def claim_contradictions_anchored_at_sft_keep_no_gap(
     fast: bool = False, mutation: str | None = None
 ) -> Checked:
-    """Against a blanket reading: every pair in both directions, reference = SFT optimum (upper).
+    """Against a blanket reading: pairs in both directions, SFT as reference, no gap (upper).
 
-    Then that reference minimises both objectives, at every beta.
+    Every pair also occurs with its labels exchanged, and the reference is the SFT optimum. The
+    reference then minimises both objectives at every beta.
     """
     reject_unknown(mutation, ("one-direction",))
     gaps = []
@@ -267,7 +270,7 @@ def claim_contradictions_anchored_at_sft_keep_no_gap(
 
 
 def both_directions(problem: LogLinear) -> LogLinear:
-    """Every pair also with its labels exchanged; the reference is the SFT optimum."""
+    """Add every pair with its labels exchanged, and take the SFT optimum as reference."""
     trained = minimise(problem, float(SFT), tolerance=1e-12).theta
     chosen, rejected = problem.chosen, problem.rejected
     return replace(
@@ -279,9 +282,9 @@ def both_directions(problem: LogLinear) -> LogLinear:
 
 
 def claim_anchor_fails_on_clean_labels(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Where one policy satisfies all pairs, beta = 10 forgets over half of beta = 1, on most.
+    """If one policy satisfies all pairs, beta = 10 forgets over half of what beta = 1 does.
 
-    From beta = 0.1 the share on which half is left is not shown to lie above one half.
+    This is claimed on most instances. It is not shown on most if beta = 0.1 replaces beta = 1.
     """
     del fast
     one, ten = forgotten(mutate(mutation, CLEAN, {NOISY: NOISY}), (1.0, 10.0))
@@ -291,7 +294,8 @@ def claim_anchor_fails_on_clean_labels(fast: bool = False, mutation: str | None 
 def claim_anchor_holds_with_noise(fast: bool = False, mutation: str | None = None) -> Checked:
     """Against a blanket reading: with contradicting labels beta = 10 forgets under a tenth.
 
-    Of what beta = 1 does, with the SFT model as reference, on nearly all instances.
+    It is a tenth of what beta = 1 forgets. The reference is the SFT model, and the share is nearly
+    all instances.
     """
     del fast
     one, ten = forgotten(mutate(mutation, NOISY, {CLEAN: CLEAN}), (1.0, 10.0))
@@ -301,8 +305,8 @@ def claim_anchor_holds_with_noise(fast: bool = False, mutation: str | None = Non
 def forgotten(labels: str, betas: tuple[float, float]) -> Array:
     """(2, instances) SFT loss above its minimum in the limit of SFT→DPO, at two betas.
 
-    The reference is the SFT model. As many pairs as parameters can always be satisfied; of many
-    times more, drawn with Bradley-Terry labels, some contradict each other.
+    The reference is the SFT model. As many pairs as parameters can always be satisfied. If there
+    are many more pairs, with Bradley-Terry labels, some contradict others.
     """
     rows = []
     for case in cases(24):

@@ -1,8 +1,8 @@
-"""Can a clever split of the budget rescue sequential training?
+"""Can a clever split of the budget make sequential training as good as joint training?
 
-Gap of f_lambda against the length of the second stage, the first stage having the rest of the
-budget; with exact gradients (left) and stochastic ones (right), and the joint methods at the same
-number of gradients.
+The gap of f_lambda is drawn against the length of the second stage. The first stage has the rest of
+the budget. Left: exact gradients. Right: stochastic gradients. Horizontal lines are joint methods
+at the same number of gradients.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ LAM = 0.5
 ORDERS: tuple[First, First] = ("sft", "preference")
 JOINT: tuple[Schedule, ...] = (Mix(lam=LAM), Alright(lam=LAM))
 EXACT = 100
-"""Gradients with exact ones."""
+"""Budget of a run with exact gradients."""
 CAPTION = (
-    "Can a split rescue training in turn? Gap of f_lambda (lambda = 1/2), one problem (d = 16), "
-    "T_b of T gradients in the second stage; horizontal: joint methods. Left: exact gradients, "
-    "step 1/L (ALRIGHT: n = 64). Right: T = {budget} stochastic ones, tuned steps for each "
-    "split and stage: the best, with hindsight, keeps {times} times ALRIGHT's gap. n = "
-    "{replicas}; what varies is the data order; bands: 95 % intervals. Command: python -m "
-    "analysis budget_splits"
+    "Can a split of the budget help sequential training? Gap of f_λ (λ = 1/2) on one problem (d = "
+    "16) if the second stage gets T_b of T gradients. Horizontal lines: joint methods. Left: exact "
+    "gradients, step 1/L (ALRIGHT: n = 64). Right: T = {budget} stochastic gradients, tuned steps; "
+    "even the best split, chosen with hindsight, keeps {times} times ALRIGHT's gap. n = "
+    "{replicas}; the data order varies; bands are 95 % intervals. Command: python -m analysis "
+    "budget_splits"
 )
 
 
@@ -84,7 +84,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     study = numbers["stochastic"]
     best = min(found["gap"] for found in study["best_split"].values())
     return {
@@ -95,13 +95,13 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unit_step(problem: LogLinear) -> StepSize:
-    """1/L for the less smooth objective, the step of :func:`budget_splits`."""
+    """Step size 1/L of the less smooth objective, as in :func:`budget_splits`."""
     c = constants(problem)
     return StepSize(1 / max(c.smoothness(0.0), c.smoothness(1.0)))
 
 
 class Study:
-    """All splits of both orders, and the joint methods, at one budget."""
+    """Results of all splits of both orders, and of the joint methods, at one budget."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Study:
         joint: dict[str, Array],
         tuned: dict[str, list[Tuned]] | None = None,
     ) -> None:
-        """Keep losses at the end: (splits, replicas, 2) by order, (replicas, 2) by method."""
+        """Store final losses: (splits, replicas, 2) by order, (replicas, 2) by joint method."""
         self.front, self.budget, self.second = front, budget, second
         self.optimum = minimise(problem, LAM, tolerance=1e-13).value
         self.split, self.joint, self.tuned = split, joint, tuned or {}
@@ -123,7 +123,7 @@ class Study:
         return interval(losses @ [1 - LAM, LAM] - self.optimum, axis)
 
     def best(self, losses: Array) -> dict[str, Any]:
-        """The length of the second stage whose mean gap is least, with its scores."""
+        """The length of the second stage with the least mean gap, and its scores."""
         found = self.gap(losses)
         k = int(np.argmin(found.mean))
         ahead = self.front.score(losses[k])["front_gap"].mean()
@@ -167,13 +167,13 @@ class Study:
 
 
 def lengths(budget: int, splits: int) -> NDArray[np.int64]:
-    """Lengths of the second stage: from 1 to all but one gradient, an even split among them."""
+    """Lengths of the second stage, from 1 gradient to all but one, with the even split."""
     spaced = np.geomspace(1, budget - 1, splits).round().astype(np.int64)
     return np.unique([*spaced.tolist(), budget // 2])
 
 
 def orders(budget: int, second: NDArray[np.int64], lam: float = LAM) -> dict[str, list[Sequential]]:
-    """Both orders at every length of the second stage."""
+    """Schedules of both orders for every length of the second stage."""
     shares = 1 - second / budget
     return {
         Sequential(first=f).key: [Sequential(lam=lam, first=f, share=float(s)) for s in shares]
@@ -182,7 +182,7 @@ def orders(budget: int, second: NDArray[np.int64], lam: float = LAM) -> dict[str
 
 
 def exact_study(problem: LogLinear, front: Front) -> Study:
-    """Exact gradients with one step size; ALRIGHT alone has replicas."""
+    """Results with exact gradients and one step size. Only ALRIGHT has replicas."""
     second, step = lengths(EXACT, 16), unit_step(problem)
     split = {
         name: exact_ends(problem, row, EXACT, step) for name, row in orders(EXACT, second).items()
@@ -199,7 +199,7 @@ def exact_study(problem: LogLinear, front: Front) -> Study:
 def exact_ends(
     problem: LogLinear, schedules: Sequence[Schedule], steps: int, step: StepSize, replicas: int = 1
 ) -> Array:
-    """(schedules, replicas, 2) losses at the end of runs with exact gradients."""
+    """(schedules, replicas, 2) final losses of runs with exact gradients."""
     runs = trajectories(
         problem, list(schedules), steps=steps, step_size=step, replicas=replicas,
         checkpoints=[steps], gradients="full",
@@ -215,7 +215,7 @@ def stochastic_study(
     replicas: int,
     scales: tuple[float, ...],
 ) -> Study:
-    """Stochastic gradients; every split and method has its own step sizes."""
+    """Results with stochastic gradients. Every split and method has its own step sizes."""
     second = lengths(budget, splits)
     everything: dict[str, Sequence[Schedule]] = {
         **orders(budget, second), **{m.key: [m] for m in JOINT}
@@ -233,7 +233,7 @@ def stochastic_study(
 
 
 def draw(ax: Axes, study: Study, title: str) -> None:
-    """U-shaped curves of the splits over the lines of the joint methods."""
+    """Draw the gap of every split, with the joint methods as horizontal lines."""
     for name, losses in study.split.items():
         look, found = style.look(name), study.gap(losses)
         ax.loglog(study.second, found.mean, **look.line_style())
@@ -259,7 +259,7 @@ def draw(ax: Axes, study: Study, title: str) -> None:
 
 
 def draw_certified(ax: Axes, problem: LogLinear, study: Study) -> None:
-    """What T2 certifies from below at the end of every split with exact gradients."""
+    """Draw T2's certified lower bound for every split with exact gradients."""
     shares = 1 - study.second / study.budget
     for first in ORDERS:
         found = budget_splits(problem, LAM, study.budget, shares, first)
@@ -273,9 +273,10 @@ def draw_certified(ax: Axes, problem: LogLinear, study: Study) -> None:
 
 
 def claim_no_split_reaches_joint(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Exact gradients: no split and no early stop of either order reaches Mix, on nearly all cases.
+    """With exact gradients no split or early stop of either order reaches Mix, on nearly all.
 
-    Step 1/L; a stage two may end at every update, so all budgets up to that of Mix are looked at.
+    The step is 1/L. The second stage may end at every update, so all budgets up to that of Mix are
+    covered.
     """
     reject_unknown(mutation, (UNTRAINED, SWAPPED))
     found = np.array([best_and_mix(case, 200 if fast else 400) for case in cases(24)])
@@ -305,14 +306,14 @@ def best_and_mix(case: Case, budget: int) -> tuple[float, float, float]:
 
 
 LONG, SHORT = 2000, 60
-"""SFT gradients that a run may cost."""
+"""Budgets of a run, in SFT gradients."""
 LONG_BUDGET = "long-budget"
 
 
 def claim_stochastic_split_stays_above_joint(
     fast: bool = False, mutation: str | None = None
 ) -> Checked:
-    """Stochastic gradients: the best split keeps more than Mix and ALRIGHT on most cases.
+    """With stochastic gradients the best split keeps more gap than Mix and ALRIGHT, on most cases.
 
     Splits and step sizes of both orders are chosen for f_lambda with hindsight, on other draws.
     """
@@ -329,7 +330,7 @@ def claim_stochastic_split_stays_above_joint(
 def claim_short_budget_is_the_exception(fast: bool = False, mutation: str | None = None) -> Checked:
     """Against us: on a short budget neither Mix nor ALRIGHT beats the best split on most cases.
 
-    ``measured`` are the upper ends of the shares on which each does.
+    ``measured`` holds the upper ends of the intervals of the shares of cases that each method wins.
     """
     total = mutate(mutation, SHORT, {LONG_BUDGET: LONG})
     best = best_splits(fast, total)
@@ -342,7 +343,7 @@ def claim_short_budget_is_the_exception(fast: bool = False, mutation: str | None
 
 
 def best_splits(fast: bool, total: int) -> Array:
-    """(cases, replicas) gaps of the split and order that were best on the draws of the choice."""
+    """(cases, replicas) gaps of the split and order that were best on the tuning draws."""
     return _best_splits(fast, total, pair_cost())
 
 

@@ -1,4 +1,4 @@
-"""The problems over which findings hold: seeded, with conflict and the weight lambda varied."""
+"""Problems on which findings are tested: seeded, with varied conflict and weight lambda."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import numpy as np
 from tradeoff.convex import LogLinear, random_log_linear
 
 COUNT = 40
-"""Instances of a finding: 38 of 40 give a 95 % interval above 0.8, 27 of 40 one above 0.5."""
+"""Instances of a finding. The 95 % interval lies above 0.8 if 38 of 40 agree, and above 0.5 if 27
+agree."""
 FIRST_SEED = 9000
-"""Seeds from here on belong to the ledger; thresholds were chosen on seeds below. Those from 5000
-were seen while some thresholds were weakened, so the ledger left them."""
+"""First seed of the ledger. Thresholds were chosen on smaller seeds. Seeds from 5000 to 8999 were
+seen while some thresholds were weakened, so the ledger no longer uses them."""
 CONFLICTS, WEIGHTS = (0.2, 1.0), (0.1, 0.9)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One instance, and the weight of the preference objective asked for.
+    """One instance, with the requested weight of the preference objective.
 
     Attributes
     ----------
     problem
-        Its seed and conflict are ``seed`` and ``conflict``.
+        The convex problem, drawn with ``seed`` and ``conflict``.
     lam
         Weight of the preference objective.
     """
@@ -44,18 +45,19 @@ def cases(
     dimension: int = 8,
     radius: float = 3.0,
 ) -> tuple[Case, ...]:
-    """Instances with conflict and weight spread evenly over their ranges, in random pairs.
+    """Instances whose conflict and weight each cover their range evenly, in random combination.
 
     Parameters
     ----------
     count
-        How many.
+        Number of instances.
     first_seed
-        The seed of the first; the others follow.
+        Seed of the first instance; each later instance has the next seed.
     lam
-        One weight for all, instead of weights from 0.1 to 0.9.
+        One weight for all instances, instead of weights from 0.1 to 0.9.
     dimension, radius
-        Of every problem, which has 6 prompts of 4 responses, 24 demonstrations and 24 pairs.
+        Dimension and radius of every problem. It has 6 prompts of 4 responses, 24
+        demonstrations and 24 pairs.
     """
     rng = np.random.default_rng(first_seed)
     even = (np.arange(count) + 0.5) / count

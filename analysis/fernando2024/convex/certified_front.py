@@ -1,7 +1,7 @@
-"""How fast does a certified front close? Error of the sandwich against the number of solves.
+"""How fast do the two bounds of a certified front meet? Certified error against solves.
 
-Left: one front with its inner and outer hull. Right: certified error over random instances
-(n = instances; what varies is the instance; every instance is drawn), with the 1/n^2 guide.
+Left: the inner and outer hull of one front. Right: certified error over random instances, with the
+1/n^2 guide. What varies is the instance, and every instance is drawn.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from analysis.dossier import style
 from tradeoff.convex import pareto_front, random_log_linear
 
 CAPTION = (
-    "How fast does a certified front close? Left: one problem's inner hull (attained) and outer "
-    "hull (no policy below) after 5 solves. Right: certified error in units of the ranges against "
-    "the number of solves, each followed by a Newton step between every two: the median falls with "
-    "exponent {slope}. n = {instances} instances (thin; thick: median); what varies is the "
-    "instance; nothing within one is random, so no interval. Command: python -m analysis "
-    "certified_front"
+    "How fast do the two bounds of a certified front meet? Left: inner hull (attained) and outer "
+    "hull (no policy lies below) of one problem after 5 solves. Right: certified error, in units "
+    "of the ranges, against the number of solves; one Newton step is added between neighbouring "
+    "solves. The median falls with exponent {slope}. n = {instances} instances (thin; thick: "
+    "median); the instance varies. Nothing else is random, so there is no interval. Command: "
+    "python -m analysis certified_front"
 )
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {"slope": f"{numbers['slope']:.2f}", "instances": str(numbers["instances"])}
 
 

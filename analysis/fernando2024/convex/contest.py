@@ -1,4 +1,4 @@
-"""Gaps of tuned methods at equal cost over the cases: what findings on "who wins" are read from."""
+"""Gaps of tuned methods at equal cost over the cases: the data of findings on which method wins."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ REPLICAS = 128
 
 
 def method(name: str, lam: float) -> Schedule:
-    """Schedule of a method, or of a mistake by its name; the stages of an order follow lambda."""
+    """Schedule of a method, or of a mutation, by name. The stages of an order follow lambda."""
     if name in (WRONG_PROBABILITY, SFT_ONLY, COIN):
         return wrong_methods(lam)[name]
     return methods.schedule(name, lam, samples=0)
 
 
 def budget(fast: bool) -> int:
-    """SFT gradients that a run may cost."""
+    """Budget of a run, in SFT gradients."""
     return 1000 if fast else 2000
 
 
@@ -50,13 +50,13 @@ def gaps(
     Parameters
     ----------
     name
-        One of :data:`ORDERS`, :data:`JOINT`, or a mistake of :mod:`analysis.dossier.mutations`.
+        One of :data:`ORDERS`, :data:`JOINT`, or a mutation of :mod:`analysis.dossier.mutations`.
     fast
-        1,000 SFT gradients and few step sizes, instead of 2,000 and all.
+        Use 1,000 SFT gradients and few step sizes, instead of 2,000 and all.
     own
-        An order whose stages are tuned each for its own loss, instead of both for f_lambda.
+        Tune each stage of an order for its own loss, instead of both for f_lambda.
     total, count
-        Another budget, another number of cases.
+        Another budget in SFT gradients, and another number of cases.
     """
     return _gaps(name, fast, own, total or budget(fast), count, pair_cost())
 
@@ -84,14 +84,14 @@ def end_gaps(case: Case, name: str, fast: bool, own: bool, total: int, pair: flo
 
 
 def beats(winner: ArrayLike, loser: ArrayLike, factor: float = 1.0) -> NDArray[np.bool_]:
-    """Cases in which ``factor`` times one mean gap lies below another, with 95 % confidence.
+    """(cases,) whether ``factor`` times the winner's mean gap is below the loser's (95 %).
 
     Parameters
     ----------
     winner, loser
         (cases, replicas) gaps on common draws.
     factor
-        By how much the first must be smaller.
+        Factor that multiplies the winner's gap before the comparison.
     """
     difference = paired_difference(factor * np.asarray(winner), np.asarray(loser), axis=1)
     return np.asarray(difference.high < 0)

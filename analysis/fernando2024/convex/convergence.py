@@ -1,7 +1,7 @@
-"""Do the joint methods keep their promised rates? Measured gaps against the proven bounds.
+"""Do the joint methods converge at their proven rates? Measured gaps against the bounds.
 
-Left: averaged iterates with the constant step of each horizon. Right: last iterates of one run
-with the step D/(G sqrt t). Every bound is drawn with the method it bounds.
+Left: averaged iterates with the constant step of each horizon. Right: last iterates of one run with
+the step D/(G sqrt t). Every method is drawn with its bound.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from tradeoff.theory.joint import bound, moments, step_size, variance_identity
 from tradeoff.theory.maxright import maxright_bound, maxright_step
 
 CAPTION = (
-    "How do the methods compare with their proven rates? Mean of f_λ − min f_λ (Mix, ALRIGHT) "
-    "and of F_λ − min F_λ (MAXRIGHT), λ = 1/2, one instance (d = 6), proven steps. Dashes: "
-    "bounds; dotted: the untrained policy. At the end averages lie {average} times and last "
-    "iterates {last} times below their bounds. n = {replicas} replicas; what varies is the data "
-    "drawn; interval: ±1.96 SE. Command: python -m analysis convergence."
+    "How do the methods compare with their proven rates? Mean of f_λ − min f_λ (Mix, ALRIGHT) and "
+    "of F_λ − min F_λ (MAXRIGHT), λ = 1/2, one instance (d = 6), step sizes of the theorems. "
+    "Dashes: bounds. Dotted: untrained policy. At the end, averages are {average} times and last "
+    "iterates {last} times smaller than their bounds. n = {replicas} replicas; the data drawn "
+    "varies; interval: ±1.96 SE. Command: python -m analysis convergence."
 )
 METHODS: tuple[Schedule, ...] = (Mix(), Alright(), Maxright())
 LEFT: dict[str, float] = {"mix": -9, "alright": 9, "maxright": 0}
@@ -49,7 +49,7 @@ Curve = dict[str, np.ndarray]
 
 @cache
 def instance() -> LogLinear:
-    """Small, so that MAXRIGHT can afford both exact losses at every update."""
+    """A problem small enough for MAXRIGHT to compute both exact losses at every update."""
     return random_log_linear(
         3, prompts=4, responses=4, dimension=6, demonstrations=16, pairs=16, radius=3.0
     )
@@ -81,7 +81,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     found = {"replicas": str(numbers["replicas"])}
     for name, key in (("average", "average"), ("last", "last")):
         values = numbers[f"bound_over_measured_{key}"].values()
@@ -95,7 +95,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 def average_curve(
     problem: LogLinear, schedule: Schedule, horizons: np.ndarray, replicas: int
 ) -> Curve:
-    """Gap of the averaged iterate at each horizon, run with that horizon's step."""
+    """Gap of the averaged iterate at each horizon, each run with the step of that horizon."""
     points, bounds = [], []
     for steps in horizons.tolist():
         if isinstance(schedule, Maxright):
@@ -126,8 +126,8 @@ def last_bound(
 ) -> tuple[StepSize, np.ndarray]:
     """Step size D/(G sqrt t) and 2 D G (2 + log t)/sqrt t (Shamir & Zhang 2013, Theorem 2).
 
-    The theorem is about any convex function with stochastic subgradients of second moment G^2, so
-    it covers MAXRIGHT with exact values on F_lambda as well.
+    The theorem holds for any convex function with stochastic subgradients of second moment G^2.
+    It therefore also covers MAXRIGHT with exact values on F_lambda.
     """
     if isinstance(schedule, Maxright):
         norm = constants(problem).weighted_gradient(schedule.lam)
@@ -139,7 +139,7 @@ def last_bound(
 
 
 def excess(problem: LogLinear, schedule: Schedule, losses: np.ndarray) -> np.ndarray:
-    """What the method makes small, above its minimum: f_lambda, or F_lambda for MAXRIGHT."""
+    """The method's objective less its minimum: of f_lambda, or of F_lambda for MAXRIGHT."""
     pair = np.array([1 - schedule.lam, schedule.lam])
     if isinstance(schedule, Maxright):
         optima, least = max_gap_minimum(problem, schedule.lam)
@@ -148,7 +148,7 @@ def excess(problem: LogLinear, schedule: Schedule, losses: np.ndarray) -> np.nda
 
 
 def untrained(problem: LogLinear, schedule: Schedule) -> float:
-    """What the method makes small, at the untrained policy."""
+    """Gap of the untrained policy in the method's objective."""
     return float(excess(problem, schedule, problem.losses(np.zeros((1, problem.dimension))))[0])
 
 
@@ -160,12 +160,12 @@ def max_gap_minimum(problem: LogLinear, lam: float) -> tuple[np.ndarray, float]:
 
 
 def looseness(curve: Curve) -> float:
-    """Bound over measured mean at the longest run."""
+    """Ratio of bound to measured mean at the longest run."""
     return float(curve["bound"][-1] / curve["mean"][-1])
 
 
 def slope(curve: Curve) -> float:
-    """Exponent of the rate over the last decade: average first, then the log."""
+    """Exponent of the measured rate over the last decade of updates, fitted to the mean gaps."""
     late = curve["steps"] >= curve["steps"][-1] / 10
     return float(np.polyfit(np.log(curve["steps"][late]), np.log(curve["mean"][late]), 1)[0])
 
@@ -179,7 +179,7 @@ def _curve(steps: np.ndarray, values: np.ndarray, limits: np.ndarray) -> Curve:
 
 
 def draw_curves(ax: Axes, curves: dict[str, Curve], title: str, apart: dict[str, float]) -> None:
-    """One line and one bound per method on logarithmic axes; ``apart`` moves labels, in points."""
+    """Draw one curve and one bound per method on log axes. ``apart`` shifts labels, in points."""
     for shift, (method, c) in enumerate(curves.items()):
         look, steps, mean = style.look(method), c["steps"], c["mean"]
         every = max(1, len(steps) // 6)
@@ -206,7 +206,8 @@ def draw_curves(ax: Axes, curves: dict[str, Curve], title: str, apart: dict[str,
 # ---------------------------------------------------------------------- claims
 
 LAST_STEPS = 2**15
-"""Updates of the last iterates: their bound then lies below the gap of the untrained policy."""
+"""Updates of the last iterates, so many that their bound lies below the gap of the untrained
+policy."""
 
 
 def claim_alright_average(fast: bool = False, mutation: str | None = None) -> Checked:
@@ -225,7 +226,7 @@ def claim_maxright_average(fast: bool = False, mutation: str | None = None) -> C
 
 
 def averages(method: type[Mix | Alright | Maxright], fast: bool, mutation: str | None) -> Checked:
-    """Averaged iterates of a method, or of the wrong one, against the method's bound."""
+    """Check averaged iterates of a method, or of a wrong one, against the method's bound."""
     steps, replicas = (4000, 32) if fast else (16000, 64)
     if method is Maxright:
         steps, replicas = (2000, 8) if fast else (8000, 16)
@@ -252,7 +253,7 @@ def upper_end(
     mutation: str | None,
     iterate: Literal["average", "last"] = "average",
 ) -> np.ndarray:
-    """Upper ends of the 95 % intervals of the mean of what the right method makes small."""
+    """Upper ends of the 95 % intervals of the mean gap, in the objective of the right method."""
     wrong: dict[str, Schedule | None] = {
         **wrong_methods(right.lam),
         UNTRAINED: None,
@@ -270,10 +271,10 @@ def upper_end(
 
 
 def claim_last_iterates(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T4, T5 and T7 for last iterates, on binary examples where the bound is below the untrained.
+    """T4, T5 and T7 for last iterates, on binary examples with bounds below the untrained gap.
 
-    The binary example has the largest gap that a gradient of its length allows, and so a bound
-    that is wrong by a factor would show there.
+    The binary example has the largest gap that a gradient of its length allows. A bound that is
+    wrong by a factor would therefore fail on it.
     """
     del fast
     upper, limits = [], []
@@ -291,7 +292,7 @@ def claim_last_iterates(fast: bool = False, mutation: str | None = None) -> Chec
 
 
 def claim_price_of_alternating(fast: bool = False, mutation: str | None = None) -> Checked:
-    """The identity at the start, at the optimum and at random points of every case."""
+    """The variance identity at the start, at the optimum and at random points of every case."""
     measured, price = [], []
     for case in cases(6 if fast else 24, dimension=4):
         rng = np.random.default_rng(case.seed)

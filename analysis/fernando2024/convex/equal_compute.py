@@ -1,7 +1,8 @@
 """What does alternation gain at equal compute? Mix, ALRIGHT and budget-optimal alternation.
 
-Mix pays for both gradients at every update, ALRIGHT for one, drawn with probability lambda; the
-budget-optimal rule draws with p* and rescales. All get the same compute and each its best step.
+Mix pays for both gradients at every update. ALRIGHT pays for one, drawn with probability lambda.
+The budget-optimal rule draws with probability p* and rescales the gradient. All get the same
+compute, and each uses its best step size.
 """
 
 from __future__ import annotations
@@ -35,30 +36,31 @@ from tradeoff.theory.joint import (
 )
 
 CAPTION = (
-    "What does alternation gain at equal cost? Mean gap of f_λ over Mix's, λ = 1/2, averaged "
-    "iterates, best steps on other draws; {instances} instances for each conflict and cost of a "
-    "pair (1, 4, or {measured} as measured). Left: medians; dashes: predicted from second moments, "
-    "which name the winner in {named} of {clear} clear cases. Right: every case. n = {replicas} "
-    "paired replicas; what varies is the data drawn; intervals: ±1.96 SE. Command: python -m "
+    "What does alternation gain at equal cost? Mean gap of f_λ over that of Mix, λ = 1/2, averaged "
+    "iterates, steps tuned on other draws. {instances} instances for each conflict and cost of a "
+    "pair (1, 4, or {measured} as measured). Left: medians; dashes are predictions from second "
+    "moments, which name the winner in {named} of {clear} clear cases. Right: every case. n = "
+    "{replicas} paired replicas; the data drawn varies; intervals: ±1.96 SE. Command: python -m "
     "analysis equal_compute."
 )
 SCRATCH = WORK / "study" / "equal_compute"
 LAM = 0.5
 EQUAL, LARGER = 1.0, 4.0
-"""Costs of a pair in demonstrations, beside the one measured on language models."""
+"""Costs of a pair in demonstrations, in addition to the cost measured on language models."""
 PLAIN_COST = EQUAL
-"""Where ALRIGHT is drawn; at lambda = 1/2 its prediction does not depend on the cost ratio."""
+"""Cost of a pair at which ALRIGHT is drawn. At lambda = 1/2 its prediction does not depend on the
+cost."""
 CONFLICTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CONFIRMING = 9500
 """First seed of the instances on which the sign at the measured cost is confirmed."""
 STEPS = tuple(0.0125 * 2 ** (k / 2) for k in range(15))
-"""Constant steps among which every method chooses."""
+"""Constant step sizes from which every method chooses."""
 LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)))
-"""Of the budget rule, by cost of a pair."""
+"""Line styles of the budget-optimal rule, by cost of a pair."""
 
 
 def measured_cost() -> float:
-    """Cost of a pair as language models have it, to two digits."""
+    """Cost of a pair in demonstrations, as measured on language models, to two digits."""
     return round(pair_cost(), 2)
 
 
@@ -69,7 +71,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     instances = 1 if fast else 4
     size["pair"] = pair = measured_cost()
     grid = study.grid(conflict=CONFLICTS[::2] if fast else CONFLICTS, seed=range(instances), **size)
-    # One after the other: the compiled runs of each use all cores.
+    # The studies run one after the other, since the compiled runs of each use all cores.
     cases = study.run(compare, grid, SCRATCH, backend="sequential", progress=False)
     numbers = {
         "lam": LAM,
@@ -85,7 +87,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def picture(out: Path, numbers: Mapping[str, Any]) -> None:
-    """Medians by conflict, and every case against its prediction."""
+    """Draw medians by conflict, and every case against its prediction."""
     cases = pd.DataFrame(list(numbers["cases"]))
     with style.figure(1, 2, height=3.7) as (fig, (left, right)):
         draw_conflicts(left, cases)
@@ -96,7 +98,7 @@ def picture(out: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "instances": str(numbers["instances"]),
         "replicas": str(numbers["replicas"]),
@@ -118,9 +120,9 @@ def instance(conflict: float, seed: int) -> LogLinear:
 
 
 def compare(configuration: dict[str, Any]) -> pd.DataFrame:
-    """One row per cost ratio on one instance: errors over Mix's, measured and predicted.
+    """One row per cost ratio on one instance: gaps over those of Mix, measured and predicted.
 
-    Runs that differ only in their length are one run.
+    Runs that differ only in their length are computed as one run.
     """
     budget, replicas = configuration["budget"], configuration["replicas"]
     costs = (EQUAL, configuration["pair"], LARGER)
@@ -148,7 +150,7 @@ def compare(configuration: dict[str, Any]) -> pd.DataFrame:
 def errors(
     problem: LogLinear, schedule: Schedule, lengths: list[float], replicas: int
 ) -> list[np.ndarray]:
-    """(replicas,) gaps after each number of updates, each with the step best on other draws."""
+    """(replicas,) gaps after each number of updates, with the step that is best on other draws."""
     best = minimise(problem, schedule.lam).value
     found = []
     for length in lengths:
@@ -168,7 +170,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 
 def summary(cases: pd.DataFrame) -> dict[str, Any]:
-    """Who wins where, and how often the prediction names the winner."""
+    """Winners by conflict and cost, and how often the prediction names the winner."""
     clear = (cases.budget_rule - 1).abs() > 1.96 * cases.budget_rule_se
     right = (cases.budget_rule < 1) == (cases.budget_rule_predicted < 1)
     measured = np.log(np.concatenate([cases.alright, cases.budget_rule]))
@@ -199,7 +201,7 @@ def summary(cases: pd.DataFrame) -> dict[str, Any]:
 
 
 def draw_conflicts(ax: Axes, cases: pd.DataFrame) -> None:
-    """Median ratio against conflict: the budget rule at each cost ratio, and plain ALRIGHT."""
+    """Draw the median ratio against conflict: the budget rule at each cost, and plain ALRIGHT."""
     median = cases.groupby(["cost", "conflict"]).median()
     look = style.look("alright-budget")
     for cost, shape in zip(sorted(set(cases["cost"])), LINES, strict=False):
@@ -224,7 +226,7 @@ def draw_conflicts(ax: Axes, cases: pd.DataFrame) -> None:
 
 
 def draw_prediction(ax: Axes, cases: pd.DataFrame) -> None:
-    """Measured against predicted ratio, every case."""
+    """Draw the measured against the predicted ratio of every case."""
     for name, method in (("alright", "alright"), ("budget_rule", "alright-budget")):
         look = style.look(method).dots(markersize=4, elinewidth=0.6, label=label(method))
         bars = 1.96 * cases[f"{name}_se"]
@@ -246,7 +248,7 @@ def draw_prediction(ax: Axes, cases: pd.DataFrame) -> None:
 
 
 def claim_best_probability(fast: bool = False, mutation: str | None = None) -> Checked:
-    """The least product over p* and a fine grid of probabilities is the closed form."""
+    """The closed form attains the least product over p* and a fine grid of probabilities."""
     reject_unknown(mutation, (SWAPPED,))
     grid = np.linspace(0.001, 0.999, 999)
     rng = np.random.default_rng(0)
@@ -266,7 +268,7 @@ def claim_best_probability(fast: bool = False, mutation: str | None = None) -> C
 def claim_plain_alternation_gains_nothing(
     fast: bool = False, mutation: str | None = None
 ) -> Checked:
-    """Predicted error of ALRIGHT over Mix's at lambda = 1/2, where the cost of a pair cancels.
+    """Predicted gap of ALRIGHT over that of Mix at lambda = 1/2, where the cost of a pair cancels.
 
     Proof: at an interior optimum the mean gradients are opposite, so their inner product is not
     positive. Cases whose optimum lies on the boundary are left out.
@@ -284,10 +286,10 @@ def claim_plain_alternation_gains_nothing(
 
 
 def claim_unequal_costs(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At c_DPO = 4 c_SFT the budget rule keeps a smaller gap than Mix in the geometric mean.
+    """At c_DPO = 4 c_SFT the budget-optimal rule has a smaller gap than Mix in the geometric mean.
 
-    ``measured`` is the upper end of the 95 % interval of the mean log ratio over the cases; the
-    ``share`` of cases on which it wins is not shown to lie above one half.
+    ``measured`` is the upper end of the 95 % interval of the mean log ratio over the cases. The
+    ``share`` of cases on which the rule wins is not shown to lie above one half.
     """
     reject_unknown(mutation, (SWAPPED, WRONG_PROBABILITY))
     mix, rule = mix_and_budget_rule(fast, 4.0, mutation == WRONG_PROBABILITY)
@@ -298,7 +300,7 @@ def claim_unequal_costs(fast: bool = False, mutation: str | None = None) -> Chec
 
 
 def claim_measured_cost(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At the measured cost of a pair the budget rule keeps less of the gap than Mix does.
+    """At the measured cost of a pair the budget-optimal rule has a smaller gap than Mix.
 
     The upper end of the interval of the mean log ratio over the cases is below 0.
     """

@@ -1,7 +1,7 @@
-"""Which way do the methods walk? Every schedule, weight, split and refresh interval to choose from
+"""Which way do the methods walk? Choose a schedule, a weight, a split and a refresh interval.
 
-The picture is one choice of each; the report page lets its reader choose, and draws the paths
-that are stored here.
+The picture shows one choice of each. On the report page the reader chooses, and the page draws the
+paths that are stored here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 REFRESH = (1, 3, 10, 30, 100, 300, 1000, None)
 RUNS = 4
-"""Single runs that a reader may choose beside the mean."""
+"""Number of single runs that a reader may choose, in addition to the mean."""
 INSTANCES = 3
 SHARES_SHOWN = ("0.05", "0.5", "0.95")
 REFRESH_SHOWN = {"1": ("at every update", style.look("maxright").color), "never": ("never", "0.35")}
@@ -42,19 +42,18 @@ REFRESH_SHOWN = {"1": ("at every update", style.look("maxright").color), "never"
 RING: dict[str, Any] = {"marker": "o", "markersize": 12, "markerfacecolor": "none",
                         "markeredgecolor": "0.1", "linestyle": "none"}  # fmt: skip
 ENDS = {"mix": 9.0, "alright": 5.5}
-"""Sizes of markers that lie on each other."""
+"""Sizes of markers that lie on top of each other."""
 CAPTION = (
-    "Which way do the methods walk? Left: means of {replicas} runs at λ = 1/2, {budget} gradients "
-    "each (Mix: {updates} updates of two), step 0.3/√t in each stage. Middle: SFT→DPO and "
-    "DPO→SFT, by the share of the last stage. Right: MAXRIGHT at λ = 1/4, last fifth of 5,000 "
-    "updates, values refreshed at every update or never; triangles: averages, n = 1. Grey: "
-    "certified front; star: ideal point. What varies is the data order. Command: python -m "
-    "analysis explorer"
+    "Which way do the methods walk? Grey: certified front. Star: ideal point. Left: means of "
+    "{replicas} runs at λ = 1/2 with {budget} gradients each (Mix: {updates} updates of two), step "
+    "0.3/√t in each stage. Middle: SFT→DPO and DPO→SFT, by share of the last stage. Right: "
+    "MAXRIGHT at λ = 1/4, last fifth of 5,000 updates, losses refreshed at every update or never; "
+    "triangles: averages, n = 1. The data order varies. Command: python -m analysis explorer"
 )
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "replicas": str(numbers["replicas"]),
         "budget": f"{numbers['gradients']:,}",
@@ -93,7 +92,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 def runs_of(
     problem: LogLinear, front: Front, key: str, lam: float, budget: int, replicas: int
 ) -> list[dict[str, Any]]:
-    """The mean path of one method at one weight, and the paths of the first runs."""
+    """Mean path of one method at one weight, and the paths of the first runs."""
     schedule = method(key, lam)
     gradients, losses = _run(problem, schedule, budget, replicas, STEP)
     scores = front.score(losses[:, -1], lam)[["regret", "front_gap", "matched_weight"]]
@@ -113,7 +112,7 @@ def runs_of(
 def split(
     problem: LogLinear, front: Front, first: str, share: float, budget: int, replicas: int
 ) -> dict[str, Any]:
-    """The mean path when the preference stage gets ``share`` of the budget, lambda = 1/2."""
+    """Mean path if the preference stage gets ``share`` of the budget, at lambda = 1/2."""
     early = 1 - share if first == "sft" else share
     schedule = Sequential(lam=0.5, first="sft" if first == "sft" else "preference", share=early)
     gradients, losses = _run(problem, schedule, budget, replicas, STEP)
@@ -126,7 +125,7 @@ def split(
 
 
 def refreshed(seed: int, steps: int) -> list[dict[str, Any]]:
-    """One run of MAXRIGHT at every refresh interval, and where its average lands."""
+    """One run of MAXRIGHT at every refresh interval, and the losses of its averaged iterate."""
     problem, front = stale_refresh.instance(seed), instance_front(seed)
     marks = np.unique(np.r_[0, np.geomspace(1, steps, 20), np.linspace(steps * 0.8, steps, 60)])
     found = []
@@ -157,12 +156,12 @@ def instance_front(seed: int) -> Front:
 
 
 def aim(seed: int) -> Minimum:
-    """The minimiser of F_lambda, which MAXRIGHT is to find."""
+    """The minimiser of F_lambda, to which MAXRIGHT should converge."""
     return stale_refresh.certified(stale_refresh.instance(seed), 0.25)[1]
 
 
 def path(gradients: Any, losses: Array) -> dict[str, Any]:
-    """Losses (K, 2) along a run in nats, after so many gradients."""
+    """Losses (K, 2) along a run in nats, and the number of gradients spent at each."""
     return {
         "gradients": gradients,
         "sft_loss": losses[:, 0].round(3),
@@ -179,10 +178,10 @@ def outline(front: Front) -> dict[str, Any]:
 def _run(
     problem: LogLinear, schedule: Schedule, budget: int, replicas: int, step: StepSize
 ) -> tuple[NDArray[np.int64], Array]:
-    """Gradients used at (K,) records, and (replica, K, 2) losses there."""
+    """Gradients spent at K records, and (replica, K, 2) losses there."""
     cost = int(schedule.plan(1).cost().max())
     steps = budget // cost
-    # Records are dense after the start of each stage, where a path turns.
+    # Records are dense at the start of each stage, where a path turns.
     starts = [int(start) for start in np.flatnonzero(schedule.plan(steps).clock == 1)]
     marks = [start + np.geomspace(1, max(steps - start, 1), 16) for start in starts]
     runs = trajectories(
@@ -204,14 +203,14 @@ def _short(value: Any) -> float:
 
 
 def picture(out: Path, numbers: Mapping[str, Any]) -> None:
-    """One choice of each of the three explorers."""
+    """Draw one choice of each of the three explorers."""
     with style.figure(1, 3, height=3.1) as (fig, axes):
         draw(fig, axes, numbers)
         style.save(fig, out, "explorer")
 
 
 def draw(fig: Any, axes: Any, numbers: Mapping[str, Any]) -> None:
-    """Ends of all methods, three splits, and fresh against stale values."""
+    """Draw the paths of all methods, of three splits, and of two refresh intervals."""
     left, middle, right = axes
     for ax in (left, middle):
         _background(ax, numbers["fronts"]["laboratory"])
@@ -246,7 +245,7 @@ def _background(ax: Axes, found: Mapping[str, Any]) -> None:
 
 
 def _walk(ax: Axes, found: Mapping[str, Any], key: str) -> None:
-    """A path whose marker stands at its end; of paths that coincide, the first are larger."""
+    """Draw a path with a marker at its end. Where ends coincide, the first marker is larger."""
     look = style.look(key)
     ax.plot(found["sft_loss"], found["preference_loss"], color=look.color, linestyle=look.line,
             linewidth=1.1)  # fmt: skip
@@ -256,7 +255,7 @@ def _walk(ax: Axes, found: Mapping[str, Any], key: str) -> None:
 
 
 def _name_share(ax: Axes, found: Mapping[str, Any]) -> None:
-    """How much of the budget the second stage got, at the end of a path."""
+    """Write the second stage's share of the budget at the end of a path."""
     share, first = float(found["chosen"]["share"]), found["schedule"].startswith("sft")
     last = share if first else 1 - share
     ax.annotate(f"{last:.0%}", (found["sft_loss"][-1], found["preference_loss"][-1]),

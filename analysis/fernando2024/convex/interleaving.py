@@ -1,8 +1,8 @@
-"""How many alternations buy what joint training buys? Gap against the number of rounds.
+"""How many rounds reach the gap of joint training? Gap against the number of rounds.
 
-One round is SFT, then DPO; K rounds share one budget of gradients. Every method has the best of
-one grid of step sizes, chosen on seeds that do not score; rounds may also give DPO's turns their
-own step, as two trainers would.
+One round is SFT, then DPO. K rounds share one budget of gradients. Every method uses the best step
+size of one grid, chosen on seeds that are not reported. Rounds may also use another step size for
+DPO, as two trainers would.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from tradeoff.theory.rounds import rounds_bound
 ROUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
 STEPS = tuple(np.geomspace(0.0025, 1.28, 10).tolist())
 RATIOS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)
-"""Step of DPO's turns over that of SFT's."""
+"""Step size of DPO updates over that of SFT updates."""
 CONFLICTS, WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), (0.2, 0.35, 0.5, 0.65, 0.8)
 ENOUGH, BOUGHT = 8, 0.9
-"""What is claimed: so many alternations buy this share."""
+"""The claim: this number of rounds obtains this share of the gain."""
 FRESH = 1000
-"""First seed of the claim's instances, on which nothing was tried before the claim was fixed."""
+"""First seed of the claim's instances. Nothing was tried on them before the claim was fixed."""
 TUNE, SCORE = 1, 2
-"""Seeds of the replicas that choose steps, and of those that are reported."""
+"""Seeds of the replicas that choose step sizes, and of the replicas that are reported."""
 FULL = {"budget": 1024, "tuning": 8, "replicas": 64}
 FAST = {"budget": 256, "tuning": 8, "replicas": 16}
 CAPTION = (
-    f"Gap of f_λ after {FULL['budget']:,} gradients in K rounds of SFT, then DPO (last iterate, "
-    f"linear decay; best of {len(STEPS) * len(RATIOS)} step sizes, per objective, chosen on other "
-    f"seeds; what varies is the data drawn). Left: one instance, n = {FULL['replicas']} replicas, "
-    "±1.96 SE; dashes: T14's bound for averages. Right: share of the gain from K = 1 to the better "
-    f"joint method, n = {len(CONFLICTS) * len(WEIGHTS)} instances of varied conflict and λ (thin), "
-    "median (thick). Command: python -m analysis interleaving."
+    f"Gap of f_λ at the last iterate after {FULL['budget']:,} gradients in K rounds of SFT, then "
+    f"DPO; linear decay, the best of {len(STEPS) * len(RATIOS)} step sizes per objective, chosen "
+    f"on other seeds. The data drawn varies. Left: one instance, n = {FULL['replicas']} replicas, "
+    "±1.96 SE; dashes: T14's bound for averages. Right: share of the gain from K = 1 to the "
+    f"better joint method; n = {len(CONFLICTS) * len(WEIGHTS)} instances of varied conflict and λ "
+    "(thick: median). Command: python -m analysis interleaving."
 )
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class TurnStep(StepSize):
-    """Linear decay in which updates of the preference objective have ``ratio`` times the step."""
+    """Linear decay. Updates of the preference objective have ``ratio`` times the step size."""
 
     ratio: float = 1.0
 
@@ -62,16 +62,16 @@ class TurnStep(StepSize):
 
 @dataclass(frozen=True)
 class Curve:
-    """Gaps of one instance.
+    """Final gaps on one instance.
 
     Attributes
     ----------
     rounds
-        (K, n) of each number of rounds, by replica.
+        (K, n) gaps of each number of rounds, by replica.
     joint
-        (2, n) of Mix and of ALRIGHT.
+        (2, n) gaps of Mix and of ALRIGHT.
     at_edge
-        How many of the chosen steps, and of their ratios, lie on an end of the grid.
+        Number of chosen step sizes, and of their ratios, at an end of the grid.
     """
 
     rounds: Array
@@ -119,7 +119,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def settings() -> list[tuple[float, float]]:
-    """(conflict, lam) of each instance; its place is its seed."""
+    """(conflict, lam) of each instance. The position in the list is the seed."""
     return [(conflict, lam) for lam in WEIGHTS for conflict in CONFLICTS]
 
 
@@ -170,13 +170,13 @@ def gaps(
 
 
 def first_to_buy(bought: Array) -> float:
-    """Least number of rounds that buys the share; infinite if none does."""
+    """Least number of rounds that obtains the claimed share; infinite if none does."""
     enough = np.flatnonzero(bought >= BOUGHT)
     return float(ROUNDS[enough[0]]) if len(enough) else float("inf")
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of a median from order statistics (binomial), for any distribution."""
+    """95 % interval of a median from order statistics (binomial), valid for any distribution."""
     from scipy.stats import binom
 
     ordered = np.sort(values)
@@ -186,7 +186,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def holding(held: NDArray[np.bool_]) -> dict[str, float]:
-    """Share of instances with its interval."""
+    """Share of instances on which something holds, with its interval."""
     found = evidence.share(held)
     return {"share": float(found.mean), "low": float(found.low), "high": float(found.high)}
 
@@ -228,7 +228,7 @@ def draw_shares(ax: Axes, bought: Array, needed: Sequence[float]) -> None:
 
 
 def claim_few_alternations(fast: bool = False, mutation: str | None = None) -> Checked:
-    """So many alternations buy 90 % of the joint gain, on most instances."""
+    """The claimed number of rounds obtains 90 % of the joint gain, on most instances."""
     rounds = mutations.mutate(mutation, ENOUGH, {"two-rounds": 2})
     sizes = {**FULL, "budget": 512, "replicas": 32} if fast else FULL
     found = [

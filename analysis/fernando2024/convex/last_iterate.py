@@ -1,7 +1,7 @@
-"""What does the last iterate keep? T13's bound without a logarithm, T4's, and what is measured.
+"""How small is the gap of the last iterate? T13's bound, which has no logarithm, T4's, and runs.
 
-Left: an instance on which the new bound rules the untrained policy and SFT -> DPO out. Right: the
-instance of T17, on which averages attain their bound up to a factor of two.
+Left: an instance on which T13's bound lies below the gaps of the untrained policy and of SFT ->
+DPO. Right: the instance of T17, on which averages attain their bound up to a factor of two.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tradeoff.theory.lower_bounds import attained
 
 INSTANCE, REPLICAS = 0, 64
 CAPTION = (
-    f"Left: gap of the last iterate under linear decay (markers; λ = {LAM}, one instance, d = 2; "
-    f"ALRIGHT, Mix: f_λ, MAXRIGHT: F_λ; n = {REPLICAS} replicas, ±1.96 SE; what varies is the data "
-    "drawn) against T13's bound and T4's. Solid: SFT→DPO with ALRIGHT's steps; dotted: the "
-    "untrained policy. Right: gap of the average over its bound on T17's instance "
-    "(deterministic); grey: what T17 proves. Command: python -m analysis last_iterate."
+    "Left: gap of the last iterate under linear decay (markers), with T13's bound and T4's. λ = "
+    f"{LAM}, one instance (d = 2); f_λ for ALRIGHT and Mix, F_λ for MAXRIGHT; n = {REPLICAS} "
+    "replicas, ±1.96 SE; the data drawn varies. Solid: SFT→DPO with ALRIGHT's step sizes. Dotted: "
+    "untrained policy. Right: gap of the average over its bound on T17's instance, without "
+    "randomness; grey: proven by T17. Command: python -m analysis last_iterate."
 )
 
 
@@ -58,7 +58,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def last_curve(schedule: Any, horizons: list[int], replicas: int, instead: Any = None) -> Any:
-    """Mean last gap, its standard error, T13's bound and T4's at each horizon."""
+    """Mean gap of the last iterate, its standard error, T13's bound and T4's, at each horizon."""
     problem = contested(INSTANCE)
     runs = [last_iterate_gap(problem, schedule, n, replicas=replicas, instead=instead)
             for n in horizons]  # fmt: skip
@@ -73,7 +73,7 @@ def last_curve(schedule: Any, horizons: list[int], replicas: int, instead: Any =
 
 
 def untrained() -> float:
-    """Gap of f_lambda at the centre."""
+    """Gap of f_lambda at the centre of the ball."""
     problem = contested(INSTANCE)
     least = minimise(problem, LAM).value
     return float(problem.losses(np.zeros(problem.dimension)) @ [1 - LAM, LAM] - least)

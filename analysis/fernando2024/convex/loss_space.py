@@ -1,7 +1,7 @@
-"""Where do the methods end at equal compute, and which trade-off did they really make?
+"""Where do the methods end at equal compute, and which trade-off did they make?
 
-Left: SFT against preference loss of every method at five requested weights, with the front.
-Right: regret at the requested weight, the one number that sees both kinds of failure.
+Left: SFT loss against preference loss of every method at five requested weights, with the front.
+Right: regret at the requested weight, the one number that measures both kinds of failure.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ Array = NDArray[np.float64]
 LAMBDAS = (0.1, 0.25, 0.5, 0.75, 0.9)
 SCORES = ("front_gap", "matched_weight", "regret", "ideal_distance")
 STEP = StepSize(0.3, 0.5)
-"""The step size that all methods share where none is tuned."""
+"""The common step size of all methods where none is tuned."""
 SHOWN = 48
-"""Replicas drawn as dots."""
+"""Number of replicas drawn as dots."""
 CAPTION = (
-    "Where do methods end at equal compute? One problem (d = 16), five weights, {budget} "
-    "gradients each (a pair counts as one; MAXRIGHT's loss values are free), last iterate, "
-    "tuned steps: one for each method and each stage of sequential training. At λ = 1/2 SFT→DPO "
-    "has {times} times ALRIGHT's regret, {untuned} with one step for all. n = {replicas} "
-    "replicas; what varies is the data order; bands: 95 % intervals. Command: python -m "
-    "analysis loss_space"
+    "Where do methods end at equal compute? Last iterates on one problem (d = 16) at five weights, "
+    "after {budget} gradients (a pair counts as one; MAXRIGHT's loss values are free). Step sizes "
+    "are tuned for each method, and for each stage of sequential training. At λ = 1/2 SFT→DPO has "
+    "{times} times ALRIGHT's regret; with one step size for all, {untuned} times. n = {replicas} "
+    "replicas; the data order varies; bands: 95 % intervals. Command: python -m analysis "
+    "loss_space"
 )
 
 
@@ -89,7 +89,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     half = place(numbers["lambdas"], 0.5)
 
     def ratio(regret: Mapping[str, Any]) -> str:
@@ -104,7 +104,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tuned_steps(problem: LogLinear, budget: int, scales: Sequence[float]) -> dict[str, list[Tuned]]:
-    """Step sizes of every method at every weight; MAXRIGHT is judged by its own F_lambda."""
+    """Step sizes of every method at every weight. MAXRIGHT's are tuned for F_lambda."""
     optima = np.array([minimise(problem, weight).value for weight in (0.0, 1.0)])
     found: dict[str, list[Tuned]] = {}
     for key in METHODS:
@@ -134,12 +134,12 @@ def tuned_losses(
 
 
 def _updates(schedule: Schedule, budget: int) -> int:
-    """Updates for a number of gradients, whichever objective they are of."""
+    """Updates that a number of gradients pays for, if a pair costs as much as a demonstration."""
     return updates(schedule, budget, 1.0)
 
 
 def method(key: str, lam: float) -> Schedule:
-    """Schedule of a method at a requested weight; sequential budgets follow the weight."""
+    """Schedule of a method at a requested weight. The stages of an order follow the weight."""
     return methods.schedule(key, lam, refresh=1, samples=0)
 
 
@@ -199,7 +199,7 @@ def summaries(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def paired(table: pd.DataFrame) -> dict[str, Any]:
-    """Joint minus sequential regret on common random numbers; negative: the joint method wins."""
+    """Joint minus sequential regret on common random numbers. Negative: the joint method wins."""
     return {
         f"{joint} - {order}": cell(
             paired_difference(
@@ -212,7 +212,7 @@ def paired(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def draw_losses(ax: Axes, front: Front, losses: dict[str, Array]) -> None:
-    """Replicas as dots, means as markers joined in order of lambda, over the certified front."""
+    """Draw replicas as dots, means as markers joined by lambda, and the certified front."""
     ax.plot(*front.inner.T, **{**style.FRONT, "linewidth": 4, "alpha": 0.35})
     ax.plot(*front.ideal, **style.IDEAL)
     ax.annotate(
@@ -234,7 +234,7 @@ def draw_losses(ax: Axes, front: Front, losses: dict[str, Array]) -> None:
 
 
 def draw_regret(ax: Axes, table: pd.DataFrame) -> None:
-    """Mean regret against the requested weight, on a log scale."""
+    """Draw the mean regret against the requested weight, on a log scale."""
     for key in METHODS:
         found = interval(replicas_of(table, key, "regret"))
         look = style.look(key)
@@ -254,10 +254,10 @@ def draw_regret(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def claim_joint_beats_sequential(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At equal cost Mix and ALRIGHT keep a smaller gap than either order on most cases.
+    """At equal cost Mix and ALRIGHT have a smaller gap than either order, on most cases.
 
-    Every method has the steps that are best for f_lambda with hindsight, sequential training one
-    for each stage. ``held`` counts the cases in which all four comparisons come out so.
+    Every method uses the step sizes that are best for f_lambda with hindsight; sequential training
+    has one for each stage. ``held`` counts the cases in which all four comparisons hold.
     """
     reject_unknown(mutation, (SWAPPED, SFT_ONLY, WRONG_PROBABILITY))
     held = []

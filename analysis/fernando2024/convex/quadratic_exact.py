@@ -1,8 +1,8 @@
-"""Is the theory exact where it can be? Moments of noisy quadratics; when soups are optimal.
+"""Is the theory exact where a closed form exists? Moments of noisy quadratics, and optimal soups.
 
-Left: the expected gap of f_lambda in closed form, through Monte Carlo means. Middle: their
-differences in standard errors. Right: averaging the two specialists' parameters (a linear soup) on
-a pair with proportional Hessians, and on one without.
+Left: the expected gap of f_lambda in closed form, with Monte Carlo means. Middle: their differences
+in standard errors. Right: averages of the two specialists' parameters (linear soups), on a pair
+with proportional Hessians and on one without.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from tradeoff.theory.checked import Checked
 from tradeoff.theory.quadratic import expected_gap, misalignment, monte_carlo, soup_gap, value
 
 CAPTION = (
-    "Is the theory exact where it can be? Two noisy quadratics (d = 2, condition 10, noise "
-    "0.3), λ = 1/2, step 0.1. Left: closed form (lines) and means. Middle: their difference in "
-    "SE; {inside} of {records} records lie in the ±1.96 interval (dashes), where 95 % should. "
-    "Right: soups of the optima leave the front where one Hessian is turned by 60°. n = "
-    "{replicas} replicas; what varies: noise, ALRIGHT's choice. Command: python -m analysis "
-    "quadratic_exact."
+    "Is the theory exact where a closed form exists? Two noisy quadratics (d = 2, condition 10, "
+    "noise 0.3), λ = 1/2, step 0.1. Left: closed form (lines) and means. Middle: difference in SE; "
+    "{inside} of {records} records lie within ±1.96 (dashes), the 95 % interval. Right: averages "
+    "of the two optima (soups) leave the front if one Hessian is turned by 60°. n = {replicas} "
+    "replicas; what varies: noise, ALRIGHT's draws. Command: python -m analysis quadratic_exact."
 )
 METHODS: tuple[Schedule, ...] = (Sequential(), Sequential(first="preference"), Mix(), Alright())
 SHARES = np.linspace(0, 1, 9)
@@ -60,7 +59,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "inside": f"{numbers['share_within_1.96']:.0%}",
         "records": str(numbers["records"]),
@@ -94,7 +93,7 @@ def compare(
 
 
 def soup_pair(degrees: float) -> Quadratic:
-    """Two quadratics whose Hessians are proportional up to a turn of the second."""
+    """Two quadratics with proportional Hessians, the second turned by an angle."""
     first = np.diag([1.0, 0.1])
     angle = np.deg2rad(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -103,13 +102,13 @@ def soup_pair(degrees: float) -> Quadratic:
 
 
 def soup_distance(problem: Quadratic) -> float:
-    """Largest front gap (in units of the ranges) along the soups."""
+    """Largest front gap along the soups, in units of the ranges."""
     front = pareto_front(replace(problem, radius=10.0), accuracy=1e-5)
     return float(front.score(problem.losses(soups(problem))).front_gap.max())
 
 
 def soups(problem: Quadratic) -> np.ndarray:
-    """(9, 2) parameters between the two optima."""
+    """(9, 2) parameters: averages of the two optima, from one to the other."""
     return problem.centres[0] + SHARES[:, None] * (problem.centres[1] - problem.centres[0])
 
 
@@ -152,7 +151,7 @@ def draw_soups(ax: Axes, pairs: dict[str, Quadratic]) -> None:
         hull = (front.inner - front.ideal) / front.ranges  # both pairs on one pair of axes
         ax.plot(*hull.T, **{**style.FRONT, "linestyle": line}, label=f"front, {name}")
         points = (problem.losses(soups(problem)) - front.ideal) / front.ranges
-    # f at a soup is s^2 (or (1-s)^2) of its range for any pair: one line serves both.
+    # f at a soup is s^2 (or (1-s)^2) of its range for any pair, so one line shows both.
     ax.plot(*points.T, color="k", marker="o", markerfacecolor="w", linestyle=":", label="soups")
     ax.legend(loc="upper right", fontsize=7.5)
     ax.set(
@@ -166,7 +165,7 @@ def draw_soups(ax: Axes, pairs: dict[str, Quadratic]) -> None:
 
 
 def claim_exact_moments(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Closed form and Monte Carlo agree for all four methods, within 4.5 SE at every record."""
+    """Closed form and Monte Carlo means agree within 4.5 SE for four methods at every record."""
     steps = 60 if fast else 200
     measured, bounds, slack = [], [], []
     for seed in range(2 if fast else 10):
@@ -194,18 +193,18 @@ def claim_soups_trace(fast: bool = False, mutation: str | None = None) -> Checke
 
 
 def claim_soups_miss(fast: bool = False, mutation: str | None = None) -> Checked:
-    """With one Hessian turned, the inner soups lie behind the front by the bound of T8, or more."""
+    """With one Hessian turned, the front gap of inner soups is at least the bound of T8."""
     reject_unknown(mutation, ("best-policy",))
     inner = SHARES[2:-2:2] if fast else SHARES[1:-1]
     found = [soup_gap(p, inner) for p in soup_pairs(60.0)]
     measured = np.array([f.measured for f in found])
-    if mutation == "best-policy":  # A policy on the front lies no way behind it.
+    if mutation == "best-policy":  # A policy on the front has a front gap of 0.
         measured = np.array([soup_gap(p, inner).measured for p in soup_pairs(0.0)])
     return Checked(measured, np.array([f.bound for f in found]), "lower", {}, 0.0)
 
 
 def soup_pairs(degrees: float) -> list[Quadratic]:
-    """Twenty pairs with random first Hessian, scale and centres, the second turned."""
+    """Twenty pairs of quadratics with random Hessian, scale and centres, the second turned."""
     pairs = []
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 Left: end points of the methods beside the certified front. Middle: the ideal distance of the same
 end points when the preference loss is reported in other units. Right: front gap and regret against
-the matched weight, which no change of units moves.
+the matched weight. Both do not depend on the units.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tradeoff.theory.invariance import (
 )
 
 CAPTION = (
-    "Why not the distance to the ideal point? One instance (d = 16), λ = 1/2, {updates} updates "
-    "of step 0.05 (not tuned: scores are compared, not methods), averaged iterates. Middle: in "
-    "other units of the preference loss the distance gives {orders} orders of the methods. "
-    "Right: front gap (filled) and regret (hollow), which no unit moves. n = {replicas} "
-    "replicas; what varies is the data drawn; intervals are within the markers. Command: python "
-    "-m analysis scores."
+    "Why not the distance to the ideal point? One instance (d = 16), λ = 1/2, averaged iterates "
+    "after {updates} updates of step 0.05 (not tuned: scores are compared, not methods). Middle: "
+    "with other units of the preference loss the distance gives {orders} orders of the methods. "
+    "Right: front gap (filled) and regret (hollow), which do not depend on units. n = {replicas} "
+    "replicas; the data drawn varies; intervals are smaller than the markers. Command: python -m "
+    "analysis scores."
 )
 METHODS: tuple[Schedule, ...] = (
     Sequential(share=0.5),
@@ -87,7 +87,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "updates": f"{numbers['updates']:,}",
         "orders": str(numbers["distinct_orders"]),
@@ -112,18 +112,18 @@ def end_points(problem: LogLinear, steps: int, replicas: int) -> np.ndarray:
 
 
 def distance(front: Front, losses: np.ndarray, factor: float) -> np.ndarray:
-    """Ideal distance of each end point once the preference loss is multiplied by ``factor``."""
+    """Ideal distance of each end point after the preference loss is multiplied by ``factor``."""
     units = np.array([1.0, factor])
     return ideal_distance(losses * units, front.ideal * units)
 
 
 def range_weight(weight: np.ndarray, front: Front) -> np.ndarray:
-    """A weight of the losses as a weight of the losses in units of their ranges."""
+    """Convert a weight of the losses into a weight of the losses in units of their ranges."""
     return rescaled_weight(weight, 1 / front.ranges)
 
 
 def largest_change(front: Front, losses: np.ndarray, score: str) -> float:
-    """Largest change of a score over all factors, the requested weight converted with the units."""
+    """Largest change of a score over all factors. The requested weight is converted too."""
     before = front.score(losses, LAM)[score].to_numpy()
     changes = []
     for factor in FACTORS:
@@ -188,7 +188,7 @@ def draw_scores(
 
 
 def claim_invariance(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Front gaps of random policies, in nats and in random other units of both losses."""
+    """Front gaps of random policies agree in nats and in random other units of both losses."""
     reject_unknown(mutation, ("ideal-distance",))
     measured, bounds, slack = [], [], []
     for case in cases(4 if fast else 20):
@@ -209,9 +209,10 @@ def claim_invariance(fast: bool = False, mutation: str | None = None) -> Checked
 
 
 def claim_units_pick_the_winner(fast: bool = False, mutation: str | None = None) -> Checked:
-    """The method nearest to the ideal point is another one with the preference loss times 10.
+    """Other units of the preference loss change which method is nearest to the ideal point.
 
-    Or divided by 10, as a mean over tokens in place of their sum; on most cases.
+    The units are 10 times larger or smaller, as a mean over tokens is smaller than their sum. The
+    claim is about most cases.
     """
     reject_unknown(mutation, ("regret",))
     held = []
@@ -230,7 +231,7 @@ def claim_units_pick_the_winner(fast: bool = False, mutation: str | None = None)
 
 
 def claim_small_gap_large_regret(fast: bool = False, mutation: str | None = None) -> Checked:
-    """SFT→DPO: a regret of at least twice its front gap's certified end, on most cases."""
+    """The regret of SFT→DPO is at least twice its certified front gap, on most cases."""
     method = mutate(mutation, 0, {"mix": 2})
     ratios = []
     for case, front, losses in case_ends(fast):

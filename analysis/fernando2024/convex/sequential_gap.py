@@ -1,7 +1,7 @@
 """Does the gap of sequential training close with more updates?
 
-Left: gap of f_lambda against the number of gradients, every method with its tuned steps, and the
-limit of sequential training with its two certified sides. Right: the limit gap of the binary
+Left: gap of f_lambda against the number of gradients with tuned step sizes, and the limit of
+sequential training with its two certified bounds. Right: the limit gap of the binary
 example against the radius: closed form and simulated runs.
 """
 
@@ -46,18 +46,17 @@ RADII = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 HINDSIGHT = "tuned for f_lambda"
 JOINT_TRAINING = "joint-training"
 CAPTION = (
-    "Does more training close the gap? Left: mean gap of f_lambda, lambda = 1/2, after T "
-    "gradients, one problem (d = 16), last iterate, tuned steps. Stages tuned for their own "
-    "loss (thick) tend to the limit (hollow, certified bar); tuned with hindsight (thin) they "
-    "keep {times} times ALRIGHT's gap. n = {replicas} replicas; what varies is the data order; "
-    "bands: 95 % intervals. Right: binary example (n = 1). Command: python -m analysis "
-    "sequential_gap"
+    "Does more training close the gap? Left: mean gap of f_λ (λ = 1/2) after T gradients, last "
+    "iterate, one problem (d = 16), tuned steps. If each stage is tuned for its own loss (thick), "
+    "the gap tends to the limit (hollow; bar: certified range). Tuned with hindsight (thin), it is "
+    "{times} times ALRIGHT's. n = {replicas} replicas; the data order varies; bands: 95 % "
+    "intervals. Right: binary example (n = 1). Command: python -m analysis sequential_gap"
 )
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean gaps of a method by length, and the step sizes that were chosen for it."""
+    """Mean gaps of a method by length of the run, and the step sizes chosen for it."""
 
     gap: Interval
     tuned: list[Tuned]
@@ -106,7 +105,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     values = numbers["last_gap_over_alright"][HINDSIGHT].values()
     return {
         "times": f"{min(values):.1f} to {max(values):.1f}",
@@ -129,7 +128,7 @@ def curve(
 ) -> Curve:
     """Gap of complete runs of every length, each with its tuned steps.
 
-    The stage boundary of an order moves with the length; ``own`` tunes each stage for its own loss.
+    The stage boundary of an order moves with the length. ``own`` tunes each stage for its own loss.
     """
     best = minimise(problem, method.lam, tolerance=1e-13).value
     rows, found = [], []
@@ -151,7 +150,7 @@ def draw_lengths(
     hindsight: dict[str, Curve],
     limits: dict[str, LimitGap],
 ) -> None:
-    """Gap against T, log-log; on the right, each order's limit inside its certified range."""
+    """Draw the gap against T on log axes, and each order's limit with its certified range."""
     end = float(lengths[-1])
     levels, texts = {}, {}
     for name, found in curves.items():
@@ -189,7 +188,7 @@ def draw_lengths(
 def simulated_binary(lam: float, beta: float, radius: float, first: First) -> float:
     """Gap of a run on the binary example, both stages long enough to reach the boundary."""
     problem = binary_example(radius, beta)
-    # While it walks outwards, |theta'| >= step * w * exp(-w |theta|) / 2 with w = beta or 1.
+    # On the way outwards, |theta'| >= step * w * exp(-w |theta|) / 2 with w = beta or 1.
     stage = int(np.exp(max(1.0, beta) * radius) / min(1.0, beta) / 1.5) + 20
     runs = trajectories(
         problem,
@@ -203,7 +202,7 @@ def simulated_binary(lam: float, beta: float, radius: float, first: First) -> fl
 
 
 def draw_radii(ax: Axes, radii: Array) -> dict[str, Any]:
-    """Closed form and simulated gap of the binary example against the radius."""
+    """Draw the closed-form and the simulated gap of the binary example against the radius."""
     fine = np.linspace(0.01, radii[-1], 200)
     numbers: dict[str, Any] = {"radii": radii}
     for lam, weight in ((0.5, 1.4), (0.25, 0.8)):
@@ -216,7 +215,8 @@ def draw_radii(ax: Axes, radii: Array) -> dict[str, Any]:
             look = style.look(key(first))
             found = [simulated_binary(lam, 1.0, float(r), first) for r in radii]
             exact = [binary_gap(lam, 1.0, float(r), first) for r in radii]
-            # Both orders coincide at lambda = 1/2: one fills the odd places, the other the even.
+            # Both orders coincide at lambda = 1/2. One is drawn at the odd places, the other at the
+            # even ones.
             show = slice(ORDERS.index(first), None, 2) if lam == 0.5 else slice(None)
             ax.plot(
                 radii[show],
@@ -242,7 +242,7 @@ def draw_radii(ax: Axes, radii: Array) -> dict[str, Any]:
 
 
 def mixed_binary(radius: float) -> float:
-    """Gap of Mix on the binary example from the boundary."""
+    """Gap of Mix on the binary example, started at the boundary."""
     problem = binary_example(radius)
     runs = trajectories(
         problem, Mix(), steps=200, step_size=1.0, replicas=1, start=[radius], checkpoints=[200]
@@ -288,7 +288,7 @@ def claim_log_cosh(fast: bool = False, mutation: str | None = None) -> Checked:
 
 
 def claim_limit_lower(fast: bool = False, mutation: str | None = None) -> Checked:
-    """The limit gap of either order exceeds its certified bound, which is positive (lower).
+    """The limit gap of either order is above its certified bound, which is positive (lower).
 
     A bound that is not clearly positive counts as a failure.
     """
@@ -311,23 +311,23 @@ def claim_limit_upper(fast: bool = False, mutation: str | None = None) -> Checke
     """The limit gap of either order is below its certified bound (upper)."""
     limits = random_limits(24 if fast else 40)
     bounds = np.array([float(np.asarray(limit.upper.bound)) for limit in limits])
-    # Limits of both orders alternate, so that a shift by one exchanges them.
+    # Limits of both orders alternate, so a shift by one exchanges them.
     bounds = mutate(mutation, bounds, {SWAPPED: bounds.reshape(-1, 2)[:, ::-1].ravel()})
     return Checked(np.array([limit.gap for limit in limits]), bounds, "upper", {}, 1e-12)
 
 
 @lru_cache(maxsize=2)
 def random_limits(instances: int) -> list[LimitGap]:
-    """Limit gaps of both orders, one after the other, on every case."""
+    """Limit gaps of both orders on every case, the orders alternating."""
     return [
         limit_gap(case.problem, case.lam, first) for case in cases(instances) for first in ORDERS
     ]
 
 
 def claim_first_stage_leaves_no_trace(fast: bool = False, mutation: str | None = None) -> Checked:
-    """After a long second stage the gap is the limit gap, whatever the first stage was (exact).
+    """After a long second stage the gap is the limit gap, for any first stage (exact).
 
-    Exact gradients; first stages of three lengths, and a random start for every case.
+    The runs use exact gradients, first stages of three lengths, and a random start for every case.
     """
     reject_unknown(mutation, (SWAPPED, JOINT_TRAINING))
     runs = [
@@ -357,9 +357,9 @@ def long_second_stages(
 
 
 def claim_joint_falls_beneath(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Stages tuned for their own loss keep twice the gap of Mix and ALRIGHT on most cases.
+    """With each stage tuned for its own loss the gap is twice that of Mix and ALRIGHT, on most.
 
-    ``held`` counts the cases in which that is so for both orders and both methods.
+    ``held`` counts the cases in which this is true of both orders and both joint methods.
     """
     reject_unknown(mutation, (SWAPPED, SFT_ONLY))
     held = []

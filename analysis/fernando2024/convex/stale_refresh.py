@@ -1,8 +1,8 @@
-"""What does MAXRIGHT lose when the compared values go stale? Refresh every k updates, or never.
+"""What does MAXRIGHT lose if the compared losses are old? Refresh every k updates, or never.
 
-Only the objective not followed goes stale: the followed one's loss has just been computed. Four
-readings: where the average lands on the front, what that costs in F_lambda, how much the path
-swings, and in which direction runs that never refresh move, by the requested weight.
+Only the loss of the objective that is not followed grows old. The other loss has just been
+computed. Four values are read: the matched weight of the average, its F_lambda, the swing of the
+path, and the direction in which runs without a refresh move, by requested weight.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from tradeoff.scores import interval, max_gap
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    "What do stale values cost MAXRIGHT? Losses are evaluated every k updates. Thin: n = "
-    "{instances} instances (λ = 1/4), thick: medians; solid: weighted steps of 0.1, dashed: "
-    "unweighted, dotted: tuned for each k: never refreshing then costs {ratio} times the F of k "
-    "= 1. Bottom right (n = {cases}): its shift at one step, {low} for λ < 1/2, {high} above "
-    "(95 % intervals). What varies is the instance. Command: python -m analysis stale_refresh."
+    "What do old loss values cost MAXRIGHT? Both losses are evaluated every k updates. Thin: n = "
+    "{instances} instances (λ = 1/4). Thick: medians. Solid: weighted steps of 0.1. Dashed: "
+    "unweighted. Dotted: tuned for each k; without refreshes F is {ratio} times that at k = 1. "
+    "Bottom right (n = {cases}): shift without refreshes at one step, {low} for λ < 1/2, {high} "
+    "above (95 % intervals). The instance varies. Command: python -m analysis stale_refresh."
 )
 REFRESH = (1, 10, 100, 1000, None)
 NAMES = tuple("never" if k is None else str(k) for k in REFRESH)
 READINGS = ("matched_weight", "excess", "preference_share", "swing")
 STEP = 0.1
 SCALES = tuple(0.0125 * 2**k for k in range(6))
-"""Constant steps among which each refresh interval chooses."""
+"""Constant step sizes from which each refresh interval chooses."""
 Readings = dict[str, np.ndarray]
 
 
@@ -83,7 +83,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     shift = numbers["shift_of_never_over_lambda"]["common"]
     costs = numbers["tuned"]["excess"]
 
@@ -108,7 +108,7 @@ def instance(seed: int) -> LogLinear:
 
 @lru_cache(maxsize=64)
 def certified(problem: LogLinear, lam: float) -> tuple[Front, Minimum]:
-    """The front, and the point that MAXRIGHT aims at."""
+    """The front, and the minimiser of F_lambda, to which MAXRIGHT should converge."""
     return pareto_front(problem, accuracy=1e-4), minimise_max_gap(problem, lam)
 
 
@@ -131,7 +131,7 @@ def measure(
     tuned: bool,
     refresh: tuple[int | None, ...] = REFRESH,
 ) -> dict[str, Any]:
-    """Readings of one instance at each refresh interval."""
+    """Values read from one instance at each refresh interval."""
     front, best = certified(problem, lam)
     rows = []
     for k in refresh:
@@ -157,7 +157,7 @@ def measure(
 
 
 def step_of(problem: LogLinear, schedule: Maxright, steps: int, tuned: bool) -> StepSize:
-    """The common step, or the one that is best for F_lambda on draws that do not score."""
+    """The common step size, or the one that is best for F_lambda on draws that are not reported."""
     lam = schedule.lam
     if tuned:
         optima, _ = max_gap_minimum(problem, lam)
@@ -170,12 +170,12 @@ def step_of(problem: LogLinear, schedule: Maxright, steps: int, tuned: bool) -> 
 
 
 KINDS = ("common", "tuned")
-"""One step for every refresh interval, or the best of each."""
+"""Step sizes: one for every refresh interval, or the best of each."""
 
 
 @lru_cache(maxsize=4)
 def never_and_always(tuned: bool, count: int) -> tuple[tuple[Case, dict[str, Any]], ...]:
-    """Every case with readings at k = 1 and without refreshes, 2,000 updates, 8 replicas."""
+    """Every case with the values read at k = 1 and without refreshes: 2,000 updates, 8 replicas."""
     return tuple(
         (case, measure(case.problem, 8, 2000, case.lam, True, tuned, (1, None)))
         for case in cases(count)
@@ -183,7 +183,7 @@ def never_and_always(tuned: bool, count: int) -> tuple[tuple[Case, dict[str, Any
 
 
 def shifts(pairs: tuple[tuple[Case, dict[str, Any]], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(cases,) requested weights, and how far never refreshing moves the matched weight."""
+    """(cases,) requested weights, and shifts of the matched weight in runs without refreshes."""
     lam = np.array([case.lam for case, _ in pairs])
     return lam, np.array([np.diff(found["matched_weight"])[0] for _, found in pairs])
 
@@ -212,7 +212,7 @@ def summary(found: Readings) -> dict[str, Any]:
 
 
 def draw(ax: Axes, found: dict[str, Readings], name: str, title: str) -> None:
-    """One reading against k: instances thin, medians thick."""
+    """Draw one value against k, with thin lines for instances and thick ones for medians."""
     at = np.arange(len(NAMES))
     look = style.look("maxright")
     ax.plot(at, found["weighted"][name].T, color="0.8", linewidth=0.6, zorder=1)
@@ -245,7 +245,7 @@ def draw(ax: Axes, found: dict[str, Readings], name: str, title: str) -> None:
 
 
 def draw_shift(ax: Axes, moved: Mapping[str, tuple[tuple[Case, dict[str, Any]], ...]]) -> None:
-    """Shift of every case against the requested weight, at one step and with tuned ones."""
+    """Draw the shift of every case against the requested weight, at one step and at tuned ones."""
     look = style.look("maxright")
     marks = {"common": {"label": "one step"}, "tuned": {"marker": "o", "markerfacecolor": "none"}}
     for kind, pairs in moved.items():
@@ -264,9 +264,10 @@ def draw_shift(ax: Axes, moved: Mapping[str, tuple[tuple[Case, dict[str, Any]], 
 
 
 def claim_never_drifts(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At one step size, never refreshing moves the matched weight up where lambda < 1/2, on most.
+    """At one step size, runs without refreshes end at a larger matched weight where lambda < 1/2.
 
-    Where lambda is larger no direction is claimed: ``mean above`` is the mean shift there.
+    The claim is about most cases. Where lambda is larger no direction is claimed: ``mean above`` is
+    the mean shift there.
     """
     del fast
     reject_unknown(mutation, (SWAPPED,))
@@ -278,7 +279,7 @@ def claim_never_drifts(fast: bool = False, mutation: str | None = None) -> Check
 
 
 def claim_tuned_steps_do_not_drift(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Against us: with a tuned step for each, the mean shift lies within 0.03 (equivalence)."""
+    """Against us: with a step tuned for each, the mean shift lies within 0.03 (equivalence)."""
     del fast
     reject_unknown(mutation, ("common-step",))
     lam, shift = shifts(never_and_always(mutation is None, COUNT))
@@ -286,7 +287,7 @@ def claim_tuned_steps_do_not_drift(fast: bool = False, mutation: str | None = No
 
 
 def claim_never_costs(fast: bool = False, mutation: str | None = None) -> Checked:
-    """With a tuned step for each, never refreshing leaves more of F than k = 1 does, on most."""
+    """With a step tuned for each, F without refreshes is larger than at k = 1, on most cases."""
     del fast
     reject_unknown(mutation, (SWAPPED,))
     found = np.stack([row["excesses"] for _, row in never_and_always(True, COUNT)], axis=1)
@@ -295,9 +296,9 @@ def claim_never_costs(fast: bool = False, mutation: str | None = None) -> Checke
 
 
 def claim_stale_paths_swing(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At one step size the path swings twice as far unrefreshed as with k = 1, on nearly all."""
+    """At one step size paths without refreshes swing twice as far as at k = 1, on nearly all."""
     del fast
-    reject_unknown(mutation, (SWAPPED,))  # before anything is computed
+    reject_unknown(mutation, (SWAPPED,))  # Checked before anything is computed.
     swing = np.stack([row["swing"] for _, row in never_and_always(False, COUNT)], axis=1)
     always, never = mutate(mutation, swing, {SWAPPED: swing[::-1]})
     known = {"median ratio": float(np.median(never / always))}

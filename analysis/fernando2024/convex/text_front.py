@@ -1,11 +1,11 @@
-"""Does it hold on real text? Certified fronts, end points of the methods, and held-out losses.
+"""Do the results hold on real text? Certified fronts, end points of the methods, held-out losses.
 
-Each prompt chooses among a few candidate responses by hashed words, so the problem is convex and
-its front is certified, while the text is real. Left: training losses. Right: the same parameters on
-prompts that training never saw. One row per pair of data sets.
+Each prompt chooses among a few candidate responses by hashed words. The problem is convex and its
+front is certified, while the text is real. Left: training losses. Right: losses of the same
+parameters on prompts that no update reads. One row per pair of data sets.
 
-The data lie beside the project, not in it. Where they are absent the figure is drawn again from the
-numbers of the stored run, and says so.
+The data are in a folder beside the project, not in it. Where they are absent the figure is drawn
+from the numbers of the stored run, and its result says so.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tradeoff.errors import InputError
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 
 CAPTION = (
-    "On real text? Above: rasbt instructions, polite over rude answers; below: "
+    "Do results hold on real text? Above: rasbt instructions, polite over rude answers. Below: "
     "{dolly} Dolly instructions, HH-harmless pairs. Left: certified front of the training losses. "
     "Right, held out ({above} above, {below} below): the same policies, not certified; methods end "
-    "beyond them ({beyond}). Lines join λ = .25, .5, .75. Only ALRIGHT is random: means of n = "
+    "below their curve ({beyond}). Lines join λ = .25, .5, .75. Only ALRIGHT's draws vary: n = "
     "{seeds} below. Command: python -m analysis text_front"
 )
 FEATURES = 2**12
@@ -44,7 +44,7 @@ LAMBDAS = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class Pair:
-    """Names of two data sets, what is seen on both parts, how many SFT rows, and how they run."""
+    """Names of two data sets, titles of both parts, number of SFT rows, and size of the runs."""
 
     sft: str
     preference: str
@@ -81,7 +81,7 @@ PAIRS = (
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     above, below = (numbers[pair.sft]["held_out_rows"] for pair in PAIRS)
     ends = [", ".join(beyond(numbers[pair.sft])) or "none" for pair in PAIRS]
     return {
@@ -94,7 +94,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def beyond(found: Mapping[str, Any]) -> list[str]:
-    """Methods all of whose ends lie beyond the held-out curve: no point of it is as good."""
+    """Methods whose ends all lie below the held-out curve: no point of it is as good."""
     curve = np.asarray(found["front"]["held_out"])
     ends = {name: np.asarray(entry["held_out"]) for name, entry in found["methods"].items()}
     return [
@@ -131,7 +131,7 @@ def picture(out: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def have_data(pairs: Sequence[Pair]) -> bool:
-    """Whether every file that the pairs need lies beside the project."""
+    """Whether every file that the pairs need exists."""
     names = [name for pair in pairs for name in (pair.sft, pair.preference)]
     return all(
         (DATA / f"{n}_{part}.jsonl.gz").exists() for n in names for part in ("train", "test")
@@ -139,7 +139,7 @@ def have_data(pairs: Sequence[Pair]) -> bool:
 
 
 def stored(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The numbers of the stored run, marked as such."""
+    """Numbers of the stored run, marked as stored."""
     path = lookup.place(PAPER, "text_front")
     if not path.exists():
         remedy = f"Put the files that shared/data/README.md names into {DATA.name}/ and run again."
@@ -180,13 +180,13 @@ def measure_pair(pair: Pair, fast: bool) -> dict[str, Any]:
 
 
 def read(pair: Pair, part: str) -> tuple[list[SftRow], list[PreferenceRow]]:
-    """The SFT and the preference rows of one part of a pair."""
+    """SFT and preference rows of one part of a pair."""
     sft = list(read_sft(DATA / f"{pair.sft}_{part}.jsonl.gz"))[: pair.rows]
     return sft, list(read_preferences(DATA / f"{pair.preference}_{part}.jsonl.gz"))
 
 
 def usual_beta(problem: LogLinear, held_out: LogLinear) -> dict[str, Any]:
-    """The front at beta = 0.1, and how unequal the two gradients are there."""
+    """The front at beta = 0.1, and the norms of the two gradients there."""
     front = pareto_front(problem, solves=9, accuracy=1e-2, interpolate=False)
     start = np.zeros(problem.dimension)
     return {
@@ -206,7 +206,7 @@ def run_methods(
     step_size: float,
     replicas: int,
 ) -> dict[str, Any]:
-    """Losses (train, held out) and scores of every method; joint methods over lambda."""
+    """Losses (train, held out) and scores of every method; joint methods at several lambda."""
     randomised = [Alright(lam=lam) for lam in LAMBDAS]
     steady: list[Schedule] = [Sequential(), Sequential(first="preference")]
     steady += [Mix(lam=lam) for lam in LAMBDAS]
@@ -243,7 +243,7 @@ def run_methods(
 
 
 def draw_losses(ax: Axes, found: dict[str, Any], part: str) -> None:
-    """Front and end points in the plane of the two losses."""
+    """Draw the front and the end points in the plane of the two losses."""
     front = np.asarray(found["front"][part])
     if part == "train":
         ax.plot(*front.T, **style.FRONT, label="certified front")

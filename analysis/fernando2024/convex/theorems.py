@@ -1,7 +1,6 @@
-"""Claims of the theory that no figure carries: constants, certificates, RLHF, forgetting.
+"""Claims of the theory that belong to no figure: constants, certificates, RLHF, forgetting.
 
-Each is evaluated on random instances drawn anew for the ledger; the first counterexample would
-show there.
+Each is evaluated on random instances drawn for the ledger, so that a counterexample can occur.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def certified(
     fast: bool,
     mutation: str | None,
 ) -> Checked:
-    """A certificate at random parameters and at the optimum of a nearby weight."""
+    """Check a certificate at random parameters and at the optimum of a nearby weight."""
     checks = []
     for p in instances(fast):
         near = minimise(p, 0.3).theta
@@ -73,12 +72,12 @@ def certified(
 
 
 def claim_front_encloses(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T9: independent solves at other weights stay within the certified error of the front."""
+    """T9: solves at other weights stay within the certified error of the front."""
     reject_unknown(mutation, ("finer-front",))
     lams, checks = np.linspace(0.02, 0.98, 9), []
     for p in instances(fast):
         found = fronts.certified_error(p, pareto_front(p, solves=5, interpolate=False), lams)
-        if mutation:  # The promise of a front of 33 solves, made for one of 5.
+        if mutation:  # The certified error of a front of 33 solves, used for one of 5.
             finer = pareto_front(p, solves=33, accuracy=1e-9)
             found = replace(found, bound=np.full(len(lams), finer.error))
         checks.append(found)
@@ -134,14 +133,14 @@ def dpo_loss(problem: LogLinear, theta: np.ndarray) -> float:
 
 
 def claim_forgetting_rate(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T12: along the gradient flow of one loss the other grows by minus the inner product."""
+    """T12: along the gradient flow of one loss the other changes by minus the inner product."""
     reject_unknown(mutation, (WRONG_OBJECTIVE,))
     checks = []
     for p in instances(fast):
         for theta in points(p)[:2]:
             for trained in (SFT, PREFERENCE):
                 found = forgetting.forgetting_rate(p, theta, trained)
-                if mutation:  # How fast the trained loss itself falls.
+                if mutation:  # The rate at which the trained loss itself falls.
                     slope = float(np.sum(p.gradients(theta)[trained] ** 2))
                     found = replace(found, bound=-slope)
                 checks.append(found)
@@ -149,7 +148,7 @@ def claim_forgetting_rate(fast: bool = False, mutation: str | None = None) -> Ch
 
 
 def claim_tokens_break_convexity(fast: bool = False, mutation: str | None = None) -> Checked:
-    """The caution: DPO over two tokens violates the midpoint inequality, at every beta tried."""
+    """The caution: DPO over two tokens violates the midpoint inequality at every beta tried."""
     del fast
     checks = []
     for beta in (0.1, 0.5, 1.0, 1.9):
@@ -158,13 +157,13 @@ def claim_tokens_break_convexity(fast: bool = False, mutation: str | None = None
         ends = [problem.dpo(np.array([-w / 2, w / 2])) for w in (-0.2, 0.2)]
         depth = problem.dpo(np.zeros(2)) - float(np.mean(ends))
         checks.append(depth)
-    # A second derivative of beta (beta - 2)/16 leaves half of it times 0.2 squared.
+    # The second derivative is beta (beta - 2)/16; half of it times 0.2 squared is the least depth.
     least = [beta * (2 - beta) / 32 * 0.2**2 / 2 for beta in (0.1, 0.5, 1.0, 1.9)]
     return Checked(np.array(checks), np.array(least), "lower", {}, 0.0)
 
 
 def claim_single_tokens_are_convex(fast: bool = False, mutation: str | None = None) -> Checked:
-    """The caution: SFT over tokens, and DPO over one token, violate it on no segment."""
+    """The caution: SFT over tokens, and DPO over one token, satisfy it on all segments."""
     reject_unknown(mutation, ("two-tokens",))
     shares = []
     for seed in range(4 if fast else 20):
@@ -202,7 +201,7 @@ def points(problem: LogLinear, count: int = 6) -> np.ndarray:
 
 
 def together(checks: Sequence[Checked], kind: str) -> Checked:
-    """Many checks of one kind as a single one."""
+    """Combine many checks of one kind into a single one."""
     if any(a.kind != b.kind for a, b in pairwise(checks)) or checks[0].kind != kind:
         raise ValueError(f"expected checks of kind {kind!r}, got {[c.kind for c in checks]}")
 

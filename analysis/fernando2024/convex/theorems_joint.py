@@ -1,8 +1,8 @@
-"""Claims of the theorems on joint training, T13 to T18, each where it could fail.
+"""Claims of the theorems on joint training, T13 to T18, on problems where each bound could fail.
 
-Bounds on rates are evaluated on small contested instances, with so many updates that each bound
-lies below the gap of the untrained policy, of SFT -> DPO and of the minimiser for the swapped
-weight (:func:`claim_bounds_can_fail`).
+Bounds on rates are evaluated on small contested instances with many updates. Each bound then lies
+below the gap of the untrained policy, of SFT -> DPO, and of the minimiser for the swapped weight
+(:func:`claim_bounds_can_fail`).
 """
 
 from __future__ import annotations
@@ -55,14 +55,15 @@ from tradeoff.theory.joint import best_product, moments, optimal_probability
 
 LAM = 0.3
 SEEDS = (0, 1, 3, 7, 8)
-"""The first on which every bound claimed can fail; measured gaps had no say in it."""
+"""The first seeds on which every claimed bound can fail. Measured gaps were not used to choose
+them."""
 UPDATES, ROUNDS, FAST_STEPS, TAIL_STEPS = 16_384, 8_192, 20_000, 65_536
 STEP = StepSize(2.0, 0.67)
 
 
 @cache
 def contested(seed: int, radius: float = 2.0) -> LogLinear:
-    """Strong conflict and few parameters."""
+    """A problem with strong conflict and few parameters."""
     return random_log_linear(
         seed, prompts=3, responses=3, dimension=2, demonstrations=12, pairs=12, conflict=0.9,
         sharpness=3.0, radius=radius,
@@ -78,7 +79,7 @@ def methods() -> tuple[Schedule, ...]:
 
 
 def wrong_runs(mutation: str | None, method: Schedule) -> Schedule | None:
-    """What runs in place of a method: nothing, SFT -> DPO, or the method with weights swapped."""
+    """The schedule that runs in place of a method: none, SFT -> DPO, or the swapped weight."""
     mutants: dict[str, Schedule | None] = {
         mutations.SEQUENTIAL: Sequential(lam=LAM, share=0.5),
         mutations.WRONG_PROBABILITY: type(method)(lam=1 - LAM),
@@ -90,7 +91,7 @@ def wrong_runs(mutation: str | None, method: Schedule) -> Schedule | None:
 
 
 def claim_last_iterate(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T13: last iterates under linear decay."""
+    """T13: gaps of last iterates under linear decay."""
     return together(
         [
             last_iterate.last_iterate_gap(
@@ -104,7 +105,7 @@ def claim_last_iterate(fast: bool = False, mutation: str | None = None) -> Check
 
 
 def claim_attained(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T17: the rates are attained up to a factor of two."""
+    """T17: some instance attains the rates up to a factor of two."""
     other = mutations.mutate(mutation, None, {"random-instance": contested(0)})
     steps = (4, 100) if fast else (4, 100, 10_000)
     return together(
@@ -141,7 +142,7 @@ def claim_bounds_can_fail(fast: bool = False, mutation: str | None = None) -> Ch
 
 
 def claim_rounds(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T14: rounds of four and of eight updates."""
+    """T14: gaps of rounds of four and of eight updates."""
     lam = 0.25
     wrong = mutations.mutate(
         mutation,
@@ -177,7 +178,7 @@ def claim_constrained_limit(fast: bool = False, mutation: str | None = None) -> 
 
 
 def claim_constrained_loss(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T15, second half: no policy within the limit has a preference loss much smaller."""
+    """T15, second half: no policy within the limit has a much smaller preference loss."""
     wrong: dict[str, Schedule | None] = {"tighter-limit": Constrained(limit=0.02)}
     return together(
         [run.preference for run in _constrained(fast, mutations.mutate(mutation, None, wrong))],
@@ -198,7 +199,7 @@ def _constrained(fast: bool, instead: Schedule | None) -> Iterator[constrained.C
 
 @cache
 def uneven(seed: int) -> Quadratic:
-    """A quadratic pair whose curvature and noise differ in size along different axes."""
+    """Two quadratics whose curvature and noise are large along different axes."""
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(2, 2, 2)) * np.array([1.0, 0.5])[:, None, None]
     base = random_quadratic(seed, condition=8.0, distance=1.0)
@@ -206,7 +207,7 @@ def uneven(seed: int) -> Quadratic:
 
 
 def claim_exact_limit(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T16: T times the expected gap of an average, without sampling, near tr(H^-1 S)/2."""
+    """T16: T times the exact expected gap of an average is near tr(H^-1 S)/2."""
     steps, slack = (2_000, 0.25) if fast else (10_000, 0.1)
     wrong = {"wrong-covariance": Alright(lam=LAM, probability=0.75)}
     honest = (Alright(lam=LAM), Mix(lam=LAM), Alright(lam=LAM, probability=0.6))
@@ -218,7 +219,7 @@ def claim_exact_limit(fast: bool = False, mutation: str | None = None) -> Checke
 
 
 def claim_winner(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T16 against T6: which of budgeted alternation and Mix wins, where the two disagree."""
+    """T16 against T6: the winner of budget-optimal alternation and Mix where they disagree."""
     mutations.reject_unknown(mutation, ["rule-of-thumb"])
     budget = 2_000.0 if fast else 10_000.0
     verdicts: list[bool] = []
@@ -241,7 +242,7 @@ def claim_winner(fast: bool = False, mutation: str | None = None) -> Checked:
 def disputed(count: int) -> Iterator[tuple[Quadratic, float, float]]:
     """Seeded problems on which T6 and T16 name different winners, T16 by more than 10 %.
 
-    Cost ratios from 1/10 to 10 are searched for the first such dispute.
+    For each problem, cost ratios from 1/10 to 10 are searched for the first disagreement.
     """
     seed = 0
     while count:
@@ -271,7 +272,7 @@ def fast_cases(fast: bool) -> list[tuple[LogLinear, Schedule]]:
 
 
 def claim_fast_rate(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T18: 8 G^2/(mu (T+1)) under growth."""
+    """T18: the gap is at most 8 G^2/(mu (T+1)) under quadratic growth."""
     return together(
         [
             fast_rate.fast_gap(
@@ -284,7 +285,7 @@ def claim_fast_rate(fast: bool = False, mutation: str | None = None) -> Checked:
 
 
 def claim_tails(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T18: the 90 % quantile over runs."""
+    """T18: bound on the 90 % quantile of the gap over runs."""
     return together(
         [
             tails.tail_gap(
@@ -299,7 +300,7 @@ def claim_tails(fast: bool = False, mutation: str | None = None) -> Checked:
 
 
 def claim_band(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T18: samples of 16 and 128 rows from populations of 64."""
+    """T18: deviation of losses on samples of 16 and 128 rows from populations of 64."""
     factor = mutations.mutate(mutation, 1, {"hundredfold-rows": 1_000})
     return together(
         [
@@ -318,7 +319,7 @@ def claim_band(fast: bool = False, mutation: str | None = None) -> Checked:
 
 
 def claim_game(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T18: MAXRIGHT without minima, one data point an update."""
+    """T18: bound on MAXRIGHT without minima, with one data point per update."""
     lam, checks = 0.1, []
     cases = [(binary_example(radius=2.0), 1_500)]
     cases += [] if fast else [(contested(seed, 1.0), 20_000) for seed in (0, 1)]
@@ -334,7 +335,7 @@ def claim_game(fast: bool = False, mutation: str | None = None) -> Checked:
 
 
 def claim_token_curvature(fast: bool = False, mutation: str | None = None) -> Checked:
-    """T18: at 25 points of random token problems, and in the counterexample."""
+    """T18: token curvature at 25 points of random token problems, and in the counterexample."""
     rejected = mutations.mutate(mutation, True, {mutations.SWAPPED: False})
     checks = []
     for seed in range(5):

@@ -30,15 +30,15 @@ from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 
 Array = NDArray[np.float64]
 CAPTION = (
-    "Where do the methods walk? Exact gradients, step 0.25 t^-0.3 for all (an illustration: none "
-    "is tuned), λ = 1/2, one start (cross), one problem of 4 prompts, 4 responses and d = 2, "
-    "{budget} gradients each. Contours: SFT loss solid, preference loss dashed. The sequential "
-    "runs end with a regret of {paths} of the ranges, ALRIGHT with {alright}. n = 1 run; only "
-    "ALRIGHT's choice varies; no interval. Command: python -m analysis toy_trajectories"
+    "Where do the methods walk? One problem with 4 prompts, 4 responses and d = 2; exact "
+    "gradients, λ = 1/2, {budget} gradients from one start (cross). All use the step 0.25 t^-0.3, "
+    "which is not tuned. Contours: SFT loss solid, preference loss dashed. The final regret in "
+    "units of the ranges is {paths} for sequential runs and {alright} for ALRIGHT. n = 1 run; what "
+    "varies: ALRIGHT's draws; no interval. Command: python -m analysis toy_trajectories"
 )
 START = (2.75, 2.6)
 BUDGET = 2400
-"""Gradient evaluations per method."""
+"""Gradients per method."""
 METHODS: tuple[Schedule, ...] = (
     Sequential(),
     Sequential(first="preference"),
@@ -54,7 +54,7 @@ PLACES = {
     "maxright": ((1.38, 1.32), (1.45, 0.93)),
     "Pareto set": ((0.62, -0.42), (2.1, 0.17)),
 }
-"""Where each name stands in the two panels."""
+"""Position of each name in the two panels."""
 VIEW = ((-0.75, 3.25), (-0.95, 3.4))
 """Limits of the parameter plane."""
 
@@ -78,7 +78,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     orders = [numbers[order]["regret"] for order in ("sft-dpo", "dpo-sft")]
     return {
         "budget": f"{numbers['gradients']:,}",
@@ -102,7 +102,7 @@ def toy_problem() -> LogLinear:
 
 
 def run_path(problem: LogLinear, method: Schedule, budget: int) -> Array:
-    """(T + 1, 2) iterates of a run that may evaluate ``budget`` gradients."""
+    """(T + 1, 2) iterates of a run with a budget of gradients."""
     steps = int(budget / method.plan(1).cost()[0])
     runs: Trajectories = trajectories(
         problem,
@@ -118,7 +118,7 @@ def run_path(problem: LogLinear, method: Schedule, budget: int) -> Array:
 
 
 def milestones(path: Array, spacing: float = 0.42) -> list[int]:
-    """Updates at which a path gets a marker: one for every ``spacing`` it is away from the last."""
+    """Updates at which a path gets a marker, each ``spacing`` away from the one before."""
     marks = [0]
     for t, point in enumerate(path):
         if np.linalg.norm(point - path[marks[-1]]) > spacing:
@@ -127,7 +127,7 @@ def milestones(path: Array, spacing: float = 0.42) -> list[int]:
 
 
 def draw_plane(ax: Axes, problem: LogLinear, front: Front) -> None:
-    """Contours of both losses, the Pareto set and its ends."""
+    """Draw contours of both losses, the Pareto set and its ends."""
     axes = [np.linspace(low, high, 120) for low, high in VIEW]
     grid = np.stack(np.meshgrid(*axes), axis=-1)
     losses = problem.losses(grid.reshape(-1, 2)).reshape(*grid.shape)
@@ -155,7 +155,7 @@ def draw_plane(ax: Axes, problem: LogLinear, front: Front) -> None:
 
 
 def draw_front(ax: Axes, front: Front) -> None:
-    """The certified front, the region no policy reaches, and the ideal point."""
+    """Draw the certified front, the region that no policy reaches, and the ideal point."""
     ax.plot(*front.inner.T, **{**style.FRONT, "linewidth": 5, "alpha": 0.35})
     ax.plot(*front.ideal, **style.IDEAL)
     span = front.ranges
@@ -169,7 +169,7 @@ def draw_front(ax: Axes, front: Front) -> None:
 
 
 def place_labels(left: Axes, right: Axes, front: Front) -> None:
-    """Name every path where it can be read, in its own colour; places are of this one problem."""
+    """Write the name of every path in its colour. The positions suit this one problem."""
     halo: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="white")]
     for key, (in_plane, in_losses) in PLACES.items():
         for ax, place in ((left, in_plane), (right, in_losses)):
@@ -189,7 +189,7 @@ def place_labels(left: Axes, right: Axes, front: Front) -> None:
 
 
 def numbers(problem: LogLinear, front: Front, paths: dict[str, Array]) -> dict[str, Any]:
-    """Where every path ends, and how far it strayed from the front in its second half."""
+    """End of every path, and its distance from the front in its second half."""
     table = front.score(np.stack([problem.losses(p[-1]) for p in paths.values()]), 0.5)
     result: dict[str, Any] = {"certified_error": front.error, "runs": 1}
     for (key, path), row in zip(paths.items(), table.to_dict("records"), strict=True):

@@ -1,8 +1,8 @@
-"""Step sizes for comparisons: every method has its own, chosen on draws that do not score.
+"""Step sizes for comparisons: each method has its own, chosen on draws that are not reported.
 
-All methods choose from one grid. Sequential training has a step size for each stage, and chooses
-the pair: by f_lambda with hindsight, the best that it can hope for, or each stage by its own loss,
-as in practice.
+All methods choose from one grid. Sequential training chooses a step size for each stage. They are
+chosen together for f_lambda with hindsight, the best possible case, or each for the loss of its
+stage, as in practice.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ Judge = Callable[[Array], Array]
 SCALES = tuple(2.0**k for k in range(-9, 6))
 """The grid of step sizes."""
 COARSE = SCALES[::2]
-"""Every second value of the grid, for studies of many runs."""
+"""Every second value of the grid, for studies with many runs."""
 NARROW = tuple(2.0**k for k in range(-7, 3, 2))
-"""The part of :data:`COARSE` in which the steps that are best for f_lambda lie."""
+"""The part of :data:`COARSE` that contains the best step sizes for f_lambda."""
 SEED, REPLICAS = 1, 16
-"""Draws on which step sizes are chosen; those that score have seed 0."""
+"""Seed and number of the draws on which step sizes are chosen. Reported runs have seed 0."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A step size and how it was found.
+    """A step size, and how it was found.
 
     Attributes
     ----------
     step
         The step size of the method.
     scales
-        Its scale, or those of both stages.
+        Its scale, or the scales of both stages.
     inside
         Whether the grid contains the optimum, see :func:`inside`.
     value
-        Mean of what was made small, on the draws of the choice.
+        Mean of the judged quantity, on the draws of the choice.
     """
 
     step: StepSize
@@ -58,12 +58,12 @@ class Tuned:
 
 
 def f_lambda(lam: float) -> Judge:
-    """The weighted loss of (..., 2) losses."""
+    """A judge that returns the weighted loss of (..., 2) losses."""
     return lambda losses: weighted_loss(losses, lam)
 
 
 def own_loss(objective: int) -> Judge:
-    """The loss of one objective alone."""
+    """A judge that returns the loss of one objective alone."""
     return lambda losses: np.asarray(losses[..., objective])
 
 
@@ -78,20 +78,20 @@ def tune(
     iterate: Iterate = "last",
     replicas: int = REPLICAS,
 ) -> Tuned:
-    """The step size with the least mean at the end of a run; a pair of them for two stages.
+    """The step size, or pair of step sizes for two stages, with the least mean at the end of a run.
 
     Parameters
     ----------
     problem, schedule, steps
-        What runs, and for how many updates.
+        The problem, the schedule, and the number of updates.
     judge
-        What is made small, a function of (..., 2) losses; f_lambda by default.
+        The quantity to minimise, a function of (..., 2) losses; f_lambda by default.
     scales, decay
-        The grid of scales, and the decay that all share.
+        The grid of scales, and the common decay.
     iterate
-        Which iterate is judged.
+        The iterate that is judged.
     replicas
-        Runs over which the mean is taken, of the seed :data:`SEED`.
+        Number of runs over which the mean is taken. Their seed is :data:`SEED`.
     """
     stages = 2 if has_two_stages(schedule, steps) else 1
     grid: list[tuple[float, ...]] = list(product(scales, repeat=stages))
@@ -102,7 +102,7 @@ def tune(
 
 
 def _step(scales: tuple[float, ...], decay: float) -> StepSize:
-    """The step size with one scale, or with one for each of two stages."""
+    """The step size with one scale, or with one scale for each of two stages."""
     return (
         StepSize(scales[0], decay) if len(scales) == 1 else StageSteps(scales[0], decay, scales[1])
     )
@@ -117,7 +117,7 @@ def tune_each_stage(
     decay: float = 0.5,
     replicas: int = REPLICAS,
 ) -> Tuned:
-    """Sequential training as practised: each stage has the step best for its own loss.
+    """Tune sequential training as in practice: each stage for its own loss.
 
     Parameters
     ----------
@@ -138,10 +138,10 @@ def tune_each_stage(
 
 
 def inside(chosen: tuple[float, ...], scales: Sequence[float]) -> bool:
-    """Whether every scale lies strictly inside the grid; a first stage may be all but skipped.
+    """Whether every scale lies strictly inside the grid. A first stage may have the least scale.
 
-    Where the first objective has little weight, the best first stage makes no step at all, so the
-    least scale of the grid is as good as any smaller one.
+    Where the first objective has little weight, the best first stage makes no step. The least scale
+    of the grid is then as good as any smaller one.
     """
     *first, last = chosen
     strictly = min(scales) < last < max(scales)
@@ -162,7 +162,7 @@ def means(
     iterate: Iterate,
     replicas: int,
 ) -> Array:
-    """(sizes,) mean of what is judged at the end of the runs that choose."""
+    """(sizes,) mean of the judged quantity at the end of the runs that choose step sizes."""
     runs = trajectories(
         problem, schedule, steps=steps, step_size=list(sizes), replicas=replicas, seed=SEED,
         checkpoints=[steps],
@@ -180,7 +180,7 @@ def ends(
     iterate: Iterate = "last",
     replicas: int = 256,
 ) -> Array:
-    """(replicas, 2) losses at the end of the runs that score, which have the seed 0."""
+    """(replicas, 2) losses at the end of the reported runs, which have the seed 0."""
     runs = trajectories(
         problem, schedule, steps=steps, step_size=step, replicas=replicas, checkpoints=[steps]
     )
@@ -191,11 +191,11 @@ def ends(
 
 
 def pair_cost() -> float:
-    """Cost of a preference gradient in SFT gradients: the median over the shapes measured.
+    """Cost of a preference gradient in SFT gradients: the median over the measured shapes.
 
-    From the stored run of :mod:`analysis.fernando2024.costs.llm_resources`: time of a
-    gradient of DPO alone over that of SFT alone, with the reference's
-    log-probabilities stored beforehand.
+    The value comes from the stored run of :mod:`analysis.fernando2024.costs.llm_resources`: the
+    time of a gradient of DPO alone over that of SFT alone, with the reference's log-probabilities
+    stored beforehand.
     """
     devices = shown("llm_resources")["devices"]
     ratios = [
@@ -214,11 +214,11 @@ def updates(schedule: Schedule, budget: float, preference: float) -> int:
     Parameters
     ----------
     schedule
-        What runs.
+        The schedule that spends the budget.
     budget
-        In units of one SFT gradient.
+        Budget in SFT gradients.
     preference
-        Cost of a preference gradient; an update of MAXRIGHT counts as the larger of the two.
+        Cost of a preference gradient. An update of MAXRIGHT counts as the larger of the two costs.
     """
     many = 1000
     return max(1, int(budget / schedule.plan(many).cost(1.0, preference).mean()))

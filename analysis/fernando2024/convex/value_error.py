@@ -1,7 +1,8 @@
-"""What if MAXRIGHT is given wrong minima? Where it lands, and what that costs.
+"""What does MAXRIGHT do with wrong minima? Its matched weight, and the cost in F_lambda.
 
-MAXRIGHT compares loss gaps and so needs f_SFT* and f_DPO* in advance. Told f_i* + o_i it
-minimises max w_i (f_i - f_i* - o_i): another point of the same front. ALRIGHT needs no minima.
+MAXRIGHT compares gaps of losses, so it needs f_SFT* and f_DPO* in advance. With the values f_i* +
+o_i it minimises max w_i (f_i - f_i* - o_i), at another point of the same front. ALRIGHT needs no
+minima.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from tradeoff.theory.checked import Checked
 from tradeoff.theory.maxright import optimum_sensitivity
 
 CAPTION = (
-    "What if MAXRIGHT has wrong minima? Its f* is off by a share of that loss's range on the "
-    "front; λ = 1/2, one instance (d = 6), {updates} updates, averaged iterates. Lines: exact "
-    "minimiser of the misinformed F. Left: where it lands. Right: cost in the true F_λ, "
-    "measured {low} to {high} of what T7 allows (grey). n = {replicas} replicas; what varies is "
-    "the data drawn; intervals are within the markers. Command: python -m analysis value_error."
+    "What if MAXRIGHT has wrong minima? Its f* has an error, as a share of that loss's range on "
+    "the front. λ = 1/2, one instance (d = 6), averaged iterates after {updates} updates. Lines: "
+    "exact minimiser of the F with that error. Left: matched weight. Right: cost in the true F_λ, "
+    "{low} to {high} of T7's bound (grey). n = {replicas} replicas; the data drawn varies; "
+    "intervals are smaller than the markers. Command: python -m analysis value_error."
 )
 LAM = 0.5
 NAMES = {SFT: r"$f^*_{\mathrm{SFT}}$ is wrong", PREFERENCE: r"$f^*_{\mathrm{DPO}}$ is wrong"}
@@ -91,7 +92,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     shares = [share["measured"] for share in numbers["share_of_bound"].values()]
     return {
         "updates": f"{numbers['updates']:,}",
@@ -107,7 +108,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 def landings(
     problem: LogLinear, front: Front, objective: int, errors: np.ndarray, replicas: int, steps: int
 ) -> dict[str, np.ndarray]:
-    """Mean end points of MAXRIGHT with one minimum misstated by each error."""
+    """Mean end points of MAXRIGHT with each error in one of its two minima."""
     offsets = np.eye(2)[objective] * errors[:, None] * front.ranges
     schedules = [Maxright(lam=LAM, optimum_error=(float(s), float(p))) for s, p in offsets]
     runs = trajectories(
@@ -124,7 +125,7 @@ def landings(
 
 
 def run_alright(problem: LogLinear, front: Front, replicas: int, steps: int) -> dict[str, float]:
-    """The same readings of ALRIGHT, which is told nothing; and of the point it converges to."""
+    """The same values for ALRIGHT, which needs no minima, and for the point it converges to."""
     runs = trajectories(
         problem,
         Alright(lam=LAM),
@@ -147,10 +148,10 @@ def run_alright(problem: LogLinear, front: Front, replicas: int, steps: int) -> 
 def exact_landings(
     problem: LogLinear, front: Front, objective: int, errors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Matched weight and true F_lambda where the misinformed weighted gaps are equal on the front.
+    """Matched weight and true F_lambda of the exact minimiser of F_lambda with wrong minima.
 
-    Along the front one gap rises and the other falls, so the crossing is found by interpolation
-    between 97 certified minimisers.
+    At this minimiser the weighted gaps with errors are equal. Along the front one gap rises and the
+    other falls, so the crossing is found by interpolation between 97 certified minimisers.
     """
     weights, losses = minimisers(problem)
     pair = np.array([1 - LAM, LAM])
@@ -166,32 +167,32 @@ def exact_landings(
 
 @lru_cache(maxsize=4)
 def minimisers(problem: LogLinear) -> tuple[np.ndarray, np.ndarray]:
-    """(97,) weights and the (97, 2) losses of the minimisers of f at them."""
+    """(97,) weights and (97, 2) losses of the minimisers of f at these weights."""
     weights = np.linspace(0.02, 0.98, 97)
     found = [minimise(problem, weight, tolerance=1e-7).losses for weight in weights.tolist()]
     return weights, np.array(found)
 
 
 def bound(front: Front, objective: int, errors: np.ndarray) -> np.ndarray:
-    """What T7 lets an error of one minimum cost in the true F_lambda."""
+    """T7's bound on the cost in the true F_lambda of an error of one minimum."""
     return np.asarray((1 - LAM, LAM)[objective] * np.abs(errors) * front.ranges[objective])
 
 
 def share(excess: np.ndarray, bounds: np.ndarray) -> list[float]:
-    """Least and largest share of the bounds that is paid, where these are not near zero."""
+    """Least and largest ratio of excess to bound, where bounds are not near zero."""
     large = bounds > 0.05 * bounds.max()
     shares = excess[large] / bounds[large]
     return [float(shares.min()), float(shares.max())]
 
 
 def slope_at_zero(errors: np.ndarray, weights: np.ndarray) -> float:
-    """Change of the matched weight per error of one range."""
+    """Change of the matched weight per error of one range, at error zero."""
     middle = len(errors) // 2
     return float(np.gradient(weights, errors)[middle])
 
 
 def break_even(errors: np.ndarray, values: np.ndarray, alright: float) -> list[float]:
-    """Errors between which exact MAXRIGHT has a smaller F than exact ALRIGHT; outside it loses."""
+    """Interval of errors in which exact MAXRIGHT has a smaller F than exact ALRIGHT."""
     inside = errors[values <= alright]
     return [float(inside.min()), float(inside.max())]
 
@@ -238,7 +239,7 @@ def finish(left: Axes, right: Axes, measured: dict[int, Any], errors: np.ndarray
 
 
 def claim_sensitivity(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Cost of wrong minima against T7's bound, for both objectives and both signs, on all cases."""
+    """Cost of wrong minima is within T7's bound, for both objectives and signs, on all cases."""
     reject_unknown(mutation, ("twice-the-error", SWAPPED))
     factor = 2.0 if mutation == "twice-the-error" else 1.0
     measured, bounds = [], []
@@ -258,7 +259,7 @@ def claim_sensitivity(fast: bool = False, mutation: str | None = None) -> Checke
 
 
 def claim_common_error_is_free(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Equal weighted errors of both minima move nothing, run by run, draw by draw, on all cases."""
+    """Equal weighted errors of both minima change nothing in any run or draw, on all cases."""
     reject_unknown(mutation, ("one-error",))
     right, wrong = [], []
     for case in cases(4 if fast else 24):

@@ -171,7 +171,7 @@ def picture(out: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {"processor": numbers["device"]["processor"], "n": str(numbers["n"])}
 
 

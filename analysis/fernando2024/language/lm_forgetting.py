@@ -48,7 +48,7 @@ CAPTION = (
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {"seeds": str(numbers["seeds"])}
 
 

@@ -53,7 +53,7 @@ CAPTION = (
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "tuning": str(lm_tuning.seeds_of(numbers["tuned"])),
         "seeds": str(numbers["seeds"]),

@@ -87,7 +87,7 @@ CAPTION = (
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "most": str(max(next(iter(numbers["measures"].values()))[TUNED]["rounds"])),
         "seeds": str(numbers["seeds"]),

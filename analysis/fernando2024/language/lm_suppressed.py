@@ -37,7 +37,7 @@ CAPTION = (
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "sft": str(numbers["sft_updates"]),
         "short": str(min(numbers["dpo_updates"])),

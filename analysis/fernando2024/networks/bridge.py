@@ -83,7 +83,7 @@ class Size:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "gradients": str(numbers["gradients"]),
         "width": str(numbers["last_layer_alone"]["width"]),

@@ -152,7 +152,7 @@ class LastLayer:
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What the caption says of the numbers."""
+    """Texts of the caption's fields, from the stored numbers."""
     return {
         "rows": str(numbers["size"]["rows"]),
         "segments": ", ".join(str(f["segments"]) for f in numbers["midpoints"][LOSSES[0]].values()),
