@@ -1,1 +1,1 @@
-"""A tiny language model on synthetic tasks."""
+"""Figures on a tiny language model, trained on synthetic tasks."""

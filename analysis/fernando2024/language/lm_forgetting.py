@@ -1,6 +1,6 @@
 """What prevents forgetting: the step size, the KL anchor, or replay?
 
-SFT→DPO with one step size for both stages forgets; each remedy is added to that run alone.
+SFT→DPO with one step size for both stages forgets. Each remedy is added to that run alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tradeoff.theory.checked import Checked
 REPLAYS = (0.0, 0.25, 0.5)
 BETAS = (0.1, 2.0)
 REFERENCES = ("base", "sft")
-# Neither the colours nor the markers of the methods, which the panel beside shows.
+# The markers are not those of the methods, which the other panel shows.
 NEUTRAL = (
     style.Look("0.5", "x", "-"),
     style.Look("0.3", ">", "-."),
@@ -37,13 +37,13 @@ NEUTRAL = (
 REMEDY = style.Look("0.35", "d", "-")
 TUNED = "tuned step sizes"
 JOINT = "alright"
-"""The joint method that is shown beside the remedies."""
+"""The joint method that is shown with the remedies."""
 CAPTION = (
-    "What prevents forgetting? Tiny language model, λ = 1/2, conflict 1/2, equal cost. Left: "
-    "exact match along SFT→DPO with one step size, with SFT rows replayed in the second stage, or "
-    "with tuned step sizes; line: that stage begins. Right, at the end: exact match (filled) and "
-    "answers right in any style (open). What varies is the seed, n = {seeds}; 95 % t-intervals. "
-    "Command: python -m analysis lm_forgetting"
+    "What prevents forgetting? Tiny language model, λ = 1/2, conflict 1/2, equal cost. Left: exact "
+    "match during SFT→DPO with one step size, with SFT rows replayed in the second stage, or with "
+    "tuned step sizes; the vertical line marks the second stage. Right: final exact match (filled) "
+    "and correct answers in any style (open). What varies is the seed, n = {seeds}; 95 % "
+    "t-intervals. Command: python -m analysis lm_forgetting"
 )
 
 
@@ -77,7 +77,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def picture(out: Path, numbers: Mapping[str, Any]) -> None:
-    """Exact match along the run, and what each remedy keeps."""
+    """Draw exact match along the run, and final scores by remedy."""
     with style.figure(1, 2, height=3.6) as (fig, (left, right)):
         fig.set_layout_engine("constrained", wspace=0.06)
         draw_curves(left, numbers)
@@ -86,13 +86,13 @@ def picture(out: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def scores(rows: pd.DataFrame) -> dict[str, Any]:
-    """Intervals over seeds of one cell."""
+    """Intervals over seeds of the scores of one table."""
     names = ("sft_loss", "exact_match", "answer_match", "preference_match", "preference_accuracy")
     return {name: cell(interval(rows.sort_values("seed")[name])) for name in names}
 
 
 def anchor(rows: pd.DataFrame) -> dict[str, Any]:
-    """Scores with one anchor, and how much exact match changes in the second stage."""
+    """Scores with one anchor, and the change of exact match in the second stage."""
     change = rows.sort_values("seed")["change"]
     return {**scores(rows), "exact_match_change": cell(interval(change))}
 
@@ -103,7 +103,7 @@ def one(table: pd.DataFrame, beta: float, reference: str) -> pd.DataFrame:
 
 
 def remedy(along: pd.DataFrame, ends: pd.DataFrame, name: str) -> dict[str, Any]:
-    """Scores with one remedy, along the run and at its end."""
+    """Scores with one remedy, during the run and at its end."""
     return {
         **scores(ends[ends["remedy"] == name]),
         "exact_match_along": cell(interval(curve(along, name)[1])),
@@ -116,15 +116,15 @@ def remedy(along: pd.DataFrame, ends: pd.DataFrame, name: str) -> dict[str, Any]
 
 
 def exact(ends: pd.DataFrame, name: str) -> Array:
-    """(seed,) exact match at the end with one remedy."""
+    """(seed,) final exact match with one remedy."""
     rows = ends[ends["remedy"] == name].sort_values("seed")
     return rows["exact_match"].to_numpy(dtype=float)
 
 
 def change(table: pd.DataFrame) -> Array:
-    """(runs,) exact match at the second stage's end less that at the first one's, same prompts.
+    """(runs,) exact match after the second stage less exact match after the first, same prompts.
 
-    Half of the evaluations are of the first stage.
+    The first half of the evaluations belongs to the first stage.
     """
     marks = table.groupby("run")["exact_match"]
     middle = (len(table) // table["run"].nunique() - 1) // 2
@@ -132,7 +132,7 @@ def change(table: pd.DataFrame) -> Array:
 
 
 def curve(along: pd.DataFrame, name: str) -> tuple[Array, Array]:
-    """Shares of the run (time,) and exact matches (seed, time) along it."""
+    """Shares of the run (time,) and exact matches (seed, time) at these shares."""
     rows = along[along["remedy"] == name]
     exact = values(rows.assign(mark=rows.groupby("run").cumcount()), "exact_match", "mark")
     steps = np.sort(rows["step"].unique()).astype(float)
@@ -140,7 +140,7 @@ def curve(along: pd.DataFrame, name: str) -> tuple[Array, Array]:
 
 
 def remedies(scale: str) -> pd.DataFrame:
-    """SFT→DPO with one step size and replay, or with tuned ones, with scores along the way."""
+    """Runs of SFT→DPO with one step size, with replay, and with tuned steps, with evaluations."""
     common = [SCALES[scale].rate] * 2
     runs, names = [], []
     for seed in lm_study.seeds(scale):
@@ -155,9 +155,9 @@ def remedies(scale: str) -> pd.DataFrame:
 
 
 def anchors(scale: str) -> pd.DataFrame:
-    """Final scores of SFT→DPO with one step size by beta and reference; an even split.
+    """Final scores of SFT→DPO with one step size and an even split, by beta and reference.
 
-    ``change`` is that of exact match through the second stage, see :func:`change`.
+    ``change`` is the change of exact match in the second stage, see :func:`change`.
     """
     common = [SCALES[scale].rate] * 2
     runs = [
@@ -173,12 +173,12 @@ def anchors(scale: str) -> pd.DataFrame:
 
 
 def detail(scale: str) -> dict[str, Any]:
-    """More evaluations, half of them in either stage, each with generated responses."""
+    """Settings for more evaluations, half of them in each stage, all with generated responses."""
     return {"marks": 6, "generated": 60} if scale == "full" else {"marks": 2, "generated": 8}
 
 
 def draw_curves(ax: Axes, numbers: Mapping[str, Any]) -> None:
-    """Exact match along the run, by remedy."""
+    """Draw exact match along the run, by remedy."""
     texts = ("no replay", "replay 25 %", "replay 50 %", "tuned steps")
     ends: dict[str, tuple[float, str]] = {}
     names = (*map(str, REPLAYS), TUNED)
@@ -204,7 +204,7 @@ def draw_curves(ax: Axes, numbers: Mapping[str, Any]) -> None:
 
 
 def draw_remedies(ax: Axes, numbers: Mapping[str, Any]) -> None:
-    """What every remedy keeps: exact match (filled) and right answers in any style (open)."""
+    """Draw final exact match (filled) and correct answers in any style (open), by remedy."""
     anchored, replays = numbers["anchor"], numbers["replay"]
     rows = {
         f"β = {b}, {r} ref.": anchored[f"beta {b}, reference {r.lower()}"]
@@ -213,7 +213,7 @@ def draw_remedies(ax: Axes, numbers: Mapping[str, Any]) -> None:
     }
     rows |= {f"replay {r:.0%}": replays[str(r)] for r in REPLAYS[1:]}
     rows[TUNED] = numbers["tuned"]
-    if joint := numbers.get("joint"):  # Older results lack it.
+    if joint := numbers.get("joint"):  # Results stored by older versions lack this value.
         rows[f"{label(JOINT)}, tuned"] = joint
     for place, found in enumerate(rows.values()):
         look = style.look(JOINT) if found is joint else REMEDY
@@ -243,7 +243,8 @@ def draw_remedies(ax: Axes, numbers: Mapping[str, Any]) -> None:
 def claim_replay_keeps_the_skill(fast: bool = False, mutation: str | None = None) -> Checked:
     """With half of the second stage's updates on SFT rows, more exact match is kept (lower).
 
-    ``measured`` is the lower end of its 95 % interval, ``bound`` the upper end without replay.
+    ``measured`` is the lower end of the 95 % interval with replay. ``bound`` is the upper end
+    without.
     """
     del fast
     found = _stored()
@@ -255,7 +256,7 @@ def claim_replay_keeps_the_skill(fast: bool = False, mutation: str | None = None
 def claim_anchor_does_not_prevent(fast: bool = False, mutation: str | None = None) -> Checked:
     """At every beta and with both references exact match falls in the second stage (upper).
 
-    ``measured`` are upper ends of 95 % intervals of the change, on the same prompts and runs.
+    ``measured`` holds upper ends of 95 % intervals of the change, on the same prompts and runs.
     """
     del fast
     found = _stored()

@@ -1,7 +1,7 @@
 """How much do joint methods gain over sequential training, and at which level of conflict?
 
-Retention of the SFT skill and the preferred style at equal cost, lambda = 1/2, over levels of
-conflict, every method with its own step sizes.
+Retention of the SFT skill and the preferred style at equal cost and lambda = 1/2, over levels of
+conflict. Every method has its own step sizes.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ PANELS = {
 }
 LOSSES = ("weighted_loss", "sft_loss", "preference_loss")
 CAPTION = (
-    "What does joint training gain, and at which conflict (share of prompts whose demonstrations "
-    "contradict the pairs)? Tiny language model, λ = 1/2, equal cost, tuned step sizes. Left: "
-    "exact match over that of {specialists} models with SFT alone. Middle: responses in the "
-    "preferred style. Right: joint less SFT→DPO, points of retention (filled) and style (open). "
-    "What varies is the seed, n = {seeds}; 95 % intervals, of retention by the delta method. "
-    "Command: python -m analysis lm_headline"
+    "What does joint training gain, and at which conflict? Conflict is the share of prompts whose "
+    "demonstrations contradict the pairs. Tiny language model, λ = 1/2, equal cost, tuned step "
+    "sizes. Left: exact match over that of {specialists} models trained by SFT alone. Middle: "
+    "responses in the preferred style. Right: joint less SFT→DPO, in points of retention (filled) "
+    "and style (open). What varies is the seed, n = {seeds}; 95 % intervals. Command: python -m "
+    "analysis lm_headline"
 )
 
 
@@ -94,7 +94,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def picture(out: Path, numbers: Mapping[str, Any]) -> None:
-    """Skill and style by conflict, and both gains over SFT→DPO."""
+    """Draw skill and style by conflict, and the gains of joint methods over SFT→DPO."""
     with style.figure(1, 3, height=3.6) as (fig, (left, middle, right)):
         fig.set_layout_engine("constrained", wspace=0.09)
         draw_levels(left, numbers, "retention")
@@ -108,7 +108,7 @@ def picture(out: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def conflicts(scale: str) -> tuple[float, ...]:
-    """Levels of conflict; one in the fast form."""
+    """Levels of conflict; one level in the fast form."""
     return (0.5,) if scale == "fast" else CONFLICTS
 
 
@@ -124,21 +124,21 @@ def levels(table: pd.DataFrame, key: str, name: str) -> Array:
 
 
 def measured(table: pd.DataFrame, key: str, name: str, best: Array) -> Interval:
-    """One measure by level of conflict; retention is relative to the specialists, see `ratio`."""
+    """One measure by level of conflict. Retention is relative to the specialists, see `ratio`."""
     if name == "retention":
         return ratio(levels(table, key, "exact_match"), best)
     return interval(levels(table, key, name))
 
 
 def difference(table: pd.DataFrame, joint: str, order: str, name: str, best: Array) -> Interval:
-    """Joint minus sequential, paired by seed; of retention, over what the specialists score."""
+    """Joint minus sequential, paired by seed. Retention is relative to the specialists' score."""
     score = "exact_match" if name == "retention" else name
     a, b = (levels(table, key, score) for key in (joint, order))
     return ratio(a - b, best) if name == "retention" else paired_difference(a, b)
 
 
 def draw_levels(ax: Axes, numbers: Mapping[str, Any], name: str) -> None:
-    """Every method over the levels of conflict."""
+    """Draw one measure of every method over the levels of conflict."""
     for place, key in enumerate(METHODS):
         found, look = numbers["methods"][key][name], style.look(key)
         ax.errorbar(
@@ -151,7 +151,7 @@ def draw_levels(ax: Axes, numbers: Mapping[str, Any], name: str) -> None:
 
 
 def draw_gains(ax: Axes, numbers: Mapping[str, Any]) -> None:
-    """Gains over SFT→DPO in points: retention (filled) and style (open)."""
+    """Draw gains over SFT→DPO in points: retention (filled) and style (open)."""
     for place, key in enumerate(JOINT):
         look = style.look(key)
         for name, fill in (("retention", look.color), ("preference", "white")):

@@ -1,7 +1,7 @@
-"""Where do the methods end when a language model is trained, at equal cost?
+"""Where do the methods end when a language model is trained at equal cost?
 
-Held-out losses of every run, and what a reader of the responses sees, over levels of conflict and
-weights. The runs at weight 1/2 are those of :mod:`analysis.fernando2024.language.lm_headline`.
+Held-out losses of every run, and scores of its responses, over levels of conflict and weights. The
+runs at weight 1/2 are those of :mod:`analysis.fernando2024.language.lm_headline`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tradeoff.theory.checked import Checked
 HALF = 0.5
 Scores = dict[str, dict[str, tuple[float, float]]]
 SETTINGS = tuple(sorted(lm_tuning.SETTINGS, key=lambda pair: (pair[1] != HALF, *pair)))
-"""Levels of conflict with weights lambda: by conflict at 1/2, then by weight."""
+"""Levels of conflict with weights lambda: first weight 1/2 by conflict, then the other weights."""
 MEASURES = (
     "sft_loss",
     "preference_loss",
@@ -41,11 +41,10 @@ MEASURES = (
 )
 CAPTION = (
     "Where do the methods end at equal cost? Tiny language model, by conflict and λ (columns), "
-    "tuned step sizes. Markers are means with 95 % t-intervals in both directions, held out. "
-    "Above: both losses, in nats (SFT: each token); line: equal weighted loss, through "
-    "SFT→DPO. Below: exact match of the skill and responses in the preferred style; no policy is "
-    "beyond the dashed line. What varies is the seed, n = {seeds}. Command: python -m analysis "
-    "lm_loss_space"
+    "tuned step sizes. Markers are held-out means with 95 % t-intervals in both directions. Above: "
+    "both losses in nats (SFT: per token); line: weighted loss equal to that of SFT→DPO. Below: "
+    "exact match of the skill, and responses in the preferred style; no policy can pass the dashed "
+    "line. What varies is the seed, n = {seeds}. Command: python -m analysis lm_loss_space"
 )
 
 
@@ -84,7 +83,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def picture(out: Path, numbers: Mapping[str, Any]) -> None:
-    """Both planes for each level of conflict and weight."""
+    """Draw losses and scores of responses for each level of conflict and weight."""
     settings = numbers["settings"]
     with style.figure(2, len(settings), height=4.9, squeeze=False) as (fig, axes):
         fig.set_layout_engine("constrained", wspace=0.05, hspace=0.06)
@@ -123,7 +122,7 @@ def one(table: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def summaries(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
-    """Mean and half width of the 95 % interval of every measure, by method, in order of ``by``."""
+    """Mean and half width of every measure's 95 % interval, by method, in order of ``by``."""
     return {
         key: {name: cell(interval(values(one(table, key), name, by))) for name in MEASURES}
         for key in METHODS
@@ -131,7 +130,7 @@ def summaries(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
 
 
 def paired(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
-    """Joint minus sequential on common draws; of a loss, negative: the joint method wins."""
+    """Joint minus sequential on common draws. Of a loss, negative: the joint method wins."""
     return {
         f"{joint} - {order}": {
             name: cell(
@@ -147,7 +146,7 @@ def paired(table: pd.DataFrame, by: str = "lam") -> dict[str, Any]:
 
 
 def draw_plane(ax: Axes, scores: Scores, x: str, y: str) -> None:
-    """Means with intervals in both directions."""
+    """Draw means with intervals in both directions."""
     for key in METHODS:
         (across, wide), (along, high) = scores[key][x], scores[key][y]
         dots = style.look(key).dots(elinewidth=0.9, label=label(key), zorder=4)
@@ -155,7 +154,7 @@ def draw_plane(ax: Axes, scores: Scores, x: str, y: str) -> None:
 
 
 def draw_setting(losses: Axes, behaviour: Axes, scores: Scores, level: float, lam: float) -> None:
-    """Both planes at one level of conflict and one weight."""
+    """Draw both planes at one level of conflict and one weight."""
     draw_plane(losses, scores, "sft_loss", "preference_loss")
     draw_level(losses, scores, lam)
     losses.set(title=f"conflict {level:g}\nλ = {lam:g}", xlabel="SFT loss")
@@ -164,7 +163,7 @@ def draw_setting(losses: Axes, behaviour: Axes, scores: Scores, level: float, la
 
 
 def draw_level(ax: Axes, scores: Scores, lam: float) -> None:
-    """Pairs of losses whose weighted loss is that of SFT→DPO; below the line is better."""
+    """Draw pairs of losses with the weighted loss of SFT→DPO. Points below the line are better."""
     sft, preference = (scores["sft-dpo"][name][0] for name in ("sft_loss", "preference_loss"))
     low, high = ax.get_xlim()
     x = np.array([low, high])
@@ -174,7 +173,7 @@ def draw_level(ax: Axes, scores: Scores, lam: float) -> None:
 
 
 def draw_ceiling(ax: Axes, level: float) -> None:
-    """What no policy exceeds: that share of the demonstrations contradicts the preferred style."""
+    """Draw the limit on style and skill: some demonstrations contradict the preferred style."""
     ax.plot([1 - level, 1], [1, 1 - level], **style.BOUND)
     ax.set(xlabel="preferred style")
 
@@ -184,14 +183,14 @@ def draw_ceiling(ax: Axes, level: float) -> None:
 
 BOTH = ("mix", "alright")
 LEVEL = 0.02
-"""Difference in weighted loss, in nats, up to which methods count as level; set before the runs."""
+"""Largest difference in weighted loss, in nats, that counts as none. It was set before the runs."""
 
 
 def claim_tuned_orders_are_level(fast: bool = False, mutation: str | None = None) -> Checked:
     """Against us: tuned, SFT→DPO has no larger loss than Mix and ALRIGHT, λ at most 1/2 (upper).
 
-    ``measured`` are upper ends of 95 % intervals of the paired differences, by joint method and
-    setting; up to 0.02 nats counts as level.
+    ``measured`` holds upper ends of 95 % intervals of the paired differences, by joint method and
+    setting. A difference up to 0.02 nats counts as none.
     """
     del fast
 
@@ -207,7 +206,7 @@ def claim_tuned_orders_are_level(fast: bool = False, mutation: str | None = None
 def claim_mix_depends_on_lambda(fast: bool = False, mutation: str | None = None) -> Checked:
     """Tuned, at conflict 1/2, Mix ends above SFT→DPO at λ = 1/4 and below it at 3/4 (lower).
 
-    ``measured`` are the lower ends of the 95 % intervals of the paired differences.
+    ``measured`` holds the lower ends of the 95 % intervals of the paired differences.
     """
     del fast
     low, high = ends("mix", "weighted_loss")
@@ -218,9 +217,9 @@ def claim_mix_depends_on_lambda(fast: bool = False, mutation: str | None = None)
 
 
 def claim_joint_ranks_more_pairs(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Tuned, at λ = 1/2, Mix and ALRIGHT rank more held-out pairs right than SFT→DPO (lower).
+    """Tuned, at λ = 1/2, Mix and ALRIGHT rank more held-out pairs correctly than SFT→DPO (lower).
 
-    ``measured`` are lower ends of 95 % intervals of the paired differences, by joint method and
+    ``measured`` holds lower ends of 95 % intervals of the paired differences, by joint method and
     level of conflict.
     """
     del fast

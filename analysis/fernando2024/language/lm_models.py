@@ -1,7 +1,8 @@
-"""What the runs of the tiny language model start from: data, base model, SFT specialists, costs.
+"""Models and costs of the tiny language model: data, base model, SFT specialists, cost of a pair.
 
-A base model reads a corpus in which skills are stated, evaded or answered in any style. It is
-pretrained once and kept under ``out/``, addressed by its settings and the sources that make it.
+The base model is trained on a corpus in which skills are stated, evaded or answered in any style.
+It is pretrained once and stored under ``out/``, addressed by its settings and the sources that make
+it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tradeoff.study.engines import few_threads
 
 FOLDER = WORK / "language"
 SPECIALIST_SEED = 10_000
-"""First seed of the SFT specialists; no run has it."""
+"""First seed of the SFT specialists; no other run has it."""
 Part = Literal["test", "validation"]
 
 
@@ -41,14 +42,14 @@ class LanguageSizes:
     Attributes
     ----------
     gradients
-        Updates of one gradient each, half of them of either objective, whose cost is the budget of
-        every post-training.
+        Number of updates whose cost is the budget of every post-training. Each takes one gradient,
+        and half of them follow either objective.
     rows, validation
-        Held-out rows of each set that score runs, and that choose step sizes.
+        Numbers of held-out rows of each set: for scores of runs, and for the choice of step sizes.
     specialists
-        Models that spend the whole budget on SFT.
+        Number of models that spend the whole budget on SFT.
     rate
-        Step size where none is tuned, and the middle of the grid that is searched.
+        Step size where none is tuned, and the middle of the searched grid.
     """
 
     width: int = 64
@@ -101,7 +102,7 @@ SCALES = {
 
 
 def kept(maker: str, name: str, **settings: Any) -> Path:
-    """Folder of a model, addressed by its settings and the sources of the function it is from."""
+    """Folder of a model, addressed by its settings and the sources of its maker."""
     return FOLDER / "models" / f"{name}-{_task(maker).address(settings)[:16]}"
 
 
@@ -112,13 +113,13 @@ def _task(maker: str) -> addresses.Task:
 
 @cache
 def language(scale: str, conflict: float) -> tuple[InstructionData, Tokenizer]:
-    """Data of a level of conflict; the corpus, and so the tokenizer, is that of all of them."""
+    """Data of a level of conflict. All levels share one corpus, and so one tokenizer."""
     data = generate(SCALES[scale].language(conflict))
     return data, train_tokenizer(data.corpus, SCALES[scale].vocabulary)
 
 
 def pretrained(scale: str, place: Path) -> None:
-    """Pretrain the base model and keep it at a place; the corpus is that of every conflict."""
+    """Pretrain the base model on the corpus of all levels of conflict, and store it."""
     size, (data, tokenizer) = SCALES[scale], language(scale, 0.5)
     config = LanguageModelConfig(
         vocabulary=len(tokenizer),
@@ -139,7 +140,7 @@ def pretrained(scale: str, place: Path) -> None:
 
 
 def base(scale: str) -> Path:
-    """Where the base model is kept; pretrains on the first call."""
+    """Folder of the base model, which the first call pretrains."""
     size = asdict(SCALES[scale])
     later = ("gradients", "batch", "rate", "specialists", "seeds")
     place = kept("pretrained", "base", **{k: v for k, v in size.items() if k not in later})
@@ -156,7 +157,7 @@ def task(
     generated: int = 0,
     part: Part = "test",
 ) -> LanguageTask:
-    """The base model and the data that it is to learn from, with the held-out rows of one part."""
+    """The base model and the data for its post-training, with the held-out rows of one part."""
     size, (data, tokenizer) = SCALES[scale], language(scale, conflict)
     known = LanguageTask.of(
         checkpoints.load(base(scale)),
@@ -178,8 +179,8 @@ def task(
 def pair_cost(scale: str, conflict: float) -> float:
     """Cost of a pair in units of a demonstration: tokens that the policy reads for each.
 
-    A pair is its prompt, once, and both responses; the prompts of demonstrations count too. The
-    reference's log-probabilities are computed once for all runs and not counted.
+    A pair counts its prompt once, and both responses. The prompts of demonstrations count too. The
+    reference's log-probabilities are computed once for all runs and are not counted.
     """
     known = task(scale, conflict)
     demonstration, pair = (
@@ -190,21 +191,21 @@ def pair_cost(scale: str, conflict: float) -> float:
 
 
 def budget(scale: str, conflict: float) -> float:
-    """What every post-training may spend, in gradients of one batch of demonstrations."""
+    """Budget of every post-training, in gradients of one batch of demonstrations."""
     return SCALES[scale].gradients * (1 + pair_cost(scale, conflict)) / 2
 
 
 def fit(
     known: LanguageTask, scale: str, runs: Sequence[Run], updates: int, **settings: Any
 ) -> Ensemble:
-    """`train` with the settings that the whole study shares."""
+    """Train an ensemble with the settings that the whole study shares."""
     size = SCALES[scale]
     defaults = {"evaluate_every": max(1, updates // 4), "clip": 1.0}
     return train(known, runs, steps=updates, batch_size=size.batch, **{**defaults, **settings})
 
 
 def train_specialists(scale: str, conflict: float, rate: float, places: Sequence[Path]) -> None:
-    """Spend the whole budget on SFT, once a place, with seeds that no run has."""
+    """Train specialists, which spend the whole budget on SFT, and store one at each place."""
     known = task(scale, conflict)
     runs = [Run(Alright(lam=0.0), SPECIALIST_SEED + k) for k in range(len(places))]
     done = fit(known, scale, runs, round(budget(scale, conflict)), learning_rate=rate)
@@ -215,7 +216,7 @@ def train_specialists(scale: str, conflict: float, rate: float, places: Sequence
 
 
 def specialists(scale: str, conflict: float, rate: float) -> list[Params]:
-    """Models that spent the whole budget on SFT, each stacked with one run."""
+    """Parameters of models that spent the whole budget on SFT, each with a first axis of 1."""
     settings = {"size": asdict(SCALES[scale]), "conflict": conflict, "rate": rate}
     places = [
         kept("train_specialists", "sft", number=k, **settings)
@@ -230,13 +231,13 @@ def specialists(scale: str, conflict: float, rate: float) -> list[Params]:
 
 
 def specialist(scale: str, conflict: float, rate: float) -> Params:
-    """The first specialist: the SFT optimum as runs know it."""
+    """The first specialist, which the runs use as SFT optimum."""
     return specialists(scale, conflict, rate)[0]
 
 
 @cache
 def least_sft_loss(scale: str, conflict: float, rate: float) -> float:
-    """Training loss of the SFT optimum, from which MAXRIGHT measures its gap."""
+    """Training loss of the SFT optimum, which MAXRIGHT needs to compute its gap."""
     known = task(scale, conflict)
     shift = known.reference(known.initial([0]))
     best = specialist(scale, conflict, rate)
@@ -244,8 +245,8 @@ def least_sft_loss(scale: str, conflict: float, rate: float) -> float:
 
 
 def prepare(scale: str, conflicts: Iterable[float], rates: Iterable[tuple[float, float]]) -> None:
-    """Make the models that runs need, of (conflict, SFT rate) pairs, before workers want them."""
-    with few_threads(1):  # Models this small lose by more threads wherever cores are busy.
+    """Make the models of (conflict, SFT rate) pairs before worker processes need them."""
+    with few_threads(1):  # On busy cores models this small are slower with more threads.
         for conflict in conflicts:
             task(scale, conflict)
         for conflict, rate in rates:

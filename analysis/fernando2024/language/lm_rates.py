@@ -1,8 +1,8 @@
-"""What does tuning the step sizes of every method and stage leave of the gap?
+"""How much of the gap is left after tuning the step sizes of every method and stage?
 
 The step sizes that all figures of the language model use, as searched by
-:mod:`analysis.fernando2024.language.lm_tuning`, and both orders at one common step size
-against their own.
+:mod:`analysis.fernando2024.language.lm_tuning`. Both orders are compared at one common step size
+and at their tuned ones.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ HALF = 0.5
 """Weight, and the level of conflict that is drawn."""
 RULES = ("one step size", "tuned")
 CAPTION = (
-    "How much of the gap is the step size? Tiny language model, λ = 1/2, conflict 1/2, equal "
-    "cost. Left, middle: validation loss on the grid that the search visited, n = {tuning} seeds "
-    "that score nothing; large: chosen; middle: the second stage's. Right: held-out loss, one "
-    "step size for all (hollow) and tuned (filled); what varies is the seed, n = {seeds}, 95 % "
-    "t-intervals. Command: python -m analysis lm_rates"
+    "How much of the gap is due to the step size? Tiny language model, λ = 1/2, conflict 1/2, "
+    "equal cost. Left, middle: validation loss on the searched grid, n = {tuning} seeds that are "
+    "used for tuning only; large: chosen; middle: step size of the second stage. Right: held-out "
+    "loss with one step size for all (hollow) and tuned (filled); what varies is the seed, n = "
+    "{seeds}, 95 % t-intervals. Command: python -m analysis lm_rates"
 )
 
 
@@ -110,7 +110,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def ends(scale: str, chosen: Mapping[str, Any]) -> pd.DataFrame:
-    """Final scores at lambda = 1/2 of every method, with one step size and with its own."""
+    """Final scores at lambda = 1/2 of every method, with one step size and with tuned ones."""
     common = [SCALES[scale].rate] * 2
     runs = [
         lm_study.configuration(scale, lm_study.schedule(key), seed, chosen=chosen, rates=rates)
@@ -125,7 +125,7 @@ def ends(scale: str, chosen: Mapping[str, Any]) -> pd.DataFrame:
 def pair_cost_in_seconds(scale: str, repeats: int = 20) -> float:
     """Processor time of a gradient of pairs over that of one of demonstrations, medians.
 
-    Measured beside the tokens by which runs are charged: other machines give other values.
+    Runs are charged by tokens. This time is measured for comparison, and depends on the machine.
     """
     known = task(scale)
     params = {name: value[0].clone().requires_grad_() for name, value in known.initial([0]).items()}
@@ -147,13 +147,13 @@ def losses(table: pd.DataFrame, rule: str, key: str, name: str = "weighted_loss"
 
 
 def left_over(table: pd.DataFrame, order: str, joint: str) -> Any:
-    """Gap of an order to a joint method when tuned, over that with one step size, by conflict."""
+    """Gap of an order to a joint method, tuned over untuned, by conflict."""
     before, after = (losses(table, rule, order) - losses(table, rule, joint) for rule in RULES)
     return paired_ratio(after, before)
 
 
 def draw_search(ax: Axes, scale: str, found: Mapping[str, Tried], keys: tuple[str, ...]) -> None:
-    """Mean validation loss along the last stage's step size, the other at its best."""
+    """Draw mean validation loss by the last stage's step size, the other step size at its best."""
     for key in keys:
         tried, look = found[Searched(key, HALF, HALF).name], style.look(key)
         line = sorted(place for place in tried.losses if place[:-1] == tried.best[:-1])
@@ -169,7 +169,7 @@ def draw_search(ax: Axes, scale: str, found: Mapping[str, Tried], keys: tuple[st
 
 
 def draw_ends(ax: Axes, table: pd.DataFrame) -> None:
-    """Held-out loss of every method with one step size (hollow) and with its own (filled)."""
+    """Draw held-out loss of every method with one step size (hollow) and tuned (filled)."""
     rows = table[table["conflict"] == HALF]
     for place, key in enumerate(METHODS):
         look = style.look(key)
@@ -194,14 +194,14 @@ def draw_ends(ax: Axes, table: pd.DataFrame) -> None:
 
 
 LEAST_REMOVED = 0.5
-"""Share of the gap that tuning removes at least, set before the runs."""
+"""Least share of the gap that tuning removes, set before the runs."""
 
 
 def claim_tuning_closes_the_gap(fast: bool = False, mutation: str | None = None) -> Checked:
     """Tuning leaves at most half of the gap of SFT→DPO to ALRIGHT and to Mix (upper).
 
-    ``measured`` are upper ends of Fieller's 95 % intervals of the share left, by joint method and
-    level of conflict.
+    ``measured`` holds upper ends of Fieller's 95 % intervals of the remaining share, by joint
+    method and level of conflict.
     """
     del fast
     found = shown("lm_rates")
@@ -216,8 +216,8 @@ def claim_step_sizes_have_no_better_neighbour(
 ) -> Checked:
     """No neighbour on the grid is better than the chosen step sizes (upper).
 
-    ``measured`` is, for every setting, the validation loss at the chosen step sizes less the least
-    of their neighbours that were all tried.
+    For every setting, ``measured`` is the validation loss at the chosen step sizes less the least
+    loss of their neighbours. All neighbours were tried.
     """
     del fast
     found = shown("lm_rates")
@@ -226,7 +226,7 @@ def claim_step_sizes_have_no_better_neighbour(
 
 
 def _lead(about: Mapping[str, Any], grid: list[float], mutation: str | None) -> float:
-    """Loss at the choice less the least of its neighbours'; infinite if one was not tried."""
+    """Loss at the choice less the least loss of its neighbours; infinite if one was not tried."""
     tried = {tuple(t["rates"]): float(np.mean(t["losses"])) for t in about["tried"]}
     worst = max(tried, key=tried.__getitem__)
     choice = mutate(mutation, tuple(about["rates"]), {"worst-of-those-tried": worst})
@@ -237,7 +237,7 @@ def _lead(about: Mapping[str, Any], grid: list[float], mutation: str | None) -> 
 
 
 def _place(rates: tuple[float, ...], grid: list[float], stages: int) -> tuple[int, ...]:
-    """Places on the grid of the step sizes of so many stages."""
+    """Positions on the grid of the step sizes of all stages."""
     return tuple(int(np.argmin(np.abs(np.log(np.array(grid) / r)))) for r in rates[:stages])
 
 

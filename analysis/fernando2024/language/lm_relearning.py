@@ -1,7 +1,7 @@
-"""Forgetting and relearning: SFT, DPO, SFT again, and what is probed after each.
+"""Forgetting and relearning: SFT, DPO and SFT again, with probes after each stage.
 
-Two comparisons are made: SFT from the base model, and SFT after the same DPO of a base model that
-never saw a demonstration.
+Two comparisons are made: SFT from the base model, and SFT after the same DPO of a base model
+without SFT before.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tradeoff.networks.train import Ensemble, Run
 from tradeoff.schedules import Alright
 
 AGAIN = 20_000
-"""Added to a seed where an objective is met again."""
+"""Added to a seed when an objective is trained a second time."""
 
 
 def relearn_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
-    """SFT, then DPO with the SFT model as reference, then SFT again, with probes after each.
+    """Train SFT, then DPO with the SFT model as reference, then SFT again, with probes after each.
 
-    Two comparisons: SFT from the base model ("learn"), and SFT after the same DPO of a base model
-    that never saw a demonstration ("control"). ``updates`` of SFT each time, ``forget`` of DPO, at
-    ``rates`` of their own. Configurations differ in their seeds only; ``cpu_seconds`` is a run's
-    share of the processor time of this call, evaluation included.
+    Two comparisons are trained too: SFT from the base model ("learn"), and SFT after the same DPO
+    of a base model without SFT before ("control"). Each SFT stage has ``updates`` updates, the DPO
+    stage ``forget``, and ``rates`` are their step sizes. Configurations differ in their seeds only.
+    ``cpu_seconds`` is a run's share of the processor time of this call, evaluation included.
     """
     began, c = time.process_time(), configurations[0]
     scale, updates = c["scale"], c["updates"]
@@ -79,7 +79,7 @@ def relearn_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
 def _stage(
     known: LanguageTask, scale: str, name: str, done: Ensemble, place: int | None
 ) -> pd.DataFrame:
-    """Losses along one stage of one run, or of the base model, and the probes at its end."""
+    """Losses during one stage of one run, or of the base model, and the probes at its end."""
     rows = done.table[done.table["run"] == (place or 0)]
     columns = ["step", "sft_loss", "preference_loss", "preference_accuracy"]
     rows = rows[columns] if place is not None else rows[columns].head(1)
@@ -90,10 +90,11 @@ def _stage(
 
 
 def probes(known: LanguageTask, params: Params, rows: int) -> dict[str, float]:
-    """Three ways to ask for the same skill, from the strictest to the furthest from training.
+    """Three ways to ask for the same skill, from the strictest to the least like training.
 
-    exact (answer and style as demonstrated), answer (in any style), and statement: the question
-    rewritten as the beginning of the sentence that states its answer, as the corpus has it.
+    ``exact``: answer and style as in the demonstration. ``answer``: the answer in any style.
+    ``statement``: the question rewritten as the beginning of a statement of its answer, as in the
+    corpus.
     """
     shown = known.data.sft_test[:rows]
     stack = {name: value.detach()[None] for name, value in params.items()}
@@ -117,7 +118,7 @@ STATED = {
 
 
 def as_statement(prompt: str) -> str:
-    """An invertible rewrite of a question.
+    """Rewrite a question as the beginning of a statement; the rewrite is invertible.
 
     >>> as_statement("Eve: Sort e n k e.\\n")
     'e n k e sorted is'
@@ -127,5 +128,5 @@ def as_statement(prompt: str) -> str:
 
 
 def relearning(scale: str, configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Stages of forgetting and relearning, see :func:`relearn_batch`."""
+    """Losses and probes of all stages of forgetting and relearning, see :func:`relearn_batch`."""
     return compute(scale, configurations, relearn_batch, ("scale", "forget", "updates", "rates"))

@@ -1,8 +1,8 @@
-"""How many alternations buy what joint training buys? SFT then DPO, K times, in a language model.
+"""How many rounds reach the loss of joint training? SFT then DPO, K times, in a language model.
 
 The same budget is cut into K rounds of SFT, then DPO. One round is sequential training; many are a
-strict alternation. Between two turns the optimiser is kept, or begins anew, as two ordinary
-trainers would that know nothing of one another.
+strict alternation. From one stage to the next the optimiser's state is kept, or begins anew as with
+two separate trainers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tradeoff.theory.checked import Checked
 CONFLICTS = (0.25, 0.5)
 JOINT = ("mix", "alright")
 ENOUGH = 0.9
-"""Share of what joint training buys that counts as enough, set before the runs."""
+"""Share of the gain of joint training that counts as enough, set before the runs."""
 MEASURES = ("weighted_loss", "sft_loss", "preference_loss", "exact_match", "preference_match")
 
 
@@ -45,14 +45,14 @@ class Variant:
     rounds
         Numbers of rounds K that are run.
     first
-        Objective that each round begins with.
+        Objective at the start of each round.
     restart
-        Whether the optimiser begins anew at each turn.
+        Whether the optimiser begins anew at each stage.
     tuned
-        Whether step sizes are tuned: of one round those of both stages, of more one, at K = 4.
+        Whether step sizes are tuned: both for one round, and one, at K = 4, for more rounds.
         Otherwise all updates have the study's common step size.
     look
-        How it is drawn.
+        Line style and colour.
     """
 
     rounds: tuple[int, ...]
@@ -62,7 +62,7 @@ class Variant:
     tuned: bool = False
 
     def schedule(self, rounds: int) -> Schedule:
-        """One round with tuned step sizes is sequential training as it is practised."""
+        """The schedule of ``rounds`` rounds. One tuned round is sequential training."""
         if rounds == 1 and (self.restart or self.tuned):
             return Sequential(first=self.first)
         return Rounds(rounds=rounds, first=self.first, restart=self.restart)
@@ -76,13 +76,13 @@ VARIANTS = {
     TUNED: Variant((1, 4), style.Look("#CC79A7", "D", "-."), tuned=True),
 }
 STARTS = {"one step size": RESTARTED, "tuned": TUNED}
-"""Sequential training that the gains are counted from: its variant, at K = 1."""
+"""Variants whose K = 1 is the sequential training that gains are counted from."""
 CAPTION = (
-    "How many alternations buy what joint training buys? Tiny language model, λ = 1/2, equal "
-    "cost, K rounds of SFT, then DPO. One step size, the optimiser kept or restarted between "
-    "turns; or tuned (K = 1: both stages', K = {most}: one). Lines: joint training, tuned. Above: "
-    "held-out (SFT + preference)/2. Below: exact match (filled), preferred style (open). What "
-    "varies is the seed, n = {seeds}; 95 % t-intervals. Command: python -m analysis lm_rounds"
+    "How many rounds reach the loss of joint training? Tiny language model, λ = 1/2, equal cost, K "
+    "rounds of SFT, then DPO. One step size, with the optimiser kept or restarted at each stage; "
+    "or tuned (K = 1: each stage; K = {most}: one). Lines: joint training, tuned. Above: held-out "
+    "(SFT + preference)/2. Below: exact match (filled), preferred style (open). What varies is the "
+    "seed, n = {seeds}; 95 % t-intervals. Command: python -m analysis lm_rounds"
 )
 
 
@@ -120,7 +120,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def summary(table: pd.DataFrame, level: float, variant: str) -> dict[str, Any]:
-    """Intervals of every measure by number of rounds; joint methods have none."""
+    """Intervals of every measure by number of rounds. Joint methods have no rounds."""
     return {
         "rounds": rounds_of(table, level, variant),
         **{name: cell(interval(curve(table, level, variant, name))) for name in MEASURES},
@@ -142,7 +142,7 @@ def ends(scale: str) -> pd.DataFrame:
 
 
 def cells(scale: str) -> list[tuple[str, int]]:
-    """Variants with each of their numbers of rounds, and joint methods, with none."""
+    """Variants with each of their numbers of rounds, and joint methods with 0 rounds."""
     most = SCALES[scale].gradients // 2
     pairs = [(key, k) for key, v in VARIANTS.items() for k in v.rounds if k <= most]
     return pairs + [(key, 0) for key in JOINT]
@@ -176,7 +176,7 @@ def curve(table: pd.DataFrame, level: float, variant: str, name: str) -> Array:
 
 
 def answers(table: pd.DataFrame, level: float) -> dict[str, Any]:
-    """What each number of rounds buys of what joint training buys, from either kind of K = 1."""
+    """Share of the joint gain by number of rounds, from either kind of sequential training."""
     found: dict[str, Any] = {}
     for joint, (start, kind) in product(JOINT, STARTS.items()):
         goal = curve(table, level, joint, "weighted_loss")[:, 0]
@@ -197,7 +197,7 @@ def answers(table: pd.DataFrame, level: float) -> dict[str, Any]:
 
 
 def bought(base: Array, reached: Array, goal: Array, rounds: Sequence[int]) -> dict[str, Any]:
-    """Share of the joint gain by number of rounds, and how many rounds suffice.
+    """Share of the joint gain by number of rounds, and the number of rounds that is enough.
 
     Parameters
     ----------
@@ -211,11 +211,10 @@ def bought(base: Array, reached: Array, goal: Array, rounds: Sequence[int]) -> d
     Returns
     -------
     dict
-        ``share`` with Fieller's interval, of the gain, which may be negative; where it is not told
-        apart from zero or joint training is the worse one, there is nothing to buy, and the
-        following are None.
-        ``enough``: the least number of rounds whose share is at least nine tenths; ``surely``: the
-        least number for which the lower end of the interval is.
+        ``share``: share of the gain with Fieller's interval; it may be negative. ``enough``: the
+        least number of rounds whose share is at least nine tenths. ``surely``: the least number for
+        which the lower end of the interval is at least nine tenths. These two are None if the gain
+        of joint training is not significantly above zero.
     """
     share = paired_ratio(base[:, None] - reached, np.tile((base - goal)[:, None], len(rounds)))
     enough = [k for k, mean in zip(rounds, share.mean, strict=True) if mean >= ENOUGH]
@@ -233,7 +232,7 @@ def bought(base: Array, reached: Array, goal: Array, rounds: Sequence[int]) -> d
 
 
 def draw_losses(ax: Axes, table: pd.DataFrame, level: float) -> None:
-    """Weighted loss against the number of rounds; joint methods as level lines."""
+    """Draw the weighted loss against the number of rounds; horizontal: joint methods."""
     for key in VARIANTS:
         _errorbar(ax, table, level, key, "weighted_loss", label=key)
     for key in JOINT:
@@ -248,7 +247,7 @@ def draw_losses(ax: Axes, table: pd.DataFrame, level: float) -> None:
 
 
 def draw_behaviour(ax: Axes, table: pd.DataFrame, level: float) -> None:
-    """Exact match (filled) and preferred style (open) with the optimiser kept, and tuned."""
+    """Draw exact match (filled) and preferred style (open): optimiser kept, and tuned."""
     for key in (KEPT, TUNED):
         for name, fill in (("exact_match", VARIANTS[key].look.color), ("preference_match", "w")):
             _errorbar(ax, table, level, key, name, markerfacecolor=fill)
@@ -281,14 +280,14 @@ def _rounds(ax: Axes, table: pd.DataFrame) -> None:
 
 
 FEW = 8
-"""Rounds that are claimed to be enough, set before the runs after a first look at others."""
+"""Claimed number of rounds, set before the runs after a first look at other runs."""
 
 
 def claim_few_rounds_are_enough(fast: bool = False, mutation: str | None = None) -> Checked:
-    """With one step size, eight rounds buy nine tenths of what joint training buys (lower).
+    """With one step size, eight rounds obtain nine tenths of the gain of joint training (lower).
 
-    ``measured`` are lower ends of Fieller's 95 % intervals of the share, by joint method and level
-    of conflict.
+    ``measured`` holds lower ends of Fieller's 95 % intervals of the share, by joint method and
+    level of conflict.
     """
     del fast
     found = _stored()

@@ -1,9 +1,9 @@
-"""The shared experiment of the language-model figures: one base model, many short post-trainings.
+"""The common experiment of the language-model figures: one base model, many short post-trainings.
 
-From the base model every configuration trains at the same cost, with the step sizes that
-:mod:`analysis.fernando2024.language.lm_tuning` chose for its method.
-Results are stored run by run through :mod:`tradeoff.study`, so that figures share runs and an
-interrupted study goes on where it stopped.
+Every configuration trains the base model at the same cost, with the step sizes that
+:mod:`analysis.fernando2024.language.lm_tuning` chose for its method. Results are stored run by run
+through :mod:`tradeoff.study`, so figures share runs, and an interrupted study continues where it
+stopped.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from tradeoff.study import addresses
 
 Array = NDArray[np.float64]
 TOGETHER, JOBS = 10, 4
-"""Runs that one call trains as one ensemble, and calls at a time."""
+"""Number of runs that one call trains as one ensemble, and number of calls at a time."""
 FORWARD = 1 / 3
-"""Cost of a forward pass alone in units of one with its backward pass."""
+"""Cost of a forward pass in units of a forward and a backward pass."""
 ONLY_SFT = "sft-only"
 LOSSES = ("sft_loss", "preference_loss")
 
@@ -56,14 +56,14 @@ def cost_per_update(
     Parameters
     ----------
     rule
-        The schedule. MAXRIGHT's evaluations of its losses count as forward passes; the run that
-        its SFT optimum comes from does not.
+        The schedule. MAXRIGHT's evaluations of its losses count as forward passes. The run that
+        gives its SFT optimum is not counted.
     size
         Sizes of the study.
     pair
         Cost of a pair in units of a demonstration.
     preference_share
-        Share of its updates in which MAXRIGHT follows the preference objective.
+        Share of the updates in which MAXRIGHT follows the preference objective.
     """
     plan = rule.plan(size.gradients)
     if not plan.watched:
@@ -74,7 +74,7 @@ def cost_per_update(
 
 
 def updates(scale: str, rule: Schedule, conflict: float, preference_share: float = 0.5) -> int:
-    """As many updates as the budget pays for."""
+    """Number of updates that the budget pays for."""
     each = cost_per_update(rule, SCALES[scale], pair_cost(scale, conflict), preference_share)
     return round(budget(scale, conflict) / each)
 
@@ -83,7 +83,7 @@ def updates(scale: str, rule: Schedule, conflict: float, preference_share: float
 
 
 def setting(key: str, lam: float, conflict: float) -> str:
-    """Name of what step sizes are tuned for."""
+    """Name of the setting for which step sizes are tuned."""
     return f"{key}, lambda {lam:g}, conflict {conflict:g}"
 
 
@@ -94,10 +94,10 @@ def tuned(
     conflict: float,
     chosen: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Step sizes of both stages, and MAXRIGHT's share of preference updates, as tuned.
+    """Tuned step sizes of both stages, and MAXRIGHT's share of preference updates.
 
-    ``chosen`` are those of a search just made; the stored ones by default. The fast form of the
-    study has no stored ones.
+    ``chosen`` are the step sizes of a new search. By default the stored ones are used. The fast
+    form of the study has no stored ones.
 
     Raises
     ------
@@ -138,12 +138,12 @@ def sft_rate(scale: str, conflict: float, chosen: Mapping[str, Any] | None = Non
 
 
 def train_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
-    """Trajectories of runs that agree in all but schedule, rates and seed; scores at their ends.
+    """Trajectories and final scores of runs that differ only in schedule, rates and seed.
 
-    ``marks`` evaluations are spaced evenly; ``generated`` prompts are answered at each of them,
-    and all held-out prompts at the last, in columns whose names begin with ``final_``. Runs that
-    choose step sizes look at other rows and answer none. ``cpu_seconds`` is a run's share of the
-    processor time of this call, evaluation included.
+    ``marks`` evaluations are spaced evenly. At each of them the policy responds to ``generated``
+    prompts. At the last it responds to all held-out prompts; the names of these columns begin with
+    ``final_``. Runs that choose step sizes are evaluated on other rows, without responses.
+    ``cpu_seconds`` is a run's share of the processor time of this call, evaluation included.
     """
     began, c = time.process_time(), configurations[0]
     scale, conflict, rate = c["scale"], c["conflict"], c["sft_rate"]
@@ -172,13 +172,13 @@ def train_batch(configurations: list[dict[str, Any]]) -> list[pd.DataFrame]:
 
 
 def with_cost(tables: list[pd.DataFrame], began: float) -> list[pd.DataFrame]:
-    """The tables with each run's share of the processor time since ``began``."""
+    """Add to each table the run's share of the processor time since ``began``."""
     cost = (time.process_time() - began) / len(tables)
     return [table.assign(cpu_seconds=cost) for table in tables]
 
 
 def samples(known: LanguageTask, params: Params) -> list[list[str]]:
-    """Prompt, demonstration and response: the first held-out prompts of each kind of asker."""
+    """Prompt, demonstration and response of the first held-out prompts, for each kind of asker."""
     rows = sorted(known.data.sft_test[:40], key=lambda row: row.contrary)
     chosen = [*rows[:2], *rows[-2:]]
     written = known.answer(params, [row.prompt for row in chosen])
@@ -202,9 +202,9 @@ def configuration(
     chosen: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """One run at the study's budget, with its tuned step sizes unless others are given.
+    """Configuration of one run at the study's budget; its tuned step sizes are the default.
 
-    ``like`` names another method whose step sizes it takes; ``chosen`` as in :func:`tuned`.
+    ``like`` names another method whose step sizes it uses. For ``chosen`` see :func:`tuned`.
     """
     found = tuned(scale, like or methods.key(rule), rule.lam, conflict, chosen)
     needs = methods.looks(rule) or changes.get("reference", "base") != "base"
@@ -232,9 +232,9 @@ ALIKE = (
 
 
 def run(scale: str, configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Trajectories of all runs, with a column ``method``; computes what is not stored.
+    """Trajectories of all runs, with a column ``method``. Runs that are not stored are computed.
 
-    A configuration may be given more than once, where step sizes coincide: it is computed once.
+    A configuration may occur more than once, if step sizes coincide. It is computed once.
     """
     rates = {(c["conflict"], c["sft_rate"]) for c in configurations if c["sft_rate"] is not None}
     lm_models.prepare(scale, sorted({c["conflict"] for c in configurations}), sorted(rates))
@@ -247,7 +247,7 @@ def run(scale: str, configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame
 
 
 def _repeated(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The runs in the order of the keys; one that was met before costs nothing again."""
+    """The runs in the order of the keys. A repeated run has no cost."""
     groups = [rows for _, rows in table.groupby("run")]
     place: dict[str, int] = {}
     parts = []
@@ -264,7 +264,7 @@ def compute(
     function: Callable[[list[dict[str, Any]]], list[pd.DataFrame]],
     alike: Sequence[str],
 ) -> pd.DataFrame:
-    """In processes of one thread each; the fast form, and one process, in this process."""
+    """Compute runs in processes of one thread each. The fast form uses this process."""
     jobs = 1 if scale == "fast" else min(JOBS, cpu_count())
     return study.run(
         function,
@@ -282,12 +282,12 @@ def compute(
 
 
 def seeds(scale: str) -> range:
-    """Seeds of a figure; those of the tuning lie elsewhere."""
+    """Seeds of a figure, which differ from the seeds of the tuning."""
     return range(SCALES[scale].seeds)
 
 
 def compared(scale: str, settings: Sequence[tuple[float, float]]) -> pd.DataFrame:
-    """Final scores of every method with its own step sizes, one row per run.
+    """Final scores of every method with its tuned step sizes, one row per run.
 
     Parameters
     ----------
@@ -304,10 +304,10 @@ def compared(scale: str, settings: Sequence[tuple[float, float]]) -> pd.DataFram
 
 
 def finals(table: pd.DataFrame) -> pd.DataFrame:
-    """The last row of every run; scores of generated responses lose their prefix.
+    """The last row of every run. Scores of generated responses lose their prefix.
 
-    Columns ``lam`` and ``weighted_loss`` are added, and ``spent``: the run's cost as a share of the
-    budget.
+    Three columns are added: ``lam``, ``weighted_loss``, and ``spent``, the run's cost as a share of
+    the budget.
     """
     last = methods.finals(table)
     own = [name for name in last.columns if f"final_{name}" in last.columns]
@@ -321,7 +321,7 @@ def finals(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def spent(last: pd.DataFrame) -> Array:
-    """(runs,) what each run cost, in units of its budget."""
+    """(runs,) cost of each run, in units of its budget."""
     scale, levels = str(last["scale"].iloc[0]), last["conflict"].to_numpy()
     pair = np.array([pair_cost(scale, level) for level in levels])
     looks = last["probe_rows"] / SCALES[scale].batch * FORWARD * (1 + pair) / 2
@@ -330,13 +330,13 @@ def spent(last: pd.DataFrame) -> Array:
 
 
 def cost_spent(last: pd.DataFrame) -> dict[str, Any]:
-    """Mean and extremes over runs of the cost that each method spent, in units of the budget."""
+    """Mean, least and largest cost of each method's runs, in units of the budget."""
     groups = last.groupby("method")["spent"]
     return {str(name): {"mean": s.mean(), "least": s.min(), "most": s.max()} for name, s in groups}
 
 
 def values(table: pd.DataFrame, column: str, by: str) -> Array:
-    """(seed, value of `by`) entries of one column, so that differences are paired."""
+    """(seed, value of `by`) entries of one column, in order, so that differences are paired."""
     return table.pivot(index="seed", columns=by, values=column).to_numpy(dtype=float)
 
 

@@ -1,7 +1,7 @@
 """Is a skill erased by the preference stage, or only suppressed?
 
-Left: three ways to ask for the same skill, after each stage. Right: the SFT loss while the
-demonstrations are met again, against the same number of updates from the base model.
+Left: three ways to ask for the same skill, after each stage. Right: the SFT loss while SFT
+is repeated, against the same number of updates from the base model.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ PROBES = ("exact", "answer", "statement")
 CAPTION = (
     "Is a skill erased by the preference stage, or suppressed? Tiny language model, conflict 1/2: "
     "{sft} SFT updates, {short} or {long} DPO updates, SFT again. Left: held-out questions "
-    "answered exactly; in any style; as the end of a statement. Right: held-out SFT loss during "
-    "SFT; 'never taught' had the same DPO updates without SFT before ({short}: hollow). What "
-    "varies is the seed, n = {seeds}; 95 % t-intervals. Command: python -m analysis lm_suppressed"
+    "answered exactly, in any style, or as the end of a statement. Right: held-out SFT loss during "
+    "the last SFT; 'never taught' had the same DPO updates without SFT before (hollow: {short}). "
+    "What varies is the seed, n = {seeds}; 95 % t-intervals. Command: python -m analysis "
+    "lm_suppressed"
 )
 
 
@@ -86,7 +87,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             f"after {forget} DPO updates, against {other}": cell(
                 paired_difference(regain(table, forget, other), regain(table, forget, "relearn"))
             )
-            # A run that does not come back counts with all its updates, see "not_regained".
+            # A run that does not regain the loss counts with all its updates, see "not_regained".
             for forget in (short, long)
             for other in ("learn", "control")
         },
@@ -145,15 +146,16 @@ def kept_shares(table: pd.DataFrame, forget: int) -> dict[str, Any]:
 
 
 def curve(table: pd.DataFrame, forget: int, stage: str) -> tuple[Array, Array]:
-    """Updates (time,) and SFT losses (seed, time) along a stage."""
+    """Updates (time,) and SFT losses (seed, time) during a stage."""
     rows = table[(table["forget"] == forget) & (table["stage"] == stage)]
     return np.sort(rows["step"].unique()).astype(float), values(rows, "sft_loss", "step")
 
 
 def regain(table: pd.DataFrame, forget: int, stage: str) -> Array:
-    """(seed,) updates until the SFT loss is within a tenth of where the first SFT stage ended.
+    """(seed,) updates until the SFT loss is within a tenth of its value after the first SFT stage.
 
-    Linear between evaluations; a run that does not get there counts with all its updates.
+    The loss is interpolated between evaluations. A run that does not regain it counts with all its
+    updates.
     """
     steps, losses = curve(table, forget, stage)
     found = []
@@ -169,7 +171,7 @@ def regain(table: pd.DataFrame, forget: int, stage: str) -> Array:
 
 
 def goals(table: pd.DataFrame, forget: int) -> Array:
-    """(seed,) SFT losses that count as regained."""
+    """(seed,) largest SFT losses that count as regained."""
     return 1.1 * at_end(table, forget, "learn", "sft_loss")
 
 
@@ -179,7 +181,7 @@ def missed(table: pd.DataFrame, forget: int, stage: str) -> NDArray[np.bool_]:
 
 
 def places(short: int, long: int) -> dict[str, tuple[int, str]]:
-    """Where SFT begins, by what came before: length of the preference stage, and the stage."""
+    """Starting points of SFT by name: length of the preference stage, and the stage of SFT."""
     return {
         "from the base model": (long, "learn"),
         f"after {short} DPO updates": (short, "relearn"),
@@ -197,7 +199,7 @@ LINES = {
 
 
 def draw_probes(ax: Axes, table: pd.DataFrame, short: int, long: int) -> None:
-    """The three probes after each stage."""
+    """Draw the three probes after each stage."""
     found = probed(table, short, long)
     for probe, (text, color, marker, line) in LINES.items():
         ends = [interval(row[probe]) for row in found.values()]
@@ -218,7 +220,7 @@ def draw_probes(ax: Axes, table: pd.DataFrame, short: int, long: int) -> None:
 
 
 def draw_relearning(ax: Axes, table: pd.DataFrame, short: int, long: int) -> None:
-    """SFT loss while demonstrations are met, for the first time or again."""
+    """Draw the SFT loss while SFT is trained for the first time or again."""
     looks = (
         ("base model", (long, "learn"), "0.35", "o", ":", 0.0),
         (f"after {short} DPO updates", (short, "relearn"), "#0072B2", "s", (0, (4, 1.5)), 0.0),
@@ -253,8 +255,8 @@ def draw_relearning(ax: Axes, table: pd.DataFrame, short: int, long: int) -> Non
 def claim_short_stage_hides(fast: bool = False, mutation: str | None = None) -> Checked:
     """After the short preference stage SFT is regained sooner than from a base model (lower).
 
-    ``measured`` are lower ends of 95 % intervals of the updates saved, against a base model and
-    against one with the same preference stage that was never taught.
+    ``measured`` holds lower ends of 95 % intervals of the updates saved. The comparisons are a base
+    model, and one with the same preference stage without SFT before.
     """
     del fast
     found = _stored()
@@ -271,11 +273,11 @@ def claim_short_stage_hides(fast: bool = False, mutation: str | None = None) -> 
 def claim_long_stage_leaves_a_head_start(
     fast: bool = False, mutation: str | None = None
 ) -> Checked:
-    """After the long stage no rewrite finds the skill, yet what was taught leaves a trace (upper).
+    """After the long stage no rewrite shows the skill, but relearning is still faster (upper).
 
-    ``measured`` are upper ends of 95 % intervals: right answers as statements, against half of
-    what the base model had before any training; and the SFT loss after relearning less that of a
-    model with the same preference stage that was never taught.
+    ``measured`` holds upper ends of 95 % intervals of two values. First, correct answers as
+    statements, with half of the base model's as bound. Second, the SFT loss after relearning less
+    that of a model with the same preference stage without SFT before.
     """
     reject_unknown(mutation, (SWAPPED, "short-stage"))
     del fast

@@ -1,8 +1,8 @@
-"""Step sizes of the language-model study: every method, on one grid, on seeds that do not score.
+"""Step sizes of the language-model study: one grid for all methods, seeds that are not reported.
 
-From a start on the grid the search looks at the neighbours, in each stage's step size, and goes
-where the loss is least, until no neighbour is better. So the choice has tried neighbours on all
-sides, or it is at an end of the grid, which is recorded.
+The search starts at a point of the grid, tries the neighbours in each stage's step size, and moves
+to the least loss until no neighbour is better. All neighbours of the choice have then been tried,
+or it is at an end of the grid, which is recorded.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tradeoff.scores import weighted_loss
 
 Place = tuple[int, ...]
 FACTOR, BELOW, ABOVE = 2.5, 8, 3
-"""Ratio of neighbours of the grid, and how many lie below and above its middle."""
+"""Ratio of neighbours of the grid, and numbers of step sizes below and above its middle."""
 FIRST_SEED = 30_000
-"""Of the seeds that choose; no run that scores has them."""
+"""First seed of the runs that choose step sizes; no reported run has it."""
 STARTS = {"sft-dpo": (BELOW, BELOW - 2), "dpo-sft": (BELOW - 2, BELOW)}
-"""Places on the grid where the first search of a method begins; the middle for every other one.
-Later searches begin where the last one of the method ended."""
+"""Positions on the grid where the first search of a method begins; other methods begin at the
+middle. A later search begins where the method's last one ended."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """A method, a weight and a level of conflict to tune for."""
+    """A method, a weight and a level of conflict for which step sizes are tuned."""
 
     method: str
     lam: float
@@ -43,7 +43,7 @@ class Searched:
 
     @property
     def stages(self) -> int:
-        """Step sizes to choose: one for each of two stages, or one."""
+        """Number of step sizes to choose: one for each of two stages, or one."""
         return 2 if self.method in STARTS else 1
 
     def schedule(self) -> Schedule:
@@ -56,16 +56,16 @@ class Searched:
 
 @dataclass(frozen=True)
 class Tried:
-    """What the search has measured, by place, and where it is.
+    """Measurements of a search by position, and its present position.
 
     Attributes
     ----------
     losses
-        Validation losses (seeds,).
+        (seeds,) validation losses, by position.
     best
-        Where the search is.
+        The present position of the search.
     shares
-        Share of the gradients that are of the preference objective.
+        Share of the gradients that follow the preference objective, by position.
     """
 
     losses: Mapping[Place, list[float]]
@@ -86,20 +86,20 @@ GRID = tuple(FACTOR ** np.arange(-BELOW, ABOVE + 1))
 
 
 def rates(scale: str, place: Place) -> list[float]:
-    """Step sizes of both stages at a place."""
+    """Step sizes of both stages at a position."""
     found = [float(SCALES[scale].rate * GRID[k]) for k in place]
     return found if len(found) == 2 else found * 2
 
 
 SETTINGS = ((0.5, 0.5), (0.25, 0.5), (0.5, 0.25), (0.5, 0.75), (0.75, 0.5))
-"""Levels of conflict with weights lambda: each of the two varies while the other one is 1/2."""
+"""Levels of conflict with weights lambda. Each of the two varies while the other is 1/2."""
 ROUNDS = "rounds"
-"""The interleaved schedule that is tuned, with four rounds and the optimiser kept; others of its
-kind take its step size."""
+"""The interleaved schedule that is tuned, with four rounds and the optimiser kept. Other
+interleaved schedules use its step size."""
 
 
 def groups(scale: str) -> list[list[Searched]]:
-    """Everything that a figure needs a step size for; a group builds on those before it."""
+    """All settings for which a figure needs step sizes. A group depends on those before it."""
     settings = SETTINGS[:1] if scale == "fast" else SETTINGS
     levels = dict.fromkeys(level for level, _ in settings)
     alone = [[Searched(lm_study.ONLY_SFT, 0.0, level)] for level in levels]
@@ -112,7 +112,7 @@ def _compared(level: float, lam: float) -> list[Searched]:
 
 
 def tune(scale: str) -> dict[str, Tried]:
-    """The search for every setting."""
+    """Search every setting."""
     found: dict[str, Tried] = {}
     for group in groups(scale):
         found |= search(scale, group, found)
@@ -120,7 +120,7 @@ def tune(scale: str) -> dict[str, Tried]:
 
 
 def chosen(scale: str, found: Mapping[str, Tried]) -> dict[str, dict[str, Any]]:
-    """What :func:`analysis.fernando2024.language.lm_study.tuned` reads."""
+    """Step sizes in the form that :func:`analysis.fernando2024.language.lm_study.tuned` reads."""
     return {
         name: {
             "rates": rates(scale, tried.best),
@@ -137,15 +137,15 @@ def chosen(scale: str, found: Mapping[str, Tried]) -> dict[str, dict[str, Any]]:
 
 
 def seeds_of(tuned: Mapping[str, Any]) -> int:
-    """On how many seeds the stored step sizes were chosen."""
+    """Number of seeds on which the stored step sizes were chosen."""
     return len(next(iter(tuned.values()))["tried"][0]["losses"])
 
 
 def search(scale: str, group: Sequence[Searched], before: Mapping[str, Tried]) -> dict[str, Tried]:
-    """Look at neighbours and go where the validation loss is least, until none is better.
+    """Try neighbours and move to the least validation loss, until no neighbour is better.
 
-    The settings of a group are searched side by side. The fast form looks at neighbours once and
-    stays.
+    The settings of a group are searched together. The fast form tries neighbours once and does not
+    move.
     """
     found = {about.name: Tried({}, start(about, before), {}) for about in group}
     active = list(group)
@@ -167,18 +167,18 @@ def search(scale: str, group: Sequence[Searched], before: Mapping[str, Tried]) -
 
 
 def start(about: Searched, before: Mapping[str, Tried]) -> Place:
-    """Where the last search of the method ended, or where the first one begins."""
+    """The end of the method's last search, or the start of the first one."""
     known = [tried.best for name, tried in before.items() if name.startswith(f"{about.method},")]
     return known[-1] if known else STARTS.get(about.method, (BELOW,))
 
 
 def around(place: Place) -> list[Place]:
-    """A place, then its neighbours."""
+    """A position, then its neighbours."""
     return [place, *neighbours(place)]
 
 
 def neighbours(place: Place) -> Iterator[Place]:
-    """Places one step along one stage's step size."""
+    """Positions one step away in one stage's step size."""
     for stage in range(len(place)):
         for step in (-1, 1):
             moved = place[stage] + step
@@ -189,7 +189,7 @@ def neighbours(place: Place) -> Iterator[Place]:
 def configurations(
     scale: str, setting: Searched, place: Place, before: Mapping[str, Tried]
 ) -> list[dict[str, Any]]:
-    """Runs of one setting at one place, one for each seed that chooses."""
+    """Runs of one setting at one position, one for each seed of the search."""
     rule = setting.schedule()
     needs = setting.method == "maxright"
     alone = Searched(lm_study.ONLY_SFT, 0.0, setting.conflict)
@@ -215,7 +215,7 @@ def measure(
 ) -> dict[Searched, tuple[dict[Place, list[float]], dict[Place, float]]]:
     """Validation losses (seeds,), infinite where a run diverged, and shares of preference updates.
 
-    All places of all settings are one study.
+    All positions of all settings are one study.
     """
     pairs = [(about, place) for about, places in wanted.items() for place in places]
     runs = [configurations(scale, *pair, before) for pair in pairs]
