@@ -1,1 +1,1 @@
-"""What an update costs: time and memory."""
+"""Figures on the time and memory of an update."""

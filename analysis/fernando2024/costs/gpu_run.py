@@ -1,6 +1,7 @@
 """What did a GPU measure: tokens per second, utilisation, memory, and the ratio to TRL?
 
-``analysis.gpu`` measures, one small file for each method; this figure shows the files there are.
+``analysis.gpu`` measures and writes one small file for each method. This figure shows all files
+that exist.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ PANELS = {
 }
 UNITS = {"tokens_per_second": 1.0, "model_flops_utilisation": 100.0, "peak_memory_bytes": 2.0**-30}
 BARS = {"tokens_per_second": 1.3, "peak_memory_bytes": 0.7}
-"""Wanted ratios to TRL's DPO on the same rows."""
+"""Target ratios to TRL's DPO on the same rows."""
 STUDY = "study"
 CAPTION = (
-    "{said} Models of published shapes with random weights and adapters in bf16, timed as a whole "
-    "after the first updates; both responses of a pair count, filling does not. MFU counts frozen "
-    "weights once backward. What varies is the round, n = {rounds}. "
-    "Command: python -m analysis gpu_run"
+    "{said} Models of published shapes with random weights and adapters in bf16; times are of "
+    "whole updates after the first ones. Both responses of a pair count as tokens, padding does "
+    "not. MFU counts frozen weights in the backward pass once. What varies is the round, n = "
+    "{rounds}. Command: python -m analysis gpu_run"
 )
 
 
@@ -54,7 +55,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def every() -> dict[str, Any]:
-    """Results of the paper; those of the folder that is drawn into take their place."""
+    """Results of the paper's folder; results in the folder of the drawing replace them."""
     found: dict[str, Any] = {}
     for folder in lookup.folders(PAPER):
         found |= results.read(results.folder(folder))
@@ -62,7 +63,7 @@ def every() -> dict[str, Any]:
 
 
 def measured(read: Mapping[str, Any]) -> dict[str, Any]:
-    """Results of GPUs by step and method, and ratios of DPO to TRL's.
+    """Results of GPUs by step and method, and ratios of our DPO to TRL's.
 
     Results of a rehearsal on a CPU are left out.
     """
@@ -87,7 +88,7 @@ def measured(read: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ratio(each: Mapping[str, Any]) -> dict[str, float]:
-    """Our DPO over TRL's of the same step: medians over rounds; empty where either is missing."""
+    """Ratios of our DPO to TRL's at the same step: medians over rounds; empty without both."""
     pair = [each.get(name) for name in ("preference-only", "trl-dpo")]
     found = {}
     for name in BARS:
@@ -98,13 +99,13 @@ def ratio(each: Mapping[str, Any]) -> dict[str, float]:
 
 
 def values(rounds: list[Any], name: str) -> np.ndarray:
-    """What was measured of one quantity, in the figure's unit; rounds without memory have none."""
+    """Values of one quantity in the figure's unit; rounds without a memory value are left out."""
     found = [one.get(name) for one in rounds]
     return np.array([UNITS[name] * value for value in found if value is not None])
 
 
 def draw(ax: Any, steps: Mapping[str, Any], rows: list[tuple[str, str]], name: str) -> None:
-    """One quantity, a method in each row."""
+    """Draw one quantity, with one row per method."""
     if not rows:
         ax.text(0.5, 0.5, NONE, ha="center", va="center", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])

@@ -1,4 +1,4 @@
-"""How many bytes of tensors exist at once: the same number on every machine, unlike a process's."""
+"""Bytes of all tensors that exist at once: unlike a process's memory, equal on every machine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of all storages that operators make while it is on, until they are freed.
+    """Count the bytes of all storages that operators make while it is active, until freed.
 
-    It sees every operator beneath autograd and vmap, so also what is kept for the backward pass.
+    It sees every operator below autograd and vmap, so it also counts what is kept for the backward
+    pass.
 
     Attributes
     ----------
     live, peak
-        Bytes now, and the most so far.
+        Bytes that exist now, and the largest number so far.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""What the figure `llm_resources` measures: the time of one training, and its memory.
+"""Measurements of the figure `llm_resources`: the time of one training, and its memory.
 
-One batch is the whole of either data set, so every update that follows the same objective is the
-same work, whatever the schedule, and times can be compared one to one.
+One batch is the whole of either data set. Every update that follows the same objective is then the
+same work under every schedule, so times can be compared one to one.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 T = TypeVar("T")
 TRL = "trl-"
-"""How the names of TRL's methods begin."""
+"""Prefix of the names of TRL's methods."""
 
 REFRESH, WATCHED = 10, 8
-"""Updates from probe to probe, of a batch of each objective; updates of which memory is taken."""
+"""Updates from one probe (a batch of each objective) to the next; updates whose memory is measured.
+"""
 SHAPES: dict[str, dict[str, Any]] = {
     "pythia-1b": {
         "family": "GPTNeoX",
@@ -89,9 +90,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured: a method at a shape, on rows of about `length` tokens.
+    """One measurement: a method at a shape, on rows of about `length` tokens.
 
-    With `joint_graph` the passes of an update share one backward pass, as in the official code.
+    With `joint_graph` the forward passes of an update share one backward pass, as in the official
+    code.
     """
 
     shape: str = "llama-tiny"
@@ -109,16 +111,16 @@ class Workload:
 
 @dataclass(frozen=True)
 class Measured:
-    """What it cost in time.
+    """Measured times of one method.
 
     Attributes
     ----------
     seconds
-        Per gradient of one objective, a probe of MAXRIGHT counted as the part of one that it is.
+        Seconds per gradient of one objective. A probe of MAXRIGHT counts as a part of a gradient.
     seconds_per_update
-        As the paper counts.
+        Seconds per update as the paper counts updates.
     tokens_per_second
-        Of training, both responses of a pair counted.
+        Tokens trained per second; both responses of a pair count.
     utilisation
         Model FLOPs over the device's bf16 peak; None where that is unknown.
     """
@@ -130,7 +132,7 @@ class Measured:
 
 
 def schedule(method: str, batch_size: int) -> Schedule:
-    """The schedule behind a method's name, at lambda = 1/2."""
+    """The schedule of a method's name, at lambda = 1/2."""
     return {
         "sft-only": Alright(lam=0.0),
         "preference-only": Alright(lam=1.0),
@@ -142,7 +144,7 @@ def schedule(method: str, batch_size: int) -> Schedule:
 
 
 def rows(setting: Workload) -> tuple[list[SftRow], list[PreferenceRow]]:
-    """One batch of either set, of letters of one token each, a third of them prompt.
+    """One batch of either set, with letters of one token each, a third of them in the prompt.
 
     Lengths vary by a factor of about two.
     """
@@ -179,14 +181,14 @@ def build(setting: Workload) -> Any:
 
 @cache
 def tokenizer() -> Any:
-    """A tokenizer of bytes, the same one for all trainings."""
+    """A tokenizer of bytes, the same for all trainings."""
     from tradeoff import tiny
 
     return tiny.random_model()[1]
 
 
 def within_memory(found: Callable[[S], T]) -> Callable[[S], T | None]:
-    """What is found, or ``None`` where memory does not suffice; the last one's is freed before."""
+    """Wrap a function: its result, or ``None`` if memory is too small. Free memory first."""
 
     @wraps(found)
     def attempt(setting: S) -> T | None:
@@ -204,16 +206,16 @@ def within_memory(found: Callable[[S], T]) -> Callable[[S], T | None]:
 
 @within_memory
 def measure(setting: Workload) -> Measured:
-    """Time one method, ours or TRL's; on the CPU with one thread, which the fewest disturb."""
+    """Time one method, ours or TRL's; on the CPU with one thread, to be disturbed least."""
     with one_thread(when=setting.device == "cpu"):
         return yardstick(setting) if setting.method.startswith(TRL) else ours(setting)
 
 
 @within_memory
 def memory(setting: Workload) -> int:
-    """The most bytes of tensors at once in a few updates of one method, the model's included.
+    """Largest number of bytes of tensors at once in a few updates of one method, with the model.
 
-    A GPU's allocator tells; on the CPU the results of every operator are watched.
+    On a GPU the allocator reports it; on the CPU the results of every operator are counted.
     """
     few = replace(setting, updates=WATCHED)
     train = by_trl if setting.method.startswith(TRL) else by_us
@@ -244,13 +246,13 @@ def ours(setting: Workload) -> Measured:
 
 
 def work(trainer: JointTrainer, steps: pd.DataFrame) -> tuple[float, float]:
-    """Gradients and floating-point operations of an update, each kind weighing alike."""
+    """Gradients and floating-point operations of an update, with equal weight for each kind."""
     sets = (np.arange(len(trainer.data.training(objective))) for objective in (SFT, PREFERENCE))
     each = np.array([trainer.costs.update(*trainer.data.extent(o, r)) for o, r in enumerate(sets)])
     followed = steps.groupby("kind")[["sft_updates", "preference_updates"]].first().mean()
     gradients, operations = float(followed.sum()), float(followed.to_numpy() @ each)
     if steps["probed"].any():
-        # A batch of each objective, without its backward pass.
+        # Cost of a batch of each objective, without its backward pass.
         share = 1 / trainer.costs.passes / REFRESH
         gradients, operations = gradients + 2 * share, operations + float(each.sum()) * share
     return gradients, operations
@@ -273,14 +275,14 @@ def by_us(setting: Workload) -> tuple[JointTrainer, TrainResult]:
         defects=Defects(joint_graph=setting.joint_graph),
         compile=setting.compile,
         holdout=0.0,
-        # With nothing held out, an evaluation only waits for the device and reads the clock.
+        # No rows are held out, so an evaluation only waits for the device and reads the clock.
         evaluate_every=1,
         log_every=setting.updates,
     )
     rule = schedule(setting.method, setting.batch_size)
     if isinstance(rule, Maxright):
-        # Random weights are further from one optimum than from the other, and only one objective
-        # would ever be followed: measure gaps from where both begin alike.
+        # With random weights the two gaps differ, and only one objective would ever be followed.
+        # Gaps are therefore measured from values at which both begin equal.
         look = replace(config, steps=1, optima=(0.0, 0.0))
         first = JointTrainer(model, words, sft=sft, preference=pairs, schedule=rule, config=look)
         first.train(progress=False)
@@ -293,7 +295,7 @@ def by_us(setting: Workload) -> tuple[JointTrainer, TrainResult]:
 
 
 def per_update(table: pd.DataFrame) -> pd.DataFrame:
-    """Time, tokens and kind of every update after the first two of its kind, which warm up."""
+    """Time, tokens and kind of every update but the first two of each kind, which warm up."""
     counted = ["seconds", "tokens", "probe_rows", "sft_updates", "preference_updates"]
     steps = table[counted].diff().iloc[1:].rename(columns={"probe_rows": "probed"})
     steps["kind"] = steps["sft_updates"] + 2 * steps["preference_updates"]
@@ -301,9 +303,9 @@ def per_update(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def seconds_per_update(steps: pd.DataFrame) -> float:
-    """Typical time of an update: kinds weigh alike, so that the luck of a draw does not count.
+    """Typical time of an update, with equal weight for each kind, whatever was drawn.
 
-    What probes add is told apart and spread over all updates.
+    The time of probes is computed separately, and spread over all updates.
     """
     plain = steps[steps["probed"] == 0]
     typical = plain.groupby("kind")["seconds"].median()
@@ -313,9 +315,9 @@ def seconds_per_update(steps: pd.DataFrame) -> float:
 
 
 def yardstick(setting: Workload) -> Measured:
-    """Train with TRL on the same rows, adapters and batch: its defaults otherwise.
+    """Train with TRL on the same rows, adapters and batch, otherwise with TRL's defaults.
 
-    The reference is evaluated before training, as ours is; neither is timed.
+    The reference is evaluated before training, as in our trainer. Neither evaluation is timed.
     """
     given, times = by_trl(setting)
     seconds = float(np.median(times[2:]))
@@ -328,7 +330,7 @@ def yardstick(setting: Workload) -> Measured:
 
 
 def by_trl(setting: Workload) -> tuple[list[Any], list[float]]:
-    """One training with TRL: its rows, and the seconds of its steps."""
+    """One training with TRL: the rows, and the seconds of its steps."""
     import datasets
     import trl
     from accelerate.state import AcceleratorState
@@ -349,7 +351,7 @@ def by_trl(setting: Workload) -> tuple[list[Any], list[float]]:
             _wait(setting.device)
             self.times.append(time.perf_counter() - self.began)
 
-    model, words = build(setting), deepcopy(tokenizer())  # TRL adds to it.
+    model, words = build(setting), deepcopy(tokenizer())  # TRL adds to this value.
     sft, pairs = rows(setting)
     rank, targets = SHAPES[setting.shape]["lora"]
     given = sft if setting.method == "trl-sft" else pairs
@@ -383,13 +385,13 @@ def by_trl(setting: Workload) -> tuple[list[Any], list[float]]:
         try:
             trainer.train()
         finally:
-            # Its precision would be that of every later training in this process.
+            # Otherwise TRL's precision would apply to all later trainings in this process.
             AcceleratorState._reset_state(reset_partial_state=True)
     return given, clock.times
 
 
 def _tokens(row: Any) -> int:
-    """Tokens of a row, the end of each response counted."""
+    """Tokens of a row, with the end token of each response."""
     if isinstance(row, SftRow):
         return len(row.prompt) + len(row.completion) + 1
     return 2 * len(row.prompt) + len(row.chosen) + len(row.rejected) + 2

@@ -1,6 +1,7 @@
 """How much memory does each schedule need at the true shapes of Pythia-1B and Llama-3-8B?
 
-Counted on shapes alone, so no GPU is needed: every tensor that the joint trainer would hold.
+The bytes of all tensors of the joint trainer are counted from their shapes alone, so no GPU is
+needed.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from tradeoff.theory.checked import Checked
 BOTH = "mix-one-backward"
 METHODS = (*OURS, BOTH)
 SHAPES = ("pythia-1b", "llama-3-8b")
-# Passes of an update follow one another, so one pass tells.
+# The passes of an update run one after another, so one pass is enough.
 SETTING = Workload(precision="bf16", batch_size=8, rows_per_forward=8, layout="padded", updates=6)
 FAST = Workload(batch_size=2, rows_per_forward=2, length=32, layout="padded", updates=6)
 GIB = 2**30
 CAPTION = (
     "Peak memory at the true shapes: bf16, adapters as published, eight rows of about "
-    f"{SETTING.length} tokens, no checkpointing. Bytes of all tensors of the joint trainer are "
-    "counted, none is filled; allocator and libraries come on top. Dashed: weights. What varies "
-    "is the method; n = 1, a count has no spread. Numbers: ratios to SFT→DPO; open squares: the "
-    "paper's ratios to its DPO→SFT, times our SFT→DPO. Command: python -m analysis llm_memory"
+    f"{SETTING.length} tokens, no checkpointing. The bytes of all tensors of the joint trainer are "
+    "counted from their shapes; allocator and libraries need more. Dashed: weights. What varies "
+    "is the method; n = 1, since a count has no spread. Numbers: ratios to SFT→DPO. Open squares: "
+    "the paper's ratios to its DPO→SFT, times our SFT→DPO. Command: python -m analysis llm_memory"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    """Count all methods at both shapes; the fast form at a small one."""
+    """Count all methods at both shapes; the fast form counts them at a small shape."""
     setting, shapes = (FAST, ("llama-tiny",)) if fast else (SETTING, SHAPES)
     found = {shape: measure(replace(setting, shape=shape), quiet=fast) for shape in shapes}
     with style.figure(1, len(shapes), height=2.6, squeeze=False) as (fig, axes):
@@ -52,7 +53,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def measure(setting: Workload, quiet: bool = False) -> dict[str, Any]:
-    """Bytes at the peak, and over those of sequential training; bytes of the weights."""
+    """Peak bytes, their ratio to sequential training, and bytes of the weights."""
     bar = tqdm(METHODS, desc=setting.shape, disable=quiet, leave=False)
     peaks = {method: count(settings(setting, method)) for method in bar}
     ratios = {method: peak / peaks["sft-dpo"] for method, peak in peaks.items()}
@@ -63,13 +64,13 @@ def settings(setting: Workload, method: str) -> Workload:
     """The setting of one method."""
     if method == BOTH:
         return replace(setting, method="mix", joint_graph=True)
-    # It follows numbers that are made up, and takes a while to follow both objectives.
+    # MAXRIGHT compares made-up numbers here, and needs more updates to follow both objectives.
     longer = 2 * setting.updates if method == "maxright" else setting.updates
     return replace(setting, method=method, updates=longer)
 
 
 def count(setting: Workload) -> int:
-    """Most bytes of tensors at once in a training on shapes alone."""
+    """Largest number of bytes of tensors at once, in a training on shapes alone."""
     llm_costs.tokenizer()
     with shapes_only() as seen:
         trainer, _ = llm_costs.by_us(setting)
@@ -80,14 +81,14 @@ def count(setting: Workload) -> int:
 
 
 def weights(setting: Workload) -> int:
-    """Bytes of the model itself."""
+    """Bytes of the model alone."""
     with shapes_only():
         model = llm_costs.build(setting)
         return sum(value.numel() * value.itemsize for value in model.parameters())
 
 
 def draw(ax: Axes, found: dict[str, Any], paper: dict[str, float]) -> None:
-    """Peak of every method, one a row."""
+    """Draw the peak of every method, one per row."""
     for row, (method, peak) in enumerate(found["bytes"].items()):
         look = style.look(method)
         size = peak / GIB
@@ -105,12 +106,12 @@ def draw(ax: Axes, found: dict[str, Any], paper: dict[str, float]) -> None:
 
 
 def stored() -> dict[str, Any]:
-    """What the figure's full form found."""
+    """Stored numbers of the figure's full form."""
     return dict(shown("llm_memory")["shapes"])
 
 
 ONE_BACKWARD, TWO_BACKWARDS = "one-backward-pass", "two-backward-passes"
-"""Mistakes: Mix as in the official code, and as it is here."""
+"""Mutations: Mix as in the official code, and Mix as in this package."""
 
 
 def claim_joint_training_needs_no_more_memory(
@@ -126,7 +127,7 @@ def claim_joint_training_needs_no_more_memory(
 
 
 def claim_two_graphs_need_more(fast: bool = False, mutation: str | None = None) -> Checked:
-    """At both true shapes, without checkpointing: Mix with one backward pass holds more."""
+    """At both true shapes, without checkpointing, Mix with one backward pass needs more memory."""
     del fast
     both = mutate(mutation, BOTH, {TWO_BACKWARDS: "mix"})
     ratios = [shape["ratio"][both] / shape["ratio"]["mix"] for shape in stored().values()]

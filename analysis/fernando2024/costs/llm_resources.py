@@ -1,9 +1,9 @@
 """What does a step of each schedule cost on real shapes: time, tokens per second, memory?
 
 ``python -m analysis.fernando2024.costs.llm_resources --device cuda`` measures Pythia-1B and
-Llama-3-8B with random weights, whose cost is that of the trained ones, and adapters as published,
-and writes one small file per device beside the other results; the figure shows every such
-file there is.
+Llama-3-8B with adapters as published. Their weights are random, which does not change the cost. It
+writes one small file per device to the folder of results, and the figure shows all files that
+exist.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PANELS = {
     "memory": "peak memory",
 }
 SHOWN = ("seconds_per_update", "memory")
-"""The two that are drawn; the time of a gradient is in the table of costs."""
+"""The two quantities that are drawn. The time of a gradient is in the table of costs."""
 MARKS: dict[str, dict[str, Any]] = {
     "median of the rounds, 95 % interval": {"marker": "o", "markersize": 6},
     "one round": {"marker": "o", "markersize": 3, "alpha": 0.5},
@@ -60,7 +60,7 @@ PAPER_KEYS = {"seconds_per_update": "runtime_percent", "memory": "memory_percent
 
 @dataclass(frozen=True)
 class Form:
-    """Shapes and methods that are measured, and how often."""
+    """Measured shapes and methods, and number of rounds."""
 
     shapes: tuple[str, ...]
     rounds: int
@@ -69,7 +69,7 @@ class Form:
 
 
 FORMS = {
-    # SDPA is fastest without a mask, which rows padded to neighbours of like length do not need.
+    # SDPA is fastest without a mask. Rows padded to neighbours of similar length need none.
     "cuda": Form(
         ("pythia-1b", "llama-3-8b"),
         2,
@@ -89,15 +89,16 @@ FORMS = {
 }
 CAPTION = (
     "What does an update cost? Random weights, adapters as published, shapes scaled down on the "
-    "CPU; either data set is one batch. Time and peak memory over those of SFT→DPO in the same "
-    "round (line). A Mix update is two gradients; MAXRIGHT evaluates every tenth update. What "
+    "CPU; one batch is a whole data set. Time and peak memory are relative to SFT→DPO in the same "
+    "round (line). A Mix update is two gradients; MAXRIGHT evaluates at every tenth update. What "
     f"varies is the round, n = {FORMS['cpu'].rounds} on the CPU and {FORMS['cuda'].rounds} on a "
-    "GPU. The paper's are over its DPO→SFT. Command: python -m analysis llm_resources"
+    "GPU. The paper's values are relative to its DPO→SFT. Command: python -m analysis "
+    "llm_resources"
 )
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    """Measure on this machine's CPU, and draw what is known of every device."""
+    """Measure on this machine's CPU, and draw the results of every device."""
     found = {"cpu": measure(FORMS["fast" if fast else "cpu"], quiet=fast)}
     for folder in lookup.folders(PAPER):
         for path in sorted((folder / "results").glob("llm_resources-*.json")):
@@ -108,7 +109,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def picture(out: Path, numbers: Mapping[str, Any]) -> None:
-    """Time and memory of an update for each device and shape, with a key of the marks."""
+    """Draw time and memory of an update for each device and shape, with a legend of the marks."""
     found = numbers["devices"]
     names = [(device, shape) for device, one in found.items() for shape in one["shapes"]]
     with style.figure(len(SHOWN), len(names), height=4.9, squeeze=False) as (fig, axes):
@@ -122,12 +123,12 @@ def picture(out: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def titled(device: str) -> str:
-    """A device in a title; the shapes measured on a CPU are scaled down."""
+    """Title of a device's panel; shapes measured on a CPU are scaled down."""
     return "CPU, tiny" if device == "cpu" else device
 
 
 def measure(form: Form, quiet: bool = False) -> dict[str, Any]:
-    """Every method at every shape of a form, each shape in a process of its own."""
+    """Results of every method at every shape of a form, each shape in a separate process."""
     total = len(form.shapes) * len(form.methods) * (form.rounds + 1)
     with tqdm(total=total, disable=quiet, leave=False) as bar:
         shapes = {shape: measure_shape(form, shape, bar) for shape in form.shapes}
@@ -135,9 +136,9 @@ def measure(form: Form, quiet: bool = False) -> dict[str, Any]:
 
 
 def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
-    """Memory of every method, then its times; all take turns, in an order drawn for each round.
+    """Memory of every method, then times. In each round all methods run once, in random order.
 
-    A method that runs out of memory is told of and left out.
+    A method that runs out of memory is reported and left out.
     """
     settings = {name: replace(form.setting, shape=shape, method=name) for name in form.methods}
     memory: dict[str, int] = {}
@@ -173,13 +174,13 @@ def measure_shape(form: Form, shape: str, bar: Any) -> dict[str, Any]:
 
 @contextmanager
 def apart() -> Iterator[Executor]:
-    """A new process, whose memory holds nothing else; what fails there is raised here."""
+    """A new, empty process. An error there is raised here."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         yield process
 
 
 def summary(memory: dict[str, int], runs: dict[str, list[Measured]]) -> dict[str, Any]:
-    """Single values, and ratios to sequential training in the same round."""
+    """Single values, and their ratios to sequential training in the same round."""
     table: dict[str, dict[str, Any]] = {}
     for method, found in runs.items():
         table[method] = {f.name: [getattr(one, f.name) for one in found] for f in fields(Measured)}
@@ -192,7 +193,7 @@ def summary(memory: dict[str, int], runs: dict[str, list[Measured]]) -> dict[str
 
 
 def published(shape: str, name: str) -> dict[str, float]:
-    """The paper's ratios to sequential training, by method; those of Pythia's family only."""
+    """The paper's ratios to sequential training, by method; only for Pythia shapes."""
     if not shape.startswith("pythia") or name not in PAPER_KEYS:
         return {}
     methods = reported()["pythia"]["methods"]
@@ -200,7 +201,7 @@ def published(shape: str, name: str) -> dict[str, float]:
 
 
 def draw(ax: Any, found: dict[str, Any], name: str, paper: dict[str, float]) -> None:
-    """Ratios of one quantity to sequential training, one method a row."""
+    """Draw ratios of one quantity to sequential training, one method per row."""
     for row, (method, values) in enumerate(found.items()):
         if values is None:
             ax.text(1.0, row, " out of memory", fontsize=7, va="center")
@@ -241,7 +242,7 @@ def command(
     path = out / "results" / f"llm_resources-{slug}.json"
     form = replace(form, setting=replace(form.setting, compile=compiled))
     for each in form.shapes if shape == "all" else (shape,):
-        # Written after each shape, beside those that were measured in the same way.
+        # Written after each shape, together with those that were measured in the same way.
         found = measure(replace(form, shapes=(each,)))
         found |= {"device": name, "torch": torch.__version__}
         known = fields_of(path) if path.exists() else found

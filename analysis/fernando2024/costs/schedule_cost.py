@@ -1,7 +1,7 @@
 """What does a step of each schedule cost in time and memory? Measured on both small models.
 
-Every schedule trains the same model for a few updates in turn, again and again in one process, so
-that a busy moment of the machine falls on all of them.
+In one process, every schedule trains the same model for a few updates in turn, many times. If the
+machine is busy for a moment, all schedules are affected alike.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tradeoff.theory.checked import Checked
 
 BATCH = 32
 ASIDE = 4
-"""Updates before the timed ones, to warm up, and after them, to measure memory."""
+"""Updates before the timed ones, to warm up, and updates after them, to measure memory."""
 SCHEDULES: dict[str, Schedule] = {
     "sft-only": Alright(lam=0.0),
     "preference-only": Alright(lam=1.0),
@@ -59,24 +59,24 @@ LOOKS = {
 }
 CAPTION = (
     "What does a step cost? Batches of 32 rows, AdamW, λ = 1/2, float32, one thread of "
-    "{processor}. Above: milliseconds per gradient, n = {n} blocks; what varies is the "
-    "repetition; markers: medians, bars: least to largest, no interval. Below: ratios of medians, "
-    "and of peak memory (live tensors). An update of Mix is two gradients; MAXRIGHT's evaluations "
-    "are in its time. Command: python -m analysis schedule_cost"
+    "{processor}. Above: milliseconds per gradient, n = {n} blocks; what varies is the repetition; "
+    "markers: medians; bars: least to largest value, no interval. Below: ratios of medians, and of "
+    "peak memory (live tensors). An update of Mix is two gradients; MAXRIGHT's time includes its "
+    "evaluations. Command: python -m analysis schedule_cost"
 )
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What all schedules start from.
+    """State at the start of the runs, which all schedules share.
 
     Attributes
     ----------
     base, shift
         Stacked parameters of one run; margins of the reference policy on the training pairs.
     optima
-        (1, 2) one nat below the losses at the start: MAXRIGHT compares gaps that begin equal, so
-        that it follows both objectives.
+        (1, 2) losses at the start less one nat. MAXRIGHT's gaps then begin equal, so it follows
+        both objectives.
     """
 
     base: Params
@@ -99,9 +99,9 @@ class Bench:
     Attributes
     ----------
     loop, optimizer
-        What makes the updates.
+        Training loop and optimiser of the updates.
     step
-        Updates done.
+        Number of updates done.
     blocks
         Seconds and gradients of every timed block.
     """
@@ -162,7 +162,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def picture(out: Path, numbers: Mapping[str, Any]) -> None:
-    """Times of a gradient, and a table of what an update takes over one of SFT alone."""
+    """Draw times of a gradient, and a table of costs of an update relative to SFT alone."""
     with style.figure(2, 2, height=5.2, sharey="row", height_ratios=(1, 0.95)) as (fig, axes):
         for column, (name, found) in enumerate(numbers["models"].items()):
             draw_times(axes[0, column], found, name)
@@ -180,9 +180,9 @@ def policy_task() -> PolicyTask:
 
 
 def language_task(fast: bool = False) -> LanguageTask:
-    """The nano model, untrained: what a step costs does not depend on the weights.
+    """The untrained nano model. The cost of a step does not depend on the weights.
 
-    The fast form takes a far smaller one.
+    The fast form uses a much smaller model.
     """
     rows = 64 if fast else 512
     language = Language(sft_rows=rows, preference_rows=rows, test_rows=8, documents=2000)
@@ -194,7 +194,7 @@ def language_task(fast: bool = False) -> LanguageTask:
 
 
 def measure(task: Task, updates: int, repetitions: int) -> dict[str, Any]:
-    """Time all schedules in turn; the order is drawn anew in every round."""
+    """Time all schedules in turn, in a new random order in every round."""
     ready, steps = Ready.of(task), updates * repetitions + 2 * ASIDE
     benches = {name: Bench.of(task, s, steps, ready) for name, s in SCHEDULES.items()}
     rng = np.random.default_rng(0)
@@ -207,7 +207,7 @@ def measure(task: Task, updates: int, repetitions: int) -> dict[str, Any]:
 
 
 def peak_bytes(bench: Bench, updates: int = ASIDE) -> int:
-    """Most bytes of tensors made and not yet freed within any of a few updates."""
+    """Largest number of bytes of tensors that exist at once during a few updates."""
     peaks = []
     for _ in range(updates):
         with LiveTensors() as seen:
@@ -217,7 +217,7 @@ def peak_bytes(bench: Bench, updates: int = ASIDE) -> int:
 
 
 def ratios(numbers: dict[str, Any]) -> dict[str, float]:
-    """Median time of an update, and of a gradient, over those of SFT alone."""
+    """Median time of an update, and of a gradient, relative to SFT alone."""
     base = numbers["sft-only"]["seconds_per_update"]["median"]
     found = {}
     for name, row in numbers.items():
@@ -227,7 +227,7 @@ def ratios(numbers: dict[str, Any]) -> dict[str, float]:
 
 
 def device() -> dict[str, Any]:
-    """What the times were taken on."""
+    """Description of the processor that took the times."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -258,7 +258,7 @@ def _spread(values: Sequence[float] | np.ndarray) -> dict[str, float]:
 
 
 def draw_times(ax: Axes, numbers: dict[str, Any], title: str) -> None:
-    """Median, least and largest time of a gradient, one line per schedule."""
+    """Draw median, least and largest time of a gradient, one line per schedule."""
     for k, (name, row) in enumerate(numbers.items()):
         look, ms = LOOKS[name], {q: 1e3 * t for q, t in row["seconds_per_gradient"].items()}
         ax.hlines(k, ms["min"], ms["max"], color=look.color, linewidth=1.2)
@@ -268,7 +268,7 @@ def draw_times(ax: Axes, numbers: dict[str, Any], title: str) -> None:
 
 
 def draw_ratios(ax: Axes, numbers: Mapping[str, Any], times: Mapping[str, float]) -> None:
-    """A table: time of a gradient and of an update, and peak memory, over those of SFT alone."""
+    """Draw a table of gradient time, update time and peak memory, relative to SFT alone."""
     memory = {name: row["peak_bytes"] for name, row in numbers.items()}
     heads = ("gradient", "update", "memory")
     for k, name in enumerate(numbers):
@@ -301,7 +301,7 @@ def _rows(ax: Axes, names: list[str], title: str, unit: str) -> None:
 
 @one_thread()
 def claim_gradients_per_update(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Over 30 updates: Mix computes two gradients an update, every other schedule one."""
+    """Over 30 updates Mix computes two gradients per update, every other schedule one."""
     del fast
     swapped = mutate(mutation, {}, {SWAPPED: {"mix": "alright", "alright": "mix"}})
     task, counted = policy_task(), []
@@ -316,7 +316,7 @@ def claim_gradients_per_update(fast: bool = False, mutation: str | None = None) 
 
 @one_thread()
 def claim_one_graph_at_a_time(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Mix peaks below both objectives' peaks together; ALRIGHT and MAXRIGHT at the larger one.
+    """Mix's peak is below the sum of both objectives' peaks; ALRIGHT and MAXRIGHT have the larger.
 
     An update of Mix computes its two gradients one after the other, so it never holds both graphs.
     """

@@ -1,6 +1,6 @@
-"""Runs code of torch on shapes alone: nothing is computed, and no memory is needed.
+"""Run torch code on shapes alone: nothing is computed, and no memory is needed.
 
-A model of eight billion weights trains on a laptop, and what its operators would hold is counted.
+A model of eight billion weights trains on a laptop, and the bytes of its tensors are counted.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tradeoff.llm import logprobs
 _NUMPY, _TOLIST, _LAYER_NORM = Tensor.numpy, Tensor.tolist, functional.layer_norm
 
 SEED = 2
-"""Of the numbers made up; with these a rule that compares losses soon follows both."""
+"""Seed of the made-up numbers. With it a rule that compares losses soon follows both objectives."""
 
 
 class Imagined(LiveTensors):
-    """Counts bytes of tensors without content, and makes up what a program reads of them.
+    """Counts bytes of tensors without content, and makes up the values that a program reads.
 
-    Numbers are drawn between 0 and 1, so that a rule which compares losses follows now one and
-    now the other; comparisons come out true.
+    Values are random between 0 and 1, so a rule that compares losses follows sometimes one and
+    sometimes the other. Comparisons are true.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Imagined(LiveTensors):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def values(self, tensor: Tensor) -> np.ndarray:
-        """An array of a tensor's shape and kind."""
+        """An array with a tensor's shape and type."""
         shape = tuple(tensor.shape)
         if not tensor.dtype.is_floating_point:
             return np.ones(shape, str(tensor.dtype).removeprefix("torch."))
@@ -55,10 +55,10 @@ class Imagined(LiveTensors):
 
 @contextmanager
 def shapes_only() -> Iterator[Imagined]:
-    """Run on shapes alone while entered, holding what would be held on a GPU.
+    """Context manager that runs code on shapes alone, with the tensors that a GPU would hold.
 
-    There chunks of logits are larger, and autocast computes layer norms in float32. What is made
-    before and has content stays as it is, so tokenizers are made outside.
+    On a GPU, chunks of logits are larger, and autocast computes layer norms in float32. Tensors
+    made before keep their content, so tokenizers are made outside.
     """
     seen = Imagined()
 
@@ -73,7 +73,7 @@ def shapes_only() -> Iterator[Imagined]:
         stack.enter_context(patch.object(Tensor, "numpy", to_numpy))
         stack.enter_context(patch.object(Tensor, "tolist", to_list))
         stack.enter_context(patch.object(torch.utils, "swap_tensors", _convert))
-        # transformers would make masks that it does without where it can look at the positions.
+        # transformers would build masks here that it omits if it can read the positions.
         stack.enter_context(patch("transformers.masking_utils.is_tracing", lambda *_: False))
         stack.enter_context(patch.object(functional, "layer_norm", _layer_norm))
         chunk = {"cpu": logprobs._CHUNK["cuda"]}
@@ -88,6 +88,6 @@ def _layer_norm(given: Tensor, shape: Any, *weights: Any, **settings: Any) -> Te
 
 
 def _convert(old: Tensor, new: Tensor) -> None:
-    """Of two shapes only kind and device can differ."""
+    """Copy the kind and device of a tensor; without content nothing else can differ."""
     if (old.dtype, old.device) != (new.dtype, new.device):
         old.data = new.data

@@ -1,1 +1,1 @@
-"""Small networks: from the last layer alone to all layers."""
+"""Figures on small networks, with the last layer or all layers trained."""

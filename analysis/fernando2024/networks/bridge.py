@@ -1,8 +1,8 @@
-"""Does the convex story survive a trained network? From the last layer alone to all layers.
+"""Do the convex results hold for a trained network? From the last layer alone to all layers.
 
-A whole-response policy with one hidden layer. Training its last layer alone is the convex
-laboratory, to the last digits. Then all layers are trained on the same data, and the last-layer
-front of the same initial body says how far beyond or behind it the network lands.
+A whole-response policy with one hidden layer. Training its last layer alone is the problem of the
+convex laboratory, to the last digits. Then all layers are trained on the same data. The front of
+the last layer over the same initial body shows how far below or above it the network ends.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tradeoff.theory.checked import Checked
 
 Array = NDArray[np.float64]
 RADIUS = 30.0
-"""Of the ball of last layers; no trained last layer leaves it, which is checked."""
+"""Radius of the ball of last layers. No trained last layer leaves the ball, which is checked."""
 DATA = policy_data(0)
 WIDTHS = (4, 16, 128)
 SHOWN = 16
@@ -54,21 +54,21 @@ ENDS = {"train": "_train", "held_out": ""}
 RATES = 0.1 * 2.5 ** np.arange(-4.0, 4.0)
 """Grid of step sizes; each stage of sequential training has its own."""
 TUNING = 100
-"""First seed of the bodies that choose step sizes; those that score have others."""
+"""First seed of the bodies on which step sizes are chosen; reported bodies have other seeds."""
 WEIGHTS = np.linspace(0, 1, 201)
 CAPTION = (
-    "Does the convex story survive a trained network? Policy over 8 responses, conflict .75, λ = "
-    "1/2, {gradients} gradients, tuned step sizes. (a) Width {width}: last-layer fronts of "
-    "{seeds} bodies; filled: that layer alone; hollow: all layers. (b), (c) Signed distance from "
-    "the front of the own body, in its ranges; negative: beyond. (d) Held-out f_λ less Mix's; "
-    "open: last layer alone. What varies is the seed, n = {seeds}; 95 % t-intervals. Command: "
-    "python -m analysis bridge"
+    "Do the convex results hold for a trained network? Policy over 8 responses, conflict .75, λ = "
+    "1/2, {gradients} gradients, tuned step sizes. (a) Width {width}: last-layer fronts of {seeds} "
+    "bodies; filled: that layer alone; hollow: all layers. (b), (c) Signed distance from the front "
+    "of the same body, in its ranges; negative: below it. (d) Held-out f_λ less Mix's; open: last "
+    "layer alone. What varies is the seed, n = {seeds}; 95 % t-intervals. Command: python -m "
+    "analysis bridge"
 )
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is computed: the figure's full form by default."""
+    """Sizes of the study; the default is the figure's full form."""
 
     widths: tuple[int, ...] = WIDTHS
     seeds: int = 10
@@ -158,11 +158,11 @@ class Alone:
     Attributes
     ----------
     problem
-        What the convex laboratory makes of it.
+        The last layer as a problem of the convex laboratory.
     losses, expected
-        (method, seed, 2) training losses at the end, of torch and of the laboratory.
+        (method, seed, 2) final training losses, in torch and in the convex laboratory.
     largest_norm
-        Of the last layers at the end.
+        Largest norm of the last layers at the end.
     """
 
     problem: LogLinear
@@ -176,7 +176,7 @@ class Alone:
 
     @cached_property
     def behind(self) -> Array:
-        """(method, seed) distance behind the OUTER hull, below which no last layer lies."""
+        """(method, seed) distance above the OUTER hull, below which no last layer lies."""
         return scores.front_gap(
             self.losses, WEIGHTS, self.front.value_bounds(WEIGHTS)[0], self.front.ranges
         )[0]
@@ -195,7 +195,7 @@ class Alone:
 
 
 def last_layer_alone(task: PolicyTask, updates: int, seeds: Sequence[int]) -> Alone:
-    """Single-row SGD on the last layer with every schedule, twice: torch and laboratory."""
+    """Train the last layer by single-row SGD with every schedule, in torch and in the lab."""
     base = task.initial([0])
     problem = task.last_layer(one_run(base, 0), RADIUS)
     optima = [minimise(problem, lam).value for lam in (0.0, 1.0)]
@@ -252,17 +252,17 @@ class Bodies:
 
     @cached_property
     def held_out(self) -> tuple[Array, ...]:
-        """Of each body, (K, 2) held-out losses of the optimal last layers of its front."""
+        """Held-out losses (K, 2) of the optimal last layers of each body's front."""
         pairs = zip(self._problems(held_out=True), self.fronts, strict=True)
         return tuple(problem.losses(front.thetas) for problem, front in pairs)
 
     @cached_property
     def optima(self) -> Array:
-        """(seed, 2) least training losses of a last layer, from which MAXRIGHT measures gaps."""
+        """(seed, 2) least training losses of a last layer, which MAXRIGHT needs to compute gaps."""
         return np.stack([front.ideal for front in self.fronts])
 
     def values(self, seed: int, part: str) -> Array:
-        """Least f_lambda of these last layers at every weight in ``WEIGHTS``."""
+        """Least f_lambda of the optimal last layers of one body, at every weight in ``WEIGHTS``."""
         front = self.fronts[seed]
         points = front.points if part == "train" else self.held_out[seed]
         return scores.weighted_loss(points, WEIGHTS[:, None]).min(axis=1)
@@ -276,17 +276,17 @@ class Bodies:
 
 
 def a_task(width: int, dtype: torch.dtype = torch.float32) -> PolicyTask:
-    """The policy of this width, one hidden layer, and the data."""
+    """The task of a policy of this width with one hidden layer, and its data."""
     return PolicyTask(DATA, PolicyConfig(width=width, depth=1), dtype=dtype)
 
 
 WAYS = {"full": False, "last": True}
-"""Whether the last layer alone is trained."""
+"""Whether only the last layer is trained."""
 Rates = dict[str, tuple[float, float]]
 
 
 def both_ways(bodies: Bodies, gradients: int, chosen: dict[str, Rates]) -> dict[str, pd.DataFrame]:
-    """All layers, and the last alone, each with its own step sizes."""
+    """Results of training all layers and the last layer alone, each with its own step sizes."""
     return {
         name: ends(
             bodies.task,
@@ -301,9 +301,9 @@ def both_ways(bodies: Bodies, gradients: int, chosen: dict[str, Rates]) -> dict[
 
 
 def tuned(width: int, size: Size) -> dict[str, Rates]:
-    """Step sizes of both stages by method, of the least validation f_lambda over the whole grid.
+    """Step sizes of both stages by method, with the least validation f_lambda over the whole grid.
 
-    Bodies and draws have seeds that do not score.
+    Bodies and draws have seeds that are not reported.
     """
     bodies = Bodies(width, tuple(range(TUNING, TUNING + size.tuning)))
     found: dict[str, Rates] = {name: {} for name in WAYS}
@@ -326,7 +326,7 @@ def on_grid(
     pairs: Sequence[tuple[float, float]],
     last_layer_only: bool,
 ) -> list[pd.DataFrame]:
-    """Measures of one schedule at every pair of step sizes, all trained as one ensemble."""
+    """Results of one schedule at every pair of step sizes, all trained as one ensemble."""
     seeds, n = bodies.seeds, len(bodies.seeds)
     steps = Method(schedule).updates(gradients)
     done = train(
@@ -354,16 +354,16 @@ def ends(
     schedules: Sequence[Schedule] = SCHEDULES,
     optima: Array | None = None,
 ) -> pd.DataFrame:
-    """Measures of every schedule and seed after this many gradients; Mix takes two at a time.
+    """Results of every schedule and seed after a number of gradients; an update of Mix takes two.
 
-    A pair costs what a demonstration costs: one pass gives the log-probabilities of all responses.
+    A pair costs as much as a demonstration: one pass gives the log-probabilities of all responses.
 
     Parameters
     ----------
     rates
-        Step sizes of both stages by method; of methods without stages the first counts.
+        Step sizes of both stages by method. A method without stages uses the first.
     optima
-        (seed, 2) minimal training losses, asked for by schedules that compare gaps.
+        (seed, 2) minimal training losses, for schedules that compare gaps.
     """
     parts = []
     counts = [Method(schedule).updates(gradients) for schedule in schedules]
@@ -399,12 +399,12 @@ def halves(table: pd.DataFrame, key: str, part: str) -> Array:
 
 
 def minus(first: tuple[pd.DataFrame, str], second: tuple[pd.DataFrame, str], part: str) -> Interval:
-    """Paired difference of f_lambda between two (table, method), over the seeds."""
+    """Paired difference of f_lambda over the seeds, between two pairs (table, method)."""
     return paired_difference(halves(*first, part), halves(*second, part))
 
 
 def signed(bodies: Bodies, table: pd.DataFrame, part: str) -> dict[str, Array]:
-    """Of each method, (seed,) signed distance from the seed's own front; negative: beyond."""
+    """(seed,) signed distance by method from the front of the same body; negative: below it."""
     return {
         key: np.array(
             [
@@ -417,7 +417,7 @@ def signed(bodies: Bodies, table: pd.DataFrame, part: str) -> dict[str, Array]:
 
 
 def comparisons(trained: dict[int, dict[str, pd.DataFrame]], name: str) -> dict[str, Any]:
-    """f_lambda of every method, and either order minus either joint method, by width."""
+    """Intervals of f_lambda of each method, and of orders less joint methods, by width."""
     found: dict[str, Any] = {}
     for part in ENDS:
         found[f"{part}_f_half"] = {
@@ -438,7 +438,7 @@ def comparisons(trained: dict[int, dict[str, pd.DataFrame]], name: str) -> dict[
 
 
 def draw_losses(ax: Axes, alone: Alone, bodies: Bodies, table: pd.DataFrame) -> None:
-    """Training losses at one width: the last layer on its front, all layers beyond or behind."""
+    """Draw training losses at one width: of last layers and of all layers, with the fronts."""
     for front in bodies.fronts[1:]:
         ax.plot(*front.inner.T, color="0.75", linewidth=0.5, zorder=0)
     ax.plot(*alone.front.inner.T, **{**style.FRONT, "linewidth": 4, "alpha": 0.35})
@@ -459,7 +459,7 @@ def draw_losses(ax: Axes, alone: Alone, bodies: Bodies, table: pd.DataFrame) -> 
 
 
 def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -> None:
-    """Signed distance against width: every seed, means joined, t-intervals."""
+    """Draw signed distance against width: every seed, means joined, t-intervals."""
     ax.axhline(0, color="0.3", linewidth=1.1)
     for k, key in enumerate(METHODS):
         look = style.look(key)
@@ -479,7 +479,7 @@ def draw_distance(ax: Axes, distance: dict[int, dict[str, Array]], title: str) -
 
 
 def draw_orders(ax: Axes, trained: dict[int, dict[str, pd.DataFrame]]) -> None:
-    """What either order loses against Mix on held-out prompts, all layers and the last alone."""
+    """Draw held-out f_lambda of either order less that of Mix: all layers, and the last alone."""
     widths, labels = np.array(list(trained)), {}
     for order, shift in zip(ORDERS, (0.97, 1.03), strict=True):
         look = style.look(order)
@@ -518,8 +518,8 @@ def _widths(ax: Axes, widths: list[int]) -> None:
 
 
 def claim_last_layer_is_the_laboratory(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Every schedule, last layer alone in float64: the losses are the convex laboratory's."""
-    reject_unknown(mutation, ("another-schedule",))  # before anything is computed
+    """With the last layer alone in float64, all losses equal the convex laboratory's."""
+    reject_unknown(mutation, ("another-schedule",))  # Checked before anything is computed.
     found = last_layer_alone(a_task(8, torch.float64), 60 if fast else 150, range(3))
     wrong = np.roll(found.expected, 1, axis=0)
     expected = mutate(mutation, found.expected, {"another-schedule": wrong})
@@ -539,10 +539,10 @@ def claim_last_layer_stays_behind(fast: bool = False, mutation: str | None = Non
 def claim_narrow_network_passes_the_front(
     fast: bool = False, mutation: str | None = None
 ) -> Checked:
-    """At the least width Mix and ALRIGHT end beyond the last layer's front, held out (upper).
+    """At the least width Mix and ALRIGHT end below the last layer's front, held out (upper).
 
-    ``measured`` are upper ends of 95 % intervals of the signed distance from the front of the own
-    body; what its optimal last layers reach on held-out rows counts as the front there.
+    ``measured`` holds upper ends of 95 % intervals of the signed distance from the front of the
+    same body. On held-out rows this front consists of the losses of its optimal last layers.
     """
     del fast
     found = _stored()["signed_distance"]["held_out"]
@@ -555,7 +555,7 @@ def claim_narrow_network_passes_the_front(
 def claim_orders_trail_in_networks(fast: bool = False, mutation: str | None = None) -> Checked:
     """All layers, tuned: either order has a larger held-out f_lambda than Mix, at each width.
 
-    ``measured`` are lower ends of the 95 % intervals of the paired differences (lower).
+    ``measured`` holds the lower ends of the 95 % intervals of the paired differences (lower).
     """
     del fast
     found = _stored()

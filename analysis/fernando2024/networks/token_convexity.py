@@ -1,8 +1,8 @@
 """How far from convex is DPO in the last layer of a token-by-token model, and does it matter?
 
-The last layer of a small pretrained language model, everything below held fixed, so that its
-hidden states are data. Midpoint tests between iterates of real training runs and on random
-segments, the most negative curvature along training, and descents from several starts.
+Only the last layer of a small pretrained language model is trained. All layers below are fixed, so
+their hidden states are data. Measured are midpoint tests between iterates of training runs and on
+random segments, the most negative curvature along training, and descents from several starts.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ PATHS = ("sft-dpo", "dpo-sft", "mix", "alright", "preference-only")
 COLORS = {"DPO, all tokens": "#D55E00", "DPO, one token": "#0072B2", "SFT, all tokens": "#000000"}
 MARKERS = {"DPO, all tokens": "o", "DPO, one token": "^", "SFT, all tokens": "s"}
 ROUNDING = 1e-12
-"""A midpoint counts as a violation if it lies higher than this share of the loss's size."""
+"""A midpoint violates convexity if it is above the chord by more than this share of the loss."""
 CAPTION = (
     "How far from convex is DPO in the last layer of a token-by-token model? {rows} "
-    f"demonstrations and pairs, beta = {BETA:g}. (a) Share of segments whose midpoint lies above "
-    "the chord; what varies is the pair of ends, n = {segments}; counts, so no interval. (b) "
-    "Least over largest curvature along each run. (c) Spread of f_λ over descents from {starts} "
-    "starts in a ball of twice the distance that training covers. Command: python -m analysis "
+    f"demonstrations and pairs, beta = {BETA:g}. (a) Share of segments whose midpoint is above the "
+    "chord; what varies is the pair of ends, n = {segments}; counts have no interval. (b) Least "
+    "over largest curvature along each run. (c) Spread of f_λ over descents from {starts} starts "
+    "in a ball of twice the distance that training covers. Command: python -m analysis "
     "token_convexity"
 )
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is computed: the figure's full form by default."""
+    """Sizes of the study; the default is the figure's full form."""
 
     width: int = 32
     layers: int = 2
@@ -75,14 +75,14 @@ class Size:
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """The tokens that count, of all responses one after another, as the last layer sees them.
+    """Inputs of the last layer at the counted tokens of all responses, one response after another.
 
     Attributes
     ----------
     hidden
         (N, k) states from which the tokens are predicted.
     tokens, row
-        (N,) the tokens, and the response of each.
+        (N,) the tokens, and the number of each token's response.
     rows
         Number of responses.
     """
@@ -93,7 +93,7 @@ class States:
     rows: int
 
     def some(self, first: int, rows: int) -> States:
-        """Those of some responses, one after another."""
+        """States of ``rows`` responses, from number ``first`` on."""
         kept = (self.row >= first) & (self.row < first + rows)
         return States(self.hidden[kept], self.tokens[kept], self.row[kept] - first, rows)
 
@@ -111,11 +111,12 @@ class LastLayer:
     Attributes
     ----------
     demonstrations
-        What the layer sees of them.
+        Inputs of the layer at the demonstrations.
     pairs, first_tokens
-        (chosen, rejected); the same, cut to the first token in which the two differ.
+        Inputs at (chosen, rejected) responses: whole, and up to the first token in which the two
+        differ.
     start
-        (V, k) pretrained layer; the reference policy.
+        (V, k) pretrained layer, which is also the reference policy.
     """
 
     demonstrations: States
@@ -124,7 +125,7 @@ class LastLayer:
     start: Tensor
 
     def some(self, first: int, rows: int) -> LastLayer:
-        """The same layer with some of the demonstrations and of the pairs."""
+        """The same layer with a part of the demonstrations and of the pairs."""
         shown, *sides = (
             states.some(first, rows)
             for states in (self.demonstrations, *self.pairs, *self.first_tokens)
@@ -201,7 +202,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 @cache
 def last_layer(size: Size) -> LastLayer:
-    """Pretrain a small model and keep what its last layer sees."""
+    """Pretrain a small model, and compute the inputs of its last layer."""
     data = generate(
         Language(
             sft_rows=size.rows, preference_rows=size.rows, test_rows=4, documents=size.documents
@@ -232,7 +233,7 @@ def last_layer(size: Size) -> LastLayer:
 
 @torch.no_grad()
 def states(model: LanguageModel, tokens: Tensor, mask: Tensor) -> States:
-    """What the last layer sees of the masked tokens (rows, time) of some responses."""
+    """Inputs of the last layer at the masked tokens (rows, time) of responses."""
     seen: list[Tensor] = []
     hook = model.norm.register_forward_hook(lambda _module, _given, found: seen.append(found))
     model(tokens)
@@ -245,7 +246,7 @@ def states(model: LanguageModel, tokens: Tensor, mask: Tensor) -> States:
 
 
 def path(layer: LastLayer, name: str, size: Size) -> Tensor:
-    """(records, V, k) iterates of AdamW with full gradients, the first one included."""
+    """(records, V, k) iterates of AdamW with full gradients, with the first one."""
     rng = np.random.default_rng(0)
     head = layer.start.clone().requires_grad_()
     dpo, sft = layer.loss("DPO, all tokens"), layer.loss("SFT, all tokens")
@@ -276,7 +277,7 @@ def path(layer: LastLayer, name: str, size: Size) -> Tensor:
 def midpoints(
     layer: LastLayer, name: str, paths: Mapping[str, Tensor], radius: float, count: int
 ) -> dict[str, Any]:
-    """Midpoint tests on segments within runs, between runs, and between random points."""
+    """Run midpoint tests on segments within runs, between runs, and between random points."""
     rng = np.random.default_rng(0)
     within = [ends for p in paths.values() for ends in combinations(p, 2)]
     between = []
@@ -293,7 +294,7 @@ def midpoints(
 
 @torch.no_grad()
 def chords(loss: Loss, segments: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Share and depth of midpoints above the chord."""
+    """Share of midpoints above the chord, and how far above."""
     values = np.array([[float(loss(end)) for end in ends] for ends in segments])
     middle = np.array([float(loss((a + b) / 2)) for a, b in segments])
     excess = middle - values.mean(axis=1)
@@ -317,12 +318,12 @@ def bending(loss: Loss, points: Tensor, steps: int) -> dict[str, Any]:
 def curvatures(loss: Loss, point: Tensor, steps: int, seed: int = 0) -> tuple[float, float]:
     """Smallest and largest Ritz value of the Hessian, by Lanczos with reorthogonalisation.
 
-    Both lie within the Hessian's spectrum, so a negative one proves negative curvature.
+    Both are in the range of the Hessian's spectrum, so a negative one proves negative curvature.
     """
     generator = torch.Generator().manual_seed(seed)
     vector = torch.randn(point.numel(), generator=generator, dtype=point.dtype)
     basis = [vector / vector.norm()]
-    # The Hessian is symmetric, so pulling a vector back through the gradient multiplies by it.
+    # The Hessian is symmetric, so the vector-Jacobian product of the gradient multiplies by it.
     multiply = vjp(grad(loss), point)[1]
     diagonal: list[float] = []
     off: list[float] = []
@@ -343,7 +344,7 @@ def curvatures(loss: Loss, point: Tensor, steps: int, seed: int = 0) -> tuple[fl
 
 
 def descents(loss: Loss, centre: Tensor, radius: float, size: Size) -> dict[str, Any]:
-    """Minimise a loss on a ball from its centre and from starts on its boundary.
+    """Minimise a loss on a ball, from its centre and from points on its boundary.
 
     Accelerated projected gradient with a step halved until the descent lemma holds, and a restart
     whenever the loss rises.
@@ -397,7 +398,7 @@ def descend(loss: Loss, point: Tensor, centre: Tensor, radius: float, steps: int
 
 
 def draw_shares(ax: Axes, tests: dict[str, Any]) -> None:
-    """Share of violating segments by loss and kind of segment."""
+    """Draw the share of violating segments by loss and kind of segment."""
     kinds = list(tests[LOSSES[0]])
     for k, name in enumerate(LOSSES):
         shares = [tests[name][kind]["share"] for kind in kinds]
@@ -428,7 +429,7 @@ def draw_shares(ax: Axes, tests: dict[str, Any]) -> None:
 
 
 def draw_bending(ax: Axes, bends: dict[str, Any]) -> None:
-    """Most negative curvature over most positive, along each run."""
+    """Draw the most negative over the most positive curvature, along each run."""
     for run, found in bends[LOSSES[0]].items():
         look = style.Look("0.35", "x", (0, (1, 2))) if run == "preference-only" else style.look(run)
         x = np.linspace(0, 1, len(found["ratio"]))
@@ -452,7 +453,7 @@ def draw_bending(ax: Axes, bends: dict[str, Any]) -> None:
 
 
 def draw_descents(ax: Axes, spread: dict[str, Any]) -> None:
-    """How far apart descents from several starts are, against their iterations."""
+    """Draw the spread of descents from several starts against their iterations."""
     for (name, found), line in zip(spread.items(), ("-", "--", ":"), strict=True):
         lam, form = name.split(", ", 1)
         values = np.maximum(found["spread"], 1e-8)
@@ -477,7 +478,7 @@ def claim_training_paths_violate_convexity(
 ) -> Checked:
     """On segments of training runs of a tiny model's last layer, DPO over tokens is not convex.
 
-    ``measured`` is the most negative curvature over the most positive one, on a run of DPO.
+    ``measured`` is the most negative over the most positive curvature, on a run of DPO.
     """
     del fast
     size = Size.fast()
@@ -501,17 +502,17 @@ def claim_one_token_and_sft_stay_convex(fast: bool = False, mutation: str | None
 
 
 INSTANCES, ROWS = 24, 8
-"""Of the claim about starts: how many, and demonstrations and pairs of each."""
+"""Instances of the claim about starts, and the number of demonstrations and of pairs in each."""
 LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 CLOSE = 0.05
-"""Share of what is gained by which ends may differ; set before the runs."""
+"""Largest difference of the ends as a share of the gain. It was set before the runs."""
 
 
 @one_thread()
 def claim_starts_end_close(fast: bool = False, mutation: str | None = None) -> Checked:
     """Descents of f_lambda from three starts end within 5 % of the gain, on nearly all instances.
 
-    An instance has rows of its own and one of five weights, on one pretrained model.
+    Each instance has its own rows and one of five weights, on one pretrained model.
     """
     del fast
     steps = mutate(mutation, 40, {"two-steps": 2})
