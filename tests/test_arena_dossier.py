@@ -65,7 +65,7 @@ def test_verdicts_are_those_of_the_stored_board_and_mutations_break_them(claim: 
 def test_the_stored_board_is_whole() -> None:
     numbers = stored.shown()
     shape = len(numbers["methods"]), len(numbers["problems"]), len(numbers["lams"])
-    assert np.shape(numbers["cells"]["regret"]) == shape
+    assert stored.array(numbers["cells"]["regret"]).shape == shape
     assert numbers["replicas"] >= 20
     assert numbers["friedman_p"] == pytest.approx(
         friedman(stored.means(numbers, "regret")), rel=0.5

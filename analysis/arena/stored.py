@@ -29,10 +29,17 @@ def beside(out: Path) -> dict[str, Any]:
     return stored_results.numbers(path) if path.exists() else shown()
 
 
+def array(kept: Any) -> np.ndarray:
+    """Numbers that are stored as texts, those of the last axis in one."""
+    if isinstance(kept, str):
+        return np.array(kept.split(), dtype=float)
+    return np.stack([array(part) for part in kept])
+
+
 def cells(numbers: Mapping[str, Any], score: str) -> pd.DataFrame:
     """A score of each method (rows) in each cell (columns: problem, lam)."""
     columns = pd.MultiIndex.from_product([numbers["problems"], numbers["lams"]], names=KEYS)
-    values = np.array(numbers["cells"][score], dtype=float).reshape(len(numbers["methods"]), -1)
+    values = array(numbers["cells"][score]).reshape(len(numbers["methods"]), -1)
     return pd.DataFrame(values, index=numbers["methods"], columns=columns)
 
 
@@ -40,7 +47,7 @@ def means(numbers: Mapping[str, Any], score: str) -> pd.DataFrame:
     """A score of each method (rows) on each problem (columns), mean over weights and runs."""
     if score in numbers["cells"]:
         return cells(numbers, score).T.groupby(level="problem", sort=False).mean().T
-    values = np.array(numbers["means"][score], dtype=float)
+    values = array(numbers["means"][score])
     return pd.DataFrame(values, index=numbers["methods"], columns=numbers["problems"])
 
 
@@ -50,7 +57,7 @@ def differences(numbers: Mapping[str, Any], baseline: str, score: str = "regret"
     index = pd.MultiIndex.from_product(
         [numbers["methods"], numbers["problems"]], names=["name", "problem"]
     )
-    table = {key: np.array(values, dtype=float).ravel() for key, values in kept.items()}
+    table = {key: array(values).ravel() for key, values in kept.items()}
     return pd.DataFrame(table, index=index).reset_index()
 
 

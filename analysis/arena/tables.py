@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analysis.arena.stored import differences, means, wins
+from analysis.arena.stored import array, differences, means, wins
 from tradeoff.arena.ranks import rank_table
 from tradeoff.display import cell
 
@@ -34,6 +35,8 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
     scores = ("regret", "front_gap", "coverage", "law_regret", "kl", "flips", "calibration")
     kept = {score: _score(numbers, score) for score in scores}
     counts = {name: wins(numbers, name) for name in AGAINST}
+    # Of the mean over these problems, each with draws of its own.
+    spread = np.linalg.norm(array(numbers["half_width"]), axis=1) / len(numbers["problems"])
     rows = []
     about = dict(zip(numbers["methods"], range(len(numbers["methods"])), strict=True))
     for name, place in places.sort_values("rank", kind="stable").iterrows():
@@ -87,6 +90,5 @@ def winners(numbers: Mapping[str, Any]) -> pd.DataFrame:
 
 def _score(numbers: Mapping[str, Any], score: str) -> pd.Series:
     if score == "coverage":
-        table = pd.DataFrame(numbers["coverage"], index=numbers["methods"], dtype=float)
-        return table.mean(axis=1)
+        return pd.Series(array(numbers["coverage"]).mean(axis=1), index=numbers["methods"])
     return means(numbers, score).mean(axis=1)

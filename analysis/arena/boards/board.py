@@ -127,10 +127,14 @@ def points(problem: str) -> np.ndarray:
 
 
 def rounded(values: Any, digits: int = 4) -> Any:
-    """Numbers with so many significant digits; None where there is none."""
+    """Numbers with so many significant digits; those of the last axis as one text.
+
+    There are some ten thousand, which would take a line each.
+    """
     array = np.asarray(values, dtype=float)
-    flat = [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in array.ravel()]
-    return np.array(flat, dtype=object).reshape(array.shape).tolist()
+    if array.ndim == 1:
+        return " ".join(f"{value:.{digits}g}" for value in array)
+    return [rounded(part, digits) for part in array]
 
 
 # ---------------------------------------------------------------------- the picture

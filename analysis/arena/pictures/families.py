@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.arena.stored import beside, cells
+from analysis.arena.stored import array, beside, cells
 from analysis.dossier import style
 from tradeoff.methods import find
 
@@ -52,7 +52,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 def draw(ax: Axes, numbers: Mapping[str, Any], problem: str) -> None:
     """The family of each method on one problem."""
-    front = np.array(numbers["fronts"][problem])
+    front = array(numbers["fronts"][problem])
     ideal, ranges = front.min(axis=0), np.ptp(front, axis=0)
     ax.plot(*((front - ideal) / ranges).T, **style.FRONT)
     for place, name in enumerate(METHODS):
