@@ -48,9 +48,8 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
                 "fills": numbers["slots"][at],
                 "rank": f"{place['rank']:.1f}",
                 "interval": f"{place['rank_low']:.1f} to {place['rank_high']:.1f}",
-                **{
-                    score.replace("_", " "): cell(float(kept[score][str(name)])) for score in scores
-                },
+                "regret": f"{cell(float(kept['regret'][str(name)]))} ± {cell(float(spread[at]))}",
+                **{s.replace("_", " "): cell(float(kept[s][str(name)])) for s in scores[1:]},
                 **{
                     f"better/worse than {k}": "/".join(map(str, t.loc[str(name)]))
                     for k, t in counts.items()
