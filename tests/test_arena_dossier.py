@@ -20,9 +20,6 @@ from tradeoff.records import read_json
 
 CLAIMS = ledger.claims(DOSSIER.folder / ledger.LEDGER)
 VERDICTS = DOSSIER.folder / "results" / "claims.json"
-needs_board = pytest.mark.skipif(
-    not VERDICTS.exists(), reason="no full board is stored yet: tradeoff reproduce --paper arena"
-)
 
 
 @pytest.mark.slow
@@ -51,7 +48,6 @@ def test_a_dossier_without_a_board_says_so() -> None:
     assert "has not run yet" in text
 
 
-@needs_board
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_verdicts_are_those_of_the_stored_board_and_mutations_break_them(claim: Any) -> None:
     kept = {each["id"]: each for each in ledger.verdicts(VERDICTS)}
@@ -61,7 +57,6 @@ def test_verdicts_are_those_of_the_stored_board_and_mutations_break_them(claim: 
         assert not claim.check(mutation=mutation).holds, mutation
 
 
-@needs_board
 def test_the_stored_board_is_whole() -> None:
     numbers = stored.shown()
     shape = len(numbers["methods"]), len(numbers["problems"]), len(numbers["lams"])

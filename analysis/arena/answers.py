@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.arena.stored import differences, means, of_slot, wins
+from tradeoff.arena.instances import problem_of
 from tradeoff.arena.ranks import rank_table
 
 BASELINES = ("alright", "maxright", "mix", "sft-dpo")
@@ -20,6 +21,7 @@ def answers(results: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "first": leaders(numbers),
         "beat": {name: beaten(numbers, name) for name in BASELINES},
+        "control": control(numbers),
         "slots": {slot: of_kind(numbers, slot) for slot in SLOTS if of_slot(numbers, slot)},
     }
 
@@ -46,6 +48,15 @@ def beaten(numbers: Mapping[str, Any], baseline: str) -> dict[str, Any]:
         ],
         "sometimes": int(((counts["better"] > 0) & (counts["better"] <= half)).sum()),
     }
+
+
+def control(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """How far DPO's own formula at its default beta ends from Mix, which trains the problem's."""
+    if "sigmoid" not in numbers["methods"]:
+        return {}
+    found = {score: means(numbers, score).mean(axis=1) for score in ("regret", "front_gap")}
+    apart = {score: float(mean["sigmoid"] - mean["mix"]) for score, mean in found.items()}
+    return {"beta": problem_of(numbers["problems"][0]).beta, **apart}
 
 
 def of_kind(numbers: Mapping[str, Any], slot: str) -> dict[str, Any]:

@@ -90,8 +90,8 @@ def kept(found: Board) -> dict[str, Any]:
         "coverage": rounded(found.coverage.loc[methods, problems]),
         "half_width": rounded(found.spread.loc[methods, problems]),
         "differences": {
-            "regret": {name: compared(found, name) for name in AGAINST},
-            "front_gap": {"mix": compared(found, "mix", "front_gap")},
+            score: {name: compared(found, name, score) for name in AGAINST}
+            for score in ("regret", "front_gap")
         },
         "fronts": {name: rounded(points(name), 6) for name in problems},
         "friedman_p": friedman(found.regret),
@@ -112,7 +112,7 @@ def gradients(found: Board) -> list[float]:
     return [round(float(2 * updates["mix"] / updates[name]), 3) for name in cost]
 
 
-def compared(found: Board, baseline: str, score: str = "regret") -> dict[str, Any]:
+def compared(found: Board, baseline: str, score: str) -> dict[str, Any]:
     """Differences to a baseline by method and problem."""
     table = found.differences(baseline, score)
     shape = found.regret.shape

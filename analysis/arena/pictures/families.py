@@ -20,7 +20,7 @@ CAPTION = (
     "families --paper arena."
 )
 METHODS = ("sft-dpo", "mix", "alright", "maxright", "mgda", "dft", "soup")
-LIMIT = 1.6
+LIMIT = 1.1
 """Losses beyond this are left out, in units of the front's ranges."""
 PROBLEMS = ("middle", "opposed", "noisy", "boundary")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from analysis.arena.stored import beside, means
 from analysis.dossier import style
@@ -27,6 +28,8 @@ SCORES = {
     "calibration": "calibration error",
 }
 
+TICKS = (0.02, 0.05, 0.1, 0.2)
+
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     numbers = beside(out)
@@ -39,6 +42,8 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
                 if name in regret:
                     ax.plot(regret[name], found[score][name], **style.look(label).dots(label=label))
             ax.set(xlabel="regret on the rows", ylabel=title, xscale="log")
+            ax.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+            ax.xaxis.set_minor_formatter(NullFormatter())
         np.ravel(axes)[0].legend(fontsize=7)
         style.save(fig, out, "third")
     return {

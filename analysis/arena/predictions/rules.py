@@ -31,7 +31,7 @@ def claim_mgda(fast: bool = False, mutation: str | None = None) -> Checked:
 
 
 def claim_mgda_near_the_front(fast: bool = False, mutation: str | None = None) -> Checked:
-    other = mutate(mutation, "mgda", {ANOTHER: "gem"})
+    other = mutate(mutation, "mgda", {ANOTHER: "dft"})
     return level(other, "mix", 0.02, "front_gap")
 
 
@@ -48,10 +48,10 @@ def claim_graddrop(fast: bool = False, mutation: str | None = None) -> Checked:
 
 
 def claim_balancing(fast: bool = False, mutation: str | None = None) -> Checked:
-    baseline = mutate(mutation, "mix", {WEAK: "mgda"})
+    baseline = mutate(mutation, "mix", {WEAK: "maxright"})
     return most_wins(of_slot(shown(), "gradient"), baseline, HALF, "regret")
 
 
 def claim_balancing_front(fast: bool = False, mutation: str | None = None) -> Checked:
-    baseline = mutate(mutation, "mix", {WEAK: "gem"})
+    baseline = mutate(mutation, "mix", {WEAK: "maxright"})
     return most_wins(of_slot(shown(), "gradient"), baseline, HALF, "front_gap")
