@@ -95,7 +95,8 @@ def test_a_run_depends_on_nothing_else_in_its_list():
     ]
     together = run(several)
     for alone, found in zip(several, together, strict=True):
-        pd.testing.assert_frame_equal(run([alone])[0], found)
+        again = run([alone])[0].drop(columns="cpu_seconds")
+        pd.testing.assert_frame_equal(again, found.drop(columns="cpu_seconds"))
 
 
 def test_stages_choose_a_pair_of_steps_and_others_one():

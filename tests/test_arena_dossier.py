@@ -70,6 +70,30 @@ def test_the_stored_board_is_whole() -> None:
     assert ranks.mean() == pytest.approx((shape[0] + 1) / 2)
 
 
+def test_numbers_that_are_stored_as_texts_come_back() -> None:
+    numbers = np.random.default_rng(0).normal(size=(3, 2, 4)) * 10.0 ** np.arange(-8, 8, 4)
+    numbers[0, 0, 0] = np.nan
+    kept = stored.texts(numbers)
+    assert np.shape(kept) == (3, 2)
+    np.testing.assert_allclose(stored.array(kept), numbers, rtol=5e-4)
+    assert stored.texts(stored.array(kept)) == kept
+
+
+def test_the_stored_board_has_every_cell() -> None:
+    numbers = stored.shown()
+    counts = len(numbers["methods"]), len(numbers["problems"]), len(numbers["lams"])
+    assert numbers["runs"] == np.prod(counts) * numbers["replicas"]
+    for score in numbers["cells"]:
+        assert np.isfinite(stored.cells(numbers, score).to_numpy()).all()
+    for score in (*numbers["means"], "coverage"):
+        assert np.isfinite(stored.means(numbers, score).to_numpy()).all()
+    for score, found in numbers["differences"].items():
+        for baseline in found:
+            table = stored.differences(numbers, baseline, score).set_index("name")
+            assert table["p"].isna().sum() == counts[1] == table.loc[baseline, "p"].isna().sum()
+            assert np.isfinite(table[["difference", "half_width"]].to_numpy()).all()
+
+
 def test_quantiles_are_those_of_the_books() -> None:
     # Demsar (2006), table 5a: studentized range over sqrt(2) at 5 %.
     for methods, quantile in ((2, 1.960), (5, 2.728), (10, 3.164)):

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.dossier import stored_results
+from analysis.dossier import lookup, stored_results
+from tradeoff.arena import ranks
 from tradeoff.checkout import ROOT
 
 PAPER = ROOT / "papers" / "arena"
 KEYS = ["problem", "lam"]
 
 
-@cache
 def shown() -> dict[str, Any]:
-    """Numbers of the stored full run."""
-    return stored_results.numbers(PAPER / "results" / "board.json")
+    """Numbers of the stored full run, see :mod:`analysis.dossier.lookup`."""
+    return stored_results.numbers(lookup.place(PAPER, "board"))
 
 
-def beside(out: Path) -> dict[str, Any]:
-    """Numbers of the board in the folder of a picture; those of the full run if it has none."""
+def beside(out: Path, fast: bool) -> dict[str, Any]:
+    """Numbers of the board that a picture shows: in its fast form those of the folder, if any."""
     path = out / "results" / "board.json"
-    return stored_results.numbers(path) if path.exists() else shown()
+    return stored_results.numbers(path) if fast and path.exists() else shown()
+
+
+def texts(values: Any, digits: int = 4) -> Any:
+    """Numbers with so many significant digits; those of the last axis as one text.
+
+    There are some ten thousand, which would take a line each.
+    """
+    every = np.asarray(values, dtype=float)
+    if every.ndim == 1:
+        return " ".join(f"{value:.{digits}g}" for value in every)
+    return [texts(part, digits) for part in every]
 
 
 def array(kept: Any) -> np.ndarray:
-    """Numbers that are stored as texts, those of the last axis in one."""
+    """Numbers that are stored as :func:`texts`."""
     if isinstance(kept, str):
         return np.array(kept.split(), dtype=float)
     return np.stack([array(part) for part in kept])
@@ -47,7 +57,8 @@ def means(numbers: Mapping[str, Any], score: str) -> pd.DataFrame:
     """A score of each method (rows) on each problem (columns), mean over weights and runs."""
     if score in numbers["cells"]:
         return cells(numbers, score).T.groupby(level="problem", sort=False).mean().T
-    values = array(numbers["means"][score])
+    kept = {**numbers["means"], "coverage": numbers["coverage"]}
+    values = array(kept[score])
     return pd.DataFrame(values, index=numbers["methods"], columns=numbers["problems"])
 
 
@@ -63,13 +74,7 @@ def differences(numbers: Mapping[str, Any], baseline: str, score: str = "regret"
 
 def wins(numbers: Mapping[str, Any], baseline: str, score: str = "regret") -> pd.DataFrame:
     """On how many problems each method is significantly better and worse than a baseline."""
-    tests = differences(numbers, baseline, score)
-    clear = tests["p"] <= numbers["level"]
-    counts = {
-        "better": (clear & (tests["difference"] < 0)).groupby(tests["name"], sort=False).sum(),
-        "worse": (clear & (tests["difference"] > 0)).groupby(tests["name"], sort=False).sum(),
-    }
-    return pd.DataFrame(counts)
+    return ranks.wins(differences(numbers, baseline, score), numbers["level"])
 
 
 def of_slot(numbers: Mapping[str, Any], slot: str) -> list[str]:

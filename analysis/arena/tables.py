@@ -33,7 +33,7 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
     """One row a method, the best first."""
     places = rank_table(means(numbers, "regret"))
     scores = ("regret", "front_gap", "coverage", "law_regret", "kl", "flips", "calibration")
-    kept = {score: _score(numbers, score) for score in scores}
+    kept = {score: means(numbers, score).mean(axis=1) for score in scores}
     counts = {name: wins(numbers, name) for name in AGAINST}
     # Of the mean over these problems, each with draws of its own.
     spread = np.linalg.norm(array(numbers["half_width"]), axis=1) / len(numbers["problems"])
@@ -50,19 +50,12 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
                 "interval": f"{place['rank_low']:.1f} to {place['rank_high']:.1f}",
                 "regret": f"{cell(float(kept['regret'][str(name)]))} ± {cell(float(spread[at]))}",
                 **{s.replace("_", " "): cell(float(kept[s][str(name)])) for s in scores[1:]},
-                **{
-                    f"better/worse than {k}": "/".join(map(str, t.loc[str(name)]))
-                    for k, t in counts.items()
-                },
+                **{f"better/worse than {k}": _both(t.loc[str(name)]) for k, t in counts.items()},
                 "gradients an update": cell(numbers["gradients_per_update"][at]),
                 "at edge": str(numbers["at_edge"][at]),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _both(counts: pd.Series) -> str:
-    return f"{counts['better']}/{counts['worse']}"
 
 
 def winners(numbers: Mapping[str, Any]) -> pd.DataFrame:
@@ -87,7 +80,5 @@ def winners(numbers: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _score(numbers: Mapping[str, Any], score: str) -> pd.Series:
-    if score == "coverage":
-        return pd.Series(array(numbers["coverage"]).mean(axis=1), index=numbers["methods"])
-    return means(numbers, score).mean(axis=1)
+def _both(counts: pd.Series) -> str:
+    return f"{counts['better']}/{counts['worse']}"

@@ -49,6 +49,7 @@ class Provenance:
     packages: dict[str, str]
     sources: str
     training: Training | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         check(self)

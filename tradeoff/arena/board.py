@@ -44,7 +44,7 @@ class Board(Shown):
         One row for each run that scores: name, problem, lam, replica, sft_loss, preference_loss,
         regret and front_gap in units of the front's ranges, law_regret likewise on the law that
         the rows were drawn from, the third measures (:mod:`tradeoff.arena.measures`), step,
-        later_step, at_edge, steps.
+        later_step, at_edge, steps, cpu_seconds.
     """
 
     runs: pd.DataFrame
@@ -133,13 +133,8 @@ class Board(Shown):
 
         A difference counts if it is significant at :data:`LEVEL`, see :meth:`differences`.
         """
-        tests = self.differences(baseline)
-        clear, names = tests["p"] <= LEVEL, list(self.regret.index)
-        better = tests[clear & (tests["difference"] < 0)].groupby("name").size()
-        worse = tests[clear & (tests["difference"] > 0)].groupby("name").size()
-        counts = {f"better_than_{baseline}": better, f"worse_than_{baseline}": worse}
-        columns = {k: v.reindex(names, fill_value=0) for k, v in counts.items()}
-        return pd.DataFrame(columns, index=names)
+        found = ranks.wins(self.differences(baseline), LEVEL)
+        return found.rename(columns=lambda side: f"{side}_than_{baseline}")
 
     def differences(self, baseline: str, score: str = "regret") -> pd.DataFrame:
         """A score of each method less that of a baseline, on each problem.

@@ -92,6 +92,27 @@ def paired_p(differences: ArrayLike) -> float:
     return float(2 * stdtr(len(sample) - 1, -abs(t)))
 
 
+def wins(tests: pd.DataFrame, level: float) -> pd.DataFrame:
+    """On how many problems each method is significantly better and worse than a baseline.
+
+    Parameters
+    ----------
+    tests
+        Of :meth:`tradeoff.arena.Board.differences`: name, problem, difference, p.
+    level
+        A difference counts if its corrected p is at most this.
+
+    Returns
+    -------
+    DataFrame
+        better and worse, one row a method in the order of the tests. The p of the baseline itself
+        is NaN, so that it has none.
+    """
+    clear, sign = tests["p"] <= level, np.sign(tests["difference"])
+    sides = {"better": clear & (sign < 0), "worse": clear & (sign > 0)}
+    return pd.DataFrame(sides).groupby(tests["name"], sort=False).sum()
+
+
 def kendall(first: ArrayLike, second: ArrayLike) -> float:
     """Kendall's tau-b between two orders of the same methods; NaN where one of them is constant."""
     a, b = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(first), np.asarray(second)))

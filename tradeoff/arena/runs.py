@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,10 +76,11 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     -------
     list of DataFrame
         One for each: a row a replica with sft_loss, preference_loss, the same of the law where it
-        is known, third measures, the first step of the first and of later stages, and whether the
-        best step is the grid's least or largest.
+        is known, third measures, the first step of the first and of later stages, whether the
+        best step is the grid's least or largest, and cpu_seconds, a cell's share of the processor
+        time of the call.
     """
-    first = configurations[0]
+    began, first = time.process_time(), configurations[0]
     name, steps = str(first["problem"]), int(first["steps"])
     problem = problem_of(name)
     methods = [restored(each["method"]) for each in configurations]
@@ -92,7 +94,8 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
         for k, theta in zip(some, ends, strict=True):
             about = _about(chosen[k], has_stages(methods[k], steps))
             found.append(_measured(name, theta).assign(**about))
-    return found
+    cost = (time.process_time() - began) / len(found)
+    return [each.assign(cpu_seconds=cost) for each in found]
 
 
 def tuned(problem: LogLinear, methods: Sequence[Method], steps: int) -> list[Step]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.arena import stored
+from analysis.arena.stored import means, texts
 from analysis.dossier import style
 from tradeoff.arena.board import BASELINES, LEVEL, Board, board
 from tradeoff.arena.contenders import contenders, left_out
@@ -82,18 +82,19 @@ def kept(found: Board) -> dict[str, Any]:
         "lams": lams,
         "replicas": int(found.runs["replica"].nunique()),
         "runs": len(found.runs),
+        "training": cost(found.runs),
         "level": LEVEL,
         "gradients_per_update": gradients(found),
         "at_edge": cells["at_edge"].groupby(level=0, sort=False).sum().tolist(),
-        "cells": {s: rounded(cells[s].to_numpy().reshape(shape)) for s in PER_CELL},
-        "means": {s: rounded(found.third(s).loc[methods, problems]) for s in PER_PROBLEM},
-        "coverage": rounded(found.coverage.loc[methods, problems]),
-        "half_width": rounded(found.spread.loc[methods, problems]),
+        "cells": {s: texts(cells[s].to_numpy().reshape(shape)) for s in PER_CELL},
+        "means": {s: texts(found.third(s).loc[methods, problems]) for s in PER_PROBLEM},
+        "coverage": texts(found.coverage.loc[methods, problems]),
+        "half_width": texts(found.spread.loc[methods, problems]),
         "differences": {
             score: {name: compared(found, name, score) for name in AGAINST}
             for score in ("regret", "front_gap")
         },
-        "fronts": {name: rounded(points(name), 6) for name in problems},
+        "fronts": {name: texts(points(name), 6) for name in problems},
         "friedman_p": friedman(found.regret),
         "critical_difference": critical_difference(*found.regret.shape, level=LEVEL),
         "left_out": {name: why for name in names() if (why := left_out(name)) is not None},
@@ -112,12 +113,18 @@ def gradients(found: Board) -> list[float]:
     return [round(float(2 * updates["mix"] / updates[name]), 3) for name in cost]
 
 
+def cost(runs: pd.DataFrame) -> dict[str, float]:
+    """How many runs there are, and the processor time of all cells, tuning included."""
+    cells = runs.groupby(["name", "problem", "lam"])["cpu_seconds"].first()
+    return {"runs": len(runs), "cpu_seconds": round(float(cells.sum()), 1)}
+
+
 def compared(found: Board, baseline: str, score: str) -> dict[str, Any]:
     """Differences to a baseline by method and problem."""
     table = found.differences(baseline, score)
     shape = found.regret.shape
     columns = ("difference", "half_width", "p")
-    return {key: rounded(table[key].to_numpy().reshape(shape)) for key in columns}
+    return {key: texts(table[key].to_numpy().reshape(shape)) for key in columns}
 
 
 def points(problem: str) -> np.ndarray:
@@ -126,22 +133,11 @@ def points(problem: str) -> np.ndarray:
     return every[np.linspace(0, len(every) - 1, min(POINTS, len(every))).round().astype(int)]
 
 
-def rounded(values: Any, digits: int = 4) -> Any:
-    """Numbers with so many significant digits; those of the last axis as one text.
-
-    There are some ten thousand, which would take a line each.
-    """
-    array = np.asarray(values, dtype=float)
-    if array.ndim == 1:
-        return " ".join(f"{value:.{digits}g}" for value in array)
-    return [rounded(part, digits) for part in array]
-
-
 # ---------------------------------------------------------------------- the picture
 
 
 def draw(numbers: Mapping[str, Any], out: Path) -> None:
-    table = rank_table(stored.means(numbers, "regret")).sort_values("rank", kind="stable")
+    table = rank_table(means(numbers, "regret")).sort_values("rank", kind="stable")
     with style.figure(height=1.2 + 0.13 * len(table)) as (fig, ax):
         draw_ranks(ax, table, numbers["critical_difference"])
         style.save(fig, out, "board")

@@ -26,7 +26,7 @@ PROBLEMS = ("middle", "opposed", "noisy", "boundary")
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    numbers = beside(out)
+    numbers = beside(out, fast)
     with style.figure(2, 2, height=6.4) as (fig, axes):
         for ax, problem in zip(np.ravel(axes), PROBLEMS, strict=True):
             if problem in numbers["problems"]:
@@ -67,6 +67,6 @@ def draw(ax: Axes, numbers: Mapping[str, Any], problem: str) -> None:
         title=problem,
         xlabel="SFT loss",
         ylabel="preference loss",
-        xlim=(-0.1, 1.6),
-        ylim=(-0.1, 1.6),
+        xlim=(-0.1, LIMIT),
+        ylim=(-0.1, LIMIT),
     )

@@ -22,7 +22,7 @@ LIMIT = 0.3
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    numbers = beside(out)
+    numbers = beside(out, fast)
     kinds = sorted(set(numbers["slots"]), key=numbers["slots"].index)
     rows = [kinds.index(slot) for slot in numbers["slots"]]
     apart = np.random.default_rng(0).uniform(-0.3, 0.3, len(rows))

@@ -32,7 +32,7 @@ TICKS = (0.02, 0.05, 0.1, 0.2)
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
-    numbers = beside(out)
+    numbers = beside(out, fast)
     regret = means(numbers, "regret").mean(axis=1)
     found = {score: means(numbers, score).mean(axis=1) for score in SCORES}
     with style.figure(2, 2, height=5.2) as (fig, axes):

@@ -8,11 +8,12 @@ import numpy as np
 
 from analysis.arena.stored import cells, means, shown, wins
 from analysis.dossier.evidence import MOST, equivalent, holds_on
-from analysis.dossier.mutations import SWAPPED, mutate
+from analysis.dossier.mutations import SWAPPED, mutate, swapped
+from tradeoff.arena.instances import SUITE
 from tradeoff.theory.checked import Checked
 
-ITSELF = "itself"
-"""Each method is compared with itself."""
+HALF = len(SUITE) // 2
+"""At most half of the problems."""
 
 
 def less(
@@ -31,7 +32,7 @@ def less(
     first, second
         Names on the board.
     mutation
-        "swapped-roles" or "itself"; None for the claim.
+        "swapped-roles"; None for the claim.
     score
         "regret" or "front_gap".
     at_least
@@ -39,33 +40,22 @@ def less(
     lams
         Weights that count; all by default.
     """
-    table = cells(shown(), score)
-    if lams is not None:
-        table = table.loc[:, table.columns.get_level_values("lam").isin(lams)]
-    found = []
-    for name in [first] if isinstance(first, str) else first:
-        pair = mutate(mutation, (name, second), {SWAPPED: (second, name), ITSELF: (name, name)})
-        found.append(holds_on((table.loc[pair[0]] < table.loc[pair[1]]).to_numpy(), at_least))
-    lows = np.array([np.asarray(each.measured).item() for each in found])
-    shares = [each.constants["share"] for each in found]
-    kept = {"share": min(shares), "n": found[0].constants["n"]}
-    return Checked(lows, np.full(len(lows), at_least), "lower", kept, 0.0)
+    pairs = [(name, second) for name in _listed(first)]
+    return _each(pairs, mutation, score, at_least, lams)
 
 
 def more(
-    first: str | Sequence[str], second: str, *, mutation: str | None, score: str = "regret",
-    at_least: float = MOST, lams: Sequence[float] | None = None,
-) -> Checked:  # fmt: skip
+    first: str | Sequence[str],
+    second: str,
+    *,
+    mutation: str | None,
+    score: str = "regret",
+    at_least: float = MOST,
+    lams: Sequence[float] | None = None,
+) -> Checked:
     """That each of the first methods has more of a score, likewise."""
-    if isinstance(first, str):
-        return less(second, first, mutation=mutation, score=score, at_least=at_least, lams=lams)
-    found = [
-        less(second, name, mutation=mutation, score=score, at_least=at_least, lams=lams)
-        for name in first
-    ]
-    lows = np.concatenate([np.atleast_1d(each.measured) for each in found])
-    kept = {"share": min(each.constants["share"] for each in found)}
-    return Checked(lows, np.full(len(lows), at_least), "lower", kept, 0.0)
+    pairs = [(second, name) for name in _listed(first)]
+    return _each(pairs, mutation, score, at_least, lams)
 
 
 def level(first: str, second: str, margin: float, score: str = "regret") -> Checked:
@@ -78,3 +68,26 @@ def most_wins(names: Sequence[str], baseline: str, at_most: int, score: str = "r
     """That none of some methods is significantly better than a baseline on more problems."""
     counts = wins(shown(), baseline, score).loc[list(names), "better"]
     return Checked(float(counts.max()), float(at_most), "upper", {"methods": len(counts)}, 0.0)
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _each(
+    pairs: Sequence[tuple[str, str]],
+    mutation: str | None,
+    score: str,
+    at_least: float,
+    lams: Sequence[float] | None,
+) -> Checked:
+    """That the first method of each pair has less of a score than the second on enough cells."""
+    table = cells(shown(), score)
+    if lams is not None:
+        table = table.loc[:, table.columns.get_level_values("lam").isin(lams)]
+    pairs = mutate(mutation, pairs, {SWAPPED: [swapped(pair) for pair in pairs]})
+    held = [(table.loc[better] < table.loc[worse]).to_numpy() for better, worse in pairs]
+    found = [holds_on(each, at_least) for each in held]
+    lows = np.array([each.constants["low"] for each in found])
+    kept = {"share": min(each.constants["share"] for each in found), "n": float(table.shape[1])}
+    return Checked(lows, np.full(len(lows), at_least), "lower", kept, 0.0)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from analysis.arena.predictions.compare import less, more, most_wins
+from analysis.arena.predictions.compare import HALF, less, more, most_wins
 from analysis.arena.stored import of_slot, shown
 from analysis.dossier.evidence import NEARLY_ALL
 from analysis.dossier.mutations import mutate
 from tradeoff.theory.checked import Checked
 
 WITHOUT_REFERENCE = ("simpo", "cpo", "slic", "orpo")
-HALF = 6
-"""At most half of 13 problems."""
 
 
 def claim_preference_losses(fast: bool = False, mutation: str | None = None) -> Checked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.arena.predictions.compare import ITSELF, less, level, more
+from analysis.arena.predictions.compare import less, level, more
 from analysis.arena.stored import cells, of_slot, shown
 from analysis.dossier.evidence import MOST, holds_on
 from analysis.dossier.mutations import SWAPPED, mutate
@@ -18,7 +18,7 @@ def claim_merging(fast: bool = False, mutation: str | None = None) -> Checked:
     trained = table.loc[["mix", "alright"]].min()
     merged = table.loc[of_slot(shown(), "merge")].min()
     pair = (trained, merged)
-    pair = mutate(mutation, pair, {SWAPPED: pair[::-1], ITSELF: (trained, trained)})
+    pair = mutate(mutation, pair, {SWAPPED: pair[::-1]})
     return holds_on((pair[0] < pair[1]).to_numpy(), MOST)
 
 

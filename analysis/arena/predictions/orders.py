@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.arena.predictions.compare import less, more
+from analysis.arena.predictions.compare import HALF, less, more
 from analysis.arena.stored import means, shown, wins
 from analysis.dossier.mutations import COIN, mutate
 from tradeoff.arena.ranks import kendall
 from tradeoff.theory.checked import Checked
 
 SMALL, MIDDLE, LARGE = (0.1, 0.25), (0.5,), (0.75, 0.9)
-HALF = 6
-"""At most half of 13 problems."""
 
 
 def claim_alright_at_small_weights(fast: bool = False, mutation: str | None = None) -> Checked:
@@ -20,7 +18,8 @@ def claim_alright_at_small_weights(fast: bool = False, mutation: str | None = No
 
 
 def claim_mix_at_large_weights(fast: bool = False, mutation: str | None = None) -> Checked:
-    return less("mix", "alright", mutation=mutation, lams=LARGE)
+    lams = mutate(mutation, LARGE, {"small-weights": SMALL})
+    return less("mix", "alright", mutation=None, lams=lams)
 
 
 def claim_evenly(fast: bool = False, mutation: str | None = None) -> Checked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.arena.predictions.compare import level, more, most_wins
+from analysis.arena.predictions.compare import HALF, level, more, most_wins
 from analysis.arena.stored import cells, of_slot, shown
 from analysis.dossier.evidence import NEARLY_ALL
 from analysis.dossier.mutations import mutate
@@ -12,8 +12,6 @@ ANOTHER, WEAK = "another-rule", "weak-baseline"
 SCALE_FREE = ("imtl_g", "nash_mtl", "aligned_mtl", "config", "famo")
 APART = (0.1, 0.25, 0.75, 0.9)
 """Weights other than one half."""
-HALF = 6
-"""At most half of 13 problems."""
 
 
 def claim_pcgrad(fast: bool = False, mutation: str | None = None) -> Checked:
