@@ -49,7 +49,7 @@ CHAPTERS = (
         "language",
         "Figures of a tiny language model",
         first=(
-            "lm_rates",  # The step sizes that it stores are those of the others.
+            "lm_rates",  #  All other figures of the chapter use the step sizes that it stores.
             "lm_loss_space",
             "lm_headline",
             "lm_rounds",
@@ -61,7 +61,7 @@ CHAPTERS = (
     Chapter(
         "real",
         "Figures of language models on real text",
-        # They show their stored run where the text is absent.
+        # These figures show their stored run where the text is absent.
         first=(
             "llm_loss_space",
             "llm_forgetting",
@@ -133,7 +133,7 @@ def _explorers(results: Results) -> list[Explorer]:
 
 
 def _content(results: Results) -> dict[str, Any]:
-    """The paper's numbers, what they can tell apart, names of methods, and the README's example."""
+    """The paper's numbers, their significance, names of methods, and the README's example."""
     from analysis import advised
     from analysis.fernando2024 import methods, paper_numbers, paper_spread
 
@@ -157,7 +157,7 @@ def package() -> dict[str, str]:
 
 
 def commands() -> dict[str, str]:
-    """What each command does, in the order of the help."""
+    """Purpose of each command, in the order of the help."""
     import typer
 
     from tradeoff.cli import app

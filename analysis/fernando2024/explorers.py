@@ -1,4 +1,4 @@
-"""The report's interactive plots, from stored paths alone."""
+"""The report's interactive plots, made of stored paths alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Results = Mapping[str, Any]
 
 
 def explorers(results: Results) -> list[Explorer]:
-    """All interactive plots, from stored results alone; the first one leads the page."""
+    """All interactive plots, made of stored results alone. The first one opens the page."""
     found = results["explorer"]
     return [_lead(results), _schedules(found), _splits(found), _refresh(found), _language(results)]
 
@@ -24,7 +24,7 @@ def explorers(results: Results) -> list[Explorer]:
 
 
 def _lead(results: Results) -> Explorer:
-    """One run, and the arrow from its end to the point that was asked for."""
+    """One run, and an arrow from its end to the best policy for the requested weight."""
     found, tuned = results["explorer"], results["loss_space"]
     means = [path for path in found["paths"] if path["chosen"]["run"] == "mean"]
     names, lambdas = _unique(means, "schedule"), _unique(means, "lambda")
@@ -48,16 +48,16 @@ def _lead(results: Results) -> Explorer:
         rows.append({"chosen": {"lambda": lam}, "cells": [label(name), lam, *_end(run),
                      cell(run["matched_weight"]), cell(run["regret"]), best]})  # fmt: skip
         notes.append({"chosen": chosen, "text": (
-            f"You ask {label(name)} for λ = {lam}; it ends where λ = {run['matched_weight']:.2f} "
-            f"is best. The arrow costs {run['regret']:.2g} of the front's range, its regret; with "
-            f"step sizes tuned for each method and stage, {best}."
+            f"You ask {label(name)} for λ = {lam}. It ends where λ = {run['matched_weight']:.2f} "
+            f"is best. The arrow is its regret, {run['regret']:.2g} of the front's range. With step "
+            f"sizes tuned for each method and stage, the regret is {best}."
         )})  # fmt: skip
     return explorer(
         "lead",
         "What you ask for, and what you get",
-        f"Every path spends {found['gradients']:,} gradients on one problem with two losses, and "
-        "one step size. The grey curve is the best that any policy can do; the arrow leads to the "
-        "point on it that was asked for. Pale markers: the other methods.",
+        f"Every path uses {found['gradients']:,} gradients and one step size, on one problem with "
+        "two losses. No policy lies below the grey curve. The arrow leads to the point of the "
+        "curve that was asked for. Pale markers: the other methods.",
         controls,
         drawn,
         ("method", "λ", "SFT loss", "preference loss", "matched weight", "regret, one step size",
@@ -104,9 +104,9 @@ def _schedules(found: Results) -> Explorer:
     return explorer(
         "explore-schedules",
         "Choose a schedule, a weight and a seed",
-        f"Every path spends {found['gradients']:,} gradients on one problem. The large marker is "
-        "where it ends, the hollow circle the best policy for the weight that was asked for, the "
-        "grey curve the certified front.",
+        f"Every path uses {found['gradients']:,} gradients on one problem. The large marker is its "
+        "end. The hollow circle is the best policy for the weight that was asked for. The grey "
+        "curve is the certified front.",
         controls,
         drawn,
         ("schedule", "λ", "run", "SFT loss", "preference loss", "regret", "matched weight"),
@@ -144,9 +144,9 @@ def _splits(found: Results) -> Explorer:
     return explorer(
         "explore-splits",
         "Move the budget between the two stages",
-        f"Training in turn on {found['gradients']:,} gradients, of which the preference stage gets "
-        f"the share that you choose; means of {found['replicas']} seeds. The joint methods, at the "
-        "same budget, are single markers.",
+        f"Sequential training on {found['gradients']:,} gradients. You choose the share of the "
+        f"preference stage. Paths are means of {found['replicas']} seeds. The joint methods, at "
+        "the same budget, are single markers.",
         controls,
         drawn,
         ("schedule", "preference stage", "SFT loss", "preference loss", "regret at λ = 1/2"),
@@ -180,9 +180,10 @@ def _refresh(found: Results) -> Explorer:
     ]  # fmt: skip
     return explorer(
         "explore-refresh",
-        "Let MAXRIGHT's values go stale",
-        "One run of MAXRIGHT at λ = 1/4 and a constant step. Fresh values keep it near one place; "
-        "stale ones let the path swing along the front and drag its average (triangle) away.",
+        "Refresh MAXRIGHT's loss values less often",
+        "One run of MAXRIGHT at λ = 1/4 with a constant step. With fresh loss values it stays near "
+        "one point. With stale values the path swings along the front, and its average (triangle) "
+        "moves away.",
         controls,
         drawn,
         ("problem", "refreshed", "SFT loss of the average", "preference loss of the average",

@@ -1,4 +1,4 @@
-"""What all figures on trained models share: the methods compared, and the ends of their runs."""
+"""Code that all figures on trained models share: compared methods, and final rows of their runs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LABELS = {name: find(name).family for name in (*METHODS, "rounds", "constrained"
     "trl-sft": "TRL SFT",
     "trl-dpo": "TRL DPO",
 }
-"""What figures and tables show of a method, by its key; nothing is looked up by it."""
+"""Names of methods in figures and tables, by key. They are for display only."""
 ORDERS, JOINT = METHODS[:2], METHODS[2:]
 MANY = 4096
-"""Updates of a plan that is laid out to see what a schedule does."""
+"""Number of updates in a plan that is made to see what a schedule does."""
 
 
 def label(key: str) -> str:
-    """What is shown of a method; a number at the key's end is that of its rounds, or its refresh.
+    """Name of a method for display. A number at the key's end is its rounds K or its refresh k.
 
     Raises
     ------
@@ -51,31 +51,32 @@ def label(key: str) -> str:
 
 
 def labels(keys: Iterable[str]) -> list[str]:
-    """What is shown of some methods, in their order."""
+    """Names of methods for display, in their order."""
     return [label(key) for key in keys]
 
 
 def schedule(key: str, lam: float = 0.5, *, refresh: int | None = 10, samples: int) -> Schedule:
-    """Schedule of a method at a weight; sequential budgets follow the weight.
+    """Schedule of a method at a weight. The stages of an order follow the weight.
 
-    ``refresh`` and ``samples`` are MAXRIGHT's: how often it looks, and at how many rows.
+    ``refresh`` and ``samples`` belong to MAXRIGHT: the updates from one evaluation to the next, and
+    the rows of an evaluation.
     """
     found: Any = find(key, lam).schedule
     return replace(found, refresh=refresh, samples=samples) if looks(found) else found
 
 
 def looks(rule: Schedule) -> bool:
-    """Whether a schedule looks at losses, which costs evaluations and asks for optima."""
+    """Whether a schedule evaluates losses, which costs forward passes and needs the optima."""
     return bool(rule.plan(MANY).watched)
 
 
 def key(rule: Schedule) -> str:
-    """Key of the method that a schedule belongs to; replay makes no other method of one."""
+    """Key of the method that a schedule belongs to. Replay does not change the method."""
     return rule.key.removesuffix("-replay")
 
 
 def with_methods(table: pd.DataFrame, configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table with the key of every run's method in a column ``method``."""
+    """The table with a column ``method``, the key of every run's method."""
     keys = [from_dict(c["schedule"]).key for c in configurations]
     return table.assign(method=table["run"].map(dict(enumerate(keys))))
 
@@ -86,7 +87,7 @@ def finals(table: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     RuntimeError
-        If a run diverged: its last row is no end, and no figure may count it as one.
+        If a run diverged. Its last row is not a result, and no figure may use it as one.
     """
     last = table.groupby("run").tail(1).reset_index(drop=True)
     lost = last[last["diverged_at"].notna()]
@@ -99,12 +100,12 @@ def finals(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell(found: Interval) -> dict[str, Any]:
-    """An interval as results keep it."""
+    """Mean, half width and other fields of an interval, as stored in results."""
     return {"mean": found.mean, "half_width": (found.high - found.low) / 2}
 
 
 def bounds(found: Interval) -> dict[str, Any]:
-    """An interval that is not symmetric, as results keep it; ends are None where unbounded."""
+    """Fields of an interval that is not symmetric, as stored. Unbounded ends are None."""
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
@@ -115,15 +116,15 @@ def ratio(above: ArrayLike, below: ArrayLike, level: float = 0.95) -> Interval:
     ----------
     above, below
         (n, ...) and (m, ...) values, such as scores of runs and of specialists; the trailing axes
-        broadcast. Both samples' errors count.
+        broadcast. The errors of both samples count.
     level
         Coverage, in (0, 1).
 
     Returns
     -------
     Interval
-        With Welch's degrees of freedom; ``n`` is that of ``above``; NaN over zero. Against
-        Fieller's interval it leaves out terms in the squared relative error of the denominator.
+        Interval with Welch's degrees of freedom and the ``n`` of ``above``. It is NaN if the mean
+        below is zero. Fieller's interval has further terms in the squared relative error of the denominator.
     """
     samples = [np.asarray(values, dtype=float) for values in (above, below)]
     (top, bottom), sizes = (s.mean(axis=0) for s in samples), [len(s) for s in samples]
@@ -147,20 +148,20 @@ def paired_ratio(above: ArrayLike, below: ArrayLike, level: float = 0.95) -> Int
     Parameters
     ----------
     above, below
-        (n, ...) values, seed by seed.
+        (n, ...) values, paired by seed.
     level
         Coverage, in (0, 1).
 
     Returns
     -------
     Interval
-        Ends are NaN where the mean below is not told apart from zero, so that no bounded interval
-        exists.
+        Interval whose ends are NaN where the mean below is not significantly different from zero;
+        no bounded interval exists there.
 
     Notes
     -----
-    Fieller (1954): the ratios r for which the mean of ``above - r * below`` is not told apart from
-    zero by a t-test.
+    Fieller (1954): the ratios r for which a t-test does not reject that the mean of
+    ``above - r * below`` is zero.
     """
     a, b = (np.asarray(values, dtype=float) for values in (above, below))
     n = len(a)
@@ -182,17 +183,17 @@ def paired_ratio(above: ArrayLike, below: ArrayLike, level: float = 0.95) -> Int
 
 
 def upper(cell: Mapping[str, float]) -> float:
-    """Upper end of a kept interval."""
+    """Upper end of a stored interval."""
     return cell["mean"] + cell["half_width"]
 
 
 def lower(cell: Mapping[str, float]) -> float:
-    """Lower end of a kept interval."""
+    """Lower end of a stored interval."""
     return cell["mean"] - cell["half_width"]
 
 
 def cost(*tables: pd.DataFrame) -> dict[str, Any]:
-    """How many runs the tables hold, and the processor time that these took when they ran."""
+    """Number of runs in the tables, and the processor time of these runs."""
     runs = [table.groupby("run")["cpu_seconds"].first() for table in tables]
     return {
         "runs": sum(int((run > 0).sum()) for run in runs),

@@ -1,4 +1,4 @@
-"""What the paper reports, as ``paper_numbers.toml`` has it."""
+"""The numbers that the paper reports, from ``paper_numbers.toml``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def reported(path: Path = PAPER / "paper_numbers.toml") -> Fields:
     Raises
     ------
     InputError
-        If the file cannot be read; the numbers name what they lack.
+        If the file cannot be read. A missing number raises when it is used.
     """
     remedy = "Correct it, or take the file of the repository."
     found = as_fields(load_toml(path, remedy=remedy), path)

@@ -1,8 +1,9 @@
-"""Which differences of the paper's Llama-3-8B table its own sample sizes can tell apart.
+"""Significance of the differences in the paper's Llama-3-8B table, from its own sample sizes.
 
-The table has one number per method and lambda and no spread. A win rate is a share of 640 prompts
-and an MMLU score a share of 14,042 questions, so the spread from the choice of prompts and
-questions follows from the numbers themselves. What it leaves out is the spread between trainings.
+The table has one number per method and lambda, without a spread. A win rate is a share of 640
+prompts, and an MMLU score is a share of 14,042 questions. The spread from the choice of prompts and
+questions therefore follows from the numbers themselves. The spread between trainings is not
+included.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from tradeoff.scores import holm
 from tradeoff.theory.checked import Checked
 
 LEVEL = 0.95
-"""Of every interval; one less it is the chance of any false difference in the whole table."""
+"""Confidence level of every interval. One minus it is the chance of any false difference in the
+table."""
 MEASURES = {"mmlu": "questions", "win_rate": "prompts"}
-"""Keys of the two scores, and of the number of which each is a share."""
+"""Keys of the two scores, with the key of their sample size."""
 NAMES = {"mmlu": "MMLU", "win_rate": "win rate"}
 SEQUENTIAL = "sft-dpo"
 Array = Float[NDArray[Any], "..."]
@@ -37,14 +39,14 @@ def half_width(share: Array | float, n: int) -> Array:
     Parameters
     ----------
     share
-        In [0, 1], any shape.
+        Share in [0, 1], any shape.
     n
-        Of how many.
+        Sample size.
 
     Returns
     -------
     Float[NDArray, "..."]
-        In the units of the share.
+        Half-width in the units of the share.
     """
     share = np.asarray(share, float)
     return np.asarray(norm.isf((1 - LEVEL) / 2) * np.sqrt(share * (1 - share) / n))
@@ -59,16 +61,16 @@ def two_proportions(first: Array | float, second: Array | float, n: int) -> Arra
 
 
 def largest_disagreement(difference: float, n: int) -> float:
-    """Share of questions on which two models may differ for a paired test to see a difference.
+    """Largest share of questions with different results for which a paired test is significant.
 
-    McNemar's statistic of a difference d, where a share s of the n questions is answered rightly
-    by one model only, is d / sqrt((s - d^2) / n) in absolute value.
+    A share s of the n questions is answered correctly by one model only. McNemar's statistic of a
+    difference d is then d / sqrt((s - d^2) / n) in absolute value.
     """
     return float(difference**2 * (1 + n / norm.isf((1 - LEVEL) / 2) ** 2))
 
 
 def differences(llama: Mapping[str, Any]) -> pd.DataFrame:
-    """Every pair of methods at every lambda, in both scores.
+    """Differences of every pair of methods at every lambda, in both scores.
 
     Parameters
     ----------
@@ -106,18 +108,18 @@ def differences(llama: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def over_sequential(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The rows of one score that compare a joint method with sequential training."""
+    """Rows of one score that compare a joint method with sequential training."""
     return table[(table["measure"] == measure) & (table["other"] == SEQUENTIAL)]
 
 
 def whole_counts(rates: Array, n: int) -> NDArray[np.bool_]:
-    """Which rates in percent are counts out of n, to the two digits that are printed."""
+    """Whether rates in percent are counts out of n, to the two printed digits."""
     counts = np.round(np.asarray(rates) * n / 100)
     return np.abs(100 * counts / n - rates) <= 0.005 + 1e-9
 
 
 def summary(llama: Mapping[str, Any]) -> dict[str, Any]:
-    """What the dossier says of the table, by measure and as a whole."""
+    """Significance of the table's differences, by measure and as a whole."""
     table = differences(llama)
     found: dict[str, Any] = {"tests": len(table), "level": LEVEL}
     for measure, size in MEASURES.items():
@@ -172,7 +174,7 @@ def claim_most_mmlu_gains_are_not_told_apart(
 def claim_win_rate_gains_are_told_apart(fast: bool = False, mutation: str | None = None) -> Checked:
     """Lower ends of simultaneous intervals of the nine joint differences in win rate (lower, 0).
 
-    Bonferroni: each has the level at which all pairs of the table are covered together.
+    Bonferroni: each interval has the level at which all pairs of the table are covered together.
     """
     llama = reported()["llama"]
     wrong = mutate(
@@ -191,7 +193,7 @@ def claim_win_rate_gains_are_told_apart(fast: bool = False, mutation: str | None
 
 
 def claim_one_win_rate_is_no_count(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Against the paper: of twelve win rates, those that are no count of 640 prompts (exact, 1)."""
+    """Against the paper: how many of twelve win rates are no count of 640 prompts (exact, 1)."""
     llama = reported()["llama"]
     n = mutate(mutation, llama["prompts"], {"another-n": llama["prompts"] - 1})
     whole = whole_counts(np.array([m["win_rate"] for m in llama["methods"].values()]), n)
@@ -204,7 +206,7 @@ def _with_win_rates(llama: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _swapped(llama: Mapping[str, Any]) -> dict[str, Any]:
-    """Sequential training's win rates in Mix's place, and the reverse."""
+    """The table with the win rates of sequential training and Mix exchanged."""
     methods = dict(llama["methods"])
     methods[SEQUENTIAL], methods["mix"] = methods["mix"], methods[SEQUENTIAL]
     return {**llama, "methods": methods}

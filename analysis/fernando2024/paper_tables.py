@@ -1,4 +1,4 @@
-"""Tables that show the paper's numbers, beside ours where there is something to compare."""
+"""Tables of the paper's numbers, with ours where there is something to compare."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from analysis.fernando2024.methods import METHODS, label
 
 NETWORK = "language model, nano"
 APART = "*"
-"""Marks a difference that the sample sizes can tell apart."""
+"""Mark of a difference that is significant given the sample sizes."""
 Results = Mapping[str, Any]
 
 
 def pythia(results: Results, paper: Results) -> pd.DataFrame:
-    """The paper's gaps at lambda = 1/2 beside those of the convex laboratory."""
+    """The paper's gaps at lambda = 1/2, and those of the convex laboratory."""
     ours = results["loss_space"]
     half = place(ours["lambdas"], 0.5)
     rows = [
@@ -35,9 +35,10 @@ def pythia(results: Results, paper: Results) -> pd.DataFrame:
 
 
 def resources(results: Results, paper: Results) -> pd.DataFrame:
-    """Time and memory of an update beyond sequential training's, in percent.
+    """Time and memory of an update beyond those of sequential training, in percent.
 
-    The paper's are those at lambda = 1/2 and, in brackets, the least and largest of five lambdas.
+    The paper's values are those at lambda = 1/2 and, in brackets, the least and largest over five
+    lambdas.
     """
     models = results["schedule_cost"]["models"]
     names = {"maxright": "maxright-100"}
@@ -61,7 +62,7 @@ def resources(results: Results, paper: Results) -> pd.DataFrame:
 
 
 def llama(results: Results, paper: Results) -> pd.DataFrame:
-    """The paper's MMLU and win rates beside the language model's skill and style, by lambda."""
+    """The paper's MMLU and win rates, and the language model's skill and style, by lambda."""
     found = results["lm_loss_space"]
     at = [place(found["lambdas"], lam) for lam in paper["lambdas"] if lam in found["lambdas"]]
     shown = joined([found["lambdas"][k] for k in at])

@@ -1,6 +1,6 @@
 """The paper's tables: one frame of texts each.
 
-What the paper reports is read from ``paper_numbers.toml``; what is ours, from stored results.
+Numbers of the paper are read from ``paper_numbers.toml``, our numbers from stored results.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tradeoff.display import cell
 
 Results = Mapping[str, Any]
 BASE = "sft-dpo"
-"""Whose costs the others are compared with."""
+"""The method whose costs all others are compared with."""
 
 
 def all_tables(results: Results) -> dict[str, pd.DataFrame]:
@@ -44,7 +44,7 @@ def all_tables(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def headline(results: Results) -> pd.DataFrame:
-    """Every method at lambda = 1/2: the convex laboratory's scores, the language model's."""
+    """Every method at lambda = 1/2: scores of the convex laboratory and of the language model."""
     convex, network = results["loss_space"], results["lm_loss_space"]["methods"]
     here, there = (place(found["lambdas"], 0.5) for found in (convex, results["lm_loss_space"]))
     scores = {"regret": "regret", "front gap": "front_gap", "matched weight": "matched_weight"}
@@ -91,7 +91,7 @@ def problems(results: Results) -> pd.DataFrame:
 
 
 def real_text(results: Results) -> pd.DataFrame:
-    """The paper's table, of a small model on real rows: skill and taste by lambda."""
+    """A small model on real rows, in the layout of the paper's table: skill and taste by lambda."""
     found = results["llm_table"]
     names = {"SFT progress kept": "sft_retention", "pairs preferred": "preference_accuracy"}
     rows = []
@@ -105,7 +105,7 @@ def real_text(results: Results) -> pd.DataFrame:
 
 
 def costs(results: Results) -> pd.DataFrame:
-    """Time of a gradient and peak memory on each device and shape that was measured."""
+    """Time of a gradient and peak memory, on each measured device and shape."""
     rows = []
     for device, found in results["llm_resources"]["devices"].items():
         for shape, methods in found["shapes"].items():
@@ -127,7 +127,7 @@ def costs(results: Results) -> pd.DataFrame:
 
 
 def gpu(results: Results) -> pd.DataFrame:
-    """What a GPU measured, by step and method; one row says so where there is no run."""
+    """GPU measurements by step and method. Without a run, one row says so."""
     rows = []
     for step, found in results["gpu_run"]["steps"].items():
         for method, one in found.items():
@@ -140,7 +140,7 @@ def gpu(results: Results) -> pd.DataFrame:
 
 
 def smollm2(results: Results) -> pd.DataFrame:
-    """Every method on SmolLM2, by pair of data sets; one row says so where there is no run."""
+    """Every method on SmolLM2, by pair of data sets. Without a run, one row says so."""
     names = {
         "weighted loss": "weighted_loss",
         "less SFT→DPO": "less_baseline",
