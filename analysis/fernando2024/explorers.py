@@ -49,8 +49,8 @@ def _lead(results: Results) -> Explorer:
                      cell(run["matched_weight"]), cell(run["regret"]), best]})  # fmt: skip
         notes.append({"chosen": chosen, "text": (
             f"You ask {label(name)} for λ = {lam}. It ends where λ = {run['matched_weight']:.2f} "
-            f"is best. The arrow is its regret, {run['regret']:.2g} of the front's range. With step "
-            f"sizes tuned for each method and stage, the regret is {best}."
+            f"is best. The arrow is its regret, {run['regret']:.2g} of the front's range. With "
+            f"step sizes tuned for each method and stage, the regret is {best}."
         )})  # fmt: skip
     return explorer(
         "lead",

@@ -124,7 +124,8 @@ def ratio(above: ArrayLike, below: ArrayLike, level: float = 0.95) -> Interval:
     -------
     Interval
         Interval with Welch's degrees of freedom and the ``n`` of ``above``. It is NaN if the mean
-        below is zero. Fieller's interval has further terms in the squared relative error of the denominator.
+        below is zero. Fieller's interval has further terms in the squared relative error of the
+        denominator.
     """
     samples = [np.asarray(values, dtype=float) for values in (above, below)]
     (top, bottom), sizes = (s.mean(axis=0) for s in samples), [len(s) for s in samples]
