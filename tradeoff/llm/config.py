@@ -111,8 +111,10 @@ class TrainConfig:
         References and evaluations never use it.
     optima
         Least training losses of (SFT, preference), from which MAXRIGHT measures gaps and
-        Constrained its limit. ``None``: MAXRIGHT uses zeros, which are lower bounds; Constrained
-        uses the least SFT loss seen so far, with a warning.
+        Constrained its limit. "auto": short runs on each objective alone measure them before
+        training, at a tenth of the run's updates each, see :mod:`tradeoff.llm.optima`. ``None``:
+        MAXRIGHT uses zeros, which are lower bounds; Constrained uses the least SFT loss seen so
+        far, with a warning.
     recent
         Weight of the newest loss in the running averages that MAXRIGHT and Constrained use.
     chat
@@ -188,7 +190,7 @@ class TrainConfig:
     reference_cache: str | None = None
     row_cache: str | None = None
     dropout: Literal["sft", "always", "never"] = "sft"
-    optima: tuple[Loss, Loss] | None = None
+    optima: tuple[Loss, Loss] | Literal["auto"] | None = None
     recent: UpToOne = 0.1
     chat: bool | None = None
     turns: Literal["last", "all"] = "last"

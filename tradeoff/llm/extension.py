@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tradeoff.errors import InputError
+from tradeoff.llm import optima
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.rates import learning_rates
 from tradeoff.schedules import Schedule
@@ -63,6 +64,8 @@ def check_extends(
         old, new = (getattr(plan, name)[:done] for plan in plans)
         if not np.array_equal(old, new):
             cause = f"the schedule {schedule.label} plans its stages by the number of updates"
+    if config.optima == optima.AUTO and optima.updates(before) != optima.updates(steps):
+        cause = 'the short runs of optima = "auto" depend on the number of updates'
     if cause is not None:
         raise InputError(
             f"the run was begun with {before} steps and cannot go on to {steps}: {cause}",

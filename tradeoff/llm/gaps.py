@@ -25,7 +25,7 @@ class KnownLosses:
     config
         The optima from which gaps are measured, the weight of the newest training loss in the
         average, and the seed of the probe rows. By default optima are zero for MAXRIGHT, and the
-        least values seen so far for Constrained.
+        least values seen so far for Constrained. With "auto", :meth:`set_optima` gives them.
     sizes
         Numbers of training rows of (SFT, preference).
 
@@ -45,8 +45,12 @@ class KnownLosses:
         self.plan, self.sizes = plan, sizes
         self.recent, self.seed = config.recent, config.seed
         unknown = np.nan if plan.rule is Rule.WITHIN_LIMIT else 0.0
-        given = np.full(2, unknown) if config.optima is None else np.asarray(config.optima)
-        self.optima = given + plan.gaps.optimum_error
+        self._auto = config.optima == "auto"
+        unknown = np.nan if self._auto else unknown
+        known = None if self._auto else config.optima
+        given = np.full(2, unknown) if known is None else np.asarray(known, dtype=float)
+        self._error = plan.gaps.optimum_error
+        self.optima = given + self._error
         self._watched = config.defects.watched(plan)
         self.values, self.least = np.full((2, 2), np.nan)
         self.base = np.nan
@@ -65,7 +69,18 @@ class KnownLosses:
         """Distance of the SFT loss from its optimum, before the first update."""
         return float(self.base - self._optima()[SFT])
 
+    @property
+    def measured(self) -> bool:
+        """Whether an optimum is known."""
+        return bool(np.isfinite(self.optima).any())
+
+    def set_optima(self, found: Float[np.ndarray, " 2"]) -> None:
+        """Set optima that short runs found: upper bounds, which fall with the least value seen."""
+        self.optima = np.asarray(found, dtype=float) + self._error
+
     def _optima(self) -> Float[np.ndarray, " 2"]:
+        if self._auto:
+            return np.fmin(self.optima, self.least + self._error)
         return np.where(np.isnan(self.optima), self.least, self.optima)
 
     def refresh(self, step: int, evaluate: Callable[[int, np.ndarray], float]) -> None:
@@ -115,6 +130,7 @@ class KnownLosses:
             return None
         optimum = float(self._optima()[SFT])
         source = "least training loss seen" if np.isnan(self.optima[SFT]) else "given"
+        source = "a short run on SFT alone" if self._auto else source
         highest = optimum + float(self.plan.allowed(self.base_gap()))
         return {
             "base_sft_loss": self.base,
@@ -126,10 +142,20 @@ class KnownLosses:
 
     def state(self) -> dict[str, Any]:
         """State for a checkpoint; NaN, which JSON does not have, becomes None."""
-        known = [None if np.isnan(value) else float(value) for value in self.numbers()]
-        return {"numbers": known, "probed": self.probed}
+        state: dict[str, Any] = {"numbers": _plain(self.numbers()), "probed": self.probed}
+        return state | ({"optima": _plain(self.optima)} if self._auto else {})
 
     def set_state(self, found: dict[str, Any]) -> None:
         """Restore :meth:`state`."""
-        self.set_numbers(np.array([np.nan if v is None else v for v in found["numbers"]]))
+        self.set_numbers(_numbers(found["numbers"]))
         self.probed = found["probed"]
+        if self._auto and found.get("optima"):
+            self.optima = _numbers(found["optima"])
+
+
+def _plain(values: Float[np.ndarray, " n"]) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _numbers(values: list[float | None]) -> Float[np.ndarray, " n"]:
+    return np.array([np.nan if value is None else value for value in values], dtype=float)

@@ -31,7 +31,7 @@ class GradientJoin:
     policy
         The policy, whose gradients are the same on every process.
     optima
-        Least training losses of (SFT, preference), if known.
+        Least training losses of (SFT, preference), if known; "auto": :meth:`set_optima` gives them.
     seed
         Seed of rules that draw at random.
 
@@ -46,13 +46,14 @@ class GradientJoin:
         method: Method,
         plan: Plan,
         policy: nn.Module,
-        optima: tuple[float, float] | None,
+        optima: tuple[float, float] | str | None,
         seed: int = 0,
     ) -> None:
         self.seed = seed
         self.rule = method.changed().get("gradient")
         self.plan, self.policy = plan, policy
-        self.optima = np.zeros(2) if optima is None else np.asarray(optima, dtype=float)
+        unknown = optima is None or isinstance(optima, str)
+        self.optima = np.zeros(2) if unknown else np.asarray(optima, dtype=float)
         self.memory: State = method.gradient.start(()) if self.rule else {}
         self._first: list[Tensor | None] = []
         sharded = any(isinstance(module, FSDPModule) for module in policy.modules())
@@ -63,6 +64,10 @@ class GradientJoin:
                 value=self.rule.name,
                 remedy="Launch with DDP, or use a method without a gradient rule.",
             )
+
+    def set_optima(self, found: Float[np.ndarray, " 2"]) -> None:
+        """Set the losses from which the rule counts; those that are not finite stay."""
+        self.optima = np.where(np.isfinite(found), found, self.optima)
 
     def wanted(self, step: int) -> bool:
         """Whether the rule is used in this update."""

@@ -40,6 +40,7 @@ class KnownState:
 
     numbers: Numbers
     probed: Count
+    optima: Annotated[list[float | None], Field(min_length=2, max_length=2)] | None = None
 
 
 @dataclass(frozen=True)

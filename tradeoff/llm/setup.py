@@ -267,7 +267,7 @@ def warn_of_limit(plan: Plan, config: TrainConfig) -> None:
         warnings.warn(
             "train.optima are not given: the limit counts from the least SFT training loss seen so "
             "far, which at the start is that of the model given. That suits a model after SFT; for "
-            "a base model, give the SFT loss that training on SFT alone reaches",
+            'a base model, give the SFT loss that training on SFT alone reaches, or "auto"',
             stacklevel=3,
         )
 
@@ -277,8 +277,8 @@ def warn_of_optima(plan: Plan, config: TrainConfig) -> None:
     if plan.rule is Rule.LARGER_GAP and config.optima is None:
         warnings.warn(
             "train.optima are not given: gaps count from zero, so the objective of the larger loss "
-            "may be followed at every update. Give the training losses that two short runs reach, "
-            "lam = 0 for SFT and lam = 1 for preferences, or [0, 0] if zero is meant",
+            'may be followed at every update. Give "auto", which measures them by short runs on '
+            "each objective alone, or their values, or [0, 0] if zero is meant",
             stacklevel=3,
         )
 

@@ -41,6 +41,7 @@ from tradeoff.llm import (
     corpora,
     dropout,
     models,
+    optima,
     reference,
     reference_values,
     routers,
@@ -452,6 +453,17 @@ class JointTrainer:
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
             self._prepare_reference(bar)
+        if self.config.optima == optima.AUTO and not self.known.measured:
+            self._measure_optima(progress)
+
+    def _measure_optima(self, progress: bool) -> None:
+        """Find the optima from which gaps count by short runs."""
+        bar = partial(tqdm, desc="optima", disable=not progress, leave=False)
+        found = optima.measure(self, bar)
+        self.known.set_optima(found)
+        self.joining.set_optima(found)
+        wanted = {OBJECTIVES[i]: float(found[i]) for i in optima.needed(self)}
+        self.journal.write({"kind": "optima", "step": 0, **wanted})
 
     def _prepare_reference(self, progress: Any, step: int = 0) -> None:
         """Compute the missing values of the reference of a run that has done `step` updates.
@@ -515,6 +527,7 @@ class JointTrainer:
         self.step, self.feed.positions = found["step"], found["positions"]
         self.tally.set_state(found["tally"], main=self.accelerator.is_main_process)
         self.known.set_state(found["known"])
+        self.joining.set_optima(self.known.optima)
         self.joining.set_state(found.get("joining", {}), path)
         self.hooks.set_tables(tensors.get("hooks", {}), path)
         self.meter.set_state(found["meter"])
@@ -549,13 +562,9 @@ class JointTrainer:
         setup.seed_dropout(self.config.seed, step, world.process_index)
         self.policy.train()
         passes = self.feed.passes(step, self.plan.rule, self._follow)
-        losses = self._backward(passes)
+        losses = self._backward(passes, joins=self.joining.wanted(step))
         self.hooks.direct(step)
-        self.tally.norm(self._clip())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(passes)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self._descend(passes, step)
         self.hooks.finish(step)
         self._count_work()
         for objective in sorted({part.objective for part in passes}):
@@ -572,18 +581,25 @@ class JointTrainer:
         known = self.known
         return self.plan.follow(step, draws.uniform(key, draw), known.gaps(), known.base_gap())
 
-    def _rate(self, passes: Sequence[Pass]) -> float:
-        """Learning rate of the update, by the objectives that its passes follow."""
-        rate, own = float(self.rates[self.step]), self.config.preference_learning_rate
+    def _descend(self, passes: Sequence[Pass], step: int) -> None:
+        """Step the optimiser along the gradient, and clear it."""
+        self.tally.norm(self._clip())
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(passes, step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _rate(self, passes: Sequence[Pass], step: int) -> float:
+        """Learning rate of an update, by the objectives that its passes follow."""
+        rate, own = float(self.rates[step]), self.config.preference_learning_rate
         if own is None or any(part.objective == SFT for part in passes):
             return rate
         return rate * own / self.config.learning_rate
 
-    def _backward(self, passes: Sequence[Pass]) -> list[Tensor]:
+    def _backward(self, passes: Sequence[Pass], *, joins: bool = False) -> list[Tensor]:
         """Compute the gradients of all passes; return this process's part of the mean losses."""
         observed = [torch.zeros((), device=self.accelerator.device) for _ in OBJECTIVES]
         backward = self.config.defects.backward(self.accelerator.backward)
-        joins = self.joining.wanted(self.step)
         following = [part.objective for part in passes]
         for i, part in enumerate(passes):
             last = i == len(passes) - 1
@@ -835,6 +851,8 @@ class JointTrainer:
             "identity": self.identity,
             **self.meter.summary(),
         }
+        if self.config.optima == optima.AUTO:
+            summary["optima"] = {OBJECTIVES[i]: self.known.optima[i] for i in optima.needed(self)}
         if limit := self.known.limit():
             summary["limit"] = limit
         if (best := self._best()) is not None and self._finished:
