@@ -18,6 +18,7 @@ from llm_models import bpe_tokenizer_hf, tiny_llama
 
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
+from tradeoff.llm.batches import collate
 from tradeoff.llm.config import Lora, TrainConfig
 from tradeoff.llm.owner import Lock
 from tradeoff.llm.trainer import JointTrainer
@@ -63,6 +64,7 @@ def trainer(
     sft: Any = None,
     preference: Any = None,
     callbacks: Any = (),
+    collator: Any = collate,
     **settings: Any,
 ) -> JointTrainer:
     """A trainer of a tiny random Llama; `settings` go to its configuration."""
@@ -90,6 +92,7 @@ def trainer(
         config=TrainConfig(**{**given, **settings}),
         output=output,
         callbacks=callbacks,
+        collator=collator,
     )
 
 

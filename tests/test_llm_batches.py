@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -301,3 +302,27 @@ def test_shared_prompts_do_not_go_with_a_masked_first_token() -> None:
 
     with pytest.raises(InputError, match="layout"):
         trainer(layout="shared", defects=Defects(mask_first_token=True))
+
+
+def test_a_collator_of_ones_own_makes_every_batch() -> None:
+    """Rows filled to a multiple of eight tokens, as for a compiled model."""
+    seen: list[int] = []
+
+    def filled(items: Any, layout: Any, pad: int) -> batches.Batch:
+        batch = batches.collate(items, layout, pad)
+        rows, time = batch.tokens.shape
+        wide = -(-time // 8) * 8
+        seen.append(wide)
+        row, column = batch.select // time, batch.select % time
+        tokens = torch.nn.functional.pad(batch.tokens, (0, wide - time), value=pad)
+        positions = torch.arange(wide).expand(rows, wide)
+        return replace(batch, tokens=tokens, positions=positions, select=row * wide + column)
+
+    settings = {"steps": 2, "evaluate_every": 2, "layout": "padded"}
+    runs = [trainer("mix", **settings, **more) for more in ({}, {"collator": filled})]
+    ends = [run.train(progress=False).table.iloc[-1] for run in runs]
+    assert len(seen) > 4
+    for name in ("sft_loss", "preference_loss"):
+        assert ends[1][name] == pytest.approx(ends[0][name], abs=1e-5)
+    assert runs[1].identity["own_collator"].endswith("filled")
+    assert "own_collator" not in runs[0].identity

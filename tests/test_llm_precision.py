@@ -8,11 +8,13 @@ import pytest
 import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import trainer
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tradeoff.errors import RowWarning
 from tradeoff.llm import models
 from tradeoff.llm.config import Lora, ModelConfig
+from tradeoff.llm.export import export
 
 RANK_2 = Lora(rank=2)
 HALF = (torch.bfloat16, torch.float16)
@@ -71,3 +73,30 @@ def test_what_the_package_loads_needs_no_cast(tmp_path):
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", RowWarning)  # of the rows, not of the weights
             trainer(model=model, **settings, **SMALL)
+
+
+@pytest.mark.parametrize("lora", [None, RANK_2])
+def test_a_model_is_saved_in_16_bits_where_that_is_asked_for(tmp_path, lora):
+    given = {**SMALL, "lora": lora, "save_precision": "bf16"}
+    run = trainer("mix", output=tmp_path, **given)
+    assert run.train(progress=False).summary["save_precision"] == "bf16"
+    name = "model" if lora is None else "adapter_model"
+    stored = load_file(tmp_path / "model" / f"{name}.safetensors")
+    assert {weight.dtype for weight in stored.values()} == {torch.bfloat16}
+    assert kinds(run.model, True) == {torch.float32}, "the policy in memory is not rounded"
+    if lora is None:
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+        assert kinds(again, True) == {torch.bfloat16}
+    loaded, _ = models.load(ModelConfig(path=str(tmp_path)))
+    tokens = torch.arange(9)[None]
+    with torch.no_grad():
+        expected = run.model.eval()(tokens).logits
+        torch.testing.assert_close(loaded.eval()(tokens).logits, expected, rtol=0.02, atol=0.02)
+
+
+def test_an_exported_model_is_in_the_precision_asked_for(tmp_path):
+    trainer("mix", output=tmp_path / "run", **SMALL).train(progress=False)
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        folder = export(tmp_path / "run", tmp_path / precision, precision=precision)
+        stored = load_file(folder / "model.safetensors")
+        assert {weight.dtype for weight in stored.values()} == {kind}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ def export(
     merged: Annotated[
         bool, typer.Option("--merged", help="Merge adapters into the weights.")
     ] = False,
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Of the weights; bf16 rounds, at half the size.")
+    ] = "fp32",
     repository: Annotated[
         str | None, typer.Option(help="Name on the hub for the upload command that is printed.")
     ] = None,
@@ -50,7 +53,7 @@ def export(
     from tradeoff.llm.export import export as write
 
     command = None if repository is None else upload_command(out, repository)
-    folder = write(run, out, checkpoint, merged=merged)
+    folder = write(run, out, checkpoint, merged=merged, precision=precision)
     remarks = []
     if command is not None and (base := local_base(folder)) is not None:
         remarks = [

@@ -18,7 +18,10 @@ from tradeoff.schedules import Schedule
 
 ABOUT, SETTINGS = "about.json", "run.toml"
 """Names of the file, and of the one with all settings."""
-_TRAIN = ("loss", "beta", "batch_size", "learning_rate", "decay", "max_length", "precision", "seed")
+_TRAIN = (
+    *("loss", "beta", "batch_size", "learning_rate", "decay", "max_length"),
+    *("precision", "save_precision", "seed"),
+)
 _PACKAGES = ("tradeoff", "torch", "transformers", "peft")
 _HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 

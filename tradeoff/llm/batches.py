@@ -13,7 +13,7 @@ All three give the same log-probabilities, up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -26,6 +26,8 @@ from tradeoff.llm.data import Example, Pair
 
 Layout = Literal["padded", "packed", "shared"]
 LAYOUTS: tuple[Layout, ...] = ("padded", "packed", "shared")
+Collator = Callable[[Sequence[Any], Layout, int], "Batch"]
+"""Makes the batch of a pass from its rows, their layout, and the padding token."""
 
 
 @runtime_checkable
@@ -148,6 +150,17 @@ class _Piece:
     scored: int
     owner: int
     before: int | None = None
+
+
+def collate(items: Sequence[Example] | Sequence[Pair], layout: Layout, pad: int) -> Batch:
+    """A batch of demonstrations or of pairs, as :func:`demonstrations` or :func:`pairs` makes it.
+
+    This is the collator of the trainer, which takes another one with the same arguments: the rows
+    of a pass, their layout, and the padding token.
+    """
+    if isinstance(items[0], Pair):
+        return pairs(items, layout, pad)  # type: ignore[arg-type]
+    return demonstrations(items, layout, pad)  # type: ignore[arg-type]
 
 
 def demonstrations(items: Sequence[Example], layout: Layout, pad: int) -> Batch:

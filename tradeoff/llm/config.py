@@ -137,6 +137,9 @@ class TrainConfig:
         "fp32", or "bf16": autocast over float32 weights; weights below adapters are in bf16. A
         model with weights of 16 bits is cast as this needs, with a warning. A reference is loaded
         with the same precision as the policy.
+    save_precision
+        Precision of the saved model: "fp32", in which weights are trained, or "bf16", which is half
+        the size and rounds them. Checkpoints are always in float32.
     gradient_checkpointing, compile
         Compute activations again to save memory; compile each block.
     lora
@@ -197,6 +200,7 @@ class TrainConfig:
     max_length: Annotated[int, Within(1, 2**24)] = 2048
     layout: Literal["auto", "padded", "packed", "shared"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    save_precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
     compile: bool = False
     lora: Lora | None = None

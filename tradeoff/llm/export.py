@@ -11,7 +11,12 @@ from tradeoff.llm.config import ModelConfig
 
 
 def export(
-    run: str | Path, out: str | Path, checkpoint: int | None = None, *, merged: bool = False
+    run: str | Path,
+    out: str | Path,
+    checkpoint: int | None = None,
+    *,
+    merged: bool = False,
+    precision: models.Precision = "fp32",
 ) -> Path:
     """Write the model of a run, which may be finished, stopped or diverged, to a new folder.
 
@@ -28,6 +33,8 @@ def export(
     merged
         Write a whole model, with adapters merged into its weights. Otherwise adapters are written,
         which name the model below them.
+    precision
+        That of the written weights: "fp32", or "bf16", which is half the size and rounds them.
 
     Returns
     -------
@@ -53,8 +60,9 @@ def export(
             raise InputError("there are no adapters to merge", field="merged", remedy=remedy)
         model = models.merged(model)
     weights = models.untied(model, dict(model.state_dict()))
-    check_writable(out, needed=sum(weight.nbytes for weight in weights.values()), field="out")
-    models.write(model, weights, tokenizer, out, _texts(source, merged))
+    needed = sum(weight.nbytes for weight in models.rounded(weights, precision).values())
+    check_writable(out, needed=needed, field="out")
+    models.write(model, weights, tokenizer, out, _texts(source, merged), precision=precision)
     return out
 
 

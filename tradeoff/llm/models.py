@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,8 +17,9 @@ from tradeoff.errors import InputError
 from tradeoff.llm import gguf, origin, pretrained, snapshots
 from tradeoff.llm.config import Lora, ModelConfig
 from tradeoff.llm.turns import stop_ids
-from tradeoff.records import read_json, replacing_folder
+from tradeoff.records import read_json, replacing_folder, write_json
 
+Precision = Literal["fp32", "bf16"]
 CARD = "README.md"
 """File of a model card, which users may edit."""
 MODEL, BASE = "model", "base"
@@ -426,10 +427,12 @@ def save(
     texts: Mapping[str, str] | None = None,
     *,
     sync: bool = True,
+    precision: Precision = "fp32",
 ) -> None:
     """Write a folder for transformers, or for peft with adapters; it appears only when complete.
 
-    `texts` are other files by name, such as a card.
+    `texts` are other files by name, such as a card. Trained weights are in float32; with
+    `precision` "bf16" they are rounded, and config.json says so.
 
     With adapters, the model below them is compared with the files it was loaded from, tensor by
     tensor. If they differ, as after training, merging or new tokens, or if there are no files, that
@@ -437,7 +440,7 @@ def save(
     """
     weights = untied(model, accelerator.get_state_dict(model))
     if accelerator.is_main_process:
-        write(model, weights, tokenizer, folder, texts, sync=sync)
+        write(model, weights, tokenizer, folder, texts, sync=sync, precision=precision)
     accelerator.wait_for_everyone()
 
 
@@ -456,6 +459,7 @@ def write(
     texts: Mapping[str, str] | None = None,
     *,
     sync: bool = True,
+    precision: Precision = "fp32",
 ) -> None:
     """As :func:`save`, in one process that holds whole weights."""
     # peft would look for the embedding of the base model, which has not changed.
@@ -465,7 +469,8 @@ def write(
     with replacing_folder(folder, sync=sync) as partial, quiet():
         stops = _stopping(below_adapters(model), tokenizer)
         with stops, _base_written(model, weights, tokenizer, partial, folder):
-            model.save_pretrained(partial, state_dict=weights, **options)
+            model.save_pretrained(partial, state_dict=rounded(weights, precision), **options)
+        _say_precision(partial / "config.json", precision)
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
         # Users may edit a card, so it is not sealed; peft's own card is an empty form.
@@ -477,6 +482,21 @@ def write(
         seals.seal_folder(partial, {"base_files": _files_below(partial)})
         if card is not None:
             (partial / CARD).write_text(card, "utf-8")
+
+
+def rounded(weights: Mapping[str, Tensor], precision: Precision) -> dict[str, Tensor]:
+    """Weights of 32 bits in the precision in which a model is saved."""
+    if precision == "fp32":
+        return dict(weights)
+    return {k: v.bfloat16() if v.dtype == torch.float32 else v for k, v in weights.items()}
+
+
+def _say_precision(config: Path, precision: Precision) -> None:
+    """Name the precision of the saved weights, in which transformers will load them."""
+    if precision == "fp32" or not config.is_file():
+        return
+    found = {k: v for k, v in read_json(config).items() if k != "torch_dtype"}
+    write_json(config, found | {"dtype": "bfloat16"})
 
 
 def _files_below(partial: Path) -> dict[str, str]:

@@ -37,12 +37,15 @@ class Scorer:
         Padding token.
     accelerator
         The accelerator, which numbers the processes and sums over them.
+    collator
+        Makes the batch of a pass.
     """
 
     policy: nn.Module
     config: TrainConfig
     pad: int
     accelerator: Any
+    collator: batches.Collator = batches.collate
 
     @property
     def layout(self) -> batches.Layout:
@@ -51,8 +54,7 @@ class Scorer:
 
     def sft(self, items: Sequence[Example], trained: SftLoss | None = None) -> Float[Tensor, ""]:
         """Summed negative log-likelihood of demonstrations, in nats, or another token loss."""
-        batch = batches.demonstrations(items, self.layout, self.pad)
-        batch = batch.to(self.accelerator.device)
+        batch = self.collator(items, self.layout, self.pad).to(self.accelerator.device)
         with self.autocast():
             return losses.sft_sum(self.policy(batch), trained)
 
@@ -148,7 +150,7 @@ class Scorer:
         return self.accelerator.reduce(value, reduction="sum")
 
     def _responses(self, items: Sequence[Pair]) -> tuple[batches.Batch, Float[Tensor, " S"]]:
-        batch = batches.pairs(items, self.layout, self.pad).to(self.accelerator.device)
+        batch = self.collator(items, self.layout, self.pad).to(self.accelerator.device)
         with self.autocast():
             return batch, batch.per_response(self.policy(batch))
 

@@ -30,6 +30,7 @@ _FREE = {
     "save_every",
     "keep",
     "fsync",
+    "save_precision",
     "trackers",
     "rows_per_forward",
     "tokens_per_pass",

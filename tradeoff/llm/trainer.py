@@ -35,6 +35,7 @@ from tradeoff.errors import InputError, RowWarning
 from tradeoff.llm import (
     about,
     ahead,
+    batches,
     card,
     checkpoints,
     chosen_rows,
@@ -157,6 +158,9 @@ class JointTrainer:
     rates
         Makes the (T,) rates of the updates from the settings and the plan's clock, in place of
         ``tradeoff.llm.rates.learning_rates``.
+    collator
+        Makes the batch of a pass from its rows, their layout and the padding token, in place of
+        :func:`tradeoff.llm.batches.collate`, for training, references and evaluations.
 
     Raises
     ------
@@ -195,6 +199,7 @@ class JointTrainer:
         optimizer: Callable[[list[dict[str, Any]], TrainConfig], torch.optim.Optimizer]
         | None = None,
         rates: Callable[[TrainConfig, np.ndarray], np.ndarray] | None = None,
+        collator: batches.Collator = batches.collate,
     ) -> None:
         self.config = config = setup.within_context(config or TrainConfig(), model)
         self.method = Method.of(schedule)
@@ -245,13 +250,17 @@ class JointTrainer:
             name: None if made is None else f"{made.__module__}.{made.__qualname__}"
             for name, made in (("own_optimizer", optimizer), ("own_rates", rates))
         }
+        if collator is not batches.collate:
+            self.identity["own_collator"] = f"{collator.__module__}.{collator.__qualname__}"
         with setup.memory_errors(config):
             self.policy, self.optimizer = self.accelerator.prepare(
                 bare, setup.optimizer(bare, config, self.accelerator.device, optimizer)
             )
         if config.compile:
             setup.compile_blocks(self.model)
-        self.scorer = Scorer(self.policy, config, setup.padding(tokenizer), self.accelerator)
+        self.scorer = Scorer(
+            *(self.policy, config, setup.padding(tokenizer), self.accelerator), collator
+        )
         self.rates = setup.checked_rates((rates or learning_rates)(config, self.plan.clock), config)
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
         setup.warn_of_limit(self.plan, config)
@@ -844,6 +853,7 @@ class JointTrainer:
             "method": {slot: part.to_dict() for slot, part in self.method.changed().items()},
             "steps": self.step,
             "max_length": self.config.max_length,
+            "save_precision": self.config.save_precision,
             "updates": dict(zip(OBJECTIVES, self.tally.updates, strict=True)),
             "diverged_at": self.diverged_at,
             "adapters": self._adapters,
@@ -865,5 +875,6 @@ class JointTrainer:
                 *(self.accelerator, self._bare.model, self.tokenizer),
                 *(self.output / models.MODEL, card.texts(self.output)),
                 sync=self.config.fsync,
+                precision=self.config.save_precision,
             )
         return TrainResult(table, self.journal.table("train"), summary, self.diverged_at, signal)

@@ -79,6 +79,8 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
     config = train_config(first.args, second.args, rows)
     counts = updates(first.args, second.args, rows)
     train = {k: v for k, v in asdict(config).items() if k not in ("defects", "lora")}
+    if "router_aux_loss_coef" not in first.named:
+        train["router_loss"] = None  # Older versions of TRL have a default for models with routers.
     train |= {"lora": first.lora} if first.lora else {}
     train |= {"chosen_nll": second.chosen_nll} if second.chosen_nll else {}
     train |= {"chat": True} if first.factory else {}
@@ -124,6 +126,7 @@ class _Training:
         self.data, self.test = self._data(content)
         names = {field.name for field in fields(kind)} - {"trust_remote_code"}
         known = {k: v for k, v in content.items() if k in names}
+        self.named = frozenset(known)
         rest = content.keys() - names - _MODEL - _LORA - _DATA - _SHOWN
         self.problems += [f"{file.name}: {name} = {content[name]!r}" for name in sorted(rest)]
         if content.get("trust_remote_code"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from tradeoff.errors import InputError
 from tradeoff.llm.config import ModelConfig
+from tradeoff.llm.routers import experts_per_token
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.methods import Method
 from tradeoff.schedules import Alright, Schedule
@@ -83,6 +84,9 @@ def joint_trainer(
         model = get_peft_model(model, peft_config)
     sizes = _rows(sft_dataset, sft_args), _rows(dpo_dataset, dpo_args)
     config = train_config(sft_args, dpo_args, sizes, steps=steps)
+    if experts_per_token(model) is None:
+        # Older versions of TRL have a weight by default, and use it only with routers.
+        config = replace(config, router_loss=None)
     if schedule is None:
         counts = updates(sft_args, dpo_args, sizes)
         schedule = Alright(lam=counts[1] / sum(counts))

@@ -19,6 +19,11 @@ TUNING, SPECIALIST = 20_000, 10_000
 """First seeds of the choice of step sizes, and of the runs that optima come from."""
 SHORTEST = "same prompts"
 """The pair that the times of the plan were taken on."""
+BACK = 0.25
+"""Step size of pairs after the choice, in units of the best of runs on pairs alone: what follows
+SFT must not undo it."""
+EXTRAS = ("lambdas", "references", "relearning")
+"""Kinds of runs beyond the comparison, see :mod:`smol_extra`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class Form:
         Rows of an update; evaluations after the first; held-out rows of each set; most tokens.
     grid
         Step sizes.
+    extras, few
+        Kinds of runs beyond the comparison, and their seeds.
+    lams, relearn
+        Weights of the sweep; updates on demonstrations after a run.
     second
         What an update of each kind takes here, in CPU seconds, for the plan: one of
         demonstrations, and an evaluation.
@@ -58,6 +67,10 @@ class Form:
     evaluated: int = 32
     longest: int = 256
     grid: tuple[float, ...] = (2e-4, 5e-4, 1e-3)
+    extras: tuple[str, ...] = ()
+    few: int = 2
+    lams: tuple[float, ...] = (0.01, 0.25, 0.5, 0.75, 0.99)
+    relearn: int = 16
     second: tuple[float, float] = (1.5, 17.0)
 
 
@@ -77,6 +90,9 @@ FORMS = {
         marks=2,
         evaluated=4,
         grid=(1e-3,),
+        few=1,
+        lams=(0.25, 0.75),
+        relearn=4,
         second=(0.1, 0.2),
     ),
 }  # fmt: skip
@@ -86,6 +102,7 @@ def formed(
     which: str,
     pairs: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
+    extras: Sequence[str] = (),
 ) -> Form:
     """A form with some of its parts replaced.
 
@@ -96,7 +113,8 @@ def formed(
     """
     form = FORMS[which]
     known = {"pairs": (*smol_rows.PAIRS, smol_rows.GENERATED), "methods": tuple(METHODS)}
-    for field, given in (("pairs", pairs), ("methods", methods)):
+    known["extras"] = EXTRAS
+    for field, given in (("pairs", pairs), ("methods", methods), ("extras", extras)):
         for name in given or ():
             if name not in known[field]:
                 remedy = f"Use some of: {', '.join(known[field])}."
@@ -105,6 +123,7 @@ def formed(
         form,
         pairs=tuple(pairs or form.pairs),
         methods=tuple(methods or form.methods),
+        extras=tuple(extras),
     )
 
 
@@ -132,6 +151,13 @@ def configuration(
         "optima": None,
         **changes,
     }
+
+
+def own(name: str, both: tuple[float, float]) -> tuple[float, float]:
+    """Step sizes of a method: a first stage on pairs keeps theirs, and SFT comes after it."""
+    if name == "dpo-sft":
+        return both[0] * BACK, both[1] / BACK
+    return both
 
 
 def tuning(form: Form, pair: str) -> list[dict[str, Any]]:

@@ -62,14 +62,14 @@ def _method(table: pd.DataFrame, name: str, unit: float) -> dict[str, Any]:
     return {
         "ends": ends.tolist(),
         "path": marks.groupby("mark")[LOSSES].mean().to_numpy().tolist(),
-        "weighted_loss": _cell(losses),
+        "weighted_loss": cell_of(losses),
         "less_baseline": _half(against),
         "less_baseline_in_ranges": _half(against, 1 / unit),
-        "accuracy": _cell(100 * last["preference_accuracy"].to_numpy()),
-        "exact": _cell(100 * last["exact"].to_numpy()),
-        "chosen": _cell(np.array([_change(row, "chosen") for _, row in last.iterrows()])),
-        "rejected": _cell(np.array([_change(row, "rejected") for _, row in last.iterrows()])),
-        "flips": {k: _cell(100 * v) for k, v in flips(last).items()},
+        "accuracy": cell_of(100 * last["preference_accuracy"].to_numpy()),
+        "exact": cell_of(100 * last["exact"].to_numpy()),
+        "chosen": cell_of(np.array([_change(row, "chosen") for _, row in last.iterrows()])),
+        "rejected": cell_of(np.array([_change(row, "rejected") for _, row in last.iterrows()])),
+        "flips": {k: cell_of(100 * v) for k, v in flips(last).items()},
     }
 
 
@@ -100,7 +100,7 @@ def _end(table: pd.DataFrame, name: str) -> np.ndarray:
     return finals(table[table["name"] == name]).sort_values("seed")[LOSSES].to_numpy()
 
 
-def _cell(values: np.ndarray) -> dict[str, Any]:
+def cell_of(values: np.ndarray) -> dict[str, Any]:
     """Mean and half width; no half width of one value."""
     return _half(interval(values))
 

@@ -25,18 +25,30 @@ import pandas as pd
 import typer
 
 from analysis.fernando2024.methods import finals
-from analysis.fernando2024.real import smol_methods, smol_plan, smol_rows, smol_runs, smol_scores
+from analysis.fernando2024.real import (
+    smol_extra,
+    smol_methods,
+    smol_plan,
+    smol_rows,
+    smol_runs,
+    smol_scores,
+)
 from analysis.fernando2024.real.smol_methods import ENDS, METHODS
-from analysis.fernando2024.real.smol_plan import FORMS, SPECIALIST, Form, configuration, formed
+from analysis.fernando2024.real.smol_plan import (
+    BACK,
+    FORMS,
+    SPECIALIST,
+    Form,
+    configuration,
+    formed,
+    own,
+)
 from tradeoff import study
 from tradeoff.errors import InputError
 from tradeoff.study import plans, store
 from tradeoff.study.addresses import Task
 from tradeoff.study.engines import few_threads
 
-BACK = 0.25
-"""Step size of pairs after the choice, in units of the best of runs on pairs alone: what follows
-SFT must not undo it."""
 OBJECTIVES = ("sft_loss", "preference_loss")
 KEEP_SECONDS = 60.0
 """Seconds between two summaries of a study that runs."""
@@ -95,11 +107,9 @@ def comparison(form: Form, pair: str, methods: Sequence[str] | None = None) -> l
     ]  # fmt: skip
 
 
-def own(name: str, both: tuple[float, float]) -> tuple[float, float]:
-    """Step sizes of a method: a first stage on pairs keeps theirs, and SFT comes after it."""
-    if name == "dpo-sft":
-        return both[0] * BACK, both[1] / BACK
-    return both
+def extra(form: Form, pair: str, kind: str) -> list[dict[str, Any]]:
+    """Runs of a kind beyond the comparison."""
+    return smol_extra.configurations(kind, form, pair, rates(form, pair), optima(form, pair))
 
 
 PHASES = (smol_plan.tuning, ends, comparison)
@@ -114,6 +124,7 @@ def go(
     seconds: float | None = None,
     pairs: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
+    extras: Sequence[str] = (),
     model: str | None = None,
     progress: bool = False,
     keep: Callable[[dict[str, Any]], object] | None = None,
@@ -128,6 +139,8 @@ def go(
         No run is begun after so many; one that runs is ended.
     pairs, methods
         In place of those of the form.
+    extras
+        Kinds of :mod:`smol_extra` to run, too.
     model
         Folder or GGUF file of SmolLM2, where its package is not installed.
     progress
@@ -140,13 +153,13 @@ def go(
     dict
         ``runs`` and how many of them are ``done``, the ``setting``, and what :func:`summary` says.
     """
-    form = formed(which, pairs, methods)
+    form = formed(which, pairs, methods, extras)
     if model:
         os.environ[smol_runs.MODEL] = model
     now = time.monotonic()
     ends_at, kept_at = now + (np.inf if seconds is None else seconds), now
     state: dict[str, Any] = {
-        "runs": int(smol_plan.plan(form)["runs"].sum()), "setting": asdict(form), "done": 0,
+        "runs": planned(form), "setting": asdict(form), "done": 0,
     }  # fmt: skip
     for group in phases(form):
         missing = [c for c, there in zip(group, stored(group), strict=True) if not there]
@@ -166,6 +179,12 @@ def go(
     return _kept(state, form, keep)
 
 
+def planned(form: Form) -> int:
+    """Number of runs of the whole study."""
+    more = sum(smol_extra.plan(k, form, p)["runs"] for p in form.pairs for k in form.extras)
+    return int(smol_plan.plan(form)["runs"].sum()) + more
+
+
 def _kept(state: dict[str, Any], form: Form, keep: Callable[..., object] | None) -> dict[str, Any]:
     """The state with what was found so far, passed to `keep`."""
     found = state | {"found": summary(form)}
@@ -179,6 +198,8 @@ def phases(form: Form) -> Iterator[list[dict[str, Any]]]:
     for pair in form.pairs:
         for phase in PHASES:
             yield phase(form, pair)
+        for kind in form.extras:
+            yield extra(form, pair, kind)
 
 
 # ---------------------------------------------------------------------- stored runs
@@ -230,7 +251,23 @@ def summary(form: Form) -> dict[str, Any]:
         if methods:
             runs = [c for c in runs if c["name"] in methods and c["seed"] < seeds]
             found[pair] = smol_scores.numbers(methods, single, collect(runs))
+            found[pair]["extras"] = {
+                kind: numbers for kind in form.extras if (numbers := beyond(form, pair, kind))
+            }
     return found
+
+
+def beyond(form: Form, pair: str, kind: str) -> dict[str, Any] | None:
+    """Numbers of a kind beyond the comparison, of the first seeds that are stored whole."""
+    runs = extra(form, pair, kind)
+    there = stored(runs)
+    seeds = 0
+    while any(c["seed"] == seeds for c in runs) and all(
+        done for c, done in zip(runs, there, strict=True) if c["seed"] == seeds
+    ):
+        seeds += 1
+    runs = [c for c in runs if c["seed"] < seeds]
+    return smol_extra.numbers(kind, runs, collect(runs)) if runs else None
 
 
 def whole(form: Form, runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
@@ -253,6 +290,9 @@ def command(
     form: Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")] = "full",
     pairs: Annotated[list[str] | None, typer.Option(help="Pairs of data sets.")] = None,
     methods: Annotated[list[str] | None, typer.Option(help="Methods.")] = None,
+    extras: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(smol_extra.KINDS)}.")
+    ] = None,
     budget_minutes: Annotated[
         float | None, typer.Option(help="Begin no run after so many minutes.")
     ] = None,
@@ -263,7 +303,9 @@ def command(
     if form not in FORMS:
         raise typer.BadParameter(f"choose one of {', '.join(FORMS)}", param_hint="--form")
     try:
-        costs = smol_plan.plan(formed(form, pairs, methods))
+        size = formed(form, pairs, methods, extras or ())
+        more = [smol_extra.plan(kind, size, pair) for pair in size.pairs for kind in size.extras]
+        costs = pd.concat([smol_plan.plan(size), pd.DataFrame(more)], ignore_index=True)
         typer.echo(costs.to_string(index=False))
         minutes = costs["CPU minutes"].sum()
         typer.echo(f"{costs['runs'].sum()} runs, about {minutes:,.0f} CPU minutes in all")
@@ -271,8 +313,8 @@ def command(
             return
         seconds = None if budget_minutes is None else 60 * budget_minutes
         found = go(
-            form, seconds=seconds, pairs=pairs, methods=methods, model=model,
-            progress=True,
+            form, seconds=seconds, pairs=pairs, methods=methods, extras=extras or (),
+            model=model, progress=True,
         )  # fmt: skip
     except InputError as error:
         typer.echo(str(error), err=True)

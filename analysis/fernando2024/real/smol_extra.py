@@ -1,0 +1,154 @@
+"""Runs beyond the comparison on SmolLM2: five weights, other references, and relearning.
+
+Each kind lays out its runs for one pair of data sets, from the step sizes and optima of the
+comparison, and says what was found. None is run unless it is asked for, as each costs about as much
+as the comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.fernando2024.methods import finals
+from analysis.fernando2024.real import smol_methods
+from analysis.fernando2024.real.smol_plan import Form, configuration, cpu_seconds, own
+from analysis.fernando2024.real.smol_scores import LOSSES, cell_of
+from tradeoff.methods import Method
+from tradeoff.schedules import Sequential
+
+SWEPT = ("sft-dpo", "dpo-sft", "alright", "mix", "maxright")
+PREFERENCE_SHARES = {0.01: 1 / 6, 0.25: 2 / 6, 0.5: 3 / 6, 0.75: 4 / 6, 0.99: 5 / 6}
+"""Share of pairs in a sequential run beside each weight: the paper's epochs of DPO and SFT."""
+REFERENCES = ("sft", "chosen")
+"""References beside the base model: after SFT on demonstrations, or on chosen responses."""
+AGAINST = ("sft-dpo", "dpo-sft", "alright")
+FORGOT = ("sft-dpo", "dpo-sft", "alright", "rounds-4")
+
+
+def configurations(
+    kind: str, form: Form, pair: str, both: tuple[float, float], optima: list[float]
+) -> list[dict[str, Any]]:
+    """The runs of a kind for one pair of data sets, seed by seed.
+
+    Parameters
+    ----------
+    kind
+        One of :data:`KINDS`.
+    form, pair
+        Size of the study, and the pair.
+    both
+        Step sizes of (SFT, preference).
+    optima
+        Least training losses of both objectives.
+    """
+    laid = {"lambdas": _swept, "references": _against, "relearning": _forgot}[kind]
+    found = []
+    for seed in range(form.few):
+        for name, changes in laid(form):
+            method = Method.from_dict(changes["method"]) if "method" in changes else None
+            method = method or smol_methods.named(name)
+            known = optima if smol_methods.looks(method) else None
+            rates = own(name, both)
+            changes = {"optima": known, **changes}
+            found.append(configuration(form, pair, name, seed, rates, **changes))
+    return found
+
+
+def _swept(form: Form) -> list[tuple[str, dict[str, Any]]]:
+    """Every method at every weight; only its ends are evaluated."""
+    found = []
+    for lam in form.lams:
+        for name in SWEPT:
+            method = at(name, lam)
+            count = smol_methods.updates(method, form.budget, form.batch)
+            changes = {"method": method.to_dict(), "updates": count, "marks": 1}
+            found.append((name, changes))
+    return found
+
+
+def at(name: str, lam: float) -> Method:
+    """A method at a weight; sequential ones share the updates as the paper does."""
+    method = smol_methods.METHODS[name]
+    schedule = method.schedule
+    if isinstance(schedule, Sequential):
+        preference = PREFERENCE_SHARES[lam]
+        first = preference if schedule.first == "preference" else 1 - preference
+        return replace(method, schedule=replace(schedule, lam=lam, share=first))
+    return replace(method, schedule=replace(schedule, lam=lam))
+
+
+def _against(form: Form) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, {"reference": kind, "marks": 1}) for kind in REFERENCES for name in AGAINST]
+
+
+def _forgot(form: Form) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, {"relearn": form.relearn}) for name in FORGOT]
+
+
+def plan(kind: str, form: Form, pair: str) -> dict[str, Any]:
+    """Runs and CPU time of a kind, before anything is run."""
+    laid = {"lambdas": _swept, "references": _against, "relearning": _forgot}[kind](form)
+    seconds = sum(cpu_seconds(form, pair, c.get("marks", form.marks)) for _, c in laid)
+    if kind == "references":  # Each reference is trained once.
+        seconds += len(REFERENCES) * cpu_seconds(form, pair, 0) / form.few
+    if kind == "relearning":
+        share = form.relearn / form.budget
+        seconds += len(laid) * share * cpu_seconds(form, pair, 0)
+    minutes = round(form.few * seconds / 60, 1)
+    return {"pair": pair, "phase": kind, "runs": form.few * len(laid), "CPU minutes": minutes}
+
+
+# ---------------------------------------------------------------------- what was found
+
+
+def numbers(kind: str, runs: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> dict[str, Any]:
+    """Numbers of a kind, of runs that are all stored.
+
+    Returns
+    -------
+    dict
+        ``seeds``, and for "lambdas" and "references" by weight or reference and method the cells of
+        both losses; for "relearning" by method the SFT loss after each count of updates.
+    """
+    seeds = len({c["seed"] for c in runs})
+    if kind == "relearning":
+        return {"seeds": seeds, "methods": _curves(table)}
+    ends = finals(table)
+    keys = [_key(kind, c) for c in runs]
+    found: dict[str, dict[str, Any]] = {}
+    for key, name in dict.fromkeys(zip(keys, (c["name"] for c in runs), strict=True)):
+        same = [k == key and c["name"] == name for k, c in zip(keys, runs, strict=True)]
+        found.setdefault(key, {})[name] = {
+            loss: cell_of(ends.loc[same, loss].to_numpy(dtype=float)) for loss in LOSSES
+        }
+    return {"seeds": seeds, "values": found}
+
+
+def _key(kind: str, c: Mapping[str, Any]) -> str:
+    return str(c["reference"]) if kind == "references" else f"{c['method']['schedule']['lam']:g}"
+
+
+def _curves(table: pd.DataFrame) -> dict[str, Any]:
+    """SFT loss by updates of relearning, a cell each, by method."""
+    found = {}
+    for name in dict.fromkeys(table["name"]):
+        one = table[table["name"] == name]
+        counts = sorted({int(step) for step in one["relearned"]})
+        cells = [
+            cell_of(one.loc[one["relearned"] == step, "sft_loss"].to_numpy(dtype=float))
+            for step in counts
+        ]
+        found[str(name)] = {"updates": counts, "sft_loss": cells}
+    return found
+
+
+def recovered(curve: Mapping[str, Any], least: float) -> float:
+    """Share of the excess of the SFT loss that relearning removes; NaN where there is none."""
+    means = np.array([cell["mean"] for cell in curve["sft_loss"]])
+    excess = means[0] - least
+    return float((means[0] - means[-1]) / excess) if excess > 0 else float("nan")
