@@ -12,13 +12,13 @@ from tradeoff.checkout import ROOT
 # Each part may import those of lower rank; parts of one rank do not know each other.
 RANKS: dict[str, float] = {
     "errors": -1,
-    "deferred": -1,
+    "_deferred": -1,
     "extras": -0.5,
     "display": 0,
     "progress": 0,
     "draws": 0,
-    "leftovers": 0,
-    "seals": 0,
+    "_leftovers": 0,
+    "_seals": 0,
     "files": 0,
     "settings": 0,
     "parts": 0.5,
@@ -27,9 +27,9 @@ RANKS: dict[str, float] = {
     "schedules": 1,
     "scores": 1,
     "checkout": 1,
-    "pages": 1,
+    "_pages": 1,
     "plots": 2,
-    "terminal": 2,
+    "_terminal": 2,
     "doctor": 2,
     "data": 2,
     "methods": 2,
@@ -93,6 +93,21 @@ def test_imports_point_down():
         and RANKS[target] >= RANKS[part]
         and module not in ALLOWED.get((part, target), set())
     ]
+    assert wrong == []
+
+
+def test_private_modules_and_names_are_imported_by_their_own_package_alone():
+    wrong = []
+    for path in sorted(p for top in ("tradeoff", "analysis", "benchmarks")
+                       for p in (ROOT / top).rglob("*.py")):  # fmt: skip
+        user = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not (isinstance(node, ast.ImportFrom) and node.module):
+                continue
+            for target in (f"{node.module}.{alias.name}" for alias in node.names):
+                home, private, _ = target.partition("._")
+                if home.startswith("tradeoff") and private and not user.startswith(f"{home}."):
+                    wrong.append(f"{user} imports {target}")
     assert wrong == []
 
 

@@ -22,8 +22,8 @@ from tradeoff.convex import (
     pareto_front,
     random_log_linear,
 )
+from tradeoff.convex._rounding import Sizes
 from tradeoff.convex.problem import LocalModel, Rounding
-from tradeoff.convex.rounding import Sizes
 from tradeoff.errors import InputError
 from tradeoff.records import read_json
 from tradeoff.schedules import Alright, Maxright, Mix

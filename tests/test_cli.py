@@ -12,8 +12,8 @@ import pytest
 
 import tradeoff
 from tradeoff import checkout, progress
+from tradeoff._terminal import show_summary, show_table
 from tradeoff.cli import main
-from tradeoff.terminal import show_summary, show_table
 
 COMMANDS = ("reproduce", "figures", "claims", "advise", "analyse", "front", "simulate")
 
@@ -245,7 +245,7 @@ def test_help_does_not_load_the_laboratory():
 
 def test_an_encoding_without_a_character_gets_an_escape(tmp_path):
     code = (
-        "from tradeoff.terminal import prepare_streams, show_json, show_line\n"
+        "from tradeoff._terminal import prepare_streams, show_json, show_line\n"
         "prepare_streams()\n"
         "show_line('caf\\u00e9 [/x] \\U0001f600 \\ud83d')\n"
         "show_json({'a': 'caf\\u00e9'})\n"

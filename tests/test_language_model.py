@@ -16,7 +16,7 @@ from tradeoff import objectives
 from tradeoff.data.tokenizer import byte_tokenizer
 from tradeoff.errors import InputError
 from tradeoff.networks import checkpoints
-from tradeoff.networks.attention import (
+from tradeoff.networks._attention import (
     _FoldedAttention,
     causal_attention,
     ragged_attention,

@@ -15,7 +15,7 @@ from llm_runs import stop_at, trainer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tradeoff import seals
+from tradeoff import _seals
 from tradeoff.errors import InputError
 from tradeoff.llm import batches, models
 from tradeoff.llm.config import Lora, ModelConfig
@@ -175,7 +175,7 @@ def named(place: Path, base: str | None) -> None:
 )
 def test_adapters_that_cannot_be_loaded_are_named(first, tmp_path, harm, word):
     place = shutil.copytree(first["lora"].output / "model", tmp_path / "model")
-    (place / seals.MANIFEST).unlink()  # as in what others made
+    (place / _seals.MANIFEST).unlink()  # as in what others made
     harm(place)
     with pytest.raises(InputError, match="no causal model can be loaded") as error:
         load(place)

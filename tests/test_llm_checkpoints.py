@@ -31,7 +31,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tradeoff import seals
+from tradeoff import _seals
 from tradeoff.errors import InputError
 from tradeoff.llm import batches, checkpoints, reference_cache
 from tradeoff.llm.config import Lora
@@ -183,7 +183,7 @@ def test_a_kill_at_each_point_of_a_write_loses_nothing_before_it(tmp_path, monke
             elif point == "state.json":
                 monkeypatch.setattr(Path, "write_bytes", killed)
             elif point == "seal":
-                monkeypatch.setattr(seals, "seal_folder", killed)
+                monkeypatch.setattr(_seals, "seal_folder", killed)
             elif point == "rename":
                 monkeypatch.setattr(Path, "replace", killed)
             else:
@@ -324,8 +324,8 @@ def test_settings_that_change_nothing_may_change(tmp_path):
 
 def reseal(folder: Path) -> None:
     """Seal a checkpoint as it is now."""
-    content = json.loads((folder / seals.MANIFEST).read_text("utf-8"))
-    seals.seal_folder(folder, content["about"])
+    content = json.loads((folder / _seals.MANIFEST).read_text("utf-8"))
+    _seals.seal_folder(folder, content["about"])
 
 
 def cut(path: Path) -> None:

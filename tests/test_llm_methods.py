@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import torch
 from llm_runs import begin, stop_at, trainer, weights
 
 from tradeoff import experiment
+from tradeoff.convex import random_log_linear, simulate
 from tradeoff.errors import InputError
 from tradeoff.llm import losses
 from tradeoff.llm.config import Experiment, TrainConfig, read_experiment
 from tradeoff.llm.toml import write_experiment
-from tradeoff.methods import Method, find
+from tradeoff.methods import Method, find, restored
 from tradeoff.methods.gradients import CaGrad, GradDrop, Seen
 from tradeoff.methods.losses import Dft, Dpo, Pairs, Responses, SimPo
+from tradeoff.networks.policies import PolicyConfig, policy_data
+from tradeoff.networks.tasks import PolicyTask
+from tradeoff.networks.train import grid, train
 from tradeoff.schedules import Alright, Maxright, Mix, Stages
 
 
@@ -186,3 +192,54 @@ def test_settings_name_every_loss() -> None:
     for name in ("nominal", "kto"):
         with pytest.raises(InputError, match="loss"):
             TrainConfig(loss=name)
+
+
+# ---------------------------------------------------------------------- the user's own
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tradeoff.methods import Method
+from tradeoff.methods.gradients import GradientRule
+from tradeoff.methods.losses import MarginLoss
+from tradeoff.schedules import Mix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halves(GradientRule):
+    name: ClassVar[str] = "halves"
+
+    def factors(self, seen, state):
+        return seen.weights * 0.5, state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squared(MarginLoss):
+    name: ClassVar[str] = "squared"
+
+    def of_margin(self, margins):
+        return (margins - 1.0) ** 2 / 2
+
+
+Name = Method(Mix(lam=0.3), gradient=Halves(), preference=Squared())
+"""
+
+
+def test_a_method_of_the_users_own_runs_at_every_scale(tmp_path, monkeypatch) -> None:
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "my_module.py").write_text(OWN, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    method, label = find("my_package.my_module:Name", 0.4), "Mix, squared, halves"
+    table = simulate(random_log_linear(0), method, steps=3, step_size=0.1, replicas=2)
+    assert set(table["schedule"]) == {label}
+    task = PolicyTask(policy_data(0), PolicyConfig(width=4, depth=1))
+    trained = train(task, grid([method], [0]), steps=2, learning_rate=0.1).table
+    assert set(trained["schedule"]) == {label}
+    done = trainer(method, steps=2, evaluate_every=2).train(progress=False)
+    stored = json.loads(json.dumps(done.summary["method"]))
+    assert stored["gradient"] == {"name": "my_package.my_module:Halves"}
+    assert restored({"schedule": done.summary["schedule"], **stored}) == method
+    for found in (table, trained, done.table):
+        assert np.isfinite(found[["sft_loss", "preference_loss"]]).all(axis=None)

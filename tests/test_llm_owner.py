@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from llm_runs import barrier, start, take_folder, train_here, trainer
 
-from tradeoff import leftovers
+from tradeoff import _leftovers
 from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints, setup
 from tradeoff.llm.config import TrainConfig
@@ -124,11 +124,11 @@ def test_only_what_the_dead_left_is_removed(tmp_path, other, dead):
         (tmp_path / whose).mkdir()
     (tmp_path / f".partial-{dead}-0b-file.json").touch()
     (tmp_path / ".partial-notes").touch()
-    leftovers.clear(tmp_path, owned=True)
+    _leftovers.clear(tmp_path, owned=True)
     hidden = {path.name.split("-")[-1] for path in tmp_path.glob(".*")}
     assert hidden == {"live", "notes"}
     assert all((tmp_path / whose).is_dir() for whose in pids)
-    leftovers.clear(tmp_path / "absent", owned=True)
+    _leftovers.clear(tmp_path / "absent", owned=True)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from llm_runs import LORA, trainer, weights
 from test_llm_saved import in_memory, write
 from test_seals import HARMS, flip
 
-from tradeoff import leftovers, records, seals
+from tradeoff import _leftovers, _seals, records
 from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints, journal, models, reference, reference_cache, saved
 from tradeoff.llm.config import ModelConfig, TrainConfig
@@ -60,7 +60,7 @@ def error_of(folder: Path) -> InputError | None:
 
 def sealed_log(folder: Path, name: str) -> int:
     """Bytes of the log that a checkpoint has sealed."""
-    found = json.loads((folder / "checkpoints" / name / seals.MANIFEST).read_text("utf-8"))
+    found = json.loads((folder / "checkpoints" / name / _seals.MANIFEST).read_text("utf-8"))
     return int(found["about"]["log"]["bytes"])
 
 
@@ -310,7 +310,7 @@ def test_a_damaged_model_is_not_loaded(run: Path) -> None:
         path.write_bytes(content)
     # A change on purpose: the seal goes.
     (run / "model" / "generation_config.json").unlink()
-    (run / "model" / seals.MANIFEST).unlink()
+    (run / "model" / _seals.MANIFEST).unlink()
     models.load(ModelConfig(path=str(run)))
 
 
@@ -383,9 +383,9 @@ def test_a_start_removes_what_killed_processes_left(
         patch.setattr("os.getpid", lambda: 2**22 + 1)  # beyond what Linux gives out
         places = [run / "model", run / "checkpoints" / NEWEST]
         left = [
-            leftovers.beside(place, kind)
+            _leftovers.beside(place, kind)
             for place in places
-            for kind in (leftovers.PARTIAL, leftovers.OLD, leftovers.REMOVED)
+            for kind in (_leftovers.PARTIAL, _leftovers.OLD, _leftovers.REMOVED)
         ]
     for path in left:
         path.mkdir()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from llm_runs import preference_rows, sft_rows, trainer, weights
 
-from tradeoff.convex.chosen_rows import ProblemRows, trained_on
+from tradeoff.convex._chosen_rows import ProblemRows, trained_on
 from tradeoff.convex.instances import random_log_linear, random_quadratic
 from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError

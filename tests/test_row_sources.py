@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tradeoff.data import SftRow, lines, read_sft
+from tradeoff.data import SftRow, _lines, read_sft
 from tradeoff.data.rows import Origin
 from tradeoff.data.sources import check_apart
 from tradeoff.errors import InputError
@@ -252,7 +252,7 @@ def test_rows_to_test_on_are_not_those_trained_on(hub: list[Any], tmp_path: Path
 
 
 def test_a_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "LONGEST", 200)
+    monkeypatch.setattr(_lines, "LONGEST", 200)
     path = tmp_path / "rows.jsonl"
     long = json.dumps({"text": "x" * 900}).encode()
     path.write_bytes(as_lines(ROWS[:1]) + long + b"\n" + as_lines(ROWS[1:]) + long)
@@ -267,10 +267,10 @@ def test_a_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_file_may_not_grow_beyond_measure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lines, "SMALL", 2**20)
+    monkeypatch.setattr(_lines, "SMALL", 2**20)
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(as_lines(ROWS) + b" " * 2**23))
-    assert path.stat().st_size * lines.GROWTH < 2**23
+    assert path.stat().st_size * _lines.GROWTH < 2**23
     with pytest.raises(InputError, match="grows to more than"):
         read_sft(path)
     assert read_sft(path, skip_bad=True).rows == EXPECTED

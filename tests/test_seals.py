@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tradeoff import leftovers, records, seals
+from tradeoff import _leftovers, _seals, records
 from tradeoff.records import discard, replacing, replacing_folder
 
 TRIES = 120
@@ -52,21 +52,21 @@ def folder(tmp_path: Path) -> Path:
     (place / "inner").mkdir(parents=True)
     (place / "a.bin").write_bytes(random.Random(0).randbytes(300))
     (place / "inner" / "b.json").write_text('{"x": 1}', "utf-8")
-    seals.seal_folder(place, {"step": 7})
+    _seals.seal_folder(place, {"step": 7})
     return place
 
 
 def test_a_folder_is_as_it_was_sealed(folder: Path) -> None:
-    assert seals.check_folder(folder) == {"step": 7}
+    assert _seals.check_folder(folder) == {"step": 7}
     (folder / "notes").touch()  # what is not listed is nobody's business
-    assert seals.check_folder(folder) == {"step": 7}
+    assert _seals.check_folder(folder) == {"step": 7}
 
 
 def broken(folder: Path) -> Path | None:
     """The file that a seal says is damaged."""
     try:
-        seals.check_folder(folder)
-    except seals.Broken as error:
+        _seals.check_folder(folder)
+    except _seals.Broken as error:
         return error.file
     return None
 
@@ -81,53 +81,53 @@ def test_no_damage_to_a_folder_is_accepted(folder: Path) -> None:
         accepted += broken(folder) != path
         path.write_bytes(whole[path])
     assert accepted == 0
-    assert seals.check_folder(folder) == {"step": 7}
+    assert _seals.check_folder(folder) == {"step": 7}
 
 
 def test_a_file_that_is_left_out_is_looked_at_for_its_size(folder: Path) -> None:
     flip(folder / "a.bin", random.Random(2))
-    seals.check_folder(folder, leave_out={"a.bin"})
-    with pytest.raises(seals.Broken, match="not as it was written"):
-        seals.check_folder(folder)
+    _seals.check_folder(folder, leave_out={"a.bin"})
+    with pytest.raises(_seals.Broken, match="not as it was written"):
+        _seals.check_folder(folder)
     absent(folder / "a.bin", random.Random(2))
-    with pytest.raises(seals.Broken, match="absent"):
-        seals.check_folder(folder, leave_out={"a.bin"})
+    with pytest.raises(_seals.Broken, match="absent"):
+        _seals.check_folder(folder, leave_out={"a.bin"})
 
 
 def test_no_bit_of_a_sealed_file_may_change(tmp_path: Path) -> None:
-    content = seals.sealed(b"before " + seals.MARK + seals.BLANK + b" after")
-    assert seals.intact(content)
-    assert len(content) == len(b"before  after") + len(seals.MARK + seals.BLANK)
+    content = _seals.sealed(b"before " + _seals.MARK + _seals.BLANK + b" after")
+    assert _seals.intact(content)
+    assert len(content) == len(b"before  after") + len(_seals.MARK + _seals.BLANK)
     for place in range(8 * len(content)):
         changed = bytearray(content)
         changed[place // 8] ^= 1 << place % 8
-        assert not seals.intact(bytes(changed))
-    assert not seals.intact(content[:-1])
-    assert not seals.intact(content + b"x")
+        assert not _seals.intact(bytes(changed))
+    assert not _seals.intact(content[:-1])
+    assert not _seals.intact(content + b"x")
 
 
 def test_a_log_is_sealed_as_far_as_it_goes(tmp_path: Path) -> None:
-    lines, log = seals.Lines(), tmp_path / "log"
+    lines, log = _seals.Lines(), tmp_path / "log"
     text = b'{"step": 1}\n{"step": 2}\n'
     lines.add(text[:12])
     lines.add(text[12:])
     assert lines.seal()["lines"] == 2
     log.write_bytes(text + b'{"step": 3')
-    assert seals.check_lines(log, lines.seal()) == text
+    assert _seals.check_lines(log, lines.seal()) == text
     rng = random.Random(3)
     for harm in HARMS[:4]:
         log.write_bytes(text)
         harm(log, rng)
-        with pytest.raises(seals.Broken):
-            seals.check_lines(log, lines.seal())
+        with pytest.raises(_seals.Broken):
+            _seals.check_lines(log, lines.seal())
     log.write_bytes(b"{" + text[1:11] + b"]" + text[11:])
-    with pytest.raises(seals.Broken) as error:
-        seals.check_lines(log, lines.seal())
+    with pytest.raises(_seals.Broken) as error:
+        _seals.check_lines(log, lines.seal())
     assert error.value.row == 1
     log.unlink()
-    with pytest.raises(seals.Broken, match="absent"):
-        seals.check_lines(log, lines.seal())
-    assert seals.check_lines(log, seals.Lines().seal()) == b""
+    with pytest.raises(_seals.Broken, match="absent"):
+        _seals.check_lines(log, lines.seal())
+    assert _seals.check_lines(log, _seals.Lines().seal()) == b""
 
 
 # ---------------------------------------------------------------------- names and modes
@@ -142,8 +142,8 @@ def dead() -> Iterator[Any]:
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path, dead: Any) -> None:
-    for kind in (leftovers.PARTIAL, leftovers.REMOVED):
-        left = leftovers.beside(tmp_path / "model", kind)
+    for kind in (_leftovers.PARTIAL, _leftovers.REMOVED):
+        left = _leftovers.beside(tmp_path / "model", kind)
         left.mkdir()
         (left / "half").touch()
     (tmp_path / ".partial-notes").touch()
@@ -161,10 +161,10 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path, dead
 def test_a_folder_that_was_moved_away_when_its_writer_was_killed_is_put_back(
     tmp_path: Path, dead: Any
 ) -> None:
-    old = leftovers.beside(tmp_path / "model", leftovers.OLD)
+    old = _leftovers.beside(tmp_path / "model", _leftovers.OLD)
     old.mkdir()
     (old / "whole").touch()
-    leftovers.clear(tmp_path)
+    _leftovers.clear(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "whole"]
 
 
@@ -216,14 +216,14 @@ def test_a_removal_that_is_killed_leaves_no_half_folder(
         (path / "a").unlink()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(leftovers, "remove", killed)
+    monkeypatch.setattr(_leftovers, "remove", killed)
     with pytest.raises(KeyboardInterrupt):
         discard(place)
     monkeypatch.undo()
     assert not place.exists()
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".removed-")
-    leftovers.clear(tmp_path, owned=True)
+    _leftovers.clear(tmp_path, owned=True)
     assert not list(tmp_path.iterdir())
     discard(place)  # absent, which is fine
 
@@ -266,6 +266,6 @@ def test_what_is_saved_reaches_the_disk_where_that_is_asked(
 
 
 def test_the_manifest_lists_each_file(folder: Path) -> None:
-    found = json.loads((folder / seals.MANIFEST).read_text("utf-8"))
+    found = json.loads((folder / _seals.MANIFEST).read_text("utf-8"))
     assert list(found["files"]) == ["a.bin", "inner/b.json"]
-    assert found["files"]["a.bin"] == {"bytes": 300, "sha256": seals.digest(folder / "a.bin")}
+    assert found["files"]["a.bin"] == {"bytes": 300, "sha256": _seals.digest(folder / "a.bin")}

@@ -15,13 +15,13 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tradeoff.convex._trained_losses import TrainedLossSampler
 from tradeoff.convex.instances import random_log_linear, random_quadratic
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.convex.simulate import StepSize, Trajectories, simulate, trajectories
 from tradeoff.convex.solve import minimise
-from tradeoff.convex.trained_losses import TrainedLossSampler
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
 from tradeoff.methods.gradients import CaGrad, PcGrad, Seen, SmoothTchebycheff

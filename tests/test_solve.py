@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tradeoff.convex import (
     LogLinear,
+    _trust_region,
     binary_example,
     minimise,
     minimise_max_gap,
     random_log_linear,
     random_quadratic,
-    trust_region,
 )
 from tradeoff.errors import InputError
 
@@ -72,11 +72,11 @@ def test_every_minimum_is_certified_and_no_random_point_is_better(seed, lam, rad
 def test_the_krylov_form_finds_the_same_minimum(seed, lam):
     problem = random_log_linear(seed, prompts=5, responses=4, dimension=12, radius=3.0)
     dense = minimise(problem, lam)
-    limit, trust_region.KRYLOV_ABOVE = trust_region.KRYLOV_ABOVE, 1
+    limit, _trust_region.KRYLOV_ABOVE = _trust_region.KRYLOV_ABOVE, 1
     try:
         krylov = minimise(problem, lam, tolerance=1e-9)
     finally:
-        trust_region.KRYLOV_ABOVE = limit
+        _trust_region.KRYLOV_ABOVE = limit
     assert krylov.certificate <= 1e-7
     assert krylov.value == pytest.approx(dense.value, abs=1e-7)
 

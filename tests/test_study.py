@@ -28,7 +28,7 @@ from pandas.testing import assert_frame_equal
 from tradeoff import study
 from tradeoff.errors import InputError
 from tradeoff.schedules import Alright, Mix
-from tradeoff.study import addresses, calls, engines, plans, store
+from tradeoff.study import _calls, addresses, engines, plans, store
 
 SOURCE = '''
 import os
@@ -355,8 +355,8 @@ def test_failures_are_recorded_and_tried_again(
 
 def test_exceptions_that_cannot_travel_still_tell(lab: ModuleType, tmp_path: Path) -> None:
     """InputError itself is one: its arguments are not those it is pickled with."""
-    outcome = calls.call(addresses.task(lab.breaks), (0,), [{}], False, 1, False)[1][0]
-    assert isinstance(outcome, calls.Failure)
+    outcome = _calls.call(addresses.task(lab.breaks), (0,), [{}], False, 1, False)[1][0]
+    assert isinstance(outcome, _calls.Failure)
     assert outcome.message == "KeyError: 'seed'"
     assert 'configuration["seed"]' in outcome.trace
 

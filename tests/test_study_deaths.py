@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from tradeoff import study
-from tradeoff.study import calls, engines, processes
+from tradeoff.study import _calls, engines, processes
 from tradeoff.study.processes import Died
 
 LIGHT = '''
@@ -181,7 +181,7 @@ def test_errors_of_any_text_are_stored(lab: Any, tmp_path: Path) -> None:
     assert errors[1] == "ValueError: \\udcff\\udcfe no UTF-8"
     assert errors[2] == "ValueError: null \\x00 within"
     assert "characters left out" in errors[3]
-    assert len(errors[3]) <= calls.LONGEST
+    assert len(errors[3]) <= _calls.LONGEST
     assert errors[4] == f"ValueError: {TEXTS[4]}"
     assert errors[5:] == [
         "ValueError: ", "Mute: its text cannot be made: RuntimeError", "SystemExit: 4",
@@ -189,18 +189,18 @@ def test_errors_of_any_text_are_stored(lab: Any, tmp_path: Path) -> None:
     for file in (tmp_path / "s" / "runs").glob("*.error.json"):
         record = json.loads(file.read_text("utf-8"))
         assert "Traceback" in record["traceback"]
-        assert len(record["traceback"]) <= calls.LONGEST_TRACE
+        assert len(record["traceback"]) <= _calls.LONGEST_TRACE
     with pytest.raises(study.RunError, match=r"half of a pair: \\ud83d"):
         study.run(lab[1].fail, grid, tmp_path / "s", **{**settings, "on_error": "raise"})
 
 
 @given(st.text(st.characters(codec=None, categories=None)), st.integers(1, 40))
 def test_every_text_can_be_stored(text: str, times: int) -> None:
-    found = calls.storable(text * times, limit=100)
+    found = _calls.storable(text * times, limit=100)
     assert found.encode("utf-8").decode("utf-8") == found
     assert "\0" not in found
     assert len(found) <= 100
-    assert calls.storable(found, limit=100) == found
+    assert _calls.storable(found, limit=100) == found
 
 
 def test_texts_of_configurations_that_utf8_lacks_are_json(lab: Any, tmp_path: Path) -> None:

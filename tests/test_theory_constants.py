@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradeoff.convex import LogLinear, random_log_linear
-from tradeoff.convex.crossed import CrossedFeatures
+from tradeoff.convex._crossed import CrossedFeatures
 from tradeoff.theory import certificates, growth
 from tradeoff.theory.constants import constants, gradient_norms, sample_gradients, smoothness
 

@@ -569,7 +569,7 @@ def test_the_last_layer_trains_as_the_convex_problem_does(name, monkeypatch):
     """Every method, on the same rows with the same rule, at both scales."""
     method = find(name, 0.4)
     # A mask is drawn by the name of its tensor, which here is the same one.
-    monkeypatch.setattr("tradeoff.convex.hooks.BLOCKS", (HEAD,))
+    monkeypatch.setattr("tradeoff.convex._hooks.BLOCKS", (HEAD,))
     monkeypatch.setattr(Choices, "single_rows", rows_of_the_convex_run)
     if method.preference.whole_batch or method.schedule.plan(8).watched:
         return

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tradeoff.convex.chosen_rows import trained_on
+from tradeoff.convex._chosen_rows import trained_on
 from tradeoff.convex.instances import random_log_linear
 from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError

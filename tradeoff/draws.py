@@ -4,7 +4,7 @@ No generator has a state. So a draw does not depend on the number of threads, on
 replicas, or on where a run was interrupted. Two schedules with the same seed get the same draws
 (common random numbers). The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood,
 OOPSLA 2014). The same Python source runs on numpy arrays here and is compiled by numba in
-`tradeoff.convex.kernels`.
+`tradeoff.convex._kernels`.
 """
 
 from __future__ import annotations

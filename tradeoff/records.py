@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tradeoff import leftovers
+from tradeoff import _leftovers
 from tradeoff.errors import InputError
 from tradeoff.files import reported
 
@@ -57,7 +57,7 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_once(path.parent)
-    partial = leftovers.beside(path, leftovers.PARTIAL)
+    partial = _leftovers.beside(path, _leftovers.PARTIAL)
     try:
         yield partial
         _share(partial)
@@ -81,7 +81,7 @@ def replacing_folder(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_once(path.parent)
-    partial, old = (leftovers.beside(path, kind) for kind in (leftovers.PARTIAL, leftovers.OLD))
+    partial, old = (_leftovers.beside(path, kind) for kind in (_leftovers.PARTIAL, _leftovers.OLD))
     existed = path.exists()
     partial.mkdir()
     try:
@@ -100,15 +100,15 @@ def replacing_folder(path: Path, *, sync: bool = False) -> Iterator[Path]:
         raise
     finally:
         for folder in (partial, old):
-            leftovers.remove(folder)
+            _leftovers.remove(folder)
 
 
 def discard(path: Path) -> None:
     """Rename and then remove a file or folder, so that a partly removed one has another name."""
-    going = leftovers.beside(path, leftovers.REMOVED)
+    going = _leftovers.beside(path, _leftovers.REMOVED)
     with suppress(FileNotFoundError):
         path.replace(going)
-    leftovers.remove(going)
+    _leftovers.remove(going)
 
 
 def flush(path: Path) -> None:
@@ -128,7 +128,7 @@ def _put(partial: Path, path: Path, old: Path, existed: bool) -> None:
         if existed:
             if _exchange(partial, path):
                 return
-            leftovers.remove(old)
+            _leftovers.remove(old)
             with suppress(FileNotFoundError):
                 path.replace(old)
         try:
@@ -161,7 +161,7 @@ def _share(path: Path) -> None:
     """Give a file that only its owner may read the default mode of files."""
     if not path.is_file() or path.stat().st_mode & 0o777 != 0o600:
         return
-    plain = leftovers.beside(path, leftovers.PARTIAL)
+    plain = _leftovers.beside(path, _leftovers.PARTIAL)
     plain.touch()
     try:
         path.chmod(plain.stat().st_mode & 0o777)
@@ -173,7 +173,7 @@ def _clear_once(folder: Path) -> None:
     """Remove leftovers of killed processes when this process first writes to a folder."""
     if folder not in _CLEARED:
         _CLEARED.add(folder)
-        leftovers.clear(folder)
+        _leftovers.clear(folder)
 
 
 _CLEARED: set[Path] = set()

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from tradeoff.deferred import pandas as pd
+from tradeoff._deferred import pandas as pd
 from tradeoff.display import Shown, cell
 from tradeoff.errors import InputError
 

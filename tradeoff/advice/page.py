@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tradeoff._pages import Plane, document, polyline
+from tradeoff._pages import picture as svg_of
 from tradeoff.advice.picture import MARKS
-from tradeoff.pages import Plane, document, polyline
-from tradeoff.pages import picture as svg_of
 
 Array = NDArray[np.float64]
 STYLE = """

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from tradeoff._terminal import console, show_json, show_line, show_table
 from tradeoff.cli.options import Columns, MinMargin, Out, Seed, SkipBad, UseLabels
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import replacing, write_json
-from tradeoff.terminal import console, show_json, show_line, show_table
 
 
 def advise(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradeoff._terminal import show_json, show_line, show_summary, show_table
 from tradeoff.cli.options import Columns, Json, Lams, MinMargin, Out, Seed, SkipBad, UseLabels
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
-from tradeoff.terminal import show_json, show_line, show_summary, show_table
 
 if TYPE_CHECKING:
     import pandas as pd

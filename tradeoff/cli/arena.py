@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from tradeoff._terminal import show_json, show_line, show_table
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, Out
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
-from tradeoff.terminal import show_json, show_line, show_table
 
 WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
 

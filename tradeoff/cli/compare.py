@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradeoff._terminal import show_json, show_line, show_table
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, output
 from tradeoff.cli.run_options import METHOD, Given, with_settings
 from tradeoff.errors import InputError
 from tradeoff.records import replacing, write_json
-from tradeoff.terminal import show_json, show_line, show_table
 
 if TYPE_CHECKING:
     from tradeoff.compare import Comparison

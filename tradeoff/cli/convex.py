@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tradeoff._terminal import show_json, show_line, show_table, with_errors
 from tradeoff.cli.options import METHODS_HELP, Json, Lams, Out, Seed
 from tradeoff.extras import require
 from tradeoff.records import replacing, write_json
-from tradeoff.terminal import show_json, show_line, show_table, with_errors
 
 if TYPE_CHECKING:
     import pandas as pd

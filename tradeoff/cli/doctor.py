@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from tradeoff._terminal import show_findings, show_json
 from tradeoff.cli.options import Json
 from tradeoff.errors import InputError
 from tradeoff.extras import require
-from tradeoff.terminal import show_findings, show_json
 
 
 def doctor(

@@ -12,8 +12,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from tradeoff._terminal import flush_streams
 from tradeoff.errors import InputError
-from tradeoff.terminal import flush_streams
 
 STATUS = 130
 """Exit status of a program that SIGINT ended."""

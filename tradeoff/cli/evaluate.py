@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tradeoff._terminal import show_json, show_line, show_table
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import (
     Attention,
@@ -29,7 +30,6 @@ from tradeoff.cli.options import (
 from tradeoff.errors import InputError
 from tradeoff.extras import require
 from tradeoff.settings import build
-from tradeoff.terminal import show_json, show_line, show_table
 
 _ENDING = re.compile(r"\.(jsonl|jsonl\.gz|parquet)$", re.IGNORECASE)
 _TOLD = (

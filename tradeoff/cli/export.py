@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from tradeoff._terminal import show_json, show_line
 from tradeoff.cli.options import output
 from tradeoff.extras import require
-from tradeoff.terminal import show_json, show_line
 
 
 def export(

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from tradeoff._terminal import show_claims, show_json, show_line, show_mutations, show_table
 from tradeoff.checkout import FIRST_PAPER, analysis, dossier, written
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Fast, Force, Json, Out, Paper, Pdf
-from tradeoff.terminal import show_claims, show_json, show_line, show_mutations, show_table
 
 _FIGURES = "figures that are drawn are kept, and the same command goes on"
 

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import tradeoff
+from tradeoff._terminal import flush_streams, prepare_streams, show_line
 from tradeoff.cli.advise import advise
 from tradeoff.cli.analyse import analyse
 from tradeoff.cli.arena import arena
@@ -24,7 +25,6 @@ from tradeoff.cli.train import EPILOG, train
 from tradeoff.errors import InputError
 from tradeoff.extras import explained
 from tradeoff.files import refusal
-from tradeoff.terminal import flush_streams, prepare_streams, show_line
 
 app = typer.Typer(
     cls=Program,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff import experiment
+from tradeoff._terminal import show_json, show_line, show_summary, show_table
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, output
 from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.data import Rows
 from tradeoff.errors import RowWarning
 from tradeoff.extras import require
-from tradeoff.terminal import show_json, show_line, show_summary, show_table
 
 if TYPE_CHECKING:
     from tradeoff.llm.trainer import JointTrainer, TrainResult

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tradeoff import plots
+from tradeoff._pages import Plane, document, picture, polyline
 from tradeoff.display import cell
-from tradeoff.pages import Plane, document, picture, polyline
 
 Array = NDArray[np.float64]
 STYLE = """

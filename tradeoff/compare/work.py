@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tradeoff import experiment
+from tradeoff.compare._one import is_done, train_one, warnings_of
 from tradeoff.compare.comparison import Comparison, of_runs
 from tradeoff.compare.grid import Planned
-from tradeoff.compare.one import is_done, train_one, warnings_of
 from tradeoff.errors import InputError
 from tradeoff.extras import require
 from tradeoff.files import check_writable

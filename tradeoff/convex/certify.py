@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff._deferred import pandas as pd
 from tradeoff.convex.problem import UNIT, LocalModel, Problem, Rounding, Vector
-from tradeoff.deferred import pandas as pd
 from tradeoff.display import Shown, cell
 from tradeoff.errors import InputError
 

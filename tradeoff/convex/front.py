@@ -23,9 +23,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff import scores
+from tradeoff._deferred import pandas as pd
 from tradeoff.convex.certify import Minimum, Point
 from tradeoff.convex.solve import minimise
-from tradeoff.deferred import pandas as pd
 from tradeoff.display import Shown
 from tradeoff.progress import tqdm
 from tradeoff.settings import Within, checked

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from tradeoff.convex._validate import Radius, check_memory
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.quadratic import Quadratic
-from tradeoff.convex.validate import Radius, check_memory
 from tradeoff.settings import Count, Positive, Seed, Share, Within, checked
 
 Several = Annotated[int, Within(2, 10**6)]

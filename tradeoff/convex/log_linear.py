@@ -19,16 +19,16 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff import objectives
-from tradeoff.convex.problem import LocalModel
-from tradeoff.convex.rounding import Sizes
-from tradeoff.convex.validate import (
+from tradeoff._deferred import sparse as sp
+from tradeoff.convex._rounding import Sizes
+from tradeoff.convex._validate import (
     as_indices,
     as_prompts,
     check_log_linear,
     check_responses,
     is_operator,
 )
-from tradeoff.deferred import sparse as sp
+from tradeoff.convex.problem import LocalModel
 from tradeoff.schedules import PREFERENCE, SFT
 
 Features = Any

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff import draws
+from tradeoff.convex._validate import check_quadratic
 from tradeoff.convex.problem import UNIT, LocalModel, Rounding
-from tradeoff.convex.validate import check_quadratic
 
 Array = NDArray[np.float64]
 

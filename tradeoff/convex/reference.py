@@ -1,6 +1,6 @@
 """The specification of a run, in readable numpy, for any pair of objectives and any method.
 
-`tradeoff.convex.kernels` reproduces it for dense log-linear problems, on the same draws.
+`tradeoff.convex._kernels` reproduces it for dense log-linear problems, on the same draws.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff import draws
-from tradeoff.convex.directions import Directions
-from tradeoff.convex.hooks import Hooks
+from tradeoff.convex._directions import Directions
+from tradeoff.convex._hooks import Hooks
 from tradeoff.convex.sampling import Sampler
 from tradeoff.convex.setting import Setting, alike
 from tradeoff.progress import tqdm

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff.convex._validate import check_memory
 from tradeoff.convex.instances import every_pair
 from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.validate import check_memory
 
 Array = NDArray[np.float64]
 

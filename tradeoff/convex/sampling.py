@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff import draws, objectives
+from tradeoff._deferred import sparse as sp
 from tradeoff.convex._padded import padded
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
-from tradeoff.deferred import sparse as sp
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE
 
@@ -157,21 +157,21 @@ class LogLinearSampler:
         return self._demonstration(theta, self.problem.demonstrations[index])
 
     def _fast(self, objective: int, theta: Array, index: NDArray[np.int64]) -> tuple[Array, Array]:
-        from tradeoff.convex import sample_kernels  # numba is loaded only when it is used
+        from tradeoff.convex import _sample_kernels  # numba is loaded only when it is used
 
         if objective == PREFERENCE:
-            found = sample_kernels.pairs(self._data, theta, index)
+            found = _sample_kernels.pairs(self._data, theta, index)
         else:
             rows = self.problem.demonstrations[index]
-            found = sample_kernels.demonstrations(self._data, theta, rows)
+            found = _sample_kernels.demonstrations(self._data, theta, rows)
         return found[0], found[1]
 
     @cached_property
     def _data(self) -> Any:
         """The problem as arrays for the compiled functions."""
-        from tradeoff.convex import sample_kernels
+        from tradeoff.convex import _sample_kernels
 
-        return sample_kernels.data_of(self.problem)
+        return _sample_kernels.data_of(self.problem)
 
     def drawn(self, objective: int, steps: range) -> NDArray[np.int64]:
         """(steps x B,) data points of the gradients of these updates, update by update."""

@@ -16,17 +16,17 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff._deferred import pandas as pd
 from tradeoff.convex import reference
-from tradeoff.convex.log_linear import LogLinear
-from tradeoff.convex.setting import Setting
-from tradeoff.convex.solve import minimise
-from tradeoff.convex.validate import (
+from tradeoff.convex._validate import (
     LARGEST_FEATURE,
     as_array,
     check_memory,
     check_vector,
 )
-from tradeoff.deferred import pandas as pd
+from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.setting import Setting
+from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
@@ -414,9 +414,9 @@ def _run(setting: Setting, engine: Engine) -> tuple[Array, Array, NDArray[np.int
 def _on_one_engine(setting: Setting, fast: bool) -> tuple[Array, Array, NDArray[np.int64]]:
     if not fast:
         return reference.run(setting)
-    from tradeoff.convex import kernels  # numba is loaded only when it is used
+    from tradeoff.convex import _kernels  # numba is loaded only when it is used
 
-    return kernels.run(setting)
+    return _kernels.run(setting)
 
 
 def _compiled(setting: Setting, engine: Engine) -> NDArray[np.bool_]:

@@ -14,10 +14,10 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff.convex._trust_region import model_minimiser
+from tradeoff.convex._validate import check_problem, check_vector
 from tradeoff.convex.certify import Minimum, Point, Stopped, frank_wolfe_gap
 from tradeoff.convex.problem import Problem
-from tradeoff.convex.trust_region import model_minimiser
-from tradeoff.convex.validate import check_problem, check_vector
 from tradeoff.settings import Share, Within, checked
 
 Vector = NDArray[np.float64]

@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from tradeoff.convex._trust_region import dense_minimiser
 from tradeoff.convex.certify import frank_wolfe_gap, into_ball
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import UNIT
-from tradeoff.convex.trust_region import dense_minimiser
 
 Array = NDArray[np.float64]
 NEGLIGIBLE = 1e-13

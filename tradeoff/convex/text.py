@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from tradeoff.convex.crossed import CrossedFeatures
+from tradeoff.convex._crossed import CrossedFeatures
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.words import PATTERN, words

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from os import PathLike
 
+from tradeoff.data._turns import read_text
 from tradeoff.data.files import Rows, read_rows
 from tradeoff.data.record import Record
-from tradeoff.data.turns import read_text
 
 _COLUMNS = frozenset({"question", "choices", "answer", "subject"})
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from tradeoff.data.labels import desired_row, labelled_or_pair, pair_up
+from tradeoff.data._labels import desired_row, labelled_or_pair, pair_up
+from tradeoff.data._prompts import responses_alone
 from tradeoff.data.layouts import PREFERENCE_COLUMNS, SFT_COLUMNS, preference_row, sft_row
-from tradeoff.data.prompts import responses_alone
 from tradeoff.data.record import Record
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.sample import Sample, sampled

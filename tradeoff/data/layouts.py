@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tradeoff.data.fields import extras, instruction, label, margin, with_system
-from tradeoff.data.prompts import end_of_prompt, separate_turns, split_dialogue
+from tradeoff.data._fields import extras, instruction, label, margin, with_system
+from tradeoff.data._prompts import end_of_prompt, separate_turns, split_dialogue
+from tradeoff.data._turns import read_messages, read_text, same, shared
 from tradeoff.data.record import Record
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
-from tradeoff.data.turns import read_messages, read_text, same, shared
 
 _SIDES = ("chosen", "rejected")
 _BOTH = ("instruction", "input", "context", "system", "tools", "chat_template_kwargs")

@@ -13,8 +13,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from tradeoff.data import lines, tables
-from tradeoff.data.lines import Found
+from tradeoff.data import _lines, _tables
+from tradeoff.data._lines import Found
 from tradeoff.data.record import Record
 from tradeoff.errors import InputError
 
@@ -23,15 +23,15 @@ Source = str | PathLike[str] | Iterable[Any]
 _PACKED = ("", ".gz", ".zst")
 _READERS: dict[str, Callable[[Path, Collection[str]], Found]] = {
     **{
-        f"{kind}{end}": lambda path, _: lines.json_lines(path)
+        f"{kind}{end}": lambda path, _: _lines.json_lines(path)
         for kind in (".jsonl", ".ndjson")
         for end in _PACKED
     },
-    **{f".json{end}": lambda path, _: lines.json_list(path) for end in _PACKED},
-    **{f".csv{end}": lambda path, _: lines.separated(path, ",") for end in _PACKED},
-    **{f".tsv{end}": lambda path, _: lines.separated(path, "\t") for end in _PACKED},
-    ".parquet": tables.parquet,
-    ".arrow": tables.arrow,
+    **{f".json{end}": lambda path, _: _lines.json_list(path) for end in _PACKED},
+    **{f".csv{end}": lambda path, _: _lines.separated(path, ",") for end in _PACKED},
+    **{f".tsv{end}": lambda path, _: _lines.separated(path, "\t") for end in _PACKED},
+    ".parquet": _tables.parquet,
+    ".arrow": _tables.arrow,
 }
 SUFFIXES = ".jsonl, .json, .csv and .tsv (also .gz or .zst), .parquet, .arrow"
 _HUB = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(:(?P<config>[\w.-]+))?(@(?P<split>.+))?")
@@ -187,7 +187,7 @@ def _folder(path: Path, split: str | None) -> Iterator[Part]:
     yield Part(
         str(path if split is None else f"{path}@{split}"),
         str(inner.resolve()),
-        lambda wanted: tables.saved_folder(path, wanted, split),
+        lambda wanted: _tables.saved_folder(path, wanted, split),
     )
 
 

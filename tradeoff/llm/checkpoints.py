@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tradeoff import leftovers, seals
+from tradeoff import _leftovers, _seals
 from tradeoff.errors import InputError
 from tradeoff.llm import saved
 from tradeoff.records import discard, read_json, replacing_folder
@@ -49,14 +49,14 @@ def write(
     keep
         Number of newest checkpoints to keep; older ones are removed, except `spare`.
     log
-        Seal of the log so far, from :meth:`tradeoff.seals.Lines.seal`.
+        Seal of the log so far, from :meth:`tradeoff._seals.Lines.seal`.
     spare
         Steps whose checkpoints are not removed.
     sync
         Wait until all of it is on the disk.
     """
     target = named(folder, step)
-    leftovers.clear(folder, owned=True)
+    _leftovers.clear(folder, owned=True)
     with replacing_folder(target, sync=sync) as partial:
         for name, content in tensors.items():
             plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
@@ -64,7 +64,7 @@ def write(
         # records.write_json would round, but a resumed run must be exact.
         text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
         (partial / "state.json").write_bytes(f"{text}\n".encode())
-        seals.seal_folder(partial, {"step": step, "log": log})
+        _seals.seal_folder(partial, {"step": step, "log": log})
     remove_older(folder, keep, spare)
     return target
 
@@ -121,7 +121,7 @@ def read(path: Path, log: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         found = dict(read_json(path / "state.json"))
         files = {name: path / f"{name}.safetensors" for name in found.pop("files")}
         return {name: dict(load_file(file)) for name, file in files.items()}, found, lines
-    except seals.Broken as error:
+    except _seals.Broken as error:
         what = "log" if error.file == log else "checkpoint"
         problem = f"the {what} cannot be read: {error.problem}"
         remedy = _way_on(path, log)
@@ -142,9 +142,9 @@ def intact(path: Path, log: Path | None = None) -> bool:
 
 def _checked(path: Path, log: Path | None) -> bytes:
     """Check a checkpoint and its log against the seal, and return the log up to it."""
-    about = seals.check_folder(path)
+    about = _seals.check_folder(path)
     saved.check((path / "state.json").read_text("utf-8"), step_of(path))
-    return b"" if log is None else seals.check_lines(log, about["log"])
+    return b"" if log is None else _seals.check_lines(log, about["log"])
 
 
 def _way_on(path: Path, log: Path) -> str:

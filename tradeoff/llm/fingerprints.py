@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from tradeoff.seals import WORKERS
+from tradeoff._seals import WORKERS
 
 _OF_NO_MATTER = {"architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 """Entries of a configuration that change no log-probability, or that show in the weights. Entries

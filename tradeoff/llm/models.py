@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from tradeoff import seals
+from tradeoff import _seals
 from tradeoff.errors import InputError
 from tradeoff.llm import gguf, origin, pretrained, snapshots
 from tradeoff.llm.config import Lora, ModelConfig
@@ -101,17 +101,17 @@ def with_weights(path: str, base: str, kind: pretrained.Kind, **read: Any) -> An
 def _check_seal(path: str, base: str, *, weights: bool = True) -> None:
     """Compare a folder that :func:`write` made, and the model below adapters, with its seal."""
     folder = Path(path)
-    if not (folder / seals.MANIFEST).is_file():
+    if not (folder / _seals.MANIFEST).is_file():
         return
     large = () if weights else [file.name for file in folder.glob("*.safetensors")]
     try:
-        about = seals.check_folder(folder, leave_out=large)
-    except seals.Broken as error:
+        about = _seals.check_folder(folder, leave_out=large)
+    except _seals.Broken as error:
         raise InputError(
             f"the model is damaged: {error.problem}",
             file=error.file,
             remedy="Restore it; the command of a run writes its model anew. After a change on "
-            f"purpose, remove {seals.MANIFEST} from the folder.",
+            f"purpose, remove {_seals.MANIFEST} from the folder.",
         ) from error
     if weights and (files := about.get("base_files")):
         origin.check(base, files)
@@ -479,7 +479,7 @@ def write(
         card = texts.pop(CARD, None)
         for name, text in texts.items():
             (partial / name).write_text(text, "utf-8")
-        seals.seal_folder(partial, {"base_files": _files_below(partial)})
+        _seals.seal_folder(partial, {"base_files": _files_below(partial)})
         if card is not None:
             (partial / CARD).write_text(card, "utf-8")
 

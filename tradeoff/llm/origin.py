@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tradeoff import seals
+from tradeoff import _seals
 from tradeoff.llm import pretrained
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -51,7 +51,7 @@ def digests(source: str) -> dict[str, str]:
     index = cached_file(source, _INDEX, _raise_exceptions_for_missing_entries=False)
     others = [cached_file(source, "config.json"), index]
     paths = [*(Path(str(file)) for file in others if file is not None), *_files(source)]
-    return dict(zip([path.name for path in paths], seals.digests(paths), strict=True))
+    return dict(zip([path.name for path in paths], _seals.digests(paths), strict=True))
 
 
 def check(source: str, expected: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tradeoff import leftovers
+from tradeoff import _leftovers
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing
 
@@ -53,7 +53,7 @@ class Owner:
     @property
     def dead(self) -> bool:
         """Whether its process has ended; False for another machine, where this is not known."""
-        return self.host == socket.gethostname() and not leftovers.runs(self.pid, self.started)
+        return self.host == socket.gethostname() and not _leftovers.runs(self.pid, self.started)
 
     def __str__(self) -> str:
         """Description in messages."""
@@ -144,7 +144,7 @@ def _problem(lock: Lock) -> InputError | None:
     try:
         lock.take()
         for place in (lock.folder, lock.folder / "checkpoints"):
-            leftovers.clear(place, owned=True)
+            _leftovers.clear(place, owned=True)
     except InputError as error:
         return error
     return None

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from tradeoff import leftovers
+from tradeoff import _leftovers
 from tradeoff.errors import InputError
 from tradeoff.llm import reference_cache
 from tradeoff.llm.ahead import Needed
@@ -134,7 +134,7 @@ def cached(
     """
     folder, made_by = scorer.config.reference_cache, {}
     if folder is not None:
-        leftovers.clear(Path(folder))
+        _leftovers.clear(Path(folder))
         made_by = reference_cache.made_by(scorer, policy)
     before = tables(known)
     every = np.arange(len(data.preference_test))

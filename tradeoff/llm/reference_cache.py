@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tradeoff import seals
+from tradeoff import _seals
 from tradeoff.errors import InputError
 from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
@@ -81,10 +81,10 @@ def write(
     sync
         Wait until the values are on the disk.
     """
-    metadata = {**about, "seal": (seals.MARK + seals.BLANK).decode()}
+    metadata = {**about, "seal": (_seals.MARK + _seals.BLANK).decode()}
     content = save({"log_probs": table.cpu().contiguous()}, metadata)
     with replacing(path, sync=sync) as partial:
-        partial.write_bytes(seals.sealed(content))
+        partial.write_bytes(_seals.sealed(content))
 
 
 def read(path: Path, about: Mapping[str, str], pairs: int) -> Float[Tensor, "J 2"]:
@@ -97,7 +97,7 @@ def read(path: Path, about: Mapping[str, str], pairs: int) -> Float[Tensor, "J 2
     """
     remedy = "Remove the file, and it will be computed again."
     try:
-        if not seals.intact(path.read_bytes()):
+        if not _seals.intact(path.read_bytes()):
             raise ValueError("it is not as it was written, as its SHA-256 shows")
         with safe_open(path, framework="pt") as file:
             found, table = file.metadata() or {}, file.get_tensor("log_probs")

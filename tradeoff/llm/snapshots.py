@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, no_grad
 
-from tradeoff import seals
+from tradeoff import _seals
 from tradeoff.llm import checkpoints, origin
 from tradeoff.llm.journal import LOG
 from tradeoff.records import read_json, replacing_folder, write_json
@@ -93,7 +93,7 @@ def write(
         if frozen:
             plain = {name: value.detach().cpu().contiguous() for name, value in frozen.items()}
             save_file(plain, partial / _FROZEN)
-        seals.seal_folder(partial)
+        _seals.seal_folder(partial)
 
 
 def is_written(run: Path) -> bool:
@@ -102,8 +102,8 @@ def is_written(run: Path) -> bool:
     if not folder.exists():
         return False
     try:
-        seals.check_folder(folder)
-    except seals.Broken as error:
+        _seals.check_folder(folder)
+    except _seals.Broken as error:
         warnings.warn(f"{error.file}: {error.problem}; it is written anew", stacklevel=4)
         return False
     return True
@@ -128,8 +128,8 @@ def checkpoint_of(path: str, *, whole: bool = True) -> Path | None:
     unread = _UNREAD if whole else {*_UNREAD, _TRAINED}
     if checkpoints.step_of(place) is not None and place.is_dir():
         try:
-            seals.check_folder(place, leave_out=unread)
-        except seals.Broken as error:
+            _seals.check_folder(place, leave_out=unread)
+        except _seals.Broken as error:
             raise ValueError(f"the checkpoint is damaged: {error}{_other(place)}") from error
         return place
     if (place / "config.json").is_file() or not place.is_dir():
@@ -138,8 +138,8 @@ def checkpoint_of(path: str, *, whole: bool = True) -> Path | None:
     found = checkpoints.checkpoints(within)
     for checkpoint in reversed(found):
         try:
-            seals.check_folder(checkpoint, leave_out=unread)
-        except seals.Broken as error:
+            _seals.check_folder(checkpoint, leave_out=unread)
+        except _seals.Broken as error:
             problem = f"{checkpoint} is damaged ({error}); the one before is taken"
             warnings.warn(problem, stacklevel=4)
         else:
@@ -166,8 +166,8 @@ def surroundings(checkpoint: Path) -> Surroundings:
     """
     folder = checkpoint.parent / SURROUNDINGS
     try:
-        seals.check_folder(folder, leave_out={_FROZEN})  # `fill` checks these
-    except seals.Broken as error:
+        _seals.check_folder(folder, leave_out={_FROZEN})  # `fill` checks these
+    except _seals.Broken as error:
         raise ValueError(
             f"{folder} cannot be used, as of {error}; start the command of the run once more, "
             "which stores it"
@@ -192,7 +192,7 @@ def fill(model: nn.Module, checkpoint: Path, known: Collection[str]) -> None:
     ValueError
         If the weights do not belong to the model.
     """
-    seals.check_folder(checkpoint.parent / SURROUNDINGS)
+    _seals.check_folder(checkpoint.parent / SURROUNDINGS)
     frozen = checkpoint.parent / SURROUNDINGS / _FROZEN
     given = load_file(frozen) if frozen.is_file() else {}
     trained = load_file(checkpoint / _TRAINED)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tradeoff.errors import InputError
-from tradeoff.networks.attention import (
+from tradeoff.networks._attention import (
     Attend,
     Cache,
     over_cache,

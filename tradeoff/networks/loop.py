@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses.divergences import divergence
+from tradeoff.networks._hooks import Hooks
 from tradeoff.networks.followed import Choices
-from tradeoff.networks.hooks import Hooks
 from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, over_runs
 from tradeoff.networks.trained_losses import pair_value, sft_value

@@ -26,7 +26,7 @@ from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.networks import optimizers
-from tradeoff.networks.chosen_rows import chosen_rows
+from tradeoff.networks._chosen_rows import chosen_rows
 from tradeoff.networks.followed import Choices, Run
 from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer

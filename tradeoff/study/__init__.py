@@ -32,8 +32,8 @@ from tradeoff.schedules import Schedule
 
 with needing("study"):
     from tradeoff.study import plans, store
+    from tradeoff.study._calls import RunError, compute
     from tradeoff.study.addresses import Configuration, Dependency, plain, task
-    from tradeoff.study.calls import RunError, compute
     from tradeoff.study.engines import Backend
     from tradeoff.study.plans import Function
 

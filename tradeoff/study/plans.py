@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tradeoff.errors import InputError
 from tradeoff.files import writing
 from tradeoff.records import replacing
-from tradeoff.study import calls, store
+from tradeoff.study import _calls, store
 from tradeoff.study.addresses import Configuration, Dependency, Task, canonical, plain, task
 
 Function = Callable[[Any], Any] | str | Task
@@ -114,23 +114,23 @@ def batches(plan: Plan, size: int | None, alike: Sequence[str]) -> list[list[int
     return [g[k : k + step] for g in groups.values() for k in range(0, len(g), step)]
 
 
-def keep(plan: Plan, i: int, result: calls.Outcome, on_error: str) -> None:
+def keep(plan: Plan, i: int, result: _calls.Outcome, on_error: str) -> None:
     """Store one outcome, or raise the error that stops the study."""
     configuration, address = plan.configurations[i], plan.addresses[i]
     failure = store.error_file(plan.folder, address)
-    if isinstance(result, calls.Misfit):
+    if isinstance(result, _calls.Misfit):
         raise InputError(
             f"{plan.task.name} returned {result.found} instead of {result.wanted}",
             value=configuration,
             remedy="Return one DataFrame per configuration; with `batch`, return a list of them.",
         )
-    if not isinstance(result, calls.Failure):
+    if not isinstance(result, _calls.Failure):
         path = store.run_file(plan.folder, address)
         plan.done[i] = store.write_run(path, result, configuration)
         with writing(failure):
             failure.unlink(missing_ok=True)
     elif on_error == "raise":
-        raise calls.RunError(i, configuration, result)
+        raise _calls.RunError(i, configuration, result)
     else:
         store.write_error(failure, configuration, result.message, result.trace)
         plan.failed[i] = result.message

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tradeoff import seals
+from tradeoff import _seals
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, write_json
+from tradeoff.study._calls import storable
 from tradeoff.study.addresses import Configuration, canonical
-from tradeoff.study.calls import storable
 
-KEY, SEAL = b"tradeoff.configuration", seals.MARK.removesuffix(b"=")
+KEY, SEAL = b"tradeoff.configuration", _seals.MARK.removesuffix(b"=")
 """Entries of a file's metadata: the configuration of the run, and the seal of the whole file.
 Parquet itself has checksums of pages, but not of the metadata that locates them. Files of earlier
 versions have no seal.
@@ -65,11 +65,11 @@ def write_run(path: Path, result: pd.DataFrame, configuration: Configuration) ->
             remedy="Give each column one name and one type: numbers, text, times, lists of them.",
         ) from error
     text = canonical(configuration)
-    about = {**(table.schema.metadata or {}), KEY: text.encode(), SEAL: seals.MARK + seals.BLANK}
+    about = {**(table.schema.metadata or {}), KEY: text.encode(), SEAL: _seals.MARK + _seals.BLANK}
     with replacing(path) as partial:
         content = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata(about), content, write_page_checksum=True)
-        partial.write_bytes(seals.sealed(content.getvalue().to_pybytes()))
+        partial.write_bytes(_seals.sealed(content.getvalue().to_pybytes()))
     return read_run(path, text)
 
 
@@ -77,7 +77,7 @@ def read_run(path: Path, text: str) -> pa.Table:
     """Read a stored result; its configuration must have the canonical ``text``."""
     try:
         content = path.read_bytes()
-        if SEAL in content and not seals.intact(content):
+        if SEAL in content and not _seals.intact(content):
             raise ValueError("it has changed since it was written")
         # One thread: files are small, and a damaged file always fails at the same place.
         table = pq.read_table(

@@ -37,7 +37,7 @@ from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule
-from tradeoff.theory.alike import kinds_of
+from tradeoff.theory._alike import kinds_of
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import sample_gradients
 from tradeoff.theory.joint import optimal_probability

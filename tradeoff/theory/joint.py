@@ -20,7 +20,7 @@ from tradeoff.convex.quadratic import Quadratic
 from tradeoff.convex.simulate import StepSize, simulate
 from tradeoff.convex.solve import minimise
 from tradeoff.schedules import PREFERENCE, SFT, Schedule
-from tradeoff.theory.alike import kinds_of
+from tradeoff.theory._alike import kinds_of
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants, sample_gradients, step_over
 

@@ -23,7 +23,7 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError
 from tradeoff.schedules import Schedule
-from tradeoff.theory.alike import kinds_of
+from tradeoff.theory._alike import kinds_of
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants
 from tradeoff.theory.joint import reach

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tradeoff.networks import attention_kernels
+from tradeoff.networks import _attention_kernels
 
 Heads = Float[Tensor, "*batch heads time dim"]
 Slots = Float[Tensor, "*batch heads slots dim"]
@@ -190,7 +190,7 @@ class _RaggedAttention(torch.autograd.Function):
         corners = F.pad(squares.cumsum(0), (1, 0))
         # Allocated by torch, so that counts of torch's memory include them.
         weights, mixed = query.new_empty(int(corners[-1])), torch.empty_like(given[2])
-        attention_kernels.forward(*_arrays(*given, corners, weights, mixed))
+        _attention_kernels.forward(*_arrays(*given, corners, weights, mixed))
         ctx.save_for_backward(*given, corners, weights)
         return mixed
 
@@ -199,7 +199,7 @@ class _RaggedAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         given = ctx.saved_tensors
         slopes = [torch.zeros_like(x) for x in given[:3]]
-        attention_kernels.backward(*_arrays(*given, gradient.contiguous(), *slopes))
+        _attention_kernels.backward(*_arrays(*given, gradient.contiguous(), *slopes))
         return *slopes, None, None, None, None
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from tradeoff import draws
-from tradeoff.convex.directions import Directions
+from tradeoff.convex._directions import Directions
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.setting import Setting, alike, places
 from tradeoff.convex.views import PolicyView

@@ -123,7 +123,7 @@ class TrainedLossSampler(LogLinearSampler):
         self, theta: Array, rows: Int[np.ndarray, "B k"], objective: int, index: NDArray[np.int64]
     ) -> tuple[Array, Array]:
         """As :meth:`_of_dense`, without a copy of the features for each run."""
-        from tradeoff.convex import sample_kernels  # numba is loaded only when it is used
+        from tradeoff.convex import _sample_kernels  # numba is loaded only when it is used
 
         if objective == PREFERENCE and self.preference.margin_only:
             delta = self.problem.pair_differences[index]
@@ -132,12 +132,12 @@ class TrainedLossSampler(LogLinearSampler):
             losses, slopes, _ = self._slopes(objective, shown, rows, index, None, None)
             return losses, slopes[:, :1] * delta
         every = np.full((len(rows), self._rows.shape[1]), -np.inf)
-        own = sample_kernels.log_probabilities(self._data, theta, rows, every)
+        own = _sample_kernels.log_probabilities(self._data, theta, rows, every)
         prompts = self.problem.prompt_of_row[rows[:, 0]]
         apart, turn = self._divergence(objective, every, self._rows[prompts])
         losses, slopes, pull = self._slopes(objective, own, rows, index, apart, turn)
         pull = np.zeros((len(rows), 0)) if pull is None else pull
-        return losses, np.asarray(sample_kernels.combine(self._data, rows, every, slopes, pull))
+        return losses, np.asarray(_sample_kernels.combine(self._data, rows, every, slopes, pull))
 
     def _of_sparse(
         self, theta: Array, rows: Int[np.ndarray, "B k"], objective: int, index: NDArray[np.int64]

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from tradeoff.data._turns import same, shared
 from tradeoff.data.record import Record
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.data.spool import held_like
-from tradeoff.data.turns import same, shared
 from tradeoff.errors import InputError
 
 R = TypeVar("R", SftRow, PreferenceRow)

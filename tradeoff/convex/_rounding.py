@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeoff._deferred import sparse as sp
+from tradeoff.convex._validate import is_operator
 from tradeoff.convex.problem import UNIT, Rounding
-from tradeoff.convex.validate import is_operator
-from tradeoff.deferred import sparse as sp
 
 TINY = 1e-300
 """Added to every bound, for numbers below the normal range."""

@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from tradeoff import draws
-from tradeoff.convex.chosen_rows import trained_on
+from tradeoff.convex._chosen_rows import trained_on
+from tradeoff.convex._trained_losses import TrainedLossSampler
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
 from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
 from tradeoff.convex.sampling import LogLinearSampler, PlainSampler, Sampler
 from tradeoff.convex.setting import Setting, alike, places
-from tradeoff.convex.trained_losses import TrainedLossSampler
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import GradientRule, Seen, State, Update

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from tradeoff.data.lines import Budget, Found, damage, unreadable
+from tradeoff.data._lines import Budget, Found, damage, unreadable
 from tradeoff.data.record import Record
 from tradeoff.errors import InputError
 from tradeoff.extras import require

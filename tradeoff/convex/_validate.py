@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tradeoff.deferred import sparse as sp
+from tradeoff._deferred import sparse as sp
 from tradeoff.errors import InputError
 from tradeoff.settings import Positive, Within, fit
 

@@ -1,7 +1,7 @@
 """Compiled losses and gradients of single data points of dense log-linear problems.
 
 They compute what :class:`tradeoff.convex.sampling.LogLinearSampler` and
-:class:`tradeoff.convex.trained_losses.TrainedLossSampler` compute, run by run, without a copy of
+:class:`tradeoff.convex._trained_losses.TrainedLossSampler` compute, run by run, without a copy of
 the features for each run. Numba's cache misses edits of the functions that are imported from
 `kernels.py`: after such an edit, remove `__pycache__`.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tradeoff.convex.kernels import FAST, _add, _exp, _exponentials, _log, _logistic_loss
+from tradeoff.convex._kernels import FAST, _add, _exp, _exponentials, _log, _logistic_loss
 from tradeoff.convex.log_linear import LogLinear
 
 Array = NDArray[np.float64]

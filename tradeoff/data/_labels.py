@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tradeoff.data.fields import label
+from tradeoff.data._fields import label
 from tradeoff.data.layouts import demonstration, preference_row
 from tradeoff.data.record import Record
 from tradeoff.data.rows import PreferenceRow, SftRow, Text
