@@ -1,1 +1,1 @@
-"""Small and pretrained language models on real text."""
+"""Figures on small and pretrained language models, trained on real text."""

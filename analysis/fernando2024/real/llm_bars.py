@@ -1,4 +1,4 @@
-"""The paper's bars on real text, as dots: both gaps and the distance to the ideal point."""
+"""The paper's bars on real text, drawn as dots: both gaps and the distance to the ideal point."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MEASURES = {
     "ideal_distance": "distance to ideal point (nats)",
 }
 CAPTION = (
-    f"{llm_shown.about()} λ = {LAM:g}. Gaps from runs on one objective alone, their spread "
-    "included; a gap may be negative, as other runs may generalise better. Small dots: single "
+    f"{llm_shown.about()} λ = {LAM:g}. Gaps are relative to runs on one objective, whose "
+    "spread counts. They may be negative, as other runs may generalise better. Small dots: single "
     "runs; large: means with 95 % intervals. Command: python -m analysis llm_bars"
 )
 words = llm_shown.words
@@ -40,7 +40,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
-    """One measure, a method in each row."""
+    """Draw one measure, with one row per method."""
     methods = list(found["values"])
     for row, method in enumerate(methods):
         look, values = style.look(method), np.array(found["values"][method][name])
@@ -53,10 +53,10 @@ def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
 
 
 def measure(scale: str) -> dict[str, Any]:
-    """Every measure of every seed, and its interval; regret and front gap are in ranges.
+    """Every measure of every seed, with its interval. Regret and front gap are in ranges.
 
-    Regret is f_lambda at weight 1/2 less the lowest that any run of this comparison reaches, the
-    front gap the same at the weight that suits the run best.
+    Regret is f_lambda at weight 1/2 less the lowest value of any run of this comparison. The front
+    gap is the same difference at the weight that suits the run best.
     """
     table = llm_study.run(scale, llm_study.comparison(scale))
     begin, least = np.array(llm_study.start(scale)), llm_study.least(scale)

@@ -1,6 +1,6 @@
-"""The base model of the figures on real text: pretrained once on books, and kept under ``out/``.
+"""The base model of the figures on real text: pretrained once on books, stored under ``out/``.
 
-It stands apart from the study, so that an edit of the study leaves the model as it is.
+It is in a separate module, so that an edit of the study does not change the model's address.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tradeoff.study.addresses import Task
 FOLDER = WORK / "llm"
 CORPUS = "corpus_gutenberg_children_train.txt.gz"
 PIECE = 20_000
-"""Characters of a document: books are read in pieces."""
+"""Characters of a document. Books are read in pieces of this length."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """Shape of the model, and how long it reads; without books it reads the generated language."""
+    """Shape of the model and length of its pretraining, on books or the generated language."""
 
     books: bool = True
     width: int = 128
@@ -39,7 +39,7 @@ class Base:
 
 
 def folder(base: Base) -> Path:
-    """Folder of the model, as transformers loads it; made on the first call."""
+    """Folder of the model in transformers' format; the first call makes it."""
     read = files(base)
     made_by = "pretrain" if base.books else "pretrain_on_generated"
     place = kept(f"analysis.fernando2024.real.llm_base:{made_by}", asdict(base), read)
@@ -58,9 +58,9 @@ def pretrain(base: Base, place: Path) -> None:
 
 
 def pretrain_on_generated(base: Base, place: Path) -> None:
-    """The same on the generated language."""
+    """Train tokenizer and model on the generated language, and write the folder."""
     from analysis.fernando2024.real import (
-        llm_text,  # An edit of what runs read leaves the books' model as it is.
+        llm_text,  # Imported here, so that an edit of rows does not change the books' model.
     )
 
     _pretrain(base, list(llm_text.generated().corpus), place)
@@ -85,7 +85,7 @@ def _pretrain(base: Base, documents: list[str], place: Path) -> None:
 
 
 def files(base: Base) -> list[Path]:
-    """What the model reads."""
+    """Files that the model is trained on."""
     return [DATA / CORPUS] if base.books else []
 
 

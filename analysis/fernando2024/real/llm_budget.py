@@ -1,7 +1,7 @@
-"""A joint training that ends when its budget is spent, for schedules whose cost is seen only then.
+"""A joint training that ends when its budget is spent, for schedules without a known cost.
 
-How often MAXRIGHT follows pairs depends on the losses, how often ALRIGHT does on its draws. With a
-number of updates chosen beforehand one seed would spend more than another.
+How often MAXRIGHT follows pairs depends on the losses, and for ALRIGHT it depends on the draws.
+With a fixed number of updates some seeds would spend more than others.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tradeoff.schedules import OBJECTIVES
 
 
 class Budgeted(JointTrainer):
-    """Ends with the update that brings the cost nearest to a budget, probes included.
+    """Trainer that ends with the update that brings its cost nearest to a budget, probes included.
 
-    ``config.steps`` is only the most updates that the budget could pay for. Evaluations are due
-    when another equal part of the budget is spent.
+    ``config.steps`` is only the largest number of updates that the budget can pay for. An
+    evaluation is due whenever another equal part of the budget is spent.
     """
 
     def __init__(self, *args: Any, budget: Budget, **settings: Any) -> None:
@@ -28,7 +28,7 @@ class Budgeted(JointTrainer):
     def _after_update(self, interrupt: Any) -> bool:
         before, self.spent = self.spent, float(self.budget.spent(self._counts()))
         if self.spent + (self.spent - before) / 2 >= self.budget.total:
-            self.steps = self.step  # Half of the next update would be beyond the budget.
+            self.steps = self.step  # Half of the next update would exceed the budget.
         ended = super()._after_update(interrupt)
         if self.step == self.steps and self.diverged_at is None:
             self._evaluate_if_due(tqdm(disable=True))

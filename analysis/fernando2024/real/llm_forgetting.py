@@ -1,4 +1,4 @@
-"""What does a language model lose, on real text, while its second stage goes on?"""
+"""How much does a language model forget, on real text, during its second stage?"""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ LABELS = {
     "preference_loss": "preference loss (nats per pair)",
 }
 CAPTION = (
-    f"{llm_shown.about()} λ = {LAM:g}: stages change half-way in updates, which is earlier "
-    "in cost for SFT→DPO and later for DPO→SFT (dotted). Lines are means, bands 95 % t-intervals. "
+    f"{llm_shown.about()} λ = {LAM:g}. Stages change after half of the updates, which is "
+    "before half of the cost for SFT→DPO and after it for DPO→SFT (dotted). Lines are means, bands "
+    "95 % t-intervals. "
     "Command: python -m analysis llm_forgetting"
 )
 words = llm_shown.words
 FIRST = {"sft-dpo": "sft_loss", "dpo-sft": "preference_loss"}
 TWO_THIRDS = 2 / 3
-"""Threshold of the first edition, which claimed the opposite with one step size for all."""
+"""Threshold of the first edition, whose claim, with one step size for all, was the opposite."""
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def measure(scale: str) -> dict[str, Any]:
-    """Losses along training, and what is left of the first stage's progress at the end."""
+    """Losses along training, and the remaining share of the first stage's progress at the end."""
     size = SCALES[scale]
     table = llm_study.run(scale, llm_study.comparison(scale))
     table["cost"] = table["spent"] * size.budget
@@ -71,7 +72,7 @@ def measure(scale: str) -> dict[str, Any]:
 
 
 def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
-    """One loss of all methods along training."""
+    """Draw one loss of all methods along training."""
     for method in METHODS:
         look, curve = style.look(method), found["curves"][method]
         costs, (mean, half) = np.array(curve["cost"]), np.array([*curve[name].values()])
@@ -82,7 +83,7 @@ def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
 
 
 def claim_tuned_second_stage_keeps(fast: bool = False, mutation: str | None = None) -> Checked:
-    """After SFT→DPO with a step size for each stage more than two thirds of SFT is left (lower).
+    """With a step size for each stage, SFT→DPO keeps over two thirds of SFT's progress (lower).
 
     ``measured`` is the lower end of the 95 % interval of the share.
     """

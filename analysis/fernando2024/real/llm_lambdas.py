@@ -1,4 +1,4 @@
-"""The paper's sweep of five lambdas on real text: gaps of each method, and what an update costs."""
+"""The paper's sweep of five lambdas on real text: gaps of each method, and costs of an update."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from analysis.fernando2024.stored import shown
 from tradeoff.schedules import Schedule, Sequential
 
 EPOCHS = {0.01: (1, 5), 0.25: (2, 4), 0.5: (3, 3), 0.75: (4, 2), 0.99: (5, 1)}
-"""The paper's epochs of (DPO, SFT) for the sequential run beside each lambda."""
+"""The paper's epochs of (DPO, SFT) in the sequential run that belongs to each lambda."""
 SHAPE = "pythia-tiny"
-"""The measured shape nearest to the paper's in kind."""
+"""The measured shape that is most similar to the paper's."""
 MEASURES = {
     "preference_gap": "preference gap (nats)",
     "sft_gap": "SFT gap (nats)",
@@ -30,9 +30,9 @@ MEASURES = {
     "memory_percent": "peak memory (%)",
 }
 CAPTION = (
-    f"{llm_shown.about()} Sequential runs split updates as the paper "
-    "does, DPO to SFT 1:5 to 5:1; step sizes were chosen at λ = 0.5; {intervals}. Time and "
-    "memory: beyond SFT→DPO, from llm_resources. "
+    f"{llm_shown.about()} Sequential runs split updates as in the paper, DPO to "
+    "SFT from 1:5 to 5:1. Step sizes were tuned at λ = 0.5; {intervals}. Time and memory: beyond "
+    "those of SFT→DPO, from llm_resources. "
     "Command: python -m analysis llm_lambdas"
 )
 words = llm_shown.words
@@ -52,7 +52,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def schedule(method: str, lam: float) -> Schedule:
-    """A method at a weight, sequential ones with the paper's split."""
+    """A method at a weight. Sequential methods have the paper's split."""
     if method not in ORDERS:
         return llm_study.schedule(method, lam)
     preference, sft = EPOCHS[lam]
@@ -69,7 +69,7 @@ def configurations(scale: str) -> list[dict[str, Any]]:
     for method in METHODS:
         for lam in size.sweep:
             rule = schedule(method, lam)
-            # Runs of the comparison are shared; of others only the ends are shown.
+            # Runs of the comparison are shared. Of other runs only the ends are shown.
             own = lam not in size.lams or rule != llm_study.schedule(method, lam)
             changes = {"marks": 1} if own else {}
             runs += llm_study.seeded(scale, method, rule, size.fewest, **changes)
@@ -77,7 +77,7 @@ def configurations(scale: str) -> list[dict[str, Any]]:
 
 
 def measure(scale: str) -> dict[str, Any]:
-    """Gaps by method and in order of lambda; time and memory over those of SFT→DPO."""
+    """Gaps by method and in order of lambda; time and memory relative to SFT→DPO."""
     size = SCALES[scale]
     table = llm_study.run(scale, configurations(scale))
     least, resources = llm_study.least(scale), stored_costs()
@@ -97,7 +97,7 @@ def measure(scale: str) -> dict[str, Any]:
 
 
 def gaps(runs: list[pd.DataFrame], least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-    """Means over seeds of both gaps and of the distance, in order of lambda, and half widths."""
+    """Means and half widths over seeds of both gaps and of the distance, in order of lambda."""
     cells = [llm_scores.gaps(ends(one), least) for one in runs]
     means = {name: [cell[name]["mean"] for cell in cells] for name in cells[0]}
     halves = {name: [cell[name]["half_width"] for cell in cells] for name in cells[0]}
@@ -108,7 +108,7 @@ def gaps(runs: list[pd.DataFrame], least: tuple[np.ndarray, np.ndarray]) -> dict
 
 
 def stored_costs() -> dict[str, Any]:
-    """Medians of seconds and bytes of an update by method, as llm_resources stored them."""
+    """Medians of seconds and bytes of an update by method, from the stored run of llm_resources."""
     shapes = shown("llm_resources")["devices"]["cpu"]
     return {
         method: {name: float(np.median(run[name])) for name in ("seconds_per_update", "memory")}
@@ -117,7 +117,7 @@ def stored_costs() -> dict[str, Any]:
 
 
 def seconds(method: str, share: float, stored: Mapping[str, Any]) -> float:
-    """Time of an update when this share of the updates is on pairs."""
+    """Time of an update if ``share`` of the updates follow pairs."""
     time = {name: values["seconds_per_update"] for name, values in stored.items()}
     if method == "mix":
         return time["mix"]
@@ -129,7 +129,7 @@ def seconds(method: str, share: float, stored: Mapping[str, Any]) -> float:
 def relative(
     method: str, runs: list[pd.DataFrame], base: list[pd.DataFrame], stored: Mapping[str, Any]
 ) -> dict[str, list[float]]:
-    """Percent of time an update and of memory beyond SFT→DPO, in order of lambda."""
+    """Time of an update and memory beyond SFT→DPO, in percent and in order of lambda."""
     own = stored.get(method, stored["sft-dpo"])["memory"]
     memory = 100 * (own / stored["sft-dpo"]["memory"] - 1)
     times = [
@@ -150,12 +150,12 @@ def pairs(runs: pd.DataFrame) -> float:
 
 
 def draw(ax: Axes, found: dict[str, Any], name: str) -> None:
-    """One measure of all methods by lambda, side by side where lambda is the same."""
+    """Draw one measure of all methods by lambda, with methods side by side at each lambda."""
     lams = found["lambdas"]
     for i, method in enumerate(METHODS):
         look, x = style.look(method), np.arange(len(lams)) + 0.07 * (i - 2)
         line, values = look.line_style(markersize=4, label=label(method)), found["methods"][method]
-        # Costs, and runs on one seed, have no interval.
+        # Costs, and results of one seed, have no interval.
         half = values.get("half_widths", {}).get(name)
         ax.errorbar(x, values[name], yerr=half, elinewidth=0.8, capsize=2, **line)
     ax.axhline(0, **style.BOUND)

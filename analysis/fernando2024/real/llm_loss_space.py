@@ -1,4 +1,4 @@
-"""Where does each schedule lead a language model in the plane of its two losses, on real text?"""
+"""Where does each schedule end in the plane of a language model's two losses, on real text?"""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tradeoff.scores import Interval, interval, paired_difference, weighted_loss
 from tradeoff.theory.checked import Checked
 
 CAPTION = (
-    f"{llm_shown.about()} One panel per lambda: mean paths, and ends "
-    "of single runs; the star is the mean of runs on one objective. Rounds alternate K times. "
+    f"{llm_shown.about()} One panel per lambda, with mean paths and ends "
+    "of single runs. Star: mean of runs on one objective. Rounds alternate K times. "
     "Command: python -m analysis llm_loss_space"
 )
 words = llm_shown.words
@@ -44,7 +44,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def measure(scale: str) -> dict[str, Any]:
-    """Mean trajectories and single ends, by method and in order of lambda; how runs were chosen."""
+    """Mean paths and single ends, by method and in order of lambda, and the chosen step sizes."""
     table = llm_study.run(scale, llm_study.comparison(scale))
     lams = SCALES[scale].lams
     names = [m for m in table["method"].unique() if m not in METHODS]
@@ -71,7 +71,7 @@ def measure(scale: str) -> dict[str, Any]:
 
 
 def preparation(scale: str) -> dict[str, Any]:
-    """Step sizes that were tried and chosen, the cost of a pair, and what specialists reach."""
+    """Tried and chosen step sizes, cost of a pair, and final losses of specialists."""
     searched = ["sft-only", "preference-only", *METHODS, "rounds"]
     sft, pairs = (llm_study.specialists(scale, name) for name in ("sft", "preference"))
     clock = [
@@ -108,17 +108,17 @@ def ends(runs: pd.DataFrame) -> np.ndarray:
 
 
 def spent(runs: pd.DataFrame) -> float:
-    """Mean share of the budget that runs spent, MAXRIGHT's probes included."""
+    """Mean share of the budget that the runs spent, with MAXRIGHT's probes."""
     return float(finals(runs)["spent"].mean())
 
 
 def weighted(table: pd.DataFrame, method: str, lam: float) -> np.ndarray:
-    """(seeds,) weighted losses at the end."""
+    """(seeds,) final weighted losses."""
     return weighted_loss(ends(part(table, method, lam)), lam)
 
 
 def paired(table: pd.DataFrame, lams: tuple[float, ...]) -> dict[str, Any]:
-    """Weighted loss of joint minus sequential training, paired by seed; negative: joint wins."""
+    """Weighted loss of joint minus sequential training, paired by seed. Negative: joint wins."""
     differences = {
         f"{joint} - {order}": [
             cell(paired_difference(weighted(table, joint, lam), weighted(table, order, lam)))
@@ -138,7 +138,7 @@ def against_sequential(table: pd.DataFrame, key: str) -> Interval:
 
 
 def draw(ax: Axes, found: dict[str, Any], i: int) -> None:
-    """One panel: all methods at one weight."""
+    """Draw one panel: all methods at one weight."""
     for method in METHODS:
         look = style.look(method)
         line = np.array(found["paths"][method][i])
@@ -165,19 +165,19 @@ def _first(found: Mapping[str, Any]) -> str:
 
 
 def stored() -> dict[str, Any]:
-    """What the stored full run found."""
+    """Numbers of the stored full run."""
     return shown("llm_loss_space")
 
 
 def losses(found: Mapping[str, Any], method: str, i: int) -> np.ndarray:
-    """(seeds,) weighted losses of a stored method at the lambda of this place."""
+    """(seeds,) weighted losses of a stored method at one lambda, given by its position."""
     return weighted_loss(found["ends"][method][i], found["lambdas"][i])
 
 
 def claim_mix_depends_on_lambda(fast: bool = False, mutation: str | None = None) -> Checked:
     """Mix ends above SFT→DPO at the smallest lambda and below it at the largest (lower).
 
-    ``measured`` are the lower ends of the 95 % intervals of the paired differences.
+    ``measured`` holds the lower ends of the 95 % intervals of the paired differences.
     """
     found = stored()
     low = []

@@ -1,4 +1,4 @@
-"""Which reference should pairs be compared with: the base model, or one after SFT, and on what?"""
+"""Which reference should DPO use: the base model, or a model after SFT, and SFT on which rows?"""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ REFERENCES = {
 }
 CAPTION = (
     f"{llm_shown.about()} λ = {LAM:g}. Preference losses under different "
-    "references do not compare: gaps are from runs on pairs alone under the same one. "
-    "Step sizes were chosen under the SFT optimum; {intervals}. "
+    "references are not comparable, so gaps are relative to DPO alone under the same "
+    "reference. Step sizes were tuned under the SFT optimum; {intervals}. "
     "Command: python -m analysis llm_references"
 )
 words = llm_shown.words
@@ -68,10 +68,10 @@ def measure(scale: str) -> dict[str, Any]:
 
 
 def configurations(scale: str, name: str) -> list[dict[str, Any]]:
-    """The methods at weight 1/2 under one reference."""
+    """Runs of the methods at weight 1/2 under one reference."""
     own = name == llm_runs.BASE
     changes: dict[str, Any] = {"reference": name if own else llm_study.reference(scale, name)}
-    if name != "sft":  # Those are the runs of the comparison.
+    if name != "sft":  # These are the runs of the comparison.
         changes["marks"] = 2
     return [
         c
@@ -83,7 +83,7 @@ def configurations(scale: str, name: str) -> list[dict[str, Any]]:
 
 
 def under(runs: pd.DataFrame, least: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-    """What one method reaches under one reference: means over seeds, and half widths."""
+    """Results of one method under one reference: means over seeds, and half widths."""
     losses, accuracy = ends(runs), 100 * finals(runs)["preference_accuracy"]
     cells = llm_scores.gaps(losses, least)
     cells["preference_accuracy"] = cell(interval(accuracy.to_numpy()))
@@ -96,7 +96,7 @@ def under(runs: pd.DataFrame, least: tuple[np.ndarray, np.ndarray]) -> dict[str,
 
 
 def draw(ax: Axes, found: dict[str, Any]) -> None:
-    """Gaps under one reference."""
+    """Draw the gaps under one reference."""
     ideal = np.array(found["ideal"])
     for method in COMPARED:
         look, runs = style.look(method), found["methods"][method]

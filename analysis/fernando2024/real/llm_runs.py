@@ -1,7 +1,7 @@
-"""One post-training of the figures on real text, and the models that runs are compared with.
+"""One post-training of the figures on real text, and the models to which runs are compared.
 
-A configuration names all that a run depends on, its references by the address of their folder,
-so that :mod:`tradeoff.study` keeps every run once and figures share them.
+A configuration names everything that a run depends on. It names references by the address of their
+folder. :mod:`tradeoff.study` can then store every run once, and figures share runs.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from tradeoff.records import replacing_folder
 from tradeoff.schedules import OBJECTIVES, Alright, Schedule, from_dict
 
 BASE = "base"
-"""In place of a folder: the policy before training is the reference."""
+"""Value in place of a folder: the reference is the policy before training."""
 BETA = 0.1
 PROBES = 8
-"""Training rows of each objective that MAXRIGHT evaluates at a time."""
+"""Number of training rows of each objective in one of MAXRIGHT's evaluations."""
 FORWARD = 1 / 3
-"""Cost of a forward pass in units of one with its backward pass."""
+"""Cost of a forward pass in units of a forward and a backward pass."""
 MEASURED = 200
-"""Training rows on which a run tells the training loss that it ends with."""
+"""Number of training rows on which the final training loss of a run is computed."""
 
 
 def post_train(configuration: Mapping[str, Any]) -> pd.DataFrame:
     """Trajectory of one run: held-out losses, counts and costs at each evaluation.
 
-    ``optimum`` is the loss on training rows that it ends with, where the configuration names the
-    objective as ``measure``; NaN else.
+    ``optimum`` is the final loss on training rows, if the configuration names an objective as
+    ``measure``. Otherwise it is NaN.
 
     Raises
     ------
     KeyboardInterrupt
-        If a signal ended it early: what there is then is not kept as a result.
+        If a signal ended the run early. Its partial result is not stored.
     """
     began = time.process_time()
     trainer = make(configuration)
     with warnings.catch_warnings():
-        # Optima are measured by the study, and the table counts what each run followed.
+        # The study measures optima itself, and the table counts the updates of each objective.
         warnings.filterwarnings("ignore", message="none of .* updates followed")
         done = trainer.train(progress=False)
     if done.interrupted:
@@ -64,9 +64,10 @@ def post_train(configuration: Mapping[str, Any]) -> pd.DataFrame:
 def make(
     c: Mapping[str, Any], sft: Sequence[SftRow] | None = None, output: Path | None = None
 ) -> Any:
-    """The trainer of a configuration, on other demonstrations where they are given.
+    """The trainer of a configuration, with other demonstrations if they are given.
 
-    With a ``budget`` it ends there, and ``updates`` are the most that it takes.
+    With a ``budget`` the run ends when it is spent, and ``updates`` is the largest number of
+    updates.
     """
     from analysis.fernando2024.real.llm_budget import Budgeted
     from tradeoff.llm import JointTrainer, TrainConfig, models
@@ -85,13 +86,14 @@ def make(
         beta=BETA,
         reference="initial" if own else str(reference_folder(c["reference"])),
         reference_cache=str(llm_base.FOLDER / "references"),
-        reference_rows="all",  # The loss of training rows is measured as well.
+        reference_rows="all",  # The loss on training rows is also measured.
         optima=tuple(c["optima"]),
         chat=False,
         max_length=base.context,
         layout="padded",
         precision="fp32" if base.device == "cpu" else "bf16",
-        # A trainer with a budget is asked after every update, and knows when it is due.
+        # A trainer with a budget is asked after every update, and decides when an evaluation is
+        # due.
         evaluate_every=max(1, c["updates"] // marks) if limit is None else 1,
         evaluate_rows=c["evaluated"],
         log_every=max(1, c["updates"] // marks),
@@ -127,7 +129,7 @@ def training_loss(trainer: Any, objective: str | None) -> float:
 
 
 def reference_folder(name: str) -> Path:
-    """Where a reference lies that :func:`reference` has made."""
+    """Folder of a reference that :func:`reference` has made."""
     return llm_base.FOLDER / "models" / name / "model"
 
 
@@ -137,7 +139,7 @@ def reference(settings: Mapping[str, Any]) -> str:
     Parameters
     ----------
     settings
-        A configuration without a schedule, and which ``responses`` it learns from.
+        A configuration without a schedule, with the kind of ``responses`` to train on.
     """
     read = [*llm_text.files(settings["text"]), *llm_base.files(Base(**settings["base"]))]
     place = llm_base.kept(
@@ -165,7 +167,8 @@ def train_reference(settings: Mapping[str, Any], place: Path) -> None:
 def pair_cost(text: str, base: Base) -> float:
     """Operations of an update on pairs over those of one on as many demonstrations.
 
-    Counted over all training rows by :class:`tradeoff.llm.meter.Costs`, so the same everywhere.
+    :class:`tradeoff.llm.meter.Costs` counts them over all training rows, so the result is the same
+    on every machine.
     """
     c = {
         "base": asdict(base),
@@ -192,18 +195,18 @@ def pair_cost(text: str, base: Base) -> float:
 
 
 def updates_for(budget: float, per_update: float, marks: int) -> int:
-    """Updates that a budget pays for, a multiple of the evaluations and at least one of each."""
+    """Updates that a budget pays for: a multiple of the evaluations, at least one for each."""
     return max(1, round(budget / per_update / marks)) * marks
 
 
 def per_update(schedule: Schedule, pair: float, updates: int = 1000) -> float:
-    """Expected cost of an update of a schedule that follows no gaps, in SFT updates."""
+    """Expected cost of an update in SFT updates, for a schedule that does not depend on losses."""
     return float(schedule.plan(updates).cost(1.0, pair).mean())
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may cost, in updates on demonstrations.
+    """Budget of a run, in updates on demonstrations.
 
     Attributes
     ----------
@@ -214,7 +217,7 @@ class Budget:
     batch
         Rows of an update.
     marks
-        Evaluations after that of the base model, at equal parts of the budget.
+        Number of evaluations after that of the base model, at equal parts of the budget.
     """
 
     total: float
@@ -223,6 +226,6 @@ class Budget:
     marks: int = 1
 
     def spent(self, counts: Mapping[str, Any] | pd.DataFrame) -> Any:
-        """Cost of what a row, or a table with the columns of evaluations, counts."""
+        """Cost of the counts in one row, or in a table with the columns of evaluations."""
         probes = counts["probe_rows"] / 2 / self.batch * (1 + self.pair) * FORWARD
         return counts["sft_updates"] + self.pair * counts["preference_updates"] + probes

@@ -1,4 +1,4 @@
-"""Sizes of the study on real text: what is compared, on how many seeds, and for how long."""
+"""Sizes of the study on real text: weights, methods, seeds and length of runs."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ class TextSizes:
     Attributes
     ----------
     text, base
-        Rows, and the model that every run starts from.
+        Rows of the study, and the model at the start of every run.
     budget
-        Cost that every run may spend, in updates on demonstrations.
+        Budget of every run, in updates on demonstrations.
     batch, marks, evaluated
-        Rows of an update; evaluations of a run after that of the base; held-out rows of each set.
+        Rows of an update; number of evaluations after that of the base model; held-out rows of each
+        set.
     lams, sweep
         Weights of the comparison, and of the wider sweep.
     rounds
-        Numbers of alternations, at weight 1/2.
+        Numbers of rounds, at weight 1/2.
     intervals
         Updates between MAXRIGHT's evaluations, at weight 1/2.
     seeds, few, fewest
-        Seeds at weight 1/2; of rounds, of MAXRIGHT's intervals, and at the other weights of the
-        comparison; in the wider sweep and under other references. Always the first ones.
+        Numbers of seeds, always the first ones. ``seeds`` is for weight 1/2. ``few`` is for rounds,
+        for MAXRIGHT's intervals, and for the other weights of the comparison. ``fewest`` is for the
+        wider sweep and for other references.
     specialists
-        Runs that spend everything on one objective.
+        Number of runs that spend everything on one objective.
     tuning
-        Seeds on which step sizes are chosen.
+        Number of seeds on which step sizes are chosen.
     grid, guess
-        Step sizes; where the search begins.
+        Step sizes, and the one at which the search begins.
     """
 
     text: str = "rasbt"
@@ -88,7 +90,7 @@ SCALES = {
         grid=(4e-3,),
         guess=4e-3,
     ),
-    # As large as ten minutes of one H100 allow: see `llm_shown.command`.
+    # The largest size that ten minutes of one H100 allow, see `llm_shown.command`.
     "gpu": TextSizes(
         text="dolly",
         base=replace(

@@ -1,4 +1,4 @@
-"""Intervals whose denominator or origin is itself a mean of a few runs, and gaps that have one."""
+"""Intervals of differences and ratios to a mean of a few runs, and gaps computed with them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 def ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     """Interval of mean(a) / mean(b) for independent runs, by the delta method.
 
-    The denominator's spread counts: its interval must stay away from 0 for this to hold.
+    The spread of the denominator counts. The result holds if the denominator's interval excludes 0.
     """
     above, below = _mean(a), _mean(b)
     share = above / below
@@ -36,15 +36,15 @@ def ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def gaps(losses: ArrayLike, least: tuple[ArrayLike, ArrayLike]) -> dict[str, Any]:
-    """Intervals of both gaps and of the distance to the ideal point, as results keep them.
+    """Intervals of both gaps and of the distance to the ideal point, as stored in results.
 
     Parameters
     ----------
     losses
-        (seeds, 2) held-out (SFT, preference) losses of some runs.
+        (seeds, 2) held-out (SFT, preference) losses of runs.
     least
-        Losses that runs on one objective alone end with, each in its own. Their spread counts in
-        the gaps; the distance is from the point of their means.
+        Final losses of runs on one objective alone, each in its objective. Their spread counts in
+        the gaps. The distance is from the point of their means.
     """
     ends = np.asarray(losses, dtype=float)
     ideal = np.array([_mean(values) for values in least])

@@ -1,4 +1,4 @@
-"""What the figures on real text share: where their numbers come from, and what captions say."""
+"""Code that the figures on real text share: the source of their numbers, and texts of captions."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tradeoff.records import plain, write_json
 
 
 def available(scale: str) -> bool:
-    """Whether the text that a scale reads is here."""
+    """Whether the text that a scale reads exists on this machine."""
     return all(path.exists() for path in files(scale))
 
 
 def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    """What a figure shows: measured here, or where the text is absent the stored run's numbers."""
+    """Numbers of a figure: measured now, or those of the stored run where the text is absent."""
     scale = "fast" if fast else "full"
     if available(scale):
-        # As the stored file has it, so that both are drawn alike.
+        # The same form as in the stored file, so that both are drawn alike.
         return plain(measure(scale)) | {"source": "this run"}
     if not lookup.place(stored.PAPER, name).exists():
         remedy = f"Put the files that its README names into {DATA} and run again."
@@ -36,17 +36,17 @@ def numbers(name: str, fast: bool, measure: Callable[[str], dict[str, Any]]) -> 
 
 
 def about() -> str:
-    """What every caption says of the experiment; :func:`words` fills in what the run says."""
+    """Description of the experiment in every caption; :func:`words` fills its fields."""
     size = SCALES["full"]
     return (
-        f"Llama ({size.base.layers} layers, width {size.base.width}) after books, trained on real "
-        f"rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes from "
-        "other runs and rows. What varies is the seed, n = {seeds}; held-out losses."
+        f"Llama ({size.base.layers} layers, width {size.base.width}), pretrained on books, trained "
+        f"on real rows at equal cost: {size.budget:g} SFT updates of {size.batch} rows; step sizes "
+        "tuned on other rows. What varies is the seed, n = {seeds}; losses are held out."
     )
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Texts of the fields of all captions: how many seeds were run, and what that allows."""
+    """Texts of the fields of all captions: number of seeds, and whether there are intervals."""
     seeds = numbers["seeds"]
     few = numbers.get("few", seeds)
     beside = "" if few == seeds else f" ({few} where λ is not {LAM:g})"

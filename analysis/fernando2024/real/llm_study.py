@@ -1,8 +1,8 @@
-"""The shared experiment of the figures on real text: one base model, many joint post-trainings.
+"""The common experiment of the figures on real text: one base model, many post-trainings.
 
-Every run starts from the base model and may spend the same cost, counted in operations. Every
-method has step sizes of its own, chosen on seeds and rows that do not score. Results are stored
-run by run through :mod:`tradeoff.study`. Without the text, what was stored is shown.
+Every run starts from the base model and has the same budget, counted in operations. Every method
+has its own step sizes, chosen on seeds and rows that are not reported. Results are stored run by
+run through :mod:`tradeoff.study`. Where the text is absent, stored results are shown.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from tradeoff.scores import weighted_loss
 from tradeoff.study.engines import few_threads
 
 JOBS = 8
-"""Runs at a time, one thread each."""
+"""Number of runs at a time, with one thread each."""
 LOSSES = ["sft_loss", "preference_loss"]
 PROBES = llm_runs.PROBES
 LAM = 0.5
-"""Weight at which step sizes are chosen, and of the figures that show one weight."""
+"""Weight at which step sizes are chosen, and weight of the figures that show one weight."""
 SPECIALIST, TUNING, REFERENCE = 10_000, 20_000, 30_000
-"""First seeds of specialists, of the choice of step sizes, and that of references."""
+"""First seeds of specialists, of the choice of step sizes, and of references."""
 schedule = partial(methods.schedule, samples=llm_runs.PROBES)
 
 
@@ -56,9 +56,9 @@ def configuration(
     Parameters
     ----------
     rates
-        Step size, or those of updates on demonstrations and of updates on pairs.
+        One step size, or one for updates on demonstrations and one for updates on pairs.
     **changes
-        Of the configuration, such as ``updates`` or ``reference``.
+        Changes of the configuration, such as ``updates`` or ``reference``.
     """
     size, adaptive = SCALES[scale], looks(rule)
     planned = isinstance(rule, Sequential | Rounds)
@@ -87,16 +87,16 @@ def configuration(
 def seeded(
     scale: str, method: str, rule: Schedule, seeds: int, **changes: Any
 ) -> list[dict[str, Any]]:
-    """Runs of a method with its step sizes, on the first seeds."""
+    """Runs of a method with its tuned step sizes, on the first seeds."""
     own = rates(scale, method)
     return [configuration(scale, rule, seed, own, **changes) for seed in range(seeds)]
 
 
 def run(scale: str, configurations: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Trajectories of all runs; computes what is missing.
+    """Trajectories of all runs. Runs that are not stored are computed.
 
-    Columns ``method``, ``lam``, ``mark`` (number of the evaluation in its run) and ``spent`` (share
-    of the budget) are added.
+    The columns ``method``, ``lam``, ``mark`` (number of the evaluation in its run) and ``spent``
+    (share of the budget) are added.
     """
     size = SCALES[scale]
     with few_threads(1):
@@ -122,7 +122,7 @@ def run(scale: str, configurations: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def key(rule: Schedule) -> str:
-    """Key of a method, and for rounds how many there are."""
+    """Key of a method; for rounds it includes their number."""
     return f"{rule.key}-{rule.rounds}" if isinstance(rule, Rounds) else rule.key
 
 
@@ -132,7 +132,7 @@ def pair_cost(scale: str) -> float:
 
 
 def updates(scale: str, rule: Schedule) -> int:
-    """Updates of a schedule that plans its stages; the most that any other one could take."""
+    """Updates of a schedule with planned stages; of others, the largest possible number."""
     size, pair = SCALES[scale], pair_cost(scale)
     if isinstance(rule, Sequential | Rounds):
         return llm_runs.updates_for(size.budget, llm_runs.per_update(rule, pair), size.marks)
@@ -143,7 +143,7 @@ def updates(scale: str, rule: Schedule) -> int:
 
 
 def rates(scale: str, method: str) -> tuple[float, ...]:
-    """Step sizes of a method; those of rounds are one for all numbers of them."""
+    """Step sizes of a method. All numbers of rounds share one step size."""
     return tuned(scale, "rounds" if method.startswith("rounds") else method).rates
 
 
@@ -168,7 +168,7 @@ def tuned(scale: str, method: str) -> Found:
 
 
 def _searched(scale: str, method: str) -> tuple[Schedule, float, tuple[float, ...]]:
-    """Schedule, weight of the loss and first guess of a search."""
+    """Schedule, weight of the loss, and first guess of a search."""
     grid = SCALES[scale].grid
     if method == "sft-only":
         return Alright(lam=0.0), 0.0, (SCALES[scale].guess,)
@@ -179,7 +179,7 @@ def _searched(scale: str, method: str) -> tuple[Schedule, float, tuple[float, ..
     if method == "rounds":
         middle = SCALES[scale].rounds[len(SCALES[scale].rounds) // 2]
         return Rounds(lam=LAM, rounds=middle), LAM, rates(scale, "sft-dpo")
-    if method == "sft-dpo":  # What follows SFT must not undo it.
+    if method == "sft-dpo":  # Large steps would undo SFT.
         each = (each[0], grid[max(0, grid.index(each[1]) - 2)])
     rule = schedule(method, LAM)
     return rule, LAM, each if isinstance(rule, Sequential) else sft
@@ -215,7 +215,7 @@ def specialists(scale: str, objective: str, compared: str = "sft") -> pd.DataFra
 
 
 def optima(scale: str) -> tuple[float, float]:
-    """Training losses (SFT, preference) that the specialists end with, their means."""
+    """Mean final training losses (SFT, preference) of the specialists, each in its objective."""
     sft, preference = (
         finals(specialists(scale, name))["optimum"].mean() for name in ("sft", "preference")
     )
@@ -223,14 +223,14 @@ def optima(scale: str) -> tuple[float, float]:
 
 
 def least(scale: str, compared: str = "sft") -> tuple[np.ndarray, np.ndarray]:
-    """Held-out losses of the specialists, each in its own objective, by seed."""
+    """Final held-out losses of the specialists, each in its objective, by seed."""
     sft = finals(specialists(scale, "sft"))["sft_loss"].to_numpy()
     pairs = finals(specialists(scale, "preference", compared))["preference_loss"].to_numpy()
     return sft, pairs
 
 
 def ideal(scale: str, compared: str = "sft") -> tuple[float, float]:
-    """The ideal point: mean losses of the specialists, each in its own objective."""
+    """The ideal point: mean held-out losses of the specialists, each in its objective."""
     sft, pairs = least(scale, compared)
     return float(sft.mean()), float(pairs.mean())
 
@@ -245,7 +245,7 @@ def start(scale: str, compared: str = "sft") -> tuple[float, float]:
 
 
 def comparison(scale: str) -> list[dict[str, Any]]:
-    """Every method at every weight and seed, and rounds at weight 1/2."""
+    """Configurations of every method at every weight and seed, and of rounds at weight 1/2."""
     size = SCALES[scale]
     rules = [(m, schedule(m, lam)) for m in METHODS for lam in size.lams]
     rules += [("rounds", Rounds(lam=LAM, rounds=k)) for k in size.rounds]

@@ -19,9 +19,9 @@ from tradeoff.scores import Interval, interval
 
 COLUMNS = ("sft_retention", "preference_accuracy")
 CAPTION = (
-    f"{llm_shown.about()} Left, for MMLU: share of the SFT progress "
-    "of runs on SFT alone, their spread included. Right, for a judge: pairs that the implicit "
-    "reward ranks right. 95 % intervals. Command: python -m analysis llm_table"
+    f"{llm_shown.about()} Left, in place of MMLU: share of the progress "
+    "of SFT alone, whose spread is included. Right, in place of a judge: pairs that the implicit "
+    "reward ranks correctly. 95 % intervals. Command: python -m analysis llm_table"
 )
 words = llm_shown.words
 
@@ -67,13 +67,13 @@ def score(runs: pd.DataFrame, column: str, begin: float, best: np.ndarray) -> In
     last = finals(runs).sort_values("seed")
     if column == "preference_accuracy":
         return interval(100 * last["preference_accuracy"].to_numpy())
-    # Progress is a ratio, which a factor of its numerator scales.
+    # The factor 100 gives the ratio in percent.
     gained, most = begin - last["sft_loss"].to_numpy(), begin - best
     return llm_scores.ratio(100 * gained, most)
 
 
 def draw(ax: Axes, found: dict[str, Any], column: str) -> None:
-    """One score: methods from top to bottom, lambda by the place within a method."""
+    """Draw one score: one row per method, with lambda by position within the row."""
     rows = [(m, found["lambdas"], found["table"][m][column]) for m in METHODS]
     rows += [(m, [LAM], values[column]) for m, values in found["rounds"].items()]
     for row, (method, lams, cells) in enumerate(rows):

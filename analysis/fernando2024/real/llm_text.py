@@ -1,4 +1,4 @@
-"""The rows of the figures on real text, or in the fast form those of a small made language."""
+"""The rows of the figures on real text. The fast form uses rows of a small generated language."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tradeoff.data.synthetic import InstructionData, Language, generate
 
 GENERATED = "generated"
 VALIDATION = 80
-"""Rows of each set that choose step sizes, at least; a tenth of it of the made language."""
+"""Least number of rows of each set that choose step sizes; for the generated language a tenth of
+it."""
 FILES = {
     "rasbt": ("sft_rasbt", "pref_rasbt"),
     "dolly": ("sft_dolly15k", "pref_hh_helpful_base"),
@@ -27,7 +28,7 @@ Both = tuple[Sequence[SftRow], Sequence[PreferenceRow]]
 
 @dataclass(frozen=True)
 class Rows:
-    """Demonstrations and pairs: to train on, to choose step sizes by, and to score on.
+    """Demonstrations and pairs for training, for the choice of step sizes, and for scores.
 
     No prompt of one part is in another.
     """
@@ -46,7 +47,7 @@ def files(text: str) -> list[Path]:
 
 @cache
 def rows(text: str) -> Rows:
-    """The rows of a text; those of the last training prompts are kept for validation."""
+    """The rows of a text. The rows of the last training prompts are used for validation."""
     if text == GENERATED:
         made = generated()
         training: Both = made.sft_train, made.preference_train
@@ -57,7 +58,7 @@ def rows(text: str) -> Rows:
 
 
 def _split(training: Both, test: Both, count: int) -> Rows:
-    """Keep the prompts of the last `count` demonstrations, and as many pairs, for validation."""
+    """Use the prompts of the last `count` demonstrations, and as many pairs, for validation."""
     sft, pairs = training
     last: tuple[Any, ...] = (*sft[-count:], *pairs[-count:])
     kept = {str(row.prompt) for row in last}
@@ -69,5 +70,5 @@ def _split(training: Both, test: Both, count: int) -> Rows:
 
 
 def generated() -> InstructionData:
-    """What the fast form reads."""
+    """The generated language of the fast form."""
     return generate(Language(sft_rows=40, preference_rows=40, test_rows=8, documents=200))

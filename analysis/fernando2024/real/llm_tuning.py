@@ -1,8 +1,8 @@
-"""Step sizes for every method on one grid, chosen on seeds and rows that do not score.
+"""Step sizes for every method on one grid, chosen on seeds and rows that are not reported.
 
-From a first guess the search walks downhill until both neighbours on every axis of the grid have
-been tried and are worse, so that the best step size lies strictly inside. Sequential training has
-two axes: each stage its own rate.
+The search starts at a first guess and moves to smaller losses, until both neighbours on every axis
+of the grid have been tried and are worse. The best step size is then inside the grid. Sequential
+training has two axes, one step size for each stage.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ Point = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """Result of a search.
 
     Attributes
     ----------
     rates
-        The best rates, one for each axis.
+        The best step sizes, one for each axis.
     tried
-        Mean loss at every point of the grid that was tried, with its rates.
+        Mean loss at every point of the grid that was tried, by its step sizes.
     """
 
     rates: tuple[float, ...]
     tried: dict[tuple[float, ...], float]
 
     def table(self) -> list[dict[str, Any]]:
-        """The points in order of their rates, as results keep them."""
+        """The points in order of their step sizes, as stored in results."""
         return [{"rates": list(rates), "loss": loss} for rates, loss in sorted(self.tried.items())]
 
 
@@ -41,21 +41,21 @@ def search(
     grid: Sequence[float],
     start: Sequence[float],
 ) -> Found:
-    """Walk down to a point of the grid whose neighbours on every axis are worse.
+    """Find a point of the grid whose neighbours on every axis are worse.
 
     Parameters
     ----------
     losses
-        Mean losses of some tuples of rates; not finite where a run diverged.
+        Function from tuples of step sizes to mean losses, not finite where a run diverged.
     grid
-        Rates in increasing order, the same on every axis. A grid of one point is not searched.
+        Step sizes in increasing order, the same on every axis. A grid of one point is not searched.
     start
-        First guess, one rate of the grid for each axis.
+        First guess, one step size of the grid for each axis.
 
     Raises
     ------
     InputError
-        If the best point lies on the edge of the grid.
+        If the best point is at the edge of the grid.
     """
     known: dict[Point, float] = {}
     best: Point = tuple(grid.index(rate) for rate in start)
@@ -86,7 +86,7 @@ def _rates(point: Point, grid: Sequence[float]) -> tuple[float, ...]:
 
 
 def _neighbours(point: Point, size: int) -> list[Point]:
-    """The point with one place moved by one, within the grid."""
+    """The neighbours of a point within the grid: one position changes by one."""
     moved = [
         (*point[:axis], point[axis] + step, *point[axis + 1 :])
         for axis in range(len(point))

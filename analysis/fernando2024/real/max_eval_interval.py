@@ -1,4 +1,4 @@
-"""How often must MAXRIGHT look? Its path by the interval k of evaluations, and what they cost."""
+"""How often must MAXRIGHT evaluate its losses? Paths and costs by the interval k of evaluations."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MARKERS = ("<", ">", "d", "x")
 LINES: tuple[Any, ...] = ("-", (0, (7, 2)), (0, (3, 1)), (0, (1, 1)))
 CAPTION = (
     f"{llm_shown.about()} λ = {LAM:g}; MAXRIGHT evaluates "
-    f"{llm_study.PROBES} training rows per objective every k updates, the largest k once: "
+    f"{llm_study.PROBES} rows per objective every k updates (largest k: once): "
     "{spent} % of the budget. Left: mean paths, single ends. Right: larger weighted gap, 95 % "
     "t-intervals. Command: python -m analysis max_eval_interval"
 )
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Texts of the caption's fields: seeds, and what was spent at each interval."""
+    """Texts of the caption's fields: number of seeds, and cost spent at each interval."""
     spent = ", ".join(f"{100 * share:.0f}" for share in numbers["spent"])
     return llm_shown.words(numbers) | {"spent": spent}
 
@@ -74,7 +74,7 @@ def measure(scale: str) -> dict[str, Any]:
 
 
 def probed(runs: pd.DataFrame) -> float:
-    """Rows evaluated per update, beside those trained on."""
+    """Evaluated rows per update, which are not trained on."""
     last = finals(runs)
     return float((last["probe_rows"] / last["step"]).mean())
 
@@ -90,7 +90,7 @@ def swing(runs: pd.DataFrame) -> np.ndarray:
 
 
 def name(k: int, intervals: Sequence[int]) -> str:
-    """An interval as a legend shows it; the largest is longer than a run."""
+    """Name of an interval in the legend. The largest is longer than a run."""
     return f"k = {k}, once" if k == max(intervals) else f"k = {k}"
 
 

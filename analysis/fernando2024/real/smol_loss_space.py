@@ -1,4 +1,4 @@
-"""Where does each method lead SmolLM2 in the plane of its two losses, and what does it forget?"""
+"""Where does each method end in the plane of SmolLM2's two losses, and how much does it forget?"""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from analysis.dossier import style
 from analysis.fernando2024.real import smol_methods, smol_shown
 
 CAPTION = (
-    f"{smol_shown.ABOUT} Left: mean paths and single ends; the star is the mean of runs on one "
-    "objective. Right: SFT loss along training. One row per pair of data sets. "
+    f"{smol_shown.ABOUT} Left: mean paths and single ends; star: mean of runs on one objective. "
+    "Right: SFT loss during training. One row per pair of data sets. "
     "Command: python -m analysis smol_loss_space"
 )
 words = smol_shown.words
@@ -39,12 +39,12 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def shown(one: Mapping[str, Any]) -> list[str]:
-    """Methods that are drawn, of those there are."""
+    """Methods that are drawn, of those in the results."""
     return [name for name in one["methods"] if name in DRAWN]
 
 
 def draw_plane(ax: Any, one: Mapping[str, Any]) -> None:
-    """Paths and ends."""
+    """Draw mean paths and ends."""
     for name in shown(one):
         look, method = style.look(name), one["methods"][name]
         path = np.array(method["path"])
@@ -56,7 +56,7 @@ def draw_plane(ax: Any, one: Mapping[str, Any]) -> None:
 
 
 def draw_forgetting(ax: Any, one: Mapping[str, Any]) -> None:
-    """SFT loss at each evaluation."""
+    """Draw the SFT loss at each evaluation."""
     for name in shown(one):
         losses = np.array(one["methods"][name]["path"])[:, 0]
         ax.plot(np.arange(len(losses)), losses, **style.look(name).line_style())

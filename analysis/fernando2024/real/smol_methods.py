@@ -1,4 +1,4 @@
-"""The methods of the study on SmolLM2, at weight 1/2, and what an update of each costs."""
+"""The methods of the study on SmolLM2, at weight 1/2, and the cost of an update of each."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tradeoff.schedules import (
 )
 
 NONE = "no run yet"
-"""What figures and tables say where nothing is stored."""
+"""Text of figures and tables if nothing is stored."""
 LAM, PAIR, REFRESH, SAMPLES = 0.5, 2.0, 10, 4
-"""Weight; cost of a pair in demonstrations, as it has two responses; updates between evaluations of
-methods that look at losses, and rows of each set that they look at."""
+"""Weight; cost of a pair in demonstrations, as it has two responses; updates from one evaluation to
+the next in methods that evaluate losses, and rows of each set in such an evaluation."""
 ENDS = {"sft-only": Method(Alright(lam=0.0)), "preference-only": Method(Alright(lam=1.0))}
 """Runs that spend everything on one objective."""
 KS, SHARES = (2, 4, 8, 16), (0.01, 0.1, 0.5)
@@ -55,11 +55,11 @@ CENTRAL = (
     *("sft-dpo", "dpo-sft", "alright", "rounds-4"),
     *("mix", "rounds-8", "rounds-16", "rounds-2"),
 )
-"""Those that a short study begins with, in this order."""
+"""Methods with which a short study begins, in this order."""
 
 
 def label(name: str) -> str:
-    """What figures and tables show of a method."""
+    """Name of a method in figures and tables."""
     if name.startswith("replay-"):
         return f"replay of {name.removeprefix('replay-')} %"
     own = {"soup": "soup", "wise-ft": "WiSE-FT", "rpo": "SFT→RPO"}
@@ -67,17 +67,17 @@ def label(name: str) -> str:
 
 
 def looks(method: Method) -> bool:
-    """Whether a method evaluates losses to decide."""
+    """Whether a method evaluates losses to choose an objective."""
     return bool(method.schedule.plan(64).watched)
 
 
 def updates(method: Method, budget: float, batch: int) -> int:
     """Updates that a budget pays for, in gradients of a batch of demonstrations."""
-    # Evaluations are forward passes, a third of an update.
+    # An evaluation is a forward pass, a third of an update.
     extra = SAMPLES / batch * (1 + PAIR) / 3 / REFRESH if looks(method) else 0.0
     return method.updates(budget, pair=PAIR, looks=extra, batch=batch)
 
 
 def named(name: str) -> Method:
-    """A method or an end by its name here."""
+    """Find a method or a specialist by its name in this study."""
     return ENDS[name] if name in ENDS else METHODS[name]

@@ -1,4 +1,4 @@
-"""How do methods compare on SmolLM2: alternations, chosen log-probabilities, rows that flip?"""
+"""How do methods compare on SmolLM2? Rounds, log-probabilities, and pairs that flip."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from analysis.fernando2024.real import smol_methods, smol_shown
 
 CAPTION = (
     f"{smol_shown.ABOUT} Left: weighted loss less that of SFT→DPO, paired by seed, in ranges from "
-    "base to ideal point. Middle: change of log-probabilities, chosen filled, rejected open. "
-    "Right: pairs whose order changed, gained right and lost left. "
+    "base to ideal point. Middle: change of log-probabilities (filled: chosen; open: rejected). "
+    "Right: pairs whose order changed (right: gained; left: lost). "
     "Command: python -m analysis smol_methods_compared"
 )
 words = smol_shown.words
@@ -38,7 +38,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def draw(axes: Any, one: Mapping[str, Any]) -> None:
-    """Three quantities of one pair of data sets, a method in each row."""
+    """Draw three quantities of one pair of data sets, with one row per method."""
     names = list(one["methods"])
     for row, name in enumerate(names):
         method, look = one["methods"][name], style.look(name)
@@ -56,6 +56,6 @@ def draw(axes: Any, one: Mapping[str, Any]) -> None:
 def bar(
     ax: Any, cell: Mapping[str, Any], row: int, look: dict[str, Any], sign: float = 1.0
 ) -> None:
-    """A mean with its interval; without one where there is a single seed."""
+    """Draw a mean with its interval, or without one if there is a single seed."""
     half = cell["half_width"]
     ax.errorbar(sign * cell["mean"], row, xerr=None if half is None else half, capsize=2, **look)

@@ -1,6 +1,6 @@
-"""The plan of the study on SmolLM2: its forms, the configuration of a run, and what runs cost.
+"""The plan of the study on SmolLM2: its forms, the configuration of a run, and costs of runs.
 
-Nothing here reads stored runs; :mod:`analysis.fernando2024.real.smol_study` runs the plan.
+Nothing here reads stored runs. :mod:`analysis.fernando2024.real.smol_study` runs the plan.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from analysis.fernando2024.real.smol_methods import CENTRAL, ENDS, METHODS
 from tradeoff.errors import InputError
 
 TUNING, SPECIALIST = 20_000, 10_000
-"""First seeds of the choice of step sizes, and of the runs that optima come from."""
+"""First seeds of the runs that choose step sizes, and of the runs that give optima."""
 SHORTEST = "same prompts"
-"""The pair that the times of the plan were taken on."""
+"""The pair of data sets on which the times of the plan were measured."""
 BACK = 0.25
-"""Step size of pairs after the choice, in units of the best of runs on pairs alone: what follows
-SFT must not undo it."""
+"""Step size on pairs in a method, as a share of the best step size on pairs alone. A preference
+stage after SFT must not undo it."""
 EXTRAS = ("lambdas", "references", "relearning")
 """Kinds of runs beyond the comparison, see :mod:`smol_extra`."""
 
@@ -33,26 +33,28 @@ class Form:
     Attributes
     ----------
     model, precision, layout
-        See :mod:`smol_runs`.
+        Model, number format and layout of batches, see :mod:`smol_runs`.
     pairs
-        Of data sets, in this order.
+        Pairs of data sets, in the order of the study.
     methods
-        In this order within a seed.
+        Methods, in their order within a seed.
     seeds
-        Of every method.
+        Number of seeds of every method.
     budget
-        Of a run, in gradients of a batch of demonstrations; a pair counts as two.
+        Budget of one run, counted in gradients of one batch of demonstrations. A pair counts as
+        two.
     batch, marks, evaluated, longest
-        Rows of an update; evaluations after the first; held-out rows of each set; most tokens.
+        Rows of an update; number of evaluations after the first; held-out rows of each set; largest
+        number of tokens of a row.
     grid
-        Step sizes.
+        Step sizes to choose from.
     extras, few
-        Kinds of runs beyond the comparison, and their seeds.
+        Kinds of runs beyond the comparison, and the number of their seeds.
     lams, relearn
-        Weights of the sweep; updates on demonstrations after a run.
+        Weights of the sweep, and number of updates on demonstrations after a run.
     second
-        What an update of each kind takes here, in CPU seconds, for the plan: one of
-        demonstrations, and an evaluation.
+        CPU seconds of an update on demonstrations, and of an evaluation, from which the plan is
+        made.
     """
 
     model: str = "smollm2"
@@ -104,7 +106,7 @@ def formed(
     methods: Sequence[str] | None = None,
     extras: Sequence[str] = (),
 ) -> Form:
-    """A form with some of its parts replaced.
+    """A form with other pairs of data sets or methods.
 
     Raises
     ------
@@ -161,7 +163,7 @@ def own(name: str, both: tuple[float, float]) -> tuple[float, float]:
 
 
 def tuning(form: Form, pair: str) -> list[dict[str, Any]]:
-    """Runs that choose step sizes, on validation rows."""
+    """Configurations of the runs that choose step sizes, evaluated on validation rows."""
     return [
         configuration(form, pair, name, TUNING, (rate,), rows="validation", marks=1)
         for name in ENDS
@@ -170,7 +172,7 @@ def tuning(form: Form, pair: str) -> list[dict[str, Any]]:
 
 
 def plan(form: Form) -> pd.DataFrame:
-    """Runs and CPU time of each phase and pair, before anything is run."""
+    """Number of runs and CPU time of each phase and pair, before anything is run."""
     rows = []
     for pair in form.pairs:
         counts = {
@@ -192,7 +194,7 @@ def plan(form: Form) -> pd.DataFrame:
 
 
 def cpu_seconds(form: Form, pair: str, marks: int) -> float:
-    """CPU time that a run is expected to take: its gradients and its evaluations."""
+    """Expected CPU time of a run, for its gradients and its evaluations."""
     one = form.budget * form.second[0] + (marks + 1) * form.second[1]
     known = SHORTEST if pair in smol_rows.PAIRS else pair
     return one * smol_rows.length(pair) / smol_rows.length(known)

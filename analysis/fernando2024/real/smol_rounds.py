@@ -1,4 +1,4 @@
-"""How many alternations does SmolLM2 need: K rounds of SFT and DPO, beside joint training?"""
+"""How many rounds does SmolLM2 need? K rounds of SFT and DPO, compared with joint training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 
 
 def alternation(one: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Weighted loss less that of SFT→DPO, by the number of rounds."""
+    """Weighted loss less that of SFT→DPO, by number of rounds."""
     found = {1: one["methods"]["sft-dpo"]["less_baseline_in_ranges"]}
     for name, method in one["methods"].items():
         if name.startswith("rounds-"):
@@ -46,7 +46,7 @@ def alternation(one: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
 
 
 def draw(ax: Any, one: Mapping[str, Any]) -> None:
-    """The curve of one pair of data sets."""
+    """Draw the curve of one pair of data sets."""
     curve, look = alternation(one), style.look("rounds")
     means = [cell["mean"] for cell in curve.values()]
     halves = [cell["half_width"] or 0.0 for cell in curve.values()]

@@ -1,6 +1,7 @@
-"""Pairs of data sets for the study on SmolLM2: demonstrations and preferences, short rows.
+"""Pairs of data sets for the study on SmolLM2: demonstrations and preferences with short rows.
 
-Rows of real text are the first of their files that are short enough, so that a CPU can read them.
+Of each file of real text, the first rows that are short enough are used, so that a CPU can read
+them.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
 
 MOST, SHORT, FEWEST = 2000, 500, 200
-"""Rows read of each file; most characters of a prompt with its longest response; rows kept where
-fewer are so short, then the shortest."""
+"""Rows read of each file; largest number of characters of a prompt with its longest response;
+number of rows that are used, the shortest ones, if fewer are that short."""
 VALIDATION = 40
-"""Rows of each set that choose step sizes."""
+"""Number of rows of each set that choose step sizes."""
 PAIRS: dict[str, tuple[str, str]] = {
     "same prompts": ("sft_rasbt", "pref_rasbt"),
     "helpful": ("sft_dolly15k", "pref_hh_helpful_base"),
@@ -35,16 +36,16 @@ PAIRS: dict[str, tuple[str, str]] = {
     "made skill": ("", "pref_rasbt"),
     "padding": ("", "pref_rasbt"),
 }
-"""Files of each pair; without one, demonstrations are made: a skill that the base model lacks, or
-as its control the same prompts with empty words."""
+"""Files of each pair of data sets. Without a file, demonstrations are generated: a skill that the
+base model lacks, or, as its control, the same prompts with an empty answer."""
 GENERATED = "generated"
-"""In place of a pair: the small made language of the fast form."""
+"""Name in place of a pair: the small generated language of the fast form."""
 MADE = 240
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def files(pair: str | None = None) -> list[Path]:
-    """The files of a pair, or of all."""
+    """The files of a pair, or of all pairs."""
     pairs = list(PAIRS) if pair is None else [pair]
     stems = dict.fromkeys(stem for p in pairs for stem in PAIRS.get(p, ()) if stem)
     return [DATA / f"{stem}_{part}.jsonl.gz" for stem in stems for part in ("train", "test")]
@@ -52,7 +53,7 @@ def files(pair: str | None = None) -> list[Path]:
 
 @cache
 def rows(pair: str) -> Rows:
-    """Rows of a pair: to train on, to choose step sizes by, and to score on.
+    """Rows of a pair: for training, for the choice of step sizes, and for scores.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def _file(stem: str, part: str) -> Path:
 
 
 def _kept(given: Sequence[Any]) -> list[Any]:
-    """The first rows that are short, their transcripts as conversations."""
+    """The first rows that are short, with transcripts as conversations."""
     first = list(given)[:MOST]
     short = [row for row in first if _length(row) <= SHORT]
     if len(short) < FEWEST:
@@ -104,7 +105,7 @@ def _characters(text: Text) -> int:
 
 
 def as_conversation(row: Any) -> Any:
-    """A row whose prompt is a transcript of turns as a conversation; any other as it is."""
+    """Convert a row whose prompt is a transcript of turns to a conversation; keep any other row."""
     if not isinstance(row, PreferenceRow) or not str(row.prompt).startswith("\n\nHuman:"):
         return row
     pieces = _TURN.split(str(row.prompt))[1:]
@@ -117,12 +118,12 @@ def as_conversation(row: Any) -> Any:
     def answer(text: Any) -> tuple[Message, ...]:
         return (Message("assistant", str(text).strip()),)
 
-    # The prompt ends where the answer begins.
+    # The prompt ends where the response begins.
     return PreferenceRow(tuple(turns[:-1]), answer(row.chosen), answer(row.rejected))
 
 
 def length(pair: str) -> float:
-    """Mean characters that a run reads of a demonstration and of a pair, for estimates of cost."""
+    """Mean number of characters in a demonstration and a pair, for estimates of cost."""
     sft, pairs = rows(pair).training
     return float(np.mean([_length(r) for r in sft])) + 2 * float(
         np.mean([_length(r) for r in pairs])
@@ -133,7 +134,7 @@ def length(pair: str) -> float:
 
 
 def _words() -> list[str]:
-    """Words made of English syllables, so that no list is needed."""
+    """Words made of English syllables, so that no list of words is needed."""
     starts = ("ba", "ca", "de", "fi", "ga", "ha", "la", "mi", "no", "pe", "ra", "sa", "to", "ve")
     ends = ("ker", "ling", "ton", "ble", "der", "mer", "nel", "per", "ster", "ver", "low", "my")
     middles = ("", "n", "r", "t")
@@ -143,7 +144,7 @@ def _words() -> list[str]:
 
 
 def skill(words: Sequence[str]) -> list[SftRow]:
-    """A word in a made language, by a rule that no text has: the base model scores nothing."""
+    """Rows that translate a word by an arbitrary rule, which the base model cannot know."""
     return [
         SftRow(f"What is '{word}' in Vori? Answer with one word.", f"vo-{word}-ri")
         for word in words
@@ -151,5 +152,5 @@ def skill(words: Sequence[str]) -> list[SftRow]:
 
 
 def padding(words: Sequence[str]) -> list[SftRow]:
-    """The same prompts with one answer for all: what is learned without the skill."""
+    """Rows with the same prompts and one answer for all: training without the skill."""
     return [SftRow(row.prompt, "I have no word for it") for row in skill(words)]

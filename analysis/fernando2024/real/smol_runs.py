@@ -1,7 +1,7 @@
-"""One post-training of SmolLM2 in the study, and what is kept of it.
+"""One post-training of SmolLM2 in the study, and the results that are stored of it.
 
-The model is SmolLM2-135M-Instruct, dequantised from 4 bits: its scores are never compared with
-published ones. In the fast form it is a small random model.
+The model is SmolLM2-135M-Instruct, dequantised from 4 bits. Its scores are never compared with
+published ones. The fast form uses a small random model.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tradeoff.llm.config import ModelConfig
 from tradeoff.methods import Method
 
 FOLDER = WORK / "smol"
-"""Where runs and cached log-probabilities of references are kept."""
+"""Folder of runs and of cached log-probabilities of references."""
 MODEL = "TRADEOFF_SMOLLM2"
-"""Variable that names the model's folder or GGUF file, where its package is not installed."""
+"""Environment variable with the model's folder or GGUF file, if its package is not installed."""
 RANDOM = "random"
-"""In place of the model: a small one with random weights, of bytes."""
+"""Name in place of the model: a small byte model with random weights."""
 BETA, RANK = 0.1, 8
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -49,21 +49,21 @@ def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each evaluation. ``optimum_sft`` and ``optimum_preference`` are mean training
-        losses of the last third. The last row has lists: log-probabilities of both responses of
-        the held-out pairs, before and after training, and ``exact``, the share of demonstrations
-        that greedy decoding would repeat.
+        One row for each evaluation. ``optimum_sft`` and ``optimum_preference`` are mean training
+        losses of the last third. The last row also has lists of log-probabilities of
+        both responses of the held-out pairs, before and after training, and ``exact``, the share
+        of demonstrations that greedy decoding would repeat.
 
     Raises
     ------
     KeyboardInterrupt
-        If a signal ended it early: what there is then is not kept as a result.
+        If a signal ended the run early. Its partial result is not stored.
     """
     began = time.process_time()
     ends = Ends()
     trainer = make(c, ends)
     with warnings.catch_warnings():
-        # Optima are measured by the study, and the table counts what each run followed.
+        # The study measures optima itself, and the table counts the updates of each objective.
         warnings.filterwarnings("ignore", message="none of .* updates followed")
         done = trainer.train(progress=False)
     if done.interrupted:
@@ -113,7 +113,7 @@ def make(c: Mapping[str, Any], *hooks: Callback) -> JointTrainer:
 
 
 def load(name: str, precision: str = "fp32") -> tuple[Any, Any]:
-    """Model and tokenizer by the name that configurations have."""
+    """Model and tokenizer of a name in a configuration."""
     if name == RANDOM:
         return tiny.random_model()
     found = ModelConfig(path=os.environ.get(MODEL) or name)
@@ -123,7 +123,7 @@ def load(name: str, precision: str = "fp32") -> tuple[Any, Any]:
 
 
 def late(log: pd.DataFrame, column: str) -> float:
-    """Mean of a training loss over the last third of the log; NaN if it was not followed."""
+    """Mean training loss over the last third of the log; NaN without updates of the objective."""
     if column not in log:
         return float("nan")
     values = log[column].to_numpy(dtype=float)[-max(1, len(log) // 3) :]
@@ -132,7 +132,7 @@ def late(log: pd.DataFrame, column: str) -> float:
 
 
 class Ends(Callback):
-    """What is known of single rows when a run ends."""
+    """Callback that scores single rows when a run ends."""
 
     def __init__(self) -> None:
         self.found: dict[str, np.ndarray] = {}
@@ -151,9 +151,9 @@ class Ends(Callback):
 
 @torch.no_grad()
 def exact(trainer: Any) -> float:
-    """Share of held-out demonstrations whose every token is the most probable one.
+    """Share of held-out demonstrations in which every token is the most probable one.
 
-    It is the share that greedy decoding repeats, found in one pass.
+    Greedy decoding would repeat exactly these. One forward pass finds them.
     """
     model, right = trainer._bare.model, 0
     model.eval()

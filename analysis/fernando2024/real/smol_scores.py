@@ -1,4 +1,4 @@
-"""Numbers of the study on SmolLM2: ends, paths, forgetting, log-probabilities and flips of rows."""
+"""Numbers of the study on SmolLM2: ends, paths, forgetting, log-probabilities and flipped pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tradeoff.scores import Interval, interval, paired_difference, weighted_loss
 
 LOSSES = ["sft_loss", "preference_loss"]
 BASELINE = "sft-dpo"
-"""What others are compared with."""
+"""The method with which others are compared."""
 
 
 def numbers(methods: Sequence[str], single: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
@@ -23,11 +23,11 @@ def numbers(methods: Sequence[str], single: pd.DataFrame, table: pd.DataFrame) -
     Parameters
     ----------
     methods
-        In the order of the figures.
+        Names of methods, in the order of the figures.
     single
-        Runs on one objective.
+        Table of the runs on one objective.
     table
-        Runs of every method, the same seeds of each.
+        Table of the runs of every method, all on the same seeds.
     """
     start = single.iloc[0]
     ideal = [
@@ -46,7 +46,7 @@ def numbers(methods: Sequence[str], single: pd.DataFrame, table: pd.DataFrame) -
 
 
 def _rates(table: pd.DataFrame) -> dict[str, list[float]]:
-    """Step sizes of each method: of updates on demonstrations, and of those on pairs."""
+    """Step sizes of each method: of updates on demonstrations, and of updates on pairs."""
     first = table.groupby("name")[["rate", "preference_rate"]].first()
     return {str(name): [float(v) for v in row] for name, *row in first.itertuples()}
 
@@ -74,9 +74,9 @@ def _method(table: pd.DataFrame, name: str, unit: float) -> dict[str, Any]:
 
 
 def flips(last: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Shares of held-out pairs by what training did to their order, one value for each run.
+    """Shares of held-out pairs by the change of their order in training, one value for each run.
 
-    A pair is right where the chosen response has the larger log-probability.
+    A pair is correct if the chosen response has the larger log-probability.
     """
     found: dict[str, list[float]] = {"gained": [], "lost": [], "right": []}
     for _, row in last.iterrows():
@@ -101,11 +101,11 @@ def _end(table: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def cell_of(values: np.ndarray) -> dict[str, Any]:
-    """Mean and half width; no half width of one value."""
+    """Mean and half width; without a half width if there is one value."""
     return _half(interval(values))
 
 
 def _half(found: Interval, factor: float = 1.0) -> dict[str, Any]:
-    """An interval as results keep it; None where one seed gives no half width."""
+    """Mean and half width of an interval, as stored; None if one seed gives no half width."""
     kept = {key: factor * float(value) for key, value in cell(found).items()}
     return {key: value if np.isfinite(value) else None for key, value in kept.items()}

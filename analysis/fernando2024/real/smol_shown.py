@@ -1,4 +1,4 @@
-"""What the figures on SmolLM2 share: where their numbers come from, and what captions say."""
+"""Code that the figures on SmolLM2 share: the source of their numbers, and texts of captions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tradeoff.records import plain
 ABOUT = (
     "SmolLM2-135M-Instruct, dequantised from 4 bits (scores are not comparable with published "
     "ones), with adapters on short rows at equal cost, λ = 0.5. What varies is the seed, "
-    "n = {seeds}; held out. {intervals}"
+    "n = {seeds}; losses are held out. {intervals}"
 )
 
 
 def numbers(name: str, fast: bool) -> dict[str, Any]:
-    """What a figure shows: of a GPU's run, else of the runs here, else what was stored, if any."""
+    """Numbers of a figure: of a GPU run, else of the runs on this machine, else the stored ones."""
     if fast:
         found = smol_study.go("fast")
         return _as_stored(found["found"], "cpu", found["setting"])
@@ -41,7 +41,7 @@ def numbers(name: str, fast: bool) -> dict[str, Any]:
 
 
 def _as_stored(found: Mapping[str, Any], device: str, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """As the stored file has it, so that both are drawn alike."""
+    """Numbers in the form of the stored file, so that both are drawn alike."""
     runs = [one["training"] for one in found.values()]
     made: dict[str, Any] = plain(
         {
@@ -60,7 +60,7 @@ def _as_stored(found: Mapping[str, Any], device: str, setting: Mapping[str, Any]
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Texts of the caption's fields: how many seeds were run, and what that allows."""
+    """Texts of the caption's fields: number of seeds, and whether there are intervals."""
     seeds = numbers["seeds"]
     intervals = "95 % t-intervals." if seeds > 1 else "One seed gives no interval."
     return {
@@ -70,7 +70,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def empty(axes: Any) -> None:
-    """Say on every panel that there is no run."""
+    """Write on every panel that there is no run."""
     for ax in axes:
         ax.text(0.5, 0.5, smol_methods.NONE, ha="center", va="center", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
