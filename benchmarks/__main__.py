@@ -1,7 +1,7 @@
 """Run benchmarks: ``python -m benchmarks [NAME ...]``.
 
 Numbers are written to results/NAME.json, ratios to results/history.jsonl. With ``--check`` nothing
-is written, and the exit status is not zero if a ratio is worse than in the last runs on such a
+is written, and the exit status is not zero if a ratio is worse than in the last runs on a similar
 machine.
 """
 

@@ -1,7 +1,7 @@
 """Training of runs as ensembles, compared with the same runs one by one in plain torch.
 
 The rival is an ordinary loop: a dictionary of leaves, padded rows, autograd and torch.optim.AdamW,
-on one thread or on all, whichever is faster. All contenders draw the same rows. An update of a
+on one thread or on all, whichever is faster. All of them draw the same rows. An update of a
 small policy is mostly overhead, and a batched call saves most of it. An update of a language model
 is arithmetic. There an ensemble saves padding and unused logits, and uses a thread for each run. A
 study trains one ensemble in each process. Its time includes the start of the processes, data, the

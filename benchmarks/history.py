@@ -81,7 +81,7 @@ def worse(
 
 
 def machine() -> str:
-    """The kind of machine."""
+    """Processor and number of cores of this machine."""
     return f"{cpu()}, {os.cpu_count()} cores"
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/large_sets.py --rows 1000000 --folder /tmp/large
 
-writes seeded rows of 20 to 120 words there, unless they exist, runs the command on two threads, and
-prints seconds and peak memory. The bar is 5 minutes and 4 GiB on two cores.
+writes seeded rows of 20 to 120 words to that folder, unless they exist. It then runs the command on
+two threads, and prints seconds and peak memory. The bar is 5 minutes and 4 GiB on two cores.
 """
 
 from __future__ import annotations

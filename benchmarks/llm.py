@@ -204,7 +204,7 @@ def peak_of_preference_steps(name: str, weights: str) -> float:
 
 
 def _status(field: str) -> int:
-    """KiB."""
+    """Memory value of this process in KiB, by its field in /proc."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field)))
 

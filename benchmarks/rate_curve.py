@@ -1,4 +1,4 @@
-"""A whole convergence curve: 256 replicas of 100,000 updates, as a table of gaps."""
+"""Time of a whole convergence curve: 256 replicas of 100,000 updates, as a table of gaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-/* ALRIGHT on a dense log-linear problem, written straightforwardly: the yardstick of simulate.py.
+/* ALRIGHT on a dense log-linear problem, in straightforward C: the reference of simulate.py.
  *
  * The same draws, updates, averages and records as tradeoff.convex.kernels, one run after another,
  * with the exponential of libm. Built by the benchmark: gcc -O3 -march=native -fopenmp -shared.

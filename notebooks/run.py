@@ -1,6 +1,6 @@
-"""Run notebooks where they stand, so that they show what they compute: `make notebooks`.
+"""Run notebooks in place, so that they contain their outputs: `make notebooks`.
 
-A notebook is its own source. What it shows is checked by `tests/test_notebooks.py`.
+`tests/test_notebooks.py` checks the outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def every() -> list[Path]:
 
 
 def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """Run all cells in ``folder``; a cell that raises ends it."""
+    """Run all cells in ``folder``; an error in a cell ends the run."""
     run = nbformat.from_dict(notebook)
     client = NotebookClient(
         run,
@@ -32,13 +32,13 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
-    # The interpreter's version says nothing of the notebook, and would change with every machine.
+    # The interpreter's version does not matter to the notebook, and changes with every machine.
     run.metadata.pop("language_info", None)
     return run
 
 
 def main(names: list[str]) -> None:
-    """Run the notebooks whose names contain one of ``names``; all without any."""
+    """Run the notebooks whose names contain one of ``names``; all notebooks without a name."""
     for path in every():
         if names and not any(name in path.stem for name in names):
             continue
