@@ -8,6 +8,7 @@ A page asks for stored or computed content with a comment of its own on a line:
     <!-- file: path -->                  a file of the project, as it is
     <!-- attack: name -->                counts of a stored search of tests/attack for what is false
     <!-- cards: all -->                  every method of the literature, and where it can run
+    <!-- methods: other -->              names of the catalogue that no row of the literature holds
     <!-- attacks: promises|kinds -->     counts of the last long run of each attack
 """
 
@@ -34,7 +35,7 @@ PAPER = DOSSIER.folder
 SIGNS = {"upper": "≤", "lower": "≥", "exact": "="}
 
 _REQUEST = re.compile(
-    r"^<!-- (proof|claims|figure|file|attack|attacks|cards): (.+?) -->$", re.MULTILINE
+    r"^<!-- (proof|claims|figure|file|attack|attacks|cards|methods): (.+?) -->$", re.MULTILINE
 )
 _NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb\)")
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`(~?)([\w.]+)`")
@@ -143,12 +144,25 @@ def cards(_: str) -> str:
     rows = ["| id | method | kind | source | mark | in the catalogue | not on |",
             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for card in every():
-        held = f"`{card.method}`" if card.method else f"no: {card.reason}"
+        held = _page_of(card.method) if card.method else f"no: {card.reason}"
         held += f" ({card.note})" if card.note else ""
         missing = [s for s, why in card.scales().items() if why] if card.method else []
         cells = (card.id, card.name, card.kind, card.source, card.mark, held, ", ".join(missing))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def methods(_: str) -> str:
+    """A list of the methods and parts that are no row of the literature's table."""
+    from tradeoff.methods import find, names
+    from tradeoff.methods.cards import cards as every
+
+    held = {card.method for card in every()}
+    return "\n".join(f"- {_page_of(n)}: {find(n).label}" for n in names() if n not in held)
+
+
+def _page_of(method: str) -> str:
+    return f"[`{method}`](methods/{method}.md)"
 
 
 _ANSWERS: dict[str, Callable[[str], str]] = {
@@ -159,6 +173,7 @@ _ANSWERS: dict[str, Callable[[str], str]] = {
     "attack": attack,
     "attacks": attacks,
     "cards": cards,
+    "methods": methods,
 }
 
 
@@ -210,7 +225,9 @@ def _reference(found: re.Match[str]) -> str:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the stored figures and the stored notebooks to the site."""
+    """Add the stored figures, the stored notebooks and the pages made of the project."""
+    from analysis.arena.pages import pages as method_pages
+
     for path in sorted((PAPER / "figures").glob("*.png")):
         files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
     names = []
@@ -223,6 +240,7 @@ def on_files(files: Files, config: Any) -> Files:
         **commands,
         "gallery.md": gallery(),
         "changelog.md": changelog(),
+        **{f"methods/{name}": text for name, text in method_pages().items()},
     }.items():
         files.append(File.generated(config, target, content=content))
     paths = [path for path in commands if path != "cli/index.md"]

@@ -34,7 +34,7 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
     places = rank_table(means(numbers, "regret"))
     scores = ("regret", "front_gap", "coverage", "law_regret", "kl", "flips", "calibration")
     kept = {score: means(numbers, score).mean(axis=1) for score in scores}
-    counts = {name: wins(numbers, name) for name in AGAINST}
+    counts = {name: wins(numbers, name).apply(_both, axis=1) for name in AGAINST}
     # Of the mean over these problems, each with draws of its own.
     spread = np.linalg.norm(array(numbers["half_width"]), axis=1) / len(numbers["problems"])
     rows = []
@@ -50,7 +50,7 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
                 "interval": f"{place['rank_low']:.1f} to {place['rank_high']:.1f}",
                 "regret": f"{cell(float(kept['regret'][str(name)]))} ± {cell(float(spread[at]))}",
                 **{s.replace("_", " "): cell(float(kept[s][str(name)])) for s in scores[1:]},
-                **{f"better/worse than {k}": _both(t.loc[str(name)]) for k, t in counts.items()},
+                **{f"better/worse than {k}": t[str(name)] for k, t in counts.items()},
                 "gradients an update": cell(numbers["gradients_per_update"][at]),
                 "at edge": str(numbers["at_edge"][at]),
             }

@@ -44,6 +44,10 @@ class Card:
         Why there is none; empty otherwise.
     note
         Which part of it the catalogue holds, where that is not all.
+    stop
+        Where it ends on convex problems, with exact gradients and steps that fall; empty where that
+        is not known. f1 and f2 are the losses of demonstrations and of pairs, gap1 and gap2 what
+        they exceed their minima by.
     """
 
     id: str
@@ -54,6 +58,7 @@ class Card:
     method: str = ""
     reason: str = ""
     note: str = ""
+    stop: str = ""
 
     def __post_init__(self) -> None:
         check(self)
