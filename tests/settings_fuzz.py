@@ -177,6 +177,8 @@ def commands(rng: random.Random, folder: Path) -> None:
         "front": ["--dimension", "--prompts", "--responses", "--accuracy", "--radius", "--beta"],
         "claims": ["--out"],
         "figures": ["--out"],
+        "advise": ["--repeats", "--rows", "--columns", "--min-margin", "--model", "--details"],
+        "compare": ["--method", "--seeds", "--jobs", "--steps", "--rounds", "--relative", "--out"],
         "analyse": ["--sft", "--preference", "--candidates", "--features", "--solves"],
         "train": ["--steps", "--rounds", "--lora-rank", "--precision", "--set", "--epochs"],
     }
@@ -193,7 +195,11 @@ def commands(rng: random.Random, folder: Path) -> None:
         ]
     if name in ("claims", "figures"):
         options = [rng.choice([*odd, "--", "-"]), *options[:1]]
-    if name == "train":
+    if name == "advise":
+        options = [*rng.choice([(), odd[:1], ("a.jsonl", "b.jsonl"), odd[:3]]), *options]
+    if name == "compare":
+        options += rng.choice([[], [rng.choice(odd)], ["runs", "--lam", rng.choice(odd)]])
+    if name in ("train", "compare"):
         options += ["--set", f"train.steps={rng.choice(['true', '0.5', '[]'])}"]
     with contextlib.chdir(folder):
         try:

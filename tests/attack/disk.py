@@ -38,6 +38,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
                  "--out", "runs", "--json"),
     "analyse": ("analyse", *ROWS, "--lam", "0.5", "--radius", "2", "--candidates", "2",
                 "--features", "64", "--solves", "3", "--steps", "4", "--out", "found", "--json"),
+    "advise": ("advise", "../sft.jsonl", "../preference.jsonl", "--repeats", "2", "--rows", "8",
+               "--out", "advice", "--json"),
+    "compare": ("compare", "--model", "../model", *ROWS, "--out", "compared", "--method", "mix",
+                "--lam", "0.5", "--seeds", "2", "--steps", "2", "--batch-size", "4",
+                "--max-length", "64", "--set", "train.holdout=0.2", "--json"),
     "figures": ("figures", "certified_front", "--fast", "--force", "--out", "paper", "--json"),
     "claims": ("claims", "--out", "paper", "--json"),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -113,6 +113,7 @@ def five(table: pd.DataFrame, cautions: int) -> tuple[str, ...]:
 
 def _conflict(table: pd.DataFrame) -> str:
     found, place = estimate(table.conflict), level(table)
+    found = replace(found, high=min(found.high, 1.0))
     given = f"to have both, {share(found)} of what each would gain alone has to be given up"
     same, opposite = estimate(table.conflict_same), estimate(table.conflict_reversed)
     scale = (
@@ -146,13 +147,15 @@ def share(found: Estimate) -> str:
         return "a share that is not known (nothing was learned on held-out rows)"
     low, high = (_per_cent(v) for v in (found.low, found.high))
     interval = f"({low} to {high})" if found.n > 1 else "(no interval: known in one repeat)"
+    if found.low <= 0 and found.high >= 1:
+        return f"an unknown share {interval}"
     return f"{'all' if found.mean > 0.995 else _per_cent(found.mean)} {interval}"
 
 
 def _per_cent(value: float) -> str:
     if np.isnan(value):
         return "unknown"
-    return f"{float(f'{100 * max(value, 0.0):.2g}'):.0f} %"
+    return f"{float(f'{100 * max(value, 0.0):.2g}'):,.0f} %"
 
 
 def _schedule(table: pd.DataFrame) -> str:
@@ -162,7 +165,7 @@ def _schedule(table: pd.DataFrame) -> str:
         return f"{first[choice.schedule]} is enough: that order forgets at most 10 %."
     weight = (
         f"a weight of {choice.lam:.2g} on the preference objective"
-        + (f" ({lam.low:.2g} to {lam.high:.2g})" if lam.n > 1 else "")
+        + (f" ({max(lam.low, 0.0):.2g} to {min(lam.high, 1.0):.2g})" if lam.n > 1 else "")
         if lam.n
         else "equal weights, as no better weight is known,"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from tradeoff._terminal import console, show_json, show_line, show_table
 from tradeoff.cli.options import Columns, MinMargin, Out, Seed, SkipBad, UseLabels
+from tradeoff.cli.rows import RowReader
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import replacing, write_json
@@ -25,7 +25,9 @@ def advise(
     rows: Annotated[
         int, typer.Option(help="Rows of each set that one repeat draws.", min=4, max=10**6)
     ] = 1_000,
-    limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Use only the first rows of each file.", min=1)
+    ] = None,
     skip_bad: SkipBad = False,
     columns: Columns = None,
     use_labels: UseLabels = False,
@@ -55,20 +57,14 @@ def advise(
     """
     require("text")
     from tradeoff import advice, conflict
-    from tradeoff.data import files
-    from tradeoff.data.columns import columns_of, parsed
 
     folder = check_writable(out or Path())
-    names = parsed(columns or ())
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
     options |= {"sample": max(rows, conflict.MAX_ROWS), "seed": seed}
-    pairs: Any = partial(files.read_preferences, min_margin=min_margin)
-    read: list[Any] = [
-        files.read_sft(sft, columns=columns_of(names, "sft"), **options),
-        pairs(preference, columns=columns_of(names, "preference"), **options),
-    ]
+    read = RowReader(columns, min_margin, options)
     found = advice.advise(
-        *read,
+        read.rows(sft, "sft"),
+        read.rows(preference, "preference"),
         names=(sft, preference),
         model=model,
         repeats=repeats,
@@ -76,9 +72,7 @@ def advise(
         seed=seed,
         progress=not as_json,
     )
-    dropped = [str(error) for part in read for error in part.dropped]
-    remarks = [text for part in read for text in part.remarks()]
-    record = {**found.record(), "dropped": dropped, "remarks": remarks}
+    record = {**found.record(), "dropped": read.dropped, "remarks": read.remarks}
     written = [write_json(folder / "advise.json", record), folder / "advise.html"]
     with replacing(written[1]) as partial_page:
         title = f"Advice on {Path(sft).name} and {Path(preference).name}"
@@ -91,7 +85,7 @@ def advise(
     show_line(found.command, label="\ntrain: ")
     for doubt in found.cautions:
         show_line(str(doubt), label="caution: ", style="yellow")
-    for line in [*remarks, *(f"dropped: {text}" for text in dropped)]:
+    for line in [*read.remarks, *(f"dropped: {text}" for text in read.dropped)]:
         show_line(line, style="yellow")
     if details:
         _show_details(found)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tradeoff._terminal import show_json, show_line, show_summary, show_table
-from tradeoff.cli.options import Columns, Json, Lams, MinMargin, Out, Seed, SkipBad, UseLabels
+from tradeoff.cli.options import (
+    Columns,
+    Json,
+    Lams,
+    MinMargin,
+    Out,
+    Seed,
+    SkipBad,
+    UseLabels,
+    check_arguments,
+)
+from tradeoff.cli.rows import RowReader
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
@@ -36,7 +46,9 @@ def analyse(
         int | None,
         typer.Option(help="Most rows of each set, drawn; by default what memory allows.", min=2),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first rows of each file.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Use only the first rows of each file.", min=1)
+    ] = None,
     skip_bad: SkipBad = False,
     columns: Columns = None,
     use_labels: UseLabels = False,
@@ -59,51 +71,31 @@ def analyse(
     """
     require("text")
     from tradeoff import conflict, plots
-    from tradeoff.data import files
-    from tradeoff.data.columns import columns_of, parsed
 
+    settings: dict[str, Any] = {"lams": lams, "radius": radius, "beta": beta, "steps": steps}
+    settings |= {"candidates": candidates, "n_features": features, "solves": solves}
+    settings |= {"max_rows": rows, "seed": seed}
+    check_arguments(conflict.analyse, **settings)
     folder = check_writable(out or Path())
-    names = parsed(columns or ())
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
     options |= {"sample": rows or conflict.MAX_ROWS, "seed": seed}
-    read_sft: Any = partial(files.read_sft, columns=columns_of(names, "sft"), **options)
-    read_pairs: Any = partial(
-        files.read_preferences,
-        columns=columns_of(names, "preference"),
-        min_margin=min_margin,
-        **options,
-    )
-    train = read_sft(sft), read_pairs(preference)
-    held_out = (
-        None if sft_test is None else read_sft(sft_test, default_split=None),
-        None if preference_test is None else read_pairs(preference_test, default_split=None),
-    )
+    read = RowReader(columns, min_margin, options)
+    train = read.rows(sft, "sft"), read.rows(preference, "preference")
     found = conflict.analyse(
         *train,
-        sft_test=held_out[0],
-        preference_test=held_out[1],
-        lams=lams,
-        radius=radius,
-        beta=beta,
-        candidates=candidates,
-        n_features=features,
-        solves=solves,
-        steps=steps,
-        max_rows=rows,
-        seed=seed,
+        sft_test=read.held_out(sft_test, "sft"),
+        preference_test=read.held_out(preference_test, "preference"),
+        **settings,
         progress=not as_json,
     )
-    read = [part for part in (*train, *held_out) if part]
-    dropped = [str(error) for part in read for error in part.dropped]
-    remarks = [text for part in read for text in part.remarks()]
     record = {
         "warnings": [doubt.record() for doubt in found.doubts],
         "in_doubt": found.in_doubt,
         "summary": found.summary,
         "policies": found.policies.reset_index().to_dict("records"),
         "front": found.front.table().to_dict("records"),
-        "dropped": dropped,
-        "remarks": remarks,
+        "dropped": read.dropped,
+        "remarks": read.remarks,
     }
     written = [write_json(folder / "analyse.json", record)]
     with plots.figure(height=4.2) as (figure, ax):
@@ -118,7 +110,7 @@ def analyse(
         show_line(str(text), label="warning: ", style="yellow")
     show_table(_short(found.policies), "losses in nats; accuracies and † on held-out rows")
     show_summary(found.summary, found.in_doubt)
-    for line in [*remarks, *(f"dropped: {text}" for text in dropped)]:
+    for line in [*read.remarks, *(f"dropped: {text}" for text in read.dropped)]:
         show_line(line, style="yellow")
     show_line(f"written: {', '.join(str(path) for path in written)}")
 

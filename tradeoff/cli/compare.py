@@ -199,8 +199,12 @@ def _tell(found: Comparison, out: Path, as_json: bool) -> None:
     for name in ("sft_loss", "preference_loss", "weighted_loss", "behind_best"):
         pairs = zip(table[name], table[f"± {name}"], strict=True)
         text[HEADS[name]] = [with_interval(value, half) for value, half in pairs]
-    runs, seeds = len(found.runs), found.runs.seed.nunique()
-    show_table(text, f"{runs} runs, {seeds} seeds: mean ± half of a 95 % interval over seeds")
+    runs, seeds = _count(len(found.runs), "run"), _count(found.runs.seed.nunique(), "seed")
+    show_table(text, f"{runs}, {seeds}: mean ± half of a 95 % interval over seeds")
     for line in found.remarks:
         show_line(line, style="yellow")
     show_line(f"written: {', '.join(str(path) for path in written)}")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

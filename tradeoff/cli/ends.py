@@ -20,7 +20,7 @@ STATUS = 130
 PATIENCE = 0.5
 """Seconds in which threads may end by themselves after an interruption."""
 NOTHING = "nothing was written"
-RENAMED = {"data.limit": "rows"}
+RENAMED = {"data.limit": "rows", "n_features": "features", "max_rows": "rows"}
 """Settings whose option has another name."""
 _KEPT: ContextVar[str] = ContextVar("kept", default=NOTHING)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +25,7 @@ from tradeoff.cli.options import (
     UseLabels,
     output,
 )
+from tradeoff.cli.rows import Objective, RowReader
 from tradeoff.errors import InputError
 from tradeoff.extras import require
 from tradeoff.settings import build
@@ -158,7 +157,6 @@ def evaluate(
     """
     require("llm")
     from tradeoff.data.choices import read_choices
-    from tradeoff.data.columns import parsed
     from tradeoff.llm import TrainConfig, evaluation
     from tradeoff.llm.config import ModelConfig
 
@@ -173,12 +171,12 @@ def evaluate(
     overrides = {"chat_template": chat_template, "eos_token": eos_token, "attention": attention}
     subject = build(ModelConfig, {"path": _model(model), **overrides})
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
-    read = _Reader({**options, "use_labels": use_labels}, parsed(columns or ()), min_margin)
-    contests = read.preference(win_rate)
+    read = RowReader(columns, min_margin, {**options, "use_labels": use_labels})
+    contests = _rows(read, win_rate, "preference")
     chats = any(not isinstance(row.prompt, str) for row in contests)
     wanted = evaluation.Wanted(
-        sft=read.sft(sft),
-        preference=read.preference(preference),
+        sft=_rows(read, sft, "sft"),
+        preference=_rows(read, preference, "preference"),
         exact_match=exact_match,
         extract=evaluation.Extract(extract.value),
         choices={
@@ -229,39 +227,14 @@ def _model(name: str) -> str:
     return str(tiny.folder()) if name == "tiny" else name
 
 
-@dataclass
-class _Reader:
-    """Reads held-out rows of a source, and collects what is to be said of them."""
+def _rows(read: RowReader, source: str | None, objective: Objective) -> Any:
+    """Held-out rows of a source or of the generated language; none without a source."""
+    from tradeoff import tiny
 
-    options: dict[str, Any]
-    columns: dict[str, str]
-    min_margin: float | None = None
-    remarks: list[str] = field(default_factory=list)
-
-    def sft(self, source: str | None) -> Any:
-        """Demonstrations of a source or of the generated language; none of nothing."""
-        return self._rows(source, "sft")
-
-    def preference(self, source: str | None) -> Any:
-        """Pairs, likewise."""
-        return self._rows(source, "preference")
-
-    def _rows(self, source: str | None, objective: Literal["sft", "preference"]) -> Any:
-        from tradeoff import tiny
-        from tradeoff.data import files
-        from tradeoff.data.columns import columns_of
-
-        if source is None:
-            return ()
-        if source == "synthetic":
-            return getattr(tiny.data(), f"{objective}_test")[: self.options["limit"]]
-        read: Any = files.read_sft
-        if objective == "preference":
-            read = partial(files.read_preferences, min_margin=self.min_margin)
-        names = columns_of(self.columns, objective)
-        rows = read(source, default_split=None, columns=names, **self.options)
-        self.remarks += rows.remarks()
-        return rows
+    if source == "synthetic":
+        return getattr(tiny.data(), f"{objective}_test")[: read.options["limit"]]
+    found = read.held_out(source, objective)
+    return () if found is None else found
 
 
 def _judge(name: str, reference: str | None, per_token: bool, config: Any, chats: bool) -> Any:

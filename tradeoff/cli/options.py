@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from tradeoff.files import check_writable
+from tradeoff.settings import fit
+
+
+def check_arguments(function: Callable[..., Any], **given: Any) -> None:
+    """Check arguments against a function's annotations without calling it, before any work.
+
+    Raises
+    ------
+    InputError
+        For the first argument that does not fit.
+    """
+    kinds = get_type_hints(inspect.unwrap(function), include_extras=True)
+    for name, value in given.items():
+        fit(kinds[name], value, name)
 
 
 def output(text: str) -> Any:
