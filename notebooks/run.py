@@ -14,6 +14,16 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 HERE = Path(__file__).resolve().parent
+INSTALL = """\
+import importlib.util
+from pathlib import Path
+
+if importlib.util.find_spec("tradeoff") is None:  # a hosted notebook, with the wheel beside it
+    wheels = [str(path) for path in Path().glob("tradeoff-*.whl")]
+    assert wheels, "Upload the wheel that `make build` writes to dist/, then run this cell again."
+    %pip install --quiet "{wheels[0]}[all]"
+"""
+"""First code cell of every notebook, which does nothing where the package is installed."""
 
 
 def every() -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from notebooks.run import every, executed
+from notebooks.run import INSTALL, every, executed
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +60,16 @@ def test_a_changed_number_would_be_seen():
     assert_alike(
         "Minimum(lam=0.5, value 0.61 within 3e-16)", "Minimum(lam=0.5, value 0.61 within 0)"
     )
+
+
+def test_every_notebook_begins_with_the_cell_that_installs_the_package_where_it_is_absent():
+    for path in every():
+        first = cells(nbformat.read(path, as_version=4))[0]
+        assert (first.source, first.outputs) == (INSTALL.rstrip(), []), path.name
+    offer = INSTALL.replace("%pip install --quiet", "raise SystemExit").replace("{wheels[0]}", "")
+    exec(offer, {})  # the package is here: nothing is looked for
+    with pytest.raises(AssertionError, match="make build"):
+        exec(offer.replace('"tradeoff"', '"no_such_package"'), {})
 
 
 def test_notebooks_lead_to_each_other_and_stay_thin():

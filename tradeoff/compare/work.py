@@ -197,7 +197,8 @@ def _announce(
     there = f", {done} of them done" if done else ""
     steps = missing[0].experiment.train.steps
     each = f" of {steps:,} updates" if steps else ""
-    say(f"{len(planned)} runs{there}; {len(missing)} to train{each}, {jobs} at a time")
+    runs = f"{len(planned)} run{'' if len(planned) == 1 else 's'}{there}"
+    say(f"{runs}; {len(missing)} to train{each}, {jobs} at a time")
     say(f"disk: up to {needed / 2**20:,.0f} MiB in {folder}")
 
 
