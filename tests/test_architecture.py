@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -188,6 +189,22 @@ def names_in(tree: ast.AST) -> list[str]:
     listed = {id(inner) for node in public for inner in ast.walk(node)}
     texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in listed)
     return [n.value for n in texts if isinstance(n.value, str)]
+
+
+HOMONYMS = {"Batch", "Data", "Finding", "Group", "Hooks", "Lines", "Posed", "Problem", "Quadratic",
+            "Reference", "Responses", "Run", "Task"}  # fmt: skip
+"""Classes of one name in two packages, each of which needs its own word for it; no new one."""
+
+
+def test_a_class_has_a_name_of_its_own():
+    """One word for one thing: a method's part, a schedule's plan, a scale."""
+    found = Counter(
+        node.name
+        for path in (ROOT / "tradeoff").rglob("*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, count in found.items() if count > 1} == HOMONYMS
 
 
 def test_methods_are_looked_up_by_their_name_in_the_catalogue():

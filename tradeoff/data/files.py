@@ -18,7 +18,7 @@ from tradeoff.data.layouts import PREFERENCE_COLUMNS, SFT_COLUMNS, preference_ro
 from tradeoff.data.record import Record
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.sample import Sample, sampled
-from tradeoff.data.sources import Part, Source, parts
+from tradeoff.data.sources import Place, Source, parts
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.settings import Count, fit
@@ -364,7 +364,7 @@ def _checked(rows: Sequence[Any], kind: type) -> Sequence[Any]:
 
 
 def _records(
-    found: Iterable[Part], columns: Collection[str], own: Mapping[str, str]
+    found: Iterable[Place], columns: Collection[str], own: Mapping[str, str]
 ) -> Iterable[Record | InputError]:
     wanted = (set(columns) - own.keys()) | set(own.values())
     for part in found:

@@ -39,7 +39,7 @@ _HOW = f"Give a file ({SUFFIXES}), a folder of save_to_disk, or owner/name[:conf
 
 
 @dataclass(frozen=True)
-class Part:
+class Place:
     """One file, folder, hub split or object.
 
     Attributes
@@ -59,7 +59,7 @@ class Part:
 
 def parts(
     source: Source, split: str | None = None, default_split: str | None = "train"
-) -> list[Part]:
+) -> list[Place]:
     """List the files, folders, hub splits or objects of a source.
 
     Parameters
@@ -123,7 +123,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _named(name: str, split: str | None, default_split: str | None) -> Iterator[Part]:
+def _named(name: str, split: str | None, default_split: str | None) -> Iterator[Place]:
     path = Path(name)
     try:
         exists = path.exists()
@@ -165,13 +165,13 @@ def _one_split(name: str, given: str | None, own: str | None, default: str | Non
     return given or own or default
 
 
-def _file(path: Path, exists: bool) -> Part:
+def _file(path: Path, exists: bool) -> Place:
     if not exists:
         raise InputError("there is no such file", file=path, remedy=_HOW)
     read = _reader(path)
     if read is None:
         raise InputError("files of this kind cannot be read", file=path, remedy=_HOW)
-    return Part(str(path), str(path.resolve()), lambda wanted: read(path, wanted))
+    return Place(str(path), str(path.resolve()), lambda wanted: read(path, wanted))
 
 
 def _reader(path: Path) -> Callable[[Path, Collection[str]], Found] | None:
@@ -179,19 +179,19 @@ def _reader(path: Path) -> Callable[[Path, Collection[str]], Found] | None:
     return next((read for suffix, read in _READERS.items() if name.endswith(suffix)), None)
 
 
-def _folder(path: Path, split: str | None) -> Iterator[Part]:
+def _folder(path: Path, split: str | None) -> Iterator[Place]:
     if not any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
         remedy = f"Give its files, such as '{path}/*.parquet', or a folder of save_to_disk."
         raise InputError("this is a directory", file=path, remedy=remedy)
     inner = path / split if split and (path / "dataset_dict.json").exists() else path
-    yield Part(
+    yield Place(
         str(path if split is None else f"{path}@{split}"),
         str(inner.resolve()),
         lambda wanted: _tables.saved_folder(path, wanted, split),
     )
 
 
-def _hub(hub: re.Match[str], split: str | None) -> Part:
+def _hub(hub: re.Match[str], split: str | None) -> Place:
     name, config = hub["name"], hub["config"]
     whole = name if config is None else f"{name}:{config}"
     if split is None:
@@ -201,7 +201,7 @@ def _hub(hub: re.Match[str], split: str | None) -> Part:
             remedy=f"Name it: {whole}@test, or another split of the data set.",
         )
     shown = f"{whole}@{split}"
-    return Part(shown, f"hub:{shown}", lambda wanted: _hub_records(name, config, split, wanted))
+    return Place(shown, f"hub:{shown}", lambda wanted: _hub_records(name, config, split, wanted))
 
 
 def _hub_records(name: str, config: str | None, split: str, wanted: Collection[str]) -> Found:
@@ -223,14 +223,14 @@ def _hub_records(name: str, config: str | None, split: str, wanted: Collection[s
 # ---------------------------------------------------------------------- objects of Python
 
 
-def _object(source: Any) -> Part:
+def _object(source: Any) -> Place:
     name = type(source).__name__
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         remedy = "Give a name, or rows: mappings, a Dataset such as dataset['train'], a DataFrame."
         if isinstance(source, Mapping):
             remedy += f" This one has the keys {', '.join(map(str, list(source)[:8]))}."
         raise InputError("these are not rows", value=name, remedy=remedy)
-    return Part(name, "", lambda wanted: _object_records(source, name, wanted))
+    return Place(name, "", lambda wanted: _object_records(source, name, wanted))
 
 
 def _object_records(source: Any, name: str, wanted: Collection[str]) -> Found:

@@ -37,7 +37,7 @@ class Encoded(NamedTuple):
 _ROWS_AT_ONCE = 1000
 
 
-class Part(Sequence[R], Generic[R]):
+class Slice(Sequence[R], Generic[R]):
     """Consecutive rows of a larger set; errors give their index in the larger set.
 
     Parameters
@@ -59,10 +59,10 @@ class Part(Sequence[R], Generic[R]):
         return self._rows[index]
 
 
-def in_parts(rows: Sequence[R]) -> Iterator[Part[R]]:
+def in_parts(rows: Sequence[R]) -> Iterator[Slice[R]]:
     """Yield the rows in order, in parts that are encoded together."""
     for before in range(0, len(rows), _ROWS_AT_ONCE):
-        yield Part(rows, before)
+        yield Slice(rows, before)
 
 
 def prompt_ids(rows: Sequence[Row], tokenizer: HubTokenizer) -> list[Int[np.ndarray, " _"]]:

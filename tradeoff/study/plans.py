@@ -22,7 +22,7 @@ Function = Callable[[Any], Any] | str | Task
 
 
 @dataclass
-class Plan:
+class StudyPlan:
     """The runs of a study with their results and errors, by position of the configuration."""
 
     task: Task
@@ -38,7 +38,7 @@ def make(
     configurations: Iterable[Mapping[str, Any]],
     folder: str | Path,
     depends: Sequence[Dependency],
-) -> Plan:
+) -> StudyPlan:
     """Check the arguments of a study, and compute the address of each run."""
     work, place, found = _task(function, depends), Path(folder), [plain(c) for c in configurations]
     if place.exists() and not place.is_dir():
@@ -59,7 +59,7 @@ def make(
                 value=configuration,
                 remedy="Give each once; repetitions differ in a key such as the seed.",
             )
-    return Plan(work, place, found, [work.address(c) for c in found])
+    return StudyPlan(work, place, found, [work.address(c) for c in found])
 
 
 def _task(function: Function, depends: Sequence[Dependency]) -> Task:
@@ -71,7 +71,7 @@ def _task(function: Function, depends: Sequence[Dependency]) -> Task:
     return function
 
 
-def read_stored(plan: Plan, *, move_aside: bool) -> None:
+def read_stored(plan: StudyPlan, *, move_aside: bool) -> None:
     """Read the stored results; a damaged file is renamed and computed again, or an error."""
     for i, address in enumerate(plan.addresses):
         path = store.run_file(plan.folder, address)
@@ -93,7 +93,7 @@ def read_stored(plan: Plan, *, move_aside: bool) -> None:
             plan.failed[i] = error
 
 
-def batches(plan: Plan, size: int | None, alike: Sequence[str]) -> list[list[int]]:
+def batches(plan: StudyPlan, size: int | None, alike: Sequence[str]) -> list[list[int]]:
     """Positions of the missing runs, in one list for each call."""
     if size is not None and size < 1:
         raise InputError("not a batch size", field="batch", value=size, remedy="Use 1 or more.")
@@ -114,7 +114,7 @@ def batches(plan: Plan, size: int | None, alike: Sequence[str]) -> list[list[int
     return [g[k : k + step] for g in groups.values() for k in range(0, len(g), step)]
 
 
-def keep(plan: Plan, i: int, result: _calls.Outcome, on_error: str) -> None:
+def keep(plan: StudyPlan, i: int, result: _calls.Outcome, on_error: str) -> None:
     """Store one outcome, or raise the error that stops the study."""
     configuration, address = plan.configurations[i], plan.addresses[i]
     failure = store.error_file(plan.folder, address)
@@ -136,7 +136,7 @@ def keep(plan: Plan, i: int, result: _calls.Outcome, on_error: str) -> None:
         plan.failed[i] = result.message
 
 
-def write_table(plan: Plan) -> pd.DataFrame:
+def write_table(plan: StudyPlan) -> pd.DataFrame:
     """Write the table of all runs, and return it."""
     table = store.combine(plan.configurations, plan.done, plan.failed)
     path = plan.folder / "table.parquet"

@@ -11,7 +11,7 @@ from tradeoff.llm.evaluation.matches import exact_match
 from tradeoff.llm.evaluation.multiple_choice import ChoiceScores, multiple_choice
 from tradeoff.llm.evaluation.policy import LoadedPolicy, load
 from tradeoff.llm.evaluation.refusals import refusal_rates, refuses
-from tradeoff.llm.evaluation.report import Evaluation, Part, terminal_table
+from tradeoff.llm.evaluation.report import Evaluation, Section, terminal_table
 from tradeoff.llm.evaluation.run import Wanted, evaluate
 from tradeoff.llm.evaluation.score import Score
 from tradeoff.llm.evaluation.win_rate import Verdicts, against_chosen, judged
@@ -23,11 +23,11 @@ __all__ = [
     "Extract",
     "ImplicitReward",
     "LoadedPolicy",
-    "Part",
     "Responses",
     "RewardModel",
     "Sampling",
     "Score",
+    "Section",
     "Verdicts",
     "Wanted",
     "against_chosen",

@@ -18,7 +18,7 @@ from tradeoff.records import replacing, write_json
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """One kind of evaluation.
 
     Attributes
@@ -63,7 +63,7 @@ class Evaluation(Shown):
 
     model: str
     reference: str | None
-    parts: tuple[Part, ...]
+    parts: tuple[Section, ...]
 
     def table(self) -> pd.DataFrame:
         """One row for each score: part, name, group, value, low, high, n."""

@@ -23,7 +23,7 @@ from tradeoff.llm.evaluation.judges import Judge, MarginJudge
 from tradeoff.llm.evaluation.multiple_choice import multiple_choice
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline, compared, load, outline
 from tradeoff.llm.evaluation.questions import Style
-from tradeoff.llm.evaluation.report import Evaluation, Part
+from tradeoff.llm.evaluation.report import Evaluation, Section
 from tradeoff.llm.meter import Meter
 from tradeoff.llm.reference_values import Cached
 from tradeoff.llm.setup import memory_errors
@@ -161,7 +161,7 @@ class _Known:
     seconds: float
 
 
-_Make = Callable[[], Part]
+_Make = Callable[[], Section]
 
 
 def _parts(
@@ -247,7 +247,7 @@ def _reference_log_probs(
     return _Known(loaded.name, items, table, meter.seconds)
 
 
-def _measured(policy: LoadedPolicy, name: str, rows: Any, make: _Make) -> Part:
+def _measured(policy: LoadedPolicy, name: str, rows: Any, make: _Make) -> Section:
     meter = Meter(policy.device)
     meter.start()
     found = make()
@@ -266,16 +266,16 @@ def _dropped(rows: Any) -> tuple[str, ...]:
     return tuple(str(error) for error in getattr(rows, "dropped", ()))
 
 
-def _sft(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
+def _sft(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Section:
     items = held_out.examples(policy, wanted.sft)
     score = held_out.sft_loss(policy, items, progress)
-    return Part("", (score,), items.summary(), remarks=_remarks(items, policy))
+    return Section("", (score,), items.summary(), remarks=_remarks(items, policy))
 
 
-def _preference(policy: LoadedPolicy, known: _Known, progress: bool) -> Part:
+def _preference(policy: LoadedPolicy, known: _Known, progress: bool) -> Section:
     scores = held_out.preference(policy, known.items, known.table, progress)
     notes = known.items.summary() | {"reference_seconds": known.seconds}
-    return Part("", scores, notes, remarks=_remarks(known.items, policy))
+    return Section("", scores, notes, remarks=_remarks(known.items, policy))
 
 
 def _remarks(items: Tokenised[Any], policy: LoadedPolicy) -> tuple[str, ...]:
@@ -286,7 +286,7 @@ def _remarks(items: Tokenised[Any], policy: LoadedPolicy) -> tuple[str, ...]:
     )
 
 
-def _exact_match(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
+def _exact_match(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Section:
     found = [generation.generate(policy, wanted.sft, wanted.sampling, progress=progress)]
     scores = matches.exact_match(wanted.sft, found[0].texts, wanted.extract)
     unanswered = sum(extracted(text, wanted.extract) is None for text in found[0].texts)
@@ -297,12 +297,12 @@ def _exact_match(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
         lines += _lines(wanted.preference, styled)
         found.append(styled)
     notes = _notes(*found) | {"without_answer": unanswered}
-    return Part("", scores, notes, lines=lines)
+    return Section("", scores, notes, lines=lines)
 
 
 def _choices(
     policy: LoadedPolicy, wanted: Wanted, rows: Sequence[ChoiceRow], progress: bool
-) -> Part:
+) -> Section:
     found = multiple_choice(
         policy,
         rows,
@@ -312,10 +312,10 @@ def _choices(
         progress=progress,
     )
     notes = {"shots": wanted.shots or 0, "shortened": found.shortened}
-    return Part("", found.scores(), notes, dropped=_dropped(wanted.examples))
+    return Section("", found.scores(), notes, dropped=_dropped(wanted.examples))
 
 
-def _win_rate(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
+def _win_rate(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Section:
     assert wanted.judge is not None
     rows = wanted.win_rate
     found = generation.generate(policy, rows, wanted.sampling, progress=progress)
@@ -326,18 +326,18 @@ def _win_rate(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
         for line, contest, wins in zip(_lines(rows, found), contests, verdicts.wins, strict=True)
     ]
     notes = _notes(found) | {"undecided": verdicts.undecided, "ties": verdicts.ties}
-    return Part("", (verdicts.score(),), notes, lines=lines)
+    return Section("", (verdicts.score(),), notes, lines=lines)
 
 
-def _refusals(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Part:
+def _refusals(policy: LoadedPolicy, wanted: Wanted, progress: bool) -> Section:
     chats = _chats(policy, policy.scorer.config.chat)
     rows = refusals.prompts(wanted.refusals, wanted.template, chats)
     found = generation.generate(policy, rows, wanted.sampling, progress=progress)
     scores = refusals.refusal_rates(wanted.refusals, found.texts)
-    return Part("", scores, _notes(found), lines=_lines(rows, found))
+    return Section("", scores, _notes(found), lines=_lines(rows, found))
 
 
-def _harness(policy: LoadedPolicy, wanted: Wanted) -> Part:
+def _harness(policy: LoadedPolicy, wanted: Wanted) -> Section:
     scores = harness(
         policy.model,
         policy.tokenizer,
@@ -347,7 +347,7 @@ def _harness(policy: LoadedPolicy, wanted: Wanted) -> Part:
         batch_size=policy.scorer.config.rows_per_forward,
         max_length=policy.max_length,
     )
-    return Part("", scores)
+    return Section("", scores)
 
 
 def _chats(policy: LoadedPolicy | Outline, chat: bool | None) -> bool:
