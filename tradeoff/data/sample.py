@@ -46,7 +46,8 @@ class Sample(Generic[R]):
         if size is not None and size < 1:
             remedy = "Give a positive number, or None for all rows."
             raise InputError("no rows are asked for", field="sample", value=size, remedy=remedy)
-        self.size, self.seen = size, 0
+        self.size = size
+        self.seen = 0
         self._random = random.Random(seed)
         self._kept: list[tuple[float, int, R]] = []
         whole = None if size is not None else folder

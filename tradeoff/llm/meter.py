@@ -121,7 +121,9 @@ class Meter:
 
     def __init__(self, device: torch.device, processes: int = 1) -> None:
         self.device, self.processes = device, processes
-        self.seconds, self.tokens, self.flops = 0.0, 0, 0.0
+        self.seconds = 0.0
+        self.tokens = 0
+        self.flops = 0.0
         self._since: float | None = None
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
