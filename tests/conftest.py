@@ -1,14 +1,15 @@
-"""What every test shares: one thread a process, no display, checked shapes, steady examples."""
+"""Settings for every test: one thread, no display, checked shapes, repeatable examples."""
 
 from __future__ import annotations
 
 import os
 
-# These are read once, when numpy, torch, numba and matplotlib are first loaded, so they come first.
+# Numpy, torch, numba and matplotlib read these once, when they are first loaded, so they come
+# first.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
-# At least four to hand on any machine, so that a test can compare 1, 2 and 4.
+# At least four threads on any machine, so that a test can compare 1, 2 and 4.
 os.environ["NUMBA_NUM_THREADS"] = str(max(4, os.cpu_count() or 1))
 os.environ["MPLBACKEND"] = "Agg"
 # No test needs the network; trainers would otherwise report their use to the hub.
@@ -28,22 +29,22 @@ from typing import Any
 import hypothesis
 import pytest
 
-# The modules that are imported for all tests live as long as the process.
+# The modules that are imported for all tests are never freed.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage again, but not among what the imports have made."""
+    """Collect garbage again, but skip the objects that the imports have made."""
     gc.freeze()
     gc.enable()
 
 
-# For type checkers alone: it imports a name that does not exist.
+# Only for type checkers: it imports a name that does not exist.
 collect_ignore = ["typed_user.py"]
 
 
 class _PlainKernels(MetaPathFinder):
-    """Imports `tradeoff....kernels` unwrapped: numba compiles plain functions only."""
+    """Import `tradeoff....kernels` without wrappers, since numba compiles only plain functions."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -59,8 +60,8 @@ typechecker = import_module("typechecker")
 typechecker.install()
 sys.meta_path.insert(0, _PlainKernels())
 
-# The machine decides how long an example takes, so none has a deadline. CI draws the same
-# examples every time; elsewhere each run looks at new ones.
+# The time of an example depends on the machine, so none has a deadline. CI draws the same examples
+# every time; elsewhere each run draws new ones.
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
@@ -68,7 +69,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """Draws a figure's fast form once a module, looks at its files and returns its numbers."""
+    """Draw a figure's fast form once per module, check its files and return its numbers."""
     from analysis.fernando2024.dossier import DOSSIER
     from tradeoff.records import plain
 
@@ -94,7 +95,7 @@ def _first_calls_are_checked() -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Start each test with one thread of numba and torch, whatever the one before asked for."""
+    """Start each test with one thread of numba and torch, whatever the test before has set."""
     for library in ("numba", "torch"):
         if library in sys.modules:
             sys.modules[library].set_num_threads(1)

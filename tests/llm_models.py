@@ -1,6 +1,6 @@
 """Tiny random models and locally trained tokenizers for the tests of tradeoff.llm; no network.
 
-The tokenizers stand for the families in use: plain bytes (ours), byte-level BPE with a BOS token
+The tokenizers represent the families in use: plain bytes (ours), byte-level BPE with a BOS token
 (Llama 3) or without (Pythia), and BPE over metaspaces with byte fallback (Llama 2). Each has EOS,
 PAD and a chat template, and is made anew on every call, since trainers write to tokenizers.
 """
@@ -79,7 +79,7 @@ def bpe_tokenizer_hf(bos: bool = True) -> PreTrainedTokenizerFast:
 
 
 def metaspace_tokenizer_hf() -> PreTrainedTokenizerFast:
-    """BPE of 500 tokens in the manner of sentencepiece, with BOS, as Llama 2 has it."""
+    """BPE of 500 tokens in the manner of sentencepiece, with BOS, as in Llama 2."""
     return _wrap(Engine.from_str(_metaspace_bpe()), LLAMA_2_TEMPLATE)
 
 
@@ -151,7 +151,7 @@ def _metaspace_bpe() -> str:
     engine.train_from_iterator((word for text in TEXTS for word in text.split()), trainer)
     engine.post_processor = _bos_first(engine)
     written = json.loads(engine.to_str())
-    # The trainer counts the bytes among the special tokens, which decoding would leave out.
+    # The trainer counts the bytes among the special tokens, which decoding would omit.
     written["added_tokens"] = [t for t in written["added_tokens"] if t["content"] not in fallback]
     return json.dumps(written)
 

@@ -1,4 +1,4 @@
-"""Model folders that try to run code where they are loaded, for the tests and for the attack."""
+"""Model folders that try to run code when they are loaded, for the tests and for the attack."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def edit(place: Path, file: str, **entries: Any) -> None:
 
 
 def plant(place: Path, marker: Path) -> None:
-    """Code that touches the marker wherever a model may bring code."""
+    """Put code that touches the marker at every place where a model may have code."""
     (place / "custom_generate").mkdir()
     for name in (*CODE, "custom_generate/generate.py"):
         (place / name).write_text(f"open({str(marker)!r}, 'w').close()\n", "utf-8")

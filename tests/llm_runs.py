@@ -1,4 +1,4 @@
-"""Short runs of the joint trainer for its tests, also in processes of their own."""
+"""Short runs of the joint trainer for its tests, some in separate processes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def trainer(
         "fsync": False,
     }
     schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-    if schedule.name in (Constrained.name, Maxright.name):  # without, they warn
+    if schedule.name in (Constrained.name, Maxright.name):  # Without this setting they warn.
         given["optima"] = (1.0, 0.0) if schedule.name == Constrained.name else (0.0, 0.0)
     return JointTrainer(
         tiny_llama(len(tokenizer)) if model is None else model,
@@ -97,7 +97,7 @@ def trainer(
 
 
 def begin(run: JointTrainer) -> JointTrainer:
-    """The run with its reference made, ready for single updates."""
+    """Prepare a run and its reference, up to the first update."""
     run._prepare_reference(iter)
     return run
 
@@ -111,7 +111,7 @@ VOLATILE = ("seconds", "tokens_per_second", "peak_memory_bytes")
 
 
 def steady(table: Any) -> Any:
-    """A table without what differs between two equal runs."""
+    """Remove the columns of a table that differ between two equal runs."""
     return table.drop(columns=[c for c in VOLATILE if c in table.columns])
 
 
@@ -140,12 +140,12 @@ FSDP = {
 
 
 def barrier(count: int) -> Any:
-    """Where as many processes of :func:`start` wait for each other."""
+    """A barrier at which as many processes of :func:`start` wait for each other."""
     return _SERVER.Barrier(count)
 
 
 def start(target: Callable[..., None], *arguments: Any, **settings: Any) -> Any:
-    """A started process; the first takes seconds, later ones fork from its imports."""
+    """A started process. The first one takes seconds; later ones fork from its imports."""
     process = _SERVER.Process(target=target, args=arguments, kwargs=settings, daemon=True)
     process.start()
     return process
@@ -183,12 +183,12 @@ def on_ranks(
 
 
 def shard_on_cpu() -> None:
-    """Make accelerate take its FSDP path over gloo, too; by itself it shards on devices only."""
+    """Make accelerate use its FSDP path over gloo too. By itself it shards on devices only."""
     from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
     from accelerate.state import PartialState
 
     state = Accelerator(mixed_precision="no", cpu=True).state
-    # The second hands its settings to the first anew for each accelerator.
+    # The second patch passes the settings of the first to each new accelerator.
     state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     state.fsdp_plugin = FullyShardedDataParallelPlugin()
 
@@ -218,14 +218,14 @@ def train_rank(environment: dict[str, str], folder: Path, settings: dict[str, An
 
 
 def train_here(folder: Path, settings: dict[str, Any], result: Path | None = None) -> None:
-    """A run in a process of its own; its last words go to `result`."""
+    """Do a run in a process, and write its last message to `result`."""
     done = trainer(output=folder, **settings).train(progress=False)
     if result is not None:
         result.write_text(json.dumps({"signal": done.signal, **done.summary}), "utf-8")
 
 
 def take_folder(folder: Path, result: Path, together: Any) -> None:
-    """Take an output folder, with others at a barrier; write what came of it, and keep it."""
+    """Lock an output folder after a barrier; write the outcome, and keep the lock."""
     lock = Lock(folder)
     together.wait(60)
     try:

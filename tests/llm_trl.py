@@ -1,4 +1,4 @@
-"""TRL's trainers on the rows and weights of a test: the independent implementation of ours."""
+"""TRL's trainers on the rows and weights of a test: an independent implementation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.llm.streams import Stream
 
-# TRL names the setting that turns recomputation off by what transformers calls it before v6.
+# TRL names the setting that turns recomputation off by a name that transformers had before v6.
 IGNORED = r"ignore:`\w*gradient_checkpointing\w*` is deprecated"
 RATE, LENGTH = 5e-4, 64
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 SIZES: dict[str, Any] = {
-    # One name or another of each is known to a configuration; it ignores or stores the rest.
+    # A configuration knows one of the names of each size; it ignores or stores the others.
     "hidden_size": 16, "n_embd": 16, "d_model": 16, "embed_dim": 16, "embedding_size": 16,
     "word_embed_proj_dim": 16,
     "num_hidden_layers": 2, "n_layer": 2, "n_layers": 2, "num_layers": 2, "decoder_layers": 2,

@@ -1,7 +1,7 @@
 """Mutated rows through the whole path: a right result or one clear error, nothing else.
 
 ``fuzz`` goes as far as tokens. ``run`` goes through reader, template, tokens, two updates, the
-saved model and its reload; ``python tests/rows_fuzz.py --store`` stores what came of it.
+saved model and its reload; ``python tests/rows_fuzz.py --store`` stores the counts.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ TOKENISE: dict[str, Any] = {"sft": tokenise_sft, "preference": tokenise_preferen
 
 
 def byte_tokenizer() -> Any:
-    """Single bytes, without BOS, and the template above."""
+    """A tokenizer of single bytes, without BOS, with the template above."""
     tokenizer = byte_tokenizer_hf()
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 
 
 def check_tokens(kind: str, row: Any, item: Any, tokenizer: Any) -> None:
-    """An `AssertionError` if the tokens of a row, of the byte tokenizer, are not its texts."""
+    """Raise an `AssertionError` if a row's tokens of the byte tokenizer are not its texts."""
     names = ("completion",) if kind == "sft" else ("chosen", "rejected")
     for name, ids in zip(names, item.sequences, strict=True):
         response = getattr(row, name)
@@ -79,7 +79,7 @@ def check_tokens(kind: str, row: Any, item: Any, tokenizer: Any) -> None:
 
 
 def tried(kind: str, line: bytes, path: Path, tokenizer: Any, use_labels: bool) -> str:
-    """What came of one line: "read", or "refused" with an error that names it.
+    """Outcome of one line: "read", or "refused" with an error that names the line.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def tried(kind: str, line: bytes, path: Path, tokenizer: Any, use_labels: bool) 
 
 
 def _refused(error: InputError, path: Path) -> str:
-    """Where no row is left at all, the error is that of the file or of the longest sequence."""
+    """If no row is left at all, the error is that of the file or of the longest sequence."""
     assert error.remedy, error
     named = (error.file, error.row) == (str(path), 2)
     assert named or str(error.file) == str(path) or error.field == "max_length", error
@@ -106,7 +106,7 @@ def _refused(error: InputError, path: Path) -> str:
 
 
 def fuzz(count: int, seed: int = 0) -> Counter[str]:
-    """Try `count` mutated rows as far as tokens; the counts of what came of them."""
+    """Try `count` mutated rows up to tokens, and count the outcomes."""
     rng = random.Random(seed)
     tokenizer = byte_tokenizer()
     found: Counter[str] = Counter()
@@ -144,7 +144,7 @@ LEFT_OUT = ("rows left out whose label is false", "labelled rows left out, witho
 
 @dataclass
 class Outcome:
-    """Counts of what came of the tries, and what failed."""
+    """Counts of outcomes, and descriptions of failures."""
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -187,7 +187,7 @@ class Case:
         paths, lines, changed = {}, {}, {}
         skip_bad = rng.random() < 0.6
         for kind, good in GOOD.items():
-            # Of rows that stop at the first bad one, few go far.
+            # If rows stop at the first bad one, few rows are read.
             count = rng.randint(4, 12) if skip_bad else rng.choice((1, 1, 2, 3))
             own = [written(mutated(rng.choice(SEEDS[kind]), rng), rng) for _ in range(count)]
             rows = [(json.dumps(row).encode(), False) for row in good] + [(x, True) for x in own]
@@ -205,26 +205,26 @@ class Case:
 
     @property
     def inputs(self) -> int:
-        """How many rows are mutated."""
+        """Number of rows that are mutated."""
         return sum(map(len, self.changed.values()))
 
 
 def run(cases: int, seed: int = 0, *, progress: bool = False) -> tuple[int, list[str]]:
-    """Try so many pairs of files by the whole path.
+    """Try a number of pairs of files by the whole path.
 
     Returns
     -------
     int
-        How many mutated rows were tried.
+        Number of mutated rows that were tried.
     list of str
-        What failed, a text each with all that is needed to see it again.
+        One text for each failure, with all that is needed to repeat it.
     """
     found = runs(cases, seed, progress=progress)
     return found.counts["inputs"], found.failures
 
 
 def runs(cases: int, seed: int = 0, *, progress: bool = False) -> Outcome:
-    """As :func:`run`, with counts of all that came of the tries."""
+    """As :func:`run`, with counts of all outcomes."""
     outcome = Outcome()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -245,12 +245,12 @@ def runs(cases: int, seed: int = 0, *, progress: bool = False) -> Outcome:
 
 
 def attempted(case: Case, bench: Bench) -> Counter[str]:
-    """What came of one case.
+    """Outcome of one case.
 
     Raises
     ------
     AssertionError
-        If an error is not clear, a row is not accounted for, or the saved model is another one.
+        If an error is not clear, a row is not accounted for, or the saved model differs.
     """
     options: dict[str, Any] = {"skip_bad": case.skip_bad, "use_labels": case.use_labels}
     tokenizer = bench.tokenizers[case.family]
@@ -291,7 +291,7 @@ def attempted(case: Case, bench: Bench) -> Counter[str]:
 
 
 def _check_error(error: InputError, case: Case) -> None:
-    """One clear error names a mutated row; where bad rows are left out, there is none."""
+    """Check that one error names a mutated row, or that none is raised if bad rows are skipped."""
     assert error.remedy, error
     assert not case.skip_bad, f"an error although bad rows are left out: {error}"
     places = {str(case.paths[kind]): rows for kind, rows in case.changed.items()}
@@ -299,7 +299,7 @@ def _check_error(error: InputError, case: Case) -> None:
 
 
 def _account(kind: str, case: Case, given: Any, trainer: Any, tokenizer: Any) -> Counter[str]:
-    """Every line is used, or told; and what is used has the tokens of its texts."""
+    """Check that every line is used or reported, and that used lines have the right tokens."""
     tokens = getattr(trainer.data, kind)
     meant = in_chat(given, tokenizer) if case.chat else given
     if case.family == 0:
@@ -315,7 +315,7 @@ def _account(kind: str, case: Case, given: Any, trainer: Any, tokenizer: Any) ->
     counted = about["too_long"] + about["identical"] + about.get("prompts_tested_on", 0)
     counted += sum(n for note, n in given.notes.items() if note.startswith(LEFT_OUT))
     rest = len(case.lines[kind]) - len(used) - len(told) - counted
-    # A pair of two labelled rows has the place of the first.
+    # A pair of two labelled rows has the position of the first.
     partners = sum(b'"label"' in case.lines[kind][number - 1] for number in used)
     most = partners if kind == "preference" and case.use_labels else 0
     assert 0 <= rest <= most, f"{kind}: {rest} rows are neither used nor told"
@@ -326,7 +326,7 @@ def _account(kind: str, case: Case, given: Any, trainer: Any, tokenizer: Any) ->
 
 
 def _check_reload(trainer: Any, expected: Any, rows: dict[str, Any], case: Case) -> None:
-    """What was saved has the held-out losses and the tokens of what was trained."""
+    """Check that the saved model has the held-out losses and the tokens of the trained one."""
     model, tokenizer = load(ModelConfig(path=str(trainer.output)))
     scorer = replace(trainer.scorer, policy=Policy(model))
     found = scorer.mean_sft(trainer.data.sft_test)

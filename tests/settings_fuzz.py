@@ -1,7 +1,7 @@
-"""Odd settings, claims files and result files: each is used, or is one clear error, nothing else.
+"""Odd settings, claims files and result files: each is used, or gives one clear error.
 
-``python -m tests.settings_fuzz --cases 2000 --seed 3`` tries as many as wanted and prints what
-failed.
+``python -m tests.settings_fuzz --cases 2000 --seed 3`` tries that many cases and prints the
+failures.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SMALL |= {"demonstrations": 4, "pairs": 4}
 
 
 class Accepted(AssertionError):
-    """A value of a wrong type that was taken."""
+    """A value of a wrong type that was accepted."""
 
 
 # ---------------------------------------------------------------------- settings in Python
@@ -74,7 +74,7 @@ def records(rng: random.Random, _: Path) -> None:
 
 
 def _strict(kind: Any, given: dict[str, Any]) -> None:
-    """True for 1 and "8" for 8 are errors, so none of them may be among what was accepted."""
+    """True for 1 and "8" for 8 are errors, so no accepted value may be one of them."""
     about = {f.name: str(f.type) for f in fields(kind)}
     for name, value in given.items():
         number = any(word in about[name] for word in NUMBERS) and "bool" not in about[name]
@@ -155,7 +155,7 @@ def settings_files(rng: random.Random, folder: Path) -> None:
 
 
 def commands(rng: random.Random, folder: Path) -> None:
-    """A command with an odd option; it must end as commands do."""
+    """A command with an odd option, which must end with a known exit status."""
     odd = [
         "",
         "8",
@@ -226,7 +226,7 @@ def claims_files(rng: random.Random, folder: Path) -> None:
 
 
 def verdict_files(rng: random.Random, folder: Path) -> None:
-    """The stored verdicts, and what pages make of them."""
+    """The stored verdicts, and the pages that use them."""
     path = folder / "claims.json"
     table = json.loads((DOSSIER.folder / "results" / "claims.json").read_text("utf-8"))
     table["claims"] = table["claims"][: rng.choice((1, 3))]
@@ -237,7 +237,7 @@ def verdict_files(rng: random.Random, folder: Path) -> None:
 
 
 def result_files(rng: random.Random, folder: Path) -> None:
-    """A figure's stored result, and all that is made of it: captions, tables, dossier, claims."""
+    """A figure's stored result, and all that uses it: captions, tables, dossier, claims."""
     name = rng.choice(RESULTS)
     path = folder / f"{name}.json"
     table = json.loads((DOSSIER.folder / "results" / path.name).read_text("utf-8"))
@@ -262,7 +262,7 @@ def _claims(found: list[ledger.Claim] = []) -> list[ledger.Claim]:  # noqa: B006
 
 @contextlib.contextmanager
 def _read_instead(name: str, path: Path) -> Iterator[None]:
-    """Whoever reads the result of this name reads the file."""
+    """Make every reader of this result read the file instead."""
     read = stored_results.load_json
 
     def other(place: Any, *, remedy: str) -> Any:
@@ -276,7 +276,7 @@ def _read_instead(name: str, path: Path) -> Iterator[None]:
 
 
 def mutated(table: Any, rng: random.Random, *, deep: bool = True) -> Any:
-    """A copy of nested values in which some are odd, missing, more, or in another's place."""
+    """A copy of nested values in which some are odd, missing, added or exchanged."""
     made = deepcopy(table)
     for _ in range(rng.choice((1, 1, 2))):
         holders = list(_holders(made)) if deep else [made]
@@ -306,7 +306,7 @@ def _holders(value: Any) -> Iterator[Any]:
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """Bytes that mostly stay; else cut, emptied, doubled, nested or changed."""
+    """Bytes that are mostly unchanged; otherwise cut, emptied, doubled, nested or changed."""
     match rng.randrange(12):
         case 0:
             return content[: rng.randrange(len(content) + 1)]
@@ -359,11 +359,11 @@ TRIES: dict[Callable[[random.Random, Path], None], int] = {
     records: 25, rules: 10, convex_calls: 20, settings_files: 15, commands: 4, claims_files: 12,
     verdict_files: 8, result_files: 6,
 }  # fmt: skip
-"""How often each is tried, of a hundred."""
+"""Tries of each kind, out of a hundred."""
 
 
 def attempt(trial: int, seed: int, folder: Path) -> tuple[str, str, str]:
-    """One case by its number: what was tried, what came of it, and the error if there is one."""
+    """One case by its number: its kind, its outcome, and the error if there is one."""
     rng = random.Random(f"{seed}-{trial}")
     what = rng.choices(list(TRIES), list(TRIES.values()))[0]
     try:
@@ -379,14 +379,14 @@ def attempt(trial: int, seed: int, folder: Path) -> tuple[str, str, str]:
         named = error.file or error.field or not what.__name__.endswith("files")
         return what.__name__, "refused" if good and named else f"unclear: {error}", ""
     except Exception as error:
-        if type(error).__name__ == "TypeCheckError":  # the tests' own type checker was faster
+        if type(error).__name__ == "TypeCheckError":  # found by the tests' type checker
             return what.__name__, "refused", ""
         return what.__name__, f"{type(error).__name__}: {error}"[:300], traceback.format_exc()
     return what.__name__, "used", ""
 
 
 def run(cases: int, seed: int = 0) -> tuple[int, list[str]]:
-    """Try so many cases; how many were tried, and a line for each that failed."""
+    """Try a number of cases; return the number, and a line for each failure."""
     failures = []
     with tempfile.TemporaryDirectory() as folder:
         for trial in range(cases):

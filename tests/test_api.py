@@ -1,6 +1,6 @@
-"""The public API is what is recorded, what is documented, and what the docstrings say.
+"""The public API equals the recorded one, and every name is documented with its arguments.
 
-`python tests/test_api.py` records it anew in docs/api/public.txt.
+`python tests/test_api.py` records the API again in docs/api/public.txt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LISTS = (griffe.DocstringSectionKind.parameters, griffe.DocstringSectionKind.att
 
 @cache
 def package() -> griffe.Module:
-    """The package as it is written; nothing is imported."""
+    """The package as written; nothing is imported."""
     return griffe.load("tradeoff", search_paths=[ROOT], docstring_parser="numpy")
 
 
@@ -38,13 +38,13 @@ def documented() -> tuple[str, ...]:
 
 
 def top(name: str) -> griffe.Object:
-    """What a name of the top level stands for, where it is written."""
+    """The object of a top-level name, and the module in which it is written."""
     home = getattr(tradeoff, name).__module__.partition(".")[2]
     return package()[f"{home}.{name}"]
 
 
 def modules(of: griffe.Module) -> list[str]:
-    """Every module below one that has contents of its own."""
+    """Every module below a package that has its own contents."""
     inner = [m for child in of.modules.values() if not child.is_alias for m in modules(child)]
     return inner if of.is_init_module else [of.path]
 
@@ -74,7 +74,7 @@ def told(of: griffe.Object) -> set[str]:
 
 
 def signature(of: griffe.Object) -> str:
-    """The call on one line."""
+    """The signature on one line."""
     kinds = griffe.ParameterKind
     parts, bare = [], False
     for p in parameters(of):
@@ -89,7 +89,7 @@ def signature(of: griffe.Object) -> str:
 
 
 def listing() -> str:
-    """The whole public API, one name a line."""
+    """The whole public API, one name per line."""
     lines = ["tradeoff", *(f"    {signature(top(name))}" for name in tradeoff.__all__)]
     for module in sorted(documented()):
         lines += ["", module, *(f"    {signature(each)}" for each in objects(module))]

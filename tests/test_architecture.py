@@ -1,4 +1,4 @@
-"""Imports point down only, and the heavy parts stay out of the light ones."""
+"""Imports point down only, and light parts do not import heavy ones."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from tradeoff.checkout import ROOT
 
-# Each part may import those of lower rank; parts of one rank do not know each other.
+# Each part may import parts of lower rank. Parts of one rank do not import each other.
 RANKS: dict[str, float] = {
     "errors": -1,
     "_deferred": -1,
@@ -50,7 +50,7 @@ RANKS: dict[str, float] = {
     "cli": 7,
     "__main__": 8,
 }
-# A last layer is posed as a convex problem; a front draws itself.
+# A last layer is written as a convex problem, and a front can draw itself.
 ALLOWED = {("networks", "convex"): {"policies", "tasks"}, ("convex", "plots"): {"front"}}
 
 
@@ -113,7 +113,7 @@ def test_private_modules_and_names_are_imported_by_their_own_package_alone():
 
 
 def graph(package: str) -> dict[str, set[str]]:
-    """Modules that each module imports, also for typing only; not those that a function imports."""
+    """Modules that each module imports, also for typing, except imports inside functions."""
     paths = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -137,7 +137,7 @@ def graph(package: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("package", ["tradeoff", "analysis"])
 def test_no_module_imports_itself_by_a_detour(package):
-    """Modules that import nothing that is left go, until none is left or a circle is."""
+    """Remove modules without remaining imports, until none is left or a circle is."""
     left = graph(package)
     assert len(left) > 20
     while free := {name for name, targets in left.items() if not targets & left.keys()}:
@@ -175,7 +175,7 @@ def test_every_public_name_is_there_and_documented():
 
 
 def shown_names() -> set[str]:
-    """What is shown of methods; the schedules say it themselves."""
+    """Names of methods for display, which the schedules define."""
     from analysis.fernando2024.methods import LABELS
     from tradeoff.methods import METHODS
 
@@ -183,7 +183,7 @@ def shown_names() -> set[str]:
 
 
 def names_in(tree: ast.AST) -> list[str]:
-    """Every text of a module that is no list of its public names."""
+    """Every text in a module, except its list of public names."""
     made = (n for n in ast.walk(tree) if isinstance(n, ast.Assign))
     public = [n.value for n in made if ast.unparse(n.targets[0]) == "__all__"]
     listed = {id(inner) for node in public for inner in ast.walk(node)}
@@ -208,7 +208,7 @@ def test_a_class_has_a_name_of_its_own():
 
 
 def test_methods_are_looked_up_by_their_name_in_the_catalogue():
-    """What is shown of a method stands with its schedule, and in the paper's one list."""
+    """The display name of a method is defined with its schedule, and in the paper's one list."""
     shown, found = shown_names(), []
     assert {"SFT→DPO", "Mix", "SFT only"} <= shown
     for folder in ("tradeoff", "analysis"):

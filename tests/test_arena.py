@@ -164,7 +164,7 @@ def test_measures_of_the_reference_and_of_the_specialist():
     assert found["kl"][0] == pytest.approx(0.0, abs=1e-12)
     assert found["kl"][1] > 0.1
     assert found["lost"][1] == found["gained"][1] == found["flips"][1] == 0.0
-    # At the reference all responses are equally likely, so that each is a first one.
+    # At the reference all responses are equally likely, so each of them is a most likely one.
     assert found["lost"][0] == 0.0
     assert found["calibration"][0] == pytest.approx(1 - 1 / 8)
 

@@ -17,7 +17,7 @@ from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig,
 
 BYTES = byte_tokenizer()
 DATA = generate(Language(sft_rows=90, preference_rows=90, test_rows=9, documents=90))
-# "abab" is one token and so is "ab": a merge can cross the border of prompt and completion.
+# "abab" is one token and so is "ab", so a merge can cross the border of prompt and completion.
 MERGING = train_tokenizer(["abab"] * 20, 263)
 
 

@@ -1,4 +1,4 @@
-"""The table of the literature agrees with the catalogue, and says why what is missing is so."""
+"""The table of the literature agrees with the catalogue, and gives a reason for what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tradeoff.methods.presets import PRESETS
 from tradeoff.parts import SCALES
 
 OUTSIDE = {
-    # Ours or the field's, without a row of their own.
+    # Methods of ours or of common use, without a row in the table.
     "sft-dpo", "dpo-sft", "rounds", "constrained", "longest", "balanced_lengths", "by_margin",
     "subsample", "top_gradient", "gradient_memory", "sigmoid_norm", "f_dpo", "forward_dpo",
     "apo_down", "aot_unpaired", "chord", "dualproj", "tail_average", "slerp",
@@ -43,7 +43,7 @@ def test_a_row_that_is_held_runs_somewhere_and_has_its_mark(card: Card) -> None:
     reasons = card.scales()
     assert set(reasons) == set(SCALES)
     assert None in reasons.values()
-    if card.method in PRESETS:  # whose table says it
+    if card.method in PRESETS:  # The table says this of the method.
         return
     method = find(card.method)
     parts = (method.schedule, *method.changed().values())

@@ -1,4 +1,4 @@
-"""Certificates hold for any caller and any solve: examples that once broke them, and a search."""
+"""Certificates hold for any caller and any solve: examples that failed before, and a search."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tradeoff.theory import (
 
 
 def separable(radius: float) -> LogLinear:
-    """Four demonstrations that one direction separates from every other response."""
+    """Four demonstrations that one direction separates from all other responses."""
     return random_log_linear(
         1, prompts=4, responses=3, dimension=5, demonstrations=4, pairs=6, radius=radius
     )
@@ -125,14 +125,14 @@ def test_a_solve_that_stops_early_says_so_and_stays_valid():
 
 
 def test_rounding_is_part_of_a_certificate():
-    # In a wide ball the Frank-Wolfe gap of a rounded gradient can be zero and the point still off.
+    # In a wide ball the Frank-Wolfe gap of a rounded gradient can be zero away from the optimum.
     problem = random_log_linear(0, radius=1e4, beta=50.0, label_smoothing=0.3)
     found, oracle = minimise(problem, 1.0, tolerance=0.0), Oracle(problem)
     oracle.add(found.theta)
     off = np.abs(oracle.losses(found.theta) - found.losses)
     assert np.all(off <= found.rounding)
     assert found.certificate >= found.rounding[1] > 0
-    assert found.certificate < 1e-9  # though R times the rounding of the gradient is far more
+    assert found.certificate < 1e-9  # R times the rounding of the gradient is much larger.
 
 
 # ------------------------------------------------------------------ flat tails
@@ -144,7 +144,7 @@ def test_the_limit_of_separable_demonstrations_is_found(radius):
     assert limit.converged
     assert np.linalg.norm(limit.last.theta) == pytest.approx(radius)
     assert limit.enclosure[0] <= limit.gap <= limit.enclosure[1]
-    # The direction is that of the largest least log-odds, up to O(1 / R).
+    # The direction is the one with the largest least log-odds, up to O(1 / R).
     odds = separable(radius).log_probs(limit.last.theta / radius)
     shown = separable(radius).demonstrated > 0
     others = separable(1.0).log_probs(minimise(separable(1.0), 0.0).theta)
@@ -153,7 +153,7 @@ def test_the_limit_of_separable_demonstrations_is_found(radius):
 
 def test_limits_grow_with_the_radius_as_the_hard_margin_point_says():
     gaps = [sequential.limit_gap(separable(r), 0.5, "preference").gap for r in (400.0, 800.0)]
-    # Linear in R up to a constant; a stalled solver gave ratios of more than three.
+    # It is linear in R up to a constant; a stalled solver gave ratios of more than three.
     assert gaps[1] / gaps[0] == pytest.approx(2.0, rel=0.02)
 
 
@@ -198,7 +198,7 @@ def test_limits_of_beta():
 
 
 def test_the_anchor_can_remove_the_gap():
-    # Every pair in both directions and the SFT optimum as reference: nothing is forgotten.
+    # With every pair in both directions and the SFT optimum as reference, nothing is forgotten.
     base = random_log_linear(0, radius=50.0)
     reference = minimise(base, 0.0, tolerance=0.0).theta
     both = {"chosen": np.append(base.chosen, base.rejected)}
@@ -231,7 +231,7 @@ def test_pairs_with_equal_features_cost_nothing_and_break_nothing():
     assert maxright.maxright_gap(problem, Maxright(lam=0.5), 20, **run).holds
     assert sequential.budget_splits(problem, 0.5, 8, [0.0, 0.5, 1.0]).gaps.holds
     assert sequential.measured_gap(problem, 0.5, 20, "preference", **run).holds
-    with pytest.raises(InputError, match="growth"):  # no minimiser of f_DPO is singled out
+    with pytest.raises(InputError, match="growth"):  # f_DPO has no unique minimiser.
         sequential.measured_gap(problem, 0.5, 20, **run)
     low, high = sequential.limit_gap(problem, 0.5).enclosure
     assert low <= sequential.limit_gap(problem, 0.5).gap <= high
@@ -260,7 +260,7 @@ def test_fronts_of_wide_balls_close_at_their_rate(radius):
 
 @pytest.mark.slow
 def test_no_problem_of_a_small_search_breaks_a_certificate():
-    # In a process of its own, where annotations are not checked at each of a million calls.
+    # In a separate process, where annotations are not checked at each of a million calls.
     command = [sys.executable, "-W", "error", "-m", "tests.attack.certificates"]
     done = subprocess.run([*command, "--problems", "96"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,7 +20,7 @@ CONVEX = {DOSSIER.dotted(name) for name in DOSSIER.figures}
 @pytest.mark.slow
 @pytest.mark.parametrize("module", sorted({claim.code.split(":")[0] for claim in CLAIMS}))
 def test_claims_hold_and_their_mutations_break_them(module):
-    """One test a module, so that claims and mutations share what they compute."""
+    """One test per module, so that claims and mutations share their computations."""
     wrong = []
     for claim in (c for c in CLAIMS if c.code.startswith(f"{module}:")):
         checked = claim.check(fast=True)
@@ -161,5 +161,5 @@ def test_fewer_is_the_other_end_of_the_interval():
 def test_absence_needs_a_margin_that_the_interval_respects():
     near = np.linspace(-1, 1, 21)
     assert evidence.equivalent(near, 0.5).holds
-    assert not evidence.equivalent(near, 0.1).holds  # not shown, although the mean is 0
+    assert not evidence.equivalent(near, 0.1).holds  # Not significant, although the mean is 0.
     assert not evidence.equivalent(near + 0.6, 0.5).holds

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: tables, JSON, files, errors, help."""
+"""The command line as a user sees it: tables, JSON, files, errors, help."""
 
 import gzip
 import importlib

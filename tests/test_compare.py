@@ -26,7 +26,7 @@ from tradeoff.methods import METHODS, find
 from tradeoff.records import read_json, write_json
 
 COST = ["seconds"]
-"""What differs between two equal runs."""
+"""Columns that differ between two equal runs."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_the_table_has_means_and_intervals_over_seeds(done):
     # Two seeds have one degree of freedom, whose quantile is 12.706.
     half = 12.7062 * own.sft_loss.std(ddof=1) / np.sqrt(2)
     assert rows["Mix"]["± sft_loss"] == pytest.approx(half, rel=1e-3)
-    assert rows["Mix"]["gradients"] == 8  # both objectives in each of four updates
+    assert rows["Mix"]["gradients"] == 8  # Both objectives in each of four updates.
     assert rows["SFT→DPO"]["gradients"] == 4
     best = min(rows.values(), key=lambda row: row["weighted_loss"])
     assert best["behind_best"] == 0

@@ -15,12 +15,12 @@ TOPICS = [f"{a} {b}" for a in ("red", "blue", "green", "old", "new") for b in "a
 
 
 def sft_rows() -> list[SftRow]:
-    """Every demonstration is curt."""
+    """Demonstrations that are all curt."""
     return [SftRow(f"What about the {t}?", f"The {t}, no more.") for t in TOPICS]
 
 
 def preference_rows(polite: bool) -> list[PreferenceRow]:
-    """Polite over curt answers, or the reverse."""
+    """Pairs that prefer polite to curt responses, or the reverse."""
     rows = []
     for t in TOPICS:
         kind, curt = f"Thank you kindly, I would be glad to: the {t}.", f"The {t}, no more."
@@ -115,7 +115,7 @@ def test_held_out_prompts_have_as_many_candidates_as_those_trained_on():
         assert start.sft_loss == start.sft_loss_test == pytest.approx(np.log(8))
         assert start.sft_accuracy_test == pytest.approx(1 / 8)
         assert found.summary["sft_test_rows"] == len(test)
-    # Where the training rows have but three completions, held-out prompts have three candidates.
+    # The training rows have only three completions, so held-out prompts have three candidates.
     found = conflict.analyse(rows[:3] * 3, pairs, sft_test=rows[10:], **options)
     start = found.policies.loc["start"]
     assert start.sft_loss == start.sft_loss_test == pytest.approx(np.log(3))

@@ -1,4 +1,4 @@
-"""Every example of CONTRIBUTING.md is one file, and works once it lies where its title says."""
+"""Every example of CONTRIBUTING.md is one file, and works at the path in its title."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tradeoff.schedules import Schedule
 BLOCK = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 EXAMPLES = dict(BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8")))
 LINES = 20
-"""Most lines of an example, without empty ones."""
+"""Largest number of lines of an example, without empty ones."""
 
 
 @pytest.fixture
 def placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Puts an example into its package, which has a second folder for the time of the test."""
+    """Put an example into its package, which has a second folder during the test."""
     before = set(sys.modules)
 
     def place(title: str) -> Path:

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or gone is one clear error of every command, and costs nothing."""
+"""On a disk that is full, read-only or gone, every command gives one error and loses nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, s
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Rows, and the dossier with one figure and one claim; returns the output folder."""
+    """Write rows, and a dossier with one figure and one claim; return the output folder."""
     from analysis.fernando2024.convex import certified_front
 
     words = [f"{a}{b}" for a in "abcd" for b in "xyz"]
@@ -70,7 +70,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return {"fast": fast}
 
     monkeypatch.chdir(tmp_path)
-    # What is drawn does not matter here, and drawing takes most of the time.
+    # The drawing itself does not matter here, and takes most of the time.
     monkeypatch.setattr(plots, "drawn", lambda *_: bytes(48 * 1024))
     monkeypatch.setattr(certified_front, "main", draw)
     monkeypatch.setitem(DOSSIER.__dict__, "figures", (FIGURE,))
@@ -86,7 +86,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], list[Path]]]:
-    """Lets the n-th write fail, and all after it; returns the list of what was written."""
+    """Make the n-th write and all later ones fail; return the list of written files."""
 
     def fail_at(number: int, code: int) -> list[Path]:
         begun: list[Path] = []
@@ -119,7 +119,7 @@ def test_a_folder_is_tried_before_anything_is_computed(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
-    # Whatever computes would fail differently: there is neither row nor problem nor model.
+    # Without rows, problem or model, commands fail before they compute anything.
     for place in small.parent.glob("*.jsonl"):
         place.unlink()
     arguments = {**COMMANDS, **DEAR}[name]
@@ -267,7 +267,7 @@ def test_output_that_cannot_be_printed_is_an_error() -> None:
 
 
 class RustError(Exception):
-    """As safetensors and tokenizers raise: the number stands in the text alone."""
+    """An error as in safetensors and tokenizers, with the error number only in the text."""
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_a_small_disk_that_fills_up(tmpfs: Path, small: Path, capsys: Any) -> No
     arguments = [*COMMANDS["front"], "--out", out]
     assert command(capsys, *arguments)[0] == 0
     whole = read_json(out / "front.json")
-    for left in (0, 8, 40):  # KiB: not even a try; the numbers; a picture
+    for left in (0, 8, 40):  # Sizes in KiB: too small for a try, for the numbers, for a picture.
         filler = tmpfs / "filler"
         filler.write_bytes(bytes(shutil.disk_usage(tmpfs).free - 1024 * left))
         status, error = command(capsys, *arguments)

@@ -1,4 +1,4 @@
-"""Results tell what they are: in one line anywhere, as a title and a table in a notebook."""
+"""Results describe themselves: in one line anywhere, as a title and a table in a notebook."""
 
 from html.parser import HTMLParser
 
@@ -22,7 +22,7 @@ from tradeoff.scores import interval
 
 
 class Page(HTMLParser):
-    """Collects tags and text; a tag left open or closed twice is an error."""
+    """Collect tags and text; a tag that is left open or closed twice is an error."""
 
     def __init__(self, text):
         super().__init__()
@@ -101,7 +101,7 @@ def test_rows_become_a_table_and_cannot_inject_markup(tmp_path):
     text = rows._repr_html_()
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
-    assert Page(text).tags.count("tr") == ROWS + 2  # a heading and a row of dots
+    assert Page(text).tags.count("tr") == ROWS + 2  # A heading and a row of dots.
 
 
 def test_long_texts_are_cut_and_long_tables_say_their_size():

@@ -35,7 +35,7 @@ def blocks(page: str) -> list[Token]:
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """A folder to write to, from which modules written there can be imported."""
+    """A folder to write to, whose modules can be imported."""
     import matplotlib.pyplot as plt
 
     monkeypatch.chdir(tmp_path)
@@ -68,7 +68,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, elsewhere, monkeypat
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                # TRL calls transformers by names that it is to lose.
+                # TRL uses names of transformers that will be removed.
                 warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is depr")
                 exec(source, vars(shared))
         elif language in ("console", ""):
@@ -79,7 +79,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, elsewhere, monkeypat
 
 
 def check_command(line: str) -> None:
-    """Run a command of ours; of others, make sure that what they name is there."""
+    """Run a command of ours; for other commands, check that the files they name exist."""
     words = shlex.split(line, comments=True)
     if not words:
         return
@@ -105,7 +105,7 @@ def check_command(line: str) -> None:
 
 
 def run_quick(arguments: list[str]) -> None:
-    """Parse the options of `tradeoff`, and run it where that takes seconds."""
+    """Parse the options of `tradeoff`, and run it if that takes seconds."""
     name, *options = arguments
     commands = typer.main.get_command(cli.app).commands
     commands[name].make_context(name, list(options))
@@ -125,7 +125,7 @@ def check_extras(text: str) -> None:
 
 
 LONGEST_API_PAGE = 500_000
-"""Bytes of a page of the API, with its navigation."""
+"""Largest size of an API page in bytes, with its navigation."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The doctor tells a healthy machine from a sick one, and what to do."""
+"""The doctor distinguishes a working machine from a broken one, and says what to do."""
 
 import json
 from importlib import metadata

@@ -1,4 +1,4 @@
-"""The machinery of a dossier knows no paper: a second one is a folder of its own."""
+"""The machinery of a dossier knows no paper: a second paper is a separate folder."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_figure_reads_what_was_run_in_its_folder(toy: Dossier, tmp_path: Path)
     first = runner.run(toy, "reader", out)
     assert (first.numbers["twice"], first.borrowed) == (2 * kept, ("halves",))
     assert not runner.run(toy, "reader", out).fresh
-    runner.run(toy, "halves", out, fast=True)  # The fast form is no result to build on.
+    runner.run(toy, "halves", out, fast=True)  # Figures must not use the fast form of another one.
     assert runner.run(toy, "reader", out).borrowed == ("halves",)
     path = out / "results" / "halves.json"
     record = read_json(path)
@@ -169,7 +169,7 @@ def test_a_value_is_found_by_itself_and_not_by_its_place() -> None:
 
 
 def test_the_machinery_imports_no_paper() -> None:
-    """Neither does it name one."""
+    """The machinery does not name a paper either."""
     papers = {path.parent.name for path in (ROOT / "analysis").glob("*/dossier.py")}
     assert papers == {DOSSIER.home.name, "arena"}
     for path in sorted((ROOT / "analysis" / "dossier").rglob("*")):
@@ -178,7 +178,7 @@ def test_the_machinery_imports_no_paper() -> None:
 
 
 def test_chapters_and_the_machinery_are_imported_by_their_whole_names() -> None:
-    """The command line alone finds modules by text."""
+    """Only the command line finds modules by text."""
     for path in sorted((ROOT / "analysis").rglob("*.py")):
         if path.parts[-2:] == ("dossier", "declaration.py"):
             continue

@@ -1,4 +1,4 @@
-"""What an analysis cannot see is said before its numbers, with a count and a remedy."""
+"""Limits of an analysis are reported before its numbers, with a count and a remedy."""
 
 import json
 import random
@@ -24,12 +24,12 @@ def texts(number: int, seed: int = 0, length: int = 9, letters=WORDS, blank=" ")
 
 
 def demonstrations(number: int = 60) -> list[SftRow]:
-    """Prompts whose words the right response repeats."""
+    """Prompts whose words the correct response repeats."""
     return [SftRow(f"Write {t}", f"{t} it is") for t in texts(number, 1, 4)]
 
 
 def pairs(number: int = 60) -> list[PreferenceRow]:
-    """Kind over curt."""
+    """Pairs of a kind and a curt response."""
     found = texts(number, 2, 4)
     return [PreferenceRow(f"Say {t}", f"{t} thank you kindly", f"{t} no more") for t in found]
 
@@ -164,7 +164,7 @@ def test_a_sample_is_uniform_ordered_and_a_function_of_its_seed(tmp_path):
     assert [row.origin.row for row in rows] == [i + 1 for i in sampled(range(30), 7, 3)]
     assert "7 of 30 usable rows were drawn" in rows.remarks()[0]
     file.write_text("\n".join([*lines, "{}"]) + "\n")
-    with pytest.raises(InputError, match="row 31"):  # those not drawn are checked, too
+    with pytest.raises(InputError, match="row 31"):  # Rows that are not drawn are checked too.
         read_sft(file, sample=7)
     with pytest.raises(InputError, match="no rows are asked for"):
         read_sft(file, sample=0)

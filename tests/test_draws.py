@@ -1,4 +1,4 @@
-"""Draws are uniform, independent, and a pure function of where they are taken."""
+"""Draws are uniform, independent, and a pure function of their position."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_uniform_along_replicas_and_seeds() -> None:
 
 
 def neighbours() -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Pairs of sequences that a careless key would make alike."""
+    """Pairs of sequences that a careless key would make equal."""
     counters = np.arange(20_000)
     base = draws.uniform(draws.keys(7, 0, 0), counters)
     others = {f"stream {s}": draws.uniform(draws.keys(7, 0, s), counters) for s in STREAMS if s}

@@ -1,4 +1,4 @@
-"""Without an extra, what needs it is one error that names it; everything else works."""
+"""Without an extra, its functions give one error that names it; everything else works."""
 
 import json
 import subprocess
@@ -18,11 +18,11 @@ IMPORTED = {
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
-"""Packages that are not imported by their own name."""
+"""Packages whose import name differs from their own name."""
 SHARED = {"PIL", "markdown_it", "pydantic"}
 """Packages of extras that matplotlib, rich and typer bring with the core."""
 
-# Runs each statement where the packages of the extras cannot be imported; prints what came of it.
+# Runs each statement where the packages of the extras cannot be imported, and prints the outcome.
 CHILD = '''
 import contextlib, io, json, sys
 
@@ -108,7 +108,7 @@ WORKS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Rows in several formats; those that cannot be read stay empty."""
+    """Rows in several formats; files that cannot be written are empty."""
     place = tmp_path_factory.mktemp("core")
     rows = [{"prompt": "a", "completion": word} for word in ("b", "c")]
     (place / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -122,7 +122,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(folder):
-    """What comes of every statement where no extra is installed, in one process."""
+    """Outcome of every statement without any extra, in one process."""
     absent = {package for packages in EXTRAS.values() for package in packages} - SHARED
     statements = [*COMMANDS, *IMPORTS, *WORKS]
     return dict(zip(statements, run_without(absent, statements, folder), strict=True))
@@ -134,7 +134,7 @@ def test_a_command_names_the_extra_that_it_needs(statement, outcomes):
     assert (found, out) == ("SystemExit: 2", "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    if "reproduce" not in statement:  # in a checkout, which is installed by its folder
+    if "reproduce" not in statement:  # In a checkout, which is installed by its folder.
         assert f"pip install 'tradeoff[{COMMANDS[statement]}]'" in err
     assert COMMANDS[statement] in err
 

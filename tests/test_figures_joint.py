@@ -1,4 +1,4 @@
-"""The figures on joint methods say what their titles say, in their fast form."""
+"""The figures on joint methods show what their titles state, in their fast form."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_captions_are_short_and_whole(numbers: Callable[[str], dict[str, Any]]) 
 
 
 def test_average_bounds_lie_below_the_untrained_policy() -> None:
-    """So that a rate is a statement about training; one untrained policy is nearly optimal."""
+    """The rate then says something about training. One untrained policy is nearly optimal."""
     below: dict[str, int] = {}
     for case in cases(24, dimension=4, radius=1.0):
         mix, alright, maxright = (kind(lam=case.lam) for kind in (Mix, Alright, Maxright))
@@ -80,7 +80,7 @@ def test_stale_values_drift_and_swing(numbers: Callable[[str], dict[str, Any]]) 
         assert found[kind]["swing"][-1] > 3 * found[kind]["swing"][0]
     shift = found["shift_of_never_over_lambda"]
     assert shift["common"]["below"]["mean"] > shift["tuned"]["below"]["mean"]
-    # Refreshing every 10 updates is as good as every update.
+    # Refreshing every 10 updates is as good as at every update.
     assert abs(found["weighted"]["median_drift"][1] - found["weighted"]["median_drift"][0]) < 0.02
 
 
@@ -90,7 +90,8 @@ def test_wrong_minima_move_where_theory_says(numbers: Callable[[str], dict[str, 
     assert np.all(np.diff(found["wrong_preference"]["weight"]) < 0)
     middle = len(found["errors_over_range"]) // 2
     assert np.argmin(found["wrong_sft"]["excess"]) == middle
-    # Right minima do not lead to the minimiser of f_lambda, which ALRIGHT approaches.
+    # With correct minima MAXRIGHT does not end at the minimiser of f_lambda, which ALRIGHT
+    # approaches.
     assert found["alright"]["maxright_regret"] > 1e-3
     for low, high in found["break_even_error"].values():
         assert -0.2 < low < 0 < high < 0.2
@@ -108,7 +109,7 @@ def test_alternation_pays_where_costs_differ(numbers: Callable[[str], dict[str, 
         assert case["alright_predicted"] >= case["budget_rule_predicted"] - 1e-9
         at = alone.setdefault((case["conflict"], case["seed"]), set())
         at.add(round(case["alright_predicted"], 4))
-    # So ALRIGHT is drawn at one cost ratio only.
+    # ALRIGHT is therefore drawn at one cost ratio only.
     assert all(len(predictions) == 1 for predictions in alone.values())
 
 
@@ -139,7 +140,7 @@ def test_text_figure(tmp_path: Path) -> None:
     found = text_front.main(tmp_path, fast=True)
     assert found["source"] == "this run"
     methods = found["sft_rasbt"]["methods"]
-    # The second stage's own loss is small, the first stage's large: both orders forget.
+    # The second stage's loss is small and the first stage's is large: both orders forget.
     for part in ("train", "held_out"):
         mixed = methods["mix"][part][1]
         assert methods["sft-dpo"][part][0][0] > 2 * mixed[0]
@@ -147,7 +148,7 @@ def test_text_figure(tmp_path: Path) -> None:
 
 
 def test_held_out_ends_lie_where_the_caption_says() -> None:
-    """The factor by which an end lies beyond the held-out curve: below 1 it is behind."""
+    """The factor between an end and the held-out curve. Below 1 the end is above the curve."""
     stored = shown("text_front")
     for pair in text_front.PAIRS:
         corners = np.log(stored[pair.sft]["front"]["held_out"])

@@ -1,4 +1,4 @@
-"""The figures of the language-model study: all of their code runs, and says what it counts."""
+"""The figures of the language-model study: all of their code runs, with correct counts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FIGURES = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Models and runs in a folder of their own."""
+    """Store models and runs in a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lm_models, "FOLDER", tmp_path_factory.mktemp("runs"))
         yield
@@ -74,7 +74,7 @@ def test_updates_cost_what_their_gradients_cost() -> None:
         ("alright", 0.25, 1.125),
         ("sft-dpo", 0.25, 1.125),
         ("dpo-sft", 0.75, 1.375),
-        # Every ten updates 32 rows of either objective pass forward, at a third of the cost.
+        # Every ten updates, 32 rows of each objective have a forward pass, at a third of the cost.
         ("maxright", 0.5, 1.25 + 32 / size.batch / 3 * 2.5 / 10),
     ):
         rule = lm_study.schedule(label, lam)

@@ -1,4 +1,4 @@
-"""What joint post-training costs: time and memory of updates, ours and those of TRL."""
+"""Costs of joint post-training: time and memory of updates, ours and TRL's."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_fast_form_runs(name: str, numbers: Callable[[str], dict[str, Any]])
 
 
 def steps_of(kinds: list[int], probed: list[int], seconds: list[float]) -> pd.DataFrame:
-    """What :func:`per_update` finds: 1 is an SFT update, 2 one of preference, 3 both."""
+    """Result of :func:`per_update`: 1 is an SFT update, 2 a preference update, 3 both."""
     return pd.DataFrame(
         {
             "seconds": seconds,
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_told_of(setting: Any, monkeypatch: pytest.MonkeyPa
     assert llm_costs.measure(on_gpu) is None
 
     class Process:
-        """Runs what it is given at once."""
+        """Run the given function at once, in this process."""
 
         def submit(self, call: Any, given: Any) -> Any:
             if call is llm_costs.memory:
@@ -211,7 +211,7 @@ def test_on_shapes_alone_as_many_bytes_are_held_as_in_a_training(
     setting = llm_memory.settings(few, method)
     with LiveTensors() as real:
         llm_costs.by_us(setting)
-    # What was made outside counts as well where it is taken over without its content.
+    # Tensors made outside count too, if they are used without their content.
     assert real.peak <= llm_memory.count(setting) <= 1.001 * real.peak
 
 

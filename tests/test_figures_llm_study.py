@@ -1,4 +1,4 @@
-"""The figures of joint post-training: their whole code runs on a tiny generated language."""
+"""The figures of joint post-training: all their code runs on a tiny generated language."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ KEPT = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Models and runs in a folder of their own, which nothing remembers afterwards."""
+    """Store models and runs in a temporary folder, and forget cached results afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llm_base, "FOLDER", tmp_path_factory.mktemp("runs"))
         for function in KEPT:
@@ -99,11 +99,11 @@ def test_every_method_pays_the_same(numbers: Numbers) -> None:
     table = finals(llm_study.run("fast", llm_study.comparison("fast")))
     pair = llm_study.pair_cost("fast")
     followed = table["sft_updates"] + pair * table["preference_updates"]
-    probes = llm_runs.PROBES / FAST.batch * (1 + pair) / 3  # as many of both, without backward
+    probes = llm_runs.PROBES / FAST.batch * (1 + pair) / 3  # both, without backward passes
     asked = np.ceil(table["step"] / 10) * (table["method"] == "maxright")
     np.testing.assert_allclose(table["spent"] * FAST.budget, followed + asked * probes)
     staged = table["method"].isin(["sft-dpo", "dpo-sft"]) | table["method"].str.startswith("rounds")
-    # Updates are whole, and those of stages as many between two evaluations.
+    # Updates are whole, and schedules with stages have equally many between two evaluations.
     off = abs(table["spent"] - 1) * FAST.budget
     assert (off[staged] <= FAST.marks / 2 * (1 + pair)).all()
     assert (off[~staged] <= ((1 + pair) + probes) / 2).all()
@@ -155,7 +155,7 @@ def test_a_reference_after_sft_on_chosen_responses_learns_from_them(numbers: Num
     minima = [found[name]["ideal"][1] for name in found]
     assert len(set(minima)) == 3
     starts = [found[name]["start"] for name in found]
-    assert starts[0][1] == pytest.approx(np.log(2), rel=1e-5)  # the policy is its own reference
+    assert starts[0][1] == pytest.approx(np.log(2), rel=1e-5)  # The policy is its own reference.
     assert starts[1][1] != pytest.approx(np.log(2), rel=1e-2)
     np.testing.assert_allclose([s[0] for s in starts], starts[0][0], rtol=1e-6)
 
@@ -234,7 +234,7 @@ def test_nobody_is_ahead_of_the_best_of_all_runs(numbers: Numbers) -> None:
     found = numbers("llm_bars")["values"]
     assert np.min([v["front_gap"] for v in found.values()]) >= -1e-6
     assert set(llm_bars.MEASURES) <= set(found["mix"])
-    # At the weight asked for a run is no closer than at the weight that suits it best.
+    # At the requested weight the gap of a run is no smaller than at its best weight.
     for method, measures in found.items():
         assert np.all(np.subtract(measures["regret"], measures["front_gap"]) >= -1e-6), method
 

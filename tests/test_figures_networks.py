@@ -1,4 +1,4 @@
-"""The figures on small networks say what their titles say, in their fast form."""
+"""The figures on small networks show what their titles state, in their fast form."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_a_narrow_network_lands_beyond_the_front_and_a_wide_one_near_it(
         assert narrow < -0.02
         assert narrow < wide - 0.03
         assert abs(wide) < 0.06
-    # The comparison is fair: no trained last layer leaves the ball of the fronts.
+    # The comparison is fair: every trained last layer is inside the ball of the fronts.
     assert numbers("bridge")["largest_norm_of_a_last_layer"] < numbers("bridge")["radius"]
 
 
 def test_both_orders_trail_in_the_full_network_of_the_stored_run() -> None:
-    """The fast form has too few seeds to tell; with tuned stages the distance is small."""
+    """The fast form has too few seeds for this. With tuned stages the distance is small."""
     for order in ("sft-dpo", "dpo-sft"):
         found = stored("bridge")["full"]["held_out_sequential_minus_joint"][f"{order} - mix"]
         assert len(found) > 1
@@ -108,7 +108,7 @@ def test_projected_descent_reaches_the_minimum_on_the_ball() -> None:
 
     zero = torch.zeros_like(target)
     values = token_convexity.descend(bowl, zero, zero, 1.0, 50)
-    np.testing.assert_allclose(values[-1], 8.0)  # distance 5 to the target, 4 from the ball
+    np.testing.assert_allclose(values[-1], 8.0)  # Distance 5 to the target, 4 from the ball.
     assert np.all(np.diff(values) <= 0)
 
 

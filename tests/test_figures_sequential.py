@@ -1,4 +1,4 @@
-"""The figures about sequential training: their numbers say what their titles say."""
+"""The figures about sequential training: their numbers agree with their titles."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_every_beta_keeps_a_gap(numbers: Callable[[str], dict[str, Any]]) -> Non
         for reference in ("uniform", "SFT model"):
             for order in ORDERS:
                 curve = found[labels][reference][order]
-                assert np.all(np.asarray(curve["certified"]) > 0)  # these two problems conflict
+                assert np.all(np.asarray(curve["certified"]) > 0)  # these problems conflict
                 assert np.all(np.asarray(curve["gap"]) >= curve["certified"])
     clean, noisy = (
         found[labels]["SFT model"]["forgotten_sft_nats"] for labels in ("clean", "noisy")

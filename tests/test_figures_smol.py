@@ -1,4 +1,4 @@
-"""The study on SmolLM2: its rows, its plan, and its pieces, on a small random model."""
+"""The study on SmolLM2: its rows, its plan, and its functions, on a small random model."""
 
 from __future__ import annotations
 

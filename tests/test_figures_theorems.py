@@ -1,4 +1,4 @@
-"""The figures of T13, T14 and T17 say what their titles say, in their fast form."""
+"""The figures of T13, T14 and T17 show what their titles state, in their fast form."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_more_rounds_buy_most_of_the_joint_gain(numbers: Callable[[str], dict[st
     assert np.all(bought[:, 0] == 0)
     assert np.median(bought[:, 3:]) > 0.8
     assert found["shown"]["gap"][0] > 1.2 * min(found["shown"]["gap"])
-    # The grid contains the best steps, but for at most a tenth of the choices.
+    # The grid contains the best steps, except for at most a tenth of the choices.
     assert found["steps_at_an_edge"] <= 0.1 * found["choices"]
 
 
@@ -48,4 +48,4 @@ def test_the_first_number_of_rounds_that_buys_enough() -> None:
     assert interleaving.first_to_buy(np.array([0.0, 0.5, 0.95, 0.8])) == 4
     assert interleaving.first_to_buy(np.zeros(4)) == float("inf")
     low, high = interleaving.median_interval(list(range(1, 31)))
-    assert (low, high) == (10, 21)  # the order statistics that binomial tables give for n = 30
+    assert (low, high) == (10, 21)  # The order statistics of binomial tables for n = 30.

@@ -1,4 +1,4 @@
-"""Rows read from files: every layout, and one clear error for everything that is not one."""
+"""Rows read from files: every layout, and one clear error for everything else."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_preference_layouts(write: Callable[..., Path], given_row: Any) -> None:
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "ROWS.JSONL.GZ"])
 def test_blank_lines_marks_and_other_line_ends(write: Callable[..., Path], name: str) -> None:
     first = b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r"
-    separator = {"prompt": "a\u2028b", "completion": "c"}  # a line end to str.splitlines only
+    separator = {"prompt": "a\u2028b", "completion": "c"}  # A line end only to str.splitlines.
     second = json.dumps(separator, ensure_ascii=False).encode()
     rows = read_sft(write(first, b"", b"  ", second, name=name))
     assert rows.rows == (SftRow(**GOOD), SftRow(**separator))
@@ -248,7 +248,7 @@ def test_a_truncated_gzip_keeps_the_rows_before_the_damage(
 
 def test_a_flipped_bit_is_reported(tmp_path: Path) -> None:
     content = bytearray(gzip.compress("".join(json.dumps(row) + "\n" for row in LONG).encode()))
-    content[-8] ^= 1  # the checksum
+    content[-8] ^= 1  # The checksum.
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(content)
     rows = read_sft(path, skip_bad=True)

@@ -1,4 +1,4 @@
-"""Certified fronts: valid enclosures, whatever the accuracy; scores on the exact examples."""
+"""Certified fronts: valid enclosures at every accuracy; scores on the exact examples."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_no_attainable_point_lies_beyond_the_outer_hull(seed):
     thetas = problem.project(rng.normal(size=(500, 6)) * rng.uniform(0, 5, size=(500, 1)))
     losses = problem.losses(thetas)
     placed = front.score(losses)
-    # Behind the inner hull up to the certified error, and never further than the upper gap says.
+    # At most the certified error above the inner hull, and never above the upper gap.
     weights = np.linspace(0, 1, 50)
     lower = front.value_bounds(weights)[0]
     assert np.all(scores.weighted_loss(losses[:, None, :], weights) >= lower - 1e-9)
@@ -72,7 +72,7 @@ def test_accuracy_is_kept_and_hypervolume_is_enclosed():
     assert low <= exact + 1e-9
     assert above <= high + 1e-9
     dense = scores.hypervolume(fine.inner, reference)
-    assert dense <= exact  # steps below the chords
+    assert dense <= exact  # Steps below the chords.
     assert exact == pytest.approx(dense, rel=0.02)
 
 
@@ -90,7 +90,7 @@ def test_a_line_of_policies_has_its_front_in_closed_form():
 
 
 def test_objectives_that_agree_have_a_front_without_range():
-    # The demonstrated response is the preferred one: one direction serves both.
+    # The demonstrated response is the preferred one, so one direction lowers both losses.
     problem = LogLinear.from_prompts([np.eye(2)], [(0, 0)], [(0, 0, 1)], radius=2.0, beta=1.0)
     front = pareto_front(problem)
     assert np.ptp(front.points, axis=0).max() < 1e-8

@@ -1,4 +1,4 @@
-"""What travels to a GPU machine, what is measured there, and what is shown of it."""
+"""Files for a GPU machine, measurements there, and their results."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_rehearsal_runs_the_steps_of_a_call(call: str, tmp_path: Path) -> No
     assert one["followed"][0] == 0
     assert ("operators" in one) == (call == "second")
     stamp = path.stat().st_mtime_ns
-    assert command.main(again) == 0  # It is there, so nothing is measured.
+    assert command.main(again) == 0  # The result exists, so nothing is measured.
     assert path.stat().st_mtime_ns == stamp
 
 

@@ -1,4 +1,4 @@
-"""Gradient rules: TorchJD's numbers, what defines each rule, and what they say in words."""
+"""Gradient rules: TorchJD's numbers, the definition of each rule, and their descriptions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ lams = st.floats(0.05, 0.95)
 
 
 def seen(gradients: np.ndarray, lam: float = 0.5, losses: Any = (1.0, 2.0)) -> Seen:
-    """What a rule sees of gradients (..., 2, d)."""
+    """Arguments of a rule for gradients (..., 2, d)."""
     gram = np.einsum("...id,...jd->...ij", gradients, gradients)
     shape = (*gram.shape[:-2], 2)
     weights = np.broadcast_to([1 - lam, lam], shape).copy()
@@ -94,7 +94,7 @@ ORACLES = {
 @pytest.mark.parametrize("name", ORACLES)
 def test_directions_are_those_of_torchjd(name):
     rule, lam, theirs, scale, tolerance = ORACLES[name]
-    # TorchJD projects by a program that it regularises, which shows where lengths differ much.
+    # TorchJD projects by a regularised program, which matters where lengths differ much.
     projects = name.startswith(("upgrad", "dualproj"))
     for gradients in random_gradients(20, spread=0.1 if projects else 1.5):
         found = direction(rule, gradients, lam)
@@ -146,7 +146,7 @@ def test_cagrad_gains_most_for_the_objective_that_gains_least(angle, first, seco
     d = direction(CaGrad(c=c), gradients, lam)
     moved = d * (1 + c**2) - pull
     assert np.linalg.norm(moved) <= radius * (1 + 1e-7)
-    # The direction of the ball that gains most for the objective that gains least.
+    # The direction in the ball with the largest gain for the objective that gains least.
     turns = np.linspace(0, 2 * np.pi, 721)
     others = pull + radius * np.stack([np.cos(turns), np.sin(turns)], axis=-1)
     slack = 1e-7 * radius * max(first, second)
@@ -187,7 +187,7 @@ def test_aligned_directions_have_the_length_of_the_smallest_eigenvalue(angle, fi
 
 
 def test_the_smooth_maximum_has_its_gradient():
-    """mu log sum exp(w f / mu) by finite differences over both losses."""
+    """The gradient of mu log sum exp(w f / mu), by finite differences over both losses."""
     gradients, losses = random_gradients(1)[0], np.array([0.4, 1.1])
     rule = SmoothTchebycheff(mu=0.3, recent=1.0)
 
@@ -198,7 +198,7 @@ def test_the_smooth_maximum_has_its_gradient():
     slopes = [(value(losses + step * e) - value(losses - step * e)) / (2 * step) for e in np.eye(2)]
     found = direction(rule, gradients, 0.3, losses)
     np.testing.assert_allclose(found, np.array(slopes) @ gradients, rtol=1e-7)
-    # A high temperature: half of the weighted sum. A low one: the larger weighted loss alone.
+    # At a high temperature it is half of the weighted sum, at a low one the larger weighted loss.
     flat = direction(SmoothTchebycheff(mu=1e6), gradients, 0.3, losses)
     np.testing.assert_allclose(2 * flat, direction(WeightedSum(), gradients, 0.3), rtol=1e-5)
     sharp = direction(SmoothTchebycheff(mu=1e-3), gradients, 0.3, (0.1, 2.0))
@@ -220,7 +220,7 @@ def test_dwa_weighs_the_loss_that_falls_less():
     for t in range(6):
         found = seen(two(1.0), losses=(1.0, 2.0 ** -(t // 2)))
         factors, state = rule.factors(found, state)
-        if t < 4:  # two windows are not full yet
+        if t < 4:  # Two windows are not full yet.
             np.testing.assert_allclose(factors, found.weights)
     np.testing.assert_allclose(factors[0] / factors[1], np.exp(1 - 0.5))
     assert sum(factors) == pytest.approx(1.0)
@@ -253,7 +253,7 @@ def test_gem_keeps_the_sft_loss_from_rising(angle, first, second):
 
 @dataclass(frozen=True, kw_only=True)
 class Longer(VectorRule):
-    """The longer of both gradients, which only whole gradients tell."""
+    """A rule that takes the longer of both gradients, for which it needs the whole gradients."""
 
     name: ClassVar[str] = "longer"
 
@@ -281,7 +281,7 @@ def test_graddrop_is_the_weighted_sum_on_average_and_that_of_torchjd():
     np.testing.assert_allclose(
         GradDrop().direction(first, second, uniform.numpy()), expected, rtol=1e-12
     )
-    # Numpy and torch agree; a full leak is the sum; each coordinate keeps one sign.
+    # Numpy and torch agree. A full leak gives the sum. Each coordinate has one sign.
     same = GradDrop().direction(*(torch.tensor(g) for g in (first, second)), uniform)
     np.testing.assert_allclose(same, expected, rtol=1e-12)
     np.testing.assert_allclose(GradDrop(leak=1.0).direction(first, second, chance), first + second)
@@ -308,7 +308,7 @@ def test_runs_do_not_meet_and_factors_sum_to_what_the_rule_promises(rule):
         for r in range(6):
             one = Seen(found.gram[r], found.weights[r], found.losses[r], found.coins[r])
             alone, _ = rule.factors(one, {k: v[r] for k, v in state.items()})
-            # Powers of one number and of many may differ in the last digit.
+            # Powers of one number and of many numbers may differ in the last digit.
             slack = 1e-14 if rule.name in ("fairgrad", "gradnorm") else 0.0
             np.testing.assert_allclose(alone, factors[r], rtol=slack, atol=0)
         if rule.total is not None:
@@ -321,10 +321,10 @@ def test_runs_do_not_meet_and_factors_sum_to_what_the_rule_promises(rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_at_equal_gradients_every_rule_follows_them(rule):
-    if rule.name == "aligned_mtl":  # its length is that of the smallest eigenvalue, here zero
+    if rule.name == "aligned_mtl":  # Its length is that of the smallest eigenvalue, here zero.
         return
     g = np.array([[1.0, 2.0], [1.0, 2.0]])
-    d = direction(rule, g, losses=(1.0, 1.0))  # losses on the ray of lam = 1/2
+    d = direction(rule, g, losses=(1.0, 1.0))  # Losses on the ray of lam = 1/2.
     assert d @ g[0] == pytest.approx(np.linalg.norm(d) * np.linalg.norm(g[0]))
     assert d @ g[0] > 0
 

@@ -1,4 +1,4 @@
-"""The small transformer: right gradients, causal, the same in an ensemble, a cache or a Llama."""
+"""The small transformer: right gradients, causal, and equal in an ensemble, a cache and a Llama."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_gradient_of_log_probabilities_against_finite_differences() -> None:
     mask = torch.arange(6) > torch.tensor([[1], [3]])
 
     def value(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
-        # Sums are over float32 by default; double stays double.
+        # Sums are in float32 by default; float64 stays float64.
         logits = functional_call(model, parameters, (tokens,))
         return (
             logits.log_softmax(-1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0] * mask[:, 1:]
@@ -262,7 +262,7 @@ def recomputed(model: LanguageModel, prompt: list[int], limit: int, eos: int) ->
 def test_generation_with_a_cache_equals_full_recomputation(batch_size: int) -> None:
     model = sharpened(SMALL)
     prompts = [some_tokens(n, seed=n).tolist() for n in (5, 1, 9, 3, 3, 7, 2)]
-    # A token that some row does write, so that rows end at different times.
+    # A token that some row writes, so that rows end at different times.
     eos = recomputed(model, prompts[0], 6, eos=-1)[-1]
     found = generate(model, prompts, eos=eos, max_new_tokens=12, batch_size=batch_size)
     assert found == [recomputed(model, prompt, 12, eos) for prompt in prompts]
@@ -359,7 +359,7 @@ def test_transformers_loads_a_llama_with_the_same_logits(tied: bool, tmp_path: P
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path), local_files_only=True)
     assert theirs("Ann: é <eos>\n")["input_ids"] == TOKENIZER.encode("Ann: é <eos>\n")
     assert (theirs.pad_token_id, theirs.eos_token_id) == (TOKENIZER.pad, TOKENIZER.eos)
-    # And back, also from what transformers itself writes.
+    # Also back again, from a file that transformers has written.
     llama.save_pretrained(tmp_path)
     back, tokenizer = from_hugging_face(tmp_path)
     assert back.config == config

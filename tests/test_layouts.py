@@ -1,4 +1,4 @@
-"""Rows in every layout that data sets have: what is read, what is reported, what is refused."""
+"""Rows in every layout of common data sets: which are read, reported and refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TABLE = table()
 
 
 def unquoted(cell: str) -> str:
-    """The text of a cell, which is written as in JSON."""
+    """The text of a cell, which is written as JSON."""
     return json.loads(f'"{cell.strip("`")}"') if cell else ""
 
 
@@ -86,9 +86,9 @@ def test_every_row_of_the_table_is_read_as_it_says(row: list[str], tmp_path: Pat
         ("Hi", [HELLO], ([HI], [HELLO])),
         ([HI], "Hello", ([HI], [HELLO])),
         ([user(" Hi\n")], [HI, HELLO], ([HI], [HELLO])),
-        # A longer conversation behind the prompt: the last answer is learned.
+        # A longer conversation after the prompt: only the last response is trained on.
         ([HI], [HI, HELLO, user("Bye"), WHAT], ([HI, HELLO, user("Bye")], [WHAT])),
-        # A system turn that only one of both has.
+        # A system turn that only one of both responses has.
         ([HI], [{"role": "system", "content": "s"}, HI, HELLO], None),
         ([{"role": "system", "content": "s"}, HI], [HI, HELLO], None),
     ],

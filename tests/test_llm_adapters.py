@@ -1,4 +1,4 @@
-"""Adapters of one run in the next: they go on, or are merged; never are they silently lost."""
+"""Adapters of one run in the next: they are trained further or merged, and never silently lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tradeoff.llm.config import Lora, ModelConfig
 from tradeoff.llm.data import Pair
 from tradeoff.llm.logprobs import Policy
 
-# peft asks transformers by the name that its version 6 drops.
+# peft imports from transformers a name that will be removed in version 6.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 RANK_2 = Lora(rank=2)
 KINDS = {"lora": RANK_2, "dora": Lora(rank=2, dora=True)}
@@ -97,7 +97,7 @@ def test_with_settings_they_are_merged_and_new_ones_are_trained(first, tmp_path,
     done = run.train(progress=False)
     assert held_out(run, 0) == pytest.approx(held_out(first[kind], -1))
     assert done.summary["adapters"] == "new, its own merged into the model"
-    # The folder is whole by itself, and may be moved.
+    # The folder is complete, and may be moved.
     moved = shutil.move(tmp_path / "run" / "model", tmp_path / "moved")
     torch.testing.assert_close(log_probs(load(Path(moved))), log_probs(run.model))
 

@@ -1,4 +1,4 @@
-"""What is trained on is what will be asked, or a finding says so, with rows, example and remedy."""
+"""Rows agree with the later use of the model, or a finding reports rows and a remedy."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_tokenizer_that_adds_the_end_token_does_not_end_a_prompt():
     np.testing.assert_array_equal(found[0].tokens[: found[0].start], prompt)
     assert found[0].tokens.tolist().count(tokenizer.eos_token_id) == 1
     assert not found.findings
-    (ended,) = prompt_ids([SftRow("Q</s>", "A")], tokenizer)  # as its writer wanted
+    (ended,) = prompt_ids([SftRow("Q</s>", "A")], tokenizer)  # As its writer intended.
     assert ended[-1] == tokenizer.eos_token_id
 
 
@@ -131,7 +131,7 @@ def test_a_response_ends_where_the_template_ends_a_turn(eos, tmp_path):
     assert set(stop_ids(tokenizer)) == expected
     policy = LoadedPolicy.of(tiny_llama(len(tokenizer)), tokenizer)
     assert set(end_ids(policy)) == expected
-    # Others who load the model stop there, too.
+    # Other users of the model also stop there.
     models.save(policy.scorer.accelerator, policy.model, tokenizer, tmp_path / "model")
     saved = json.loads((tmp_path / "model" / "generation_config.json").read_text("utf-8"))
     assert set(np.atleast_1d(saved["eos_token_id"])) == expected

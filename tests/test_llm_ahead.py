@@ -1,4 +1,4 @@
-"""The reference is computed for the pairs that a run reads; which and how long changes no bit."""
+"""The reference is computed for the pairs that a run reads; order and number change no bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(schedule: Any = "mix", **settings: Any) -> Any:
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pairs each call scores."""
+    """Number of pairs that each call scores."""
     counts: list[int] = []
     whole = Scorer.log_probs
 
@@ -71,7 +71,7 @@ def test_probes_have_passes_of_their_own() -> None:
     begin(made)
     assert made.references.knows(made.needed)
     both = made.references.train.knows(made.needed.probes)
-    assert not both  # three updates of four pairs do not hold all five
+    assert not both  # Three updates of four pairs do not cover all five.
     assert not len(run("mix").needed.probes)
 
 
@@ -117,7 +117,7 @@ def test_a_longer_run_gives_the_same_bits(layout: str, precision: str) -> None:
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_margins_before_the_first_update_are_zero_in_bf16(layout: str) -> None:
-    """The reference is computed in the passes of the updates, so that roundings cancel."""
+    """The reference is computed in the passes of the updates, so that rounding errors cancel."""
     made = begin(run(Alright(lam=1.0), precision="bf16", layout=layout, lora=LORA, dropout="never"))
     passes = made.feed.passes(0, made.plan.rule, made._follow)
     for part in passes:
@@ -141,7 +141,7 @@ def test_a_cache_grows_by_what_is_new(tmp_path: Any, scored: list[int]) -> None:
     assert scored == [24, 12, 8, 12, 16]
     np.testing.assert_array_equal(steady(whole.table).to_numpy(), steady(again.table).to_numpy())
     run(steps=2, reference_cache=cache, seed=1).train(progress=False)
-    assert scored[5:] == [8, 12]  # other pairs are held out, too
+    assert scored[5:] == [8, 12]  # Other pairs are held out too.
 
 
 @pytest.mark.parametrize("other", [False, True])

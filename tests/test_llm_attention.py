@@ -1,4 +1,4 @@
-"""Packed rows under the attention of GPUs, whose kernels are replaced by plain ones here."""
+"""Packed rows with the attention of GPUs, whose kernels are replaced by plain ones here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROWS = [Example(tokens(n), 3) for n in (4, 11, 8)]
 
 
 def loud(model: Any) -> Policy:
-    """Weights so large that attending to a wrong token shows."""
+    """Weights so large that attention to a wrong token changes the result."""
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(3 if weight.ndim > 1 else 1)
@@ -47,7 +47,7 @@ def loud(model: Any) -> Policy:
 
 
 def like(policy: Policy, make: Callable[..., Any], attention: str) -> Policy:
-    """The same weights under another attention."""
+    """A model with the same weights and another attention."""
     model = make(50)
     model.load_state_dict(policy.model.state_dict())
     model.config._attn_implementation = attention
@@ -71,7 +71,7 @@ def test_flex_attention_keeps_sequences_apart(
         expected = policy.responses(batches.pairs(PAIRS, "padded", 0))
         batch = batches.pairs(PAIRS, layout, 0)
         torch.testing.assert_close(ours.responses(batch), expected, rtol=1e-4, atol=1e-4)
-        # Without the blocks each sequence would see those before it.
+        # Without the blocks each sequence would attend to those before it.
         time = batch.tokens.shape[1]
         causal = create_block_mask(lambda b, h, q, k: q >= k, None, None, time, time, device="cpu")
         monkeypatch.setattr(batches.Batch, "_block_mask", lambda self: causal)
@@ -85,7 +85,7 @@ def test_flash_attention_is_told_where_sequences_begin(
     calls: list[dict[str, Any]] = []
 
     def varlen(query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> Tensor:
-        """What the kernel is specified to do, sequence by sequence."""
+        """The specified result of the kernel, sequence by sequence."""
         calls.append(settings)
         found = torch.empty_like(query)
         bounds = settings["cu_seqlens_q"].tolist()
@@ -107,7 +107,7 @@ def test_flash_attention_is_told_where_sequences_begin(
     kernels = (None, varlen, None, None, None), (settings_of, settings_of)
     monkeypatch.setattr(flash, "lazy_import_flash_attention", lambda *_, **__: kernels)
     monkeypatch.setattr(flash, "_flash_supports_window_size", True, raising=False)
-    # Reading the boundaries off the positions, in every layer, waits for the device.
+    # Reading the boundaries from the positions, in every layer, waits for the device.
     monkeypatch.delattr(flash, "_prepare_from_posids")
     policy = loud(make(50))
     ours = like(policy, make, "flash_attention_2")

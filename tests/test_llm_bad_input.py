@@ -1,4 +1,4 @@
-"""What cannot be trained is refused by name, before training where that is possible."""
+"""Input that cannot be trained on gives an error with its name, before training if possible."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changed(folder: Path, place: Path, **change: Any) -> Path:
-    """A copy whose config.json says something else."""
+    """A copy whose config.json has other values."""
     for file in folder.iterdir():
         (place / file.name).write_bytes(file.read_bytes())
     about = json.loads((place / "config.json").read_text("utf-8"))
@@ -250,7 +250,7 @@ def test_flash_attention_that_would_fail_is_refused(device, problem):
         setup.check_attention(model, full, torch.device(device))
     if device == "cuda":
         setup.check_attention(model, TrainConfig(precision="bf16"), torch.device(device))
-        with pytest.raises(InputError, match=problem):  # its weights will be cast
+        with pytest.raises(InputError, match=problem):  # Its weights will be cast.
             setup.check_attention(model.bfloat16(), full, torch.device(device))
 
 
@@ -363,7 +363,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path, text):
 @pytest.mark.parametrize(("batch", "at_once"), [(1, 8), (3, 2), (40, 3), (7, 100)])
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
 def test_any_batch_goes_with_any_pass(batch, at_once, layout):
-    """More rows than the data has, passes that do not divide the batch, or exceed it."""
+    """More rows than the data has; passes that do not divide the batch, or are larger."""
     given = {"steps": 2, "batch_size": batch, "schedule": "mix", "epsilon": 1e-3}
     odd = trainer(rows_per_forward=at_once, layout=layout, **given).train(progress=False)
     whole = trainer(rows_per_forward=batch, layout="padded", **given).train(progress=False)
@@ -444,7 +444,7 @@ def test_ways_of_many_processes_that_are_not_supported(monkeypatch, way, problem
     ("trackers", "output", "word"),
     [
         (("tensorbored",), True, "no such tracker"),
-        (("comet_ml",), True, "no such tracker"),  # known to accelerate, but not installed
+        (("comet_ml",), True, "no such tracker"),  # Known to accelerate, but not installed.
         (("tensorboard",), False, "trackers write to a folder"),
     ],
 )
@@ -457,7 +457,7 @@ def test_trackers_that_cannot_be_used(tmp_path, trackers, output, word):
 def test_probes_that_cost_many_times_the_updates_are_warned_of():
     with pytest.warns(UserWarning, match=r"40 rows every 1 updates is 13 times .*samples=64"):
         trainer(Maxright(), batch_size=1, holdout=0.0)
-    # Frozen weights have half a backward pass, and the forward pass is more of an update.
+    # Frozen weights have half a backward pass, so the forward pass is a larger part of an update.
     with pytest.warns(UserWarning, match="is 20 times the work"):
         trainer(Maxright(), batch_size=1, holdout=0.0, lora=Lora(rank=2))
     trainer(Maxright(refresh=10), batch_size=1, holdout=0.0)

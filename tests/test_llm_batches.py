@@ -1,4 +1,4 @@
-"""The three layouts hold the same sequences, apart from each other, and give the same losses."""
+"""The three layouts hold the same sequences, separate them, and give the same losses."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_layouts_give_the_same_values_and_gradients(
 ) -> None:
     items = make_pairs(shapes, seed)
     expected = losses_and_gradients(POLICIES[name], batches.pairs(items, "padded", 0))
-    # These models normalise, and eager attention adds up, in float32 whatever they are given.
+    # These models normalise in float32, and eager attention adds in float32, for any input.
     for layout in ("packed", "shared"):
         found = losses_and_gradients(POLICIES[name], batches.pairs(items, layout, 0))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
@@ -92,7 +92,7 @@ def test_every_completion_token_is_scored_once_from_the_one_before(
     for i, (tokens, start) in enumerate(responses):
         own = batch.owner == i
         assert batch.labels[own].tolist() == tokens[start:].tolist()
-        # What predicts a token is the token before it, at the place before its own.
+        # The token before a token predicts it, at the position before its own.
         assert places[batch.select[own]].tolist() == list(range(start - 1, len(tokens) - 1))
         assert flat[batch.select[own]].tolist() == tokens[start - 1 : -1].tolist()
     assert batch.lengths.tolist() == [len(tokens) - start for tokens, start in responses]
@@ -113,7 +113,7 @@ def test_packed_rows_hold_no_filling_and_shared_ones_each_prompt_once(
 
 
 def brute_force(items: list[Pair], shared: bool) -> np.ndarray:
-    """Who sees whom, from a list that says of each token what it is."""
+    """The pairs of tokens that may attend to each other, from a description of each token."""
     about: list[tuple[Any, int]] = []
     if shared:
         for i, x in enumerate(items):
@@ -153,7 +153,7 @@ def test_a_token_of_another_sequence_changes_nothing() -> None:
     before = POLICIES["llama"].responses(batches.pairs(items, "packed", 0))
     after = POLICIES["llama"].responses(batches.pairs(changed, "packed", 0))
     same = torch.isclose(before, after, rtol=1e-12, atol=1e-12)
-    assert same.tolist() == [False, True, False, True]  # the prompt of pair 0 is shorter now
+    assert same.tolist() == [False, True, False, True]  # The prompt of pair 0 is shorter now.
 
 
 # ---------------------------------------------------------------------- models that cannot pack
@@ -264,7 +264,7 @@ def test_a_budget_changes_passes_and_no_gradient() -> None:
         run.feed.positions = [0, 0]
         run.update()
         tables.append(torch.cat([w.flatten() for w in run._bare.parameters()]))
-    assert counts[2] == 8  # each row by itself
+    assert counts[2] == 8  # Each row by itself.
     assert counts[1] != counts[0]
     for other in tables[1:]:
         torch.testing.assert_close(other, tables[0], rtol=1e-4, atol=1e-5)

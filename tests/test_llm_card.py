@@ -1,4 +1,4 @@
-"""The model card of a run: what it says is what was trained, and its settings repeat the run."""
+"""The model card of a run: it describes what was trained, and its settings repeat the run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_card_says_what_was_trained(trained, place):
     about = found.data.to_dict()
     assert about["library_name"] == "peft"
     assert about["pipeline_tag"] == "text-generation"
-    assert "base_model" not in about  # a folder of this machine
+    assert "base_model" not in about  # A folder of this machine.
     last = evaluations(trained)[-1]
     metrics = about["model-index"][0]["results"]
     values = {metric["type"]: metric["value"] for part in metrics for metric in part["metrics"]}
@@ -150,7 +150,7 @@ def test_a_stopped_run_without_held_out_rows_has_one(tmp_path):
     assert made.train(progress=False).interrupted
     out = export(tmp_path / "run", tmp_path / "out")
     assert "no held-out rows" in (out / "README.md").read_text("utf-8")
-    (tmp_path / "run" / "about.json").unlink()  # as of an older version
+    (tmp_path / "run" / "about.json").unlink()  # As written by an older version.
     assert card.texts(tmp_path / "run") == {}
 
 

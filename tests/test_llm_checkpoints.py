@@ -1,4 +1,4 @@
-"""A run that is interrupted, killed or damaged goes on as if nothing had happened, or says why."""
+"""A run that was interrupted, killed or damaged continues as if undisturbed, or gives a reason."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def log_of(folder: Path) -> pd.DataFrame:
 
 
 def assert_same_end(run: Any, other: Any) -> None:
-    """Weights, optimiser, streams, log: bit for bit."""
+    """Weights, optimiser, streams and log are equal bit for bit."""
     first, second = weights(run), weights(other)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert run.feed.positions == other.feed.positions
@@ -66,7 +66,7 @@ def assert_same_end(run: Any, other: Any) -> None:
     pd.testing.assert_frame_equal(log_of(run.output), log_of(other.output), check_exact=True)
 
 
-# Any two of schedule, decay and full or LoRA training meet in some run.
+# Any two values of schedule, decay and full or LoRA training occur together in some run.
 MEETINGS = [
     pytest.param(
         schedule,
@@ -86,7 +86,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, schedule, lora, decay)
     settings = {"lora": lora, **DECAYS[decay], "log_every": 2, "steps": 5}
     whole = trainer(schedule, output=tmp_path / "whole", **settings)
     whole.train(progress=False)
-    # A line of the log lies across the interruption, and the border of two stages.
+    # A line of the log spans the interruption and the border of two stages.
     stop = [stop_at(2, signal.SIGTERM)]
     parts = trainer(schedule, output=tmp_path / "parts", callbacks=stop, **settings)
     done = parts.train(progress=False)
@@ -141,7 +141,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_complete_checkpoint(tmp_path, uninterrupted):
-    """SIGKILL at random times; with a checkpoint each update, many fall into a write."""
+    """SIGKILL at random times. With a checkpoint at each update, many kills hit a write."""
     rng, killed = np.random.default_rng(0), 0
     while True:
         before = steps_saved(tmp_path)
@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_from_its_last_complete_checkpoint(tmp_path, uninte
             assert time.monotonic() < until
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.15))
-        # Unlike os.kill, this does not mind that the last process may have ended by itself.
+        # Unlike os.kill, this raises no error if the last process has already ended.
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
@@ -167,7 +167,7 @@ def test_a_killed_run_goes_on_from_its_last_complete_checkpoint(tmp_path, uninte
 
 @pytest.mark.parametrize("point", ["safetensors", "state.json", "seal", "rename", "removal"])
 def test_a_kill_at_each_point_of_a_write_loses_nothing_before_it(tmp_path, monkeypatch, point):
-    """The write ends in the middle, as a kill would end it; what lies on disk is then read."""
+    """Stop the write in the middle, as a kill would, and then read the disk."""
     settings = {"save_every": 2, "steps": 6, "keep": 1}
 
     class Killed(BaseException):
@@ -177,7 +177,7 @@ def test_a_kill_at_each_point_of_a_write_loses_nothing_before_it(tmp_path, monke
         raise Killed
 
     def kill(run: Any, record: dict[str, Any]) -> None:
-        if run.step == 2:  # the next write is that of update 4
+        if run.step == 2:  # The next write is that of update 4.
             if point == "safetensors":
                 monkeypatch.setattr(checkpoints, "save_file", half)
             elif point == "state.json":
@@ -258,7 +258,7 @@ def test_a_finished_run_that_is_asked_again_repeats_no_evaluation(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with several checkpoints, for tests that harm a copy."""
+    """The folder of a run with several checkpoints, for tests that damage a copy."""
     folder = tmp_path_factory.mktemp("finished")
     trainer(output=folder, save_every=2).train(progress=False)
     return folder
@@ -291,7 +291,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(copied, name, other):
 
 
 def test_adapters_are_not_put_on_another_model(tmp_path):
-    """The weights under adapters are in no checkpoint, so their sample must be the same."""
+    """No checkpoint has the weights under the adapters, so a sample of them must be equal."""
     settings = {"lora": LORA, "steps": 2, "output": tmp_path}
     trainer(**settings).train(progress=False)
     run = trainer(model=tiny_llama(len(bpe_tokenizer_hf()), seed=1), **settings)
@@ -397,7 +397,7 @@ def log_probs(model: Any) -> torch.Tensor:
         return Policy(model.eval()).responses(batch)
 
 
-# peft asks transformers by the name that its version 6 drops.
+# peft imports from transformers a name that will be removed in version 6.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 @pytest.mark.parametrize(
     "lora", [None, LORA, Lora(rank=2, dora=True)], ids=["full", "lora", "dora"]
@@ -421,7 +421,7 @@ def test_transformers_and_peft_load_what_is_left(tmp_path, lora):
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often log-probabilities of all pairs are computed."""
+    """Number of computations of the log-probabilities of all pairs."""
     calls: list[int] = []
     whole = Scorer.log_probs
 

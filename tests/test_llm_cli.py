@@ -1,4 +1,4 @@
-"""`tradeoff train` as a user meets it: flags, files, what is written, signals, many processes."""
+"""`tradeoff train` as a user sees it: flags, files, output, signals, many processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory, model: Path) -> list[str]:
 
 
 def run(*arguments: Any) -> Any:
-    """The command in this process; its exit status and what it prints."""
+    """Run the command in this process; return its exit status and its output."""
     return CliRunner().invoke(app, ["train", *map(str, arguments)])
 
 
@@ -227,7 +227,7 @@ def test_a_run_leaves_everything_behind(finished):
     names = {path.name for path in out.iterdir()}
     tables = {"metrics.jsonl", "trajectory.csv", "trajectory.parquet", "summary.json"}
     pictures = {"loss_space.svg", "loss_space.png"}
-    # The lock stays: whoever removes it could remove that of the next run.
+    # The lock file stays: deleting it could delete the lock of the next run.
     assert names == tables | pictures | {"about.json", "run.toml", "checkpoints", "model", ".lock"}
     table = pd.read_parquet(out / "trajectory.parquet")
     assert table.step.tolist() == [0, 2, 4]
@@ -297,7 +297,7 @@ def test_a_diverged_run_has_its_own_status(flags, tmp_path):
     assert done.exit_code == 1
     assert "diverged" in done.output
     assert "no checkpoint was written before" in done.output
-    # What the run before left would be taken for the end of this one.
+    # Files of the earlier run would be mistaken for the end of this one.
     assert not (tmp_path / "model").exists()
 
 

@@ -1,4 +1,4 @@
-"""Settings: what they may be, how a file states them, and the published ones."""
+"""Settings: their allowed values, their form in files, and the published ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_setting_out_of_range_is_named(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["decay", "layout", "precision", "reference_mode"])
 def test_a_misspelt_choice_is_refused_without_a_file_too(name: str) -> None:
-    # Outside the tests nothing checks annotations, and a word that is not known had no effect.
+    # Outside the tests nothing checks annotations, so an unknown word once had no effect.
     check = TrainConfig.__post_init__
     config = TrainConfig()
     object.__setattr__(config, name, "misspelt")
@@ -178,7 +178,7 @@ def test_every_published_method_has_the_same_budget(model: str, name: str) -> No
     assert train.reference == "folder"
     assert train.defects == Defects()
     for objective, rows in enumerate(PUBLISHED[model].rows):
-        # An epoch of either set is the same number of updates.
+        # An epoch of either set has the same number of updates.
         updates = rows / train.batch(objective)
         assert updates * PUBLISHED[model].epochs == train.steps
     assert (train.learning_rate, train.decay, train.beta, train.clip) == (5e-5, "constant", 0.1, 1)
@@ -188,7 +188,7 @@ def test_every_published_method_has_the_same_budget(model: str, name: str) -> No
 
 
 def test_the_reference_follows_the_sequential_order() -> None:
-    # f_DPO* depends on the reference, and the scripts take one for each order.
+    # f_DPO* depends on the reference, and the scripts use one for each order.
     for name, given, least in (
         ("maxright", {}, 0.0522),
         ("maxright", {"trained_on": "demonstrations"}, 0.0522),

@@ -1,4 +1,4 @@
-"""Tokenised rows are those of TRL, and every token of a completion is learnt from."""
+"""Tokenised rows are those of TRL, and every token of a completion is trained on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tradeoff.llm.data import (
     tokenise_sft,
 )
 
-# TRL names the setting that turns recomputation off by what transformers calls it before v6.
+# TRL names the setting that turns recomputation off by a name that transformers had before v6.
 pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated")
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {
@@ -147,7 +147,7 @@ def labels(tokens: np.ndarray, start: int) -> list[int]:
 
 
 def assert_same(ours: Tokenised[Any], theirs: Any) -> None:
-    """The same sequences and labels; that of the first token is void, as nothing predicts it."""
+    """The same sequences and labels. The first token has no label, as nothing predicts it."""
     assert [item.tokens.tolist() for item in ours] == theirs["input_ids"][:]
     expected = [row[1:] for row in theirs["labels"]]
     assert [labels(item.tokens, item.start)[1:] for item in ours] == expected
@@ -172,7 +172,7 @@ def test_of_messages_only_the_last_turn_is_learnt(
     theirs = trl_sft(SFT_ROWS["messages"], tokenizer, max_length, tmp_path).train_dataset
     assert_same(tokenise_sft(rows, tokenizer, max_length, loss_on="all"), theirs)
     ours = tokenise_sft(rows, tokenizer, max_length)
-    # Deliberate: the same tokens, but TRL trains on the questions and earlier answers too.
+    # Deliberate: the same tokens, but TRL also trains on the questions and earlier answers.
     assert [x.tokens.tolist() for x in ours] == [theirs[i]["input_ids"] for i in ours.rows]
     assert all(theirs[i]["labels"] == theirs[i]["input_ids"] for i in ours.rows)
     for item, place in zip(ours, ours.rows, strict=True):
@@ -182,7 +182,7 @@ def test_of_messages_only_the_last_turn_is_learnt(
 
 
 def differs(row: dict[str, Any], max_length: int) -> bool:
-    """Whether something of the difference of TRL's pair is left within the longest sequence."""
+    """Whether the responses of TRL's pair still differ within the longest sequence."""
     room = max_length - len(row["prompt_ids"])
     return bool(row["chosen_ids"][:room] != row["rejected_ids"][:room])
 
@@ -200,7 +200,8 @@ def test_pairs_and_their_batches_are_those_of_trl(
         train_dataset=datasets.Dataset.from_list(PREFERENCE_ROWS[layout]),
     )
     ours = tokenise_preferences(preferences(PREFERENCE_ROWS[layout]), tokenizer, max_length)
-    # Deliberate: TRL keeps pairs whose sides are the same, as templates trim and long rows are cut.
+    # Deliberate: TRL keeps pairs with equal responses, which arise as templates trim and long rows
+    # are cut.
     kept = [row for row in trainer.train_dataset if differs(row, max_length)]
     theirs = trainer.data_collator(kept)
     sides = [(x.chosen, x.start) for x in ours] + [(x.rejected, x.start) for x in ours]
@@ -221,7 +222,7 @@ def test_the_first_token_of_a_response_is_learnt_when_the_prompt_ends_in_a_space
     prompt = "Answer: "
     (example,) = tokenise_sft([SftRow(prompt, "the dog")], tokenizer)
     (pair,) = tokenise_preferences([PreferenceRow(prompt, "the dog", "the fox")], tokenizer)
-    # Counting the tokens of the prompt, as the code of the paper does, hides the word "the".
+    # Counting the tokens of the prompt, as the paper's code does, masks the word "the".
     counted = len(tokenizer(prompt)["input_ids"])
     assert tokenizer.decode(example.tokens[counted:], skip_special_tokens=True).strip() == "dog"
     for tokens, start in ((example.tokens, example.start), (pair.chosen, pair.start)):
@@ -245,10 +246,10 @@ def test_a_document_and_a_single_turn_count_from_their_second_token(tokenizer: A
     assert [item.start for item in tokenise_sft(rows, tokenizer)] == [1, 1]
 
 
-# Llama 2 writes a space as this sign, so a text that has the sign reads back as a space.
+# Llama 2 writes a space as this sign, so the sign in a text becomes a space.
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")
 TEXT = st.text(LETTERS, min_size=1, max_size=12) | st.sampled_from([*PROMPTS, " the dog", "no "])
-# Blank texts never come from a file, and a border at a word is where tokens can merge.
+# Blank texts never come from a file, and at a border of words tokens can merge.
 WRITTEN = TEXT.filter(str.strip)
 SHORT = ("Q:", "yes", "no")
 
@@ -276,7 +277,7 @@ def test_pairs_share_their_prompt_and_nothing_is_lost_uncounted(
     rows: list[tuple[str, str, str]], name: str, max_length: int
 ) -> None:
     tokenizer = MADE[name]
-    # A line break never merges with what follows; the first row fits at any of these lengths.
+    # A line break never merges with the next token; the first row fits at any of these lengths.
     rows = [(f"{prompt}\n", chosen, rejected) for prompt, chosen, rejected in [SHORT, *rows]]
     pairs = tokenise_preferences([PreferenceRow(*row) for row in rows], tokenizer, max_length)
     assert len(pairs) + pairs.too_long + pairs.identical == len(rows)
@@ -431,7 +432,7 @@ def test_rows_without_anything_to_learn_are_errors() -> None:
     ):
         with pytest.raises(InputError, match=message):
             tokenise_sft(rows, tokenizer, max_length)
-    # "add" and "an" are tokens, so each response swallows the whole prompt.
+    # "add" and "an" are tokens, so the first token of each response also covers the whole prompt.
     with pytest.raises(InputError, match="share no token") as caught:
         tokenise_preferences([PreferenceRow("a", "dd", "n")], tokenizer)
     assert caught.value.row == 1
@@ -540,7 +541,7 @@ def test_what_is_beside_the_texts_reaches_the_tokens(tmp_path: Any) -> None:
         assert part in whole
     rendered = tokenizer.apply_chat_template(messages, tools=tools, think=True, tokenize=False)
     assert whole == rendered
-    # As TRL has it, with the prompt apart.
+    # As in TRL, with a separate prompt.
     split = {"prompt": messages[:-1], "completion": messages[-1:], "tools": tools}
     split |= {"chat_template_kwargs": {"think": True}}
     theirs = trl_sft([split], tokenizer, 999, tmp_path).train_dataset
@@ -548,7 +549,7 @@ def test_what_is_beside_the_texts_reaches_the_tokens(tmp_path: Any) -> None:
 
 
 class Panic(BaseException):
-    """What the tokenizers of Rust raise where they fail."""
+    """The exception that tokenizers written in Rust raise at an internal error."""
 
 
 def test_whatever_template_and_tokenizer_raise_is_one_error_of_the_row(

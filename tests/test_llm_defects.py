@@ -1,6 +1,7 @@
-"""What the official code of arXiv 2410.15483 gets wrong: each test fails on that behaviour.
+"""Defects of the official code of arXiv 2410.15483: each test fails on code with the defect.
 
-Where a switch of `Defects` imitates it, the test turns it on and sees its own check fail.
+Where a switch of `Defects` imitates the defect, the test turns it on and checks that its own check
+fails.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def tokens_of(data: Any) -> set[tuple[int, ...]]:
 
 
 class Counted:
-    """Counts the forward passes of a run's policy, and notes how many backward ones came before."""
+    """Count the forward passes of a run's policy, and the backward passes before each of them."""
 
     def __init__(self, run: JointTrainer) -> None:
         self.forwards, self.events = 0, ""
@@ -77,7 +78,7 @@ def test_without_defects_every_hook_returns_what_the_package_does() -> None:
 
 
 def test_only_the_hooks_read_the_switches() -> None:
-    """All that knows of the official code's defects is one object."""
+    """Only one object knows the official code's defects."""
     names = {item.name for item in dataclasses.fields(Defects)}
     readers = {
         path.name
@@ -112,7 +113,7 @@ def test_the_first_token_of_each_response_carries_loss() -> None:
     pairs = [PreferenceRow(f"Say {i}: ", "the dog", "the fox") for i in range(9)]
 
     def first_words(run: JointTrainer) -> set[str]:
-        """What the model learns to begin a response with; the prompt ends in a space."""
+        """The model's first tokens of a response; the prompt ends in a space."""
         scored = [item.tokens[item.start :] for item in run.data.sft]
         scored += [item.chosen[item.start :] for item in run.data.preference]
         return {tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in scored}
@@ -141,7 +142,7 @@ def test_only_rows_that_are_used_are_read(name: str) -> None:
 
 
 def test_an_epoch_reads_every_row() -> None:
-    # Sets of 17 and 13 rows, batches of 4: the official loop leaves out what fills no batch.
+    # Sets of 17 and 13 rows, batches of 4: the official loop omits rows that fill no batch.
     run = trainer(
         Mix(),
         sft=sft_rows(17),
@@ -183,7 +184,7 @@ def test_maxright_judges_by_the_whole_batch() -> None:
         run.scorer.mean_sft(run.data.sft, part)["sft_loss"] for part in (rows, *rows[:, None])
     ]
     assert run.known.values[0] == pytest.approx(whole, rel=1e-5)
-    # One pass of it, which the official code looks at, tells something else.
+    # One pass of it, which the official code uses, gives another loss.
     assert all(abs(loss - whole) > 1e-3 for loss in single)
 
 
@@ -219,7 +220,7 @@ def test_the_losing_value_does_not_stay_stale() -> None:
         return set(seen)
 
     assert len(values_of_the_loser(2)) == 3
-    assert len(values_of_the_loser(None)) == 1  # the official default
+    assert len(values_of_the_loser(None)) == 1  # The official default.
 
 
 def test_a_comparison_costs_the_probe_and_no_more() -> None:
@@ -227,7 +228,7 @@ def test_a_comparison_costs_the_probe_and_no_more() -> None:
     begin(run)
     counter = Counted(run)
     run.train(progress=False)
-    # 4 rows of either objective, 2 at once, at updates 0 and 3; 2 passes an update.
+    # 4 rows of each objective, 2 at once, at updates 0 and 3; 2 passes per update.
     assert counter.events.count("B") == 6 * 2
     assert counter.forwards == 6 * 2 + 2 * 2 * 2
     assert run.known.probed == 16
@@ -239,7 +240,7 @@ def test_an_update_runs_the_policy_once_per_pass(name: str) -> None:
     begin(run)
     counter = Counted(run)
     run.train(progress=False)
-    assert counter.events == "FB" * 8  # neither the reference nor the other objective is run
+    assert counter.events == "FB" * 8  # neither the reference nor the other objective runs
 
 
 # ---------------------------------------------------------------------- when a run ends
@@ -247,7 +248,7 @@ def test_an_update_runs_the_policy_once_per_pass(name: str) -> None:
 
 @pytest.mark.parametrize("schedule", [Alright(), Maxright(samples=4)])
 def test_reaching_one_optimum_does_not_end_the_run(schedule: Any) -> None:
-    optima = (100.0, 0.0)  # the loss of SFT is below, from the first update on
+    optima = (100.0, 0.0)  # The SFT loss is below it from the first update on.
     assert trainer(schedule, optima=optima).train(progress=False).summary["steps"] == 6
     early = trainer(schedule, optima=optima, defects=Defects(stop_at_either_optimum=True))
     assert early.train(progress=False).summary["steps"] < 6
@@ -258,7 +259,7 @@ def test_reaching_one_optimum_does_not_end_the_run(schedule: Any) -> None:
 
 def test_the_draw_is_made_once_an_update() -> None:
     def mixed(run: JointTrainer) -> int:
-        """Updates that follow both objectives although one is to be drawn."""
+        """Updates that follow both objectives although only one should be drawn."""
         count = 0
         for step in range(20):
             passes = run.feed.passes(step, run.plan.rule, run._follow)
@@ -312,7 +313,7 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     run = trainer("alright", steps=8, evaluate_every=4, save_every=2, output=tmp_path)
     counter = Counted(run)
     done = run.train(progress=False)
-    # Four updates were left, not eight: a resumption that only says so would run them all.
+    # Four updates are left, not eight. A false resumption would run all eight.
     assert counter.events.count("B") == 4 * 2
     assert steady(done.table).equals(steady(whole.table))
 
@@ -332,7 +333,7 @@ def test_no_process_is_started_and_no_cache_emptied(monkeypatch: pytest.MonkeyPa
 
 
 class Waits(TorchDispatchMode):
-    """Counts operations whose result the host must wait for."""
+    """Count operations whose result the host must wait for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -419,7 +420,7 @@ def test_the_stage_that_prefers_starts_at_log_two_of_its_own_reference() -> None
 
 
 def test_a_reference_that_is_another_model_is_kept_faithfully(tmp_path: Path) -> None:
-    """The paper compares a base policy with the SFT optimum, so it does not start at log 2."""
+    """The paper compares a base policy with the SFT optimum, so DPO does not start at log 2."""
     tokenizer = bpe_tokenizer_hf()
     other = tiny_llama(len(tokenizer), seed=1)
     other.save_pretrained(tmp_path)
@@ -438,7 +439,7 @@ def test_a_reference_that_is_another_model_is_kept_faithfully(tmp_path: Path) ->
 def test_the_cache_tells_precisions_apart(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         trainer(precision=precision, reference_cache=str(tmp_path)).train(progress=False)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 4  # two sets of pairs each
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4  # Two sets of pairs for each.
 
 
 def test_the_published_gradient_of_maxright_is_not_weighted() -> None:

@@ -1,4 +1,4 @@
-"""Commands of language models on a disk that fails: one error, and an earlier run stays whole."""
+"""Commands of language models on a failing disk: one error, and an earlier run stays whole."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def command(capsys: pytest.CaptureFixture[str], *given: Any) -> tuple[int, str]:
 
 
 def fail_at(name: str, code: int, patch: pytest.MonkeyPatch) -> None:
-    """Let the writing of files or folders of a name fail."""
+    """Make the writing of files or folders with a name fail."""
     writing = files.writing
 
     @contextlib.contextmanager
@@ -120,7 +120,7 @@ def test_space_is_compared_with_what_will_be_written(
 ) -> None:
     source = Path(arguments["train"][2])
     given = arguments["train"] if name == "train" else ["export", source]
-    free = (source / "model.safetensors").stat().st_size - 4096  # but its header
+    free = (source / "model.safetensors").stat().st_size - 4096  # Except its header.
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
     status, error = command(capsys, *given, "--out", tmp_path / "out")
     assert status == 2
@@ -143,7 +143,7 @@ def test_the_space_asked_for_is_what_a_run_takes_at_least(
         setup.check_space(tmp_path, model, TrainConfig(steps=steps, **settings), steps)
         return asked[-1] / weights
 
-    # Three times the weights a checkpoint, one more than are kept, and the model.
+    # Three times the weights for a checkpoint, one more than are kept, and the model.
     assert needed() == 3 + 1
     assert needed(save_every=3) == 3 * 3 + 1
     assert needed(save_every=1, keep=4) == 3 * 5 + 1

@@ -1,4 +1,4 @@
-"""Dropout is off where a preference loss compares, whatever the family, and else a choice."""
+"""Dropout is off in preference losses, for every model family; elsewhere it is a setting."""
 
 import copy
 import math

@@ -58,7 +58,7 @@ def policy(tokenizer=None, model=tiny_llama, seed=0, **config) -> LoadedPolicy:
 
 
 def token_log_probs(model, ids) -> np.ndarray:
-    """Of each token but the first, in float64 from the model's own logits."""
+    """Log-probabilities of each token except the first, in float64 from the model's own logits."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids])).logits[0].double()
     ids = torch.tensor(ids)
@@ -66,7 +66,7 @@ def token_log_probs(model, ids) -> np.ndarray:
 
 
 def greedy(one: LoadedPolicy, prompt: list[int], longest: int) -> list[int]:
-    """The likeliest tokens after a prompt, one by one, with the end token if it comes."""
+    """The most probable tokens after a prompt, one by one, with the end token if it comes."""
     found: list[int] = []
     while len(found) < longest and found[-1:] != [one.tokenizer.eos_token_id]:
         with torch.no_grad():
@@ -116,7 +116,7 @@ def test_a_policy_is_at_log_two_of_itself():
     items = held_out.pairs(one, pairs)
     loss, accuracy, *_ = held_out.preference(one, items, held_out.log_probs(one, items))
     assert loss.value == pytest.approx(np.log(2), abs=1e-6)
-    assert accuracy.value == 0.0  # as with TRL, a tie is not right
+    assert accuracy.value == 0.0  # As with TRL, a tie does not count as correct.
 
 
 def _all_but_adapters(_, names):
@@ -149,7 +149,7 @@ def test_adapters_and_run_folders_load(tmp_path):
         held_out.sft_loss(bare, held_out.examples(bare, sft)).value, abs=1e-4
     )
     shutil.copytree(tmp_path / "run" / "model", tmp_path / "bare", ignore=_all_but_adapters)
-    for name in ("run", "base", "bare"):  # what is told without the weights
+    for name in ("run", "base", "bare"):  # The part that needs no weights.
         known = outline(str(tmp_path / name), TrainConfig())
         assert known.max_length == found.max_length == 512
         assert known.tokenizer.get_vocab() == tokenizer.get_vocab()
@@ -271,7 +271,7 @@ def test_choices_are_scored_as_by_a_loop(name, style, model):
         values = []
         for text in item.continuations:
             whole = tokenizer(item.prompt + text)["input_ids"]
-            assert whole[: len(prompt)] == prompt  # these prompts merge with no answer
+            assert whole[: len(prompt)] == prompt  # These prompts merge with no response.
             values.append(token_log_probs(one.model, whole)[len(prompt) - 1 :])
         assert found.log_probs[i] == pytest.approx([v.sum() for v in values], abs=1e-4)
         assert found.tokens[i].tolist() == [len(v) for v in values]
@@ -320,7 +320,7 @@ def test_a_random_model_guesses_and_a_constant_one_ties():
     assert chance.value == 0.25
     with torch.no_grad():
         one.model.get_output_embeddings().weight.zero_()
-    # Some letters are two tokens to this tokenizer, so the values tie per token.
+    # Some letters are two tokens of this tokenizer, so the values per token tie.
     constant = multiple_choice(one, rows[:8], style="letters")
     assert constant.hits("token") == pytest.approx(0.25)
     assert "accuracy" in repr(found)

@@ -270,7 +270,7 @@ def test_pairs_are_read_as_the_policy_reads_them(place, tmp_path):
     wanted = Wanted(preference=pairs)
     same, other = (evaluate(policy, wanted, reference=name) for name in (base, bare))
     assert same.parts[0].scores == other.parts[0].scores
-    # With the roles exchanged, the policy cannot read the rows, whatever its reference can.
+    # With exchanged roles the policy cannot read the rows, although its reference can.
     bare = without_template(place / "policy", tmp_path / "bare_policy")
     with pytest.raises(InputError, match="chat template"):
         evaluate(bare, wanted, reference=base)

@@ -65,7 +65,7 @@ def first_place(prompt: str, first: str, second: str) -> float:
 
 
 class ByReward:
-    """A judge that gives margins, from a reward by hand."""
+    """A judge that gives margins, from a reward set by hand."""
 
     def __init__(self, reward):
         self.reward = reward
@@ -445,7 +445,7 @@ def test_questions_are_put_as_asked():
 def test_the_detector_agrees_with_people_on_rows_it_was_not_made_on():
     unsafe = {row.question: row.answer for row in read_choices(DATA / "eval_xstest.jsonl.gz")}
     pairs = read_preferences(DATA / "pref_xstest_test.jsonl.gz")
-    # Chosen is the refusal exactly where the prompt is unsafe.
+    # The chosen response is the refusal exactly where the prompt is unsafe.
     declined = [row.chosen if unsafe[row.prompt] else row.rejected for row in pairs]
     complied = [row.rejected if unsafe[row.prompt] else row.chosen for row in pairs]
     assert np.mean([refuses("", text) for text in declined]) > 0.8
@@ -492,7 +492,7 @@ def test_the_harness_is_asked_and_its_numbers_are_kept(monkeypatch):
     for task, word in (("nonsense", "nonsense"), ("offline", "no network")):
         with pytest.raises(InputError, match=f"field 'tasks'.*{word}"):
             harness("model", "tokenizer", [task])
-    # Through an evaluation, which passes on what was asked for.
+    # Through an evaluation, which passes the settings on.
     policy = LoadedPolicy.of(tiny_llama(450), bpe_tokenizer_hf(), TrainConfig(max_length=77))
     for shots in (None, 0, 3):
         evaluate(policy, Wanted(tasks=("arc",), shots=shots))

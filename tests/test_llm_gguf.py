@@ -1,4 +1,4 @@
-"""A model in a GGUF file is dequantised once, whole or not at all; then it trains as any other."""
+"""A model in a GGUF file is dequantised once, fully or not at all, and then trains as usual."""
 
 from __future__ import annotations
 

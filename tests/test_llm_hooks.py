@@ -1,4 +1,4 @@
-"""Averages, anchors, masks and merges in the trainer, and what its checkpoints keep of them."""
+"""Averages, anchors, masks and merges in the trainer, and their state in its checkpoints."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_policy_that_is_saved_is_the_average(tmp_path: Path) -> None:
     own = dict(done.model.named_parameters())
     for name, value in stored.items():
         torch.testing.assert_close(own[name].detach(), value, rtol=0, atol=0)
-    # The last evaluation is of that policy, too.
+    # The last evaluation also uses that policy.
     again = done.evaluate()
     assert again["sft_loss"] == pytest.approx(result.table.sft_loss.iloc[-1], rel=1e-6)
     with pytest.raises(InputError, match="cannot be resumed"):
@@ -76,7 +76,7 @@ def test_what_hooks_remember_goes_on_after_an_interruption(tmp_path: Path, metho
     for name, value in again.hooks.tables().items():
         torch.testing.assert_close(tables[name], value, rtol=0, atol=0)
     assert steady(result.table).equals(steady(resumed.table))
-    if method is EVERY:  # once more, at its end, it gives the same policy
+    if method is EVERY:  # Once more: at its end, it gives the same policy.
         once_more, _ = train(method, output=tmp_path / "cut")
         for name, value in weights(whole).items():
             torch.testing.assert_close(weights(once_more)[name], value, rtol=0, atol=0)

@@ -131,7 +131,7 @@ def test_bfloat16_weights_give_float32_log_probabilities() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operator makes."""
+    """Record the largest tensor that any operator makes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ def test_logits_are_never_whole(frozen: bool, monkeypatch: pytest.MonkeyPatch) -
     hidden.requires_grad_()
     with Largest() as seen:
         token_log_probs(hidden, weight, None, labels).sum().backward()
-    # A chunk of three rows, the states and the weights themselves; the logits would be 6,400.
+    # A chunk of three rows, the states and the weights themselves. The logits would be 6,400.
     assert seen.elements == max(300, 64 * 5, 100 * 5)
 
 
@@ -214,7 +214,7 @@ def test_responses_are_those_of_the_models_own_logits(name: str) -> None:
     model = make()
     if lora is not None:
         model = models.with_adapters(model, lora)
-        for key, value in model.named_parameters():  # else adapters change nothing
+        for key, value in model.named_parameters():  # Otherwise adapters change nothing.
             if "lora_B" in key:
                 torch.nn.init.normal_(value, std=0.1)
     policy = Policy(model.double())
@@ -228,7 +228,7 @@ def test_responses_are_those_of_the_models_own_logits(name: str) -> None:
     torch.testing.assert_close(
         torch.autograd.grad(found, trained, upstream),
         torch.autograd.grad(expected, trained, upstream),
-        # Some of these models normalise in float32 whatever they are given.
+        # Some of these models normalise in float32 for any input.
         rtol=1e-5,
         atol=1e-7,
     )
@@ -238,7 +238,7 @@ def test_a_soft_cap_is_seen_where_random_weights_give_small_logits() -> None:
     torch.manual_seed(0)
     model = Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=30.0))
     logits = model(input_ids=torch.arange(4)[None]).logits
-    # At this size the cap changes next to nothing, but training would meet it.
+    # At this size the cap changes almost nothing, but it matters in training.
     assert float(logits.detach().abs().max()) < 3
     assert not Policy(model)._linear_head
 

@@ -1,4 +1,4 @@
-"""Methods in the trainer: losses of their own, gradient rules, and what a checkpoint keeps."""
+"""Methods in the trainer: their losses, gradient rules, and their state in checkpoints."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_coordinates_are_joined_tensor_by_tensor() -> None:
     for a, b, both, drawn, same in zip(one, other, whole, found, again, strict=True):
         first, second = 0.7 * a, 0.3 * b
         torch.testing.assert_close(both, first + second, rtol=1e-4, atol=1e-6)
-        # Each coordinate has its positive parts or its negative ones.
+        # Each coordinate has either its positive or its negative parts.
         parts = (
             first.clamp(min=0) + second.clamp(min=0),
             first.clamp(max=0) + second.clamp(max=0),
@@ -74,7 +74,7 @@ def test_a_rule_without_effect_trains_as_the_schedule_alone() -> None:
     np.testing.assert_allclose(tables[0].preference_loss, tables[1].preference_loss, rtol=1e-4)
     assert ruled.joining.wanted(0)
     assert not plain.joining.wanted(0)
-    # In stages the rule acts where both objectives are followed.
+    # In stages the rule acts only where both objectives are followed.
     stages = Stages(schedules=(Alright(lam=0.0), Mix()), shares=(0.5, 0.5))
     warm = trainer(Method(stages, gradient=CaGrad()))
     assert [warm.joining.wanted(t) for t in range(6)] == [False] * 3 + [True] * 3
@@ -106,8 +106,8 @@ def test_losses_of_a_method_are_trained_and_those_of_the_settings_scored() -> No
     other = trainer(find("mix+simpo+dft"), learning_rate=1e-6, steps=2)
     done = other.train(progress=False)
     assert done.table.preference_loss[0] == pytest.approx(np.log(2))
-    assert done.log["preference/loss"][0] > 0.72  # SimPO asks for more than the reference gives
-    assert done.log["sft/loss"][0] < done.table.sft_loss[0]  # less than one nat each, times p
+    assert done.log["preference/loss"][0] > 0.72  # SimPO has a target margin beyond the reference.
+    assert done.log["sft/loss"][0] < done.table.sft_loss[0]  # Less than one nat each, times p.
     assert done.summary["method"].keys() == {"sft", "preference"}
     assert done.summary["schedule"]["name"] == "mix"
 

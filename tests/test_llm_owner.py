@@ -1,4 +1,4 @@
-"""One writer: locks, owners that died, processes that do not know of each other."""
+"""One writer: locks, owners that died, processes that do not know each other."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_live_owner_whose_lock_is_not_seen_is_respected(tmp_path, other):
     with pytest.raises(InputError, match=f"process {other.pid} on"):
         Lock(tmp_path).take()
     other.kill()
-    wait_for(lambda: owner_of(tmp_path).dead)  # before it is waited for, too
+    wait_for(lambda: owner_of(tmp_path).dead)  # Before its exit status is read too.
     lock = Lock(tmp_path)
     lock.take()
     lock.release()
@@ -133,7 +133,7 @@ def test_only_what_the_dead_left_is_removed(tmp_path, other, dead):
 
 @pytest.mark.slow
 def test_of_processes_that_race_one_wins(tmp_path):
-    """Five, at one moment; then the winner is killed, too."""
+    """Five start at one moment; then the winner is killed too."""
     folder, together = tmp_path / "out", barrier(5)
     folder.mkdir()
     results = [tmp_path / f"{i}" for i in range(5)]
@@ -178,7 +178,7 @@ def stopped(run: Any, record: dict[str, Any]) -> None:
 
 
 def test_processes_that_accelerate_does_not_see_are_an_error(monkeypatch):
-    setup.accelerator(TrainConfig(), None)  # settles for one process
+    setup.accelerator(TrainConfig(), None)  # Decided for one process.
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"a launcher started 2 processes, but accelerate sees 1"):
         setup.accelerator(TrainConfig(), None)

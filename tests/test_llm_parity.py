@@ -1,4 +1,4 @@
-"""What we compute is what TRL 1.16 computes: losses, gradients and whole trajectories."""
+"""Our results equal those of TRL 1.16: losses, gradients and whole trajectories."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_preference_losses_and_gradients(loss: str, layout: str, name: str, tmp_
     )
     found, losses = backward(run)
     assert losses[1] == pytest.approx(float(expected.detach()), abs=1e-5)
-    assert abs(losses[1] - 0.6931) > 1e-4  # the reference is another model
+    assert abs(losses[1] - 0.6931) > 1e-4  # The reference is another model.
     assert largest_difference(found, gradients(theirs.model)) <= 1e-5
 
 
@@ -138,7 +138,7 @@ def test_label_smoothing_is_heeded_where_trl_ignores_it(tmp_path: Path) -> None:
         )
         batch = theirs.data_collator([theirs.train_dataset[i] for i in range(4)])
         losses.append(float(theirs.compute_loss(theirs.model, batch).detach()))
-    assert losses[0] == losses[1]  # TRL says nothing and does nothing
+    assert losses[0] == losses[1]  # TRL ignores it without a message.
     run = ours(
         model,
         Alright(lam=1.0),
@@ -187,8 +187,8 @@ def test_losses_of_log_probabilities_are_the_formulas(loss: str) -> None:
 # ---------------------------------------------------------------------- trajectories
 
 
-# AdamW divides by the size of a gradient, so where that is next to nothing its rounding moves
-# weights; rounding differs more between layouts than between equal ones.
+# AdamW divides by the size of a gradient. Where that is almost zero, its rounding changes weights;
+# rounding differs more between layouts than between equal ones.
 CLOSE = {"padded": 5e-6, "packed": 1e-5}
 
 
@@ -225,7 +225,7 @@ def test_sequential_is_the_sft_of_trl_and_then_its_dpo(tmp_path: Path) -> None:
     run = ours(model, Sequential(share=0.5), steps=12, reference="stage", layout="padded")
     run.train(progress=False)
     assert largest_difference(parameters(run.model), parameters(second.model)) <= 5e-6
-    # Momentum carried over from the first stage would lead elsewhere.
+    # Momentum kept from the first stage would give other weights.
     place = folder_of(first.model, tmp_path / "first")
     carried = ours(model, Sequential(share=0.5), steps=12, reference=place, layout="padded")
     object.__setattr__(carried.plan, "clock", np.arange(1, 13))
@@ -250,7 +250,7 @@ def test_the_gradient_of_mix_is_the_weighted_sum(tmp_path: Path) -> None:
 
 
 def test_maxright_follows_the_larger_weighted_gap() -> None:
-    """Every choice, against losses from TRL's formula for all rows, before the update."""
+    """Every choice is compared with losses of all rows by TRL's formula, before the update."""
     model = tiny_llama(len(TOKENIZER))
     optima, lam = (3.0, 0.2), 0.75
     before: list[tuple[Any, list[int]]] = []

@@ -1,4 +1,4 @@
-"""Weights of 16 bits are not trained in 16 bits: updates would be lost in them."""
+"""Weights of 16 bits are not trained in 16 bits: rounding would lose the updates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kinds(model, trained):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_trained_weights_are_made_float32_and_move(tmp_path, kind, precision):
     tiny_llama(len(bpe_tokenizer_hf())).to(kind).save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path)  # in the precision of the files
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)  # In the precision of the files.
     assert kinds(model, True) == {kind}
     with pytest.warns(UserWarning, match=f"given as {str(kind)[6:]} are cast to float32"):
         run = trainer(model=model, precision=precision, **SMALL)
@@ -37,7 +37,7 @@ def test_trained_weights_are_made_float32_and_move(tmp_path, kind, precision):
     before = {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
     assert run.train(progress=False).diverged_at is None
     moved = [(weight != before[name]).float() for name, weight in run.model.named_parameters()]
-    # All but those of tokens that no row has; in bfloat16 it was 2 % of them.
+    # All but those of tokens that occur in no row; in bfloat16 it was 2 % of them.
     assert torch.cat([part.flatten() for part in moved]).mean() > 0.6
 
 
@@ -71,7 +71,7 @@ def test_what_the_package_loads_needs_no_cast(tmp_path):
         model, _ = models.load(ModelConfig(path=str(tmp_path)), frozen_bf16=frozen_bf16)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.simplefilter("ignore", RowWarning)  # of the rows, not of the weights
+            warnings.simplefilter("ignore", RowWarning)  # Of the rows, not of the weights.
             trainer(model=model, **settings, **SMALL)
 
 
