@@ -1,7 +1,7 @@
-"""Two ranks do what one does: same choices, losses and weights, with DDP and with FSDP2.
+"""Two ranks give the results of one: same choices, losses and weights, with DDP and FSDP2.
 
-The ranks are processes on the CPU that talk over gloo. accelerate shards on devices only, so the
-tests of FSDP switch its path on by hand; what then runs is accelerate's own.
+The ranks are processes on the CPU that communicate over gloo. accelerate shards on devices only, so
+the tests of FSDP switch its path on by hand. The code of this path is accelerate's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WAYS = {"ddp": ({}, "DistributedDataParallel"), "fsdp": (FSDP, "FSDPPolicy")}
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs on one rank, each made once."""
+    """Runs on one rank, each computed once."""
     known: dict[str, tuple[Path, Any]] = {}
 
     def run(**settings: Any) -> tuple[Path, Any]:
@@ -42,7 +42,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def final(folder: Path) -> dict[str, Any]:
-    """Weights of the model folder that a run leaves behind."""
+    """Weights of the model folder at the end of a run."""
     (file,) = (folder / "model").glob("*.safetensors")
     return load_file(file)
 
@@ -125,7 +125,7 @@ def test_what_fsdp_must_bear(tmp_path, alone, settings):
 
 @pytest.mark.parametrize(("way", "lora"), [("ddp", None), ("fsdp", ADAPTERS)])
 def test_checkpoints_of_two_ranks_are_models(tmp_path, way, lora):
-    """What surrounds checkpoints is whole, though each rank of FSDP holds a part of it."""
+    """Checkpoints are complete models, although each rank of FSDP holds a part of the weights."""
     settings = {"schedule": "mix", "lora": lora, "save_every": 2, "keep": 9, "evaluate_every": 2}
     ranks = on_ranks(2, tmp_path, WAYS[way][0], **settings)
     here = trainer(**settings)

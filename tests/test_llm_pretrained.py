@@ -55,7 +55,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that exists once a payload has run; fetching a kernel counts as that."""
+    """A file that exists once a payload has run. Fetching a kernel also counts as running it."""
     file = tmp_path / "marker"
 
     def fetched(name: Any, *_: Any, **__: Any) -> None:
@@ -291,7 +291,7 @@ def test_a_judge_with_weights_of_another_shape_is_an_error(copied, name):
 
 
 def test_adapters_bring_the_head_of_a_judge(folders, tmp_path):
-    """Or the base has it; without either, rewards would be random."""
+    """Or the base has it. Without a head, rewards would be random."""
     base = tmp_path / "base"
     shutil.copytree(folders["judge"], base)
     model = LlamaForSequenceClassification.from_pretrained(base)

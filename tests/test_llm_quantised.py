@@ -1,4 +1,4 @@
-"""Adapters upon weights of 4 bits: with bitsandbytes they train, without it that is said."""
+"""Adapters on weights of 4 bits: with bitsandbytes they train, without it an error says so."""
 
 from __future__ import annotations
 

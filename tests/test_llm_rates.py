@@ -1,4 +1,4 @@
-"""Learning rates are those of transformers' schedulers, anew for each stage; costs are counted."""
+"""Learning rates follow transformers' schedulers, restarted at each stage; costs are counted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "line
 
 
 def theirs(name: str, warmup: int, steps: int, rate: float) -> list[float]:
-    """The rate that each update uses."""
+    """The rate that transformers' scheduler gives for each update."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
     scheduler = get_scheduler(NAMES[name], optimizer, warmup, steps)
     found = []
@@ -78,7 +78,7 @@ def test_updates_of_the_preference_objective_alone_have_their_own_rate(schedule:
 
 
 def counted(model: Any, tokens: int, scored: int, backward: bool) -> int:
-    """What torch counts for one sequence; eager attention works off its whole square."""
+    """Operations that torch counts for one sequence. Eager attention computes the whole square."""
     item = Example(np.arange(1, tokens + 1), tokens - scored)
     batch = batches.demonstrations([item], "padded", 0)
     policy = Policy(model)
@@ -96,8 +96,8 @@ def test_forward_operations_are_those_that_torch_counts(make: Any, tied: bool) -
     costs = Costs.of(model)
     tokens, scored = 20, 6
     square = 2.0 * costs.layers * costs.width * tokens**2
-    # Half of the square of the attention lies behind the causal mask, which torch counts too, and
-    # so it does the angles of the positions.
+    # Half of the square of the attention is masked, but torch counts it. It also counts the angles
+    # of the positions.
     expected = costs.forward([tokens], scored) + square
     assert counted(model, tokens, scored, False) == pytest.approx(expected, rel=1e-3)
 
@@ -106,7 +106,7 @@ def test_operations_of_an_update_are_three_forward_passes() -> None:
     model = tiny_llama(50, attn_implementation="eager")
     costs = Costs.of(model)
     square = 2.0 * costs.layers * costs.width * 20**2
-    # The logits are formed again in the backward pass, which the convention does not count.
+    # The backward pass computes the logits again, which the convention does not count.
     again = 2 * costs.head * 6
     expected = costs.update([20], 6) + 3 * square + again
     assert counted(model, 20, 6, True) == pytest.approx(expected, rel=1e-3)
@@ -147,7 +147,7 @@ def test_attention_is_as_wide_as_its_heads() -> None:
 
 
 class Clock:
-    """Moves only when it is told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -164,7 +164,7 @@ def test_the_time_of_every_update_counts_between_two_readings(
         clock.now += 1.0
     found.stop()
     assert found.seconds == 3.0
-    clock.now += 10.0  # an evaluation
+    clock.now += 10.0  # An evaluation.
     found.start()
     clock.now += 0.5
     found.stop()
@@ -225,7 +225,7 @@ def test_the_probe_is_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(run, "_mean_training_loss", slow)
     done = run.train(progress=False)
-    assert done.summary["seconds"] == pytest.approx(4.0)  # two objectives at updates 0 and 2
+    assert done.summary["seconds"] == pytest.approx(4.0)  # Two objectives at updates 0 and 2.
     assert done.table["probe_rows"].iloc[-1] == 12
 
 
@@ -235,7 +235,7 @@ def test_the_probe_is_part_of_the_operations_and_not_of_the_tokens() -> None:
     )
     less, more = (run.train(progress=False).summary for run in (never, often))
     assert less["tokens"] == more["tokens"]
-    # Both objectives at update 2; those at update 0 are in either run.
+    # Both objectives at update 2; those at update 0 are in both runs.
     probed = [often.data.extent(objective, often.known.rows(objective)) for objective in (0, 1)]
     again = sum(often.costs.forward(*extent) for extent in probed)
     assert more["flops"] - less["flops"] == pytest.approx(again)

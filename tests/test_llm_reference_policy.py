@@ -53,7 +53,7 @@ def test_each_reference_is_good_at_what_it_was_trained_on(base: str, tmp_path: P
     of = {kind: losses(folder) for kind, folder in found.items()}
     assert of["sft"][0] < min(of["base"][0], of["chosen"][0])
     assert of["chosen"][1] < min(of["base"][1], of["sft"][1])
-    # A run takes any of them as its reference.
+    # Any of them can be the reference of a run.
     run = trainer(reference=found["chosen"], model=models.load(model)[0], steps=2)
     assert run.train(progress=False).table["preference_loss"].notna().all()
 

@@ -1,4 +1,4 @@
-"""The load-balancing loss of mixtures of experts is that of transformers, and is a setting."""
+"""The load-balancing loss of mixtures of experts equals that of transformers, and is a setting."""
 
 from __future__ import annotations
 

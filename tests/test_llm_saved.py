@@ -1,4 +1,4 @@
-"""What is saved is what was trained: every kind of output loads with the held-out losses it had."""
+"""The saved policy is the trained one: every kind of output has its losses after loading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tradeoff.llm import models, origin
 from tradeoff.llm.config import Lora
 from tradeoff.llm.evaluation import load
 
-# peft asks transformers by the name that its version 6 drops.
+# peft imports from transformers a name that will be removed in version 6.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 RANK_2 = Lora(rank=2)
 Made = tuple[Any, dict[str, Any]]
@@ -42,7 +42,7 @@ def in_memory(folder: Path) -> Any:
 
 
 def shifted(model: Any) -> Any:
-    """The model as if something had trained one of its weights, in a place that is easy to miss."""
+    """The model as if training had changed one of its weights, in a place that is easy to miss."""
     with torch.no_grad():
         list(model.parameters())[-2].view(-1)[-1] += 1.0
     return model
@@ -60,7 +60,7 @@ def merged(folder: Path) -> Any:
 
 
 def after_a_trainer(folder: Path) -> Any:
-    """What a first trainer leaves in memory, with the name of the folder that it came from."""
+    """The model that a first trainer leaves in memory, with the name of its original folder."""
     model = in_memory(folder)
     trainer(model=model).train(progress=False)
     assert model.name_or_path == str(folder)
@@ -74,14 +74,14 @@ def resized(folder: Path) -> Any:
 
 
 def unfrozen(folder: Path) -> Any:
-    """Adapters, with a weight below them that is trained, too."""
+    """Adapters, and a trained weight of the model below them."""
     model = adapted(in_memory(folder), target_modules=["q_proj"])
     model.get_base_model().model.norm.weight.requires_grad_(True)
     return model
 
 
 KINDS: dict[str, tuple[Callable[[Path], Any], Lora | None, bool]] = {
-    # How the model is made, new adapters, and whether the model below is written with them.
+    # Kinds of models, new adapters, and whether the model below is written with them.
     "full": (in_memory, None, False),
     "full, resized": (resized, None, False),
     "lora": (in_memory, RANK_2, False),
@@ -152,7 +152,7 @@ def test_every_kind_of_output_loads_as_it_was_trained(base, tmp_path, kind):
     assert (tmp_path / "model" / "base").is_dir() == written
     if isinstance(run.model, PeftModel):
         about = run.model.active_peft_config.base_model_name_or_path
-        assert about == str(base)  # the name in memory is the user's
+        assert about == str(base)  # The name in memory is the user's.
         named = json.loads((tmp_path / "model" / "adapter_config.json").read_text("utf-8"))
         own = str((tmp_path / "model" / "base").resolve())
         assert named["base_model_name_or_path"] == (own if written else str(base))

@@ -1,4 +1,4 @@
-"""Which rows an update reads and which objective it follows: functions of seed and position."""
+"""The rows of an update and its objective are functions of seed and position."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_row_comes_once_an_epoch_however_it_is_asked_for(
         found += stream.rows(len(found), data.draw(st.integers(1, 2 * size))).tolist()
     for epoch in range(3):
         assert sorted(found[epoch * size : (epoch + 1) * size]) == list(range(size))
-    # The same at once, and again, and from any place.
+    # Equal when computed at once, again, and from any position.
     assert Stream(size, seed, objective).rows(0, len(found)).tolist() == found
     start = data.draw(st.integers(0, len(found) - 1))
     assert stream.rows(start, len(found) - start).tolist() == found[start:]
@@ -165,7 +165,7 @@ def test_a_run_is_a_function_of_its_seed(name: str) -> None:
     for seed, noise in ((3, 0), (3, 1), (4, 0)):
         torch.manual_seed(noise)
         np.random.seed(noise)  # noqa: NPY002  # what else a process draws must not matter
-        run = trainer(name, seed=seed, steps=4, lora=LORA)  # with dropout
+        run = trainer(name, seed=seed, steps=4, lora=LORA)  # With dropout.
         tables.append(steady(run.train(progress=False).table))
         ends.append(weights(run))
     assert tables[0].equals(tables[1])
@@ -224,7 +224,7 @@ def test_both_losses_are_refreshed_when_the_schedule_says(samples: int, refresh:
     for _, objective, rows in seen:
         size = (9, 7)[objective]
         assert len(set(rows)) == len(rows) == min(samples or size, size)
-        assert rows == tuple(found.rows(objective).tolist())  # one probe set for the whole run
+        assert rows == tuple(found.rows(objective).tolist())  # One probe set for the whole run.
     assert found.probed == sum(len(rows) for _, _, rows in seen)
 
 
@@ -274,7 +274,7 @@ def test_an_unknown_optimum_is_the_least_loss_seen() -> None:
         "least training loss seen",
     )
     assert not Defects.everything().ends(found.values, found.optima)
-    # MAXRIGHT takes zero, a lower bound.
+    # MAXRIGHT uses zero, a lower bound.
     assert known(Maxright()).optima.tolist() == [0.0, 0.0]
 
 

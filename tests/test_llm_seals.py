@@ -1,4 +1,4 @@
-"""A run finds whatever is damaged in what it goes on from, and names what can be used instead."""
+"""A run finds all damage in the files that it continues from, and names files to use instead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tradeoff.llm import checkpoints, journal, models, reference, reference_cach
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.fingerprints import model_fingerprint
 
-# peft asks transformers by the name that its version 6 drops.
+# peft imports from transformers a name that will be removed in version 6.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 TRIES = 100
 NEWEST, BEFORE = "step-00000004", "step-00000002"
@@ -49,7 +49,7 @@ def go_on(folder: Path, **others: Any) -> Any:
 
 
 def error_of(folder: Path) -> InputError | None:
-    """What reading the newest checkpoint of a run finds wrong."""
+    """The error that reading the newest checkpoint of a run raises, if any."""
     newest = checkpoints.checkpoints(folder / "checkpoints")[-1]
     try:
         checkpoints.read(newest, folder / "metrics.jsonl")
@@ -120,7 +120,7 @@ def test_the_way_on_that_is_offered_leads_on(run: Path) -> None:
         go_on(run)
     assert f"Remove {NEWEST} from {run / 'checkpoints'}" in error.value.remedy
     assert f"goes on from {BEFORE}" in error.value.remedy
-    assert (run / "model" / "config.json").is_file()  # nothing else was touched
+    assert (run / "model" / "config.json").is_file()  # Nothing else was changed.
     shutil.rmtree(run / "checkpoints" / NEWEST)
     again = go_on(run)
     assert all(torch.equal(value, weights(again)[name]) for name, value in expected.items())
@@ -144,7 +144,7 @@ def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def test_each_leaf_of_a_state_has_its_type(finished: Path) -> None:
-    """What a seal cannot tell: a state that was sealed, but is none."""
+    """A seal cannot find a state that was sealed, but is not a state."""
     text = (finished / "checkpoints" / BEFORE / "state.json").read_text("utf-8")
     saved.check(text, 2)
     places = [place for place in leaves(json.loads(text)) if place[0] != "identity"]
@@ -164,7 +164,7 @@ def test_each_leaf_of_a_state_has_its_type(finished: Path) -> None:
 
 
 def fits(before: Any, wrong: Any, place: tuple[Any, ...]) -> bool:
-    """Whether a value may stand in place of another as far as types go."""
+    """Whether a value has the type to replace another one."""
     if type(before) is type(wrong) and before == wrong:
         return True
     optional = place[-1] in ("foreach", "fused", "date", "reference")
@@ -237,7 +237,7 @@ def test_a_cache_is_named_for_all_that_makes_it(tmp_path: Path, other: dict[str,
     for more in ({}, other):
         run = trainer(**{**settings, **more})
         reference.cached(run.scorer, run._bare, run.data, run.needed, iter)
-    assert len(list(tmp_path.iterdir())) == 4  # two sets of pairs each
+    assert len(list(tmp_path.iterdir())) == 4  # Two sets of pairs for each.
 
 
 # ---------------------------------------------------------------------- whole models
@@ -261,7 +261,7 @@ def test_the_configuration_of_a_model_counts() -> None:
 
 
 def changed(source: Path) -> Any:
-    """A model of which one weight of many differs."""
+    """A model in which one weight of many differs."""
     model = in_memory(source)
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[5, 7] *= 1.5
@@ -308,7 +308,7 @@ def test_a_damaged_model_is_not_loaded(run: Path) -> None:
             models.load(ModelConfig(path=str(run)))
         assert error.value.file == path
         path.write_bytes(content)
-    # A change on purpose: the seal goes.
+    # A deliberate change, so the seal is removed.
     (run / "model" / "generation_config.json").unlink()
     (run / "model" / _seals.MANIFEST).unlink()
     models.load(ModelConfig(path=str(run)))
@@ -365,7 +365,7 @@ def test_a_rerun_has_the_finished_model_all_along(
 
 
 def watched(function: Any, run: Path, seen: list[bool]) -> Any:
-    """The function, noting before and after each call whether the model is there."""
+    """The function, which also records before and after each call whether the model exists."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         seen.append((run / "model" / "model.safetensors").is_file())
@@ -380,7 +380,7 @@ def test_a_start_removes_what_killed_processes_left(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("os.getpid", lambda: 2**22 + 1)  # beyond what Linux gives out
+        patch.setattr("os.getpid", lambda: 2**22 + 1)  # Larger than any process number of Linux.
         places = [run / "model", run / "checkpoints" / NEWEST]
         left = [
             _leftovers.beside(place, kind)

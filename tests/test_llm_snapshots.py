@@ -1,4 +1,4 @@
-"""Any checkpoint is a model; a run may become longer where that changes nothing that is done."""
+"""Any checkpoint is a model; a run may become longer if that changes none of its past updates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tradeoff.llm.evaluation.policy import outline
 from tradeoff.llm.export import export
 from tradeoff.schedules import Sequential
 
-# peft asks transformers by the name that its version 6 drops.
+# peft imports from transformers a name that will be removed in version 6.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 RANK_2 = Lora(rank=2)
 
@@ -50,7 +50,7 @@ def stop(model: Any, folder: Path, **settings: Any) -> Any:
 
 
 def frozen_below(folder: Path) -> Any:
-    """A model whose first layers are not trained, and are not those of its files either."""
+    """A model whose first layers are not trained, and differ from those in its files."""
     model = in_memory(folder)
     with torch.no_grad():
         model.model.embed_tokens.weight.add_(0.01)
@@ -73,7 +73,7 @@ def test_a_stopped_run_loads_as_its_newest_checkpoint(base, tmp_path, kind):
     run = stop(make(base), tmp_path / "run", lora=lora, learning_rate=0.1)
     assert not (tmp_path / "run" / "model").exists()
     assert_loads_as_trained(run, tmp_path / "run")
-    # The part that is stored once leaves out what the checkpoints or other files hold.
+    # The part that is stored once omits weights that checkpoints or other files hold.
     stored = tmp_path / "run" / "checkpoints" / "model" / "frozen.safetensors"
     apart = ("lora after a merge", "two trainers", "frozen layers")
     assert stored.exists() == (kind in apart)
@@ -183,7 +183,7 @@ def test_a_finished_run_becomes_longer_bit_for_bit(tmp_path, schedule):
     trainer(schedule, steps=4, **settings).train(progress=False)
     longer = trainer(schedule, steps=6, **settings, callbacks=[stop_at(4, signal.SIGTERM)])
     assert longer.train(progress=False).interrupted
-    # What the first end left is not the model of the run any more.
+    # The model of the first end is no longer the model of the run.
     assert not (tmp_path / "model").exists()
     longer.callbacks = ()
     done = longer.train(progress=False)
@@ -211,7 +211,7 @@ def test_a_run_that_would_have_been_another_is_not_extended(tmp_path, schedule, 
 
 
 def test_a_first_stage_that_is_not_over_may_become_longer(tmp_path):
-    stop(None, tmp_path, schedule=Sequential(share=0.5), steps=6)  # at the end of the stage
+    stop(None, tmp_path, schedule=Sequential(share=0.5), steps=6)  # At the end of the stage.
     longer = trainer(Sequential(share=0.5), steps=8, output=tmp_path)
     longer.train(progress=False)
     whole = trainer(Sequential(share=0.5), steps=8)

@@ -1,4 +1,4 @@
-"""Early stopping: when a run ends, whose weights are saved, and that resuming changes nothing."""
+"""Early stopping: when a run ends, which weights are saved, and that resuming changes nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lines(*values: float | None, first: int = 0) -> list[dict[str, Any]]:
     [
         ((3.0, 2.0, 2.5), 0, Best(1, 2.0, 1)),
         ((3.0, 2.0, 2.0, 1.0), 0, Best(3, 1.0, 0)),
-        ((2.0, 2.0, 2.0), 0, Best(0, 2.0, 2)),  # a tie is no improvement
+        ((2.0, 2.0, 2.0), 0, Best(0, 2.0, 2)),  # A tie is no improvement.
         ((1.0, 3.0, 2.0, 4.0), 1, Best(2, 2.0, 1)),
         ((None, float("nan"), 3.0), 0, Best(2, 3.0, 0)),
         ((3.0, None, float("nan")), 0, Best(0, 3.0, 2)),
@@ -77,7 +77,7 @@ def test_a_run_stops_early_and_saves_its_best_policy(whole):
     assert found == {"step": int(weighted.idxmin()), "weighted_loss": table.weighted_loss.min()}
     assert done.summary["stopped_early"]
     assert done.summary["steps"] == run.step == found["step"] + 2 < run.steps
-    assert weights(run)  # those of the best evaluation, in memory and on disk
+    assert weights(run)  # Those of the best evaluation, in memory and on disk.
     expected = table.loc[found["step"], ["sft_loss", "preference_loss"]].tolist()
     again = run.evaluate()
     assert [again["sft_loss"], again["preference_loss"]] == pytest.approx(expected, abs=1e-6)
@@ -102,7 +102,7 @@ def test_an_interrupted_run_stops_where_the_whole_one_did(whole, tmp_path, stopp
     settings = {"output": tmp_path, "patience": 2, "keep": 1, **WILD}
     calls = [stop_at(stopped_at, signal.SIGTERM)]
     assert trainer(Mix(lam=0.3), callbacks=calls, **settings).train(progress=False).interrupted
-    for _ in range(2):  # a run that has ended does so again
+    for _ in range(2):  # A run that has ended ends again at once.
         rest = trainer(Mix(lam=0.3), **settings)
         found = rest.train(progress=False)
         assert found.summary["best"] == done.summary["best"]
@@ -153,7 +153,7 @@ def test_two_processes_stop_as_one_does(tmp_path: Path) -> None:
     settings = {"schedule": "mix", "patience": 2, **WILD}
     ranks = on_ranks(2, tmp_path, **settings)
     assert ranks[0] == ranks[1]
-    # Rounding would grow in Adam's steps, so all of it is in float64.
+    # Rounding would grow in Adam's steps, so all values are in float64.
     alone = trainer(model=tiny_llama(len(bpe_tokenizer_hf())).double(), **settings)
     done = alone.train(progress=False)
     assert [row["step"] for row in ranks[0]] == done.table.step.tolist()

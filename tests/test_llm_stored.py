@@ -35,7 +35,7 @@ def write(path: Path, rows) -> Path:
 
 
 def assert_same(first: Tokenised, second: Tokenised) -> None:
-    """All that is known of two sets, and every token of them."""
+    """All properties of two sets, and every token of them, are equal."""
     names = ("too_long", "truncated", "fingerprint", "identical", "cut_equal", "findings")
     assert [getattr(first, name) for name in names] == [getattr(second, name) for name in names]
     assert list(first.rows) == list(second.rows)
@@ -80,7 +80,7 @@ def test_rows_on_disk_are_a_sequence_of_the_same_rows(tmp_path):
     assert list(view) == [ROWS[0], ROWS[3]]
     spool.append(ROWS[0])
     assert (len(spool), spool[4]) == (5, ROWS[0])
-    assert list(tmp_path.iterdir()) == []  # the file has no name
+    assert list(tmp_path.iterdir()) == []  # The file has no name.
 
 
 def test_what_cannot_be_kept_is_one_error(tmp_path):
@@ -161,7 +161,7 @@ def test_a_later_run_finds_the_tokens_and_any_change_makes_others(tmp_path, monk
     options = {"cache": tmp_path}
     found = tokenise_sft(rows, TOKENIZER, 32, **options)
     with monkeypatch.context() as patch:
-        patch.setattr("tradeoff.llm.data._gathered", None)  # nothing is tokenised again
+        patch.setattr("tradeoff.llm.data._gathered", None)  # Nothing is tokenised again.
         assert_same(tokenise_sft(rows, TOKENIZER, 32, **options), found)
     assert len(list(tmp_path.iterdir())) == 1
     other = bpe_tokenizer_hf()
@@ -245,7 +245,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
         tracemalloc.stop()
         return found
 
-    tokenise_sft(sft_rows(), TOKENIZER, 32, cache=tmp_path)  # imports are no part of it
+    tokenise_sft(sft_rows(), TOKENIZER, 32, cache=tmp_path)  # Imports do not count.
     on_disk_peak, in_memory_peak = peak(tmp_path), peak(None)
     assert in_memory_peak > 450 * 300 * 8
     assert on_disk_peak < in_memory_peak / 3

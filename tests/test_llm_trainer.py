@@ -1,4 +1,4 @@
-"""The joint trainer: what each update follows, what is told, and that nothing spoils a run."""
+"""The joint trainer: the objective of each update, its log, and errors that end a run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_alright_follows_the_draws_of_the_seed(lam):
 
 
 def test_maxright_follows_the_larger_weighted_gap():
-    """Known losses are refreshed at every update on all rows: an oracle that evaluates anew."""
+    """The trainer refreshes its losses at every update on all rows; the oracle also does."""
     optima, lam, expected = (1.0, 0.1), 0.85, []
     schedule = Maxright(lam=lam, refresh=1)
     settings = {"learning_rate": 3e-2, "steps": 8, "reference_rows": "all"}
@@ -152,7 +152,7 @@ def test_work_is_counted_over_what_was_read():
 
 
 class Operators(TorchDispatchMode):
-    """Notes what torch is asked to do: every operator, and the shapes that it works on."""
+    """Record every operator of torch, and the shapes of its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Operators(TorchDispatchMode):
 
 
 def operators(schedule: Schedule, **settings: Any) -> dict[tuple[int, int], list[Counter]]:
-    """Operators of each update by what it followed, without the first, which sets up.
+    """Operators of each update by its objective, without the first, which has extra work.
 
     One batch is the whole data set: updates of a kind are the same work.
     """
@@ -190,7 +190,7 @@ def test_an_update_of_joint_training_does_what_one_of_sequential_training_does()
     assert set(alright) == set(wanted) == {(1, 0), (0, 1)}
     for kind, counts in alright.items():
         assert counts == [wanted[kind]] * len(counts)
-    # Mix: either gradient, and one step of the optimiser.
+    # Mix: both gradients, and one step of the optimiser.
     twice = sum(count.total() for count in wanted.values())
     assert 0.75 * twice < operators(Mix())[1, 1][-1].total() < twice
 
@@ -205,7 +205,7 @@ def test_between_probes_maxright_reads_one_number():
     ]
     few = [extra for extra in more if extra.total() < 100]
     assert len(few) >= 6
-    assert len(more) > len(few)  # those with a probe
+    assert len(more) > len(few)  # Those with a probe.
     for extra in few:
         assert extra.total() == 2
         assert all(math.prod(shape) == 1 for _, shapes in extra for shape in shapes)
@@ -259,11 +259,11 @@ def test_gradient_checkpointing_changes_memory_only(lora):
     assert base.is_activation_checkpointing
 
 
-# torch's tracer looks at gradients of inner tensors, and hides the warning from users.
+# torch's tracer accesses gradients of inner tensors, and hides the warning from users.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_blocks_give_the_same_losses(monkeypatch):
-    """Traced with changing lengths and differentiated; the machine code of inductor is torch's."""
+    """Traced with changing lengths and differentiated, without the machine code of inductor."""
     traced: list[Any] = []
     compile_block = torch.nn.Module.compile
 
@@ -351,7 +351,7 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, value):
-    """One bad weight that no loss has met yet."""
+    """One bad weight that no loss has used yet."""
 
     def spoil(run: JointTrainer, record: dict[str, Any]) -> None:
         if run.step == 2:

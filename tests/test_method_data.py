@@ -125,7 +125,7 @@ def test_networks_draw_chosen_rows_alone() -> None:
     expected = train(replace(task, data=part), grid([Mix(lam=0.4)], [0, 2]), **settings)
     for name, value in expected.params.items():
         torch.testing.assert_close(found.params[name][:2], value, rtol=0, atol=1e-12)
-    # Each run asks its own policy.
+    # Each run uses its own policy.
     own = [Method(Alright(lam=0.0), data=LowestPerplexity(share=0.1))]
     table = train(task, grid(own, [0, 1]), **settings).table
     assert np.isfinite(table.sft_loss).all()

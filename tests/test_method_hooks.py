@@ -1,4 +1,4 @@
-"""Hooks: averages, anchors, masks and merges, by what defines them, on problems and networks."""
+"""Hooks: averages, anchors, masks and merges, by their definitions, on problems and networks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HOOKS = [
 CONVEX = [hook for hook in HOOKS if hook.unsupported("convex") is None]
 NETWORKS = [hook for hook in HOOKS if hook.unsupported("networks") is None]
 ALONE = [hook for hook in HOOKS if not isinstance(hook, KlToBase)]
-"""Hooks that ask nothing of the policy."""
+"""Hooks that do not need the policy."""
 
 
 def run(*methods: Any, problem: Any = PROBLEM, steps: int = STEPS, **more: Any) -> Trajectories:
@@ -52,7 +52,7 @@ def run(*methods: Any, problem: Any = PROBLEM, steps: int = STEPS, **more: Any) 
 
 
 def last(method: Any, **more: Any) -> np.ndarray:
-    """(R, K, d) of one method, after every update."""
+    """(R, K, d) parameters of one method after every update."""
     return np.asarray(run(method, **more).last[0])
 
 
@@ -61,7 +61,7 @@ def sequential(**parts: Any) -> Method:
 
 
 def shown(merge: Any, base: Any, sft: Any, preference: Any, **about: Any) -> np.ndarray:
-    """What a merge makes of arrays."""
+    """Result of a merge of arrays."""
     chain = Chain(sequential(merge=merge), Sequential().plan(4), ("w.0.x", "w.1.x"), Any)
     moment = chain._moment(0, about.get("block", 0), None)
     arrays = (np.asarray(x, dtype=float) for x in (base, sft, preference))
@@ -132,7 +132,7 @@ def test_networks_run_every_hook_and_each_run_is_alone() -> None:
     alone = train(task, grid([methods[k] for k in pick], [1]), **settings)
     for place, k in enumerate(pick):
         torch.testing.assert_close(alone.params["head.weight"][place], head[2 * k + 3])
-    # What is scored is what is returned.
+    # The returned policy is the scored one.
     ended = alone.table[alone.table.step == 8].reset_index()
     again = task.evaluate(alone.params, task.reference(task.initial([1])))
     np.testing.assert_allclose(ended.sft_loss, again["sft_loss"], rtol=1e-12)

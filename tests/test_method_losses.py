@@ -116,7 +116,7 @@ def test_slopes_of_pair_losses_are_finite_differences(loss, seed):
     given, step = pairs(seed), 1e-6
     values, slopes = pair_slopes(loss, given)
     np.testing.assert_allclose(values, of_pairs(loss, given), rtol=1e-13)
-    # A loss of a pair depends on that pair alone, unless it sorts the batch.
+    # The loss of a pair depends on that pair alone, unless the loss sorts the batch.
     moves = np.eye(7) if loss.whole_batch else np.ones((1, 7))
     for side in (0, 1):
         found = [
@@ -128,17 +128,18 @@ def test_slopes_of_pair_losses_are_finite_differences(loss, seed):
 
 
 def moved(loss: Any, given: Pairs, side: int, by: np.ndarray) -> np.ndarray:
-    """Losses where the log-probabilities of one side are shifted."""
+    """Losses after a shift of the log-probabilities of one side."""
     both = [given.chosen, given.rejected]
     both[side] = Responses(both[side].log_probs + by, both[side].reference, both[side].lengths)
     return of_pairs(loss, Pairs(*both))
 
 
-# What each weight of a token's slope is the derivative of: losses of its probability p.
+# For each weight of a token's slope, the loss of the token's probability p that has this
+# derivative.
 IMPLIED = {
     "nll": lambda p, q: -np.log(p),
     "dft": lambda p, q: 1 - p,
-    "asft": lambda p, q: 1 - p,  # without a divergence
+    "asft": lambda p, q: 1 - p,  # Without a divergence.
     "chord": lambda p, q: (1 - p) ** 2 / 2,
     "luffy": lambda p, q: -p / (p + 0.1),
     "uft": lambda p, q: 1 / (1 + (p / q) ** 0.1) ** 2,
@@ -199,7 +200,7 @@ def with_tokens(seed: int = 0, n: int = 5, width: int = 6) -> tuple[Any, Any, An
 
 def trl() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own imports
+        warnings.simplefilter("ignore")  # Of its imports.
         import trl_losses
     return trl_losses
 
@@ -236,7 +237,7 @@ def test_losses_without_a_reference_are_those_of_trl():
     expected = trl().cpo_trainer_loss("sigmoid", chosen, rejected, beta=0.7)
     torch.testing.assert_close(Cpo(beta=0.7, alpha=0.0).losses(given), expected)
     torch.testing.assert_close(Cpo(beta=0.7, alpha=2.0).losses(given), expected + 2 * nll)
-    odds = trl().orpo_trainer_loss(0.3, *means)  # in float32
+    odds = trl().orpo_trainer_loss(0.3, *means)  # In float32.
     found = Orpo(weight=0.3).losses(given) - nll
     torch.testing.assert_close(found.float(), odds, rtol=1e-5, atol=1e-6)
 
@@ -256,16 +257,17 @@ def test_losses_reduce_to_one_another():
     assert same(LengthDpo(beta=0.3, alpha=0.0), dpo)
     assert same(Rpo(beta=0.3, alpha=0.0), dpo)
     assert same(RobustDpo(beta=0.3, label_smoothing=0.0), dpo)
-    # One pair has nothing to sort.
+    # With one pair there is nothing to sort.
     assert same(Aot(beta=0.3), dpo, pairs(3, n=1))
-    # Without a reference: the uniform one, with one token a response and the target as its margin.
+    # Without a reference: the uniform one, with one token per response and the target as its
+    # margin.
     one = Pairs(
         *(Responses(r.log_probs, r.log_probs * 0) for r in (pairs().chosen, pairs().rejected))
     )
     assert same(Cpo(beta=0.3, alpha=0.0), dpo, one)
     assert same(SimPo(beta=0.3, gamma=0.0), dpo, one)
     assert same(Slic(delta=1.0, alpha=0.0), Hinge(beta=1.0), one)
-    # A shift of one towards SFT on the chosen response alone.
+    # A shift of one, towards SFT on the chosen response alone.
     chosen = pairs(7).chosen
     plain = Responses(chosen.log_probs, chosen.reference)
     shifted = of_pairs(DpoShift(beta=1.0, share=0.0), Pairs(plain, plain))
@@ -275,9 +277,9 @@ def test_losses_reduce_to_one_another():
 def test_more_losses_reduce_to_others():
     dpo, given = Dpo(beta=0.3), pairs(7)
     assert same(Modpo(beta=0.3, weight=1.0), dpo)
-    assert same(Tdpo(beta=0.3), dpo)  # without a divergence
+    assert same(Tdpo(beta=0.3), dpo)  # Without a divergence.
     assert same(AnchoredDpo(beta=0.3), dpo)
-    # Forward KL, and as good as none.
+    # Forward KL, and almost none.
     assert same(AlphaDpo(beta=0.3, alpha=1.0), DivergenceDpo(beta=0.3, divergence="forward"))
     close = of_pairs(AlphaDpo(beta=0.3, alpha=1e-7), given)
     np.testing.assert_allclose(close, of_pairs(dpo, given), rtol=1e-5)
@@ -286,7 +288,7 @@ def test_more_losses_reduce_to_others():
         Dpo(beta=2.0, label_smoothing=0.2), given
     )
     np.testing.assert_allclose(shifted, 0.2 * np.log(0.2) + 0.8 * np.log(0.8), rtol=1e-10)
-    # One pair where the chosen response has a token less, and where both have one.
+    # One pair in which the chosen response has one token less, and one with equal lengths.
     short = Pairs(
         Responses(np.zeros(1), np.zeros(1), np.ones(1)),
         Responses(np.zeros(1), np.zeros(1), 2 * np.ones(1)),
@@ -314,7 +316,7 @@ def test_imitation_is_weighted_sft():
     )
     assert (nll >= other).any()
     assert (nll < other).any()
-    # Nothing rejected is as likely as under a reference that all but excludes it.
+    # No rejected response is as likely as under a reference that almost excludes it.
     never = Pairs(given.chosen, Responses(given.rejected.log_probs - 1e4, given.rejected.reference))
     np.testing.assert_allclose(of_pairs(Ulma(), never), nll, rtol=1e-12)
     reward = of_pairs(ExpectedReward(), given)
@@ -341,11 +343,11 @@ def test_divergences_of_pair_losses_have_the_slopes_that_they_say():
 
     for loss in (Tdpo(beta=0.3), AnchoredDpo(beta=0.3)):
         found = (value(loss, 0.3 + step) - value(loss, 0.3 - step)) / (2 * step)
-        if isinstance(loss, AnchoredDpo):  # whose divergence is that of the chosen side
+        if isinstance(loss, AnchoredDpo):  # Its divergence is that of the chosen side.
             assert not found.any()
             found = np.full(7, loss.weight)
         np.testing.assert_allclose(loss.divergence_slopes(given), found, rtol=1e-6)
-    # Pairs that the policy finds likely count as pairs; the uniform policy finds all of them so.
+    # Pairs that the policy finds likely count as pairs. The uniform policy finds all pairs likely.
     third = Responses(np.log([1 / 3]), np.log([0.5]), None, np.log([1 / 3]))
     np.testing.assert_allclose(of_pairs(Wpo(), Pairs(third, third)), np.log(2))
 
@@ -382,7 +384,7 @@ def test_two_calibrated_losses_are_a_fit_of_the_margin_and_an_anchor():
         (Modpo(beta=0.4, weight=0.5), 0.4),
         (Tdpo(beta=0.4), 0.2),
         (AnchoredDpo(beta=0.4), 0.2),
-        (Wpo(beta=0.4), 0.05),  # the weight of two halves without a sum of squares is 1/4
+        (Wpo(beta=0.4), 0.05),  # The weight of two halves without a sum of squares is 1/4.
         # Its slope has the wrong sign at the reference.
         (DiscoPop(beta=0.4, tau=0.05), 0.4 * (0.75 - (1 - np.log(2)) / 0.2)),
     ],
@@ -398,7 +400,7 @@ def test_first_steps_that_are_not_even():
 
 @pytest.mark.parametrize("loss", CHECKED, ids=lambda loss: loss.name)
 def test_convex_losses_are_convex_in_the_logits(loss):
-    """Midpoints over three responses of one prompt; a loss that says it is not must show it."""
+    """Midpoints over three responses of one prompt. A loss declared not convex must fail."""
     rng = np.random.default_rng(0)
     ends = rng.normal(size=(2, 4000, 3)) * 4
     if isinstance(loss, Weighted):
@@ -460,7 +462,7 @@ def test_what_a_loss_needs_is_what_it_says():
                 loss.losses(bare.chosen)
         else:
             assert np.isfinite(loss.losses(bare.chosen)).all()
-    # A loss that sees the margin alone does not see both log-ratios move together.
+    # A loss of the margin alone does not change when both log-ratios move together.
     given = pairs()
     lower = Pairs(
         *(

@@ -1,4 +1,4 @@
-"""Methods: the catalogue, JSON round trips, names of the user's own, and costs."""
+"""Methods: the catalogue, JSON round trips, names of the user's own methods, and costs."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_updates_are_what_the_plan_costs(pair, lam):
 
 
 def test_gradients_of_single_rows_count():
-    """EWC squares 7 gradients of demonstrations before the second stage."""
+    """EWC computes 7 squared gradients of demonstrations before the second stage."""
     ewc = Method(Sequential(share=0.5), anchor=Ewc(count=7))
     plain = Method(Sequential(share=0.5))
     assert plain.updates(100) == 100

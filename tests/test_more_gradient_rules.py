@@ -1,4 +1,4 @@
-"""Identities of gradient rules that learn, draw, remember gradients or steer to a ray."""
+"""Identities of gradient rules that learn, draw, remember gradients or move to a ray."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tradeoff.methods.gradients import (
     WeightedSum,
 )
 
-# Two bowls of different steepness about their optima, and the gradients of both losses.
+# Two quadratics of different steepness around their optima, and the gradients of both losses.
 STEEP = np.array([[1.0, 3.0], [2.0, 0.5]])
 CENTRES = np.array([[-1.0, 0.5], [1.0, -0.5]])
 LAM = 0.3
@@ -55,7 +55,7 @@ def bowls(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ended(rule: GradientRule, start: Any, steps: int = 1500, step: float = 0.02) -> np.ndarray:
-    """Where full gradients end, with losses above zero."""
+    """End point of full gradients, with losses above zero."""
     theta, state = np.array(start, dtype=float), rule.start(())
     for _ in range(steps):
         losses, gradients = bowls(theta)
@@ -66,7 +66,7 @@ def ended(rule: GradientRule, start: Any, steps: int = 1500, step: float = 0.02)
 
 
 def weight_of(theta: np.ndarray) -> float:
-    """The weight whose weighted sum of losses has its minimum nearest to here."""
+    """The weight whose weighted sum of losses has its minimum nearest to a point."""
     first, second = bowls(theta)[1]
     apart = first - second
     return float(np.clip(first @ apart / (apart @ apart), 0, 1))
@@ -81,10 +81,10 @@ def test_fair_factors_solve_their_equation(angle, first, second, alpha):
 
 def test_fairness_goes_from_nash_to_equal_progress():
     for gradients in random_gradients(20, spread=0.5):
-        nash = direction(NashMtl(), gradients) * np.sqrt(2)  # of powers 1, not 1/2
+        nash = direction(NashMtl(), gradients) * np.sqrt(2)  # With powers 1, not 1/2.
         np.testing.assert_allclose(direction(FairGrad(alpha=1.0), gradients), nash, rtol=1e-6)
         if gradients[0] @ gradients[1] > 0:
-            continue  # the shorter gradient alone may be the shortest vector
+            continue  # The shorter gradient alone may be the shortest vector.
         even = direction(FairGrad(alpha=100.0), gradients)
         gains = gradients @ even
         assert gains[0] == pytest.approx(gains[1], rel=0.1)
@@ -98,7 +98,7 @@ def test_gradvac_brings_gradients_to_a_cosine(angle, first, second, lam):
     np.testing.assert_allclose(kept, direction(PcGrad(), gradients, lam), rtol=1e-7, atol=1e-12)
     rule, mean = GradVac(), 0.5
     if np.cos(angle) < mean:
-        # One gradient alone: lam = 0 turns the first towards the second.
+        # With one gradient alone: lam = 0 turns the first towards the second.
         factors, _ = rule.factors(seen(gradients, 0.0), {"mean": np.array(mean)})
         turned = factors @ gradients
         cosine = turned @ gradients[1] / np.linalg.norm(turned) / second
@@ -133,7 +133,7 @@ def test_sdmgrad_stops_near_the_weight_that_is_asked_for():
 
 
 def test_where_learned_scales_stop():
-    """Both losses' logarithms have opposite gradients there: lam* = f1 / (f1 + f2)."""
+    """At the limit both losses' logarithms have opposite gradients: lam* = f1 / (f1 + f2)."""
     for rule in (ImtlL(rate=0.5), Uncertainty(rate=0.5)):
         theta = ended(rule, (0.0, 1.0), step=0.02)
         first, second = bowls(theta)[0]
@@ -171,7 +171,7 @@ def balance(theta: np.ndarray) -> float:
 
 @pytest.mark.parametrize("start", [(-0.9, 0.4), (0.3, 1.0)])
 def test_rays_are_reached(start):
-    """(1 - lam) f1 = lam f2 at a point where the gradients are opposite."""
+    """The limit has (1 - lam) f1 = lam f2, at a point where the gradients are opposite."""
     ferero = ended(Ferero(recent=1.0, gain=1.0), start, step=0.05)
     assert balance(ferero) == pytest.approx(1, abs=1e-6)
     epo = ended(Epo(recent=1.0), start, step=0.01)
@@ -196,7 +196,7 @@ def test_a_limit_is_held_by_a_gate_and_by_a_multiplier():
     for rule in (strong, learned):
         theta = ended(rule, (0.0, 1.0))
         assert bowls(theta)[0][0] - FLOOR == pytest.approx(0.8, abs=0.05)
-    # A gate of strength 1 can hold points of the front from a weight of 1/2 on.
+    # A gate of strength 1 can stop at points of the front for weights from 1/2 on.
     weak = ended(Gate(limit=0.8, recent=1.0), (0.0, 1.0))
     assert bowls(weak)[0][0] - FLOOR > 0.9
     assert weight_of(weak) == pytest.approx(0.5, abs=1e-6)
@@ -251,7 +251,7 @@ def test_moco_without_a_rate_is_a_mix_of_running_means():
     found = steps(MoCo(rate=0.0, recent=1.0), gradients[:1], 0.3)[0]
     unit = gradients[0] / np.linalg.norm(gradients[0], axis=1, keepdims=True)
     np.testing.assert_allclose(found, 0.7 * unit[0] + 0.3 * 2 * unit[1], rtol=1e-12)
-    # Equal gradients, update after update, leave nothing to average.
+    # Equal gradients at every update leave nothing to average.
     same = np.repeat(gradients[:1], 3, axis=0)
     np.testing.assert_allclose(steps(MoCo(rate=0.0), same, 0.3)[-1], found, rtol=1e-12)
 
@@ -261,7 +261,7 @@ def test_equal_excess_keeps_the_weights():
     gradients[:, 1] = gradients[:, 0]
     for d in steps(ExcessMtl(rate=0.5), gradients):
         np.testing.assert_allclose(d, gradients[0, 0], rtol=1e-12)
-    # The one whose gradients shrink gets less.
+    # The objective whose gradients shrink gets less weight.
     shrinking = random_gradients(1, spread=0.0)[0] * np.array([1.0, 1.0])[:, None]
     path = np.stack([shrinking * np.array([0.5**t, 1.0])[:, None] for t in range(6)])
     last = steps(ExcessMtl(rate=0.5), path)[-1]

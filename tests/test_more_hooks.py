@@ -74,7 +74,7 @@ def test_pulls_are_slopes_of_divergences(objective, direction):
 
 
 def test_distilling_a_policy_has_the_landscape_of_its_loss():
-    """Card identity: without labels the slope is that of SFT, less its slope at the anchor."""
+    """Card: without labels the slope is that of SFT, less its slope at the anchor."""
     rng = np.random.default_rng(1)
     theta, anchor = rng.normal(size=(2, PROBLEM.dimension)) * 0.4
     about = LearningWithoutForgetting()
@@ -127,7 +127,7 @@ def test_without_a_shift_training_is_as_ever():
 
 
 def test_sharpness_is_looked_for_along_the_gradient_before():
-    """On a quadratic, by hand: slopes at theta + rho * unit gradient of the update before."""
+    """By hand on a quadratic: slopes at theta + rho * unit gradient of the update before."""
     problem = replace(random_quadratic(0), radius=1e3)
     settings: dict[str, Any] = {"gradients": "full", "step_size": 0.05, "problem": problem}
     found = last(Method(Sequential(share=1.0), parameters=Sam(rho=0.1)), **settings)[0]
@@ -264,7 +264,7 @@ def test_fisher_merges_weigh_by_squared_gradients():
     }
     at = replace(moment(2), objective=1)
     np.testing.assert_allclose(merge.output(preference, state, at), [[1.5, 3.0]], rtol=1e-5)
-    # Gradients of both branches, by hand: means of squares over the updates of each.
+    # Gradients of both branches by hand: means of squares over the updates of each branch.
     _, state = merge.direct(2 * sft, sft, merge.start(sft), moment(0, 1, 0))
     _, state = merge.direct(4 * sft, sft, state, moment(0, 2, 0))
     np.testing.assert_allclose(state["sft squares"], 10.0)

@@ -1,4 +1,4 @@
-"""Every notebook runs without a warning and shows what it computes."""
+"""Every notebook runs without a warning and contains its outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from notebooks.run import INSTALL, every, executed
 
 pytestmark = pytest.mark.slow
 
-# The course of a trained network depends on the last bits of its processor.
+# The training of a network depends on the last bits of its processor.
 UNSTEADY = {"05_networks", "06_language_model"}
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
 
@@ -24,7 +24,7 @@ def cells(notebook):
 
 
 def kinds(cell):
-    """What a cell shows: texts, tables, pictures."""
+    """Kinds of output of a cell: texts, tables, pictures."""
     return [sorted(o.get("data", {o.get("name", o.output_type): 0})) for o in cell.outputs]
 
 
@@ -46,7 +46,7 @@ def test_a_notebook_shows_what_it_computes(path, tmp_path):
 
 
 def assert_alike(before, after):
-    """Equal words, and numbers equal to what can be seen of them."""
+    """Words are equal, and numbers are equal to the printed digits."""
     assert NUMBER.sub("#", before) == NUMBER.sub("#", after)
     numbers = [np.array(NUMBER.findall(text), dtype=float) for text in (before, after)]
     np.testing.assert_allclose(*numbers, rtol=0.02, atol=2e-3)
@@ -102,7 +102,7 @@ front = pareto_front(random_log_linear(), solves=3, accuracy=1e-9, progress=True
 
 
 def test_axes_of_ours_leave_the_notebook_drawing(tmp_path):
-    """The first figure of a session may be made within our style; later ones still show."""
+    """The first figure of a session may be made within our style; later figures must still show."""
     sources = ["from tradeoff import plots\nplots.axes();", "plots.axes();", "plots.axes();"]
     done = executed(new_notebook(cells=[new_code_cell(source) for source in sources]), tmp_path)
     assert [k for cell in done.cells for k in kinds(cell)] == [["image/png", "text/plain"]] * 3

@@ -15,7 +15,7 @@ smoothings = st.floats(0, 0.45)
 
 @given(margins, betas, smoothings)
 def test_dpo_is_the_cross_entropy_of_a_smoothed_label(m, beta, smoothing):
-    # Both probabilities from the smaller exponential, so that neither loses its digits.
+    # Both probabilities use the smaller exponential, so that neither loses digits.
     small = np.exp(-abs(beta * m))
     likely, unlikely = 1 / (1 + small), small / (1 + small)
     p, q = (likely, unlikely) if m >= 0 else (unlikely, likely)
@@ -70,7 +70,7 @@ def test_the_slope_keeps_its_digits_in_the_tail():
 def test_hinge_is_zero_beyond_a_reward_of_one(m, beta):
     loss = float(objectives.hinge(np.array(m), beta))
     assert loss == pytest.approx(1 - beta * m if beta * m < 1 else 0.0, rel=1e-12, abs=1e-12)
-    # Its slope is a subgradient of a convex function: it lies above each of its tangents.
+    # Its slope is a subgradient of a convex function: the function lies above each tangent.
     tangent = torch.tensor(m, dtype=torch.float64, requires_grad=True)
     value = objectives.hinge(tangent, beta)
     value.backward()

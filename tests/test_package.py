@@ -1,4 +1,4 @@
-"""The package as a user meets it: it loads at once, and it knows its version."""
+"""The package as a user sees it: it loads at once, and it knows its version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's numbers: what they are, and which of them its sample sizes can tell apart."""
+"""The paper's numbers, and which of its differences are significant for its sample sizes."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,8 @@ def test_half_widths_are_those_of_the_binomial():
 
 
 def test_holm_steps_down():
-    # The least is multiplied by the number of tests, the next by one less; they never fall.
+    # Holm: the least p-value is multiplied by the number of tests, the next by one less; they never
+    # fall.
     adjusted = paper_spread.holm(np.array([0.03, 0.001, 0.02, 0.9]))
     assert adjusted == pytest.approx([0.06, 0.004, 0.06, 0.9])
     rng = np.random.default_rng(1)

@@ -57,7 +57,7 @@ def test_data_depend_on_the_seed_alone_and_split_by_prompt() -> None:
 
 def test_conflict_sets_how_often_preferences_contradict_the_demonstrations() -> None:
     def agreement(conflict: float) -> float:
-        """Rank correlation of how often a response is shown and how often it is preferred."""
+        """Rank correlation between how often a response is shown and how often it is preferred."""
         data = policy_data(0, prompts=20, pairs=20_000, demonstrations=20_000, conflict=conflict)
         shown, score = np.zeros((2, 20, 8))
         np.add.at(shown, tuple(data.demonstrations.T), 1)

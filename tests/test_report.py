@@ -157,7 +157,7 @@ def test_a_figure_is_drawn_again_from_its_stored_numbers_alone(tmp_path):
         runner.redraw(DOSSIER, "scores", tmp_path)
 
 
-# What reviewers asked, and a figure or claim that must stand in the answer.
+# Objections of the reviewers, each with a figure or claim that its answer must name.
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
@@ -166,7 +166,7 @@ def test_html_that_results_bring_is_shown_and_not_used():
     shown = page.html(text, [EVIL], [], "there")
     assert "<script" not in shown
     assert "<img" not in shown
-    # In a cell, as code, in a formula and in the text; the claim's id also names its link.
+    # In a cell, as code, in a formula and in the text; the claim's id is also the name of its link.
     assert shown.count("&lt;script&gt;") == 5
     assert "href" not in page.mathml(r"\href{javascript:alert(1)}{x}", "inline")
 
@@ -234,7 +234,7 @@ def test_pdf_figures_have_embedded_fonts_and_stay_in_step(tmp_path, monkeypatch)
     content = pdf.read_bytes()
     assert b"/FontFile2" in content
     assert b"/Type3" not in content
-    # A later drawing without it leaves no PDF that shows other numbers.
+    # A later drawing without PDF must not leave a PDF with other numbers.
     runner.run(DOSSIER, "certified_front", tmp_path, fast=True, force=True)
     assert not pdf.exists()
 
@@ -346,12 +346,12 @@ def test_the_command_line_writes_pdf_figures_and_latex_tables(tmp_path, monkeypa
     shutil.copytree(DOSSIER.folder / "results", tmp_path / "results", dirs_exist_ok=True)
     shutil.copytree(DOSSIER.folder / "figures", tmp_path / "figures", dirs_exist_ok=True)
     asked = []
-    # Whether the PDF counts is what the figures are drawn by.
+    # PDF output is a property of the drawing of figures.
     reproduce = lambda _, out, **__: asked.append(len(style.files(out, "scores"))) or []  # noqa: E731
     monkeypatch.setattr(runner, "reproduce", reproduce)
     monkeypatch.setattr(ledger, "check", lambda *_, **__: pd.DataFrame())
     with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["reproduce", *options])
-    assert asked == [3]  # scores.pdf, too
+    assert asked == [3]  # With scores.pdf.
     names = {path.name for path in (tmp_path / "tables").iterdir()}
     assert names == {f"{name}.tex" for name in (*DOSSIER.titles, tables.CLAIMS)}

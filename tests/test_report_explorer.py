@@ -1,4 +1,4 @@
-"""The stored paths that the report page lets its reader choose from."""
+"""The stored paths among which the reader of the report page chooses."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def end(path):
 
 
 def test_mean_scores_are_those_of_the_loss_space_figure_at_its_shared_step():
-    """The same runs by other code: all records of a path, against the last iterate alone."""
+    """The same runs by other code: all records of a path, compared with the last iterate alone."""
     other = stored("loss_space")
     for path in stored("explorer")["paths"]:
         chosen = path["chosen"]

@@ -1,4 +1,4 @@
-"""The report page in a real browser: it renders, answers its controls and can be read by all.
+"""The report page in a real browser: it renders, its controls work, and it is accessible.
 
 The tests of this file are skipped where neither Chromium nor Chrome is installed; `.ci/run`
 installs one.
@@ -22,7 +22,7 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
          "--disable-background-networking", "--disable-component-update",
          "--disable-sync")  # fmt: skip
 NARROW, WIDE = {"width": 400, "height": 850}, {"width": 1600, "height": 1000}
-PATIENCE = 300_000  # milliseconds: drawing all plots takes seconds, minutes on a busy machine
+PATIENCE = 300_000  # Milliseconds: drawing all plots takes seconds, and minutes on a busy machine.
 RESET = """() => {
   for (const form of document.forms) { form.reset(); form.dispatchEvent(new Event("input")); }
   for (const part of document.querySelectorAll("main details")) part.open = false;
@@ -76,7 +76,7 @@ def either(request, browser, address):
 
 @pytest.fixture(scope="module")
 def opened(browser, address):
-    """The page on a wide screen, with what the browser complained about and asked for."""
+    """The page on a wide screen, with the browser's messages and requests."""
     found = browser.new_page(viewport=WIDE)
     found.noted, found.asked = [], []
     found.on("console", lambda message: found.noted.append(message.text))
@@ -89,7 +89,7 @@ def opened(browser, address):
 
 @pytest.fixture
 def tab(opened):
-    """That page as it was first opened: loading it takes seconds, so the tests share one."""
+    """The page as first opened. Loading takes seconds, so the tests share one page."""
     opened.emulate_media(media="screen")
     opened.evaluate(RESET)
     yield opened
@@ -97,7 +97,7 @@ def tab(opened):
 
 
 def visible(tab, plot):
-    """The choices for which the curves now drawn were made."""
+    """The choices for which the present curves were made."""
     return tab.evaluate("plot => document.getElementById(`${plot}-plot`).visible", plot)
 
 
@@ -126,7 +126,7 @@ def test_every_figure_is_there_with_an_alternative_text(either, content):
     images = either.evaluate(IMAGES)
     assert len(images) == len(content["figures"]) >= len(DOSSIER.figures)
     for name, alt, width, length in images:
-        empty = content["results"][name].get("seeds") == 0  # its picture says: no run yet
+        empty = content["results"][name].get("seeds") == 0  # Its picture says: no run yet.
         assert alt, name
         assert width > 300, name
         assert length > (800 if empty else 3000), name
@@ -200,12 +200,12 @@ def test_it_can_be_read_on_a_telephone_and_on_a_wide_screen(either):
     size, text = either.evaluate(SMALLEST_TEXT)
     assert size >= 14, text
     line = either.evaluate("document.querySelector('main p').clientWidth / 17")
-    assert line < 60  # A line of more em than that is hard to follow.
+    assert line < 60  # A longer line, in em, is hard to read.
 
 
 def test_nobody_is_shut_out(either):
-    """Contrast, names of controls, alternative texts, headings: the rules of axe-core."""
-    either.evaluate("dispatchEvent(new Event('beforeprint'))")  # unfolds the figures
+    """Contrast, names of controls, alternative texts and headings satisfy the rules of axe-core."""
+    either.evaluate("dispatchEvent(new Event('beforeprint'))")  # Opens the figures.
     response = Axe().run(either).response
     assert {"color-contrast", "image-alt", "label", "link-name"} <= {
         r["id"] for r in response["passes"]

@@ -1,4 +1,4 @@
-"""The dossier's tables: what they say, and that LaTeX can read them."""
+"""The dossier's tables: their content, and that LaTeX can read them."""
 
 import re
 import shutil
@@ -85,7 +85,7 @@ def test_no_text_is_a_command_of_tex(text):
     shown = tables._tex(text)
     for mark in "&%#_":
         assert re.findall(rf"(?<!\\){mark}", shown) == []
-    # Braces balance whatever the text; those of the text itself are escaped.
+    # Braces balance for any text, since braces in the text are escaped.
     bare = re.sub(r"\\[{}]", "", shown)
     assert bare.count("{") == bare.count("}")
 
@@ -102,7 +102,7 @@ def test_pdflatex_reads_every_table(texts, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "all.pdf").stat().st_size > 10_000
-    # No table is wider than the text by more than a letter.
+    # No table is wider than the text by more than one letter.
     wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt", done.stdout)]
     assert max(wide, default=0) < 10
 

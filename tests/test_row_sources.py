@@ -1,4 +1,4 @@
-"""Where rows come from: files of every kind, folders, patterns, the hub and Python."""
+"""Sources of rows: files of every kind, folders, patterns, the hub and Python."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     ".ndjson": lambda path: path.write_bytes(as_lines(ROWS)),
     ".jsonl.gz": lambda path: path.write_bytes(gzip.compress(as_lines(ROWS))),
     ".json": lambda path: path.write_text("\ufeff " + json.dumps(ROWS, indent=1), "utf-8"),
-    ".JSON": lambda path: path.write_bytes(as_lines(ROWS)),  # lines, in a file of this name
+    ".JSON": lambda path: path.write_bytes(as_lines(ROWS)),  # JSON lines in a file of this name.
     ".json.gz": lambda path: path.write_bytes(gzip.compress(json.dumps(ROWS).encode())),
     ".csv": lambda path: pd.DataFrame(ROWS).to_csv(path, index=False, encoding="utf-8-sig"),
     ".csv.gz": lambda path: pd.DataFrame(ROWS).to_csv(path, index=False),
@@ -180,7 +180,7 @@ def test_what_is_no_rows(source: Any) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """A hub of one data set with two splits; what it is asked for."""
+    """A hub of one data set with two splits, and the requests that it gets."""
     asked: list[Any] = []
 
     def load_dataset(name: str, config: str | None = None, *, split: str) -> list[dict[str, Any]]:
@@ -291,7 +291,7 @@ def test_dates_and_durations_in_cells(tmp_path: Path) -> None:
         assert error.value.row == 1
         with pytest.raises(InputError, match="no usable row"):
             read_sft(tmp_path / "rows.parquet", skip_bad=True)
-    # Of a column that is not read they do no harm.
+    # They do not matter in a column that is not read.
     found = pa.table({"text": ["a", "b", "c"], "made": far, "took": span})
     parquet.write_table(found, tmp_path / "rows.parquet")
     assert len(read_sft(tmp_path / "rows.parquet")) == 3
@@ -340,7 +340,7 @@ def test_pages_of_parquet_are_checked(tmp_path: Path) -> None:
 def test_one_clear_error(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    if b"\x00" in content:  # newer versions of Python read it
+    if b"\x00" in content:  # Newer versions of Python read it.
         assert read_sft(path).rows == (SftRow("", "a\x00b"),)
         return
     with pytest.raises(InputError, match=problem) as error:

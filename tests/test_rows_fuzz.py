@@ -1,4 +1,4 @@
-"""A selection of the fuzz of rows; ``python tests/rows_fuzz.py`` tries more."""
+"""A selection of the search over mutated rows; ``python tests/rows_fuzz.py`` tries more."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_mutated_rows_are_trained_on_or_reported_and_what_is_saved_was_trained()
 
 
 def test_a_silent_loss_of_rows_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fuzz fails where a reader drops rows and says nothing."""
+    """The search fails if a reader drops rows without a message."""
     read = rows_fuzz.READ["sft"]
 
     def silent(path: object, **options: object) -> object:

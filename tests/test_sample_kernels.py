@@ -1,4 +1,4 @@
-"""Compiled evaluation of single data points: equal to numpy, whatever the method."""
+"""Compiled evaluation of single data points: equal to numpy for every method."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SETTINGS = {"steps": 16, "step_size": [0.1, 0.4], "replicas": 3, "checkpoints": 
 
 
 def able() -> list[Method]:
-    """Every method of the catalogue that runs here."""
+    """Every method of the catalogue that runs on convex problems."""
     found = [find(name).at(0.3) for name in names()]
     return [method for method in found if method.unsupported("convex") is None]
 

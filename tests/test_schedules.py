@@ -1,4 +1,4 @@
-"""Schedules: what each plan follows, by brute force; JSON round trips; bad settings."""
+"""Schedules: objectives of each plan by brute force; JSON round trips; bad settings."""
 
 import json
 import subprocess
@@ -96,7 +96,7 @@ def test_stages_are_their_schedules_after_one_another():
     followed = np.array([plan.follow(t, 0.5) for t in range(8)])
     np.testing.assert_allclose(followed, [[1.0, 0.0]] * 2 + [[0.7, 0.3]] * 6)
     assert plan.cost(1, 3).tolist() == [1, 1] + [4] * 6
-    # A stage of one objective stays one when the weight moves.
+    # A stage of one objective has one objective for every weight.
     assert warm.at(0.6).schedules == (Alright(lam=0.0), Mix(lam=0.6))
     two = Stages(schedules=(Alright(lam=0.0), Alright(lam=1.0)), shares=(0.4, 0.6))
     assert two.plan(10).probability.tolist() == Sequential(share=0.4).plan(10).probability.tolist()
@@ -145,7 +145,7 @@ orders = st.sampled_from(["sft", "preference"])
 
 @st.composite
 def rounds_in_a_run(draw):
-    """Settings of a schedule of rounds, and the updates of a run that has room for them."""
+    """Settings of a schedule of rounds, and a number of updates that is large enough for them."""
     rounds = draw(st.integers(1, 12))
     kinds = {"lam": lams, "share": st.none() | lams, "first": orders, "restart": st.booleans()}
     settings = {name: draw(kind) for name, kind in kinds.items()}
@@ -169,7 +169,7 @@ def test_rounds_spread_the_totals_evenly(given_run):
     if min(own.sum(), steps - own.sum()) >= rounds:
         assert own.min() >= 1
         assert (sizes - own).min() >= 1
-    # Within a round each objective has one stretch, in the order asked for.
+    # Within a round each objective has one stretch, in the requested order.
     forward = 1 if schedule.first == "sft" else -1
     assert all((forward * np.diff(part) >= 0).all() for part in parts)
 
@@ -282,7 +282,7 @@ def test_costs_per_update():
 
 
 def step_shares_of(decay):
-    """What the three scales do with a decay that they are given."""
+    """Step sizes of the three scales for a given decay."""
     check_decay(decay)
     return step_shares(np.arange(1, 4), decay)
 
@@ -372,7 +372,7 @@ assert Maxright(**numbers, weighted=np.bool_(False)) == Maxright(refresh=2, weig
 
 
 def test_values_of_another_type_name_the_field_and_those_of_numpy_will_do():
-    # The tests' own type checker would be in the way, so another process looks.
+    # The tests' own type checker would find the error first, so another process is used.
     subprocess.run([sys.executable, "-c", OUTSIDE], check=True)
 
 
@@ -428,7 +428,7 @@ def test_even_turns_keep_to_their_share(lam, phase, steps):
     plan = Evenly(lam=lam, phase=phase).plan(steps)
     assert set(plan.probability) <= {0.0, 1.0}
     off = np.cumsum(plan.probability) - lam * np.arange(1, steps + 1)
-    # A coin is off by 9 after 300 updates.
+    # Random draws are off by about 9 after 300 updates.
     assert np.abs(off).max() <= 3
     budget = Evenly(lam=lam, probability=0.5, phase=phase).plan(2000)
     mean = (budget.probability[:, None] == [0.0, 1.0]) * budget.weights

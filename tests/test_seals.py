@@ -1,4 +1,4 @@
-"""Whatever is damaged on disk is found: bits flipped, files cut, leaves of a state changed."""
+"""All damage on disk is found: flipped bits, cut files, changed values of a state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cut(path: Path, rng: random.Random) -> None:
 
 
 def lengthen(path: Path, rng: random.Random) -> None:
-    """Put something behind the end of a file."""
+    """Append bytes to a file."""
     with path.open("ab") as file:
         file.write(rng.randbytes(1 + rng.randrange(9)))
 
@@ -63,7 +63,7 @@ def test_a_folder_is_as_it_was_sealed(folder: Path) -> None:
 
 
 def broken(folder: Path) -> Path | None:
-    """The file that a seal says is damaged."""
+    """The file that a seal reports as damaged."""
     try:
         _seals.check_folder(folder)
     except _seals.Broken as error:
@@ -135,9 +135,9 @@ def test_a_log_is_sealed_as_far_as_it_goes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def dead() -> Iterator[Any]:
-    """Let names that are made meanwhile be those of a process that has ended."""
+    """Make names that are created meanwhile belong to a process that has ended."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: 2**22 + 1)  # beyond what Linux gives out
+        patch.setattr(os, "getpid", lambda: 2**22 + 1)  # Larger than any process number of Linux.
         yield
 
 
@@ -147,7 +147,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path, dead
         left.mkdir()
         (left / "half").touch()
     (tmp_path / ".partial-notes").touch()
-    elsewhere = tmp_path / f".partial-{2**22 + 1}-0123456789abcdef-model"  # of another machine
+    elsewhere = tmp_path / f".partial-{2**22 + 1}-0123456789abcdef-model"  # Of another machine.
     elsewhere.mkdir()
     records._CLEARED.discard(tmp_path)
     records.write_json(tmp_path / "a.json", {})
@@ -225,7 +225,7 @@ def test_a_removal_that_is_killed_leaves_no_half_folder(
     assert left.name.startswith(".removed-")
     _leftovers.clear(tmp_path, owned=True)
     assert not list(tmp_path.iterdir())
-    discard(place)  # absent, which is fine
+    discard(place)  # Absent, which is allowed.
 
 
 def test_files_have_the_modes_of_other_files(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_files_have_the_modes_of_other_files(tmp_path: Path) -> None:
     try:
         with replacing(tmp_path / "a") as partial:
             partial.touch(mode=0o600)
-            partial.chmod(0o600)  # as temporary files are
+            partial.chmod(0o600)  # Like temporary files.
         with replacing_folder(tmp_path / "b") as partial:
             (partial / "c").touch()
             (partial / "c").chmod(0o600)

@@ -1,4 +1,4 @@
-"""What a setting may be; stored files that are damaged; a selection of the fuzz of both."""
+"""Allowed values of settings; damaged stored files; a selection of the search over both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs: the compiled engine equals the specification, and both do what the schedules promise."""
+"""Runs: the compiled engine equals its specification, and both follow the schedules."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ SCHEDULES = [
     Maxright(refresh=None),
     Maxright(refresh=3, samples=2),
     Maxright(refresh=None, samples=1, weighted=False, optimum_error=(0.1, -0.2)),
-    # Told a minimum too low, or the gap of the one objective that counts would end as the other's,
-    # at nothing, and rounding would choose.
+    # With a minimum that is too low, or with one objective alone, both gaps would be equal at the
+    # end, at zero, and rounding would decide.
     Maxright(lam=1.0, weighted=False, optimum_error=(0.0, -0.5)),
     Rounds(rounds=5, lam=0.4),
     Rounds(rounds=2, share=0.3, first="preference", restart=True),
@@ -69,7 +69,7 @@ def ragged(seed: int, **settings: Any) -> LogLinear:
 
 
 def weighted(seed: int, reference: int, radius: float) -> LogLinear:
-    """A ragged instance that uses every setting; the kind of reference policy is a number."""
+    """A ragged instance with every setting; a number gives the kind of reference policy."""
     rng = np.random.default_rng(seed + 1)
     plain = ragged(seed, radius=radius)
     policies: list[dict[str, Any]] = [
@@ -108,7 +108,7 @@ def assert_same(a: Trajectories, b: Trajectories, tolerance: float) -> None:
     seed=st.integers(0, 10**6),
     reference=st.integers(0, 2),
     radius=st.sampled_from([0.3, 2.0, 30.0]),
-    size=st.sampled_from([0.02, 0.4]),  # longer steps would amplify rounding errors
+    size=st.sampled_from([0.02, 0.4]),  # Longer steps would amplify rounding errors.
     decay=st.sampled_from([0.0, 0.5, "linear", "cosine", "constant"]),
 )
 def test_kernels_reproduce_the_specification(seed, reference, radius, size, decay):
@@ -145,7 +145,7 @@ def test_result_does_not_depend_on_the_number_of_threads():
 
 @pytest.mark.slow
 def test_compiled_runs_leave_torch_its_threads():
-    """Numba and torch share OpenMP, whose team numba starts with all cores."""
+    """Numba and torch share OpenMP, and numba starts its threads on all cores."""
     code = """
 import torch
 from tradeoff import Mix, random_log_linear
@@ -163,10 +163,10 @@ print(torch.get_num_threads())
 
 @pytest.mark.parametrize("engine", ["numba", "numpy"])
 def test_common_random_numbers(engine):
-    """A replica's run is the same in any company of replicas and schedules."""
+    """A replica's run does not depend on the other replicas and schedules."""
     problem = random_log_linear(0)
     kwargs = {"steps": 30, "step_size": 0.3, "engine": engine}
-    # BLAS sums a batch of losses in another order than one alone.
+    # BLAS sums a batch of losses in another order than a single one.
     tolerance = 0 if engine == "numba" else 1e-13
     many = trajectories(problem, SCHEDULES, replicas=64, **kwargs)
     few = trajectories(problem, SCHEDULES[::4], replicas=4, **kwargs)
@@ -278,7 +278,7 @@ def test_one_round_is_sequential_training_bit_for_bit(engine, first):
 
 
 def test_many_rounds_are_near_a_random_alternation_and_few_are_not():
-    """T14 in short: the gap falls with the number of rounds to that of joint training."""
+    """T14: the gap falls with the number of rounds, down to that of joint training."""
     problem = random_log_linear(0)
     found = simulate(
         problem,
@@ -316,7 +316,8 @@ def test_constrained_never_follows_preferences_beyond_its_limit(engine, relative
     np.testing.assert_array_equal(followed[..., 1], within)
     np.testing.assert_array_equal(followed[..., 0], ~within)
     assert 0.1 < within.mean() < 0.9
-    # The average is that of the iterates at which preferences were followed, so it is within, too.
+    # The average is over iterates at which preferences were followed, so it is within the limit
+    # too.
     for r in range(4):
         chosen = runs.last[0, r, :-1][within[r]]
         np.testing.assert_allclose(runs.average[0, r, -1], chosen.mean(axis=0), atol=1e-12)
@@ -430,7 +431,7 @@ def test_every_method_of_the_catalogue_runs_and_stays_in_the_ball():
     runs = trajectories(problem, PROJECTED, **IN_ONE_STEP)
     assert np.isfinite(runs.last).all()
     assert np.linalg.norm(runs.last, axis=-1).max() <= 0.8 * (1 + 1e-14)
-    # In any company: the same run as alone.
+    # Together with others, the run is the same as alone.
     for c in (3, 11, 20):
         alone = trajectories(problem, PROJECTED[c], **IN_ONE_STEP)
         np.testing.assert_allclose(alone.last[0], runs.last[c], rtol=0, atol=1e-13)
@@ -438,7 +439,7 @@ def test_every_method_of_the_catalogue_runs_and_stays_in_the_ball():
 
 
 def test_identity_slots_and_equal_losses_change_nothing():
-    """The same loss through autograd and records as through the engine's own formula."""
+    """The same loss through autograd and records as through the formula of the engine."""
     problem = weighted(3, 1, radius=2.0)
     same = Dpo(beta=problem.beta, label_smoothing=problem.label_smoothing)
     schedules = [Mix(lam=0.3), Alright(lam=0.3), Sequential()]
@@ -482,7 +483,7 @@ def test_gradient_rules_join_the_gradients_of_the_update():
 )
 @pytest.mark.parametrize("sparse", [False, True])
 def test_trained_losses_have_their_gradients(loss, sparse):
-    """Sample gradients of every data point against finite differences of its loss."""
+    """Sample gradients of every data point, compared with finite differences of its loss."""
     d = ragged(2, radius=3.0).dimension
     problem = ragged(2, radius=3.0, reference=np.random.default_rng(1).normal(size=d))
     if sparse:
@@ -496,7 +497,7 @@ def test_trained_losses_have_their_gradients(loss, sparse):
         gradient = sampler.evaluate(objective, theta, index)[1][0]
         for i, way in enumerate(np.eye(d) * step):
             up, down = (sampler.evaluate(objective, theta + s * way, index)[0][0] for s in (1, -1))
-            if loss.name in ("dft", "asft"):  # -p log p with a fixed first factor implies 1 - p
+            if loss.name in ("dft", "asft"):  # -p log p with a fixed first factor implies 1 - p.
                 rows = problem.demonstrations[index]
                 logs = [problem.log_probs((theta + s * way)[0])[rows][0] for s in (1, -1)]
                 up, down = (
@@ -547,13 +548,13 @@ def test_a_method_that_cannot_run_here_says_why():
     for problem, method, words in cases:
         with pytest.raises(InputError, match=words):
             simulate(problem, method, **IN_ONE_STEP)
-    # A loss of the margin needs no more than the reference's margins.
+    # A loss of the margin needs only the reference's margins.
     assert np.isfinite(trajectories(margins, find("mix+hinge"), **IN_ONE_STEP).last).all()
     assert np.isfinite(trajectories(quadratic, find("mix+pcgrad"), **IN_ONE_STEP).last).all()
 
 
 def test_a_smooth_maximum_ends_where_its_theory_says():
-    """STCH stops at a point of the front between f_lambda's optimum and the Chebyshev point."""
+    """STCH ends at a point of the front between f_lambda's optimum and the Chebyshev point."""
     problem = random_log_linear(0, prompts=4, dimension=4, demonstrations=12, pairs=12)
     settings = {"steps": 150, "step_size": 1.0, "replicas": 1, "gradients": "full"}
     lam, mu = 0.3, 0.1
@@ -568,7 +569,7 @@ def test_a_smooth_maximum_ends_where_its_theory_says():
 
 
 class Wells:
-    """Two bowls on a line, with noise: a problem of the user's own."""
+    """Two quadratics on a line, with noise: a problem of the user's own."""
 
     dimension = 1
 

@@ -1,4 +1,4 @@
-"""What is held out: no prompt that is tested on is trained on, and what is repeated is counted."""
+"""Held-out rows: no prompt is both trained and tested on, and repeated rows are counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHERS = [PreferenceRow(f"another {i}", "yes", "no") for i in range(20)]
 
 
 def split(rows: list[Any], **settings: Any) -> tuple[list[Any], list[Any]]:
-    """One set, beside another one with prompts of its own."""
+    """Split one set, together with another set that has its own prompts."""
     found, _ = corpora._hold_out((rows, OTHERS), (None, None), TrainConfig(**settings))
     return list(found.train), list(found.test)
 
@@ -49,14 +49,14 @@ def test_documents_are_split_by_their_order() -> None:
     assert split(rows, holdout=0.1) == (rows[:18], rows[18:])
     mixed = [*rows, SftRow("q", "a")]
     kept, out = split(mixed, holdout=0.5)
-    assert {len(kept), len(out)} == {10, 11}  # each document is one of its own
+    assert {len(kept), len(out)} == {10, 11}  # Each document has its own prompt.
 
 
 @pytest.mark.parametrize(("holdout", "kept"), [(0.01, 19), (0.99, 1)])
 def test_neither_side_is_left_empty(holdout: float, kept: int) -> None:
     documents = [SftRow("", f"document {i}") for i in range(20)]
     assert split(documents, holdout=holdout) == (documents[:kept], documents[kept:])
-    # Four prompts, of which a large share would take all: no prompt is on both sides all the same.
+    # Of four prompts a large share would take all, but both sides must have some.
     rows = [SftRow(f"prompt {i % 4}", f"answer {i}") for i in range(20)]
     train, out = split(rows, holdout=holdout)
     assert {row.prompt for row in train}.isdisjoint(row.prompt for row in out)
@@ -140,7 +140,7 @@ def test_no_held_out_prompt_is_trained_on_in_either_set(
         assert kept == len(rows)
         assert len(part.train)
         assert len(part.test)
-    # A set of a single prompt is split by its rows, so it cannot keep away from it.
+    # A set with a single prompt is split by rows, so its prompt is on both sides.
     single = {rows[0] for rows in (sft, pairs) if len(set(rows)) == 1}
     out = {prompt_key(row) for part in found for row in part.test} - single
     assert out.isdisjoint(prompt_key(row) for part in found for row in part.train)

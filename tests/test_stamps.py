@@ -1,4 +1,4 @@
-"""A figure is up to date only if it is what would be drawn: nothing else is shown as it."""
+"""A figure is up to date only if drawing it again would give the same; no other is shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "certified_front"
 
 
 class Figure(ModuleType):
-    """Stands for a figure's module; every drawing differs from the ones before."""
+    """A replacement for a figure's module, in which every drawing differs from the ones before."""
 
     def __init__(self, data: Path) -> None:
         super().__init__("analysis.figure")
@@ -50,7 +50,7 @@ def figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
 
 
 def run(out: Path, *, fast: bool = False) -> tuple[str, int]:
-    """Why the figure was drawn, and which drawing is shown, in numbers and in all pictures."""
+    """Reason for the drawing, and number of the drawing that numbers and pictures show."""
     done = runner.run(DOSSIER, NAME, out, fast=fast)
     stored = read_json(out / "results" / f"{NAME}.json")
     assert stored["numbers"] == done.numbers
@@ -115,7 +115,7 @@ def test_files_that_are_not_as_they_were_written_are_found(
         place.rmdir()
     why, drawn = run(tmp_path)
     assert why.endswith("is not as it was written")
-    assert file in why or harm == "folder"  # then the numbers are those of the drawing after
+    assert file in why or harm == "folder"  # The numbers are then those of the next drawing.
     assert drawn == figure.drawn
     assert run(tmp_path) == ("", figure.drawn)
 
@@ -176,7 +176,7 @@ def test_a_run_that_is_cut_between_two_files_is_not_up_to_date(
         patch.setattr(style, "write", full)
         with pytest.raises(InputError):
             run(tmp_path)
-    # The numbers, which cost the time, are stored; the pictures before them still stand.
+    # The expensive numbers are stored; the pictures are still the old ones.
     assert read_json(tmp_path / "results" / f"{NAME}.json")["numbers"]["drawn"] == 2
     assert before == {path: path.read_bytes() for path in before}
     why, drawn = run(tmp_path)

@@ -1,4 +1,4 @@
-"""Studies: the same table whatever computed it, whatever stopped it, and nothing done twice."""
+"""Studies: the same table on every backend and after interruptions; nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ GRID = study.grid(schedule=[Mix(), Alright(lam=0.2)], seed=range(3))
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A module of its own for each test, as a user would write one; workers can import it."""
+    """A new module for each test, as a user would write it; workers can import it."""
     name = f"lab_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -138,7 +138,7 @@ def test_a_task_reads_its_sources_once(
     lab: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = study.task(lab.one)
-    monkeypatch.setattr(plans, "task", None)  # Nothing may make another one.
+    monkeypatch.setattr(plans, "task", None)  # No other task may be made.
     table = quietly(made, GRID, tmp_path / "runs")
     assert study.status(made, GRID, tmp_path / "runs").done == len(GRID)
     pd.testing.assert_frame_equal(study.collect(made, GRID, tmp_path / "runs"), table)
@@ -576,7 +576,7 @@ def test_bad_settings(
 def test_values_that_a_type_checker_refuses() -> None:
     with pytest.raises(InputError, match="unknown backend"):
         next(engines.stream(len, [], backend="slurm", jobs=1, threads=1))
-    # The tests' own type checker is in the way of the function itself.
+    # The unwrapped function, since the tests' own type checker would raise first.
     with pytest.raises(InputError, match="'on_error'"):
         study.run.__wrapped__(len, [], "folder", on_error="ignore")  # type: ignore[attr-defined]
 

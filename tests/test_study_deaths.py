@@ -1,4 +1,4 @@
-"""Runs of a study that take their worker process with them, and errors of any text."""
+"""Runs of a study that kill their worker process, and errors with any text."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_each_death_is_charged_to_its_call(lab: Any, tmp_path: Path) -> None:
     ends = {"exit": "EXIT(3)", "kill": "SIGKILL", "segfault": "SIGSEGV"}
     assert set(died) == set(ends)
     assert [act for act, end in ends.items() if end not in died[act]] == []
-    # A call under way at a death is made twice, and no other.
+    # A call that runs when the process is killed is made twice, and no other.
     log = (tmp_path / "log").read_text().split()
     assert {log.count(act) for act in acts} <= {1, 2}
 

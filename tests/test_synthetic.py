@@ -1,4 +1,4 @@
-"""The instruction language: repeatable, split by problem, with knobs that do what they say."""
+"""The instruction language: repeatable, split by problem, with settings that have their effect."""
 
 from __future__ import annotations
 
@@ -272,7 +272,8 @@ def test_scores_per_skill_and_preference(data: InstructionData) -> None:
     rows = data.sft_test
     exact = exact_match(rows, [f"{row.completion} " for row in rows])
     assert exact == dict.fromkeys(SKILLS, 1.0)
-    # Another style: no longer the demonstration, still the answer, unless it was a refusal.
+    # In another style it is no longer the demonstration, but still the answer, unless it was a
+    # refusal.
     other = [dress(row.answer, Style(row.contrary, row.contrary)) for row in rows]
     assert set(exact_match(rows, other).values()) == {0.0}
     assert answer_match(rows, other) == dict.fromkeys(SKILLS, 1.0)

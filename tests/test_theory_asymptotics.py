@@ -1,4 +1,4 @@
-"""T16: the exact limit of averaged iterates, and who wins at equal compute."""
+"""T16: the exact limit of averaged iterates, and the better method at equal compute."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP = StepSize(2.0, 0.67)
 
 
 def uneven(seed: int) -> Quadratic:
-    """A quadratic pair whose curvature and noise differ in size along different axes."""
+    """Two quadratics whose curvature and noise are large along different axes."""
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(2, 2, 2)) * np.array([1.0, 0.3])[:, None, None]
     problem = random_quadratic(seed, condition=5.0, distance=1.0)

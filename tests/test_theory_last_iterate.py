@@ -1,4 +1,4 @@
-"""T13 and T17: last iterates without a logarithm; where a rate can fail, and where it is met."""
+"""T13 and T17: last iterates without a logarithm; where a rate can fail, or is attained."""
 
 from __future__ import annotations
 

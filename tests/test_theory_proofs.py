@@ -1,4 +1,4 @@
-"""Symbolic derivations verify themselves, and refuse what is false."""
+"""Symbolic derivations verify themselves, and reject false statements."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_soups_fall_behind_the_front_when_misaligned(seed):
     ids=["proportional", "only along the line of centres"],
 )
 def test_soups_trace_the_front_without_proportional_hessians(second):
-    # In the second case H_1 is no multiple of H_0, yet H_1 v = 2.5 H_0 v for v = (1, 0).
+    # In the second case H_1 is not a multiple of H_0, yet H_1 v = 2.5 H_0 v for v = (1, 0).
     first = np.array([[2.0, 1.0], [1.0, 4.0]])
     problem = Quadratic(np.array([[0.0, 0.0], [1.0, 0.0]]), np.stack([first, second]))
     checked = quadratic.soup_gap(problem, np.linspace(0, 1, 9))

@@ -55,7 +55,7 @@ def test_most_runs_meet_the_tail_bound_and_sequential_ones_do_not(schedule):
     assert measured.can_fail(problem, schedule, float(found.bound)).holds
     wrong = Sequential(lam=0.3, share=0.5)
     assert not tails.tail_gap(problem, schedule, steps, 0.1, replicas=4, instead=wrong).holds
-    # Fewer runs may exceed it: a larger bound.
+    # Fewer runs may exceed it, so this bound is larger.
     assert tails.tail_bound(problem, schedule, steps, 0.01) > found.bound
     with pytest.raises(InputError, match="not a probability"):
         tails.tail_bound(problem, schedule, steps, 1.0)
@@ -95,7 +95,7 @@ def test_the_game_needs_no_minima_and_notices_swapped_weights():
     wrong, _ = minimax.play(problem, rules, 4)
     goal = measured.target(problem, Maxright(lam=lam))
     assert goal.excess(problem.losses(wrong)).mean() > found.bound
-    # Ascending on q is what makes it a game: kept at 1/2 it ends worse.
+    # The ascent on q makes it a game: with q fixed at 1/2 the end is worse.
     still = minimax.minimax_gap(problem, lam, 1500, replicas=8, ascend=False)
     assert float(still.measured) > float(found.measured)
 

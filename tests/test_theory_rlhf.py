@@ -1,4 +1,4 @@
-"""T11 and the caution: RLHF's optimum, and what is not convex."""
+"""T11 and the caution: RLHF's optimum, and losses that are not convex."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_only_dpo_over_several_tokens_fails(seed):
     def test(loss, of, segments=100):
         return autoregressive.midpoint_violations(loss, of.dimension, 4.0, segments=segments)
 
-    # At some seeds a hundred segments find none.
+    # For some seeds a hundred segments contain no violation.
     several = test(tokens.dpo, tokens, segments=1000)
     assert several.share > 0
     assert several.depth > 0

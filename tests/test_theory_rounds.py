@@ -49,7 +49,7 @@ def test_the_constrained_minimum_is_certified():
         assert at[SFT] <= least + loss + 1e-12
         assert found.lower <= found.value == at[PREFERENCE]
         assert found.value - found.lower < 1e-6
-        # No point of a grid on the ball does better.
+        # No point of a grid on the ball is better.
         grid = np.stack(np.meshgrid(*[np.linspace(-2, 2, 161)] * 2), axis=-1).reshape(-1, 2)
         losses = problem.losses(problem.project(grid))
         allowed = losses[losses[:, SFT] <= least + loss]
@@ -66,7 +66,7 @@ def test_constrained_runs_meet_both_bounds_and_others_do_not():
     assert found.holds
     tau = constrained.allowance(problem, 10_000)
     assert found.violation.bound == found.preference.bound == pytest.approx(tau)
-    # It uses what it is allowed.
+    # It uses the whole limit.
     assert float(found.violation.measured) > 0
     for wrong in (Alright(lam=0.75), Sequential()):
         assert not constrained.constrained_gap(

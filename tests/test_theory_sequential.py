@@ -1,4 +1,4 @@
-"""T3 and T12: the gap that sequential training ends with, and how fast it forgets."""
+"""T3 and T12: the final gap of sequential training, and the rate of forgetting."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_limit_gap_lies_between_its_bounds(seed, lam, first, radius):
 
 
 def test_interior_alone_does_not_give_the_simple_bound():
-    # theta_b is interior, but the ball leaves no room for the full gradient step.
+    # theta_b is interior, but the ball does not contain the full gradient step.
     close = LogLinear.from_prompts(
         [[[1.0], [0.0]]], [(0, 0)] * 2 + [(0, 1)], [(0, 0, 1)], radius=np.log(2) + 0.01
     )

@@ -1,7 +1,7 @@
 """Exact worst cases of few updates by performance estimation: an oracle for T13 and T14.
 
 PEPit finds, over all pairs of convex functions with 1-Lipschitz values, the worst f_lambda gap that
-a fixed method can have from distance 1 (arXiv 2201.04040). It knows nothing of this package.
+a fixed method can have from distance 1 (arXiv 2201.04040). It does not use this package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PEPit.functions import ConvexLipschitzFunction
 
 
 def worst_case(turns: str, steps: list[float], records: list[int], lam: float = 0.5) -> float:
-    """Largest gap of the mean of the recorded iterates; s, d and m follow SFT, DPO and both."""
+    """Largest gap of the mean of the recorded iterates; s, d and m are SFT, DPO and both."""
     pep = PEP()
     sft, dpo = (pep.declare_function(ConvexLipschitzFunction, M=1.0) for _ in "sd")
     both = (1 - lam) * sft + lam * dpo

@@ -1,4 +1,4 @@
-"""The tokenizers: exact on any text, stable on disk, the same in transformers."""
+"""The tokenizers: exact on any text, unchanged by saving, the same in transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CORPUS = generate(Language(sft_rows=9, preference_rows=9, test_rows=9, documents
 TRAINED = train_tokenizer(CORPUS, 400)
 BYTES = byte_tokenizer()
 BOTH = pytest.mark.parametrize("tokenizer", [TRAINED, BYTES], ids=["trained", "bytes"])
-# Any text that UTF-8 can hold, now and then with the name of a special token in it.
+# Any text that UTF-8 can hold, sometimes with the name of a special token in it.
 TEXTS = st.lists(st.one_of(st.text(), st.sampled_from(SPECIAL))).map("".join)
 TURNS = (Message("user", "Hi  there\n"), Message("assistant", "Grüß Gott"), Message("user", "1+1"))
 

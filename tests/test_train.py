@@ -1,4 +1,4 @@
-"""Ensembles: each run as if it were alone, by hand-written torch, in any company and order."""
+"""Ensembles: each run as if alone, equal to plain torch, with any others and in any order."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SETTINGS = {"steps": 25, "learning_rate": 0.05, "batch_size": 7, "optima": [0.1,
 
 
 class Poisoned(PolicyTask):
-    """Training row 0 of SFT has no finite loss, so a run diverges when it first draws it."""
+    """A task whose SFT row 0 has no finite loss, so a run diverges when it draws that row."""
 
     def losses(self, params, objective, index, reference=None):
         value = super().losses(params, objective, index, reference)
@@ -63,7 +63,7 @@ class Poisoned(PolicyTask):
 
 
 def rows_of(run: Run, objective: int, step: int, batch_size: int, task=DOUBLE) -> torch.Tensor:
-    """The training rows of one run's gradient."""
+    """Training rows of one run's gradient."""
     choices = Choices([run], 1000, batch_size, task.sizes, np.zeros((1, 2)), 0.1)
     return torch.from_numpy(choices.batch(objective, step, np.array([0]))[0])
 
@@ -74,7 +74,7 @@ def loss_on(params, objective: int, index: torch.Tensor, shift: torch.Tensor, ta
 
 
 def by_hand(task, run: Run, follow, *, steps, learning_rate, batch_size, clip=None, betas=None):
-    """One run with an nn.ParameterDict, autograd and torch.optim."""
+    """One run written with nn.ParameterDict, autograd and torch.optim."""
     base = task.initial([run.seed])
     shift = task.reference(base).train[0]
     names = list(base)
@@ -99,7 +99,7 @@ def by_hand(task, run: Run, follow, *, steps, learning_rate, batch_size, clip=No
 
 
 def measures(table: pd.DataFrame) -> pd.DataFrame:
-    """The part of a table that does not depend on the clock on the wall."""
+    """The columns of a table that do not depend on time."""
     return table.drop(columns=["seconds", "run"])
 
 
@@ -202,7 +202,7 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 @pytest.fixture
 def threads():
-    """Sets the number of threads of torch, which is one again afterwards."""
+    """Set the number of threads of torch, and reset it to one afterwards."""
     yield torch.set_num_threads
     torch.set_num_threads(1)
 
@@ -335,7 +335,7 @@ def test_rounds_keep_the_optimiser_unless_they_restart() -> None:
 
 
 def theta_after(run: Run, task: PolicyTask):
-    """Parameters after 12 updates of torch's AdamW, made anew where the clock restarts."""
+    """Parameters after 12 updates of torch's AdamW, which restarts where the clock restarts."""
     plan, base = run.schedule.plan(12), task.initial([run.seed])
     theta, shift = one_run(base, 0), task.reference(base).train[0]
     leaves = {n: p.clone().requires_grad_() for n, p in theta.items()}
@@ -478,7 +478,7 @@ def test_an_unknown_optimiser_and_a_negative_seed_are_refused() -> None:
 
 
 def test_stages_take_their_rates_in_turn() -> None:
-    """The second stage with rate 0 changes nothing; rounds come back to the first rate."""
+    """A second stage with rate 0 changes nothing; rounds use the first rate again."""
     run = Run(Sequential(share=0.4), 3)
     whole = train(DOUBLE, [run], steps=20, learning_rate=[[0.05, 0.0]])
     first = train(DOUBLE, [Run(Alright(lam=0.0), 3)], steps=8, learning_rate=0.05)
@@ -555,7 +555,7 @@ AT_BOTH = [
 
 
 def rows_of_the_convex_run(choices, objective, count, runs):
-    """The single rows that a part of the method asks for, drawn after those of the updates.
+    """The single rows that a part of the method needs, drawn after those of the updates.
 
     Networks draw them from a stream of their own.
     """
@@ -577,7 +577,7 @@ def test_the_last_layer_trains_as_the_convex_problem_does(name, monkeypatch):
     base = DOUBLE.initial([3])
     one = {key: value[0] for key, value in base.items()}
     fixed = one[HEAD].flatten().numpy()
-    # Training starts beside the reference, where some losses have a kink.
+    # Training starts beside the reference, where some losses are not differentiable.
     start = fixed + 0.1 * np.random.default_rng(0).normal(size=len(fixed))
     begin = {**base, HEAD: torch.from_numpy(start).view_as(base[HEAD])}
     problem = replace(last_layer(DATA, one, radius=1e6, beta=DOUBLE.beta), reference=fixed)
@@ -596,7 +596,7 @@ def test_the_last_layer_trains_as_the_convex_problem_does(name, monkeypatch):
         reference=base,
         optima=optima,
     )
-    # Rows are drawn alike: those of replica 3 under root seed 0.
+    # The same rows are drawn: those of replica 3 under root seed 0.
     settings = {"steps": steps, "step_size": 0.2, "replicas": 4, "engine": "numpy"}
     runs = trajectories(problem, method, start=start, **settings)
     assert_allclose(done.params[HEAD][0].flatten(), runs.last[0, 3, -1], atol=1e-9)
@@ -610,7 +610,7 @@ def test_a_task_without_records_says_so():
 
 
 class WithoutRecords:
-    """A task that knows its own losses alone."""
+    """A task that computes its losses only."""
 
     def __init__(self, task: PolicyTask) -> None:
         for name in (

@@ -1,4 +1,4 @@
-"""A TRL script becomes a joint one: its fields are taken over or named, and its ends are TRL's."""
+"""A TRL script becomes a joint one: its fields are used or rejected by name, with TRL's results."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_all_that_cannot_be_taken_over_is_named_in_one_error(tmp_path: Path) -> 
 
 
 def test_every_field_of_trl_is_known_or_refused(tmp_path: Path) -> None:
-    """With all at its default nothing is refused, whatever fields a version has."""
+    """With all fields at their defaults nothing is rejected, whatever fields a version has."""
     args = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "bf16": False}
     found = train_config(SFTConfig(**args), DPOConfig(**args), (20, 20))
     assert (found.decay, found.max_length, found.gradient_checkpointing) == ("linear", 1024, True)
@@ -153,7 +153,7 @@ def test_objects_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 class Watch(TrainerCallback):
-    """Notes what it is called for, and stops the training."""
+    """Record the calls of the callback, and stop the training."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []

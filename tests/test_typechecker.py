@@ -1,4 +1,4 @@
-"""The annotations of the package are checked in the tests, in the calls that they say."""
+"""The annotations of the package are checked in the tests, in the sampled calls."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ RIGHT, WRONG = (np.ones((3, 2)), np.ones(3)), (np.ones((3, 2)), np.ones(4))
 
 
 def calls_found_wrong(function, count):
-    """Which of so many calls, each of a wrong shape, are found."""
+    """Numbers of the calls with a wrong shape that are found."""
     found = []
     for call in range(1, count + 1):
         try:
@@ -60,7 +60,7 @@ def test_what_is_returned_is_checked():
 
 def test_a_data_class_is_checked_where_it_is_made():
     checked = sampled(typechecker=check)(Point)
-    assert checked(1) == Point(1)  # an int will do for a float
+    assert checked(1) == Point(1)  # An int is accepted as a float.
     with pytest.raises(TypeCheckError):
         checked("1")
 

@@ -1,7 +1,7 @@
-"""What people bring, and its siblings: each is read right, reported, or one clear error.
+"""Rows and files of users, and similar ones: each is read, reported, or gives one clear error.
 
-Each kind was first met in a public bug report of another trainer; the siblings are other forms of
-the same mistake. What a whole run does with them stands in the tests of its part.
+Each kind comes from a public bug report of another trainer; the similar ones are other forms of
+the same mistake. Whole runs on them are in the tests of the trainer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def assistant(text: Any, **more: Any) -> dict[str, Any]:
 
 
 def opened(text: str) -> str:
-    """ChatML whose generation prompt opens something that demonstrations lack."""
+    """ChatML whose generation prompt begins with text that demonstrations lack."""
     return CHATML.replace("assistant\n' }}{% endif %}", f"assistant\n{text}' }}}}{{% endif %}}")
 
 
@@ -55,7 +55,7 @@ def pair(**row: Any) -> tuple[str, dict[str, Any]]:
 
 
 FINDINGS: dict[str, tuple[str, Any, list[str]]] = {
-    # name: template, row, kinds of findings
+    # Name: template, row, kinds of findings.
     "02 an end that is no token": (
         CHATML.replace("<|im_end|>", "###"),
         CHAT,
@@ -251,7 +251,7 @@ def test_answers_at_their_edges(first, second, equal):
 
 
 def test_brackets_are_no_markup_and_no_run_is_lost(tmp_path: Path) -> None:
-    """19: a dropped row, a remark, a folder and a file with brackets."""
+    """Case 19: a dropped row, a remark, a folder and a file with brackets in their names."""
     tokenizer = chat_tokenizer()
     tiny_llama(len(tokenizer), bos_token_id=None).save_pretrained(tmp_path / "model[b]")
     tokenizer.save_pretrained(tmp_path / "model[b]")

@@ -1,4 +1,4 @@
-"""Demonstrations that are written anew: identities of the laws, and runs on them."""
+"""Rewritten demonstrations: identities of their distributions, and runs on them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EVERY = [kind() for kind in TRANSFORMS.values() if issubclass(kind, Written)]
 def prompts(seed: int = 0, n: int = 6, k: int = 4) -> Prompts:
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, k)) * 2
-    logits[0, 3] = -np.inf  # a prompt of three responses
+    logits[0, 3] = -np.inf  # A prompt with three responses.
     log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     of = np.array([0, 1, 1, 1, 1, 2])
     features = rng.normal(size=(n, 3))
@@ -94,7 +94,7 @@ def test_own_responses_add_a_divergence_to_sft():
         turn = np.exp(log_probs[rows, 1]) - np.exp(log_probs[rows, 0])
         expected += weight * turn @ PROBLEM.features[rows]
     np.testing.assert_allclose(slopes[1], expected, rtol=1e-9, atol=1e-12)
-    # Before training it is zero: nothing can be learned from oneself.
+    # Before training it is zero: the policy cannot learn from its own responses.
     assert np.abs(own.gradients(START[None])[0, 0]).max() < 1e-12
     assert np.abs(slopes[0]).max() > 1e-3
 
@@ -154,7 +154,7 @@ def test_slopes_of_the_transport_are_finite_differences():
 
     found, step, even = part.slopes(given.features, given.wanted), 1e-5, np.full(6, 1 / 6)
     for i in range(6):
-        # More of row i, and less of every other one alike.
+        # More of row i, and less of every other row, in equal parts.
         turn = np.where(np.arange(6) == i, 1.0, -1 / 5)
         slope = (cost(even + step * turn) - cost(even - step * turn)) / (2 * step)
         assert found[i] == pytest.approx(slope, rel=1e-4, abs=1e-6)

@@ -4,7 +4,7 @@ from tradeoff.convex import LogLinear, random_log_linear
 
 
 def contested(seed: int = 0, radius: float = 2.0) -> LogLinear:
-    """Strong conflict, few parameters: bounds of 16,384 updates lie below every wrong policy."""
+    """Strong conflict, few parameters. Bounds of 16,384 updates lie below every wrong policy."""
     return random_log_linear(
         seed,
         prompts=3,

@@ -1,4 +1,4 @@
-"""Preference losses as TRL computes them: its own code, without a model."""
+"""Preference losses as TRL computes them: TRL's code, without a model."""
 
 from __future__ import annotations
 

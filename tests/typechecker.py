@@ -1,8 +1,8 @@
-"""How the tests check the annotations of the package: on the first calls of each test, then rarely.
+"""Check of the package's annotations in the tests: on the first calls of each test, then rarely.
 
-Checking a call costs more than most functions do. A function is therefore checked in each test
+Checking a call takes longer than most functions. A function is therefore checked in each test
 on its first calls, and from then on the 16th, 32nd, 64th time: a value of the wrong shape or
-type that comes late is still found, and a loop of a million calls takes no longer.
+type in a late call is still found, and a loop of a million calls is not slower.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
-"""Checks plain types: an int will do where a float is asked for."""
+"""Checks plain types: an int is accepted as a float."""
 
 FIRST, FIRST_LOCAL = 8, 2
-"""How many calls are all checked: of a function, and of one that another function defines."""
+"""Number of first calls that are all checked: of a function, and of a function inside another one.
+"""
 
 _calls: dict[CodeType, int] = {}
 
 
 def start_counting_anew() -> None:
-    """Check the first calls of every function again."""
+    """Start the count of calls of every function again."""
     _calls.clear()
 
 
 def install() -> None:
-    """Check the functions of the package, of which no module may have been imported yet."""
+    """Check the functions of the package. None of its modules may have been imported yet."""
     jaxtyping.install_import_hook("tradeoff", "typechecker.check")
-    jaxtyping.jaxtyped = sampled  # what the hook writes above each function and class
+    jaxtyping.jaxtyped = sampled  # Decorators that the hook writes above each function and class.
 
 
 def sampled(*, typechecker: Callable) -> Callable:
-    """As `jaxtyping.jaxtyped`, for functions and data classes, but leaves most calls unchecked."""
+    """Like `jaxtyping.jaxtyped`, for functions and data classes, but most calls are not checked."""
 
     def decorate(found: Any) -> Any:
         if not inspect.isclass(found):
@@ -53,7 +54,7 @@ def sampled(*, typechecker: Callable) -> Callable:
 
 
 def _sampled(function: Callable, typechecker: Callable) -> Callable:
-    """The function, checked in some of its calls; made ready for that at the first of them."""
+    """The function, checked in some of its calls. The check is prepared at the first of them."""
     if getattr(function, "__no_type_check__", False):
         return function
     code, checked = function.__code__, None
@@ -64,7 +65,7 @@ def _sampled(function: Callable, typechecker: Callable) -> Callable:
         __tracebackhide__ = True
         nonlocal checked
         count = _calls[code] = _calls.get(code, 0) + 1
-        if count > first and count & (count - 1):  # no power of two
+        if count > first and count & (count - 1):  # Not a power of two.
             return function(*args, **kwargs)
         if checked is None:
             checked = jaxtyped(function, typechecker=typechecker)

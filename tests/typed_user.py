@@ -1,7 +1,7 @@
 """A user's file, for type checkers alone: `make type` runs mypy and basedpyright on it.
 
-The public names are imported when first used; checkers must know their types all the same, and
-that a misspelt one does not exist.
+The public names are imported when first used. Checkers must still know their types, and report a
+misspelt name.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`python -m tests.wheel dist`: put the built wheel into an empty folder, and use it from another.
 
-Nothing is fetched: the packages that it depends on are those of the interpreter that runs this.
+Nothing is downloaded: the packages that it depends on are those of this interpreter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# Works with what is stored: a listing, verdicts, a picture and the page.
+# Commands that need stored results only: a listing, verdicts, a picture and the page.
 COMMANDS = (
     ("--version",),
     ("front", "--accuracy", "0.1", "--json"),
@@ -23,11 +23,11 @@ COMMANDS = (
     ("report",),
 )
 LARGEST = 25_000_000
-"""Bytes of the wheel."""
+"""Largest size of the wheel in bytes."""
 
 
 def install(wheel: Path, target: Path) -> None:
-    """Put the wheel's files where an installation would."""
+    """Put the wheel's files where an installation would put them."""
     with zipfile.ZipFile(wheel) as content:
         content.extractall(target)
 
@@ -42,14 +42,14 @@ def use(target: Path, empty: Path) -> list[str]:
         done = subprocess.run(
             [sys.executable, *call], cwd=empty, env=env, capture_output=True, text=True, check=False
         )
-        allowed = (0, 1) if "claims" in call else (0,)  # 1: a claim that fails is reported so
+        allowed = (0, 1) if "claims" in call else (0,)  # A failing claim gives 1.
         if done.returncode not in allowed or (call[0] == "-c" and str(target) not in done.stdout):
             failed.append(f"{' '.join(call)}: {done.stdout[-300:]}{done.stderr[-600:]}")
     return failed
 
 
 def check(dist: Path) -> list[str]:
-    """What is wrong with the wheel and the sdist of a folder; nothing if both are right."""
+    """Faults of the wheel and the sdist in a folder; none if both are right."""
     (wheel,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     wrong = [f"{wheel.name} has {wheel.stat().st_size} bytes"] * (wheel.stat().st_size > LARGEST)
     with tarfile.open(source) as content:
@@ -71,7 +71,7 @@ def check(dist: Path) -> list[str]:
 
 
 def main(dist: str) -> int:
-    """Print what is wrong; 1 if anything is."""
+    """Print the faults; the exit status is 1 if there are any."""
     wrong = check(Path(dist))
     print("\n".join(wrong) or f"{dist}: sdist and wheel are right")
     return int(bool(wrong))

@@ -98,7 +98,7 @@ def _studied(folder: Path) -> None:
 
 
 def _told(ended: list[Any], words: str) -> str | None:
-    """Description of a fault in the ends of processes of which one may write; None if none."""
+    """Fault in the ends of processes of which one may write; None without a fault."""
     if not any(one.status == 0 for one in ended):
         return f"none succeeds: {[one.text[-200:] for one in ended]}"
     for one in ended:
