@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_as_it_was_sealed(folder: Path) -> None:
     assert _seals.check_folder(folder) == {"step": 7}
-    (folder / "notes").touch()  # what is not listed is nobody's business
+    (folder / "notes").touch()  # unlisted files are not checked
     assert _seals.check_folder(folder) == {"step": 7}
 
 

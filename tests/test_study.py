@@ -354,7 +354,7 @@ def test_failures_are_recorded_and_tried_again(
 
 
 def test_exceptions_that_cannot_travel_still_tell(lab: ModuleType, tmp_path: Path) -> None:
-    """InputError itself is one: its arguments are not those it is pickled with."""
+    """InputError is such an exception: its arguments are not those with which it is pickled."""
     outcome = _calls.call(addresses.task(lab.breaks), (0,), [{}], False, 1, False)[1][0]
     assert isinstance(outcome, _calls.Failure)
     assert outcome.message == "KeyError: 'seed'"
