@@ -577,7 +577,7 @@ def test_the_last_layer_trains_as_the_convex_problem_does(name, monkeypatch):
     base = DOUBLE.initial([3])
     one = {key: value[0] for key, value in base.items()}
     fixed = one[HEAD].flatten().numpy()
-    # Training starts beside the reference, where some losses are not differentiable.
+    # Training starts near the reference, where some losses are not differentiable.
     start = fixed + 0.1 * np.random.default_rng(0).normal(size=len(fixed))
     begin = {**base, HEAD: torch.from_numpy(start).view_as(base[HEAD])}
     problem = replace(last_layer(DATA, one, radius=1e6, beta=DOUBLE.beta), reference=fixed)
