@@ -9,16 +9,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.dossier import captions
 from analysis.fernando2024.real import (
+    llm_lambdas,
+    smol_extra,
+    smol_lambdas,
     smol_methods,
     smol_plan,
+    smol_references,
+    smol_relearning,
     smol_rows,
     smol_runs,
     smol_scores,
+    smol_shown,
     smol_study,
+    smol_transfer,
 )
 from tradeoff.data.rows import PreferenceRow
 from tradeoff.errors import InputError
+
+AGAINST = smol_extra.AGAINST
 
 
 def test_a_transcript_becomes_a_conversation() -> None:
@@ -95,6 +105,77 @@ def test_a_study_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert np.shape(one["methods"]["alright"]["ends"]) == (form.seeds, 2)
     assert one["methods"]["sft-dpo"]["less_baseline"]["mean"] == 0.0
     assert one["training"]["runs"] == 2 * form.seeds + len(form.methods) * form.seeds
+
+
+@pytest.mark.slow
+def test_runs_beyond_the_comparison_are_run_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smol_runs, "FOLDER", tmp_path / "study")
+    form = smol_plan.formed("fast", methods=AGAINST, extras=smol_plan.EXTRAS)
+    done = smol_study.go("fast", methods=AGAINST, extras=smol_plan.EXTRAS)
+    assert done["done"] == done["runs"] == smol_study.planned(form)
+    found = done["found"]["generated"]["extras"]
+    assert list(found) == list(smol_plan.EXTRAS)
+    assert list(found["lambdas"]["values"]) == ["0.25", "0.75"]
+    assert set(found["lambdas"]["values"]["0.75"]) == set(smol_extra.SWEPT)
+    against = {kind: values["sft-dpo"] for kind, values in found["references"]["values"].items()}
+    assert against["sft"]["preference_loss"] != against["chosen"]["preference_loss"]
+    curve = found["relearning"]["methods"]["sft-dpo"]
+    assert curve["updates"] == [0, 1, 2, 3, 4]
+    ends = done["found"]["generated"]["methods"]["sft-dpo"]["ends"]
+    assert curve["sft_loss"][0]["mean"] == pytest.approx(ends[0][0], rel=1e-5)
+    shown = {"seeds": 1, "pairs": done["found"]}
+    monkeypatch.setattr(smol_shown, "numbers", lambda *_: shown)
+    for figure in (smol_lambdas, smol_references, smol_relearning, smol_transfer):
+        figure.main(tmp_path)
+    other = tmp_path / "study"
+    monkeypatch.setattr(smol_runs, "FOLDER", tmp_path / "adopted")
+    assert smol_study.adopt(form, other) == done["runs"]
+    assert smol_study.adopt(form, other) == 0
+    assert smol_study.go("fast", seconds=0.0, methods=AGAINST)["done"] > 0
+
+
+@pytest.mark.parametrize("figure", [smol_lambdas, smol_references, smol_relearning, smol_transfer])
+def test_without_a_run_a_figure_says_so(
+    figure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = {"seeds": 0, "pairs": {}}
+    monkeypatch.setattr(smol_shown, "numbers", lambda *_: nothing)
+    found = figure.main(tmp_path)
+    assert found["pairs"] == {}
+    assert "There is no run yet." in captions.caption(figure, found)
+    assert list(tmp_path.rglob("*.png"))
+
+
+def test_ranks_that_agree_have_tau_one_and_an_exact_p() -> None:
+    ours = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 9.0}
+    found = smol_transfer.agreement(ours, {"a": 0.1, "b": 0.2, "c": 0.5})
+    assert found == {"methods": ["a", "b", "c"], "tau": 1.0, "p": pytest.approx(1 / 6)}
+    assert smol_transfer.agreement(ours, {"c": 0.5, "b": 0.2, "a": 9.0})["tau"] < 0
+    assert smol_transfer.agreement(ours, {"a": 1.0, "b": 2.0})["tau"] is None
+    scales = smol_transfer.small_scales()
+    assert all({"sft-dpo", "mix"} <= set(values) for values in scales.values())
+
+
+def test_shares_of_the_sweep_are_those_of_the_papers_epochs() -> None:
+    for lam, (preference, sft) in llm_lambdas.EPOCHS.items():
+        share = preference / (preference + sft)
+        assert smol_extra.PREFERENCE_SHARES[lam] == pytest.approx(share)
+        assert smol_extra.at("dpo-sft", lam).schedule.share == pytest.approx(share)
+        assert smol_extra.at("sft-dpo", lam).schedule.share == pytest.approx(1 - share)
+        assert smol_extra.at("mix", lam).schedule.lam == lam
+
+
+def test_the_plan_says_what_runs_beyond_the_comparison_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(smol_rows, "length", lambda pair: 100.0)
+    form = smol_plan.formed("full", ["same prompts"], extras=["lambdas"])
+    found = smol_extra.plan("lambdas", form, "same prompts")
+    assert found["runs"] == form.few * len(form.lams) * len(smol_extra.SWEPT)
+    assert found["CPU minutes"] > 60
+    assert smol_study.planned(form) == 60 + found["runs"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

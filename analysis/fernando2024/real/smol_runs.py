@@ -6,10 +6,14 @@ published ones. The fast form uses a small random model.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +23,12 @@ import torch
 from analysis.fernando2024.real import smol_rows
 from tradeoff import tiny
 from tradeoff.checkout import WORK
+from tradeoff.data import chosen_as_sft
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, models
 from tradeoff.llm.callbacks import Callback
 from tradeoff.llm.config import ModelConfig
 from tradeoff.methods import Method
+from tradeoff.schedules import Alright
 
 FOLDER = WORK / "smol"
 """Folder of runs and of cached log-probabilities of references."""
@@ -31,6 +37,8 @@ MODEL = "TRADEOFF_SMOLLM2"
 RANDOM = "random"
 """Name in place of the model: a small byte model with random weights."""
 BETA, RANK = 0.1, 8
+REFERENCE, AGAIN = 30_000, 40_000
+"""Seed of references; added to the seed where demonstrations are met again."""
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -61,13 +69,16 @@ def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
     """
     began = time.process_time()
     ends = Ends()
-    trainer = make(c, ends)
+    changes = {"reference": reference(c)} if c.get("reference") else {}
+    trainer = make(c, ends, **changes)
     with warnings.catch_warnings():
         # The study measures optima itself, and the table counts the updates of each objective.
         warnings.filterwarnings("ignore", message="none of .* updates followed")
         done = trainer.train(progress=False)
     if done.interrupted:
         raise KeyboardInterrupt
+    if c.get("relearn"):
+        return relearned(c, trainer.model).assign(cpu_seconds=time.process_time() - began)
     table = done.table.reset_index(drop=True)
     last = len(table) - 1
     for name, values in ends.found.items():
@@ -81,10 +92,64 @@ def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def make(c: Mapping[str, Any], *hooks: Callback) -> JointTrainer:
-    """The trainer of a configuration."""
-    model, tokenizer = load(c["model"], c["precision"])
+def relearned(c: Mapping[str, Any], model: Any) -> pd.DataFrame:
+    """SFT losses while a trained model is trained on demonstrations again.
+
+    Parameters
+    ----------
+    c
+        The configuration; ``relearn`` is the number of updates, at the step size of SFT.
+    model
+        The model that it was trained to.
+    """
+    again = {**c, "method": Method(Alright(lam=0.0)).to_dict(), "updates": c["relearn"],
+             "marks": 4, "optima": None, "seed": c["seed"] + AGAIN}  # fmt: skip
+    done = make(again, model=model, lora=None).train(progress=False)
+    if done.interrupted:
+        raise KeyboardInterrupt
+    return done.table.reset_index(drop=True).assign(relearned=done.table["step"].to_numpy())
+
+
+def reference(c: Mapping[str, Any]) -> str:
+    """Folder of the model after SFT on demonstrations ("sft") or chosen responses ("chosen")."""
+    of_sft = {**c, "method": Method(Alright(lam=0.0)).to_dict(), "seed": REFERENCE,
+              "preference_rate": None, "optima": None, "marks": 1}  # fmt: skip
+    about = [of_sft[k] for k in ("model", "precision", "pair", "rate", "updates", "batch")]
+    name = sha256(json.dumps(about).encode()).hexdigest()[:16]
+    folder = FOLDER / "references" / f"{c['reference']}-{name}"
+    if not (folder / "model").is_dir():
+        done = make(of_sft, output=folder, chosen=c["reference"] == "chosen").train(progress=False)
+        if done.interrupted:
+            raise KeyboardInterrupt
+    return str(folder / "model")
+
+
+def make(
+    c: Mapping[str, Any],
+    *hooks: Callback,
+    model: Any = None,
+    output: Path | None = None,
+    chosen: bool = False,
+    **changes: Any,
+) -> JointTrainer:
+    """The trainer of a configuration.
+
+    Parameters
+    ----------
+    c, *hooks
+        Configuration and callbacks.
+    model
+        In place of the base model.
+    output
+        Folder of the run, where its model is needed.
+    chosen
+        Train on chosen responses in place of demonstrations.
+    **changes
+        Of the settings of the training.
+    """
+    base, tokenizer = load(c["model"], c["precision"])
     given = smol_rows.rows(c["pair"])
+    demonstrations = chosen_as_sft(given.training[1]) if chosen else given.training[0]
     scored = given.validation if c["rows"] == "validation" else given.test
     config = TrainConfig(
         steps=c["updates"],
@@ -104,10 +169,12 @@ def make(c: Mapping[str, Any], *hooks: Callback) -> JointTrainer:
         log_every=max(1, c["updates"] // 12),
         seed=c["seed"],
     )
+    config = replace(config, **changes)
     few = [part[: c["evaluated"]] for part in scored]
     return JointTrainer(
-        *(model, tokenizer), sft=given.training[0], preference=given.training[1],
-        schedule=Method.from_dict(c["method"]), config=config,
+        *(base if model is None else model, tokenizer),
+        sft=demonstrations, preference=given.training[1],
+        schedule=Method.from_dict(c["method"]), config=config, output=output,
         sft_test=few[0], preference_test=few[1], callbacks=hooks,
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,17 +20,27 @@ ABOUT = (
 )
 
 
-def numbers(name: str, fast: bool) -> dict[str, Any]:
-    """Numbers of a figure: of a GPU run, else of the runs on this machine, else the stored ones."""
+def numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
+    """Numbers of a figure: of a GPU run, else of the runs on this machine, else the stored ones.
+
+    Parameters
+    ----------
+    name
+        The figure.
+    fast
+        On the small model.
+    *extras
+        Kinds of runs beyond the comparison that the figure shows.
+    """
     if fast:
-        found = smol_study.go("fast")
+        found = smol_study.go("fast", extras=extras)
         return _as_stored(found["found"], "cpu", found["setting"])
     for one in gpu_run.every().values():
         if one["step"] == gpu_run.STUDY and one["machine"]["device"] != "cpu":
             round_ = one["rounds"][-1]
             if round_["found"]:
                 return _as_stored(round_["found"], one["machine"]["device"], one["setting"])
-    form = smol_plan.FORMS["full"]
+    form = smol_plan.formed("full", extras=extras)
     stamps.note(smol_runs.FOLDER / "runs")
     if found := smol_study.summary(form):
         return _as_stored(found, "cpu", asdict(form))
@@ -74,3 +84,19 @@ def empty(axes: Any) -> None:
     for ax in axes:
         ax.text(0.5, 0.5, smol_methods.NONE, ha="center", va="center", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
+
+
+def beyond(found: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Numbers of a kind of runs beyond the comparison, by pair; empty where there is no run."""
+    extras = {pair: one.get("extras", {}).get(kind) for pair, one in found["pairs"].items()}
+    return {pair: one for pair, one in extras.items() if one}
+
+
+def extra_words(kind: str) -> Callable[[Mapping[str, Any]], dict[str, str]]:
+    """The function ``words`` of a figure of such runs, which have seeds of their own."""
+
+    def texts(numbers: Mapping[str, Any]) -> dict[str, str]:
+        seeds = min((one["seeds"] for one in beyond(numbers, kind).values()), default=0)
+        return words({"seeds": seeds})
+
+    return texts

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +28,9 @@ from analysis.fernando2024.real import (
     smol_extra,
     smol_methods,
     smol_plan,
-    smol_rows,
     smol_runs,
     smol_scores,
+    smol_stored,
 )
 from analysis.fernando2024.real.smol_methods import ENDS, METHODS
 from analysis.fernando2024.real.smol_plan import (
@@ -43,10 +42,8 @@ from analysis.fernando2024.real.smol_plan import (
     formed,
     own,
 )
-from tradeoff import study
+from analysis.fernando2024.real.smol_stored import Missing, collect, compute, stored
 from tradeoff.errors import InputError
-from tradeoff.study import plans, store
-from tradeoff.study.addresses import Task
 from tradeoff.study.engines import few_threads
 
 OBJECTIVES = ("sft_loss", "preference_loss")
@@ -202,37 +199,18 @@ def phases(form: Form) -> Iterator[list[dict[str, Any]]]:
             yield extra(form, pair, kind)
 
 
-# ---------------------------------------------------------------------- stored runs
+def adopt(form: Form, folder: Path) -> int:
+    """Take over runs of another checkout's folder that have the configurations of this plan.
 
-
-@cache
-def _task(files: tuple[Path, ...]) -> Task:
-    """A run's function with its sources and data, which are read once in a process."""
-    return study.task(smol_runs.post_train, files)
-
-
-def task(configurations: Sequence[Mapping[str, Any]]) -> Task:
-    """The task of some runs; all of them are of one pair."""
-    return _task(tuple(smol_rows.files(configurations[0]["pair"])))
-
-
-def compute(configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table of some runs; computes what is missing."""
-    return study.run(
-        *(task(configurations), configurations, smol_runs.FOLDER),
-        backend="sequential", jobs=1, progress=False,
-    )  # fmt: skip
-
-
-def collect(configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table of runs that are all stored."""
-    return study.collect(task(configurations), configurations, smol_runs.FOLDER)
-
-
-def stored(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Which runs are stored."""
-    laid = plans.make(task(configurations), configurations, smol_runs.FOLDER, ())
-    return [store.run_file(laid.folder, address).exists() for address in laid.addresses]
+    See :func:`smol_stored.take`. The number of runs that were taken over is returned.
+    """
+    theirs, taken = smol_stored.by_configuration(folder), 0
+    try:
+        for group in phases(form):
+            taken += smol_stored.take(group, theirs)
+    except Missing:
+        pass  # A phase is laid out after the one before it, which is not there.
+    return taken
 
 
 # ---------------------------------------------------------------------- what was found
@@ -296,6 +274,9 @@ def command(
     budget_minutes: Annotated[
         float | None, typer.Option(help="Begin no run after so many minutes.")
     ] = None,
+    take: Annotated[
+        Path | None, typer.Option("--adopt", help="Take over equal runs of another checkout, end.")
+    ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Print the cost, and end.")] = False,
     model: Annotated[str | None, typer.Option(help="Folder or GGUF file of SmolLM2.")] = None,
 ) -> None:
@@ -309,7 +290,9 @@ def command(
         typer.echo(costs.to_string(index=False))
         minutes = costs["CPU minutes"].sum()
         typer.echo(f"{costs['runs'].sum()} runs, about {minutes:,.0f} CPU minutes in all")
-        if only_plan:
+        if take is not None:
+            typer.echo(f"{adopt(size, take)} runs of {take} are taken over")
+        if only_plan or take is not None:
             return
         seconds = None if budget_minutes is None else 60 * budget_minutes
         found = go(

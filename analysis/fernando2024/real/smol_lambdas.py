@@ -1,0 +1,49 @@
+"""Where do methods end on SmolLM2 at the paper's five weights?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.dossier import style
+from analysis.fernando2024.real import smol_extra, smol_methods, smol_shown
+
+CAPTION = (
+    "SmolLM2-135M-Instruct, dequantised from 4 bits (scores are not comparable with published "
+    "ones), at the weights λ of the paper and equal cost. Lines join the weights of a method, from "
+    "small to large. Sequential runs share updates as the paper does, 5:1 to 1:5; step sizes were "
+    "chosen at λ = 0.5. What varies is the seed, n = {seeds}; held out. {intervals} "
+    "Command: python -m analysis smol_lambdas"
+)
+words = smol_shown.extra_words("lambdas")
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    found = smol_shown.numbers("smol_lambdas", fast, "lambdas")
+    pairs = smol_shown.beyond(found, "lambdas")
+    with style.figure(1, max(1, len(pairs)), height=3.2, squeeze=False) as (fig, axes):
+        if not pairs:
+            smol_shown.empty(axes[0])
+        for ax, (pair, one) in zip(axes[0], pairs.items(), strict=False):
+            draw(ax, one["values"])
+            ax.set(title=pair, xlabel="SFT loss (nats per token)")
+        if pairs:
+            axes[0][0].set_ylabel("preference loss (nats)")
+            axes[0][0].legend(fontsize=6, handlelength=3)
+        style.save(fig, out, "smol_lambdas")
+    return found
+
+
+def draw(ax: Any, values: Mapping[str, Any]) -> None:
+    """The ends of each method, joined in the order of the weight."""
+    lams = sorted(values, key=float)
+    for name in smol_extra.SWEPT:
+        ends = [values[lam][name] for lam in lams if name in values[lam]]
+        x, y = ([end[loss]["mean"] for end in ends] for loss in ("sft_loss", "preference_loss"))
+        wide, high = (
+            [end[loss]["half_width"] or 0.0 for end in ends]
+            for loss in ("sft_loss", "preference_loss")
+        )
+        look = style.look(name).line_style(label=smol_methods.label(name))
+        ax.errorbar(x, y, xerr=wide, yerr=high, capsize=2, **look)

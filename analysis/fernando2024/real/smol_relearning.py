@@ -1,0 +1,44 @@
+"""How fast does SmolLM2 relearn its demonstrations after each method?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.dossier import style
+from analysis.fernando2024.real import smol_methods, smol_shown
+
+CAPTION = (
+    "SmolLM2-135M-Instruct, dequantised from 4 bits (scores are not comparable with published "
+    "ones): SFT loss while the end of each method is trained on demonstrations again. The dashed "
+    "line is the mean of runs on SFT alone. What varies is the seed, n = {seeds}; held out. "
+    "{intervals} Command: python -m analysis smol_relearning"
+)
+words = smol_shown.extra_words("relearning")
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    found = smol_shown.numbers("smol_relearning", fast, "relearning")
+    pairs = smol_shown.beyond(found, "relearning")
+    with style.figure(1, max(1, len(pairs)), height=3.0, squeeze=False) as (fig, axes):
+        if not pairs:
+            smol_shown.empty(axes[0])
+        for ax, (pair, one) in zip(axes[0], pairs.items(), strict=False):
+            draw(ax, one["methods"])
+            ax.axhline(found["pairs"][pair]["ideal"][0], **style.BOUND)
+            ax.set(title=pair, xlabel="updates of SFT after the run")
+        if pairs:
+            axes[0][0].set_ylabel("SFT loss (nats per token)")
+            axes[0][0].legend(fontsize=7, handlelength=3)
+        style.save(fig, out, "smol_relearning")
+    return found
+
+
+def draw(ax: Any, methods: Mapping[str, Any]) -> None:
+    """A curve for each method."""
+    for name, curve in methods.items():
+        means = [cell["mean"] for cell in curve["sft_loss"]]
+        halves = [cell["half_width"] or 0.0 for cell in curve["sft_loss"]]
+        look = style.look(name).line_style(label=smol_methods.label(name))
+        ax.errorbar(curve["updates"], means, halves, capsize=2, **look)
