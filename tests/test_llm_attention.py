@@ -13,10 +13,12 @@ from llm_models import tiny_llama, tiny_neox
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import MistralConfig, MistralForCausalLM
 from transformers import modeling_flash_attention_utils as flash
 from transformers.integrations import flex_attention as flex
 
-from tradeoff.llm import batches
+from tradeoff.errors import InputError
+from tradeoff.llm import batches, varlen
 from tradeoff.llm.data import Example, Pair
 from tradeoff.llm.logprobs import Policy
 
@@ -117,3 +119,81 @@ def test_flash_attention_is_told_where_sequences_begin(
             found = ours.responses(build(items, "packed", 0))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert len(calls) == 2 * policy.model.config.num_hidden_layers
+
+
+# ---------------------------------------------------------------------- varlen
+
+
+@MODELS
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_varlen_attention_keeps_sequences_apart(make: Any, layout: Any) -> None:
+    varlen.register()
+    policy = loud(make(50))
+    ours = like(policy, make, varlen.NAME)
+    for build, items in ((batches.pairs, PAIRS), (batches.demonstrations, ROWS)):
+        values, slopes = [], []
+        for one, chosen in ((policy, "padded"), (ours, layout)):
+            one.model.zero_grad()
+            found = one.responses(build(items, chosen, 0))  # type: ignore[operator]
+            found.sum().backward()
+            values.append(found.detach())
+            slopes.append([p.grad.clone() for p in one.model.parameters() if p.grad is not None])
+        torch.testing.assert_close(values[1], values[0], rtol=1e-4, atol=1e-4)
+        for first, second in zip(*slopes, strict=True):
+            torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3)
+
+
+def test_varlen_attention_is_told_bounds_heads_and_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def kernel(query: Tensor, *parts: Any, **settings: Any) -> Tensor:
+        calls.append({"shapes": [query.shape, parts[0].shape], "rest": parts[2:], **settings})
+        return torch.zeros_like(query)
+
+    def older(
+        q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, m: int, n: int, *,
+        scale: float | None = None, window_size: tuple[int, int] = (-1, -1),
+    ) -> Tensor:  # fmt: skip
+        return kernel(q, k, v, a, b, m, n, scale=scale, window_size=window_size)
+
+    monkeypatch.setattr(varlen, "_has_kernel", lambda query: True)
+    query, key = torch.zeros(1, 4, 7, 8), torch.zeros(1, 2, 7, 8)
+    ends = torch.tensor([0, 3, 7], dtype=torch.int32)
+    given = {"scaling": 0.5, "cu_seq_lens_q": ends, "max_length_q": 4, "sliding_window": 3}
+    for one in (kernel, older):
+        monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", one)
+        found, _ = varlen.attend(None, query, key, key, None, **given)
+        assert found.shape == (1, 7, 4, 8)
+    assert [call["window_size"] for call in calls] == [(2, 0), (2, 0)]
+    assert calls[1]["shapes"] == [(7, 4, 8), (7, 4, 8)], "keys are repeated where torch is older"
+    assert calls[0]["rest"][2:] == (4, 4)
+    with pytest.raises(InputError, match="needs softcap"):
+        varlen.attend(None, query, key, key, None, softcap=30.0)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_varlen_attention_sees_a_sliding_window_and_the_mask_of_generation(
+    window: int | None,
+) -> None:
+    varlen.register()
+    config = MistralConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=window,
+    )  # fmt: skip
+    models = []
+    for attention in ("sdpa", varlen.NAME):
+        torch.manual_seed(0)
+        config._attn_implementation = attention
+        models.append(MistralForCausalLM(config).eval())
+    first, second = (Policy(model) for model in models)
+    batch = batches.pairs(PAIRS, "padded", 0)
+    torch.testing.assert_close(second(batch), first(batch), rtol=1e-4, atol=1e-4)
+    packed = second(batches.pairs(PAIRS, "packed", 0))
+    torch.testing.assert_close(packed, first(batch), rtol=1e-4, atol=1e-4)
+    prompts = torch.tensor([[0, 0, 0, 7, 8, 9, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8]])
+    mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [1] * 8])
+    answers = [
+        model.generate(prompts, attention_mask=mask, max_new_tokens=6, do_sample=False)
+        for model in models
+    ]
+    assert torch.equal(*answers)

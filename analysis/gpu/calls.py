@@ -18,6 +18,7 @@ from analysis.fernando2024.costs.llm_costs import Workload
 from analysis.gpu import measure, parts, results
 from analysis.gpu.measure import Job
 from tradeoff.errors import InputError
+from tradeoff.llm import varlen
 
 PURE = ("preference-only", "sft-only")
 JOINT = ("sft-dpo", "alright", "maxright", "mix")
@@ -104,9 +105,15 @@ def steps(call: str, tokenizer: str = "", *, rehearse: bool = False) -> list[Ste
     )
     return [
         Step("llama-3-8b", job, ("preference-only", "trl-dpo", "sft-only", *JOINT), 40),
+        Step("llama-3-8b varlen", packed(job), PURE, 40),
         Step("llama-3-8b compiled", compiled(job), PURE, 80),
         Step("llama-3-8b profile", job, PURE[:1], 40, measure.profile),
     ]
+
+
+def packed(job: Job) -> Job:
+    """The same job on packed rows, whose attention goes by their bounds."""
+    return replace(job, setting=replace(job.setting, layout="packed", attention=varlen.NAME))
 
 
 def compiled(job: Job) -> Job:
@@ -117,8 +124,11 @@ def compiled(job: Job) -> Job:
 def _tiny(job: Job, small: Workload) -> Job:
     shape = "llama-tiny" if job.setting.shape.startswith("llama") else "pythia-tiny"
     return replace(
-        job, setting=replace(small, shape=shape), tokens_per_pass=None, text="made", tokenizer=""
-    )
+        job, tokens_per_pass=None, text="made", tokenizer="",
+        setting=replace(
+            small, shape=shape, layout=job.setting.layout, attention=job.setting.attention
+        ),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------- running them

@@ -8,7 +8,6 @@ included; filling is never counted.
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Sequence
 from copy import deepcopy
@@ -177,9 +176,6 @@ def ours(job: Job, hooks: Sequence[Callback] = ()) -> dict[str, Any]:
 def theirs(job: Job) -> dict[str, Any]:
     """Train with TRL: the same rows, adapters, batch and precision, its defaults otherwise."""
     import datasets
-    import trl
-    from accelerate.state import AcceleratorState
-    from peft import LoraConfig
     from transformers import TrainerCallback
 
     setting, warm = job.setting, job.warm
@@ -194,60 +190,23 @@ def theirs(job: Job) -> dict[str, Any]:
 
     words, clock = tokenizer(job), Clock()
     words.pad_token = words.pad_token or words.eos_token
-    rank, targets = SHAPES[setting.shape]["lora"]
-    kind, given = ("SFT", rows(job)[0]) if setting.method == "trl-sft" else ("DPO", rows(job)[1])
+    of_sft = setting.method == "trl-sft"
+    given = rows(job)[0] if of_sft else rows(job)[1]
     datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = getattr(trl, f"{kind}Config")(
-            output_dir=folder,
-            max_steps=setting.updates,
-            per_device_train_batch_size=setting.rows_per_forward,
-            gradient_accumulation_steps=setting.batch_size // setting.rows_per_forward,
-            use_cpu=setting.device == "cpu",
-            bf16=setting.precision == "bf16",
-            gradient_checkpointing=False,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            dataloader_pin_memory=setting.device == "cuda",
-            max_length=job.longest,
-            **({} if kind == "SFT" else {"precompute_ref_log_probs": True}),
-        )
-        trainer = getattr(trl, f"{kind}Trainer")(
-            model=llm_costs.build(setting),
-            args=arguments,
-            train_dataset=datasets.Dataset.from_list([fields(row) for row in given]),
-            processing_class=words,
-            peft_config=LoraConfig(
-                r=rank, lora_alpha=rank, target_modules=list(targets), task_type="CAUSAL_LM"
-            ),
-            callbacks=[clock],
-        )
-        try:
-            trainer.train()
-        finally:
-            # Its precision would be that of every later training in this process.
-            AcceleratorState._reset_state(reset_partial_state=True)
+    llm_costs.train_with_trl(
+        setting, given, words, clock, max_steps=setting.updates, max_length=job.longest,
+        logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=setting.device == "cuda",
+    )  # fmt: skip
     seconds, timed = clock.ended - clock.began, setting.updates - warm
     each = sum(tokens(row, words, job.longest) for row in given)
-    of = [setting.updates, 0] if kind == "SFT" else [0, setting.updates]
     return {
         "updates": timed,
         "seconds": seconds,
         "tokens_per_second": each * timed / seconds,
         "model_flops_utilisation": None,
         "peak_memory_bytes": memory(setting.device),
-        "followed": of,
+        "followed": [setting.updates, 0] if of_sft else [0, setting.updates],
     }
-
-
-def fields(row: SftRow | PreferenceRow) -> dict[str, str]:
-    """The columns of a row that TRL reads."""
-    names = (
-        ("prompt", "completion") if isinstance(row, SftRow) else ("prompt", "chosen", "rejected")
-    )
-    return {name: str(getattr(row, name)) for name in names}
 
 
 def tokens(row: SftRow | PreferenceRow, words: Any, longest: int) -> int:

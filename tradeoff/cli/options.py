@@ -81,5 +81,5 @@ EosToken = Annotated[
     str | None, typer.Option(help="Token that ends responses, for the tokenizer's own.")
 ]
 Attention = Annotated[
-    str | None, typer.Option(help="sdpa, eager, flash_attention_2 or flex_attention.")
+    str | None, typer.Option(help="sdpa, eager, varlen, flash_attention_2 or flex_attention.")
 ]

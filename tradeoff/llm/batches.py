@@ -22,12 +22,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tradeoff.llm import varlen
 from tradeoff.llm.data import Example, Pair
 
 Layout = Literal["padded", "packed", "shared"]
 LAYOUTS: tuple[Layout, ...] = ("padded", "packed", "shared")
 Collator = Callable[[Sequence[Any], Layout, int], "Batch"]
 """Makes the batch of a pass from its rows, their layout, and the padding token."""
+
+
+def by_bounds(attention: str) -> bool:
+    """Whether this attention separates packed rows by their bounds, without a mask."""
+    return attention.startswith("flash") or attention == varlen.NAME
 
 
 @runtime_checkable
@@ -97,11 +103,14 @@ class Batch:
     def inputs(self, attention: str) -> dict[str, Any]:
         """Arguments of a model with this attention implementation."""
         if self.segment is None:
+            if attention == varlen.NAME:
+                return {"input_ids": self.tokens} | self._no_mask()
             return {"input_ids": self.tokens}
         given = {"input_ids": self.tokens, "position_ids": self.positions}
-        if attention.startswith("flash"):
+        if by_bounds(attention):
             # Otherwise each layer would find them from the positions, and wait for the device.
             ends = {"cu_seq_lens_q": self.bounds, "cu_seq_lens_k": self.bounds}
+            ends |= self._no_mask() if attention == varlen.NAME else {}
             return given | ends | {"max_length_q": self.longest, "max_length_k": self.longest}
         if attention == "flex_attention":
             return given | {"attention_mask": self._block_mask()}
@@ -110,6 +119,9 @@ class Batch:
             low = torch.finfo(torch.get_default_dtype()).min
             return given | {"attention_mask": torch.where(mask, 0.0, low)}
         return given | {"attention_mask": mask}
+
+    def _no_mask(self) -> dict[str, Any]:
+        return {"attention_mask": varlen.no_mask(self.tokens.device)}
 
     def mask(self) -> Bool[Tensor, "1 1 time time"]:
         """Block mask of a packed row: which token attends to which."""

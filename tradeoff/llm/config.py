@@ -129,7 +129,7 @@ class TrainConfig:
         Longest sequence, in tokens; the model's context if that is shorter.
     layout
         "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`, or "auto". Packed rows need
-        a mask, which on a GPU only FlashAttention and flex attention use well. With plain SDPA on a
+        a mask, or on a GPU varlen, FlashAttention or flex attention. With plain SDPA on a
         GPU "padded" is faster, as rows of similar length share a pass. "auto" is the layout with
         the least computation in the first updates of a training, see :mod:`tradeoff.llm.waste`, if
         the model separates packed rows. Otherwise, and in evaluations, "auto" is "padded".
@@ -290,7 +290,8 @@ class ModelConfig:
         Read only the configuration; weights are random.
     attention
         Implementation of attention in transformers; None: "sdpa" if the model has it, otherwise
-        "eager".
+        "eager". "varlen" separates packed rows by their bounds, without another package, see
+        :mod:`tradeoff.llm.varlen`.
     quantise
         Hold the weights below adapters in 4 bits ("nf4", arXiv 2305.14314), by the package
         bitsandbytes, while adapters are trained. The saved adapters name the model before rounding.
@@ -303,7 +304,9 @@ class ModelConfig:
 
     path: str = "tiny"
     config_only: bool = False
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
+    attention: Literal["sdpa", "eager", "varlen", "flash_attention_2", "flex_attention"] | None = (
+        None
+    )
     quantise: Literal["nf4"] | None = None
     chat_template: str | None = None
     eos_token: str | None = None

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tradeoff.errors import InputError
+from tradeoff.llm import varlen
 from tradeoff.records import read_json
 
 Kind = Literal["CausalLM", "SequenceClassification"]
 """Kinds of models, by the end of the name of transformers' `AutoModelFor...`."""
 
-ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-"""Attention that comes with transformers or from an installed package."""
+ATTENTIONS = (
+    *("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"),
+    varlen.NAME,
+)
+"""Attention that comes with transformers or this package, or from an installed package."""
 
 _ATTENTION_KEYS = {"attn_implementation", "_attn_implementation", "_attn_implementation_internal"}
 _EXPERTS_KEYS = {key.replace("attn", "experts") for key in _ATTENTION_KEYS}
@@ -207,6 +211,8 @@ def _prepared(place: str, kind: Kind, attention: str | None) -> tuple[Any, str]:
     settings = settings_of(place)
     chosen = attention or attention_of(settings, kind)
     check_attention(chosen)
+    if chosen == varlen.NAME:
+        varlen.register()
     settings._attn_implementation = chosen
     return settings, chosen
 

@@ -498,11 +498,11 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
         return
     _check_window(policy, data, config)
     if config.layout == "shared" and (
-        policy.attention.startswith("flash") or not config.defects.prompts_can_be_shared
+        batches.by_bounds(policy.attention) or not config.defects.prompts_can_be_shared
     ):
         remedy = "Use layout = 'packed'."
         raise InputError(
-            "prompts cannot be shared with FlashAttention, nor with mask_first_token",
+            "prompts cannot be shared with FlashAttention or varlen, nor with mask_first_token",
             field="layout",
             value=config.layout,
             remedy=remedy,
@@ -538,7 +538,7 @@ def _check_window(policy: Policy, data: Corpora, config: TrainConfig) -> None:
     window = policy.window
     sets = [part for part in data.sets().values() if len(part)]
     longest = max(int(items.extents[0].max()) for items in sets if isinstance(items, Tokenised))
-    if window is not None and longest > window and not policy.attention.startswith("flash"):
+    if window is not None and longest > window and not batches.by_bounds(policy.attention):
         raise InputError(
             f"sequences of up to {longest} tokens exceed the model's sliding window of {window}",
             field="layout",

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tradeoff.llm.batches import LAYOUTS, Layout
+from tradeoff.llm import varlen
+from tradeoff.llm.batches import LAYOUTS, Layout, by_bounds
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.cuts import Extents, passes
@@ -27,10 +28,12 @@ Measured with SmolLM2-135M on the CPU in bf16: with HH pairs, padded, packed and
 def candidates(attention: str, device: str) -> tuple[Layout, ...]:
     """Layouts that may be the fastest with this attention on this device.
 
-    Packed rows need a mask. FlashAttention uses the ends of sequences instead, but it has no
-    branches. Plain SDPA on a GPU is slow under a mask.
+    Packed rows need a mask. FlashAttention and varlen attention use the ends of sequences instead,
+    but they have no branches. Plain SDPA on a GPU is slow under a mask.
     """
-    if attention.startswith("flash"):
+    if attention == varlen.NAME:
+        return ("padded", "packed")
+    if by_bounds(attention):
         return ("packed",)
     if attention.startswith("flex"):
         return ("packed", "shared")
@@ -54,7 +57,7 @@ def quickest(
         Names of attention and device.
     """
     found = candidates(attention, device)
-    dense = not attention.startswith(("flash", "flex"))
+    dense = not (by_bounds(attention) or attention.startswith("flex"))
     work = {layout: _work(costs, data, replace(config, layout=layout), dense) for layout in found}
     return sorted(found, key=lambda layout: work[layout])
 

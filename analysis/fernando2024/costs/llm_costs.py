@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache, wraps
@@ -107,6 +107,7 @@ class Workload:
     layout: Literal["padded", "packed", "shared"] = "packed"
     joint_graph: bool = False
     compile: bool = False
+    attention: str = "sdpa"
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ def build(setting: Workload) -> Any:
     """A model with random weights on the device."""
     import transformers
 
+    from tradeoff.llm import varlen
+
     shape = dict(SHAPES[setting.shape])
     family = shape.pop("family")
     del shape["lora"]
@@ -171,10 +174,12 @@ def build(setting: Workload) -> Any:
         **shape, max_position_embeddings=2048, bos_token_id=None, eos_token_id=None
     )
     kind = torch.bfloat16 if setting.precision == "bf16" else torch.float32
+    if setting.attention == varlen.NAME:
+        varlen.register()
     torch.manual_seed(0)
     with torch.device(setting.device):
         model = transformers.AutoModelForCausalLM.from_config(
-            config, dtype=kind, attn_implementation="sdpa"
+            config, dtype=kind, attn_implementation=setting.attention
         )
     return model
 
@@ -331,10 +336,6 @@ def yardstick(setting: Workload) -> Measured:
 
 def by_trl(setting: Workload) -> tuple[list[Any], list[float]]:
     """One training with TRL: the rows, and the seconds of its steps."""
-    import datasets
-    import trl
-    from accelerate.state import AcceleratorState
-    from peft import LoraConfig
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -351,16 +352,44 @@ def by_trl(setting: Workload) -> tuple[list[Any], list[float]]:
             _wait(setting.device)
             self.times.append(time.perf_counter() - self.began)
 
-    model, words = build(setting), deepcopy(tokenizer())  # TRL adds to this value.
     sft, pairs = rows(setting)
+    given, clock = sft if setting.method == "trl-sft" else pairs, Clock()
+    train_with_trl(
+        setting, given, deepcopy(tokenizer()), clock,  # TRL adds to the tokenizer.
+        max_steps=setting.updates // 2, max_length=2048, logging_steps=setting.updates,
+    )  # fmt: skip
+    return given, clock.times
+
+
+def train_with_trl(
+    setting: Workload, given: Sequence[Any], words: Any, callback: Any, **arguments: Any
+) -> None:
+    """Train with TRL on rows: the same adapters, batch and precision, its defaults otherwise.
+
+    Parameters
+    ----------
+    setting
+        Shape, method ("trl-sft" or "trl-dpo"), batch, device and precision.
+    given
+        Demonstrations or pairs, as plain text.
+    words
+        The tokenizer, to which TRL may add.
+    callback
+        A callback of transformers, such as a clock.
+    **arguments
+        Fields of TRL's configuration, such as ``max_steps`` and ``max_length``.
+    """
+    import datasets
+    import trl
+    from accelerate.state import AcceleratorState
+    from peft import LoraConfig
+
     rank, targets = SHAPES[setting.shape]["lora"]
-    given = sft if setting.method == "trl-sft" else pairs
     kind = "SFT" if setting.method == "trl-sft" else "DPO"
-    clock = Clock()
+    own = {} if kind == "SFT" else {"precompute_ref_log_probs": True}
     with tempfile.TemporaryDirectory() as folder:
-        arguments = getattr(trl, f"{kind}Config")(
+        settings = getattr(trl, f"{kind}Config")(
             output_dir=folder,
-            max_steps=setting.updates // 2,
             per_device_train_batch_size=setting.rows_per_forward,
             gradient_accumulation_steps=setting.batch_size // setting.rows_per_forward,
             use_cpu=setting.device == "cpu",
@@ -368,26 +397,24 @@ def by_trl(setting: Workload) -> tuple[list[Any], list[float]]:
             gradient_checkpointing=False,
             report_to="none",
             save_strategy="no",
-            logging_steps=setting.updates,
-            max_length=2048,
-            **({} if kind == "SFT" else {"precompute_ref_log_probs": True}),
+            **own,
+            **arguments,
         )
         trainer = getattr(trl, f"{kind}Trainer")(
-            model=model,
-            args=arguments,
+            model=build(setting),
+            args=settings,
             train_dataset=datasets.Dataset.from_list([asdict(row) for row in given]),
             processing_class=words,
             peft_config=LoraConfig(
                 r=rank, lora_alpha=rank, target_modules=list(targets), task_type="CAUSAL_LM"
             ),
-            callbacks=[clock],
+            callbacks=[callback],
         )
         try:
             trainer.train()
         finally:
             # Otherwise TRL's precision would apply to all later trainings in this process.
             AcceleratorState._reset_state(reset_partial_state=True)
-    return given, clock.times
 
 
 def _tokens(row: Any) -> int:

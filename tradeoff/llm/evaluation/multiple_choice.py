@@ -157,7 +157,7 @@ def _log_probs(
 
 def _layout(policy: LoadedPolicy, items: Sequence[Options]) -> batches.Layout:
     """Choose the layout: one copy of each prompt, if a test on two short questions succeeds."""
-    wanted: batches.Layout = "packed" if policy.policy.attention.startswith("flash") else "shared"
+    wanted: batches.Layout = "packed" if batches.by_bounds(policy.policy.attention) else "shared"
     if policy.scorer.config.layout == "padded":
         return "padded"
     few = sorted(items, key=lambda item: item.size)[:2]
