@@ -16,7 +16,7 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build reproduce figures claims docs notebooks test test-slow test-all test-lowest attack bench gpu-pack lint type clean
+.PHONY: help build reproduce figures claims docs notebooks test test-slow test-all test-lowest test-trl attack bench gpu-pack lint type clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,14 @@ test-lowest: $(BIN)/python ## test the convex laboratory with the oldest package
 	@$(SINGLE_THREAD) $(LOWEST)/bin/python -m pytest -p no:cacheprovider -W ignore::DeprecationWarning \
 	  -k "not torch" -m "not slow" \
 	  $(OLDEST:%=tests/test_%.py) $(ARGS)
+
+OLD_TRL := .venv-trl
+
+test-trl: $(TEST) ## test training from TRL scripts with the oldest TRL allowed, in .venv-trl
+	@rm -rf $(OLD_TRL)
+	@$(PIP) install --no-deps --target $(OLD_TRL) $$($(BIN)/python tests/lowest.py trl | grep ^trl==)
+	@PYTHONPATH=$(OLD_TRL) $(SINGLE_THREAD) $(BIN)/python -m pytest -p no:cacheprovider \
+	  tests/test_trl.py $(ARGS)
 
 attack: $(TEST) ## try to break every promise, in under five minutes; ARGS=--full tries more
 	@$(SINGLE_THREAD) $(BIN)/python -m tests.attack $(ARGS)

@@ -12,6 +12,7 @@ import pytest
 from analysis.dossier import captions
 from analysis.fernando2024.real import (
     llm_lambdas,
+    smol_claims,
     smol_extra,
     smol_lambdas,
     smol_methods,
@@ -156,6 +157,36 @@ def test_ranks_that_agree_have_tau_one_and_an_exact_p() -> None:
     assert smol_transfer.agreement(ours, {"a": 1.0, "b": 2.0})["tau"] is None
     scales = smol_transfer.small_scales()
     assert all({"sft-dpo", "mix"} <= set(values) for values in scales.values())
+
+
+def ends(gain: float, rounds: float, seeds: int = 10) -> dict[str, Any]:
+    """Numbers of two pairs, where joint training and four rounds gain so much."""
+    rng = np.random.default_rng(0)
+    pairs = {}
+    for pair in ("first", "second"):
+        start = 1 + rng.uniform(size=(seeds, 2))
+        less = {"sft-dpo": 0.0, "alright": gain, "rounds-4": rounds}
+        pairs[pair] = {"methods": {n: {"ends": (start - x).tolist()} for n, x in less.items()}}
+    return {"pairs": pairs}
+
+
+def test_claims_hold_where_joint_training_and_rounds_gain_and_not_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def checked(claim: Any, numbers: dict[str, Any], mutation: str | None = None) -> bool:
+        monkeypatch.setattr(smol_claims, "shown", lambda name: numbers)
+        return bool(claim(mutation=mutation).holds)
+
+    joint = smol_claims.claim_joint_ends_below_sequential
+    half = smol_claims.claim_four_rounds_buy_half
+    assert checked(joint, ends(0.1, 0.0))
+    assert not checked(joint, ends(0.1, 0.0), "joint-is-sequential")
+    assert not checked(joint, ends(-0.1, 0.0))
+    assert checked(half, ends(0.1, 0.06))
+    assert not checked(half, ends(0.1, 0.04))
+    assert not checked(half, ends(0.1, 0.06), "one-round")
+    with pytest.raises(InputError, match="too few instances"):
+        checked(joint, ends(0.1, 0.0, seeds=3))
 
 
 def test_shares_of_the_sweep_are_those_of_the_papers_epochs() -> None:

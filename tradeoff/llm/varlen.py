@@ -9,6 +9,7 @@ sequence of a packed row has its own call of SDPA.
 from __future__ import annotations
 
 import inspect
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -134,8 +135,9 @@ def _packed(
 
 
 def _has_kernel(query: Tensor) -> bool:
-    """Whether torch has a kernel for this device and precision."""
-    return query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16)
+    """Whether this version of torch has a kernel for this device and precision."""
+    known = query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16)
+    return known and find_spec("torch.nn.attention.varlen") is not None
 
 
 def _by_kernel(
