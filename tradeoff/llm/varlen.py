@@ -128,9 +128,9 @@ def _packed(
         return _by_kernel(query, key, value, bounds, window, settings["scale"])
     parts = []
     for start, end in pairwise(bounds[0].tolist()):
-        own = [part[:, :, start:end] for part in (query, key, value)]
-        band = _band(own[0], window)
-        parts.append(_sdpa(*own, band, is_causal=band is None, **settings))
+        q, k, v = (part[:, :, start:end] for part in (query, key, value))
+        band = _band(q, window)
+        parts.append(_sdpa(q, k, v, band, is_causal=band is None, **settings))
     return torch.cat(parts, dim=1)
 
 
@@ -151,15 +151,18 @@ def _by_kernel(
     from torch.nn.attention.varlen import varlen_attn
 
     ends, longest = bounds
-    parts = [part[0].transpose(0, 1) for part in (query, key, value)]
-    more: dict[str, Any] = {"window_size": (-1 if window is None else window - 1, 0)}
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    more: dict[str, Any] = {
+        "scale": scale,
+        "window_size": (-1 if window is None else window - 1, 0),
+    }
     if query.shape[1] != key.shape[1]:
         # Older versions of torch need as many heads of keys as of queries.
         if "enable_gqa" in inspect.signature(varlen_attn).parameters:
             more["enable_gqa"] = True
         else:
             times = query.shape[1] // key.shape[1]
-            parts[1:] = [part.repeat_interleave(times, dim=1) for part in parts[1:]]
-    found = varlen_attn(*parts, ends, ends, longest, longest, scale=scale, **more)
+            k, v = (part.repeat_interleave(times, dim=1) for part in (k, v))
+    found = varlen_attn(q, k, v, ends, ends, longest, longest, **more)
     assert isinstance(found, Tensor)
     return found[None]

@@ -69,7 +69,7 @@ def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
     """
     began = time.process_time()
     ends = Ends()
-    changes = {"reference": reference(c)} if c.get("reference") else {}
+    changes: dict[str, Any] = {"reference": reference(c)} if c.get("reference") else {}
     trainer = make(c, ends, **changes)
     with warnings.catch_warnings():
         # The study measures optima itself, and the table counts the updates of each objective.
