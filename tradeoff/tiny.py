@@ -129,6 +129,7 @@ def random_model(width: int = 32, layers: int = 2, seed: int = 0) -> tuple[Any, 
     import tempfile
 
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
     from tradeoff.data.tokenizer import byte_tokenizer
     from tradeoff.networks.hugging_face import load_llama, to_hugging_face
@@ -138,7 +139,13 @@ def random_model(width: int = 32, layers: int = 2, seed: int = 0) -> tuple[Any, 
     config = LanguageModelConfig(vocabulary=len(tokenizer), width=width, layers=layers, heads=4)
     with tempfile.TemporaryDirectory() as place:
         to_hugging_face(LanguageModel(config, seed), tokenizer, place)
-        return load_llama(place), AutoTokenizer.from_pretrained(place, local_files_only=True)
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # It would be there for a few weights.
+        try:
+            return load_llama(place), AutoTokenizer.from_pretrained(place, local_files_only=True)
+        finally:
+            if shown:
+                logging.enable_progress_bar()
 
 
 def rows(count: int = 64) -> tuple[tuple[SftRow, ...], tuple[PreferenceRow, ...]]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache, wraps
@@ -383,11 +385,12 @@ def train_with_trl(
     import trl
     from accelerate.state import AcceleratorState
     from peft import LoraConfig
+    from transformers import PrinterCallback
 
     rank, targets = SHAPES[setting.shape]["lora"]
     kind = "SFT" if setting.method == "trl-sft" else "DPO"
     own = {} if kind == "SFT" else {"precompute_ref_log_probs": True}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, quiet():
         settings = getattr(trl, f"{kind}Config")(
             output_dir=folder,
             per_device_train_batch_size=setting.rows_per_forward,
@@ -410,11 +413,27 @@ def train_with_trl(
             ),
             callbacks=[callback],
         )
+        trainer.remove_callback(PrinterCallback)
         try:
             trainer.train()
         finally:
             # Otherwise TRL's precision would apply to all later trainings in this process.
             AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Context manager that hides notes of TRL and transformers which say nothing of the result."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is deprecated", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _tokens(row: Any) -> int:
