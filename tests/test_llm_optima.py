@@ -78,7 +78,7 @@ def test_a_run_that_was_interrupted_keeps_them(tmp_path: Path) -> None:
     done = again.train(progress=False)
     assert done.summary["optima"] == first.summary["optima"] == whole.summary["optima"]
     assert steady(done.table).equals(steady(whole.table))
-    longer = trainer("maxright", output=tmp_path / "parts", **settings | {"steps": 40})
+    longer = trainer("maxright", output=tmp_path / "parts", **settings | {"steps": 80})
     with pytest.raises(InputError, match='short runs of optima = "auto"'):
         longer.train(progress=False)
 

@@ -154,6 +154,8 @@ def run(given: argparse.Namespace) -> None:
         tokenizer = str(parts.model(given.pack))
     wanted = selected(steps(given.verb, tokenizer, rehearse=given.rehearse), given)
     machine = about_machine()
+    if given.rehearse:
+        print("a rehearsal: tiny models of the same families, so speeds mean nothing", flush=True)
     print(f"{machine['device']}, torch {machine['torch']}; results go to {where}", flush=True)
     missing = list(measured(wanted, where, machine, clock, given.rounds, given.bundle))
     if given.verb == "second" and (not given.steps or STUDY in given.steps):

@@ -1,9 +1,9 @@
 """Least training losses of both objectives, from short runs on one objective each.
 
 Gaps count from these losses. With ``train.optima = "auto"`` a run measures them before its first
-update. The policy is trained on one objective for a tenth of the updates, and then has its weights
-back. Such a loss is an upper bound of the optimum, so it falls with the least loss that the run
-itself sees. Time and tokens of the short runs count as those of the run.
+update. The policy is trained on one objective for a tenth of the updates, at least 4, and then gets
+its weights back. Such a loss is an upper bound of the optimum, so it falls with the least loss that
+the run itself sees. Time and tokens of the short runs count as those of the run.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tradeoff.llm.tally import Tally
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT
 
 AUTO = "auto"
-SHARE = 0.1
-"""Updates of a short run, as a share of those of the run."""
+SHARE, FEWEST = 0.1, 4
+"""Updates of a short run, as a share of those of the run, and how many there are at least."""
 LATE = 3
 """A training loss is the mean over the last of so many parts of a short run."""
 
 
 def updates(steps: int) -> int:
     """Number of updates of each short run before a run of `steps` updates."""
-    return max(1, round(SHARE * steps))
+    return min(steps, max(FEWEST, round(SHARE * steps)))
 
 
 def needed(run: Any) -> list[int]:
