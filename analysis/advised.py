@@ -73,6 +73,12 @@ def command() -> list[str]:
     return " \\\n".join(parts).replace(space, " ").splitlines()
 
 
+def weight() -> float:
+    """The weight of the preference objective that the stored answer advises."""
+    (found,) = re.findall(r" --lam (\S+)", STORED.read_text("utf-8"))
+    return float(found)
+
+
 def main(arguments: list[str]) -> int:
     """Write the answer, or compare it with the stored one; 1 where they differ."""
     found = answer()

@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import advised_checked
 from tradeoff import cli
 from tradeoff.advice import advise
 from tradeoff.advice.anchors import anchor
 from tradeoff.advice.measure import compromise, lost
 from tradeoff.advice.picture import MARKS, as_text
-from tradeoff.advice.repeated import estimate
-from tradeoff.advice.sentences import choose, five, level, share
+from tradeoff.advice.repeated import Estimate, estimate
+from tradeoff.advice.sentences import TRIED, choose, five, level, share
 from tradeoff.data import PreferenceRow, SftRow
+from tradeoff.records import read_json
 
 SMALL = {"repeats": 2, "candidates": 3, "n_features": 128}
 THINGS = [f"{a} {b}" for a in ("red", "blue", "green", "old") for b in "abcdefgh"]
@@ -134,6 +136,31 @@ def test_every_mark_is_seen_at_every_width(width, together):
     drawn = "".join(line[3:] for line in text.splitlines() if line.startswith("  |"))
     assert all(drawn.count(mark) == 1 for mark in MARKS.values())
     assert all(f"{mark} {name}" in text for name, mark in MARKS.items())
+
+
+def test_what_is_said_of_the_weight_is_what_the_tries_found():
+    stored = read_json(advised_checked.STORED)
+    assert advised_checked.table(stored) == advised_checked.TABLE.read_text("utf-8")
+    for records in stored.values():
+        better, _, worse = advised_checked.wins(records, "half")
+        assert better > worse == 0
+    taught = [r for r in stored["convex"] if r["rows"] in ("rasbt", "Dolly, HH harmless")]
+    for order in ("sft-dpo", "dpo-sft"):
+        assert advised_checked.wins(taught, order) == (len(taught), 0, 0)
+    assert TRIED in five(table(lam=0.9), 0)[4]
+    assert TRIED not in five(table(lam=0.5), 0)[4]
+    assert TRIED not in five(table(lam=0.9, preference_gain=0.0), 0)[4]
+
+
+def test_a_share_that_may_be_anything_is_called_unknown():
+    assert share(Estimate(6.8, -3.5, 17.0, 5)) == "an unknown share (0 % to 1,700 %)"
+    assert share(Estimate(2.0, 0.8, 3.2, 5)).startswith("all (80 % to 320 %)")
+
+
+def test_a_share_is_of_the_gain_alone_and_unknown_without_a_gain():
+    record = {"start": [2.0, 0.7], "alone": [1.0, 0.7], "ends": {"half": [1.5, 0.6]}}
+    first, second = advised_checked.kept(record, "half")
+    assert (first, bool(np.isnan(second))) == (0.5, True)
 
 
 def test_the_page_is_small_and_escapes_texts(found):

@@ -204,6 +204,15 @@ def _stability(table: pd.DataFrame) -> str:
     return f"{kept}Not stable{'' if good else f' {how}'}: {', '.join(bad)}."
 
 
+TRIED = (
+    "; in tries on other rows, such a weight served the objective that keeps less better than 0.5 "
+    "did, but it is a first value to try, not an optimum"
+)
+"""What `python -m analysis.advised_checked` found of advised weights; a test compares it."""
+NEAR_HALF = 0.1
+"""Largest distance to 1/2 of a weight to which those tries say nothing."""
+
+
 def teaches(table: pd.DataFrame) -> bool:
     """Whether pairs lower the held-out loss more than pairs with shuffled labels do."""
     return estimate(table.preference_gain - table.preference_gain_shuffled).low > 0
@@ -219,6 +228,9 @@ def _unknown(table: pd.DataFrame, cautions: int) -> str:
         if teaches(table)
         else "; nor whether the pairs teach anything, as shuffled labels do as well"
     )
+    choice = choose(table)
+    told = choice.schedule == "alright" and abs(choice.lam - 0.5) > NEAR_HALF
+    tried = TRIED if told and not weak else ""
     more = f"; read the {cautions} cautions below" if cautions > 1 else ""
     more = "; read the caution below" if cautions == 1 else more
-    return f"{seen}{weak}{more}."
+    return f"{seen}{weak}{tried}{more}."
