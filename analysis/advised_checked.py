@@ -29,6 +29,7 @@ from tradeoff.compare.runs import LOSSES
 from tradeoff.conflict import largest_curvature
 from tradeoff.data.splits import hold_out
 from tradeoff.errors import InputError
+from tradeoff.methods import find
 from tradeoff.records import read_json, replacing, write_json
 
 Array = NDArray[np.float64]
@@ -137,9 +138,10 @@ def model(lam: float) -> list[dict[str, Any]]:
         ]
         for run in found.runs.to_dict("records")
     }
-    names = {"advised": ("ALRIGHT", lam), "half": ("ALRIGHT", 0.5)}
-    names |= {"sft-dpo": ("SFT→DPO", 0.5), "dpo-sft": ("DPO→SFT", 0.5)}
-    names |= {"SFT alone": ("ALRIGHT", 0.0), "DPO alone": ("ALRIGHT", 1.0)}
+    both = find("alright").label
+    names = {"advised": (both, lam), "half": (both, 0.5)}
+    names |= {order: (find(order).label, 0.5) for order in ("sft-dpo", "dpo-sft")}
+    names |= {"SFT alone": (both, 0.0), "DPO alone": (both, 1.0)}
     records = []
     for seed in seeds:
         ended = {k: ends[(*place, seed)] for k, place in names.items()}
