@@ -19,6 +19,7 @@ import gc
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -28,6 +29,8 @@ from typing import Any
 
 import hypothesis
 import pytest
+import typer.main
+import typer.testing
 
 # The modules that are imported for all tests are never freed.
 gc.disable()
@@ -59,6 +62,9 @@ sys.path.append(str(Path(__file__).parent))
 typechecker = import_module("typechecker")
 typechecker.install()
 sys.meta_path.insert(0, _PlainKernels())
+
+# Without this, each call of the program would build all of its commands again.
+typer.main.get_command = typer.testing._get_command = cache(typer.main.get_command)
 
 # The time of an example depends on the machine, so none has a deadline. CI draws the same examples
 # every time; elsewhere each run draws new ones.

@@ -1,6 +1,8 @@
 """The arena: instances with certified fronts, runs at equal cost, and places on the board."""
 
 import json
+from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
 from tradeoff.schedules import FORWARD, Mix, Sequential
 from tradeoff.scores import holm
+from tradeoff.study import run as run_study
 
 
 @pytest.mark.parametrize("name", SUITE)
@@ -109,7 +112,16 @@ def test_stages_choose_a_pair_of_steps_and_others_one():
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def in_this_process():
+    """Boards without worker processes, which test_study.py covers: each imports all of torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        module = import_module("tradeoff.arena.board")
+        patch.setattr(module, "run_study", partial(run_study, backend="sequential"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, in_this_process):
     folder = tmp_path_factory.mktemp("arena")
     return board(
         ["ipo"], ["middle", "boundary"], folder=folder, lams=(0.25, 0.75), budget=60, replicas=4,
@@ -197,6 +209,7 @@ def test_differences_are_paired_and_corrected(small: Board):
         small.differences("fame")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_users_rows_are_a_problem(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(instances, "ACCURACY", 0.02)

@@ -58,6 +58,21 @@ def test_what_is_returned_is_checked():
         sampled(typechecker=check)(double)(np.ones((3, 2)), np.zeros(3))
 
 
+def halved(number: int, names: list[str] | None = None) -> int:
+    return number // 2 if number else "none"
+
+
+def test_plain_types_are_checked_likewise():
+    checked = sampled(typechecker=check)(halved)
+    assert checked(4, ["a"]) == 2
+    with pytest.raises(TypeCheckError, match="number"):
+        checked("4")
+    with pytest.raises(TypeCheckError, match="names"):
+        checked(4, [1])
+    with pytest.raises(TypeCheckError, match="return"):
+        checked(0)
+
+
 def test_a_data_class_is_checked_where_it_is_made():
     checked = sampled(typechecker=check)(Point)
     assert checked(1) == Point(1)  # An int is accepted as a float.

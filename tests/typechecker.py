@@ -7,25 +7,36 @@ type in a late call is still found, and a loop of a million calls is not slower.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from types import CodeType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, ForwardRef, get_args
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
-from jaxtyping import jaxtyped
+from beartype.roar import BeartypeException
+from jaxtyping import TypeCheckError, jaxtyped
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """Checks plain types: an int is accepted as a float."""
+check_alone = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
+"""Checks the same without `jaxtyped`."""
 
-FIRST, FIRST_LOCAL = 8, 2
+FIRST, FIRST_LOCAL, LATER = 8, 1, 16
 """Number of first calls that are all checked: of a function, and of a function inside another one.
+
+After them, the calls LATER, 2 LATER, 4 LATER and so on are checked. The check of a function inside
+another one is prepared again for each of its copies, which takes as long as many calls.
 """
 
-_calls: dict[CodeType, int] = {}
+# The key is the identity of a function's code, because its hash is computed at every use. The codes
+# are kept, so that no other code gets the same identity.
+_calls: dict[int, int] = {}
+_codes: dict[int, CodeType] = {}
 
 
 def start_counting_anew() -> None:
@@ -57,7 +68,8 @@ def _sampled(function: Callable, typechecker: Callable) -> Callable:
     """The function, checked in some of its calls. The check is prepared at the first of them."""
     if getattr(function, "__no_type_check__", False):
         return function
-    code, checked = function.__code__, None
+    code, checked = id(function.__code__), None
+    _codes[code] = function.__code__
     first = FIRST_LOCAL if "<locals>" in function.__qualname__ else FIRST
 
     @functools.wraps(function)
@@ -65,10 +77,45 @@ def _sampled(function: Callable, typechecker: Callable) -> Callable:
         __tracebackhide__ = True
         nonlocal checked
         count = _calls[code] = _calls.get(code, 0) + 1
-        if count > first and count & (count - 1):  # Not a power of two.
+        if count > first and (count < LATER or count & (count - 1)):  # Not a power of two.
             return function(*args, **kwargs)
         if checked is None:
-            checked = jaxtyped(function, typechecker=typechecker)
+            checked = _checked(function, typechecker)
         return checked(*args, **kwargs)
 
     return call
+
+
+def _checked(function: Callable, typechecker: Callable) -> Callable:
+    """The function with its checks, which are much faster where no annotation has a shape."""
+    if typechecker is check and not _has_shapes(function):
+        try:
+            return check_alone(function)
+        except BeartypeException:
+            pass  # `jaxtyped` accepts more annotations.
+    return jaxtyped(function, typechecker=typechecker)
+
+
+def _has_shapes(function: Callable) -> bool:
+    """Whether an annotation of the function may contain the shape of an array."""
+    if not isinstance(function, FunctionType):
+        return True
+    space = vars(builtins) | function.__globals__
+    for annotation in function.__annotations__.values():
+        found = [annotation]
+        if isinstance(annotation, str):
+            names = re.findall(r"(?<![\w.])[^\W\d]\w*", LITERAL.sub("", annotation))
+            found = [space.get(name, UNKNOWN) for name in names]
+        if any(map(_shaped, found)):
+            return True
+    return False
+
+
+LITERAL = re.compile(r"Literal\[[^]]*\]")
+UNKNOWN = ForwardRef("Unknown")
+
+
+def _shaped(hint: Any) -> bool:
+    """Whether a type contains a type of jaxtyping, or a name that is not known."""
+    own = isinstance(hint, ForwardRef) or type(hint).__module__.startswith("jaxtyping")
+    return own or any(map(_shaped, get_args(hint)))

@@ -59,17 +59,28 @@ class Module:
         return self.effects if part == LOADED else self.definitions.get(part, [])
 
 
-@cache
 def own(name: str) -> bool:
     """Whether a module belongs to the project or to this package, and is not an installed one."""
-    place = locate(name.partition(".")[0])
-    return place is not None and _own(name, place)
+    return _own_package(name.partition(".")[0]) is True
+
+
+def _own_package(top: str) -> bool | None:
+    """Whether a package is the project's or this one; None where no source file is found."""
+    if top not in _PACKAGES and (place := locate(top)):
+        _PACKAGES[top] = _own(top, place)
+    return _PACKAGES.get(top)
+
+
+_PACKAGES: dict[str, bool] = {}
+STANDARD = Path(sysconfig.get_path("stdlib"))
+"""Folder of the standard library."""
 
 
 def _own(name: str, place: Path) -> bool:
+    if name.partition(".")[0] == "tradeoff":
+        return True
     installed = {"site-packages", "dist-packages"} & set(place.parts)
-    standard = place.is_relative_to(sysconfig.get_path("stdlib"))
-    return name.partition(".")[0] == "tradeoff" or not (installed or standard)
+    return not (installed or place.is_relative_to(STANDARD))
 
 
 def locate(name: str) -> Path | None:
@@ -117,9 +128,15 @@ class _Watch(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> None:
         # A reload does not count: modules that imported a name keep the old function.
-        if fullname not in sys.modules:
+        if fullname not in sys.modules and not _installed_with_its_package(fullname):
             spec = PathFinder.find_spec(fullname, path)
             _keep(fullname, Path(spec.origin) if spec and spec.origin else None)
+
+
+def _installed_with_its_package(name: str) -> bool:
+    """Whether a module is part of an installed package, which is imported before it."""
+    top, _, inner = name.partition(".")
+    return bool(inner) and top in sys.modules and _own_package(top) is False
 
 
 def _keep(name: str, place: Path | None) -> None:

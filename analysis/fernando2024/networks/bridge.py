@@ -528,6 +528,7 @@ def claim_last_layer_is_the_laboratory(fast: bool = False, mutation: str | None 
 
 def claim_last_layer_stays_behind(fast: bool = False, mutation: str | None = None) -> Checked:
     """No run of the last layer passes the outer hull of its certified front."""
+    reject_unknown(mutation, (SWAPPED,))  # before anything is computed
     found = last_layer_alone(a_task(8, torch.float64), 60 if fast else 150, range(3))
     assert found.largest_norm < RADIUS, "the front is that of a ball, which a run has left"
     wrong = replace(found, losses=found.losses[..., ::-1])
