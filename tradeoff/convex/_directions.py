@@ -86,6 +86,7 @@ class Directions:
         self.states: list[State] = [
             each.rule.start((len(each.members), setting.replicas)) for each in self.joined
         ]
+        self._join_keys = draws.keys(setting.seed, self.replicas, draws.JOIN)[:, None]
         shape = (len(setting.methods), setting.replicas, 2)
         self._gradient, self._losses = np.zeros((*shape, len(setting.start))), np.zeros(shape)
         self._vectors: dict[int, dict[str, Any]] = {}
@@ -148,8 +149,7 @@ class Directions:
 
     def _coins(self, step: int, size: int) -> Array:
         """(R, size) draws for the rules of update ``step``."""
-        keys = draws.keys(self.setting.seed, self.replicas, draws.JOIN)[:, None]
-        return draws.uniform(keys, step * size + np.arange(size))
+        return draws.uniform(self._join_keys, step * size + np.arange(size))
 
     def _evaluate(
         self, group: Group, objective: int, theta: Array, weights: Array, step: int

@@ -33,7 +33,9 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     hooks = Hooks(setting, directions)
     places = alike(id(plan) for plan in plans)
     grouped = [(plans[members[0]], members) for _, members in places]
-    watching = any(plan.watched for plan in plans)
+    watching = any(plan.watched for plan, _ in grouped)
+    # Where all plans follow both objectives, no draw says which.
+    drawn = ~np.logical_and.reduce([plan.together for plan, _ in grouped])
     replica = np.tile(np.arange(setting.replicas), configurations)
     sampler = directions.plain(replica) if watching else None
     objective_key = draws.keys(setting.seed, np.arange(setting.replicas), draws.OBJECTIVE)
@@ -50,11 +52,13 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
         if t == steps:
             break
         hooks.begin(theta, t, count)
-        u = draws.uniform(objective_key, t)
+        u = draws.uniform(objective_key, t) if drawn[t] else np.zeros(setting.replicas)
         weights = np.empty((*shape, 2))
         share = np.ones(shape)
         for plan, members in grouped:
-            if not plan.watched:
+            if plan.together[t]:
+                weights[members] = plan.weights[t]
+            elif not plan.watched:
                 weights[members] = plan.follow(t, u)
             for c in members.tolist() if plan.watched else ():
                 values = _values(setting, sampler, theta, c, t)

@@ -46,6 +46,8 @@ class Chain:
         self.states: list[dict[str, State]] = []
         self._depths = depths(self.blocks)
         self._latest: Moment | None = None
+        self._moments: dict[int, Moment] = {}
+        self._shown: Array | None = None
 
     def __bool__(self) -> bool:
         return bool(self.hooks)
@@ -94,11 +96,14 @@ class Chain:
             for slot, hook in self.hooks.items():
                 gradient, state[slot] = hook.direct(gradient, block, state[slot], moment)
             found.append(gradient)
+        self._shown = None
         return found
 
     def finish(self, weights: Sequence[Array], step: int) -> list[Array]:
         """Weights after update `step`."""
-        return [self._one("finish", block, k, step) for k, block in enumerate(weights)]
+        found = [self._one("finish", block, k, step) for k, block in enumerate(weights)]
+        self._shown = None
+        return found
 
     def output(self, weights: Sequence[Array], done: int) -> list[Array]:
         """Weights that are evaluated and saved after so many updates."""
@@ -119,10 +124,14 @@ class Chain:
     def _moment(self, step: int, block: int, weights: Array) -> Moment:
         if self._latest is None or self._latest.step != step:
             self._latest = moment_of(self.plan, step, self.blocks)
-        return replace(
-            self._latest,
-            block=block,
-            uniform=lambda: self.uniform(step, block, weights),
-            depth=self._depths[block],
-            policy=self.policy,
-        )
+            self._moments = {}
+        self._shown = weights  # hooks draw while they are called, so for these
+        if block not in self._moments:
+            self._moments[block] = replace(
+                self._latest,
+                block=block,
+                uniform=lambda: self.uniform(step, block, self._shown),
+                depth=self._depths[block],
+                policy=self.policy,
+            )
+        return self._moments[block]

@@ -15,7 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from tradeoff.parts import Part
-from tradeoff.schedules import Plan, stage_lengths
+from tradeoff.schedules import Plan
 
 Array = Any
 """A numpy array or a torch tensor."""
@@ -142,8 +142,8 @@ def moment_of(plan: Plan, step: int, blocks: tuple[str, ...] = ("",)) -> Moment:
     return Moment(
         step=step,
         clock=int(plan.clock[step]),
-        length=int(stage_lengths(plan.clock)[step]),
-        stage=int(np.count_nonzero(plan.clock[: step + 1] == 1)) - 1,
+        length=int(plan.lengths[step]),
+        stage=int(plan.stage[step]),
         stages=plan.stages,
         objective=int(chance) if alone else None,
         block=0,

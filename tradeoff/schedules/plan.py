@@ -101,10 +101,20 @@ class Plan:
             return self.both
         return np.full(len(self), self.rule is Rule.BOTH)
 
-    @property
+    @cached_property
     def stages(self) -> int:
         """Number of stages; one begins where the clock is 1."""
         return int(np.count_nonzero(self.clock == 1))
+
+    @cached_property
+    def stage(self) -> Int[np.ndarray, " T"]:
+        """(T,) number of the stage of each update, from 0."""
+        return np.cumsum(self.clock == 1) - 1
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, " T"]:
+        """(T,) number of updates in the stage of each update."""
+        return stage_lengths(self.clock)
 
     @property
     def watched(self) -> tuple[int, ...]:

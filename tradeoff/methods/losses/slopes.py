@@ -63,7 +63,7 @@ def _leaf(responses: Responses) -> tuple[Responses, Any]:
 def _slope(values: Any, leaves: list[Any]) -> list[Array]:
     import torch
 
-    found = torch.autograd.grad(values.sum(), leaves, allow_unused=True)
+    found = torch.autograd.grad(values, leaves, torch.ones_like(values), allow_unused=True)
     pairs = zip(found, leaves, strict=True)
     return [np.zeros(len(leaf)) if g is None else g.numpy() for g, leaf in pairs]
 
