@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from benchmarks import history, measure
 
-NAMES = ("simulate", "rules", "rate_curve", "front", "text", "ensemble", "llm", "imports")
+NAMES = ("simulate", "rules", "board", "rate_curve", "front", "text", "ensemble", "llm", "imports")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

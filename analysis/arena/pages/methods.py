@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import pandas as pd
-
 from analysis.arena import tables
 from analysis.arena.pages.docstrings import described_presets, sections, settings
 from analysis.arena.pages.picture import losses, picture
@@ -27,11 +25,12 @@ SEEN = (
 def pages() -> dict[str, str]:
     """Pages in Markdown and pictures in SVG, by file name in one folder."""
     numbers = shown()
-    every, rows = losses(numbers), tables.board(numbers).set_index("name")
+    every, table = losses(numbers), tables.board(numbers)
+    rows = {row["name"]: {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
     presets = described_presets()
     found: dict[str, str] = {}
     for name in names():
-        row = rows.loc[name] if name in rows.index else None
+        row = rows.get(name)
         of_it = [card for card in cards() if card.method == name]
         found[f"{name}.md"] = "\n\n".join(
             [*_head(name, presets), _facts(name, of_it), *_place(numbers, name, row)]
@@ -94,13 +93,13 @@ def _facts(name: str, found: list[Card]) -> str:
     return "\n".join(["| | |", "| --- | --- |", *lines])
 
 
-def _place(numbers: Mapping[str, Any], name: str, row: pd.Series | None) -> list[str]:
+def _place(numbers: Mapping[str, Any], name: str, row: Mapping[str, Any] | None) -> list[str]:
     """Its place on the stored board, and its picture; or why it has none."""
     title = "## On the board"
     if row is None:
         why = numbers["left_out"].get(name, "it is not on the stored board")
         return [title, f"It has no place on the convex board: {_plain(why)}."]
-    kept = {key: row[key] for key in row.index if key not in ("method", "fills")}
+    kept = {key: row[key] for key in row if key not in ("method", "name", "fills")}
     kept["rank"] = f"{kept.pop('rank')} of {len(numbers['methods'])} ({kept.pop('interval')})"
     order = ["rank", *(key for key in kept if key != "rank")]
     lines = ["| | |", "| --- | --- |", *(f"| {key} | {kept[key]} |" for key in order)]
