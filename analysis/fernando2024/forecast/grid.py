@@ -1,7 +1,7 @@
 """The runs that forecasts are judged by: pairs of data sets of varying conflict, and five weights.
 
     python -m analysis.fernando2024.forecast.grid --plan
-    python -m analysis.fernando2024.forecast.grid
+    python -m analysis.fernando2024.forecast.grid --jobs 2
 
 Each pair of data sets trains the same tiny base model, ``tradeoff train --model tiny``. Runs are
 stored one by one under ``out/forecast``; the next call continues with the first that is missing.
@@ -192,13 +192,14 @@ def plan(which: str) -> pd.DataFrame:
     return groups.agg(["size", "sum"]).set_axis(["runs", "CPU minutes"], axis=1).reset_index()
 
 
-def run(which: str = "full", *, progress: bool = True) -> pd.DataFrame:
-    """All runs in one table; computes what is not stored."""
+def run(which: str = "full", *, jobs: int = 1, progress: bool = True) -> pd.DataFrame:
+    """All runs in one table; computes what is not stored, in so many processes."""
     return study.run(
         train_batch,
         configurations(which),
         FOLDER / which,
-        backend="sequential",
+        backend="sequential" if jobs == 1 else "loky",
+        jobs=jobs,
         batch=8,
         alike=ALIKE,
         progress=progress,
@@ -215,4 +216,4 @@ if __name__ == "__main__":
     print(planned.round(1).to_string(index=False))
     print(f"in all {planned['CPU minutes'].sum():.1f} CPU minutes", flush=True)
     if "--plan" not in sys.argv:
-        run()
+        run(jobs=int(sys.argv[sys.argv.index("--jobs") + 1]) if "--jobs" in sys.argv else 1)

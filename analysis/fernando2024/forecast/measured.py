@@ -1,0 +1,146 @@
+"""What every candidate says of every pair of the grid, stored, and the truth beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.fernando2024.forecast import grid
+from tradeoff import study
+from tradeoff.convex.solve import minimise
+from tradeoff.convex.text import text_problem
+from tradeoff.forecast.candidates import CANDIDATES
+from tradeoff.forecast.lab import Effort, Lab
+from tradeoff.forecast.networks import TaskSubject
+from tradeoff.forecast.quantities import LAMBDAS, LOSSES, MIXES, NAMES, assemble
+from tradeoff.forecast.stack import Measured
+from tradeoff.scores import weighted_loss
+
+Array = NDArray[np.float64]
+WORDS, WORD_ROWS, WORD_WIDTH = "words", 200, 64
+"""The candidate that reads no model: hashed words, as in `tradeoff analyse`, fewer of them."""
+WORD_RADII = (10.0, 40.0)
+EARLY = "early"
+CONTROLS = {"constant": (), EARLY: (EARLY,)}
+"""Candidates of each control: none is the constant guess."""
+
+
+def measure(configuration: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each variant of each candidate, with its cost as a share of a run's."""
+    which, pair, seed = (configuration[name] for name in ("which", "pair", "seed"))
+    form = grid.FORMS[which]
+    subject = TaskSubject(grid.task(which, pair), form.rate)
+    lab = Lab(subject, Effort.of(form.updates, form.batch), seed)
+    rows = []
+    for name, candidate in CANDIDATES.items():
+        began = time.process_time()
+        values = candidate.predict(lab)
+        start = lab.started if "start" in candidate.uses else lab.base
+        about = {
+            "candidate": name,
+            "cost": lab.cost(*candidate.uses),
+            "cpu_seconds": time.process_time() - began,
+        }
+        rows += [about | _row(start, k, value) for k, value in enumerate(values)]
+    about = {"candidate": WORDS, "cost": 0.0, "cpu_seconds": 0.0}
+    rows += [about | _row(start, k, value) for k, (start, value) in enumerate(words(which, pair))]
+    base = dict(zip(("base_sft", "base_preference"), lab.base, strict=True))
+    return pd.DataFrame(rows).assign(total_cost=lab.cost(), **base)
+
+
+def _row(start: Array, variant: int, values: Array) -> dict[str, Any]:
+    named = {f"q{k}": value for k, value in enumerate(values)}
+    return {"variant": variant, "start_sft": start[0], "start_preference": start[1], **named}
+
+
+def words(which: str, pair: str) -> list[tuple[Array, Array]]:
+    """Losses of the untrained policy and the Q numbers of a convex problem on hashed words."""
+    data = grid.task(which, pair).data
+    found = []
+    for radius in WORD_RADII:
+        problem = text_problem(
+            data.sft_train[:WORD_ROWS],
+            data.preference_train[:WORD_ROWS],
+            radius=radius,
+            n_features=WORD_WIDTH,
+            pool=[row.chosen for row in data.preference_train[:WORD_ROWS]],
+        )
+        ends = [minimise(problem, lam, tolerance=1e-5).losses for lam in (1e-3, 1 - 1e-3)]
+        mixes = np.stack([minimise(problem, lam, tolerance=1e-5).losses for lam in LAMBDAS])
+        # A long second stage forgets the first: the end is that of its objective alone (T3).
+        values = assemble(mixes, np.stack(ends), np.stack(ends[::-1]))
+        found.append((problem.losses(np.zeros(problem.dimension)), values))
+    return found
+
+
+def configurations(which: str) -> list[dict[str, Any]]:
+    """A measurement of every pair with every seed."""
+    form = grid.FORMS[which]
+    return [
+        {"which": which, "pair": pair, "seed": seed}
+        for seed in range(form.seeds)
+        for pair in form.pairs
+    ]
+
+
+def run(which: str, *, progress: bool = False) -> pd.DataFrame:
+    """All measurements; computes what is not stored."""
+    folder = grid.FOLDER / f"{which}-measured"
+    return study.run(
+        measure, configurations(which), folder, backend="sequential", progress=progress
+    )
+
+
+def examples(measured: pd.DataFrame, runs: pd.DataFrame) -> list[Measured]:
+    """What candidates and controls say, and the truth, of each pair and seed."""
+    last = runs.groupby("run").last()
+    found = []
+    for (pair, seed), rows in measured.groupby(["pair", "seed"], sort=False):
+        own = last[(last["pair"] == pair) & (last["seed"] == seed)].set_index("name")
+        if not set(MIXES) <= set(own.index):
+            continue
+        every = runs[(runs["pair"] == pair) & (runs["seed"] == seed)]
+        start = every[every["step"] == 0][list(LOSSES)].iloc[0].to_numpy(dtype=float)
+        variants = {
+            str(name): part[[f"q{k}" for k in range(len(NAMES))]].to_numpy(dtype=float)
+            for name, part in rows.groupby("candidate", sort=False)
+        }
+        starts = {
+            str(name): part[["start_sft", "start_preference"]].iloc[0].to_numpy(dtype=float)
+            for name, part in rows.groupby("candidate", sort=False)
+        }
+        base = rows[["base_sft", "base_preference"]].iloc[0].to_numpy(dtype=float)
+        variants[EARLY], starts[EARLY] = early(own)[None], start
+        found.append(Measured(str(pair), variants, starts, base, truth(own, every)))
+    return found
+
+
+def truth(last: pd.DataFrame, every: pd.DataFrame) -> Array:
+    """The Q numbers as the runs had them, NaN for runs that are not there."""
+    stages = {"sft stage": "sft-dpo", "preference stage": "dpo-sft"}
+    found = []
+    for plan, loss in NAMES:
+        if plan in last.index:
+            found.append(last.loc[plan, loss])
+            continue
+        rows = every[every["name"] == stages.get(plan)]
+        found.append(rows[loss].iloc[1] if len(rows) else np.nan)
+    return np.array(found, dtype=float)
+
+
+def early(last: pd.DataFrame) -> Array:
+    """The control: what Mix had reached after a tenth of the run, in place of every number."""
+    mixes = last.loc[[f"early {name}" for name in MIXES], list(LOSSES)].to_numpy(dtype=float)
+    ends = np.stack([mixes[0], mixes[-1]])
+    return assemble(mixes, ends, ends[::-1])
+
+
+def knee(front: Array) -> int:
+    """Number of the weight whose losses, in units of the front's ranges, have the least sum."""
+    spread = np.maximum(np.ptp(front, axis=0), 1e-9)
+    return int(np.argmin(weighted_loss((front - front.min(axis=0)) / spread, 0.5)))
