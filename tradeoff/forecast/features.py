@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tradeoff.forecast.lab import Lab
 from tradeoff.forecast.sketch import TwoSided
@@ -16,10 +16,6 @@ from tradeoff.forecast.subject import Scored
 from tradeoff.forecast.surrogate import GaussNewton, LinearMargins, Surrogate, TokenSoftmax
 
 Array = NDArray[np.float64]
-LIKELIEST = 16
-"""Tokens of each softmax that have features; the others keep their logits."""
-SIDES = 16, 8
-"""Widths of the sketch of a last layer, on the side of the vocabulary and of hidden states."""
 
 
 def frozen(lab: Lab) -> Surrogate:
@@ -29,41 +25,29 @@ def frozen(lab: Lab) -> Surrogate:
     is the logistic loss of margins linear in theta: (onehot - p) x h, summed over the tokens.
     """
     demonstrations, pairs = lab.forward
-    vocabulary, width = demonstrations.log_probs.shape[1], demonstrations.hidden.shape[1]
-    sketch = TwoSided.draw(vocabulary, width, SIDES, lab.seed)
-    differences = pair_differences(pairs, sketch)
+    differences = pair_differences(pairs, lab.sketch)
     scale = _unit(differences)
-    part = _softmax(demonstrations, sketch, scale)
+    part = _softmax(demonstrations, lab.sketch, scale)
     margins = LinearMargins(differences * scale, lab.subject.beta)
     return Surrogate(part, margins, 1.0, np.zeros(differences.shape[1]))
 
 
-def pair_differences(pairs: Scored, sketch: TwoSided) -> Array:
-    """(J, a b) sketched last-layer gradients of log pi(chosen) - log pi(rejected)."""
-    residual = sketch.vocabulary[pairs.labels] - pairs.log_probs.exp() @ sketch.vocabulary
-    outer = sketch.outer(residual, pairs.hidden @ sketch.hidden).double()
+def pair_differences(pairs: Scored, sketch: TwoSided) -> Float[np.ndarray, "J ab"]:
+    """Sketched last-layer gradients of log pi(chosen) - log pi(rejected) of each pair."""
+    residual = sketch.vocabulary[pairs.likeliest[:, 0]] - pairs.expected
+    outer = sketch.outer(residual, pairs.hidden).double()
     total = outer.new_zeros(int(pairs.owners.max()) + 1, outer.shape[1])
     total.index_add_(0, pairs.owners, outer)
     return np.asarray((total[0::2] - total[1::2]).numpy())
 
 
 def _softmax(rows: Scored, sketch: TwoSided, scale: float) -> TokenSoftmax:
-    likeliest = _with_labels(rows)
-    log_p = rows.log_probs.gather(1, likeliest).double()
+    log_p = rows.log_p.double()
     rest = torch.log1p(-log_p.exp().sum(1).clamp(max=1 - 1e-9))
-    hidden = rows.hidden @ sketch.hidden
-    codes = sketch.vocabulary[likeliest]
-    found = sketch.outer(codes, hidden[:, None].expand(-1, codes.shape[1], -1))
-    count = len(log_p)
-    weights = np.full(count, 1 / count)
+    codes = sketch.vocabulary[rows.likeliest]
+    found = sketch.outer(codes, rows.hidden[:, None].expand(-1, codes.shape[1], -1))
+    weights = np.full(len(log_p), 1 / len(log_p))
     return TokenSoftmax(scale * found.double().numpy(), log_p.numpy(), rest.numpy(), weights)
-
-
-def _with_labels(rows: Scored) -> Tensor:
-    """(M, K) the likeliest tokens, with the label in the first place and only there."""
-    count = min(LIKELIEST, rows.log_probs.shape[1])
-    raised = rows.log_probs.scatter(1, rows.labels[:, None], torch.inf)
-    return raised.topk(count, dim=1).indices
 
 
 def linear(lab: Lab) -> Surrogate:
@@ -77,7 +61,7 @@ def linear(lab: Lab) -> Surrogate:
     basis = np.linalg.qr(np.vstack([demonstrations, pairs]).T)[0]
     # Parameters outside the span of the gradients change nothing.
     shown, compared = scale * demonstrations @ basis, scale * pairs @ basis
-    tokens = len(lab.forward[0].labels) * len(shown) / lab.effort.features
+    tokens = len(lab.forward[0].owners) * len(shown) / lab.effort.features
     part = GaussNewton(float(lab.base[0]), -shown.sum(0) / tokens, shown.T @ shown / tokens)
     margins = LinearMargins(compared, lab.subject.beta)
     return Surrogate(part, margins, 1.0, np.zeros(basis.shape[1]))

@@ -13,12 +13,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tradeoff.forecast.sketch import CountSketch
+from tradeoff.forecast.sketch import CountSketch, TwoSided
 from tradeoff.forecast.subject import Rows, Scored, Shift, Subject, blend
 
 Array = NDArray[np.float64]
 FORWARD, BACKWARD = 1, 3
 """Cost of a token in a forward pass, and in one with its backward pass."""
+SIDES = 16, 8
+"""Widths of the sketch of a last layer, on the side of the vocabulary and of hidden states."""
 POINTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.0), (0.0, 0.5))
 """Where both losses are measured in the plane of the two short runs, in units of :attr:`reach`."""
 
@@ -120,14 +122,18 @@ class Lab:
         rows = self.rows(self.effort.features)
         for objective in (0, 1):
             self._spend("forward", objective, rows[objective], FORWARD)
-        return self.subject.scored(0, rows[0]), self.subject.scored(1, rows[1])
+        scored = self.subject.scored
+        return scored(0, rows[0], self.sketch), scored(1, rows[1], self.sketch)
+
+    @cached_property
+    def sketch(self) -> TwoSided:
+        """The sketch of the last layer."""
+        return TwoSided.draw(*self.subject.shape, SIDES, self.seed)
 
     @cached_property
     def base(self) -> Array:
         """(2,) losses of the base model on these rows; that of pairs is log 2."""
-        demonstrations = self.forward[0]
-        picked = demonstrations.log_probs.gather(1, demonstrations.labels[:, None])
-        return np.array([-float(picked.double().mean()), np.log(2.0)])
+        return np.array([-float(self.forward[0].log_p[:, 0].double().mean()), np.log(2.0)])
 
     @cached_property
     def gradients(self) -> tuple[Array, Array]:

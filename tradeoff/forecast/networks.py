@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tradeoff import objectives
-from tradeoff.forecast.sketch import CountSketch
+from tradeoff.forecast.sketch import CountSketch, TwoSided
 from tradeoff.forecast.subject import Rows, Scored, Shift
 from tradeoff.networks.batches import Batch
 from tradeoff.networks.language_task import LanguageTask
@@ -46,12 +46,18 @@ class TaskSubject:
         """Inverse temperature of DPO."""
         return self.task.beta
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Size of the vocabulary, and width of the output layer's input."""
+        config = self.task.base.config
+        return config.vocabulary, config.width
+
     def tokens(self, objective: int, rows: Rows) -> int:
         """Number of tokens that one pass reads; a pair's prompt counts once."""
         return len(self._set(objective).ragged(torch.from_numpy(rows)).tokens)
 
     @torch.no_grad()
-    def scored(self, objective: int, rows: Rows) -> Scored:
+    def scored(self, objective: int, rows: Rows, sketch: TwoSided) -> Scored:
         """One forward pass of the base model."""
         laid, seen = self._set(objective).ragged(torch.from_numpy(rows)), []
         hook = self.task.base.norm.register_forward_hook(
@@ -62,7 +68,7 @@ class TaskSubject:
             logits = self.task.base(laid.tokens, **place)
         finally:
             hook.remove()
-        return Scored(seen[0], logits.float().log_softmax(-1), laid.targets, laid.owners)
+        return Scored.of(seen[0], logits, laid.targets, laid.owners, sketch)
 
     def gradients(self, objective: int, rows: Rows, sketch: CountSketch) -> NDArray[np.float64]:
         """(n, m) sketched gradients at the base, row by row."""

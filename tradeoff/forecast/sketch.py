@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -83,6 +84,10 @@ class TwoSided:
             for shape in ((tokens, sides[0]), (width, sides[1]))
         ]
         return cls(*pair)
+
+    def to(self, device: Any) -> TwoSided:
+        """The same sketch on a device."""
+        return TwoSided(self.vocabulary.to(device), self.hidden.to(device))
 
     def outer(self, left: Float[Tensor, "*n a"], right: Float[Tensor, "*n b"]) -> Tensor:
         """(*n, a b) products of both sketched sides."""

@@ -12,32 +12,64 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tradeoff.forecast.sketch import CountSketch
+from tradeoff.forecast.sketch import CountSketch, TwoSided
 
 Rows = NDArray[np.int64]
 Shift = dict[str, Tensor]
 """Difference of weights from the base model, by name."""
+LIKELIEST = 16
+"""Tokens of each softmax that are kept one by one."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scored tokens of some responses under the base model.
+    """The scored tokens of some responses under the base model, with a sketch of its last layer.
 
     Attributes
     ----------
     hidden
-        (M, d) input of the output layer where each token is predicted.
-    log_probs
-        (M, V) log-probabilities of the whole vocabulary there, in nats.
-    labels, owners
-        (M,) the tokens, and the number of the response of each. Pairs have two responses each,
-        chosen before rejected.
+        (M, b) sketched inputs of the output layer where each token is predicted.
+    likeliest, log_p
+        (M, K) the likeliest tokens there, the scored one first, and their log-probabilities.
+    expected
+        (M, a) mean code of a token there, over the whole vocabulary.
+    owners
+        (M,) the response of each token. Pairs have two responses each, chosen before rejected.
     """
 
-    hidden: Float[Tensor, "M d"]
-    log_probs: Float[Tensor, "M V"]
-    labels: Int[Tensor, " M"]
+    hidden: Float[Tensor, "M b"]
+    likeliest: Int[Tensor, "M K"]
+    log_p: Float[Tensor, "M K"]
+    expected: Float[Tensor, "M a"]
     owners: Int[Tensor, " M"]
+
+    @classmethod
+    def of(
+        cls,
+        hidden: Float[Tensor, "M d"],
+        logits: Float[Tensor, "M V"],
+        labels: Int[Tensor, " M"],
+        owners: Int[Tensor, " M"],
+        sketch: TwoSided,
+    ) -> Scored:
+        """Keep of the whole vocabulary only what forecasts use."""
+        log_probs = logits.float().log_softmax(-1)
+        raised = log_probs.scatter(1, labels[:, None], torch.inf)
+        likeliest = raised.topk(min(LIKELIEST, log_probs.shape[1]), dim=1).indices
+        code, wide = sketch.vocabulary.to(log_probs), sketch.hidden.to(log_probs)
+        return cls(
+            hidden.float() @ wide,
+            likeliest,
+            log_probs.gather(1, likeliest),
+            log_probs.exp() @ code,
+            owners,
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Scored]) -> Scored:
+        """Scored tokens of all parts, on the CPU; owners already differ."""
+        names = ("hidden", "likeliest", "log_p", "expected", "owners")
+        return Scored(*(torch.cat([getattr(part, n).cpu() for part in parts]) for n in names))
 
 
 @runtime_checkable
@@ -55,7 +87,11 @@ class Subject(Protocol):
     def tokens(self, objective: int, rows: Rows) -> int:
         """Number of tokens that one pass over these rows reads, without padding."""
 
-    def scored(self, objective: int, rows: Rows) -> Scored:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Size of the vocabulary, and width of the output layer's input."""
+
+    def scored(self, objective: int, rows: Rows, sketch: TwoSided) -> Scored:
         """One forward pass of the base model."""
 
     def gradients(self, objective: int, rows: Rows, sketch: CountSketch) -> NDArray[np.float64]:
