@@ -46,6 +46,7 @@ RANKS: dict[str, float] = {
     "doubts": 4,
     "arena": 5,
     "advice": 5.5,
+    "forecast": 5.6,
     "compare": 5.8,
     "cli": 7,
     "__main__": 8,

@@ -20,6 +20,7 @@ from tradeoff.cli.doctor import doctor
 from tradeoff.cli.ends import STATUS, Program, leave_at_once
 from tradeoff.cli.evaluate import evaluate
 from tradeoff.cli.export import export
+from tradeoff.cli.forecast import forecast
 from tradeoff.cli.paper import claims, figures, report, reproduce
 from tradeoff.cli.train import EPILOG, train
 from tradeoff.errors import InputError
@@ -62,6 +63,7 @@ LABORATORY, PAPER = "The laboratory", "The dossier of a paper"
 app.command(rich_help_panel=QUESTION)(advise)
 app.command(rich_help_panel=QUESTION)(analyse)
 app.command(rich_help_panel=MODELS, epilog=EPILOG)(train)
+app.command(rich_help_panel=MODELS)(forecast)
 app.command(rich_help_panel=MODELS)(compare)
 app.command(rich_help_panel=MODELS)(evaluate)
 app.command(rich_help_panel=MODELS)(export)

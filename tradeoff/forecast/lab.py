@@ -60,7 +60,7 @@ class Effort:
         return cls(
             updates=updates,
             batch=batch,
-            features=some(0.025, 256),
+            features=some(0.02, 256),
             gradients=some(0.01, 64),
             evaluated=some(0.0075, 64),
             probe_updates=length,

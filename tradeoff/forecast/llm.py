@@ -6,7 +6,7 @@ what the training will read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.forecast.lab import Effort
 from tradeoff.forecast.sketch import CountSketch, TwoSided
 from tradeoff.forecast.subject import Rows, Scored, Shift
-from tradeoff.llm import JointTrainer, TrainConfig, batches
+from tradeoff.llm import JointTrainer, batches
+from tradeoff.llm.config import Experiment
 from tradeoff.llm.models import below_adapters
 from tradeoff.llm.reference_values import evaluating
 from tradeoff.schedules import Sequential
@@ -30,61 +30,68 @@ AT_ONCE = 4
 """Rows of a forward pass that keeps logits of the whole vocabulary."""
 
 
-class ModelSubject:
-    """A :class:`~tradeoff.forecast.subject.Subject` on a sample of rows.
+def subject(
+    settings: Experiment, rows: Mapping[str, Any], effort: Effort, *, progress: bool = False
+) -> ModelSubject:
+    """The subject of a training's settings, on a sample of its rows.
 
     Parameters
     ----------
-    model, tokenizer
-        As for :class:`~tradeoff.llm.JointTrainer`; adapters are trained if the settings say so.
-    sft, preference
-        Training rows, of which a sample is used.
-    config
-        Settings of the runs to forecast.
+    settings
+        Of the training to forecast, see :class:`tradeoff.llm.config.Experiment`.
+    rows
+        Its rows, from :func:`tradeoff.experiment.read_rows`.
     effort
         How much is measured.
+    progress
+        Show a bar while the "tiny" model is made.
+
+    Raises
+    ------
+    InputError
+        If rows, model, tokenizer or settings cannot be used.
+    """
+    from tradeoff import experiment
+
+    count = effort.features + effort.probe_updates * effort.probe_batch
+    rng, some = np.random.default_rng(settings.train.seed), {}
+    for name in ("sft", "preference"):
+        every = rows[name]
+        some[name] = [every[i] for i in rng.permutation(len(every))[:count].tolist()]
+        # The trainer wants held-out rows; a forecast measures training rows only.
+        some[f"{name}_test"] = some[name][:1]
+    short = replace(
+        settings.train,
+        steps=2 * effort.probe_updates,
+        epochs=None,
+        batch_size=effort.probe_batch,
+        preference_batch_size=None,
+        decay="constant",
+        warmup=0,
+        loss="sigmoid",
+        label_smoothing=0.0,
+        chosen_nll=None,
+        reference="initial",
+        reference_rows="all",
+        reference_cache=None,
+        patience=None,
+        log_every=10**6,
+    )
+    own = replace(settings, train=short, schedule=Sequential().to_dict(), method={})
+    return ModelSubject(experiment.prepare(own, some, progress=progress))
+
+
+class ModelSubject:
+    """A :class:`~tradeoff.forecast.subject.Subject` on the rows of a trainer.
+
+    Parameters
+    ----------
+    trainer
+        A trainer of SFT, then DPO, with as many updates each as a short run has.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        sft: Sequence[SftRow],
-        preference: Sequence[PreferenceRow],
-        config: TrainConfig,
-        effort: Effort,
-    ) -> None:
-        count = effort.features + effort.probe_updates * effort.probe_batch
-        rng = np.random.default_rng(config.seed)
-        some: list[Any] = [
-            [rows[i] for i in rng.permutation(len(rows))[:count].tolist()]
-            for rows in (sft, preference)
-        ]
-        self.length = effort.probe_updates
-        short = replace(
-            config,
-            steps=2 * self.length,
-            epochs=None,
-            batch_size=effort.probe_batch,
-            preference_batch_size=None,
-            decay="constant",
-            warmup=0,
-            loss="sigmoid",
-            reference="initial",
-            reference_rows="all",
-            patience=None,
-            log_every=10**6,
-        )
-        # The held-out rows are none of the forecast's: it measures training rows.
-        held_out = {"sft_test": some[0][:1], "preference_test": some[1][:1]}
-        self.trainer = JointTrainer(
-            *(model, tokenizer),
-            sft=some[0],
-            preference=some[1],
-            schedule=Sequential(),
-            config=short,
-            **held_out,
-        )
+    def __init__(self, trainer: JointTrainer) -> None:
+        self.trainer, self.length = trainer, trainer.steps // 2
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -143,7 +150,7 @@ class ModelSubject:
 
     def steps(self, objective: int, updates: int, batch: int, seed: int) -> Shift:
         """Weights after a few updates on one objective, as differences from the base."""
-        assert (updates, batch) == (self.length, self.trainer.config.batch_size), "see __init__"
+        assert (updates, batch) == (self.length, self.trainer.config.batch_size), "see subject()"
         del seed  # that of the settings
         return self._ends[objective]
 

@@ -75,3 +75,9 @@ def assemble(
     middle = mixes[LAMBDAS.index(0.5)]
     parts = [np.ravel(mixes), sft_first[1], preference_first[1], middle]
     return np.concatenate([*parts, [sft_first[0, 0], preference_first[0, 1]]])
+
+
+def knee(front: Float[np.ndarray, "K 2"]) -> int:
+    """Number of the weight whose losses, in units of the front's ranges, have the least sum."""
+    spread = np.maximum(np.ptp(front, axis=0), 1e-9)
+    return int(np.argmin(np.sum((front - front.min(axis=0)) / spread, axis=1)))

@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from analysis.fernando2024.forecast.measured import CONTROLS, EARLY, WORDS, knee
+from analysis.fernando2024.forecast.measured import CONTROLS, EARLY, WORDS
 from tradeoff.forecast.candidates import CANDIDATES
-from tradeoff.forecast.quantities import LAMBDAS, forgetting, front, ranges
+from tradeoff.forecast.quantities import LAMBDAS, forgetting, front, knee, ranges
 from tradeoff.forecast.stack import Fitted, Measured, half_widths, left_out
 
 Array = NDArray[np.float64]
@@ -25,8 +25,6 @@ FORECASTS: dict[str, tuple[str, ...]] = {
     **CONTROLS,
 }
 """Candidates of each forecast that is judged."""
-ERROR, COVERAGE = 0.10, (0.85, 0.95)
-"""What was asked for before any run: median error in ranges, and coverage of 90 % intervals."""
 POINTS = 2 * len(LAMBDAS)
 
 

@@ -18,6 +18,7 @@ from itertools import product
 from typing import Any
 
 import pandas as pd
+import torch
 
 from tradeoff import study, tiny
 from tradeoff.checkout import ROOT
@@ -25,7 +26,7 @@ from tradeoff.data.synthetic import Language, generate
 from tradeoff.networks.hugging_face import from_hugging_face
 from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.train import Run, train
-from tradeoff.schedules import Mix, Rounds, Schedule, Sequential, from_dict
+from tradeoff.schedules import SFT, Mix, Rounds, Schedule, Sequential, from_dict
 
 FOLDER = ROOT / "out" / "forecast"
 LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -169,9 +170,11 @@ ALIKE = ("which", "pair", "updates", "marks")
 def train_batch(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     """Held-out losses of runs that agree in all but their schedule, at each evaluation."""
     began, c = time.thread_time(), configurations[0]
-    form = FORMS[c["which"]]
+    form, known = FORMS[c["which"]], task(c["which"], c["pair"])
+    # The task's module is made on its first use in a thread, which must not be within a vmap.
+    replace(known, ragged=True).losses(dict(known.base.named_parameters()), SFT, torch.tensor([0]))
     done = train(
-        task(c["which"], c["pair"]),
+        known,
         [Run(from_dict(each["schedule"]), each["seed"]) for each in configurations],
         steps=c["updates"],
         batch_size=form.batch,

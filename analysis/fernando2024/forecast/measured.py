@@ -19,7 +19,6 @@ from tradeoff.forecast.lab import Effort, Lab
 from tradeoff.forecast.networks import TaskSubject
 from tradeoff.forecast.quantities import LAMBDAS, LOSSES, MIXES, NAMES, assemble
 from tradeoff.forecast.stack import Measured
-from tradeoff.scores import weighted_loss
 
 Array = NDArray[np.float64]
 WORDS, WORD_ROWS, WORD_WIDTH = "words", 200, 64
@@ -138,9 +137,3 @@ def early(last: pd.DataFrame) -> Array:
     mixes = last.loc[[f"early {name}" for name in MIXES], list(LOSSES)].to_numpy(dtype=float)
     ends = np.stack([mixes[0], mixes[-1]])
     return assemble(mixes, ends, ends[::-1])
-
-
-def knee(front: Array) -> int:
-    """Number of the weight whose losses, in units of the front's ranges, have the least sum."""
-    spread = np.maximum(np.ptp(front, axis=0), 1e-9)
-    return int(np.argmin(weighted_loss((front - front.min(axis=0)) / spread, 0.5)))

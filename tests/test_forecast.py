@@ -1,0 +1,353 @@
+"""Forecasts: sketches, convex surrogates, the two kinds of subject, calibration, sentences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tradeoff import tiny
+from tradeoff.convex.solve import minimise
+from tradeoff.data.synthetic import Language, generate
+from tradeoff.data.tokenizer import byte_tokenizer
+from tradeoff.forecast import features
+from tradeoff.forecast.calibration import Calibration, from_record
+from tradeoff.forecast.candidates import CANDIDATES, RADII, from_problem
+from tradeoff.forecast.forecast import forecast
+from tradeoff.forecast.lab import Effort, Lab
+from tradeoff.forecast.networks import TaskSubject
+from tradeoff.forecast.quantities import (
+    LAMBDAS,
+    NAMES,
+    OBJECTIVE,
+    forgetting,
+    from_scale,
+    front,
+    to_scale,
+)
+from tradeoff.forecast.sentences import sentences
+from tradeoff.forecast.sketch import CountSketch, TwoSided
+from tradeoff.forecast.stack import Measured, fit, half_widths, left_out
+from tradeoff.forecast.subject import Subject, blend
+from tradeoff.forecast.surrogate import GaussNewton, LinearMargins, Surrogate, TokenSoftmax
+from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
+from tradeoff.networks.language_task import LanguageTask
+
+EFFORT = Effort(
+    updates=100, batch=8, features=5, gradients=4, evaluated=3, probe_updates=2, probe_batch=2
+)
+
+
+@pytest.fixture(scope="module")
+def subject() -> TaskSubject:
+    """A random tiny model on generated rows."""
+    tokenizer = byte_tokenizer()
+    few = Language(sft_rows=40, preference_rows=20, test_rows=5, documents=1)
+    config = LanguageModelConfig(vocabulary=len(tokenizer), width=16, layers=1, hidden=24)
+    return TaskSubject(LanguageTask.of(LanguageModel(config), generate(few), tokenizer), 1e-3)
+
+
+@pytest.fixture(scope="module")
+def lab(subject: TaskSubject) -> Lab:
+    return Lab(subject, EFFORT)
+
+
+# ---------------------------------------------------------------------- sketches
+
+
+def test_count_sketch_keeps_inner_products_on_average():
+    rng = np.random.default_rng(0)
+    a, b = (torch.tensor(rng.standard_normal(300)) for _ in range(2))
+    found = [float(s([a]) @ s([b])) for s in (CountSketch(64, k) for k in range(400))]
+    error = np.std(found) / np.sqrt(len(found))
+    assert abs(np.mean(found) - float(a @ b)) < 4 * error
+    assert np.std(found) < 2 * float(a.norm() * b.norm()) / np.sqrt(64)
+
+
+def test_count_sketch_is_linear_and_reads_parts_as_one():
+    sketch, x = CountSketch(16, 3), torch.arange(12.0)
+    parts = sketch([x[:5].view(5, 1), x[5:]])
+    assert torch.equal(parts, sketch([x]))
+    assert torch.allclose(sketch([2 * x]), 2 * parts)
+
+
+def test_two_sided_sketch_keeps_inner_products_on_average():
+    rng = np.random.default_rng(1)
+    left, right = (torch.tensor(rng.standard_normal((2, n)), dtype=torch.float32) for n in (9, 7))
+    exact = float((left[0] @ left[1]) * (right[0] @ right[1]))
+    found = []
+    for seed in range(600):
+        sketch = TwoSided.draw(9, 7, (8, 8), seed)
+        one, two = (sketch.outer(left[k] @ sketch.vocabulary, right[k] @ sketch.hidden)
+                    for k in (0, 1))  # fmt: skip
+        found.append(float(one @ two))
+    assert abs(np.mean(found) - exact) < 4 * np.std(found) / np.sqrt(len(found))
+
+
+# ---------------------------------------------------------------------- surrogates
+
+
+def parts(seed: int = 0) -> list:
+    rng = np.random.default_rng(seed)
+    log_p = np.log(rng.dirichlet(np.ones(5), size=6))
+    softmax = TokenSoftmax(
+        rng.standard_normal((6, 4, 3)), log_p[:, :4], log_p[:, 4], np.full(6, 1 / 6)
+    )
+    root = rng.standard_normal((3, 3))
+    return [
+        softmax,
+        GaussNewton(1.0, rng.standard_normal(3), root @ root.T),
+        LinearMargins(rng.standard_normal((7, 3)), 0.5),
+    ]
+
+
+@pytest.mark.parametrize("part", parts(), ids=lambda part: type(part).__name__)
+def test_gradients_and_hessians_are_those_of_finite_differences(part):
+    theta, step = np.array([0.3, -0.2, 0.5]), 1e-5
+    moves = step * np.eye(3)
+    slope = [(part.value(theta + m) - part.value(theta - m)) / (2 * step) for m in moves]
+    bend = [(part.gradient(theta + m) - part.gradient(theta - m)) / (2 * step) for m in moves]
+    np.testing.assert_allclose(part.gradient(theta), slope, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(part.hessian(theta), bend, rtol=1e-6, atol=1e-8)
+
+
+def test_a_surrogate_is_minimised_with_a_certificate():
+    problem = Surrogate(parts()[0], parts()[2], 2.0, np.array([0.1, 0.0, -0.1]))
+    best = minimise(problem, 0.4, tolerance=1e-8)
+    assert best.certificate <= 1e-8
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        theta = rng.standard_normal(3)
+        theta *= 2.0 * rng.random() / np.linalg.norm(theta)
+        assert np.array([0.6, 0.4]) @ problem.losses(theta) >= best.lower
+
+
+def test_a_conflict_free_problem_forgets_nothing_and_a_conflict_does():
+    one = np.array([[1.0, 0.0], [0.8, 0.1]])
+    agree = Surrogate(LinearMargins(one, 1.0), LinearMargins(one, 1.0), 3.0, np.zeros(2))
+    fight = replace(agree, preference=LinearMargins(-one, 1.0))
+    assert np.all(forgetting(from_problem(agree)) < 0)
+    assert np.all(forgetting(from_problem(fight)) > 0.5)
+    # More weight on preferences never raises their loss, nor lowers that of SFT.
+    moves = np.diff(front(from_problem(fight)), axis=0)
+    assert np.all(moves[:, 0] >= -1e-6)
+    assert np.all(moves[:, 1] <= 1e-6)
+
+
+# ---------------------------------------------------------------------- subjects
+
+
+def test_a_task_is_a_subject(subject: TaskSubject):
+    assert isinstance(subject, Subject)
+
+
+def test_base_losses_are_those_of_the_task(subject: TaskSubject, lab: Lab):
+    rows = lab.rows(EFFORT.features)
+    zero = blend([(0.0, lab.ends[0])])
+    np.testing.assert_allclose(subject.losses(zero, rows), lab.base, rtol=1e-5)
+    few = replace(subject.task, test_sft=subject.task.sft.take(rows[0]))
+    shift = few.reference(few.initial([0]))
+    exact = few.evaluate(few.initial([0]), shift)["sft_loss"][0]
+    assert lab.base[0] == pytest.approx(exact, rel=1e-5)
+
+
+def test_sketched_gradients_predict_a_small_step(subject: TaskSubject):
+    """Along the gradient of a pair's margin, the log-probability of a demonstration moves so."""
+    row, sketch = np.array([0]), CountSketch(2**16, 0)
+    shown, compared = (subject.gradients(k, row, sketch)[0] for k in (0, 1))
+    weights = {n: w.detach().clone().requires_grad_() for n, w in subject._base.items()}
+    pair = subject._log_probs(weights, 1, row)[0]
+    slopes = torch.autograd.grad(pair[0] - pair[1], list(weights.values()))
+    step = 1e-3 / float(torch.stack([s.norm() for s in slopes]).norm())
+    moved = {n: step * s for n, s in zip(weights, slopes, strict=True)}
+    count = int(subject.task.sft.mask[0].sum())
+    zero = blend([(0.0, moved)])
+    change = subject.losses(zero, (row, row))[0] - subject.losses(moved, (row, row))[0]
+    assert change * count == pytest.approx(step * float(shown @ compared), rel=0.05, abs=2e-5)
+
+
+def test_last_layer_features_are_the_gradient_of_the_output_matrix(subject: TaskSubject):
+    """Without a sketch (identity on both sides) they are (onehot - p) x h, summed over tokens."""
+    vocabulary, width = subject.shape
+    exact = TwoSided(torch.eye(vocabulary), torch.eye(width))
+    rows = np.array([2])
+    found = features.pair_differences(subject.scored(1, rows, exact), exact)[0]
+    base = subject.task.base
+    head = base.embed_tokens.weight.detach().clone().requires_grad_()
+    seen: list = []
+    hook = base.norm.register_forward_hook(lambda m, given, out: seen.append(out.detach()))
+    laid = subject.task.pairs.ragged(torch.from_numpy(rows))
+    base(laid.tokens, starts=laid.starts, after=laid.after, wanted=laid.wanted)
+    hook.remove()
+    each = (seen[0] @ head.T).log_softmax(-1).gather(1, laid.targets[:, None])[:, 0]
+    total = each.new_zeros(2).index_add(0, laid.owners, each)
+    (slope,) = torch.autograd.grad(total[0] - total[1], head)
+    np.testing.assert_allclose(found, slope.flatten().numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_every_candidate_says_all_numbers(lab: Lab):
+    for name, candidate in CANDIDATES.items():
+        found = candidate.predict(lab)
+        assert found.shape[1] == len(NAMES), name
+        assert np.all(np.isfinite(found) & (found >= 0)), name
+    assert len(CANDIDATES["frozen"].predict(lab)) == len(RADII)
+
+
+def test_the_cost_of_all_measurements_is_below_a_twentieth():
+    """Of rows of equal length, with a pair as long as two demonstrations."""
+    for updates, batch in ((100, 8), (1000, 32), (60, 16), (20_000, 64)):
+        e = Effort.of(updates, batch)
+        row = 1 + 2
+        read = e.probe_updates * e.probe_batch
+        spent = row * (e.features + 3 * e.gradients + 3 * read + 8 * e.evaluated) + 2 * read
+        assert spent <= 0.05 * 3 * row * updates * batch, (updates, batch)
+
+
+def test_a_lab_counts_what_it_measures_once(subject: TaskSubject):
+    lab = Lab(subject, EFFORT)
+    assert lab.cost() == 0
+    _ = lab.forward, lab.forward
+    rows = lab.rows(EFFORT.features)
+    assert lab.spent["forward"] == subject.tokens(0, rows[0]) + subject.tokens(1, rows[1])
+
+
+# ---------------------------------------------------------------------- calibration
+
+
+def examples(pairs: int = 8, noise: float = 0.02, seed: int = 0) -> list[Measured]:
+    """Truth that one candidate knows up to a factor, and another does not know at all."""
+    rng, found = np.random.default_rng(seed), []
+    base = np.array([1.0, 0.7])
+    level = rng.standard_normal(len(NAMES)) * 0.2
+    for pair in range(pairs):
+        change = 0.3 * rng.standard_normal() * np.where(OBJECTIVE == 0, 1.0, -1.0)
+        start = to_scale(base)[OBJECTIVE]
+        target = level + change + noise * rng.standard_normal(len(NAMES))
+        good = from_scale(start + change / 2)[None]
+        bad = from_scale(start + rng.standard_normal(len(NAMES)))[None]
+        variants = {"good": np.vstack([bad, good]), "bad": bad}
+        found.append(
+            Measured(f"pair {pair}", variants, {"good": base, "bad": base}, base,
+                     from_scale(start + target))
+        )  # fmt: skip
+    return found
+
+
+def test_a_stack_trusts_the_candidate_that_knows():
+    found = fit(examples(), ["good", "bad"])
+    assert found.variants == {"good": 1, "bad": 0}
+    assert np.all(np.abs(found.slopes[:, 0] - 2.0) < 0.3)
+    assert np.all(found.slopes[:, 1] < 0.1)
+
+
+def test_what_is_fitted_never_saw_the_pair_that_is_left_out():
+    for fitted, own, others in left_out(examples(), ["good"]):
+        assert {e.group for e in own}.isdisjoint(e.group for e in others)
+        assert np.median(np.abs(fitted.values(own[0]) - own[0].target)) < 0.1
+
+
+def test_intervals_cover_new_pairs_about_as_often_as_they_say():
+    inside = []
+    for seed in range(4):
+        every = examples(24, 0.1, seed)
+        known, new = every[:12], every[12:]
+        fitted, half = fit(known, ["good"]), half_widths(known, ["good"])
+        inside += [np.abs(fitted.values(e) - e.target) <= half for e in new]
+    assert 0.85 <= np.mean(inside) <= 0.97
+
+
+def test_missing_runs_are_left_out_of_the_fit():
+    every = examples()
+    gone = every[0].truth.copy()
+    gone[-1] = np.nan
+    some = [replace(every[0], truth=gone), *every[1:]]
+    found = fit(some, ["good"])
+    assert np.isfinite(found.intercepts).all()
+    assert np.isfinite(half_widths(some, ["good"])).all()
+
+
+# ---------------------------------------------------------------------- what is said
+
+
+def calibration(width: float) -> Calibration:
+    scores = {
+        "stack": {"median_error": 0.08, "coverage": 0.9, "cost": {"most": 0.04}},
+        "constant": {"median_error": 0.2},
+        "early": {"median_error": 0.05},
+    }
+    record = {
+        "variants": {"frozen": 2},
+        "slopes": [[1.0], [1.0]],
+        "intercepts": [0.0] * len(NAMES),
+        "half_widths": [width] * len(NAMES),
+        "scores": scores,
+        "about": {"pairs": 12, "model": "a model", "updates": 100, "batch": 8},
+    }
+    return from_record(record)
+
+
+def test_wide_intervals_cannot_tell(lab: Lab):
+    text = " ".join(sentences(forecast(lab, calibration(3.0))))
+    assert text.count("cannot tell") >= 4
+    assert "Goals missed: better than every control" in text
+
+
+def test_narrow_intervals_tell(lab: Lab):
+    found = forecast(lab, calibration(1e-6))
+    assert "cannot tell" not in sentences(found)[0]
+    assert found.lam in LAMBDAS
+    assert np.all(found.low <= found.losses)
+    record = found.record()
+    assert record["trust"]["goals"]["better than every control"] is False
+    assert from_record(found.calibration.record()).goals == found.calibration.goals
+
+
+# ---------------------------------------------------------------------- models of transformers
+
+
+@pytest.fixture(scope="module")
+def model_subject():
+    from tradeoff.forecast.llm import ModelSubject
+    from tradeoff.llm import JointTrainer, TrainConfig
+    from tradeoff.schedules import Sequential
+
+    model, tokenizer = tiny.random_model(16, 1)
+    sft, pairs = tiny.rows(12)
+    settings = TrainConfig(
+        steps=4, batch_size=2, max_length=64, chat=False, reference_rows="all", learning_rate=1e-3
+    )
+    trainer = JointTrainer(
+        model, tokenizer, sft=sft, preference=pairs, schedule=Sequential(), config=settings,
+        sft_test=sft[:1], preference_test=pairs[:1],
+    )  # fmt: skip
+    return ModelSubject(trainer)
+
+
+def test_a_model_of_transformers_is_a_subject_that_short_runs_leave_as_it_was(model_subject):
+    assert isinstance(model_subject, Subject)
+    lab = Lab(model_subject, EFFORT)
+    before = {n: w.detach().clone() for n, w in model_subject._trained.items()}
+    rows = lab.rows(EFFORT.features)
+    start = model_subject.losses(blend([(0.0, lab.ends[0])]), rows)
+    np.testing.assert_allclose(start, lab.base, rtol=1e-4)
+    moved = np.stack([model_subject.losses(end, rows) for end in lab.ends])
+    assert moved[0, 0] < start[0]
+    assert moved[1, 1] < start[1]
+    assert all(torch.equal(w, before[n]) for n, w in model_subject._trained.items())
+
+
+def test_a_model_of_transformers_measures_what_its_twin_does(model_subject):
+    """Pairs lie with both responses together; log-probabilities are those of the policy."""
+    rows = np.arange(3)
+    sketch = TwoSided.draw(*model_subject.shape, (4, 4))
+    scored = model_subject.scored(1, rows, sketch)
+    total = torch.zeros(6).index_add(0, scored.owners, scored.log_p[:, 0])
+    exact = model_subject.trainer.scorer.log_probs(
+        [model_subject.trainer.data.preference[i] for i in range(3)]
+    )
+    np.testing.assert_allclose(total.view(3, 2), exact, rtol=1e-4)
+    slopes = model_subject.gradients(1, rows, CountSketch(64))
+    assert slopes.shape == (3, 64)
+    assert np.all(np.abs(slopes).sum(axis=1) > 0)

@@ -1,0 +1,87 @@
+"""A forecast in a few sentences, with what it cannot tell and how far it may be trusted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tradeoff.forecast.quantities import LAMBDAS, front, place
+
+if TYPE_CHECKING:
+    from tradeoff.forecast.forecast import Forecast
+
+LIKELY = 0.1
+"""A weight is named among those that cannot be told apart if its probability is at least this."""
+
+
+def sentences(found: Forecast) -> list[str]:
+    """What to expect, and how far to trust it."""
+    return [_front(found), *_orders(found), _best(found), _rounds(found), *trust(found)]
+
+
+def _front(found: Forecast) -> str:
+    losses, low, high = (front(x) for x in (found.losses, found.low, found.high))
+    parts = []
+    for k, name in enumerate(("SFT loss", "preference loss")):
+        if found.told(k):
+            ends = [
+                f"{losses[i, k]:.2f} ({low[i, k]:.2f} to {high[i, k]:.2f}) at lambda {LAMBDAS[i]:g}"
+                for i in (0, -1)
+            ]
+            parts.append(f"the {name} from {' to '.join(ends)}")
+        else:
+            parts.append(f"the {name}: cannot tell, its intervals are wider than its change")
+    return f"Over the weights lambda of Mix, expect {'; '.join(parts)}."
+
+
+def _orders(found: Forecast) -> list[str]:
+    names = (("SFT→DPO", "SFT"), ("DPO→SFT", "preference"))
+    said = []
+    for (order, loss), (mean, low, high) in zip(names, found.forgetting.tolist(), strict=True):
+        if low > 0:
+            said.append(
+                f"{order} forgets {mean:.2f} nats of the {loss} loss ({low:.2f} to {high:.2f})."
+            )
+        else:
+            said.append(f"Whether {order} forgets the {loss} objective: cannot tell "
+                        f"({low:.2f} to {high:.2f} nats).")  # fmt: skip
+    return said
+
+
+def _best(found: Forecast) -> str:
+    if found.lam is not None:
+        return f"The best weight is lambda = {found.lam:g}: least sum of both losses in ranges."
+    likely = [f"{lam:g}" for lam, share in found.best.items() if share >= LIKELY]
+    return f"The best weight: cannot tell lambda = {', '.join(likely)} apart."
+
+
+def _rounds(found: Forecast) -> str:
+    """Whether rounds, or Mix, are worth more than one stage after the other."""
+    order, rounds = (
+        found.draws[:, [place(plan, "sft_loss"), place(plan, "preference_loss")]]
+        for plan in ("sft-dpo", "rounds 4")
+    )
+    better = float(np.mean(rounds.sum(axis=1) < order.sum(axis=1)))
+    if max(better, 1 - better) < 0.9:
+        return "Whether four rounds beat one SFT→DPO in the sum of both losses: cannot tell."
+    which = "Four rounds beat" if better >= 0.9 else "Four rounds do not beat"
+    return f"{which} one SFT→DPO in the sum of both losses."
+
+
+def trust(found: Forecast) -> list[str]:
+    """How far forecasts of this kind may be trusted, from the stored evaluation."""
+    calibration = found.calibration
+    own, about = calibration.scores["stack"], calibration.about
+    controls = {name: calibration.scores[name]["median_error"] for name in ("constant", "early")}
+    missed = [name for name, met in calibration.goals.items() if not met]
+    met = "All goals are met" if not missed else f"Goals missed: {', '.join(missed)}"
+    return [
+        f"On {about['pairs']} pairs of data sets, each forecast from the others, the median error "
+        f"was {own['median_error']:.0%} of the front's range (a constant guess "
+        f"{controls['constant']:.0%}, a tenth of each run {controls['early']:.0%}), and 90 % "
+        f"intervals held {own['coverage']:.0%} of the losses. {met}.",
+        f"That was measured on {about['model']} and runs of {about['updates']} updates of "
+        f"{about['batch']} rows. For another model or budget, trust signs and orders more than "
+        "numbers.",
+    ]
