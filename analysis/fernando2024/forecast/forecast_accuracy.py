@@ -1,0 +1,152 @@
+"""Can a training be forecast from a twentieth of its cost? Four candidates, a stack, and controls.
+
+Each pair of data sets is forecast from the others. Truth is what runs of Mix at five weights, both
+orders, and rounds ended with on held-out rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from analysis.dossier import style
+from analysis.dossier.mutations import mutate
+from analysis.fernando2024.forecast import accuracy, grid, measured
+from analysis.fernando2024.forecast.accuracy import FORECASTS, STACK
+from analysis.fernando2024.stored import shown
+from tradeoff.forecast import CANDIDATES, Calibration
+from tradeoff.forecast.calibration import COST, COVERAGE, ERROR
+from tradeoff.forecast.quantities import LAMBDAS, front, ranges
+from tradeoff.forecast.stack import Measured, fit, half_widths, left_out
+from tradeoff.theory.checked import Checked
+
+LABELS = {
+    STACK: "all four, stacked",
+    **{name: candidate.label for name, candidate in CANDIDATES.items()},
+    measured.WORDS: "convex problem on hashed words",
+    "constant": "control: a constant guess",
+    measured.EARLY: "control: a tenth of each run",
+}
+CAPTION = (
+    "Forecasts of a tiny language model's held-out losses after {updates} updates of Mix, lambda = "
+    "{lambdas}. What varies: {pairs} pairs of data sets, each forecast from the others, and {seeds} "
+    "seeds. Left: median error in ranges of the measured front; the line is the goal. Right: "
+    "stacked forecasts and their 90 % intervals, which hold {coverage} of the losses. The stack "
+    "costs {cost} of one run. {verdict} Command: python -m analysis forecast_accuracy"
+)
+
+
+def words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What the caption says of the numbers."""
+    own, form = numbers["scores"][STACK], numbers["form"]
+    goals = numbers["goals"]
+    missed = [name for name, met in goals.items() if not met]
+    return {
+        "updates": str(form["updates"]),
+        "lambdas": ", ".join(f"{lam:g}" for lam in LAMBDAS),
+        "pairs": str(form["pairs"]),
+        "seeds": str(form["seeds"]),
+        "coverage": f"{own['coverage']:.0%}",
+        "cost": f"{own['cost']['mean']:.1%}",
+        "verdict": f"Goals missed: {', '.join(missed)}." if missed else "All goals are met.",
+    }
+
+
+def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    """Run what is not stored, judge every forecast, and draw."""
+    which = "fast" if fast else "full"
+    runs, costs = grid.run(which, progress=not fast), measured.run(which)
+    examples = measured.examples(costs, runs)
+    scores = accuracy.judge(examples, costs)
+    calibration = calibrated(which, examples, scores)
+    numbers = {
+        "form": calibration.about,
+        "scores": scores,
+        "goals": calibration.goals,
+        "calibration": calibration.record(),
+        "points": points(examples),
+        "cpu_minutes": float(runs.groupby("run")["cpu_seconds"].first().sum() / 60),
+    }
+    picture(out, numbers)
+    return numbers
+
+
+def picture(out: Path, numbers: Mapping[str, Any]) -> None:
+    """Errors of all forecasts, and stacked forecasts beside what was measured."""
+    with style.figure(1, 2, height=3.2) as (fig, (left, right)):
+        _errors(left, numbers["scores"])
+        _scatter(right, numbers["points"])
+        style.save(fig, out, "forecast_accuracy")
+
+
+def calibrated(which: str, examples: Sequence[Measured], scores: Mapping[str, Any]) -> Calibration:
+    """The stack fitted on all pairs, with intervals from pairs left out."""
+    form, names = grid.FORMS[which], tuple(CANDIDATES)
+    about = {
+        "model": f"a language model of {form.model.layers} layers of width {form.model.width}",
+        "pairs": len({e.group for e in examples}),
+        "seeds": form.seeds,
+        "updates": form.updates,
+        "batch": form.batch,
+        "rate": form.rate,
+        "runs_with_orders": int(sum(np.isfinite(e.truth).all() for e in examples)),
+    }
+    return Calibration(fit(examples, names), half_widths(examples, names), scores, about)
+
+
+def points(examples: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Measured and forecast fronts with intervals, in ranges above the least measured losses."""
+    names, found = tuple(CANDIDATES), []
+    for fitted, own, others in left_out(examples, names):
+        half = half_widths(others, names)
+        for one in own:
+            assert one.truth is not None
+            unit, least = ranges(one.truth), front(one.truth).min(axis=0)
+            values = {"measured": one.truth, "forecast": fitted.losses(one)}
+            values |= {"low": fitted.losses(one, -half), "high": fitted.losses(one, half)}
+            scaled = {name: (front(x) - least) / unit for name, x in values.items()}
+            found.append({"pair": one.group, **scaled})
+    return found
+
+
+# ---------------------------------------------------------------------- drawing
+
+
+def _errors(ax: Axes, scores: Mapping[str, Any]) -> None:
+    names = list(FORECASTS)[::-1]
+    values = [scores[name]["median_error"] for name in names]
+    hatches = ["//" if name in measured.CONTROLS else "" for name in names]
+    bars = ax.barh([LABELS[name] for name in names], values, color="0.8", edgecolor="k")
+    for bar, hatch, value in zip(bars, hatches, values, strict=True):
+        bar.set_hatch(hatch)
+        ax.text(value, bar.get_y() + bar.get_height() / 2, f" {value:.2f}", va="center", fontsize=7)
+    ax.axvline(ERROR, color="k", linestyle="--", linewidth=0.8)
+    ax.set(xlabel="median error (ranges of the front)", xlim=(0, 1.2 * max(values)))
+    ax.tick_params(axis="y", labelsize=7)
+
+
+def _scatter(ax: Axes, found: Sequence[Mapping[str, Any]]) -> None:
+    for k, (mark, shade, name) in enumerate(
+        zip(("o", "^"), ("0.2", "0.6"), ("SFT", "preference"), strict=True)
+    ):
+        true, said, low, high = (
+            np.array([one[part] for one in found])[:, :, k].ravel()
+            for part in ("measured", "forecast", "low", "high")
+        )
+        around = np.abs(np.stack([said - low, high - said]))
+        look = {"color": shade, "markersize": 2.5, "elinewidth": 0.4, "label": f"{name} loss"}
+        ax.errorbar(true, said, around, fmt=mark, **look)
+    ax.plot([0, 1], [0, 1], color="k", linewidth=0.8)
+    ax.set(xlabel="measured", ylabel="forecast", xlim=(-0.05, 1.05), ylim=(-0.5, 2.0))
+    ax.legend(fontsize=7)
+
+
+# ---------------------------------------------------------------------- claims
+
+
+def _stored() -> dict[str, Any]:
+    return shown("forecast_accuracy")
