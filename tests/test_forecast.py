@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -273,7 +274,7 @@ def test_missing_runs_are_left_out_of_the_fit():
 
 def calibration(width: float) -> Calibration:
     scores = {
-        "stack": {"median_error": 0.08, "coverage": 0.9, "cost": {"most": 0.04}},
+        "stack": {"median_error": 0.08, "coverage": 0.9, "rank": 0.7, "cost": {"most": 0.04}},
         "constant": {"median_error": 0.2},
         "early": {"median_error": 0.05},
     }
@@ -351,3 +352,34 @@ def test_a_model_of_transformers_measures_what_its_twin_does(model_subject):
     slopes = model_subject.gradients(1, rows, CountSketch(64))
     assert slopes.shape == (3, 64)
     assert np.all(np.abs(slopes).sum(axis=1) > 0)
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def test_the_calibration_of_the_package_is_that_of_the_stored_run():
+    from analysis.fernando2024.forecast.calibrate import stored_run
+    from tradeoff.forecast import calibration as package
+
+    known = package.stored()
+    assert known is not None
+    assert known.record() == stored_run().record()
+
+
+@pytest.mark.slow
+def test_the_command_forecasts_and_says_how_far_to_trust_it(tmp_path, capsys):
+    from tradeoff.cli import main
+    from tradeoff.tiny import random_model
+
+    model, tokenizer = random_model(16, 1)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(SystemExit) as end:
+        main(["forecast", "--model", str(tmp_path / "model"), "--sft", "synthetic",
+              "--preference", "synthetic", "--steps", "20", "--batch-size", "4", "--max-length",
+              "64", "--rows", "40", "--json", "--out", str(tmp_path / "out")])  # fmt: skip
+    assert end.value.code == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["trust"]["goals"]["error"] in (True, False)
+    assert any("median error" in sentence for sentence in record["sentences"])
+    assert record == json.loads((tmp_path / "out" / "forecast.json").read_text("utf-8"))

@@ -59,6 +59,12 @@ CHAPTERS = (
         studies=True,
     ),
     Chapter(
+        "forecast",
+        "Figures of forecasts",
+        first=("forecast_accuracy", "fighting_rows"),
+        studies=True,
+    ),
+    Chapter(
         "real",
         "Figures of language models on real text",
         # These figures show their stored run where the text is absent.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Annotated, Any
 
 import typer
 
 from tradeoff.cli.options import Out
 from tradeoff.cli.run_options import Given, with_settings
-from tradeoff.errors import InputError
+from tradeoff.errors import InputError, RowWarning
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
@@ -52,7 +53,7 @@ def forecast(
         raise InputError(
             "this installation has no calibration",
             file=calibration.STORED,
-            remedy="Run `python -m analysis forecast_accuracy --full` in a checkout.",
+            remedy="Run `python -m analysis.fernando2024.forecast.calibrate` in a checkout.",
         )
     say: Any = (lambda text: None) if as_json else show_line
     settings = given.settings()
@@ -64,7 +65,10 @@ def forecast(
         f"updates: about a twentieth of one run of {effort.updates:,} updates"
     )
     began = time.process_time()
-    lab = Lab(subject(settings, rows, effort, progress=not as_json), effort, settings.train.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RowWarning)  # `tradeoff train` says it of all rows
+        measured = subject(settings, rows, effort, progress=not as_json)
+    lab = Lab(measured, effort, settings.train.seed)
     found = made(lab, known)
     record = {**found.record(), "cpu_seconds": time.process_time() - began}
     written = None if folder is None else write_json(folder / "forecast.json", record)

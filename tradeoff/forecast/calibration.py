@@ -1,6 +1,6 @@
 """The stored calibration: what candidates are worth, and how far forecasts may be trusted.
 
-``calibration.json`` is written by ``python -m analysis forecast_accuracy --full``. It holds the
+``python -m analysis.fernando2024.forecast.calibrate`` writes ``calibration.json``. It holds the
 fitted stack, the half-widths of its intervals, and the scores of forecasts of pairs of data sets
 that were left out of the fit.
 """

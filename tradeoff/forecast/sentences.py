@@ -80,7 +80,8 @@ def trust(found: Forecast) -> list[str]:
         f"On {about['pairs']} pairs of data sets, each forecast from the others, the median error "
         f"was {own['median_error']:.0%} of the front's range (a constant guess "
         f"{controls['constant']:.0%}, a tenth of each run {controls['early']:.0%}), and 90 % "
-        f"intervals held {own['coverage']:.0%} of the losses. {met}.",
+        f"intervals held {own['coverage']:.0%} of the losses. Pairs were ranked with a correlation "
+        f"of {own['rank']:.2f}. {met}.",
         f"That was measured on {about['model']} and runs of {about['updates']} updates of "
         f"{about['batch']} rows. For another model or budget, trust signs and orders more than "
         "numbers.",

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from analysis.fernando2024.forecast.measured import CONTROLS, EARLY, WORDS
 from tradeoff.forecast.candidates import CANDIDATES
 from tradeoff.forecast.quantities import LAMBDAS, forgetting, front, knee, ranges
-from tradeoff.forecast.stack import Fitted, Measured, half_widths, left_out
+from tradeoff.forecast.stack import Fitted, Measured, fit, half_widths, left_out
 
 Array = NDArray[np.float64]
 STACK = "stack"
@@ -71,6 +71,8 @@ def _scores(examples: Sequence[Measured], members: Sequence[str]) -> dict[str, A
             group: float(np.nanmedian(errors[[row["group"] == group for row in rows]]))
             for group in dict.fromkeys(row["group"] for row in rows)
         },
+        "by_unit": np.nanmedian(errors, axis=(1, 2)).tolist(),
+        "seen": _seen(examples, members),
         "coverage": float(np.nanmean(inside)),
         "width": float(np.nanmedian([row["width"] for row in rows])),
         "rank": _ranks(rows, "front"),
@@ -79,6 +81,16 @@ def _scores(examples: Sequence[Measured], members: Sequence[str]) -> dict[str, A
         "forgetting_coverage": float(np.nanmean([row["inside_orders"] for row in rows])),
         "best_lambda": float(np.mean([row["knee"] for row in rows])),
     }
+
+
+def _seen(examples: Sequence[Measured], members: Sequence[str]) -> float:
+    """Median error where each pair is among those that the fit has seen: no forecast at all."""
+    fitted, found = fit(examples, members), []
+    for one in examples:
+        assert one.truth is not None
+        away = front(fitted.losses(one)) - front(one.truth)
+        found.append(np.abs(away) / np.maximum(ranges(one.truth), 1e-6))
+    return float(np.nanmedian(found))
 
 
 def _judged(fitted: Fitted, one: Measured, half: Array) -> dict[str, Any]:

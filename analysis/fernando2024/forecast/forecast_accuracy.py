@@ -14,12 +14,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.dossier import style
+from analysis.dossier.evidence import share
 from analysis.dossier.mutations import mutate
 from analysis.fernando2024.forecast import accuracy, grid, measured
 from analysis.fernando2024.forecast.accuracy import FORECASTS, STACK
 from analysis.fernando2024.stored import shown
 from tradeoff.forecast import CANDIDATES, Calibration
-from tradeoff.forecast.calibration import COST, COVERAGE, ERROR
+from tradeoff.forecast.calibration import COVERAGE, ERROR
 from tradeoff.forecast.quantities import LAMBDAS, front, ranges
 from tradeoff.forecast.stack import Measured, fit, half_widths, left_out
 from tradeoff.theory.checked import Checked
@@ -33,9 +34,9 @@ LABELS = {
 }
 CAPTION = (
     "Forecasts of a tiny language model's held-out losses after {updates} updates of Mix, lambda = "
-    "{lambdas}. What varies: {pairs} pairs of data sets, each forecast from the others, and {seeds} "
-    "seeds. Left: median error in ranges of the measured front; the line is the goal. Right: "
-    "stacked forecasts and their 90 % intervals, which hold {coverage} of the losses. The stack "
+    "{lambdas}. What varies: {pairs} pairs of data sets, each forecast from the others, and n = "
+    "{seeds} seeds. Left: median error in ranges of the measured front; the line is the goal. "
+    "Right: stacked forecasts and their 90 % intervals, which hold {coverage} of the losses. The stack "
     "costs {cost} of one run. {verdict} Command: python -m analysis forecast_accuracy"
 )
 
@@ -146,6 +147,29 @@ def _scatter(ax: Axes, found: Sequence[Mapping[str, Any]]) -> None:
 
 
 # ---------------------------------------------------------------------- claims
+
+
+def claim_misses_its_goals(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Stacked forecasts miss the goals for their error and for the coverage of intervals."""
+    del fast
+    own = _stored()["scores"][STACK]
+    pairs = np.sort(list(own["by_pair"].values()))
+    # Choosing the pairs with hindsight makes any forecast look good.
+    chosen = float(np.median(pairs[: len(pairs) // 2]))
+    error = mutate(mutation, own["median_error"], {"best-pairs": chosen})
+    found = np.array([error, own["coverage"]])
+    return Checked(found, np.array([ERROR, COVERAGE[1]]), "lower", {}, 0.0)
+
+
+def claim_no_better_than_controls(fast: bool = False, mutation: str | None = None) -> Checked:
+    """The share of pairs and seeds where the stack beats a control may be one half (upper)."""
+    del fast
+    scores = _stored()["scores"]
+    own = np.array(scores[STACK]["by_unit"])
+    shares = [share(own < np.array(scores[name]["by_unit"])) for name in measured.CONTROLS]
+    low = [float(found.low) for found in shares]
+    kept = mutate(mutation, low, {"point-estimate": [float(found.mean) for found in shares]})
+    return Checked(np.array(kept), np.full(len(kept), 0.5), "upper", {"n": float(len(own))}, 0.0)
 
 
 def _stored() -> dict[str, Any]:
