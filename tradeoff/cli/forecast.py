@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from tradeoff._terminal import show_json, show_line, show_table
 from tradeoff.cli.options import Out
 from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.errors import InputError, RowWarning
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
-from tradeoff.terminal import show_json, show_line, show_table
 
 
 @with_settings("method", "schedule", "from_trl")

@@ -23,7 +23,6 @@ from tradeoff.forecast.subject import Rows, Scored, Shift
 from tradeoff.llm import JointTrainer, batches
 from tradeoff.llm.config import Experiment
 from tradeoff.llm.models import below_adapters
-from tradeoff.llm.reference_values import evaluating
 from tradeoff.schedules import Sequential
 
 AT_ONCE = 4
@@ -117,7 +116,7 @@ class ModelSubject:
     def scored(self, objective: int, rows: Rows, sketch: TwoSided) -> Scored:
         """One forward pass of the base model."""
         base, parts, first = below_adapters(self.trainer.model), [], 0
-        with evaluating(self.trainer.policy):
+        with _evaluating(self.trainer.policy):
             for some in np.array_split(rows, -(-len(rows) // AT_ONCE)):
                 batch = self._batch(objective, some)
                 seen: list[Tensor] = []
@@ -128,16 +127,17 @@ class ModelSubject:
                     logits = base(**batch.inputs(self._attention), use_cache=False).logits
                 finally:
                     hook.remove()
-                flat = (x.flatten(0, 1)[batch.select] for x in (seen[0], logits))
+                hidden, chosen = (x.flatten(0, 1)[batch.select] for x in (seen[0], logits))
                 owners = first + _in_order(batch.owner, len(some), objective)
-                parts.append(Scored.of(*flat, batch.labels, owners, sketch.to(logits.device)))
+                own = sketch.to(logits.device)
+                parts.append(Scored.of(hidden, chosen, batch.labels, owners, own))
                 first += len(some) * (1 + objective)
         return Scored.joined(parts)
 
     def gradients(self, objective: int, rows: Rows, sketch: CountSketch) -> NDArray[np.float64]:
         """(n, m) sketched gradients at the base, row by row."""
         found = []
-        with evaluating(self.trainer.policy), torch.enable_grad():
+        with _evaluating(self.trainer.policy):
             for row in rows:
                 batch = self._batch(objective, np.array([row]))
                 with self.trainer.scorer.autocast():
@@ -225,6 +225,17 @@ class ModelSubject:
         make: Any = batches.pairs if objective else batches.demonstrations
         batch = make(self._items(objective, rows), "padded", self.trainer.scorer.pad)
         return batch.to(self.trainer.accelerator.device)
+
+
+@contextmanager
+def _evaluating(policy: Any) -> Iterator[None]:
+    """Without dropout; the policy then trains again if it did."""
+    before = policy.training
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train(before)
 
 
 def _in_order(owner: Tensor, rows: int, objective: int) -> Tensor:

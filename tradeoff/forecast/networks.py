@@ -116,10 +116,16 @@ class TaskSubject:
         """The task with so many rows only: its reference and evaluations then cost little."""
         rng, task = np.random.default_rng(seed), self.task
         rows = [torch.from_numpy(rng.permutation(size)[:count]) for size in self.sizes]
-        few = {"sft": task.sft.take(rows[0]), "pairs": task.pairs.take(rows[1])}
-        held_out = {"test_sft": task.test_sft.take([0]), "test_pairs": task.test_pairs.take([0])}
-        few |= held_out  # one run at a time is fastest without padding
-        return replace(task, **few, evaluation_rows=1, generated_rows=0, ragged=None)
+        return replace(
+            task,
+            sft=task.sft.take(rows[0]),
+            pairs=task.pairs.take(rows[1]),
+            test_sft=task.test_sft.take([0]),
+            test_pairs=task.test_pairs.take([0]),
+            evaluation_rows=1,
+            generated_rows=0,
+            ragged=None,  # one run is fastest without padding
+        )
 
     def _set(self, objective: int) -> Batch:
         return self.task.pairs if objective else self.task.sft

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tradeoff.forecast.quantities import LAMBDAS, front, place
+from tradeoff.schedules import Sequential
 
 if TYPE_CHECKING:
     from tradeoff.forecast.forecast import Forecast
 
+ORDERS = Sequential(), Sequential(first="preference")
 LIKELY = 0.1
 """A weight is named among those that cannot be told apart if its probability is at least this."""
 
@@ -36,7 +38,7 @@ def _front(found: Forecast) -> str:
 
 
 def _orders(found: Forecast) -> list[str]:
-    names = (("SFT→DPO", "SFT"), ("DPO→SFT", "preference"))
+    names = ((ORDERS[0].label, "SFT"), (ORDERS[1].label, "preference"))
     said = []
     for (order, loss), (mean, low, high) in zip(names, found.forgetting.tolist(), strict=True):
         if low > 0:
@@ -62,11 +64,12 @@ def _rounds(found: Forecast) -> str:
         found.draws[:, [place(plan, "sft_loss"), place(plan, "preference_loss")]]
         for plan in ("sft-dpo", "rounds 4")
     )
+    order_label = ORDERS[0].label
     better = float(np.mean(rounds.sum(axis=1) < order.sum(axis=1)))
     if max(better, 1 - better) < 0.9:
-        return "Whether four rounds beat one SFT→DPO in the sum of both losses: cannot tell."
+        return f"Whether four rounds beat one {order_label} in the sum of both losses: cannot tell."
     which = "Four rounds beat" if better >= 0.9 else "Four rounds do not beat"
-    return f"{which} one SFT→DPO in the sum of both losses."
+    return f"{which} one {order_label} in the sum of both losses."
 
 
 def trust(found: Forecast) -> list[str]:

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 @runtime_checkable
-class Part(Protocol):
+class ConvexLoss(Protocol):
     """One convex loss."""
 
     def value(self, theta: Array) -> float: ...
@@ -152,8 +152,8 @@ class Surrogate:
         (d,) where a stage begins; the base model is 0.
     """
 
-    sft: Part
-    preference: Part
+    sft: ConvexLoss
+    preference: ConvexLoss
     radius: float
     centre: Float[np.ndarray, " d"]
 

@@ -60,7 +60,9 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     rows, seeds = (40, 2) if fast else (200, 20)
     found = [one(seed, rows, fast) for seed in range(seeds)]
     names = tuple(found[0])
-    numbers = {"rows": rows} | {name: [each[name] for each in found] for name in names}
+    numbers: dict[str, Any] = {"rows": rows} | {
+        name: [each[name] for each in found] for name in names
+    }
     numbers["kept"] = _kept(numbers)
     picture(out, numbers)
     return numbers
@@ -99,13 +101,18 @@ def one(seed: int, rows: int, fast: bool) -> dict[str, float]:
 def planted(seed: int, rows: int) -> InstructionData:
     """Rows of the small language, of which some demonstrations contradict the pairs."""
     language = tiny.Tiny().language
-    sizes = {"sft_rows": rows, "preference_rows": rows, "test_rows": 4, "documents": 4}
+    sizes: dict[str, Any] = {
+        "sft_rows": rows,
+        "preference_rows": rows,
+        "test_rows": 4,
+        "documents": 4,
+    }
     return generate(replace(language, seed=seed, conflict=PLANTED, **sizes))
 
 
 def posed(data: InstructionData) -> LogLinear:
     """Convex problem on hashed words, whose alternatives include the responses of the pairs."""
-    pool = [text for row in data.preference_train for text in (row.chosen, row.rejected)]
+    pool = [str(text) for row in data.preference_train for text in (row.chosen, row.rejected)]
     return text_problem(data.sft_train, data.preference_train, radius=RADIUS, n_features=64,
                         pool=pool)  # fmt: skip
 

@@ -94,7 +94,9 @@ def calibrated(which: str, examples: Sequence[Measured], scores: Mapping[str, An
         "updates": form.updates,
         "batch": form.batch,
         "rate": form.rate,
-        "runs_with_orders": int(sum(np.isfinite(e.truth).all() for e in examples)),
+        "runs_with_orders": sum(
+            e.truth is not None and bool(np.isfinite(e.truth).all()) for e in examples
+        ),
     }
     return Calibration(fit(examples, names), half_widths(examples, names), scores, about)
 
@@ -139,7 +141,12 @@ def _scatter(ax: Axes, found: Sequence[Mapping[str, Any]]) -> None:
             for part in ("measured", "forecast", "low", "high")
         )
         around = np.abs(np.stack([said - low, high - said]))
-        look = {"color": shade, "markersize": 2.5, "elinewidth": 0.4, "label": f"{name} loss"}
+        look: dict[str, Any] = {
+            "color": shade,
+            "markersize": 2.5,
+            "elinewidth": 0.4,
+            "label": f"{name} loss",
+        }
         ax.errorbar(true, said, around, fmt=mark, **look)
     ax.plot([0, 1], [0, 1], color="k", linewidth=0.8)
     ax.set(xlabel="measured", ylabel="forecast", xlim=(-0.05, 1.05), ylim=(-0.5, 2.0))

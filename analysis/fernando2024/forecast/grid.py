@@ -124,8 +124,8 @@ def task(which: str, pair: str) -> LanguageTask:
 def language(which: str, pair: str) -> Language:
     """Settings of a pair of data sets; its corpus is not read."""
     form = FORMS[which]
-    sizes = {"sft_rows": form.sft_rows, "preference_rows": form.preference_rows}
-    return replace(form.model.language, documents=10, **sizes, **PAIRS[pair])
+    own: dict[str, Any] = {"sft_rows": form.sft_rows, "preference_rows": form.preference_rows}
+    return replace(form.model.language, documents=10, **own, **PAIRS[pair])
 
 
 def schedules() -> dict[str, Schedule]:

@@ -67,7 +67,7 @@ def words(which: str, pair: str) -> list[tuple[Array, Array]]:
             data.preference_train[:WORD_ROWS],
             radius=radius,
             n_features=WORD_WIDTH,
-            pool=[row.chosen for row in data.preference_train[:WORD_ROWS]],
+            pool=[str(row.chosen) for row in data.preference_train[:WORD_ROWS]],
         )
         ends = [minimise(problem, lam, tolerance=1e-5).losses for lam in (1e-3, 1 - 1e-3)]
         mixes = np.stack([minimise(problem, lam, tolerance=1e-5).losses for lam in LAMBDAS])
