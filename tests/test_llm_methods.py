@@ -31,7 +31,7 @@ from tradeoff.schedules import Alright, Maxright, Mix, Stages
 def gradients(method: Any, **settings: Any) -> list[torch.Tensor]:
     """Gradients of the first update; zero where there is none."""
     run = begin(trainer(method, rows_per_forward=4, **settings))
-    run._backward(run.feed.passes(0, run.plan.rule, run._follow))
+    run._backward(run.feed.passes(0, run.plan.rule, run._follow), joins=run.joining.wanted(0))
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in run.model.parameters()]
 
 
