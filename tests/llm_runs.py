@@ -18,9 +18,9 @@ from llm_models import bpe_tokenizer_hf, tiny_llama
 
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
+from tradeoff.llm._owner import Lock
 from tradeoff.llm.batches import collate
 from tradeoff.llm.config import Lora, TrainConfig
-from tradeoff.llm.owner import Lock
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.records import replacing
 from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Schedule, Sequential

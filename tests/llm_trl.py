@@ -14,7 +14,7 @@ from torch.utils.data import SequentialSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from tradeoff.data.rows import PreferenceRow, SftRow
-from tradeoff.llm.streams import Stream
+from tradeoff.llm._streams import Stream
 
 # TRL names the setting that turns recomputation off by a name that transformers had before v6.
 IGNORED = r"ignore:`\w*gradient_checkpointing\w*` is deprecated"

@@ -28,12 +28,12 @@ from rows_mutations import SEEDS, A, B, U, mutated, written
 
 from tradeoff.data import as_text, read_preferences, read_sft
 from tradeoff.errors import InputError, RowWarning
+from tradeoff.llm._data import tokenise_preferences, tokenise_sft
+from tradeoff.llm._turns import in_chat
 from tradeoff.llm.config import ModelConfig, TrainConfig
-from tradeoff.llm.data import tokenise_preferences, tokenise_sft
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.models import load
 from tradeoff.llm.trainer import JointTrainer
-from tradeoff.llm.turns import in_chat
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Mix
 

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 from tradeoff import _seals
 from tradeoff.errors import InputError
 from tradeoff.llm import batches, models
+from tradeoff.llm._data import Pair
 from tradeoff.llm.config import Lora, ModelConfig
-from tradeoff.llm.data import Pair
 from tradeoff.llm.logprobs import Policy
 
 # peft imports from transformers a name that will be removed in version 6.

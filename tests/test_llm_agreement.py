@@ -16,13 +16,13 @@ from tradeoff.cli import main
 from tradeoff.data.rows import Message, Origin, PreferenceRow, SftRow
 from tradeoff.errors import InputError, RowWarning
 from tradeoff.llm import JointTrainer, TrainConfig, inspection, models
-from tradeoff.llm import turns as turns_module
+from tradeoff.llm import _turns as turns_module
+from tradeoff.llm._data import prompt_ids, tokenise_preferences, tokenise_sft
+from tradeoff.llm._turns import every_turn, keep_date, stop_ids, turns, wrapped
 from tradeoff.llm.agreement import KINDS
 from tradeoff.llm.config import ModelConfig
-from tradeoff.llm.data import prompt_ids, tokenise_preferences, tokenise_sft
 from tradeoff.llm.evaluation import LoadedPolicy, Wanted, evaluate
 from tradeoff.llm.evaluation.generation import end_ids
-from tradeoff.llm.turns import every_turn, keep_date, stop_ids, turns, wrapped
 
 
 def user(text):

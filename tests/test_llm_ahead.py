@@ -12,8 +12,8 @@ from llm_runs import LORA, SCHEDULES, begin, preference_rows, steady, trainer
 
 from tradeoff.errors import InputError
 from tradeoff.llm import ahead
+from tradeoff.llm._scorer import Scorer
 from tradeoff.llm.defects import Defects
-from tradeoff.llm.scorer import Scorer
 from tradeoff.schedules import PREFERENCE, Alright, Maxright, Mix, Rule
 
 PAIRS = preference_rows(60)

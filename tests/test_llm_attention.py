@@ -19,7 +19,7 @@ from transformers.integrations import flex_attention as flex
 
 from tradeoff.errors import InputError
 from tradeoff.llm import batches, varlen
-from tradeoff.llm.data import Example, Pair
+from tradeoff.llm._data import Example, Pair
 from tradeoff.llm.logprobs import Policy
 
 MODELS = pytest.mark.parametrize("make", [tiny_llama, tiny_neox])

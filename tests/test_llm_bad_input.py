@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
+from tradeoff.llm import _corpora, models, setup
 from tradeoff.llm import config as settings
-from tradeoff.llm import corpora, models, setup
 from tradeoff.llm.batches import Batch
 from tradeoff.llm.config import Experiment, Lora, ModelConfig, TrainConfig
 from tradeoff.llm.defects import Defects
@@ -255,7 +255,7 @@ def test_flash_attention_that_would_fail_is_refused(device, problem):
 
 
 def test_a_reference_that_is_not_there_is_told_before_rows_are_read(monkeypatch, tmp_path):
-    monkeypatch.delattr(corpora, "prepare")
+    monkeypatch.delattr(_corpora, "prepare")
     with pytest.raises(InputError, match="no causal model") as error:
         trainer(reference=str(tmp_path / "nowhere"))
     assert error.value.field == "reference"

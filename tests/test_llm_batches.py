@@ -16,11 +16,11 @@ from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralFo
 
 from tradeoff.errors import InputError
 from tradeoff.llm import batches, waste
+from tradeoff.llm._corpora import Corpora
+from tradeoff.llm._cuts import Extents, passes
+from tradeoff.llm._data import Example, Pair, Tokenised
 from tradeoff.llm.batches import LAYOUTS, Batch
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.corpora import Corpora
-from tradeoff.llm.cuts import Extents, passes
-from tradeoff.llm.data import Example, Pair, Tokenised
 from tradeoff.llm.evaluation.policy import LoadedPolicy
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs

@@ -33,11 +33,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
-from tradeoff.llm import batches, checkpoints, reference_cache
+from tradeoff.llm import _reference_cache, batches, checkpoints
+from tradeoff.llm._data import Pair
+from tradeoff.llm._scorer import Scorer
 from tradeoff.llm.config import Lora
-from tradeoff.llm.data import Pair
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.scorer import Scorer
 from tradeoff.schedules import Sequential
 
 DECAYS: dict[str, dict[str, Any]] = {
@@ -490,7 +490,7 @@ def test_a_foreign_or_damaged_cache_is_refused(tmp_path, harm, word):
             continue
         about.pop("seal")
         other = (table, {**about, **harm}) if isinstance(harm, dict) else (harm, about)
-        reference_cache.write(file, *other)
+        _reference_cache.write(file, *other)
     with pytest.raises(InputError, match=word) as error:
         trainer(**settings).train(progress=False)
     assert "Remove the file" in str(error.value)

@@ -26,8 +26,8 @@ from tradeoff.data.layouts import preference_row, sft_row
 from tradeoff.data.record import Record
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
-from tradeoff.llm import encoding
-from tradeoff.llm.data import (
+from tradeoff.llm import _encoding
+from tradeoff.llm._data import (
     Pair,
     Tokenised,
     check_tokenizer,
@@ -351,7 +351,7 @@ def test_rows_of_both_kinds_keep_their_order_over_many_calls(
 ) -> None:
     rows = sft([row for both in zip(*SFT_ROWS.values(), strict=True) for row in both])
     one_by_one = [tokenise_sft([row], tokenizer, 4000)[0] for row in rows]
-    monkeypatch.setattr(encoding, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(_encoding, "_ROWS_AT_ONCE", 3)
     together = tokenise_sft(rows, tokenizer, 4000)
     assert [(x.tokens.tolist(), x.start) for x in together] == [
         (x.tokens.tolist(), x.start) for x in one_by_one
@@ -495,7 +495,7 @@ def test_a_refused_row_is_named_by_its_line_and_can_be_dropped(tmp_path: Any) ->
     assert (len(found), found.summary()["refused"]) == (23, 1)
     assert [(e.file, e.row) for e in found.dropped] == [(str(path), 20)]
     assert "1 refused" in repr(found)
-    kept = encoding.admitted(rows, refusing)
+    kept = _encoding.admitted(rows, refusing)
     assert isinstance(kept, Rows)
     assert (len(kept), [e.row for e in kept.dropped]) == (23, [1, 2, 20])
 

@@ -16,8 +16,8 @@ from llm_runs import FSDP, LORA, on_ranks, trainer
 from safetensors.torch import load_file
 
 from tradeoff.llm import checkpoints
+from tradeoff.llm._cuts import Extents, passes
 from tradeoff.llm.config import Lora, TrainConfig
-from tradeoff.llm.cuts import Extents, passes
 from tradeoff.llm.evaluation import load
 
 pytestmark = pytest.mark.slow

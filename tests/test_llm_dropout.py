@@ -11,8 +11,8 @@ from model_families import DROPPED, families, tiny
 from tradeoff import Alright
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.llm import JointTrainer, TrainConfig
+from tradeoff.llm._dropout import during, without_dropout
 from tradeoff.llm.config import Lora
-from tradeoff.llm.dropout import during, without_dropout
 from tradeoff.schedules import PREFERENCE, SFT
 
 DEMONSTRATIONS = [SftRow(f"question {i}", f" answer {i}") for i in range(12)]

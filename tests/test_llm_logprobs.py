@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from tradeoff.llm import logprobs, models
+from tradeoff.llm._data import Pair
 from tradeoff.llm.batches import pairs
 from tradeoff.llm.config import Lora
-from tradeoff.llm.data import Pair
 from tradeoff.llm.logprobs import Policy, token_log_probs
 
 VOCABULARY = 50

@@ -16,7 +16,7 @@ from llm_runs import begin, stop_at, trainer, weights
 from tradeoff import experiment
 from tradeoff.convex import random_log_linear, simulate
 from tradeoff.errors import InputError
-from tradeoff.llm import losses
+from tradeoff.llm import _losses
 from tradeoff.llm.config import Experiment, TrainConfig, read_experiment
 from tradeoff.llm.toml import write_experiment
 from tradeoff.methods import Method, find, restored
@@ -116,14 +116,14 @@ def test_records_are_made_of_what_the_policy_gives() -> None:
     rng = np.random.default_rng(0)
     policy, fixed = (torch.from_numpy(-rng.gamma(2.0, 2.0, 8)) for _ in range(2))
     lengths = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
-    found = losses.preference(policy, fixed, lengths, TrainConfig(), SimPo())
+    found = _losses.preference(policy, fixed, lengths, TrainConfig(), SimPo())
     sides = (
         Responses(*(x[part] for x in (policy, fixed, lengths))) for part in (slice(4), slice(4, 8))
     )
     torch.testing.assert_close(found.loss, SimPo().losses(Pairs(*sides)))
     torch.testing.assert_close(found.chosen, 0.1 * (policy - fixed)[:4])
     expected = -(policy.exp() * policy).sum()
-    torch.testing.assert_close(losses.sft_sum(policy, Dft()), expected)
+    torch.testing.assert_close(_losses.sft_sum(policy, Dft()), expected)
 
 
 def test_runs_of_different_losses_have_one_yardstick() -> None:

@@ -18,8 +18,8 @@ from llm_runs import barrier, start, take_folder, train_here, trainer
 from tradeoff import _leftovers
 from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints, setup
+from tradeoff.llm._owner import OWNER, Lock, Owner, owner_of
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.owner import OWNER, Lock, Owner, owner_of
 
 
 @pytest.fixture

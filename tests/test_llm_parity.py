@@ -17,9 +17,9 @@ from llm_models import bpe_tokenizer_hf, tiny_llama, tiny_neox
 from llm_runs import begin, preference_rows, sft_rows, trainer
 from torch import Tensor
 
-from tradeoff.llm import reference_values
+from tradeoff.llm import _reference_values
+from tradeoff.llm._losses import preference
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.losses import preference
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.schedules import Alright, Maxright, Mix, Sequential
 
@@ -160,7 +160,7 @@ def test_label_smoothing_is_heeded_where_trl_ignores_it(tmp_path: Path) -> None:
 
 def _margins(run: JointTrainer) -> Tensor:
     """Margins of the first four pairs from log-probabilities, in nats."""
-    assert isinstance(run.references.train, reference_values.Cached)
+    assert isinstance(run.references.train, _reference_values.Cached)
     policy = run.scorer.log_probs(run.data.preference)[:4]
     fixed = run.references.train.table[:4]
     return (policy - fixed)[:, 0] - (policy - fixed)[:, 1]

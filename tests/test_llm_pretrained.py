@@ -31,11 +31,11 @@ from typer.testing import CliRunner
 from tradeoff.cli import app
 from tradeoff.data.rows import Message, SftRow
 from tradeoff.errors import InputError
-from tradeoff.llm import models, pretrained
+from tradeoff.llm import _pretrained, models
+from tradeoff.llm._data import tokenise_sft
+from tradeoff.llm._turns import rendered
 from tradeoff.llm.config import Lora, ModelConfig
-from tradeoff.llm.data import tokenise_sft
 from tradeoff.llm.evaluation import Contest, reward_model
-from tradeoff.llm.turns import rendered
 from tradeoff.networks.hugging_face import load_llama
 
 
@@ -156,11 +156,11 @@ def test_the_attention_is_ours_and_not_the_folders(copied, named, asked):
 @pytest.mark.parametrize("name", [KERNEL, "paged|sdpa", "flash", "kernel:layer"])
 def test_attention_that_is_asked_for_must_be_known(folders, name):
     with pytest.raises(InputError, match="field 'attention': no such attention"):
-        pretrained.read(str(folders["policy"]), "CausalLM", dtype=torch.float32, attention=name)
+        _pretrained.read(str(folders["policy"]), "CausalLM", dtype=torch.float32, attention=name)
 
 
 def test_flash_attention_is_not_fetched_from_a_hub(folders, marker, monkeypatch):
-    monkeypatch.setattr(pretrained, "find_spec", lambda name: name == "kernels" or None)
+    monkeypatch.setattr(_pretrained, "find_spec", lambda name: name == "kernels" or None)
     with pytest.raises(InputError, match="flash_attn is not installed"):
         models.load(ModelConfig(path=str(folders["policy"]), attention="flash_attention_2"))
     assert not marker.exists()
@@ -170,7 +170,7 @@ def test_what_the_model_uses_is_compared_with_what_was_chosen(folders):
     model = tiny_llama(8)
     model.model.layers[0].self_attn.config = LlamaConfig(attn_implementation="flex_attention")
     with pytest.raises(ValueError, match="flex_attention"):
-        pretrained._check_attention_of(model, "sdpa")
+        _pretrained._check_attention_of(model, "sdpa")
 
 
 def test_a_llama_is_read_without_what_its_folder_chooses(copied, marker):

@@ -12,7 +12,7 @@ from llm_runs import trainer
 
 from tradeoff import experiment
 from tradeoff.errors import InputError
-from tradeoff.llm import Lora, models, pretrained
+from tradeoff.llm import Lora, _pretrained, models
 from tradeoff.llm.config import ModelConfig
 
 needs_package = pytest.mark.skipif(
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> str:
 
 
 def test_without_the_package_that_is_said(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    monkeypatch.setattr(_pretrained, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install bitsandbytes") as error:
         models.load(ModelConfig(path=folder, quantise="nf4"))
     assert error.value.field == "quantise"

@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Gemma2Config, Gemma2ForCausalLM, get_scheduler
 
 from tradeoff.llm import batches, meter, models
+from tradeoff.llm._data import Example
+from tradeoff.llm._rates import learning_rates
 from tradeoff.llm.config import Lora, TrainConfig
-from tradeoff.llm.data import Example
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs, Meter
-from tradeoff.llm.rates import learning_rates
 from tradeoff.schedules import Alright, Maxright, Mix, Sequential, stage_lengths
 
 NAMES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}

@@ -14,7 +14,7 @@ from llm_runs import trainer
 from peft import IA3Config, LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from tradeoff.llm import models, origin
+from tradeoff.llm import _origin, models
 from tradeoff.llm.config import Lora
 from tradeoff.llm.evaluation import load
 
@@ -179,12 +179,12 @@ def test_a_base_that_is_gone_is_saved(tmp_path):
 def test_files_hold_the_weights_that_were_loaded_from_them(tmp_path, shard):
     model = tiny_llama(64)
     model.save_pretrained(tmp_path, max_shard_size=shard)
-    assert origin.holds(str(tmp_path), model.state_dict(), model)
+    assert _origin.holds(str(tmp_path), model.state_dict(), model)
     half = tiny_llama(64).bfloat16()
-    assert origin.holds(str(tmp_path), half.state_dict(), half)
-    assert not origin.holds(str(tmp_path / "absent"), model.state_dict(), model)
+    assert _origin.holds(str(tmp_path), half.state_dict(), half)
+    assert not _origin.holds(str(tmp_path / "absent"), model.state_dict(), model)
     shifted(model)
-    assert not origin.holds(str(tmp_path), model.state_dict(), model)
+    assert not _origin.holds(str(tmp_path), model.state_dict(), model)
 
 
 def test_files_with_names_of_their_own_are_loaded_to_be_compared(tmp_path):
@@ -198,8 +198,8 @@ def test_files_with_names_of_their_own_are_loaded_to_be_compared(tmp_path):
     found["lm_head.weight"] = found.pop("model.embed_tokens.weight")
     save_file(found, file, {"format": "pt"})
     weights = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    assert origin.holds(str(tmp_path), weights, model)
-    assert not origin.holds(str(tmp_path), weights, shifted(model))
+    assert _origin.holds(str(tmp_path), weights, model)
+    assert not _origin.holds(str(tmp_path), weights, shifted(model))
 
 
 def test_the_files_that_are_replaced_hold_nothing(base, tmp_path):

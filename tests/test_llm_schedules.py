@@ -21,12 +21,12 @@ from llm_runs import (
 )
 
 from tradeoff import draws
+from tradeoff.llm._cuts import Extents, by_length, passes
+from tradeoff.llm._gaps import KnownLosses
+from tradeoff.llm._reference import stage_start
+from tradeoff.llm._streams import Stream
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.cuts import Extents, by_length, passes
 from tradeoff.llm.defects import Defects
-from tradeoff.llm.gaps import KnownLosses
-from tradeoff.llm.reference import stage_start
-from tradeoff.llm.streams import Stream
 from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Rule, Sequential
 
 LAMS = (0.0, 0.25, 0.6, 1.0)
@@ -81,7 +81,7 @@ def test_processes_share_rows_without_loss_and_pass_equally_often(
 
 
 def first_update(run: Any, processes: int = 1) -> list[Any]:
-    from tradeoff.llm.passes import Feed
+    from tradeoff.llm._passes import Feed
 
     found = []
     for process in range(processes):

@@ -18,9 +18,9 @@ from test_seals import HARMS, flip
 
 from tradeoff import _leftovers, _seals, records
 from tradeoff.errors import InputError
-from tradeoff.llm import checkpoints, journal, models, reference, reference_cache, saved
+from tradeoff.llm import _reference, _reference_cache, _saved, checkpoints, journal, models
+from tradeoff.llm._fingerprints import model_fingerprint
 from tradeoff.llm.config import ModelConfig, TrainConfig
-from tradeoff.llm.fingerprints import model_fingerprint
 
 # peft imports from transformers a name that will be removed in version 6.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -146,7 +146,7 @@ def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 def test_each_leaf_of_a_state_has_its_type(finished: Path) -> None:
     """A seal cannot find a state that was sealed, but is not a state."""
     text = (finished / "checkpoints" / BEFORE / "state.json").read_text("utf-8")
-    saved.check(text, 2)
+    _saved.check(text, 2)
     places = [place for place in leaves(json.loads(text)) if place[0] != "identity"]
     assert len(places) > 60
     for place in places:
@@ -160,7 +160,7 @@ def test_each_leaf_of_a_state_has_its_type(finished: Path) -> None:
                 continue
             part[place[-1]] = wrong
             with pytest.raises(ValueError, match=r"state\.json"):
-                saved.check(json.dumps(state), 2)
+                _saved.check(json.dumps(state), 2)
 
 
 def fits(before: Any, wrong: Any, place: tuple[Any, ...]) -> bool:
@@ -190,16 +190,16 @@ def test_the_step_fits_all_else(finished: Path, change: dict[str, Any], word: st
     for name, value in change.items():
         state[name] = {**state[name], **value} if isinstance(value, dict) else value
     with pytest.raises(ValueError, match=word):
-        saved.check(json.dumps(state), 4)
+        _saved.check(json.dumps(state), 4)
 
 
 def test_positions_fit_the_updates(finished: Path) -> None:
     state = json.loads((finished / "checkpoints" / NEWEST / "state.json").read_text("utf-8"))
     config = TrainConfig(batch_size=4)
-    saved.check_positions(finished, state, config)
+    _saved.check_positions(finished, state, config)
     state["positions"][1] += 1
     with pytest.raises(InputError, match="do not read so many rows") as error:
-        saved.check_positions(finished, state, config)
+        _saved.check_positions(finished, state, config)
     assert error.value.field == "positions.1"
 
 
@@ -213,19 +213,19 @@ def test_true_is_not_one_in_the_settings_of_a_run() -> None:
 def test_no_damage_to_a_reference_cache_is_accepted(tmp_path: Path) -> None:
     rng, accepted = random.Random(5), 0
     about = {"weights": "a" * 64, "rows": "b" * 64, "precision": "fp32"}
-    path = reference_cache.cache_path(tmp_path, about)
-    reference_cache.write(path, torch.randn(9, 2), about)
+    path = _reference_cache.cache_path(tmp_path, about)
+    _reference_cache.write(path, torch.randn(9, 2), about)
     whole = path.read_bytes()
     for _ in range(TRIES):
         rng.choice(HARMS[:-1])(path, rng)
         try:
-            reference_cache.read(path, about, 9)
+            _reference_cache.read(path, about, 9)
             accepted += 1
         except InputError:
             pass
         path.write_bytes(whole)
     assert accepted == 0
-    assert reference_cache.read(path, about, 9).shape == (9, 2)
+    assert _reference_cache.read(path, about, 9).shape == (9, 2)
     assert path.stat().st_mode & 0o044 == 0o044
 
 
@@ -236,7 +236,7 @@ def test_a_cache_is_named_for_all_that_makes_it(tmp_path: Path, other: dict[str,
     settings = {"reference_cache": str(tmp_path), "layout": "packed", "steps": 9}
     for more in ({}, other):
         run = trainer(**{**settings, **more})
-        reference.cached(run.scorer, run._bare, run.data, run.needed, iter)
+        _reference.cached(run.scorer, run._bare, run.data, run.needed, iter)
     assert len(list(tmp_path.iterdir())) == 4  # Two sets of pairs for each.
 
 

@@ -17,8 +17,8 @@ from test_llm_saved import assert_loads_as_trained
 
 from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints
+from tradeoff.llm._stopping import Best, best, last_stage, weighted_loss
 from tradeoff.llm.config import Lora, TrainConfig
-from tradeoff.llm.stopping import Best, best, last_stage, weighted_loss
 from tradeoff.schedules import Mix, Sequential
 
 WILD: dict[str, Any] = {"steps": 12, "evaluate_every": 1, "learning_rate": 0.1, "log_every": 1}

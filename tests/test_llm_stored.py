@@ -18,8 +18,8 @@ from tradeoff.data.rows import Origin
 from tradeoff.data.splits import hold_out
 from tradeoff.data.spool import Spool, View, chosen, decoded, encoded, on_disk
 from tradeoff.errors import InputError
-from tradeoff.llm import stored
-from tradeoff.llm.data import Tokenised, tokenise_preferences, tokenise_sft
+from tradeoff.llm import _stored
+from tradeoff.llm._data import Tokenised, tokenise_preferences, tokenise_sft
 from tradeoff.llm.defects import Defects
 
 TOKENIZER = bpe_tokenizer_hf()
@@ -123,7 +123,7 @@ def test_many_parts_are_as_one(tmp_path, monkeypatch):
     rows = [*sft_rows(30), SftRow("long " * 80, "x"), *sft_rows(9)]
     whole = tokenise_sft(rows, TOKENIZER, 32)
     assert whole.too_long == 1
-    monkeypatch.setattr("tradeoff.llm.encoding._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("tradeoff.llm._encoding._ROWS_AT_ONCE", 7)
     assert_same(tokenise_sft(rows, TOKENIZER, 32), whole)
     assert_same(tokenise_sft(rows, TOKENIZER, 32, cache=tmp_path), whole)
 
@@ -136,7 +136,7 @@ def test_training_from_disk_is_that_from_memory_bit_for_bit(tmp_path):
     settings = {"steps": 4, "turns": "all"}
     memory = trainer(sft=read_sft(files[0]), preference=read_preferences(files[1]), **settings)
     disk = trainer(sft=files[0], preference=files[1], row_cache=str(tmp_path / "c"), **settings)
-    assert isinstance(disk.data.sft.items, stored.Stored)
+    assert isinstance(disk.data.sft.items, _stored.Stored)
     assert memory.identity == disk.identity
     assert memory.data.summary() == disk.data.summary()
     first, second = (run.train(progress=False) for run in (memory, disk))
@@ -161,7 +161,7 @@ def test_a_later_run_finds_the_tokens_and_any_change_makes_others(tmp_path, monk
     options = {"cache": tmp_path}
     found = tokenise_sft(rows, TOKENIZER, 32, **options)
     with monkeypatch.context() as patch:
-        patch.setattr("tradeoff.llm.data._gathered", None)  # Nothing is tokenised again.
+        patch.setattr("tradeoff.llm._data._gathered", None)  # Nothing is tokenised again.
         assert_same(tokenise_sft(rows, TOKENIZER, 32, **options), found)
     assert len(list(tmp_path.iterdir())) == 1
     other = bpe_tokenizer_hf()
@@ -182,7 +182,7 @@ def test_a_later_run_finds_the_tokens_and_any_change_makes_others(tmp_path, monk
     for number, (given, tokenizer, length, settings) in enumerate(changed, start=2):
         tokenise_sft(given, tokenizer, length, **settings, **options)
         assert len(list(tmp_path.iterdir())) == number
-    monkeypatch.setattr(stored, "version", lambda name: "0")
+    monkeypatch.setattr(_stored, "version", lambda name: "0")
     tokenise_sft(rows, TOKENIZER, 32, **options)
     assert len(list(tmp_path.iterdir())) == len(changed) + 2
 
@@ -205,7 +205,7 @@ def test_a_kill_while_tokens_are_made_leaves_no_entry(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tradeoff.llm.data._gather", killed)
+    monkeypatch.setattr("tradeoff.llm._data._gather", killed)
     with pytest.raises(KeyboardInterrupt):
         tokenise_sft(sft_rows(), TOKENIZER, 32, cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -233,7 +233,7 @@ def test_refused_rows_and_findings_come_back(tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("tradeoff.llm.encoding._ROWS_AT_ONCE", 20)
+    monkeypatch.setattr("tradeoff.llm._encoding._ROWS_AT_ONCE", 20)
     rows = [SftRow(f"Say {i}: ", f"a long walk {i} " * 60) for i in range(450)]
     file = write(tmp_path / "rows.jsonl", rows)
     del rows

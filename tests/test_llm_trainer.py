@@ -28,8 +28,8 @@ from torch.utils._pytree import tree_leaves
 
 from tradeoff import draws
 from tradeoff.llm import checkpoints, setup
+from tradeoff.llm._streams import Stream
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.streams import Stream
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
 

@@ -14,7 +14,7 @@ from tradeoff.convex._chosen_rows import ProblemRows, trained_on
 from tradeoff.convex.instances import random_log_linear, random_quadratic
 from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError
-from tradeoff.llm.chosen_rows import TokenRows
+from tradeoff.llm._chosen_rows import TokenRows
 from tradeoff.methods import Method
 from tradeoff.methods.losses import SimPo
 from tradeoff.methods.transforms import TrainingRows, Transform

@@ -14,7 +14,7 @@ from tradeoff.data import overlap as overlap_module
 from tradeoff.data.overlap import Overlap, overlap, overlaps
 from tradeoff.data.splits import Split, hold_out, prompt_key
 from tradeoff.errors import InputError
-from tradeoff.llm import corpora
+from tradeoff.llm import _corpora
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.defects import Defects
 
@@ -23,7 +23,7 @@ OTHERS = [PreferenceRow(f"another {i}", "yes", "no") for i in range(20)]
 
 def split(rows: list[Any], **settings: Any) -> tuple[list[Any], list[Any]]:
     """Split one set, together with another set that has its own prompts."""
-    found, _ = corpora._hold_out((rows, OTHERS), (None, None), TrainConfig(**settings))
+    found, _ = _corpora._hold_out((rows, OTHERS), (None, None), TrainConfig(**settings))
     return list(found.train), list(found.test)
 
 
@@ -67,7 +67,7 @@ def test_given_rows_are_held_out_instead_and_cut() -> None:
     rows = [SftRow(f"{i}", "a") for i in range(30)]
     test = [SftRow(f"test {i}", "a") for i in range(9)]
     config = TrainConfig(evaluate_rows=4)
-    found, others = corpora._hold_out((rows, OTHERS), (test, None), config)
+    found, others = _corpora._hold_out((rows, OTHERS), (test, None), config)
     assert found == Split(rows, test[:4])
     assert (len(others.train), len(others.test)) == (19, 1)
     assert split(rows, holdout=0.0) == (rows, [])
@@ -89,7 +89,7 @@ def test_both_sets_from_the_same_prompts_are_split_alike(shuffled: bool) -> None
     sft = [SftRow(row.prompt, row.chosen) for row in pairs]
     if shuffled:
         random.Random(3).shuffle(pairs)
-    found = corpora._hold_out((sft, pairs), (None, None), TrainConfig(holdout=0.1))
+    found = _corpora._hold_out((sft, pairs), (None, None), TrainConfig(holdout=0.1))
     demonstrations, preferences = found
     assert (len(demonstrations.test), len(preferences.test)) == (20, 20)
     trained = {(row.prompt, row.chosen) for row in preferences.train}

@@ -206,8 +206,8 @@ def test_datasets_adapters_and_callbacks_are_taken_as_they_are(tmp_path: Path) -
 
 
 def test_sft_on_the_chosen_response_is_added_to_each_pair() -> None:
+    from tradeoff.llm._losses import preference
     from tradeoff.llm.config import TrainConfig
-    from tradeoff.llm.losses import preference
     from tradeoff.methods.losses import Rpo
 
     made = torch.Generator().manual_seed(0)

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from tradeoff import read_preferences, read_sft
 from tradeoff.cli import app
 from tradeoff.errors import InputError
-from tradeoff.llm.data import prompt_ids, tokenise_preferences, tokenise_sft
+from tradeoff.llm._data import prompt_ids, tokenise_preferences, tokenise_sft
+from tradeoff.llm._turns import stop_ids
 from tradeoff.llm.evaluation.answers import normalised
-from tradeoff.llm.turns import stop_ids
 
 
 def user(text: Any, **more: Any) -> dict[str, Any]:

@@ -32,12 +32,12 @@ from tests.attack._setup import copied, model_folder, place, row_files
 from tradeoff.data.rows import Message, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm import inspection, models
+from tradeoff.llm._data import tokenise_sft
+from tradeoff.llm._turns import rendered, turns
 from tradeoff.llm.config import Lora, ModelConfig
-from tradeoff.llm.data import tokenise_sft
 from tradeoff.llm.evaluation import Contest, reward_model
 from tradeoff.llm.evaluation import load as load_policy
 from tradeoff.llm.export import export
-from tradeoff.llm.turns import rendered, turns
 from tradeoff.networks.hugging_face import from_hugging_face, load_llama
 
 PROMISE = "No code that comes with a model, a run, adapters, a tokenizer or a template is ever run."

@@ -24,7 +24,7 @@ from tests.attack._outcome import Outcome, spread
 from tests.attack._setup import difference, exact, model_folder, place, row_files, train
 from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
-from tradeoff.llm.owner import OWNER, Lock, Owner, owner_of
+from tradeoff.llm._owner import OWNER, Lock, Owner, owner_of
 
 PROMISE = (
     "One process at a time writes to a folder: others say so, and nothing is mixed or doubled."

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
-from tradeoff.llm.encoding import Encoded, Refused, Row
-from tradeoff.llm.turns import Turns, stop_ids, turns
+from tradeoff.llm._encoding import Encoded, Refused, Row
+from tradeoff.llm._turns import Turns, stop_ids, turns
 
 _THINK = (
     *("<think>", "<thinking>", "<reasoning>", "<scratchpad>", "<seed:think>"),

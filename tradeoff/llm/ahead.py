@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int
 
 from tradeoff import draws
+from tradeoff.llm._gaps import KnownLosses
+from tradeoff.llm._streams import Stream
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.gaps import KnownLosses
-from tradeoff.llm.streams import Stream
 from tradeoff.schedules import PREFERENCE, Plan, Rule
 
 Rows = Int[np.ndarray, " _"]

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tradeoff.llm import varlen
-from tradeoff.llm.data import Example, Pair
+from tradeoff.llm._data import Example, Pair
 
 Layout = Literal["padded", "packed", "shared"]
 LAYOUTS: tuple[Layout, ...] = ("padded", "packed", "shared")

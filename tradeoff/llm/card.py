@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradeoff.errors import InputError
-from tradeoff.llm.about import ABOUT, SETTINGS, on_hub, repeat
+from tradeoff.llm._about import ABOUT, SETTINGS, on_hub, repeat
 from tradeoff.llm.models import CARD
 from tradeoff.records import read_json
 

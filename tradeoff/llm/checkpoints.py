@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tradeoff import _leftovers, _seals
 from tradeoff.errors import InputError
-from tradeoff.llm import saved
+from tradeoff.llm import _saved
 from tradeoff.records import discard, read_json, replacing_folder
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -143,7 +143,7 @@ def intact(path: Path, log: Path | None = None) -> bool:
 def _checked(path: Path, log: Path | None) -> bytes:
     """Check a checkpoint and its log against the seal, and return the log up to it."""
     about = _seals.check_folder(path)
-    saved.check((path / "state.json").read_text("utf-8"), step_of(path))
+    _saved.check((path / "state.json").read_text("utf-8"), step_of(path))
     return b"" if log is None else _seals.check_lines(log, about["log"])
 
 

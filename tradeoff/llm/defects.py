@@ -16,7 +16,7 @@ from jaxtyping import Float
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.splits import Split
 from tradeoff.errors import InputError
-from tradeoff.llm.data import Example, Pair, Tokenised, fingerprint
+from tradeoff.llm._data import Example, Pair, Tokenised, fingerprint
 from tradeoff.methods import Method
 from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule
 from tradeoff.settings import check

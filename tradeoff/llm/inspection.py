@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tradeoff.data import files
 from tradeoff.doctor import Finding
 from tradeoff.llm import models
-from tradeoff.llm.data import tokenise_preferences, tokenise_sft
+from tradeoff.llm._data import tokenise_preferences, tokenise_sft
 
 
 def rows(model: str, sources: dict[str, str | None]) -> Iterator[Finding]:

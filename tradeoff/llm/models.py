@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
-from tradeoff.llm import gguf, origin, pretrained, snapshots
+from tradeoff.llm import _origin, _pretrained, gguf, snapshots
+from tradeoff.llm._pretrained import Kind
+from tradeoff.llm._turns import stop_ids
 from tradeoff.llm.config import Lora, ModelConfig
-from tradeoff.llm.turns import stop_ids
 from tradeoff.records import read_json, replacing_folder, write_json
 
 Precision = Literal["fp32", "bf16"]
@@ -68,7 +69,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
         tokenizer = with_overrides(tokenizer_of(path, base), config)
         if config.config_only:
             torch.manual_seed(seed)
-            model = pretrained.build(base, "CausalLM", **read)
+            model = _pretrained.build(base, "CausalLM", **read)
             _forget_name(model)
         else:
             quantise = {} if config.quantise is None else {"quantise": config.quantise}
@@ -76,21 +77,21 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     return model, tokenizer
 
 
-def with_weights(path: str, base: str, kind: pretrained.Kind, **read: Any) -> Any:
+def with_weights(path: str, base: str, kind: Kind, **read: Any) -> Any:
     """Load the model of `base`, with the adapters of `path` on it if `path` is another place.
 
-    Policies, references and judges are read here. `read` is passed to :func:`pretrained.read`.
+    Policies, references and judges are read here. `read` is passed to `transformers`.
 
     Raises
     ------
     ValueError, OSError, RuntimeError
-        If a weight is missing or has another shape; further as for :func:`pretrained.read`.
+        If a weight is missing or has another shape; further if it cannot be read.
     InputError
         If a file is not as the package wrote it.
     """
     _check_seal(path, base)
     with quiet():
-        model, missing = pretrained.read(base, kind, **read)
+        model, missing = _pretrained.read(base, kind, **read)
         if path == base:
             _require_all_weights(missing)
             return model
@@ -114,7 +115,7 @@ def _check_seal(path: str, base: str, *, weights: bool = True) -> None:
             f"purpose, remove {_seals.MANIFEST} from the folder.",
         ) from error
     if weights and (files := about.get("base_files")):
-        origin.check(base, files)
+        _origin.check(base, files)
 
 
 def with_overrides(tokenizer: Any, config: ModelConfig) -> Any:
@@ -156,16 +157,16 @@ def _of_checkpoint(checkpoint: Path, config: ModelConfig, read: dict[str, Any]) 
     place = str(found.folder)
     with quiet():
         if found.base is None:
-            model: Any = pretrained.build(place, "CausalLM", **read)
+            model: Any = _pretrained.build(place, "CausalLM", **read)
             _forget_name(model)
         else:
-            origin.check(found.base, found.base_files)
+            _origin.check(found.base, found.base_files)
             model = with_weights(found.base, found.base, "CausalLM", **read)
     if (found.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(place)
     known: set[str] = set()
     if found.adapter is not None:
-        pretrained.check_adapters(read_json(found.folder / "adapter_config.json"))
+        _pretrained.check_adapters(read_json(found.folder / "adapter_config.json"))
         with _peft_quiet():
             about = PeftConfig.from_pretrained(place)
             about.base_model_name_or_path = None  # peft warns of another model's adapter
@@ -186,7 +187,7 @@ def without_weights(path: str) -> tuple[Any, Any]:
             base = place = str(snapshots.surroundings(checkpoint).folder)
         else:
             base = base_of(place)
-        return pretrained.settings_of(base), tokenizer_of(place, base)
+        return _pretrained.settings_of(base), tokenizer_of(place, base)
 
 
 @contextmanager
@@ -254,7 +255,7 @@ def base_of(path: str) -> str:
     settings = read_json(Path(file))
     if not isinstance(settings, dict):
         raise ValueError("adapter_config.json holds no settings")
-    pretrained.check_adapters(settings)
+    _pretrained.check_adapters(settings)
     own = Path(path) / BASE
     base = str(own) if own.is_dir() else settings.get("base_model_name_or_path")
     if not base or find_adapter_config_file(base) is not None:
@@ -265,12 +266,12 @@ def base_of(path: str) -> str:
 def tokenizer_of(path: str, base: str) -> Any:
     """The tokenizer of a model, or of adapters or their base."""
     try:
-        return pretrained.tokenizer_of(path)
+        return _pretrained.tokenizer_of(path)
     except (OSError, ValueError):
         if path == base:
             raise
     # Adapters from elsewhere often have no tokenizer.
-    return pretrained.tokenizer_of(base)
+    return _pretrained.tokenizer_of(base)
 
 
 def _names_in_adapters(path: str) -> set[str]:
@@ -504,7 +505,7 @@ def _files_below(partial: Path) -> dict[str, str]:
     settings = partial / "adapter_config.json"
     if not settings.is_file() or (partial / BASE).is_dir():
         return {}
-    return origin.digests(str(read_json(settings)["base_model_name_or_path"]))
+    return _origin.digests(str(read_json(settings)["base_model_name_or_path"]))
 
 
 @contextmanager
@@ -567,7 +568,7 @@ def stored_base(model: Any, weights: dict[str, Tensor], folder: Path) -> str | N
         return None
     if getattr(model.get_base_model(), "is_quantized", False):
         return str(named)  # its files hold unrounded weights
-    return named if origin.holds(named, below(model, weights), model.get_base_model()) else None
+    return named if _origin.holds(named, below(model, weights), model.get_base_model()) else None
 
 
 def below(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,9 +17,9 @@ from accelerate.utils import broadcast
 from jaxtyping import Float
 
 from tradeoff.errors import InputError
-from tradeoff.llm import setup, state
-from tradeoff.llm.passes import Feed
-from tradeoff.llm.tally import Tally
+from tradeoff.llm import _state, setup
+from tradeoff.llm._passes import Feed
+from tradeoff.llm._tally import Tally
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT
 
 AUTO = "auto"
@@ -63,7 +63,7 @@ def measure(run: Any, progress: Callable[..., Iterable[int]] = iter) -> Float[np
     InputError
         If a short run diverges.
     """
-    kept = [weight.detach().to("cpu", copy=True) for weight in state.local_weights(run.policy)]
+    kept = [weight.detach().to("cpu", copy=True) for weight in _state.local_weights(run.policy)]
     tally, feed = run.tally, run.feed
     found = np.full(2, np.nan)
     try:
@@ -109,6 +109,6 @@ def _alone(run: Any, objective: int, progress: Callable[..., Iterable[int]]) -> 
 def _restore(run: Any, kept: list[torch.Tensor]) -> None:
     """Give the policy its weights back, and the optimiser no memory."""
     with torch.no_grad():
-        for weight, before in zip(state.local_weights(run.policy), kept, strict=True):
+        for weight, before in zip(_state.local_weights(run.policy), kept, strict=True):
             weight.copy_(before)
     run.optimizer.optimizer.state.clear()

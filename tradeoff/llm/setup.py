@@ -19,12 +19,12 @@ from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable, size_of, writing
 from tradeoff.llm import batches, checkpoints, models, snapshots, waste
+from tradeoff.llm._corpora import Corpora
+from tradeoff.llm._data import Tokenised, sizes
+from tradeoff.llm._reference_values import evaluating
 from tradeoff.llm.config import ModelConfig, TrainConfig
-from tradeoff.llm.corpora import Corpora
-from tradeoff.llm.data import Tokenised, sizes
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs
-from tradeoff.llm.reference_values import evaluating
 from tradeoff.methods import Method
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, Plan, Rule
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, no_grad
 
 from tradeoff import _seals
-from tradeoff.llm import checkpoints, origin
+from tradeoff.llm import _origin, checkpoints
 from tradeoff.llm.journal import LOG
 from tradeoff.records import read_json, replacing_folder, write_json
 
@@ -88,7 +88,7 @@ def write(
             model.peft_config[adapter].save_pretrained(partial)
         if base is not None and Path(base).exists():
             base = str(Path(base).resolve())
-        files = {} if base is None else origin.digests(base)
+        files = {} if base is None else _origin.digests(base)
         write_json(partial / _ABOUT, {"base": base, "adapter": adapter, "base_files": files})
         if frozen:
             plain = {name: value.detach().cpu().contiguous() for name, value in frozen.items()}

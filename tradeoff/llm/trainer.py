@@ -33,43 +33,43 @@ from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.errors import InputError, RowWarning
 from tradeoff.llm import (
-    about,
+    _about,
+    _chosen_rows,
+    _corpora,
+    _dropout,
+    _reference,
+    _reference_values,
+    _saved,
+    _state,
+    _stopping,
     ahead,
     batches,
     card,
     checkpoints,
-    chosen_rows,
-    corpora,
-    dropout,
     models,
     optima,
-    reference,
-    reference_values,
     routers,
-    saved,
     setup,
     snapshots,
-    state,
-    stopping,
 )
-from tradeoff.llm.bar import Bar
+from tradeoff.llm._bar import Bar
+from tradeoff.llm._extension import check_extends
+from tradeoff.llm._fingerprints import model_fingerprint
+from tradeoff.llm._gaps import KnownLosses
+from tradeoff.llm._interrupt import Interrupt
+from tradeoff.llm._joining import GradientJoin
+from tradeoff.llm._method_hooks import MethodHooks
+from tradeoff.llm._owner import owned
+from tradeoff.llm._passes import Feed, Pass
+from tradeoff.llm._rates import learning_rates
+from tradeoff.llm._scorer import Scorer
+from tradeoff.llm._tally import Tally
+from tradeoff.llm._turns import keep_date
 from tradeoff.llm.callbacks import Callback, as_callback
 from tradeoff.llm.config import Experiment, TrainConfig
-from tradeoff.llm.extension import check_extends
-from tradeoff.llm.fingerprints import model_fingerprint
-from tradeoff.llm.gaps import KnownLosses
-from tradeoff.llm.interrupt import Interrupt
-from tradeoff.llm.joining import GradientJoin
 from tradeoff.llm.journal import Journal
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs, Meter
-from tradeoff.llm.method_hooks import MethodHooks
-from tradeoff.llm.owner import owned
-from tradeoff.llm.passes import Feed, Pass
-from tradeoff.llm.rates import learning_rates
-from tradeoff.llm.scorer import Scorer
-from tradeoff.llm.tally import Tally
-from tradeoff.llm.turns import keep_date
 from tradeoff.methods import Method
 from tradeoff.progress import tqdm
 from tradeoff.schedules import OBJECTIVES, SFT, Schedule
@@ -157,7 +157,7 @@ class JointTrainer:
         is set at each update.
     rates
         Makes the (T,) rates of the updates from the settings and the plan's clock, in place of
-        ``tradeoff.llm.rates.learning_rates``.
+        ``tradeoff.llm._rates.learning_rates``.
     collator
         Makes the batch of a pass from its rows, their layout and the padding token, in place of
         :func:`tradeoff.llm.batches.collate`, for training, references and evaluations.
@@ -219,13 +219,13 @@ class JointTrainer:
         if self.output is not None and (found := checkpoints.checkpoints(self._folder)):
             keep_date(tokenizer, checkpoints.rendered_on(found[-1]))
         self.date = keep_date(tokenizer)
-        self.data = corpora.prepare(
+        self.data = _corpora.prepare(
             model, tokenizer, (sft, preference), (sft_test, preference_test), config
         )
-        self.data = chosen_rows.choose(self.data, self.method)
+        self.data = _chosen_rows.choose(self.data, self.method)
         for remark in self.data.remarks():
             warnings.warn(remark, RowWarning, stacklevel=2)
-        stopping.check(config, self.data, schedule.lam)
+        _stopping.check(config, self.data, schedule.lam)
         sizes = len(self.data.sft), len(self.data.preference)
         self.steps = config.updates(*sizes)
         config = replace(config, steps=self.steps, epochs=None)
@@ -243,7 +243,7 @@ class JointTrainer:
         self.config = config = setup.with_layout(
             bare, self.data, config, self.accelerator.device, self.costs
         )
-        self.identity = state.identity(
+        self.identity = _state.identity(
             self.method, config, self.data, model_fingerprint(bare.model)
         )
         self.identity |= {
@@ -276,7 +276,7 @@ class JointTrainer:
             self._bare.experts = routers.experts_per_token(self.model)
         self.tally, self.meter = Tally(), Meter(self.accelerator.device, processes)
         self.journal = Journal(self.output, self.accelerator)
-        self.references: reference_values.References | None = None
+        self.references: _reference_values.References | None = None
         self.step = 0
         self.diverged_at: int | None = None
         self._stopping, self._saved_at = False, time.monotonic()
@@ -406,9 +406,9 @@ class JointTrainer:
         assert self.output is not None
         self.hooks.check_trained()
         self.meter.stop()
-        tensors, settings = state.optimizer(self.policy, self.optimizer.optimizer)
-        files = {"policy": state.weights(self.policy), "optimizer": tensors}
-        files["reference"] = reference_values.tables(self.references)
+        tensors, settings = _state.optimizer(self.policy, self.optimizer.optimizer)
+        files = {"policy": _state.weights(self.policy), "optimizer": tensors}
+        files["reference"] = _reference_values.tables(self.references)
         if tables := self.hooks.tables():
             files["hooks"] = tables
         content = {
@@ -452,7 +452,7 @@ class JointTrainer:
             self._clear(self.output)
         self._store_surroundings()
         if self.output and self.accelerator.is_main_process:
-            about.write(
+            _about.write(
                 *(self.output, self.schedule, self.config, self.data, self._bare.model),
                 self.experiment,
             )
@@ -479,10 +479,10 @@ class JointTrainer:
 
         The policy has its weights from before training.
         """
-        start = reference.stage_start(self.plan) if self.config.reference == "stage" else 0
+        start = _reference.stage_start(self.plan) if self.config.reference == "stage" else 0
         wanted = self.needed.held_out_only() if start > 0 and step <= start else self.needed
         if self.references is None or not self.references.knows(wanted):
-            self.references = reference.prepare(
+            self.references = _reference.prepare(
                 *(self.scorer, self._bare, self.data, wanted),
                 *(setup.load_reference(self._bare), progress, self.references),
             )
@@ -492,7 +492,7 @@ class JointTrainer:
         if self.output is None or (self.step and snapshots.is_written(self.output)):
             return
         self.accelerator.wait_for_everyone()  # all processes look before one writes
-        weights = models.untied(self.model, state.every_weight(self.policy))
+        weights = models.untied(self.model, _state.every_weight(self.policy))
         if self.accelerator.is_main_process:
             model, base = self._bare.model, None
             if hasattr(model, "active_peft_config"):
@@ -521,16 +521,16 @@ class JointTrainer:
         steps = self.steps if self.hooks.chain else found["identity"].get("steps")
         before = {**self.identity, "steps": steps}
         checkpoints.check_same_run(path, found, before)
-        saved.check_positions(path, found, self.config)
+        _saved.check_positions(path, found, self.config)
         check_extends(self.schedule, self.config, before["steps"], found["step"], path)
         if tables := tensors.get("reference"):
-            self.references = reference_values.from_tables(tables, found["reference"])
+            self.references = _reference_values.from_tables(tables, found["reference"])
         # The reference is the policy before training, so it is made or completed first.
         self._prepare_reference(iter, found["step"])
         assert self.references is not None
-        reference.check_same(self.references, found["reference"], self.config, path)
-        state.set_weights(self.policy, tensors["policy"], path)
-        state.set_optimizer(
+        _reference.check_same(self.references, found["reference"], self.config, path)
+        _state.set_weights(self.policy, tensors["policy"], path)
+        _state.set_optimizer(
             self.policy, self.optimizer.optimizer, tensors["optimizer"], found["optimizer"]
         )
         self.step, self.feed.positions = found["step"], found["positions"]
@@ -558,8 +558,8 @@ class JointTrainer:
         self.meter.start()
         if self.plan.clock[step] == 1 and step:
             self.optimizer.optimizer.state.clear()
-        if self.config.reference == "stage" and step == reference.stage_start(self.plan) > 0:
-            self.references = reference.cached(
+        if self.config.reference == "stage" and step == _reference.stage_start(self.plan) > 0:
+            self.references = _reference.cached(
                 self.scorer, self._bare, self.data, self.needed, iter
             )
         self.known.refresh(step, self._mean_training_loss)
@@ -616,7 +616,7 @@ class JointTrainer:
             # Gradients are exchanged once per update, or once per objective if a rule joins them.
             exchange = nullcontext() if ends else self.accelerator.no_sync(self.policy)
             # With gradient checkpointing, blocks run again in the backward pass.
-            with exchange, dropout.during(self.model, part.objective, self.config.dropout):
+            with exchange, _dropout.during(self.model, part.objective, self.config.dropout):
                 loss, count = self._loss(part)
                 observed[part.objective] += loss.detach() * part.share
                 loss = (loss + self._routed(count)) * part.share
@@ -699,11 +699,11 @@ class JointTrainer:
 
     # ------------------------------------------------------------------ early stopping
 
-    def _best(self) -> stopping.Best | None:
+    def _best(self) -> _stopping.Best | None:
         """The evaluation whose policy is saved; None without `patience`."""
         if self.config.patience is None:
             return None
-        return stopping.best(self.journal.lines, stopping.last_stage(self.plan))
+        return _stopping.best(self.journal.lines, _stopping.last_stage(self.plan))
 
     def _spare(self) -> tuple[int, ...]:
         """Steps whose checkpoint is not removed: that of the best policy."""
@@ -721,7 +721,7 @@ class JointTrainer:
             return
         if self.output is None:
             if best.since == 0:
-                local = state.local_weights(self.policy)
+                local = _state.local_weights(self.policy)
                 self._best_weights = [weight.detach().cpu().clone() for weight in local]
         elif not checkpoints.named(self._folder, self.step).is_dir() and self._finite():
             self.accelerator.wait_for_everyone()  # all processes look before one writes
@@ -735,17 +735,17 @@ class JointTrainer:
         if self.output is not None:
             assert self.journal.path is not None
             path = checkpoints.named(self._folder, best.step)
-            stopping.check_kept(path)
-            state.set_weights(
+            _stopping.check_kept(path)
+            _state.set_weights(
                 self.policy, checkpoints.read(path, self.journal.path)[0]["policy"], path
             )
         else:
-            local = state.local_weights(self.policy)
+            local = _state.local_weights(self.policy)
             for weight, kept in zip(local, self._best_weights, strict=True):
                 weight.detach().copy_(kept)
         if not self.journal.has("best", self.step):
             line = {"kind": "best", "step": self.step, "best_step": best.step}
-            self.journal.write({**line, stopping.WEIGHTED: best.loss})
+            self.journal.write({**line, _stopping.WEIGHTED: best.loss})
 
     @property
     def _finished(self) -> bool:
@@ -773,7 +773,7 @@ class JointTrainer:
         followed = zip(OBJECTIVES, self.tally.updates, strict=True)
         record |= {f"{name}_updates": count for name, count in followed}
         if self.config.patience is not None:
-            record[stopping.WEIGHTED] = stopping.weighted_loss(record, self.schedule.lam)
+            record[_stopping.WEIGHTED] = _stopping.weighted_loss(record, self.schedule.lam)
         record |= {"probe_rows": self.known.probed, "seconds": self.meter.seconds}
         record |= {"tokens": self.meter.tokens}
         self._call("evaluated", record)
@@ -836,7 +836,7 @@ class JointTrainer:
     def _finite(self) -> bool:
         """Whether losses and weights are finite after this update, so that the run can be saved."""
         if self.diverged_at is None:
-            bad = [(~part.isfinite()).any() for part in state.local_weights(self.policy)]
+            bad = [(~part.isfinite()).any() for part in _state.local_weights(self.policy)]
             means = self.tally.means(self.scorer)
             broken = bool(self.scorer.add_up(torch.stack(bad).sum()))
             # Finite weights may be so large that the next losses are not finite.
@@ -866,7 +866,7 @@ class JointTrainer:
         if limit := self.known.limit():
             summary["limit"] = limit
         if (best := self._best()) is not None and self._finished:
-            summary["best"] = {"step": best.step, stopping.WEIGHTED: best.loss}
+            summary["best"] = {"step": best.step, _stopping.WEIGHTED: best.loss}
             summary["stopped_early"] = self.step < self.steps
         if self.output is not None and self.accelerator.is_main_process:
             records.write_json(self.output / "summary.json", summary)

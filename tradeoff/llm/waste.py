@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from tradeoff.llm import varlen
+from tradeoff.llm._corpora import Corpora
+from tradeoff.llm._cuts import Extents, passes
+from tradeoff.llm._streams import Stream
 from tradeoff.llm.batches import LAYOUTS, Layout, by_bounds
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.corpora import Corpora
-from tradeoff.llm.cuts import Extents, passes
 from tradeoff.llm.meter import Costs
-from tradeoff.llm.streams import Stream
 from tradeoff.schedules import PREFERENCE, SFT
 
 UPDATES = 8

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
-from tradeoff.llm.data import prompt_ids
+from tradeoff.llm._data import prompt_ids
+from tradeoff.llm._reference_values import evaluating
+from tradeoff.llm._turns import stop_ids
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
 from tradeoff.llm.models import below_adapters
-from tradeoff.llm.reference_values import evaluating
-from tradeoff.llm.turns import stop_ids
 from tradeoff.progress import tqdm
 from tradeoff.settings import Seed, Within, check
 
@@ -172,7 +172,7 @@ def _text(tokenizer: Any, prompt: Ids, new: Tensor, ends: list[int]) -> tuple[st
 
 
 def end_ids(policy: LoadedPolicy) -> list[int]:
-    """Tokens that end a response, see `tradeoff.llm.turns.stop_ids`."""
+    """Tokens that end a response, see `tradeoff.llm._turns.stop_ids`."""
     return stop_ids(policy.tokenizer, policy.model.generation_config)
 
 

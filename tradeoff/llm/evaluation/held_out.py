@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from tradeoff.data.rows import PreferenceRow, SftRow
-from tradeoff.llm import losses
-from tradeoff.llm.data import Example, Pair, Tokenised, tokenise_preferences, tokenise_sft
+from tradeoff.llm import _losses
+from tradeoff.llm._data import Example, Pair, Tokenised, tokenise_preferences, tokenise_sft
+from tradeoff.llm._reference_values import Cached
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
 from tradeoff.llm.evaluation.score import Score, mean, share
-from tradeoff.llm.reference_values import Cached
 from tradeoff.progress import tqdm
 
 _ROWS_AT_ONCE = 256
@@ -74,7 +74,7 @@ def preference(
     """
     table = log_probs(policy, items, progress).table
     lengths = np.array([[n - item.start for n in item.lengths] for item in items]).T.ravel()
-    found = losses.preference(
+    found = _losses.preference(
         table.T.flatten(),
         reference.table.to(table.dtype).T.flatten(),
         torch.from_numpy(lengths),

@@ -18,9 +18,9 @@ from jaxtyping import Float
 
 from tradeoff.data.rows import Message, PreferenceRow, Text
 from tradeoff.errors import InputError
-from tradeoff.llm import models, pretrained, setup
+from tradeoff.llm import _pretrained, models, setup
+from tradeoff.llm._encoding import require_template
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.encoding import require_template
 from tradeoff.llm.evaluation import held_out
 from tradeoff.llm.evaluation.policy import LoadedPolicy, compared, longest
 from tradeoff.progress import tqdm
@@ -204,7 +204,7 @@ def check_reward_model(path: str | Path, *, conversational: bool = False) -> Any
     """
     with _loading(path):
         base = models.base_of(str(path))
-        tokenizer, found = models.tokenizer_of(str(path), base), pretrained.settings_of(base)
+        tokenizer, found = models.tokenizer_of(str(path), base), _pretrained.settings_of(base)
     if found.num_labels != 1:
         problem = f"the classifier has {found.num_labels} outputs"
         raise InputError(problem, field="judge", value=str(path), remedy=_ONE_OUTPUT)

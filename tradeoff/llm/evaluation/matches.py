@@ -9,7 +9,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.synthetic.generate import InstructionRow, StyleRow
 from tradeoff.data.synthetic.right_answers import plain
 from tradeoff.data.synthetic.style import content, satisfies
-from tradeoff.llm.encoding import row_error
+from tradeoff.llm._encoding import row_error
 from tradeoff.llm.evaluation.answers import Extract, extracted, normalised
 from tradeoff.llm.evaluation.score import Score, shares
 

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from tradeoff.data.choices import ChoiceRow
 from tradeoff.display import Shown
 from tradeoff.llm import batches
+from tradeoff.llm._reference_values import evaluating
 from tradeoff.llm.evaluation import questions, score
 from tradeoff.llm.evaluation.policy import LoadedPolicy
 from tradeoff.llm.evaluation.questions import Options, Style
 from tradeoff.llm.evaluation.score import Score
-from tradeoff.llm.reference_values import evaluating
 from tradeoff.progress import tqdm
 
 # Tokens of one pass; attention within a packed row costs the square of this number.

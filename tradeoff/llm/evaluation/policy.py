@@ -10,10 +10,10 @@ import torch
 
 from tradeoff.errors import InputError
 from tradeoff.llm import models, setup
+from tradeoff.llm._encoding import check_tokenizer, require_end
+from tradeoff.llm._scorer import Scorer
 from tradeoff.llm.config import ModelConfig, TrainConfig
-from tradeoff.llm.encoding import check_tokenizer, require_end
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.scorer import Scorer
 
 
 @dataclass(frozen=True)

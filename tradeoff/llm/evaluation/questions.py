@@ -13,8 +13,8 @@ from jaxtyping import Int
 
 from tradeoff.data.choices import ChoiceRow
 from tradeoff.errors import InputError
-from tradeoff.llm.encoding import row_error
-from tradeoff.llm.turns import rendered
+from tradeoff.llm._encoding import row_error
+from tradeoff.llm._turns import rendered
 
 Style = Literal["letters", "text"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from tradeoff.data.choices import ChoiceRow
 from tradeoff.data.rows import Message, SftRow
 from tradeoff.errors import InputError
-from tradeoff.llm.encoding import row_error
+from tradeoff.llm._encoding import row_error
 from tradeoff.llm.evaluation.answers import without_reasoning
 from tradeoff.llm.evaluation.score import Score, shares
 

@@ -12,9 +12,11 @@ from tradeoff.data.choices import ChoiceRow
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
+from tradeoff.llm._data import Tokenised
+from tradeoff.llm._encoding import Row, admitted, prompt_ids, require_template
+from tradeoff.llm._reference_values import Cached
+from tradeoff.llm._turns import in_chat
 from tradeoff.llm.config import ModelConfig, TrainConfig
-from tradeoff.llm.data import Tokenised
-from tradeoff.llm.encoding import Row, admitted, prompt_ids, require_template
 from tradeoff.llm.evaluation import generation, held_out, matches, questions, refusals, win_rate
 from tradeoff.llm.evaluation.answers import Extract, extracted
 from tradeoff.llm.evaluation.generation import Responses, Sampling
@@ -25,9 +27,7 @@ from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline, compared, load
 from tradeoff.llm.evaluation.questions import Style
 from tradeoff.llm.evaluation.report import Evaluation, Section
 from tradeoff.llm.meter import Meter
-from tradeoff.llm.reference_values import Cached
 from tradeoff.llm.setup import memory_errors
-from tradeoff.llm.turns import in_chat
 
 PARTS = ("sft", "preference", "exact_match", "win_rate", "refusals", "harness")
 """Names of the parts other than sets of multiple-choice questions."""

@@ -22,7 +22,7 @@ Numbers: TypeAlias = Annotated[list[float | None], Field(min_length=5, max_lengt
 
 @dataclass(frozen=True)
 class TallyState:
-    """Sums since the last log line, see :class:`tradeoff.llm.tally.Tally`."""
+    """Sums since the last log line, see :class:`tradeoff.llm._tally.Tally`."""
 
     __pydantic_config__ = _STRICT
 
@@ -34,7 +34,7 @@ class TallyState:
 
 @dataclass(frozen=True)
 class KnownState:
-    """Losses that the schedule uses, see :class:`tradeoff.llm.gaps.KnownLosses`."""
+    """Losses that the schedule uses, see :class:`tradeoff.llm._gaps.KnownLosses`."""
 
     __pydantic_config__ = _STRICT
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from tradeoff.llm._data import Example, Pair, Tokenised
 from tradeoff.llm.batches import Layout
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.data import Example, Pair, Tokenised
 
 Rows = Int[np.ndarray, " _"]
 

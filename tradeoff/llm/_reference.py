@@ -2,7 +2,7 @@
 
 A cached reference is computed once for every pair that the run will read, see
 :mod:`tradeoff.llm.ahead`, so that an update runs the policy alone.
-:mod:`tradeoff.llm.reference_cache` keeps values for later runs.
+:mod:`tradeoff.llm._reference_cache` keeps values for later runs.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torch.distributed.fsdp import FSDPModule
 
 from tradeoff import _leftovers
 from tradeoff.errors import InputError
-from tradeoff.llm import reference_cache
+from tradeoff.llm import _reference_cache
+from tradeoff.llm._corpora import Corpora
+from tradeoff.llm._data import Pair
+from tradeoff.llm._fingerprints import model_fingerprint
+from tradeoff.llm._reference_values import Cached, Live, References, from_tables, tables
+from tradeoff.llm._scorer import Scorer
 from tradeoff.llm.ahead import Needed
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.corpora import Corpora
-from tradeoff.llm.data import Pair
-from tradeoff.llm.fingerprints import model_fingerprint
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.reference_values import Cached, Live, References, from_tables, tables
-from tradeoff.llm.scorer import Scorer
 from tradeoff.schedules import Plan, Rule
 
 
@@ -135,7 +135,7 @@ def cached(
     folder, made_by = scorer.config.reference_cache, {}
     if folder is not None:
         _leftovers.clear(Path(folder))
-        made_by = reference_cache.made_by(scorer, policy)
+        made_by = _reference_cache.made_by(scorer, policy)
     before = tables(known)
     every = np.arange(len(data.preference_test))
     found = {
@@ -163,9 +163,9 @@ def _filled(
     folder, path, about = scorer.config.reference_cache, None, made_by
     if groups and folder is not None:
         about = {**made_by, "rows": str(getattr(pairs, "fingerprint", ""))}
-        path = reference_cache.cache_path(folder, about)
+        path = _reference_cache.cache_path(folder, about)
         if path.exists():
-            stored = reference_cache.read(path, about, len(pairs))
+            stored = _reference_cache.read(path, about, len(pairs))
             table = torch.where(table.isnan(), stored, table)
     values = Cached(table)
     if missing := [rows for rows in groups if not values.knows(rows)]:
@@ -174,7 +174,7 @@ def _filled(
         # NaN marks an unknown value; NaN and infinity both make a run diverge.
         table[rows] = torch.where(scored.isnan(), torch.inf, scored)
         if path is not None and scorer.accelerator.is_main_process:
-            reference_cache.write(path, table, about, sync=scorer.config.fsync)
+            _reference_cache.write(path, table, about, sync=scorer.config.fsync)
     return table
 
 

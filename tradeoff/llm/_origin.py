@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tradeoff import _seals
-from tradeoff.llm import pretrained
+from tradeoff.llm import _pretrained
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
@@ -95,7 +95,7 @@ def _differs_loaded(source: str, weights: Mapping[str, Tensor], model: Any) -> b
     """As :func:`_differs`, for the model that transformers loads from the files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        other, _ = pretrained.read(source, "CausalLM", dtype=model.dtype)
+        other, _ = _pretrained.read(source, "CausalLM", dtype=model.dtype)
     found = other.state_dict()
     return not all(name in found and _same(found[name], v) for name, v in weights.items())
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
-from tradeoff.llm.turns import rendered
+from tradeoff.llm._turns import rendered
 
 HubTokenizer = Any
 """A `transformers.PreTrainedTokenizerBase`."""

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
-from tradeoff.llm.fingerprints import model_fingerprint
+from tradeoff.llm._fingerprints import model_fingerprint
+from tradeoff.llm._scorer import Scorer
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.scorer import Scorer
 from tradeoff.records import replacing
 
 

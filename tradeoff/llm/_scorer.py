@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tradeoff.llm import batches, losses
+from tradeoff.llm import _losses, batches
+from tradeoff.llm._cuts import Extents, passes
+from tradeoff.llm._data import Example, Pair
+from tradeoff.llm._losses import PairLosses
+from tradeoff.llm._reference_values import Reference, evaluating
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.cuts import Extents, passes
-from tradeoff.llm.data import Example, Pair
-from tradeoff.llm.losses import PairLosses
-from tradeoff.llm.reference_values import Reference, evaluating
 from tradeoff.methods import PreferenceLoss, SftLoss
 
 Rows = Int[np.ndarray, " n"]
@@ -56,7 +56,7 @@ class Scorer:
         """Summed negative log-likelihood of demonstrations, in nats, or another token loss."""
         batch = self.collator(items, self.layout, self.pad).to(self.accelerator.device)
         with self.autocast():
-            return losses.sft_sum(self.policy(batch), trained)
+            return _losses.sft_sum(self.policy(batch), trained)
 
     def pairs(
         self,
@@ -73,7 +73,7 @@ class Scorer:
         with self.autocast():
             known = reference(torch.from_numpy(rows), batch)
         known = known.to(found.dtype)
-        return losses.preference(found, known, batch.lengths, self.config, trained)
+        return _losses.preference(found, known, batch.lengths, self.config, trained)
 
     @torch.no_grad()
     def mean_sft(self, items: Sequence[Example], rows: Rows | None = None) -> dict[str, float]:

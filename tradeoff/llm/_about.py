@@ -10,8 +10,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from tradeoff.llm._corpora import Corpora
 from tradeoff.llm.config import Experiment, TrainConfig
-from tradeoff.llm.corpora import Corpora
 from tradeoff.llm.toml import to_toml, unwritable
 from tradeoff.records import replacing, write_json
 from tradeoff.schedules import Schedule

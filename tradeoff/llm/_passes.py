@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tradeoff.errors import InputError
+from tradeoff.llm._corpora import Corpora
+from tradeoff.llm._cuts import Extents, passes
+from tradeoff.llm._streams import Stream
 from tradeoff.llm.ahead import Needed
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.corpora import Corpora
-from tradeoff.llm.cuts import Extents, passes
-from tradeoff.llm.streams import Stream
 from tradeoff.schedules import PREFERENCE, SFT, Rule
 
 

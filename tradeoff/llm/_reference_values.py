@@ -35,7 +35,7 @@ class References:
         Sources of log pi_ref.
     fingerprint
         Fingerprint of its model, if that is not the policy itself, see
-        :func:`~tradeoff.llm.fingerprints.model_fingerprint`; otherwise None.
+        :func:`~tradeoff.llm._fingerprints.model_fingerprint`; otherwise None.
     probes
         The reference values of the training pairs on which a schedule evaluates losses.
     """

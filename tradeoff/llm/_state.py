@@ -20,8 +20,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import FSDPModule
 
 from tradeoff.errors import InputError
+from tradeoff.llm._corpora import Corpora
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.corpora import Corpora
 from tradeoff.methods import Method
 
 # Settings that may change when a run is resumed, as they do not change its results.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tradeoff.errors import InputError
+from tradeoff.llm._corpora import Corpora
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.corpora import Corpora
 from tradeoff.schedules import OBJECTIVES, Plan
 
 WEIGHTED = "weighted_loss"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tradeoff.errors import InputError
-from tradeoff.llm.corpora import Corpora
-from tradeoff.llm.data import Pair, Tokenised, fingerprint
+from tradeoff.llm._corpora import Corpora
+from tradeoff.llm._data import Pair, Tokenised, fingerprint
 from tradeoff.methods import Method
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT
 

@@ -24,8 +24,7 @@ from jaxtyping import Int
 
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
-from tradeoff.llm.agreement import Finding, findings, together
-from tradeoff.llm.encoding import (
+from tradeoff.llm._encoding import (
     Encoded,
     HubTokenizer,
     Refused,
@@ -39,6 +38,7 @@ from tradeoff.llm.encoding import (
     require_template,
     row_error,
 )
+from tradeoff.llm.agreement import Finding, findings, together
 
 __all__ = [
     "Example",
@@ -109,7 +109,7 @@ class Tokenised(Sequence[T], Generic[T]):
     Attributes
     ----------
     items
-        The tokenised rows, at least one: a tuple, or `tradeoff.llm.stored.Stored` on disk.
+        The tokenised rows, at least one: a tuple, or `tradeoff.llm._stored.Stored` on disk.
     rows
         Index of each item among the rows given, from 0.
     too_long
@@ -220,7 +220,7 @@ def tokenise_sft(
         Do not report rows of plain text beside a chat template.
     cache
         Folder where the tokens are kept on disk, for sets larger than memory and for later runs
-        with the same rows, tokenizer and settings (`tradeoff.llm.stored`); otherwise in memory.
+        with the same rows, tokenizer and settings (`tradeoff.llm._stored`); otherwise in memory.
 
     Raises
     ------
@@ -273,7 +273,7 @@ def _tokenised(
     if cache is None:
         found: list[Any] = []
         return replace(_gathered(rows, way, skip, found.extend), items=tuple(found))
-    from tradeoff.llm import stored  # datasets is imported only where it is used
+    from tradeoff.llm import _stored  # datasets is imported only where it is used
 
     settings = {
         "kind": way.item.__name__,
@@ -282,8 +282,8 @@ def _tokenised(
         "loss_on": way.loss_on,
         "skip_bad": skip,
     }
-    folder = stored.place(cache, rows, way.tokenizer, settings)
-    return stored.kept(folder, way.item, lambda keep: _gathered(rows, way, skip, keep))
+    folder = _stored.place(cache, rows, way.tokenizer, settings)
+    return _stored.kept(folder, way.item, lambda keep: _gathered(rows, way, skip, keep))
 
 
 def _gathered(

@@ -17,8 +17,7 @@ from tradeoff.data.sources import check_apart
 from tradeoff.data.splits import Split, hold_out
 from tradeoff.data.spool import held_like
 from tradeoff.errors import InputError
-from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.data import (
+from tradeoff.llm._data import (
     Example,
     Pair,
     Tokenised,
@@ -26,7 +25,8 @@ from tradeoff.llm.data import (
     tokenise_preferences,
     tokenise_sft,
 )
-from tradeoff.llm.turns import every_turn, in_chat
+from tradeoff.llm._turns import every_turn, in_chat
+from tradeoff.llm.config import TrainConfig
 from tradeoff.schedules import SFT
 
 R = TypeVar("R", SftRow, PreferenceRow)

@@ -22,8 +22,8 @@ from jaxtyping import Int
 
 from tradeoff.data.spool import encoded
 from tradeoff.errors import InputError
+from tradeoff.llm._data import Example, Pair, Tokenised
 from tradeoff.llm.agreement import Finding
-from tradeoff.llm.data import Example, Pair, Tokenised
 from tradeoff.records import replacing_folder
 
 T = TypeVar("T", bound=Example | Pair)

@@ -9,8 +9,8 @@ import numpy as np
 
 from tradeoff.errors import InputError
 from tradeoff.llm import optima
+from tradeoff.llm._rates import learning_rates
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.rates import learning_rates
 from tradeoff.schedules import Schedule
 
 
