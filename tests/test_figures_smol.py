@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from analysis.dossier import captions
 from analysis.fernando2024.real import (
@@ -30,6 +32,16 @@ from tradeoff.data.rows import PreferenceRow
 from tradeoff.errors import InputError
 
 AGAINST = smol_extra.AGAINST
+
+
+def test_the_command_prints_the_plan_with_its_extras() -> None:
+    app = typer.Typer()
+    app.command()(smol_study.command)
+    call = ["--plan", "--form", "fast", "--extras", "lambdas"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    assert "lambdas" in done.output
+    assert "CPU minutes in all" in done.output
 
 
 def test_a_transcript_becomes_a_conversation() -> None:

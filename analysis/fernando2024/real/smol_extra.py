@@ -38,7 +38,7 @@ def configurations(
     Parameters
     ----------
     kind
-        One of :data:`KINDS`.
+        One of :data:`smol_plan.EXTRAS`.
     form, pair
         Size of the study, and the pair.
     both

@@ -35,6 +35,7 @@ from analysis.fernando2024.real import (
 from analysis.fernando2024.real.smol_methods import ENDS, METHODS
 from analysis.fernando2024.real.smol_plan import (
     BACK,
+    EXTRAS,
     FORMS,
     SPECIALIST,
     Form,
@@ -268,9 +269,7 @@ def command(
     form: Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")] = "full",
     pairs: Annotated[list[str] | None, typer.Option(help="Pairs of data sets.")] = None,
     methods: Annotated[list[str] | None, typer.Option(help="Methods.")] = None,
-    extras: Annotated[
-        list[str] | None, typer.Option(help=f"Of {', '.join(smol_extra.KINDS)}.")
-    ] = None,
+    extras: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(EXTRAS)}.")] = None,
     budget_minutes: Annotated[
         float | None, typer.Option(help="Begin no run after so many minutes.")
     ] = None,
