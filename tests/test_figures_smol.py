@@ -189,8 +189,8 @@ def test_claims_hold_where_joint_training_and_rounds_gain_and_not_otherwise(
         monkeypatch.setattr(smol_claims, "shown", lambda name: numbers)
         return bool(claim(mutation=mutation).holds)
 
-    joint = smol_claims.claim_joint_ends_below_sequential
-    half = smol_claims.claim_four_rounds_buy_half
+    joint = smol_claims.joint_ends_below_sequential
+    half = smol_claims.four_rounds_buy_half
     assert checked(joint, ends(0.1, 0.0))
     assert not checked(joint, ends(0.1, 0.0), "joint-is-sequential")
     assert not checked(joint, ends(-0.1, 0.0))

@@ -34,8 +34,8 @@ LABELS = {
 }
 CAPTION = (
     "Forecasts of a tiny language model's held-out losses after {updates} updates of Mix, lambda = "
-    "{lambdas}. What varies: {pairs} pairs of data sets, each forecast from the others, and n = "
-    "{seeds} seeds. Left: median error in ranges of the measured front; the line is the goal. "
+    "{lambdas}. What varies: {pairs} pairs of data, each forecast from the others; n = "
+    "{seeds} seeds. Left: median error in ranges of the measured front; line: goal. "
     "Right: stacked forecasts and their 90 % intervals, which hold {coverage} of the losses. The "
     "stack costs {cost} of one run. {verdict} Command: python -m analysis forecast_accuracy"
 )

@@ -23,7 +23,7 @@ FEW, KEPT = "rounds-4", 0.5
 BASELINE, JOINT = "sft-dpo", "alright"
 
 
-def claim_joint_ends_below_sequential(fast: bool = False, mutation: str | None = None) -> Checked:
+def joint_ends_below_sequential(fast: bool = False, mutation: str | None = None) -> Checked:
     """ALRIGHT has a smaller weighted loss than SFT→DPO on most instances (finding).
 
     An instance is a pair of data sets with a seed; losses are held out, at weight 1/2.
@@ -34,7 +34,7 @@ def claim_joint_ends_below_sequential(fast: bool = False, mutation: str | None =
     return holds_on(found[joint] < found[BASELINE], MOST)
 
 
-def claim_four_rounds_buy_half(fast: bool = False, mutation: str | None = None) -> Checked:
+def four_rounds_buy_half(fast: bool = False, mutation: str | None = None) -> Checked:
     """Four rounds buy at least half of what ALRIGHT gains over one round, on most instances.
 
     Where ALRIGHT gains nothing there is nothing to buy, and four rounds must not lose.

@@ -30,7 +30,9 @@ class FairGrad(GradientRule):
     -----
     Card G08, after a second-hand description. The two equations become one for the ratio of both
     factors, in which its left side rises. Where a gradient is zero, or both are opposite, neither
-    is followed. Costs two gradients.
+    is followed. Where gradients disagree and (length 1 / length 2) ** (1 / alpha - 1) is beyond
+    1e9 or below 1e-9, the progress of one objective cancels in double precision, and the factors
+    are approximate. Costs two gradients.
     """
 
     name: ClassVar[str] = "fairgrad"
