@@ -168,7 +168,8 @@ def collate(items: Sequence[Example] | Sequence[Pair], layout: Layout, pad: int)
     """A batch of demonstrations or of pairs, as :func:`demonstrations` or :func:`pairs` makes it.
 
     This is the collator of the trainer, which takes another one with the same arguments: the rows
-    of a pass, their layout, and the padding token.
+    of a pass, their layout, and the padding token. The SFT loss is a mean over the tokens of the
+    rows; tokens that another collator drops count as well.
     """
     if isinstance(items[0], Pair):
         return pairs(items, layout, pad)  # type: ignore[arg-type]
