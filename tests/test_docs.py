@@ -72,7 +72,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, elsewhere, monkeypat
                 warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is depr")
                 exec(source, vars(shared))
         elif language in ("console", ""):
-            for line in block.content.splitlines():
+            for line in block.content.replace("\\\n", "").splitlines():
                 check_command(line)
         else:
             assert language == "text", f"{page}: nothing tests a block in {language}"
