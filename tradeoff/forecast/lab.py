@@ -22,7 +22,7 @@ FORWARD, BACKWARD = 1, 3
 SIDES = 16, 8
 """Widths of the sketch of a last layer, on the side of the vocabulary and of hidden states."""
 POINTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.0), (0.0, 0.5))
-"""Where both losses are measured in the plane of the two short runs, in units of :attr:`reach`."""
+"""Where both losses are measured in the plane of the two short runs, in units of ``reach``."""
 
 
 @dataclass(frozen=True, kw_only=True)
