@@ -16,7 +16,7 @@ CAPTION = (
     "chosen at λ = 0.5. What varies is the seed, n = {seeds}; held out. {intervals} "
     "Command: python -m analysis smol_lambdas"
 )
-words = smol_shown.extra_words("lambdas")
+words = smol_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

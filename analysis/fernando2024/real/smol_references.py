@@ -16,7 +16,7 @@ CAPTION = (
     "their own reference, so only SFT losses compare. What varies is the seed, n = {seeds}; held "
     "out. {intervals} Command: python -m analysis smol_references"
 )
-words = smol_shown.extra_words("references")
+words = smol_shown.words
 BASE = "base"
 
 

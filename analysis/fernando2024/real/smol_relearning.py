@@ -15,7 +15,7 @@ CAPTION = (
     "line is the mean of runs on SFT alone. What varies is the seed, n = {seeds}; held out. "
     "{intervals} Command: python -m analysis smol_relearning"
 )
-words = smol_shown.extra_words("relearning")
+words = smol_shown.words
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:

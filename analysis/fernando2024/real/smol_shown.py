@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -30,8 +30,18 @@ def numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
     fast
         On the small model.
     *extras
-        Kinds of runs beyond the comparison that the figure shows.
+        Kinds of runs beyond the comparison that the figure shows. Then ``seeds`` is their number.
     """
+    found = _numbers(name, fast, *extras)
+    own = [one["seeds"] for kind in extras for one in beyond(found, kind).values()]
+    if extras:
+        found["seeds"] = min(own, default=0)
+    if extras and not own and "training" in found:
+        found["training"] = {"runs": 0, "cpu_seconds": 0.0}
+    return found
+
+
+def _numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
     if fast:
         found = smol_study.go("fast", extras=extras)
         return _as_stored(found["found"], "cpu", found["setting"])
@@ -90,13 +100,3 @@ def beyond(found: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Numbers of a kind of runs beyond the comparison, by pair; empty where there is no run."""
     extras = {pair: one.get("extras", {}).get(kind) for pair, one in found["pairs"].items()}
     return {pair: one for pair, one in extras.items() if one}
-
-
-def extra_words(kind: str) -> Callable[[Mapping[str, Any]], dict[str, str]]:
-    """The function ``words`` of a figure of such runs, which have seeds of their own."""
-
-    def texts(numbers: Mapping[str, Any]) -> dict[str, str]:
-        seeds = min((one["seeds"] for one in beyond(numbers, kind).values()), default=0)
-        return words({"seeds": seeds})
-
-    return texts
