@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fernando2024.methods import finals
+from analysis.fernando2024.methods import cost, finals
 from analysis.fernando2024.real import smol_methods
 from analysis.fernando2024.real.smol_plan import Form, configuration, cpu_seconds, own
 from analysis.fernando2024.real.smol_scores import LOSSES, cell_of
@@ -46,10 +46,9 @@ def configurations(
     optima
         Least training losses of both objectives.
     """
-    laid = {"lambdas": _swept, "references": _against, "relearning": _forgot}[kind]
     found = []
     for seed in range(form.few):
-        for name, changes in laid(form):
+        for name, changes in _laid(kind, form):
             method = Method.from_dict(changes["method"]) if "method" in changes else None
             method = method or smol_methods.named(name)
             known = optima if smol_methods.looks(method) else None
@@ -57,6 +56,11 @@ def configurations(
             changes = {"optima": known, **changes}
             found.append(configuration(form, pair, name, seed, rates, **changes))
     return found
+
+
+def _laid(kind: str, form: Form) -> list[tuple[str, dict[str, Any]]]:
+    """Methods of one seed, each with what changes in its configuration."""
+    return {"lambdas": _swept, "references": _against, "relearning": _forgot}[kind](form)
 
 
 def _swept(form: Form) -> list[tuple[str, dict[str, Any]]]:
@@ -92,7 +96,7 @@ def _forgot(form: Form) -> list[tuple[str, dict[str, Any]]]:
 
 def plan(kind: str, form: Form, pair: str) -> dict[str, Any]:
     """Runs and CPU time of a kind, before anything is run."""
-    laid = {"lambdas": _swept, "references": _against, "relearning": _forgot}[kind](form)
+    laid = _laid(kind, form)
     seconds = sum(cpu_seconds(form, pair, c.get("marks", form.marks)) for _, c in laid)
     if kind == "references":  # Each reference is trained once.
         seconds += len(REFERENCES) * cpu_seconds(form, pair, 0) / form.few
@@ -112,12 +116,13 @@ def numbers(kind: str, runs: Sequence[Mapping[str, Any]], table: pd.DataFrame) -
     Returns
     -------
     dict
-        ``seeds``, and for "lambdas" and "references" by weight or reference and method the cells of
-        both losses; for "relearning" by method the SFT loss after each count of updates.
+        ``seeds`` and ``training``, the cost; for "lambdas" and "references" by weight or reference
+        and method the cells of both losses, for "relearning" by method the SFT loss after each
+        count of updates.
     """
-    seeds = len({c["seed"] for c in runs})
+    about = {"seeds": len({c["seed"] for c in runs}), "training": cost(table)}
     if kind == "relearning":
-        return {"seeds": seeds, "methods": _curves(table)}
+        return about | {"methods": _curves(table)}
     ends = finals(table)
     keys = [_key(kind, c) for c in runs]
     found: dict[str, dict[str, Any]] = {}
@@ -126,7 +131,7 @@ def numbers(kind: str, runs: Sequence[Mapping[str, Any]], table: pd.DataFrame) -
         found.setdefault(key, {})[name] = {
             loss: cell_of(ends.loc[same, loss].to_numpy(dtype=float)) for loss in LOSSES
         }
-    return {"seeds": seeds, "values": found}
+    return about | {"values": found}
 
 
 def _key(kind: str, c: Mapping[str, Any]) -> str:

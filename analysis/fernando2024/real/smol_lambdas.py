@@ -21,17 +21,16 @@ words = smol_shown.words
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = smol_shown.numbers("smol_lambdas", fast, "lambdas")
-    pairs = smol_shown.beyond(found, "lambdas")
-    with style.figure(1, max(1, len(pairs)), height=3.2, squeeze=False) as (fig, axes):
-        if not pairs:
-            smol_shown.empty(axes[0])
-        for ax, (pair, one) in zip(axes[0], pairs.items(), strict=False):
-            draw(ax, one["values"])
-            ax.set(title=pair, xlabel="SFT loss (nats per token)")
-        if pairs:
-            axes[0][0].set_ylabel("preference loss (nats)")
-            axes[0][0].legend(fontsize=6, handlelength=3)
-        style.save(fig, out, "smol_lambdas")
+    smol_shown.panels(
+        out,
+        "smol_lambdas",
+        smol_shown.beyond(found, "lambdas"),
+        lambda ax, pair, one: draw(ax, one["values"]),
+        x="SFT loss (nats per token)",
+        y="preference loss (nats)",
+        legend={"fontsize": 6, "handlelength": 3},
+        height=3.2,
+    )
     return found
 
 

@@ -20,18 +20,21 @@ words = smol_shown.words
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = smol_shown.numbers("smol_relearning", fast, "relearning")
-    pairs = smol_shown.beyond(found, "relearning")
-    with style.figure(1, max(1, len(pairs)), height=3.0, squeeze=False) as (fig, axes):
-        if not pairs:
-            smol_shown.empty(axes[0])
-        for ax, (pair, one) in zip(axes[0], pairs.items(), strict=False):
-            draw(ax, one["methods"])
-            ax.axhline(found["pairs"][pair]["ideal"][0], **style.BOUND)
-            ax.set(title=pair, xlabel="updates of SFT after the run")
-        if pairs:
-            axes[0][0].set_ylabel("SFT loss (nats per token)")
-            axes[0][0].legend(fontsize=7, handlelength=3)
-        style.save(fig, out, "smol_relearning")
+
+    def panel(ax: Any, pair: str, one: Mapping[str, Any]) -> None:
+        draw(ax, one["methods"])
+        ax.axhline(found["pairs"][pair]["ideal"][0], **style.BOUND)
+
+    smol_shown.panels(
+        out,
+        "smol_relearning",
+        smol_shown.beyond(found, "relearning"),
+        panel,
+        x="updates of SFT after the run",
+        y="SFT loss (nats per token)",
+        legend={"fontsize": 7, "handlelength": 3},
+        height=3.0,
+    )
     return found
 
 

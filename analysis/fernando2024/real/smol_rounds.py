@@ -22,17 +22,17 @@ JOINT = ("alright", "mix")
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = smol_shown.numbers("smol_rounds", fast)
-    pairs = found["pairs"]
-    with style.figure(1, max(1, len(pairs)), height=3.0, squeeze=False, sharey=True) as (fig, axes):
-        if not pairs:
-            smol_shown.empty(axes[0])
-        for ax, (pair, one) in zip(axes[0], pairs.items(), strict=False):
-            draw(ax, one)
-            ax.set(title=pair, xlabel="rounds K")
-        if pairs:
-            axes[0][0].set_ylabel("weighted loss − SFT→DPO (ranges)")
-            axes[0][0].legend(fontsize=7)
-        style.save(fig, out, "smol_rounds")
+    smol_shown.panels(
+        out,
+        "smol_rounds",
+        found["pairs"],
+        lambda ax, pair, one: draw(ax, one),
+        x="rounds K",
+        y="weighted loss − SFT→DPO (ranges)",
+        legend={"fontsize": 7},
+        height=3.0,
+        sharey=True,
+    )
     return found
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from analysis.dossier import lookup, stamps
+from analysis.dossier import lookup, stamps, style
 from analysis.dossier.stored_results import numbers as stored_numbers
 from analysis.fernando2024 import stored
 from analysis.fernando2024.costs import gpu_run
@@ -30,53 +31,54 @@ def numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
     fast
         On the small model.
     *extras
-        Kinds of runs beyond the comparison that the figure shows. Then ``seeds`` is their number.
+        Kinds of runs beyond the comparison that the figure shows. Then seeds and cost are theirs.
     """
-    found = _numbers(name, fast, *extras)
-    own = [one["seeds"] for kind in extras for one in beyond(found, kind).values()]
-    if extras:
-        found["seeds"] = min(own, default=0)
-    if extras and not own and "training" in found:
-        found["training"] = {"runs": 0, "cpu_seconds": 0.0}
-    return found
-
-
-def _numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
     if fast:
         found = smol_study.go("fast", extras=extras)
-        return _as_stored(found["found"], "cpu", found["setting"])
+        return _as_stored(found["found"], "cpu", found["setting"], extras)
     for one in gpu_run.every().values():
         if one["step"] == gpu_run.STUDY and one["machine"]["device"] != "cpu":
             round_ = one["rounds"][-1]
             if round_["found"]:
-                return _as_stored(round_["found"], one["machine"]["device"], one["setting"])
+                return _as_stored(round_["found"], one["machine"]["device"], one["setting"], extras)
     form = smol_plan.formed("full", extras=extras)
     stamps.note(smol_runs.FOLDER / "runs")
     if found := smol_study.summary(form):
-        return _as_stored(found, "cpu", asdict(form))
+        return _as_stored(found, "cpu", asdict(form), extras)
     path = lookup.place(stored.PAPER, name)
     if path.exists() and stored_numbers(path)["pairs"]:
         return stored_numbers(path) | {"source": "stored run"}
-    return _as_stored({}, "none", asdict(form))
+    return _as_stored({}, "none", asdict(form), extras)
 
 
-def _as_stored(found: Mapping[str, Any], device: str, setting: Mapping[str, Any]) -> dict[str, Any]:
+def _as_stored(
+    found: Mapping[str, Any], device: str, setting: Mapping[str, Any], extras: Sequence[str]
+) -> dict[str, Any]:
     """Numbers in the form of the stored file, so that both are drawn alike."""
-    runs = [one["training"] for one in found.values()]
+    parts = list(found.values())
+    if extras:
+        parts = [one["extras"][kind] for one in parts for kind in extras if kind in one["extras"]]
     made: dict[str, Any] = plain(
         {
             "device": device,
             "setting": setting,
-            "seeds": min((one["seeds"] for one in found.values()), default=0),
-            "pairs": {pair: {k: v for k, v in one.items() if k != "training"}
-                      for pair, one in found.items()},
+            "seeds": min((part["seeds"] for part in parts), default=0),
+            "pairs": {
+                pair: _without_cost(one)
+                | {"extras": {kind: _without_cost(more) for kind, more in one["extras"].items()}}
+                for pair, one in found.items()
+            },
             "training": {
-                "runs": sum(one["runs"] for one in runs),
-                "cpu_seconds": sum(one["cpu_seconds"] for one in runs),
+                "runs": sum(part["training"]["runs"] for part in parts),
+                "cpu_seconds": sum(part["training"]["cpu_seconds"] for part in parts),
             },
         }
-    )  # fmt: skip
+    )
     return made
+
+
+def _without_cost(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "training"}
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -94,6 +96,46 @@ def empty(axes: Any) -> None:
     for ax in axes:
         ax.text(0.5, 0.5, smol_methods.NONE, ha="center", va="center", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
+
+
+def panels(
+    out: Path,
+    name: str,
+    pairs: Mapping[str, Any],
+    draw: Callable[[Any, str, Mapping[str, Any]], object],
+    *,
+    x: str,
+    y: str,
+    legend: Mapping[str, Any],
+    **settings: Any,
+) -> None:
+    """Draw a figure with a panel for each pair of data sets, side by side.
+
+    Parameters
+    ----------
+    out, name
+        Folder of the dossier, and the figure.
+    pairs
+        Numbers to draw, by pair; without any the figure says so.
+    draw
+        Draws a panel from its axes, the pair, and the numbers of the pair.
+    x, y
+        Labels of the axes; the left panel alone has that of y.
+    legend
+        Settings of the legend, which the left panel has.
+    **settings
+        Go to :func:`analysis.dossier.style.figure`.
+    """
+    with style.figure(1, max(1, len(pairs)), squeeze=False, **settings) as (fig, axes):
+        if not pairs:
+            empty(axes[0])
+        for ax, (pair, one) in zip(axes[0], pairs.items(), strict=False):
+            draw(ax, pair, one)
+            ax.set(title=pair, xlabel=x)
+        if pairs:
+            axes[0][0].set_ylabel(y)
+            axes[0][0].legend(**legend)
+        style.save(fig, out, name)
 
 
 def beyond(found: Mapping[str, Any], kind: str) -> dict[str, Any]:
