@@ -18,7 +18,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names, restored
 from tradeoff.methods.anchors import Ewc
 from tradeoff.methods.gradients import CaGrad, Mgda, PcGrad, WeightedSum
-from tradeoff.methods.losses import Dft, Dpo, Nll, Nominal, SimPo
+from tradeoff.methods.losses import Dft, Dpo, Nll, Nominal, Rpo, SimPo
 from tradeoff.methods.method import KNOWN
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask
@@ -72,7 +72,9 @@ def test_the_key_of_a_method_is_its_name_in_the_catalogue(name):
 def test_every_method_of_the_catalogue_has_a_key_and_a_label_of_its_own(shown):
     named = Counter(getattr(find(name), shown) for name in names())
     assert {text: count for text, count in named.items() if count > 1} == {}
-    assert find("mix+mgda_unit").key == "mix+mgda-length"
+    assert find("mix+mgda_unit").key == "mix+mgda-scaled=length"
+    assert Rpo(beta=0.5).key == "rpo-beta=0.5" != Rpo(alpha=0.5).key
+    assert Rpo(beta=1 / 3).key != Rpo(beta=0.333333).key
     assert find("mgda_unit", 0.2).key == find("mgda_unit", 0.7).key
 
 

@@ -60,16 +60,16 @@ class Part(ABC):
     def key(self) -> str:
         """Name under which results are stored: the short name, and settings that differ.
 
-        These are the settings without their default, in the order of the fields and without
-        ``lam``, such as "mgda-length". So parts with different settings have different keys.
+        These are the settings without their default, by name and with all digits, in the order of
+        the fields and without ``lam``, such as "mgda-scaled=length". So parts with different
+        settings have different keys.
         """
         differ = [
-            _plain(getattr(self, item.name))
+            f"{item.name}={_plain(getattr(self, item.name))}"
             for item in fields(self)
             if item.name != "lam" and getattr(self, item.name) != item.default
         ]
-        shown = [f"{x:g}" if isinstance(x, float) else str(x) for x in differ]
-        return "-".join([self.name, *shown])
+        return "-".join([self.name, *differ])
 
     def at(self: P, lam: float) -> P:
         """The same part at another weight of the preference objective, in [0, 1]."""
