@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.methods import Method
-from tradeoff.methods.gradients import Seen
+from tradeoff.methods.gradients import GradientRule, Seen
 from tradeoff.parts import Part
 from tradeoff.schedules import SFT, Decay, Plan, Schedule, step_shares
 from tradeoff.settings import Seed, check
@@ -141,9 +141,11 @@ class Choices:
             if method.gradient.coordinatewise and plan.together[step]:
                 yield k, method.gradient, rows, np.searchsorted(named, rows)
 
-    def excess(self, runs: Rows, losses: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, 2) losses of some runs, above the optima where these are known."""
-        return np.asarray(losses - np.nan_to_num(self.optima[runs]))
+    def excess(
+        self, rule: GradientRule, runs: Rows, losses: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """(n, 2) losses of some runs as a rule sees them: above the known optima, if it says so."""
+        return losses - np.nan_to_num(self.optima[runs]) if rule.above_optima else losses
 
     def coins(self, step: int, runs: Rows, size: int) -> NDArray[np.float64]:
         """(len(runs), size) draws for the coordinates of the gradients of update `step`."""
@@ -167,13 +169,12 @@ class Choices:
             minibatch losses.
         """
         named, factors = self.joined(step), np.empty_like(weights)
-        excess = self.excess(named, losses)
         for k, (method, (plan, rows)) in enumerate(zip(self.methods, self.groups, strict=True)):
             if "gradient" in method.changed() and plan.together[step]:
                 place = np.searchsorted(named, rows)
                 coins = self.coins(step, rows, 2) if method.gradient.draws else None
-                values = excess if method.gradient.above_optima else losses
-                seen = Seen(gram[place], weights[place], values[place], coins)
+                values = self.excess(method.gradient, rows, losses[place])
+                seen = Seen(gram[place], weights[place], values, coins)
                 factors[place], self._states[k] = method.gradient.factors(seen, self._states[k])
         return factors
 

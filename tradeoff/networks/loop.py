@@ -212,8 +212,7 @@ class Loop:
         vectors = self.choices.vectors
         for k, rule, rows, place in self.choices.of_vectors(step):
             uniform = self._tensor(self.choices.coins(step, rows, kept.shape[-1]))
-            known = values[place]
-            known = self.choices.excess(rows, known) if rule.above_optima else known
+            known = self.choices.excess(rule, rows, values[place])
             about = Update(uniform, self._tensor(weights[rows]), self._tensor(known))
             first, second = self._tensor(weights[rows].T)[..., None] * kept[:, place]
             state = vectors[k] if k in vectors else rule.remembered(first)

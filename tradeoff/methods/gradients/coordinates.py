@@ -14,13 +14,20 @@ from tradeoff.settings import Share
 
 @dataclass(frozen=True, kw_only=True)
 class VectorRule(GradientRule):
-    """A rule that needs the gradients themselves, not only their inner products."""
+    """A rule that needs the gradients themselves, not only their inner products.
+
+    Attributes
+    ----------
+    by_tensor
+        Whether it can join tensor by tensor, as the trainer does; a class attribute.
+    """
 
     coordinatewise: ClassVar[bool] = True
+    by_tensor: ClassVar[bool] = False
 
     def unsupported(self, scale: str) -> str | None:
         """Reason why it cannot run at a scale: the trainer has gradients tensor by tensor."""
-        if scale == "llm":
+        if scale == "llm" and not self.by_tensor:
             return "the trainer joins tensor by tensor, and keeps no copies of gradients"
         return super().unsupported(scale)
 
@@ -77,8 +84,7 @@ class CoordinateRule(VectorRule):
     So it runs tensor by tensor too, in the trainer.
     """
 
-    def unsupported(self, scale: str) -> str | None:
-        return GradientRule.unsupported(self, scale)
+    by_tensor: ClassVar[bool] = True
 
     def joined(
         self, first: Any, second: Any, about: Update, state: dict[str, Any]
