@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.arena.stored import differences, means, of_slot, wins
+from tradeoff.arena import ranks
 from tradeoff.arena.instances import problem_of
-from tradeoff.arena.ranks import rank_table
 
 BASELINES = ("alright", "maxright", "mix", "sft-dpo")
 SLOTS = ("gradient", "preference", "sft", "merge", "after", "anchor", "parameters", "data")
@@ -28,7 +28,7 @@ def answers(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def leaders(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The five methods of least mean rank."""
-    table = rank_table(means(numbers, "regret")).sort_values("rank", kind="stable").head(5)
+    table = ranks.rank_table(means(numbers, "regret")).sort_values("rank", kind="stable").head(5)
     return [
         {"name": str(name), **{str(k): v for k, v in row.items()}} for name, row in table.iterrows()
     ]
@@ -37,7 +37,8 @@ def leaders(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
 def beaten(numbers: Mapping[str, Any], baseline: str) -> dict[str, Any]:
     """Who is significantly better than a baseline on more than half of the problems."""
     half = len(numbers["problems"]) / 2
-    counts, tests = wins(numbers, baseline), differences(numbers, baseline)
+    tests = differences(numbers, baseline)
+    counts = ranks.wins(tests, numbers["level"])
     ahead = counts[counts["better"] > half].sort_values("better", ascending=False, kind="stable")
     gains = tests.groupby("name")["difference"].mean()
     return {

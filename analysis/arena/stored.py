@@ -15,6 +15,10 @@ from tradeoff.checkout import ROOT
 
 PAPER = ROOT / "papers" / "arena"
 KEYS = ["problem", "lam"]
+PROBLEMS = ("middle", "opposed", "noisy", "boundary")
+"""Problems on which the families of methods are drawn."""
+LIMIT = 1.1
+"""Losses beyond this are not drawn, in units of the front's ranges."""
 
 
 def shown() -> dict[str, Any]:
@@ -60,6 +64,21 @@ def means(numbers: Mapping[str, Any], score: str) -> pd.DataFrame:
     kept = {**numbers["means"], "coverage": numbers["coverage"]}
     values = array(kept[score])
     return pd.DataFrame(values, index=numbers["methods"], columns=numbers["problems"])
+
+
+def family(numbers: Mapping[str, Any], problem: str) -> tuple[np.ndarray, np.ndarray]:
+    """The certified front of a problem (n, 2), and the ends of all runs (methods, lams, 2).
+
+    Losses are in units of the front's ranges, so that (0, 0) is the ideal point; ends are means
+    over replicas.
+    """
+    front, at = array(numbers["fronts"][problem]), numbers["problems"].index(problem)
+    ideal, ranges = front.min(axis=0), np.ptp(front, axis=0)
+    ends = [
+        array([of_method[at] for of_method in numbers["cells"][score]])
+        for score in ("sft_loss", "preference_loss")
+    ]
+    return (front - ideal) / ranges, (np.stack(ends, axis=-1) - ideal) / ranges
 
 
 def differences(numbers: Mapping[str, Any], baseline: str, score: str = "regret") -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arena.stored import array, differences, means, wins
-from tradeoff.arena.ranks import rank_table
+from tradeoff.arena import ranks
 from tradeoff.display import cell
 
 AGAINST = ("mix", "alright", "maxright")
@@ -31,7 +31,7 @@ def all_tables(results: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
 
 def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
     """One row a method, the best first."""
-    places = rank_table(means(numbers, "regret"))
+    places = ranks.rank_table(means(numbers, "regret"))
     scores = ("regret", "front_gap", "coverage", "law_regret", "kl", "flips", "calibration")
     kept = {score: means(numbers, score).mean(axis=1) for score in scores}
     counts = {name: wins(numbers, name).apply(_both, axis=1) for name in AGAINST}
@@ -63,8 +63,9 @@ def winners(numbers: Mapping[str, Any]) -> pd.DataFrame:
     rows = []
     for baseline in ("alright", "maxright"):
         tests = differences(numbers, baseline)
+        counts = ranks.wins(tests, numbers["level"])
         clear = tests[(tests["p"] <= numbers["level"]) & (tests["difference"] < 0)]
-        counts, by = wins(numbers, baseline), clear.groupby("name")["difference"]
+        by = clear.groupby("name")["difference"]
         ahead = counts[counts["better"] > counts["worse"]].sort_values("better", ascending=False)
         for name, count in ahead.iterrows():
             where = clear.loc[clear["name"] == name, "problem"]

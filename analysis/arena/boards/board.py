@@ -108,9 +108,8 @@ def slots(name: str) -> str:
 
 def gradients(found: Board) -> list[float]:
     """Gradients that an update costs, looks included, by method."""
-    cost = dict.fromkeys(found.regret.index, 0.0)
     updates = found.cells.groupby("name", sort=False)["updates"].mean()
-    return [round(float(2 * updates["mix"] / updates[name]), 3) for name in cost]
+    return [round(float(2 * updates["mix"] / updates[name]), 3) for name in found.regret.index]
 
 
 def cost(runs: pd.DataFrame) -> dict[str, float]:

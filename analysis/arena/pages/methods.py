@@ -8,8 +8,8 @@ from typing import Any
 
 from analysis.arena import tables
 from analysis.arena.pages.docstrings import described_presets, sections, settings
-from analysis.arena.pages.picture import losses, picture
-from analysis.arena.stored import shown
+from analysis.arena.pages.picture import picture
+from analysis.arena.stored import PROBLEMS, family, shown
 from tradeoff.methods import Method, find, names
 from tradeoff.methods.cards import MARKS, Card, cards
 from tradeoff.parts import SCALES, Part
@@ -25,7 +25,8 @@ SEEN = (
 def pages() -> dict[str, str]:
     """Pages in Markdown and pictures in SVG, by file name in one folder."""
     numbers = shown()
-    every, table = losses(numbers), tables.board(numbers)
+    table = tables.board(numbers)
+    families = {each: family(numbers, each) for each in PROBLEMS if each in numbers["problems"]}
     rows = {row["name"]: {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
     presets = described_presets()
     found: dict[str, str] = {}
@@ -36,7 +37,7 @@ def pages() -> dict[str, str]:
             [*_head(name, presets), _facts(name, of_it), *_place(numbers, name, row)]
         ) + "\n"  # fmt: skip
         if row is not None:
-            found[f"{name}.svg"] = picture(numbers, every, name)
+            found[f"{name}.svg"] = picture(numbers["methods"], families, name)
     return found
 
 

@@ -5,14 +5,12 @@ There is one for each method, and a site is built in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.arena.pictures.families import LIMIT, PROBLEMS
-from analysis.arena.stored import array
+from analysis.arena.stored import LIMIT
 
 Array = NDArray[np.float64]
 SIDE, GAP, TOP, LEFT = 150, 18, 22, 26
@@ -26,29 +24,23 @@ STYLE = (
 )
 
 
-def losses(numbers: Mapping[str, Any]) -> Array:
-    """(methods, problems, lams, 2) mean losses at the ends of the runs."""
-    kept = (array(numbers["cells"][score]) for score in ("sft_loss", "preference_loss"))
-    return np.stack(list(kept), axis=-1)
-
-
-def picture(numbers: Mapping[str, Any], every: Array, name: str) -> str:
-    """SVG of one method beside Mix and the front, on four problems.
+def picture(methods: Sequence[str], families: Mapping[str, tuple[Array, Array]], name: str) -> str:
+    """SVG of one method beside Mix and the front, a panel for each problem.
 
     Parameters
     ----------
-    numbers
-        The stored board.
-    every
-        Of :func:`losses`.
+    methods
+        Those of the board.
+    families
+        Front and ends by problem, of :func:`analysis.arena.stored.family`.
     name
         A method of the board.
     """
-    shown = [problem for problem in PROBLEMS if problem in numbers["problems"]]
-    width = LEFT + len(shown) * (SIDE + GAP)
+    width = LEFT + len(families) * (SIDE + GAP)
+    mix, own = methods.index("mix"), methods.index(name)
     panels = [
-        _panel(numbers, every, name, problem, LEFT + place * (SIDE + GAP))
-        for place, problem in enumerate(shown)
+        _panel(problem, front, ends[mix], ends[own], LEFT + place * (SIDE + GAP))
+        for place, (problem, (front, ends)) in enumerate(families.items())
     ]
     middle = TOP + SIDE / 2
     return (
@@ -59,18 +51,12 @@ def picture(numbers: Mapping[str, Any], every: Array, name: str) -> str:
     )
 
 
-def _panel(numbers: Mapping[str, Any], every: Array, name: str, problem: str, x: float) -> str:
-    front = array(numbers["fronts"][problem])
-    ideal, ranges = front.min(axis=0), np.ptp(front, axis=0)
-    at = numbers["problems"].index(problem)
-    mix, own = (every[numbers["methods"].index(each), at] for each in ("mix", name))
+def _panel(problem: str, front: Array, mix: Array, own: Array, x: float) -> str:
     dots = "".join(
-        f'<circle class="own-dot" cx="{a:.1f}" cy="{b:.1f}" r="3"/>'
-        for a, b in _pixels((own - ideal) / ranges)
+        f'<circle class="own-dot" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in _pixels(own)
     )
     lines = "".join(
-        _line(kind, (points - ideal) / ranges)
-        for kind, points in (("front", front), ("mix", mix), ("own", own))
+        _line(kind, points) for kind, points in (("front", front), ("mix", mix), ("own", own))
     )
     return (
         f'<svg x="{x}" y="{TOP}" width="{SIDE}" height="{SIDE}">'

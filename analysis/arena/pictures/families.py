@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.arena.stored import array, beside, cells
+from analysis.arena.stored import LIMIT, PROBLEMS, beside, family
 from analysis.dossier import style
 from tradeoff.methods import find
 
@@ -20,9 +20,6 @@ CAPTION = (
     "families --paper arena."
 )
 METHODS = ("sft-dpo", "mix", "alright", "maxright", "mgda", "dft", "soup")
-LIMIT = 1.1
-"""Losses beyond this are left out, in units of the front's ranges."""
-PROBLEMS = ("middle", "opposed", "noisy", "boundary")
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
@@ -52,14 +49,12 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 def draw(ax: Axes, numbers: Mapping[str, Any], problem: str) -> None:
     """The family of each method on one problem."""
-    front = array(numbers["fronts"][problem])
-    ideal, ranges = front.min(axis=0), np.ptp(front, axis=0)
-    ax.plot(*((front - ideal) / ranges).T, **style.FRONT)
+    front, ends = family(numbers, problem)
+    ax.plot(*front.T, **style.FRONT)
     for place, name in enumerate(METHODS):
         if name not in numbers["methods"]:
             continue
-        losses = [cells(numbers, s).loc[name, problem] for s in ("sft_loss", "preference_loss")]
-        path = (np.array(losses).T - ideal) / ranges
+        path = ends[numbers["methods"].index(name)]
         look = style.look(find(name).label)
         color = look.color if look is not style.look("") else f"C{place}"
         ax.plot(*path.T, **look.line_style(label=find(name).label) | {"color": color})

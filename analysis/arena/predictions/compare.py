@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.arena.stored import cells, means, shown, wins
+from analysis.arena.stored import cells, means, of_slot, shown, wins
 from analysis.dossier.evidence import MOST, equivalent, holds_on
 from analysis.dossier.mutations import SWAPPED, mutate, swapped
 from tradeoff.arena.instances import SUITE
@@ -64,9 +64,10 @@ def level(first: str, second: str, margin: float, score: str = "regret") -> Chec
     return equivalent((table.loc[first] - table.loc[second]).to_numpy(), margin)
 
 
-def most_wins(names: Sequence[str], baseline: str, at_most: int, score: str = "regret") -> Checked:
-    """That none of some methods is significantly better than a baseline on more problems."""
-    counts = wins(shown(), baseline, score).loc[list(names), "better"]
+def most_wins(slot: str, baseline: str, at_most: int, score: str = "regret") -> Checked:
+    """That no method of a slot is significantly better than a baseline on more problems."""
+    numbers = shown()
+    counts = wins(numbers, baseline, score).loc[of_slot(numbers, slot), "better"]
     return Checked(float(counts.max()), float(at_most), "upper", {"methods": len(counts)}, 0.0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from analysis.arena.predictions.compare import HALF, less, more, most_wins
-from analysis.arena.stored import of_slot, shown
 from analysis.dossier.evidence import NEARLY_ALL
 from analysis.dossier.mutations import mutate
 from tradeoff.theory.checked import Checked
@@ -13,7 +12,7 @@ WITHOUT_REFERENCE = ("simpo", "cpo", "slic", "orpo")
 
 def claim_preference_losses(fast: bool = False, mutation: str | None = None) -> Checked:
     baseline = mutate(mutation, "mix", {"weak-baseline": "maxright"})
-    return most_wins(of_slot(shown(), "preference"), baseline, HALF, "front_gap")
+    return most_wins("preference", baseline, HALF, "front_gap")
 
 
 def claim_without_reference(fast: bool = False, mutation: str | None = None) -> Checked:

@@ -14,9 +14,10 @@ def claim_soup_over_sequence(fast: bool = False, mutation: str | None = None) ->
 
 
 def claim_merging(fast: bool = False, mutation: str | None = None) -> Checked:
-    table = cells(shown(), "regret")
+    numbers = shown()
+    table = cells(numbers, "regret")
     trained = table.loc[["mix", "alright"]].min()
-    merged = table.loc[of_slot(shown(), "merge")].min()
+    merged = table.loc[of_slot(numbers, "merge")].min()
     pair = (trained, merged)
     pair = mutate(mutation, pair, {SWAPPED: pair[::-1]})
     return holds_on((pair[0] < pair[1]).to_numpy(), MOST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.arena.predictions.compare import HALF, level, more, most_wins
-from analysis.arena.stored import cells, of_slot, shown
+from analysis.arena.stored import cells, shown
 from analysis.dossier.evidence import NEARLY_ALL
 from analysis.dossier.mutations import mutate
 from tradeoff.theory.checked import Checked
@@ -47,9 +47,9 @@ def claim_graddrop(fast: bool = False, mutation: str | None = None) -> Checked:
 
 def claim_balancing(fast: bool = False, mutation: str | None = None) -> Checked:
     baseline = mutate(mutation, "mix", {WEAK: "maxright"})
-    return most_wins(of_slot(shown(), "gradient"), baseline, HALF, "regret")
+    return most_wins("gradient", baseline, HALF, "regret")
 
 
 def claim_balancing_front(fast: bool = False, mutation: str | None = None) -> Checked:
     baseline = mutate(mutation, "mix", {WEAK: "maxright"})
-    return most_wins(of_slot(shown(), "gradient"), baseline, HALF, "front_gap")
+    return most_wins("gradient", baseline, HALF, "front_gap")
