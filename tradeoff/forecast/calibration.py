@@ -7,7 +7,6 @@ that were left out of the fit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from jaxtyping import Float
 
 from tradeoff.forecast.quantities import NAMES
 from tradeoff.forecast.stack import Fitted
-from tradeoff.records import read_json
+from tradeoff.records import read_json, write_json
 
 STORED = Path(__file__).with_name("calibration.json")
 
@@ -76,6 +75,12 @@ ERROR, COVERAGE, COST = 0.10, (0.85, 0.95), 0.05
 cost as a share of one run."""
 
 
+def verdict(goals: Mapping[str, bool]) -> str:
+    """A sentence on which goals are missed, if any."""
+    missed = [name for name, met in goals.items() if not met]
+    return f"Goals missed: {', '.join(missed)}." if missed else "All goals are met."
+
+
 def from_record(record: Mapping[str, Any]) -> Calibration:
     """The calibration of a record."""
     fitted = Fitted(
@@ -91,4 +96,4 @@ def stored() -> Calibration | None:
 
 def store(calibration: Calibration, path: Path = STORED) -> None:
     """Write a calibration."""
-    path.write_text(json.dumps(calibration.record(), indent=1) + "\n", "utf-8")
+    write_json(path, calibration.record())

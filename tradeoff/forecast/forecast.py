@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tradeoff.display import Shown
 from tradeoff.forecast.calibration import Calibration
-from tradeoff.forecast.candidates import CANDIDATES
+from tradeoff.forecast.candidates import CANDIDATES, Candidate
 from tradeoff.forecast.lab import Lab
 from tradeoff.forecast.quantities import LAMBDAS, NAMES, forgetting, front, knee
 from tradeoff.forecast.stack import Measured
@@ -109,15 +109,14 @@ class Forecast(Shown):
         return f"Forecast({self.updates} updates of {self.batch} rows, cost {self.cost:.1%})"
 
 
-def measure(lab: Lab, candidates: Mapping[str, Any] | None = None) -> Measured:
+def measure(lab: Lab, candidates: Mapping[str, Candidate]) -> Measured:
     """What candidates say of the subject of a lab."""
-    chosen = CANDIDATES if candidates is None else candidates
     return Measured(
         group="",
-        variants={name: candidate.predict(lab) for name, candidate in chosen.items()},
+        variants={name: candidate.predict(lab) for name, candidate in candidates.items()},
         starts={
             name: lab.started if "start" in candidate.uses else lab.base
-            for name, candidate in chosen.items()
+            for name, candidate in candidates.items()
         },
         base=lab.base,
     )
@@ -137,13 +136,12 @@ def forecast(lab: Lab, calibration: Calibration) -> Forecast:
     measured, half = measure(lab, used), calibration.half_widths
     fitted = calibration.fitted
     normal = np.random.default_rng(0).standard_normal((DRAWS, len(half)))
-    drawn = np.stack([fitted.losses(measured, half / 1.645 * row) for row in normal])
     return Forecast(
         losses=fitted.losses(measured),
         low=fitted.losses(measured, -half),
         high=fitted.losses(measured, half),
         base=measured.base,
-        draws=drawn,
+        draws=fitted.losses(measured, half / 1.645 * normal),
         cost=lab.cost(),
         updates=lab.effort.updates,
         batch=lab.effort.batch,

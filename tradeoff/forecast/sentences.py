@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tradeoff.forecast.calibration import verdict
 from tradeoff.forecast.quantities import LAMBDAS, front, place
 from tradeoff.schedules import Sequential
 
@@ -77,14 +78,12 @@ def trust(found: Forecast) -> list[str]:
     calibration = found.calibration
     own, about = calibration.scores["stack"], calibration.about
     controls = {name: calibration.scores[name]["median_error"] for name in ("constant", "early")}
-    missed = [name for name, met in calibration.goals.items() if not met]
-    met = "All goals are met" if not missed else f"Goals missed: {', '.join(missed)}"
     return [
         f"On {about['pairs']} pairs of data sets, each forecast from the others, the median error "
         f"was {own['median_error']:.0%} of the front's range (a constant guess "
         f"{controls['constant']:.0%}, a tenth of each run {controls['early']:.0%}), and 90 % "
         f"intervals held {own['coverage']:.0%} of the losses. Pairs were ranked with a correlation "
-        f"of {own['rank']:.2f}. {met}.",
+        f"of {own['rank']:.2f}. {verdict(calibration.goals)}",
         f"That was measured on {about['model']} and runs of {about['updates']} updates of "
         f"{about['batch']} rows. For another model or budget, trust signs and orders more than "
         "numbers.",

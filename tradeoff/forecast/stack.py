@@ -85,8 +85,8 @@ class Fitted:
             found += self.slopes[OBJECTIVE, k] * one.input(name, variant)
         return found
 
-    def losses(self, one: Measured, shift: Any = 0.0) -> Float[np.ndarray, " Q"]:
-        """Forecast of the losses in nats, moved by ``shift`` on the scale."""
+    def losses(self, one: Measured, shift: Any = 0.0) -> Float[np.ndarray, "*rows Q"]:
+        """Forecast of the losses in nats, moved by ``shift`` (or each of its rows) on the scale."""
         return from_scale(self.values(one) + to_scale(one.base)[OBJECTIVE] + shift)
 
 

@@ -20,7 +20,7 @@ from analysis.fernando2024.forecast import accuracy, grid, measured
 from analysis.fernando2024.forecast.accuracy import FORECASTS, STACK
 from analysis.fernando2024.stored import shown
 from tradeoff.forecast import CANDIDATES, Calibration
-from tradeoff.forecast.calibration import COVERAGE, ERROR
+from tradeoff.forecast.calibration import COVERAGE, ERROR, verdict
 from tradeoff.forecast.quantities import LAMBDAS, front, ranges
 from tradeoff.forecast.stack import Measured, fit, half_widths, left_out
 from tradeoff.theory.checked import Checked
@@ -44,8 +44,6 @@ CAPTION = (
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """What the caption says of the numbers."""
     own, form = numbers["scores"][STACK], numbers["form"]
-    goals = numbers["goals"]
-    missed = [name for name, met in goals.items() if not met]
     return {
         "updates": str(form["updates"]),
         "lambdas": ", ".join(f"{lam:g}" for lam in LAMBDAS),
@@ -53,7 +51,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
         "seeds": str(form["seeds"]),
         "coverage": f"{own['coverage']:.0%}",
         "cost": f"{own['cost']['mean']:.1%}",
-        "verdict": f"Goals missed: {', '.join(missed)}." if missed else "All goals are met.",
+        "verdict": verdict(numbers["goals"]),
     }
 
 
