@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -354,7 +355,79 @@ def test_a_model_of_transformers_measures_what_its_twin_does(model_subject):
     assert np.all(np.abs(slopes).sum(axis=1) > 0)
 
 
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model whose template refuses one row of a file that also has a bad and a long one."""
+    folder = tmp_path_factory.mktemp("refusing")
+    model, tokenizer = tiny.random_model(16, 1)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turns') }}"
+        "{% endif %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    for part in (model, tokenizer):
+        part.save_pretrained(folder / "model")
+    chats = [
+        [{"role": "user", "content": f"Say {i}."}, {"role": "assistant", "content": f"{i}"}]
+        for i in range(12)
+    ]
+    chats[5].insert(0, {"role": "system", "content": "Answer in French."})
+    chats[7][-1]["content"] = "seven " * 50
+    lines = [json.dumps({"messages": chat}) for chat in [*chats, []]]
+    (folder / "sft.jsonl").write_text("\n".join(lines), "utf-8")
+    return folder / "model", folder / "sft.jsonl"
+
+
+def test_a_sample_leaves_out_the_rows_that_training_leaves_out(refusing):
+    from tradeoff import experiment
+    from tradeoff.forecast.llm import subject
+
+    given = {"model.path": str(refusing[0]), "data.sft": str(refusing[1]), "data.skip_bad": True}
+    given |= {"data.preference": "synthetic", "data.limit": 20, "train.max_length": 96}
+    settings = experiment.settings(None, given)
+    made = subject(settings, experiment.read_rows(settings), replace(EFFORT, features=20))
+    # No row is held out either.
+    assert made.sizes == (11, 20)
+    assert [error.row for error in made.trainer.data.dropped()] == [6]
+    found = made.losses(blend([(0.0, made.steps(0, 2, 2, 0))]), (np.arange(3), np.arange(3)))
+    assert np.isfinite(found).all()
+
+
+def test_settings_that_a_forecast_does_not_follow_are_named():
+    from tradeoff import experiment
+    from tradeoff.forecast.llm import replaced
+
+    assert replaced(experiment.settings(None, {"train.steps": 7})) == []
+    other = {"train.loss": "ipo", "train.warmup": 5, "method": "mix+pcgrad"}
+    (remark,) = replaced(experiment.settings(None, other))
+    for part in ("loss = sigmoid, not ipo", "warmup = 0, not 5", "gradient = none, not PCGrad"):
+        assert part in remark
+    (remark,) = replaced(experiment.settings(None, {"train.label_smoothing": 0.1}))
+    assert remark.endswith("train.label_smoothing = 0.0, not 0.1")
+
+
 # ---------------------------------------------------------------------- the command
+
+
+def test_the_command_says_which_rows_and_settings_it_leaves_out(refusing, tmp_path, capsys):
+    from tradeoff.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["forecast", "--model", str(refusing[0]), "--sft", str(refusing[1]), "--skip-bad",
+              "--preference", "synthetic", "--rows", "20", "--steps", "40", "--batch-size", "16",
+              "--max-length", "96", "--set", "train.chosen_nll=0.5",
+              "--out", str(tmp_path)])  # fmt: skip
+    assert end.value.code == 0
+    record = json.loads((tmp_path / "forecast.json").read_text("utf-8"))
+    said = [*record["remarks"], *(f"dropped: {text}" for text in record["dropped"])]
+    said += [f"{name}: {count} in the sample" for name, count in record["lost_in_sample"].items()]
+    assert "no system turns" in "".join(record["dropped"])
+    assert len(record["dropped"]) == 2
+    assert {"sft refused": 1, "sft truncated": 1}.items() <= record["lost_in_sample"].items()
+    assert sum("chosen_nll = none, not 0.5" in text for text in record["remarks"]) == 1
+    shown = capsys.readouterr().out
+    for line in said:
+        assert line in shown, line
 
 
 def test_the_calibration_of_the_package_is_that_of_the_stored_run():

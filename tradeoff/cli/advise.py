@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tradeoff._terminal import console, show_json, show_line, show_table
-from tradeoff.cli.options import Columns, MinMargin, Out, Seed, SkipBad, UseLabels
+from tradeoff.cli.options import Columns, JsonText, MinMargin, Out, Seed, SkipBad, UseLabels
 from tradeoff.cli.rows import RowReader
 from tradeoff.extras import require
 from tradeoff.files import check_writable
@@ -37,9 +37,7 @@ def advise(
         bool, typer.Option("--details", help="Also print the picture and every number.")
     ] = False,
     out: Out = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of text.")
-    ] = False,
+    as_json: JsonText = False,
 ) -> None:
     """Do two data sets conflict, what does each order forget, and how should both be trained on?
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tradeoff._terminal import show_json, show_line
-from tradeoff.cli.options import output
+from tradeoff.cli.options import JsonText, output
 from tradeoff.extras import require
 
 
@@ -27,9 +27,7 @@ def export(
     repository: Annotated[
         str | None, typer.Option(help="Name on the hub for the upload command that is printed.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of text.")
-    ] = False,
+    as_json: JsonText = False,
 ) -> None:
     """Write the model of a run, finished, stopped or diverged, to a folder of its own.
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tradeoff._terminal import show_json, show_line, show_table
-from tradeoff.cli.options import Out
+from tradeoff.cli.options import JsonText, Out
+from tradeoff.cli.rows import lines, losses, told
 from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.errors import InputError, RowWarning
 from tradeoff.extras import require
-from tradeoff.files import check_writable
 from tradeoff.records import write_json
 
 
@@ -24,9 +24,7 @@ def forecast(
         bool, typer.Option("--details", help="Also print every number with its interval.")
     ] = False,
     out: Out = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of text.")
-    ] = False,
+    as_json: JsonText = False,
 ) -> None:
     """What will a training do to both objectives? Front, forgetting, best weight, with intervals.
 
@@ -45,9 +43,8 @@ def forecast(
     from tradeoff.forecast import calibration
     from tradeoff.forecast.forecast import forecast as made
     from tradeoff.forecast.lab import Effort, Lab
-    from tradeoff.forecast.llm import subject
+    from tradeoff.forecast.llm import replaced, subject
 
-    folder = None if out is None else check_writable(out)
     known = calibration.stored()
     if known is None:
         raise InputError(
@@ -55,23 +52,29 @@ def forecast(
             file=calibration.STORED,
             remedy="Run `python -m analysis.fernando2024.forecast.calibrate` in a checkout.",
         )
-    say: Any = (lambda text: None) if as_json else show_line
     settings = given.settings()
     rows = experiment.read_rows(settings)
     sizes = len(rows["sft"]), len(rows["preference"])
     effort = Effort.of(settings.train.updates(*sizes), settings.train.batch_size)
-    say(
-        f"measuring {effort.features} rows of each set, and two runs of {effort.probe_updates} "
-        f"updates: about a twentieth of one run of {effort.updates:,} updates"
-    )
+    if not as_json:
+        show_line(
+            f"measuring {effort.features} rows of each set, and two runs of {effort.probe_updates} "
+            f"updates: about a twentieth of one run of {effort.updates:,} updates"
+        )
     began = time.process_time()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RowWarning)  # `tradeoff train` says it of all rows
+        warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         measured = subject(settings, rows, effort, progress=not as_json)
+    said, lost = told(rows, measured.trainer.data), losses(measured.trainer.data.summary())
+    said["remarks"] += replaced(settings)
+    if not as_json:
+        for line in lines(said, lost, " in the sample"):
+            show_line(line, style="yellow")
     lab = Lab(measured, effort, settings.train.seed)
     found = made(lab, known)
-    record = {**found.record(), "cpu_seconds": time.process_time() - began}
-    written = None if folder is None else write_json(folder / "forecast.json", record)
+    seconds = time.process_time() - began
+    record = {**found.record(), **said, "lost_in_sample": lost, "cpu_seconds": seconds}
+    written = None if out is None else write_json(out / "forecast.json", record)
     if as_json:
         show_json(record)
         return

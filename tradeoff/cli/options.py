@@ -37,6 +37,7 @@ def output(text: str) -> Any:
 
 Out = Annotated[Path | None, output("Folder for what is written.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+JsonText = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Seed = Annotated[int, typer.Option(help="Root seed of every random draw.", min=0)]
 Pdf = Annotated[
     bool, typer.Option("--pdf", help="For paper writers: also figures as PDF, tables as LaTeX.")

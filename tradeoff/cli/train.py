@@ -16,8 +16,8 @@ from tradeoff import experiment
 from tradeoff._terminal import show_json, show_line, show_summary, show_table
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, output
+from tradeoff.cli.rows import lines, losses, told
 from tradeoff.cli.run_options import Given, with_settings
-from tradeoff.data import Rows
 from tradeoff.errors import RowWarning
 from tradeoff.extras import require
 
@@ -30,11 +30,6 @@ A complete file (every setting: `tradeoff.llm.config`):
 ```toml
 {experiment.EXAMPLE}```
 """
-_LOST = (
-    *("too_long", "identical", "cut_equal", "refused", "truncated"),
-    *("prompts_tested_on", "also_trained_on", "near_duplicates"),
-)
-"""Counts of rows that a user should see; names as in the summary."""
 
 
 @with_settings()
@@ -97,18 +92,15 @@ def train(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         trainer = experiment.prepare(settings, read, out, progress=not quiet)
-    dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
-    dropped += map(str, trainer.data.dropped())
-    remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
-    remarks += trainer.data.remarks()
+    said = told(read, trainer.data)
     if not quiet:
-        for line in [*remarks, *(f"dropped: {text}" for text in dropped), *_lost(trainer)]:
+        for line in lines(said, losses(trainer.data.summary())):
             show_line(line, style="yellow")
         say(_ahead(trainer))
     try:
         result = trainer.train(resume=resume, progress=not quiet)
         if trainer.accelerator.is_main_process:
-            _tell(trainer, result, {"dropped": dropped, "remarks": remarks}, out, as_json)
+            _tell(trainer, result, said, out, as_json)
     finally:
         trainer.accelerator.end_training()
     if result.signal:
@@ -121,20 +113,6 @@ def _counted(read: Mapping[str, Any]) -> str:
     """How many rows each set has."""
     counts = [f"{len(rows):,} {name}" for name, rows in read.items() if rows is not None]
     return f"{' and '.join(counts)} rows"
-
-
-def _lost(trainer: JointTrainer) -> list[str]:
-    """Rows that are lost, or should be seen, before any is trained on."""
-    return [f"{name}: {count:,}" for name, count in _losses(trainer.data.summary()).items()]
-
-
-def _losses(summary: Mapping[str, Any]) -> dict[str, int]:
-    return {
-        f"{name} {what}": about[what]
-        for name, about in summary.items()
-        for what in _LOST
-        if about.get(what)
-    }
 
 
 def _ahead(trainer: JointTrainer) -> str:
@@ -156,9 +134,9 @@ def _tell(
     """Write the trajectory and show where the run ended."""
     written = experiment.write(trainer, result, out)
     if as_json:
-        losses = {name: list(values) for name, values in _first_and_last(result).items()}
+        ends = {name: list(values) for name, values in _first_and_last(result).items()}
         how = {"signal": result.signal, **read, "written": written}
-        show_json({**result.summary, "first_and_last": losses, **how})
+        show_json({**result.summary, "first_and_last": ends, **how})
         return
     if rows := _first_and_last(result):
         import pandas as pd
@@ -210,7 +188,7 @@ def _short(summary: dict[str, Any]) -> dict[str, Any]:
         "updates": summary["steps"],
         **{f"updates of {name}": count for name, count in summary["updates"].items()},
         "rows": ", ".join(f"{name} {count}" for name, count in rows.items()),
-        **_losses(summary["data"]),
+        **losses(summary["data"]),
         **({"adapters": summary["adapters"]} if summary["adapters"] else {}),
         "seconds": summary["seconds"],
         "tokens per second": summary["tokens_per_second"],

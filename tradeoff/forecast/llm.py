@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tradeoff.data import files
 from tradeoff.forecast.lab import Effort
 from tradeoff.forecast.sketch import CountSketch, TwoSided
 from tradeoff.forecast.subject import Rows, Scored, Shift
@@ -27,6 +28,35 @@ from tradeoff.schedules import Sequential
 
 AT_ONCE = 4
 """Rows of a forward pass that keeps logits of the whole vocabulary."""
+ASSUMED: dict[str, Any] = {
+    "loss": "sigmoid",
+    "label_smoothing": 0.0,
+    "chosen_nll": None,
+    "reference": "initial",
+    "preference_batch_size": None,
+    "decay": "constant",
+    "warmup": 0,
+    "patience": None,
+}
+"""Settings of training that every forecast assumes, as the runs had that it is calibrated on."""
+
+
+def replaced(settings: Experiment) -> list[str]:
+    """A remark that names each setting that differs from what a forecast assumes, if any does."""
+    given = {f"train.{name}": getattr(settings.train, name) for name in ASSUMED}
+    assumed = {f"train.{name}": value for name, value in ASSUMED.items()}
+    for slot, part in settings.make_method().changed().items():
+        given[f"method.{slot}"], assumed[f"method.{slot}"] = part.label, None
+    differ = [
+        f"{name} = {_text(assumed[name])}, not {_text(value)}"
+        for name, value in given.items()
+        if value != assumed[name]
+    ]
+    return [f"the forecast is of a training with {'; '.join(differ)}"] if differ else []
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def subject(
@@ -53,27 +83,22 @@ def subject(
     from tradeoff import experiment
 
     count = effort.features + effort.probe_updates * effort.probe_batch
-    rng, some = np.random.default_rng(settings.train.seed), {}
+    rng = np.random.default_rng(settings.train.seed)
+    some: dict[str, Any] = {}
     for name in ("sft", "preference"):
         every = rows[name]
-        some[name] = [every[i] for i in rng.permutation(len(every))[:count].tolist()]
-        # The trainer wants held-out rows; a forecast measures training rows only.
-        some[f"{name}_test"] = some[name][:1]
+        few = tuple(every[i] for i in rng.permutation(len(every))[:count].tolist())
+        some[name] = replace(every, rows=few) if isinstance(every, files.Rows) else few
+        some[f"{name}_test"] = None
     short = replace(
         settings.train,
+        **ASSUMED,
         steps=2 * effort.probe_updates,
         epochs=None,
         batch_size=effort.probe_batch,
-        preference_batch_size=None,
-        decay="constant",
-        warmup=0,
-        loss="sigmoid",
-        label_smoothing=0.0,
-        chosen_nll=None,
-        reference="initial",
         reference_rows="all",
         reference_cache=None,
-        patience=None,
+        holdout=0.0,
         log_every=10**6,
     )
     own = replace(settings, train=short, schedule=Sequential().to_dict(), method={})
@@ -110,12 +135,13 @@ class ModelSubject:
 
     def tokens(self, objective: int, rows: Rows) -> int:
         """Number of tokens that one pass over these rows reads, without padding."""
-        return sum(sum(item.lengths) for item in self._items(objective, rows))
+        return sum(self.trainer.data.extent(objective, rows)[0])
 
     @torch.no_grad()
     def scored(self, objective: int, rows: Rows, sketch: TwoSided) -> Scored:
         """One forward pass of the base model."""
         base, parts, first = below_adapters(self.trainer.model), [], 0
+        own = sketch.to(self.trainer.accelerator.device)
         with _evaluating(self.trainer.policy):
             for some in np.array_split(rows, -(-len(rows) // AT_ONCE)):
                 batch = self._batch(objective, some)
@@ -129,7 +155,6 @@ class ModelSubject:
                     hook.remove()
                 hidden, chosen = (x.flatten(0, 1)[batch.select] for x in (seen[0], logits))
                 owners = first + _in_order(batch.owner, len(some), objective)
-                own = sketch.to(logits.device)
                 parts.append(Scored.of(hidden, chosen, batch.labels, owners, own))
                 first += len(some) * (1 + objective)
         return Scored.joined(parts)
@@ -218,7 +243,7 @@ class ModelSubject:
         return str(below_adapters(self.trainer.model).config._attn_implementation)
 
     def _items(self, objective: int, rows: Rows) -> list[Any]:
-        data = self.trainer.data.preference if objective else self.trainer.data.sft
+        data = self.trainer.data.training(objective)
         return [data[int(i)] for i in rows]
 
     def _batch(self, objective: int, rows: Rows) -> batches.Batch:
