@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import wrap
 
@@ -23,9 +24,17 @@ WIDTH = "100"
 """Columns of the terminal that the answer is printed for."""
 
 
-def available() -> bool:
+def available(files: Iterable[str] = ROWS) -> bool:
     """Whether the rows are here."""
-    return all((DATA / name).exists() for name in ROWS)
+    return all((DATA / name).exists() for name in files)
+
+
+def check_here(files: Iterable[str]) -> None:
+    """Raise an `InputError` if a file is not in the folder of real data."""
+    files = list(files)
+    if not available(files):
+        remedy = "Put the files there, or set TRADEOFF_DATA to their folder."
+        raise InputError("the rows are not here", file=DATA, value=files, remedy=remedy)
 
 
 def answer() -> str:
@@ -36,9 +45,7 @@ def answer() -> str:
     InputError
         If the rows are absent.
     """
-    if not available():
-        remedy = "Put the files there, or set TRADEOFF_DATA to their folder."
-        raise InputError("the rows are not here", file=DATA, value=list(ROWS), remedy=remedy)
+    check_here(ROWS)
     with tempfile.TemporaryDirectory() as folder:
         for name in ROWS:
             (Path(folder) / name).symlink_to(DATA / name)

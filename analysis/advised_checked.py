@@ -28,7 +28,6 @@ from tradeoff.compare import compare, grid
 from tradeoff.compare.runs import LOSSES
 from tradeoff.conflict import largest_curvature
 from tradeoff.data.splits import hold_out
-from tradeoff.errors import InputError
 from tradeoff.methods import find
 from tradeoff.records import read_json, replacing, write_json
 
@@ -187,9 +186,7 @@ def _shares(record: dict[str, Any], method: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Measure what is named, `convex` and `model` if nothing is, and write file and table."""
-    if not all((DATA / file).exists() for files in PAIRS.values() for file in files):
-        remedy = "Put the files there, or set TRADEOFF_DATA to their folder."
-        raise InputError("the rows are not here", file=DATA, remedy=remedy)
+    advised.check_here(sorted({file for files in PAIRS.values() for file in files}))
     for part in arguments or ("convex", "model"):
         records = convex() if part == "convex" else model(advised.weight())
         found = {**(read_json(STORED) if STORED.exists() else {}), part: records}

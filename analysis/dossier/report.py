@@ -51,7 +51,6 @@ def write_page(dossier: Dossier, folder: Path | None = None) -> Path:
     page.require()
     path = (folder or dossier.folder) / "report.html"
     text = render_page(dossier, context(dossier, dossier.folder))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
     return path

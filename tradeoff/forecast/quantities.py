@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Weights of the preference objective. At 0 and 1 a run ignores one loss, which has no bound."""
+"""Weights of the preference objective. At 0 and 1 a run ignores one loss, which then has no
+bound: it would set the scale of every error."""
 LOSSES = ("sft_loss", "preference_loss")
 MIXES = tuple(f"mix {lam:g}" for lam in LAMBDAS)
 PLANS = (*MIXES, "sft-dpo", "dpo-sft", "rounds 4")

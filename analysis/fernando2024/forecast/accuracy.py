@@ -56,11 +56,10 @@ def _cost(costs: pd.DataFrame, name: str) -> dict[str, float] | None:
 
 
 def _scores(examples: Sequence[Measured], members: Sequence[str]) -> dict[str, Any]:
-    rows = [
-        _judged(fitted, one, half_widths(others, members))
-        for fitted, own, others in left_out(examples, members)
-        for one in own
-    ]
+    rows = []
+    for fitted, own, others in left_out(examples, members):
+        half = half_widths(others, members)
+        rows += [_judged(fitted, one, half) for one in own]
     errors = np.stack([row["errors"] for row in rows])
     inside = np.stack([row["inside"] for row in rows])
     return {

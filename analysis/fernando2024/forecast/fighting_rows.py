@@ -124,7 +124,8 @@ def without(problem: LogLinear, kept: NDArray[np.int64]) -> LogLinear:
 
 def by_gradients(data: InstructionData, fast: bool) -> Array:
     """Conflict of each demonstration with the pairs, from gradients of the base model."""
-    task = LanguageTask.of(*_base(fast)[:1], data, *_base(fast)[1:])
+    model, tokenizer = _base(fast)
+    task = LanguageTask.of(model, data, tokenizer)
     subject, sketch = TaskSubject(task, 1e-3), CountSketch(512)
     rows = np.arange(len(task.sft))
     found = [subject.gradients(k, rows[: task.sizes[k]], sketch) for k in (0, 1)]
@@ -158,7 +159,7 @@ def _areas(ax: Axes, numbers: Mapping[str, Any]) -> None:
         areas = np.array(numbers[name])
         ax.plot(np.full(len(areas), place), areas, "o", color="0.5", markersize=3)
         ax.plot([place - 0.3, place + 0.3], [goal] * 2, color="k", linestyle="--")
-    ax.set_xticks([0, 1], ["influence,\\nconvex, exact", "gradients,\\nmodel"])
+    ax.set_xticks([0, 1], ["influence,\nconvex, exact", "gradients,\nmodel"])
     ax.set(ylabel="area under the ROC curve", xlim=(-0.5, 1.5), ylim=(None, 1.02))
 
 

@@ -21,17 +21,15 @@ import pandas as pd
 import torch
 
 from tradeoff import study, tiny
-from tradeoff.checkout import ROOT
+from tradeoff.checkout import WORK
 from tradeoff.data.synthetic import Language, generate
+from tradeoff.forecast.quantities import LAMBDAS
 from tradeoff.networks.hugging_face import from_hugging_face
 from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.train import Run, train
 from tradeoff.schedules import SFT, Mix, Rounds, Schedule, Sequential, from_dict
 
-FOLDER = ROOT / "out" / "forecast"
-LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Weights of the preference objective. At 0 and 1 a run ignores one loss, which then has no
-bound: it would set the scale of every error."""
+FOLDER = WORK / "forecast"
 SKILLS = ("reverse", "uppercase", "sort", "count")
 
 

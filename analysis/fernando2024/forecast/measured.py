@@ -105,14 +105,12 @@ def examples(measured: pd.DataFrame, runs: pd.DataFrame) -> list[Measured]:
             continue
         every = runs[(runs["pair"] == pair) & (runs["seed"] == seed)]
         start = every[every["step"] == 0][list(LOSSES)].iloc[0].to_numpy(dtype=float)
-        variants = {
-            str(name): part[[f"q{k}" for k in range(len(NAMES))]].to_numpy(dtype=float)
-            for name, part in rows.groupby("candidate", sort=False)
-        }
-        starts = {
-            str(name): part[["start_sft", "start_preference"]].iloc[0].to_numpy(dtype=float)
-            for name, part in rows.groupby("candidate", sort=False)
-        }
+        variants, starts = {}, {}
+        for name, part in rows.groupby("candidate", sort=False):
+            said = part[[f"q{k}" for k in range(len(NAMES))]]
+            variants[str(name)] = said.to_numpy(dtype=float)
+            first = part[["start_sft", "start_preference"]].iloc[0]
+            starts[str(name)] = first.to_numpy(dtype=float)
         base = rows[["base_sft", "base_preference"]].iloc[0].to_numpy(dtype=float)
         variants[EARLY], starts[EARLY] = early(own)[None], start
         found.append(Measured(str(pair), variants, starts, base, truth(own, every)))
