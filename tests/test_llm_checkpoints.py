@@ -451,6 +451,16 @@ def test_other_weights_or_rows_get_a_cache_of_their_own(tmp_path, counted):
     assert counted == [16, 4, 16, 4, 20, 5]
 
 
+def test_another_collator_gets_a_cache_of_its_own(tmp_path, counted):
+    def own(*given):
+        return batches.collate(*given)
+
+    settings = {"reference_cache": str(tmp_path), "steps": 1}
+    for more in ({}, {"collator": own}, {"collator": own}):
+        trainer(**settings, **more).train(progress=False)
+    assert counted == [16, 4, 16, 4]
+
+
 def test_adapters_that_change_nothing_yet_share_the_cache_of_their_model(tmp_path, counted):
     settings = {"reference_cache": str(tmp_path), "steps": 1}
     trainer(**settings).train(progress=False)

@@ -14,6 +14,7 @@ from llm_runs import LORA, steady, stop_at, trainer, weights
 from tradeoff import experiment
 from tradeoff.errors import InputError
 from tradeoff.llm import optima
+from tradeoff.llm.defects import Defects
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import Famo, PcGrad
 from tradeoff.schedules import Alright, Mix
@@ -86,6 +87,46 @@ def test_a_run_that_was_interrupted_keeps_them(tmp_path: Path) -> None:
 def test_a_short_run_that_diverges_is_an_error() -> None:
     with pytest.raises(InputError, match=r"on the sft objective alone diverges.*learning_rate"):
         trainer("maxright", **AUTO | {"learning_rate": 1e30, "steps": 40}).begin()
+
+
+def as_before(run: Any, before: dict[str, torch.Tensor]) -> bool:
+    """Whether a run has these weights, no gradient, and nothing from an update."""
+    same = all(torch.equal(weight, before[name]) for name, weight in weights(run).items())
+    clear = all(p.grad is None or not p.grad.any() for p in run.policy.parameters())
+    return same and clear and not run.optimizer.optimizer.state and run.tally.updates == [0, 0]
+
+
+def test_after_a_short_run_that_diverges_the_policy_is_as_before() -> None:
+    run = trainer("maxright", **AUTO | {"learning_rate": 1e30, "steps": 40})
+    before = weights(run)
+    for _ in range(2):  # The second call may not train without optima.
+        with pytest.raises(InputError, match="alone diverges"):
+            run.begin()
+        assert as_before(run, before)
+
+
+def test_a_short_run_that_was_interrupted_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer("maxright", **AUTO)
+    before = weights(run)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_descend", interrupted)  # Gradients are there, and the step is not.
+        with pytest.raises(KeyboardInterrupt):
+            run.begin()
+    assert as_before(run, before)
+    assert not run.known.measured
+    run.begin()
+    assert run.known.measured
+
+
+def test_a_defect_that_compares_losses_with_optima_has_them_measured() -> None:
+    run = trainer(Alright(), **AUTO, defects=Defects(stop_at_either_optimum=True))
+    assert optima.needed(run) == [0, 1]
+    run.begin()
+    assert np.isfinite(run.known.optima).all()
 
 
 def test_the_setting_is_read_from_the_command_line_and_written_back() -> None:

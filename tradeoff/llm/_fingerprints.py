@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tradeoff._seals import WORKERS
+from tradeoff.llm import batches
 
 _OF_NO_MATTER = {"architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 """Entries of a configuration that change no log-probability, or that show in the weights. Entries
@@ -60,6 +61,16 @@ def model_fingerprint(model: nn.Module, *, adapters: bool = True) -> str:
             about[name] = _settings(settings, _OF_NO_MATTER_IN_ADAPTERS)
         found.update(f"{about}".encode())
     return found.hexdigest()
+
+
+def dotted_name(made: Callable[..., Any]) -> str:
+    """Module and name of a function or class."""
+    return f"{made.__module__}.{made.__qualname__}"
+
+
+def own_collator(collator: batches.Collator) -> dict[str, str]:
+    """A collator's name as an entry of an identity; empty for that of this package."""
+    return {} if collator is batches.collate else {"own_collator": dotted_name(collator)}
 
 
 def _lines(weights: Mapping[str, Tensor]) -> Iterator[str]:

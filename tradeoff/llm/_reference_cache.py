@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
-from tradeoff.llm._fingerprints import model_fingerprint
+from tradeoff.llm._fingerprints import model_fingerprint, own_collator
 from tradeoff.llm._scorer import Scorer
 from tradeoff.llm.logprobs import Policy
 from tradeoff.records import replacing
@@ -42,6 +42,7 @@ def made_by(scorer: Scorer, policy: Policy) -> dict[str, str]:
     }
     if config.tokens_per_pass is not None:
         found["tokens_per_pass"] = config.tokens_per_pass
+    found |= own_collator(scorer.collator)
     found |= {name: version(name) for name in ("tradeoff", "torch", "transformers")}
     return {name: str(value) for name, value in found.items()}
 

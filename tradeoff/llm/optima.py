@@ -35,11 +35,11 @@ def updates(steps: int) -> int:
 
 
 def needed(run: Any) -> list[int]:
-    """Objectives whose optimum the schedule or the gradient rule of a run uses."""
+    """Objectives whose optimum the schedule, a defect or the gradient rule of a run uses."""
     rule: Any = run.joining.rule
     if rule is not None and rule.uses_losses and rule.above_optima:
         return [SFT, PREFERENCE]
-    return sorted(run.plan.watched)
+    return sorted(run.config.defects.watched(run.plan))
 
 
 def measure(run: Any, progress: Callable[..., Iterable[int]] = iter) -> Float[np.ndarray, " 2"]:
@@ -66,15 +66,14 @@ def measure(run: Any, progress: Callable[..., Iterable[int]] = iter) -> Float[np
     kept = [weight.detach().to("cpu", copy=True) for weight in _state.local_weights(run.policy)]
     tally, feed = run.tally, run.feed
     found = np.full(2, np.nan)
-    try:
-        for objective in needed(run):
-            run.tally = Tally()
-            process, processes = run.accelerator.process_index, run.accelerator.num_processes
-            run.feed = Feed(run.data, run.config, process, processes)
+    process, processes = run.accelerator.process_index, run.accelerator.num_processes
+    for objective in needed(run):
+        run.tally, run.feed = Tally(), Feed(run.data, run.config, process, processes)
+        try:
             found[objective] = _alone(run, objective, progress)
+        finally:
+            run.tally, run.feed = tally, feed
             _restore(run, kept)
-    finally:
-        run.tally, run.feed = tally, feed
     # Sums may differ between processes in their last bits.
     return broadcast(torch.from_numpy(found).to(run.accelerator.device)).cpu().numpy()
 
@@ -107,8 +106,9 @@ def _alone(run: Any, objective: int, progress: Callable[..., Iterable[int]]) -> 
 
 
 def _restore(run: Any, kept: list[torch.Tensor]) -> None:
-    """Give the policy its weights back, and the optimiser no memory."""
+    """Give the policy its weights back, without gradients, and the optimiser no memory."""
     with torch.no_grad():
         for weight, before in zip(_state.local_weights(run.policy), kept, strict=True):
             weight.copy_(before)
+    run.optimizer.zero_grad()
     run.optimizer.optimizer.state.clear()

@@ -54,7 +54,7 @@ from tradeoff.llm import (
 )
 from tradeoff.llm._bar import Bar
 from tradeoff.llm._extension import check_extends
-from tradeoff.llm._fingerprints import model_fingerprint
+from tradeoff.llm._fingerprints import dotted_name, model_fingerprint, own_collator
 from tradeoff.llm._gaps import KnownLosses
 from tradeoff.llm._interrupt import Interrupt
 from tradeoff.llm._joining import GradientJoin
@@ -247,11 +247,10 @@ class JointTrainer:
             self.method, config, self.data, model_fingerprint(bare.model)
         )
         self.identity |= {
-            name: None if made is None else f"{made.__module__}.{made.__qualname__}"
+            name: None if made is None else dotted_name(made)
             for name, made in (("own_optimizer", optimizer), ("own_rates", rates))
         }
-        if collator is not batches.collate:
-            self.identity["own_collator"] = f"{collator.__module__}.{collator.__qualname__}"
+        self.identity |= own_collator(collator)
         with setup.memory_errors(config):
             self.policy, self.optimizer = self.accelerator.prepare(
                 bare, setup.optimizer(bare, config, self.accelerator.device, optimizer)
@@ -329,6 +328,9 @@ class JointTrainer:
             As for :meth:`train`.
         """
         self._begin(resume, progress)
+        auto = self.config.optima == optima.AUTO
+        if auto and optima.needed(self) and not self.known.measured:
+            self._measure_optima(progress)
         self._call("begin")
 
     def update(self) -> dict[str, Tensor]:
@@ -462,8 +464,6 @@ class JointTrainer:
         if self.references is None:
             bar = partial(tqdm, desc="reference", disable=not progress, leave=False)
             self._prepare_reference(bar)
-        if self.config.optima == optima.AUTO and not self.known.measured:
-            self._measure_optima(progress)
 
     def _measure_optima(self, progress: bool) -> None:
         """Find the optima from which gaps count by short runs."""
