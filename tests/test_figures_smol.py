@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from analysis.dossier import captions
+from analysis.fernando2024.costs import gpu_run
 from analysis.fernando2024.real import (
     llm_lambdas,
     smol_claims,
@@ -25,6 +29,7 @@ from analysis.fernando2024.real import (
     smol_runs,
     smol_scores,
     smol_shown,
+    smol_stored,
     smol_study,
     smol_transfer,
 )
@@ -219,6 +224,62 @@ def test_the_plan_says_what_runs_beyond_the_comparison_cost(
     assert found["runs"] == form.few * len(form.lams) * len(smol_extra.SWEPT)
     assert found["CPU minutes"] > 60
     assert smol_study.planned(form) == 60 + found["runs"]
+
+
+@pytest.mark.parametrize("kind", ["references", "relearning"])
+def test_sft_beside_a_run_has_the_step_size_of_sft(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def make(c: Any, **_: Any) -> None:
+        seen.append(c["rate"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(smol_runs, "make", make)
+    monkeypatch.setattr(smol_runs, "FOLDER", tmp_path)
+    form = smol_plan.FORMS["fast"]
+    laid = smol_extra.configurations(kind, form, "generated", (8e-4, 1e-4), [0.0, 0.0])
+    ended = SimpleNamespace(model=None, tokenizer=None)
+    called = {
+        "references": smol_runs.reference,
+        "relearning": partial(smol_runs.relearned, model=ended),
+    }[kind]
+    for c in laid:
+        with pytest.raises(KeyboardInterrupt):
+            called(c)
+    assert {c["rate"] for c in laid if c["name"] == "dpo-sft"} == {2e-4}
+    assert set(seen) == {8e-4}
+
+
+def test_a_pair_without_runs_does_not_keep_others_from_being_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def later(form: smol_plan.Form, pair: str) -> list[Any]:
+        if pair == "first":
+            raise smol_stored.Missing("nothing", remedy="Go on.")
+        return [pair]
+
+    monkeypatch.setattr(smol_study, "PHASES", (lambda form, pair: [pair], later))
+    monkeypatch.setattr(smol_stored, "by_configuration", lambda folder: {})
+    monkeypatch.setattr(smol_stored, "take", lambda group, theirs: len(group))
+    form = replace(smol_plan.FORMS["fast"], pairs=("first", "second"))
+    assert smol_study.adopt(form, tmp_path) == 3
+
+
+def test_a_figure_of_extras_prefers_a_source_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = {"runs": 1, "cpu_seconds": 2.0}
+    one: dict[str, Any] = {"seeds": 8, "training": cost, "extras": {}}
+    more = one | {"seeds": 3, "extras": {"lambdas": {"seeds": 2, "training": cost, "values": {}}}}
+    gpu = {"step": gpu_run.STUDY, "machine": {"device": "gpu"}, "setting": {}}
+    study = {"name": gpu | {"rounds": [{"found": {"pair": one}}]}}
+    monkeypatch.setattr(gpu_run, "every", lambda: study)
+    monkeypatch.setattr(smol_study, "summary", lambda form: {"pair": more})
+    found = smol_shown.numbers("smol_lambdas", False, "lambdas")
+    assert (found["device"], found["seeds"]) == ("cpu", 2)
+    # Where no source has them, and where none are asked for, the first one counts.
+    assert smol_shown.numbers("smol_relearning", False, "relearning")["device"] == "gpu"
+    assert smol_shown.numbers("smol_rounds", False)["device"] == "gpu"
 
 
 def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,9 @@ def configurations(
             known = optima if smol_methods.looks(method) else None
             rates = own(name, both)
             changes = {"optima": known, **changes}
+            if kind != "lambdas":
+                # Other runs of SFT belong to it, whose step size need not be that of the method.
+                changes["sft_rate"] = both[0]
             found.append(configuration(form, pair, name, seed, rates, **changes))
     return found
 

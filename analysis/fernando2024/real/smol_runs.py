@@ -98,12 +98,13 @@ def relearned(c: Mapping[str, Any], model: Any) -> pd.DataFrame:
     Parameters
     ----------
     c
-        The configuration; ``relearn`` is the number of updates, at the step size of SFT.
+        The configuration; ``relearn`` is the number of updates, ``sft_rate`` their step size.
     model
         The model that it was trained to.
     """
     again = {**c, "method": Method(Alright(lam=0.0)).to_dict(), "updates": c["relearn"],
-             "marks": 4, "optima": None, "seed": c["seed"] + AGAIN}  # fmt: skip
+             "rate": c["sft_rate"], "marks": 4, "optima": None,
+             "seed": c["seed"] + AGAIN}  # fmt: skip
     done = make(again, model=model, lora=None).train(progress=False)
     if done.interrupted:
         raise KeyboardInterrupt
@@ -113,7 +114,8 @@ def relearned(c: Mapping[str, Any], model: Any) -> pd.DataFrame:
 def reference(c: Mapping[str, Any]) -> str:
     """Folder of the model after SFT on demonstrations ("sft") or chosen responses ("chosen")."""
     of_sft = {**c, "method": Method(Alright(lam=0.0)).to_dict(), "seed": REFERENCE,
-              "preference_rate": None, "optima": None, "marks": 1}  # fmt: skip
+              "rate": c["sft_rate"], "preference_rate": None, "optima": None,
+              "marks": 1}  # fmt: skip
     about = [of_sft[k] for k in ("model", "precision", "pair", "rate", "updates", "batch")]
     name = sha256(json.dumps(about).encode()).hexdigest()[:16]
     folder = FOLDER / "references" / f"{c['reference']}-{name}"

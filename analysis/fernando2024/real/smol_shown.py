@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ ABOUT = (
 def numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
     """Numbers of a figure: of a GPU run, else of the runs on this machine, else the stored ones.
 
+    Sources without the kinds of runs that the figure shows come after those with them.
+
     Parameters
     ----------
     name
@@ -36,19 +38,28 @@ def numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
     if fast:
         found = smol_study.go("fast", extras=extras)
         return _as_stored(found["found"], "cpu", found["setting"], extras)
+    first = None
+    for one in _sources(name, extras):
+        if all(beyond(one, kind) for kind in extras):
+            return one
+        first = first or one
+    return first or _as_stored({}, "none", asdict(smol_plan.formed("full", extras=extras)), extras)
+
+
+def _sources(name: str, extras: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The numbers of each source that has some, the preferred one first."""
     for one in gpu_run.every().values():
         if one["step"] == gpu_run.STUDY and one["machine"]["device"] != "cpu":
             round_ = one["rounds"][-1]
             if round_["found"]:
-                return _as_stored(round_["found"], one["machine"]["device"], one["setting"], extras)
+                yield _as_stored(round_["found"], one["machine"]["device"], one["setting"], extras)
     form = smol_plan.formed("full", extras=extras)
     stamps.note(smol_runs.FOLDER / "runs")
     if found := smol_study.summary(form):
-        return _as_stored(found, "cpu", asdict(form), extras)
+        yield _as_stored(found, "cpu", asdict(form), extras)
     path = lookup.place(stored.PAPER, name)
     if path.exists() and stored_numbers(path)["pairs"]:
-        return stored_numbers(path) | {"source": "stored run"}
-    return _as_stored({}, "none", asdict(form), extras)
+        yield stored_numbers(path) | {"source": "stored run"}
 
 
 def _as_stored(

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -206,11 +206,12 @@ def adopt(form: Form, folder: Path) -> int:
     See :func:`smol_stored.take`. The number of runs that were taken over is returned.
     """
     theirs, taken = smol_stored.by_configuration(folder), 0
-    try:
-        for group in phases(form):
-            taken += smol_stored.take(group, theirs)
-    except Missing:
-        pass  # A phase is laid out after the one before it, which is not there.
+    for pair in form.pairs:
+        try:
+            for group in phases(replace(form, pairs=(pair,))):
+                taken += smol_stored.take(group, theirs)
+        except Missing:
+            continue  # A phase is laid out after the one before it, which is not there.
     return taken
 
 
