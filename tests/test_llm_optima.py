@@ -64,7 +64,7 @@ def test_a_gradient_rule_that_looks_at_losses_counts_from_them() -> None:
     run = trainer(Method(Mix(), gradient=Famo()), **AUTO)
     assert optima.needed(run) == [0, 1]
     run.begin()
-    assert (run.joining.optima > 0).all()
+    assert (run.known.optima > 0).all()
     assert optima.needed(trainer(Method(Mix(), gradient=PcGrad()), **AUTO)) == []
 
 

@@ -129,9 +129,9 @@ def random_model(width: int = 32, layers: int = 2, seed: int = 0) -> tuple[Any, 
     import tempfile
 
     from transformers import AutoTokenizer
-    from transformers.utils import logging
 
     from tradeoff.data.tokenizer import byte_tokenizer
+    from tradeoff.llm.models import quiet
     from tradeoff.networks.hugging_face import load_llama, to_hugging_face
     from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 
@@ -139,13 +139,8 @@ def random_model(width: int = 32, layers: int = 2, seed: int = 0) -> tuple[Any, 
     config = LanguageModelConfig(vocabulary=len(tokenizer), width=width, layers=layers, heads=4)
     with tempfile.TemporaryDirectory() as place:
         to_hugging_face(LanguageModel(config, seed), tokenizer, place)
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # It would be there for a few weights.
-        try:
+        with quiet():  # There would be a progress bar for a few weights.
             return load_llama(place), AutoTokenizer.from_pretrained(place, local_files_only=True)
-        finally:
-            if shown:
-                logging.enable_progress_bar()
 
 
 def rows(count: int = 64) -> tuple[tuple[SftRow, ...], tuple[PreferenceRow, ...]]:

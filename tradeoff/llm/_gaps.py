@@ -44,13 +44,11 @@ class KnownLosses:
     def __init__(self, plan: Plan, config: TrainConfig, sizes: tuple[int, int]) -> None:
         self.plan, self.sizes = plan, sizes
         self.recent, self.seed = config.recent, config.seed
-        unknown = np.nan if plan.rule is Rule.WITHIN_LIMIT else 0.0
         self._auto = config.optima == "auto"
-        unknown = np.nan if self._auto else unknown
-        known = None if self._auto else config.optima
-        given = np.full(2, unknown) if known is None else np.asarray(known, dtype=float)
+        unknown = np.nan if self._auto or plan.rule is Rule.WITHIN_LIMIT else 0.0
+        given: Any = None if self._auto else config.optima
         self._error = plan.gaps.optimum_error
-        self.optima = given + self._error
+        self.optima = np.asarray(given or (unknown, unknown), dtype=float) + self._error
         self._watched = config.defects.watched(plan)
         self.values, self.least = np.full((2, 2), np.nan)
         self.base = np.nan
@@ -64,6 +62,10 @@ class KnownLosses:
     def gaps(self) -> Float[np.ndarray, " 2"]:
         """Distance of the known losses from their optima."""
         return np.asarray(self.values - self._optima())
+
+    def above_optima(self, losses: Float[np.ndarray, " 2"]) -> Float[np.ndarray, " 2"]:
+        """Distance of other losses from their optima; an optimum that is not known counts as 0."""
+        return np.asarray(losses - np.where(np.isnan(self.optima), 0.0, self.optima))
 
     def base_gap(self) -> float:
         """Distance of the SFT loss from its optimum, before the first update."""

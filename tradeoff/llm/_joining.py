@@ -30,8 +30,6 @@ class GradientJoin:
         The rule, and the updates in which it joins gradients.
     policy
         The policy, whose gradients are the same on every process.
-    optima
-        Least training losses of (SFT, preference), if known; "auto": :meth:`set_optima` gives them.
     seed
         Seed of rules that draw at random.
 
@@ -41,19 +39,10 @@ class GradientJoin:
         If there is a rule and the weights are sharded over processes.
     """
 
-    def __init__(
-        self,
-        method: Method,
-        plan: Plan,
-        policy: nn.Module,
-        optima: tuple[float, float] | str | None,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, method: Method, plan: Plan, policy: nn.Module, seed: int = 0) -> None:
         self.seed = seed
         self.rule = method.changed().get("gradient")
         self.plan, self.policy = plan, policy
-        unknown = optima is None or isinstance(optima, str)
-        self.optima = np.zeros(2) if unknown else np.asarray(optima, dtype=float)
         self.memory: State = method.gradient.start(()) if self.rule else {}
         self._first: list[Tensor | None] = []
         sharded = any(isinstance(module, FSDPModule) for module in policy.modules())
@@ -65,9 +54,11 @@ class GradientJoin:
                 remedy="Launch with DDP, or use a method without a gradient rule.",
             )
 
-    def set_optima(self, found: Float[np.ndarray, " 2"]) -> None:
-        """Set the losses from which the rule counts; those that are not finite stay."""
-        self.optima = np.where(np.isfinite(found), found, self.optima)
+    @property
+    def above_optima(self) -> bool:
+        """Whether the rule counts losses from their optima."""
+        rule: Any = self.rule
+        return rule is not None and bool(rule.above_optima)
 
     def wanted(self, step: int) -> bool:
         """Whether the rule is used in this update."""
@@ -110,14 +101,13 @@ class GradientJoin:
         weights
             Weights of both objectives by the schedule.
         losses
-            Mean training losses of the update.
+            Mean training losses of the update, less their optima if the rule counts from them.
         step
             Number of the update, from 0, which determines the draws of a rule.
         """
         rule: Any = self.rule
-        excess = losses - self.optima if rule.above_optima else losses
         if rule.coordinatewise:
-            return self._by_coordinates(weights, excess, step)
+            return self._by_coordinates(weights, losses, step)
         pairs = list(zip(self._first, self.policy.parameters(), strict=True))
         gram = np.zeros((2, 2))
         for first, parameter in pairs:
@@ -127,7 +117,7 @@ class GradientJoin:
                     gram[i, j] += float(torch.sum(a.double() * b.double()))
         gram[1, 0] = gram[0, 1]
         coins = draws.uniform(draws.keys(self.seed, 0, draws.JOIN), 2 * step + np.arange(2))
-        seen = Seen(gram, np.asarray(weights, dtype=float), excess, coins)
+        seen = Seen(gram, np.asarray(weights, dtype=float), losses, coins)
         factors, self.memory = rule.factors(seen, self.memory)
         for first, parameter in pairs:
             second = None if parameter.grad is None else parameter.grad.mul_(float(factors[1]))

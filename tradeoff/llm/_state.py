@@ -57,6 +57,17 @@ def local_weights(policy: torch.nn.Module) -> Iterator[Tensor]:
             yield weight.to_local() if hasattr(weight, "to_local") else weight
 
 
+def copies(policy: torch.nn.Module) -> list[Tensor]:
+    """Copies of :func:`local_weights` in the processor's memory."""
+    return [weight.detach().to("cpu", copy=True) for weight in local_weights(policy)]
+
+
+def put_back(policy: torch.nn.Module, kept: list[Tensor]) -> None:
+    """Restore the weights that :func:`copies` kept."""
+    for weight, before in zip(local_weights(policy), kept, strict=True):
+        weight.detach().copy_(before)
+
+
 def weights(policy: Any) -> dict[str, Tensor]:
     """Whole trained weights by name; empty on all processes but the first."""
     found = get_model_state_dict(policy, options=_options(ignore_frozen_params=True))

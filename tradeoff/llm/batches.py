@@ -102,15 +102,15 @@ class Batch:
 
     def inputs(self, attention: str) -> dict[str, Any]:
         """Arguments of a model with this attention implementation."""
+        given: dict[str, Any] = {"input_ids": self.tokens}
+        if attention == varlen.NAME:
+            given["attention_mask"] = varlen.no_mask(self.tokens.device)
         if self.segment is None:
-            if attention == varlen.NAME:
-                return {"input_ids": self.tokens} | self._no_mask()
-            return {"input_ids": self.tokens}
-        given = {"input_ids": self.tokens, "position_ids": self.positions}
+            return given
+        given["position_ids"] = self.positions
         if by_bounds(attention):
             # Otherwise each layer would find them from the positions, and wait for the device.
             ends = {"cu_seq_lens_q": self.bounds, "cu_seq_lens_k": self.bounds}
-            ends |= self._no_mask() if attention == varlen.NAME else {}
             return given | ends | {"max_length_q": self.longest, "max_length_k": self.longest}
         if attention == "flex_attention":
             return given | {"attention_mask": self._block_mask()}
@@ -119,9 +119,6 @@ class Batch:
             low = torch.finfo(torch.get_default_dtype()).min
             return given | {"attention_mask": torch.where(mask, 0.0, low)}
         return given | {"attention_mask": mask}
-
-    def _no_mask(self) -> dict[str, Any]:
-        return {"attention_mask": varlen.no_mask(self.tokens.device)}
 
     def mask(self) -> Bool[Tensor, "1 1 time time"]:
         """Block mask of a packed row: which token attends to which."""

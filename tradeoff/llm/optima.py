@@ -63,7 +63,7 @@ def measure(run: Any, progress: Callable[..., Iterable[int]] = iter) -> Float[np
     InputError
         If a short run diverges.
     """
-    kept = [weight.detach().to("cpu", copy=True) for weight in _state.local_weights(run.policy)]
+    kept = _state.copies(run.policy)
     tally, feed = run.tally, run.feed
     found = np.full(2, np.nan)
     process, processes = run.accelerator.process_index, run.accelerator.num_processes
@@ -107,8 +107,6 @@ def _alone(run: Any, objective: int, progress: Callable[..., Iterable[int]]) -> 
 
 def _restore(run: Any, kept: list[torch.Tensor]) -> None:
     """Give the policy its weights back, without gradients, and the optimiser no memory."""
-    with torch.no_grad():
-        for weight, before in zip(_state.local_weights(run.policy), kept, strict=True):
-            weight.copy_(before)
+    _state.put_back(run.policy, kept)
     run.optimizer.zero_grad()
     run.optimizer.optimizer.state.clear()

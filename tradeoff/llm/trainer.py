@@ -268,7 +268,7 @@ class JointTrainer:
         self.known = KnownLosses(self.plan, config, sizes)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.needed = ahead.needed(self.plan, config, self.known, processes)
-        self.joining = GradientJoin(self.method, self.plan, self.policy, config.optima, config.seed)
+        self.joining = GradientJoin(self.method, self.plan, self.policy, config.seed)
         self.hooks = MethodHooks(self.method, self.plan, self.policy, config.seed)
         self.feed = Feed(self.data, config, process, processes)
         if config.router_loss:
@@ -470,7 +470,6 @@ class JointTrainer:
         bar = partial(tqdm, desc="optima", disable=not progress, leave=False)
         found = optima.measure(self, bar)
         self.known.set_optima(found)
-        self.joining.set_optima(found)
         wanted = {OBJECTIVES[i]: float(found[i]) for i in optima.needed(self)}
         self.journal.write({"kind": "optima", "step": 0, **wanted})
 
@@ -536,7 +535,6 @@ class JointTrainer:
         self.step, self.feed.positions = found["step"], found["positions"]
         self.tally.set_state(found["tally"], main=self.accelerator.is_main_process)
         self.known.set_state(found["known"])
-        self.joining.set_optima(self.known.optima)
         self.joining.set_state(found.get("joining", {}), path)
         self.hooks.set_tables(tensors.get("hooks", {}), path)
         self.meter.set_state(found["meter"])
@@ -628,8 +626,11 @@ class JointTrainer:
                 self.joining.keep()
         if joins:
             means = torch.stack([self.scorer.add_up(loss) for loss in observed])
+            values = means.double().cpu().numpy()
+            if self.joining.above_optima:
+                values = self.known.above_optima(values)
             weights = [next(p.weight for p in passes if p.objective == i) for i in (0, 1)]
-            self.joining.join(np.array(weights), means.double().cpu().numpy(), self.step)
+            self.joining.join(np.array(weights), values, self.step)
         return observed
 
     def _routed(self, count: int) -> Tensor | float:
@@ -721,8 +722,7 @@ class JointTrainer:
             return
         if self.output is None:
             if best.since == 0:
-                local = _state.local_weights(self.policy)
-                self._best_weights = [weight.detach().cpu().clone() for weight in local]
+                self._best_weights = _state.copies(self.policy)
         elif not checkpoints.named(self._folder, self.step).is_dir() and self._finite():
             self.accelerator.wait_for_everyone()  # all processes look before one writes
             self.save()
@@ -740,9 +740,7 @@ class JointTrainer:
                 self.policy, checkpoints.read(path, self.journal.path)[0]["policy"], path
             )
         else:
-            local = _state.local_weights(self.policy)
-            for weight, kept in zip(local, self._best_weights, strict=True):
-                weight.detach().copy_(kept)
+            _state.put_back(self.policy, self._best_weights)
         if not self.journal.has("best", self.step):
             line = {"kind": "best", "step": self.step, "best_step": best.step}
             self.journal.write({**line, _stopping.WEIGHTED: best.loss})

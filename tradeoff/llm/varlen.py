@@ -23,6 +23,9 @@ from tradeoff.errors import InputError
 NAME = "varlen"
 UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
 """Arguments of attention that only some models give, and this one does not know."""
+_KERNEL = find_spec("torch.nn.attention.varlen") is not None
+_GROUPS: dict[Any, bool] = {}
+"""Whether a kernel takes fewer heads of keys than of queries; older versions of torch do not."""
 
 
 def register() -> None:
@@ -137,7 +140,14 @@ def _packed(
 def _has_kernel(query: Tensor) -> bool:
     """Whether this version of torch has a kernel for this device and precision."""
     known = query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16)
-    return known and find_spec("torch.nn.attention.varlen") is not None
+    return known and _KERNEL
+
+
+def _takes_groups(kernel: Any) -> bool:
+    # Not functools.cache, of which torch.compile warns.
+    if kernel not in _GROUPS:
+        _GROUPS[kernel] = "enable_gqa" in inspect.signature(kernel).parameters
+    return _GROUPS[kernel]
 
 
 def _by_kernel(
@@ -157,8 +167,7 @@ def _by_kernel(
         "window_size": (-1 if window is None else window - 1, 0),
     }
     if query.shape[1] != key.shape[1]:
-        # Older versions of torch need as many heads of keys as of queries.
-        if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        if _takes_groups(varlen_attn):
             more["enable_gqa"] = True
         else:
             times = query.shape[1] // key.shape[1]
