@@ -209,10 +209,20 @@ def test_claims_hold_where_joint_training_and_rounds_gain_and_not_otherwise(
 def test_shares_of_the_sweep_are_those_of_the_papers_epochs() -> None:
     for lam, (preference, sft) in llm_lambdas.EPOCHS.items():
         share = preference / (preference + sft)
-        assert smol_extra.PREFERENCE_SHARES[lam] == pytest.approx(share)
         assert smol_extra.at("dpo-sft", lam).schedule.share == pytest.approx(share)
         assert smol_extra.at("sft-dpo", lam).schedule.share == pytest.approx(1 - share)
         assert smol_extra.at("mix", lam).schedule.lam == lam
+
+
+def test_the_sweep_shares_the_runs_of_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smol_study, "rates", lambda form, pair: (8e-4, 1e-4))
+    monkeypatch.setattr(smol_study, "optima", lambda form, pair: [0.5, 0.25])
+    form, pair = smol_plan.formed("full", methods=smol_extra.SWEPT), "same prompts"
+    swept = smol_study.extra(form, pair, "lambdas")
+    half = [c for c in swept if c["method"]["schedule"]["lam"] == smol_methods.LAM]
+    shared = [c for c in smol_study.comparison(form, pair) if c["seed"] < form.few]
+    assert half == shared
+    assert len(swept) == len(form.lams) * len(half)
 
 
 def test_the_plan_says_what_runs_beyond_the_comparison_cost(
@@ -243,7 +253,7 @@ def test_sft_beside_a_run_has_the_step_size_of_sft(
     ended = SimpleNamespace(model=None, tokenizer=None)
     called = {
         "references": smol_runs.reference,
-        "relearning": partial(smol_runs.relearned, model=ended),
+        "relearning": partial(smol_runs.relearned, trained=ended),
     }[kind]
     for c in laid:
         with pytest.raises(KeyboardInterrupt):

@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.fernando2024.methods import cost, finals
 from analysis.fernando2024.real import smol_methods
+from analysis.fernando2024.real.llm_lambdas import EPOCHS
 from analysis.fernando2024.real.smol_plan import Form, configuration, cpu_seconds, own
 from analysis.fernando2024.real.smol_scores import LOSSES, cell_of
 from tradeoff.methods import Method
 from tradeoff.schedules import Sequential
 
 SWEPT = ("sft-dpo", "dpo-sft", "alright", "mix", "maxright")
-PREFERENCE_SHARES = {0.01: 1 / 6, 0.25: 2 / 6, 0.5: 3 / 6, 0.75: 4 / 6, 0.99: 5 / 6}
-"""Share of pairs in a sequential run beside each weight: the paper's epochs of DPO and SFT."""
 REFERENCES = ("sft", "chosen")
 """References beside the base model: after SFT on demonstrations, or on chosen responses."""
 AGAINST = ("sft-dpo", "dpo-sft", "alright")
@@ -67,10 +65,16 @@ def _laid(kind: str, form: Form) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _swept(form: Form) -> list[tuple[str, dict[str, Any]]]:
-    """Every method at every weight; only its ends are evaluated."""
-    found = []
+    """Every method at every weight; only its ends are evaluated.
+
+    The runs of the comparison are shared.
+    """
+    found: list[tuple[str, dict[str, Any]]] = []
     for lam in form.lams:
         for name in SWEPT:
+            if lam == smol_methods.LAM:
+                found.append((name, {}))
+                continue
             method = at(name, lam)
             count = smol_methods.updates(method, form.budget, form.batch)
             changes = {"method": method.to_dict(), "updates": count, "marks": 1}
@@ -83,8 +87,9 @@ def at(name: str, lam: float) -> Method:
     method = smol_methods.METHODS[name]
     schedule = method.schedule
     if isinstance(schedule, Sequential):
-        preference = PREFERENCE_SHARES[lam]
-        first = preference if schedule.first == "preference" else 1 - preference
+        preference, sft = EPOCHS[lam]
+        share = preference / (preference + sft)
+        first = share if schedule.first == "preference" else 1 - share
         return replace(method, schedule=replace(schedule, lam=lam, share=first))
     return replace(method, schedule=replace(schedule, lam=lam))
 
@@ -98,7 +103,10 @@ def _forgot(form: Form) -> list[tuple[str, dict[str, Any]]]:
 
 
 def plan(kind: str, form: Form, pair: str) -> dict[str, Any]:
-    """Runs and CPU time of a kind, before anything is run."""
+    """Runs and CPU time of a kind, before anything is run.
+
+    For "lambdas" both are upper bounds, as runs of the comparison are shared.
+    """
     laid = _laid(kind, form)
     seconds = sum(cpu_seconds(form, pair, c.get("marks", form.marks)) for _, c in laid)
     if kind == "references":  # Each reference is trained once.
@@ -153,10 +161,3 @@ def _curves(table: pd.DataFrame) -> dict[str, Any]:
         ]
         found[str(name)] = {"updates": counts, "sft_loss": cells}
     return found
-
-
-def recovered(curve: Mapping[str, Any], least: float) -> float:
-    """Share of the excess of the SFT loss that relearning removes; NaN where there is none."""
-    means = np.array([cell["mean"] for cell in curve["sft_loss"]])
-    excess = means[0] - least
-    return float((means[0] - means[-1]) / excess) if excess > 0 else float("nan")

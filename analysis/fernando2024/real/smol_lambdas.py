@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.dossier import style
 from analysis.fernando2024.real import smol_extra, smol_methods, smol_shown
+from analysis.fernando2024.real.smol_scores import LOSSES
 
 CAPTION = (
     "SmolLM2-135M-Instruct, dequantised from 4 bits (scores are not comparable with published "
@@ -39,10 +40,7 @@ def draw(ax: Any, values: Mapping[str, Any]) -> None:
     lams = sorted(values, key=float)
     for name in smol_extra.SWEPT:
         ends = [values[lam][name] for lam in lams if name in values[lam]]
-        x, y = ([end[loss]["mean"] for end in ends] for loss in ("sft_loss", "preference_loss"))
-        wide, high = (
-            [end[loss]["half_width"] or 0.0 for end in ends]
-            for loss in ("sft_loss", "preference_loss")
-        )
+        x, y = ([end[loss]["mean"] for end in ends] for loss in LOSSES)
+        wide, high = ([end[loss]["half_width"] or 0.0 for end in ends] for loss in LOSSES)
         look = style.look(name).line_style(label=smol_methods.label(name))
         ax.errorbar(x, y, xerr=wide, yerr=high, capsize=2, **look)

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.dossier import style
 from analysis.fernando2024.real import smol_extra, smol_methods, smol_shown
+from analysis.fernando2024.real.smol_scores import LOSSES
 
 CAPTION = (
     "SmolLM2-135M-Instruct, dequantised from 4 bits (scores are not comparable with published "
@@ -43,7 +44,7 @@ def of_base(one: Mapping[str, Any]) -> dict[str, Any]:
             ends = one["methods"][name]["ends"]
             means = [sum(values) / len(ends) for values in zip(*ends, strict=True)]
             cells = [{"mean": mean, "half_width": None} for mean in means]
-            found[name] = dict(zip(("sft_loss", "preference_loss"), cells, strict=True))
+            found[name] = dict(zip(LOSSES, cells, strict=True))
     return found
 
 
@@ -54,7 +55,7 @@ def draw(axes: Any, values: Mapping[str, Any]) -> None:
     for place, (name, kind) in enumerate(rows):
         if (end := values.get(kind, {}).get(name)) is None:
             continue
-        for ax, loss in zip(axes, ("sft_loss", "preference_loss"), strict=True):
+        for ax, loss in zip(axes, LOSSES, strict=True):
             half = end[loss]["half_width"]
             ax.errorbar(end[loss]["mean"], place, xerr=half, capsize=2, **style.look(name).dots())
     shown = [f"{smol_methods.label(name)}, {kind}" for name, kind in rows]

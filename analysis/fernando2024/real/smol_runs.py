@@ -78,7 +78,7 @@ def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
     if done.interrupted:
         raise KeyboardInterrupt
     if c.get("relearn"):
-        return relearned(c, trainer.model).assign(cpu_seconds=time.process_time() - began)
+        return relearned(c, trainer).assign(cpu_seconds=time.process_time() - began)
     table = done.table.reset_index(drop=True)
     last = len(table) - 1
     for name, values in ends.found.items():
@@ -92,20 +92,21 @@ def post_train(c: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def relearned(c: Mapping[str, Any], model: Any) -> pd.DataFrame:
+def relearned(c: Mapping[str, Any], trained: JointTrainer) -> pd.DataFrame:
     """SFT losses while a trained model is trained on demonstrations again.
 
     Parameters
     ----------
     c
         The configuration; ``relearn`` is the number of updates, ``sft_rate`` their step size.
-    model
-        The model that it was trained to.
+    trained
+        The trainer of the run that has ended.
     """
     again = {**c, "method": Method(Alright(lam=0.0)).to_dict(), "updates": c["relearn"],
              "rate": c["sft_rate"], "marks": 4, "optima": None,
              "seed": c["seed"] + AGAIN}  # fmt: skip
-    done = make(again, model=model, lora=None).train(progress=False)
+    loaded = trained.model, trained.tokenizer
+    done = make(again, loaded=loaded, lora=None).train(progress=False)
     if done.interrupted:
         raise KeyboardInterrupt
     return done.table.reset_index(drop=True).assign(relearned=done.table["step"].to_numpy())
@@ -129,7 +130,7 @@ def reference(c: Mapping[str, Any]) -> str:
 def make(
     c: Mapping[str, Any],
     *hooks: Callback,
-    model: Any = None,
+    loaded: tuple[Any, Any] | None = None,
     output: Path | None = None,
     chosen: bool = False,
     **changes: Any,
@@ -140,8 +141,8 @@ def make(
     ----------
     c, *hooks
         Configuration and callbacks.
-    model
-        In place of the base model.
+    loaded
+        Model and tokenizer, in place of the base model and its own.
     output
         Folder of the run, where its model is needed.
     chosen
@@ -149,7 +150,7 @@ def make(
     **changes
         Of the settings of the training.
     """
-    base, tokenizer = load(c["model"], c["precision"])
+    model, tokenizer = loaded or load(c["model"], c["precision"])
     given = smol_rows.rows(c["pair"])
     demonstrations = chosen_as_sft(given.training[1]) if chosen else given.training[0]
     scored = given.validation if c["rows"] == "validation" else given.test
@@ -174,8 +175,7 @@ def make(
     config = replace(config, **changes)
     few = [part[: c["evaluated"]] for part in scored]
     return JointTrainer(
-        *(base if model is None else model, tokenizer),
-        sft=demonstrations, preference=given.training[1],
+        model, tokenizer, sft=demonstrations, preference=given.training[1],
         schedule=Method.from_dict(c["method"]), config=config, output=output,
         sft_test=few[0], preference_test=few[1], callbacks=hooks,
     )  # fmt: skip

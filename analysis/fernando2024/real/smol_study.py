@@ -47,7 +47,6 @@ from analysis.fernando2024.real.smol_stored import Missing, collect, compute, st
 from tradeoff.errors import InputError
 from tradeoff.study.engines import few_threads
 
-OBJECTIVES = ("sft_loss", "preference_loss")
 KEEP_SECONDS = 60.0
 """Seconds between two summaries of a study that runs."""
 
@@ -65,7 +64,7 @@ def rates(form: Form, pair: str) -> tuple[float, float]:
     """
     table = collect(smol_plan.tuning(form, pair))
     found = []
-    for name, loss in zip(ENDS, OBJECTIVES, strict=True):
+    for name, loss in zip(ENDS, smol_scores.LOSSES, strict=True):
         last = table[table["name"] == name].groupby("run").tail(1)
         kept = last[last["diverged_at"].isna()]
         found.append(float(kept.sort_values(loss)["rate"].iloc[0]))
