@@ -2,12 +2,13 @@
 
 import json
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
 from packaging.requirements import Requirement
 
-from tradeoff import cli, doctor, files
+from tradeoff import cli, convex, doctor, files
 from tradeoff.doctor import Finding
 
 
@@ -91,6 +92,14 @@ def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
     assert found.ok is False
     assert found.value.endswith("Permission denied")
     assert found.remedy == "Set X."
+
+
+def test_the_folder_of_compiled_kernels_is_that_of_the_package(monkeypatch):
+    """In a wheel the dossiers are in another folder than beside the package."""
+    monkeypatch.setattr(doctor, "ROOT", Path("elsewhere"))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    found = {finding.name: finding for finding in doctor.folders()}["compiled kernels"]
+    assert found.value == str(Path(convex.__file__).parent / "__pycache__")
 
 
 def test_folders_that_may_not_be_looked_into_are_findings(tmp_path, monkeypatch):

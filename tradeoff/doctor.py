@@ -19,7 +19,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from tradeoff.checkout import DATA, ROOT
+from tradeoff.checkout import DATA, ROOT, WORK
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
 
@@ -267,13 +267,12 @@ def folders() -> Iterator[Finding]:
     """Check the folders that runs write to; none is created."""
     import matplotlib
 
-    compiled = os.environ.get("NUMBA_CACHE_DIR", ROOT / "tradeoff" / "convex" / "__pycache__")
+    compiled = os.environ.get("NUMBA_CACHE_DIR", Path(__file__).parent / "convex" / "__pycache__")
     home = os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface"))
-    out = (ROOT if _in_checkout() else Path.cwd()) / "out"
     yield writable(
         "compiled kernels", Path(compiled), "Set NUMBA_CACHE_DIR to a folder you may write."
     )
-    yield writable("output", out, "Run in a folder you may write, or give --out.")
+    yield writable("output", WORK, "Run in a folder you may write, or give --out.")
     if home.startswith("~"):
         yield Finding("folders", "Hugging Face", "no home folder found", False, "Set HF_HOME.")
     else:
