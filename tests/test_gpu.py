@@ -80,12 +80,16 @@ def test_what_was_measured_in_another_way_is_measured_anew(tmp_path: Path) -> No
     assert results.known(path, one | {"machine": {"device": "H200"}}) == []
 
 
-def test_the_model_is_put_together_of_both_parts_and_checked(tmp_path: Path) -> None:
+def test_the_model_is_put_together_of_its_parts_and_checked(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.write_bytes(bytes(range(256)) * 99)
     packed = gzip.compress(model.read_bytes())
     about = {"sha256": parts.sha256(model)}
-    for call, content in (("first", packed[:100]), ("second", packed[100:])):
+    for call, content in (
+        ("first", packed[:100]),
+        ("second", packed[100:150]),
+        ("third", packed[150:]),
+    ):
         part = tmp_path / call / f"model.part-{call}"
         part.parent.mkdir()
         part.write_bytes(content)
@@ -95,7 +99,7 @@ def test_the_model_is_put_together_of_both_parts_and_checked(tmp_path: Path) -> 
         )
     assert parts.model(tmp_path).read_bytes() == model.read_bytes()
     (tmp_path / parts.MODEL).unlink()
-    (tmp_path / "second" / "model.part-second").write_bytes(b"damaged")
+    (tmp_path / "third" / "model.part-third").write_bytes(b"damaged")
     with pytest.raises(SystemExit, match="not the file that was packed"):
         parts.model(tmp_path)
 

@@ -1,8 +1,9 @@
-"""Pack what a GPU machine without a network needs, and measure there in two calls.
+"""Pack what a GPU machine without a network needs, and measure there in three calls.
 
-    make gpu-pack                              here: writes out/gpu/first and out/gpu/second
+    make gpu-pack                              here: writes out/gpu/first, second and third
     python -m analysis.gpu first               there, with the checkout and out/gpu/first
     python -m analysis.gpu second              there, at once, with out/gpu/second beside it
+    python -m analysis.gpu third               there, at once: the study on the real model
     python -m analysis.gpu unpack BUNDLE       here: results under the paper's folder
     python -m analysis.gpu first --rehearse    the same steps at tiny shapes on a CPU
 
@@ -20,8 +21,6 @@ from pathlib import Path
 
 from analysis.gpu import parts
 
-CALLS = ("first", "second")
-
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -35,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--pack", type=Path, default=parts.PACK, help="folder of what travels")
     pack.add_argument("--limit-mib", type=float, default=64.0, help="most that a call may carry")
     pack.add_argument("--no-wheels", action="store_true", help="leave wheels out: no network")
-    for name in CALLS:
+    for name in parts.CALLS:
         call = verbs.add_parser(name, help=f"the {name} call")
         call.add_argument("--pack", type=Path, default=parts.PACK, help="folder of what travelled")
         call.add_argument("--out", type=Path, help="folder that receives results/gpu")
@@ -44,7 +43,12 @@ def parser() -> argparse.ArgumentParser:
         call.add_argument("--methods", nargs="+", metavar="METHOD", help="some methods")
         call.add_argument("--rounds", type=int, default=1, help="measurements of each method")
         call.add_argument("--bundle", type=Path, help="one file with all results so far")
+        call.add_argument("--jobs", type=int, default=1, help="runs of the study at a time")
+        call.add_argument("--pairs", nargs="+", metavar="PAIR", help="of the study; default: all")
+        call.add_argument("--extras", nargs="+", metavar="KIND", help="more runs of the study")
         call.add_argument("--rehearse", action="store_true", help="tiny shapes on a CPU")
+        call.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+                          help="of a rehearsal; default: cpu")  # fmt: skip
     unpack = verbs.add_parser("unpack", help="write the results of a bundle")
     unpack.add_argument("bundle", type=Path)
     unpack.add_argument("--out", type=Path, help="folder that receives results/gpu")
@@ -54,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; the exit status."""
     given = parser().parse_args(arguments)
-    if given.verb in CALLS and not given.rehearse and parts.install(given.pack):
+    if given.verb in parts.CALLS and not given.rehearse and parts.install(given.pack):
         # Packages are found from the start only in a new process.
         os.execv(sys.executable, [sys.executable, "-m", "analysis.gpu", *sys.argv[1:]])
     from analysis.gpu import calls, pack, results

@@ -1,4 +1,4 @@
-"""The steps of the two calls, each method measured while there is time for it."""
+"""The steps of the calls, each method measured while there is time for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
@@ -24,8 +23,10 @@ PURE = ("preference-only", "sft-only")
 JOINT = ("sft-dpo", "alright", "maxright", "mix")
 TRL = ("trl-dpo", "trl-sft")
 STUDY = "study"
+LAST = 40.0
+"""Seconds that the last runs of the study may take."""
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl")
-GPU = Workload(device="cuda", precision="bf16", layout="padded", updates=12, batch_size=32)
+GPU = Workload(device="cuda", precision="bf16", layout="padded", updates=9, batch_size=32)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Clock:
     ends
         Of the monotonic clock.
     took
-        Seconds of the longest measurement of each step.
+        Seconds of the last measurement of each step.
     """
 
     ends: float
@@ -78,22 +79,27 @@ class Clock:
         return self.left > self.took.get(step.name, step.seconds)
 
 
-def steps(call: str, tokenizer: str = "", *, rehearse: bool = False) -> list[Step]:
-    """The steps of a call.
+def steps(call: str, tokenizer: str = "", rehearse: str | None = None) -> list[Step]:
+    """The steps of a call; the third has the study alone.
 
     Parameters
     ----------
     call
-        "first" or "second".
+        A name of :data:`parts.CALLS`.
     tokenizer
         Folder or file of the real tokenizer, for real rows; empty: made rows and bytes.
     rehearse
-        At tiny shapes on a CPU.
+        Device of a rehearsal, at tiny shapes.
     """
     text = "helpful" if tokenizer else "made"
     if rehearse:
-        small = Workload(batch_size=2, rows_per_forward=2, length=24, updates=3, layout="padded")
+        small = Workload(
+            device=rehearse, precision="bf16" if rehearse == "cuda" else "fp32",
+            batch_size=2, rows_per_forward=2, length=24, updates=3, layout="padded",
+        )  # fmt: skip
         return [replace(s, job=_tiny(s.job, small), seconds=1.0) for s in steps(call)]
+    if call == parts.CALLS[-1]:
+        return []
     if call == "first":
         job = Job(replace(GPU, shape="pythia-1b", updates=24))
         return [
@@ -104,10 +110,12 @@ def steps(call: str, tokenizer: str = "", *, rehearse: bool = False) -> list[Ste
         replace(GPU, shape="llama-3-8b"), text=text, tokenizer=tokenizer, tokens_per_pass=12_288
     )
     return [
-        Step("llama-3-8b", job, ("preference-only", "trl-dpo", "sft-only", *JOINT), 40),
-        Step("llama-3-8b varlen", packed(job), PURE, 40),
-        Step("llama-3-8b compiled", compiled(job), PURE, 80),
+        Step("llama-3-8b", job, ("preference-only", "trl-dpo"), 40),
+        Step("llama-3-8b varlen", packed(job), PURE[:1], 40),
         Step("llama-3-8b profile", job, PURE[:1], 40, measure.profile),
+        Step("llama-3-8b compiled", compiled(job), PURE[:1], 80),
+        Step("llama-3-8b", job, ("sft-only", *JOINT), 40),
+        Step("llama-3-8b varlen", packed(job), PURE[1:], 40),
     ]
 
 
@@ -149,26 +157,30 @@ def run(given: argparse.Namespace) -> None:
         raise InputError("no CUDA device is here", field="device", remedy=remedy)
     where = results.folder(given.out or (parts.PACK / "rehearsal" if given.rehearse else None))
     clock = Clock(time.monotonic() + given.seconds)
-    tokenizer = ""
-    if given.verb == "second" and not given.rehearse:
-        tokenizer = str(parts.model(given.pack))
-    wanted = selected(steps(given.verb, tokenizer, rehearse=given.rehearse), given)
+    tokenizer = "" if given.rehearse else str(given.pack / "second" / parts.WORDS)
+    rehearse = given.device if given.rehearse else None
+    wanted = selected(steps(given.verb, tokenizer, rehearse), given)
     machine = about_machine()
     if given.rehearse:
         print("a rehearsal: tiny models of the same families, so speeds mean nothing", flush=True)
     print(f"{machine['device']}, torch {machine['torch']}; results go to {where}", flush=True)
     missing = list(measured(wanted, where, machine, clock, given.rounds, given.bundle))
-    if given.verb == "second" and (not given.steps or STUDY in given.steps):
-        study(tokenizer, where, machine, clock, rehearse=given.rehearse)
-    if given.bundle:
-        results.bundle(where, given.bundle)
+    try:
+        if given.verb == parts.CALLS[-1]:
+            model = None if given.rehearse else parts.model(given.pack)
+            study(model, given, where, machine, clock)
+    finally:
+        if given.bundle:
+            results.bundle(where, given.bundle)
     for name in missing:
         print(f"left for another call: {name}", flush=True)
 
 
 def selected(found: list[Step], given: argparse.Namespace) -> list[Step]:
     """Steps and methods that the command line names; all by default."""
-    names = [*(step.name for step in found), STUDY]
+    if not found:  # The study checks its own names.
+        return []
+    names = [step.name for step in found]
     known = [*dict.fromkeys(m for step in found for m in step.methods)]
     for field_, values, allowed in (
         ("steps", given.steps, names),
@@ -192,8 +204,8 @@ def measured(
     bundle: Path | None = None,
 ) -> Iterator[str]:
     """Measure every method that is not stored yet; yields what there was no time for."""
+    process = _process()  # One for all, as imports take long. Every measurement frees its memory.
     for step in wanted:
-        process = _process()
         for method in step.methods:
             job = replace(step.job, setting=replace(step.job.setting, method=method))
             about = {
@@ -209,14 +221,12 @@ def measured(
                 began = time.monotonic()
                 try:
                     found = process.submit(step.call, job).result(timeout=max(1.0, clock.left))
-                except (TimeoutError, BrokenProcessPool) as error:
+                except Exception as error:  # One method must not cost the others.
                     _kill(process)
                     process = _process()
-                    print(f"{step.name}, {method}: {type(error).__name__}", flush=True)
+                    print(f"{step.name}, {method}: {said_of(error)}", flush=True)
                     break
-                clock.took[step.name] = max(
-                    clock.took.get(step.name, 0.0), time.monotonic() - began
-                )
+                clock.took[step.name] = time.monotonic() - began
                 done = [*done, found]
                 results.keep(path, about, done)
                 if bundle:
@@ -224,7 +234,7 @@ def measured(
                 print(f"{step.name}, {method}: {said(found)}", flush=True)
             if len(done) < rounds:
                 yield f"{step.name}, {method}"
-        process.shutdown()
+    process.shutdown()
 
 
 def _process() -> Executor:
@@ -240,12 +250,16 @@ def _kill(process: Executor) -> None:
 
 
 def study(
-    model: str, where: Path, machine: Mapping[str, Any], clock: Clock, *, rehearse: bool
+    model: Path | None,
+    given: argparse.Namespace,
+    where: Path,
+    machine: Mapping[str, Any],
+    clock: Clock,
 ) -> None:
     """Go on with the study of schedules on the real model in the time that is left."""
     from analysis.fernando2024.real import smol_study
 
-    form = "fast" if rehearse else "gpu"
+    form = "fast" if given.rehearse else "gpu"
     place = results.place(where, STUDY, "all")
 
     def keep(done: dict[str, Any]) -> None:
@@ -253,9 +267,16 @@ def study(
         results.keep(place, about | {"machine": dict(machine)}, [done])
 
     done = smol_study.go(
-        form, seconds=max(0.0, clock.left - 10), model=model or None, progress=True, keep=keep
-    )
+        form, seconds=max(0.0, clock.left - LAST), pairs=given.pairs, methods=given.methods,
+        extras=given.extras or (), model=str(model) if model else None, jobs=given.jobs,
+        progress=True, keep=keep,
+    )  # fmt: skip
     print(f"study: {done['done']} of {done['runs']} runs", flush=True)
+
+
+def said_of(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
 
 
 def said(found: Mapping[str, Any]) -> str:

@@ -1,18 +1,19 @@
-"""Write what travels to the GPU machine: a folder for each of the two calls, with a manifest."""
+"""Write what travels to the GPU machine: a folder for each call, with a manifest."""
 
 from __future__ import annotations
 
 import gzip
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 from analysis.fernando2024.real import smol_rows
-from analysis.gpu.parts import MANIFEST, MODEL, sha256
+from analysis.gpu.parts import CALLS, MANIFEST, MODEL, WORDS, sha256
 from tradeoff.checkout import DATA, ROOT
 from tradeoff.errors import InputError
-from tradeoff.llm import gguf
+from tradeoff.llm import gguf, models
 from tradeoff.records import replacing_folder, write_json
 
 MIB = 2**20
@@ -34,12 +35,12 @@ ABSENT = (
 
 
 def write(pack: Path, limit_mib: float = 64.0, *, wheels: bool = True) -> str:
-    """Write both folders; returns what was written and what each call carries, as text.
+    """Write the folders; returns what was written and what each call carries, as text.
 
     Parameters
     ----------
     pack
-        Receives ``first`` and ``second``; what was there is replaced.
+        Receives a folder for each call; what was there is replaced.
     limit_mib
         Most MiB that a call may carry, the checkout's tracked files included.
     wheels
@@ -52,20 +53,32 @@ def write(pack: Path, limit_mib: float = 64.0, *, wheels: bool = True) -> str:
         If the model's package or a data file is not there, or the parts do not fit.
     """
     pack.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(pack / "first") as first, replacing_folder(pack / "second") as second:
+    with ExitStack() as stack:
+        first, second, third = (
+            stack.enter_context(replacing_folder(pack / call)) for call in CALLS
+        )
         if wheels:
             fetch(first / "wheels")
         for file in smol_rows.files():
             shorten(file, second / "data" / file.name)
         model = gguf.file_of("smollm2")
-        packed = gzip.compress(model.read_bytes(), compresslevel=1, mtime=0)
-        # Both calls carry as much.
-        cut = (len(packed) + size(second) - size(first)) // 2
-        (first / "model.part-first").write_bytes(packed[:cut])
-        (second / "model.part-second").write_bytes(packed[cut:])
+        folder = models.model_folder(str(model))
+        models.tokenizer_of(folder, folder).save_pretrained(second / WORDS)
+        split(model, first, second, third)
         about = {"file": MODEL, "bytes": model.stat().st_size, "sha256": sha256(model)}
-        sizes = {folder.name: seal(folder, about) for folder in (first, second)}
-    return _said(pack, list(sizes.values()), limit_mib)
+        sizes = [seal(folder, about) for folder in (first, second, third)]
+    return _said(pack, sizes, limit_mib)
+
+
+def split(model: Path, *folders: Path) -> None:
+    """Write a part of the compressed model into each folder, so that all are of one size."""
+    packed = gzip.compress(model.read_bytes(), compresslevel=1, mtime=0)
+    before = [size(folder) for folder in folders]
+    each, at = (len(packed) + sum(before)) // len(folders), 0
+    for call, folder, there in zip(CALLS, folders, before, strict=True):
+        end = len(packed) if call == CALLS[-1] else at + max(0, each - there)
+        (folder / f"model.part-{call}").write_bytes(packed[at:end])
+        at = end
 
 
 def seal(folder: Path, model: dict[str, object]) -> int:
@@ -92,7 +105,7 @@ def seal(folder: Path, model: dict[str, object]) -> int:
 def _said(pack: Path, sizes: list[int], limit_mib: float) -> str:
     tree = tracked()
     lines = []
-    for call, count in zip(("first", "second"), sizes, strict=True):
+    for call, count in zip(CALLS, sizes, strict=True):
         whole = (count + tree) / MIB
         if whole > limit_mib:
             raise InputError(
@@ -104,7 +117,7 @@ def _said(pack: Path, sizes: list[int], limit_mib: float) -> str:
         lines.append(
             f"{pack / call}: {count / MIB:.1f} MiB, {whole:.1f} with the checkout's tracked files"
         )
-    return "\n".join([*lines, "There: python -m analysis.gpu first; then, at once, second."])
+    return "\n".join([*lines, "There: python -m analysis.gpu first; at once second, third."])
 
 
 def tracked() -> int:

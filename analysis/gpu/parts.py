@@ -20,6 +20,10 @@ MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MANIFEST = "manifest.json"
 SITE = "site"
 """Folder of the pack that receives the wheels."""
+CALLS = ("first", "second", "third")
+"""Calls in order; each brings a part of the model, since a call may carry little."""
+WORDS = "tokenizer"
+"""Folder of the second call's part with the model's tokenizer."""
 _BLOCK = 1 << 20
 
 
@@ -86,10 +90,10 @@ def model(pack: Path) -> Path:
     file = pack / MODEL
     if file.exists():
         return file
-    found = manifest(pack / "second")
+    found = manifest(pack / CALLS[-1])
     joined = file.with_suffix(".gz")
     with joined.open("wb") as out:
-        for call in ("first", "second"):
+        for call in CALLS:
             part = pack / call / f"model.part-{call}"
             if not part.is_file():
                 sys.exit(f"{part}: it is missing. The {call} call must bring it.")

@@ -51,11 +51,15 @@ class RunError(RuntimeError):
     """
 
     def __init__(self, position: int, configuration: Configuration, failure: Failure) -> None:
-        self.position, self.configuration = position, configuration
+        self.position, self.configuration, self._failure = position, configuration, failure
         super().__init__(
             f"run {position} failed: {failure.message}\nconfiguration: {canonical(configuration)}"
             f"\n\n{failure.trace}"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments: errors of other processes arrive whole."""
+        return type(self), (self.position, self.configuration, self._failure)
 
 
 def compute(

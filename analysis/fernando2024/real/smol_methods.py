@@ -9,9 +9,11 @@ from analysis.fernando2024 import methods
 from tradeoff.methods import Method
 from tradeoff.methods.losses import Rpo
 from tradeoff.methods.merges import Soup, WiseFt
+from tradeoff.methods.parameters import GradientMemory
 from tradeoff.schedules import (
     Alright,
     Constrained,
+    Evenly,
     Maxright,
     Mix,
     Rounds,
@@ -47,6 +49,10 @@ def _all() -> dict[str, Method]:
         "soup": Method(sequential, merge=Soup(lam=LAM)),
         "wise-ft": Method(sequential, merge=WiseFt(lam=LAM)),
         "rpo": Method(sequential, preference=Rpo()),
+        # The best of the arena's convex board that are not above.
+        "evenly": Method(Evenly(lam=LAM)),
+        "tracked": Method(Evenly(lam=LAM), parameters=GradientMemory()),
+        "evenly-budget": Method(Evenly(lam=LAM, probability=0.5)),
     }
 
 
@@ -62,7 +68,8 @@ def label(name: str) -> str:
     """Name of a method in figures and tables."""
     if name.startswith("replay-"):
         return f"replay of {name.removeprefix('replay-')} %"
-    own = {"soup": "soup", "wise-ft": "WiSE-FT", "rpo": "SFT→RPO"}
+    own = {"soup": "soup", "wise-ft": "WiSE-FT", "rpo": "SFT→RPO", "evenly": "evenly",
+           "tracked": "tracked", "evenly-budget": "evenly (budget)"}  # fmt: skip
     return own.get(name) or methods.label(name)
 
 

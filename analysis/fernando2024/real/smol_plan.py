@@ -38,8 +38,8 @@ class Form:
         Pairs of data sets, in the order of the study.
     methods
         Methods, in their order within a seed.
-    seeds
-        Number of seeds of every method.
+    seeds, alone
+        Number of seeds of every method, and of each objective alone.
     budget
         Budget of one run, counted in gradients of one batch of demonstrations. A pair counts as
         two.
@@ -63,6 +63,7 @@ class Form:
     pairs: tuple[str, ...] = tuple(smol_rows.PAIRS)
     methods: tuple[str, ...] = (*CENTRAL, *(m for m in METHODS if m not in CENTRAL))
     seeds: int = 3
+    alone: int = 3
     budget: float = 96.0
     batch: int = 4
     marks: int = 3
@@ -79,14 +80,15 @@ class Form:
 FORMS = {
     "full": Form(),
     "gpu": Form(
-        precision="bf16", seeds=8, batch=16, evaluated=150, longest=512,
-        second=(0.15, 1.0),
+        precision="bf16", alone=2, budget=48.0, batch=16, marks=2, evaluated=64,
+        grid=(5e-4, 1e-3, 2e-3), second=(0.15, 3.0),
     ),
     "fast": Form(
         model=smol_runs.RANDOM,
         pairs=(smol_rows.GENERATED,),
         methods=("sft-dpo", "dpo-sft", "alright", "rounds-2"),
         seeds=2,
+        alone=2,
         budget=6.0,
         batch=2,
         marks=2,
@@ -177,7 +179,7 @@ def plan(form: Form) -> pd.DataFrame:
     for pair in form.pairs:
         counts = {
             "step sizes": [(name, len(form.grid), 1) for name in ENDS],
-            "one objective": [(name, form.seeds, form.marks) for name in ENDS],
+            "one objective": [(name, form.alone, form.marks) for name in ENDS],
             "methods": [(name, form.seeds, form.marks) for name in form.methods],
         }
         for phase, parts in counts.items():

@@ -15,7 +15,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +28,7 @@ import typer
 from analysis.fernando2024.methods import finals
 from analysis.fernando2024.real import (
     smol_extra,
+    smol_jobs,
     smol_methods,
     smol_plan,
     smol_runs,
@@ -43,9 +46,8 @@ from analysis.fernando2024.real.smol_plan import (
     formed,
     own,
 )
-from analysis.fernando2024.real.smol_stored import Missing, collect, compute, stored
+from analysis.fernando2024.real.smol_stored import Missing, collect, stored
 from tradeoff.errors import InputError
-from tradeoff.study.engines import few_threads
 
 KEEP_SECONDS = 60.0
 """Seconds between two summaries of a study that runs."""
@@ -77,7 +79,7 @@ def ends(form: Form, pair: str) -> list[dict[str, Any]]:
     own = {"sft-only": sft, "preference-only": preference / BACK}
     return [
         configuration(form, pair, name, seed, (own[name],))
-        for seed in range(SPECIALIST, SPECIALIST + form.seeds)
+        for seed in range(SPECIALIST, SPECIALIST + form.alone)
         for name in ENDS
     ]
 
@@ -123,6 +125,7 @@ def go(
     methods: Sequence[str] | None = None,
     extras: Sequence[str] = (),
     model: str | None = None,
+    jobs: int = 1,
     progress: bool = False,
     keep: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
@@ -140,6 +143,8 @@ def go(
         Kinds of :mod:`smol_extra` to run, too.
     model
         Folder or GGUF file of SmolLM2, where its package is not installed.
+    jobs
+        Runs at a time. With more than one, pairs go together, and methods one by one.
     progress
         Print a line for each run.
     keep
@@ -158,21 +163,22 @@ def go(
     state: dict[str, Any] = {
         "runs": planned(form), "setting": asdict(form), "done": 0,
     }  # fmt: skip
-    for group in phases(form):
-        missing = [c for c, there in zip(group, stored(group), strict=True) if not there]
-        state["done"] += len(group) - len(missing)
-        for c in missing:
+    if jobs > 1 and form.model != smol_runs.RANDOM:
+        smol_runs.load(form.model, form.precision)  # The cache is there before many need it.
+    with smol_jobs.runner(jobs) as computed:
+        for group in phases(form) if jobs == 1 else together(form):
+            missing = [c for c in group if not stored([c])[0]]
+            state["done"] += len(group) - len(missing)
+            for c in computed(missing, ends_at):
+                state["done"] += 1
+                if progress:
+                    print(f"{state['done']} of {state['runs']}: {c['pair']}, {c['name']}, "
+                          f"{c['seed']}", flush=True)  # fmt: skip
+                if keep and time.monotonic() - kept_at > KEEP_SECONDS:
+                    _kept(state, form, keep)
+                    kept_at = time.monotonic()
             if time.monotonic() >= ends_at:
-                return _kept(state, form, keep)
-            with few_threads(1):
-                compute([c])
-            state["done"] += 1
-            if progress:
-                print(f"{state['done']} of {state['runs']}: {c['pair']}, {c['name']}, {c['seed']}",
-                      flush=True)  # fmt: skip
-            if keep and time.monotonic() - kept_at > KEEP_SECONDS:
-                _kept(state, form, keep)
-                kept_at = time.monotonic()
+                break
     return _kept(state, form, keep)
 
 
@@ -197,6 +203,23 @@ def phases(form: Form) -> Iterator[list[dict[str, Any]]]:
             yield phase(form, pair)
         for kind in form.extras:
             yield extra(form, pair, kind)
+
+
+def together(form: Form) -> Iterator[list[dict[str, Any]]]:
+    """Every run in order, with each phase of all pairs at once, method by method.
+
+    So the methods that come first have all their seeds on all pairs. Pairs that lack runs of an
+    earlier phase are left out.
+    """
+    laid: list[Callable[[str], list[dict[str, Any]]]] = [partial(phase, form) for phase in PHASES]
+    laid += [partial(extra, form, kind=kind) for kind in form.extras]
+    order = {name: i for i, name in enumerate(form.methods)}
+    for phase in laid:
+        group: list[dict[str, Any]] = []
+        for pair in form.pairs:
+            with suppress(Missing):
+                group += phase(pair)
+        yield sorted(group, key=lambda c: (order.get(c["name"], -1), c["seed"]))
 
 
 def adopt(form: Form, folder: Path) -> int:
@@ -278,6 +301,7 @@ def command(
     ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Print the cost, and end.")] = False,
     model: Annotated[str | None, typer.Option(help="Folder or GGUF file of SmolLM2.")] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
 ) -> None:
     """Run the study, or a piece of it."""
     if form not in FORMS:
@@ -296,7 +320,7 @@ def command(
         seconds = None if budget_minutes is None else 60 * budget_minutes
         found = go(
             form, seconds=seconds, pairs=pairs, methods=methods, extras=extras or (),
-            model=model, progress=True,
+            model=model, jobs=jobs, progress=True,
         )  # fmt: skip
     except InputError as error:
         typer.echo(str(error), err=True)
