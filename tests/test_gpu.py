@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 from analysis.dossier.cells import MISSING
 from analysis.fernando2024 import tables
 from analysis.fernando2024.costs import gpu_run
+from analysis.fernando2024.real import smol_jobs, smol_study
 from analysis.gpu import __main__ as command
 from analysis.gpu import parts, results
 from tradeoff.errors import InputError
@@ -121,6 +126,49 @@ def test_the_rehearsal_runs_the_steps_of_a_call(call: str, tmp_path: Path) -> No
     stamp = path.stat().st_mtime_ns
     assert command.main(again) == 0  # The result exists, so nothing is measured.
     assert path.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.slow
+def test_the_study_of_a_call_is_outside_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs at a time, in processes; a killed call leaves what was bundled."""
+    monkeypatch.setattr(smol_study, "KEEP_SECONDS", 0.0)
+    bundle = tmp_path / "bundle.json"
+    given = ["third", "--rehearse", "--jobs", "2", "--methods", "sft-dpo", "evenly"]
+    assert command.main([*given, "--out", str(tmp_path), "--bundle", str(bundle)]) == 0
+    (study,) = read_json(bundle)["study--all"]["rounds"]
+    assert study["done"] == study["runs"] == 10
+    assert list(study["found"]["generated"]["methods"]) == ["sft-dpo", "evenly"]
+    with tarfile.open(bundle.with_suffix(".tar")) as found:
+        assert len(found.getnames()) >= study["runs"]
+
+
+def test_runs_that_take_too_long_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = threading.Event()
+    monkeypatch.setattr(smol_jobs, "one", lambda c: late.wait(c["seconds"]))
+    runs = [{"seconds": 0.0, "name": "short"}, {"seconds": 60.0, "name": "long"}]
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(smol_jobs.at_once(pool, 2, runs, time.monotonic() + 0.2, grace=0.2))
+        late.set()
+    assert [c["name"] for c in ended] == ["short"]
+
+
+def test_a_run_that_fails_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(c: dict[str, Any]) -> None:
+        if c["name"] == "bad":
+            raise InputError("it cannot be", remedy="None.")
+
+    monkeypatch.setattr(smol_jobs, "one", fail)
+    runs = [{"pair": "x", "name": name, "seed": 0} for name in ("bad", "good", "good", "good")]
+    with ThreadPoolExecutor(1) as pool:
+        ended = list(smol_jobs.at_once(pool, 2, runs, time.monotonic() + 60))
+        assert [c["name"] for c in ended] == ["good"] * 3
+        assert "failed: x, bad, 0" in capsys.readouterr().err
+        with pytest.raises(InputError, match="cannot be"):
+            list(smol_jobs.at_once(pool, 2, runs[:1] * 3, time.monotonic() + 60))
 
 
 def test_an_unknown_method_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

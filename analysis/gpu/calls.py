@@ -257,18 +257,23 @@ def study(
     clock: Clock,
 ) -> None:
     """Go on with the study of schedules on the real model in the time that is left."""
-    from analysis.fernando2024.real import smol_study
+    from analysis.fernando2024.real import smol_runs, smol_study
 
     form = "fast" if given.rehearse else "gpu"
     place = results.place(where, STUDY, "all")
 
     def keep(done: dict[str, Any]) -> None:
-        about = {"step": STUDY, "method": "all", "setting": done.pop("setting")}
-        results.keep(place, about | {"machine": dict(machine)}, [done])
+        about = {"step": STUDY, "method": "all", "setting": done["setting"]}
+        measured = {key: value for key, value in done.items() if key != "setting"}
+        results.keep(place, about | {"machine": dict(machine)}, [measured])
+        if given.bundle:  # A call may be killed at any time: what is stored must be outside.
+            results.bundle(where, given.bundle)
+            results.archive(smol_runs.FOLDER, given.bundle.with_suffix(".tar"))
 
     done = smol_study.go(
         form, seconds=max(0.0, clock.left - LAST), pairs=given.pairs, methods=given.methods,
         extras=given.extras or (), model=str(model) if model else None, jobs=given.jobs,
+        grace=LAST,
         progress=True, keep=keep,
     )  # fmt: skip
     print(f"study: {done['done']} of {done['runs']} runs", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from analysis.dossier import stamps
 from analysis.dossier.stored_results import fields_of
 from analysis.fernando2024.stored import PAPER
 from tradeoff.errors import InputError
-from tradeoff.records import plain, write_json
+from tradeoff.records import plain, replacing, write_json
 
 KEYS = ("step", "method", "setting", "machine", "rounds")
 """What every result has; ``rounds`` holds one measurement each."""
@@ -62,6 +63,13 @@ def read(where: Path) -> dict[str, Any]:
 def bundle(where: Path, file: Path) -> None:
     """Write all results into one file."""
     write_json(file, read(where))
+
+
+def archive(folder: Path, file: Path) -> None:
+    """Write the runs of a study into one file, which ``smol_study --adopt`` takes unpacked."""
+    with replacing(file) as partial, tarfile.open(partial, "w") as made:
+        for path in sorted((folder / "runs").glob("*.parquet")):
+            made.add(path, f"runs/{path.name}")
 
 
 def unpack(file: Path, where: Path) -> list[Path]:

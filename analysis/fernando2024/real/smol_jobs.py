@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 from analysis.fernando2024.real.smol_stored import compute
@@ -24,14 +27,41 @@ def one(c: Mapping[str, Any]) -> None:
         compute([c])
 
 
+def ends_with_parent() -> None:
+    """End this process as soon as its parent has ended, in whatever way."""
+
+    def watch() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
-def runner(jobs: int) -> Iterator[Runner]:
-    """A runner of so many runs at a time; its processes end with the block."""
+def runner(jobs: int, grace: float = math.inf) -> Iterator[Runner]:
+    """A runner of so many runs at a time; its processes end with the block.
+
+    Parameters
+    ----------
+    jobs
+        Runs at a time; one runs in this process.
+    grace
+        Seconds after which runs that are still going are given up, from when none may begin.
+    """
     if jobs == 1:
         yield in_turn
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield lambda runs, ends_at: at_once(pool, jobs, runs, ends_at)
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=ends_with_parent
+    )  # fmt: skip
+    workers = pool._processes
+    try:
+        yield lambda runs, ends_at: at_once(pool, jobs, runs, ends_at, grace)
+    finally:
+        pool.shutdown(wait=math.isinf(grace), cancel_futures=True)
+        for worker in list((workers or {}).values()):
+            worker.kill()
 
 
 def in_turn(runs: Configurations, ends_at: float) -> Iterator[Mapping[str, Any]]:
@@ -44,7 +74,7 @@ def in_turn(runs: Configurations, ends_at: float) -> Iterator[Mapping[str, Any]]
 
 
 def at_once(
-    pool: Executor, jobs: int, runs: Configurations, ends_at: float
+    pool: Executor, jobs: int, runs: Configurations, ends_at: float, grace: float = math.inf
 ) -> Iterator[Mapping[str, Any]]:
     """Run several at a time. A run that fails is named and left out, so that others go on.
 
@@ -60,9 +90,10 @@ def at_once(
         while waiting and len(running) < jobs and time.monotonic() < ends_at:
             c = waiting.pop()
             running[pool.submit(one, c)] = c
-        if not running:
+        left = ends_at + grace - time.monotonic()
+        if not running or left <= 0:
             return
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        done, _ = wait(running, None if math.isinf(left) else left, return_when=FIRST_COMPLETED)
         for future in done:
             c = running.pop(future)
             if error := future.exception():

@@ -49,7 +49,7 @@ from analysis.fernando2024.real.smol_plan import (
 from analysis.fernando2024.real.smol_stored import Missing, collect, stored
 from tradeoff.errors import InputError
 
-KEEP_SECONDS = 60.0
+KEEP_SECONDS = 30.0
 """Seconds between two summaries of a study that runs."""
 
 
@@ -126,6 +126,7 @@ def go(
     extras: Sequence[str] = (),
     model: str | None = None,
     jobs: int = 1,
+    grace: float = np.inf,
     progress: bool = False,
     keep: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
@@ -145,6 +146,8 @@ def go(
         Folder or GGUF file of SmolLM2, where its package is not installed.
     jobs
         Runs at a time. With more than one, pairs go together, and methods one by one.
+    grace
+        With several jobs: seconds after `seconds` when runs that still go are given up.
     progress
         Print a line for each run.
     keep
@@ -165,7 +168,7 @@ def go(
     }  # fmt: skip
     if jobs > 1 and form.model != smol_runs.RANDOM:
         smol_runs.load(form.model, form.precision)  # The cache is there before many need it.
-    with smol_jobs.runner(jobs) as computed:
+    with smol_jobs.runner(jobs, grace) as computed:
         for group in phases(form) if jobs == 1 else together(form):
             missing = [c for c in group if not stored([c])[0]]
             state["done"] += len(group) - len(missing)
