@@ -119,4 +119,4 @@ def draw(ax: Any, steps: Mapping[str, Any], rows: list[tuple[str, str]], name: s
     shown = [f"{methods.label(method)}, {step.partition(',')[0]}" for step, method in rows]
     ax.set_yticks(range(len(rows)), shown, fontsize=7)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, 1.06 * ax.get_xlim()[1])
