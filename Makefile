@@ -70,13 +70,17 @@ test-lowest: $(BIN)/python ## test the convex laboratory with the oldest package
 	  -k "not torch" -m "not slow" \
 	  $(OLDEST:%=tests/test_%.py) $(ARGS)
 
+# TRL and what it works with, as old as pyproject.toml allows, in front of the packages of .venv.
 OLD_TRL := .venv-trl
+SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
-test-trl: $(TEST) ## test training from TRL scripts with the oldest TRL allowed, in .venv-trl
-	@rm -rf $(OLD_TRL)
-	@$(PIP) install --no-deps --target $(OLD_TRL) $$($(BIN)/python tests/lowest.py trl | grep ^trl==)
-	@PYTHONPATH=$(OLD_TRL) $(SINGLE_THREAD) $(BIN)/python -m pytest -p no:cacheprovider \
-	  tests/test_trl.py $(ARGS)
+test-trl: $(TEST) ## test training from TRL scripts with the oldest packages allowed, in .venv-trl
+	@rm -rf $(OLD_TRL) && $(BIN)/python -m venv $(OLD_TRL)
+	@printf 'import site; site.addsitedir("%s")\n' "$$($(BIN)/python $(SITE))" \
+	  > "$$($(OLD_TRL)/bin/python $(SITE))/below.pth"
+	@$(OLD_TRL)/bin/python -m pip --quiet --disable-pip-version-check install \
+	  $$($(BIN)/python tests/lowest.py trl | grep -E '^(trl|transformers|peft|accelerate|datasets)==')
+	@$(SINGLE_THREAD) $(OLD_TRL)/bin/python -m pytest -p no:cacheprovider tests/test_trl.py $(ARGS)
 
 attack: $(TEST) ## try to break every promise, in under five minutes; ARGS=--full tries more
 	@$(SINGLE_THREAD) $(BIN)/python -m tests.attack $(ARGS)

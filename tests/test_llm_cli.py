@@ -343,6 +343,28 @@ def test_the_small_model_can_be_the_reference(flags, model, tmp_path, monkeypatc
     assert done.exit_code == 0, done.output
 
 
+def test_the_reference_is_kept_for_the_next_run(flags, tmp_path, monkeypatch):
+    """Another weight and another folder, on the same rows: nothing is scored a second time."""
+    from tradeoff.llm._scorer import Scorer
+
+    counts, whole = [], Scorer.log_probs
+    monkeypatch.setenv("TRADEOFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        Scorer,
+        "log_probs",
+        lambda self, items, bar, groups: (
+            counts.append(sum(map(len, groups))) or whole(self, items, bar, groups)
+        ),
+    )
+    for place, lam in enumerate((0.5, 0.4, 0.6)):
+        done = run(*flags, *FEW, "--lam", lam, "--out", tmp_path / str(place))
+        assert done.exit_code == 0, done.output
+    # Training pairs and held-out ones, in the first run only.
+    assert len(counts) == 2
+    settings = (tmp_path / "0" / "run.toml").read_text("utf-8")
+    assert "reference_cache" not in settings
+
+
 def test_a_reference_that_is_not_there_is_named(flags, tmp_path):
     done = run(*flags, *FEW, "--set", "train.reference=nowhere", "--out", tmp_path)
     assert isinstance(done.exception, InputError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import datasets
 import llm_trl
 import pytest
 import torch
+import trl
 import yaml
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import preference_rows, sft_rows
+from packaging.version import Version
 from transformers import TrainerCallback
 from trl import DPOConfig, SFTConfig
 from typer.testing import CliRunner
@@ -47,11 +49,12 @@ def arguments(folder: Any, **both: Any) -> dict[str, Any]:
 
 def joint(folder: Any, schedule: Any = None, **more: Any) -> Any:
     args = more.pop("args", None) or arguments(folder)
+    sft, pairs = more.pop("rows", (SFT, PAIRS))
     return joint_trainer(
         more.pop("model", None) or tiny_llama(len(TOKENIZER)),
         **args,
-        sft_dataset=of(SFT),
-        dpo_dataset=of(PAIRS),
+        sft_dataset=of(sft),
+        dpo_dataset=of(pairs),
         processing_class=copy.deepcopy(TOKENIZER),
         schedule=schedule,
         **more,
@@ -61,24 +64,54 @@ def joint(folder: Any, schedule: Any = None, **more: Any) -> Any:
 # ---------------------------------------------------------------------- both ends
 
 
+# Before this version, TRL gives the first token of a response no loss if it begins in the prompt.
+AT_THE_BORDER = Version(trl.__version__) >= Version("1.14.2")
+
+
+def apart(row: Any) -> Any:
+    """The row with the blank at the end of its prompt moved into the responses."""
+    given = {k: f" {v}" for k, v in asdict(row).items() if k != "prompt" and isinstance(v, str)}
+    return replace(row, prompt=row.prompt.rstrip(), **given)
+
+
 @pytest.mark.parametrize("lam", [0.0, 1.0])
 def test_both_ends_are_the_trainers_of_trl(
     lam: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm_trl.in_order(monkeypatch)
     model = tiny_llama(len(TOKENIZER))
+    # Half of the rows have a token over the border between prompt and response.
+    sft, pairs = ([*rows[:10], *map(apart, rows[10:])] for rows in (SFT, PAIRS))
+    if not AT_THE_BORDER:
+        sft, pairs = list(map(apart, SFT)), list(map(apart, PAIRS))
     theirs = (
-        llm_trl.dpo(model, model, TOKENIZER, PAIRS, tmp_path / "theirs")
+        llm_trl.dpo(model, model, TOKENIZER, pairs, tmp_path / "theirs")
         if lam
-        else llm_trl.sft(model, TOKENIZER, SFT, tmp_path / "theirs")
+        else llm_trl.sft(model, TOKENIZER, sft, tmp_path / "theirs")
     )
     theirs.train()
-    ours = joint(tmp_path / "ours", Alright(lam=lam), model=copy.deepcopy(model), steps=8)
+    ours = joint(
+        tmp_path / "ours", Alright(lam=lam), model=copy.deepcopy(model), steps=8,
+        rows=(sft, pairs),
+    )  # fmt: skip
     ours.train(progress=False)
-    pairs = zip(ours.model.parameters(), theirs.model.parameters(), strict=True)
-    assert max(float((a - b).detach().abs().max()) for a, b in pairs) <= 1e-5
+    both = zip(ours.model.parameters(), theirs.model.parameters(), strict=True)
+    assert max(float((a - b).detach().abs().max()) for a, b in both) <= 1e-5
     moved = zip(ours.model.parameters(), model.parameters(), strict=True)
     assert max(float((a - b).detach().abs().max()) for a, b in moved) > 1e-3
+
+
+def test_a_token_over_the_border_carries_loss(tmp_path: Path) -> None:
+    """It is the only difference from older versions of TRL."""
+    rows = [SFT[0], apart(SFT[1])]
+    theirs = llm_trl.sft(tiny_llama(len(TOKENIZER)), TOKENIZER, rows, tmp_path)
+    ours = joint(tmp_path, rows=(rows, PAIRS))
+    for place, over in enumerate((True, False)):
+        batch = theirs.data_collator([theirs.train_dataset[place]])
+        item = ours.data.training(0)[place]
+        assert batch["input_ids"][0].tolist() == item.tokens.tolist()
+        labels = int((batch["labels"] != -100).sum())
+        assert item.scored == labels + (over and not AT_THE_BORDER)
 
 
 def test_left_to_itself_it_does_as_many_updates_as_both(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ the model that the package makes itself.
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -45,6 +46,7 @@ decay = "cosine"
 warmup = 50
 loss = "sigmoid"
 beta = 0.1
+optima = "auto"                 # least losses, from which maxright measures gaps
 max_length = 1024
 precision = "bf16"
 evaluate_every = 50
@@ -179,6 +181,7 @@ def prepare(
     output: str | Path | None = None,
     *,
     progress: bool = True,
+    references: Path | None = None,
 ) -> JointTrainer:
     """Make the trainer of a run, with all checks that are possible before training.
 
@@ -192,6 +195,8 @@ def prepare(
         Folder for log, checkpoints and the trained model.
     progress
         Show a bar while the "tiny" model is made.
+    references
+        Folder where the reference's values are kept for later runs, if the settings name none.
 
     Raises
     ------
@@ -209,6 +214,8 @@ def prepare(
         model_config = replace(model_config, path=str(tiny.folder(progress=progress)))
     if train.reference == "tiny":
         train = replace(train, reference=str(tiny.folder(progress=progress)))
+    if references is not None and train.reference_cache is None:
+        train = replace(train, reference_cache=str(references))
     if output is not None:
         setup.check_not_replaced(Path(output), "path", model_config.path)
     adapted = train.lora is not None or models.has_adapter_files(model_config.path)
@@ -226,6 +233,26 @@ def prepare(
     )
     trainer.experiment = experiment
     return trainer
+
+
+def reference_folder() -> Path | None:
+    """Folder of the cache that keeps values of references; None if it cannot be written.
+
+    Its name depends on the code of `tradeoff.llm`, so that changed code computes them anew.
+    """
+    from tradeoff import llm
+    from tradeoff.files import check_writable
+    from tradeoff.records import cache_folder
+
+    digest = hashlib.sha256()
+    for file in sorted(Path(llm.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    place = cache_folder() / f"references-{digest.hexdigest()[:12]}"
+    try:
+        check_writable(place, what="folder of references")
+    except InputError:
+        return None
+    return place
 
 
 def write(trainer: JointTrainer, result: TrainResult, folder: Path) -> list[Path]:

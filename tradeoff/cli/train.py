@@ -91,7 +91,8 @@ def train(
     say(f"loading the model {settings.model.path}, and its tokens of {_counted(read)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
-        trainer = experiment.prepare(settings, read, out, progress=not quiet)
+        kept = experiment.reference_folder()
+        trainer = experiment.prepare(settings, read, out, progress=not quiet, references=kept)
     said = told(read, trainer.data)
     if not quiet:
         for line in lines(said, losses(trainer.data.summary())):

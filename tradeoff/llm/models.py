@@ -544,7 +544,9 @@ def _base_written(
 
 def _unpack(partial: Path, model: Any) -> None:
     """Move adapters with their own name out of the subfolder that peft makes for them."""
-    inner = partial / str(getattr(model, "active_adapter", ""))
+    # In older versions of transformers, whole models have a method of this name.
+    named = hasattr(model, "get_base_model")
+    inner = partial / str(model.active_adapter) if named else partial
     if inner != partial and inner.is_dir():
         for file in inner.iterdir():
             file.replace(partial / file.name)
