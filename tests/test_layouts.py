@@ -327,6 +327,7 @@ def test_labelled_rows_are_used_where_asked() -> None:
     read = read_sft(KTO, use_labels=True)
     assert read.rows == (SftRow("Hi", "Hello"), SftRow("Bye", "See you"))
     assert read.notes == {"rows left out whose label is false": 1}
+    assert not read.ignored
     pairs = read_preferences(KTO, use_labels=True)
     assert pairs.rows == (PreferenceRow("Hi", "Hello", "Go away"),)
     assert pairs.notes == {"labelled rows left out, without a partner for their prompt": 1}

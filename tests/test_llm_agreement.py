@@ -38,6 +38,14 @@ CHAT = SftRow((user("hello"),), (assistant("bonjour"),), origin=Origin("rows.jso
 WITH_SYSTEM = SftRow((SYSTEM, user("hello")), (assistant("bonjour"),))
 TOOLS = json.dumps({"tools": [{"type": "function", "function": {"name": "weather"}}]})
 WITH_TOOLS = SftRow((user("hello"),), (assistant("bonjour"),), extras=TOOLS)
+CALL = Message("assistant", "", json.dumps({"tool_calls": [{"function": {"name": "w"}}]}))
+CALLED = SftRow((user("weather?"), CALL, Message("tool", "sunny")), (assistant("Sunny."),))
+CALLING = SftRow((user("weather?"),), (CALL,))
+SHORT = SftRow((Message("system", "hi"), user("this is it")), (assistant("so"),))
+TRANSCRIPT = SftRow(
+    (user("Human: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"),), CHAT.completion
+)
+ENCLOSED = SftRow((user("### Instruction:\nSay hello.\n\n### Response:\n"),), CHAT.completion)
 PLAIN = SftRow("Q: 1 + 1\nA:", " 2")
 PAIR = PreferenceRow((user("hello"),), (assistant("bonjour"),), (assistant("no"),))
 
@@ -63,6 +71,13 @@ TWO_BOS = "{{ '<s><s>' }}" + CHATML
         (NO_SYSTEM, WITH_SYSTEM, ["lost_content"]),
         (CHATML, WITH_TOOLS, ["lost_tools"]),
         ("{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML, WITH_TOOLS, []),
+        # Names and contents that are part of another text by chance.
+        (CHATML, CALLED, ["lost_field"]),
+        (CHATML, CALLING, ["lost_field"]),
+        (NO_SYSTEM, SHORT, ["lost_content"]),
+        (CHATML, SHORT, []),
+        (CHATML, TRANSCRIPT, ["transcript"]),
+        (CHATML, ENCLOSED, ["transcript"]),
         (THINKING, CHAT, ["thinking"]),
         (DEAF, CHAT, ["unasked"]),
         (ENDLESS, CHAT, ["no_stop"]),

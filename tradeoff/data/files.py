@@ -304,8 +304,7 @@ def read_rows(
             row = check(record)
             if row is not None:
                 rows.add(row)
-            if unused := record.ignored():
-                ignored.update(unused)
+                ignored.update(record.ignored())
             if record.notes:
                 notes.update(record.notes)
         except InputError as error:

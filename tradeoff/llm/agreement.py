@@ -26,6 +26,13 @@ _MARKS = (
     *("<|assistant|>", "<|turn_start|>", "<|START_OF_TURN_TOKEN|>"),
 )
 """The beginnings of turns in common templates."""
+_TRANSCRIPT = (
+    *("\n\nAssistant:", "\n\nASSISTANT:", "### Assistant:", "### Response:", "### Output:"),
+    *("<|assistant|>", "[/INST]"),
+)
+"""Ends of prompts that other formats put before a response."""
+_SHORT = 24
+"""Length below which a text is often part of another one by chance."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _SHOWN = 40
 """Number of characters shown at either side of an example."""
@@ -81,6 +88,11 @@ KINDS: Mapping[str, Kind] = {
     "other_template": Kind(
         "carry the marks of another chat template",
         "Give the rows as messages, or the template that they carry (--chat-template).",
+    ),
+    "transcript": Kind(
+        "have a turn that ends in the mark of another format, which the chat template encloses",
+        "Give the turns as messages without such marks; or train on plain text (--plain, chat = "
+        "false).",
     ),
     "plain": Kind(
         "are plain text, though the tokenizer has a chat template",
@@ -272,8 +284,10 @@ class _Look:
         self, row: Row, turns_before: tuple[Message, ...], prompt: str, whole: str
     ) -> Iterator[tuple[str, str]]:
         sides = ("chosen", "rejected") if isinstance(row, PreferenceRow) else ("completion",)
+        if turns_before and turns_before[-1].content.rstrip().endswith(_TRANSCRIPT):
+            yield "transcript", repr(turns_before[-1].content[-_SHOWN:])
         for turn in turns_before:
-            if turn.content.strip() not in whole:
+            if not _holds(whole, turn.content.strip(), turns_before):
                 yield "lost_content", f"{turn.role}: {turn.content[:_SHOWN]!r}"
         if not any(all(_within(t, whole) for t in getattr(row, side)) for side in sides):
             turn = getattr(row, sides[0])[-1]
@@ -287,13 +301,24 @@ class _Look:
             for side in sides
         ]
         # A sequence belongs to one side of the pair; which one is not known here.
-        if not any(all(text in whole for _, text in found) for found in answers):
+        said = [(*turns_before, *getattr(row, side)) for side in sides]
+        if not any(
+            all(_holds(whole, text, turns, 1) for _, text in found)
+            for turns, found in zip(said, answers, strict=True)
+        ):
             wanted += answers[0] or answers[-1]
         for name, text in wanted:
-            if text not in whole:
+            if not any(_holds(whole, text, turns, 1) for turns in said):
                 yield "lost_field", f"{name}: {text[:_SHOWN]!r}"
         if self.turns is not None and not self.turns.asks and self.turns.headers[1]:
             yield "unasked", repr(prompt[-_SHOWN:])
+
+
+def _holds(whole: str, text: str, turns: Sequence[Message], more: int = 0) -> bool:
+    """Whether a text is there; a short one as often as in the contents of turns, and `more`."""
+    if not 0 < len(text) < _SHORT or text not in whole:
+        return text in whole
+    return whole.count(text) >= more + sum(turn.content.count(text) for turn in turns)
 
 
 def _within(turn: Message, whole: str) -> bool:
