@@ -18,9 +18,9 @@ from torch import nn
 from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable, size_of, writing
-from tradeoff.llm import batches, checkpoints, models, snapshots, waste
+from tradeoff.llm import _sight, batches, checkpoints, models, snapshots, waste
 from tradeoff.llm._corpora import Corpora
-from tradeoff.llm._data import Tokenised, sizes
+from tradeoff.llm._data import Pair, Tokenised, sizes
 from tradeoff.llm._reference_values import evaluating
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.logprobs import Policy
@@ -511,18 +511,17 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
     # These need a device, to which the model may move later; they cannot be tested on the CPU.
     if device.type == "cpu" and policy.attention.startswith(("flex", "flash")):
         return
-    shortest = np.argsort(sizes(data.preference), kind="stable")[:2]
-    items = [data.preference[int(place)] for place in shortest]
-    tolerance = 1e-3 if _precise(policy) else 5e-2
+    items = _shortest(data)
     with evaluating(policy):
         expected = policy.responses(batches.pairs(items, "padded", 0).to(device))
         layout: Any = config.layout
         try:
             found = policy.responses(batches.pairs(items, layout, 0).to(device))
-            apart = torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
+            apart = _sight.close(policy, found, expected)
+            apart = apart and not _sight.leaks(policy, items, layout)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, TypeError, ValueError):  # the model cannot use a mask of this shape
+        except _sight.UNFIT:  # the model cannot use a mask of this shape
             apart = False
     if not apart:
         raise InputError(
@@ -531,6 +530,23 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
             value=config.layout,
             remedy="Use layout = 'padded'.",
         )
+
+
+def check_sight(policy: Policy, data: Corpora) -> None:
+    """Raise an `InputError` if the model attends to what it must not, see `_sight`."""
+    _sight.check_causal(policy)
+    _sight.check_varlen(policy, _shortest(data))
+
+
+def _shortest(data: Corpora, length: int = 16) -> list[Pair]:
+    """The two shortest pairs, or the only one, with texts of at most this length."""
+    found = []
+    for place in np.argsort(sizes(data.preference), kind="stable")[:2]:
+        pair = data.preference[int(place)]
+        first, last = max(0, pair.start - length), pair.start + length
+        sides = pair.chosen[first:last], pair.rejected[first:last]
+        found.append(Pair(*sides, pair.start - first))
+    return found
 
 
 def _check_window(policy: Policy, data: Corpora, config: TrainConfig) -> None:
@@ -576,10 +592,6 @@ def memory_errors(config: TrainConfig, remedy: str = LESS_MEMORY) -> Iterator[No
             value=config.rows_per_forward,
             remedy=remedy,
         ) from error
-
-
-def _precise(model: nn.Module) -> bool:
-    return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
 
 
 def _blocks(base: Any) -> list[nn.Module]:

@@ -240,6 +240,7 @@ class JointTrainer:
         self.costs = Costs.of(self.model)
         bare = Policy(self.model)
         routers.check(self.model, config.router_loss)
+        setup.check_sight(bare, self.data)
         self.config = config = setup.with_layout(
             bare, self.data, config, self.accelerator.device, self.costs
         )
