@@ -21,7 +21,7 @@ from analysis import advised
 from analysis.advised import ROWS
 from tradeoff import experiment, read_preferences, read_sft
 from tradeoff.advice import advise
-from tradeoff.advice.measure import NO_GAIN, STEPS, Posed, pose, step_sizes
+from tradeoff.advice.measure import NO_GAIN, STEPS, SplitProblem, pose, step_sizes
 from tradeoff.advice.radius import nested_radius
 from tradeoff.checkout import DATA, ROOT
 from tradeoff.compare import compare, grid
@@ -97,12 +97,12 @@ def _tried(halves: Any, seed: int, lam: float) -> dict[str, Any]:
     return {"start": posed.start[1].tolist(), "alone": alone, "ends": ends}
 
 
-def _jointly(posed: Posed, lam: float) -> list[tuple[Array, float]]:
+def _jointly(posed: SplitProblem, lam: float) -> list[tuple[Array, float]]:
     weights = np.array([1 - lam, lam])
     return [(weights, 1 / largest_curvature(posed.train, weights))] * STEPS
 
 
-def _descend(posed: Posed, plan: list[tuple[Array, float]]) -> list[float]:
+def _descend(posed: SplitProblem, plan: list[tuple[Array, float]]) -> list[float]:
     """Held-out losses after full-gradient updates, each with its weights and step size."""
     theta = np.zeros(posed.train.dimension)
     for weights, size in plan:

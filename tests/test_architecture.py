@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +57,12 @@ RANKS: dict[str, float] = {
 ALLOWED = {("networks", "convex"): {"policies", "tasks"}, ("convex", "plots"): {"front"}}
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a source, which several tests read."""
+    return ast.parse(path.read_text("utf-8"))
+
+
 def imports() -> list[tuple[str, str, str]]:
     """(part, module, imported part) of every import within the package."""
     found = []
@@ -62,7 +70,7 @@ def imports() -> list[tuple[str, str, str]]:
         names = path.relative_to(ROOT / "tradeoff").with_suffix("").parts
         if names == ("__init__",):
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             for target in _targets(node):
                 parts = target.split(".")
                 if parts[0] == "tradeoff" and len(parts) > 1:
@@ -103,7 +111,7 @@ def test_private_modules_and_names_are_imported_by_their_own_package_alone():
     for path in sorted(p for top in ("tradeoff", "analysis", "benchmarks")
                        for p in (ROOT / top).rglob("*.py")):  # fmt: skip
         user = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if not (isinstance(node, ast.ImportFrom) and node.module):
                 continue
             for target in (f"{node.module}.{alias.name}" for alias in node.names):
@@ -121,7 +129,7 @@ def graph(package: str) -> dict[str, set[str]]:
         paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     found: dict[str, set[str]] = {}
     for name, path in paths.items():
-        waiting, targets = [ast.parse(path.read_text("utf-8"))], set()
+        waiting, targets = [parsed(path)], set()
         while waiting:
             for node in ast.iter_child_nodes(waiting.pop()):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -192,8 +200,7 @@ def names_in(tree: ast.AST) -> list[str]:
     return [n.value for n in texts if isinstance(n.value, str)]
 
 
-HOMONYMS = {"Batch", "Data", "Finding", "Group", "Hooks", "Lines", "Posed", "Problem", "Quadratic",
-            "Reference", "Responses", "Run", "Task"}  # fmt: skip
+HOMONYMS = {"Batch", "Finding", "Lines", "Problem", "Quadratic", "Reference", "Responses", "Task"}
 """Classes of one name in two packages, each of which needs its own word for it; no new one."""
 
 
@@ -202,7 +209,7 @@ def test_a_class_has_a_name_of_its_own():
     found = Counter(
         node.name
         for path in (ROOT / "tradeoff").rglob("*.py")
-        for node in ast.parse(path.read_text("utf-8")).body
+        for node in parsed(path).body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert {name for name, count in found.items() if count > 1} == HOMONYMS
@@ -216,7 +223,7 @@ def test_methods_are_looked_up_by_their_name_in_the_catalogue():
         for path in sorted((ROOT / folder).rglob("*.py")):
             if path.parent.name == "schedules" or path.match("fernando2024/methods.py"):
                 continue
-            found += [(path.name, t) for t in names_in(ast.parse(path.read_text("utf-8")))
+            found += [(path.name, t) for t in names_in(parsed(path))
                       if t in shown]  # fmt: skip
     for path in sorted((ROOT / "analysis").rglob("*.j2")):
         quoted = re.findall(r"""["']([^"'\n]+)["']""", path.read_text("utf-8"))
@@ -228,7 +235,7 @@ def test_the_library_knows_of_the_analysis_in_one_place():
     found = [
         path.name
         for path in sorted((ROOT / "tradeoff").rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(parsed(path))
         if any(target.partition(".")[0] == "analysis" for target in _targets(node))
         or (isinstance(node, ast.Constant) and str(node.value).startswith("analysis."))
     ]

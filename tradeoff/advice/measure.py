@@ -36,7 +36,7 @@ ROUNDS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class Posed:
+class SplitProblem:
     """Two convex problems with the same parameters: training rows and held-out rows."""
 
     train: LogLinear
@@ -68,7 +68,7 @@ class Path:
     certificate: float
 
 
-def pose(sft: Split[SftRow], preference: Split[PreferenceRow], **shape: Any) -> Posed:
+def pose(sft: Split[SftRow], preference: Split[PreferenceRow], **shape: Any) -> SplitProblem:
     """Make the problems of a split; `shape` is passed to `text_problem`."""
     train = text_problem(
         list(sft.train), list(preference.train), pool=_responses(preference.train), **shape
@@ -80,7 +80,7 @@ def pose(sft: Split[SftRow], preference: Split[PreferenceRow], **shape: Any) -> 
         pool=_responses(preference.test),
         **shape,
     )
-    return Posed(train, test)
+    return SplitProblem(train, test)
 
 
 def _responses(pairs: Sequence[PreferenceRow]) -> list[str]:
@@ -88,7 +88,7 @@ def _responses(pairs: Sequence[PreferenceRow]) -> list[str]:
     return [as_text(text) for row in pairs for text in (row.chosen, row.rejected)]
 
 
-def optima(posed: Posed, weights: Sequence[float] = WEIGHTS) -> Path:
+def optima(posed: SplitProblem, weights: Sequence[float] = WEIGHTS) -> Path:
     """Solve for every weight, and for `HALVINGS` more that approach the held-out compromise."""
     found: dict[float, Minimum] = {}
     losses: dict[float, Array] = {}
@@ -147,7 +147,7 @@ def compromise(
     return float(np.clip(1 - min(both), 0, 1)), lam
 
 
-def gains(posed: Posed, path: Path) -> Array:
+def gains(posed: SplitProblem, path: Path) -> Array:
     """(2, 2) share of the start loss that each objective alone gains: [train, test] x objective."""
     alone = np.stack([path.losses[:, 0, SFT], path.losses[:, -1, PREFERENCE]], axis=-1)
     return np.asarray(1 - alone / posed.start)
@@ -183,7 +183,7 @@ class Runs:
     alternations: float
 
 
-def run(posed: Posed) -> Runs:
+def run(posed: SplitProblem) -> Runs:
     """Run both orders, the alternations and both at once, for `STEPS` updates of each objective.
 
     Updates are full gradients. Each objective has its own step size, the inverse of its largest
@@ -212,7 +212,7 @@ def step_sizes(problem: LogLinear) -> Array:
     return np.array([1 / largest_curvature(problem, weights) for weights in np.eye(2)])
 
 
-def _follow(posed: Posed, schedule: Schedule, sizes: Array) -> tuple[Array, Array]:
+def _follow(posed: SplitProblem, schedule: Schedule, sizes: Array) -> tuple[Array, Array]:
     """Held-out losses in the middle and at the end of a run of ``2 STEPS`` updates."""
     theta, losses = np.zeros(posed.train.dimension), []
     for i, preference in enumerate(schedule.plan(2 * STEPS).probability > 0.5, start=1):
@@ -223,7 +223,7 @@ def _follow(posed: Posed, schedule: Schedule, sizes: Array) -> tuple[Array, Arra
     return losses[0], losses[1]
 
 
-def _at_once(posed: Posed, sizes: Array) -> Array:
+def _at_once(posed: SplitProblem, sizes: Array) -> Array:
     """Held-out losses after `STEPS` updates that follow both objectives."""
     theta = np.zeros(posed.train.dimension)
     for _ in range(STEPS):

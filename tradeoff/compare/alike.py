@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tradeoff.compare.runs import Run
+from tradeoff.compare.runs import EndedRun
 from tradeoff.errors import InputError
 
 YARDSTICKS = {
@@ -25,7 +25,7 @@ ROWS = {"sft": "demonstrations", "preference": "pairs"}
 _APART = {*YARDSTICKS, *ROWS, "own_optimizer", "own_rates"}
 
 
-def check_comparable(runs: Sequence[Run]) -> list[str]:
+def check_comparable(runs: Sequence[EndedRun]) -> list[str]:
     """Refuse runs whose losses cannot be compared; remarks on what else differs.
 
     Held-out rows and random models follow from the seed, so runs are compared within each seed.
@@ -47,14 +47,14 @@ def check_comparable(runs: Sequence[Run]) -> list[str]:
     return remarks
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[EndedRun]) -> list[str]:
     """Names of settings that vary between the runs, without yardsticks and training rows."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
     known = [name for name in names if name not in _APART]
     return [name for name in known if len({_text(run.settings.get(name)) for run in runs}) > 1]
 
 
-def in_words(run: Run, runs: Sequence[Run], names: Iterable[str]) -> str:
+def in_words(run: EndedRun, runs: Sequence[EndedRun], names: Iterable[str]) -> str:
     """Some settings of a run, and what distinguishes it from others of its label."""
     found = {name: run.settings.get(name) for name in names}
     same = [_parts(other) for other in runs if other.method.label == run.method.label]
@@ -63,7 +63,7 @@ def in_words(run: Run, runs: Sequence[Run], names: Iterable[str]) -> str:
     return ", ".join(f"{name} = {_text(value)}" for name, value in found.items())
 
 
-def _parts(run: Run) -> dict[str, Any]:
+def _parts(run: EndedRun) -> dict[str, Any]:
     """Settings of a run's method by dotted name, without its weight."""
     found: dict[str, Any] = {}
     for slot, part in run.method.at(0.5).to_dict().items():
@@ -72,14 +72,14 @@ def _parts(run: Run) -> dict[str, Any]:
     return found
 
 
-def _by_seed(runs: Sequence[Run]) -> list[list[Run]]:
-    groups: dict[int, list[Run]] = {}
+def _by_seed(runs: Sequence[EndedRun]) -> list[list[EndedRun]]:
+    groups: dict[int, list[EndedRun]] = {}
     for run in runs:
         groups.setdefault(run.seed, []).append(run)
     return list(groups.values())
 
 
-def _check_one(name: str, words: str, runs: Sequence[Run]) -> None:
+def _check_one(name: str, words: str, runs: Sequence[EndedRun]) -> None:
     for run in runs[1:]:
         if run.identity.get(name) != runs[0].identity.get(name):
             raise InputError(
@@ -93,7 +93,7 @@ def _check_one(name: str, words: str, runs: Sequence[Run]) -> None:
             )
 
 
-def _check_seeds(name: str, words: str, runs: Sequence[Run]) -> None:
+def _check_seeds(name: str, words: str, runs: Sequence[EndedRun]) -> None:
     """Where a yardstick follows from the seed, all methods need the same seeds."""
     if len({_text(run.identity.get(name)) for run in runs}) == 1:
         return

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tradeoff.compare.alike import check_comparable, differing, in_words
 from tradeoff.compare.page import page
-from tradeoff.compare.runs import LOSSES, Run, read_runs
+from tradeoff.compare.runs import LOSSES, EndedRun, read_runs
 from tradeoff.display import Shown
 from tradeoff.scores import interval, paired_difference, weighted_loss
 
@@ -153,7 +153,7 @@ def of_runs(folders: Sequence[str | Path]) -> Comparison:
     return Comparison(table, np.nanmean(starts, axis=0), tuple(remarks), shared)
 
 
-def _row(run: Run, settings: str) -> dict[str, Any]:
+def _row(run: EndedRun, settings: str) -> dict[str, Any]:
     lam = run.method.lam
     losses = [np.nan if run.diverged else float(run.end[name]) for name in LOSSES]
     return {

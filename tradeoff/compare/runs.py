@@ -21,7 +21,7 @@ _BEYOND = ("schedule", "seed")
 
 
 @dataclass(frozen=True)
-class Run:
+class EndedRun:
     """A run that ended.
 
     Attributes
@@ -63,7 +63,7 @@ class Run:
         return {name: value for name, value in self.identity.items() if name not in _BEYOND}
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+def read_runs(folders: Sequence[Path]) -> tuple[list[EndedRun], list[str]]:
     """The runs in some folders, and a remark on each that has not ended.
 
     Raises
@@ -85,7 +85,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     return found, remarks
 
 
-def read_run(folder: Path) -> Run | str:
+def read_run(folder: Path) -> EndedRun | str:
     """One run; a sentence where it has not ended."""
     log = folder / LOG
     if not log.is_file():
@@ -106,7 +106,7 @@ def read_run(folder: Path) -> Run | str:
 
 def _run(
     folder: Path, summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], identity: Any
-) -> Run | str:
+) -> EndedRun | str:
     diverged = summary["diverged_at"] is not None
     if not (diverged or summary.get("stopped_early") or summary["steps"] >= identity["steps"]):
         done = f"{summary['steps']} of {identity['steps']} updates"
@@ -119,7 +119,7 @@ def _run(
         raise InputError("no held-out loss is known", file=folder, field=absent[0], remedy=remedy)
     updates = summary["updates"]
     batch = identity.get("batch_size", 1)
-    return Run(
+    return EndedRun(
         folder=folder,
         method=restored(identity["schedule"]),
         identity=identity,

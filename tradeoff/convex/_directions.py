@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Group:
+class LossGroup:
     """Configurations with the same losses, whose gradients are evaluated in one call.
 
     Attributes
@@ -152,7 +152,7 @@ class Directions:
         return draws.uniform(self._join_keys, step * size + np.arange(size))
 
     def _evaluate(
-        self, group: Group, objective: int, theta: Array, weights: Array, step: int
+        self, group: LossGroup, objective: int, theta: Array, weights: Array, step: int
     ) -> None:
         """Evaluate one objective for the runs of a group that follow it.
 
@@ -179,7 +179,7 @@ class Directions:
             self._losses[members, replica, objective] = found[0]
 
     def _sampled(
-        self, group: Group, objective: int, theta: Array, step: int, run: Any
+        self, group: LossGroup, objective: int, theta: Array, step: int, run: Any
     ) -> tuple[Array, Array]:
         """Losses (B,), zero where no rule uses them, and gradients (B, d) at theta (B, d)."""
         if self.setting.full:
@@ -193,7 +193,7 @@ class Directions:
             return both
         return np.zeros(len(theta)), group.sampler.gradient(objective, theta, step, run)
 
-    def _mean(self, group: Group, objective: int, theta: Array) -> Array:
+    def _mean(self, group: LossGroup, objective: int, theta: Array) -> Array:
         if isinstance(group.sampler, TrainedLossSampler):
             return group.sampler.mean_gradient(objective, theta)
         problem = getattr(group.sampler, "problem", self.setting.problem)
@@ -206,13 +206,13 @@ class Directions:
             )
         return np.asarray(problem.gradients(theta)[:, objective])
 
-    def _grouped(self) -> Iterator[Group]:
+    def _grouped(self) -> Iterator[LossGroup]:
         """Groups of configurations, in the order in which their losses first occur."""
         methods = self.setting.methods
         keys = ((m.data, m.sft, m.preference, m.gradient.uses_losses) for m in methods)
         for (*_, values), members in alike(keys):
             replicas = np.tile(self.replicas, len(members))
-            yield Group(members, self._sampler(methods[members[0]], replicas), values)
+            yield LossGroup(members, self._sampler(methods[members[0]], replicas), values)
 
     def _joined(self) -> Iterator[Joined]:
         """Configurations with a gradient rule, grouped by rule."""

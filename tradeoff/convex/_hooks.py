@@ -24,7 +24,7 @@ REPEATS = 60
 """Most alternating projections for a feasible point whose masked coordinates do not move."""
 
 
-class Hooks:
+class ConvexHooks:
     """The hooks of all configurations; their results are projected on the feasible set.
 
     Parameters

@@ -201,7 +201,8 @@ def _totals(problem: LogLinear, wanted: bool) -> Totals:
         demonstrated=_floats(problem.demonstrated[None] @ problem.features),
         pairs=_floats(problem.pair_differences[first].T),
         shift=_floats(distinct[:, 2]),
-        pair_weights=np.bincount(group, weights=weights, minlength=len(distinct)),
+        # An empty count would be of integers, for which the kernels would be compiled again.
+        pair_weights=_floats(np.bincount(group, weights=weights, minlength=len(distinct))),
         beta=float(problem.beta),
         smoothing=float(problem.label_smoothing),
     )

@@ -22,7 +22,7 @@ Index = NDArray[np.int64]
 _FAST: dict[str, Any] = FAST
 
 
-class Data(NamedTuple):
+class SampleData(NamedTuple):
     """A dense problem as arrays for the compiled functions."""
 
     features: Array
@@ -34,9 +34,9 @@ class Data(NamedTuple):
     smoothing: float
 
 
-def data_of(problem: LogLinear) -> Data:
+def data_of(problem: LogLinear) -> SampleData:
     """The arrays of a dense problem, contiguous and of fixed types."""
-    return Data(
+    return SampleData(
         features=np.ascontiguousarray(problem.features, dtype=float),
         offsets=np.asarray(problem.offsets, dtype=np.int64),
         prompt_of_row=problem.prompt_of_row.astype(np.int64),
@@ -48,7 +48,7 @@ def data_of(problem: LogLinear) -> Data:
 
 
 @njit(**_FAST, nogil=True, cache=True)
-def demonstrations(data: Data, theta: Array, rows: Index) -> tuple[Array, Array]:
+def demonstrations(data: SampleData, theta: Array, rows: Index) -> tuple[Array, Array]:
     """Negative log-likelihoods (B,) of responses (B,) at theta (B, d), and their gradients."""
     losses, gradients = np.empty(len(rows)), np.zeros(theta.shape)
     line = np.empty(len(data.features))
@@ -68,7 +68,7 @@ def demonstrations(data: Data, theta: Array, rows: Index) -> tuple[Array, Array]
 
 
 @njit(**_FAST, nogil=True, cache=True)
-def pairs(data: Data, theta: Array, index: Index) -> tuple[Array, Array]:
+def pairs(data: SampleData, theta: Array, index: Index) -> tuple[Array, Array]:
     """DPO losses (B,) of pairs (B,) at theta (B, d), and their gradients."""
     losses, gradients = np.empty(len(index)), np.empty(theta.shape)
     for b in range(len(index)):
@@ -85,7 +85,7 @@ def pairs(data: Data, theta: Array, index: Index) -> tuple[Array, Array]:
 
 
 @njit(**_FAST, nogil=True, cache=True)
-def log_probabilities(data: Data, theta: Array, rows: Index, every: Array) -> Array:
+def log_probabilities(data: SampleData, theta: Array, rows: Index, every: Array) -> Array:
     """Log-probabilities (B, k) of responses (B, k), each k to one prompt, at theta (B, d).
 
     The log-probabilities of all responses to the prompt are written to ``every`` (B, n), n being
@@ -107,7 +107,7 @@ def log_probabilities(data: Data, theta: Array, rows: Index, every: Array) -> Ar
 
 
 @njit(**_FAST, nogil=True, cache=True)
-def combine(data: Data, rows: Index, every: Array, slopes: Array, pull: Array) -> Array:
+def combine(data: SampleData, rows: Index, every: Array, slopes: Array, pull: Array) -> Array:
     """Gradients (B, d) of losses, from their slopes in the log-probabilities of responses.
 
     ``rows`` and ``slopes`` are (B, k), ``every`` is as :func:`log_probabilities` writes it, and

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.convex._directions import Directions
-from tradeoff.convex._hooks import Hooks
+from tradeoff.convex._hooks import ConvexHooks
 from tradeoff.convex.sampling import Sampler
 from tradeoff.convex.setting import Setting, alike
 from tradeoff.progress import tqdm
@@ -30,7 +30,7 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
     problem, plans = setting.problem, setting.plans
     configurations, steps = setting.alphas.shape
     directions = Directions(setting)
-    hooks = Hooks(setting, directions)
+    hooks = ConvexHooks(setting, directions)
     places = alike(id(plan) for plan in plans)
     grouped = [(plans[members[0]], members) for _, members in places]
     watching = any(plan.watched for plan, _ in grouped)
