@@ -152,6 +152,13 @@ def test_a_run_is_the_same_bit_for_bit_in_any_company_and_on_any_threads(threads
         )
 
 
+def test_a_batch_of_runs_makes_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = TASK.reference(TASK.initial([0])).test
+    monkeypatch.setattr("tradeoff.networks.language_task._SHELLS", None)
+    padded = replace(TASK, ragged=False).reference(TASK.initial([0])).test
+    assert_allclose(padded.numpy(), expected.numpy(), atol=1e-4)
+
+
 @pytest.mark.slow
 def test_padded_runs_do_not_depend_on_their_company() -> None:
     task = replace(TASK, ragged=False)

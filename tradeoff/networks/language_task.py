@@ -127,6 +127,14 @@ class LanguageTask:
         moved = {name: getattr(self, name).to(device) for name in sets}
         return replace(self, **moved, device=str(device))
 
+    @property
+    def _shell(self) -> LanguageModel:
+        """The module for functional calls: the base itself where one thread computes all runs.
+
+        Runs that are one batch are computed under ``torch.vmap``, in which no module can be made.
+        """
+        return self.base if self.batched else _SHELLS.of(self.base.config)
+
     def initial(self, seeds: Sequence[int]) -> Params:
         """The base model for all seeds: the first axis has length 1."""
         return {n: p.detach().to(self.device)[None] for n, p in self.base.named_parameters()}
@@ -149,10 +157,10 @@ class LanguageTask:
 
     def tokens(self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]) -> Tokens:
         """Log-probabilities of the tokens of training demonstrations under one run."""
-        rows, shell = self.sft, _SHELLS.of(self.base.config)
+        rows = self.sft
         if self.batched:
             tokens, mask = rows.tokens[index], rows.mask[index][:, 1:]
-            scores = functional_call(shell, dict(params), (tokens,))[:, :-1]
+            scores = functional_call(self._shell, dict(params), (tokens,))[:, :-1]
             wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
             found = wide.gather(-1, tokens[:, 1:, None]).squeeze(-1) - wide.logsumexp(-1)
             return Tokens(found, mask.to(found.dtype))
@@ -229,19 +237,19 @@ class LanguageTask:
 
     def _log_probs(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> Tensor:
         """(B) or (B, 2) log-probabilities, in nats, of some responses under one run."""
-        shape, shell = (len(index), *rows.tokens.shape[1:-1]), _SHELLS.of(self.base.config)
+        shape = (len(index), *rows.tokens.shape[1:-1])
         if self.batched:
             tokens, mask = rows.tokens[index].flatten(0, -2), rows.mask[index].flatten(0, -2)
-            logits = functional_call(shell, dict(params), (tokens,))
+            logits = functional_call(self._shell, dict(params), (tokens,))
             return response_log_probs(logits, tokens, mask).view(shape)
         each, laid = self._each(params, rows, index)
         return each.new_zeros(shape).view(-1).index_add(0, laid.owners, each).view(shape)
 
     def _each(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> tuple[Tensor, Any]:
         """(M,) log-probabilities of all tokens of some responses, and their layout."""
-        laid, shell = rows.ragged(index), _SHELLS.of(self.base.config)
+        laid = rows.ragged(index)
         place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
-        logits = functional_call(shell, dict(params), (laid.tokens,), place)
+        logits = functional_call(self._shell, dict(params), (laid.tokens,), place)
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return -F.cross_entropy(scores, laid.targets, reduction="none"), laid
 

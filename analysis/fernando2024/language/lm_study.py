@@ -112,8 +112,8 @@ def tuned(
             "no step size was tuned for this method",
             file=lookup.place(PAPER, "lm_rates"),
             value=name,
-            remedy="Add it to SETTINGS in analysis/lm_tuning.py and run `python -m analysis "
-            "lm_rates`.",
+            remedy="Add it to SETTINGS in analysis/fernando2024/language/lm_tuning.py and run "
+            "`python -m analysis lm_rates`.",
         )
     return known[name]
 
