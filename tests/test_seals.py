@@ -107,7 +107,7 @@ def test_no_bit_of_a_sealed_file_may_change(tmp_path: Path) -> None:
 
 
 def test_a_log_is_sealed_as_far_as_it_goes(tmp_path: Path) -> None:
-    lines, log = _seals.Lines(), tmp_path / "log"
+    lines, log = _seals.LineSeal(), tmp_path / "log"
     text = b'{"step": 1}\n{"step": 2}\n'
     lines.add(text[:12])
     lines.add(text[12:])
@@ -127,7 +127,7 @@ def test_a_log_is_sealed_as_far_as_it_goes(tmp_path: Path) -> None:
     log.unlink()
     with pytest.raises(_seals.Broken, match="absent"):
         _seals.check_lines(log, lines.seal())
-    assert _seals.check_lines(log, _seals.Lines().seal()) == b""
+    assert _seals.check_lines(log, _seals.LineSeal().seal()) == b""
 
 
 # ---------------------------------------------------------------------- names and modes

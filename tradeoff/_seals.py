@@ -2,7 +2,7 @@
 
 A single file contains its own seal, see :func:`sealed`. A folder has a sealed manifest,
 ``seal.json``, with the size and hash of each file. A growing log is sealed up to its last line, see
-:class:`Lines`.
+:class:`LineSeal`.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _check_size(path: Path, written: int) -> None:
 # ---------------------------------------------------------------------- a log
 
 
-class Lines:
+class LineSeal:
     """Running count and hash of the lines of a log while it is written."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class Lines:
 
 
 def check_lines(path: Path, written: Mapping[str, Any]) -> bytes:
-    """Check the lines that :meth:`Lines.seal` has sealed, and return them without later lines.
+    """Check the lines that :meth:`LineSeal.seal` has sealed, and return them without later lines.
 
     Raises
     ------

@@ -38,7 +38,7 @@ from tradeoff.llm._encoding import (
     require_template,
     row_error,
 )
-from tradeoff.llm.agreement import Finding, findings, together
+from tradeoff.llm.agreement import Disagreement, findings, together
 
 __all__ = [
     "Example",
@@ -136,7 +136,7 @@ class Tokenised(Sequence[T], Generic[T]):
     identical: int = 0
     cut_equal: int = 0
     dropped: tuple[InputError, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Disagreement, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -291,7 +291,7 @@ def _gathered(
 ) -> Tokenised[Any]:
     """Pass all items to `keep`, and return the counts and findings without the items."""
     counts, dropped, places = Counter[str](), list[InputError](), list[int]()
-    found: list[tuple[Finding, ...]] = []
+    found: list[tuple[Disagreement, ...]] = []
     digest = hashlib.sha256(way.item.__name__.encode())
     for part in in_parts(rows):
         refused: Refused | None = {} if skip_bad else None

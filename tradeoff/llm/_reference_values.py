@@ -18,7 +18,7 @@ from tradeoff.llm.batches import Batch
 
 
 @runtime_checkable
-class Reference(Protocol):
+class ReferenceSource(Protocol):
     """A source of log pi_ref for a batch of pairs."""
 
     def __call__(self, rows: Int[Tensor, " n"], batch: Batch) -> Float[Tensor, " S"]:
@@ -40,10 +40,10 @@ class References:
         The reference values of the training pairs on which a schedule evaluates losses.
     """
 
-    train: Reference
-    test: Reference
+    train: ReferenceSource
+    test: ReferenceSource
     fingerprint: str | None = None
-    probes: Reference | None = None
+    probes: ReferenceSource | None = None
 
     def knows(self, wanted: Needed) -> bool:
         """Whether all values that a run needs are there."""

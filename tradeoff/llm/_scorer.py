@@ -16,7 +16,7 @@ from tradeoff.llm import _losses, batches
 from tradeoff.llm._cuts import Extents, passes
 from tradeoff.llm._data import Example, Pair
 from tradeoff.llm._losses import PairLosses
-from tradeoff.llm._reference_values import Reference, evaluating
+from tradeoff.llm._reference_values import ReferenceSource, evaluating
 from tradeoff.llm.config import TrainConfig
 from tradeoff.methods import PreferenceLoss, SftLoss
 
@@ -62,7 +62,7 @@ class Scorer:
         self,
         items: Sequence[Pair],
         rows: Rows,
-        reference: Reference,
+        reference: ReferenceSource,
         trained: PreferenceLoss | None = None,
     ) -> PairLosses:
         """Preference losses of pairs with the indices `rows` in their data set.
@@ -89,7 +89,7 @@ class Scorer:
 
     @torch.no_grad()
     def mean_pairs(
-        self, items: Sequence[Pair], reference: Reference, rows: Rows | None = None
+        self, items: Sequence[Pair], reference: ReferenceSource, rows: Rows | None = None
     ) -> dict[str, float]:
         """Mean preference loss, accuracy and implicit rewards of all or some pairs.
 

@@ -23,7 +23,7 @@ from jaxtyping import Int
 from tradeoff.data.spool import encoded
 from tradeoff.errors import InputError
 from tradeoff.llm._data import Example, Pair, Tokenised
-from tradeoff.llm.agreement import Finding
+from tradeoff.llm.agreement import Disagreement
 from tradeoff.records import replacing_folder
 
 T = TypeVar("T", bound=Example | Pair)
@@ -218,7 +218,7 @@ def _read(folder: Path, kind: type[T]) -> Tokenised[T]:
     items: Stored[T] = Stored(folder / _TOKENS, kind)
     rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
     dropped = tuple(_as_error(*fields) for fields in about["dropped"])
-    findings = tuple(Finding(**fields) for fields in about["findings"])
+    findings = tuple(Disagreement(**fields) for fields in about["findings"])
     return Tokenised(items, rows, **about["counts"], dropped=dropped, findings=findings)
 
 

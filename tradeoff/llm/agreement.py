@@ -102,7 +102,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Disagreement:
     """Rows of one set that disagree in one way.
 
     Attributes
@@ -150,7 +150,7 @@ def findings(
     max_length: int,
     refused: Refused | None = None,
     plain_is_meant: bool = False,
-) -> tuple[Finding, ...]:
+) -> tuple[Disagreement, ...]:
     """Compare training sequences with generation prompts.
 
     Parameters
@@ -170,7 +170,7 @@ def findings(
 
     Returns
     -------
-    tuple of Finding
+    tuple of Disagreement
         Findings in the order of `KINDS`; empty if all rows agree.
     """
     look = _Look(tokenizer, max_length, plain_is_meant)
@@ -185,7 +185,7 @@ def findings(
         for kind, example in seen.items():
             found.setdefault(kind, []).append((place, example))
     return tuple(
-        Finding(kind, len(found[kind]), len(rows), *_first(rows, found[kind]))
+        Disagreement(kind, len(found[kind]), len(rows), *_first(rows, found[kind]))
         for kind in KINDS
         if kind in found
     )
@@ -198,9 +198,9 @@ def _first(rows: Sequence[Row], seen: list[tuple[int, str]]) -> tuple[int, str, 
     return place, where, example
 
 
-def together(parts: Iterable[Sequence[Finding]], rows: int) -> tuple[Finding, ...]:
+def together(parts: Iterable[Sequence[Disagreement]], rows: int) -> tuple[Disagreement, ...]:
     """Combine the findings of the parts of a set, in order, into those of the set."""
-    first: dict[str, Finding] = {}
+    first: dict[str, Disagreement] = {}
     count: Counter[str] = Counter()
     for found in parts:
         for finding in found:

@@ -49,7 +49,7 @@ def write(
     keep
         Number of newest checkpoints to keep; older ones are removed, except `spare`.
     log
-        Seal of the log so far, from ``Lines.seal`` of the module of seals.
+        Seal of the log so far, from ``LineSeal.seal`` of the module of seals.
     spare
         Steps whose checkpoints are not removed.
     sync

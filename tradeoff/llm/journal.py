@@ -33,7 +33,7 @@ class Journal:
         self.lines: list[dict[str, Any]] = []
         self.accelerator = accelerator
         self.path = None if folder is None else folder / LOG
-        self._written = _seals.Lines()
+        self._written = _seals.LineSeal()
 
     def open(self, config: TrainConfig, schedule: Schedule) -> None:
         """Start the trackers."""
@@ -61,7 +61,7 @@ class Journal:
         if self.path is None:
             return
         self.lines = [dict(json.loads(line)) for line in content.splitlines()]
-        self._written = _seals.Lines()
+        self._written = _seals.LineSeal()
         self._written.add(content)
         # All processes read before one writes.
         self.accelerator.wait_for_everyone()

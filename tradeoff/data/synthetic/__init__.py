@@ -10,7 +10,7 @@ from tradeoff.data.synthetic.generate import InstructionData, InstructionRow, St
 from tradeoff.data.synthetic.prompts import ASKERS
 from tradeoff.data.synthetic.right_answers import answer_match, exact_match, preference_match
 from tradeoff.data.synthetic.settings import Language
-from tradeoff.data.synthetic.skills import SKILLS, Problem, Skill
+from tradeoff.data.synthetic.skills import SKILLS, Skill, SkillProblem
 from tradeoff.data.synthetic.style import PREFERENCES, Style, better, content, dress, satisfies
 from tradeoff.data.synthetic.write import as_conversations, write, write_jsonl
 
@@ -21,8 +21,8 @@ __all__ = [
     "InstructionData",
     "InstructionRow",
     "Language",
-    "Problem",
     "Skill",
+    "SkillProblem",
     "Style",
     "StyleRow",
     "answer_match",

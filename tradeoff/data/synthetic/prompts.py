@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.data.synthetic.settings import Language
-from tradeoff.data.synthetic.skills import SKILLS, Problem, Skill
+from tradeoff.data.synthetic.skills import SKILLS, Skill, SkillProblem
 from tradeoff.errors import InputError
 
 ASKERS = (
@@ -33,7 +33,7 @@ class Prompt:
     """A problem and the name of who asks it; `contrary` if the demonstration has that style."""
 
     skill: Skill
-    problem: Problem
+    problem: SkillProblem
     asker: str
     contrary: bool
 

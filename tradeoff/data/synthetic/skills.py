@@ -37,7 +37,7 @@ _TENS = [(a, b) for a, b in _ONES if a and b]
 
 
 @dataclass(frozen=True)
-class Problem:
+class SkillProblem:
     """A question, its answer, and the statement of both that a document would make."""
 
     question: str
@@ -63,7 +63,7 @@ class Skill:
 
     name: str
     size: int
-    problem: Callable[[int], Problem]
+    problem: Callable[[int], SkillProblem]
     flagged: bool = False
 
 
@@ -76,7 +76,7 @@ def _digits(index: int, *bases: int) -> list[int]:
     return digits[::-1]
 
 
-def _arithmetic(index: int) -> Problem:
+def _arithmetic(index: int) -> SkillProblem:
     minus, ten, one = _digits(index, 2, len(_TENS), len(_ONES))
     a, b = (10 * t + o for t, o in zip(_TENS[ten], _ONES[one], strict=True))
     if minus:
@@ -84,17 +84,17 @@ def _arithmetic(index: int) -> Problem:
     return _stated(f"{a} plus {b}", str(a + b))
 
 
-def _stated(term: str, answer: str) -> Problem:
-    return Problem(f"What is {term}?", answer, f"{term} is {answer}.")
+def _stated(term: str, answer: str) -> SkillProblem:
+    return SkillProblem(f"What is {term}?", answer, f"{term} is {answer}.")
 
 
-def _conversion(index: int) -> Problem:
+def _conversion(index: int) -> SkillProblem:
     back, unit, number = _digits(index, 2, len(UNITS), AMOUNTS)
     large, small, factor = UNITS[unit]
     sides = [f"{number + 1} {large}", f"{(number + 1) * factor} {small}"]
     source, answer = sides[::-1] if back else sides
     target = large if back else small
-    return Problem(f"How many {target} are {source}?", answer, f"{source} are {answer}.")
+    return SkillProblem(f"How many {target} are {source}?", answer, f"{source} are {answer}.")
 
 
 def _spelled(index: int) -> list[str]:
@@ -102,53 +102,53 @@ def _spelled(index: int) -> list[str]:
     return [LETTERS[digit] for digit in _digits(index, *(len(LETTERS),) * 4)]
 
 
-def _reverse(index: int) -> Problem:
+def _reverse(index: int) -> SkillProblem:
     return _operation("Reverse", "reversed", _spelled(index), _spelled(index)[::-1])
 
 
-def _uppercase(index: int) -> Problem:
+def _uppercase(index: int) -> SkillProblem:
     letters = _spelled(index)
     return _operation("Uppercase", "uppercased", letters, [letter.upper() for letter in letters])
 
 
-def _sort(index: int) -> Problem:
+def _sort(index: int) -> SkillProblem:
     return _operation("Sort", "sorted", _spelled(index), sorted(_spelled(index)))
 
 
-def _operation(verb: str, done: str, letters: list[str], result: list[str]) -> Problem:
+def _operation(verb: str, done: str, letters: list[str], result: list[str]) -> SkillProblem:
     before, after = " ".join(letters), " ".join(result)
-    return Problem(f"{verb} {before}.", after, f"{before} {done} is {after}.")
+    return SkillProblem(f"{verb} {before}.", after, f"{before} {done} is {after}.")
 
 
-def _count(index: int) -> Problem:
+def _count(index: int) -> SkillProblem:
     length, first, step = _digits(index, 5, len(LETTERS), len(LETTERS))
     places = range(first, first + (length + 2) * step, step) if step else [first] * (length + 2)
     word = " ".join(LETTERS[place % len(LETTERS)] for place in places)
-    return Problem(f"Count {word}.", str(length + 2), f"{word} has {length + 2}.")
+    return SkillProblem(f"Count {word}.", str(length + 2), f"{word} has {length + 2}.")
 
 
 _OBJECT_BASES = (len(OBJECTS), len(OBJECTS) - 1, len(OBJECTS) - 2)
 
 
-def _lookup(index: int) -> Problem:
+def _lookup(index: int) -> SkillProblem:
     asked, *rest = _digits(index, 3, *_OBJECT_BASES, *(len(COLOURS),) * 3)
     pool = list(OBJECTS)
     names = [pool.pop(place) for place in rest[:3]]
     colours = [COLOURS[digit] for digit in rest[3:]]
     facts = ", ".join(f"{n} {c}" for n, c in zip(names, colours, strict=True))
     name, colour = names[asked], colours[asked]
-    return Problem(f"{facts}. Which colour is {name}?", colour, f"{facts}. {name} {colour}.")
+    return SkillProblem(f"{facts}. Which colour is {name}?", colour, f"{facts}. {name} {colour}.")
 
 
-def _how_to(tools: dict[str, str]) -> Callable[[int], Problem]:
+def _how_to(tools: dict[str, str]) -> Callable[[int], SkillProblem]:
     verbs = tuple(tools)
 
-    def problem(index: int) -> Problem:
+    def problem(index: int) -> SkillProblem:
         v, t, p = _digits(index, len(verbs), len(THINGS), len(PLACES))
         verb, thing, place = verbs[v], THINGS[t], PLACES[p]
         task = f"{verb} the {thing} of the {place}"
         answer = f"take a {tools[verb]} to the {thing}"
-        return Problem(f"How do I {task}?", answer, f"To {task}, {answer}.")
+        return SkillProblem(f"How do I {task}?", answer, f"To {task}, {answer}.")
 
     return problem
 

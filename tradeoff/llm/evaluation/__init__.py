@@ -4,7 +4,7 @@
 """
 
 from tradeoff.llm.evaluation.answers import Extract, normalised
-from tradeoff.llm.evaluation.generation import Responses, Sampling, generate
+from tradeoff.llm.evaluation.generation import GeneratedResponses, Sampling, generate
 from tradeoff.llm.evaluation.harness import harness
 from tradeoff.llm.evaluation.judges import Contest, ImplicitReward, RewardModel, reward_model
 from tradeoff.llm.evaluation.matches import exact_match
@@ -21,9 +21,9 @@ __all__ = [
     "Contest",
     "Evaluation",
     "Extract",
+    "GeneratedResponses",
     "ImplicitReward",
     "LoadedPolicy",
-    "Responses",
     "RewardModel",
     "Sampling",
     "Score",

@@ -53,7 +53,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Responses:
+class GeneratedResponses:
     """Generated responses.
 
     Attributes
@@ -78,7 +78,7 @@ def generate(
     *,
     tokens_at_once: int | None = None,
     progress: bool = False,
-) -> Responses:
+) -> GeneratedResponses:
     """Respond to the prompt of each row; conversations go through the chat template.
 
     Parameters
@@ -112,7 +112,7 @@ def generate(
                 bar.update(len(part))
     texts, ended = zip(*(found[i] for i in range(len(kept))), strict=True)
     shortened = sum(len(ids) > room for ids in prompts)
-    return Responses(texts, ended, shortened)
+    return GeneratedResponses(texts, ended, shortened)
 
 
 def room_for_prompt(policy: LoadedPolicy | Outline, sampling: Sampling) -> int:

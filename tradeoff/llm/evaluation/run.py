@@ -19,7 +19,7 @@ from tradeoff.llm._turns import in_chat
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.evaluation import generation, held_out, matches, questions, refusals, win_rate
 from tradeoff.llm.evaluation.answers import Extract, extracted
-from tradeoff.llm.evaluation.generation import Responses, Sampling
+from tradeoff.llm.evaluation.generation import GeneratedResponses, Sampling
 from tradeoff.llm.evaluation.harness import harness, require_harness
 from tradeoff.llm.evaluation.judges import Judge, MarginJudge
 from tradeoff.llm.evaluation.multiple_choice import multiple_choice
@@ -365,11 +365,11 @@ def _laid_out(wanted: Wanted, tokenizer: Any, chat: bool) -> Wanted:
     return replace(wanted, **admissible)
 
 
-def _lines(rows: Sequence[Any], found: Responses) -> list[dict[str, Any]]:
+def _lines(rows: Sequence[Any], found: GeneratedResponses) -> list[dict[str, Any]]:
     both = zip(rows, found.texts, strict=True)
     return [{"prompt": as_text(row.prompt), "response": text} for row, text in both]
 
 
-def _notes(*found: Responses) -> dict[str, int]:
+def _notes(*found: GeneratedResponses) -> dict[str, int]:
     shortened = sum(some.shortened for some in found)
     return {"shortened": shortened, "unended": sum(some.ended.count(False) for some in found)}

@@ -1,6 +1,6 @@
 """Anchors: penalties with a weight that hold the policy near an earlier one."""
 
-from tradeoff.methods.anchors.base import Anchor, NoAnchor, Quadratic
+from tradeoff.methods.anchors.base import Anchor, NoAnchor, QuadraticAnchor
 from tradeoff.methods.anchors.ewc import Ewc
 from tradeoff.methods.anchors.l2_sp import L2Sp
 from tradeoff.methods.anchors.policies import KlToBase, LearningWithoutForgetting
@@ -18,6 +18,6 @@ __all__ = [
     "L2Sp",
     "LearningWithoutForgetting",
     "NoAnchor",
-    "Quadratic",
+    "QuadraticAnchor",
     "SynapticIntelligence",
 ]

@@ -46,7 +46,7 @@ class NoAnchor(Anchor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quadratic(Anchor):
+class QuadraticAnchor(Anchor):
     """``weight / 2 * sum(importance * (weights - anchor) ** 2)``."""
 
     def start(self, weights: Array) -> State:

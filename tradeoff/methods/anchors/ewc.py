@@ -7,14 +7,14 @@ from typing import ClassVar, Literal
 
 from array_api_compat import array_namespace
 
-from tradeoff.methods.anchors.base import Quadratic
+from tradeoff.methods.anchors.base import QuadraticAnchor
 from tradeoff.methods.hooks import Array, Moment, State
 from tradeoff.schedules import OBJECTIVES
 from tradeoff.settings import Count, NotNegative, Share
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ewc(Quadratic):
+class Ewc(QuadraticAnchor):
     """Holds each weight by the diagonal of the empirical Fisher information.
 
     Before a stage the gradients of single rows are squared and averaged. Those passes are part of

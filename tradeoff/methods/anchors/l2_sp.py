@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tradeoff.methods.anchors.base import Quadratic
+from tradeoff.methods.anchors.base import QuadraticAnchor
 from tradeoff.methods.hooks import Array, State
 from tradeoff.settings import NotNegative
 
 
 @dataclass(frozen=True, kw_only=True)
-class L2Sp(Quadratic):
+class L2Sp(QuadraticAnchor):
     """``weight / 2 * |weights - anchor| ** 2``: weight decay towards the start of the stage.
 
     Notes

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from array_api_compat import array_namespace
 
-from tradeoff.methods.anchors.base import Quadratic
+from tradeoff.methods.anchors.base import QuadraticAnchor
 from tradeoff.methods.hooks import Array, Moment, State, copied
 from tradeoff.settings import NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class SynapticIntelligence(Quadratic):
+class SynapticIntelligence(QuadraticAnchor):
     """Holds each weight by what it contributed to the fall of the loss in earlier stages.
 
     Attributes
