@@ -40,6 +40,29 @@ def pytest_collection_finish() -> None:
     """Collect garbage again, but skip the objects that the imports have made."""
     gc.freeze()
     gc.enable()
+    if "PYTEST_XDIST_WORKER" in os.environ and "numba" in sys.modules:
+        _compile_one_at_a_time()
+
+
+def _compile_one_at_a_time() -> None:
+    """Let one worker compile what numba keeps on disk, while the others wait and then load it."""
+    from filelock import FileLock
+    from numba.core.caching import NullCache
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.dispatcher import Dispatcher
+
+    place = Path(__file__).parent / "__pycache__"
+    place.mkdir(exist_ok=True)
+    compiled, lock = Dispatcher.compile, FileLock(place / "numba.lock", thread_local=False)
+
+    def one_at_a_time(self: Dispatcher, signature: Any) -> Any:
+        if isinstance(self._cache, NullCache):
+            return compiled(self, signature)
+        # In this order in every thread, so that no two of them wait for each other.
+        with global_compiler_lock, lock:
+            return compiled(self, signature)
+
+    Dispatcher.compile = one_at_a_time
 
 
 # Only for type checkers: it imports a name that does not exist.

@@ -226,16 +226,15 @@ def test_a_file_has_no_splits(write: Callable[..., Path]) -> None:
 
 # Texts whose compressed form is longer than one read of the gzip module.
 LONG = [{"prompt": f"{i}?", "completion": f"{i**900 + 7**i:x}"} for i in range(60)]
+PACKED = gzip.compress("".join(json.dumps(row) + "\n" for row in LONG).encode())
 
 
 @given(share=st.floats(0.01, 0.99))
 def test_a_truncated_gzip_keeps_the_rows_before_the_damage(
     tmp_path_factory: pytest.TempPathFactory, share: float
 ) -> None:
-    content = "".join(json.dumps(row) + "\n" for row in LONG).encode()
-    whole = gzip.compress(content)
-    cut = whole[: max(20, int(share * len(whole)))]
-    path = tmp_path_factory.mktemp("gzip") / "rows.jsonl.gz"
+    cut = PACKED[: max(20, int(share * len(PACKED)))]
+    path = tmp_path_factory.getbasetemp() / "truncated.jsonl.gz"
     path.write_bytes(cut)
     readable = zlib.decompressobj(wbits=31).decompress(cut).count(b"\n")
     with pytest.raises(InputError, match="rest of the file cannot be read"):
@@ -247,7 +246,7 @@ def test_a_truncated_gzip_keeps_the_rows_before_the_damage(
 
 
 def test_a_flipped_bit_is_reported(tmp_path: Path) -> None:
-    content = bytearray(gzip.compress("".join(json.dumps(row) + "\n" for row in LONG).encode()))
+    content = bytearray(PACKED)
     content[-8] ^= 1  # The checksum.
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(content)
@@ -260,7 +259,7 @@ def test_a_flipped_bit_is_reported(tmp_path: Path) -> None:
 def test_any_bytes_are_a_row_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, line: bytes
 ) -> None:
-    path = tmp_path_factory.mktemp("bytes") / "rows.jsonl"
+    path = tmp_path_factory.getbasetemp() / "any_bytes.jsonl"
     path.write_bytes(b"\n".join([json.dumps(GOOD).encode(), line, json.dumps(GOOD).encode()]))
     rows = read_sft(path, skip_bad=True)
     assert rows.rows == (SftRow(**GOOD),) * 2
@@ -280,7 +279,7 @@ COLUMN = st.sampled_from(["prompt", "completion", "messages", "text", "chosen", 
 def test_any_object_is_a_row_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, read: Any, fields: Any
 ) -> None:
-    path = tmp_path_factory.mktemp("objects") / "rows.jsonl"
+    path = tmp_path_factory.getbasetemp() / "any_object.jsonl"
     path.write_text(json.dumps(fields) + "\n" + json.dumps(GOOD | PAIR) + "\n")
     rows = read(path, skip_bad=True)
     assert len(rows) + len(rows.dropped) == 2

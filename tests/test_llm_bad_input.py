@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -360,13 +361,18 @@ def test_a_file_that_is_not_toml_is_named(tmp_path, text):
     assert "run.toml" in str(error.value)
 
 
+@cache
+def batch_trained(batch, at_once, layout):
+    """A run of two updates on batches of this size."""
+    given = {"steps": 2, "batch_size": batch, "schedule": "mix", "epsilon": 1e-3}
+    return trainer(rows_per_forward=at_once, layout=layout, **given).train(progress=False)
+
+
 @pytest.mark.parametrize(("batch", "at_once"), [(1, 8), (3, 2), (40, 3), (7, 100)])
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
 def test_any_batch_goes_with_any_pass(batch, at_once, layout):
     """More rows than the data has; passes that do not divide the batch, or are larger."""
-    given = {"steps": 2, "batch_size": batch, "schedule": "mix", "epsilon": 1e-3}
-    odd = trainer(rows_per_forward=at_once, layout=layout, **given).train(progress=False)
-    whole = trainer(rows_per_forward=batch, layout="padded", **given).train(progress=False)
+    odd, whole = batch_trained(batch, at_once, layout), batch_trained(batch, batch, "padded")
     assert odd.summary["tokens"] == whole.summary["tokens"]
     for name in ("sft_loss", "preference_loss"):
         np.testing.assert_allclose(odd.table[name], whole.table[name], rtol=1e-4)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,31 @@ def folder_of(model: Any, place: Path) -> str:
     return str(place)
 
 
+@cache
+def dpo_of_trl(loss: str, name: str) -> tuple[float, dict[str, Tensor]]:
+    """TRL's loss and gradient on the first four pairs; the reference is another model."""
+    model, other = MODELS[name](len(TOKENIZER)), MODELS[name](len(TOKENIZER), seed=1)
+    with tempfile.TemporaryDirectory() as place:
+        theirs = llm_trl.dpo(model, other, TOKENIZER, PAIRS, place, loss_type=[loss], beta=0.3)
+        batch = theirs.data_collator([theirs.train_dataset[i] for i in range(4)])
+        expected = theirs.compute_loss(theirs.model, batch)
+        expected.backward()
+    return float(expected.detach()), gradients(theirs.model)
+
+
+@cache
+def trained_by_trl(kind: str, name: str) -> dict[str, Tensor]:
+    """Parameters of a model after TRL's SFT or DPO."""
+    model = MODELS[name](len(TOKENIZER))
+    with tempfile.TemporaryDirectory() as place:
+        if kind == "sft":
+            theirs = llm_trl.sft(model, TOKENIZER, SFT, place)
+        else:
+            theirs = llm_trl.dpo(model, model, TOKENIZER, PAIRS, place)
+        theirs.train()
+    return parameters(theirs.model)
+
+
 def ours(model: Any, schedule: Any, **settings: Any) -> JointTrainer:
     return trainer(
         schedule,
@@ -82,10 +109,7 @@ def backward(run: JointTrainer) -> tuple[dict[str, Tensor], list[float]]:
 @pytest.mark.parametrize("loss", ["sigmoid", "sigmoid_norm", "hinge", "ipo"])
 def test_preference_losses_and_gradients(loss: str, layout: str, name: str, tmp_path: Path) -> None:
     model, other = MODELS[name](len(TOKENIZER)), MODELS[name](len(TOKENIZER), seed=1)
-    theirs = llm_trl.dpo(model, other, TOKENIZER, PAIRS, tmp_path, loss_type=[loss], beta=0.3)
-    batch = theirs.data_collator([theirs.train_dataset[i] for i in range(4)])
-    expected = theirs.compute_loss(theirs.model, batch)
-    expected.backward()
+    expected, slopes = dpo_of_trl(loss, name)
     run = ours(
         model,
         Alright(lam=1.0),
@@ -95,9 +119,9 @@ def test_preference_losses_and_gradients(loss: str, layout: str, name: str, tmp_
         reference=folder_of(other, tmp_path / "other"),
     )
     found, losses = backward(run)
-    assert losses[1] == pytest.approx(float(expected.detach()), abs=1e-5)
+    assert losses[1] == pytest.approx(expected, abs=1e-5)
     assert abs(losses[1] - 0.6931) > 1e-4  # The reference is another model.
-    assert largest_difference(found, gradients(theirs.model)) <= 1e-5
+    assert largest_difference(found, slopes) <= 1e-5
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -194,26 +218,22 @@ CLOSE = {"padded": 5e-6, "packed": 1e-5}
 
 @pytest.mark.parametrize("layout", CLOSE)
 @pytest.mark.parametrize("name", MODELS)
-def test_alright_at_weight_one_is_the_dpo_of_trl(name: str, layout: str, tmp_path: Path) -> None:
-    model = MODELS[name](len(TOKENIZER))
-    theirs = llm_trl.dpo(model, model, TOKENIZER, PAIRS, tmp_path)
-    theirs.train()
+def test_alright_at_weight_one_is_the_dpo_of_trl(name: str, layout: str) -> None:
+    model, theirs = MODELS[name](len(TOKENIZER)), trained_by_trl("dpo", name)
     run = ours(model, Alright(lam=1.0), steps=8, layout=layout)
     run.train(progress=False)
     moved = largest_difference(parameters(run.model), parameters(model))
     assert moved > 1e-3
-    assert largest_difference(parameters(run.model), parameters(theirs.model)) <= CLOSE[layout]
+    assert largest_difference(parameters(run.model), theirs) <= CLOSE[layout]
 
 
 @pytest.mark.parametrize("layout", CLOSE)
 @pytest.mark.parametrize("name", MODELS)
-def test_alright_at_weight_zero_is_the_sft_of_trl(name: str, layout: str, tmp_path: Path) -> None:
-    model = MODELS[name](len(TOKENIZER))
-    theirs = llm_trl.sft(model, TOKENIZER, SFT, tmp_path)
-    theirs.train()
+def test_alright_at_weight_zero_is_the_sft_of_trl(name: str, layout: str) -> None:
+    model, theirs = MODELS[name](len(TOKENIZER)), trained_by_trl("sft", name)
     run = ours(model, Alright(lam=0.0), steps=8, layout=layout)
     run.train(progress=False)
-    assert largest_difference(parameters(run.model), parameters(theirs.model)) <= CLOSE[layout]
+    assert largest_difference(parameters(run.model), theirs) <= CLOSE[layout]
 
 
 def test_sequential_is_the_sft_of_trl_and_then_its_dpo(tmp_path: Path) -> None:

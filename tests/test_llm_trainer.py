@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@cache
 def operators(schedule: Schedule, **settings: Any) -> dict[tuple[int, int], list[Counter]]:
     """Operators of each update by its objective, without the first, which has extra work.
 
@@ -305,7 +307,9 @@ def test_a_reference_is_loaded_as_the_policy_is(kind, tmp_path):
 @pytest.mark.parametrize("schedule", ["sft-dpo", "mix", "alright", "maxright", "constrained"])
 def test_bf16_goes_near_fp32(schedule):
     tables = [
-        trainer(schedule, precision=precision, lora=LORA).train(progress=False).table
+        trainer(schedule, precision=precision, lora=LORA, evaluate_every=3)
+        .train(progress=False)
+        .table
         for precision in ("fp32", "bf16")
     ]
     np.testing.assert_allclose(tables[1].sft_loss, tables[0].sft_loss, rtol=2e-2)
@@ -318,7 +322,7 @@ def test_another_architecture(tmp_path):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_schedule_learns_what_it_follows(schedule):
-    done = trainer(schedule, steps=10).train(progress=False)
+    done = trainer(schedule, steps=10, evaluate_every=5).train(progress=False)
     losses = {"sft": done.table.sft_loss, "preference": done.table.preference_loss}
     for name, count in done.summary["updates"].items():
         assert count == 0 or losses[name].min() < losses[name].iloc[0]

@@ -29,7 +29,7 @@ def instance(seed: int = 0, radius: float = 2.0):
 )
 @pytest.mark.parametrize("start", [None, np.array([2.0, 0.0, 0.0])])
 def test_joint_runs_meet_their_bounds(schedule, iterate, start):
-    for steps in (10, 300):
+    for steps in (10, 100):
         checked = joint.joint_gap(
             instance(), schedule, steps, iterate, replicas=32, engine="numpy", start=start
         )
@@ -105,7 +105,7 @@ SETTINGS = [
 @pytest.mark.parametrize("choice", SETTINGS)
 def test_maxright_meets_its_bound(choice, weighted):
     schedule = Maxright(lam=0.3, weighted=weighted, **choice)
-    for steps in (10, 200):
+    for steps in (10, 100):
         checked = maxright.maxright_gap(instance(), schedule, steps, replicas=32, engine="numpy")
         assert checked.holds
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import typechecker
 from jaxtyping import Float, TypeCheckError
-from typechecker import FIRST, FIRST_LOCAL, check, sampled
+from typechecker import FEWER, FIRST, FIRST_LOCAL, LATER, OFTEN, check, sampled
 
 from tradeoff.scores import max_gap
 
@@ -40,6 +40,15 @@ def test_first_calls_are_checked_and_then_fewer_and_fewer():
     typechecker.start_counting_anew()
     assert calls_found_wrong(checked, 1) == [1]
     assert np.array_equal(checked(*RIGHT), 2 * RIGHT[0])
+
+
+def test_a_function_that_was_checked_often_is_checked_on_fewer_first_calls():
+    checked = sampled(typechecker=check)(double)
+    for _ in range(OFTEN // FIRST):
+        typechecker.start_counting_anew()
+        assert len(calls_found_wrong(checked, FIRST)) == FIRST
+    typechecker.start_counting_anew()
+    assert calls_found_wrong(checked, LATER) == [*range(1, FEWER + 1), LATER]
 
 
 def test_a_function_made_anew_is_counted_with_those_before():

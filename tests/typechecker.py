@@ -2,7 +2,8 @@
 
 Checking a call takes longer than most functions. A function is therefore checked in each test
 on its first calls, and from then on the 16th, 32nd, 64th time: a value of the wrong shape or
-type in a late call is still found, and a loop of a million calls is not slower.
+type in a late call is still found, and a loop of a million calls is not slower. A function that has
+been checked often is checked on fewer first calls of each test.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ FIRST, FIRST_LOCAL, LATER = 8, 1, 16
 After them, the calls LATER, 2 LATER, 4 LATER and so on are checked. The check of a function inside
 another one is prepared again for each of its copies, which takes as long as many calls.
 """
+OFTEN, FEWER = 64, 2
+"""After so many checks of a function, so many of its first calls in a test are checked."""
 
 # The key is the identity of a function's code, because its hash is computed at every use. The codes
 # are kept, so that no other code gets the same identity.
@@ -68,17 +71,20 @@ def _sampled(function: Callable, typechecker: Callable) -> Callable:
     """The function, checked in some of its calls. The check is prepared at the first of them."""
     if getattr(function, "__no_type_check__", False):
         return function
-    code, checked = id(function.__code__), None
+    code, checked, checks = id(function.__code__), None, 0
     _codes[code] = function.__code__
     first = FIRST_LOCAL if "<locals>" in function.__qualname__ else FIRST
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        nonlocal checked
+        nonlocal checked, checks, first
         count = _calls[code] = _calls.get(code, 0) + 1
         if count > first and (count < LATER or count & (count - 1)):  # Not a power of two.
             return function(*args, **kwargs)
+        checks += 1
+        if checks == OFTEN:
+            first = min(first, FEWER)
         if checked is None:
             checked = _checked(function, typechecker)
         return checked(*args, **kwargs)

@@ -249,7 +249,9 @@ def _fit_table(kind: Any, value: Any, place: str) -> Any:
     return {name: fit(inner, item, f"{place}.{name}") for name, item in value.items()}
 
 
-def _fit_one_of(kinds: Iterable[Any], value: Any, place: str) -> Any:
+def _fit_one_of(kinds: Sequence[Any], value: Any, place: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
     errors = []
     for kind in kinds:
         try:

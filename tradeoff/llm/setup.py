@@ -568,7 +568,11 @@ def seed_dropout(seed: int, step: int, process: int) -> None:
     key = draws.keys(seed, process, draws.PREFERENCE_NOISE)
     with np.errstate(over="ignore"):
         mixed = draws.mix(key + np.uint64(step) * draws.GOLDEN)
-    torch.manual_seed(int(mixed) % 2**63)
+    number = int(mixed) % 2**63
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:  # The same draws. The function above would record the stack for each kind of device.
+        torch.default_generator.manual_seed(number)
 
 
 LESS_MEMORY = (

@@ -639,7 +639,8 @@ class JointTrainer:
 
         So a pass counts in proportion to its tokens or pairs in the mean over the update.
         """
-        balance, self._bare.balance = self._bare.balance, None
+        bare = self._bare
+        balance, bare.balance = bare.balance, None
         if not self.config.router_loss or balance is None:
             return 0.0
         return self.config.router_loss * balance * count
