@@ -21,7 +21,7 @@ SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-reproduce: $(TEST) ## run every experiment and write every table and figure of the paper's dossier
+reproduce: $(TEST) ## recompute figures and claims and list numbers that moved; ARGS=--update stores them
 	@$(BIN)/tradeoff reproduce $(ARGS)
 
 figures: $(TEST) ## draw every figure

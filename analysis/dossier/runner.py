@@ -60,6 +60,7 @@ def run(
     *,
     fast: bool = False,
     force: bool = False,
+    twin: Path | None = None,
 ) -> Outcome:
     """Draw one figure and store its numbers, unless they are up to date.
 
@@ -75,13 +76,15 @@ def run(
         Use the reduced form, which the tests run: fewer replicas and updates, the same code.
     force
         Recompute also what is up to date.
+    twin
+        Another folder of the dossier. What is up to date there is copied, not computed.
     """
     out = out or dossier.folder
     path = out / "results" / f"{name}.json"
-    place = STAMPS / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]}.json"
+    place = _stamp(name, out)
     made = _made(dossier.dotted(name), fast)
-    why = stamps.difference(place, out, made, [path, *style.files(out, name)])
-    if not (force or why):
+    why = stamps.difference(place, out, made, _files(name, out))
+    if not force and (not why or (twin is not None and _copied(name, twin, out, made))):
         record = read_json(path)
         return Outcome(name, record["numbers"], record["provenance"]["seconds"], fresh=False)
     started = time.perf_counter()
@@ -161,6 +164,7 @@ def run_all(
     fast: bool,
     force: bool,
     progress: bool,
+    twin: Path | None = None,
 ) -> list[Outcome]:
     """Run figures one after the other, and print the time of each."""
     out = out or dossier.folder
@@ -170,7 +174,7 @@ def run_all(
     with tqdm(names, desc="figures", disable=not progress, unit="figure") as bar:
         for name in bar:
             bar.set_postfix_str(name)
-            outcomes.append(run(dossier, name, out, fast=fast, force=force))
+            outcomes.append(run(dossier, name, out, fast=fast, force=force, twin=twin))
             done = outcomes[-1]
             state = f"{done.seconds:.1f} s ({done.why})" if done.fresh else "up to date"
             if progress:
@@ -189,11 +193,13 @@ def reproduce(
     full: bool,
     force: bool,
     progress: bool,
+    twin: Path | None = None,
 ) -> list[Outcome]:
     """Run all figures, and the studies in their full or, by default, in their fast form."""
     place = out if full else SCRATCH / dossier.package.rpartition(".")[2]
-    studies = partial(run_all, dossier, dossier.studies, place, fast=not full)
-    figures = partial(run_all, dossier, dossier.figures, out, fast=fast)
+    again = twin if full else None
+    studies = partial(run_all, dossier, dossier.studies, place, fast=not full, twin=again)
+    figures = partial(run_all, dossier, dossier.figures, out, fast=fast, twin=twin)
     # Figures read what full studies find; the fast forms are worth nothing to them.
     order = (studies, figures) if full else (figures, studies)
     return [done for draw in order for done in draw(force=force, progress=progress)]
@@ -210,6 +216,31 @@ def table(dossier: Dossier) -> pd.DataFrame:
         seconds = origin["seconds"] + origin.get("training", {}).get("cpu_seconds", 0.0)
         rows.append({"figure": name, "shows": dossier.asks(name), "seconds": seconds})
     return pd.DataFrame(rows)
+
+
+def _stamp(name: str, out: Path) -> Path:
+    """File of the stamp of a figure in a folder."""
+    return STAMPS / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]}.json"
+
+
+def _files(name: str, out: Path) -> list[Path]:
+    """The result of a figure and its pictures."""
+    return [out / "results" / f"{name}.json", *style.files(out, name)]
+
+
+def _copied(name: str, twin: Path, out: Path, made: dict[str, Any]) -> bool:
+    """Copy a figure from a folder in which it is up to date; False if it is not."""
+    theirs, files = _stamp(name, twin), _files(name, twin)
+    if stamps.difference(theirs, twin, made, files):
+        return False
+    inputs = stamps.moved(read_json(theirs)["inputs"], twin, out)
+    path, *pictures = _files(name, out)
+    record = read_json(files[0])
+    origin = _of_the_same_numbers(path, record["numbers"], record["provenance"])
+    write_json(path, {**record, "provenance": origin})
+    style.write({new: old.read_bytes() for new, old in zip(pictures, files[1:], strict=True)})
+    write_json(_stamp(name, out), stamps.stamp(out, {**made, "inputs": inputs}, [path, *pictures]))
+    return True
 
 
 def _of_the_same_numbers(

@@ -41,6 +41,24 @@ def stamp(out: Path, made: Mapping[str, Any], files: Iterable[Path]) -> dict[str
     return {**made, "files": hashes}
 
 
+def moved(inputs: Mapping[str, str], old: Path, new: Path) -> dict[str, str]:
+    """The inputs of a figure after its copy from a folder to another.
+
+    A figure reads the results of its own folder, and those of the paper where its own has none.
+    """
+    found: dict[str, str] = {}
+    for name, known in inputs.items():
+        path = Path(name)
+        if old.resolve() not in path.parents:
+            found[name] = known
+        elif (own := new.resolve() / path.relative_to(old.resolve())).exists():
+            if known:
+                found[str(own)] = known
+        elif known:
+            found |= {name: known, str(own): ""}
+    return found
+
+
 def difference(place: Path, out: Path, wanted: Mapping[str, Any], files: Iterable[Path]) -> str:
     """Reason to draw a figure again, in a few words; empty if it is up to date.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tradeoff._terminal import show_claims, show_json, show_line, show_mutations, show_table
-from tradeoff.checkout import FIRST_PAPER, analysis, dossier, written
+from tradeoff.checkout import FIRST_PAPER, INSTALLED, analysis, dossier, written
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Fast, Force, Json, Out, Paper, Pdf
+from tradeoff.errors import InputError
 
 _FIGURES = "figures that are drawn are kept, and the same command goes on"
 
@@ -22,11 +24,18 @@ def reproduce(
     ] = False,
     force: Force = False,
     pdf: Pdf = False,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Store numbers, figures and pages in the paper's folder."),
+    ] = False,
     paper: Paper = FIRST_PAPER,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Recompute every figure and claim, and write the report.
+    """Recompute every figure and claim, compare them with what is stored, and write the report.
+
+    Everything is written to `out/reproduced`, and the stored files stay as they are. The exit
+    status is 1 if a number moved, with a list; `--update` stores the new numbers.
 
     Studies of trained networks run in their fast form, beside the stored full run that the report
     shows; `--full` retrains them. An interrupted run goes on where it stopped. `--pdf` also writes
@@ -36,33 +45,61 @@ def reproduce(
 
     - `tradeoff reproduce`
 
-    - `tradeoff reproduce --full --pdf`
+    - `tradeoff reproduce --full --update`
 
     - `tradeoff reproduce --fast --out /tmp/dossier`
     """
     runner, report, judge = (analysis(f"dossier.{m}") for m in ("runner", "report", "ledger"))
     analysis("dossier.page").require()
-    chosen = dossier(paper)
-    folder = written(chosen, out) or chosen.folder
+    chosen, reproduced = dossier(paper), analysis("dossier.reproduced")
+    if update:
+        _check_update(fast=fast, out=out)
+    folder = chosen.folder if update else out or reproduced.folder(chosen)
+    twin = reproduced.folder(chosen) if update else chosen.folder
     keeps(_FIGURES)
+    before = reproduced.stored(chosen, chosen.folder, full=full)
     with analysis("dossier.style").as_pdf(pdf):
         outcomes = runner.reproduce(
-            chosen, folder, fast=fast, full=full, force=force, progress=not as_json
+            chosen, folder, fast=fast, full=full, force=force, progress=not as_json, twin=twin
         )
     ledger = judge.check(chosen, folder, fast=fast, progress=not as_json)
+    now = {} if fast else reproduced.stored(chosen, folder, full=full)
+    found = reproduced.compare(before, now)
     pages = report.write(chosen, folder)
     tables = report.write_tables(chosen, folder) if pdf else []
     if as_json:
         done = [asdict(outcome) for outcome in outcomes]
-        found = {"figures": done, "claims": ledger.to_dict("records")}
-        show_json({**found, "pages": pages, "tables": tables})
+        moved = [asdict(each) for each in found.moved]
+        claimed = {"figures": done, "claims": ledger.to_dict("records"), "moved": moved}
+        show_json({**claimed, "pages": pages, "tables": tables})
+    else:
+        show_claims(ledger, judge.summary(ledger.to_dict("records")))
+        show_line(str(folder / "figures"), label="\nfigures  ")
+        if tables:
+            show_line(str(folder / "tables"), label="tables   ")
+        for page in pages:
+            show_line(str(page), label="report   ")
+        for line in () if fast else found.lines():
+            show_line(line, label="numbers  ")
+        if found.moved and not update:
+            show_line("To store the new numbers: tradeoff reproduce --update")
+    if found.moved and not update:
+        raise typer.Exit(1)
+
+
+def _check_update(*, fast: bool, out: Path | None) -> None:
+    """Raise an `InputError` where nothing can be stored in the paper's folder."""
+    if INSTALLED:
+        problem, remedy = (
+            "an installed package is only read",
+            "Clone the project, and run it there.",
+        )
+    elif fast or out is not None:
+        problem = "it stores full numbers in the paper's folder"
+        remedy = f"Leave out {'--fast' if fast else '--out'}, or leave out --update."
+    else:
         return
-    show_claims(ledger, judge.summary(ledger.to_dict("records")))
-    show_line(str(folder / "figures"), label="\nfigures  ")
-    if tables:
-        show_line(str(folder / "tables"), label="tables   ")
-    for page in pages:
-        show_line(str(page), label="report   ")
+    raise InputError(problem, field="update", remedy=remedy)
 
 
 def report(paper: Paper = FIRST_PAPER, out: Out = None, as_json: Json = False) -> None:
