@@ -82,6 +82,6 @@ def forecast(
         show_line(sentence, label=f"{number}. ")
     if details:
         show_table(found.table(), "expected held-out losses in nats, 90 % intervals")
-    show_line(f"cost: {found.cost:.1%} of one run, in tokens read", style="dim")
+    show_line(f"cost: {100 * found.cost:.1f} % of one run, in tokens read", style="dim")
     if written is not None:
         show_line(f"written: {written}")

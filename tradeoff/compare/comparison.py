@@ -105,7 +105,7 @@ class Comparison(Shown):
             "methods": self.methods.to_dict("records"),
             "runs": self.runs.to_dict("records"),
             "start": dict(zip(LOSSES, self.start.tolist(), strict=True)),
-            "intervals": f"Student's t over seeds, {LEVEL:.0%}",
+            "intervals": f"Student's t over seeds, {100 * LEVEL:.0f} %",
             "remarks": list(self.remarks),
             "settings": self.about,
         }

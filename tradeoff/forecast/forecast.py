@@ -106,7 +106,9 @@ class Forecast(Shown):
         }
 
     def __repr__(self) -> str:
-        return f"Forecast({self.updates} updates of {self.batch} rows, cost {self.cost:.1%})"
+        return (
+            f"Forecast({self.updates} updates of {self.batch} rows, cost {100 * self.cost:.1f} %)"
+        )
 
 
 def measure(lab: Lab, candidates: Mapping[str, Candidate]) -> Measured:

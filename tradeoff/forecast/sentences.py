@@ -77,12 +77,15 @@ def trust(found: Forecast) -> list[str]:
     """How far forecasts of this kind may be trusted, from the stored evaluation."""
     calibration = found.calibration
     own, about = calibration.scores["stack"], calibration.about
-    controls = {name: calibration.scores[name]["median_error"] for name in ("constant", "early")}
+    errors = {
+        name: f"{100 * calibration.scores[name]['median_error']:.0f} %"
+        for name in ("stack", "constant", "early")
+    }
     return [
         f"On {about['pairs']} pairs of data sets, each forecast from the others, the median error "
-        f"was {own['median_error']:.0%} of the front's range (a constant guess "
-        f"{controls['constant']:.0%}, a tenth of each run {controls['early']:.0%}), and 90 % "
-        f"intervals held {own['coverage']:.0%} of the losses. Pairs were ranked with a correlation "
+        f"was {errors['stack']} of the front's range (a constant guess {errors['constant']}, a "
+        f"tenth of each run {errors['early']}), and 90 % intervals held "
+        f"{100 * own['coverage']:.0f} % of the losses. Pairs were ranked with a correlation "
         f"of {own['rank']:.2f}. {verdict(calibration.goals)}",
         f"That was measured on {about['model']} and runs of {about['updates']} updates of "
         f"{about['batch']} rows. For another model or budget, trust signs and orders more than "

@@ -35,7 +35,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     errors = certified_errors(4 if fast else 16, solves)
     with style.figure(1, 2, height=3.1) as (fig, (left, right)):
         front = pareto_front(random_log_linear(0), solves=5, interpolate=False)
-        front.plot(left).set_title(f"Five solves enclose the front to {front.error:.1%}")
+        front.plot(left).set_title(f"Five solves enclose the front to {100 * front.error:.1f} %")
         right.loglog(solves, errors.T, color="0.75", linewidth=0.6)
         right.loglog(solves, np.median(errors, axis=0), color="k", marker="o")
         guide = np.median(errors[:, 2]) * (solves[2] / solves) ** 2.0

@@ -103,7 +103,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
         "instances": str(numbers["instances"]),
         "replicas": str(numbers["replicas"]),
         "measured": f"{numbers['cost_of_a_pair_measured']:g}",
-        "named": f"{numbers['winner_named_in_clear_cases']:.0%}",
+        "named": f"{100 * numbers['winner_named_in_clear_cases']:.0f} %",
         "clear": str(numbers["clear_cases"]),
     }
 

@@ -258,7 +258,7 @@ def _name_share(ax: Axes, found: Mapping[str, Any]) -> None:
     """Write the second stage's share of the budget at the end of a path."""
     share, first = float(found["chosen"]["share"]), found["schedule"].startswith("sft")
     last = share if first else 1 - share
-    ax.annotate(f"{last:.0%}", (found["sft_loss"][-1], found["preference_loss"][-1]),
+    ax.annotate(f"{100 * last:.0f} %", (found["sft_loss"][-1], found["preference_loss"][-1]),
                 xytext=(6, 5), textcoords="offset points", fontsize=7,
                 color=style.look(found["schedule"]).color)  # fmt: skip
 

@@ -61,7 +61,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """Texts of the caption's fields, from the stored numbers."""
     return {
-        "inside": f"{numbers['share_within_1.96']:.0%}",
+        "inside": f"{100 * numbers['share_within_1.96']:.0f} %",
         "records": str(numbers["records"]),
         "replicas": f"{numbers['replicas']:,}",
     }
@@ -138,7 +138,7 @@ def draw_scores(ax: Axes, curves: dict[str, dict[str, np.ndarray]]) -> None:
         ax.axhline(level, **style.BOUND)
     inside = np.mean([np.abs(c["z"]) < 1.96 for c in curves.values()])
     ax.set(
-        title=f"{inside:.0%} within 1.96 SE",
+        title=f"{100 * inside:.0f} % within 1.96 SE",
         xlabel="updates",
         ylabel="(mean − closed form) / SE",
         ylim=(-4.5, 4.5),

@@ -48,9 +48,9 @@ CAPTION = (
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """What the caption says of the numbers."""
     return {
-        "planted": f"{PLANTED:.0%}",
+        "planted": f"{100 * PLANTED:.0f} %",
         "rows": str(numbers["rows"]),
-        "dropped": f"{DROPPED:.0%}",
+        "dropped": f"{100 * DROPPED:.0f} %",
         "seeds": str(len(numbers["convex"])),
     }
 

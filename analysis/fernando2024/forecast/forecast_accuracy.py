@@ -49,8 +49,8 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
         "lambdas": ", ".join(f"{lam:g}" for lam in LAMBDAS),
         "pairs": str(form["pairs"]),
         "seeds": str(form["seeds"]),
-        "coverage": f"{own['coverage']:.0%}",
-        "cost": f"{own['cost']['mean']:.1%}",
+        "coverage": f"{100 * own['coverage']:.0f} %",
+        "cost": f"{100 * own['cost']['mean']:.1f} %",
         "verdict": verdict(numbers["goals"]),
     }
 
