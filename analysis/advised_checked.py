@@ -46,7 +46,7 @@ SPLITS, READ, DRAWN = 2, 600, 250
 """Splits of each pair, rows read of each set, and rows of a repeat of advise."""
 SHAPE: dict[str, Any] = {"beta": 1.0, "candidates": 8, "n_features": 2**13}
 """The convex problem, as advise poses it."""
-SEEDS, UPDATES = 1, 120
+SEEDS, UPDATES = 3, 120
 """Seeds and updates of the language model."""
 METHODS = {
     "advised": "both, advised weight",
