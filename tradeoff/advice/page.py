@@ -16,7 +16,7 @@ from tradeoff.advice.picture import MARKS
 Array = NDArray[np.float64]
 STYLE = """
 .front{fill:none;stroke:var(--a);stroke-width:2}.train{stroke:var(--b);stroke-dasharray:5 4}
-.dot{fill:var(--ink)}
+.dot{fill:var(--ink)}pre{white-space:pre}
 """
 
 
@@ -29,7 +29,8 @@ def page(
     tables: Mapping[str, pd.DataFrame],
 ) -> str:
     """The whole page; texts of users are escaped."""
-    said = "".join(f"<li>{escape(text)}</li>" for text in sentences)
+    lines = (escape(text).replace(" %", "&nbsp;%") for text in sentences)
+    said = "".join(f"<li>{line}</li>" for line in lines)
     warned = "".join(f"<li>{escape(text)}</li>" for text in cautions)
     body = [f"<ol>{said}</ol>"]
     body.append(f"<h2>Train</h2><pre>{escape(command)}</pre>")
