@@ -259,7 +259,7 @@ def _name_share(ax: Axes, found: Mapping[str, Any]) -> None:
     share, first = float(found["chosen"]["share"]), found["schedule"].startswith("sft")
     last = share if first else 1 - share
     ax.annotate(f"{100 * last:.0f} %", (found["sft_loss"][-1], found["preference_loss"][-1]),
-                xytext=(6, 5), textcoords="offset points", fontsize=7,
+                xytext=(6, 14 * last - 7), textcoords="offset points", fontsize=7,
                 color=style.look(found["schedule"]).color)  # fmt: skip
 
 
