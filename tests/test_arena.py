@@ -104,7 +104,7 @@ def test_a_run_depends_on_nothing_else_in_its_list():
 
 def test_stages_choose_a_pair_of_steps_and_others_one():
     problem = instance("boundary").make()
-    single, staged = tuned(problem, [Method(Mix()), Method(Sequential())], 40)
+    single, staged = tuned(problem, [Method(Mix()), Method(Sequential())], 40, [0.5, 0.5])
     assert single[0] == single[1]
     assert set(staged) <= set(SCALES)
     assert at_edge((SCALES[0], SCALES[3]), staged=True) is False

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.stats import beta as beta_distribution
 
 from analysis.dossier import evidence, ledger, mutations
 from analysis.fernando2024.dossier import DOSSIER
@@ -163,3 +164,21 @@ def test_absence_needs_a_margin_that_the_interval_respects():
     assert evidence.equivalent(near, 0.5).holds
     assert not evidence.equivalent(near, 0.1).holds  # Not significant, although the mean is 0.
     assert not evidence.equivalent(near + 0.6, 0.5).holds
+
+
+def test_cells_of_one_unit_count_once():
+    # 0.025 ** (1 / 13) and, for 10 of 13, the quantile of a Beta(10, 4) distribution.
+    all_held = evidence.holds_on_units(np.ones((13, 5), dtype=bool))
+    assert float(all_held.measured) == pytest.approx(0.025 ** (1 / 13))
+    some = np.ones((13, 2), dtype=bool)
+    some[:3, 0] = False  # A half of the cells of a unit is not most.
+    found = evidence.holds_on_units(some, 0.5)
+    assert not found.holds
+    assert float(found.measured) == pytest.approx(beta_distribution.ppf(0.025, 10, 4))
+    assert (found.constants["units"], found.constants["of units"]) == (10, 13)
+    assert evidence.holds_on(some, 0.5).holds  # as if all cells were independent
+    few = np.repeat([[True, True, True, True, False]], 12, axis=0)
+    assert evidence.holds_on_units(few, 0.8).holds
+    assert not evidence.holds_on_units(few, 0.9).holds
+    with pytest.raises(InputError, match="too few units"):
+        evidence.holds_on_units(np.ones((5, 8), dtype=bool))

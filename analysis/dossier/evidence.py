@@ -17,6 +17,8 @@ from tradeoff.theory.checked import Checked
 
 INSTANCES = 20
 """Smallest number of seeded instances for a finding."""
+UNITS = 6
+"""Smallest number of units: something that holds on all of fewer is not shown to hold on most."""
 MOST = 0.5
 """A finding "on most instances" holds when the interval of its share lies above one half."""
 NEARLY_ALL = 0.8
@@ -81,6 +83,43 @@ def holds_on(
     kept = {"share": float(found.mean), "low": float(found.low), "high": float(found.high)}
     kept |= {"n": float(found.n), **(constants or {})}
     return Checked(float(found.low), at_least, "lower", kept, 0.0)
+
+
+def holds_on_units(held: ArrayLike, at_least: float = NEARLY_ALL) -> Checked:
+    """Check that something holds on most units, such as problems, each of which has several cells.
+
+    Cells of one unit are not independent, such as one problem at several weights, so that a unit
+    counts once: if its share of cells is more than one half, and no less than `at_least`. Units
+    that count are shown to be most if the Clopper-Pearson interval of their share is above one
+    half: ``low end >= 1/2``.
+
+    Parameters
+    ----------
+    held
+        (units, cells) truth values, with at least :data:`UNITS` units and :data:`INSTANCES` cells
+        in all.
+    at_least
+        Share of the cells of a unit: :data:`MOST`, :data:`NEARLY_ALL`, or another number.
+
+    Raises
+    ------
+    InputError
+        If there are fewer.
+    """
+    table = np.atleast_2d(np.asarray(held, dtype=bool))
+    if len(table) < UNITS or table.size < INSTANCES:
+        raise InputError(
+            "too few units or cells for a finding",
+            field="held",
+            value=table.shape,
+            remedy=f"Give at least {UNITS} units, and {INSTANCES} cells in all.",
+        )
+    shares = table.mean(axis=1)
+    found = share((shares > MOST) & (shares >= at_least))
+    kept = {"share": float(table.mean()), "n": float(table.size)}
+    kept |= {"units": float(found.mean) * found.n, "of units": float(found.n)}
+    kept |= {"low": float(found.low), "high": float(found.high)}
+    return Checked(float(found.low), MOST, "lower", kept, 0.0)
 
 
 def holds_on_fewer(

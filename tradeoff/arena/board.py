@@ -14,6 +14,7 @@ import pandas as pd
 from tradeoff.arena import ranks, runs
 from tradeoff.arena.contenders import contenders
 from tradeoff.arena.instances import SUITE, front, instance, law_front
+from tradeoff.arena.matching import Match
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.scores import holm, hypervolume, interval
@@ -213,6 +214,7 @@ def board(
     lams: Sequence[Share] = LAMS,
     budget: Annotated[float, Within(1, 1e9)] = 500.0,
     replicas: Count = 32,
+    match: Match = "none",
     jobs: int = -1,
     progress: bool = False,
 ) -> Board:
@@ -233,6 +235,10 @@ def board(
         Cost of each run in gradients of a data point, looks at losses included.
     replicas
         Runs that score, on draws that all methods share; at least 2.
+    match
+        Terms on which preference losses are compared. "none": each with its own settings. "beta":
+        with the beta of the problem. "weight": that, and at the weight at which their pull is that
+        of the problem's loss; see :mod:`tradeoff.arena.matching`.
     jobs
         Processes; -1 for all cores.
     progress
@@ -250,7 +256,7 @@ def board(
     taking_part = contenders(asked)
     places = [instance(name).name for name in problems] or list(SUITE)
     configurations = [
-        runs.configuration(method, name, problem, lam, budget, replicas)
+        runs.configuration(method, name, problem, lam, budget, replicas, match)
         for problem in places
         for name, method in taking_part.items()
         for lam in lams

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tradeoff.arena.contenders import look_cost
 from tradeoff.arena.instances import instance, law_of, problem_of
+from tradeoff.arena.matching import Match, matched
 from tradeoff.arena.measures import measures
 from tradeoff.convex import LogLinear, StepSize, trajectories
 from tradeoff.convex.stage_steps import StageSteps
@@ -33,8 +34,9 @@ Array = NDArray[np.float64]
 
 
 def configuration(
-    method: Method, name: str, problem: str, lam: float, budget: float, replicas: int
-) -> dict[str, Any]:
+    method: Method, name: str, problem: str, lam: float, budget: float, replicas: int,
+    match: Match = "none",
+) -> dict[str, Any]:  # fmt: skip
     """What a study stores a run under.
 
     Parameters
@@ -49,8 +51,10 @@ def configuration(
         Gradients that each run may cost; looks at losses count as well.
     replicas
         Runs that score.
+    match
+        Terms on which preference losses are compared, see :mod:`tradeoff.arena.matching`.
     """
-    at = method.at(lam)
+    at = matched(method, problem, lam, match)
     rows = instance(problem).rows
     return {
         **({"rows": rows} if rows else {}),
@@ -84,7 +88,8 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     name, steps = str(first["problem"]), int(first["steps"])
     problem = problem_of(name)
     methods = [restored(each["method"]) for each in configurations]
-    chosen = tuned(problem, methods, steps)
+    lams = [float(each["lam"]) for each in configurations]
+    chosen = tuned(problem, methods, steps, lams)
     found = []
     for some in _batched(range(len(methods)), max(1, AT_ONCE // int(first["replicas"]))):
         ends = trajectories(
@@ -98,13 +103,17 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     return [each.assign(cpu_seconds=cost) for each in found]
 
 
-def tuned(problem: LogLinear, methods: Sequence[Method], steps: int) -> list[Step]:
+def tuned(
+    problem: LogLinear, methods: Sequence[Method], steps: int, lams: Sequence[float]
+) -> list[Step]:
     """First steps of the first and of later stages with the least mean f_lambda at the end.
 
     Parameters
     ----------
     problem, methods, steps
         What runs, and for how many updates.
+    lams
+        Weight that is asked of each method, of the losses that are scored.
     """
     single = [k for k, method in enumerate(methods) if not has_stages(method, steps)]
     staged = [k for k in range(len(methods)) if k not in single]
@@ -113,7 +122,8 @@ def tuned(problem: LogLinear, methods: Sequence[Method], steps: int) -> list[Ste
     pairs: list[Step] = [(first, later) for first in SCALES for later in SCALES]
     for members, grid in ((single, same), (staged, pairs)):
         for some in _batched(members, max(1, AT_ONCE // (len(grid) * TUNING_REPLICAS))):
-            judged = _judged(problem, [methods[k] for k in some], steps, grid)
+            asked = np.array([lams[k] for k in some])
+            judged = _judged(problem, [methods[k] for k in some], steps, grid, asked)
             best = np.argmin(judged, axis=1)
             found |= {k: grid[i] for k, i in zip(some, best.tolist(), strict=True)}
     return [found[k] for k in range(len(methods))]
@@ -140,7 +150,7 @@ def _batched(items: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 def _judged(
-    problem: LogLinear, methods: Sequence[Method], steps: int, grid: Sequence[Step]
+    problem: LogLinear, methods: Sequence[Method], steps: int, grid: Sequence[Step], lams: Array
 ) -> Array:
     """(methods, grid) mean f_lambda at the end of the runs that tune."""
     runs = trajectories(
@@ -148,7 +158,6 @@ def _judged(
         replicas=TUNING_REPLICAS, seed=TUNING_SEED, checkpoints=[steps],
     )  # fmt: skip
     losses = runs.losses(problem)[:, :, -1].reshape(len(methods), len(grid), -1, 2)
-    lams = np.array([method.lam for method in methods])
     return np.asarray(weighted_loss(losses, lams[:, None, None]).mean(axis=-1))
 
 

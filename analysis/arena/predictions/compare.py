@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from analysis.arena.stored import cells, means, of_slot, shown, wins
-from analysis.dossier.evidence import MOST, equivalent, holds_on
+from analysis.dossier.evidence import MOST, equivalent, holds_on_units
 from analysis.dossier.mutations import SWAPPED, mutate, swapped
 from tradeoff.arena.instances import SUITE
 from tradeoff.theory.checked import Checked
@@ -36,7 +37,7 @@ def less(
     score
         "regret" or "front_gap".
     at_least
-        Share of the cells, for the low end of its interval.
+        Share of the cells of a problem that it needs in order to count.
     lams
         Weights that count; all by default.
     """
@@ -87,8 +88,18 @@ def _each(
     if lams is not None:
         table = table.loc[:, table.columns.get_level_values("lam").isin(lams)]
     pairs = mutate(mutation, pairs, {SWAPPED: [swapped(pair) for pair in pairs]})
-    held = [(table.loc[better] < table.loc[worse]).to_numpy() for better, worse in pairs]
-    found = [holds_on(each, at_least) for each in held]
-    lows = np.array([each.constants["low"] for each in found])
-    kept = {"share": min(each.constants["share"] for each in found), "n": float(table.shape[1])}
-    return Checked(lows, np.full(len(lows), at_least), "lower", kept, 0.0)
+    return all_of([on_problems(table.loc[x] < table.loc[y], at_least) for x, y in pairs])
+
+
+def on_problems(held: pd.Series, at_least: float = MOST) -> Checked:
+    """That something holds on most problems, of truth values by problem and weight."""
+    return holds_on_units(held.unstack("problem", sort=False).T.to_numpy(), at_least)
+
+
+def all_of(found: Sequence[Checked]) -> Checked:
+    """Several findings of shares as one, with the constants of the weakest."""
+    weakest = min(found, key=lambda each: (float(each.measured), each.constants["share"]))
+    measured, bounds = (
+        np.array([float(getattr(each, name)) for each in found]) for name in ("measured", "bound")
+    )
+    return Checked(measured, bounds, "lower", dict(weakest.constants), 0.0)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.arena.predictions.compare import less, level, more
+from analysis.arena.predictions.compare import less, level, more, on_problems
 from analysis.arena.stored import cells, of_slot, shown
-from analysis.dossier.evidence import MOST, holds_on
 from analysis.dossier.mutations import SWAPPED, mutate
 from tradeoff.theory.checked import Checked
 
@@ -20,7 +19,7 @@ def claim_merging(fast: bool = False, mutation: str | None = None) -> Checked:
     merged = table.loc[of_slot(numbers, "merge")].min()
     pair = (trained, merged)
     pair = mutate(mutation, pair, {SWAPPED: pair[::-1]})
-    return holds_on((pair[0] < pair[1]).to_numpy(), MOST)
+    return on_problems(pair[0] < pair[1])
 
 
 def claim_sparse(fast: bool = False, mutation: str | None = None) -> Checked:
