@@ -15,6 +15,7 @@ TITLES = {
     "board": "Every method on the board, best first: means over problems, in units of the fronts' "
     "ranges.",
     "winners": "Methods that are ahead of ALRIGHT or MAXRIGHT on more problems than behind.",
+    "losses": "Losses of pairs less DPO: means over problems, with 95 % t-intervals over problems.",
     "absent": "Names of the catalogue that have no place on the convex board.",
 }
 """Captions of the tables in LaTeX."""
@@ -30,9 +31,10 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def _content(results: Results) -> dict[str, Any]:
-    from analysis.arena.answers import answers
+    from analysis.arena.answers import answers, evidence
 
-    return {"answers": answers(results)}
+    # Claims read what is stored, so that there are none before the first run.
+    return {"answers": answers(results), "evidence": evidence() if results else {}}
 
 
 DOSSIER = Dossier(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from analysis.arena.boards.matched import SCORES, interval_of
 from analysis.arena.stored import array, differences, means, wins
 from tradeoff.arena import ranks
 from tradeoff.display import cell
@@ -23,6 +23,7 @@ def all_tables(results: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     return {
         "board": board(numbers),
         "winners": winners(numbers),
+        **({"losses": losses(results["matched"], numbers)} if "matched" in results else {}),
         "absent": pd.DataFrame(
             {"name": list(numbers["left_out"]), "reason": list(numbers["left_out"].values())}
         ),
@@ -35,8 +36,8 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
     scores = ("regret", "front_gap", "coverage", "law_regret", "kl", "flips", "calibration")
     kept = {score: means(numbers, score).mean(axis=1) for score in scores}
     counts = {name: wins(numbers, name).apply(_both, axis=1) for name in AGAINST}
-    # Of the mean over these problems, each with draws of its own.
-    spread = np.linalg.norm(array(numbers["half_width"]), axis=1) / len(numbers["problems"])
+    # Of the mean over these problems. They share draws, so that their errors may add up.
+    spread = array(numbers["half_width"]).mean(axis=1)
     rows = []
     about = dict(zip(numbers["methods"], range(len(numbers["methods"])), strict=True))
     for name, place in places.sort_values("rank", kind="stable").iterrows():
@@ -56,6 +57,40 @@ def board(numbers: Mapping[str, Any]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def losses(matched: Mapping[str, Any], numbers: Mapping[str, Any]) -> pd.DataFrame:
+    """Losses of pairs with their own settings, with the problem's beta, and at equal pull."""
+    boards = {"own": numbers, "β": matched["beta"], "β, pull": matched["weight"]}
+    about: Mapping[str, Any] = matched["losses"]
+    apart = {
+        (terms, score): interval_of(found, score)
+        for terms, found in boards.items()
+        for score in SCORES
+    }
+    order = apart["β, pull", "front_gap"]["mean"].drop("mix").sort_values(kind="stable").index
+    rows = []
+    for name in map(str, order):
+        row = {"loss": about[name]["label"], "name": name, "takes": _taken(about[name])}
+        row["weight for 1/2"] = cell(about[name]["weight"])
+        for (terms, score), found in apart.items():
+            title = score.replace("_", " ")
+            row[f"{title}: {terms}"] = f"{_signed(found.loc[name, 'mean'])}"
+            if terms == "β, pull":
+                row[f"{title}: {terms}"] += f" ± {cell(float(found.loc[name, 'half']))}"
+                row[f"{title}: better/worse"] = _both(wins(boards[terms], "mix", score).loc[name])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _taken(about: Mapping[str, Any]) -> str:
+    """What of a loss follows the problem's beta."""
+    (name,) = about["has_beta"][:1] or ("",)
+    return {"beta": "β", "tau": "τ = 1/β", "temperature": "temperature β"}.get(name, "nothing")
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{cell(float(value))}"
 
 
 def winners(numbers: Mapping[str, Any]) -> pd.DataFrame:

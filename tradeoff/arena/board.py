@@ -15,6 +15,7 @@ from tradeoff.arena import ranks, runs
 from tradeoff.arena.contenders import contenders
 from tradeoff.arena.instances import SUITE, front, instance, law_front
 from tradeoff.arena.matching import Match
+from tradeoff.arena.scenarios import SKILLS, is_scenario, scenario
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.scores import holm, hypervolume, interval
@@ -44,7 +45,8 @@ class Board(Shown):
     runs
         One row for each run that scores: name, problem, lam, replica, sft_loss, preference_loss,
         regret and front_gap in units of the front's ranges, law_regret likewise on the law that
-        the rows were drawn from, the third measures (:mod:`tradeoff.arena.measures`), step,
+        the rows were drawn from, the third measures (:mod:`tradeoff.arena.measures`), skills of
+        scenarios (:mod:`tradeoff.arena.scenarios`), step,
         later_step, at_edge, steps, cpu_seconds.
     """
 
@@ -64,7 +66,7 @@ class Board(Shown):
                     "front_gap": float(group["front_gap"].mean()),
                     "sft_loss": float(group["sft_loss"].mean()),
                     "preference_loss": float(group["preference_loss"].mean()),
-                    **{name: float(group[name].mean()) for name in THIRD if name in group},
+                    **{n: float(group[n].mean()) for n in (*THIRD, *SKILLS) if n in group},
                     "step": float(group["step"].iloc[0]),
                     "at_edge": bool(group["at_edge"].iloc[0]),
                     "updates": int(group["steps"].iloc[0]),
@@ -82,8 +84,23 @@ class Board(Shown):
         """Distance behind the front, likewise, whatever weight was asked for."""
         return self._mean("front_gap")
 
+    @cached_property
+    def skills(self) -> pd.DataFrame:
+        """Skills of scenarios by method: means over weights and runs, one column a skill.
+
+        The first row, "before", is the policy before training. Empty without scenarios.
+        """
+        places = [name for name in self.regret.columns if is_scenario(name)]
+        found = {}
+        for place in places:
+            for skill, before in scenario(place).before.items():
+                found[f"{place}: {skill}"] = pd.concat(
+                    [pd.Series({"before": before}), self.third(skill)[place]]
+                )
+        return pd.DataFrame(found)
+
     def third(self, name: str) -> pd.DataFrame:
-        """One of :data:`THIRD`, likewise; NaN on a problem for which it is not known."""
+        """One of :data:`THIRD` or a skill, likewise; NaN on a problem that does not have it."""
         return self._mean(name)
 
     @cached_property
@@ -226,7 +243,8 @@ def board(
         Names, see :func:`tradeoff.methods.find`; the whole catalogue by default. The baselines
         take part in any case.
     problems
-        Names of :data:`~tradeoff.arena.SUITE`; all by default.
+        Names of :data:`~tradeoff.arena.SUITE`, all of which are the default, of
+        :data:`~tradeoff.arena.scenarios.SCENARIOS`, or files of your own rows.
     folder
         Where each run is stored; what is there already is not computed again.
     lams

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tradeoff.arena.scenarios import SCENARIOS, is_scenario, scenario
 from tradeoff.convex import Front, LogLinear, pareto_front, random_log_linear
 from tradeoff.convex.instances import log_linear_population
 from tradeoff.errors import InputError
@@ -129,7 +130,9 @@ SUITE: Mapping[str, Instance] = MappingProxyType({each.name: each for each in _S
 
 
 def instance(name: str) -> Instance:
-    """The instance of a name, or that of a user's rows, see :func:`tradeoff.arena.theirs.theirs`.
+    """The instance of a name: of the suite, of a scenario, or of a user's rows.
+
+    See :mod:`tradeoff.arena.scenarios` and :func:`tradeoff.arena.theirs.theirs`.
 
     Raises
     ------
@@ -140,8 +143,12 @@ def instance(name: str) -> Instance:
 
     if is_theirs(name):
         return theirs(name)
+    if is_scenario(name):
+        found = scenario(name)
+        return Instance(name, SCENARIOS[name.partition(":")[0]], lambda: found.problem)
     if name not in SUITE:
-        remedy = f"Use some of {', '.join(SUITE)}, or your rows as sft.jsonl,preferences.jsonl."
+        known = ", ".join((*SUITE, *SCENARIOS))
+        remedy = f"Use some of {known}, or your rows as sft.jsonl,preferences.jsonl."
         raise InputError("no such problem", field="problem", value=name, remedy=remedy)
     return SUITE[name]
 

@@ -14,6 +14,7 @@ from tradeoff.arena.contenders import look_cost
 from tradeoff.arena.instances import instance, law_of, problem_of
 from tradeoff.arena.matching import Match, matched
 from tradeoff.arena.measures import measures
+from tradeoff.arena.scenarios import is_scenario, scenario
 from tradeoff.convex import LogLinear, StepSize, trajectories
 from tradeoff.convex.stage_steps import StageSteps
 from tradeoff.methods import Method, restored
@@ -80,9 +81,9 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     -------
     list of DataFrame
         One for each: a row a replica with sft_loss, preference_loss, the same of the law where it
-        is known, third measures, the first step of the first and of later stages, whether the
-        best step is the grid's least or largest, and cpu_seconds, a cell's share of the processor
-        time of the call.
+        is known, third measures, the skills of a scenario, the first step of the first and of
+        later stages, whether the best step is the grid's least or largest, and cpu_seconds, a
+        cell's share of the processor time of the call.
     """
     began, first = time.process_time(), configurations[0]
     name, steps = str(first["problem"]), int(first["steps"])
@@ -95,6 +96,7 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
         ends = trajectories(
             problem, [methods[k] for k in some], step_size=[_size(chosen[k]) for k in some],
             paired=True, steps=steps, replicas=int(first["replicas"]), checkpoints=[steps],
+            start=problem.reference,
         ).last[:, :, -1]  # fmt: skip
         for k, theta in zip(some, ends, strict=True):
             about = _about(chosen[k], has_stages(methods[k], steps))
@@ -155,7 +157,7 @@ def _judged(
     """(methods, grid) mean f_lambda at the end of the runs that tune."""
     runs = trajectories(
         problem, methods, steps=steps, step_size=[_size(step) for step in grid],
-        replicas=TUNING_REPLICAS, seed=TUNING_SEED, checkpoints=[steps],
+        replicas=TUNING_REPLICAS, seed=TUNING_SEED, checkpoints=[steps], start=problem.reference,
     )  # fmt: skip
     losses = runs.losses(problem)[:, :, -1].reshape(len(methods), len(grid), -1, 2)
     return np.asarray(weighted_loss(losses, lams[:, None, None]).mean(axis=-1))
@@ -175,7 +177,8 @@ def _measured(name: str, theta: Array) -> pd.DataFrame:
         kinds["law_"] = known.losses(theta)
     for kind, losses in kinds.items():
         found |= {f"{kind}sft_loss": losses[:, 0], f"{kind}preference_loss": losses[:, 1]}
-    return pd.DataFrame({**found, **measures(problem, theta)})
+    skills = scenario(name).measures(theta) if is_scenario(name) else {}
+    return pd.DataFrame({**found, **measures(problem, theta), **skills})
 
 
 def _about(step: Step, staged: bool) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def arena(
         list[str] | None,
         typer.Option(
             "--problem",
-            help="Name of a problem, or your rows as sft.jsonl,preferences.jsonl; repeatable.",
+            help="Name of a problem or a scenario, or your rows as sft.jsonl,preferences.jsonl; "
+            "repeatable.",
         ),
     ] = None,
     lams: Annotated[
@@ -41,6 +42,13 @@ def arena(
         float, typer.Option(help="Cost of a run in gradients of a data point.", min=1)
     ] = 500.0,
     replicas: Annotated[int, typer.Option(help="Runs that score each method.", min=2)] = 32,
+    match: Annotated[
+        str,
+        typer.Option(
+            help="Terms of losses of pairs. none: their own settings; beta: the problem's beta; "
+            "weight: that, and a weight at which they pull as DPO does."
+        ),
+    ] = "none",
     jobs: Annotated[int, typer.Option(help="Processes; -1 for all cores.")] = -1,
     sort: Annotated[str, typer.Option(help="rank, regret, front_gap or coverage.")] = "rank",
     listing: Annotated[
@@ -64,7 +72,9 @@ def arena(
 
     - `tradeoff arena --method my_package.my_module:Name`
 
-    - `tradeoff arena --method ipo --problem skills.jsonl,taste.jsonl`
+    - `tradeoff arena --method ipo --problem skills.jsonl,taste.jsonl --match beta`
+
+    - `tradeoff arena --method replay --method kl_base --problem third-skill`
 
     - `tradeoff arena --list`
     """
@@ -73,11 +83,13 @@ def arena(
 
     from tradeoff.arena import SUITE, contenders
     from tradeoff.arena.board import LAMS, board, check_order
+    from tradeoff.arena.scenarios import SCENARIOS
     from tradeoff.arena.theirs import is_theirs, theirs
 
     check_order(sort)
     if listing:
         rows = [{"problem": each.name, "differs by": each.varies} for each in SUITE.values()]
+        rows += [{"problem": name, "differs by": says} for name, says in SCENARIOS.items()]
         labels = [{"name": name, "method": m.label} for name, m in contenders().items()]
         if as_json:
             show_json({"problems": rows, "methods": labels})
@@ -89,17 +101,19 @@ def arena(
     keeps(f"runs in {folder} that have ended are kept, and the same command goes on")
     found = board(
         methods or (), problems or (), folder=folder / "runs", lams=tuple(lams or LAMS),
-        budget=budget, replicas=replicas, jobs=jobs, progress=not as_json,
+        budget=budget, replicas=replicas, match=match, jobs=jobs, progress=not as_json,
     )  # fmt: skip
     table = found.table(sort)
     record: dict[str, Any] = {
         "budget": budget,
         "replicas": replicas,
         "lams": list(lams or LAMS),
+        "match": match,
         "problems": list(found.regret.columns),
         "your_rows": [name for name in found.regret.columns if is_theirs(name)],
         "methods": table.to_dict("records"),
         "cells": found.cells.to_dict("records"),
+        "skills": found.skills.rename_axis("name").reset_index().to_dict("records"),
     }
     write_json(folder / "arena.json", record)
     if as_json:
@@ -108,6 +122,9 @@ def arena(
     others = [name for name in table if name not in WIDEST]
     show_table(table[WIDEST], f"{found}")
     show_table(table[["name", *others]], "\nproblems on which a method differs from a baseline")
+    if len(found.skills):
+        kept = found.skills.rename_axis("name").reset_index()
+        show_table(kept, "\nprobability of what a skill answers, before training and after")
     edge = int(table["at_edge"].sum())
     if edge:
         show_line(

@@ -1,4 +1,4 @@
-"""What is predicted of losses of pairs that share the problem's beta, and a weight of equal pull."""
+"""What is predicted of losses of pairs with one beta, and at a weight of equal pull."""
 
 from __future__ import annotations
 
