@@ -145,8 +145,15 @@ def find_class(name: Any, known: Mapping[str, type[P]], kind: str) -> type[P]:
     return found  # type: ignore[return-value]
 
 
-def load(name: str) -> Any:
+def load(name: str, field: str = "name") -> Any:
     """Import ``package.module:Name``; modules in the current folder are found too.
+
+    Parameters
+    ----------
+    name
+        The module and the name in it.
+    field
+        What the name was given for, for the error.
 
     Raises
     ------
@@ -164,12 +171,12 @@ def load(name: str) -> Any:
             found = getattr(found, part)
     except ModuleNotFoundError as error:
         problem = f"there is no module {error.name!r}"
-        raise InputError(problem, field="name", value=name, remedy=remedy) from error
+        raise InputError(problem, field=field, value=name, remedy=remedy) from error
     except AttributeError as error:
-        raise InputError(str(error), field="name", value=name, remedy=remedy) from error
+        raise InputError(str(error), field=field, value=name, remedy=remedy) from error
     except Exception as error:
         problem = f"the module cannot be imported: {type(error).__name__}: {error}"
-        raise InputError(problem, field="name", value=name, remedy="Correct it.") from error
+        raise InputError(problem, field=field, value=name, remedy="Correct it.") from error
     return found
 
 

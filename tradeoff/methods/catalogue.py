@@ -87,7 +87,7 @@ def _one(name: str) -> Method | Part:
     for known in KNOWN.values():
         if name in known:
             return _made(known[name], name)
-    found = load(name) if ":" in name else installed(name)
+    found = load(name, "method") if ":" in name else installed(name)
     if found is None:
         raise InputError(
             "unknown method",
