@@ -16,6 +16,7 @@ TITLES = {
     "ranges.",
     "winners": "Methods that are ahead of ALRIGHT or MAXRIGHT on more problems than behind.",
     "losses": "Losses of pairs less DPO: means over problems, with 95 % t-intervals over problems.",
+    "skills": "Probability of the answers that show a skill, before training and after it.",
     "absent": "Names of the catalogue that have no place on the convex board.",
 }
 """Captions of the tables in LaTeX."""

@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.arena.boards.matched import SCORES, interval_of
+from analysis.arena.boards.scenarios import skill
 from analysis.arena.stored import array, differences, means, wins
 from tradeoff.arena import ranks
 from tradeoff.display import cell
+from tradeoff.scores import interval
 
 AGAINST = ("mix", "alright", "maxright")
 
@@ -24,6 +26,7 @@ def all_tables(results: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         "board": board(numbers),
         "winners": winners(numbers),
         **({"losses": losses(results["matched"], numbers)} if "matched" in results else {}),
+        **({"skills": skills(results["scenarios"])} if "scenarios" in results else {}),
         "absent": pd.DataFrame(
             {"name": list(numbers["left_out"]), "reason": list(numbers["left_out"].values())}
         ),
@@ -91,6 +94,19 @@ def _taken(about: Mapping[str, Any]) -> str:
 
 def _signed(value: float) -> str:
     return f"{'+' if value > 0 else ''}{cell(float(value))}"
+
+
+def skills(numbers: Mapping[str, Any]) -> pd.DataFrame:
+    """What is left of each skill, by method; means over instances with their 95 % intervals."""
+    rows = []
+    for kind, found in numbers["skills"].items():
+        for name in found:
+            before, after = skill(numbers, kind, name)
+            spread = interval(after.to_numpy(), axis=1)
+            ends = zip(after.index, spread.mean, spread.high - spread.mean, strict=True)
+            row = {"scenario": kind, "skill": name, "before": f"{before.mean():.2f}"}
+            rows.append(row | {str(n): f"{mean:.2f} ± {half:.2f}" for n, mean, half in ends})
+    return pd.DataFrame(rows)
 
 
 def winners(numbers: Mapping[str, Any]) -> pd.DataFrame:

@@ -114,6 +114,8 @@ def draw(numbers: Mapping[str, Any], out: Path) -> None:
             ax.tick_params(labelsize=6)
             ax.set_title(f"{kind}\n{name}", fontsize=7)
             ax.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1))
+            if place >= len(panels) - columns:
+                ax.set_xlabel("probability", fontsize=7)
         for ax in every[len(panels) :]:
             ax.set_axis_off()
         style.save(fig, out, "scenarios")
