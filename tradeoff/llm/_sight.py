@@ -108,8 +108,9 @@ def leaks(policy: Policy, items: Sequence[Pair], layout: batches.Layout) -> bool
 
 
 def close(policy: Policy, found: Float[Tensor, " S"], expected: Float[Tensor, " S"]) -> bool:
-    """Whether log-probabilities are equal up to rounding."""
-    rtol, atol = (1e-4, 1e-3) if precise(policy) else (5e-2, 5e-2)
+    """Whether log-probabilities of responses are equal up to rounding."""
+    # In bf16, another order of the same sums moves a response of SmolLM2 by up to .25.
+    rtol, atol = (1e-4, 1e-3) if precise(policy) else (5e-2, 0.5)
     return torch.allclose(found, expected, rtol=rtol, atol=atol)
 
 
