@@ -234,7 +234,8 @@ def test_the_plan_says_what_runs_beyond_the_comparison_cost(
     assert found["runs"] == form.few * len(form.lams) * len(smol_extra.SWEPT)
     least = found["runs"] * smol_plan.cpu_seconds(form, "same prompts", 0) / 60
     assert least < found["CPU minutes"] < 2 * least
-    assert smol_study.planned(form) == 60 + found["runs"]
+    compared = 2 * (len(form.grid) + form.alone) + form.seeds * len(form.methods)
+    assert smol_study.planned(form) == compared + found["runs"]
 
 
 @pytest.mark.parametrize("kind", ["references", "relearning"])
