@@ -135,8 +135,25 @@ def forecast(lab: Lab, calibration: Calibration) -> Forecast:
         Fitted on other runs, see :func:`tradeoff.forecast.calibration.stored`.
     """
     used = {name: CANDIDATES[name] for name in calibration.fitted.variants}
-    measured, half = measure(lab, used), calibration.half_widths
-    fitted = calibration.fitted
+    measured = measure(lab, used)
+    return of_measured(measured, calibration, lab.effort.updates, lab.effort.batch, lab.cost())
+
+
+def of_measured(
+    measured: Measured, calibration: Calibration, updates: int, batch: int, cost: float
+) -> Forecast:
+    """The forecast from measurements that were made before.
+
+    Parameters
+    ----------
+    measured
+        What the candidates say.
+    calibration
+        Fitted on other runs.
+    updates, batch, cost
+        The budget, and the cost of the measurements as a share of one run.
+    """
+    fitted, half = calibration.fitted, calibration.half_widths
     normal = np.random.default_rng(0).standard_normal((DRAWS, len(half)))
     return Forecast(
         losses=fitted.losses(measured),
@@ -144,8 +161,8 @@ def forecast(lab: Lab, calibration: Calibration) -> Forecast:
         high=fitted.losses(measured, half),
         base=measured.base,
         draws=fitted.losses(measured, half / 1.645 * normal),
-        cost=lab.cost(),
-        updates=lab.effort.updates,
-        batch=lab.effort.batch,
+        cost=cost,
+        updates=updates,
+        batch=batch,
         calibration=calibration,
     )
