@@ -45,6 +45,7 @@ RANKS: dict[str, float] = {
     "conflict": 5,
     "experiment": 5,
     "trl": 5,
+    "trust": 1.5,
     "doubts": 4,
     "arena": 5,
     "advice": 5.5,

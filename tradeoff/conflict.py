@@ -16,13 +16,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from tradeoff import doubts, plots, scores
+from tradeoff import doubts, plots, scores, trust
 from tradeoff.convex.front import Front, pareto_front
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.convex.simulate import StepSize, Trajectories, trajectories
 from tradeoff.convex.solve import minimise
-from tradeoff.convex.text import Candidates, Width, text_problem
+from tradeoff.convex.text import Candidates, Features, Width, text_problem
 from tradeoff.data.files import as_preferences, as_sft
 from tradeoff.data.overlap import overlaps
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
@@ -65,6 +65,8 @@ class Analysis(Shown):
         Single numbers, see :func:`analyse`.
     doubts
         Limits of the analysis for these data, and the numbers that each of them affects.
+    trust
+        How far the features may be trusted, in one sentence.
     """
 
     front: Front
@@ -72,6 +74,7 @@ class Analysis(Shown):
     paths: pd.DataFrame
     summary: dict[str, Any]
     doubts: tuple[Doubt, ...] = ()
+    trust: str = ""
 
     @property
     def in_doubt(self) -> tuple[str, ...]:
@@ -144,6 +147,7 @@ def analyse(
     beta: Positive = 1.0,
     candidates: Candidates = 8,
     n_features: Width = 2**14,
+    features: Features | None = None,
     solves: Annotated[int, Within(2, 10**6)] = 9,
     steps: Updates = 120,
     max_rows: Annotated[int, Within(2, 10**9)] | None = None,
@@ -171,6 +175,9 @@ def analyse(
     candidates, n_features
         See :func:`tradeoff.convex.text.text_problem`. Held-out prompts have as many candidates as
         training prompts; where they have too few completions, training rows supply the others.
+    features
+        Features of responses in place of hashed words, such as those of a model
+        (`tradeoff.llm.pooled.PooledStates`). ``n_features`` then has no effect.
     solves
         Certified solves of the front.
     steps
@@ -208,6 +215,7 @@ def analyse(
     shape: dict[str, Any] = {
         "candidates": candidates,
         "n_features": n_features,
+        "features": features,
         "seed": seed,
         "beta": beta,
     }
@@ -239,11 +247,21 @@ def analyse(
     runs = _gradient_runs(problem, lam, steps, progress)
     thetas = _policies(problem, front, runs, lams, lam if tradable else None)
     table = _table(problem, test, front, thetas)
-    found = [*left_out, *doubts.of_rows(sft, preference), *doubts.of_pairs(problem)]
+    found = [
+        *left_out,
+        *doubts.of_rows(sft, preference),
+        *doubts.of_pairs(problem, shown(features)),
+    ]
     found += [*doubts.of_front(problem, front), *_by_accuracy(table, test, rows)]
     summary = _counts(rows) | {"radius": radius, "beta": beta}
     summary |= _numbers(problem, front, lam if tradable else None, sft, preference)
-    return Analysis(front, table, _paths(problem, runs), summary, tuple(found))
+    trusted = trust.sentence(trust.kind_of(features))
+    return Analysis(front, table, _paths(problem, runs), summary, tuple(found), trusted)
+
+
+def shown(features: Features | None) -> str:
+    """What features show of a response, for :func:`tradeoff.doubts.of_pairs`."""
+    return doubts.WORDS if features is None else getattr(features, "shown", doubts.OTHERS)
 
 
 def _drawn(

@@ -1,8 +1,9 @@
 """Limits of an analysis of two datasets, and the numbers that each of them affects.
 
-The analysis fits a linear model to hashed words. Its numbers say little about a language model if
-rows have no prompts, pairs differ only in features that are not hashed, or a fit is no better than
-chance. Each such limit is a :class:`Doubt` with a count and a remedy.
+The analysis fits a linear model to features of responses, such as hashed words. Its numbers say
+little about a language model if rows have no prompts, pairs differ only in what features do not
+show, or a fit is no better than chance. Each such limit is a :class:`Doubt` with a count and a
+remedy.
 """
 
 from __future__ import annotations
@@ -116,8 +117,14 @@ def of_rows(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> Itera
             )
 
 
-def of_pairs(problem: LogLinear) -> Iterator[Doubt]:
-    """Pairs whose two responses have nearly the same features."""
+WORDS = "words without case, word pairs, groups of three letters, length"
+"""What features of hashed words show of a response."""
+OTHERS = "the given features, length"
+"""What other features show, unless they have an attribute ``shown``."""
+
+
+def of_pairs(problem: LogLinear, shown: str = WORDS) -> Iterator[Doubt]:
+    """Pairs whose two responses have nearly the same features, which show :data:`WORDS`."""
     count, total = 0, len(problem.chosen)
     for first in range(0, len(problem.chosen), _AT_ONCE):
         some = slice(first, first + _AT_ONCE)
@@ -128,8 +135,7 @@ def of_pairs(problem: LogLinear) -> Iterator[Doubt]:
             "invisible_pairs",
             count,
             total,
-            f"{count:,} of {total:,} pairs have two responses with the same features (words "
-            "without case, word pairs, groups of three letters, length)",
+            f"{count:,} of {total:,} pairs have two responses with the same features ({shown})",
             "A preference about case, line breaks, order or tools needs a model: train one on the "
             "pairs and use `tradeoff evaluate`; or leave these pairs out.",
             (*_COMPARED, "preference_forgotten") if 10 * count >= total else (),

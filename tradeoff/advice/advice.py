@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import pandas as pd
 
-from tradeoff import doubts
+from tradeoff import doubts, trust
 from tradeoff.advice.page import page
 from tradeoff.advice.picture import as_text
 from tradeoff.advice.repeated import Repeats, estimate, repeat
 from tradeoff.advice.sentences import NUMBERS, Choice, Level, choose, five, level, stable
-from tradeoff.conflict import MAX_ROWS
-from tradeoff.convex.text import Candidates, Width, text_problem
+from tradeoff.conflict import MAX_ROWS, shown
+from tradeoff.convex.text import Candidates, Features, Width, text_problem
 from tradeoff.data.files import as_preferences, as_sft
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sample import sampled
@@ -47,6 +47,8 @@ class Advice(Shown):
         Limits of the advice for these rows, each with a count and a remedy.
     repeats
         The numbers of each repeat, and the data of a picture.
+    trust
+        How far the features may be trusted, in one sentence.
     """
 
     sentences: tuple[str, ...]
@@ -55,6 +57,7 @@ class Advice(Shown):
     command: str
     cautions: tuple[Doubt, ...]
     repeats: Repeats
+    trust: str = ""
 
     def table(self) -> pd.DataFrame:
         """Every number: mean, 95 % interval, and whether it is stable (data)."""
@@ -86,6 +89,7 @@ class Advice(Shown):
             "level": {"name": place.name, "stable": place.stable, "position": vars(place.position)},
             "choice": vars(self.choice),
             "command": self.command,
+            "trust": self.trust,
             "cautions": [doubt.record() for doubt in self.cautions],
             "certified_solver_error": self.certified,
             "stable_data": stable(self.repeats.table),
@@ -101,7 +105,7 @@ class Advice(Shown):
     def page(self, title: str = "Advice") -> str:
         """One self-contained HTML page."""
         tables = {"Numbers": self.table(), "Repeats": self.repeats.table.map(_two)}
-        cautions = [str(doubt) for doubt in self.cautions]
+        cautions = [self.trust, *map(str, self.cautions)]
         return page(title, self.sentences, self.command, cautions, self.repeats.picture, tables)
 
     def __repr__(self) -> str:
@@ -121,6 +125,7 @@ def advise(
     beta: Positive = 1.0,
     candidates: Candidates = 8,
     n_features: Width = 2**13,
+    features: Features | None = None,
     seed: Seed = 0,
     progress: bool = False,
 ) -> Advice:
@@ -141,7 +146,7 @@ def advise(
     rows
         Largest number of rows of each set that one repeat draws. If there are more rows,
         `Advice.cautions` gives both numbers.
-    beta, candidates, n_features
+    beta, candidates, n_features, features
         See `tradeoff.convex.text.text_problem`.
     seed
         Seed of every draw; the same seed gives the same advice.
@@ -155,15 +160,18 @@ def advise(
     """
     known = _read(sft, preference, seed)
     shape: dict[str, Any] = {"beta": beta, "candidates": candidates, "n_features": n_features}
+    shape["features"] = features
     with tqdm(total=PARTS * repeats, desc="repeats", disable=not progress, leave=False) as bar:
         found = repeat(
             *known, repeats=repeats, rows=rows, seed=seed, tick=lambda: bar.update(), **shape
         )
     cautions = _cautions((sft, preference), known, rows, seed, shape)
     choice = choose(found.table)
-    sentences = five(found.table, len(cautions))
+    kind = trust.kind_of(features)
+    sentences = five(found.table, len(cautions), trust.name(kind))
     command = _command(names, model, choice)
-    return Advice(sentences, choice, level(found.table), command, cautions, found)
+    trusted = trust.sentence(kind)
+    return Advice(sentences, choice, level(found.table), command, cautions, found, trusted)
 
 
 def _read(sft: Any, preference: Any, seed: int) -> tuple[Any, Any]:
@@ -182,7 +190,8 @@ def _cautions(
         for doubt in doubts.of_sample(name, len(some), len(every) + left):
             found.append(_per_repeat(name, doubt))
     found += doubts.of_rows(*used)
-    found += doubts.of_pairs(text_problem(*used, radius=1.0, seed=seed, **shape))
+    problem = text_problem(*used, radius=1.0, seed=seed, **shape)
+    found += doubts.of_pairs(problem, shown(shape["features"]))
     return tuple(found)
 
 

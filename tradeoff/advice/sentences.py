@@ -10,11 +10,13 @@ import pandas as pd
 
 from tradeoff.advice.repeated import Estimate, estimate
 from tradeoff.errors import InputError
+from tradeoff.trust import NAMES as TRUSTED
 
 LOW, HIGH = 1 / 3, 2 / 3
 """Conflict is low up to a third of the way from the anchor `same` to the anchor `reversed`, and
 high from two thirds on."""
 _ENDS = ("conflict_same", "conflict_reversed")
+WORDS = TRUSTED["words"]
 FORGETS_LITTLE = 0.1
 """Largest share of forgotten progress at which one order is enough."""
 Name = Literal["low", "middle", "high", "unknown"]
@@ -97,8 +99,17 @@ def choose(table: pd.DataFrame) -> Choice:
     return Choice(order if ends[order] <= FORGETS_LITTLE else "alright", weight, rounds)
 
 
-def five(table: pd.DataFrame, cautions: int) -> tuple[str, ...]:
-    """The advice in five sentences, from the repeats' table and the number of cautions.
+def five(table: pd.DataFrame, cautions: int, features: str = WORDS) -> tuple[str, ...]:
+    """The advice in five sentences.
+
+    Parameters
+    ----------
+    table
+        The repeats' table.
+    cautions
+        Number of cautions.
+    features
+        What the measure sees of a response.
 
     Raises
     ------
@@ -108,7 +119,7 @@ def five(table: pd.DataFrame, cautions: int) -> tuple[str, ...]:
     if not len(table):
         raise InputError("there are no repeats", field="table", remedy="Ask for at least two.")
     return (_conflict(table), _forgetting(table), _schedule(table), _stability(table),
-            _unknown(table, cautions))  # fmt: skip
+            _unknown(table, cautions, features))  # fmt: skip
 
 
 def _conflict(table: pd.DataFrame) -> str:
@@ -218,10 +229,12 @@ def teaches(table: pd.DataFrame) -> bool:
     return estimate(table.preference_gain - table.preference_gain_shuffled).low > 0
 
 
-def _unknown(table: pd.DataFrame, cautions: int) -> str:
+def _unknown(table: pd.DataFrame, cautions: int, features: str) -> str:
+    words = "meaning, skills or your model's weights"
+    unseen = words if features == WORDS else "skills, or how training changes the model"
     seen = (
-        "These rows cannot tell how your model will behave: the measure sees hashed words, not "
-        "meaning, skills or your model's weights"
+        f"These rows cannot tell how your model will behave: the measure sees {features}, not "
+        f"{unseen}"
     )
     weak = (
         ""

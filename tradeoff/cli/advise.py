@@ -10,6 +10,8 @@ import typer
 from tradeoff._terminal import console, show_json, show_line, show_table
 from tradeoff.cli.options import Columns, JsonText, MinMargin, Out, Seed, SkipBad, UseLabels
 from tradeoff.cli.rows import RowReader
+from tradeoff.cli.states import Features, states
+from tradeoff.data.sample import sampled
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import replacing, write_json
@@ -18,7 +20,10 @@ from tradeoff.records import replacing, write_json
 def advise(
     sft: Annotated[str, typer.Argument(help="SFT rows: file, pattern or owner/name@split.")],
     preference: Annotated[str, typer.Argument(help="Preference rows, likewise.")],
-    model: Annotated[str, typer.Option(help="Model named in the command to train.")] = "tiny",
+    model: Features = None,
+    words: Annotated[
+        bool, typer.Option("--words", help="Name --model in the command, but use hashed words.")
+    ] = False,
     repeats: Annotated[
         int, typer.Option(help="Splits and draws, each measured anew.", min=2, max=1000)
     ] = 5,
@@ -43,15 +48,15 @@ def advise(
 
     Prints five sentences, the command that trains a model so, and cautions. Everything is measured
     on several splits, beside sets of known conflict made of your own pairs. `advise.html` in
-    `--out` is one page to share; `advise.json` holds every number. `tradeoff analyse` looks at one
-    split in detail: certified front, paths of gradient runs, every policy.
+    `--out` is one page to share; `advise.json` holds every number. With `--model`, averaged states
+    of that model take the place of hashed words; what this costs is printed first. `tradeoff
+    analyse` looks at one split in detail: certified front, paths of gradient runs, every policy.
 
     Examples:
 
     - `tradeoff advise skills.jsonl taste.jsonl.gz`
 
-    - `tradeoff advise sft.jsonl pairs.jsonl --model HuggingFaceTB/SmolLM2-135M --details --out
-      advice`
+    - `tradeoff advise sft.jsonl pairs.jsonl --model smollm2 --rows 300 --details --out advice`
     """
     require("text")
     from tradeoff import advice, conflict
@@ -60,11 +65,16 @@ def advise(
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "use_labels": use_labels}
     options |= {"sample": max(rows, conflict.MAX_ROWS), "seed": seed}
     read = RowReader(columns, min_margin, options)
+    known = read.rows(sft, "sft"), read.rows(preference, "preference")
+    features = None
+    if model is not None and not words:
+        some = [sampled(part, rows * repeats, seed) for part in known]
+        features = states(model, *some, say=not as_json)
     found = advice.advise(
-        read.rows(sft, "sft"),
-        read.rows(preference, "preference"),
+        *known,
         names=(sft, preference),
-        model=model,
+        model=model or "tiny",
+        features=features,
         repeats=repeats,
         rows=rows,
         seed=seed,
@@ -81,6 +91,7 @@ def advise(
     for number, sentence in enumerate(found.sentences, start=1):
         show_line(sentence, label=f"{number}. ")
     show_line(found.command, label="\ntrain: ")
+    show_line(found.trust)
     for doubt in found.cautions:
         show_line(str(doubt), label="caution: ", style="yellow")
     for line in [*read.remarks, *(f"dropped: {text}" for text in read.dropped)]:

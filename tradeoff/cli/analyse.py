@@ -20,6 +20,7 @@ from tradeoff.cli.options import (
     check_arguments,
 )
 from tradeoff.cli.rows import RowReader
+from tradeoff.cli.states import ROWS, Features, states
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
@@ -40,11 +41,15 @@ def analyse(
     beta: Annotated[float, typer.Option(help="Inverse temperature of DPO.")] = 1.0,
     candidates: Annotated[int, typer.Option(help="Responses per SFT prompt.")] = 8,
     features: Annotated[int, typer.Option(help="Hashed features of a response.")] = 2**14,
+    model: Features = None,
     solves: Annotated[int, typer.Option(help="Certified solves of the front.")] = 9,
     steps: Annotated[int, typer.Option(help="Updates of each gradient run.")] = 120,
     rows: Annotated[
         int | None,
-        typer.Option(help="Most rows of each set, drawn; by default what memory allows.", min=2),
+        typer.Option(
+            help="Most rows of each set, drawn; by default what memory allows, 1,000 with --model.",
+            min=2,
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Use only the first rows of each file.", min=1)
@@ -61,19 +66,23 @@ def analyse(
 
     Prints a table and writes `analyse.svg`, `analyse.png` and `analyse.json` to `--out`. What the
     analysis cannot see comes first, with a count and a remedy; numbers that it puts in doubt are
-    marked.
+    marked. With `--model`, averaged states of that model take the place of hashed words; what this
+    costs is printed first, and states are kept for later calls.
 
     Examples:
 
     - `tradeoff analyse --sft skills.jsonl --preference taste.jsonl.gz`
 
     - `tradeoff analyse --sft a.jsonl --preference b.jsonl --lam 0.1 --lam 0.9 --skip-bad`
+
+    - `tradeoff analyse --sft a.jsonl --preference b.jsonl --model smollm2 --rows 300`
     """
     require("text")
     from tradeoff import conflict, plots
 
     settings: dict[str, Any] = {"lams": lams, "radius": radius, "beta": beta, "steps": steps}
     settings |= {"candidates": candidates, "n_features": features, "solves": solves}
+    rows = ROWS if rows is None and model is not None else rows
     settings |= {"max_rows": rows, "seed": seed}
     check_arguments(conflict.analyse, **settings)
     folder = check_writable(out or Path())
@@ -81,10 +90,14 @@ def analyse(
     options |= {"sample": rows or conflict.MAX_ROWS, "seed": seed}
     read = RowReader(columns, min_margin, options)
     train = read.rows(sft, "sft"), read.rows(preference, "preference")
+    test = read.held_out(sft_test, "sft"), read.held_out(preference_test, "preference")
+    if model is not None:
+        some = [[*a, *(b or ())] for a, b in zip(train, test, strict=True)]
+        settings["features"] = states(model, *some, say=not as_json)
     found = conflict.analyse(
         *train,
-        sft_test=read.held_out(sft_test, "sft"),
-        preference_test=read.held_out(preference_test, "preference"),
+        sft_test=test[0],
+        preference_test=test[1],
         **settings,
         progress=not as_json,
     )
@@ -92,6 +105,7 @@ def analyse(
         "warnings": [doubt.record() for doubt in found.doubts],
         "in_doubt": found.in_doubt,
         "summary": found.summary,
+        "trust": found.trust,
         "policies": found.policies.reset_index().to_dict("records"),
         "front": found.front.table().to_dict("records"),
         "dropped": read.dropped,
@@ -110,6 +124,7 @@ def analyse(
         show_line(str(text), label="warning: ", style="yellow")
     show_table(_short(found.policies), "losses in nats; accuracies and † on held-out rows")
     show_summary(found.summary, found.in_doubt)
+    show_line(found.trust)
     for line in [*read.remarks, *(f"dropped: {text}" for text in read.dropped)]:
         show_line(line, style="yellow")
     show_line(f"written: {', '.join(str(path) for path in written)}")

@@ -7,12 +7,13 @@ A response y to a prompt x has the features
 where psi(y) has hashed words, word pairs and character triples (norm at most 1). overlap and the
 entries of dense lie in [0, 1], so that |phi| <= sqrt(5). Features ignore case; words are those of
 `tradeoff.data.words`. Hashing needs no vocabulary, so training and held-out rows have the same
-features, and parameters trained on one can be evaluated on the other.
+features, and parameters trained on one can be evaluated on the other. Another psi can take the
+place of hashed words, such as the states of a language model (`tradeoff.llm.pooled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ from tradeoff.settings import Positive, Seed, Within, checked
 
 Candidates = Annotated[int, Within(2, 10**6)]
 Width = Annotated[int, Within(2, 2**24)]
+Features = Callable[[Sequence[str]], Any]
+"""Maps n responses to (n, m) features psi, whose rows have a norm of at most 1."""
 _LONG = 10_000
 """Characters of the shortest response whose length feature is 1."""
 
@@ -53,6 +56,7 @@ def text_problem(
     seed: Seed = 0,
     n_features: Width = 2**14,
     pool: Sequence[str] = (),
+    features: Features | None = None,
     **settings: Any,
 ) -> LogLinear:
     """Build the convex problem of SFT and DPO on real rows.
@@ -75,6 +79,8 @@ def text_problem(
     pool
         Further responses that may be alternatives of SFT prompts, such as those of the pairs.
         Without them the SFT loss does not depend on features that no demonstration has.
+    features
+        psi in place of hashed words; ``n_features`` then has no effect.
     **settings
         ``beta``, ``label_smoothing``, ``reference`` and other attributes of `LogLinear`.
 
@@ -91,6 +97,7 @@ def text_problem(
         seed=seed,
         n_features=n_features,
         pool=pool,
+        features=features,
     )
     return LogLinear(*arrays, radius=radius, **settings)
 
@@ -104,6 +111,7 @@ def assemble(
     seed: Seed = 0,
     n_features: Width = 2**14,
     pool: Sequence[str] = (),
+    features: Features | None = None,
 ) -> TextArrays:
     """Arrange the responses of all prompts; parameters and errors are those of `text_problem`.
 
@@ -125,9 +133,10 @@ def assemble(
     prompts += [as_text(row.prompt) for row in preference_rows]
     responses = list(identity)
     dense = relate(prompts, responses, np.repeat(np.arange(len(prompts)), sizes), response)
-    features = CrossedFeatures(hash_texts(responses, n_features), response, dense[:, :1], dense)
+    psi = hash_texts(responses, n_features) if features is None else features(responses)
+    crossed = CrossedFeatures(psi, response, dense[:, :1], dense)
     starts = np.split(offsets[:-1], [len(sft_rows)])
-    return TextArrays(features, offsets, starts[0], starts[1], starts[1] + 1)
+    return TextArrays(crossed, offsets, starts[0], starts[1], starts[1] + 1)
 
 
 def draw_candidates(
