@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -564,6 +565,24 @@ def rows_of_the_convex_run(choices, objective, count, runs):
         yield choices._pick(choices._samples[objective], objective, drawn, runs)
 
 
+@cache
+def at_the_last_layer():
+    """A base, a start near it, weights with this start, and the convex problem of the layer."""
+    base = DOUBLE.initial([3])
+    one = {key: value[0] for key, value in base.items()}
+    fixed = one[HEAD].flatten().numpy()
+    # Training starts near the reference, where some losses are not differentiable.
+    start = fixed + 0.1 * np.random.default_rng(0).normal(size=len(fixed))
+    begin = {**base, HEAD: torch.from_numpy(start).view_as(base[HEAD])}
+    problem = replace(last_layer(DATA, one, radius=1e6, beta=DOUBLE.beta), reference=fixed)
+    return base, start, begin, problem
+
+
+@cache
+def least_losses():
+    return [minimise(at_the_last_layer()[-1], float(i)).value for i in (0, 1)]
+
+
 @pytest.mark.parametrize("name", AT_BOTH)
 def test_the_last_layer_trains_as_the_convex_problem_does(name, monkeypatch):
     """Every method, on the same rows with the same rule, at both scales."""
@@ -574,16 +593,8 @@ def test_the_last_layer_trains_as_the_convex_problem_does(name, monkeypatch):
     if method.preference.whole_batch or method.schedule.plan(8).watched:
         return
     steps = max(4, getattr(method.schedule, "rounds", 4))
-    base = DOUBLE.initial([3])
-    one = {key: value[0] for key, value in base.items()}
-    fixed = one[HEAD].flatten().numpy()
-    # Training starts near the reference, where some losses are not differentiable.
-    start = fixed + 0.1 * np.random.default_rng(0).normal(size=len(fixed))
-    begin = {**base, HEAD: torch.from_numpy(start).view_as(base[HEAD])}
-    problem = replace(last_layer(DATA, one, radius=1e6, beta=DOUBLE.beta), reference=fixed)
-    optima = [0.0, 0.0]
-    if method.gradient.uses_losses:
-        optima = [minimise(problem, float(i)).value for i in (0, 1)]
+    base, start, begin, problem = at_the_last_layer()
+    optima = least_losses() if method.gradient.uses_losses else [0.0, 0.0]
     done = train(
         DOUBLE,
         [Run(method, 3)],

@@ -27,23 +27,24 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 check_alone = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
 """Checks the same without `jaxtyped`."""
 
-FIRST, FIRST_LOCAL, LATER = 8, 1, 16
-"""Number of first calls that are all checked: of a function, and of a function inside another one.
+FIRST, LATER = 8, 16
+"""Number of first calls that are all checked; after them, the calls LATER, 2 LATER, 4 LATER ...
 
-After them, the calls LATER, 2 LATER, 4 LATER and so on are checked. The check of a function inside
-another one is prepared again for each of its copies, which takes as long as many calls.
+Calls are counted anew in each test. Those of a function inside another one are counted over all
+tests: its check is prepared again for each of its copies, which takes as long as many calls.
 """
-OFTEN, FEWER = 64, 2
+OFTEN, FEWER = 100, 1
 """After so many checks of a function, so many of its first calls in a test are checked."""
 
 # The key is the identity of a function's code, because its hash is computed at every use. The codes
 # are kept, so that no other code gets the same identity.
 _calls: dict[int, int] = {}
+_local_calls: dict[int, int] = {}
 _codes: dict[int, CodeType] = {}
 
 
 def start_counting_anew() -> None:
-    """Start the count of calls of every function again."""
+    """Start the count of calls again, of every function that is not inside another one."""
     _calls.clear()
 
 
@@ -73,18 +74,18 @@ def _sampled(function: Callable, typechecker: Callable) -> Callable:
         return function
     code, checked, checks = id(function.__code__), None, 0
     _codes[code] = function.__code__
-    first = FIRST_LOCAL if "<locals>" in function.__qualname__ else FIRST
+    calls, first = (_local_calls if "<locals>" in function.__qualname__ else _calls), FIRST
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         nonlocal checked, checks, first
-        count = _calls[code] = _calls.get(code, 0) + 1
+        count = calls[code] = calls.get(code, 0) + 1
         if count > first and (count < LATER or count & (count - 1)):  # Not a power of two.
             return function(*args, **kwargs)
         checks += 1
         if checks == OFTEN:
-            first = min(first, FEWER)
+            first = FEWER
         if checked is None:
             checked = _checked(function, typechecker)
         return checked(*args, **kwargs)
