@@ -165,6 +165,18 @@ def test_templates_are_understood():
 # ---------------------------------------------------------------------- plain rows in chat
 
 
+@pytest.mark.parametrize(
+    "lead", ["", "Below is an instruction that describes a task. Respond.\n\n"]
+)
+def test_instructions_lose_the_marks_of_another_format(lead):
+    known = turns(chat_tokenizer())
+    for given, said in (("Add up.", "Add up."), ("Add.\n\n### Input:\n1, 2", "Add.\n\n1, 2")):
+        row = SftRow(f"{lead}### Instruction:\n{given}\n\n### Response:\n", "3")
+        assert wrapped(row, known).prompt == (user(said),)
+    other = SftRow("### Instruction:\nAdd up.\n\n### Answer:\n", "3")
+    assert wrapped(other, known).prompt == (user(other.prompt.strip()),)
+
+
 def test_plain_rows_become_conversations():
     tokenizer = chat_tokenizer()
     known = turns(tokenizer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 import trl
 import yaml
+from chat_tokenizers import chat_tokenizer
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import preference_rows, sft_rows
 from packaging.version import Version
@@ -238,6 +240,53 @@ def test_datasets_adapters_and_callbacks_are_taken_as_they_are(tmp_path: Path) -
     ]
 
 
+class Epochs(TrainerCallback):
+    """Wait for the ends of epochs, and ask for evaluations."""
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        raise AssertionError
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        control.should_evaluate = True
+
+
+def test_what_a_callback_wishes_in_vain_is_named(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Epochs has on_epoch_end, which a joint run never calls"):
+        made = joint(tmp_path, Mix(lam=0.5), callbacks=[Epochs], steps=1)
+    with pytest.warns(UserWarning, match="should_evaluate"):
+        made.train(progress=False)
+
+
+def test_whole_conversations_are_trained_on_the_turns_of_the_assistant(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows = datasets.Dataset.from_list([{"messages": said * 2}] * 4)
+    tokenizer = chat_tokenizer()
+    given = {**arguments(tmp_path), "processing_class": tokenizer, "dpo_dataset": of(PAIRS)}
+    for turns, count in (("last", 4), ("all", 8)):
+        model = tiny_llama(len(tokenizer))
+        with pytest.warns(UserWarning, match="loss on every token"):
+            made = joint_trainer(model, **given, sft_dataset=rows, turns=turns)
+        assert len(made.data.sft) == count
+
+
+def test_an_update_has_the_rows_of_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = arguments(tmp_path, max_steps=-1, dataloader_drop_last=True)
+    found = train_config(args["sft_args"], args["dpo_args"], (20, 23), processes=2)
+    assert (found.batch_size, found.rows_per_forward) == (8, 2)
+    assert found.steps == sum(3 * math.ceil(n // 4 / 2) for n in (20, 23))
+    seen = []
+    monkeypatch.setattr(
+        "tradeoff.trl.joint.train_config",
+        lambda *given, processes, **more: seen.append(processes) or train_config(*given),
+    )
+    monkeypatch.setattr("tradeoff.llm.setup.launched", lambda: 2)
+    with pytest.raises(InputError, match="2 processes"):
+        joint(tmp_path)
+    assert seen == [2]
+
+
 def test_sft_on_the_chosen_response_is_added_to_each_pair() -> None:
     from tradeoff.llm._losses import preference
     from tradeoff.llm.config import TrainConfig
@@ -265,6 +314,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [{k: v for k, v in asdict(row).items() if v} for row in rows]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
     registry = {"skills": {"file_name": "sft.jsonl"}, "taste": {"file_name": "dpo.jsonl"}}
+    registry["hub"] = {"hf_hub_url": "owner/name", "subset": "en", "split": "train_sft"}
     (folder / "dataset_info.json").write_text(json.dumps(registry), "utf-8")
     return folder
 
@@ -323,8 +373,25 @@ def test_files_of_llama_factory(made: Path, tmp_path: Path) -> None:
     assert train.lora is not None
     assert (train.lora.rank, train.lora.alpha, train.lora.targets) == (4, 8, ("q_proj", "v_proj"))
     assert found.data.preference == str(made / "dpo.jsonl")
+    assert train.turns == "all"
     with pytest.raises(InputError, match="registered"):
         read_yaml(sft, written(tmp_path, "bad.yaml", {**both, **pairs, "dataset": "none"}))
+    # As in its own examples: several sets, bf16 wherever it runs, code of a model allowed.
+    del both["use_cpu"]
+    more = {"dataset": "skills, hub", "bf16": True, "trust_remote_code": True, "max_steps": 2}
+    sft = written(tmp_path, "sft.yaml", {**both, "stage": "sft", **more, "mask_history": True})
+    more = {"dataset": "taste", "bf16": True, "max_steps": 2}
+    found = experiment.settings(
+        None, {}, (), read_yaml(sft, written(tmp_path, "dpo.yaml", {**both, **pairs, **more}))
+    )
+    assert found.data.sft == f"{made / 'sft.jsonl'},owner/name:en@train_sft"
+    assert (found.train.turns, found.train.precision) == ("last", "bf16")
+    bad = {**both, **pairs, **more, "pref_loss": "orpo", "pref_beta": 0.3}
+    with pytest.raises(InputError, match=r"beta = 0\.3.*orpo"):
+        read_yaml(sft, written(tmp_path, "dpo.yaml", bad))
+    several = {**both, "stage": "sft", "dataset": "skills,hub", "max_samples": 9}
+    with pytest.raises(InputError, match="max_samples"):
+        read_yaml(written(tmp_path, "sft.yaml", several), dpo)
 
 
 def test_what_files_ask_for_in_vain_is_named(made: Path, tmp_path: Path) -> None:

@@ -16,6 +16,12 @@ from tradeoff.errors import InputError
 
 _ASKED, _SAID = "Where is it?", "It is here."
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_INSTRUCTION = re.compile(
+    r"(?:Below is an instruction[^\n]*\n\n)?### Instruction:\n(.*?)"
+    r"(?:\n\n### Input:\n(.*?))?\n\n### Response:\s*",
+    re.DOTALL,
+)
+"""Alpaca's rendering of an instruction, and of an input."""
 _DATE = "rendered_on"
 """Setting of a tokenizer for the date, which is saved with its other settings."""
 
@@ -116,7 +122,9 @@ def keep_date(tokenizer: Any, day: str | None = None) -> str | None:
 
 
 def as_conversation(prompt: str, response: str) -> tuple[Text, Text]:
-    """Make a conversation of a plain prompt and its response."""
+    """Make a conversation of a plain prompt and its response, without the marks of Alpaca."""
+    if found := _INSTRUCTION.fullmatch(prompt):
+        prompt = "\n\n".join(filter(None, found.groups()))
     return (Message("user", prompt.strip()),), (Message("assistant", response.strip()),)
 
 

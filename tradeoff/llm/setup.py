@@ -44,7 +44,7 @@ def accelerator(config: TrainConfig, output: Path | None) -> Any:
     from accelerate.utils import GradientAccumulationPlugin
 
     _check_trackers(config, output)
-    world = _launched()
+    world = launched()
     _forget_precision()
     with _joined(world):
         found = Accelerator(
@@ -95,8 +95,8 @@ def _check_trackers(config: TrainConfig, output: Path | None) -> None:
         )
 
 
-def _launched() -> int:
-    """Number of processes, according to the launcher."""
+def launched() -> int:
+    """Number of processes, according to the launcher; 1 without one."""
     found = [(name, os.environ[name]) for name in _WORLDS if os.environ.get(name)]
     for name, value in found:
         if not value.isdecimal():

@@ -147,7 +147,8 @@ def updates(sft: Any, dpo: Any, rows: tuple[int, int], processes: int = 1) -> tu
 def _updates(args: Any, rows: int, processes: int) -> int:
     if args.max_steps > 0:
         return int(args.max_steps)
-    batches = math.ceil(rows / (args.per_device_train_batch_size * processes))
+    size = args.per_device_train_batch_size * processes
+    batches = rows // size if args.dataloader_drop_last else math.ceil(rows / size)
     return math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
 
 
@@ -188,6 +189,10 @@ def _different(sft: Any, dpo: Any) -> Iterator[str]:
 
 def _choices(sft: Any, dpo: Any, warmup: list[int]) -> Iterator[str]:
     """Supported fields with unsupported values."""
+    name = _loss(dpo)
+    fixed = name in PREFERENCE_LOSSES and not hasattr(PREFERENCE_LOSSES[name], "beta")
+    if fixed and dpo.beta != _default(dpo).beta:
+        yield f"{type(dpo).__name__}.beta = {dpo.beta}, which the loss {name!r} does not have"
     if warmup[0] != warmup[1]:
         yield f"warm-up takes {warmup[0]} updates for SFT and {warmup[1]} for DPO"
     checks: tuple[tuple[str, Callable[[Any], bool]], ...] = (

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tradeoff.llm.callbacks import Callback
+
+_NEVER = (
+    *("on_epoch_begin", "on_epoch_end", "on_step_begin", "on_substep_end"),
+    *("on_pre_optimizer_step", "on_optimizer_step", "on_predict", "on_prediction_step"),
+)
+"""Methods of callbacks that are not called."""
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)
 
 
 class HubCallbacks(Callback):
@@ -14,7 +25,8 @@ class HubCallbacks(Callback):
 
     ``on_train_begin``, ``on_step_end``, ``on_log``, ``on_evaluate``, ``on_save`` and
     ``on_train_end`` are called, with the state and control that transformers gives them.
-    ``control.should_training_stop`` ends the run; ``should_save`` saves it if it has a folder.
+    ``control.should_training_stop`` ends the run; ``should_save`` saves it if it has a folder. A
+    warning names other methods and wishes of a callback, which have no effect.
 
     Parameters
     ----------
@@ -25,9 +37,14 @@ class HubCallbacks(Callback):
     """
 
     def __init__(self, callbacks: Sequence[Any], args: Any) -> None:
-        from transformers import TrainerControl, TrainerState
+        from transformers import TrainerCallback, TrainerControl, TrainerState
 
         self.callbacks = [given() if isinstance(given, type) else given for given in callbacks]
+        for callback in self.callbacks:
+            kind = type(callback)
+            own = [n for n in _NEVER if getattr(kind, n, None) is not getattr(TrainerCallback, n)]
+            if own:
+                _warn(f"{kind.__name__} has {', '.join(own)}, which a joint run never calls")
         self.args, self.state, self.control = args, TrainerState(), TrainerControl()
 
     def begin(self, trainer: Any) -> None:
@@ -74,6 +91,10 @@ class HubCallbacks(Callback):
             self.control = self.control if found is None else found
         if self.control.should_training_stop:
             trainer.stop()
+        for wish in ("should_evaluate", "should_epoch_stop"):
+            if getattr(self.control, wish):
+                setattr(self.control, wish, False)
+                _warn(f"a callback sets {wish}, which has no effect on a joint run")
         if self.control.should_save and name != "on_save" and trainer.output is not None:
             self.control.should_save = False
             trainer.save()

@@ -9,7 +9,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tradeoff.errors import InputError
+from tradeoff.llm import setup
 from tradeoff.trl.arguments import train_config, updates
 
 _MODEL = {"model_name_or_path", "attn_implementation", "dtype", "torch_dtype", "model_revision"}
@@ -19,6 +22,7 @@ _LORA |= {"lora_task_type"}
 _DATA = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split"}
 _DATA |= {"dataset_test"}
 _SHOWN = {"trust_remote_code", "env", "ignore_bias_buffers", "dataset_streaming"}
+"""Names without effect here. Code of a model is never run, and a model that needs it is refused."""
 FACTORY = {
     "cutoff_len": "max_length",
     "pref_beta": "beta",
@@ -33,6 +37,7 @@ _FACTORY_FREE = {
     *("preprocessing_num_workers", "plot_loss", "dataset", "dataset_dir", "eval_dataset"),
     *("pref_ftx", "lora_target", "max_samples", "val_size", "do_train", "ddp_timeout"),
     *("dataloader_num_workers", "save_only_model", "report_to", "resume_from_checkpoint"),
+    "mask_history",
 }
 _FACTORY_DEFAULTS = {"learning_rate": 5e-5, "logging_steps": 500, "max_length": 2048}
 """Defaults of LLaMA-Factory that differ from those of TRL."""
@@ -76,14 +81,17 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
         )
     first, second = found
     rows = first.rows("sft"), second.rows("preference")
-    config = train_config(first.args, second.args, rows)
-    counts = updates(first.args, second.args, rows)
+    processes = setup.launched()
+    config = train_config(first.args, second.args, rows, processes=processes)
+    counts = updates(first.args, second.args, rows, processes)
     train = {k: v for k, v in asdict(config).items() if k not in ("defects", "lora")}
     if "router_aux_loss_coef" not in first.named:
         train["router_loss"] = None  # Older versions of TRL have a default for models with routers.
     train |= {"lora": first.lora} if first.lora else {}
     train |= {"chosen_nll": second.chosen_nll} if second.chosen_nll else {}
-    train |= {"chat": True} if first.factory else {}
+    if first.factory:
+        # It trains on every turn of the assistant.
+        train |= {"chat": True, "turns": first.turns}
     held_out = max(first.held_out, second.held_out)
     return {
         "model": first.model,
@@ -119,6 +127,7 @@ class _Training:
         self.problems: list[str] = []
         self.factory = "stage" in content
         self.chosen_nll, self.limit, self.held_out = 0.0, None, 0.0
+        self.turns = "last"
         if self.factory:
             content = self._of_factory(content)
         self.model = self._model(content)
@@ -129,10 +138,10 @@ class _Training:
         self.named = frozenset(known)
         rest = content.keys() - names - _MODEL - _LORA - _DATA - _SHOWN
         self.problems += [f"{file.name}: {name} = {content[name]!r}" for name in sorted(rest)]
-        if content.get("trust_remote_code"):
-            self.problems.append(f"{file.name}: trust_remote_code, as no code of a model is run")
         known.setdefault("output_dir", "tradeoff-train")
         known.setdefault("report_to", "none")
+        # transformers rejects bf16, TRL's default, on a machine without a GPU.
+        known.setdefault("use_cpu", not torch.accelerator.is_available())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -207,6 +216,9 @@ class _Training:
             self.problems.append(f"{name}: stage = {content['stage']!r} in place of {self.stage!r}")
         self.chosen_nll = float(content.get("pref_ftx", 0.0))
         self.limit = content.get("max_samples")
+        self.turns = "last" if content.get("mask_history") else "all"
+        if self.limit and len(_names(content.get("dataset"))) > 1:
+            self.problems.append(f"{name}: max_samples, a limit of each of several data sets")
         self.held_out = float(content.get("val_size", 0.0))
         if self.held_out >= 1:
             self.problems.append(f"{name}: val_size = {self.held_out:g} rows; give a share")
@@ -226,29 +238,42 @@ class _Training:
             found["lora_target_modules"] = (
                 "all-linear" if targets == "all" else [part.strip() for part in named]
             )
-        found["dataset_name"] = self._factory_file(content, "dataset")
+        found["dataset_name"] = self._factory_files(content, "dataset")
         if content.get("eval_dataset"):
-            found["dataset_test"] = self._factory_file(content, "eval_dataset")
+            found["dataset_test"] = self._factory_files(content, "eval_dataset")
         return found
 
-    def _factory_file(self, content: Mapping[str, Any], field: str) -> str:
+    def _factory_files(self, content: Mapping[str, Any], field: str) -> str:
+        """Sources of one or several data sets."""
+        names = _names(content.get(field))
+        return ",".join(self._factory_file(content, field, name) for name in names)
+
+    def _factory_file(self, content: Mapping[str, Any], field: str, name: str) -> str:
         """Look up the file or hub name of a data set in ``dataset_info.json``."""
         folder = Path(content.get("dataset_dir", self.file.parent / "data"))
         folder = folder if folder.is_absolute() or folder.is_dir() else self.file.parent / folder
-        registry, name = folder / "dataset_info.json", str(content.get(field))
+        registry = folder / "dataset_info.json"
         try:
             entry = json.loads(registry.read_text("utf-8"))[name]
-        except (OSError, ValueError, KeyError) as error:
+            if "file_name" in entry:
+                return str(folder / entry["file_name"])
+            subset = f":{entry['subset']}" if entry.get("subset") else ""
+            return f"{entry['hf_hub_url']}{subset}@{entry.get('split', 'train')}"
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                "no data set of this name is registered",
+                "no data set of this name is registered with a file or a hub name",
                 file=registry,
                 field=field,
                 value=name,
-                remedy="Name one data set of dataset_info.json in dataset_dir.",
+                remedy="Name data sets of dataset_info.json in dataset_dir, with commas between.",
             ) from error
-        if "file_name" in entry:
-            return str(folder / entry["file_name"])
-        return f"{entry['hf_hub_url']}@{entry.get('split', 'train')}"
+
+
+def _names(given: Any) -> list[str]:
+    """The names of one or several data sets."""
+    if isinstance(given, str):
+        return [name.strip() for name in given.split(",")]
+    return [str(name) for name in given or ()]
 
 
 def _mapping(file: Path) -> dict[str, Any]:

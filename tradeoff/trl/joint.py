@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tradeoff.errors import InputError
+from tradeoff.llm import setup
 from tradeoff.llm.config import ModelConfig
 from tradeoff.llm.routers import experts_per_token
 from tradeoff.llm.trainer import JointTrainer
@@ -83,12 +85,14 @@ def joint_trainer(
 
         model = get_peft_model(model, peft_config)
     sizes = _rows(sft_dataset, sft_args), _rows(dpo_dataset, dpo_args)
-    config = train_config(sft_args, dpo_args, sizes, steps=steps)
+    processes = setup.launched()
+    config = train_config(sft_args, dpo_args, sizes, steps=steps, processes=processes)
+    _warn_of_turns(sft_dataset, settings.get("turns", config.turns))
     if experts_per_token(model) is None:
         # Older versions of TRL have a weight by default, and use it only with routers.
         config = replace(config, router_loss=None)
     if schedule is None:
-        counts = updates(sft_args, dpo_args, sizes)
+        counts = updates(sft_args, dpo_args, sizes, processes)
         schedule = Alright(lam=counts[1] / sum(counts))
     of_hub = [c for c in callbacks if _is_hub(c, TrainerCallback)]
     own = [c for c in callbacks if not _is_hub(c, TrainerCallback)]
@@ -107,6 +111,19 @@ def joint_trainer(
         output=sft_args.output_dir if output is None else output,
         callbacks=own,
     )
+
+
+def _warn_of_turns(dataset: Any, turns: str) -> None:
+    """Warn of conversations on all of whose tokens TRL would put loss."""
+    columns = set(getattr(dataset, "column_names", None) or ())
+    if {"messages", "conversations"} & columns and "completion" not in columns:
+        warnings.warn(
+            "the SFT rows are whole conversations: TRL's SFTTrainer puts loss on every token of "
+            "them, by default also on those of the user, and this trainer only on the "
+            f"{'last turn' if turns == 'last' else 'turns'} of the assistant"
+            + ('; turns = "all" includes its other turns' if turns == "last" else ""),
+            stacklevel=3,
+        )
 
 
 def _is_hub(given: Any, kind: type) -> bool:
