@@ -291,6 +291,8 @@ def test_methods_of_the_users_own_run_from_the_command_line(capsys, tmp_path, mo
     code, _, err = run(capsys, *arguments, "--method", "my_schedules:Nothing")
     assert code == 2
     assert "Nothing" in err
-    code, _, err = run(capsys, *arguments, "--method", "unheard-of")
-    assert code == 2
-    assert "unknown method" in err
+    for option in ("--method", "--schedule"):
+        code, _, err = run(capsys, *arguments, option, "alrigth")
+        assert code == 2
+        assert err.startswith(f"error: {option}: unknown method (found 'alrigth'). ")
+        assert "Did you mean alright" in err

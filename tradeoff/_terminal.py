@@ -85,6 +85,7 @@ def show_table(frame: pd.DataFrame, title: str) -> None:
             escape(str(column).replace("_", " ")),
             justify="right" if numeric else "left",
             overflow="fold",
+            min_width=max(map(len, str(column).replace("_", " ").split()), default=0),
         )
     for row in frame.itertuples(index=False):
         table.add_row(*(escape(cell(value)) for value in row))

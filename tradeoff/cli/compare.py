@@ -92,10 +92,10 @@ def compare(
 def _folders(given: Sequence[Path]) -> list[Path]:
     """The runs that exist, if that is what is given."""
     folders = [path for path in given if path.is_dir()]
-    if len(folders) == len(given) or len(given) == 1:
+    if len(folders) == len(given) or (len(given) == 1 and given[0].exists()):
         return folders
     wrong = next(path for path in given if not path.is_dir())
-    problem = "this is no folder of a run" if wrong.exists() else "there is no such folder"
+    problem = "this is no folder of a run" if wrong.exists() else "there is no such file or folder"
     remedy = "Give one CONFIG.toml, or folders of runs alone."
     raise InputError(problem, field="FOLDER", value=str(wrong), remedy=remedy)
 

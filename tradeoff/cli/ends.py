@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,6 +23,7 @@ PATIENCE = 0.5
 NOTHING = "nothing was written"
 RENAMED = {"data.limit": "rows", "n_features": "features", "max_rows": "rows"}
 """Settings whose option has another name."""
+_WORDS = "tradeoff words"
 _KEPT: ContextVar[str] = ContextVar("kept", default=NOTHING)
 
 
@@ -33,6 +35,11 @@ def keeps(what: str) -> None:
 class Program(TyperGroup):
     """The commands; errors name their options, and an interrupted one says what is kept."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words of the call, because an option may have two names."""
+        ctx.meta[_WORDS] = {word.partition("=")[0] for word in args}
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that is asked for."""
         keeps(NOTHING)
@@ -40,17 +47,18 @@ class Program(TyperGroup):
             return super().invoke(ctx)
         except InputError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            option = _option(command, error)
+            option = _option(command, error, ctx.meta.get(_WORDS, ()))
             raise (error if option is None else error.at(field=option)) from error
         except KeyboardInterrupt:
             typer.secho(f"interrupted; {_KEPT.get()}", err=True)
             raise typer.Exit(STATUS) from None
 
 
-def _option(command: Any, error: InputError) -> str | None:
+def _option(command: Any, error: InputError, words: Collection[str]) -> str | None:
     """The option that a setting of this name came from, such as ``--lam`` for ``schedule.lam``.
 
-    None for a field of a file, or one that is no option of the command.
+    Of an option with two names it is the one among the `words` of the call. None for a field of a
+    file, or one that is no option of the command.
     """
     if command is None or error.file is not None or error.row is not None or not error.field:
         return None
@@ -59,7 +67,7 @@ def _option(command: Any, error: InputError) -> str | None:
         options = [text for text in parameter.opts if text.startswith("--")]
         known = {parameter.name, *(text[2:].replace("-", "_") for text in options)}
         if options and name.replace("-", "_") in known:
-            return str(options[0])
+            return next((option for option in options if option in words), str(options[0]))
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from tradeoff.errors import InputError
@@ -93,9 +94,16 @@ def _one(name: str) -> Method | Part:
             "unknown method",
             field="method",
             value=name,
-            remedy=f"Use some of {', '.join(names())}, or package.module:Name.",
+            remedy=f"{_meant(name)}Schedules are {', '.join(METHODS)}. All {len(names())} names: "
+            "tradeoff.methods.names(). Methods of your own: package.module:Name.",
         )
     return _made(found, name)
+
+
+def _meant(name: str) -> str:
+    """Names that resemble an unknown one, as a question; empty if there is none."""
+    close = get_close_matches(name, names())
+    return f"Did you mean {' or '.join(close)}? " if close else ""
 
 
 def _made(found: Any, name: str) -> Method | Part:
