@@ -211,7 +211,7 @@ def draw_remedies(ax: Axes, numbers: Mapping[str, Any]) -> None:
         for r in ("base", "SFT")
         for b in BETAS
     }
-    rows |= {f"replay {r:.0%}": replays[str(r)] for r in REPLAYS[1:]}
+    rows |= {f"replay {100 * r:.0f} %": replays[str(r)] for r in REPLAYS[1:]}
     rows[TUNED] = numbers["tuned"]
     if joint := numbers.get("joint"):  # Results stored by older versions lack this value.
         rows[f"{label(JOINT)}, tuned"] = joint
