@@ -33,7 +33,7 @@ def contenders(given: Iterable[str] = ()) -> dict[str, Method]:
     found: dict[str, Method] = {}
     for name in wanted or names():
         method = find(name)
-        method = replace(method, schedule=_affordable(method.schedule))
+        method = replace(method, schedule=affordable(method.schedule))
         if wanted:
             method.check("convex")
             method.plan(TRIED)
@@ -65,7 +65,7 @@ def look_cost(method: Method) -> float:
     return FORWARD * len(plan.watched) * plan.gaps.samples / plan.gaps.refresh
 
 
-def _affordable(schedule: Schedule) -> Schedule:
+def affordable(schedule: Schedule) -> Schedule:
     """The schedule, with looks at few data points in place of exact losses at every update."""
     settings = {"refresh": LOOK_EVERY, "samples": LOOK_SAMPLES}
     known = {k: v for k, v in settings.items() if k in schedule.__dataclass_fields__}

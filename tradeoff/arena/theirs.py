@@ -23,38 +23,42 @@ RADIUS, BETA = 8.0, 1.0
 
 
 def is_theirs(name: str) -> bool:
-    """Whether the name of a problem is that of two files."""
+    """Whether the name of a problem is that of files."""
     return "," in name
 
 
 @cache
 def theirs(name: str) -> Instance:
-    """The problem of two files of rows, named ``sft,preferences``.
+    """The problem of files of rows, named ``sft,preferences``.
 
     The policy chooses among a few responses by hashed features, as `tradeoff analyse` sets it up,
-    with fewer features and rows.
+    with fewer features and rows. Two more files are held-out rows, which take the place of the law
+    that the rows were drawn from: ``sft,preferences,held-out sft,held-out preferences``.
 
     Parameters
     ----------
     name
-        Two paths with a comma between them: SFT rows, then preference rows.
+        Two or four paths with commas between them: SFT rows, then preference rows.
 
     Raises
     ------
     InputError
-        If there are not two files, or their rows cannot be used.
+        If there are not two or four files, or their rows cannot be used.
     """
     paths = name.split(",")
-    if len(paths) != 2 or not all(paths):
+    if len(paths) not in {2, 4} or not all(paths):
         raise InputError(
-            "not two files of rows",
+            "not two files of rows, or four",
             field="problem",
             value=name,
-            remedy="Give SFT rows and preference rows, such as skills.jsonl,taste.jsonl.",
+            remedy="Give SFT rows and preference rows, such as skills.jsonl,taste.jsonl. Two more "
+            "files are held-out rows.",
         )
-    problem = _built(*paths)
+    problem, *aside = (_built(*paths[k : k + 2]) for k in range(0, len(paths), 2))
     counts = f"{len(problem.demonstrations)} demonstrations, {len(problem.chosen)} pairs"
-    return Instance(name, f"your rows: {counts}", lambda: problem, rows=_digest(problem))
+    rows = "".join(_digest(each) for each in (problem, *aside))
+    law = (lambda: aside[0]) if aside else None
+    return Instance(name, f"your rows: {counts}", lambda: problem, law, rows)
 
 
 def _built(sft: str, preferences: str) -> LogLinear:

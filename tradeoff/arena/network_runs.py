@@ -1,0 +1,191 @@
+"""The runs of a board of networks: each tunes its learning rates, and is scored on other rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tradeoff.arena.contenders import look_cost
+from tradeoff.arena.networks import NetworkProblem, network, task_of
+from tradeoff.arena.runs import has_stages
+from tradeoff.methods import Method, restored
+from tradeoff.networks.tasks import Task
+from tradeoff.networks.train import Ensemble, Run, train
+from tradeoff.schedules import Alright
+from tradeoff.scores import weighted_loss
+
+TUNING_SEED = 10_000
+"""First seed of the runs that choose rates; those that score begin at 0."""
+OPTIMUM_SEED, LONGER = 20_000, 4
+"""Seed of the runs that estimate the least training losses, and how much longer these are."""
+LOSSES = ("sft_loss", "preference_loss")
+KEPT = (*LOSSES, *(f"{loss}_train" for loss in LOSSES), "preference_accuracy")
+
+Rates = tuple[float, float]
+Array = NDArray[np.float64]
+
+
+def configuration(
+    method: Method, name: str, problem: str, lam: float, budget: float, replicas: int
+) -> dict[str, Any]:
+    """What a study stores a run under.
+
+    Parameters
+    ----------
+    method, name
+        The method, and what it is called on the board.
+    problem
+        Name of a problem of networks.
+    lam
+        Weight of the preference objective.
+    budget
+        Cost of a run in gradients of a batch of demonstrations; looks at losses count as well.
+    replicas
+        Seeds that score.
+    """
+    at, place = method.at(lam), network(problem)
+    pair = place.pair()
+    looks = look_cost(at) * (1 + pair) / 2 / place.batch
+    return {
+        "name": name,
+        "method": at.to_dict(),
+        "problem": problem,
+        "lam": lam,
+        "budget": budget,
+        "replicas": replicas,
+        "steps": at.updates(budget, pair=pair, looks=looks, batch=place.batch),
+    }
+
+
+def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
+    """Tune and score some methods on one problem, with equal numbers of updates.
+
+    Parameters
+    ----------
+    configurations
+        Of :func:`configuration`; they agree in problem, steps and replicas.
+
+    Returns
+    -------
+    list of DataFrame
+        One for each: a row a replica with held-out sft_loss and preference_loss, the same on
+        training rows (``rows_``), both before training (``start_``),
+        preference_accuracy, diverged, the rates of the first and of later stages, whether the
+        best rate is the grid's least or largest, and cpu_seconds, a cell's share of the processor
+        time of the call.
+    """
+    began, first = time.process_time(), configurations[0]
+    name, steps, replicas = str(first["problem"]), int(first["steps"]), int(first["replicas"])
+    methods = [restored(each["method"]) for each in configurations]
+    lams = np.array([float(each["lam"]) for each in configurations])
+    chosen = tuned(name, methods, steps, lams)
+    runs = [(k, seed) for k in range(len(methods)) for seed in range(replicas)]
+    done = _trained(name, task_of(name), [(methods[k], s, chosen[k]) for k, s in runs], steps)
+    table = _ends(done)
+    cost = (time.process_time() - began) / len(methods)
+    return [
+        table.iloc[k * replicas : (k + 1) * replicas].reset_index(drop=True).assign(
+            replica=np.arange(replicas), step=chosen[k][0], later_step=chosen[k][1],
+            at_edge=_at_edge(network(name), chosen[k], has_stages(methods[k], steps)),
+            cpu_seconds=cost,
+        )
+        for k in range(len(methods))
+    ]  # fmt: skip
+
+
+def tuned(name: str, methods: Sequence[Method], steps: int, lams: Array) -> list[Rates]:
+    """Rates of the first and of later stages with the least mean weighted loss at the end.
+
+    That is the loss on held-out rows that do not score, under seeds that do not score.
+
+    Parameters
+    ----------
+    name
+        Name of a problem of networks.
+    methods, steps, lams
+        What runs, for how many updates, and the weight that is asked of each method.
+    """
+    grid, seeds = network(name).rates, network(name).tuning_seeds
+    tried: list[tuple[int, Rates]] = []
+    for k, method in enumerate(methods):
+        later = grid if has_stages(method, steps) else None
+        tried += [(k, (a, b)) for a in grid for b in (later or (a,))]
+    runs = [(methods[k], TUNING_SEED + seed, rates) for k, rates in tried for seed in range(seeds)]
+    ends = _ends(_trained(name, task_of(name, "validation"), runs, steps))
+    asked = np.repeat(lams[[k for k, _ in tried]], seeds)
+    losses = weighted_loss(ends[list(LOSSES)].to_numpy(), asked)
+    judged = np.where(ends["diverged"], np.inf, losses).reshape(len(tried), -1).mean(axis=1)
+    best: dict[int, tuple[float, Rates]] = {}
+    for (k, rates), loss in zip(tried, judged, strict=True):
+        if k not in best or loss < best[k][0]:
+            best[k] = float(loss), rates
+    return [best[k][1] for k in range(len(methods))]
+
+
+@cache
+def least_losses(name: str) -> tuple[float, float]:
+    """Least training losses that runs on one objective reach, from which gaps are measured.
+
+    They take four times the budget, at each rate of the grid. Their cost counts for no method.
+    """
+    place, task = network(name), task_of(name)
+    found = []
+    for objective in (0, 1):
+        steps = round(LONGER * place.budget / (place.pair() if objective else 1.0))
+        runs = [(Method(Alright(lam=float(objective))), OPTIMUM_SEED, (a, a)) for a in place.rates]
+        ends = _ends(_train(place, task, runs, steps, (0.0, 0.0)))
+        found.append(float(ends[f"rows_{LOSSES[objective]}"].min()))
+    return found[0], found[1]
+
+
+def _trained(
+    name: str, task: Task, runs: Sequence[tuple[Method, int, Rates]], steps: int
+) -> Ensemble:
+    """Runs of methods with seeds and rates, as one ensemble."""
+    needed = any(
+        method.schedule.plan(steps).watched or method.gradient.above_optima for method, _, _ in runs
+    )
+    return _train(network(name), task, runs, steps, least_losses(name) if needed else (0.0, 0.0))
+
+
+def _train(
+    place: NetworkProblem,
+    task: Task,
+    runs: Sequence[tuple[Method, int, Rates]],
+    steps: int,
+    optima: tuple[float, float],
+) -> Ensemble:
+    stages = [method.schedule.plan(steps).stages for method, _, _ in runs]
+    rates = [
+        [first, *[later] * (max(stages) - 1)] if max(stages) > 1 else [first]
+        for _, _, (first, later) in runs
+    ]
+    return train(
+        task, [Run(method, seed) for method, seed, _ in runs], steps=steps, learning_rate=rates,
+        batch_size=place.batch, decay="linear", clip=place.clip, evaluate_every=steps,
+        optima=optima,
+    )  # fmt: skip
+
+
+def _ends(done: Ensemble) -> pd.DataFrame:
+    """What each run ended with, and began with, one row a run."""
+    table = done.table
+    last = table[table["step"] == table["step"].max()].reset_index(drop=True)
+    start = table[table["step"] == 0].reset_index(drop=True)
+    named = {f"{loss}_train": f"rows_{loss}" for loss in LOSSES}
+    found = last[list(KEPT)].rename(columns=named)
+    begun = {f"start_{loss}": start[loss] for loss in LOSSES}
+    begun |= {f"start_rows_{loss}": start[f"{loss}_train"] for loss in LOSSES}
+    return found.assign(**begun, diverged=last["diverged_at"].notna())
+
+
+def _at_edge(place: NetworkProblem, rates: Rates, staged: bool) -> bool:
+    """Whether a rate is the grid's least or largest; a first stage may have the least."""
+    ends = place.rates[0], place.rates[-1]
+    return rates[1] in ends or (staged and rates[0] == ends[1])

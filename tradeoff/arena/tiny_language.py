@@ -1,0 +1,82 @@
+"""The tiny language model of the arena: one base model, and its tasks at levels of conflict.
+
+The base model is pretrained in some seconds, once in each process that needs it, from a corpus
+that all levels of conflict share. So there is no file that could belong to other settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Literal
+
+import torch
+
+from tradeoff.data.synthetic import InstructionData, Language, generate
+from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
+from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
+from tradeoff.networks.language_task import LanguageTask, pretrain
+from tradeoff.networks.threads import one_thread
+
+ROWS = 64
+"""Held-out rows of each set that score, and as many more on which steps are chosen."""
+BASE = {"steps": 300, "learning_rate": 6e-3, "batch_size": 16, "length": 64}
+"""Settings of the pretraining."""
+
+
+def language(conflict: float) -> Language:
+    """The generated language at a level of conflict, with few rows."""
+    return Language(
+        conflict=conflict,
+        skills=("reverse", "uppercase", "sort", "count"),
+        preferences=("polite", "short"),
+        sft_rows=512,
+        preference_rows=256,
+        test_rows=2 * ROWS,
+        documents=6000,
+    )
+
+
+@cache
+def _corpus() -> tuple[InstructionData, Tokenizer]:
+    data = generate(language(0.5))
+    return data, train_tokenizer(data.corpus, 384)
+
+
+@cache
+def base() -> LanguageModel:
+    """The pretrained model: one layer of width 32."""
+    data, tokenizer = _corpus()
+    config = LanguageModelConfig(
+        vocabulary=len(tokenizer), width=32, layers=1, hidden=88, context=64
+    )
+    with one_thread():
+        return pretrain(config, data.corpus, tokenizer, **BASE)  # type: ignore[arg-type]
+
+
+@cache
+def _whole(conflict: float) -> LanguageTask:
+    data = generate(language(conflict))
+    return LanguageTask.of(base(), data, _corpus()[1], beta=0.1, evaluation_rows=ROWS)
+
+
+def language_task(conflict: float, rows: Literal["test", "validation"]) -> LanguageTask:
+    """Post-training of the base model, with the held-out rows of one kind."""
+    known, first = _whole(conflict), 0 if rows == "test" else ROWS
+    own = torch.arange(first, first + ROWS)
+    return replace(known, test_sft=known.test_sft.take(own), test_pairs=known.test_pairs.take(own))
+
+
+@cache
+def pair_cost(conflict: float) -> float:
+    """Cost of a pair in units of a demonstration: tokens that the policy reads for each.
+
+    A pair counts its prompt once, and both responses. The reference's log-probabilities are
+    computed once for all runs and are not counted.
+    """
+    known = _whole(conflict)
+    demonstration, pair = (
+        rows.ragged(torch.arange(len(rows))).tokens.numel() / len(rows)
+        for rows in (known.sft, known.pairs)
+    )
+    return float(pair / demonstration)
