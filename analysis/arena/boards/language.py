@@ -40,11 +40,11 @@ MERGES = (
 OTHERS = (
     *("tracked", "sam", "subspace"),
     *("ema", "tail_average", "bema"),
-    *("strata", "by_margin", "lowest_perplexity"),
+    *("by_margin", "lowest_perplexity", "subsample"),
     *("excess_mtl", "dualproj", "pcgrad", "nash_mtl", "mgda"),
     *("adpo", "slic", "simpo", "rpo_reg", "ipo"),
     *("iw_sft", "poft", "otr"),
-    *("kl_base", "l2_sp", "ewc"),
+    *("l2_sp", "si", "ewc"),
 )
 """Of each other slot: its leaders and its median on the convex board, and methods much in use.
 
