@@ -10,9 +10,9 @@ import pytest
 
 from analysis.arena import stored
 from analysis.arena.answers import answers
-from analysis.arena.boards import board
+from analysis.arena.boards import board, language, policies, text
 from analysis.arena.dossier import DOSSIER
-from analysis.arena.pictures import families, kinds, third
+from analysis.arena.pictures import families, kinds, third, transfer
 from analysis.arena.tables import all_tables
 from analysis.dossier import ledger, report, runner
 from tradeoff.arena.ranks import critical_difference, friedman, rank_table
@@ -24,7 +24,8 @@ VERDICTS = DOSSIER.folder / "results" / "claims.json"
 
 @pytest.mark.slow
 def test_the_fast_form_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "FOLDER", tmp_path / "runs")
+    for module in (board, policies, language, text):
+        monkeypatch.setattr(module, "FOLDER", tmp_path / "runs" / module.__name__)
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     for name in DOSSIER.studies:
         assert runner.run(DOSSIER, name, tmp_path, fast=True).fresh
@@ -36,7 +37,7 @@ def test_the_fast_form_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert stored.wins(numbers, "mix").loc["mix"].tolist() == [0, 0]
     assert len(all_tables({"board": numbers})["board"]) == len(numbers["methods"])
     assert answers({"board": numbers})["first"][0]["name"] in numbers["methods"]
-    for module in (board, kinds, families, third):
+    for module in (board, policies, language, text, kinds, families, third, transfer):
         shown = read_json(tmp_path / "results" / f"{module.__name__.rpartition('.')[2]}.json")
         assert "{" not in module.CAPTION.format(**module.words(shown["numbers"]))
 

@@ -17,6 +17,9 @@ TITLES = {
     "winners": "Methods that are ahead of ALRIGHT or MAXRIGHT on more problems than behind.",
     "losses": "Losses of pairs less DPO: means over problems, with 95 % t-intervals over problems.",
     "skills": "Probability of the answers that show a skill, before training and after it.",
+    "scales": "What ran on each scale.",
+    "places": "Rank of each method by mean regret on every scale.",
+    "transfer": "Kendall's tau of the mean regrets of the methods on two scales.",
     "absent": "Names of the catalogue that have no place on the convex board.",
 }
 """Captions of the tables in LaTeX."""
@@ -26,16 +29,23 @@ TITLES = {
 
 
 def _tables(results: Results) -> dict[str, pd.DataFrame]:
+    from analysis.arena import across
     from analysis.arena.tables import all_tables
 
-    return all_tables(results)
+    return {**all_tables(results), **across.tables(results)}
 
 
 def _content(results: Results) -> dict[str, Any]:
+    from analysis.arena import across
     from analysis.arena.answers import answers, evidence
 
-    # Claims read what is stored, so that there are none before the first run.
-    return {"answers": answers(results), "evidence": evidence() if results else {}}
+    return {
+        "answers": answers(results),
+        # Claims read what is stored, so that there are none before the first run.
+        "evidence": evidence() if results else {},
+        "scales": across.answers(results),
+        "places": across.rows(results),
+    }
 
 
 DOSSIER = Dossier(
@@ -43,21 +53,22 @@ DOSSIER = Dossier(
     folder=PAPER,
     package="analysis.arena",
     chapters=(
-        Chapter("boards", "The board", studies=True),
+        Chapter("boards", "The boards", first=("board",), studies=True),
         Chapter(
             "pictures",
             "Pictures of the board",
-            first=("kinds", "families", "third"),
+            first=("transfer", "kinds", "families", "third"),
             studies=True,  # Their full form shows the full board, and comes after it.
         ),
     ),
     sections={
         "method": "How it is measured",
         "answers": "Answers",
+        "scales": "Across scales",
         "predictions": "Predictions and their verdicts",
         "table": "The board",
     },
-    opening=2,
+    opening=3,
     tables=_tables,
     titles=TITLES,
     content=_content,

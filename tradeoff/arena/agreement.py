@@ -65,9 +65,16 @@ def agreement(
             value=len(common),
             remedy=f"Give scores of at least {FEWEST} methods in common.",
         )
-    a, b = first.loc[common].to_numpy(dtype=float), second.loc[common].to_numpy(dtype=float)
+    pair = [each.loc[common].to_numpy(dtype=float) for each in (first, second)]
+    one, other = (np.sign(np.subtract.outer(score, score)) for score in pair)
     rng = np.random.default_rng(seed)
-    samples = rng.integers(len(common), size=(draws, len(common)))
-    found = [kendall(a[rows], b[rows]) for rows in samples]
+    drawn = rng.multinomial(draws * [len(common)], np.full(len(common), 1 / len(common)))
+    # A method that is drawn c times counts c times, so that pairs count by the product.
+    both, left, right = (
+        np.einsum("kn,nm,km->k", drawn, signs, drawn, optimize=True)
+        for signs in (one * other, abs(one), abs(other))
+    )
+    with np.errstate(invalid="ignore"):
+        found = both / np.sqrt(left * right)
     low, high = np.nanquantile(found, [0.025, 0.975])
-    return Agreement(kendall(a, b), float(low), float(high), len(common))
+    return Agreement(kendall(*pair), float(low), float(high), len(common))

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from tradeoff.arena import network_runs
 from tradeoff.arena.board import BASELINES, Board
 from tradeoff.arena.contenders import TRIED, affordable
-from tradeoff.arena.networks import network, of_scale, task_of
+from tradeoff.arena.networks import network, of_scale
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
 from tradeoff.methods.presets import PRESETS
-from tradeoff.networks.trained_losses import FiniteTask, RecordsTask
 from tradeoff.scores import hypervolume, regret, weighted_loss
 from tradeoff.settings import Count, Share, Within, checked
 from tradeoff.study import run as run_study
@@ -149,13 +148,11 @@ def network_contenders(scale: str, given: Iterable[str] = ()) -> dict[str, Metho
 
 def network_left_out(name: str, scale: str) -> str | None:
     """Why a method has no place on a board of networks; None if it has one."""
-    method, task = find(name), task_of(of_scale(scale)[0])
+    method, finite = find(name), all(network(each).finite for each in of_scale(scale))
     if (reason := method.unsupported("networks")) is not None:
         return reason
     losses = (method.sft, method.preference)
-    if not method.plain_losses and not isinstance(task, RecordsTask):
-        return "the task gives no log-probabilities of its responses"
-    if any(each.compares is not None for each in losses) and not isinstance(task, FiniteTask):
+    if not finite and any(each.compares is not None for each in losses):
         return f"{method.label}: the loss compares all responses of a prompt, which are too many"
     try:
         method.plan(TRIED)

@@ -169,7 +169,7 @@ def _train(
     return train(
         task, [Run(method, seed) for method, seed, _ in runs], steps=steps, learning_rate=rates,
         batch_size=place.batch, decay="linear", clip=place.clip, evaluate_every=steps,
-        optima=optima,
+        optima=np.array(optima),
     )  # fmt: skip
 
 

@@ -44,6 +44,8 @@ class NetworkProblem:
         Cost of a run in gradients of a batch of demonstrations.
     pair
         Cost of a gradient of a batch of pairs, in gradients of a batch of demonstrations.
+    finite
+        Whether each prompt has few responses, so that losses can compare all of them.
     tuning_seeds
         Seeds of the runs that choose rates.
     clip
@@ -58,6 +60,7 @@ class NetworkProblem:
     batch: int
     budget: float
     pair: Callable[[], float]
+    finite: bool = True
     tuning_seeds: int = 2
     clip: float | None = None
 
@@ -105,7 +108,8 @@ def _language(name: str, conflict: float) -> NetworkProblem:
     return NetworkProblem(
         f"language-{name}", "language", f"conflict {conflict:g}",
         partial(tiny_language.language_task, conflict), rates=(5e-4, 2e-3, 8e-3), batch=4,
-        budget=64.0, pair=partial(tiny_language.pair_cost, conflict), tuning_seeds=1, clip=1.0,
+        budget=64.0, pair=partial(tiny_language.pair_cost, conflict), finite=False,
+        tuning_seeds=1, clip=1.0,
     )  # fmt: skip
 
 
@@ -147,7 +151,7 @@ def of_scale(scale: str) -> list[str]:
         If there is no such scale.
     """
     if scale not in NETWORK_SCALES:
-        remedy = f"Use one of {', '.join(NETWORK_SCALES)}."
+        remedy = f"Use one of {', '.join(NETWORK_SCALES)}; convex problems have another board."
         raise InputError("no such scale of networks", field="scale", value=scale, remedy=remedy)
     return [name for name, each in NETWORKS.items() if each.scale == scale]
 

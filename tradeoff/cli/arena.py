@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tradeoff._terminal import show_json, show_line, show_table
+from tradeoff.cli.arena_networks import on_networks
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, Out
 from tradeoff.extras import require
@@ -51,6 +52,13 @@ def arena(
     ] = "none",
     jobs: Annotated[int, typer.Option(help="Processes; -1 for all cores.")] = -1,
     sort: Annotated[str, typer.Option(help="rank, regret, front_gap or coverage.")] = "rank",
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="convex; policies for small networks; language for a tiny language model. Budget "
+            "and replicas of networks are those of their board."
+        ),
+    ] = "convex",
     listing: Annotated[
         bool, typer.Option("--list", help="List problems and methods, and stop.")
     ] = False,
@@ -76,6 +84,8 @@ def arena(
 
     - `tradeoff arena --method replay --method kl_base --problem third-skill`
 
+    - `tradeoff arena --scale policies --method simpo`
+
     - `tradeoff arena --list`
     """
     require("study")
@@ -87,6 +97,12 @@ def arena(
     from tradeoff.arena.theirs import is_theirs, theirs
 
     check_order(sort)
+    if scale != "convex":
+        on_networks(
+            scale, methods or (), problems or (), lams=lams, jobs=jobs, sort=sort, listing=listing,
+            out=out, as_json=as_json,
+        )  # fmt: skip
+        return
     if listing:
         rows = [{"problem": each.name, "differs by": each.varies} for each in SUITE.values()]
         rows += [{"problem": name, "differs by": says} for name, says in SCENARIOS.items()]

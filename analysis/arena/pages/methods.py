@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from analysis.arena import tables
+from analysis.arena import tables, transfer
+from analysis.arena.across import SCALES as BOARD_SCALES
 from analysis.arena.pages.docstrings import described_presets, sections, settings
 from analysis.arena.pages.picture import picture
-from analysis.arena.stored import PROBLEMS, family, shown
+from analysis.arena.stored import PROBLEMS, family, means, shown
+from tradeoff.display import cell
 from tradeoff.methods import Method, find, names
 from tradeoff.methods.cards import MARKS, Card, cards
 from tradeoff.parts import SCALES, Part
@@ -28,13 +30,14 @@ def pages() -> dict[str, str]:
     table = tables.board(numbers)
     families = {each: family(numbers, each) for each in PROBLEMS if each in numbers["problems"]}
     rows = {row["name"]: {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
-    presets = described_presets()
+    presets, others = described_presets(), elsewhere()
     found: dict[str, str] = {}
     for name in names():
         row = rows.get(name)
         of_it = [card for card in cards() if card.method == name]
         found[f"{name}.md"] = "\n\n".join(
-            [*_head(name, presets), _facts(name, of_it), *_place(numbers, name, row)]
+            [*_head(name, presets), _facts(name, of_it), *_place(numbers, name, row),
+             *_elsewhere(name, others)]
         ) + "\n"  # fmt: skip
         if row is not None:
             found[f"{name}.svg"] = picture(numbers["methods"], families, name)
@@ -115,6 +118,28 @@ def _place(numbers: Mapping[str, Any], name: str, row: Mapping[str, Any] | None)
         f"![The family of {name}]({name}.svg)",
         f"*{seen}*",
     ]
+
+
+def elsewhere() -> dict[str, dict[str, str]]:
+    """Rank and regret by method on the stored boards of other scales, by the name of the scale."""
+    found = transfer.boards()
+    rows: dict[str, dict[str, str]] = {}
+    for scale, board in ((BOARD_SCALES[each], found[each]) for each in found):
+        if scale == BOARD_SCALES["board"]:
+            continue
+        regret = means(board, "regret").mean(axis=1)
+        for name, rank in regret.rank().items():
+            about = f"rank {rank:g} of {len(regret)}, regret {cell(float(regret[name]))}"
+            rows.setdefault(str(name), {})[scale] = about
+    return rows
+
+
+def _elsewhere(name: str, others: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """A table of its places on other scales, if it ran there."""
+    if name not in others:
+        return []
+    lines = ["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in others[name].items())]
+    return ["## On other scales", "By mean regret over problems and weights.", "\n".join(lines)]
 
 
 def _plain(text: str) -> str:

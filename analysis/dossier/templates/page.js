@@ -64,16 +64,19 @@ for (const form of document.querySelectorAll("form[data-plot]")) {
   }).observe(where);
 }
 
-const ledger = document.getElementById("ledger");
-follow(ledger, ({ words, ...chosen }) => {
-  let count = 0;
-  for (const row of document.querySelectorAll("#claims-table tbody tr")) {
-    const found = row.textContent.toLowerCase().includes(words.trim().toLowerCase());
-    row.hidden = !(found && shown(row.dataset, chosen));
-    count += !row.hidden;
-  }
-  ledger.querySelector("output").value = `${count} shown`;
-});
+// A form with data-filters shows the rows of that table which fit its choices and have its words.
+for (const form of document.querySelectorAll("form[data-filters]")) {
+  const rows = document.getElementById(form.dataset.filters).tBodies[0].rows;
+  follow(form, ({ words, ...chosen }) => {
+    let count = 0;
+    for (const row of rows) {
+      const found = row.textContent.toLowerCase().includes(words.trim().toLowerCase());
+      row.hidden = !(found && shown(row.dataset, chosen));
+      count += !row.hidden;
+    }
+    form.querySelector("output").value = `${count} shown`;
+  });
+}
 
 // A click on a heading sorts by it, first downwards, then upwards; numbers by the first one in a cell.
 const worth = (row, column) => {

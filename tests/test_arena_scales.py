@@ -1,0 +1,119 @@
+"""Boards of several scales side by side: tables, sentences, rows of the page, and agreement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.arena import across, stored, transfer
+from analysis.arena.dossier import DOSSIER
+from analysis.arena.pictures import transfer as picture
+from analysis.dossier import report
+from tradeoff.arena.ranks import kendall
+
+
+def few(numbers: dict[str, Any], methods: int, problems: int) -> dict[str, Any]:
+    """The first methods and problems of the stored board, in the form of other scales."""
+    law = stored.means(numbers, "law_regret").iloc[:methods, :problems]
+    half = stored.array(numbers["half_width"])[:methods, :problems]
+    compared = numbers["differences"]["regret"]
+    return {
+        **numbers,
+        "methods": numbers["methods"][:methods],
+        "labels": numbers["labels"][:methods],
+        "slots": numbers["slots"][:methods],
+        "at_edge": numbers["at_edge"][:methods],
+        "problems": numbers["problems"][:problems],
+        "cells": {
+            score: [row[:problems] for row in rows[:methods]]
+            for score, rows in numbers["cells"].items()
+        },
+        "means": {"second_regret": stored.texts(law)},
+        "half_width": stored.texts(half),
+        "differences": {
+            "regret": {
+                name: {
+                    key: stored.texts(stored.array(values)[:methods, :problems])
+                    for key, values in table.items()
+                }
+                for name, table in compared.items()
+            }
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    whole = stored.shown()
+    boards = {
+        "board": whole,
+        "text": few(whole, 140, 2),
+        "policies": few(whole, 130, 3),
+        "language": few(whole, 120, 2),
+    }
+    tables = transfer.regrets(boards)
+    numbers = {
+        "scales": list(tables),
+        "within": {scale: transfer.within(table) for scale, table in tables.items()},
+        "between": picture.pairs(tables),
+        "without_preference": picture.pairs(tables, "preference"),
+    }
+    return {**boards, "transfer": numbers}
+
+
+def test_agreement_of_scales_is_that_of_mean_regrets(results: dict[str, Any]) -> None:
+    tables = transfer.regrets(results)
+    found = transfer.between(tables["law"], tables["policies"])
+    common = list(tables["policies"].index)
+    means = [tables[scale].loc[common].mean(axis=1) for scale in ("law", "policies")]
+    assert found.tau == pytest.approx(kendall(*means))
+    assert found.low < found.tau < found.high
+    assert found.n == 130
+    without = transfer.between(tables["law"], tables["policies"], "preference")
+    kept = [slot != "preference" for slot in results["policies"]["slots"]]
+    assert without.n == sum(kept) < found.n
+    # The rows of the other boards are those of the convex one.
+    assert transfer.between(tables["law"], tables["text held out"]).n == 140
+    assert np.isnan(transfer.within(tables["law"].iloc[:, :1]))
+
+
+def test_tables_have_every_board_and_every_method(results: dict[str, Any]) -> None:
+    made = across.tables(results)
+    assert list(made["scales"]["scale"]) == list(across.SCALES.values())
+    places = made["places"].set_index("method")
+    assert len(places) == len(results["board"]["methods"])
+    last = results["board"]["methods"][-1]
+    assert places.loc[last, "language model"] == ""
+    assert places.loc[last, "convex, law"] != ""
+    assert len(made["transfer"]) == len(results["transfer"]["between"]) == 15
+    assert across.tables({"board": results["board"]}) == {}
+
+
+def test_sentences_are_those_of_the_numbers(results: dict[str, Any]) -> None:
+    found = across.answers(results)
+    assert {pair["first"] for pair in found["pairs"]} >= {"rows", "law"}
+    policies = next(each for each in found["boards"] if each["scale"] == "small networks")
+    regret = stored.means(results["policies"], "regret").mean(axis=1)
+    assert policies["first"][0]["name"] == regret.idxmin()
+    assert policies["known"]["mix"] == pytest.approx(regret["mix"])
+    assert across.answers({}) == {}
+    content = {"scales": found, "tables": across.tables(results), "results": results}
+    text = report.render(DOSSIER, ("sections/scales.md.j2",), content)
+    assert "**Do ranks transfer across scales?**" in text
+    assert "convex, law and language model: " in text
+    empty = report.render(DOSSIER, ("sections/scales.md.j2",), {"scales": {}})
+    assert "have not run yet" in empty
+
+
+def test_the_page_has_a_row_for_every_problem_of_every_scale(results: dict[str, Any]) -> None:
+    rows = across.rows(results)
+    numbers = [results[name] for name in transfer.BOARDS]
+    assert len(rows) == sum(len(n["methods"]) * (len(n["problems"]) + 1) for n in numbers)
+    shown = [row for row in rows if row["shown"]]
+    assert len(shown) == sum(len(each["methods"]) for each in numbers)
+    first = next(row for row in rows if row["made"]["scale"] == "small networks")
+    assert first["made"]["problem"] == across.MEAN
+    assert first["cells"][5] == "1"
+    assert len({len(row["cells"]) for row in rows}) == 1

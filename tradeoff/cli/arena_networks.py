@@ -1,0 +1,86 @@
+"""The command `tradeoff arena --scale`: methods on networks, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tradeoff._terminal import show_json, show_line, show_table
+from tradeoff.cli.ends import keeps
+from tradeoff.files import check_writable
+from tradeoff.records import write_json
+
+WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
+
+
+def on_networks(
+    scale: str,
+    methods: Sequence[str],
+    problems: Sequence[str],
+    *,
+    lams: Sequence[float] | None,
+    jobs: int,
+    sort: str,
+    listing: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Run what is missing of a board of networks, and show it.
+
+    Parameters
+    ----------
+    scale
+        "policies" or "language".
+    methods, problems, lams, jobs
+        As for :func:`tradeoff.arena.network_board.network_board`.
+    sort
+        Column to sort by.
+    listing
+        List problems and methods, and stop.
+    out
+        Folder of the runs and of ``arena.json``.
+    as_json
+        Write one JSON object in place of tables.
+    """
+    import pandas as pd
+
+    from tradeoff.arena.network_board import NETWORK_LAMS, network_board, network_contenders
+    from tradeoff.arena.networks import network, of_scale
+
+    if listing:
+        rows = [{"problem": name, "differs by": network(name).varies} for name in of_scale(scale)]
+        found = network_contenders(scale).items()
+        labels = [{"name": name, "method": method.label} for name, method in found]
+        if as_json:
+            show_json({"problems": rows, "methods": labels})
+            return
+        show_table(pd.DataFrame(rows), "problems")
+        show_table(pd.DataFrame(labels), "\nmethods")
+        return
+    folder = check_writable(out or Path("arena"))
+    keeps(f"runs in {folder} that have ended are kept, and the same command goes on")
+    weights = tuple(lams or NETWORK_LAMS)
+    board = network_board(
+        methods, problems, scale=scale, folder=folder / scale, lams=weights, jobs=jobs,
+        progress=not as_json,
+    )  # fmt: skip
+    table = board.table(sort)
+    record: dict[str, Any] = {
+        "scale": scale,
+        "lams": list(weights),
+        "problems": list(board.regret.columns),
+        "methods": table.to_dict("records"),
+        "cells": board.cells.to_dict("records"),
+    }
+    write_json(folder / f"arena_{scale}.json", record)
+    if as_json:
+        show_json(record)
+        return
+    others = [name for name in table if name not in WIDEST]
+    show_table(table[WIDEST], f"{board}")
+    show_table(table[["name", *others]], "\nproblems on which a method differs from a baseline")
+    show_line(
+        "\nRegret is in units of the best gains on this board: no front is certified for networks"
+    )
+    show_line(str(folder / f"arena_{scale}.json"), label="\nwritten  ")
