@@ -58,10 +58,10 @@ def places(found: Results) -> pd.DataFrame:
     regrets = transfer.regrets(found)
     ranks = pd.DataFrame({scale: table.mean(axis=1).rank() for scale, table in regrets.items()})
     about = {name: slot for each in found.values() for name, slot in _slots(each)}
-    order = ranks.sort_values(["law", "policies"] if "policies" in ranks else "law").index
+    order = [str(name) for name in ranks.sort_values(list(regrets)[1:]).index]
     rows = [
         {"method": name, "fills": about[name]}
-        | {TITLES[scale]: _rank(ranks.loc[name, scale]) for scale in ranks}
+        | {TITLES[scale]: _rank(float(ranks[scale][name])) for scale in regrets}
         for name in order
     ]
     return pd.DataFrame(rows)

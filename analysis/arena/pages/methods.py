@@ -128,9 +128,9 @@ def elsewhere() -> dict[str, dict[str, str]]:
         if scale == BOARD_SCALES["board"]:
             continue
         regret = means(board, "regret").mean(axis=1)
-        for name, rank in regret.rank().items():
+        for name, rank in zip(board["methods"], regret.loc[board["methods"]].rank(), strict=True):
             about = f"rank {rank:g} of {len(regret)}, regret {cell(float(regret[name]))}"
-            rows.setdefault(str(name), {})[scale] = about
+            rows.setdefault(name, {})[scale] = about
     return rows
 
 
