@@ -15,6 +15,8 @@ from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
 
+BUDGET, REPLICAS = 500.0, 32
+"""Cost of a run on convex problems, and how many score, by default."""
 WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
 
 
@@ -40,9 +42,17 @@ def arena(
         typer.Option("--lam", help="Weight of the preference objective; repeatable."),
     ] = None,
     budget: Annotated[
-        float, typer.Option(help="Cost of a run in gradients of a data point.", min=1)
-    ] = 500.0,
-    replicas: Annotated[int, typer.Option(help="Runs that score each method.", min=2)] = 32,
+        float | None,
+        typer.Option(
+            help="Cost of a run in gradients of a data point, 500 by default; on networks, of a "
+            "batch of demonstrations, and that of the problem by default.",
+            min=1,
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="Runs that score each method: 32 by default, and 10 on networks.", min=2),
+    ] = None,
     match: Annotated[
         str,
         typer.Option(
@@ -55,8 +65,7 @@ def arena(
     scale: Annotated[
         str,
         typer.Option(
-            help="convex; policies for small networks; language for a tiny language model. Budget "
-            "and replicas of networks are those of their board."
+            help="convex; policies for small networks; language for a tiny language model."
         ),
     ] = "convex",
     listing: Annotated[
@@ -99,10 +108,11 @@ def arena(
     check_order(sort)
     if scale != "convex":
         on_networks(
-            scale, methods or (), problems or (), lams=lams, jobs=jobs, sort=sort, listing=listing,
-            out=out, as_json=as_json,
+            scale, methods or (), problems or (), match=match, lams=lams, budget=budget,
+            replicas=replicas, jobs=jobs, sort=sort, listing=listing, out=out, as_json=as_json,
         )  # fmt: skip
         return
+    budget, replicas = budget or BUDGET, replicas or REPLICAS
     if listing:
         rows = [{"problem": each.name, "differs by": each.varies} for each in SUITE.values()]
         rows += [{"problem": name, "differs by": says} for name, says in SCENARIOS.items()]

@@ -8,9 +8,12 @@ from typing import Any
 
 from tradeoff._terminal import show_json, show_line, show_table
 from tradeoff.cli.ends import keeps
+from tradeoff.errors import InputError
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
 
+REPLICAS = 10
+"""Seeds that score, by default."""
 WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
 
 
@@ -19,7 +22,10 @@ def on_networks(
     methods: Sequence[str],
     problems: Sequence[str],
     *,
+    match: str,
     lams: Sequence[float] | None,
+    budget: float | None,
+    replicas: int | None,
     jobs: int,
     sort: str,
     listing: bool,
@@ -32,7 +38,9 @@ def on_networks(
     ----------
     scale
         "policies" or "language".
-    methods, problems, lams, jobs
+    match
+        Must be "none": networks train every loss with its own settings.
+    methods, problems, lams, budget, replicas, jobs
         As for :func:`tradeoff.arena.network_board.network_board`.
     sort
         Column to sort by.
@@ -42,12 +50,21 @@ def on_networks(
         Folder of the runs and of ``arena.json``.
     as_json
         Write one JSON object in place of tables.
+
+    Raises
+    ------
+    InputError
+        If there is no such scale, problem or method, or if losses are to be matched.
     """
     import pandas as pd
 
     from tradeoff.arena.network_board import NETWORK_LAMS, network_board, network_contenders
     from tradeoff.arena.networks import network, of_scale
 
+    if match != "none":
+        remedy = "Leave it out, or use --scale convex."
+        raise InputError("only convex problems can match losses", field="--match", value=match,
+                         remedy=remedy)  # fmt: skip
     if listing:
         rows = [{"problem": name, "differs by": network(name).varies} for name in of_scale(scale)]
         found = network_contenders(scale).items()
@@ -62,12 +79,14 @@ def on_networks(
     keeps(f"runs in {folder} that have ended are kept, and the same command goes on")
     weights = tuple(lams or NETWORK_LAMS)
     board = network_board(
-        methods, problems, scale=scale, folder=folder / scale, lams=weights, jobs=jobs,
-        progress=not as_json,
+        methods, problems, scale=scale, folder=folder / scale, lams=weights, budget=budget,
+        replicas=replicas or REPLICAS, jobs=jobs, progress=not as_json,
     )  # fmt: skip
     table = board.table(sort)
     record: dict[str, Any] = {
         "scale": scale,
+        "budget": budget or {name: network(name).budget for name in board.regret.columns},
+        "replicas": int(board.runs["replica"].nunique()),
         "lams": list(weights),
         "problems": list(board.regret.columns),
         "methods": table.to_dict("records"),
