@@ -17,7 +17,7 @@ from accelerate.utils import broadcast
 from jaxtyping import Float
 
 from tradeoff.errors import InputError
-from tradeoff.llm import _state, setup
+from tradeoff.llm import _state
 from tradeoff.llm._passes import Feed
 from tradeoff.llm._tally import Tally
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT
@@ -83,10 +83,8 @@ def _alone(run: Any, objective: int, progress: Callable[..., Iterable[int]]) -> 
     weights, losses = np.eye(2)[objective], []
     for step in progress(range(updates(run.steps))):
         run.meter.start()
-        setup.seed_dropout(run.config.seed, step, run.accelerator.process_index)
-        run.policy.train()
-        passes = run.feed.passes(step, run.plan.rule, lambda draw: weights)
-        losses.append(run._backward(passes, joins=False)[objective])
+        passes, found = run._accumulate(step, lambda draw: weights, joins=False)
+        losses.append(found[objective])
         run._descend(passes, step)
         run._count_work()
     if objective in run.plan.watched:

@@ -567,10 +567,7 @@ class JointTrainer:
             numbers = torch.from_numpy(self.known.numbers()).to(world.device)
             self.known.set_numbers(broadcast(numbers).cpu().numpy())
         self.hooks.begin(step, self._gradients_of_rows)
-        setup.seed_dropout(self.config.seed, step, world.process_index)
-        self.policy.train()
-        passes = self.feed.passes(step, self.plan.rule, self._follow)
-        losses = self._backward(passes, joins=self.joining.wanted(step))
+        passes, losses = self._accumulate(step, self._follow, joins=self.joining.wanted(step))
         self.hooks.direct(step)
         self._descend(passes, step)
         self.hooks.finish(step)
@@ -581,6 +578,15 @@ class JointTrainer:
                 self.known.observe(objective, float(self.scorer.add_up(losses[objective])))
         self.step += 1
         return {OBJECTIVES[i]: losses[i] for i in sorted({part.objective for part in passes})}
+
+    def _accumulate(
+        self, step: int, follow: Callable[[int], Float[np.ndarray, " 2"]], *, joins: bool
+    ) -> tuple[list[Pass], list[Tensor]]:
+        """Put the gradient of an update into the policy; return its passes and their losses."""
+        setup.seed_dropout(self.config.seed, step, self.accelerator.process_index)
+        self.policy.train()
+        passes = self.feed.passes(step, self.plan.rule, follow)
+        return passes, self._backward(passes, joins=joins)
 
     def _follow(self, draw: int) -> Float[np.ndarray, " 2"]:
         """Gradient weights of an update or pass, by the draw of this number."""
