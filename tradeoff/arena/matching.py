@@ -11,13 +11,20 @@ from dataclasses import fields, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tradeoff.arena.instances import problem_of
 from tradeoff.convex import LogLinear
-from tradeoff.convex._trained_losses import TrainedLossSampler
 from tradeoff.methods import Method
-from tradeoff.methods.losses import Nll, Nominal, PreferenceLoss
-from tradeoff.schedules import PREFERENCE
+from tradeoff.methods.losses import (
+    Dpo,
+    Nominal,
+    Pairs,
+    PreferenceLoss,
+    Responses,
+    pair_slopes,
+)
+from tradeoff.methods.losses.divergences import divergence
 
 Match: TypeAlias = Literal["none", "beta", "weight"]
 """Terms of a comparison. "none": every loss has its own settings. "beta": it has the beta of the
@@ -114,9 +121,26 @@ def pull(problem: LogLinear, loss: PreferenceLoss) -> float:
     Identity I13 of the methods: for most losses this is their slope there times a length that is
     the same for all, such as ``beta / 2`` for DPO and ``1 / beta`` for IPO.
     """
-    every = np.arange(len(problem.chosen))
     start = np.zeros(problem.dimension) if problem.reference is None else problem.reference
-    sampler = TrainedLossSampler(problem, 0, every, Nll(), loss)
-    theta = np.broadcast_to(start, (len(every), problem.dimension))
-    _, gradients = sampler.evaluate(PREFERENCE, theta, every)
-    return float(np.linalg.norm(problem.preference_weights @ gradients))
+    every = problem.log_probs(start)
+    if isinstance(loss, Nominal):
+        loss = Dpo(beta=problem.beta, label_smoothing=problem.label_smoothing)
+    apart = None
+    if loss.compares is not None:
+        same = [np.split(every, problem.offsets[1:-1])[x] for x in _prompts(problem)]
+        apart = np.array([float(divergence(z[None], z[None], loss.compares)[0]) for z in same])
+    rows = problem.chosen, problem.rejected
+    both = Pairs(*(Responses(every[side], every[side], None, apart) for side in rows))
+    slopes = pair_slopes(loss, both)[1] * problem.preference_weights[:, None]
+    by_logit = np.zeros(len(every))
+    for side, slope in zip(rows, slopes.T, strict=True):
+        np.add.at(by_logit, side, slope)
+    # A policy that is the reference has no divergence from it to first order.
+    of_prompt = np.bincount(_prompts(problem), slopes.sum(axis=1), len(problem.offsets) - 1)
+    by_logit -= np.exp(every) * of_prompt[problem.prompt_of_row]
+    return float(np.linalg.norm(problem.features.T @ by_logit))
+
+
+def _prompts(problem: LogLinear) -> NDArray[np.int64]:
+    """(J,) prompts of the pairs."""
+    return np.asarray(problem.prompt_of_row[problem.chosen])
