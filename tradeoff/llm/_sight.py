@@ -99,12 +99,12 @@ def leaks(policy: Policy, items: Sequence[Pair], layout: batches.Layout) -> bool
     device, (first, *rest) = next(policy.parameters()).device, items
     size = below_adapters(policy.model).get_input_embeddings().num_embeddings
     chosen = np.r_[first.chosen[: first.start], (first.chosen[first.start :] + 1) % size]
-    both = (
+    found, changed = (
         policy.responses(batches.pairs([pair, *rest], layout, 0).to(device))[1:]
         for pair in (first, replace(first, chosen=chosen))
     )
     tolerance = 1e-5 if precise(policy) else 5e-2
-    return not torch.allclose(*both, rtol=tolerance, atol=tolerance)
+    return not torch.allclose(found, changed, rtol=tolerance, atol=tolerance)
 
 
 def close(policy: Policy, found: Float[Tensor, " S"], expected: Float[Tensor, " S"]) -> bool:
