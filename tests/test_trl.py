@@ -162,6 +162,16 @@ def test_all_that_cannot_be_taken_over_is_named_in_one_error(tmp_path: Path) -> 
         assert text in str(error.value)
 
 
+def test_a_field_of_one_loss_counts_where_that_loss_is_trained(tmp_path: Path) -> None:
+    args = arguments(tmp_path)
+    sft, dpo = args["sft_args"], args["dpo_args"]
+    dpo.discopop_tau = 0.2
+    assert train_config(sft, dpo, (20, 20)).loss == "sigmoid"
+    dpo.loss_type = ["discopop"]
+    with pytest.raises(InputError, match=r"discopop_tau = 0\.2"):
+        train_config(sft, dpo, (20, 20))
+
+
 def test_every_field_of_trl_is_known_or_refused(tmp_path: Path) -> None:
     """With all fields at their defaults nothing is rejected, whatever fields a version has."""
     args = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "bf16": False}

@@ -193,6 +193,8 @@ def _choices(sft: Any, dpo: Any, warmup: list[int]) -> Iterator[str]:
     fixed = name in PREFERENCE_LOSSES and not hasattr(PREFERENCE_LOSSES[name], "beta")
     if fixed and dpo.beta != _default(dpo).beta:
         yield f"{type(dpo).__name__}.beta = {dpo.beta}, which the loss {name!r} does not have"
+    if name == "discopop" and dpo.discopop_tau != _default(dpo).discopop_tau:
+        yield f"{type(dpo).__name__}.discopop_tau = {dpo.discopop_tau}"
     if warmup[0] != warmup[1]:
         yield f"warm-up takes {warmup[0]} updates for SFT and {warmup[1]} for DPO"
     checks: tuple[tuple[str, Callable[[Any], bool]], ...] = (
