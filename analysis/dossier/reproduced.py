@@ -136,8 +136,8 @@ def _different(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, 
         if not _same(old, new):
             yield place, old, new
         return
-    for name, *pair in pairs:
-        yield from _different(*pair, f"{place}.{name}" if place else str(name))
+    for name, before, after in pairs:
+        yield from _different(before, after, f"{place}.{name}" if place else str(name))
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -151,6 +151,7 @@ def _content(results: Results) -> dict[str, Any]:
     with fitting("what the dossier says of the paper's table"):
         spread = paper_spread.summary(paper["llama"])
     return {"paper": paper, "spread": spread, "label": methods.label, "example": example(),
+            "printed": printed(),
             "advised": advised.sentences(), "advised_command": advised.command(),
             "commands": commands(), "package": package()}  # fmt: skip
 
@@ -182,6 +183,11 @@ def commands() -> dict[str, str]:
 def example() -> str:
     """The README's example, which runs as a test."""
     return (DOSSIER.templates / "example.py").read_text("utf-8").rstrip()
+
+
+def printed() -> str:
+    """What the example prints, which a test compares."""
+    return (DOSSIER.templates / "example.txt").read_text("utf-8").rstrip()
 
 
 DOSSIER = Dossier(
