@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from llm_runs import preference_rows, sft_rows, stop_at
 from typer.testing import CliRunner
 
 from tradeoff import compare, experiment
+from tradeoff._pages import HEIGHT, MARGIN, WIDTH
 from tradeoff.cli import app
 from tradeoff.compare import work
 from tradeoff.compare.grid import reads_weight
-from tradeoff.compare.page import with_interval
+from tradeoff.compare.page import loss_space, with_interval
 from tradeoff.compare.runs import read_run
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, find
@@ -255,3 +257,16 @@ def test_a_setting_that_one_schedule_has_is_taken(flags, tmp_path):
     assert run(*flags, *few, "--out", tmp_path).exit_code == 0
     found = json.loads((tmp_path / "compare.json").read_text("utf-8"))
     assert [row["method"] for row in found["runs"]] == ["Rounds (K=2)"]
+
+
+def test_intervals_stay_inside_the_picture():
+    names = ("sft_loss", "preference_loss")
+    row = dict.fromkeys(names, 1.0) | {f"± {name}": 50.0 for name in names}
+    rows = pd.DataFrame([{"method": label, "settings": "", "lam": 0.5, **row} for label in "ab"])
+    rows.loc[1, list(names)] = 2.0
+    svg = loss_space(rows, np.array([1.5, 1.5]))
+    bars = re.findall(r'class="bar" d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', svg)
+    places = np.array(bars, dtype=float).reshape(-1, 2)
+    assert len(bars) == svg.count('class="bar"') == 4
+    assert (places >= MARGIN).all()
+    assert (places <= [WIDTH - MARGIN, HEIGHT - MARGIN]).all()

@@ -23,6 +23,8 @@ svg{width:100%;height:auto}svg text{fill:var(--ink);font-size:12px}
 """
 WIDTH, HEIGHT, MARGIN = 640, 400, 50
 """Sizes of a picture in its own units; the page scales it."""
+ROOM = 0.05
+"""Room on each side of the losses, in parts of their range."""
 TICKS = 4
 """Approximate number of tick labels along each axis."""
 
@@ -63,9 +65,13 @@ class Plane:
 
     @classmethod
     def around(cls, losses: Float[np.ndarray, "n 2"]) -> Plane:
-        """The smallest plane that contains these losses."""
-        low = losses.min(axis=0)
-        return cls(low, low + np.maximum(np.ptp(losses, axis=0), 1e-12))
+        """The smallest plane that contains these losses and some room on every side."""
+        low, size = losses.min(axis=0), np.maximum(np.ptp(losses, axis=0), 1e-12)
+        return cls(low - ROOM * size, low + (1 + ROOM) * size)
+
+    def within(self, losses: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+        """Losses of the plane that are nearest to these."""
+        return np.clip(losses, self.low, self.high)
 
     def place(self, losses: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
         """Coordinates of losses in the picture."""

@@ -153,7 +153,9 @@ def loss_space(methods: pd.DataFrame, start: Array) -> str:
         x, y = plane.place(start[None])[0].tolist()
         parts.append(f'<circle class="axis" cx="{x:.1f}" cy="{y:.1f}" r="6"/>')
         legend.append("&#9675; before training")
-    text = "Each dot is one λ, named beside it; lines are 95 % intervals over seeds."
+    text = (
+        "Each dot is one λ, named beside it; lines are 95 % intervals over seeds, cut at the edge."
+    )
     svg = picture("".join(parts), "Held-out SFT and preference loss of each method")
     return f"{svg}<p>{'; '.join(legend)}. {text}</p>"
 
@@ -180,7 +182,8 @@ def _one_method(group: pd.DataFrame, plane: Plane, name: str, colour: str) -> st
     parts = [polyline(places, "path")] if len(places) > 1 else []
     for axis in (0, 1):
         step = halves * np.eye(2)[axis]
-        for a, b in zip(plane.place(losses - step), plane.place(losses + step), strict=True):
+        low, high = (plane.place(plane.within(losses + sign * step)) for sign in (-1, 1))
+        for a, b in zip(low, high, strict=True):
             ends = "M{:.1f} {:.1f}L{:.1f} {:.1f}".format(*a.tolist(), *b.tolist())
             parts.append(f'<path class="bar" d="{ends}"/>')
     for (x, y), lam, loss in zip(places.tolist(), group.lam, losses, strict=True):
