@@ -19,6 +19,7 @@ from tradeoff.arena.network_board import (
 )
 from tradeoff.arena.networks import NETWORKS, network, of_scale, task_of
 from tradeoff.arena.ranks import kendall
+from tradeoff.cli import main
 from tradeoff.errors import InputError
 from tradeoff.methods import find, names
 
@@ -213,3 +214,16 @@ def test_held_out_files_take_the_place_of_the_law(tmp_path, monkeypatch):
     assert (law.losses(theta) != problem.losses(theta)).any()
     with pytest.raises(InputError, match="or four"):
         instance("a.jsonl,b.jsonl,c.jsonl")
+
+
+def test_the_command_lists_a_scale_and_refuses_what_it_cannot_do(capsys):
+    def said(*arguments: str) -> tuple[str, str]:
+        with pytest.raises(SystemExit):
+            main(("arena", *arguments))
+        return capsys.readouterr()
+
+    listed = json.loads(said("--scale", "language", "--list", "--json")[0])
+    assert [row["problem"] for row in listed["problems"]] == of_scale("language")
+    assert "kto" not in {row["name"] for row in listed["methods"]}
+    assert "only convex problems can match" in said("--scale", "policies", "--match", "beta")[1]
+    assert "no such scale" in said("--scale", "trees")[1]
