@@ -34,6 +34,11 @@ class SampleData(NamedTuple):
     smoothing: float
 
 
+# Numba reads its stored index, which names the class, before it sees that the source has changed.
+Data = SampleData
+"""The earlier name, without which a cache of then would be an error."""
+
+
 def data_of(problem: LogLinear) -> SampleData:
     """The arrays of a dense problem, contiguous and of fixed types."""
     return SampleData(
