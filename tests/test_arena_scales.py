@@ -59,6 +59,7 @@ def results() -> dict[str, Any]:
         "within": {scale: transfer.within(table) for scale, table in tables.items()},
         "between": picture.pairs(tables),
         "without_preference": picture.pairs(tables, "preference"),
+        "everywhere": picture.pairs(picture.on_all(tables)),
     }
     return {**boards, "transfer": numbers}
 
@@ -103,6 +104,7 @@ def test_sentences_are_those_of_the_numbers(results: dict[str, Any]) -> None:
     text = report.render(DOSSIER, ("sections/scales.md.j2",), content)
     assert "**Do ranks transfer across scales?**" in text
     assert "convex, law and language model: " in text
+    assert "Of the 120 methods that ran on every scale alone" in text
     empty = report.render(DOSSIER, ("sections/scales.md.j2",), {"scales": {}})
     assert "have not run yet" in empty
 

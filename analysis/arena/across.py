@@ -69,7 +69,7 @@ def places(found: Results) -> pd.DataFrame:
 
 def agreements(numbers: Mapping[str, Any]) -> pd.DataFrame:
     """Kendall's tau of each two scales."""
-    pairs = zip(numbers["between"], numbers["without_preference"], strict=True)
+    kinds = (numbers[key] for key in ("between", "everywhere", "without_preference"))
     return pd.DataFrame(
         [
             {
@@ -77,10 +77,10 @@ def agreements(numbers: Mapping[str, Any]) -> pd.DataFrame:
                 "tau": f"{each['tau']:.2f}",
                 "interval": f"{each['low']:.2f} to {each['high']:.2f}",
                 "methods": str(each["n"]),
-                "tau without preference losses": f"{other['tau']:.2f}",
-                "its interval": f"{other['low']:.2f} to {other['high']:.2f}",
+                f"tau of the {common['n']} methods on all scales": _tau(common),
+                "tau without preference losses": _tau(other),
             }
-            for each, other in pairs
+            for each, common, other in zip(*kinds, strict=True)
         ]
     )
 
@@ -91,7 +91,13 @@ def answers(results: Results) -> dict[str, Any]:
     if len(found) < 2 or "transfer" not in results:
         return {}
     pairs = {(each["first"], each["second"]): each for each in results["transfer"]["between"]}
+    everywhere = results["transfer"]["everywhere"]
     return {
+        "everywhere": [
+            {**each, "titles": [TITLES[each["first"]], TITLES[each["second"]]]}
+            for each in everywhere
+            if each["first"] == "law"
+        ],
         "pairs": [
             {**each, "titles": [TITLES[each["first"]], TITLES[each["second"]]]}
             for key, each in pairs.items()
@@ -113,7 +119,7 @@ def of_board(scale: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
             continue
         kinds[title] = {
             "methods": len(names),
-            "clear": int((counts.loc[names, "better"] > half).sum()),
+            "wins": int((counts.loc[names, "better"] > half).sum()),
             "best": str(regret.loc[names].idxmin()),
             "less_mix": float(regret.loc[names].min() - regret["mix"]),
         }
@@ -154,6 +160,10 @@ def _of_scale(scale: str, numbers: Mapping[str, Any]) -> Iterator[dict[str, Any]
                     f"{cell(float(own[name]))}{spread}", cell(float(behind[name])),
                 ],
             }  # fmt: skip
+
+
+def _tau(found: Mapping[str, Any]) -> str:
+    return f"{found['tau']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
 
 
 def _slots(numbers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from analysis.dossier import style
 from tradeoff.methods import find
 
 CAPTION = (
-    "Left: Kendall's tau of the mean regrets of the methods on two scales; in brackets its 95 % "
+    "Left: Kendall's tau of the mean regrets of the methods on two scales; below it its 95 % "
     "bootstrap interval over methods, and their number; on the diagonal the mean tau between two "
     "problems of one scale. Right: ranks of the methods on the law behind the convex rows and on "
     "{other}. Networks and held-out text are scored on rows that no method trained on. What "
@@ -39,6 +39,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         },
         "between": pairs(tables),
         "without_preference": pairs(tables, "preference"),
+        "everywhere": pairs(on_all(tables)),
         "other": next((s for s in ("policies", "text held out", "text") if s in tables), "rows"),
     }
     draw(out, numbers, tables)
@@ -54,6 +55,13 @@ def pairs(tables: Mapping[str, pd.DataFrame], without: str = "") -> list[dict[st
     ]
 
 
+def on_all(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables of the methods that ran on every scale, so that pairs of scales compare."""
+    every = list(tables.values())
+    common = [name for name in every[0].index if all(name in table.index for table in every)]
+    return {scale: table.loc[common] for scale, table in tables.items()}
+
+
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """What the caption says of the numbers."""
     return {"other": TITLES[numbers["other"]]}
@@ -63,7 +71,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def draw(out: Path, numbers: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
-    with style.figure(1, 2, height=4.4, width_ratios=(1.5, 1)) as (fig, axes):
+    with style.figure(1, 2, height=4.4, width_ratios=(1.8, 1)) as (fig, axes):
         draw_taus(axes[0], numbers)
         draw_ranks(axes[1], tables["law"], tables[numbers["other"]], TITLES[numbers["other"]])
         style.save(fig, out, "transfer")
@@ -80,8 +88,8 @@ def draw_taus(ax: Axes, numbers: Mapping[str, Any]) -> None:
     for each in numbers["between"]:
         x, y = scales.index(each["first"]), scales.index(each["second"])
         values[y, x] = each["tau"]
-        text = f"{each['tau']:.2f}\n({each['low']:.2f} to {each['high']:.2f})\nn = {each['n']}"
-        ax.text(x, y, text, ha="center", va="center", fontsize=6)
+        text = f"{each['tau']:.2f}\n{each['low']:.2f} to {each['high']:.2f}\nn = {each['n']}"
+        ax.text(x, y, text, ha="center", va="center", fontsize=5.5)
     ax.imshow(values, vmin=-1, vmax=1, cmap="RdBu", alpha=0.6)
     names = [TITLES[scale] for scale in scales]
     ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)

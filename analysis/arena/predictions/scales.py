@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.arena import transfer
 from analysis.arena.stored import of_slot, wins
-from analysis.dossier.mutations import COIN, mutate
+from analysis.dossier.mutations import COIN, SWAPPED, mutate
 from tradeoff.theory.checked import Checked
 
 
@@ -31,7 +31,7 @@ def claim_distance(fast: bool = False, mutation: str | None = None) -> Checked:
     """Ranks of the law agree with those of policies more than with those of the language model."""
     found = _tables()
     near, far = (_of(found, "law", name, None) for name in ("policies", "language"))
-    pair = mutate(mutation, (near, far), {"swapped-roles": (far, near)})
+    pair = mutate(mutation, (near, far), {SWAPPED: (far, near)})
     return Checked(pair[0] - pair[1], 0.0, "lower", {"near": near, "far": far}, 0.0)
 
 
@@ -47,8 +47,8 @@ def claim_losses_do_not_invert(fast: bool = False, mutation: str | None = None) 
 def claim_balancing_on_policies(fast: bool = False, mutation: str | None = None) -> Checked:
     """No gradient rule has significantly less regret than Mix on most levels of conflict."""
     numbers = transfer.boards()["policies"]
-    baseline = mutate(mutation, "mix", {"weak-baseline": "maxright"})
-    found = wins(numbers, baseline).loc[of_slot(numbers, "gradient"), "better"]
+    side = mutate(mutation, "better", {SWAPPED: "worse"})
+    found = wins(numbers, "mix").loc[of_slot(numbers, "gradient"), side]
     half = len(numbers["problems"]) // 2
     return Checked(float(found.max()), float(half), "upper", {"methods": len(found)}, 0.0)
 
