@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,18 @@ SCHEDULES: dict[str, Schedule] = {
     "rounds-restarted": Rounds(rounds=2, first="preference", restart=True),
     "constrained": Constrained(limit=0.9, relative=True, refresh=2, samples=4),
 }
+PICKED = ("sft-dpo", "alright", "maxright", "rounds")
+"""Schedules of each kind; the others are tested in the same way by the slow tests."""
 WORDS = ("fox", "dog", "bread", "Paris", "code", "tea", "a long walk", "rain and wind")
 LORA = Lora(rank=2, dropout=0.2, targets=("q_proj", "v_proj"))
+
+
+def cases(names: Collection[str], few: Collection[str]) -> list[Any]:
+    """Parameters of a test: those of `few` in the fast tests, all others in the slow ones."""
+    import pytest  # Not in each of the processes below.
+
+    assert set(few) <= set(names)
+    return [name if name in few else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def sft_rows(count: int = 20) -> tuple[SftRow, ...]:

@@ -16,6 +16,7 @@ import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import (
     LORA,
+    PICKED,
     SCHEDULES,
     preference_rows,
     sft_rows,
@@ -73,7 +74,7 @@ MEETINGS = [
         lora,
         decay,
         id=f"{schedule}-{'lora' if lora else 'full'}-{decay}",
-        marks=[pytest.mark.slow] if j else [],
+        marks=[pytest.mark.slow] if j or schedule not in PICKED else [],
     )
     for i, schedule in enumerate(SCHEDULES)
     for j, decay in enumerate(DECAYS)

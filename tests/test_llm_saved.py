@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
-from llm_runs import trainer
+from llm_runs import cases, trainer
 from peft import IA3Config, LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -141,7 +141,20 @@ def assert_loads_as_trained(run: Any, folder: Path) -> None:
     assert losses(run, load(folder).scorer) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+FEW = (
+    "full",
+    "lora",
+    "dora",
+    "lora after a merge",
+    "two trainers",
+    "resized, with modules to save",
+    "lora and an unfrozen weight",
+    "ia3 on a model trained in memory",
+)
+"""Kinds that differ most; the slow tests have the others, which combine what these have."""
+
+
+@pytest.mark.parametrize("kind", cases(KINDS, FEW))
 def test_every_kind_of_output_loads_as_it_was_trained(base, tmp_path, kind):
     make, lora, written = KINDS[kind]
     run = trainer(model=make(base), lora=lora, steps=2, output=tmp_path, learning_rate=0.1)

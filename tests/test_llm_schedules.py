@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_runs import (
     LORA,
+    PICKED,
     SCHEDULES,
     begin,
+    cases,
     preference_rows,
     sft_rows,
     steady,
@@ -159,7 +161,7 @@ def test_mix_follows_both_with_their_weights() -> None:
     assert {(part.objective, part.weight) for part in passes} == {(0, 0.7), (1, 0.3)}
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", cases(SCHEDULES, PICKED))
 def test_a_run_is_a_function_of_its_seed(name: str) -> None:
     tables, ends = [], []
     for seed, noise in ((3, 0), (3, 1), (4, 0)):
