@@ -40,7 +40,7 @@ def forecast(
     """
     require("llm")
     from tradeoff import experiment
-    from tradeoff.forecast import calibration
+    from tradeoff.forecast import CANDIDATES, calibration
     from tradeoff.forecast.forecast import forecast as made
     from tradeoff.forecast.lab import Effort, Lab
     from tradeoff.forecast.llm import replaced, subject
@@ -57,9 +57,11 @@ def forecast(
     sizes = len(rows["sft"]), len(rows["preference"])
     effort = Effort.of(settings.train.updates(*sizes), settings.train.batch_size)
     if not as_json:
+        runs = any("short runs" in CANDIDATES[name].uses for name in known.fitted.variants)
+        also = f", two runs of {effort.probe_updates} updates" if runs else ""
         show_line(
-            f"measuring {effort.features} rows of each set, and two runs of {effort.probe_updates} "
-            f"updates: about a twentieth of one run of {effort.updates:,} updates"
+            f"measuring {effort.features} rows of each set, gradients of {effort.gradients}{also}: "
+            f"about a twentieth of one run of {effort.updates:,} updates"
         )
     began = time.process_time()
     with warnings.catch_warnings():

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from tradeoff.convex.certify import Minimum
 from tradeoff.convex.solve import minimise
 from tradeoff.forecast import features
 from tradeoff.forecast.lab import POINTS, Lab
@@ -46,7 +47,11 @@ def _solved(problem: Surrogate) -> Array:
 
 def from_problem(problem: Surrogate) -> Float[np.ndarray, " Q"]:
     """The Q numbers of a convex problem: minima on its ball, and of stages on balls one by one."""
-    mixes = np.stack([minimise(problem, lam, tolerance=TOLERANCE).losses for lam in LAMBDAS])
+    found: list[Minimum] = []
+    for lam in LAMBDAS:
+        near = found[-1].theta if found else None
+        found.append(minimise(problem, lam, tolerance=TOLERANCE, start=near))
+    mixes = np.stack([one.losses for one in found])
     stages = [_stages(problem, order) for order in ((0.0, 1.0), (1.0, 0.0))]
     return assemble(mixes, *stages)
 
@@ -135,3 +140,5 @@ CANDIDATES = {
     "probes": Candidate("short runs extrapolated", probes, ("start", "short runs", "probes")),
     "merges": Candidate("merges of short runs", merges, ("start", "short runs", "plane")),
 }
+STACKED = ("frozen", "linear")
+"""Candidates of the stack, which together cost less than a twentieth of a run."""

@@ -49,7 +49,10 @@ class Effort:
 
     @classmethod
     def of(cls, updates: int, batch: int) -> Effort:
-        """What costs less than a twentieth of a run in all, and no more than is of use."""
+        """What costs the stack less than a twentieth of a run, and no more than is of use.
+
+        Most of it is forward passes: they give features, and the losses before training.
+        """
         rows = updates * batch
 
         def some(share: float, most: int) -> int:
@@ -60,7 +63,7 @@ class Effort:
         return cls(
             updates=updates,
             batch=batch,
-            features=some(0.02, 256),
+            features=some(0.08, 512),
             gradients=some(0.01, 64),
             evaluated=some(0.0075, 64),
             probe_updates=length,

@@ -81,12 +81,14 @@ def trust(found: Forecast) -> list[str]:
         name: f"{100 * calibration.scores[name]['median_error']:.0f} %"
         for name in ("stack", "constant", "early")
     }
+    worst, most = max(own["by_pair"].items(), key=lambda item: float(item[1]))
     return [
         f"On {about['pairs']} pairs of data sets, each forecast from the others, the median error "
         f"was {errors['stack']} of the front's range (a constant guess {errors['constant']}, a "
         f"tenth of each run {errors['early']}), and 90 % intervals held "
         f"{100 * own['coverage']:.0f} % of the losses. Pairs were ranked with a correlation "
-        f"of {own['rank']:.2f}. {verdict(calibration.goals)}",
+        f"of {own['rank']:.2f}. {verdict(calibration.goals)} The worst pair was {worst!r}, with an "
+        f"error of {100 * most:.0f} %: errors are large where the front is short.",
         f"That was measured on {about['model']} and runs of {about['updates']} updates of "
         f"{about['batch']} rows. For another model or budget, trust signs and orders more than "
         "numbers.",

@@ -140,7 +140,7 @@ def left_out(
 def half_widths(
     examples: Sequence[Measured], names: Sequence[str], level: float = LEVEL
 ) -> Float[np.ndarray, " Q"]:
-    """Half-widths on the scale, from residuals of pairs that were left out (split conformal).
+    """Half-widths on the scale, from residuals of pairs that were left out (cross-conformal).
 
     Residuals are divided by their root mean square for each number, half of it shared, so that
     numbers that are hard to forecast have wider intervals.
@@ -149,8 +149,7 @@ def half_widths(
     residuals = np.stack([fitted.values(e) - e.target for fitted, own, _ in found for e in own])
     spread = np.sqrt(0.5 * np.nanmean(residuals**2, axis=0) + 0.5 * np.nanmean(residuals**2))
     scores = np.abs(residuals / spread).ravel()
-    # Numbers of one pair depend on each other, so the correction for few data counts pairs.
-    groups = len({e.group for e in examples})
-    rank = min(1.0, level * (groups + 1) / groups)
-    wide = np.quantile(scores[np.isfinite(scores)], rank, method="higher")
+    # Residuals of all pairs are pooled, so the level holds on average over pairs. A correction for
+    # few pairs would promise it in the worst case, with intervals that are too wide on average.
+    wide = np.quantile(scores[np.isfinite(scores)], level, method="higher")
     return np.asarray(spread * wide)

@@ -11,17 +11,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from analysis.fernando2024.forecast.measured import CONTROLS, EARLY, WORDS
-from tradeoff.forecast.candidates import CANDIDATES
+from analysis.fernando2024.forecast.measured import CONTROLS, EARLY, POOLED, WORDS
+from tradeoff.forecast.candidates import CANDIDATES, STACKED
 from tradeoff.forecast.quantities import LAMBDAS, forgetting, front, knee, ranges
 from tradeoff.forecast.stack import Fitted, Measured, fit, half_widths, left_out
 
 Array = NDArray[np.float64]
 STACK = "stack"
 FORECASTS: dict[str, tuple[str, ...]] = {
-    STACK: tuple(CANDIDATES),
+    STACK: STACKED,
     **{name: (name,) for name in CANDIDATES},
     WORDS: (WORDS,),
+    POOLED: (POOLED,),
     **CONTROLS,
 }
 """Candidates of each forecast that is judged."""

@@ -124,7 +124,7 @@ def without(problem: LogLinear, kept: NDArray[np.int64]) -> LogLinear:
 
 def by_gradients(data: InstructionData, fast: bool) -> Array:
     """Conflict of each demonstration with the pairs, from gradients of the base model."""
-    model, tokenizer = _base(fast)
+    model, tokenizer = base(fast)
     task = LanguageTask.of(model, data, tokenizer)
     subject, sketch = TaskSubject(task, 1e-3), CountSketch(512)
     rows = np.arange(len(task.sft))
@@ -133,7 +133,7 @@ def by_gradients(data: InstructionData, fast: bool) -> Array:
 
 
 @cache
-def _base(fast: bool) -> tuple[Any, Any]:
+def base(fast: bool) -> tuple[Any, Any]:
     form = grid.FORMS["fast" if fast else "full"]
     return from_hugging_face(tiny.folder(form.model, progress=False))
 

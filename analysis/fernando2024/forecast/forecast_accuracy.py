@@ -20,15 +20,17 @@ from analysis.fernando2024.forecast import accuracy, grid, measured
 from analysis.fernando2024.forecast.accuracy import FORECASTS, STACK
 from analysis.fernando2024.stored import shown
 from tradeoff.forecast import CANDIDATES, Calibration
-from tradeoff.forecast.calibration import COVERAGE, ERROR, verdict
+from tradeoff.forecast.calibration import COST, COVERAGE, ERROR, verdict
+from tradeoff.forecast.candidates import STACKED
 from tradeoff.forecast.quantities import LAMBDAS, front, ranges
 from tradeoff.forecast.stack import Measured, fit, half_widths, left_out
 from tradeoff.theory.checked import Checked
 
 LABELS = {
-    STACK: "all four, stacked",
+    STACK: "the first two, stacked",
     **{name: candidate.label for name, candidate in CANDIDATES.items()},
     measured.WORDS: "convex problem on hashed words",
+    measured.POOLED: "convex problem on averaged states",
     "constant": "control: a constant guess",
     measured.EARLY: "control: a tenth of each run",
 }
@@ -84,7 +86,7 @@ def picture(out: Path, numbers: Mapping[str, Any]) -> None:
 
 def calibrated(which: str, examples: Sequence[Measured], scores: Mapping[str, Any]) -> Calibration:
     """The stack fitted on all pairs, with intervals from pairs left out."""
-    form, names = grid.FORMS[which], tuple(CANDIDATES)
+    form, names = grid.FORMS[which], STACKED
     about = {
         "model": f"a language model of {form.model.layers} layers of width {form.model.width}",
         "pairs": len({e.group for e in examples}),
@@ -101,7 +103,7 @@ def calibrated(which: str, examples: Sequence[Measured], scores: Mapping[str, An
 
 def points(examples: Sequence[Measured]) -> list[dict[str, Any]]:
     """Measured and forecast fronts with intervals, in ranges above the least measured losses."""
-    names, found = tuple(CANDIDATES), []
+    names, found = STACKED, []
     for fitted, own, others in left_out(examples, names):
         half = half_widths(others, names)
         for one in own:
@@ -154,27 +156,24 @@ def _scatter(ax: Axes, found: Sequence[Mapping[str, Any]]) -> None:
 # ---------------------------------------------------------------------- claims
 
 
-def claim_misses_its_goals(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Stacked forecasts miss the goals for their error and for the coverage of intervals."""
+def claim_meets_its_goals(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Median error, largest cost, and coverage of stacked forecasts keep to the goals (upper)."""
     del fast
-    own = _stored()["scores"][STACK]
-    pairs = np.sort(list(own["by_pair"].values()))
-    # Choosing the pairs with hindsight makes any forecast look good.
-    chosen = float(np.median(pairs[: len(pairs) // 2]))
-    error = mutate(mutation, own["median_error"], {"best-pairs": chosen})
-    found = np.array([error, own["coverage"]])
-    return Checked(found, np.array([ERROR, COVERAGE[1]]), "lower", {}, 0.0)
+    scores = _stored()["scores"]
+    own = mutate(mutation, scores[STACK], {"hashed-words": {**scores[measured.WORDS]}})
+    found = np.array([own["median_error"], own["cost"]["most"], own["coverage"], -own["coverage"]])
+    return Checked(found, np.array([ERROR, COST, COVERAGE[1], -COVERAGE[0]]), "upper", {}, 0.0)
 
 
-def claim_no_better_than_controls(fast: bool = False, mutation: str | None = None) -> Checked:
-    """The share of pairs and seeds where the stack beats a control may be one half (upper)."""
+def claim_better_than_controls(fast: bool = False, mutation: str | None = None) -> Checked:
+    """The share of pairs and seeds where the stack beats a control is above one half (lower)."""
     del fast
     scores = _stored()["scores"]
     own = np.array(scores[STACK]["by_unit"])
+    own = mutate(mutation, own, {"constant-guess": np.array(scores["constant"]["by_unit"])})
     shares = [share(own < np.array(scores[name]["by_unit"])) for name in measured.CONTROLS]
-    low = [float(found.low) for found in shares]
-    kept = mutate(mutation, low, {"point-estimate": [float(found.mean) for found in shares]})
-    return Checked(np.array(kept), np.full(len(kept), 0.5), "upper", {"n": float(len(own))}, 0.0)
+    low = np.array([float(found.low) for found in shares])
+    return Checked(low, np.full(len(low), 0.5), "lower", {"n": float(len(own))}, 0.0)
 
 
 def _stored() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.fernando2024.forecast import grid
-from tradeoff import study
+from tradeoff import study, tiny
 from tradeoff.convex.solve import minimise
 from tradeoff.convex.text import text_problem
-from tradeoff.forecast.candidates import CANDIDATES
+from tradeoff.forecast.candidates import CANDIDATES, STACKED
 from tradeoff.forecast.lab import Effort, Lab
 from tradeoff.forecast.networks import TaskSubject
 from tradeoff.forecast.quantities import LAMBDAS, LOSSES, MIXES, NAMES, assemble
 from tradeoff.forecast.stack import Measured
+from tradeoff.llm import models, pooled
+from tradeoff.llm.config import ModelConfig
 
 Array = NDArray[np.float64]
-WORDS, WORD_ROWS, WORD_WIDTH = "words", 200, 64
-"""The candidate that reads no model: hashed words, as in `tradeoff analyse`, fewer of them."""
+WORDS, POOLED, WORD_ROWS, WORD_WIDTH = "words", "pooled", 200, 64
+"""Convex problems on responses, as in `tradeoff analyse`: hashed words, which read no model, and
+averaged states of the model (`tradeoff analyse --model`)."""
 WORD_RADII = (10.0, 40.0)
 EARLY = "early"
 CONTROLS = {"constant": (), EARLY: (EARLY,)}
@@ -46,10 +49,13 @@ def measure(configuration: Mapping[str, Any]) -> pd.DataFrame:
             "cpu_seconds": time.process_time() - began,
         }
         rows += [about | _row(start, k, value) for k, value in enumerate(values)]
-    about = {"candidate": WORDS, "cost": 0.0, "cpu_seconds": 0.0}
-    rows += [about | _row(start, k, value) for k, (start, value) in enumerate(words(which, pair))]
+    for name in (WORDS, POOLED):
+        about = {"candidate": name, "cost": 0.0, "cpu_seconds": 0.0}
+        found = responses(which, pair, name)
+        rows += [about | _row(start, k, value) for k, (start, value) in enumerate(found)]
     base = dict(zip(("base_sft", "base_preference"), lab.base, strict=True))
-    return pd.DataFrame(rows).assign(total_cost=lab.cost(), **base)
+    uses = {use for name in STACKED for use in CANDIDATES[name].uses}
+    return pd.DataFrame(rows).assign(total_cost=lab.cost(*sorted(uses)), **base)
 
 
 def _row(start: Array, variant: int, values: Array) -> dict[str, Any]:
@@ -57,15 +63,17 @@ def _row(start: Array, variant: int, values: Array) -> dict[str, Any]:
     return {"variant": variant, "start_sft": start[0], "start_preference": start[1], **named}
 
 
-def words(which: str, pair: str) -> list[tuple[Array, Array]]:
-    """Losses of the untrained policy and the Q numbers of a convex problem on hashed words."""
+def responses(which: str, pair: str, name: str) -> list[tuple[Array, Array]]:
+    """Losses of the untrained policy and the Q numbers of a convex problem on responses."""
     data = grid.task(which, pair).data
+    some = data.sft_train[:WORD_ROWS], data.preference_train[:WORD_ROWS]
+    features = None if name == WORDS else states(which, pooled.responses(*some))
     found = []
     for radius in WORD_RADII:
         problem = text_problem(
-            data.sft_train[:WORD_ROWS],
-            data.preference_train[:WORD_ROWS],
+            *some,
             radius=radius,
+            features=features,
             n_features=WORD_WIDTH,
             pool=[str(row.chosen) for row in data.preference_train[:WORD_ROWS]],
         )
@@ -75,6 +83,13 @@ def words(which: str, pair: str) -> list[tuple[Array, Array]]:
         values = assemble(mixes, np.stack(ends), np.stack(ends[::-1]))
         found.append((problem.losses(np.zeros(problem.dimension)), values))
     return found
+
+
+def states(which: str, texts: Sequence[str]) -> pooled.PooledStates:
+    """Features of responses from the base model."""
+    place = str(tiny.folder(grid.FORMS[which].model, progress=False))
+    loaded = models.load(ModelConfig(path=place))
+    return pooled.PooledStates(*loaded, texts, folder=grid.FOLDER / "states")
 
 
 def configurations(which: str) -> list[dict[str, Any]]:

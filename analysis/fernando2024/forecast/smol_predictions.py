@@ -20,7 +20,7 @@ import numpy as np
 from analysis.fernando2024.real import smol_methods, smol_plan, smol_rows, smol_runs
 from tradeoff import experiment
 from tradeoff.forecast.calibration import Calibration
-from tradeoff.forecast.candidates import CANDIDATES
+from tradeoff.forecast.candidates import CANDIDATES, STACKED
 from tradeoff.forecast.forecast import Forecast, measure, of_measured
 from tradeoff.forecast.lab import Effort, Lab
 from tradeoff.forecast.llm import subject
@@ -67,7 +67,7 @@ def predict(pair: str, form: smol_plan.Form) -> dict[str, Any]:
         own = settings(pair, form, template)
         effort = Effort.of(own.train.steps, own.train.batch_size)
         lab = Lab(subject(own, rows, effort), effort)
-        found = measure(lab, CANDIDATES)
+        found = measure(lab, {name: CANDIDATES[name] for name in STACKED})
     return {
         "variants": found.variants,
         "starts": found.starts,
