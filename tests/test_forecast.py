@@ -301,7 +301,7 @@ def test_wide_intervals_cannot_tell(lab: Lab):
     text = " ".join(sentences(forecast(lab, calibration(3.0))))
     assert text.count("cannot tell") >= 4
     assert "Goals missed: better than every control" in text
-    assert "worst pair was 'little conflict', with an error of 30%" in text
+    assert "worst pair was 'little conflict', with an error of 30 %" in text
 
 
 def test_narrow_intervals_tell(lab: Lab):

@@ -107,8 +107,8 @@ def test_what_is_said_of_trust_is_the_stored_evaluation(kind: trust.Kind) -> Non
     if kind not in scores:
         assert "not tried" in said
         return
-    assert f"by {scores[kind]['median_error']:.0%} of the front's range" in said
-    assert f"a constant guess {scores['constant']['median_error']:.0%}" in said
+    assert f"by {100 * scores[kind]['median_error']:.0f} % of the front's range" in said
+    assert f"a constant guess {100 * scores['constant']['median_error']:.0f} %" in said
     assert f"{scores[kind]['rank']:.2f}" in said
 
 

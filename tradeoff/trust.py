@@ -45,12 +45,16 @@ def sentence(kind: Kind | None) -> str:
         return (
             f"How far {name(kind)} may be trusted is not known: forecasts from them were not tried."
         )
-    error = {one: scores[one]["median_error"] for one in (*NAMES, "constant") if one in scores}
-    beside = [f"{NAMES[one]} {error[one]:.0%}" for one in NAMES if one != kind and one in error]
-    beside.append(f"a constant guess {error['constant']:.0%}")
+    error = {
+        one: f"{100 * scores[one]['median_error']:.0f} %"
+        for one in (*NAMES, "constant")
+        if one in scores
+    }
+    beside = [f"{NAMES[one]} {error[one]}" for one in NAMES if one != kind and one in error]
+    beside.append(f"a constant guess {error['constant']}")
     return (
         f"How far {NAMES[kind]} may be trusted: on {about['pairs']} pairs of data sets whose "
-        f"training was measured, forecasts from them missed held-out losses by {error[kind]:.0%} "
+        f"training was measured, forecasts from them missed held-out losses by {error[kind]} "
         f"of the front's range (median; {', '.join(beside)}), and ranked the pairs with a "
         f"correlation of {scores[kind]['rank']:.2f}."
     )
