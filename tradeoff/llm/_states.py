@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,10 @@ class Store:
     def write(self) -> None:
         """Write all states to the file."""
         keys = np.frombuffer(b"".join(self.states), dtype=np.uint8).reshape(len(self.states), -1)
-        parts = {"keys": keys, "states": np.stack(list(self.states.values()))}
+        parts: dict[str, NDArray[Any]] = {
+            "keys": keys,
+            "states": np.stack(list(self.states.values())),
+        }
         content = save(parts, {"seal": (_seals.MARK + _seals.BLANK).decode()})
         with replacing(self.path) as partial:
             partial.write_bytes(_seals.sealed(content))
