@@ -17,7 +17,7 @@ COUNTED, GOAL = "pythia-1b", 0.45
 """Shape at which memory was counted and measured; utilisation that was the goal."""
 
 
-def counted_memory_is_measured(fast: bool = False, mutation: str | None = None) -> Checked:
+def claim_counted_memory_is_measured(fast: bool = False, mutation: str | None = None) -> Checked:
     """Peak memory that shapes alone predict is within 3 % of what a GPU's allocator reports."""
     del fast
     methods = mutate(mutation, PAIRED, {"sft-alone": ("sft-only",)})
@@ -27,7 +27,7 @@ def counted_memory_is_measured(fast: bool = False, mutation: str | None = None) 
     return Checked(np.abs(np.array(ratio) - 1), np.full(len(ratio), 0.03), "upper", {}, 0.0)
 
 
-def faster_than_trl(fast: bool = False, mutation: str | None = None) -> Checked:
+def claim_faster_than_trl(fast: bool = False, mutation: str | None = None) -> Checked:
     """DPO of ours passes at least 1.3 times TRL's tokens per second at every shape."""
     del fast
     power = mutate(mutation, 1, {"turned-around": -1})
@@ -35,7 +35,7 @@ def faster_than_trl(fast: bool = False, mutation: str | None = None) -> Checked:
     return Checked(ratio, np.full(len(ratio), BARS["tokens_per_second"]), "lower", {}, 0.0)
 
 
-def needs_more_memory_than_trl(fast: bool = False, mutation: str | None = None) -> Checked:
+def claim_needs_more_memory_than_trl(fast: bool = False, mutation: str | None = None) -> Checked:
     """DPO of ours misses the goal of .7 times TRL's memory: it needs more at every shape."""
     del fast
     power = mutate(mutation, 1, {"turned-around": -1})
@@ -43,7 +43,7 @@ def needs_more_memory_than_trl(fast: bool = False, mutation: str | None = None) 
     return Checked(ratio, np.ones(len(ratio)), "lower", {}, 0.0)
 
 
-def below_the_goal(fast: bool = False, mutation: str | None = None) -> Checked:
+def claim_below_the_goal(fast: bool = False, mutation: str | None = None) -> Checked:
     """Model FLOPs utilisation of every measurement is below the goal of 45 %."""
     del fast
     factor = mutate(mutation, 1.0, {"twice-the-operations": 2.0})
