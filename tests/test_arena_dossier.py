@@ -10,7 +10,7 @@ import pytest
 
 from analysis.arena import stored
 from analysis.arena.answers import answers
-from analysis.arena.boards import board, language, policies, text
+from analysis.arena.boards import board, language, matched, policies, text
 from analysis.arena.dossier import DOSSIER
 from analysis.arena.pictures import families, kinds, third, transfer
 from analysis.arena.tables import all_tables
@@ -100,3 +100,23 @@ def test_quantiles_are_those_of_the_books() -> None:
     for methods, quantile in ((2, 1.960), (5, 2.728), (10, 3.164)):
         found = critical_difference(methods, 1) / np.sqrt(methods * (methods + 1) / 6)
         assert found == pytest.approx(quantile, abs=1e-3)
+
+
+def test_losses_on_equal_terms_are_whole() -> None:
+    numbers, whole = stored.of("matched"), stored.shown()
+    names = ["mix", *stored.of_slot(whole, "preference")]
+    assert ["mix", *numbers["losses"]] == names
+    for terms in matched.TERMS:
+        found = numbers[terms]
+        assert (found["methods"], found["problems"]) == (names, whole["problems"])
+        for score in matched.SCORES:
+            assert np.isfinite(stored.cells(found, score).to_numpy()).all()
+        # Mix runs as it does on the whole board.
+        own, there = (stored.cells(each, "regret").loc["mix"] for each in (found, whole))
+        np.testing.assert_array_equal(own, there)
+    said = answers({"board": whole, "matched": numbers})["terms"]
+    assert said["losses"] == len(names) - 1
+    assert set(said["without_beta"]) == {"expected_reward", "slic", "orpo"}
+    table = all_tables({"board": whole, "matched": numbers})["losses"].set_index("name")
+    assert table.loc["sigmoid", "regret: β, pull"].startswith("0 ±")
+    assert table.loc["adpo", "takes"] == "τ = 1/β"

@@ -23,7 +23,12 @@ LIMIT = 1.1
 
 def shown() -> dict[str, Any]:
     """Numbers of the stored full run, see :mod:`analysis.dossier.lookup`."""
-    return stored_results.numbers(lookup.place(PAPER, "board"))
+    return of("board")
+
+
+def of(name: str) -> dict[str, Any]:
+    """Numbers of the stored run of a figure."""
+    return stored_results.numbers(lookup.place(PAPER, name))
 
 
 def beside(out: Path, fast: bool) -> dict[str, Any]:

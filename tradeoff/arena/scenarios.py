@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -114,7 +115,12 @@ class _Draft:
         """The problem of a policy that has learned `known` answers before."""
         table = np.concatenate([phi.reshape(-1, self.dimension) for phi in self.features])
         offsets = np.arange(0, len(table) + 1, RESPONSES)
-        same = {"features": table, "offsets": offsets, "chosen": pairs[0], "rejected": pairs[1]}
+        same: dict[str, Any] = {
+            "features": table,
+            "offsets": offsets,
+            "chosen": pairs[0],
+            "rejected": pairs[1],
+        }
         before = LogLinear(**same, demonstrations=known, radius=BASE_RADIUS)
         base = minimise(before, 0.0, tolerance=1e-9).theta
         return LogLinear(**same, demonstrations=demonstrations, radius=RADIUS, reference=base)

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.arena.predictions.compare import HALF
-from analysis.arena.stored import PAPER, cells, means, shown, wins
-from analysis.dossier import lookup, stored_results
+from analysis.arena.stored import cells, means, of, shown, wins
 from analysis.dossier.evidence import holds_on_units
 from analysis.dossier.mutations import SWAPPED, mutate
 from tradeoff.theory.checked import Checked
@@ -19,7 +18,7 @@ SCORES, TERMS = ("regret", "front_gap"), ("beta", "weight")
 
 def losses() -> dict[str, Any]:
     """Numbers of the stored run of :mod:`analysis.arena.boards.matched`."""
-    return stored_results.numbers(lookup.place(PAPER, "matched"))
+    return of("matched")
 
 
 def claim_the_same_loss(fast: bool = False, mutation: str | None = None) -> Checked:

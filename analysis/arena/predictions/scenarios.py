@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from analysis.arena.boards.scenarios import ALONE, skill
-from analysis.arena.stored import PAPER
-from analysis.dossier import lookup, stored_results
+from analysis.arena.stored import of
 from analysis.dossier.evidence import MOST, NEARLY_ALL, equivalent, holds_on
 from analysis.dossier.mutations import SWAPPED, mutate, swapped
 from tradeoff.theory.checked import Checked
 
 
 def _after(kind: str, name: str) -> tuple[np.ndarray, pd.DataFrame]:
-    numbers: dict[str, Any] = stored_results.numbers(lookup.place(PAPER, "scenarios"))
-    return skill(numbers, kind, name)
+    return skill(of("scenarios"), kind, name)
 
 
 def _more(more: np.ndarray, less: np.ndarray, mutation: str | None, at_least: float) -> Checked:
