@@ -61,8 +61,8 @@ def on_terms(results: Mapping[str, Any]) -> dict[str, Any]:
     if "matched" not in results:
         return {}
     numbers = results["matched"]
-    names = list(numbers["losses"])
-    boards = {"own": results["board"], **{terms: numbers[terms] for terms in TERMS}}
+    names: list[str] = list(numbers["losses"])
+    boards: dict[str, Any] = {"own": results["board"], **{terms: numbers[terms] for terms in TERMS}}
     last = {score: interval_of(numbers["weight"], score).drop("mix") for score in SCORES}
     return {
         "losses": len(names),
@@ -72,8 +72,9 @@ def on_terms(results: Mapping[str, Any]) -> dict[str, Any]:
         "margin": MARGIN,
         "close": {score: within(numbers["weight"], score) for score in SCORES},
         "best": {
-            score: {"name": str(found["mean"].idxmin()), **found.loc[found["mean"].idxmin()]}
+            score: {"name": best, **{key: float(found[key][best]) for key in found.columns}}
             for score, found in last.items()
+            for best in [str(found["mean"].idxmin())]
         },
     }
 
@@ -112,8 +113,8 @@ def of_kind(numbers: Mapping[str, Any], slot: str) -> dict[str, Any]:
         best = str(apart["mean"].idxmin())
         found[score] = {
             "best": best,
-            "less_mix": float(apart.loc[best, "mean"]),
-            "half": float(apart.loc[best, "half"]),
+            "less_mix": float(apart["mean"][best]),
+            "half": float(apart["half"][best]),
             "most_wins": int(counts["better"].max()),
             "winner": str(counts["better"].idxmax()),
             "ahead": int((counts["better"] > counts["worse"]).sum()),

@@ -78,10 +78,12 @@ def losses(matched: Mapping[str, Any], numbers: Mapping[str, Any]) -> pd.DataFra
         row["weight for 1/2"] = cell(about[name]["weight"])
         for (terms, score), found in apart.items():
             title = score.replace("_", " ")
-            row[f"{title}: {terms}"] = f"{_signed(found.loc[name, 'mean'])}"
+            row[f"{title}: {terms}"] = f"{_signed(found['mean'][name])}"
             if terms == "β, pull":
-                row[f"{title}: {terms}"] += f" ± {cell(float(found.loc[name, 'half']))}"
-                row[f"{title}: better/worse"] = _both(wins(boards[terms], "mix", score).loc[name])
+                row[f"{title}: {terms}"] += f" ± {cell(float(found['half'][name]))}"
+                row[f"{title}: better/worse"] = _both(
+                    pd.Series(wins(boards[terms], "mix", score).loc[name])
+                )
         rows.append(row)
     return pd.DataFrame(rows)
 

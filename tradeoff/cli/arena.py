@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,9 @@ from tradeoff.cli.options import Json, Out
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
+
+if TYPE_CHECKING:
+    from tradeoff.arena.matching import Match
 
 BUDGET, REPLICAS = 500.0, 32
 """Cost of a run on convex problems, and how many score, by default."""
@@ -127,7 +130,8 @@ def arena(
     keeps(f"runs in {folder} that have ended are kept, and the same command goes on")
     found = board(
         methods or (), problems or (), folder=folder / "runs", lams=tuple(lams or LAMS),
-        budget=budget, replicas=replicas, match=match, jobs=jobs, progress=not as_json,
+        budget=budget, replicas=replicas, match=cast("Match", match), jobs=jobs,
+        progress=not as_json,
     )  # fmt: skip
     table = found.table(sort)
     record: dict[str, Any] = {

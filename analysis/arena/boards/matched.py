@@ -37,7 +37,7 @@ LIMIT = 0.15
 FAST: dict[str, Any] = {"budget": 60.0, "replicas": 4, "lams": (0.25, 0.75), "jobs": 1}
 FAST_METHODS = ("mix", "sigmoid", "ipo", "slic")
 FAST_PROBLEMS = ("middle", "unequal-scale")
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     "own": {"marker": ".", "color": "0.7"},
     "beta": {"marker": "o", "color": "C0", "markerfacecolor": "none", "markersize": 4},
     "weight": {"marker": "o", "color": "C1", "markersize": 3},
@@ -46,6 +46,9 @@ LABELS = {"own": "own settings", "beta": "problem's β", "weight": "and its pull
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
+    names: tuple[str, ...]
+    places: tuple[str, ...]
+    settings: dict[str, Any]
     if fast:
         names, places, settings = FAST_METHODS, FAST_PROBLEMS, FAST
     else:
@@ -137,7 +140,7 @@ def described(names: tuple[str, ...], found: Board) -> dict[str, dict[str, Any]]
 def draw(numbers: Mapping[str, Any], out: Path) -> None:
     last = less_mix(numbers["weight"], "front_gap")
     order = list(last.drop("mix").mean(axis=1).sort_values(kind="stable").index)
-    boards = {match: numbers[match] for match in TERMS}
+    boards: dict[str, Any] = {match: numbers[match] for match in TERMS}
     whole = stored.shown()
     if set(order) <= set(whole["methods"]):
         boards = {"own": whole, **boards}

@@ -88,7 +88,7 @@ def _each(
     if lams is not None:
         table = table.loc[:, table.columns.get_level_values("lam").isin(lams)]
     pairs = mutate(mutation, pairs, {SWAPPED: [swapped(pair) for pair in pairs]})
-    return all_of([on_problems(table.loc[x] < table.loc[y], at_least) for x, y in pairs])
+    return all_of([on_problems(pd.Series(table.loc[x] < table.loc[y]), at_least) for x, y in pairs])
 
 
 def on_problems(held: pd.Series, at_least: float = MOST) -> Checked:
@@ -98,7 +98,9 @@ def on_problems(held: pd.Series, at_least: float = MOST) -> Checked:
 
 def all_of(found: Sequence[Checked]) -> Checked:
     """Several findings of shares as one, with the constants of the weakest."""
-    weakest = min(found, key=lambda each: (float(each.measured), each.constants["share"]))
+    weakest = min(
+        found, key=lambda each: (float(np.asarray(each.measured)), each.constants["share"])
+    )
     measured, bounds = (
         np.array([float(getattr(each, name)) for each in found]) for name in ("measured", "bound")
     )

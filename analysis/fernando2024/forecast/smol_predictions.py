@@ -80,8 +80,10 @@ def predict(pair: str, form: smol_plan.Form) -> dict[str, Any]:
 
 def measured(one: Mapping[str, Any], pair: str = "") -> Measured:
     """The stored measurements of a pair."""
-    parts = ({name: np.array(x) for name, x in one[key].items()} for key in ("variants", "starts"))
-    return Measured(pair, *parts, np.array(one["base"]))
+    variants, starts = (
+        {name: np.array(x) for name, x in one[key].items()} for key in ("variants", "starts")
+    )
+    return Measured(pair, variants, starts, np.array(one["base"]))
 
 
 def forecasts(stored: Mapping[str, Any], calibration: Calibration) -> dict[str, Forecast]:
