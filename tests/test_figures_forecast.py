@@ -14,7 +14,7 @@ from analysis.fernando2024.forecast.accuracy import FORECASTS
 
 pytestmark = pytest.mark.slow
 
-FIGURES = ("forecast_accuracy", "fighting_rows")
+FIGURES = ("forecast_accuracy", "fighting_rows", "dropped_rows")
 
 
 @pytest.fixture(scope="module", autouse=True)
