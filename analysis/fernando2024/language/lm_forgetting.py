@@ -234,7 +234,7 @@ def draw_remedies(ax: Axes, numbers: Mapping[str, Any]) -> None:
     ax.invert_yaxis()
     for name, fill in (("exact match", "0.35"), ("right in any style", "white")):
         ax.plot([], [], "d", color="0.35", markerfacecolor=fill, label=name)
-    ax.legend(loc="lower left", fontsize=8, handletextpad=0.2)
+    ax.legend(loc="upper right", fontsize=8, handletextpad=0.2)
 
 
 # ---------------------------------------------------------------------- claims
