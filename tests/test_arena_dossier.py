@@ -10,12 +10,13 @@ import pytest
 
 from analysis.arena import stored
 from analysis.arena.answers import answers
-from analysis.arena.boards import board, language, matched, policies, text
+from analysis.arena.boards import board, language, matched, policies, scenarios, text
 from analysis.arena.dossier import DOSSIER
 from analysis.arena.pictures import families, kinds, third, transfer
 from analysis.arena.tables import all_tables
 from analysis.dossier import ledger, report, runner
 from tradeoff.arena.ranks import critical_difference, friedman, rank_table
+from tradeoff.arena.scenarios import SCENARIOS, scenario
 from tradeoff.records import read_json
 
 CLAIMS = ledger.claims(DOSSIER.folder / ledger.LEDGER)
@@ -120,3 +121,18 @@ def test_losses_on_equal_terms_are_whole() -> None:
     table = all_tables({"board": whole, "matched": numbers})["losses"].set_index("name")
     assert table.loc["sigmoid", "regret: β, pull"].startswith("0 ±")
     assert table.loc["adpo", "takes"] == "τ = 1/β"
+
+
+def test_scenarios_are_whole() -> None:
+    numbers = stored.of("scenarios")
+    assert set(numbers["scenarios"]) == set(SCENARIOS)
+    assert numbers["seeds"] >= 20
+    for kind, skills in numbers["skills"].items():
+        assert set(skills) == set(scenario(kind).skills)
+        for name in skills:
+            before, after = scenarios.skill(numbers, kind, name)
+            assert after.shape == (len(numbers["methods"]), numbers["seeds"])
+            assert ((after >= 0) & (after <= 1)).all().all()
+            assert before[0] == pytest.approx(scenario(kind).before[name], rel=1e-3)
+    table = all_tables({"board": stored.shown(), "scenarios": numbers})["skills"]
+    assert len(table) == sum(map(len, numbers["skills"].values()))
