@@ -37,11 +37,12 @@ def claim_trigger_fades(fast: bool = False, mutation: str | None = None) -> Chec
 
 def claim_contradicted_facts(fast: bool = False, mutation: str | None = None) -> Checked:
     """Card S47: preferences take a larger share of contradicted facts than of new ones."""
+    names = ("new", mutate(mutation, "contradicted", {"new-facts": "new"}))
     new, contradicted = (
         after.loc["sft-dpo"].to_numpy() / after.loc[ALONE].to_numpy()
-        for after in (_after("facts", name)[1] for name in ("new", "contradicted"))
+        for after in (_after("facts", name)[1] for name in names)
     )
-    return _more(new, contradicted, mutation, MOST)
+    return holds_on(new > contradicted, MOST)
 
 
 def claim_robustness_falls(fast: bool = False, mutation: str | None = None) -> Checked:
