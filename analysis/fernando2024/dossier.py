@@ -61,7 +61,7 @@ CHAPTERS = (
     Chapter(
         "forecast",
         "Figures of forecasts",
-        first=("forecast_accuracy", "fighting_rows", "dropped_rows"),
+        first=("forecast_accuracy", "smol_forecast", "fighting_rows", "dropped_rows"),
         studies=True,
     ),
     Chapter(

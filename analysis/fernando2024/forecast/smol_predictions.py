@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from analysis.fernando2024.real import smol_methods, smol_plan, smol_rows, smol_runs
-from tradeoff import experiment
+from tradeoff import experiment, tiny
 from tradeoff.forecast.calibration import Calibration
 from tradeoff.forecast.candidates import CANDIDATES, STACKED
 from tradeoff.forecast.forecast import Forecast, measure, of_measured
@@ -32,13 +32,27 @@ FORM = "gpu"
 """Form of the study whose runs are forecast."""
 
 
-def settings(pair: str, form: smol_plan.Form, template: Path) -> Any:
-    """Settings of a run of Mix of the study, at the middle of its grid of step sizes."""
+def settings(form: smol_plan.Form, folder: Path) -> Any:
+    """Settings of a run of Mix of the study, at the middle of its grid of step sizes.
+
+    Parameters
+    ----------
+    form
+        Size of the study.
+    folder
+        Receives the chat template of the study, or its random model.
+    """
+    template, path = folder / "template.jinja", form.model
+    template.write_text(smol_runs.TEMPLATE, "utf-8")
+    if form.model == smol_runs.RANDOM:
+        path = str(folder / "model")
+        for part in tiny.random_model():
+            part.save_pretrained(path)
     rate = form.grid[len(form.grid) // 2]
     return experiment.settings(
         None,
         {
-            "model.path": form.model,
+            "model.path": path,
             "model.chat_template": str(template),
             "train.steps": smol_methods.updates(
                 smol_methods.METHODS["mix"], form.budget, form.batch
@@ -49,7 +63,7 @@ def settings(pair: str, form: smol_plan.Form, template: Path) -> Any:
             "train.preference_learning_rate": smol_plan.BACK * rate,
             "train.beta": smol_runs.BETA,
             "train.lora.rank": smol_runs.RANK,
-            "train.chat": True,
+            "train.chat": form.model != smol_runs.RANDOM,
             "train.max_length": form.longest,
             "train.layout": form.layout,
         },
@@ -62,9 +76,7 @@ def predict(pair: str, form: smol_plan.Form) -> dict[str, Any]:
     given = smol_rows.rows(pair).training
     rows = {"sft": tuple(given[0]), "preference": tuple(given[1])}
     with tempfile.TemporaryDirectory() as folder:
-        template = Path(folder) / "template.jinja"
-        template.write_text(smol_runs.TEMPLATE, "utf-8")
-        own = settings(pair, form, template)
+        own = settings(form, Path(folder))
         effort = Effort.of(own.train.steps, own.train.batch_size)
         lab = Lab(subject(own, rows, effort), effort)
         found = measure(lab, {name: CANDIDATES[name] for name in STACKED})
