@@ -120,7 +120,16 @@ def test_analyse_prints_a_table_and_writes_everything(capsys, files, tmp_path):
     assert "SFT→DPO" in printed
     assert {p.name for p in out.iterdir()} == {"analyse.json", "analyse.svg", "analyse.png"}
     record = json.loads((out / "analyse.json").read_text())
-    expected = {"warnings", "in_doubt", "summary", "policies", "front", "dropped", "remarks"}
+    expected = {
+        "warnings",
+        "in_doubt",
+        "summary",
+        "policies",
+        "front",
+        "dropped",
+        "remarks",
+        "trust",
+    }
     assert set(record) == expected
 
 

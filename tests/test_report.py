@@ -63,14 +63,20 @@ def test_the_readme_names_files_that_exist_and_is_read_in_minutes(content):
     assert advised.sentences()[0] in text
 
 
-def test_the_first_line_of_the_readme_is_that_of_pyproject_and_loads_nothing(content):
+def test_the_badges_of_the_readme_are_those_of_pyproject(content):
     text = report.render(DOSSIER, ("readme.md.j2",), content)
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     pythons = [name.rpartition(" ")[2] for name in project["classifiers"] if ":: 3." in name]
-    facts = f"Version {project['version']} · Python {', '.join(pythons)} · licence"
-    assert text.splitlines()[2].startswith(f"{facts} [{project['license']}](LICENSE)")
-    assert [place for place in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text) if ":" in place] == []
+    facts = [f"Version {project['version']}", f"Python {', '.join(pythons)}"]
+    facts += [f"Licence {project['license']}", "Paper: arXiv 2410.15483"]
+    loaded = [p for p in re.findall(r"!\[([^]]*)\]\(([^)]*)\)", text) if ":" in p[1]]
+    assert [name for name, _ in loaded] == facts
+    assert all(place.startswith("https://img.shields.io/badge/") for _, place in loaded)
+    version, python, licence, _ = (place for _, place in loaded)
+    assert project["version"] in version
+    assert all(each in python for each in pythons)
+    assert project["license"].replace("-", "--") in licence
 
 
 @pytest.mark.slow

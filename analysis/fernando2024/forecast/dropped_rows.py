@@ -34,11 +34,11 @@ WAYS = {"all": "all rows", "fighting": "without rows\nthat fight", "random": "wi
 """Which demonstrations are trained on."""
 LOSSES = ["sft_loss", "preference_loss"]
 CAPTION = (
-    "A tiny language model trained on {rows} demonstrations, {planted} of which contradict the "
-    "{rows} pairs: on all; without the {dropped} whose gradients oppose the pairs most, or without "
-    "as many random ones. Left: price of conflict at lambda = 1/2 after {updates} updates. Right: "
-    "held-out loss of Mix on rows without contradictions. What varies is the seed, n = {seeds}; "
-    "rows that fight less random rows, paired: {price} and {held_out} nats (95 % t-intervals). "
+    "A tiny language model on {rows} demonstrations, {planted} of which contradict the {rows} "
+    "pairs: all; without the {dropped} whose gradients oppose the pairs most; without as many "
+    "random ones. Left: price of conflict, lambda = 1/2, {updates} updates. Right: held-out loss "
+    "of Mix without contradictions. What varies: the seed, n = {seeds}; fighting less random, "
+    "paired: {price} and {held_out} nats (95 % t-intervals). "
     "Command: python -m analysis dropped_rows"
 )
 
