@@ -14,7 +14,7 @@ from analysis.fernando2024.forecast.accuracy import FORECASTS
 
 pytestmark = pytest.mark.slow
 
-FIGURES = ("forecast_accuracy", "fighting_rows", "dropped_rows")
+FIGURES = ("forecast_accuracy", "fighting_rows", "dropped_rows", "smol_forecast")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,6 +46,10 @@ def test_every_forecast_is_judged_on_pairs_that_it_did_not_see(
         assert 0 <= scores["coverage"] <= 1
         assert scores["median_error"] > 0
     assert all(found["scores"][name]["cost"] is None for name in ("constant", "early"))
+    # Fresh pairs are none of those that anything was fitted or chosen on.
+    assert set(found["fresh"]["stack"]["by_pair"]) == set(grid.FORMS["fast"].fresh)
+    assert not set(grid.FRESH) & set(grid.PAIRS)
+    assert not any(a == b for a in grid.FRESH.values() for b in grid.PAIRS.values())
 
 
 def test_what_is_planned_is_what_is_run() -> None:

@@ -81,6 +81,14 @@ def trust(found: Forecast) -> list[str]:
         name: f"{100 * calibration.scores[name]['median_error']:.0f} %"
         for name in ("stack", "constant", "early")
     }
+    fresh = about.get("fresh")
+    later = (
+        f" On {fresh['pairs']} further pairs, run after all choices, it missed by "
+        f"{100 * fresh['median_error']:.0f} % (a constant guess "
+        f"{100 * fresh['constant']:.0f} %), and intervals held {100 * fresh['coverage']:.0f} %."
+        if fresh
+        else ""
+    )
     worst, most = max(own["by_pair"].items(), key=lambda item: float(item[1]))
     return [
         f"On {about['pairs']} pairs of data sets, each forecast from the others, the median error "
@@ -88,7 +96,7 @@ def trust(found: Forecast) -> list[str]:
         f"tenth of each run {errors['early']}), and 90 % intervals held "
         f"{100 * own['coverage']:.0f} % of the losses. Pairs were ranked with a correlation "
         f"of {own['rank']:.2f}. {verdict(calibration.goals)} The worst pair was {worst!r}, with an "
-        f"error of {100 * most:.0f} %: errors are large where the front is short.",
+        f"error of {100 * most:.0f} %: errors are large where the front is short.{later}",
         f"That was measured on {about['model']} and runs of {about['updates']} updates of "
         f"{about['batch']} rows. For another model or budget, trust signs and orders more than "
         "numbers.",

@@ -83,6 +83,27 @@ def _scores(examples: Sequence[Measured], members: Sequence[str]) -> dict[str, A
     }
 
 
+def fresh(known: Sequence[Measured], new: Sequence[Measured]) -> dict[str, Any]:
+    """Scores of the stack and of the controls on pairs on which nothing was fitted or chosen."""
+    found = {}
+    for name in (STACK, *CONTROLS):
+        members = FORECASTS[name]
+        parts = [
+            [replace(e, base=e.starts[EARLY]) for e in some] if name in CONTROLS else some
+            for some in (known, new)
+        ]
+        fitted, half = fit(parts[0], members), half_widths(parts[0], members)
+        rows = [_judged(fitted, one, half) for one in parts[1]]
+        errors = np.stack([row["errors"] for row in rows])
+        found[name] = {
+            "median_error": float(np.nanmedian(errors)),
+            "by_pair": {row["group"]: float(np.nanmedian(row["errors"])) for row in rows},
+            "coverage": float(np.nanmean([row["inside"] for row in rows])),
+            "rank": _ranks(rows, "front"),
+        }
+    return found
+
+
 def _seen(examples: Sequence[Measured], members: Sequence[str]) -> float:
     """Median error where each pair is among those that the fit has seen: no forecast at all."""
     fitted, found = fit(examples, members), []

@@ -53,6 +53,28 @@ PAIRS = _pairs()
 """Settings of the generated language of each pair of data sets."""
 
 
+def _fresh() -> dict[str, dict[str, Any]]:
+    both: dict[str, Any] = {"skills": SKILLS, "preferences": ("polite", "short")}
+    few = {"skills": ("reverse", "sort"), "preferences": ("short",)}
+    every = {"skills": SKILLS, "preferences": ("short",)}
+    noisy = {"skills": SKILLS, "preferences": ("polite",), "label_noise": 0.2}
+    kinds = {
+        "both styles": (both, (0.1, 0.5, 0.9)),
+        "short, two skills": (few, (0.2, 0.85)),
+        "short, all skills": (every, (0.3, 0.7)),
+        "polite, noisy labels": (noisy, (0.55,)),
+    }
+    return {
+        f"{name}, conflict {level:g}": {**settings, "conflict": level}
+        for name, (settings, levels) in kinds.items()
+        for level in levels
+    }
+
+
+FRESH = _fresh()
+"""Further pairs, run after the forecast was chosen: nothing is fitted or chosen on them."""
+
+
 @dataclass(frozen=True)
 class Form:
     """Size of the grid.
@@ -69,6 +91,7 @@ class Form:
     """
 
     pairs: tuple[str, ...] = tuple(PAIRS)
+    fresh: tuple[str, ...] = tuple(FRESH)
     seeds: int = 2
     updates: int = 100
     early: int = 10
@@ -85,6 +108,7 @@ FORMS = {
     "full": Form(),
     "fast": Form(
         pairs=(*list(PAIRS)[:6:2], *list(PAIRS)[7:9]),
+        fresh=tuple(FRESH)[:2],
         seeds=1,
         updates=10,
         early=1,
@@ -123,7 +147,7 @@ def language(which: str, pair: str) -> Language:
     """Settings of a pair of data sets; its corpus is not read."""
     form = FORMS[which]
     own: dict[str, Any] = {"sft_rows": form.sft_rows, "preference_rows": form.preference_rows}
-    return replace(form.model.language, documents=10, **own, **PAIRS[pair])
+    return replace(form.model.language, documents=10, **own, **(PAIRS | FRESH)[pair])
 
 
 def schedules() -> dict[str, Schedule]:
@@ -145,6 +169,16 @@ def configurations(which: str) -> list[dict[str, Any]]:
         for member in _members(form)
     ]
     return sorted(runs, key=_turn)
+
+
+def fresh_configurations(which: str) -> list[dict[str, Any]]:
+    """Runs of Mix on the pairs that nothing was chosen on, with one seed."""
+    return [
+        {"which": which, "pair": pair, "seed": 0, **member}
+        for pair in FORMS[which].fresh
+        for member in _members(FORMS[which])
+        if "mix" in member["name"]
+    ]
 
 
 def _turn(c: Mapping[str, Any]) -> int:
@@ -200,11 +234,13 @@ def plan(which: str) -> pd.DataFrame:
     return groups.agg(["size", "sum"]).set_axis(["runs", "CPU minutes"], axis=1).reset_index()
 
 
-def run(which: str = "full", *, jobs: int = 1, progress: bool = True) -> pd.DataFrame:
-    """All runs in one table; computes what is not stored, in so many threads."""
+def run(
+    which: str = "full", *, jobs: int = 1, fresh: bool = False, progress: bool = True
+) -> pd.DataFrame:
+    """All runs in one table, or those of fresh pairs; computes what is not stored, in threads."""
     return study.run(
         train_batch,
-        configurations(which),
+        fresh_configurations(which) if fresh else configurations(which),
         FOLDER / which,
         backend="sequential" if jobs == 1 else "threading",
         jobs=jobs,

@@ -102,12 +102,13 @@ def configurations(which: str) -> list[dict[str, Any]]:
     ]
 
 
-def run(which: str, *, progress: bool = False) -> pd.DataFrame:
-    """All measurements; computes what is not stored."""
+def run(which: str, *, fresh: bool = False, progress: bool = False) -> pd.DataFrame:
+    """All measurements, or those of fresh pairs; computes what is not stored."""
     folder = grid.FOLDER / f"{which}-measured"
-    return study.run(
-        measure, configurations(which), folder, backend="sequential", progress=progress
-    )
+    laid = configurations(which)
+    if fresh:
+        laid = [{"which": which, "pair": pair, "seed": 0} for pair in grid.FORMS[which].fresh]
+    return study.run(measure, laid, folder, backend="sequential", progress=progress)
 
 
 def examples(measured: pd.DataFrame, runs: pd.DataFrame) -> list[Measured]:

@@ -50,7 +50,7 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
         )
     return {
         "updates": str(numbers["form"]["updates"]),
-        "pairs": str(len(numbers["pairs"])),
+        "pairs": str(len(numbers["costs"])),
         "said": said,
     }
 
