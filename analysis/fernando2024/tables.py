@@ -134,7 +134,8 @@ def gpu(results: Results) -> pd.DataFrame:
             cells = {
                 title: gpu_run.values(one["rounds"], name) for name, title in gpu_run.PANELS.items()
             }
-            shown = {title: f"{_middle(each):,.4g}" for title, each in cells.items() if len(each)}
+            middle = {title: _middle(each) for title, each in cells.items() if len(each)}
+            shown = {t: f"{x:,.0f}" if x >= 1_000 else f"{x:.4g}" for t, x in middle.items()}
             rows.append({"step": step, "method": label(method)} | shown)
     return pd.DataFrame(rows or [{"step": gpu_run.NONE}]).fillna(MISSING)
 
