@@ -148,6 +148,7 @@ def test_attention_under_vmap_of_a_gradient_agrees_with_finite_differences() -> 
     assert torch.autograd.gradcheck(_FoldedAttention.apply, tuple(qkv.unbind()))
 
 
+@pytest.mark.slow
 def test_ragged_attention_is_fused_attention_of_each_sequence() -> None:
     starts, after = torch.tensor([0, 1, 8, 10, 15, 18]), torch.tensor([-1, -1, 1, -1, 1])
     seen = [[0], range(1, 8), range(1, 10), range(10, 15), [*range(1, 8), *range(15, 18)]]

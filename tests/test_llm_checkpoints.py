@@ -217,6 +217,7 @@ def test_a_kill_at_each_point_of_a_write_loses_nothing_before_it(
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 def test_sigterm_of_another_process_saves_and_ends_it_cleanly(tmp_path):
     settings = {"steps": 100_000, "log_every": 1}
     process = start(train_here, tmp_path / "run", settings, tmp_path / "end.json")

@@ -269,6 +269,7 @@ def test_the_gradient_of_mix_is_the_weighted_sum(tmp_path: Path) -> None:
     assert min(losses) > 0
 
 
+@pytest.mark.slow
 def test_maxright_follows_the_larger_weighted_gap() -> None:
     """Every choice is compared with losses of all rows by TRL's formula, before the update."""
     model = tiny_llama(len(TOKENIZER))

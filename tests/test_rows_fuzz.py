@@ -16,6 +16,7 @@ def test_a_mutated_row_is_right_or_one_clear_error(seed: int) -> None:
     assert min(found["read"], found["refused"]) > 40
 
 
+@pytest.mark.slow
 def test_mutated_rows_are_trained_on_or_reported_and_what_is_saved_was_trained() -> None:
     found = runs(10, seed=7)
     assert found.failures == []

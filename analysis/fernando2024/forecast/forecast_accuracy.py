@@ -37,9 +37,9 @@ LABELS = {
 CAPTION = (
     "Forecasts of a tiny language model's held-out losses after {updates} updates of Mix, lambda = "
     "{lambdas}. What varies: {pairs} pairs of data, each forecast from the others; n = "
-    "{seeds} seeds. Left: median error in ranges of the measured front; line: goal. "
-    "Right: stacked forecasts; 90 % intervals hold {coverage}. On {fresh} pairs run after all "
-    "choices: {error}, a constant guess {constant}. Cost: {cost} of a run. {verdict} "
+    "{seeds} seeds. Left: median error in ranges of the front; line: goal. Right: stacked "
+    "forecasts; 90 % intervals hold {coverage}. {fresh} pairs run later: {error}, a constant "
+    "guess {constant}. Cost: {cost} of a run. {verdict} "
     "Command: python -m analysis forecast_accuracy"
 )
 
