@@ -19,6 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from analysis.fernando2024.dossier import DOSSIER
+from analysis.gpu import __main__ as gpu
 from tradeoff import cli
 from tradeoff.checkout import ROOT
 from tradeoff.llm import read_experiment
@@ -90,10 +91,12 @@ def check_command(line: str) -> None:
             run_quick(arguments)
         case ["make", *targets]:
             goals = [t for t in targets if "=" not in t]
-            known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+            known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
             assert set(goals) <= set(known), line
         case ["pip" | ".venv/bin/pip", "install", *what]:
             check_extras(" ".join(what))
+        case ["python" | ".venv/bin/python", "-m", "analysis.gpu", *arguments]:
+            gpu.parser().parse_args(arguments)
         case ["python" | ".venv/bin/python", "-m", "analysis", name, *_]:
             assert name == "all" or DOSSIER.source(name).exists(), line
         case ["python" | ".venv/bin/python", file, *_] if file.endswith(".py"):

@@ -86,7 +86,14 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
         "problems": str(len(numbers["problems"])),
         "methods": str(len(numbers["methods"])),
         "difference": f"{numbers['critical_difference']:.1f} ranks",
-        "p": "< 0.001" if p < 1e-3 else f"= {p:.3f}",
+        "p": _said(p),
         "replicas": str(numbers["replicas"]),
         "lams": ", ".join(f"{lam:g}" for lam in numbers["lams"]),
     }
+
+
+def _said(p: float | None) -> str:
+    """A p-value with its relation; too few methods or problems have none."""
+    if p is None:
+        return "unknown"
+    return "< 0.001" if p < 1e-3 else f"= {p:.3f}"
