@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional
 
 from analysis.fernando2024.costs.live_tensors import LiveTensors
-from tradeoff.llm import logprobs
+from tradeoff.llm import logprobs, setup
 
 _NUMPY, _TOLIST, _LAYER_NORM = Tensor.numpy, Tensor.tolist, functional.layer_norm
 
@@ -76,6 +76,8 @@ def shapes_only() -> Iterator[Imagined]:
         # transformers would build masks here that it omits if it can read the positions.
         stack.enter_context(patch("transformers.masking_utils.is_tracing", lambda *_: False))
         stack.enter_context(patch.object(functional, "layer_norm", _layer_norm))
+        # What a model attends to cannot be seen without content.
+        stack.enter_context(patch.object(setup, "check_sight", lambda *_: None))
         chunk = {"cpu": logprobs._CHUNK["cuda"]}
         stack.enter_context(patch.dict(logprobs._CHUNK, chunk))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
