@@ -68,7 +68,8 @@ def advise(
     known = read.rows(sft, "sft"), read.rows(preference, "preference")
     features = None
     if model is not None and not words:
-        some = [sampled(part, rows * repeats, seed) for part in known]
+        # Each repeat draws its own rows, and so do the cautions.
+        some = [sampled(part, rows * (repeats + 1), seed) for part in known]
         features = states(model, *some, say=not as_json)
     found = advice.advise(
         *known,

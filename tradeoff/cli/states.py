@@ -66,6 +66,6 @@ def cost(found: PooledStates, texts: Sequence[str], path: str) -> str:
     minutes = found.seconds(texts) / 60
     stored = len(set(texts)) - count
     return (
-        f"reading {count:,} responses once with {path}: {tokens:,} tokens, about {minutes:.1f} CPU "
-        f"minutes; the states of {max(stored, 0):,} others are stored"
+        f"reading about {count:,} responses once with {path}: {tokens:,} tokens, about "
+        f"{minutes:.1f} CPU minutes; the states of {max(stored, 0):,} others are stored"
     )
