@@ -130,6 +130,7 @@ def test_margins_before_the_first_update_are_zero_in_bf16(layout: str) -> None:
 # ---------------------------------------------------------------------- what is kept
 
 
+@pytest.mark.slow
 def test_a_cache_grows_by_what_is_new(tmp_path: Any, scored: list[int]) -> None:
     cache = str(tmp_path / "cache")
     whole = run(steps=6).train(progress=False)
@@ -144,6 +145,7 @@ def test_a_cache_grows_by_what_is_new(tmp_path: Any, scored: list[int]) -> None:
     assert scored[5:] == [8, 12]  # Other pairs are held out too.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [False, True])
 def test_a_longer_run_goes_on_with_what_its_checkpoint_lacks(
     tmp_path: Any, scored: list[int], other: bool

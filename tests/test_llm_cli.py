@@ -310,6 +310,7 @@ def test_the_limit_is_that_of_training_rows(flags, tmp_path):
     assert (data["sft"]["rows"], data["sft_test"]["rows"]) == (7, 20)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_run_by_its_folder(flags, tmp_path):
     run(*flags, *FEW, "--out", tmp_path / "first")
     for number, place in enumerate(["first", "first/model"]):
@@ -343,6 +344,7 @@ def test_the_small_model_can_be_the_reference(flags, model, tmp_path, monkeypatc
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.slow
 def test_the_reference_is_kept_for_the_next_run(flags, tmp_path, monkeypatch):
     """Another weight and another folder, on the same rows: nothing is scored a second time."""
     from tradeoff.llm._scorer import Scorer

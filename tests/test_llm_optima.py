@@ -68,6 +68,7 @@ def test_a_gradient_rule_that_looks_at_losses_counts_from_them() -> None:
     assert optima.needed(trainer(Method(Mix(), gradient=PcGrad()), **AUTO)) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_keeps_them(tmp_path: Path) -> None:
     settings = {**AUTO, "evaluate_every": 2, "lora": LORA}
     whole = trainer("maxright", output=tmp_path / "whole", **settings).train(progress=False)

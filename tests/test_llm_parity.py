@@ -236,6 +236,7 @@ def test_alright_at_weight_zero_is_the_sft_of_trl(name: str, layout: str) -> Non
     assert largest_difference(parameters(run.model), theirs) <= CLOSE[layout]
 
 
+@pytest.mark.slow
 def test_sequential_is_the_sft_of_trl_and_then_its_dpo(tmp_path: Path) -> None:
     model = tiny_llama(len(TOKENIZER))
     first = llm_trl.sft(model, TOKENIZER, SFT, tmp_path, steps=6)

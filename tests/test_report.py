@@ -38,6 +38,7 @@ def test_the_readme_and_the_dossier_show_the_stored_numbers(content):
     assert dossier == report.render(DOSSIER, report.DOSSIER, content)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs():
     assert example() in (ROOT / "README.md").read_text("utf-8")
     out = subprocess.run(
@@ -86,6 +87,7 @@ def test_the_answer_that_the_pages_show_is_that_of_the_command():
     assert advised.answer() == advised.STORED.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):
     shutil.copytree(DOSSIER.folder / "results", tmp_path / "results")
     shutil.copytree(DOSSIER.folder / "figures", tmp_path / "figures")

@@ -26,6 +26,7 @@ def planned(method: Method) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_every_method_ends_where_numpy_ends() -> None:
     methods = [method for method in able() if planned(method)]
     assert len(methods) > 70

@@ -177,6 +177,7 @@ def test_file_names_are_drawn_as_they_are(name: str, drawn: str):
         figure.canvas.draw()
 
 
+@pytest.mark.slow
 def test_odd_settings_and_files_are_used_or_one_clear_error():
     tries, failures = settings_fuzz.run(60, seed=5)
     assert (tries, failures) == (60, [])

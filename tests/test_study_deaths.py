@@ -101,6 +101,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Modul
     del sys.modules[light], sys.modules[heavy]
 
 
+@pytest.mark.slow
 def test_each_death_is_charged_to_its_call(lab: Any, tmp_path: Path) -> None:
     acts = ["a", "exit", "b", "kill", "segfault", "c"]
     answers = list(processes.stream(lab[0].act, [(act,) for act in acts], 2, 1))
