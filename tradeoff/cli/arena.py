@@ -9,6 +9,7 @@ import typer
 
 from tradeoff._terminal import show_json, show_line, show_table
 from tradeoff.cli.arena_networks import on_networks
+from tradeoff.cli.boards import list_board, show_board
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, Out
 from tradeoff.extras import require
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 BUDGET, REPLICAS = 500.0, 32
 """Cost of a run on convex problems, and how many score, by default."""
-WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
 
 
 def arena(
@@ -101,7 +101,6 @@ def arena(
     - `tradeoff arena --list`
     """
     require("study")
-    import pandas as pd
 
     from tradeoff.arena import SUITE, contenders
     from tradeoff.arena.board import LAMS, board, check_order
@@ -119,12 +118,7 @@ def arena(
     if listing:
         rows = [{"problem": each.name, "differs by": each.varies} for each in SUITE.values()]
         rows += [{"problem": name, "differs by": says} for name, says in SCENARIOS.items()]
-        labels = [{"name": name, "method": m.label} for name, m in contenders().items()]
-        if as_json:
-            show_json({"problems": rows, "methods": labels})
-            return
-        show_table(pd.DataFrame(rows), "problems")
-        show_table(pd.DataFrame(labels), "\nmethods")
+        list_board(rows, contenders(), as_json=as_json)
         return
     folder = check_writable(out or Path("arena"))
     keeps(f"runs in {folder} that have ended are kept, and the same command goes on")
@@ -149,9 +143,7 @@ def arena(
     if as_json:
         show_json(record)
         return
-    others = [name for name in table if name not in WIDEST]
-    show_table(table[WIDEST], f"{found}")
-    show_table(table[["name", *others]], "\nproblems on which a method differs from a baseline")
+    show_board(table, f"{found}")
     if len(found.skills):
         kept = found.skills.rename_axis("name").reset_index()
         show_table(kept, "\nprobability of what a skill answers, before training and after")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tradeoff._terminal import show_json, show_line, show_table
+from tradeoff._terminal import show_json, show_line
+from tradeoff.cli.boards import list_board, show_board
 from tradeoff.cli.ends import keeps
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
@@ -14,7 +15,6 @@ from tradeoff.records import write_json
 
 REPLICAS = 10
 """Seeds that score, by default."""
-WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
 
 
 def on_networks(
@@ -56,8 +56,6 @@ def on_networks(
     InputError
         If there is no such scale, problem or method, or if losses are to be matched.
     """
-    import pandas as pd
-
     from tradeoff.arena.network_board import NETWORK_LAMS, network_board, network_contenders
     from tradeoff.arena.networks import network, of_scale
 
@@ -67,13 +65,7 @@ def on_networks(
                          remedy=remedy)  # fmt: skip
     if listing:
         rows = [{"problem": name, "differs by": network(name).varies} for name in of_scale(scale)]
-        found = network_contenders(scale).items()
-        labels = [{"name": name, "method": method.label} for name, method in found]
-        if as_json:
-            show_json({"problems": rows, "methods": labels})
-            return
-        show_table(pd.DataFrame(rows), "problems")
-        show_table(pd.DataFrame(labels), "\nmethods")
+        list_board(rows, network_contenders(scale), as_json=as_json)
         return
     folder = check_writable(out or Path("arena"))
     keeps(f"runs in {folder} that have ended are kept, and the same command goes on")
@@ -96,9 +88,7 @@ def on_networks(
     if as_json:
         show_json(record)
         return
-    others = [name for name in table if name not in WIDEST]
-    show_table(table[WIDEST], f"{board}")
-    show_table(table[["name", *others]], "\nproblems on which a method differs from a baseline")
+    show_board(table, f"{board}")
     show_line(
         "\nRegret is in units of the best gains on this board: no front is certified for networks"
     )
