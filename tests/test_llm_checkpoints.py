@@ -98,11 +98,12 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, schedule, lora, decay)
     assert_same_end(whole, parts)
 
 
-def test_the_same_trainer_goes_on_after_a_signal(tmp_path):
+def test_the_same_trainer_goes_on_after_a_signal(tmp_path, capfd):
     whole = trainer(output=tmp_path / "whole")
     whole.train(progress=False)
     parts = trainer(output=tmp_path / "parts", callbacks=[stop_at(2, signal.SIGINT)])
     assert parts.train(progress=False).signal == signal.SIGINT
+    assert "interrupted: stopping after this update" in capfd.readouterr().err
     assert parts.train(progress=False).signal == 0
     assert_same_end(whole, parts)
 

@@ -414,8 +414,9 @@ def test_a_signal_saves_and_the_same_command_goes_on(flags, tmp_path, number, st
         assert process.poll() is None, process.stderr
         time.sleep(0.05)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, said = process.communicate(timeout=30)
     assert process.returncode == status
+    assert "interrupted: stopping after this update" in said
     record = json.loads(out)
     (saved,) = (tmp_path / "checkpoints").glob("step-*")
     assert saved.name == f"step-{record['steps']:08d}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -15,6 +17,9 @@ _ECHO = 2.0
 
 The terminal and a launcher both send Ctrl-C to every process.
 """
+
+ANSWER = b"\ninterrupted: stopping after this update; another signal in 2 s stops at once\n"
+"""What standard error shows as soon as a signal came."""
 
 
 class Interrupt:
@@ -61,6 +66,13 @@ class Interrupt:
             signal.raise_signal(number)
         elif not self.number:
             self.number, self._since = number, time.monotonic()
+            self._answer()
+
+    def _answer(self) -> None:
+        """Answer at once, as an update can take long; a worker process leaves that to its parent."""
+        if self.accelerator.is_main_process and multiprocessing.parent_process() is None:
+            # `sys.stderr` may be in use where the signal came.
+            os.write(2, ANSWER)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
