@@ -222,7 +222,9 @@ def test_responses_are_those_of_the_models_own_logits(name: str) -> None:
     items = few_pairs()
     expected = oracle(model, items)
     found = policy.responses(pairs(items, "padded", 0))
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    # Gemma normalises in float32 for any input.
+    close = 1e-7 if name == "gemma2" else 1e-10
+    torch.testing.assert_close(found, expected, rtol=close, atol=close)
     trained = [p for p in model.parameters() if p.requires_grad]
     upstream = torch.linspace(-1, 1, len(found), dtype=torch.float64)
     torch.testing.assert_close(
@@ -230,7 +232,7 @@ def test_responses_are_those_of_the_models_own_logits(name: str) -> None:
         torch.autograd.grad(expected, trained, upstream),
         # Some of these models normalise in float32 for any input.
         rtol=1e-5,
-        atol=1e-7,
+        atol=1e-6,
     )
 
 

@@ -122,8 +122,8 @@ def test_code_beside_a_known_model_is_not_run(copied, marker, reader):
 
 
 @pytest.mark.parametrize("command", ["train", "reference", "evaluate", "judge"])
-def test_no_command_runs_code_of_a_model(copied, marker, tmp_path, command):
-    place = copied(command)
+def test_no_command_runs_code_of_a_model(copied, folders, marker, tmp_path, command):
+    place, known = copied(command), folders["policy"]
     plant(place, marker)
     edit(place, "config.json", _attn_implementation=KERNEL, auto_map={"AutoConfig": "mine.Mine"})
     rows = {"sft": sft_rows(4), "preference": preference_rows(4)}
@@ -134,9 +134,9 @@ def test_no_command_runs_code_of_a_model(copied, marker, tmp_path, command):
     trained += ["--out", tmp_path / "out", "--steps", 1]
     arguments = {
         "train": ["train", "--model", place, *trained],
-        "reference": ["train", "--model", "tiny", "--set", f"train.reference={place}", *trained],
+        "reference": ["train", "--model", known, "--set", f"train.reference={place}", *trained],
         "evaluate": ["evaluate", place, "--sft", tmp_path / "sft.jsonl"],
-        "judge": ["evaluate", "tiny", "--win-rate", trained[3], "--judge", place],
+        "judge": ["evaluate", known, "--win-rate", trained[3], "--judge", place],
     }
     done = CliRunner().invoke(app, list(map(str, arguments[command])))
     assert isinstance(done.exception, InputError)

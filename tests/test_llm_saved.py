@@ -138,7 +138,7 @@ def losses(run: Any, scorer: Any) -> list[float]:
 
 def assert_loads_as_trained(run: Any, folder: Path) -> None:
     expected = losses(run, run.scorer)
-    assert losses(run, load(folder).scorer) == pytest.approx(expected, abs=1e-6)
+    assert losses(run, load(folder).scorer) == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 FEW = (

@@ -24,6 +24,7 @@ from tradeoff import study, tiny
 from tradeoff.checkout import WORK
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.forecast.quantities import LAMBDAS
+from tradeoff.methods import Method
 from tradeoff.networks.hugging_face import from_hugging_face
 from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.train import Run, train
@@ -188,11 +189,12 @@ def _turn(c: Mapping[str, Any]) -> int:
 
 def _members(form: Form) -> Iterator[dict[str, Any]]:
     for name, rule in schedules().items():
-        joint, marks = isinstance(rule, Mix), 2 if isinstance(rule, Sequential) else 1
-        updates = form.updates * (1 if joint else 2)
+        marks = 2 if isinstance(rule, Sequential) else 1
         about = {"marks": marks, "schedule": rule.to_dict()}
+        # The budget is that of so many updates on both objectives.
+        updates = Method(rule).updates(2 * form.updates)
         yield {"name": name, "updates": updates, **about}
-        if joint:
+        if rule.plan(updates).together.all():
             yield {"name": f"early {name}", "updates": form.early, **about}
 
 
