@@ -92,6 +92,7 @@ def test_some_rows_are_those_rows_cut_to_the_longest(rows: list[int]) -> None:
     assert part.kept.tolist() == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True])
 @given(rows=st.lists(st.integers(0, 89), min_size=1, max_size=8))
 def test_ragged_rows_hold_every_token_up_to_the_last_that_counts(

@@ -145,6 +145,7 @@ def test_a_task_is_a_subject(subject: TaskSubject):
     assert isinstance(subject, Subject)
 
 
+@pytest.mark.slow
 def test_base_losses_are_those_of_the_task(subject: TaskSubject, lab: Lab):
     rows = lab.rows(EFFORT.features)
     zero = blend([(0.0, lab.ends[0])])

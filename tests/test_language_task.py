@@ -52,6 +52,7 @@ def summed(model: LanguageModel, tokens: torch.Tensor, mask: torch.Tensor) -> li
     return totals
 
 
+@pytest.mark.slow
 def test_a_model_in_float64_keeps_its_digits() -> None:
     double = LanguageModel(SHAPE, 5).double()
     known = replace(TASK, base=double)
@@ -175,6 +176,7 @@ def test_padded_runs_do_not_depend_on_their_company() -> None:
             assert last[name] == pytest.approx(end[name], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_sft_learns_and_answers_are_scored() -> None:
     settings = {**SETTINGS, "steps": 30, "batch_size": 16}
     task = replace(TASK, generated_rows=10)

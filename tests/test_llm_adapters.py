@@ -119,6 +119,7 @@ def test_an_adapted_model_can_be_the_reference(first, tmp_path):
     assert run.train(progress=False).table.preference_loss[0] == pytest.approx(0.693147, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_reference_is_gone(first, tmp_path):
     place = tmp_path / "reference"
     shutil.copytree(first["dora"].output / "model", place)

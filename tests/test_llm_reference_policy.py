@@ -42,6 +42,7 @@ def losses(folder: str) -> tuple[float, float]:
     return found[0], found[1]
 
 
+@pytest.mark.slow
 def test_each_reference_is_good_at_what_it_was_trained_on(base: str, tmp_path: Path) -> None:
     model = ModelConfig(path=base)
     found = {

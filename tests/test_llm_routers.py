@@ -73,6 +73,7 @@ def gradient(made: Any) -> torch.Tensor:
     )
 
 
+@pytest.mark.slow
 def test_training_with_it_spreads_tokens_more_evenly() -> None:
     ends = []
     for weight in (None, 10.0):

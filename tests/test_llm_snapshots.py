@@ -159,6 +159,7 @@ def test_a_diverged_run_has_the_model_of_its_last_good_checkpoint(base, tmp_path
     assert losses(run, load(tmp_path).scorer) == losses(run, load(good).scorer)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_checkpoint_elsewhere_only(base, tmp_path):
     stop(in_memory(base), tmp_path / "run", lora=RANK_2)
     (place,) = checkpoints.checkpoints(tmp_path / "run" / "checkpoints")

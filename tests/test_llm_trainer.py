@@ -186,6 +186,7 @@ def operators(schedule: Schedule, **settings: Any) -> dict[tuple[int, int], list
     return {kind: counts[1:] for kind, counts in found.items()}
 
 
+@pytest.mark.slow
 def test_an_update_of_joint_training_does_what_one_of_sequential_training_does():
     one_by_one = operators(Sequential())
     wanted = {kind: counts[-1] for kind, counts in one_by_one.items()}

@@ -115,6 +115,7 @@ def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):
     assert page.stat().st_size < LARGEST_PAGE
 
 
+@pytest.mark.slow
 def test_every_link_on_the_page_and_in_the_dossier_leads_somewhere(content):
     text = re.sub(
         r"<script\b.*?</script>", "", report.render_page(DOSSIER, content), flags=re.DOTALL

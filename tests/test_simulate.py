@@ -118,6 +118,7 @@ def test_kernels_reproduce_the_specification(seed, reference, radius, size, deca
     assert_same(*runs, tolerance=1e-12 * radius)
 
 
+@pytest.mark.slow
 def test_kernels_reproduce_long_runs():
     problem = random_log_linear(3)
     step = StepSize(1.0, 0.5)

@@ -170,6 +170,7 @@ def test_a_name_that_a_package_makes_up_counts_with_all_of_it(
     assert sources.fingerprint(["asking:f"]) != before
 
 
+@pytest.mark.slow
 def test_what_is_installed_is_not_followed() -> None:
     parts = sources.reached(["tradeoff.networks.train:train"])
     assert {name.partition(".")[0] for name, _ in parts} == {"tradeoff"}

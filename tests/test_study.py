@@ -310,6 +310,7 @@ def test_a_cluster_of_its_own_tells_that_workers_died(lab: ModuleType, tmp_path:
         quietly(lab.dies, GRID[:1], tmp_path, backend="dask", jobs=1)
 
 
+@pytest.mark.slow
 def test_libraries_keep_to_their_threads(lab: ModuleType, tmp_path: Path) -> None:
     for backend, threads in (("sequential", 1), ("loky", 1), ("threading", 1), ("threading", 2)):
         folder = tmp_path / f"{backend}{threads}"
@@ -624,6 +625,7 @@ def test_damaged_files_are_kept_aside(damage: str, lab: ModuleType, tmp_path: Pa
         assert_frame_equal(quietly(lab.one, GRID, tmp_path / "s"), whole)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unnoticed(lab: ModuleType, tmp_path: Path) -> None:
     quietly(lab.breaks, GRID[:1], tmp_path)
     (file,) = (tmp_path / "runs").iterdir()

@@ -31,6 +31,7 @@ def test_false_steps_are_refused():
         derivation.positive("a lie", x)
 
 
+@pytest.mark.slow
 def test_theory_loads_without_sympy():
     code = (
         "import sys, tradeoff.theory as t; "
