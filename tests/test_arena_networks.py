@@ -22,6 +22,7 @@ from tradeoff.arena.ranks import kendall
 from tradeoff.cli import main
 from tradeoff.errors import InputError
 from tradeoff.methods import find, names
+from tradeoff.schedules import Alright
 
 NAME = "policies-strong"
 
@@ -35,9 +36,11 @@ def two_rates(monkeypatch):
 
     monkeypatch.setattr(network_runs, "network", made)
     monkeypatch.setattr(network_runs, "LONGER", 0.05)
-    network_runs.least_losses.cache_clear()
+    for cached in (network_runs.least_losses, network_runs.specialists):
+        cached.cache_clear()
     yield
-    network_runs.least_losses.cache_clear()
+    for cached in (network_runs.least_losses, network_runs.specialists):
+        cached.cache_clear()
 
 
 def about(name: str, lam: float = 0.5, budget: float = 12.0) -> dict:
@@ -64,6 +67,15 @@ def test_a_run_depends_on_nothing_else_in_its_list():
         again = network_runs.run([alone])[0].drop(columns="cpu_seconds")
         pd.testing.assert_frame_equal(again, found.drop(columns="cpu_seconds"), rtol=1e-9)
     assert (together[0]["sft_loss"] != together[2]["sft_loss"]).all()
+
+
+@pytest.mark.usefixtures("two_rates")
+def test_sft_alone_keeps_the_rows_of_the_specialist():
+    alone, both = (replace(find("alright"), schedule=Alright(lam=lam)) for lam in (0.0, 1.0))
+    cells = [network_runs.configuration(m, "x", NAME, m.lam, 12.0, 3) for m in (alone, both)]
+    alone, both = network_runs.run(cells)
+    assert (alone["flips"] == 0.0).all()
+    assert (both[["kl", "lost", "flips"]] > 0.0).all().all()
 
 
 @pytest.mark.usefixtures("two_rates")
@@ -162,6 +174,9 @@ def test_a_board_of_policies_has_a_table(tmp_path):
     )  # fmt: skip
     assert sorted(found.table()["name"]) == ["evenly", "mix", "sft-dpo"]
     assert found.runs["regret"].notna().all()
+    assert list(found.thirds.columns) == ["kl", "lost", "gained", "flips", "calibration"]
+    assert found.thirds.notna().all().all()
+    assert set(found.thirds) <= set(found.cells)
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ LAMS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Weights of the preference objective at which every method runs."""
 BASELINES = ("mix", "sft-dpo")
 """Methods to which the others are compared: joint and sequential training as they are common."""
-THIRD = ("law_regret", "kl", "lost", "gained", "flips", "calibration")
-"""Scores beside the two losses that were trained on."""
+THIRD = ("law_regret", "kl", "lost", "gained", "flips", "calibration", "documents")
+"""Scores beside the two losses that were trained on, where a scale has them."""
 LEVEL = 0.05
 """Probability of any false difference to a baseline, over all methods."""
 ORDERS = ("rank", "regret", "front_gap", "coverage")
@@ -102,6 +102,12 @@ class Board(Shown):
     def third(self, name: str) -> pd.DataFrame:
         """One of :data:`THIRD` or a skill, likewise; NaN on a problem that does not have it."""
         return self._mean(name)
+
+    @property
+    def thirds(self) -> pd.DataFrame:
+        """The measures of :data:`THIRD` that the board has, by method: means over problems."""
+        found = {name: self.third(name).mean(axis=1) for name in THIRD if name in self.runs}
+        return pd.DataFrame(found, index=self.regret.index)
 
     @cached_property
     def coverage(self) -> pd.DataFrame:

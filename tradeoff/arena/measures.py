@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from tradeoff.convex import LogLinear, minimise
@@ -40,18 +40,62 @@ def measures(problem: LogLinear, theta: Float[np.ndarray, "B d"]) -> dict[str, A
     every = problem.log_probs(theta)
     right = _right(problem, every)
     specialist = _right(problem, problem.log_probs(_specialist(problem)[None]))
-    weights = problem.sft_weights
-    lost, gained = weights @ (specialist & ~right), weights @ (right & ~specialist)
-    before, after = weights @ specialist, weights @ right
-    chance = before * (1 - after) + after * (1 - before)
-    flips = np.divide(lost + gained, chance, out=np.zeros_like(chance), where=chance > 0)
+    peaks = np.exp(np.maximum.reduceat(every, problem.offsets[:-1], axis=0))
+    confidence = peaks[problem.prompt_of_row[problem.demonstrations]]
     return {
         "kl": _divergence(problem, every),
-        "lost": lost,
-        "gained": gained,
-        "flips": flips,
-        "calibration": _calibration(problem, every, right),
+        **changed_rows(specialist, right, problem.sft_weights),
+        "calibration": calibration_error(confidence, right, problem.sft_weights),
     }
+
+
+def changed_rows(
+    before: Bool[np.ndarray, "M #B"],
+    after: Bool[np.ndarray, "M B"],
+    weights: Float[np.ndarray, " M"],
+) -> dict[str, Array]:
+    """Rows that are right before and not after, and the other way round.
+
+    Parameters
+    ----------
+    before, after
+        Whether each of M rows is right under the policy that is compared with, and under each of B
+        policies.
+    weights
+        (M,) of the rows; they sum to 1.
+
+    Returns
+    -------
+    dict
+        ``lost``, ``gained`` and ``flips`` (B,), as in :func:`measures`.
+    """
+    lost, gained = weights @ (before & ~after), weights @ (after & ~before)
+    was, now = weights @ before, weights @ after
+    chance = was * (1 - now) + now * (1 - was)
+    flips = np.divide(lost + gained, chance, out=np.zeros_like(chance), where=chance > 0)
+    return {"lost": lost, "gained": gained, "flips": flips}
+
+
+def calibration_error(
+    confidence: Float[np.ndarray, "M B"], right: Array | NDArray[np.bool_],
+    weights: Float[np.ndarray, " M"],
+) -> Array:  # fmt: skip
+    """Expected calibration error (B,): what confidence and accuracy differ by, mean over bins.
+
+    Parameters
+    ----------
+    confidence
+        What each of B policies gives to its answer in each of M rows, in [0, 1].
+    right
+        (M, B) whether the answer is right, or the probability of that.
+    weights
+        (M,) of the rows.
+    """
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    total = np.zeros((BINS, confidence.shape[1]))
+    excess = weights[:, None] * (right - confidence)
+    np.add.at(total, (place, np.arange(confidence.shape[1])), excess)
+    return np.asarray(np.abs(total).sum(axis=0))
 
 
 @lru_cache(maxsize=32)
@@ -73,14 +117,3 @@ def _divergence(problem: LogLinear, every: Array) -> Array:
     base = problem.log_probs(np.zeros(problem.dimension) if given is None else given)
     terms = np.exp(every) * (every - base[:, None])
     return np.asarray(np.add.reduceat(terms, problem.offsets[:-1], axis=0).mean(axis=0))
-
-
-def _calibration(problem: LogLinear, every: Array, right: NDArray[np.bool_]) -> Array:
-    """(B,) weighted mean over bins of |accuracy - confidence|."""
-    peaks = np.exp(np.maximum.reduceat(every, problem.offsets[:-1], axis=0))
-    confidence = peaks[problem.prompt_of_row[problem.demonstrations]]
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    excess = problem.sft_weights[:, None] * (right - confidence)
-    total = np.zeros((BINS, every.shape[1]))
-    np.add.at(total, (place, np.arange(every.shape[1])), excess)
-    return np.asarray(np.abs(total).sum(axis=0))

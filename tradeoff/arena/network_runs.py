@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tradeoff.arena.contenders import look_cost
+from tradeoff.arena.network_measures import network_measures
 from tradeoff.arena.networks import NetworkProblem, network, task_of
 from tradeoff.arena.runs import has_stages
 from tradeoff.methods import Method, restored
-from tradeoff.networks.tasks import Task
+from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.train import Ensemble, Run, train
 from tradeoff.schedules import Alright
 from tradeoff.scores import weighted_loss
@@ -76,18 +77,21 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
     list of DataFrame
         One for each: a row a replica with held-out sft_loss and preference_loss, the same on
         training rows (``rows_``), both before training (``start_``),
-        preference_accuracy, diverged, the rates of the first and of later stages, whether the
-        best rate is the grid's least or largest, and cpu_seconds, a cell's share of the processor
-        time of the call.
+        preference_accuracy, diverged, third measures
+        (:func:`tradeoff.arena.network_measures.network_measures`), the rates of the first and of
+        later stages, whether the best rate is the grid's least or largest, and cpu_seconds, a
+        cell's share of the processor time of the call.
     """
-    began, first = time.process_time(), configurations[0]
+    first = configurations[0]
     name, steps, replicas = str(first["problem"]), int(first["steps"]), int(first["replicas"])
+    known = specialists(name, replicas, float(first["budget"]))
+    began = time.process_time()
     methods = [restored(each["method"]) for each in configurations]
     lams = np.array([float(each["lam"]) for each in configurations])
     chosen = tuned(name, methods, steps, lams)
     runs = [(k, seed) for k in range(len(methods)) for seed in range(replicas)]
     done = _trained(name, task_of(name), [(methods[k], s, chosen[k]) for k, s in runs], steps)
-    table = _ends(done)
+    table = _ends(done).assign(**_third(name, done, known))
     cost = (time.process_time() - began) / len(methods)
     return [
         table.iloc[k * replicas : (k + 1) * replicas].reset_index(drop=True).assign(
@@ -142,6 +146,26 @@ def least_losses(name: str) -> tuple[float, float]:
         ends = _ends(_train(place, task, runs, steps, (0.0, 0.0)))
         found.append(float(ends[f"rows_{LOSSES[objective]}"].min()))
     return found[0], found[1]
+
+
+@cache
+def specialists(name: str, replicas: int, budget: float) -> Params:
+    """Policies of SFT alone at the cost of a run, with its tuned rate, one for each replica.
+
+    Flips are counted against them, so that both policies of a comparison saw the same draws. Their
+    cost counts for no method.
+    """
+    method, steps = Method(Alright(lam=0.0)), round(budget)
+    (rates,) = tuned(name, [method], steps, np.zeros(1))
+    runs = [(method, seed, rates) for seed in range(replicas)]
+    return _trained(name, task_of(name), runs, steps).params
+
+
+def _third(name: str, done: Ensemble, known: Params) -> dict[str, Array]:
+    """Third measures of runs whose replicas vary fastest."""
+    task, place = task_of(name), network(name)
+    base = task.initial([run.seed for run in done.runs])
+    return network_measures(task, done.params, base, known, place.documents)
 
 
 def _trained(

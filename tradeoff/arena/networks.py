@@ -13,6 +13,7 @@ import torch
 
 from tradeoff.arena import tiny_language
 from tradeoff.errors import InputError
+from tradeoff.networks.batches import Batch
 from tradeoff.networks.policies import PolicyConfig, PolicyData, policy_data
 from tradeoff.networks.tasks import PolicyTask, Task
 
@@ -50,6 +51,8 @@ class NetworkProblem:
         Seeds of the runs that choose rates.
     clip
         Largest norm of a gradient; None: any.
+    documents
+        Gives held-out documents, on which forgetting is measured; None where there are none.
     """
 
     name: str
@@ -63,6 +66,7 @@ class NetworkProblem:
     finite: bool = True
     tuning_seeds: int = 2
     clip: float | None = None
+    documents: Callable[[], Batch] | None = None
 
 
 PROMPTS = 256
@@ -109,7 +113,7 @@ def _language(name: str, conflict: float) -> NetworkProblem:
         f"language-{name}", "language", f"conflict {conflict:g}",
         partial(tiny_language.language_task, conflict), rates=(5e-4, 2e-3, 8e-3), batch=4,
         budget=64.0, pair=partial(tiny_language.pair_cost, conflict), finite=False,
-        tuning_seeds=1, clip=1.0,
+        tuning_seeds=1, clip=1.0, documents=tiny_language.documents,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import torch
 
 from tradeoff.data.synthetic import InstructionData, Language, generate
 from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
+from tradeoff.networks.batches import Batch, packed_batch
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 from tradeoff.networks.language_task import LanguageTask, pretrain
 from tradeoff.networks.threads import one_thread
@@ -22,6 +23,10 @@ ROWS = 64
 """Held-out rows of each set that score, and as many more on which steps are chosen."""
 BASE = {"steps": 300, "learning_rate": 6e-3, "batch_size": 16, "length": 64}
 """Settings of the pretraining."""
+
+
+DOCUMENTS_SEED, DOCUMENTS = 1, 128
+"""Seed and number of the held-out documents."""
 
 
 def language(conflict: float) -> Language:
@@ -41,6 +46,14 @@ def language(conflict: float) -> Language:
 def _corpus() -> tuple[InstructionData, Tokenizer]:
     data = generate(language(0.5))
     return data, train_tokenizer(data.corpus, 384)
+
+
+@cache
+def documents() -> Batch:
+    """Blocks of documents that neither pretraining nor training has: those of another seed."""
+    _, tokenizer = _corpus()
+    written = generate(replace(language(0.5), seed=DOCUMENTS_SEED, documents=DOCUMENTS)).corpus
+    return packed_batch(written, tokenizer, BASE["length"])  # type: ignore[arg-type]
 
 
 @cache

@@ -9,7 +9,7 @@ import typer
 
 from tradeoff._terminal import show_json, show_line, show_table
 from tradeoff.cli.arena_networks import on_networks
-from tradeoff.cli.boards import list_board, show_board
+from tradeoff.cli.boards import list_board, show_board, third_rows
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, Out
 from tradeoff.extras import require
@@ -136,6 +136,7 @@ def arena(
         "problems": list(found.regret.columns),
         "your_rows": [name for name in found.regret.columns if is_theirs(name)],
         "methods": table.to_dict("records"),
+        "third": third_rows(found, table).to_dict("records"),
         "cells": found.cells.to_dict("records"),
         "skills": found.skills.rename_axis("name").reset_index().to_dict("records"),
     }
@@ -143,7 +144,7 @@ def arena(
     if as_json:
         show_json(record)
         return
-    show_board(table, f"{found}")
+    show_board(found, table)
     if len(found.skills):
         kept = found.skills.rename_axis("name").reset_index()
         show_table(kept, "\nprobability of what a skill answers, before training and after")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tradeoff._terminal import show_json, show_line
-from tradeoff.cli.boards import list_board, show_board
+from tradeoff.cli.boards import list_board, show_board, third_rows
 from tradeoff.cli.ends import keeps
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
@@ -82,13 +82,14 @@ def on_networks(
         "lams": list(weights),
         "problems": list(board.regret.columns),
         "methods": table.to_dict("records"),
+        "third": third_rows(board, table).to_dict("records"),
         "cells": board.cells.to_dict("records"),
     }
     write_json(folder / f"arena_{scale}.json", record)
     if as_json:
         show_json(record)
         return
-    show_board(table, f"{board}")
+    show_board(board, table)
     show_line(
         "\nRegret is in units of the best gains on this board: no front is certified for networks"
     )

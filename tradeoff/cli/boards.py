@@ -10,6 +10,7 @@ from tradeoff._terminal import show_json, show_table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tradeoff.arena.board import Board
     from tradeoff.methods import Method
 
 WIDEST = ["name", "rank", "rank_low", "rank_high", "regret", "front_gap", "coverage"]
@@ -30,8 +31,16 @@ def list_board(
     show_table(pd.DataFrame(labels), "\nmethods")
 
 
-def show_board(table: pd.DataFrame, title: str) -> None:
-    """Show the table of a board: ranks and scores, then the comparisons with baselines."""
+def show_board(board: Board, table: pd.DataFrame) -> None:
+    """Show a board: ranks and scores, comparisons with baselines, then third measures."""
     others: list[Any] = [name for name in table if name not in WIDEST]
-    show_table(table[WIDEST], title)
+    show_table(table[WIDEST], f"{board}")
     show_table(table[["name", *others]], "\nproblems on which a method differs from a baseline")
+    third = third_rows(board, table)
+    if len(third.columns) > 1:
+        show_table(third, "\nwhat neither objective trains")
+
+
+def third_rows(board: Board, table: pd.DataFrame) -> pd.DataFrame:
+    """Third measures of the methods, in the order of a table."""
+    return board.thirds.loc[table["name"]].rename_axis("name").reset_index()

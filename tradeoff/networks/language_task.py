@@ -185,9 +185,7 @@ class LanguageTask:
         """Measures of each run; see `Task.evaluate` and, with generated rows, `skills`."""
         found: Params = {}
         for rows, end in ((self.test_sft, ""), (self.sft, "_train")):
-            shown = self._few(rows)
-            total = self._over_rows(params, shown).sum(1)
-            found[f"sft_loss{end}"] = -total / shown.mask.sum()
+            found[f"sft_loss{end}"] = self.token_loss(params, self._few(rows))
         for rows, end in ((self.test_pairs, ""), (self.pairs, "_train")):
             shown = self._few(rows)
             shift = (reference.train if end else reference.test)[:, : len(shown)]
@@ -198,6 +196,30 @@ class LanguageTask:
         if not self.generated_rows:
             return as_arrays(found)
         return as_arrays(found) | self.skills(params, self.generated_rows)
+
+    def token_loss(self, params: Mapping[str, Tensor], rows: Batch) -> Float[Tensor, " R"]:
+        """Mean loss of each run over the tokens of some sequences that carry loss, in nats."""
+        return -self._over_rows(params, rows).sum(1) / rows.mask.sum()
+
+    @torch.no_grad()
+    def every_token(
+        self, params: Mapping[str, Tensor], rows: Batch
+    ) -> tuple[Float[Tensor, "M V"], Int[Tensor, " M"]]:
+        """Log-probabilities of one run over the vocabulary before each token that carries loss.
+
+        The second tensor has these tokens.
+        """
+        if self.batched:
+            counted = rows.mask[:, 1:]
+            logits = functional_call(self._shell, dict(params), (rows.tokens,))[:, :-1][counted]
+            targets = rows.tokens[:, 1:][counted]
+        else:
+            laid = rows.ragged(torch.arange(len(rows)))
+            place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
+            logits = functional_call(self._shell, dict(params), (laid.tokens,), place)
+            targets = laid.targets
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return wide.log_softmax(-1), targets
 
     def skills(self, params: Mapping[str, Tensor], rows: int) -> dict[str, NDArray[np.float64]]:
         """Scores (R,) of generated responses to the first `rows` prompts of each held-out set.
