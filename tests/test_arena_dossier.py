@@ -12,7 +12,7 @@ from analysis.arena import stored
 from analysis.arena.answers import answers
 from analysis.arena.boards import board, language, matched, policies, scenarios, text
 from analysis.arena.dossier import DOSSIER
-from analysis.arena.pictures import families, kinds, third, transfer
+from analysis.arena.pictures import families, kinds, third, third_networks, transfer
 from analysis.arena.tables import all_tables
 from analysis.dossier import ledger, report, runner
 from tradeoff.arena.ranks import critical_difference, friedman, rank_table
@@ -38,7 +38,17 @@ def test_the_fast_form_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert stored.wins(numbers, "mix").loc["mix"].tolist() == [0, 0]
     assert len(all_tables({"board": numbers})["board"]) == len(numbers["methods"])
     assert answers({"board": numbers})["first"][0]["name"] in numbers["methods"]
-    for module in (board, policies, language, text, kinds, families, third, transfer):
+    for module in (
+        board,
+        policies,
+        language,
+        text,
+        kinds,
+        families,
+        third,
+        third_networks,
+        transfer,
+    ):
         shown = read_json(tmp_path / "results" / f"{module.__name__.rpartition('.')[2]}.json")
         assert "{" not in module.CAPTION.format(**module.words(shown["numbers"]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 
 from analysis.arena import across, stored, transfer
 from analysis.arena.dossier import DOSSIER
+from analysis.arena.pictures import third_networks
 from analysis.arena.pictures import transfer as picture
 from analysis.dossier import report
 from tradeoff.arena.ranks import kendall
+from tradeoff.display import cell
+from tradeoff.errors import InputError
 
 
 def few(numbers: dict[str, Any], methods: int, problems: int) -> dict[str, Any]:
@@ -89,6 +93,11 @@ def test_tables_have_every_board_and_every_method(results: dict[str, Any]) -> No
     assert places.loc[last, "language model"] == ""
     assert places.loc[last, "convex, law"] != ""
     assert len(made["transfer"]) == len(results["transfer"]["between"]) == 15
+    third = made["third"].set_index(["scale", "measure"])
+    # The other boards of this test have no third measures.
+    assert set(third.index.get_level_values("scale")) == {"convex"}
+    flips = stored.means(results["board"], "flips").mean(axis=1)
+    assert third.loc[("convex", "flips"), "mix"] == cell(float(flips["mix"]))
     assert across.tables({"board": results["board"]}) == {}
 
 
@@ -119,3 +128,23 @@ def test_the_page_has_a_row_for_every_problem_of_every_scale(results: dict[str, 
     assert first["made"]["problem"] == across.MEAN
     assert first["cells"][5] == "1"
     assert len({len(row["cells"]) for row in rows}) == 1
+
+
+def test_the_picture_of_networks_shows_what_boards_have(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boards = {scale: dict(results[scale]) for scale in third_networks.SCALES}
+    monkeypatch.setattr(third_networks, "beside", lambda out, fast, name: boards[name])
+    with pytest.raises(InputError, match="older than their third measures"):
+        third_networks.main(tmp_path, fast=True)
+    for numbers in boards.values():
+        size = len(numbers["methods"]), len(numbers["problems"])
+        kept = {s: stored.array(results["board"]["means"][s])[: size[0], : size[1]]
+                for s in ("kl", "flips", "calibration")}  # fmt: skip
+        numbers["means"] = {score: stored.texts(values) for score, values in kept.items()}
+    regret = stored.array(boards["language"]["cells"]["regret"]).mean(axis=2)
+    boards["language"]["means"]["documents"] = stored.texts(regret)
+    numbers = third_networks.main(tmp_path, fast=True)
+    assert numbers["scales"]["language"]["tau"]["documents"] == pytest.approx(1.0, abs=0.02)
+    assert "documents" not in numbers["scales"]["policies"]["tau"]
+    assert "{" not in third_networks.CAPTION.format(**third_networks.words(numbers))

@@ -10,6 +10,8 @@ import pandas as pd
 from analysis.arena import transfer
 from analysis.arena.stored import array, means, of_slot, wins
 from analysis.arena.transfer import BOARDS, TITLES
+from tradeoff.arena.board import THIRD
+from tradeoff.arena.ranks import kendall
 from tradeoff.display import cell
 
 Results = Mapping[str, Any]
@@ -23,6 +25,8 @@ SCALES = {
 MEAN = "mean of all"
 """What stands for a problem in rows of means over the problems of a scale."""
 LEADERS = 5
+KNOWN = ("mix", "sft-dpo", "alright", "maxright")
+"""Methods of the paper, whose scores are shown on every scale."""
 KINDS = {"gradient": "gradient rules", "preference": "preference losses", "merge": "merges"}
 
 
@@ -31,7 +35,7 @@ def tables(results: Results) -> dict[str, pd.DataFrame]:
     found = {name: results[name] for name in BOARDS if name in results}
     if len(found) < 2:
         return {}
-    made = {"scales": sizes(found), "places": places(found)}
+    made = {"scales": sizes(found), "places": places(found), "third": third(found)}
     return made | ({"transfer": agreements(results["transfer"])} if "transfer" in results else {})
 
 
@@ -64,6 +68,22 @@ def places(found: Results) -> pd.DataFrame:
         | {TITLES[scale]: _rank(float(ranks[scale][name])) for scale in regrets}
         for name in order
     ]
+    return pd.DataFrame(rows)
+
+
+def third(found: Results) -> pd.DataFrame:
+    """Third measures on every scale that has them, of well-known methods and against the regret."""
+    rows = []
+    for name, numbers in found.items():
+        regret = means(numbers, "regret").mean(axis=1)
+        for score in (each for each in THIRD if each in numbers["means"]):
+            values = means(numbers, score).mean(axis=1)
+            known = {method: cell(float(values[method])) for method in KNOWN}
+            tau = kendall(regret, values)
+            rows.append(
+                {"scale": SCALES[name], "measure": score.replace("_", " "), **known}
+                | {"median": cell(float(values.median())), "tau with regret": f"{tau:.2f}"}
+            )
     return pd.DataFrame(rows)
 
 
@@ -126,7 +146,7 @@ def of_board(scale: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "scale": scale,
         "first": [{"name": str(n), "regret": float(v)} for n, v in regret.head(LEADERS).items()],
-        "known": {name: float(regret[name]) for name in ("mix", "sft-dpo", "alright", "maxright")},
+        "known": {name: float(regret[name]) for name in KNOWN},
         "kinds": kinds,
         "problems": len(numbers["problems"]),
     }

@@ -19,6 +19,8 @@ TITLES = {
     "skills": "Probability of the answers that show a skill, before training and after it.",
     "scales": "What ran on each scale.",
     "places": "Rank of each method by mean regret on every scale.",
+    "third": "Measures that neither objective trains, by scale: of some methods, and Kendall's tau "
+    "of each measure with the regret over all methods.",
     "transfer": "Kendall's tau of the mean regrets of the methods on two scales.",
     "absent": "Names of the catalogue that have no place on the convex board.",
 }
@@ -57,7 +59,7 @@ DOSSIER = Dossier(
         Chapter(
             "pictures",
             "Pictures of the board",
-            first=("transfer", "kinds", "families", "third"),
+            first=("transfer", "kinds", "families", "third", "third_networks"),
             studies=True,  # Their full form shows the full board, and comes after it.
         ),
     ),

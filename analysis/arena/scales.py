@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.arena.boards.board import compared, cost, draw_ranks, slots
 from analysis.arena.stored import PAPER, means, texts
 from analysis.dossier import lookup, stored_results, style
-from tradeoff.arena.board import BASELINES, LEVEL, Board
+from tradeoff.arena.board import BASELINES, LEVEL, THIRD, Board
 from tradeoff.arena.ranks import critical_difference, friedman, rank_table
 from tradeoff.methods import find
 
@@ -37,6 +37,7 @@ def kept(found: Board, varies: Sequence[str], second: str) -> dict[str, Any]:
     place = pd.MultiIndex.from_product([methods, problems, lams])
     cells = found.cells.set_index(["name", "problem", "lam"]).loc[place]
     shape = (len(methods), len(problems), len(lams))
+    third = [score for score in THIRD if score in found.runs and score != second]
     return {
         "methods": methods,
         "labels": [find(name).label for name in methods],
@@ -50,7 +51,10 @@ def kept(found: Board, varies: Sequence[str], second: str) -> dict[str, Any]:
         "level": LEVEL,
         "at_edge": cells["at_edge"].groupby(level=0, sort=False).sum().tolist(),
         "cells": {s: texts(cells[s].to_numpy().reshape(shape)) for s in PER_CELL},
-        "means": {"second_regret": texts(found.third(second).loc[methods, problems])},
+        "means": {
+            name: texts(found.third(score).loc[methods, problems])
+            for name, score in {"second_regret": second, **{s: s for s in third}}.items()
+        },
         "coverage": texts(found.coverage.loc[methods, problems]),
         "half_width": texts(found.spread.loc[methods, problems]),
         "differences": {

@@ -31,10 +31,10 @@ def of(name: str) -> dict[str, Any]:
     return stored_results.numbers(lookup.place(PAPER, name))
 
 
-def beside(out: Path, fast: bool) -> dict[str, Any]:
+def beside(out: Path, fast: bool, name: str = "board") -> dict[str, Any]:
     """Numbers of the board that a picture shows: in its fast form those of the folder, if any."""
-    path = out / "results" / "board.json"
-    return stored_results.numbers(path) if fast and path.exists() else shown()
+    path = out / "results" / f"{name}.json"
+    return stored_results.numbers(path) if fast and path.exists() else of(name)
 
 
 def texts(values: Any, digits: int = 4) -> Any:
