@@ -145,6 +145,7 @@ def cards(_: str) -> str:
             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for card in every():
         held = _page_of(card.method) if card.method else f"no: {card.reason}"
+        held += f"; measured by {_function(card.measure)}" if card.measure else ""
         held += f" ({card.note})" if card.note else ""
         missing = [s for s, why in card.scales().items() if why] if card.method else []
         cells = (card.id, card.name, card.kind, card.source, card.mark, held, ", ".join(missing))
@@ -159,6 +160,11 @@ def methods(_: str) -> str:
 
     held = {card.method for card in every()}
     return "\n".join(f"- {_page_of(n)}: {find(n).label}" for n in names() if n not in held)
+
+
+def _function(place: str) -> str:
+    """A link to the description of a function, by a place such as ``module:name``."""
+    return f"[`{place.partition(':')[2]}`][{place.replace(':', '.')}]"
 
 
 def _page_of(method: str) -> str:

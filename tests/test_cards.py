@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 
 import pytest
 
+from tradeoff.arena.scenarios import SCENARIOS
+from tradeoff.checkout import ROOT
 from tradeoff.methods import find, names
 from tradeoff.methods.cards import MARKS, Card, cards
 from tradeoff.methods.presets import PRESETS
-from tradeoff.parts import SCALES
+from tradeoff.parts import SCALES, load
 
 OUTSIDE = {
     # Methods of ours or of common use, without a row in the table.
@@ -49,6 +52,36 @@ def test_a_row_that_is_held_runs_somewhere_and_has_its_mark(card: Card) -> None:
     parts = (method.schedule, *method.changed().values())
     said = " ".join(type(part).__doc__ or "" for part in parts)
     assert {"B": "second-hand", "C": "abstract"}.get(card.mark, "") in said, card.id
+
+
+MEASURES = [card for card in cards() if card.measure]
+
+
+def test_metrics_are_measures_and_scenarios_are_problems() -> None:
+    kinds = {"metric": lambda card: card.measure, "scenario": lambda card: card.scenario}
+    for card in cards():
+        if card.kind in kinds and card.id != "S30":  # S30 writes its own rows.
+            assert kinds[card.kind](card) or card.method, card.id
+        assert not (card.method and (card.measure or card.scenario)), card.id
+    assert {"S05", "S15", "S43", "S45", "S48", "G26"} <= {card.id for card in MEASURES}
+
+
+@pytest.mark.parametrize("card", MEASURES, ids=lambda card: card.id)
+def test_a_row_that_is_a_measure_has_its_function(card: Card) -> None:
+    found = load(card.measure)
+    assert callable(found)
+    assert inspect.getdoc(found)
+    module = card.measure.partition(":")[0]
+    pages = "".join(path.read_text("utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    assert f"::: {module}\n" in pages
+
+
+def test_rows_that_are_problems_name_those_of_the_arena() -> None:
+    named = {card.id: card.scenarios for card in cards() if card.scenario}
+    assert named["S23"] == ("trigger", "trigger-apart")
+    assert set(named) == {"S06", "S23", "S31", "S47"}
+    for id_, names_ in named.items():
+        assert set(names_) <= set(SCENARIOS), id_
 
 
 def test_rows_that_are_not_held_run_nowhere() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from tradeoff.networks.batches import Batch
 from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.tasks import Params, PolicyTask, Task, one_run
 from tradeoff.networks.threads import one_thread
+from tradeoff.networks.train import Run, train
+from tradeoff.schedules import Alright
 
 Array = NDArray[np.float64]
 
@@ -66,6 +69,50 @@ def network_measures(
             rise = task.token_loss(params, held) - task.token_loss(base, held)
             found["documents"] = rise.double().cpu().numpy()
         return found
+
+
+def relearning_of_networks(
+    task: Task,
+    params: Params,
+    level: float,
+    *,
+    learning_rate: float,
+    limit: int = 100,
+    every: int = 1,
+    **settings: Any,
+) -> Array:
+    """Updates of SFT until the loss of training demonstrations is at most a level again.
+
+    Parameters
+    ----------
+    task
+        A task of networks.
+    params
+        Stacked parameters of R runs.
+    level
+        In nats, such as what a specialist of SFT reached and a little more.
+    learning_rate, settings
+        As for :func:`tradeoff.networks.train.train`; run r has the seed r.
+    limit, every
+        Updates after which the search ends, and updates between two looks at the loss.
+
+    Returns
+    -------
+    ndarray
+        (R,) updates, up to the spacing of looks; infinite where ``limit`` was not enough. A run
+        that has the loss needs none.
+
+    Notes
+    -----
+    After arXiv 2306.05539; :func:`tradeoff.arena.probes.relearning` is that of convex problems.
+    """
+    runs = [Run(Alright(lam=0.0), seed) for seed in range(len(next(iter(params.values()))))]
+    done = train(
+        task, runs, steps=limit, learning_rate=learning_rate, start=params, evaluate_every=every,
+        **settings,
+    ).table  # fmt: skip
+    there = done["step"].where(done["sft_loss_train"] <= level, np.inf)
+    return np.asarray(there.groupby(done["run"]).min(), dtype=float)
 
 
 def _of_policies(

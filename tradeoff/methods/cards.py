@@ -48,6 +48,12 @@ class Card:
         Where it ends on convex problems, with exact gradients and steps that fall; empty where that
         is not known. f1 and f2 are the losses of demonstrations and of pairs, gap1 and gap2 what
         they exceed their minima by.
+    measure
+        The function that computes it, as ``module:name``, where it measures policies and is no
+        method; else empty.
+    scenario
+        Names of the arena's problems, separated by commas, where it is a problem on which any
+        method runs; else empty.
     """
 
     id: str
@@ -59,9 +65,16 @@ class Card:
     reason: str = ""
     note: str = ""
     stop: str = ""
+    measure: str = ""
+    scenario: str = ""
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Names of the problems of the arena that it is."""
+        return tuple(name.strip() for name in self.scenario.split(",") if name)
 
     def scales(self) -> dict[str, str | None]:
         """By scale, why it cannot run there; None if it can."""
