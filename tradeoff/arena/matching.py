@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tradeoff.arena.instances import problem_of
 from tradeoff.convex import LogLinear
+from tradeoff.convex.trained import preference_gradient
 from tradeoff.methods import Method
 from tradeoff.methods.losses import (
     Dpo,
@@ -122,6 +123,8 @@ def pull(problem: LogLinear, loss: PreferenceLoss) -> float:
     the same for all, such as ``beta / 2`` for DPO and ``1 / beta`` for IPO.
     """
     start = np.zeros(problem.dimension) if problem.reference is None else problem.reference
+    if loss.grouped:
+        return float(np.linalg.norm(preference_gradient(problem, loss, start)))
     every = problem.log_probs(start)
     if isinstance(loss, Nominal):
         loss = Dpo(beta=problem.beta, label_smoothing=problem.label_smoothing)

@@ -151,8 +151,8 @@ def network_left_out(name: str, scale: str) -> str | None:
     method, finite = find(name), all(network(each).finite for each in of_scale(scale))
     if (reason := method.unsupported("networks")) is not None:
         return reason
-    losses = (method.sft, method.preference)
-    if not finite and any(each.compares is not None for each in losses):
+    ways = method.sft.compares, method.preference.compares
+    if not finite and (method.preference.grouped or any(way is not None for way in ways)):
         return f"{method.label}: the loss compares all responses of a prompt, which are too many"
     try:
         method.plan(TRIED)

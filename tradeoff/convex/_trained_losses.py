@@ -12,16 +12,19 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.errors import InputError
 from tradeoff.methods.losses import (
+    Group,
     Nll,
     Nominal,
     Pairs,
     PreferenceLoss,
     Responses,
     SftLoss,
+    group_slopes,
     pair_slopes,
     sft_slopes,
 )
 from tradeoff.methods.losses.divergences import divergence
+from tradeoff.methods.losses.judges import fitted_reward
 from tradeoff.schedules import PREFERENCE, SFT
 
 Array = NDArray[np.float64]
@@ -45,7 +48,7 @@ class TrainedLossSampler(LogLinearSampler):
     ------
     InputError
         If a loss needs log-probabilities under the reference policy, and the problem has only the
-        margins of the reference.
+        margins of the reference; or if it looks at all responses, and features are no array.
     """
 
     def __init__(
@@ -70,6 +73,13 @@ class TrainedLossSampler(LogLinearSampler):
                 "the loss needs the reference's log-probability of each response",
                 field="reference_margins",
                 remedy="Give the problem a reference policy, or use a loss of the margin.",
+            )
+        if preference.grouped and not problem.is_dense:
+            raise InputError(
+                "responses are written and judged on problems with dense features alone",
+                field="preference",
+                value=preference.name,
+                remedy="Give features as an array, or use another method.",
             )
 
     def evaluate(
@@ -111,8 +121,8 @@ class TrainedLossSampler(LogLinearSampler):
         own = self.problem.features[rows]
         log_probs = np.einsum("bkd,bd->bk", own, theta) - peak - np.log(total)
         probabilities = odds / total
-        apart, turn = self._divergence(objective, z - peak - np.log(total), self._rows[x])
-        losses, slopes, pull = self._slopes(objective, log_probs, rows, index, apart, turn)
+        every = z - peak - np.log(total)
+        losses, slopes, pull = self._found(objective, log_probs, every, rows, index, self._rows[x])
         mean = np.einsum("bn,bnd->bd", probabilities, phi)
         gradient = np.einsum("bk,bkd->bd", slopes, own)
         if pull is not None:
@@ -134,8 +144,8 @@ class TrainedLossSampler(LogLinearSampler):
         every = np.full((len(rows), self._rows.shape[1]), -np.inf)
         own = _sample_kernels.log_probabilities(self._data, theta, rows, every)
         prompts = self.problem.prompt_of_row[rows[:, 0]]
-        apart, turn = self._divergence(objective, every, self._rows[prompts])
-        losses, slopes, pull = self._slopes(objective, own, rows, index, apart, turn)
+        place = self._rows[prompts]
+        losses, slopes, pull = self._found(objective, own, every, rows, index, place)
         pull = np.zeros((len(rows), 0)) if pull is None else pull
         return losses, np.asarray(_sample_kernels.combine(self._data, rows, every, slopes, pull))
 
@@ -146,13 +156,51 @@ class TrainedLossSampler(LogLinearSampler):
         run = np.arange(len(theta))[:, None]
         same = self.problem.prompt_of_row[:, None] == self.problem.prompt_of_row[rows[:, 0]]
         own = np.where(same, every, -np.inf).T
-        apart, turn = self._divergence(objective, own, np.arange(len(every))[None, :])
-        losses, slopes, pull = self._slopes(objective, every[rows, run], rows, index, apart, turn)
+        place, logs = np.arange(len(every))[None, :], every[rows, run]
+        losses, slopes, pull = self._found(objective, logs, own, rows, index, place)
         by_logit = -np.where(same, np.exp(every), 0.0) * slopes.sum(axis=1)
         np.add.at(by_logit, (rows, run), slopes)
         if pull is not None:
             by_logit += pull.T
         return losses, np.asarray(self.problem.features.T @ by_logit).T
+
+    def _found(
+        self,
+        objective: int,
+        log_probs: Float[np.ndarray, "B k"],
+        every: Float[np.ndarray, "B n"],
+        rows: Int[np.ndarray, "B k"],
+        index: NDArray[np.int64],
+        place: NDArray[np.int64],
+    ) -> tuple[Array, Float[np.ndarray, "B k"], Array | None]:
+        """Losses, slopes in the log-probabilities of a data point's responses, and in the logits.
+
+        ``place`` are the responses of ``every``, whose log-probabilities are minus infinity where a
+        prompt has no more of them.
+        """
+        if objective == PREFERENCE and self.preference.grouped:
+            losses, by_logit = self._of_group(every, rows, place)
+            return losses, np.zeros(rows.shape), by_logit
+        apart, turn = self._divergence(objective, every, place)
+        return self._slopes(objective, log_probs, rows, index, apart, turn)
+
+    def _of_group(
+        self,
+        every: Float[np.ndarray, "B n"],
+        rows: Int[np.ndarray, "B 2"],
+        place: Int[np.ndarray, "B n"],
+    ) -> tuple[Array, Float[np.ndarray, "B n"]]:
+        """Losses of all responses to the prompts of pairs, and slopes in their logits."""
+        asks, present = self.preference.asks, np.isfinite(every)
+        group = Group(
+            every,
+            np.where(present, self._reference[place], -np.inf),
+            self._rewards[place] if "rewards" in asks else None,
+            _cosines(self.problem.features, place, rows[:, 0]) if "likeness" in asks else None,
+        )
+        sides = (Responses(np.zeros(len(rows))) for _ in range(2))
+        losses, slopes = group_slopes(self.preference, Pairs(*sides, group=group))
+        return losses, slopes - np.exp(every) * slopes.sum(axis=1, keepdims=True)
 
     def _slopes(
         self,
@@ -163,10 +211,7 @@ class TrainedLossSampler(LogLinearSampler):
         apart: Array | None,
         turn: Array | None,
     ) -> tuple[Array, Float[np.ndarray, "B k"], Array | None]:
-        """Losses, slopes in the log-probabilities of a data point's responses, and in the logits.
-
-        The slopes in the logits are those of the divergence, for all responses to the prompt.
-        """
+        """As :meth:`_found`; the slopes in the logits are those of the divergence."""
         if objective == SFT:
             reference = self._reference[rows[:, 0]] if self.sft.needs_reference else None
             losses, slope = sft_slopes(self.sft, Responses(log_probs[:, 0], reference, None, apart))
@@ -205,3 +250,18 @@ class TrainedLossSampler(LogLinearSampler):
         """(N,) log-probabilities of all responses under the reference policy."""
         given = self.problem.reference
         return self.problem.log_probs(np.zeros(self.problem.dimension) if given is None else given)
+
+    @cached_property
+    def _rewards(self) -> Array:
+        """(N,) rewards of all responses, by a judge that is fitted to the training pairs."""
+        problem = self.problem
+        found = fitted_reward(problem.dense_differences, problem.preference_weights)
+        return np.asarray(problem.features @ found)
+
+
+def _cosines(
+    features: Array, place: Int[np.ndarray, "B n"], own: Int[np.ndarray, " B"]
+) -> Float[np.ndarray, "B n"]:
+    """Cosines of the features of responses (B, n) and of one response (B,) each."""
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-300)
+    return np.asarray(np.einsum("bnd,bd->bn", unit[place], unit[own]))

@@ -252,7 +252,7 @@ class TrainConfig:
         known = sorted(
             name
             for name, kind in PREFERENCE_LOSSES.items()
-            if name != "nominal" and kind.compares is None
+            if name != "nominal" and kind.compares is None and not kind.grouped
         )
         _require("loss", self.loss, self.loss in known, f"Use one of {known}.")
         fits = not self.label_smoothing or self.loss.startswith("sigmoid")

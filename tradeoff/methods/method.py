@@ -217,7 +217,8 @@ class Method:
         gradient_units
             The budget; one unit is a gradient of a batch of demonstrations.
         pair
-            Cost of a gradient of a batch of pairs.
+            Cost of a gradient of a batch of given pairs; a loss may cost more, see
+            :attr:`tradeoff.methods.losses.PreferenceLoss.cost`.
         looks
             Cost of each update's share of the evaluations that the schedule asks for.
         batch
@@ -231,7 +232,7 @@ class Method:
         count = max(1, round(gradient_units))
         for _ in range(TRIES):
             plan = self.schedule.plan(count)
-            each = float(plan.cost(1.0, pair).mean()) + looks
+            each = float(plan.cost(1.0, pair * self.preference.cost).mean()) + looks
             each += self._beside(plan, pair) / count
             passes = self._passes(plan, pair) / batch
             better = max(1, round((gradient_units - passes) / each))

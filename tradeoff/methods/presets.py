@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tradeoff.methods.anchors import LearningWithoutForgetting
 from tradeoff.methods.gradients import Mgda
-from tradeoff.methods.losses import Cpo, DivergenceDpo, Dpo, Rpo
+from tradeoff.methods.losses import Cpo, DivergenceDpo, Dpo, Rpo, SrftDemonstrations, SrftOwn
 from tradeoff.methods.merges.sparse import Ties
 from tradeoff.methods.method import Method
 from tradeoff.methods.parameters import GradientMemory, TopGradient
@@ -35,6 +35,7 @@ PRESETS: dict[str, Method | Part] = {
         Stages(schedules=(Sequential(), Alright(lam=0.0)), shares=(0.9, 0.1)), name="rewound SFT"
     ),
     "tpo": Method(Mix(), preference=Cpo(alpha=0.0), name="TPO"),
+    "srft": Method(Mix(), sft=SrftDemonstrations(), preference=SrftOwn(), name="SRFT"),
     "paft": Method(Sequential(), merge=Ties(keep=0.5), name="PAFT"),
     "mgda_unit": Mgda(scaled="length"),
     "cdpo": Dpo(label_smoothing=0.1),
@@ -55,6 +56,7 @@ r"""Methods and parts by name, see :func:`tradeoff.methods.catalogue.find`.
 | cyclic | eight rounds of SFT and preferences, each begun anew |
 | rewind | SFT, preferences, and a last tenth of SFT, each begun anew |
 | tpo | demonstrations and pairs without a reference together (arXiv 2405.16681) \* |
+| srft | demonstrations and own responses by entropy (arXiv 2506.19767) \* |
 | paft | TIES of two branches from one start (arXiv 2406.17923) \* |
 | mgda_unit | MGDA of gradients of unit length \* |
 | cdpo | DPO with a tenth of its labels taken as flipped |

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tradeoff.methods.gradients import Update
+from tradeoff.methods.losses import Group
 from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks._hooks import Hooks
 from tradeoff.networks.followed import Choices
@@ -77,6 +78,7 @@ class Loop:
         self.seconds, self.done = 0.0, 0
         self._going = np.ones(runs, dtype=bool)
         self.hooks = Hooks(choices, self.shapes, self.theta)
+        self.rewards = self._judged()
 
     def params(self, theta: Tensor | None = None, rows: slice | Tensor = slice(None)) -> Params:
         """Stacked parameters of all runs, or of some runs, with given trained values."""
@@ -259,25 +261,40 @@ class Loop:
             found: Tensor = task.every_log_prob(params, objective, index)
             return found
 
-        reference = []
+        grouped = objective == PREFERENCE and loss.grouped
+        reference: dict[str, Tensor] = {}
         if loss.needs_reference:
             anchor = {name: value[runs] for name, value in self.anchor.items()}
             with torch.no_grad():
-                reference = [over_runs(known, task.batched)(anchor, index)]
-                if loss.compares is not None:
-                    reference.append(over_runs(every, task.batched)(anchor, index))
+                reference["own"] = over_runs(known, task.batched)(anchor, index)
+                if loss.compares is not None or grouped:
+                    reference["every"] = over_runs(every, task.batched)(anchor, index)
+        if grouped and self.rewards is not None:
+            reference["rewards"] = self.rewards[runs[:, None], index]
 
-        def one(params: Params, index: Tensor, *given: Tensor) -> Tensor:
-            compared = given[0] if given else None
-            apart = None
+        def one(params: Params, index: Tensor, *values: Tensor) -> Tensor:
+            given = dict(zip(reference, values, strict=True))
+            compared, apart = given.get("own"), None
             if loss.compares is not None:
-                apart = divergence(every(params, index), given[1], loss.compares)
+                all_of = every(params, index)
+                apart = divergence(all_of, given.get("every", all_of), loss.compares)
             if objective == SFT:
                 return sft_value(loss, task.tokens(params, index), compared, rows, apart)
             log_probs, lengths = task.pair_log_probs(params, index)
-            return pair_value(loss, log_probs, lengths, compared, apart)
+            group = None
+            if grouped:
+                group = Group(every(params, index), given.get("every"), given.get("rewards"))
+            return pair_value(loss, log_probs, lengths, compared, apart, group)
 
-        return over_runs(one, task.batched)(params, index, *reference)
+        return over_runs(one, task.batched)(params, index, *reference.values())
+
+    def _judged(self) -> Tensor | None:
+        """(R, J, K) rewards of all responses to the prompts of pairs; None if no loss asks."""
+        if not any("rewards" in method.preference.asks for method in self.choices.methods):
+            return None
+        task: Any = self.task
+        found: Tensor = task.judged(self.anchor)
+        return found.to(self.theta)
 
     def _probe(self, step: int) -> None:
         """Evaluate the losses that plans compare before this update, and count the rows."""

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tradeoff.methods.losses.judges import fitted_reward
 from tradeoff.settings import Within, check
 
 if TYPE_CHECKING:
@@ -176,6 +177,23 @@ def features(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
 def logits(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
     """Scores of all responses, (..., K), of prompts (..., dx)."""
     return features(parameters, prompts) @ parameters[HEAD].T
+
+
+def rewards(data: PolicyData, parameters: Mapping[str, Tensor]) -> Float[np.ndarray, "J K"]:
+    """Rewards of all responses to the prompts of the training pairs, by a judge fitted to these.
+
+    Parameters
+    ----------
+    data
+        The task, of whose rows the training pairs alone are used.
+    parameters
+        Of one policy, whose last layer has the features of the judge.
+    """
+    x, chosen, rejected = data.pairs.T
+    h, k = _on_cpu(features, parameters, data.prompts)[x], np.eye(data.responses)
+    apart = np.einsum("jw,jk->jkw", h, k[chosen] - k[rejected]).reshape(len(x), -1)
+    found = fitted_reward(apart, np.ones(len(x)))
+    return np.asarray(h @ found.reshape(data.responses, -1).T)
 
 
 def last_layer(

@@ -199,6 +199,31 @@ class PolicyTask:
         rows = self._tensors["demonstrations" if objective == SFT else "pairs"][index]
         return policies.logits(params, self._tensors["prompts"][rows[:, 0]]).log_softmax(-1)
 
+    def judged(self, reference: Mapping[str, Tensor]) -> Float[Tensor, "R J K"]:
+        """Rewards of all responses to the prompts of all training pairs, by a judge of each run.
+
+        Parameters
+        ----------
+        reference
+            Stacked reference policies.
+
+        Returns
+        -------
+        Tensor
+            Of the linear reward of the features of the reference policy's last layer that fits the
+            training pairs, see :func:`tradeoff.methods.losses.judges.fitted_reward`. Held-out pairs
+            play no part.
+        """
+        known: dict[bytes, Tensor] = {}
+        found = []
+        for run in range(len(next(iter(reference.values())))):
+            one = one_run(reference, run)
+            key = b"".join(value.detach().cpu().numpy().tobytes() for value in one.values())
+            if key not in known:  # Methods share the reference of a seed.
+                known[key] = torch.from_numpy(policies.rewards(self.data, one))
+            found.append(known[key])
+        return torch.stack(found).to(self.device, self.dtype)
+
     def reference(self, params: Mapping[str, Tensor]) -> Reference:
         with torch.no_grad():
             scores = torch.vmap(policies.logits, (0, None))(dict(params), self._tensors["prompts"])

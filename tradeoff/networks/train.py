@@ -32,7 +32,7 @@ from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
-from tradeoff.networks.trained_losses import FiniteTask, RecordsTask
+from tradeoff.networks.trained_losses import FiniteTask, JudgedTask, RecordsTask
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Decay, Rule, Schedule
 from tradeoff.settings import BelowOne, Count, Updates, Within, checked
@@ -325,11 +325,13 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
                 value=method.label,
                 remedy="Give it the members of tradeoff.networks.trained_losses.RecordsTask.",
             )
-        asks = [p for p in (method.sft, method.preference) if p.compares is not None]
-        if asks and not isinstance(task, FiniteTask):
+        both = method.sft.compares, method.preference.compares
+        asks = method.preference.grouped or any(way is not None for way in both)
+        judged = isinstance(task, JudgedTask) or "rewards" not in method.preference.asks
+        if asks and not (isinstance(task, FiniteTask) and judged):
             raise InputError(
                 "the loss compares all responses of a prompt, which the task does not give",
                 field="runs",
                 value=method.label,
-                remedy="Use another loss, or a task with the members of FiniteTask.",
+                remedy="Use another loss, or a task with the members of FiniteTask and JudgedTask.",
             )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tradeoff.methods.losses import Pairs, PreferenceLoss, Responses, SftLoss
+from tradeoff.methods.losses import Group, Pairs, PreferenceLoss, Responses, SftLoss
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ class FiniteTask(Protocol):
         """Log-probabilities of all responses to the prompts of some training rows."""
 
 
+@runtime_checkable
+class JudgedTask(Protocol):
+    """Member of a task whose responses a judge can rate, for losses of written responses."""
+
+    def judged(self, reference: Mapping[str, Tensor]) -> Float[Tensor, "R J K"]:
+        """Rewards of all responses to the prompts of all training pairs, for stacked references."""
+
+
 def sft_value(
     loss: SftLoss,
     tokens: Tokens,
@@ -101,6 +109,7 @@ def pair_value(
     lengths: Float[Tensor, "B 2"],
     reference: Float[Tensor, "B 2"] | None,
     apart: Float[Tensor, " B"] | None = None,
+    group: Group | None = None,
 ) -> Float[Tensor, ""]:
     """Mean loss of some pairs.
 
@@ -114,7 +123,9 @@ def pair_value(
         Log-probabilities under the reference policy, if the loss needs them.
     apart
         Divergences from the reference, if the loss needs them.
+    group
+        All responses to the prompts, if the loss looks at them.
     """
     known = (None, None) if reference is None else reference.unbind(1)
     sides = zip(log_probs.unbind(1), known, lengths.unbind(1), strict=True)
-    return loss.losses(Pairs(*(Responses(*side, apart) for side in sides))).mean()
+    return loss.losses(Pairs(*(Responses(*side, apart) for side in sides), group=group)).mean()

@@ -17,6 +17,7 @@ from tradeoff.methods.losses.demonstrations import (
     Weighted,
 )
 from tradeoff.methods.losses.divergences import AnchoredDpo, Asft, Kto, Tdpo, Wpo
+from tradeoff.methods.losses.groups import Egpo, Grouped, Grpo, SemanticReward
 from tradeoff.methods.losses.imitation import (
     ExpectedReward,
     FaultAware,
@@ -35,6 +36,7 @@ from tradeoff.methods.losses.margins import (
     RobustDpo,
 )
 from tradeoff.methods.losses.nominal import Nominal
+from tradeoff.methods.losses.online import BestAgainstWorst, OnlineDpo, Xpo
 from tradeoff.methods.losses.proximal import OneTokenRollout, ProximalSft
 from tradeoff.methods.losses.ratios import (
     ApoDown,
@@ -48,9 +50,10 @@ from tradeoff.methods.losses.ratios import (
     Nca,
     Sppo,
 )
-from tradeoff.methods.losses.records import Pairs, Responses
+from tradeoff.methods.losses.records import Group, Pairs, Responses
 from tradeoff.methods.losses.scaled import Adpo, AlphaDpo, Modpo, MovingReferenceDpo, UnitDpo
-from tradeoff.methods.losses.slopes import initial_pull, pair_slopes, sft_slopes
+from tradeoff.methods.losses.single_stage import SrftDemonstrations, SrftOwn
+from tradeoff.methods.losses.slopes import group_slopes, initial_pull, pair_slopes, sft_slopes
 from tradeoff.methods.losses.with_sft import AlphaPo, Cpo, Orpo, Rpo, SimPo, Slic
 from tradeoff.parts import collected
 
@@ -73,6 +76,7 @@ __all__ = [
     "ApoZero",
     "Asft",
     "Bco",
+    "BestAgainstWorst",
     "CalDpo",
     "Chord",
     "Cpo",
@@ -83,10 +87,14 @@ __all__ = [
     "DpoPerToken",
     "DpoPositive",
     "DpoShift",
+    "Egpo",
     "Exo",
     "ExpectedReward",
     "FaultAware",
     "GatedSft",
+    "Group",
+    "Grouped",
+    "Grpo",
     "Hinge",
     "ImportanceSft",
     "Ipo",
@@ -101,6 +109,7 @@ __all__ = [
     "Nll",
     "Nominal",
     "OneTokenRollout",
+    "OnlineDpo",
     "Orpo",
     "Pairs",
     "Poft",
@@ -110,16 +119,21 @@ __all__ = [
     "RewardWeighted",
     "RobustDpo",
     "Rpo",
+    "SemanticReward",
     "SftLoss",
     "SimPo",
     "Slic",
     "Sppo",
+    "SrftDemonstrations",
+    "SrftOwn",
     "Tdpo",
     "Uft",
     "Ulma",
     "UnitDpo",
     "Weighted",
     "Wpo",
+    "Xpo",
+    "group_slopes",
     "initial_pull",
     "pair_slopes",
     "sft_slopes",

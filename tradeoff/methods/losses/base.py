@@ -9,6 +9,9 @@ from typing import ClassVar, Literal
 from tradeoff.methods.losses.records import Array, Pairs, Responses
 from tradeoff.parts import Part
 
+Direction = Literal["forward", "reverse", "collision", "entropy"]
+"""What a divergence compares, see :func:`tradeoff.methods.losses.divergences.divergence`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SftLoss(Part):
@@ -25,11 +28,11 @@ class SftLoss(Part):
         Whether it is convex in the parameters of a log-linear policy, a class attribute.
     compares
         Direction of the divergence from the reference that it asks for, "forward" or "reverse", a
-        class attribute; None if it asks for none.
+        class attribute; None if it asks for none. "entropy" asks for that of the policy instead.
     """
 
     kind: ClassVar[str] = "sft"
-    compares: ClassVar[Literal["forward", "reverse", "collision"] | None] = None
+    compares: ClassVar[Direction | None] = None
     per_response: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     convex: ClassVar[bool] = False
@@ -70,15 +73,28 @@ class PreferenceLoss(Part):
     stopped
         Whether a factor of the loss is taken as a constant, so that slopes are not those of the
         value, a class attribute.
+    grouped
+        Whether it looks at all responses to the prompt of a pair, see
+        :class:`tradeoff.methods.losses.Group`; a class attribute.
+    asks
+        What it wants to know of them beside their probabilities: "rewards", "likeness"; a class
+        attribute.
     """
 
     kind: ClassVar[str] = "preference"
-    compares: ClassVar[Literal["forward", "reverse", "collision"] | None] = None
+    compares: ClassVar[Direction | None] = None
     needs_reference: ClassVar[bool] = True
     margin_only: ClassVar[bool] = False
     stopped: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
     convex: ClassVar[bool] = False
+    grouped: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def cost(self) -> float:
+        """Cost of a gradient, in gradients of as many pairs that are given."""
+        return 1.0
 
     @abstractmethod
     def losses(self, pairs: Pairs) -> Array:

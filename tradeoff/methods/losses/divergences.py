@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from array_api_compat import array_namespace
 
-from tradeoff.methods.losses.base import PreferenceLoss, SftLoss
+from tradeoff.methods.losses.base import Direction, PreferenceLoss, SftLoss
 from tradeoff.methods.losses.demonstrations import Dft
 from tradeoff.methods.losses.records import Array, Pairs, Responses, fixed, sigmoid, softplus
 from tradeoff.settings import NotNegative, Positive
-
-Direction = Literal["forward", "reverse", "collision"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,11 +199,15 @@ def divergence(log_probs: Array, reference: Array, direction: Direction) -> Arra
         (n, K) log-probabilities; minus infinity where there is no response.
     direction
         "forward": KL(reference || policy). "reverse": KL(policy || reference). "collision": of the
-        policy alone, the logarithm of the sum of its squared probabilities.
+        policy alone, the logarithm of the sum of its squared probabilities. "entropy": that of the
+        policy alone.
     """
     xp = array_namespace(log_probs)
     if direction == "collision":
         return xp.log(xp.sum(xp.exp(2 * log_probs), axis=-1))
+    if direction == "entropy":
+        known = xp.where(log_probs > -float("inf"), log_probs, xp.zeros_like(log_probs))
+        return -xp.sum(xp.exp(log_probs) * known, axis=-1)
     first, second = (reference, log_probs) if direction == "forward" else (log_probs, reference)
     present = first > -float("inf")
     zero = xp.zeros_like(first)

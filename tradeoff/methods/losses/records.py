@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -60,17 +60,59 @@ class Responses:
         InputError
             If they are not known.
         """
-        if self.reference is None:
-            raise InputError(
-                "the loss compares with a reference policy whose log-probabilities are not known",
-                field="reference",
-                remedy="Use a loss without a reference, or give the reference policy itself.",
-            )
-        return self.reference
+        return _known(self.reference)
 
     def per_token(self, values: Array) -> Array:
         """(n,) values divided by the length of each response."""
         return values if self.lengths is None else values / self.lengths
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """All K responses to each of n prompts, which stand for those that a policy writes.
+
+    Attributes
+    ----------
+    log_probs
+        (n, K) log pi(y|x), in nats; minus infinity where a prompt has no more responses.
+    reference
+        (n, K) the same under the reference policy; ``None`` where no reference is known.
+    rewards
+        (n, K) rewards by the judge; finite also where there is no response.
+    likeness
+        (n, K) cosine of the features of each response and of the chosen one, in [-1, 1].
+    """
+
+    log_probs: Array
+    reference: Array | None = None
+    rewards: Array | None = None
+    likeness: Array | None = None
+
+    @property
+    def present(self) -> Array:
+        """(n, K) whether there is such a response."""
+        return self.log_probs > -float("inf")
+
+    @property
+    def finite(self) -> Array:
+        """(n, K) log-probabilities, zero where there is no response."""
+        return _or_zero(self.present, self.log_probs)
+
+    @property
+    def ratio(self) -> Array:
+        """(n, K) log pi(y|x) - log pi_ref(y|x), zero where there is no response."""
+        return self.finite - _or_zero(self.present, self.known_reference)
+
+    @property
+    def known_reference(self) -> Array:
+        """The reference's log-probabilities.
+
+        Raises
+        ------
+        InputError
+            If they are not known.
+        """
+        return _known(self.reference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +123,31 @@ class Pairs:
     ----------
     chosen, rejected
         Of the same prompts, in the same order.
+    group
+        All responses to these prompts; ``None`` where they are not known.
     """
 
     chosen: Responses
     rejected: Responses
+    group: Group | None = field(default=None, kw_only=True)
+
+    @property
+    def known_group(self) -> Group:
+        """The group of each prompt; without one, both responses of the pair are all there is.
+
+        The chosen response then has a reward of 1 and the rejected one of 0, and they have nothing
+        in common.
+        """
+        if self.group is not None:
+            return self.group
+        sides = self.chosen, self.rejected
+        own = _among(*(side.log_probs for side in sides))
+        known = None
+        if all(side.reference is not None for side in sides):
+            known = _among(*(side.known_reference for side in sides))
+        first = fixed(self.chosen.log_probs * 0)
+        label = _stacked(first + 1, first)
+        return Group(own, known, label, label)
 
     @property
     def margin(self) -> Array:
@@ -96,6 +159,30 @@ class Pairs:
         """(n,) the same with each log-ratio divided by the length of its response."""
         chosen, rejected = self.chosen, self.rejected
         return chosen.per_token(chosen.ratio) - rejected.per_token(rejected.ratio)
+
+
+def _known(reference: Array | None) -> Array:
+    if reference is None:
+        raise InputError(
+            "the loss compares with a reference policy whose log-probabilities are not known",
+            field="reference",
+            remedy="Use a loss without a reference, or give the reference policy itself.",
+        )
+    return reference
+
+
+def _or_zero(present: Array, values: Array) -> Array:
+    xp = array_namespace(values)
+    return xp.where(present, values, xp.zeros_like(values))
+
+
+def _stacked(first: Array, second: Array) -> Array:
+    return array_namespace(first).stack([first, second], axis=-1)
+
+
+def _among(first: Array, second: Array) -> Array:
+    """(n, 2) log-probabilities of one of two responses, given that it is one of them."""
+    return _stacked(-softplus(second - first), -softplus(first - second))
 
 
 def fixed(values: Array) -> Array:

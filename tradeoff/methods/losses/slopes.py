@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tradeoff.extras import require
 from tradeoff.methods.losses.base import PreferenceLoss, SftLoss
-from tradeoff.methods.losses.records import Pairs, Responses
+from tradeoff.methods.losses.records import Group, Pairs, Responses
 
 Array = NDArray[np.float64]
 
@@ -31,6 +31,26 @@ def pair_slopes(
     rejected, second = _leaf(pairs.rejected)
     values = loss.losses(Pairs(chosen, rejected))
     return _numpy(values), np.stack(_slope(values, [first, second]), axis=-1)
+
+
+def group_slopes(
+    loss: PreferenceLoss, pairs: Pairs
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n K"]]:
+    """Losses of pairs, and slopes of their sum in all log-probabilities of each prompt's group.
+
+    A response that is not there has no slope.
+    """
+    require("nets", "torch")
+    import torch
+
+    group = pairs.known_group
+    given: dict[str, Any] = {
+        name: None if values is None else torch.from_numpy(np.array(values, dtype=float))
+        for name, values in vars(group).items()
+    }
+    leaf = given["log_probs"].requires_grad_()
+    values = loss.losses(replace(pairs, group=Group(**given)))
+    return _numpy(values), _slope(values, [leaf])[0]
 
 
 def initial_pull(loss: PreferenceLoss) -> tuple[float, float]:
@@ -65,7 +85,7 @@ def _slope(values: Any, leaves: list[Any]) -> list[Array]:
 
     found = torch.autograd.grad(values, leaves, torch.ones_like(values), allow_unused=True)
     pairs = zip(found, leaves, strict=True)
-    return [np.zeros(len(leaf)) if g is None else g.numpy() for g, leaf in pairs]
+    return [np.zeros(tuple(leaf.shape)) if g is None else g.numpy() for g, leaf in pairs]
 
 
 def _numpy(values: Any) -> Array:

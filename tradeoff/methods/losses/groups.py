@@ -1,0 +1,171 @@
+"""Policy gradients of groups of written responses, whose rewards are compared within a group.
+
+All responses to a prompt are known, so that no group is drawn: a loss is the mean over all groups,
+as if they were without end. Its cost is that of groups of the published size.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from array_api_compat import array_namespace
+
+from tradeoff.methods.losses.base import PreferenceLoss
+from tradeoff.methods.losses.records import Array, Group, Pairs, fixed
+from tradeoff.schedules import FORWARD
+from tradeoff.settings import NotNegative, Within
+
+SIZE = 8
+"""Responses of a group, for its cost."""
+SMALL = 1e-6
+"""Added to the standard deviation of a group's rewards, so that equal rewards give no slope."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouped(PreferenceLoss):
+    """A loss of all responses to the prompt of a pair, in place of the pair.
+
+    Attributes
+    ----------
+    written, trained
+        Responses to a prompt that the published method writes and has judged, and those whose
+        gradients it takes, class attributes; both count in :attr:`cost`.
+    """
+
+    grouped: ClassVar[bool] = True
+    stopped: ClassVar[bool] = True
+    written: ClassVar[int] = SIZE
+    trained: ClassVar[int] = SIZE
+
+    @property
+    def cost(self) -> float:
+        return cost_of(self.written, self.trained, self.needs_reference)
+
+    @abstractmethod
+    def of_group(self, group: Group) -> Array:
+        """(n,) one loss for each prompt."""
+
+    def losses(self, pairs: Pairs) -> Array:
+        return self.of_group(pairs.known_group)
+
+    def unsupported(self, scale: str) -> str | None:
+        if scale == "llm":
+            return "the trainer writes no responses while it trains"
+        return super().unsupported(scale)
+
+
+def cost_of(written: int, trained: int, reference: bool) -> float:
+    """Cost of responses to a prompt, in gradients of a given pair.
+
+    Parameters
+    ----------
+    written
+        Responses that are written and judged: a forward pass for each of both.
+    trained
+        Responses whose gradients are taken. A gradient of a given pair has two of them.
+    reference
+        Whether the reference policy reads those, too, which costs a forward pass each.
+    """
+    return (FORWARD * (2 * written + reference * trained) + trained) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grpo(Grouped):
+    """Policy gradient of rewards, less their mean in a group and over their deviation (GRPO).
+
+    Without a divergence from the reference, and without clipping, as the policy that writes is the
+    one that is trained. The judge is a linear reward that is fitted to the training pairs, see
+    :func:`tradeoff.methods.losses.judges.fitted_reward`; no verifier exists for such problems.
+
+    Notes
+    -----
+    Identity I24: with rewards of 0 and 1 this ascends the mean of ``2 arcsin(sqrt(p))``, where p is
+    the probability of a response of reward 1. Costs eight responses that are written, judged and
+    trained on.
+    """
+
+    name: ClassVar[str] = "grpo"
+    title: ClassVar[str] = "GRPO"
+    source: ClassVar[str] = "arXiv 2402.03300, section 4.1"
+    needs_reference: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ("rewards",)
+
+    def of_group(self, group: Group) -> Array:
+        xp = array_namespace(group.log_probs)
+        share = xp.exp(fixed(group.log_probs))
+        rewards = self.rewards(group)
+        excess = rewards - xp.sum(share * rewards, axis=-1, keepdims=True)
+        spread = xp.sqrt(xp.sum(share * excess**2, axis=-1, keepdims=True))
+        gain = self.advantages(excess / (spread + SMALL), group)
+        return -xp.sum(share * gain * group.finite, axis=-1)
+
+    def rewards(self, group: Group) -> Array:
+        """(n, K) rewards of the responses."""
+        return group.rewards
+
+    def advantages(self, plain: Array, group: Group) -> Array:
+        """(n, K) advantages, given those of GRPO."""
+        return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Egpo(Grpo):
+    """GRPO with a bonus for the entropy of the policy in each advantage A, under a bound.
+
+    The bonus is the lesser of ``alpha H`` and ``|A| / kappa``, where H is the entropy at the prompt
+    in nats. It lifts good responses and spares bad ones, and no advantage changes its sign.
+
+    Attributes
+    ----------
+    alpha
+        Weight of the entropy; not negative, 0 is GRPO.
+    kappa
+        Bound of the bonus; above 1.
+
+    Notes
+    -----
+    Card S20, after a second-hand description. The published formula is not known; this form, its
+    settings and its judge, which is that of :class:`Grpo`, are ours. Costs as GRPO.
+    """
+
+    name: ClassVar[str] = "egpo"
+    title: ClassVar[str] = "EGPO"
+    source: ClassVar[str] = "arXiv 2508.05118"
+    alpha: NotNegative = 0.4
+    kappa: Annotated[float, Within(1, 1e6, "(]")] = 2.0
+
+    def advantages(self, plain: Array, group: Group) -> Array:
+        xp = array_namespace(plain)
+        known = fixed(group.finite)
+        entropy = -xp.sum(xp.exp(fixed(group.log_probs)) * known, axis=-1, keepdims=True)
+        return plain + xp.minimum(self.alpha * entropy + 0 * plain, xp.abs(plain) / self.kappa)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticReward(Grpo):
+    """GRPO whose reward is the likeness of a response to the reference answer.
+
+    Likeness is the cosine of the features of both, which is 1 for the reference answer itself. That
+    answer is the chosen response of a pair; the rejected one is not looked at, and there is no
+    judge.
+
+    Notes
+    -----
+    Card S24, a transfer of an abstract: features stand for a frozen encoder, and chosen responses
+    for expert explanations. Costs as GRPO, with the encoder in place of the judge.
+    """
+
+    name: ClassVar[str] = "semantic_reward"
+    title: ClassVar[str] = "semantic reward"
+    source: ClassVar[str] = "arXiv 2509.13081"
+    asks: ClassVar[tuple[str, ...]] = ("likeness",)
+
+    def rewards(self, group: Group) -> Array:
+        return group.likeness
+
+    def unsupported(self, scale: str) -> str | None:
+        if scale == "networks":
+            return "responses there are numbers without features, none of which is like another"
+        return super().unsupported(scale)
