@@ -19,6 +19,7 @@ OUTSIDE = {
     "sft-dpo", "dpo-sft", "rounds", "constrained", "longest", "balanced_lengths", "by_margin",
     "subsample", "top_gradient", "gradient_memory", "sigmoid_norm", "f_dpo", "forward_dpo",
     "apo_down", "aot_unpaired", "chord", "dualproj", "tail_average", "slerp",
+    "grpo", "srft_demonstrations", "srft_own",
 }  # fmt: skip
 
 

@@ -147,6 +147,7 @@ IMPLIED = {
     "iw_sft": lambda p, q: -p / q,
     "psft": lambda p, q: -p / q,
     "otr": lambda p, q: 1.1 * (1 - p),
+    "srft_demonstrations": lambda p, q: -0.5 * np.log(p) - p / (p + 0.1),  # Without entropy.
 }
 
 
@@ -158,7 +159,7 @@ def test_slopes_of_sft_losses_are_those_of_the_implied_loss(loss):
     slope = sft_slopes(loss, given)[1]
     expected = p * (implied(p + step, q) - implied(p - step, q)) / (2 * step)
     np.testing.assert_allclose(slope, expected, rtol=1e-6)
-    weighted = ("dft", "chord", "luffy", "iw_sft", "psft", "otr")
+    weighted = ("dft", "chord", "luffy", "iw_sft", "psft", "otr", "srft_demonstrations")
     assert isinstance(loss, Weighted) == (loss.name in weighted)
 
 
