@@ -25,7 +25,6 @@ from tradeoff.methods.losses import (
     BestAgainstWorst,
     Dpo,
     Egpo,
-    Group,
     Grouped,
     Grpo,
     Luffy,
@@ -33,6 +32,7 @@ from tradeoff.methods.losses import (
     Nominal,
     OnlineDpo,
     Pairs,
+    ResponseGroup,
     Responses,
     SemanticReward,
     SrftDemonstrations,
@@ -58,16 +58,16 @@ def normal(logits: np.ndarray) -> np.ndarray:
     return logits - peak - np.log(np.exp(logits - peak).sum(axis=-1, keepdims=True))
 
 
-def group(seed: int = 0, n: int = 5, k: int = 4) -> Group:
+def group(seed: int = 0, n: int = 5, k: int = 4) -> ResponseGroup:
     """Groups of k responses; the first of them has one less."""
     rng = np.random.default_rng(seed)
     own, other = rng.normal(size=(2, n, k)) * 1.5
     own[0, -1] = other[0, -1] = -np.inf
     likeness = np.clip(rng.normal(size=(n, k)), -1, 1)
-    return Group(normal(own), normal(other), rng.normal(size=(n, k)) * 2, likeness)
+    return ResponseGroup(normal(own), normal(other), rng.normal(size=(n, k)) * 2, likeness)
 
 
-def slopes(loss: Any, of: Group) -> np.ndarray:
+def slopes(loss: Any, of: ResponseGroup) -> np.ndarray:
     """Slopes of a loss in all logits of each group."""
     found = group_slopes(loss, Pairs(NONE, NONE, group=of))[1]
     return found - np.exp(of.log_probs) * found.sum(axis=1, keepdims=True)
@@ -353,7 +353,7 @@ def test_gradients_of_a_problem_are_those_of_its_groups(loss):
         rows = slice(problem.offsets[x], problem.offsets[x + 1])
         likeness = unit[rows] @ unit[row]
         assert likeness[row - problem.offsets[x]] == pytest.approx(1)
-        of = Group(every[None, rows], known[None, rows], reward[None, rows], likeness[None])
+        of = ResponseGroup(every[None, rows], known[None, rows], reward[None, rows], likeness[None])
         expected = slopes(loss, of) @ problem.features[rows]
         for compiled in (False, True):
             sampler = sampler_of(problem, preference=loss, compiled=compiled)

@@ -12,11 +12,11 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.errors import InputError
 from tradeoff.methods.losses import (
-    Group,
     Nll,
     Nominal,
     Pairs,
     PreferenceLoss,
+    ResponseGroup,
     Responses,
     SftLoss,
     group_slopes,
@@ -192,7 +192,7 @@ class TrainedLossSampler(LogLinearSampler):
     ) -> tuple[Array, Float[np.ndarray, "B n"]]:
         """Losses of all responses to the prompts of pairs, and slopes in their logits."""
         asks, present = self.preference.asks, np.isfinite(every)
-        group = Group(
+        group = ResponseGroup(
             every,
             np.where(present, self._reference[place], -np.inf),
             self._rewards[place] if "rewards" in asks else None,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tradeoff.methods.gradients import Update
-from tradeoff.methods.losses import Group
+from tradeoff.methods.losses import ResponseGroup
 from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks._hooks import Hooks
 from tradeoff.networks.followed import Choices
@@ -283,7 +283,9 @@ class Loop:
             log_probs, lengths = task.pair_log_probs(params, index)
             group = None
             if grouped:
-                group = Group(every(params, index), given.get("every"), given.get("rewards"))
+                group = ResponseGroup(
+                    every(params, index), given.get("every"), given.get("rewards")
+                )
             return pair_value(loss, log_probs, lengths, compared, apart, group)
 
         return over_runs(one, task.batched)(params, index, *reference.values())

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tradeoff.methods.losses import Group, Pairs, PreferenceLoss, Responses, SftLoss
+from tradeoff.methods.losses import Pairs, PreferenceLoss, ResponseGroup, Responses, SftLoss
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def pair_value(
     lengths: Float[Tensor, "B 2"],
     reference: Float[Tensor, "B 2"] | None,
     apart: Float[Tensor, " B"] | None = None,
-    group: Group | None = None,
+    group: ResponseGroup | None = None,
 ) -> Float[Tensor, ""]:
     """Mean loss of some pairs.
 

@@ -50,7 +50,7 @@ from tradeoff.methods.losses.ratios import (
     Nca,
     Sppo,
 )
-from tradeoff.methods.losses.records import Group, Pairs, Responses
+from tradeoff.methods.losses.records import Pairs, ResponseGroup, Responses
 from tradeoff.methods.losses.scaled import Adpo, AlphaDpo, Modpo, MovingReferenceDpo, UnitDpo
 from tradeoff.methods.losses.single_stage import SrftDemonstrations, SrftOwn
 from tradeoff.methods.losses.slopes import group_slopes, initial_pull, pair_slopes, sft_slopes
@@ -92,7 +92,6 @@ __all__ = [
     "ExpectedReward",
     "FaultAware",
     "GatedSft",
-    "Group",
     "Grouped",
     "Grpo",
     "Hinge",
@@ -115,6 +114,7 @@ __all__ = [
     "Poft",
     "PreferenceLoss",
     "ProximalSft",
+    "ResponseGroup",
     "Responses",
     "RewardWeighted",
     "RobustDpo",

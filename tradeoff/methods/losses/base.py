@@ -75,7 +75,7 @@ class PreferenceLoss(Part):
         value, a class attribute.
     grouped
         Whether it looks at all responses to the prompt of a pair, see
-        :class:`tradeoff.methods.losses.Group`; a class attribute.
+        :class:`tradeoff.methods.losses.ResponseGroup`; a class attribute.
     asks
         What it wants to know of them beside their probabilities: "rewards", "likeness"; a class
         attribute.

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 from array_api_compat import array_namespace
 
 from tradeoff.methods.losses.base import PreferenceLoss
-from tradeoff.methods.losses.records import Array, Group, Pairs, fixed
+from tradeoff.methods.losses.records import Array, Pairs, ResponseGroup, fixed
 from tradeoff.schedules import FORWARD
 from tradeoff.settings import NotNegative, Within
 
@@ -44,7 +44,7 @@ class Grouped(PreferenceLoss):
         return cost_of(self.written, self.trained, self.needs_reference)
 
     @abstractmethod
-    def of_group(self, group: Group) -> Array:
+    def of_group(self, group: ResponseGroup) -> Array:
         """(n,) one loss for each prompt."""
 
     def losses(self, pairs: Pairs) -> Array:
@@ -92,7 +92,7 @@ class Grpo(Grouped):
     needs_reference: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ("rewards",)
 
-    def of_group(self, group: Group) -> Array:
+    def of_group(self, group: ResponseGroup) -> Array:
         xp = array_namespace(group.log_probs)
         share = xp.exp(fixed(group.log_probs))
         rewards = self.rewards(group)
@@ -101,11 +101,11 @@ class Grpo(Grouped):
         gain = self.advantages(excess / (spread + SMALL), group)
         return -xp.sum(share * gain * group.finite, axis=-1)
 
-    def rewards(self, group: Group) -> Array:
+    def rewards(self, group: ResponseGroup) -> Array:
         """(n, K) rewards of the responses."""
         return group.rewards
 
-    def advantages(self, plain: Array, group: Group) -> Array:
+    def advantages(self, plain: Array, group: ResponseGroup) -> Array:
         """(n, K) advantages, given those of GRPO."""
         return plain
 
@@ -136,7 +136,7 @@ class Egpo(Grpo):
     alpha: NotNegative = 0.4
     kappa: Annotated[float, Within(1, 1e6, "(]")] = 2.0
 
-    def advantages(self, plain: Array, group: Group) -> Array:
+    def advantages(self, plain: Array, group: ResponseGroup) -> Array:
         xp = array_namespace(plain)
         known = fixed(group.finite)
         entropy = -xp.sum(xp.exp(fixed(group.log_probs)) * known, axis=-1, keepdims=True)
@@ -162,7 +162,7 @@ class SemanticReward(Grpo):
     source: ClassVar[str] = "arXiv 2509.13081"
     asks: ClassVar[tuple[str, ...]] = ("likeness",)
 
-    def rewards(self, group: Group) -> Array:
+    def rewards(self, group: ResponseGroup) -> Array:
         return group.likeness
 
     def unsupported(self, scale: str) -> str | None:

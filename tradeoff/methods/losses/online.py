@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from array_api_compat import array_namespace
 
 from tradeoff.methods.losses.groups import Grouped, cost_of
-from tradeoff.methods.losses.records import Array, Group, fixed, sigmoid, softplus
+from tradeoff.methods.losses.records import Array, ResponseGroup, fixed, sigmoid, softplus
 from tradeoff.settings import NotNegative, Positive, Within
 
 
@@ -51,7 +51,7 @@ class OnlineDpo(Grouped):
     temperature: Positive = 0.9
     against: Literal["policy", "reference"] = "policy"
 
-    def of_group(self, group: Group) -> Array:
+    def of_group(self, group: ResponseGroup) -> Array:
         first, second = self.drawn(group.log_probs), self.other(group)
         wins = sigmoid(_less(group.rewards))
         margin = self.beta * _less(group.ratio)
@@ -66,7 +66,7 @@ class OnlineDpo(Grouped):
         odds = xp.exp(warm - xp.max(warm, axis=-1, keepdims=True))
         return odds / xp.sum(odds, axis=-1, keepdims=True)
 
-    def other(self, group: Group) -> Array:
+    def other(self, group: ResponseGroup) -> Array:
         """(n, K) law of the second response, as a constant."""
         own = self.against == "policy"
         return self.drawn(group.log_probs if own else group.known_reference)
@@ -95,7 +95,7 @@ class Xpo(OnlineDpo):
     against: Literal["policy", "reference"] = "reference"
     alpha: NotNegative = 1e-5
 
-    def of_group(self, group: Group) -> Array:
+    def of_group(self, group: ResponseGroup) -> Array:
         xp = array_namespace(group.log_probs)
         usual = xp.sum(self.drawn(group.known_reference) * group.finite, axis=-1)
         return super().of_group(group) + self.alpha * usual
@@ -132,12 +132,12 @@ class BestAgainstWorst(Grouped):
     def cost(self) -> float:
         return cost_of(self.samples, self.trained, self.needs_reference)
 
-    def of_group(self, group: Group) -> Array:
+    def of_group(self, group: ResponseGroup) -> Array:
         margin = self.beta * _less(group.ratio)
         xp = array_namespace(margin)
         return xp.sum(self.law(group) * softplus(-margin), axis=(-2, -1))
 
-    def law(self, group: Group) -> Array:
+    def law(self, group: ResponseGroup) -> Array:
         """(n, K, K) probability that the first is the best and the second the worst, a constant.
 
         Of several responses of the best or worst reward, the first one written counts.

@@ -68,7 +68,7 @@ class Responses:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class ResponseGroup:
     """All K responses to each of n prompts, which stand for those that a policy writes.
 
     Attributes
@@ -129,10 +129,10 @@ class Pairs:
 
     chosen: Responses
     rejected: Responses
-    group: Group | None = field(default=None, kw_only=True)
+    group: ResponseGroup | None = field(default=None, kw_only=True)
 
     @property
-    def known_group(self) -> Group:
+    def known_group(self) -> ResponseGroup:
         """The group of each prompt; without one, both responses of the pair are all there is.
 
         The chosen response then has a reward of 1 and the rejected one of 0, and they have nothing
@@ -147,7 +147,7 @@ class Pairs:
             known = _among(*(side.known_reference for side in sides))
         first = fixed(self.chosen.log_probs * 0)
         label = _stacked(first + 1, first)
-        return Group(own, known, label, label)
+        return ResponseGroup(own, known, label, label)
 
     @property
     def margin(self) -> Array:

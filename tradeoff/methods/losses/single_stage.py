@@ -10,7 +10,7 @@ from array_api_compat import array_namespace
 from tradeoff.methods.losses.base import Direction
 from tradeoff.methods.losses.demonstrations import Luffy, Weighted
 from tradeoff.methods.losses.groups import Grouped
-from tradeoff.methods.losses.records import Array, Group, Responses, fixed
+from tradeoff.methods.losses.records import Array, ResponseGroup, Responses, fixed
 from tradeoff.settings import NotNegative, Positive
 
 
@@ -83,7 +83,7 @@ class SrftOwn(Grouped):
     right: NotNegative = 0.1
     sign: float = 1.0
 
-    def of_group(self, group: Group) -> Array:
+    def of_group(self, group: ResponseGroup) -> Array:
         xp = array_namespace(group.log_probs)
         known, share = fixed(group.finite), xp.exp(fixed(group.log_probs))
         entropy = -xp.sum(share * known, axis=-1, keepdims=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tradeoff.extras import require
 from tradeoff.methods.losses.base import PreferenceLoss, SftLoss
-from tradeoff.methods.losses.records import Group, Pairs, Responses
+from tradeoff.methods.losses.records import Pairs, ResponseGroup, Responses
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def group_slopes(
         for name, values in vars(group).items()
     }
     leaf = given["log_probs"].requires_grad_()
-    values = loss.losses(replace(pairs, group=Group(**given)))
+    values = loss.losses(replace(pairs, group=ResponseGroup(**given)))
     return _numpy(values), _slope(values, [leaf])[0]
 
 
