@@ -20,7 +20,14 @@ from tradeoff.methods.chain import Chain, depths
 from tradeoff.methods.hooks import Hook, largest
 from tradeoff.methods.merges import Dare, Lines, Slerp, Soup, TaskArithmetic, Ties, WiseFt
 from tradeoff.methods.method import IDENTITY, KNOWN
-from tradeoff.methods.parameters import HalfFineTuning, LotteryTicket, Ogd, Subset, TopGradient
+from tradeoff.methods.parameters import (
+    HalfFineTuning,
+    LotteryTicket,
+    Ogd,
+    SmallModel,
+    Subset,
+    TopGradient,
+)
 from tradeoff.methods.parameters.ogd import across
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask
@@ -37,7 +44,7 @@ HOOKS = [
 ]
 CONVEX = [hook for hook in HOOKS if hook.unsupported("convex") is None]
 NETWORKS = [hook for hook in HOOKS if hook.unsupported("networks") is None]
-ALONE = [hook for hook in HOOKS if not isinstance(hook, KlToBase)]
+ALONE = [hook for hook in HOOKS if not isinstance(hook, KlToBase | SmallModel)]
 """Hooks that do not need the policy."""
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tradeoff.convex._padded import padded
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.errors import InputError
-from tradeoff.methods.transforms import Transform
+from tradeoff.methods.transforms import Documents, Transform
+from tradeoff.methods.transforms.retrieved import Expanded, InContext
 from tradeoff.methods.transforms.written import Prompts, Written
 from tradeoff.schedules import PREFERENCE, SFT
 
@@ -53,6 +54,8 @@ def trained_on(problem: LogLinear, transform: Transform, start: NDArray[np.float
     """The problem with only the rows that a transform keeps, and their weights."""
     if isinstance(transform, Written):
         return _written(problem, transform, start)
+    if isinstance(transform, Expanded):
+        return _expanded(problem, transform)
     sft, pairs = (
         transform.chosen(ProblemRows(problem, objective, start)) for objective in (SFT, PREFERENCE)
     )
@@ -67,13 +70,7 @@ def trained_on(problem: LogLinear, transform: Transform, start: NDArray[np.float
 
 def _written(problem: LogLinear, transform: Written, start: NDArray[np.float64]) -> LogLinear:
     """The problem with demonstrations, or pairs, that a transform writes: rows with weights."""
-    if not problem.is_dense:
-        raise InputError(
-            "responses are written on problems with dense features alone",
-            field="data",
-            value=transform.name,
-            remedy="Give features as an array, or use another method.",
-        )
+    _check_dense(problem, transform)
     rows = problem.demonstrations
     prompts = problem.prompt_of_row[rows]
     place, present = (each[prompts] for each in padded(problem.offsets))
@@ -98,6 +95,53 @@ def _written(problem: LogLinear, transform: Written, start: NDArray[np.float64])
             remedy="Leave out fewer of them.",
         )
     return replace(problem, demonstrations=kept, demonstration_weights=weights[kept])
+
+
+def documents_of(problem: LogLinear, transform: Transform) -> Documents:
+    """Prompts, responses and demonstrations of a problem, as a transform looks them up.
+
+    Raises
+    ------
+    InputError
+        If the features are not dense.
+    """
+    _check_dense(problem, transform)
+    place, present = padded(problem.offsets)
+    features = np.where(present[..., None], np.asarray(problem.features)[place], 0.0)
+    return Documents(features, present, np.where(present, problem.demonstrated[place], 0.0))
+
+
+def added_logits(problem: LogLinear, transform: InContext) -> NDArray[np.float64]:
+    """(N,) what demonstrations in the prompt add to the logits of all responses."""
+    given = documents_of(problem, transform)
+    return np.asarray(transform.added(given)[given.present])
+
+
+def _expanded(problem: LogLinear, transform: Expanded) -> LogLinear:
+    """The problem with new prompts after its own ones, and their answers as demonstrations."""
+    new = transform.new(documents_of(problem, transform))
+    if not len(new.present):
+        return problem
+    sizes, own = new.present.sum(axis=1), len(problem.features)
+    law = new.weights[new.present]
+    answers = np.flatnonzero(law)
+    return replace(
+        problem,
+        features=np.concatenate([problem.features, new.features[new.present]]),
+        offsets=np.concatenate([problem.offsets, own + np.cumsum(sizes)]),
+        demonstrations=np.concatenate([problem.demonstrations, own + answers]),
+        demonstration_weights=np.concatenate([problem.sft_weights, law[answers]]),
+    )
+
+
+def _check_dense(problem: LogLinear, transform: Transform) -> None:
+    if not problem.is_dense:
+        raise InputError(
+            "responses are written on problems with dense features alone",
+            field="data",
+            value=transform.name,
+            remedy="Give features as an array, or use another method.",
+        )
 
 
 def _against(

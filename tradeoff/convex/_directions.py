@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from tradeoff import draws
-from tradeoff.convex._chosen_rows import trained_on
+from tradeoff.convex._chosen_rows import added_logits, trained_on
+from tradeoff.convex._in_context import InContextSampler
 from tradeoff.convex._trained_losses import TrainedLossSampler
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
@@ -21,6 +22,7 @@ from tradeoff.convex.setting import Setting, alike, places
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import GradientRule, Seen, State, Update
+from tradeoff.methods.transforms.retrieved import InContext
 from tradeoff.schedules import PREFERENCE, SFT
 
 Array = NDArray[np.float64]
@@ -237,6 +239,14 @@ class Directions:
                 remedy="Use a LogLinear problem, or a method that trains the problem's losses.",
             )
         seed, compiled = self.setting.seed, self.setting.compiled
+        if isinstance(method.data, InContext):
+            added = added_logits(problem, method.data)
+            # Without it, all is as it is without a prompt's examples, bit for bit.
+            if added.any():
+                return InContextSampler(
+                    problem, added, seed, replicas,
+                    sft=method.sft, preference=method.preference, compiled=compiled,
+                )  # fmt: skip
         if "data" in method.changed():
             problem = trained_on(problem, method.data, self.setting.start)
             if not method.changed().keys() & {"sft", "preference"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,24 @@ class PolicyView:
             drawn = prompts[np.minimum(places, len(prompts) - 1)]
             found = self._of(flat, earlier, drawn, about)
         return found.reshape(weights.shape)
+
+    def main_directions(self, count: int) -> Array:
+        """(k, d) orthonormal directions in which the responses to a prompt differ most.
+
+        Parameters
+        ----------
+        count
+            How many; all d if there are no more. All responses of all prompts count alike.
+        """
+        return self._directions[:count]
+
+    @cached_property
+    def _directions(self) -> Array:
+        """(d, d) all of these directions, from the main one on."""
+        phi, starts = np.asarray(self.problem.features), self.problem.offsets[:-1]
+        sizes = np.diff(self.problem.offsets)[:, None]
+        apart = phi - (np.add.reduceat(phi, starts, axis=0) / sizes)[self.problem.prompt_of_row]
+        return np.asarray(np.linalg.eigh(apart.T @ apart)[1][:, ::-1].T.copy())
 
     def _of(self, theta: Array, anchor: Array, prompts: NDArray[np.int64], about: Any) -> Array:
         """(B, d) gradients on one prompt (B,) each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from math import floor
 from typing import Any
 
 from tradeoff.methods.hooks import Array, Moment, State, depths, moment_of
@@ -70,10 +71,16 @@ class Chain:
                 yield slot, objective, rows
 
     def costs(self, step: int) -> tuple[int, int]:
-        """(SFT, preference) gradients that hooks cost in update `step` beside single rows."""
+        """(SFT, preference) gradients that hooks cost in update `step` beside single rows.
+
+        They are whole numbers, whose sums over a stage are what it costs, rounded down.
+        """
         moment = self._moment(step, 0, None)
         found = [hook.costs(moment) for hook in self.hooks.values()]
-        return sum(sft for sft, _ in found), sum(preference for _, preference in found)
+        sft, preference = (
+            _whole(sum(cost), moment.clock) for cost in zip((0, 0), *found, strict=True)
+        )
+        return sft, preference
 
     def observe(self, slot: str, gradients: Sequence[Array], step: int) -> None:
         """Show a hook the gradient of one row, tensor by tensor."""
@@ -135,3 +142,9 @@ class Chain:
                 policy=self.policy,
             )
         return self._moments[block]
+
+
+def _whole(each: float, clock: int) -> int:
+    """Whole gradients that update `clock` of a stage, from 1, completes, if it costs `each`."""
+    done, before = (floor(each * count + 1e-9) for count in (clock, clock - 1))
+    return done - before

@@ -102,12 +102,12 @@ class Hook(Part):
         """Objective and number of the rows whose gradients it asks for before this update."""
         return 0, 0
 
-    def costs(self, moment: Moment) -> tuple[int, int]:
+    def costs(self, moment: Moment) -> tuple[float, float]:
         """(SFT, preference) gradients that an update of this stage costs beside those it follows.
 
-        They are the same in all updates of a stage.
+        They are the same in all updates of a stage. A forward pass alone is a third of a gradient.
         """
-        return 0, 0
+        return 0.0, 0.0
 
     def observe(self, gradient: Array, state: State, moment: Moment) -> State:
         """What is remembered after the gradient (..., d) of the loss of one of these rows."""

@@ -232,7 +232,7 @@ class Method:
         count = max(1, round(gradient_units))
         for _ in range(TRIES):
             plan = self.schedule.plan(count)
-            each = float(plan.cost(1.0, pair * self.preference.cost).mean()) + looks
+            each = float(plan.cost(self.data.sft_cost, pair * self.preference.cost).mean()) + looks
             each += self._beside(plan, pair) / count
             passes = self._passes(plan, pair) / batch
             better = max(1, round((gradient_units - passes) / each))

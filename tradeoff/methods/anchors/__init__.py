@@ -1,6 +1,7 @@
 """Anchors: penalties with a weight that hold the policy near an earlier one."""
 
 from tradeoff.methods.anchors.base import Anchor, NoAnchor, QuadraticAnchor
+from tradeoff.methods.anchors.consistency import ViewConsistency
 from tradeoff.methods.anchors.ewc import Ewc
 from tradeoff.methods.anchors.l2_sp import L2Sp
 from tradeoff.methods.anchors.policies import KlToBase, LearningWithoutForgetting
@@ -20,4 +21,5 @@ __all__ = [
     "NoAnchor",
     "QuadraticAnchor",
     "SynapticIntelligence",
+    "ViewConsistency",
 ]

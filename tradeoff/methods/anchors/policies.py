@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from tradeoff.errors import InputError
 from tradeoff.methods.anchors.base import Anchor
@@ -53,6 +53,13 @@ class KlToBase(Anchor):
     ) -> tuple[Array, State]:
         if not self.acts(moment):
             return gradient, state
+        policy = self._policy(moment)
+        uniform = None if self.exact else moment.uniform()[..., 0]
+        pull = policy.pull(weights, state["anchor"], OBJECTIVES.index(self.of), self, uniform)
+        return gradient + self.weight * pull, state
+
+    def _policy(self, moment: Moment) -> Any:
+        """What the engine tells of the policy; an `InputError` if it tells nothing."""
         if moment.policy is None:
             raise InputError(
                 "the anchor compares policies, and the problem has none",
@@ -60,15 +67,11 @@ class KlToBase(Anchor):
                 value=self.name,
                 remedy="Use a LogLinear problem, or an anchor of weights such as l2_sp.",
             )
-        uniform = None if self.exact else moment.uniform()[..., 0]
-        pull = moment.policy.pull(
-            weights, state["anchor"], OBJECTIVES.index(self.of), self, uniform
-        )
-        return gradient + self.weight * pull, state
+        return moment.policy
 
-    def costs(self, moment: Moment) -> tuple[int, int]:
-        one = int(self.acts(moment))
-        return (one, 0) if self.of == "sft" else (0, one)
+    def costs(self, moment: Moment) -> tuple[float, float]:
+        one = float(self.acts(moment))
+        return (one, 0.0) if self.of == "sft" else (0.0, one)
 
     def unsupported(self, scale: str) -> str | None:
         if scale != "convex":

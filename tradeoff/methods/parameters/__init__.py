@@ -4,6 +4,7 @@ from tradeoff.methods.parameters.base import EveryParameter, Mask, Parameters
 from tradeoff.methods.parameters.halves import HalfFineTuning
 from tradeoff.methods.parameters.ogd import Ogd
 from tradeoff.methods.parameters.shifted import FeatureMasks, Nested, Sam, Shifted, StraightThrough
+from tradeoff.methods.parameters.small_model import SmallModel
 from tradeoff.methods.parameters.sparse import LotteryTicket, TopGradient
 from tradeoff.methods.parameters.steering import Drift, GradientMemory
 from tradeoff.methods.parameters.subsets import Subset
@@ -35,6 +36,7 @@ __all__ = [
     "PreservedDirections",
     "Sam",
     "Shifted",
+    "SmallModel",
     "StraightThrough",
     "Subset",
     "Subspace",

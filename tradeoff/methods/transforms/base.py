@@ -51,6 +51,11 @@ class Transform(Part):
     by_length: ClassVar[bool] = False
     asks: ClassVar[tuple[int, ...]] = ()
 
+    @property
+    def sft_cost(self) -> float:
+        """Cost of a gradient of demonstrations, in gradients of demonstrations as they are."""
+        return 1.0
+
     def kept(self, rows: TrainingRows) -> Int[np.ndarray, " k"]:
         """Places of the rows that are trained on; a place that comes twice counts twice.
 

@@ -1,0 +1,295 @@
+"""Methods that change what a policy consists of or what its prompts say: their identities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_method_hooks import PROBLEM, last, run
+
+from tradeoff.convex._chosen_rows import added_logits, trained_on
+from tradeoff.convex._in_context import InContextSampler
+from tradeoff.convex.instances import random_log_linear, random_quadratic
+from tradeoff.convex.solve import minimise
+from tradeoff.convex.views import PolicyView
+from tradeoff.errors import InputError
+from tradeoff.methods import Method
+from tradeoff.methods.anchors import ViewConsistency
+from tradeoff.methods.hooks import Moment
+from tradeoff.methods.losses import Nll, Nominal
+from tradeoff.methods.losses.demonstrations import Dft
+from tradeoff.methods.parameters import SmallModel
+from tradeoff.methods.transforms.retrieved import InContext, SearchInstruct
+from tradeoff.schedules import Alright, Mix, Sequential
+
+FULL: dict[str, Any] = {"gradients": "full", "replicas": 1}
+
+
+# ---------------------------------------------------------------------- a small model beside it
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_the_front_of_a_small_model_is_that_of_its_own_features(lam):
+    """From the uniform policy, training ends at the minimum of the problem in omega alone."""
+    problem = random_log_linear(1, dimension=8, radius=2.0)
+    basis = PolicyView(problem).main_directions(3)
+    small = minimise(replace(problem, features=problem.features @ basis.T), lam)
+    method = Method(Mix(lam=lam), parameters=SmallModel(size=3))
+    ends = last(method, problem=problem, steps=600, step_size=0.5, checkpoints=[600], **FULL)
+    losses = problem.losses(ends[0, -1]) @ [1 - lam, lam]
+    assert losses == pytest.approx(small.value, abs=1e-6)
+    assert losses > minimise(problem, lam).value + 1e-3
+
+
+def test_the_frozen_policy_stays_in_the_ball_and_out_of_reach():
+    start = np.random.default_rng(0).normal(size=PROBLEM.dimension)
+    start *= 0.99 * PROBLEM.radius / np.linalg.norm(start)
+    method = Method(Sequential(), parameters=SmallModel(size=2))
+    found = last(method, start=start, step_size=2.0)
+    np.testing.assert_array_equal(found[:, 0], np.broadcast_to(start, found[:, 0].shape))
+    assert np.linalg.norm(found, axis=-1).max() <= PROBLEM.radius * (1 + 1e-12)
+    moved = found - start
+    basis = PolicyView(PROBLEM).main_directions(2)
+    np.testing.assert_allclose(moved, moved @ basis.T @ basis, atol=1e-10)
+    assert np.abs(moved[:, -1]).max() > 0.1
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 8))
+def test_what_the_small_model_reaches_is_the_nearest_point(seed, size):
+    """Of the ball and the frozen policy's plane: no other point of both is nearer."""
+    rng = np.random.default_rng(seed)
+    view = PolicyView(random_log_linear(0, dimension=8, radius=1.5))
+    frozen, step, other = rng.normal(size=(3, 8))
+    frozen *= 1.4 / np.linalg.norm(frozen)
+    basis = view.main_directions(size)
+    part, now = SmallModel(size=size), moment(view)
+    wanted = frozen + step @ basis.T @ basis
+    ends, _ = part.finish(wanted, {"frozen": frozen}, now)
+    assert np.linalg.norm(ends) <= 1.5 * (1 + 1e-12)
+    if np.linalg.norm(wanted) <= 1.5:
+        np.testing.assert_allclose(ends, wanted, atol=1e-12)
+    near = part.finish(frozen + other @ basis.T @ basis, {"frozen": frozen}, now)[0]
+    assert np.linalg.norm(wanted - ends) <= np.linalg.norm(wanted - near) + 1e-12
+
+
+def test_a_small_model_of_all_sizes_is_the_policy():
+    found = last(Method(Mix(), parameters=SmallModel(size=4096)))
+    np.testing.assert_allclose(found, last(Mix(), engine="numpy"), atol=1e-12)
+    with pytest.raises(InputError, match="sees features"):
+        run(Method(Mix(), parameters=SmallModel()), problem=random_quadratic(0))
+
+
+# ---------------------------------------------------------------------- two views of a prompt
+
+
+def test_one_view_and_no_memory_have_no_slope():
+    plain = last(Mix(), engine="numpy")
+    same = ViewConsistency(noise=0.0, decay=0.0, weight=5.0)
+    np.testing.assert_array_equal(last(Method(Mix(), anchor=same)), plain)
+    for part in (replace(same, noise=0.5), replace(same, decay=0.9)):
+        assert not np.array_equal(last(Method(Mix(), anchor=part)), plain)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_pull_is_the_slope_of_the_divergence_of_a_noisy_prompt(exact):
+    """By hand: KL(average at the prompt || policy at features times factors), over prompts."""
+    problem = random_log_linear(3, responses=3, demonstrations=5)
+    part = ViewConsistency(noise=0.7, decay=0.9, exact=exact)
+    rng = np.random.default_rng(0)
+    theta, average = rng.normal(size=(2, problem.dimension)) * 0.5
+    draws = rng.random(problem.dimension)
+    now = moment(PolicyView(problem), uniform=draws[None])
+    # Each weights what it sees: the average before this update and the policy now.
+    _, state = part.begin(theta[None], {"anchor": average[None]}, now)
+    found = part.direct(0 * theta[None], theta[None], state, now)[0][0]
+    teacher = 0.9 * average + 0.1 * theta
+    factor = 1 + 0.7 * np.sqrt(12) * (draws - 0.5)
+    rows = problem.demonstrations
+    if not exact:
+        rows = rows[[int((4096 * draws[0]) % 1 * len(rows))]]
+
+    def value(at: np.ndarray) -> float:
+        total = 0.0
+        for x in problem.prompt_of_row[rows]:
+            phi = problem.features[problem.offsets[x] : problem.offsets[x + 1]]
+            p, a = (z - np.log(np.exp(z).sum()) for z in ((factor * phi) @ at, phi @ teacher))
+            total += (np.exp(a) * (a - p)).sum()
+        return total / len(rows)
+
+    step = 1e-6 * np.eye(problem.dimension)
+    slopes = [(value(theta + e) - value(theta - e)) / 2e-6 for e in step]
+    np.testing.assert_allclose(found, slopes, rtol=1e-5, atol=1e-8)
+
+
+def test_views_cost_a_gradient_and_a_forward_pass():
+    counts = run(Method(Alright(lam=0.0), anchor=ViewConsistency()), checkpoints=[3, 24]).counts
+    np.testing.assert_array_equal(counts[0, 0], [[3 + 4, 0], [24 + 32, 0]])
+    assert Method(Alright(lam=0.0), anchor=ViewConsistency()).updates(700) == 300
+    assert Method(Mix(), anchor=ViewConsistency(of="preference")).updates(1000) == 300
+
+
+# ---------------------------------------------------------------------- demonstrations looked up
+
+
+def test_nothing_shown_and_nothing_new_is_sft_bit_for_bit():
+    plain = last(Mix(), engine="numpy")
+    for part in (InContext(count=0), InContext(strength=0.0), SearchInstruct(expansion=0)):
+        np.testing.assert_array_equal(last(Method(Mix(), data=part)), plain)
+    for part in (InContext(), SearchInstruct()):
+        assert not np.array_equal(last(Method(Mix(), data=part)), plain)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_order_of_demonstrations_changes_nothing(seed):
+    problem = random_log_linear(seed, prompts=6, responses=3, demonstrations=9)
+    order = np.random.default_rng(seed).permutation(9)
+    other = replace(problem, demonstrations=problem.demonstrations[order])
+    for count in (1, 3):
+        found = [added_logits(p, InContext(count=count)) for p in (problem, other)]
+        np.testing.assert_allclose(found[0], found[1], atol=1e-12)
+
+
+def labelled(prompts: np.ndarray, labels: int) -> np.ndarray:
+    """(P labels, d labels) features of prompts (P, d) for one label, and zero for the others."""
+    each = np.einsum("pd,kl->pkld", prompts, np.eye(labels))
+    return each.reshape(len(prompts) * labels, -1)
+
+
+def test_support_is_the_histogram_of_labels_weighted_by_likeness():
+    """By brute force over all ways to show one demonstration of each of the nearest prompts."""
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=(5, 3))
+    shown = np.array([0, 0, 1, 4, 5, 6, 7, 9, 13, 13])  # Prompt x has the rows 3 x to 3 x + 2.
+    problem = replace(
+        random_log_linear(0, prompts=5, responses=3, dimension=9),
+        features=labelled(h, 3), demonstrations=shown, chosen=np.array([0]), rejected=np.array([1]),
+    )  # fmt: skip
+    part = InContext(count=2, strength=1.5)
+    unit = h / np.linalg.norm(h, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    found = added_logits(problem, part).reshape(5, 3)
+    for x in range(5):
+        others = sorted((y for y in range(5) if y != x), key=lambda y: -cosines[x, y])[:2]
+        ways = list(product(*(shown[shown // 3 == y] for y in others)))
+        expected = np.zeros(3)
+        for rows in ways:
+            for row in rows:
+                expected[row % 3] += 1.5 * cosines[x, row // 3] / len(rows) / len(ways)
+        np.testing.assert_allclose(found[x], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("sft", [Nll(), Dft()])
+@pytest.mark.parametrize("engine", ["auto", "numpy"])
+def test_in_context_the_loss_is_that_of_shifted_logits(sft, engine):
+    """Single rows against finite differences of the loss, for the plain loss and another."""
+    problem = random_log_linear(2, prompts=5, dimension=6, demonstrations=7)
+    added = added_logits(problem, InContext(strength=3.0))
+    method = Method(Alright(lam=0.0), sft=sft, data=InContext(strength=3.0))
+    found = last(method, problem=problem, steps=3, engine=engine, step_size=0.1)
+    offsets, rows = problem.offsets, problem.demonstrations
+
+    def loss(theta: np.ndarray, row: int) -> float:
+        x = problem.prompt_of_row[row]
+        z = problem.features @ theta + added
+        own = slice(offsets[x], offsets[x + 1])
+        return float(np.log(np.exp(z[own]).sum()) - z[row])
+
+    for theta, after in zip(found[0, :-1], found[0, 1:], strict=True):
+        slopes = []
+        for row in rows:
+            step = 1e-6 * np.eye(6)
+            slope = [(loss(theta + e, row) - loss(theta - e, row)) / 2e-6 for e in step]
+            factor = np.exp(-loss(theta, row)) if isinstance(sft, Dft) else 1.0
+            slopes.append(factor * np.array(slope))
+        moved = (theta - after) / 0.1
+        assert np.abs(moved - slopes).max(axis=1).min() < 1e-6
+
+
+def test_full_gradients_in_context_are_means_of_single_ones():
+    problem = random_log_linear(2, prompts=5, dimension=6, demonstrations=7)
+    part = InContext(count=3)
+    settings = {"sft": Nll(), "preference": Nominal()}
+    added, one = added_logits(problem, part), np.zeros(1, dtype=np.int64)
+    sampler = InContextSampler(problem, added, 0, one, **settings)
+    theta = np.random.default_rng(0).normal(size=(1, 6))
+    for objective, weights in enumerate((problem.sft_weights, problem.preference_weights)):
+        rows = (sampler.evaluate(objective, theta, one + k)[1] for k in range(len(weights)))
+        expected = sum(weight * row for weight, row in zip(weights, rows, strict=True))
+        np.testing.assert_allclose(sampler.mean_gradient(objective, theta), expected, atol=1e-12)
+    # Pairs have no demonstrations before them.
+    plain = problem.gradients(theta)[:, 1]
+    np.testing.assert_allclose(sampler.mean_gradient(1, theta), plain, atol=1e-12)
+
+
+def test_long_prompts_cost_what_they_have():
+    part = InContext(count=3)
+    assert Method(Alright(lam=0.0), data=part).updates(400) == 100
+    assert Method(Mix(), data=part).updates(500) == 100
+    assert Method(Alright(lam=1.0), data=part).updates(400) == 400
+    assert Method(Mix(), data=SearchInstruct()).updates(400) == 200
+
+
+def test_new_prompts_are_mixtures_with_the_answers_of_their_documents():
+    """Without noise a mixture lies between two prompts, and like labels speak for themselves."""
+    problem = random_log_linear(5, prompts=7, responses=3, dimension=4, demonstrations=8)
+    part = SearchInstruct(expansion=3, noise=0.0, error=0.25)
+    whole = trained_on(problem, part, np.zeros(4))
+    shown = np.unique(problem.prompt_of_row[problem.demonstrations])
+    count, rows = 3 * len(shown), len(problem.features)
+    assert len(whole.offsets) == len(problem.offsets) + count
+    np.testing.assert_array_equal(whole.features[:rows], problem.features)
+    old = problem.features.reshape(7, -1)[shown]
+    for k, new in enumerate(whole.features[rows:].reshape(count, -1)):
+        base = old[k // 3]
+        lines = [(o - base, new - base) for o in old if not np.array_equal(o, base)]
+        shares = [float(a @ b / (a @ a)) for a, b in lines]
+        apart = [np.abs(s * a - b).max() for s, (a, b) in zip(shares, lines, strict=True)]
+        assert min(apart) < 1e-12
+        assert 0 <= shares[int(np.argmin(apart))] <= 0.5
+    weights = whole.demonstrated[rows:].reshape(count, 3)
+    # Of all weight, new prompts have as much each as the old ones have on average.
+    np.testing.assert_allclose(weights.sum(axis=1), 1 / (len(shown) + count), atol=1e-12)
+    share = np.sort(weights, axis=1) / weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(share, np.broadcast_to([0.125, 0.125, 0.75], share.shape))
+    np.testing.assert_allclose(whole.demonstrated[:rows] * (1 + 3), problem.demonstrated)
+    np.testing.assert_array_equal(whole.chosen, problem.chosen)
+
+
+def test_an_answer_is_the_label_of_the_nearest_demonstrations():
+    rng = np.random.default_rng(1)
+    centres = np.array([[5.0, 0.0], [0.0, 5.0]])
+    h = np.concatenate([centres + 0.1 * rng.normal(size=(2, 2)) for _ in range(6)])
+    truth = np.tile([2, 0], 6)
+    problem = replace(
+        random_log_linear(0, prompts=12, responses=3, dimension=6),
+        features=labelled(h, 3), demonstrations=np.arange(12) * 3 + truth,
+        chosen=np.array([0]), rejected=np.array([1]),
+    )  # fmt: skip
+    whole = trained_on(problem, SearchInstruct(expansion=4, error=0.0, noise=0.0), np.zeros(6))
+    answers = whole.demonstrations[12:]
+    assert len(answers) == 48
+    new = whole.features.reshape(-1, 3, 3, 2)[12:]
+    nearer = np.where(new[:, 0, 0, 0] > new[:, 0, 0, 1], 2, 0)
+    np.testing.assert_array_equal(answers % 3, nearer)
+
+
+def test_lookups_need_dense_features_and_stay_on_convex_problems():
+    sparse = replace(PROBLEM, features=sp.csr_array(PROBLEM.features))
+    for part in (InContext(), SearchInstruct()):
+        with pytest.raises(InputError, match="dense features"):
+            last(Method(Mix(), data=part), problem=sparse)
+        assert part.unsupported("convex") is None
+        assert part.unsupported("networks")
+        assert part.unsupported("llm")
+
+
+def moment(policy: Any, uniform: Any = None) -> Moment:
+    return Moment(0, 1, 9, 0, 1, None, 0, ("theta",), lambda: uniform, policy=policy)

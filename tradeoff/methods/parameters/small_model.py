@@ -1,0 +1,75 @@
+"""A small model that is trained beside a frozen policy, whose logits it adds to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from array_api_compat import array_namespace
+
+from tradeoff.errors import InputError
+from tradeoff.methods.hooks import Array, Moment, State, copied
+from tradeoff.methods.parameters.base import Parameters
+from tradeoff.methods.parameters.ogd import across
+from tradeoff.methods.parameters.subspaces import Rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallModel(Parameters):
+    """The policy before training stays as it is, and a small model adds its logits.
+
+    The logits are ``Phi theta_0 + Psi omega``, and omega alone moves. Psi are the features as the
+    small model sees them: their coordinates in the directions in which the responses to a prompt
+    differ most.
+
+    Attributes
+    ----------
+    size
+        Parameters of the small model. With as many as the policy has, the policy itself is trained.
+
+    Notes
+    -----
+    Card S32, after a second-hand description. How the paper joins both models is not known; the sum
+    of their logits is ours. An update is counted as a whole gradient, though the frozen policy
+    needs no backward pass.
+    """
+
+    name: ClassVar[str] = "levi"
+    title: ClassVar[str] = "LEVI"
+    source: ClassVar[str] = "arXiv 2402.04644"
+    size: Rank = 4
+
+    def start(self, weights: Array) -> State:
+        return {"frozen": copied(weights)}
+
+    def direct(
+        self, gradient: Array, weights: Array, state: State, moment: Moment
+    ) -> tuple[Array, State]:
+        return gradient - across(gradient, self._basis(gradient, moment)), state
+
+    def finish(self, weights: Array, state: State, moment: Moment) -> tuple[Array, State]:
+        """The nearest weights (..., d) in the ball that the small model can bring about."""
+        xp, basis = array_namespace(weights), self._basis(weights, moment)
+        rest = across(state["frozen"], basis)
+        own = weights - across(weights, basis)
+        room = moment.policy.problem.radius**2 - xp.sum(rest * rest, axis=-1, keepdims=True)
+        limit = xp.where(room > 0, room, 0 * room) ** 0.5
+        length = xp.sum(own * own, axis=-1, keepdims=True) ** 0.5
+        shorter = xp.where(length > limit, limit, 0 * limit + 1)
+        return rest + own * (shorter / xp.where(length > limit, length, 0 * limit + 1)), state
+
+    def unsupported(self, scale: str) -> str | None:
+        if scale != "convex":
+            return "a second network would need weights of its own beside those of the policy"
+        return super().unsupported(scale)
+
+    def _basis(self, like: Array, moment: Moment) -> Array:
+        """(size, d) orthonormal directions in which the small model moves the policy."""
+        if moment.policy is None:
+            raise InputError(
+                "the small model sees features, and the problem has none",
+                field="parameters",
+                value=self.name,
+                remedy="Use a LogLinear problem with dense features, or a subspace.",
+            )
+        return array_namespace(like).asarray(moment.policy.main_directions(self.size))

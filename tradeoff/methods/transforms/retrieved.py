@@ -1,0 +1,201 @@
+"""Demonstrations that are looked up: as examples in a prompt, or to answer prompts that are new.
+
+Responses to different prompts are alike by the cosine of their features. Where features are those
+of a prompt for the label of a response, and zero for other labels, responses are alike that have
+one label, and as much as their prompts are.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from tradeoff.methods.transforms.base import Transform
+from tradeoff.settings import Count, NotNegative, Seed, Share, Within
+
+Several = Annotated[int, Within(0, 1024)]
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """P prompts with up to n responses each, and which of these are demonstrated.
+
+    Attributes
+    ----------
+    features
+        (P, n, d) of each response; zeros where a prompt has no more of them.
+    present
+        (P, n) whether there is such a response.
+    weights
+        (P, n) weight with which each response is demonstrated; zeros for those that are not.
+    """
+
+    features: Float[np.ndarray, "P n d"]
+    present: Bool[np.ndarray, "P n"]
+    weights: Float[np.ndarray, "P n"]
+
+    @property
+    def shown(self) -> Bool[np.ndarray, " P"]:
+        """(P,) whether a prompt has demonstrations."""
+        return np.asarray(self.weights.sum(axis=1) > 0)
+
+    def support(
+        self, features: Float[np.ndarray, "Q m d"], count: int, own: bool
+    ) -> Float[np.ndarray, "Q m"]:
+        """(Q, m) how much the demonstrations of the nearest prompts speak for each response.
+
+        The mean over these prompts of the mean cosine between the features of the response and of
+        the prompt's demonstrations. It does not depend on the order of demonstrations.
+
+        Parameters
+        ----------
+        features
+            (Q, m, d) of the responses to Q prompts; zeros where there is none.
+        count
+            How many prompts with demonstrations are looked at: the nearest ones, by the cosine of
+            the sums of features over the responses.
+        own
+            Whether prompt x may be looked at for the x-th of the Q prompts.
+        """
+        places = np.flatnonzero(self.shown)
+        near = _unit(features.sum(axis=1)) @ _unit(self.features[places].sum(axis=1)).T
+        if not own:
+            near[places[None, :] == np.arange(len(features))[:, None]] = -np.inf
+        order = np.argsort(-near, axis=1, kind="stable")[:, :count]
+        used = np.isfinite(np.take_along_axis(near, order, axis=1))
+        share = self.weights[places] / self.weights[places].sum(axis=1, keepdims=True)
+        means = np.einsum("pn,pnd->pd", share, _unit(self.features[places]))
+        looked = (used[..., None] * means[order]).sum(axis=1) / np.maximum(
+            used.sum(axis=1, keepdims=True), 1
+        )
+        return np.asarray(np.einsum("qmd,qd->qm", _unit(features), looked))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieved(Transform):
+    """Looks demonstrations up by the features of their responses."""
+
+    def unsupported(self, scale: str) -> str | None:
+        if scale == "networks":
+            return "rows there are kept or left out, and prompts stay as they are"
+        if scale == "llm":
+            return "the trainer chooses rows, whose prompts stay as they are"
+        return super().unsupported(scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InContext(Retrieved):
+    """Each demonstration is trained with other demonstrations before it in the prompt.
+
+    A demonstration in the prompt multiplies the odds of each response by ``exp(strength)`` to the
+    power of its likeness to the demonstrated one. So to the logits of each response its share in
+    the nearest demonstrations is added, weighted by likeness. The policy that is evaluated sees the
+    prompt alone.
+
+    Attributes
+    ----------
+    count
+        Prompts whose demonstrations are shown, never that of the row itself: the nearest ones, with
+        one demonstration each, averaged over which one it is. 0: SFT.
+    strength
+        In nats, not negative: how far the policy follows what it is shown. 0: SFT, at a higher
+        cost.
+
+    Notes
+    -----
+    Card S26, a transfer of an abstract. That a policy follows what it is shown, and how far, is
+    ours: it is fixed and not learned. A gradient of a demonstration costs ``1 + count`` gradients,
+    as the prompt has so many times the tokens.
+    """
+
+    name: ClassVar[str] = "in_context"
+    title: ClassVar[str] = "SFT in context"
+    count: Several = 2
+    strength: NotNegative = 2.0
+
+    @property
+    def sft_cost(self) -> float:
+        return 1.0 + self.count
+
+    def added(self, given: Documents) -> Float[np.ndarray, "P n"]:
+        """What is added to the logits of each response (P, n) where demonstrations are trained."""
+        return self.strength * given.support(given.features, self.count, own=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expanded(Retrieved):
+    """New prompts beside those of the demonstrations.
+
+    The base of what writes prompts and answers them.
+    """
+
+    @abstractmethod
+    def new(self, given: Documents) -> Documents:
+        """The new prompts and the law of their answers, as weights of responses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchInstruct(Expanded):
+    """New prompts are written from pairs of old ones, and answered from the nearest documents.
+
+    A new prompt is a mixture of two demonstrated ones with noise: each of its responses has the
+    weighted mean of the features of one response to each. The documents are the demonstrations. Its
+    answer is the response for which those of the nearest prompts speak most.
+
+    Attributes
+    ----------
+    expansion
+        New prompts for each demonstrated prompt. 0: SFT.
+    noise
+        Standard deviation of what is added to each feature, as a share of the root mean square of
+        all features; not negative.
+    error
+        Probability that another response is read from the documents, each with equal probability.
+    documents
+        Prompts whose demonstrations are looked at for an answer.
+    seed
+        Of the mixtures and the noise, which are the same in all runs.
+
+    Notes
+    -----
+    Card S36, a transfer. The published documents are those of a search engine; here nothing is
+    known but the demonstrations. A new prompt counts as much as a demonstrated one does on average.
+    Costs two responses for each new prompt, once: the prompt and its answer.
+    """
+
+    name: ClassVar[str] = "search_instruct"
+    title: ClassVar[str] = "SearchInstruct"
+    expansion: Several = 1
+    noise: NotNegative = 0.1
+    error: Share = 0.1
+    documents: Count = 2
+    seed: Seed = 0
+
+    def new(self, given: Documents) -> Documents:
+        rng, seeds = np.random.default_rng(self.seed), np.flatnonzero(given.shown)
+        first = np.repeat(seeds, self.expansion)
+        # Another prompt than the first; itself where there is only one.
+        turn = rng.integers(1, max(len(seeds), 2), size=len(first))
+        second = seeds[(np.repeat(np.arange(len(seeds)), self.expansion) + turn) % len(seeds)]
+        share = rng.uniform(0.5, 1.0, size=(len(first), 1, 1))
+        both = given.features[first], given.features[second]
+        present = given.present[first] & given.present[second]
+        size = np.sqrt((given.features**2).sum() / (given.present.sum() * both[0].shape[-1]))
+        noise = self.noise * size * rng.normal(size=both[0].shape)
+        features = (share * both[0] + (1 - share) * both[1] + noise) * present[..., None]
+        support = given.support(features, self.documents, own=True)
+        best = np.where(present, support, -np.inf).argmax(axis=1)
+        right = np.eye(present.shape[1])[best]
+        others = present.sum(axis=1, keepdims=True) - 1
+        law = (1 - self.error) * right + self.error * (present - right) / others
+        return Documents(features, present, law * given.weights.sum() / len(seeds))
+
+
+def _unit(vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
+    """Vectors of length one; zeros stay."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1.0))
