@@ -15,7 +15,7 @@ from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find
 from tradeoff.methods.after import Bema, Ema, OnlineMerging
-from tradeoff.methods.anchors import Ewc, KlToBase, L2Sp, SynapticIntelligence
+from tradeoff.methods.anchors import Ewc, L2Sp, SynapticIntelligence
 from tradeoff.methods.chain import Chain, depths
 from tradeoff.methods.hooks import Hook, largest
 from tradeoff.methods.merges import Dare, Lines, Slerp, Soup, TaskArithmetic, Ties, WiseFt
@@ -44,7 +44,7 @@ HOOKS = [
 ]
 CONVEX = [hook for hook in HOOKS if hook.unsupported("convex") is None]
 NETWORKS = [hook for hook in HOOKS if hook.unsupported("networks") is None]
-ALONE = [hook for hook in HOOKS if not isinstance(hook, KlToBase | SmallModel)]
+ALONE = [hook for hook in HOOKS if not (getattr(hook, "sees", "") or isinstance(hook, SmallModel))]
 """Hooks that do not need the policy."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_method_hooks import PROBLEM, last, run
@@ -20,12 +21,18 @@ from tradeoff.convex.solve import minimise
 from tradeoff.convex.views import PolicyView
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
-from tradeoff.methods.anchors import ViewConsistency
+from tradeoff.methods.anchors import DrTune, KlToBase, ViewConsistency
+from tradeoff.methods.anchors.dr_tune import calibrated
 from tradeoff.methods.hooks import Moment
 from tradeoff.methods.losses import Nll, Nominal
 from tradeoff.methods.losses.demonstrations import Dft
 from tradeoff.methods.parameters import SmallModel
 from tradeoff.methods.transforms.retrieved import InContext, SearchInstruct
+from tradeoff.networks import policies
+from tradeoff.networks.followed import Choices
+from tradeoff.networks.policies import PolicyConfig, policy_data
+from tradeoff.networks.tasks import PolicyTask
+from tradeoff.networks.train import Ensemble, grid, train
 from tradeoff.schedules import Alright, Mix, Sequential
 
 FULL: dict[str, Any] = {"gradients": "full", "replicas": 1}
@@ -133,6 +140,150 @@ def test_views_cost_a_gradient_and_a_forward_pass():
     np.testing.assert_array_equal(counts[0, 0], [[3 + 4, 0], [24 + 32, 0]])
     assert Method(Alright(lam=0.0), anchor=ViewConsistency()).updates(700) == 300
     assert Method(Mix(), anchor=ViewConsistency(of="preference")).updates(1000) == 300
+
+
+def a_task(**about: Any) -> PolicyTask:
+    data = policy_data(0, prompts=12, test_prompts=4, responses=4, demonstrations=20, pairs=20)
+    return PolicyTask(replace(data, **about), PolicyConfig(width=6, depth=1), dtype=torch.float64)
+
+
+def trained(methods: Any, task: PolicyTask | None = None, **more: Any) -> Ensemble:
+    about = {"steps": 4, "learning_rate": 0.3, "batch_size": 3, "optimizer": "sgd", "clip": None}
+    return train(task or a_task(), grid(methods, [0, 1]), **{**about, **more})
+
+
+def test_networks_with_one_view_and_no_memory_have_no_slope():
+    same = ViewConsistency(noise=0.0, decay=0.0, weight=5.0)
+    parts = [same, replace(same, noise=0.5), replace(same, decay=0.9)]
+    done = trained([Mix(), *(Method(Mix(), anchor=part) for part in parts)])
+    head = done.params["body.0.weight"].reshape(4, 2, -1)
+    torch.testing.assert_close(head[1], head[0], rtol=0, atol=1e-14)
+    assert ((head[2:] - head[0]).abs().amax(-1) > 1e-6).all()
+    # The forward pass of the averaged policy is a third of a gradient.
+    used = done.table[done.table.step == 4].sft_updates.to_numpy().reshape(4, 2)
+    np.testing.assert_array_equal(used, [[4, 4], [9, 9], [9, 9], [9, 9]])
+
+
+def test_the_pull_of_a_noisy_prompt_is_the_slope_of_its_divergence():
+    """By hand, with the factors of the run: of mean one and of the deviation that is said."""
+    task, part = a_task(), ViewConsistency(noise=0.7, weight=1.0, decay=0.0, exact=True)
+    method = Method(Alright(lam=0.0), anchor=part)
+    seen: list[torch.Tensor] = []
+    factors = Choices.factors
+
+    def told(*given: Any) -> Any:
+        seen.append(torch.from_numpy(factors(*given)))
+        return factors(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Choices, "factors", told)
+        done = trained([Alright(lam=0.0), method], task, steps=1)
+    base = {name: p[0].requires_grad_() for name, p in task.initial([0]).items()}
+    prompts = torch.from_numpy(task.data.prompts)[task.data.demonstrations[:, 0]]
+    own = policies.logits(base, prompts * seen[0][0]).log_softmax(-1)
+    earlier = policies.logits(base, prompts).log_softmax(-1).detach()
+    value = (earlier.exp() * (earlier - own)).sum(-1).mean()
+    for name, slope in zip(base, torch.autograd.grad(value, list(base.values())), strict=True):
+        moved = (done.params[name][0] - done.params[name][2]) / 0.3
+        torch.testing.assert_close(moved, slope, rtol=1e-9, atol=1e-12)
+    assert seen[0].mean() == pytest.approx(1, abs=0.1)
+    assert seen[0].std() == pytest.approx(0.7, abs=0.1)
+
+
+# ---------------------------------------------------------------------- features of an earlier one
+
+
+def test_features_that_did_not_move_double_the_loss():
+    """With prompts of one length and no hidden layer: twice the steps of SFT."""
+    task = a_task()
+    prompts = task.data.prompts / np.linalg.norm(task.data.prompts, axis=1, keepdims=True)
+    task = replace(a_task(prompts=prompts), config=PolicyConfig(depth=0))
+    plain = trained([Alright(lam=0.0)], task, learning_rate=0.2, steps=1)
+    held = trained([Method(Alright(lam=0.0), anchor=DrTune())], task, learning_rate=0.1, steps=1)
+    assert float(plain.params[policies.HEAD].abs().max()) > 1e-3
+    torch.testing.assert_close(held.params[policies.HEAD], plain.params[policies.HEAD])
+    none = Method(Alright(lam=0.0), anchor=DrTune(weight=0.0))
+    same, free = trained([none], task), trained([Alright(lam=0.0)], task)
+    assert torch.equal(same.params[policies.HEAD], free.params[policies.HEAD])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_calibrated_features_undo_a_turn_and_a_length(seed):
+    rng = np.random.default_rng(seed)
+    own, labels = rng.normal(size=(9, 4)), np.eye(3)[rng.integers(3, size=9)]
+    turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    expected = own / np.linalg.norm(own, axis=1, keepdims=True)
+    expected = expected * np.linalg.norm(own, axis=1).mean()
+    np.testing.assert_allclose(calibrated(own, 3 * own @ turn, labels), expected, atol=1e-9)
+    # With one label for each row, any features are shifted to the own ones.
+    other = rng.normal(size=(9, 4))
+    np.testing.assert_allclose(calibrated(own, other, np.eye(9)), expected, atol=1e-9)
+    found = calibrated(*(torch.tensor(x)[None] for x in (own, other, labels)))[0]
+    np.testing.assert_allclose(found, calibrated(own, other, labels), atol=1e-9)
+
+
+def test_features_are_those_with_which_a_stage_begins():
+    methods = [Sequential(), Method(Sequential(), anchor=DrTune(count=5, weight=3.0))]
+    # The stage of pairs begins with the third update; until then there is no difference.
+    one = trained(methods, steps=4, evaluate_every=1).table
+    losses = one.sft_loss_train.to_numpy().reshape(2, 2, 5)
+    np.testing.assert_array_equal(losses[0, :, :3], losses[1, :, :3])
+    assert (losses[0, :, 3] != losses[1, :, 3]).all()
+    used = one[one.step == 4].sft_updates.to_numpy()
+    np.testing.assert_array_equal(used, [2, 2, 3, 3])  # Two forward passes in two updates.
+
+
+def test_the_queue_forgets_and_its_loss_is_the_mean():
+    """By brute force over the last rows, with features of both policies as they were drawn."""
+    rng = np.random.default_rng(0)
+    part, head = DrTune(count=5, weight=0.7), rng.normal(size=(3 * 4,))
+    own, earlier = rng.normal(size=(2, 3, 3, 4))
+    labels = np.eye(3)[rng.integers(3, size=(3, 3))]
+
+    class Policy:
+        head = "theta"
+
+        def features_of(self, moment: Moment) -> dict[str, np.ndarray]:
+            t = moment.step
+            return {"own": own[t], "earlier": earlier[t], "labels": labels[t]}
+
+    state = part.start(head)
+    for t in range(3):
+        now = replace(moment(Policy()), step=t, clock=t + 1)
+        head, state = part.begin(head, state, now)
+        found, state = part.direct(0 * head, head, state, now)
+    last_rows = [x.reshape(9, -1)[4:] for x in (own, earlier, labels)]
+    features = calibrated(*last_rows)
+
+    def loss(flat: np.ndarray) -> float:
+        z = features @ flat.reshape(3, 4).T
+        return float((np.log(np.exp(z).sum(axis=1)) - (z * last_rows[2]).sum(axis=1)).mean())
+
+    steps = 1e-6 * np.eye(12)
+    slopes = [0.7 * (loss(head + e) - loss(head - e)) / 2e-6 for e in steps]
+    np.testing.assert_allclose(found, slopes, rtol=1e-5, atol=1e-8)
+
+
+def test_anchors_that_see_features_need_a_task_that_has_them():
+    task = a_task()
+
+    class Bare:
+        """A task that gives its losses alone."""
+
+        sizes, batched, last_layer_name = task.sizes, True, task.last_layer_name
+        initial, losses = task.initial, task.losses
+        reference, evaluate = task.reference, task.evaluate
+
+        def to(self, device: Any) -> Any:
+            return self
+
+    for part in (DrTune(), ViewConsistency(), KlToBase()):
+        with pytest.raises(InputError, match="does not give"):
+            trained([Method(Mix(), anchor=part)], Bare())
+    assert "do not move" in DrTune().unsupported("convex")
+    assert "not features" in DrTune().unsupported("llm")
+    assert "logits" in KlToBase(direction="logits").unsupported("networks")
 
 
 # ---------------------------------------------------------------------- demonstrations looked up

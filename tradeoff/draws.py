@@ -25,6 +25,7 @@ SFT_ESTIMATE, PREFERENCE_ESTIMATE = 3, 4
 SFT_NOISE, PREFERENCE_NOISE = 5, 6
 COORDINATES = 7
 JOIN = 8
+VIEW = 9
 
 
 def mix(z):  # type: ignore[no-untyped-def]

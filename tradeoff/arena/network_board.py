@@ -154,6 +154,8 @@ def network_left_out(name: str, scale: str) -> str | None:
     ways = method.sft.compares, method.preference.compares
     if not finite and (method.preference.grouped or any(way is not None for way in ways)):
         return f"{method.label}: the loss compares all responses of a prompt, which are too many"
+    if not finite and method.anchor.sees:
+        return f"{method.label}: the anchor compares all responses of a prompt, which are too many"
     try:
         method.plan(TRIED)
     except InputError as error:

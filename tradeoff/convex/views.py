@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from tradeoff.convex._padded import padded
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.methods.hooks import Moment
+from tradeoff.schedules import OBJECTIVES
 
 Array = NDArray[np.float64]
+CELLS = 4096
+"""A draw tells in which of so many cells it lies, and where in the cell."""
 
 
 class PolicyView:
@@ -29,6 +33,28 @@ class PolicyView:
         shown = problem.prompt_of_row[problem.demonstrations], problem.prompt_of_row[problem.chosen]
         weights = problem.sft_weights, problem.preference_weights
         self._data = [(p, np.asarray(w)) for p, w in zip(shown, weights, strict=True)]
+
+    def pull_of(self, about: Any, weights: Array, anchor: Array, moment: Moment) -> Array:
+        """(..., d) gradient of the divergence that an anchor asks for.
+
+        Parameters
+        ----------
+        about
+            The anchor. If it has a `noise`, the policy sees features times factors.
+        weights, anchor
+            (..., d) parameters of the policy and of the one that it is compared with.
+        moment
+            The update, whose draws choose a row and the factors.
+        """
+        draws, objective = moment.uniform(), OBJECTIVES.index(about.of)
+        row, noise = draws[..., 0], getattr(about, "noise", 0.0)
+        if noise == 0:
+            return self.pull(weights, anchor, objective, about, None if about.exact else row)
+        factors = 1 + noise * 12**0.5 * (draws - 0.5)
+        # The place within a cell hardly depends on the cell, and so on the factor.
+        row = None if about.exact else (CELLS * row) % 1
+        # Features times factors have the logits of weights times factors.
+        return factors * self.pull(weights * factors, anchor, objective, about, row)
 
     def pull(
         self, weights: Array, anchor: Array, objective: int, about: Any, uniform: Array | None

@@ -69,7 +69,7 @@ class Interrupt:
             self._answer()
 
     def _answer(self) -> None:
-        """Answer at once, as an update can take long; a worker process leaves that to its parent."""
+        """Answer at once, as an update can take long; a worker leaves that to its parent."""
         if self.accelerator.is_main_process and multiprocessing.parent_process() is None:
             # `sys.stderr` may be in use where the signal came.
             os.write(2, ANSWER)

@@ -59,6 +59,10 @@ class Chain:
             {slot: hook.start(block) for slot, hook in self.hooks.items()} for block in weights
         ]
 
+    def see(self, policy: Any) -> None:
+        """Tell hooks of the policy from now on, as `policy` of their moments."""
+        self.policy, self._moments = policy, {}
+
     def begin(self, weights: Sequence[Array], step: int) -> list[Array]:
         """Weights from which update `step` starts."""
         return [self._one("begin", block, k, step) for k, block in enumerate(weights)]

@@ -102,6 +102,8 @@ class Choices:
         self._shares: dict[Decay, list[NDArray[np.float64]]] = {}
         self._objective = draws.keys(ROOT, seeds, draws.OBJECTIVE)
         self._join = draws.keys(ROOT, seeds, draws.JOIN)
+        self._coordinates = draws.keys(ROOT, seeds, draws.COORDINATES)
+        self._views = draws.keys(ROOT, seeds, draws.VIEW)
         self._samples = [draws.keys(ROOT, seeds, stream) for stream in _SAMPLES]
         self._estimates = [draws.keys(ROOT, seeds, stream) for stream in _ESTIMATES]
 
@@ -205,6 +207,22 @@ class Choices:
         """(len(runs), batch_size) data rows of the gradients of update `step`."""
         counter = step * self.batch_size + np.arange(self.batch_size)
         return self._pick(self._samples[objective], objective, counter, runs)
+
+    def beside(self, objective: int, step: int, size: int, runs: Rows) -> Rows:
+        """(len(runs), batch_size) data rows that an anchor looks at in update `step`.
+
+        Of `size` draws for the weights of an update, the first ones choose them.
+        """
+        counter = step * size + np.arange(self.batch_size)
+        return self._pick(self._coordinates, objective, counter, runs)
+
+    def factors(
+        self, noise: float, step: int, shape: tuple[int, int], runs: Rows
+    ) -> NDArray[np.float64]:
+        """(len(runs), *shape) factors of mean 1 in update `step`, with the noise as deviation."""
+        counter = step * shape[0] * shape[1] + np.arange(shape[0] * shape[1])
+        uniform = draws.uniform(self._views[runs][:, None], counter)
+        return 1 + noise * 12**0.5 * (uniform.reshape(-1, *shape) - 0.5)
 
     def due(self, step: int) -> Iterator[tuple[Rows, Plan]]:
         """Runs whose values must be evaluated before update `step`, and their plan."""

@@ -18,6 +18,7 @@ from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses import ResponseGroup
 from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks._hooks import Hooks
+from tradeoff.networks._views import NetworkView
 from tradeoff.networks.followed import Choices
 from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, over_runs
@@ -109,6 +110,9 @@ class Loop:
             optimizer.restart(restarted)
         weights = self.choices.weights(step) * self._going[:, None]
         gradient, losses = self._gradient(step, weights)
+        for chain, runs in self.hooks.chains:
+            if getattr(chain.hooks.get("anchor"), "sees", ""):
+                chain.see(NetworkView(self, chain, runs, step))
         self.hooks.direct(gradient, self.theta, step)
         norm = gradient.norm(dim=1)
         fine = norm.isfinite() & losses.isfinite().all(1)
@@ -169,6 +173,7 @@ class Loop:
                 chain.conclude(slot, step)
                 # Counted in gradients of a batch; the last batch may be smaller.
                 self.counts[runs, objective] += -(-rows // self.choices.batch_size)
+            self.counts[runs] += self.counts.new_tensor(chain.costs(step))
 
     def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         """Gradients (R, D) of the update and their losses (R, 2), 0 if not computed."""

@@ -194,10 +194,29 @@ class PolicyTask:
         return found, torch.ones_like(found)
 
     def every_log_prob(
-        self, params: Mapping[str, Tensor], objective: int, index: Int[Tensor, " B"]
+        self,
+        params: Mapping[str, Tensor],
+        objective: int,
+        index: Int[Tensor, " B"],
+        factors: Float[Tensor, "B dx"] | None = None,
     ) -> Float[Tensor, "B K"]:
         rows = self._tensors["demonstrations" if objective == SFT else "pairs"][index]
-        return policies.logits(params, self._tensors["prompts"][rows[:, 0]]).log_softmax(-1)
+        prompts = self._tensors["prompts"][rows[:, 0]]
+        seen = prompts if factors is None else prompts * factors
+        return policies.logits(params, seen).log_softmax(-1)
+
+    @property
+    def prompt_size(self) -> int:
+        return int(self.data.prompts.shape[1])
+
+    def features(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B w"]:
+        rows = self._tensors["demonstrations"][index]
+        return policies.features(params, self._tensors["prompts"][rows[:, 0]])
+
+    def responses(self, index: Int[Tensor, " ..."]) -> Int[Tensor, " ..."]:
+        return self._tensors["demonstrations"][index][..., 1]
 
     def judged(self, reference: Mapping[str, Tensor]) -> Float[Tensor, "R J K"]:
         """Rewards of all responses to the prompts of all training pairs, by a judge of each run.

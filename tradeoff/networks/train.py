@@ -32,7 +32,7 @@ from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
-from tradeoff.networks.trained_losses import FiniteTask, JudgedTask, RecordsTask
+from tradeoff.networks.trained_losses import FeatureTask, FiniteTask, JudgedTask, RecordsTask
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Decay, Rule, Schedule
 from tradeoff.settings import BelowOne, Count, Updates, Within, checked
@@ -334,4 +334,13 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
                 field="runs",
                 value=method.label,
                 remedy="Use another loss, or a task with the members of FiniteTask and JudgedTask.",
+            )
+        needed = {"responses": FiniteTask, "features": FeatureTask}.get(method.anchor.sees)
+        if needed is not None and not isinstance(task, needed):
+            raise InputError(
+                "the anchor compares all responses of a prompt, or features, which the task does "
+                "not give",
+                field="runs",
+                value=method.label,
+                remedy=f"Use another anchor, or a task with the members of {needed.__name__}.",
             )

@@ -70,6 +70,32 @@ class JudgedTask(Protocol):
         """Rewards of all responses to the prompts of all training pairs, for stacked references."""
 
 
+@runtime_checkable
+class FeatureTask(FiniteTask, Protocol):
+    """Members of a task whose prompts are vectors, for anchors of views and of features."""
+
+    @property
+    def prompt_size(self) -> int:
+        """How many numbers a prompt consists of."""
+
+    def every_log_prob(
+        self,
+        params: Mapping[str, Tensor],
+        objective: int,
+        index: Int[Tensor, " B"],
+        factors: Float[Tensor, "B dx"] | None = None,
+    ) -> Float[Tensor, "B K"]:
+        """Log-probabilities of all responses to the prompts of some rows, times factors."""
+
+    def features(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B w"]:
+        """Features of the prompts of training demonstrations, the input of the last layer."""
+
+    def responses(self, index: Int[Tensor, " ..."]) -> Int[Tensor, " ..."]:
+        """Demonstrated responses, from 0 on."""
+
+
 def sft_value(
     loss: SftLoss,
     tokens: Tokens,

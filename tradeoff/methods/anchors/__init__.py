@@ -2,6 +2,7 @@
 
 from tradeoff.methods.anchors.base import Anchor, NoAnchor, QuadraticAnchor
 from tradeoff.methods.anchors.consistency import ViewConsistency
+from tradeoff.methods.anchors.dr_tune import DrTune
 from tradeoff.methods.anchors.ewc import Ewc
 from tradeoff.methods.anchors.l2_sp import L2Sp
 from tradeoff.methods.anchors.policies import KlToBase, LearningWithoutForgetting
@@ -14,6 +15,7 @@ ANCHORS: dict[str, type[Anchor]] = collected(__name__, Anchor)
 __all__ = [
     "ANCHORS",
     "Anchor",
+    "DrTune",
     "Ewc",
     "KlToBase",
     "L2Sp",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from tradeoff.errors import InputError
 from tradeoff.methods.hooks import Array, Hook, Moment, State, copied
 from tradeoff.settings import NotNegative
 
@@ -21,6 +22,9 @@ class Anchor(Hook):
     stages
         "last": the penalty acts in the last stage of the schedule, which is the whole run where it
         has no stages. "all": it acts in every stage.
+    sees
+        What it asks of the policy: "" nothing, "responses" the probabilities of all responses to a
+        prompt, "features" also what prompts and hidden layers are; a class attribute.
 
     Notes
     -----
@@ -28,8 +32,26 @@ class Anchor(Hook):
     """
 
     kind: ClassVar[str] = "anchor"
+    sees: ClassVar[Literal["", "responses", "features"]] = ""
     weight: NotNegative = 1.0
     stages: Literal["last", "all"] = "last"
+
+    def policy(self, moment: Moment) -> Any:
+        """What the engine tells of the policy.
+
+        Raises
+        ------
+        InputError
+            If it tells nothing.
+        """
+        if moment.policy is None:
+            raise InputError(
+                "the anchor compares policies, and the problem has none",
+                field="anchor",
+                value=self.name,
+                remedy="Use a LogLinear problem, or an anchor of weights such as l2_sp.",
+            )
+        return moment.policy
 
     def acts(self, moment: Moment) -> bool:
         """Whether the penalty acts in an update."""

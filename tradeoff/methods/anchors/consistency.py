@@ -7,18 +7,16 @@ from typing import ClassVar, Literal
 
 from tradeoff.methods.anchors.policies import KlToBase
 from tradeoff.methods.hooks import Array, Moment, State
-from tradeoff.schedules import FORWARD, OBJECTIVES
+from tradeoff.schedules import FORWARD
 from tradeoff.settings import NotNegative, Share
-
-CELLS = 4096
-"""A draw tells in which of so many cells it lies, and where in the cell: two draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConsistency(KlToBase):
     """Holds the policy's answer to a noisy prompt near an averaged policy's answer to the prompt.
 
-    In a view each feature is multiplied by a factor of its own, evenly spread about 1.
+    In a view each feature is multiplied by a factor of its own, evenly spread about 1. With
+    networks these are the numbers that a prompt consists of.
 
     Attributes
     ----------
@@ -38,6 +36,7 @@ class ViewConsistency(KlToBase):
     name: ClassVar[str] = "view_consistency"
     title: ClassVar[str] = "two views"
     source: ClassVar[str] = "arXiv 2410.23370"
+    sees: ClassVar[Literal["", "responses", "features"]] = "features"
     weight: NotNegative = 1.0
     stages: Literal["last", "all"] = "all"
     of: Literal["sft", "preference"] = "sft"
@@ -47,21 +46,6 @@ class ViewConsistency(KlToBase):
     def begin(self, weights: Array, state: State, moment: Moment) -> tuple[Array, State]:
         kept = self.decay * state["anchor"] + (1 - self.decay) * weights
         return weights, {"anchor": kept}
-
-    def direct(
-        self, gradient: Array, weights: Array, state: State, moment: Moment
-    ) -> tuple[Array, State]:
-        if not self.acts(moment):
-            return gradient, state
-        draws = moment.uniform()
-        # Features times factors have the logits of weights times factors.
-        factor = 1 + self.noise * 12**0.5 * (draws - 0.5)
-        # The place within a cell does not depend on the cell, which is what the noise is seen by.
-        row = None if self.exact else (CELLS * draws[..., 0]) % 1
-        policy = self._policy(moment)
-        objective = OBJECTIVES.index(self.of)
-        pull = factor * policy.pull(weights * factor, state["anchor"], objective, self, row)
-        return gradient + self.weight * pull, state
 
     def costs(self, moment: Moment) -> tuple[float, float]:
         sft, preference = super().costs(moment)

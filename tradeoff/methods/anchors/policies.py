@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from tradeoff.errors import InputError
 from tradeoff.methods.anchors.base import Anchor
 from tradeoff.methods.hooks import Array, Moment, State, copied
-from tradeoff.schedules import OBJECTIVES
 from tradeoff.settings import NotNegative, Positive
 
 
@@ -29,7 +27,7 @@ class KlToBase(Anchor):
         Divides the logits; positive. The divergence is multiplied by its square.
     exact
         Look at the prompts of all rows in each update, which still counts as one gradient; else at
-        that of one row, which is drawn.
+        that of one row, which is drawn, and with networks at those of a batch.
 
     Notes
     -----
@@ -39,6 +37,7 @@ class KlToBase(Anchor):
     name: ClassVar[str] = "kl_base"
     title: ClassVar[str] = "KL to base"
     source: ClassVar[str] = "arXiv 2203.02155"
+    sees: ClassVar[Literal["", "responses", "features"]] = "responses"
     weight: NotNegative = 0.3
     direction: Literal["forward", "reverse", "logits"] = "forward"
     of: Literal["sft", "preference"] = "preference"
@@ -53,29 +52,18 @@ class KlToBase(Anchor):
     ) -> tuple[Array, State]:
         if not self.acts(moment):
             return gradient, state
-        policy = self._policy(moment)
-        uniform = None if self.exact else moment.uniform()[..., 0]
-        pull = policy.pull(weights, state["anchor"], OBJECTIVES.index(self.of), self, uniform)
+        pull = self.policy(moment).pull_of(self, weights, state["anchor"], moment)
         return gradient + self.weight * pull, state
-
-    def _policy(self, moment: Moment) -> Any:
-        """What the engine tells of the policy; an `InputError` if it tells nothing."""
-        if moment.policy is None:
-            raise InputError(
-                "the anchor compares policies, and the problem has none",
-                field="anchor",
-                value=self.name,
-                remedy="Use a LogLinear problem, or an anchor of weights such as l2_sp.",
-            )
-        return moment.policy
 
     def costs(self, moment: Moment) -> tuple[float, float]:
         one = float(self.acts(moment))
         return (one, 0.0) if self.of == "sft" else (0.0, one)
 
     def unsupported(self, scale: str) -> str | None:
-        if scale != "convex":
+        if scale == "llm":
             return "hooks there see weights and gradients, not the probabilities of responses"
+        if scale == "networks" and self.direction == "logits":
+            return "tasks there give the probabilities of responses, not their logits"
         return super().unsupported(scale)
 
 
