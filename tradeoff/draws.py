@@ -26,6 +26,7 @@ SFT_NOISE, PREFERENCE_NOISE = 5, 6
 COORDINATES = 7
 JOIN = 8
 VIEW = 9
+TOKENS = 10
 
 
 def mix(z):  # type: ignore[no-untyped-def]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from tradeoff import draws
-from tradeoff.convex._chosen_rows import added_logits, trained_on
+from tradeoff.convex._chosen_rows import added_logits, trained_on, weighted
 from tradeoff.convex._in_context import InContextSampler
 from tradeoff.convex._trained_losses import TrainedLossSampler
 from tradeoff.convex.log_linear import LogLinear
@@ -22,6 +22,7 @@ from tradeoff.convex.setting import Setting, alike, places
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import GradientRule, Seen, State, Update
+from tradeoff.methods.losses import Nll, TokenWeighted
 from tradeoff.methods.transforms.retrieved import InContext
 from tradeoff.schedules import PREFERENCE, SFT
 
@@ -249,10 +250,15 @@ class Directions:
                 )  # fmt: skip
         if "data" in method.changed():
             problem = trained_on(problem, method.data, self.setting.start)
-            if not method.changed().keys() & {"sft", "preference"}:
-                return LogLinearSampler(problem, seed, replicas, compiled=compiled)
+        sft = method.sft
+        if isinstance(sft, TokenWeighted):
+            problem, sft = weighted(problem, sft), Nll()
+        if problem is self.setting.problem and replace(method, sft=sft).plain_losses:
+            return self.plain(replicas)
+        if sft == Nll() and "preference" not in method.changed():
+            return LogLinearSampler(problem, seed, replicas, compiled=compiled)
         return TrainedLossSampler(
-            problem, seed, replicas, method.sft, method.preference, compiled=compiled
+            problem, seed, replicas, sft, method.preference, compiled=compiled
         )
 
 

@@ -25,7 +25,7 @@ from tradeoff.methods.merges import MERGES, Merge, NoMerge
 from tradeoff.methods.parameters import PARAMETERS, EveryParameter, Parameters
 from tradeoff.methods.transforms import TRANSFORMS, EveryRow, Transform
 from tradeoff.parts import SCALES, Part, restore
-from tradeoff.schedules import SCHEDULES, Plan, Schedule
+from tradeoff.schedules import FORWARD, SCHEDULES, Plan, Schedule
 
 KNOWN: dict[str, Mapping[str, type[Part]]] = {
     "schedule": SCHEDULES,
@@ -152,6 +152,11 @@ class Method:
         """Whether the losses that are trained are those that are scored, of all rows."""
         return not self.changed().keys() & {"data", "sft", "preference"}
 
+    @property
+    def by_token(self) -> bool:
+        """Whether it looks at single tokens, so that responses of one token are not its place."""
+        return any(part.by_token for part in (self.data, self.sft, self.preference))
+
     def at(self, lam: float) -> Method:
         """The same method at another weight of the preference objective, in [0, 1]."""
         return replace(self, **{slot: getattr(self, slot).at(lam) for slot in KNOWN})
@@ -230,9 +235,10 @@ class Method:
             At least 1; the cost comes as close to the budget as whole updates allow.
         """
         count = max(1, round(gradient_units))
+        sft = self.data.sft_cost + FORWARD * (self.sft.forwards + self.data.forwards)
         for _ in range(TRIES):
             plan = self.schedule.plan(count)
-            each = float(plan.cost(self.data.sft_cost, pair * self.preference.cost).mean()) + looks
+            each = float(plan.cost(sft, pair * self.preference.cost).mean()) + looks
             each += self._beside(plan, pair) / count
             passes = self._passes(plan, pair) / batch
             better = max(1, round((gradient_units - passes) / each))

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tradeoff.methods import Method
+from tradeoff.methods.transforms import Online
 from tradeoff.networks.tasks import Params, Task, one_run
 from tradeoff.networks.trained_losses import RecordsTask
 from tradeoff.schedules import PREFERENCE, SFT
@@ -81,7 +82,7 @@ def chosen_rows(
     """
     found: dict[tuple[int, int], Places] = {}
     for method, runs in methods.items():
-        if "data" not in method.changed():
+        if "data" not in method.changed() or isinstance(method.data, Online):
             continue
         assert isinstance(task, RecordsTask), "checked before"
         shared = len(next(iter(base.values()))) == 1

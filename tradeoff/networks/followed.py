@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tradeoff import draws
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import GradientRule, Seen
+from tradeoff.methods.transforms import Online
 from tradeoff.parts import Part
 from tradeoff.schedules import SFT, Decay, Plan, Schedule, step_shares
 from tradeoff.settings import Seed, check
@@ -104,6 +105,7 @@ class Choices:
         self._join = draws.keys(ROOT, seeds, draws.JOIN)
         self._coordinates = draws.keys(ROOT, seeds, draws.COORDINATES)
         self._views = draws.keys(ROOT, seeds, draws.VIEW)
+        self._tokens = draws.keys(ROOT, seeds, draws.TOKENS)
         self._samples = [draws.keys(ROOT, seeds, stream) for stream in _SAMPLES]
         self._estimates = [draws.keys(ROOT, seeds, stream) for stream in _ESTIMATES]
 
@@ -179,6 +181,26 @@ class Choices:
                 seen = Seen(gram[place], weights[place], values, coins)
                 factors[place], self._states[k] = method.gradient.factors(seen, self._states[k])
         return factors
+
+    def hidden(self, loss: Any, step: int, runs: Rows, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """(n, rows, time) whether a token is hidden, in update `step` of some runs."""
+        rates = np.empty(len(self._objective))
+        for plan, rows in self.groups:
+            rates[rows] = loss.hidden((plan.clock[step] - 1) / plan.lengths[step])
+        counter = step * shape[0] * shape[1] + np.arange(shape[0] * shape[1]).reshape(shape)
+        coins = draws.uniform(self._tokens[runs][:, None, None], counter)
+        return np.asarray(coins < rates[runs][:, None, None])
+
+    def candidates(self, step: int, runs: Rows, factor: int) -> Rows:
+        """(len(runs), factor * batch_size) demonstrations from which an update's are chosen."""
+        count = factor * self.batch_size
+        return self._pick(self._samples[SFT], SFT, step * count + np.arange(count), runs)
+
+    def selecting(self) -> Iterator[tuple[Any, Rows]]:
+        """Data parts that choose the demonstrations of each update, and their runs."""
+        for method, (_, rows) in zip(self.methods, self.groups, strict=True):
+            if isinstance(method.data, Online):
+                yield method.data, rows
 
     def clock(self, step: int) -> NDArray[np.int64]:
         """(R,) number of the update within its stage, from 1."""

@@ -136,6 +136,7 @@ class LanguageModel(nn.Module):
         starts: Int[Tensor, " starts"] | None = None,
         after: Int[Tensor, " sequences"] | None = None,
         wanted: Int[Tensor, " some"] | None = None,
+        others: tuple[Int[Tensor, "*batch time"], float] | None = None,
     ) -> Float[Tensor, "*batch scored vocabulary"]:
         """Logits of the token after each position.
 
@@ -154,8 +155,13 @@ class LanguageModel(nn.Module):
         wanted
             Positions to score, all by default. The logits of the others would cost as much as a
             block of a small model.
+        others
+            Second tokens, and their share in the embeddings that are read.
         """
         x = self.embed_tokens(tokens)
+        if others is not None:
+            second, share = others
+            x = x + share * (self.embed_tokens(second) - x)
         attend = self._attend(x, positions, cache, starts, after)
         for index, block in enumerate(self.layers):
             x = block(x, index, attend)
@@ -239,7 +245,7 @@ def _norm(config: LanguageModelConfig) -> nn.RMSNorm:
 def response_log_probs(
     logits: Float[Tensor, "batch time vocabulary"],
     tokens: Int[Tensor, "batch time"],
-    mask: Bool[Tensor, "batch time"],
+    mask: Bool[Tensor, "batch time"] | Float[Tensor, "batch time"],
 ) -> Float[Tensor, " batch"]:
     """Sum the log-probabilities of the masked tokens of each sequence, in nats.
 
@@ -252,7 +258,8 @@ def response_log_probs(
     tokens
         Tokens that the model read.
     mask
-        True at the tokens that count. The first token never counts, as nothing predicts it.
+        True at the tokens that count, or their weights. The first token never counts, as nothing
+        predicts it.
     """
     scores = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
     target = scores.gather(-1, tokens[:, 1:, None]).squeeze(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,9 @@ from torch.func import functional_call
 from tradeoff import objectives
 from tradeoff.data import synthetic
 from tradeoff.data.synthetic import InstructionData
-from tradeoff.data.tokenizer import Tokenizer
+from tradeoff.data.tokenizer import SPECIAL, Tokenizer
+from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
+from tradeoff.methods.losses.token_classes import of_mean_one
 from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
@@ -32,7 +34,7 @@ from tradeoff.networks.tasks import (
     pair_measures,
 )
 from tradeoff.networks.threads import SMALL, one_thread
-from tradeoff.networks.trained_losses import Tokens
+from tradeoff.networks.trained_losses import Reading, Tokens
 from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT
 
@@ -157,15 +159,97 @@ class LanguageTask:
 
     def tokens(self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]) -> Tokens:
         """Log-probabilities of the tokens of training demonstrations under one run."""
-        rows = self.sft
+        return self.read(params, index, Reading())
+
+    def read(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"], reading: Reading
+    ) -> Tokens:
+        """As :meth:`tokens`, where the policy reads something else."""
+        rows, weights = self.sft, None
         if self.batched:
-            tokens, mask = rows.tokens[index], rows.mask[index][:, 1:]
-            scores = functional_call(self._shell, dict(params), (tokens,))[:, :-1]
+            tokens, mask = rows.tokens[index], rows.mask[index]
+            shown = tokens
+            if reading.hidden is not None:
+                shown = torch.where(mask & reading.hidden, self.tokenizer.pad, tokens)
+            scores = self._reread(
+                params, shown, reading.fed_back,
+                lambda own: torch.where(mask, F.pad(own[:, :-1], (1, 0)), shown),
+            )[:, :-1]  # fmt: skip
             wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
             found = wide.gather(-1, tokens[:, 1:, None]).squeeze(-1) - wide.logsumexp(-1)
-            return Tokens(found, mask.to(found.dtype))
-        each, laid = self._each(params, rows, index)
-        return Tokens(each, torch.ones_like(each), laid.owners)
+            if reading.weights is not None:
+                weights = reading.weights[index][:, 1:].to(found.dtype)
+            return Tokens(found, mask[:, 1:].to(found.dtype), None, weights)
+        laid, mask = rows.ragged(index), rows.mask[index]
+        place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
+        # Demonstrations share no prompts, so each token stands behind the one that predicts it.
+        scored, read = laid.wanted + 1, laid.tokens
+        if reading.hidden is not None:
+            read = read.index_fill(0, scored[reading.hidden[mask]], self.tokenizer.pad)
+        logits = self._reread(
+            params, read, reading.fed_back, lambda own: read.index_copy(0, scored, own), **place
+        )
+        each = _log_prob(logits, laid.targets)
+        if reading.weights is not None:
+            weights = reading.weights[index][mask].to(each.dtype)
+        return Tokens(each, torch.ones_like(each), laid.owners, weights)
+
+    def _reread(
+        self,
+        params: Mapping[str, Tensor],
+        tokens: Tensor,
+        share: float,
+        moved: Callable[[Tensor], Tensor],
+        **place: Any,
+    ) -> Tensor:
+        """Logits where embeddings have a share of those of the policy's own tokens.
+
+        `moved` puts the likeliest token after each scored position in place of the next token.
+        """
+        if not share:
+            return functional_call(self._shell, dict(params), (tokens,), place)
+        with torch.no_grad():
+            known = {name: value.detach() for name, value in params.items()}
+            likeliest = functional_call(self._shell, known, (tokens,), place).argmax(-1)
+        others = (moved(likeliest), share)
+        return functional_call(self._shell, dict(params), (tokens,), {**place, "others": others})
+
+    @property
+    def time(self) -> int:
+        """Length of the table of the tokens of demonstrations."""
+        return self.sft.tokens.shape[-1]
+
+    def token_weights(self, loss: TokenWeighted) -> Float[Tensor, "N time"]:
+        """Weight of each token of the training demonstrations, of mean one over all of them."""
+        tokens, mask = (x.cpu().numpy() for x in (self.sft.tokens, self.sft.mask))
+        special = len(SPECIAL)
+        texts = ["" if k < special else self.tokenizer.decode([k]) for k in range(tokens.max() + 1)]
+        shown = [row[own].tolist() for row, own in zip(tokens, mask, strict=True)]
+        weights = of_mean_one(loss.weights_of_tokens([[texts[k] for k in row] for row in shown]))
+        table = np.ones(tokens.shape)
+        table[mask] = np.concatenate(weights)
+        return torch.from_numpy(table).to(self.device)
+
+    def weighted_pairs(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"], loss: PreferenceLoss
+    ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
+        """As :meth:`pair_log_probs`, with the weights that a loss gives to tokens."""
+        mask = self.pairs.mask[index]
+        lengths = mask.sum(-1)
+        places = mask.cumsum(-1) - 1
+        own, other = (x[..., None].expand(mask.shape) for x in (lengths, lengths.flip(-1)))
+        weights = loss.token_weights(places, own, other)
+        found = self._log_probs(params, self.pairs, index, weights)
+        return found, lengths.to(found.dtype)
+
+    @torch.no_grad()
+    def demonstrated_logits(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> list[Float[Tensor, "_ vocabulary"]]:
+        """Logits of each token of the responses of some training demonstrations."""
+        tokens, mask = self.sft.tokens[index], self.sft.mask[index]
+        logits = functional_call(self._shell, dict(params), (tokens,))
+        return [row[:-1][own[1:]] for row, own in zip(logits, mask, strict=True)]
 
     def pair_log_probs(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
@@ -257,14 +341,26 @@ class LanguageTask:
     def _few(self, rows: Batch) -> Batch:
         return rows.take(torch.arange(min(self.evaluation_rows, len(rows))))
 
-    def _log_probs(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> Tensor:
-        """(B) or (B, 2) log-probabilities, in nats, of some responses under one run."""
+    def _log_probs(
+        self,
+        params: Mapping[str, Tensor],
+        rows: Batch,
+        index: Tensor,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """(B) or (B, 2) log-probabilities, in nats, of some responses under one run.
+
+        With weights (..., time), that of each token is multiplied by its weight.
+        """
         shape = (len(index), *rows.tokens.shape[1:-1])
         if self.batched:
             tokens, mask = rows.tokens[index].flatten(0, -2), rows.mask[index].flatten(0, -2)
             logits = functional_call(self._shell, dict(params), (tokens,))
-            return response_log_probs(logits, tokens, mask).view(shape)
+            kept = mask if weights is None else mask * weights.flatten(0, -2)
+            return response_log_probs(logits, tokens, kept).view(shape)
         each, laid = self._each(params, rows, index)
+        if weights is not None:
+            each = each * weights[rows.mask[index]].to(each.dtype)
         return each.new_zeros(shape).view(-1).index_add(0, laid.owners, each).view(shape)
 
     def _each(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> tuple[Tensor, Any]:
@@ -272,8 +368,7 @@ class LanguageTask:
         laid = rows.ragged(index)
         place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
         logits = functional_call(self._shell, dict(params), (laid.tokens,), place)
-        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return -F.cross_entropy(scores, laid.targets, reduction="none"), laid
+        return _log_prob(logits, laid.targets), laid
 
     @torch.no_grad()
     def _over_rows(self, params: Mapping[str, Tensor], rows: Batch) -> Tensor:
@@ -290,6 +385,12 @@ class LanguageTask:
     def _margins(self, params: Mapping[str, Tensor], pairs: Batch) -> Tensor:
         log_probs = self._over_rows(params, pairs)
         return objectives.margin(log_probs[..., 0], log_probs[..., 1])
+
+
+def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
+    """(M,) log-probabilities of tokens, by logits (M, vocabulary)."""
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return -F.cross_entropy(scores, targets, reduction="none")
 
 
 def _named(name: str, scores: Mapping[str, float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,14 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tradeoff.methods.gradients import Update
-from tradeoff.methods.losses import ResponseGroup
+from tradeoff.methods.losses import ResponseGroup, TokenWeighted
 from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks._hooks import Hooks
 from tradeoff.networks._views import NetworkView
 from tradeoff.networks.followed import Choices
 from tradeoff.networks.optimizers import RowOptimizer
-from tradeoff.networks.tasks import Params, Reference, Task, over_runs
-from tradeoff.networks.trained_losses import pair_value, sft_value
+from tradeoff.networks.tasks import Params, Reference, Task, one_run, over_runs
+from tradeoff.networks.trained_losses import (
+    Reading,
+    TokenTask,
+    WeightedTask,
+    pair_value,
+    sft_value,
+)
 from tradeoff.schedules import PREFERENCE, SFT, Decay
 
 
@@ -80,6 +86,13 @@ class Loop:
         self._going = np.ones(runs, dtype=bool)
         self.hooks = Hooks(choices, self.shapes, self.theta)
         self.rewards = self._judged()
+        self._selecting = list(choices.selecting())
+        self._memory: dict[int, Any] = {}
+        self._weights = {
+            loss: cast(WeightedTask, task).token_weights(loss)
+            for loss, _ in choices.losses(SFT)
+            if isinstance(loss, TokenWeighted)
+        }
 
     def params(self, theta: Tensor | None = None, rows: slice | Tensor = slice(None)) -> Params:
         """Stacked parameters of all runs, or of some runs, with given trained values."""
@@ -188,8 +201,10 @@ class Loop:
             for loss, members in self.choices.losses(objective):
                 followers = members[weights[members, objective] != 0]
                 batch = self.choices.batch(objective, step, followers)
+                if objective == SFT and self._selecting:
+                    batch = self._selected(step, followers, batch)
                 chunks = list(self._chunks(followers, batch))
-                slopes = self.spread(partial(self._slope, objective, loss), chunks)
+                slopes = self.spread(partial(self._slope, objective, loss, step=step), chunks)
                 for (runs, _), (slope, value) in zip(chunks, slopes, strict=True):
                     losses[runs, objective] = value
                     if len(joined):
@@ -226,23 +241,48 @@ class Loop:
             found[place], vectors[k] = rule.joined(first, second, about, state)
         return found
 
+    def _selected(
+        self, step: int, followers: NDArray[np.int64], batch: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Demonstrations (n, B) of an update, where a method chooses them from more."""
+        batch, task = batch.copy(), cast(TokenTask, self.task)
+        for rule, members in self._selecting:
+            own = np.intersect1d(followers, members)
+            given = self.choices.candidates(step, own, rule.candidates)
+            for run, rows in zip(own.tolist(), given, strict=True):
+                shown = one_run(self.params(self.theta[[run]], torch.tensor([run])), 0)
+                index = torch.from_numpy(rows).to(self.theta.device)
+                found = task.demonstrated_logits(shown, index)
+                logits = [np.nan_to_num(x.double().cpu().numpy()) for x in found]
+                places, self._memory[run] = rule.best(
+                    logits, batch.shape[1], self._memory.get(run, {})
+                )
+                batch[np.searchsorted(followers, run)] = rows[places]
+        return batch
+
     def _slope(
-        self, objective: int, loss: Any, chunk: tuple[Tensor, Tensor]
+        self, objective: int, loss: Any, chunk: tuple[Tensor, Tensor], step: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Gradients (n, D) of some runs' losses (n,) on (n, B) data rows, and the losses."""
         runs, index = chunk
         theta = self.theta[runs].requires_grad_()
-        found = self._losses(objective, theta, runs, index, loss)
+        found = self._losses(objective, theta, runs, index, loss, step)
         (slope,) = torch.autograd.grad(found.sum(), theta)
         return slope, found.detach()
 
     def _losses(
-        self, objective: int, theta: Tensor, runs: Tensor, index: Tensor, loss: Any = None
+        self,
+        objective: int,
+        theta: Tensor,
+        runs: Tensor,
+        index: Tensor,
+        loss: Any = None,
+        step: int = 0,
     ) -> Tensor:
         """(n,) losses of some runs on (n, B) data rows; the task's loss if none is given."""
         params = self.params(theta, runs)
         if loss is not None:
-            return self._trained(objective, loss, params, runs, index)
+            return self._trained(objective, loss, params, runs, index, step)
         shift = [self.shift[runs[:, None], index]] if objective == PREFERENCE else []
 
         def one(params: Params, *given: Tensor) -> Tensor:
@@ -251,16 +291,22 @@ class Loop:
         return over_runs(one, self.task.batched)(params, index, *shift)
 
     def _trained(
-        self, objective: int, loss: Any, params: Params, runs: Tensor, index: Tensor
+        self, objective: int, loss: Any, params: Params, runs: Tensor, index: Tensor, step: int
     ) -> Tensor:
         """(n,) losses that a method trains; the reference policy runs beside the policy."""
         task: Any = self.task
         rows = index.shape[1]
+        reads, hides = objective == SFT and self._reads(loss), objective == SFT and loss.hides
+
+        def pairs(params: Params, index: Tensor) -> tuple[Tensor, Tensor]:
+            if loss.by_token:
+                return task.weighted_pairs(params, index, loss)
+            return task.pair_log_probs(params, index)
 
         def known(params: Params, index: Tensor) -> Tensor:
             if objective == SFT:
                 return task.tokens(params, index).log_probs
-            return task.pair_log_probs(params, index)[0]
+            return pairs(params, index)[0]
 
         def every(params: Params, index: Tensor) -> Tensor:
             found: Tensor = task.every_log_prob(params, objective, index)
@@ -277,6 +323,10 @@ class Loop:
         if grouped and self.rewards is not None:
             reference["rewards"] = self.rewards[runs[:, None], index]
 
+        if hides:
+            coins = self.choices.hidden(loss, step, runs.cpu().numpy(), (rows, task.time))
+            reference["hidden"] = torch.from_numpy(coins).to(index.device)
+
         def one(params: Params, index: Tensor, *values: Tensor) -> Tensor:
             given = dict(zip(reference, values, strict=True))
             compared, apart = given.get("own"), None
@@ -284,8 +334,10 @@ class Loop:
                 all_of = every(params, index)
                 apart = divergence(all_of, given.get("every", all_of), loss.compares)
             if objective == SFT:
-                return sft_value(loss, task.tokens(params, index), compared, rows, apart)
-            log_probs, lengths = task.pair_log_probs(params, index)
+                reading = Reading(given.get("hidden"), loss.fed_back, self._weights.get(loss))
+                tokens = task.read(params, index, reading) if reads else task.tokens(params, index)
+                return sft_value(loss, tokens, compared, rows, apart)
+            log_probs, lengths = pairs(params, index)
             group = None
             if grouped:
                 group = ResponseGroup(
@@ -294,6 +346,10 @@ class Loop:
             return pair_value(loss, log_probs, lengths, compared, apart, group)
 
         return over_runs(one, task.batched)(params, index, *reference.values())
+
+    def _reads(self, loss: Any) -> bool:
+        """Whether a loss of demonstrations has weights, or reads something else."""
+        return loss in self._weights or loss.hides or loss.fed_back > 0
 
     def _judged(self) -> Tensor | None:
         """(R, J, K) rewards of all responses to the prompts of pairs; None if no loss asks."""

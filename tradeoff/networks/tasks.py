@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tradeoff import objectives
+from tradeoff.methods.losses import TokenWeighted
+from tradeoff.methods.losses.token_classes import of_mean_one
 from tradeoff.networks import policies
 from tradeoff.networks.policies import PolicyConfig, PolicyData
-from tradeoff.networks.trained_losses import Tokens
+from tradeoff.networks.trained_losses import Reading, Tokens
 from tradeoff.schedules import SFT
 
 if TYPE_CHECKING:
@@ -184,6 +186,21 @@ class PolicyTask:
         scores = policies.logits(params, self._tensors["prompts"][rows[:, 0]])
         found = scores.gather(1, rows[:, 1:]) - scores.logsumexp(1, keepdim=True)
         return Tokens(found, torch.ones_like(found))
+
+    def token_weights(self, loss: TokenWeighted) -> Float[Tensor, "N time"]:
+        """Weights of the training demonstrations, whose responses are one token each."""
+        prompts, responses = np.asarray(self.data.demonstrations).T
+        shares = np.full(len(prompts), 1 / len(prompts))
+        found = of_mean_one([loss.weights_of_rows(prompts, responses, shares)])[0]
+        return torch.from_numpy(found[:, None]).to(self.device, self.dtype)
+
+    def read(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"], reading: Reading
+    ) -> Tokens:
+        """As :meth:`tokens`, with weights."""
+        found = self.tokens(params, index)
+        weights = reading.weights
+        return found if weights is None else replace(found, weights=weights[index])
 
     def pair_log_probs(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
+from tradeoff.methods.losses import TokenWeighted
 from tradeoff.networks import optimizers
 from tradeoff.networks._chosen_rows import chosen_rows
 from tradeoff.networks.followed import Choices, Run
@@ -32,7 +33,14 @@ from tradeoff.networks.loop import Loop
 from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
-from tradeoff.networks.trained_losses import FeatureTask, FiniteTask, JudgedTask, RecordsTask
+from tradeoff.networks.trained_losses import (
+    FeatureTask,
+    FiniteTask,
+    JudgedTask,
+    RecordsTask,
+    TokenTask,
+    WeightedTask,
+)
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Decay, Rule, Schedule
 from tradeoff.settings import BelowOne, Count, Updates, Within, checked
@@ -324,6 +332,20 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
                 field="runs",
                 value=method.label,
                 remedy="Give it the members of tradeoff.networks.trained_losses.RecordsTask.",
+            )
+        if method.by_token and not isinstance(task, TokenTask):
+            raise InputError(
+                "the method looks at the tokens of responses, and the task has one for each",
+                field="runs",
+                value=method.label,
+                remedy="Use another method, or a task with the members of TokenTask.",
+            )
+        if isinstance(method.sft, TokenWeighted) and not isinstance(task, WeightedTask):
+            raise InputError(
+                "the method weighs demonstrations by what they are, which the task does not tell",
+                field="runs",
+                value=method.label,
+                remedy="Use another method, or a task with the members of WeightedTask.",
             )
         both = method.sft.compares, method.preference.compares
         asks = method.preference.grouped or any(way is not None for way in both)

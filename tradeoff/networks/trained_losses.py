@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tradeoff.methods.losses import Pairs, PreferenceLoss, ResponseGroup, Responses, SftLoss
+from tradeoff.methods.losses import (
+    Pairs,
+    PreferenceLoss,
+    ResponseGroup,
+    Responses,
+    SftLoss,
+    TokenWeighted,
+)
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,14 @@ class Tokens:
         Mask of the same shape: 1 at a token of the response, 0 at padding.
     owners
         (M,) number of the demonstration of each token, if they follow one another.
+    weights
+        Weight of each token, of the same shape; None: ones.
     """
 
     log_probs: Tensor
     counted: Tensor
     owners: Int[Tensor, " M"] | None = None
+    weights: Tensor | None = None
 
     def sums(self, values: Tensor, rows: int) -> Float[Tensor, " B"]:
         """Sum of the values of each demonstration's tokens."""
@@ -50,6 +60,57 @@ class RecordsTask(Protocol):
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
         """Log-probabilities and lengths of both responses of training pairs under one run."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the policy reads in place of the tokens of some demonstrations, and what these weigh.
+
+    Attributes
+    ----------
+    hidden
+        (B, time) where a response token is replaced by padding, if it is read; None: nowhere.
+    fed_back
+        Share of the policy's likeliest tokens in the embeddings of response tokens.
+    weights
+        (N, time) weight of each token of all N training demonstrations; None: ones.
+    """
+
+    hidden: Bool[Tensor, "B time"] | None = None
+    fed_back: float = 0.0
+    weights: Float[Tensor, "N time"] | None = None
+
+
+@runtime_checkable
+class WeightedTask(Protocol):
+    """Members of a task that knows what the tokens of demonstrations are, for losses that ask."""
+
+    def token_weights(self, loss: TokenWeighted) -> Float[Tensor, "N time"]:
+        """Weight of each token of the training demonstrations, of mean one over all of them."""
+
+    def read(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"], reading: Reading
+    ) -> Tokens:
+        """As `RecordsTask.tokens`, with weights, or where the policy reads something else."""
+
+
+@runtime_checkable
+class TokenTask(WeightedTask, Protocol):
+    """Members of a task whose responses have several tokens, for methods that look at these."""
+
+    @property
+    def time(self) -> int:
+        """Length of the table of the tokens of demonstrations."""
+
+    def weighted_pairs(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"], loss: PreferenceLoss
+    ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
+        """As `RecordsTask.pair_log_probs`, with the weights that a loss gives to tokens."""
+
+    def demonstrated_logits(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> list[Float[Tensor, "_ vocabulary"]]:
+        """Logits of each token of the responses of some training demonstrations."""
 
 
 @runtime_checkable
@@ -124,7 +185,13 @@ def sft_value(
         own = tokens.sums(tokens.log_probs, rows)
         return loss.losses(Responses(own, known, lengths)).mean()
     values = loss.losses(
-        Responses(tokens.log_probs, reference, None, None if apart is None else apart[:, None])
+        Responses(
+            tokens.log_probs,
+            reference,
+            None,
+            None if apart is None else apart[:, None],
+            tokens.weights,
+        )
     )
     return (values * tokens.counted).sum() / tokens.counted.sum()
 

@@ -4,7 +4,7 @@ A loss is a small frozen record of its hyper-parameters. It maps log-probabiliti
 numpy arrays or torch tensors, to one loss each.
 """
 
-from tradeoff.methods.losses.base import MarginLoss, PreferenceLoss, SftLoss
+from tradeoff.methods.losses.base import MarginLoss, PreferenceLoss, SftLoss, TokenWeighted
 from tradeoff.methods.losses.batches import Aot, AotUnpaired
 from tradeoff.methods.losses.demonstrations import (
     Chord,
@@ -16,6 +16,7 @@ from tradeoff.methods.losses.demonstrations import (
     Uft,
     Weighted,
 )
+from tradeoff.methods.losses.desensitised import LdDpo
 from tradeoff.methods.losses.divergences import AnchoredDpo, Asft, Kto, Tdpo, Wpo
 from tradeoff.methods.losses.groups import Egpo, Grouped, Grpo, SemanticReward
 from tradeoff.methods.losses.imitation import (
@@ -26,6 +27,7 @@ from tradeoff.methods.losses.imitation import (
     RewardWeighted,
     Ulma,
 )
+from tradeoff.methods.losses.inputs import IntuitiveSft, MaskedThought
 from tradeoff.methods.losses.margins import (
     DiscoPop,
     Dpo,
@@ -54,6 +56,7 @@ from tradeoff.methods.losses.records import Pairs, ResponseGroup, Responses
 from tradeoff.methods.losses.scaled import Adpo, AlphaDpo, Modpo, MovingReferenceDpo, UnitDpo
 from tradeoff.methods.losses.single_stage import SrftDemonstrations, SrftOwn
 from tradeoff.methods.losses.slopes import group_slopes, initial_pull, pair_slopes, sft_slopes
+from tradeoff.methods.losses.token_classes import RationaleSft, TlTraining
 from tradeoff.methods.losses.with_sft import AlphaPo, Cpo, Orpo, Rpo, SimPo, Slic
 from tradeoff.parts import collected
 
@@ -96,11 +99,14 @@ __all__ = [
     "Grpo",
     "Hinge",
     "ImportanceSft",
+    "IntuitiveSft",
     "Ipo",
     "Kto",
+    "LdDpo",
     "LengthDpo",
     "Luffy",
     "MarginLoss",
+    "MaskedThought",
     "Modpo",
     "MovingReferenceDpo",
     "Mpo",
@@ -114,6 +120,7 @@ __all__ = [
     "Poft",
     "PreferenceLoss",
     "ProximalSft",
+    "RationaleSft",
     "ResponseGroup",
     "Responses",
     "RewardWeighted",
@@ -127,6 +134,8 @@ __all__ = [
     "SrftDemonstrations",
     "SrftOwn",
     "Tdpo",
+    "TlTraining",
+    "TokenWeighted",
     "Uft",
     "Ulma",
     "UnitDpo",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
 
 from tradeoff.methods.losses.records import Array, Pairs, Responses
 from tradeoff.parts import Part
@@ -29,9 +33,12 @@ class SftLoss(Part):
     compares
         Direction of the divergence from the reference that it asks for, "forward" or "reverse", a
         class attribute; None if it asks for none. "entropy" asks for that of the policy instead.
+    by_token
+        Whether it is SFT where every response is one token, a class attribute.
     """
 
     kind: ClassVar[str] = "sft"
+    by_token: ClassVar[bool] = False
     compares: ClassVar[Direction | None] = None
     per_response: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
@@ -46,10 +53,77 @@ class SftLoss(Part):
         """Slope of the loss in the divergence from the reference."""
         return 0.0
 
+    @property
+    def fed_back(self) -> float:
+        """Share of the policy's own predictions in the response tokens that it reads, in [0, 1]."""
+        return 0.0
+
+    @property
+    def forwards(self) -> float:
+        """Forward passes of a batch that it costs beside each gradient."""
+        return 1.0 if self.fed_back else 0.0
+
+    def hidden(self, progress: Array) -> Array:
+        """Probability that a response token is hidden where the policy reads it.
+
+        Parameters
+        ----------
+        progress
+            Share of the updates of the stage that are done, in [0, 1).
+        """
+        return 0.0 * progress
+
+    @property
+    def hides(self) -> bool:
+        """Whether it ever hides a token."""
+        return False
+
     def unsupported(self, scale: str) -> str | None:
+        if scale == "convex" and self.by_token:
+            return "every response is one token there, with which it is SFT"
         if scale == "llm" and self.needs_reference:
             return "the trainer keeps no reference log-probabilities of demonstrations"
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenWeighted(SftLoss):
+    """Negative log-likelihood with weights of tokens that do not depend on the policy."""
+
+    convex: ClassVar[bool] = True
+
+    def losses(self, tokens: Responses) -> Array:
+        weights = tokens.weights
+        return -tokens.log_probs if weights is None else -weights * tokens.log_probs
+
+    @abstractmethod
+    def weights_of_tokens(self, pieces: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """Weights of the response tokens of each training demonstration, not negative.
+
+        Their scale does not matter: an engine divides them by their mean over all tokens.
+
+        Parameters
+        ----------
+        pieces
+            Text of each token, for each demonstration.
+        """
+
+    def weights_of_rows(
+        self,
+        prompts: Int[np.ndarray, " n"],
+        responses: Int[np.ndarray, " n"],
+        shares: Float[np.ndarray, " n"],
+    ) -> Float[np.ndarray, " n"]:
+        """The same where the response of each demonstration is one token.
+
+        Parameters
+        ----------
+        prompts, responses
+            Numbers of the prompt and of the response of each training demonstration.
+        shares
+            How often each of them is shown.
+        """
+        return np.ones(len(prompts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +153,9 @@ class PreferenceLoss(Part):
     asks
         What it wants to know of them beside their probabilities: "rewards", "likeness"; a class
         attribute.
+    by_token
+        Whether the log-probabilities of its records are weighted sums over the tokens, see
+        :meth:`token_weights`, a class attribute.
     """
 
     kind: ClassVar[str] = "preference"
@@ -90,6 +167,7 @@ class PreferenceLoss(Part):
     convex: ClassVar[bool] = False
     grouped: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ()
+    by_token: ClassVar[bool] = False
 
     @property
     def cost(self) -> float:
@@ -100,11 +178,25 @@ class PreferenceLoss(Part):
     def losses(self, pairs: Pairs) -> Array:
         """(n,) one loss for each pair."""
 
+    def token_weights(self, places: Array, lengths: Array, others: Array) -> Array:
+        """(M,) weights of the log-probabilities of tokens, of the policy and of the reference.
+
+        Parameters
+        ----------
+        places
+            (M,) place of each token in its response, from 0.
+        lengths, others
+            (M,) tokens of that response, and of the other one of its pair.
+        """
+        return 0.0 * places + 1.0
+
     def divergence_slopes(self, pairs: Pairs) -> Array | None:
         """(n,) slopes in the divergence of the prompt; None where it counts as a constant."""
         return None
 
     def unsupported(self, scale: str) -> str | None:
+        if scale == "convex" and self.by_token:
+            return "every response is one token there, and no token is beyond the other response"
         if scale == "convex" and self.whole_batch:
             return "an update there sees one pair, and the loss sorts those of a batch"
         return None

@@ -28,12 +28,16 @@ class Responses:
     divergence
         (n,) divergence between policy and reference over all responses of the same prompt, in the
         direction that the loss asks for; ``None``: zero, as where the policy is the reference.
+    weights
+        (n,) weight of each token, of mean one over all tokens of the training demonstrations, if
+        the loss weighs tokens by what they are; ``None``: ones.
     """
 
     log_probs: Array
     reference: Array | None = None
     lengths: Array | None = None
     divergence: Array | None = None
+    weights: Array | None = None
 
     @property
     def known_divergence(self) -> Array:

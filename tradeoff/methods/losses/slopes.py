@@ -75,7 +75,8 @@ def _leaf(responses: Responses) -> tuple[Responses, Any]:
 
     leaf = tensor(responses.log_probs).requires_grad_()
     fixed = {
-        name: tensor(getattr(responses, name)) for name in ("reference", "lengths", "divergence")
+        name: tensor(getattr(responses, name))
+        for name in ("reference", "lengths", "divergence", "weights")
     }
     return replace(responses, log_probs=leaf, **fixed), leaf
 

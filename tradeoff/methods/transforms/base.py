@@ -45,11 +45,19 @@ class Transform(Part):
         Whether it looks at lengths, a class attribute.
     asks
         Objectives of the rows whose log-probabilities it asks the policy for, a class attribute.
+    by_token
+        Whether it looks at single tokens, a class attribute.
     """
 
     kind: ClassVar[str] = "data"
     by_length: ClassVar[bool] = False
     asks: ClassVar[tuple[int, ...]] = ()
+    by_token: ClassVar[bool] = False
+
+    @property
+    def forwards(self) -> float:
+        """Forward passes of a batch of demonstrations that it costs beside each gradient."""
+        return 0.0
 
     @property
     def sft_cost(self) -> float:
