@@ -137,7 +137,7 @@ def moved(loss: Any, given: Pairs, side: int, by: np.ndarray) -> np.ndarray:
 # For each weight of a token's slope, the loss of the token's probability p that has this
 # derivative.
 IMPLIED = {
-    "nll": lambda p, q: -np.log(p),
+    **dict.fromkeys(("nll", "mft", "ift", "tl_training", "rationale_sft"), lambda p, q: -np.log(p)),
     "dft": lambda p, q: 1 - p,
     "asft": lambda p, q: 1 - p,  # Without a divergence.
     "chord": lambda p, q: (1 - p) ** 2 / 2,

@@ -119,13 +119,15 @@ def _run(
         raise InputError("no held-out loss is known", file=folder, field=absent[0], remedy=remedy)
     updates = summary["updates"]
     batch = identity.get("batch_size", 1)
+    method = restored(identity["schedule"])
+    passes = method.sft.forwards * updates["sft"] + end.get("probe_rows", 0) / batch
     return EndedRun(
         folder=folder,
-        method=restored(identity["schedule"]),
+        method=method,
         identity=identity,
         start=evaluations.get(0, {}),
         end=end,
-        gradients=sum(updates.values()) + FORWARD * end.get("probe_rows", 0) / batch,
+        gradients=sum(updates.values()) + FORWARD * passes,
         tokens=int(summary["tokens"]),
         seconds=float(summary["seconds"]),
         diverged=diverged,

@@ -79,7 +79,9 @@ def preference(
 
 
 def sft_sum(
-    token_log_probs: Float[Tensor, " M"], trained: SftLoss | None = None
+    token_log_probs: Float[Tensor, " M"],
+    trained: SftLoss | None = None,
+    weights: Float[Tensor, " M"] | None = None,
 ) -> Float[Tensor, ""]:
     """Summed negative log-likelihood of the scored tokens; divide by their number over the update.
 
@@ -89,7 +91,9 @@ def sft_sum(
         Log-probabilities in nats.
     trained
         The loss of a token in place of this, if a method trains another one.
+    weights
+        Weights of the tokens, if that loss has some.
     """
     if trained is None:
         return -torch.sum(token_log_probs)
-    return torch.sum(trained.losses(Responses(token_log_probs)))
+    return torch.sum(trained.losses(Responses(token_log_probs, weights=weights)))

@@ -8,6 +8,7 @@ A cached reference is computed once for every pair that the run will read, see
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from tradeoff.llm._scorer import Scorer
 from tradeoff.llm.ahead import Needed
 from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.logprobs import Policy
+from tradeoff.methods.losses import PreferenceLoss
 from tradeoff.schedules import Plan, Rule
 
 
@@ -66,7 +68,8 @@ def prepare(
     if config.reference_mode == "adapter_off":
         model: Any = policy.model
         live = Live(scorer.policy, model.disable_adapter)
-        return References(live, live)
+        weighed = Live(scorer.policy, model.disable_adapter, scorer.weighs)
+        return References(live, live, weighed=weighed)
     if own and config.reference_mode == "cached":
         return cached(scorer, policy, data, wanted, progress, known)
     other = _copy(policy) if own else Policy(load(config.reference))
@@ -76,7 +79,8 @@ def prepare(
         scorer = replace(scorer, policy=other)
         found = cached(scorer, other, data, wanted, progress, known)
         return replace(found, fingerprint=fingerprint)
-    return References(Live(other), Live(other), fingerprint)
+    weighed = Live(other, weighs=scorer.weighs)
+    return References(Live(other), Live(other), fingerprint, weighed=weighed)
 
 
 def check_same(
@@ -138,14 +142,21 @@ def cached(
         made_by = _reference_cache.made_by(scorer, policy)
     before = tables(known)
     every = np.arange(len(data.preference_test))
+    tables_of: list[tuple[Any, ...]] = [
+        ("train", data.preference, wanted.groups, {"groups": wanted.order}),
+        ("probes", data.preference, [wanted.probes], {"groups": wanted.probe_order}),
+        ("test", data.preference_test, [every], {}),
+    ]
     found = {
         name: _filled(scorer, made_by | how, pairs, groups, progress, before.get(name))
-        for name, pairs, groups, how in (
-            ("train", data.preference, wanted.groups, {"groups": wanted.order}),
-            ("probes", data.preference, [wanted.probes], {"groups": wanted.probe_order}),
-            ("test", data.preference_test, [every], {}),
-        )
+        for name, pairs, groups, how in tables_of
     }
+    if (loss := scorer.weighs) is not None:
+        how = {"groups": wanted.order, "weights": json.dumps(loss.to_dict(), sort_keys=True)}
+        found["weighed"] = _filled(
+            *(scorer, made_by | how, data.preference, wanted.groups, progress),
+            *(before.get("weighed"), loss),
+        )
     return from_tables(found)
 
 
@@ -156,6 +167,7 @@ def _filled(
     groups: Sequence[Int[np.ndarray, " _"]],
     progress: Any,
     table: Float[Tensor, "J 2"] | None = None,
+    weighs: PreferenceLoss | None = None,
 ) -> Float[Tensor, "J 2"]:
     """Table with the values of all groups, and of all other known pairs."""
     table = torch.full((len(pairs), 2), torch.nan) if table is None else table.cpu().clone()
@@ -170,7 +182,7 @@ def _filled(
     values = Cached(table)
     if missing := [rows for rows in groups if not values.knows(rows)]:
         rows = torch.from_numpy(np.concatenate(missing))
-        scored = scorer.log_probs(pairs, progress, missing).cpu().to(table.dtype)[rows]
+        scored = scorer.log_probs(pairs, progress, missing, weighs).cpu().to(table.dtype)[rows]
         # NaN marks an unknown value; NaN and infinity both make a run diverge.
         table[rows] = torch.where(scored.isnan(), torch.inf, scored)
         if path is not None and scorer.accelerator.is_main_process:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tradeoff.errors import InputError
 from tradeoff.llm.ahead import Needed
 from tradeoff.llm.batches import Batch
+from tradeoff.methods.losses import PreferenceLoss
 
 
 @runtime_checkable
@@ -38,16 +39,21 @@ class References:
         :func:`~tradeoff.llm._fingerprints.model_fingerprint`; otherwise None.
     probes
         The reference values of the training pairs on which a schedule evaluates losses.
+    weighed
+        Those of training pairs with the weights that a loss gives to tokens, if it gives some.
     """
 
     train: ReferenceSource
     test: ReferenceSource
     fingerprint: str | None = None
     probes: ReferenceSource | None = None
+    weighed: ReferenceSource | None = None
 
     def knows(self, wanted: Needed) -> bool:
         """Whether all values that a run needs are there."""
         groups = [(self.train, rows) for rows in wanted.groups] + [(self.probes, wanted.probes)]
+        if self.weighed is not None:
+            groups += [(self.weighed, rows) for rows in wanted.groups]
         return all(source.knows(rows) for source, rows in groups if isinstance(source, Cached))
 
 
@@ -93,15 +99,31 @@ class Live:
         The model to run.
     switch
         Makes a context manager in which `policy` is the reference.
+    weighs
+        A loss whose weights the tokens have; None: ones.
     """
 
-    def __init__(self, policy: nn.Module, switch: Callable[[], Any] | None = None) -> None:
-        self.policy, self.switch = policy, switch
+    def __init__(
+        self,
+        policy: nn.Module,
+        switch: Callable[[], Any] | None = None,
+        weighs: PreferenceLoss | None = None,
+    ) -> None:
+        self.policy, self.switch, self.weighs = policy, switch, weighs
 
     @torch.no_grad()
     def __call__(self, rows: Int[Tensor, " n"], batch: Batch) -> Float[Tensor, " S"]:
         with evaluating(self.policy), _entered(self.switch):
-            return batch.per_response(self.policy(batch))
+            return weighted(self.policy(batch), batch, self.weighs)
+
+
+def weighted(
+    values: Float[Tensor, " M"], batch: Batch, loss: PreferenceLoss | None
+) -> Float[Tensor, " S"]:
+    """Sum of the values of the tokens of each response, with the weights that a loss gives them."""
+    if loss is not None:
+        values = values * batch.token_weights(loss).to(values.dtype)
+    return batch.per_response(values)
 
 
 @contextmanager
@@ -128,11 +150,13 @@ def tables(references: References | None) -> dict[str, Tensor]:
     """Cached references as tensors for a checkpoint; empty for other references."""
     if references is None:
         return {}
-    found = {name: getattr(references, name) for name in ("train", "test", "probes")}
+    found = {n: getattr(references, n) for n in ("train", "test", "probes", "weighed")}
     return {k: v.table.clone() for k, v in found.items() if isinstance(v, Cached)}
 
 
 def from_tables(found: dict[str, Tensor], fingerprint: str | None = None) -> References:
     """Restore cached references from :func:`tables`, with their model's fingerprint, if any."""
     train, test = Cached(found["train"]), Cached(found["test"])
-    return References(train, test, fingerprint, Cached(found.get("probes", found["train"])))
+    probes = Cached(found.get("probes", found["train"]))
+    weighed = Cached(found["weighed"]) if "weighed" in found else None
+    return References(train, test, fingerprint, probes, weighed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,8 @@ from tradeoff.llm import _losses, batches
 from tradeoff.llm._cuts import Extents, passes
 from tradeoff.llm._data import Example, Pair
 from tradeoff.llm._losses import PairLosses
-from tradeoff.llm._reference_values import ReferenceSource, evaluating
+from tradeoff.llm._readings import with_own_tokens
+from tradeoff.llm._reference_values import ReferenceSource, evaluating, weighted
 from tradeoff.llm.config import TrainConfig
 from tradeoff.methods import PreferenceLoss, SftLoss
 
@@ -39,6 +40,8 @@ class Scorer:
         The accelerator, which numbers the processes and sums over them.
     collator
         Makes the batch of a pass.
+    weighs
+        A loss of pairs with weights of tokens, whose reference needs weighted log-probabilities.
     """
 
     policy: nn.Module
@@ -46,17 +49,31 @@ class Scorer:
     pad: int
     accelerator: Any
     collator: batches.Collator = batches.collate
+    weighs: PreferenceLoss | None = None
 
     @property
     def layout(self) -> batches.Layout:
         """Layout of the settings; by default the one that works for every model."""
         return "padded" if self.config.layout == "auto" else self.config.layout
 
-    def sft(self, items: Sequence[Example], trained: SftLoss | None = None) -> Float[Tensor, ""]:
-        """Summed negative log-likelihood of demonstrations, in nats, or another token loss."""
-        batch = self.collator(items, self.layout, self.pad).to(self.accelerator.device)
+    def sft(
+        self,
+        items: Sequence[Example],
+        trained: SftLoss | None = None,
+        read: Callable[[batches.Batch], batches.Batch] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Summed negative log-likelihood of demonstrations, in nats, or another token loss.
+
+        The policy reads the batch as `read` returns it.
+        """
+        batch = self.collator(items, self.layout, self.pad)
+        batch = (batch if read is None else read(batch)).to(self.accelerator.device)
         with self.autocast():
-            return _losses.sft_sum(self.policy(batch), trained)
+            if batch.fed_back:
+                with torch.no_grad(), evaluating(self.policy):
+                    own = self.policy(batch, greedy=True)
+                batch = with_own_tokens(batch, own)
+            return _losses.sft_sum(self.policy(batch), trained, batch.weights)
 
     def pairs(
         self,
@@ -69,7 +86,8 @@ class Scorer:
 
         The loss is that of the settings, or `trained`.
         """
-        batch, found = self._responses(items)
+        weighs = trained if trained is not None and trained.by_token else None
+        batch, found = self._responses(items, weighs)
         with self.autocast():
             known = reference(torch.from_numpy(rows), batch)
         known = known.to(found.dtype)
@@ -121,6 +139,7 @@ class Scorer:
         items: Sequence[Pair],
         progress: Any = iter,
         groups: Sequence[Int[np.ndarray, " _"]] | None = None,
+        weighs: PreferenceLoss | None = None,
     ) -> Float[Tensor, "J 2"]:
         """Values of log pi(y|x) of both responses of every pair, on every process.
 
@@ -133,6 +152,8 @@ class Scorer:
         groups
             Indices of the pairs to score, in groups; a pass has pairs of one group only. The values
             of other pairs are 0. None: all pairs, as one group.
+        weighs
+            A loss whose weights the tokens have; None: ones.
         """
         table = torch.zeros(len(items), 2, device=self.accelerator.device)
         extents = Extents.of(items)
@@ -140,7 +161,7 @@ class Scorer:
         parts = [part for rows in every for part in self._parts(extents, rows)]
         with evaluating(self.policy):
             for part, keep in progress(parts):
-                _, found = self._responses([items[i] for i in part])
+                _, found = self._responses([items[i] for i in part], weighs)
                 if keep:
                     table[torch.from_numpy(part)] = found.view(2, -1).T.to(table.dtype)
         return self.add_up(table)
@@ -149,10 +170,12 @@ class Scorer:
         """Sum over processes."""
         return self.accelerator.reduce(value, reduction="sum")
 
-    def _responses(self, items: Sequence[Pair]) -> tuple[batches.Batch, Float[Tensor, " S"]]:
+    def _responses(
+        self, items: Sequence[Pair], weighs: PreferenceLoss | None = None
+    ) -> tuple[batches.Batch, Float[Tensor, " S"]]:
         batch = self.collator(items, self.layout, self.pad).to(self.accelerator.device)
         with self.autocast():
-            return batch, batch.per_response(self.policy(batch))
+            return batch, weighted(self.policy(batch), batch, weighs)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:

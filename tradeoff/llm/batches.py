@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tradeoff.llm import varlen
 from tradeoff.llm._data import Example, Pair
+from tradeoff.methods.losses import PreferenceLoss
 
 Layout = Literal["padded", "packed", "shared"]
 LAYOUTS: tuple[Layout, ...] = ("padded", "packed", "shared")
@@ -72,6 +73,11 @@ class Batch:
         (S,) number of scored tokens of each response.
     ends
         (rows,) tokens of each padded row before the padding; ``None`` for a packed row.
+    weights
+        (M,) weight of each scored token; ``None``: ones.
+    fed_back, others
+        Share of the second tokens (rows, time) in the embeddings that are read; ``None``: there are
+        no second tokens yet.
     """
 
     tokens: Int[Tensor, "rows time"]
@@ -85,6 +91,9 @@ class Batch:
     bounds: Int[Tensor, " P"] | None = None
     longest: int = 0
     ends: Int[Tensor, " rows"] | None = None
+    weights: Float[Tensor, " M"] | None = None
+    fed_back: float = 0.0
+    others: Int[Tensor, "rows time"] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Move the batch to a device."""
@@ -99,6 +108,18 @@ class Batch:
         """Sum of token values over each response."""
         total = values.new_zeros(len(self.lengths))
         return total.index_add(0, self.owner, values)
+
+    def token_weights(self, loss: PreferenceLoss) -> Float[Tensor, " M"]:
+        """Weights that a loss of pairs gives to the scored tokens of a batch of pairs."""
+        count, responses = len(self.owner), len(self.lengths)
+        place = torch.arange(count, device=self.owner.device)
+        first = place.new_full((responses,), count)
+        first = first.scatter_reduce(0, self.owner, place, "amin")
+        others = self.lengths.roll(responses // 2)
+        found: Tensor = loss.token_weights(
+            place - first[self.owner], self.lengths[self.owner], others[self.owner]
+        )
+        return found
 
     def inputs(self, attention: str) -> dict[str, Any]:
         """Arguments of a model with this attention implementation."""

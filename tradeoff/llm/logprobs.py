@@ -55,18 +55,30 @@ class Policy(nn.Module):
         """Sliding window of the model, in tokens; ``None``: no window."""
         return getattr(below_adapters(self.model).config.get_text_config(), "sliding_window", None)
 
-    def forward(self, batch: Batch) -> Float[Tensor, " M"]:
+    def forward(self, batch: Batch, greedy: bool = False) -> Tensor:
         """Log pi of each completion token given all tokens before it, in nats.
+
+        Parameters
+        ----------
+        batch
+            The sequences. With second tokens, their embeddings are mixed with those of the tokens.
+        greedy
+            Return the likeliest token at each of these places instead.
 
         Returns
         -------
         Tensor, shape (M,)
             Values in the order of ``batch.labels``; float32, or float64 for a float64 model.
+            Token ids if `greedy`.
         """
         inputs: dict[str, Any] = batch.inputs(self.attention) | {"use_cache": False}
         if self.experts is not None:
             inputs["output_router_logits"] = True
         base = below_adapters(self.model)
+        if batch.others is not None:
+            embed, tokens = base.get_input_embeddings(), inputs.pop("input_ids")
+            own = embed(tokens)
+            inputs["inputs_embeds"] = own + batch.fed_back * (embed(batch.others) - own)
         if self._linear_head:
             backbone = getattr(base, base.base_model_prefix)
             found = backbone(**inputs)
@@ -74,10 +86,15 @@ class Policy(nn.Module):
             hidden = found.last_hidden_state
             head = base.get_output_embeddings()
             rows = hidden.flatten(0, 1)[batch.select]
+            if greedy:
+                parts = (rows[part] for part in _chunks(rows, head.weight))
+                return torch.cat([head(part).argmax(1) for part in parts])
             return token_log_probs(rows, head.weight, head.bias, batch.labels)
         found = self.model(**inputs)
         self._keep_balance(found, batch)
         rows = found.logits.flatten(0, 1)[batch.select]
+        if greedy:
+            return rows.argmax(1)
         return _gather(rows, batch.labels)
 
     def _keep_balance(self, found: Any, batch: Batch) -> None:

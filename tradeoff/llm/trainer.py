@@ -62,6 +62,7 @@ from tradeoff.llm._method_hooks import MethodHooks
 from tradeoff.llm._owner import owned
 from tradeoff.llm._passes import Feed, Pass
 from tradeoff.llm._rates import learning_rates
+from tradeoff.llm._readings import Readings
 from tradeoff.llm._scorer import Scorer
 from tradeoff.llm._tally import Tally
 from tradeoff.llm._turns import keep_date
@@ -259,7 +260,11 @@ class JointTrainer:
         if config.compile:
             setup.compile_blocks(self.model)
         self.scorer = Scorer(
-            *(self.policy, config, setup.padding(tokenizer), self.accelerator), collator
+            *(self.policy, config, setup.padding(tokenizer), self.accelerator),
+            *(collator, self.method.preference if self.method.preference.by_token else None),
+        )
+        self.readings = Readings.of(
+            *(self.method.sft, self.plan, config.seed, self.data.sft, tokenizer, self.scorer.pad)
         )
         self.rates = setup.checked_rates((rates or learning_rates)(config, self.plan.clock), config)
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
@@ -678,19 +683,26 @@ class JointTrainer:
         counted, scored = float(part.share > 0), sum(item.scored for item in items)
         trained: dict[str, Any] = self.method.changed()
         if part.objective == SFT:
-            loss = self.scorer.sft(items, trained.get("sft"))
+            readings = self.readings
+            read = None if readings is None else partial(readings.at, self.step, part.rows)
+            loss = self.scorer.sft(items, trained.get("sft"), read)
             self.tally.add(SFT, {"loss": loss.detach()}, scored, counted)
             return loss, scored
         assert self.references is not None
         own = trained.get("preference")
-        found = self.scorer.pairs(items, part.rows, self.references.train, own)
+        weighed = self.references.weighed if self.scorer.weighs else None
+        known = weighed or self.references.train
+        found = self.scorer.pairs(items, part.rows, known, own)
         self.tally.add(part.objective, found.sums(), len(items), counted)
         return found.loss.sum(), len(items)
 
     def _count_work(self) -> None:
         for objective, rows in self.feed.followed:
             lengths, scored = self.data.extent(objective, rows)
-            self.meter.add(sum(lengths), self.costs.update(lengths, scored))
+            work = self.costs.update(lengths, scored)
+            if objective == SFT:
+                work += self.method.sft.forwards * self.costs.forward(lengths, scored)
+            self.meter.add(sum(lengths), work)
 
     def _clip(self) -> Tensor:
         limit = float("inf") if self.config.clip is None else self.config.clip

@@ -238,7 +238,7 @@ class LanguageTask:
         lengths = mask.sum(-1)
         places = mask.cumsum(-1) - 1
         own, other = (x[..., None].expand(mask.shape) for x in (lengths, lengths.flip(-1)))
-        weights = loss.token_weights(places, own, other)
+        weights = loss.token_weights(places.double(), own, other)
         found = self._log_probs(params, self.pairs, index, weights)
         return found, lengths.to(found.dtype)
 
@@ -356,7 +356,10 @@ class LanguageTask:
         if self.batched:
             tokens, mask = rows.tokens[index].flatten(0, -2), rows.mask[index].flatten(0, -2)
             logits = functional_call(self._shell, dict(params), (tokens,))
-            kept = mask if weights is None else mask * weights.flatten(0, -2)
+            kept = mask
+            if weights is not None:
+                wide = torch.promote_types(logits.dtype, torch.float32)
+                kept = mask * weights.flatten(0, -2).to(wide)
             return response_log_probs(logits, tokens, kept).view(shape)
         each, laid = self._each(params, rows, index)
         if weights is not None:

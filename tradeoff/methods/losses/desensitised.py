@@ -44,5 +44,5 @@ class LdDpo(MarginLoss):
 
     def token_weights(self, places: Array, lengths: Array, others: Array) -> Array:
         xp = array_namespace(places)
-        beyond = places >= xp.minimum(lengths, others)
-        return xp.where(beyond, self.alpha, 1.0)
+        ones = super().token_weights(places, lengths, others)
+        return xp.where(places >= xp.minimum(lengths, others), self.alpha * ones, ones)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -128,24 +128,28 @@ class RationaleSft(ByClass):
 def marked(pieces: Sequence[str], pattern: str) -> Bool[np.ndarray, " n"]:
     """Which tokens have a character, other than a space, of a match of the pattern in their text.
 
+    A token of spaces alone is marked if all of them are.
+
     Examples
     --------
     >>> marked(["The", " result", " is", " 4", "2", "."], r"[0-9]+")
     array([False, False, False,  True,  True, False])
     """
     text = "".join(pieces)
-    found = np.zeros(len(text) + 1, dtype=np.int64)
-    for start, end in _matches(text, pattern):
-        inside = np.array([not c.isspace() for c in text[start:end]], dtype=np.int64)
-        found[start + 1 : end + 1] |= inside
-    before = found.cumsum()
+    inside = np.zeros(len(text), dtype=bool)
+    for match in re.finditer(pattern, text, re.DOTALL):
+        inside[slice(*match.span())] = True
+    spaces = np.array([c.isspace() for c in text], dtype=bool)
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    starts = ends - [len(piece) for piece in pieces]
-    return before[ends] > before[starts]
+    starts = ends - np.array([len(piece) for piece in pieces], dtype=np.int64)
 
+    def counted(marks: Bool[np.ndarray, " c"]) -> Int[np.ndarray, " n"]:
+        before = np.append(0, marks.cumsum())
+        return np.asarray(before[ends] - before[starts])
 
-def _matches(text: str, pattern: str) -> Iterator[tuple[int, int]]:
-    yield from (match.span() for match in re.finditer(pattern, text, re.DOTALL))
+    blank = counted(spaces) == ends - starts
+    whole = blank & (ends > starts) & (counted(inside) == ends - starts)
+    return np.asarray((counted(inside & ~spaces) > 0) | whole)
 
 
 def rarer(
