@@ -36,8 +36,11 @@ def fitted_reward(
 
     Examples
     --------
-    >>> fitted_reward(np.array([[1.0], [1.0], [1.0], [-1.0]]), np.full(4, 250.0)).round(2)
-    array([0.95])
+    Three of four labels of many say that a response is better: log-odds of log 3.
+
+    >>> apart = np.tile([[1.0], [1.0], [1.0], [-1.0]], (1000, 1))
+    >>> fitted_reward(apart, np.ones(4000)).round(2)
+    array([1.1])
     """
     mass = weights / weights.sum()
     # Weighted pairs count as many as pairs of equal weights whose mean is as exact.
