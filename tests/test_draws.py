@@ -8,7 +8,7 @@ from scipy import stats
 
 from tradeoff import draws
 
-STREAMS = range(10)
+STREAMS = range(11)
 
 
 def test_mix_is_the_published_finaliser() -> None:
