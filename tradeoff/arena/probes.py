@@ -1,7 +1,7 @@
 """Measures of the literature: they look at trained policies, and train none that is kept.
 
 Those of probabilities take them response by response, prompt after prompt, as
-:meth:`tradeoff.convex.LogLinear.log_probs` gives them. Finite policies of networks give the same
+``LogLinear.log_probs`` gives them. Finite policies of networks give the same
 once their prompts and responses are flattened, with ``offsets = arange(P + 1) * K``.
 """
 

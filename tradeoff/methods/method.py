@@ -223,7 +223,7 @@ class Method:
             The budget; one unit is a gradient of a batch of demonstrations.
         pair
             Cost of a gradient of a batch of given pairs; a loss may cost more, see
-            :attr:`tradeoff.methods.losses.PreferenceLoss.cost`.
+            the ``cost`` of the loss.
         looks
             Cost of each update's share of the evaluations that the schedule asks for.
         batch

@@ -197,7 +197,7 @@ class PolicyTask:
     def read(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"], reading: Reading
     ) -> Tokens:
-        """As :meth:`tokens`, with weights."""
+        """As ``tokens``, with weights."""
         found = self.tokens(params, index)
         weights = reading.weights
         return found if weights is None else replace(found, weights=weights[index])

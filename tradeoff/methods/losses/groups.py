@@ -31,7 +31,7 @@ class Grouped(PreferenceLoss):
     ----------
     written, trained
         Responses to a prompt that the published method writes and has judged, and those whose
-        gradients it takes, class attributes; both count in :attr:`cost`.
+        gradients it takes, class attributes; both count in ``cost``.
     """
 
     grouped: ClassVar[bool] = True
