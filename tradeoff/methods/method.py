@@ -222,8 +222,7 @@ class Method:
         gradient_units
             The budget; one unit is a gradient of a batch of demonstrations.
         pair
-            Cost of a gradient of a batch of given pairs; a loss may cost more, see
-            the ``cost`` of the loss.
+            Cost of a gradient of a batch of given pairs; a loss may ``cost`` more.
         looks
             Cost of each update's share of the evaluations that the schedule asks for.
         batch
