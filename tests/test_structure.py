@@ -26,7 +26,7 @@ from tradeoff.methods.anchors.dr_tune import calibrated
 from tradeoff.methods.hooks import Moment
 from tradeoff.methods.losses import Nll, Nominal
 from tradeoff.methods.losses.demonstrations import Dft
-from tradeoff.methods.parameters import SmallModel
+from tradeoff.methods.parameters import LoraMoe, SmallModel
 from tradeoff.methods.transforms.retrieved import InContext, SearchInstruct
 from tradeoff.networks import policies
 from tradeoff.networks.followed import Choices
@@ -152,6 +152,20 @@ def trained(methods: Any, task: PolicyTask | None = None, **more: Any) -> Ensemb
     return train(task or a_task(), grid(methods, [0, 1]), **{**about, **more})
 
 
+def bare(task: PolicyTask) -> Any:
+    """A task that gives its losses alone."""
+
+    class Bare:
+        sizes, batched, last_layer_name = task.sizes, True, task.last_layer_name
+        initial, losses = task.initial, task.losses
+        reference, evaluate = task.reference, task.evaluate
+
+        def to(self, device: Any) -> Any:
+            return self
+
+    return Bare()
+
+
 def test_networks_with_one_view_and_no_memory_have_no_slope():
     same = ViewConsistency(noise=0.0, decay=0.0, weight=5.0)
     parts = [same, replace(same, noise=0.5), replace(same, decay=0.9)]
@@ -268,22 +282,130 @@ def test_the_queue_forgets_and_its_loss_is_the_mean():
 def test_anchors_that_see_features_need_a_task_that_has_them():
     task = a_task()
 
-    class Bare:
-        """A task that gives its losses alone."""
-
-        sizes, batched, last_layer_name = task.sizes, True, task.last_layer_name
-        initial, losses = task.initial, task.losses
-        reference, evaluate = task.reference, task.evaluate
-
-        def to(self, device: Any) -> Any:
-            return self
-
     for part in (DrTune(), ViewConsistency(), KlToBase()):
         with pytest.raises(InputError, match="does not give"):
-            trained([Method(Mix(), anchor=part)], Bare())
+            trained([Method(Mix(), anchor=part)], bare(task))
     assert "do not move" in DrTune().unsupported("convex")
     assert "not features" in DrTune().unsupported("llm")
     assert "logits" in KlToBase(direction="logits").unsupported("networks")
+
+
+# ---------------------------------------------------------------------- what is added to networks
+
+
+LEVI = Method(Mix(), parameters=SmallModel(size=3))
+EXPERTS = Method(Mix(), parameters=LoraMoe(experts=3, rank=2))
+
+
+def test_what_is_added_begins_with_the_policy_and_moves_alone():
+    done = trained([Mix(), LEVI, EXPERTS])
+    begun = done.table[done.table.step == 0]
+    for loss in ("sft_loss", "preference_loss"):
+        plain, *others = begun[loss].to_numpy().reshape(3, 2)
+        np.testing.assert_array_equal(others, [plain, plain])
+    base = a_task().initial([0, 1])
+    for name, value in base.items():
+        plain, levi, experts = done.params[name].reshape(3, 2, *value.shape[1:])
+        assert not torch.equal(plain, value)
+        assert torch.equal(levi, value) == (name != policies.HEAD)
+        assert torch.equal(experts, value)
+    side = done.params["side.head.weight"]
+    assert side.shape == (6, 4, 3)
+    assert not side[[0, 1, 4, 5]].any()
+    assert (side[2:4].abs().amax((1, 2)) > 1e-4).all()
+    moved = done.params["body.0.weight.up"]
+    assert not moved[:4].any()
+    assert moved[4:].any()
+
+
+def test_ensembles_with_other_tensors_are_those_alone():
+    task, methods = a_task(), [EXPERTS, Mix(), LEVI, Mix(lam=0.9)]
+    rates = [[0.1 * k, 0.2] for k in range(1, 9)]
+    every = trained(methods, task, learning_rate=rates)
+    assert every.table.run.tolist() == sorted(every.table.run)
+    assert every.table.groupby("run").step.count().nunique() == 1
+    labels = every.table.drop_duplicates("run").schedule
+    assert labels.tolist() == [Method.of(m).label for m in methods for _ in range(2)]
+    for k, method in enumerate(methods):
+        alone = trained([method], task, learning_rate=rates[2 * k : 2 * k + 2])
+        for name, value in alone.params.items():
+            torch.testing.assert_close(every.params[name][2 * k : 2 * k + 2], value)
+        own = every.table[every.table.run // 2 == k]
+        np.testing.assert_allclose(own.sft_loss, alone.table.sft_loss, rtol=1e-9)
+    # All parameters together say what each policy answers.
+    again = task.evaluate(every.params, task.reference(task.initial([0, 1] * 4)))
+    ends = every.table[every.table.step == 4]
+    np.testing.assert_allclose(ends.preference_loss, again["preference_loss"], rtol=1e-12)
+
+
+def test_one_expert_is_lora():
+    """Its matrices, merged into those of the network, make the same policy."""
+    one = Method(Mix(), parameters=LoraMoe(experts=1, rank=2, alpha=6.0))
+    done = trained([one])
+    params = {name: value[1] for name, value in done.params.items()}
+    merged = {}
+    for name in ("body.0.weight", policies.HEAD):
+        more = params[f"{name}.up"][0] @ params[f"{name}.down"][0]
+        assert more.abs().max() > 1e-4
+        merged[name] = params[name] + 6.0 / 2 * more
+    plain = {"body.0.weight": merged["body.0.weight"], "body.0.bias": params["body.0.bias"]}
+    prompts = torch.from_numpy(a_task().data.prompts)
+    expected = policies.logits(plain | {policies.HEAD: merged[policies.HEAD]}, prompts)
+    torch.testing.assert_close(policies.logits(params, prompts), expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.floats(0, 0.9))
+def test_the_balance_is_the_squared_variation_of_shares(seed, experts, more):
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(experts), size=(2, 4))
+    part = LoraMoe(experts=experts, balance=0.3, specialised=more)
+    for objective in (0, 1):
+        total = 0.0
+        for layer in shares:
+            wanted = [
+                share * (1 + more if (i < (experts + 1) // 2) == (objective == 0) else 1 - more)
+                for row in layer
+                for i, share in enumerate(row)
+            ]
+            total += np.var(wanted) / np.mean(wanted) ** 2 / 2
+        assert float(part.penalty(shares, objective)) == pytest.approx(0.3 * total, abs=1e-12)
+    even = np.full((2, 4, experts), 1 / experts)
+    assert float(LoraMoe(experts=experts, balance=1.0).penalty(even, 0)) == pytest.approx(0)
+
+
+def test_routers_follow_the_balance():
+    """Before adapters say anything, the first step of a router is that of the balance alone."""
+    task = a_task()
+    free, held = (
+        Method(Alright(lam=0.0), parameters=LoraMoe(experts=4, rank=2, balance=balance))
+        for balance in (0.0, 2.0)
+    )
+    rows = len(task.data.demonstrations)
+    every = np.tile(np.arange(rows), (2, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Choices, "batch", lambda *_: every)
+        done = [trained([method], task, steps=1).params for method in (free, held)]
+    begun = {name: value[0].clone().requires_grad_() for name, value in done[0].items()}
+    begun |= {name: p[0] for name, p in task.initial([0]).items()}
+    prompts = torch.from_numpy(task.data.prompts)[task.data.demonstrations[:, 0]]
+    shares = policies.expert_shares(begun, prompts)
+    value = 2.0 * (shares.var((1, 2), correction=0) / shares.mean((1, 2)) ** 2).mean()
+    for name in ("body.0.weight.router", "head.weight.router"):
+        (slope,) = torch.autograd.grad(value, begun[name], retain_graph=True)
+        assert slope.abs().max() > 1e-4
+        torch.testing.assert_close(done[0][name][0] - done[1][name][0], 0.3 * slope)
+
+
+def test_nothing_is_added_where_it_has_no_place():
+    task = a_task()
+    with pytest.raises(InputError, match="adds to the network"):
+        trained([LEVI], task, last_layer_only=True)
+    with pytest.raises(InputError, match="take nothing that is added"):
+        trained([EXPERTS], bare(task))
+    assert "no layers" in LoraMoe().unsupported("convex")
+    assert "no router" in LoraMoe().unsupported("llm")
+    assert "one model" in SmallModel().unsupported("llm")
 
 
 # ---------------------------------------------------------------------- demonstrations looked up

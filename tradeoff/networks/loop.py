@@ -17,12 +17,14 @@ from torch import Tensor
 from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses import ResponseGroup, TokenWeighted
 from tradeoff.methods.losses.divergences import divergence
+from tradeoff.methods.parameters import Added
 from tradeoff.networks._hooks import Hooks
 from tradeoff.networks._views import NetworkView
 from tradeoff.networks.followed import Choices
 from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, one_run, over_runs
 from tradeoff.networks.trained_losses import (
+    AddedTask,
     Reading,
     TokenTask,
     WeightedTask,
@@ -51,6 +53,8 @@ class Loop:
         A function like the built-in `map`, which calls a function for each chunk of runs.
     anchor
         Stacked parameters of the reference policies, for losses that compare with them.
+    added
+        What all runs add to their networks; None: nothing.
 
     Attributes
     ----------
@@ -72,8 +76,9 @@ class Loop:
         at_once: int,
         spread: Callable[..., Any],
         anchor: Params | None = None,
+        added: Added | None = None,
     ) -> None:
-        self.anchor = anchor or {}
+        self.anchor, self.added = anchor or {}, added
         self.task, self.choices, self.held, self.shift = task, choices, held, shift
         self.clip, self.at_once, self.spread = clip, at_once, spread
         self.shapes = {name: value.shape[1:] for name, value in trained.items()}
@@ -267,8 +272,23 @@ class Loop:
         runs, index = chunk
         theta = self.theta[runs].requires_grad_()
         found = self._losses(objective, theta, runs, index, loss, step)
-        (slope,) = torch.autograd.grad(found.sum(), theta)
+        total = found.sum()
+        if self.added is not None and self.added.penalises:
+            total = total + self._penalties(objective, theta, runs, index).sum()
+        (slope,) = torch.autograd.grad(total, theta)
         return slope, found.detach()
+
+    def _penalties(self, objective: int, theta: Tensor, runs: Tensor, index: Tensor) -> Tensor:
+        """(n,) penalties of what is added to the networks."""
+        task, added = self.task, self.added
+        assert isinstance(task, AddedTask), "checked before"
+        assert added is not None, "asked before"
+
+        def one(params: Params, index: Tensor) -> Tensor:
+            found: Tensor = added.penalty(task.expert_shares(params, objective, index), objective)
+            return found
+
+        return over_runs(one, self.task.batched)(self.params(theta, runs), index)
 
     def _losses(
         self,

@@ -8,7 +8,7 @@ laboratory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tradeoff.methods.losses.judges import fitted_reward
+from tradeoff.methods.parameters.added import DOWN, ROUTER, SCALE, SIDE, UP
 from tradeoff.settings import Within, check
 
 if TYPE_CHECKING:
@@ -167,16 +168,51 @@ def features(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
     They are divided by the square root of their number. So their norm, and the effect of a step
     size or a radius, does not depend on the width.
     """
-    h = prompts
-    for layer in range((len(parameters) - 1) // 2):
-        weight, bias = (parameters[f"body.{layer}.{part}"] for part in ("weight", "bias"))
-        h = torch.tanh(torch.nn.functional.linear(h, weight, bias))
-    return h / h.shape[-1] ** 0.5
+    return list(_inputs(parameters, prompts))[-1][1]
 
 
 def logits(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
-    """Scores of all responses, (..., K), of prompts (..., dx)."""
-    return features(parameters, prompts) @ parameters[HEAD].T
+    """Scores of all responses, (..., K), of prompts (..., dx).
+
+    Names of parameters may tell of a second network and of adapters, see
+    `tradeoff.methods.parameters.added`.
+    """
+    h = features(parameters, prompts)
+    found = _with_experts(parameters, HEAD, h, h @ parameters[HEAD].T)
+    if SIDE + HEAD not in parameters:
+        return found
+    side = {n.removeprefix(SIDE): p for n, p in parameters.items() if n.startswith(SIDE)}
+    return found + logits(side, prompts)
+
+
+def expert_shares(parameters: Mapping[str, Tensor], prompts: Tensor) -> Float[Tensor, "L B E"]:
+    """Shares of all experts in each layer that has a router, from the first on."""
+    inputs = _inputs(parameters, prompts)
+    return torch.stack([_shares(parameters, name, h) for name, h in inputs])
+
+
+def _inputs(parameters: Mapping[str, Tensor], prompts: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Name and input of each matrix; the last one is W."""
+    h, layer = prompts, 0
+    while (name := f"body.{layer}.weight") in parameters:
+        yield name, h
+        found = torch.nn.functional.linear(h, parameters[name], parameters[f"body.{layer}.bias"])
+        h, layer = torch.tanh(_with_experts(parameters, name, h, found)), layer + 1
+    yield HEAD, h / h.shape[-1] ** 0.5
+
+
+def _shares(parameters: Mapping[str, Tensor], name: str, h: Tensor) -> Tensor:
+    return torch.softmax(h @ parameters[name + ROUTER].T, dim=-1)
+
+
+def _with_experts(parameters: Mapping[str, Tensor], name: str, h: Tensor, found: Tensor) -> Tensor:
+    """What a matrix makes of its input, and what the adapters beside it add."""
+    if name + UP not in parameters:
+        return found
+    inner = torch.einsum("...i,eri->...er", h, parameters[name + DOWN])
+    inner = inner * _shares(parameters, name, h)[..., None]
+    more = torch.einsum("...er,eor->...o", inner, parameters[name + UP])
+    return found + parameters[name + SCALE] * more
 
 
 def rewards(data: PolicyData, parameters: Mapping[str, Tensor]) -> Float[np.ndarray, "J K"]:

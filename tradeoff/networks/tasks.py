@@ -232,6 +232,12 @@ class PolicyTask:
         rows = self._tensors["demonstrations"][index]
         return policies.features(params, self._tensors["prompts"][rows[:, 0]])
 
+    def expert_shares(
+        self, params: Mapping[str, Tensor], objective: int, index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "L B E"]:
+        rows = self._tensors["demonstrations" if objective == SFT else "pairs"][index]
+        return policies.expert_shares(params, self._tensors["prompts"][rows[:, 0]])
+
     def responses(self, index: Int[Tensor, " ..."]) -> Int[Tensor, " ..."]:
         return self._tensors["demonstrations"][index][..., 1]
 

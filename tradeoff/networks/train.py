@@ -26,6 +26,7 @@ from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.losses import TokenWeighted
+from tradeoff.methods.parameters import Added
 from tradeoff.networks import optimizers
 from tradeoff.networks._chosen_rows import chosen_rows
 from tradeoff.networks.followed import Choices, Run
@@ -34,6 +35,7 @@ from tradeoff.networks.optimizers import Optimizer
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
 from tradeoff.networks.trained_losses import (
+    AddedTask,
     FeatureTask,
     FiniteTask,
     JudgedTask,
@@ -46,6 +48,9 @@ from tradeoff.schedules import Decay, Rule, Schedule
 from tradeoff.settings import BelowOne, Count, Updates, Within, checked
 
 __all__ = ["Ensemble", "Run", "grid", "train"]
+
+ADDED = 1
+"""Tells the draws of what a method adds to a network from other draws of the seed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -189,10 +194,30 @@ def train(
         remedy = "Give at least one, as tradeoff.networks.train.grid makes them."
         raise InputError("not a list of runs", field="runs", value=runs, remedy=remedy)
     _check_methods(task, runs)
+    parts = [_added(run) for run in runs]
+    if len(set(parts)) > 1:
+        # Runs with other tensors are other ensembles.
+        given = {
+            "steps": steps, "optimizer": optimizer, "batch_size": batch_size, "decay": decay,
+            "betas": betas, "weight_decay": weight_decay, "clip": clip, "recent": recent,
+            "evaluate_every": evaluate_every, "last_layer_only": last_layer_only,
+            "at_once": at_once, "device": device, "progress": progress,
+        }  # fmt: skip
+        own = {
+            "learning_rate": _rates(learning_rate, len(runs)).tolist(),
+            "optima": _optima(runs, steps, optima),
+            "start": start,
+            "reference": reference,
+        }
+        return _apart(task, runs, parts, given, own)
+    added = parts[0]
     task = task.to(device)
     base = task.initial([run.seed for run in runs])
     held = _stacked("start", base if start is None else start, len(runs), device)
     names = [_last_layer(task)] if last_layer_only else list(held)
+    if added is not None:
+        names, more = _with_added(added, task, runs, held, last_layer_only)
+        held |= more
     trained = {name: held.pop(name) for name in names}
     anchor = (
         base if isinstance(reference, str) else _stacked("reference", reference, len(runs), device)
@@ -217,7 +242,7 @@ def train(
         anchors = {
             name: value.expand(len(runs), *value.shape[1:]) for name, value in anchor.items()
         }
-        loop = Loop(task, choices, trained, held, shift.train, clip, at_once, each, anchors)
+        loop = Loop(task, choices, trained, held, shift.train, clip, at_once, each, anchors, added)
         descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
         for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
             if t in marks:
@@ -227,6 +252,77 @@ def train(
     final = loop.params(loop.shown())
     diverged_at = loop.diverged_at.double().cpu().numpy()
     return Ensemble(tuple(runs), _table(runs, records, diverged_at), final, diverged_at)
+
+
+def _added(run: Run) -> Added | None:
+    """What a run adds to its network."""
+    part = Method.of(run.method).parameters
+    return part if isinstance(part, Added) else None
+
+
+def _with_added(
+    added: Added, task: Task, runs: Sequence[Run], held: Params, last_layer_only: bool
+) -> tuple[list[str], Params]:
+    """Names of the tensors that are trained, and stacked first values of all that are added."""
+    if last_layer_only:
+        raise InputError(
+            f"{added.label} trains what it adds to the network",
+            field="last_layer_only",
+            value=True,
+            remedy="Leave it out, or use another method.",
+        )
+    shapes = {name: tuple(value.shape[1:]) for name, value in held.items()}
+    like = next(iter(held.values()))
+    drawn = [added.trained(shapes, np.random.default_rng((run.seed, ADDED))) for run in runs]
+    own = {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
+    fixed = {name: np.stack([value] * len(runs)) for name, value in added.fixed(shapes).items()}
+    names = [*([_last_layer(task)] if added.with_head else []), *own]
+    return names, {name: torch.from_numpy(value).to(like) for name, value in (own | fixed).items()}
+
+
+def _apart(
+    task: Task,
+    runs: Sequence[Run],
+    parts: Sequence[Added | None],
+    given: dict[str, Any],
+    each: dict[str, Any],
+) -> Ensemble:
+    """Ensembles of the runs that add the same to their networks, put together.
+
+    What other runs add is zero in the parameters of a run. ``each`` has a row for each run.
+    """
+    done, places = [], []
+    for part in dict.fromkeys(parts):
+        rows = np.flatnonzero([other == part for other in parts])
+        own = {name: _some(value, rows) for name, value in each.items()}
+        done.append(train(task, [runs[row] for row in rows.tolist()], **given, **own))
+        places.append(rows)
+    order = np.concatenate(places)
+    table = pd.concat(
+        [
+            one.table.assign(run=rows[one.table["run"]]).astype({"schedule": object})
+            for one, rows in zip(done, places, strict=True)
+        ]
+    )
+    table = table.sort_values("run", kind="stable", ignore_index=True)
+    table["schedule"] = pd.Categorical(table["schedule"])
+    params: Params = {}
+    for one, rows in zip(done, places, strict=True):
+        for name, value in one.params.items():
+            if name not in params:
+                params[name] = value.new_zeros(len(runs), *value.shape[1:])
+            params[name][torch.from_numpy(rows).to(value.device)] = value
+    diverged = np.concatenate([one.diverged_at for one in done])[np.argsort(order)]
+    return Ensemble(tuple(runs), table, params, diverged)
+
+
+def _some(value: Any, rows: NDArray[np.int64]) -> Any:
+    """What is given for some runs, of what is given for all of them."""
+    if isinstance(value, list | np.ndarray):
+        return [value[row] for row in rows.tolist()]
+    if isinstance(value, dict):
+        return {name: v if len(v) == 1 else v[rows] for name, v in value.items()}
+    return value
 
 
 def _last_layer(task: Task) -> str:
@@ -356,6 +452,13 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
                 field="runs",
                 value=method.label,
                 remedy="Use another loss, or a task with the members of FiniteTask and JudgedTask.",
+            )
+        if method.parameters.adds and not isinstance(task, AddedTask):
+            raise InputError(
+                "the networks of the task take nothing that is added to them",
+                field="runs",
+                value=method.label,
+                remedy="Use another method, or a task with the members of AddedTask.",
             )
         needed = {"responses": FiniteTask, "features": FeatureTask}.get(method.anchor.sees)
         if needed is not None and not isinstance(task, needed):

@@ -157,6 +157,19 @@ class FeatureTask(FiniteTask, Protocol):
         """Demonstrated responses, from 0 on."""
 
 
+@runtime_checkable
+class AddedTask(Protocol):
+    """Member of a task whose networks take what a method adds to them.
+
+    Names of parameters tell of it, see `tradeoff.methods.parameters.added`.
+    """
+
+    def expert_shares(
+        self, params: Mapping[str, Tensor], objective: int, index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "L B E"]:
+        """Shares of the experts in each layer, for the prompts of some training rows."""
+
+
 def sft_value(
     loss: SftLoss,
     tokens: Tokens,

@@ -1,5 +1,6 @@
 """Which weights move: masks, and filters of gradients."""
 
+from tradeoff.methods.parameters.added import Added, LoraMoe
 from tradeoff.methods.parameters.base import EveryParameter, Mask, Parameters
 from tradeoff.methods.parameters.halves import HalfFineTuning
 from tradeoff.methods.parameters.ogd import Ogd
@@ -21,12 +22,14 @@ PARAMETERS: dict[str, type[Parameters]] = collected(__name__, Parameters)
 
 __all__ = [
     "PARAMETERS",
+    "Added",
     "Drift",
     "EveryParameter",
     "FeatureMasks",
     "Frozen",
     "GradientMemory",
     "HalfFineTuning",
+    "LoraMoe",
     "LotteryTicket",
     "Mask",
     "Nested",

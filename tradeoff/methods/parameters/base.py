@@ -13,9 +13,17 @@ from tradeoff.methods.hooks import Array, Hook, Moment, State, copied
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters(Hook):
-    """Decides which weights move, or which directions a gradient may take."""
+    """Decides which weights move, or which directions a gradient may take.
+
+    Attributes
+    ----------
+    adds
+        Whether it trains tensors of its own beside a network, a class attribute; see
+        :class:`tradeoff.methods.parameters.added.Added`.
+    """
 
     kind: ClassVar[str] = "parameters"
+    adds: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)

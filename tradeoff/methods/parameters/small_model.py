@@ -5,27 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from tradeoff.errors import InputError
 from tradeoff.methods.hooks import Array, Moment, State, copied
-from tradeoff.methods.parameters.base import Parameters
+from tradeoff.methods.parameters.added import SIDE, Added, Shapes, Tensors
 from tradeoff.methods.parameters.ogd import across
 from tradeoff.methods.parameters.subspaces import Rank
 
+HEAD = "head.weight"
+"""Name of the last layer of a network."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class SmallModel(Parameters):
+class SmallModel(Added):
     """The policy before training stays as it is, and a small model adds its logits.
 
-    The logits are ``Phi theta_0 + Psi omega``, and omega alone moves. Psi are the features as the
-    small model sees them: their coordinates in the directions in which the responses to a prompt
-    differ most.
+    On convex problems the logits are ``Phi theta_0 + Psi omega``, and omega alone moves. Psi are
+    the features as the small model sees them: their coordinates in the directions in which the
+    responses to a prompt differ most. With networks a small one of one hidden layer is trained from
+    scratch; the features of the frozen network stay, and its last layer is trained with them.
 
     Attributes
     ----------
     size
-        Parameters of the small model. With as many as the policy has, the policy itself is trained.
+        Parameters of the small model on convex problems: with as many as the policy has, the policy
+        itself is trained. Units of the small network.
 
     Notes
     -----
@@ -37,7 +43,16 @@ class SmallModel(Parameters):
     name: ClassVar[str] = "levi"
     title: ClassVar[str] = "LEVI"
     source: ClassVar[str] = "arXiv 2402.04644"
+    with_head: ClassVar[bool] = True
     size: Rank = 4
+
+    def trained(self, shapes: Shapes, rng: np.random.Generator) -> Tensors:
+        columns, responses = next(iter(shapes.values()))[-1], shapes[HEAD][0]
+        return {
+            f"{SIDE}body.0.weight": 1.5 * rng.normal(size=(self.size, columns)) / columns**0.5,
+            f"{SIDE}body.0.bias": 0.5 * rng.normal(size=self.size),
+            f"{SIDE}{HEAD}": np.zeros((responses, self.size)),
+        }
 
     def start(self, weights: Array) -> State:
         return {"frozen": copied(weights)}
@@ -45,10 +60,14 @@ class SmallModel(Parameters):
     def direct(
         self, gradient: Array, weights: Array, state: State, moment: Moment
     ) -> tuple[Array, State]:
+        if self._network(moment):
+            return gradient, state
         return gradient - across(gradient, self._basis(gradient, moment)), state
 
     def finish(self, weights: Array, state: State, moment: Moment) -> tuple[Array, State]:
         """The nearest weights (..., d) in the ball that the small model can bring about."""
+        if self._network(moment):
+            return weights, state
         xp, basis = array_namespace(weights), self._basis(weights, moment)
         rest = across(state["frozen"], basis)
         own = weights - across(weights, basis)
@@ -59,9 +78,13 @@ class SmallModel(Parameters):
         return rest + own * (shorter / xp.where(length > limit, length, 0 * limit + 1)), state
 
     def unsupported(self, scale: str) -> str | None:
-        if scale != "convex":
-            return "a second network would need weights of its own beside those of the policy"
+        if scale == "llm":
+            return "the trainer has the weights of one model alone"
         return super().unsupported(scale)
+
+    def _network(self, moment: Moment) -> bool:
+        """Whether the small model has tensors of its own."""
+        return any(name.startswith(SIDE) for name in moment.blocks)
 
     def _basis(self, like: Array, moment: Moment) -> Array:
         """(size, d) orthonormal directions in which the small model moves the policy."""
