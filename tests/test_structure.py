@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llm_runs import trainer, weights
 from test_method_hooks import PROBLEM, last, run
 
 from tradeoff.convex._chosen_rows import added_logits, trained_on
@@ -493,9 +494,9 @@ def test_full_gradients_in_context_are_means_of_single_ones():
     added, one = added_logits(problem, part), np.zeros(1, dtype=np.int64)
     sampler = InContextSampler(problem, added, 0, one, **settings)
     theta = np.random.default_rng(0).normal(size=(1, 6))
-    for objective, weights in enumerate((problem.sft_weights, problem.preference_weights)):
-        rows = (sampler.evaluate(objective, theta, one + k)[1] for k in range(len(weights)))
-        expected = sum(weight * row for weight, row in zip(weights, rows, strict=True))
+    for objective, shares in enumerate((problem.sft_weights, problem.preference_weights)):
+        rows = (sampler.evaluate(objective, theta, one + k)[1] for k in range(len(shares)))
+        expected = sum(share * row for share, row in zip(shares, rows, strict=True))
         np.testing.assert_allclose(sampler.mean_gradient(objective, theta), expected, atol=1e-12)
     # Pairs have no demonstrations before them.
     plain = problem.gradients(theta)[:, 1]
@@ -560,8 +561,54 @@ def test_lookups_need_dense_features_and_stay_on_convex_problems():
         with pytest.raises(InputError, match="dense features"):
             last(Method(Mix(), data=part), problem=sparse)
         assert part.unsupported("convex") is None
-        assert part.unsupported("networks")
-        assert part.unsupported("llm")
+        assert "stay as they are" in part.unsupported("networks")
+    assert InContext().unsupported("llm") is None
+    assert "stay as they are" in SearchInstruct().unsupported("llm")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 4))
+def test_rows_that_are_shown_are_the_nearest_of_other_prompts(seed, count):
+    """By brute force, over words with repetitions."""
+    rng = np.random.default_rng(seed)
+    prompts = [rng.integers(5, 9, size=rng.integers(0, 6)) for _ in range(7)]
+    counts = np.array([[np.sum(p == word) for word in range(5, 9)] for p in prompts])
+    lengths = np.maximum(np.linalg.norm(counts, axis=1), 1)
+    for k, places in enumerate(InContext(count=count).shown(prompts)):
+        others = [j for j in range(7) if not np.array_equal(prompts[j], prompts[k])]
+        near = {j: counts[j] @ counts[k] / lengths[j] / lengths[k] for j in others}
+        assert len(places) == min(count, len(others))
+        assert set(places) <= set(others)
+        chosen = [near[j] for j in places]
+        np.testing.assert_allclose(chosen, sorted(near.values())[len(others) - len(places) :])
+
+
+def test_language_models_read_demonstrations_before_the_row():
+    plain = trainer(Mix())
+    run = trainer(Method(Mix(), data=InContext(count=2)))
+    longest = 64  # Of the tiny runs.
+    starts = [item.tokens[: item.start] for item in plain.data.sft]
+    assert run.data.sft.fingerprint != plain.data.sft.fingerprint
+    some = 0
+    for k, (item, own) in enumerate(zip(run.data.sft, plain.data.sft, strict=True)):
+        assert len(item.tokens) <= longest
+        assert item.scored == own.scored
+        np.testing.assert_array_equal(item.tokens[-len(own.tokens) :], own.tokens)
+        before = item.tokens[: -len(own.tokens)]
+        places = InContext(count=2).shown(starts)[k]
+        whole = [plain.data.sft[j].tokens for j in places]
+        fits = [part for part in (whole, whole[1:], []) if len(before) == sum(map(len, part))]
+        np.testing.assert_array_equal(before, np.concatenate([*fits[0], before[:0]]))
+        some += len(fits[0])
+    assert some > len(plain.data.sft)
+    # What is scored stays as it is, and nothing shown is SFT.
+    for name in ("preference", "sft_test", "preference_test"):
+        prints = (each.data.fingerprints()[name] for each in (run, plain))
+        assert len(set(prints)) == 1
+    none = trainer(Method(Mix(), data=InContext(count=0)))
+    assert none.data.fingerprints() == plain.data.fingerprints()
+    run.train()
+    assert np.isfinite([float(value.sum()) for value in weights(run).values()]).all()
 
 
 def moment(policy: Any, uniform: Any = None) -> Moment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from tradeoff.errors import InputError
 from tradeoff.llm._corpora import Corpora
-from tradeoff.llm._data import Pair, Tokenised, fingerprint
+from tradeoff.llm._data import Example, Pair, Tokenised, fingerprint
 from tradeoff.methods import Method
+from tradeoff.methods.transforms.retrieved import InContext
 from tradeoff.schedules import OBJECTIVES, PREFERENCE, SFT
 
 
@@ -48,11 +50,12 @@ class TokenRows:
         )
 
 
-def choose(data: Corpora, method: Method) -> Corpora:
+def choose(data: Corpora, method: Method, max_length: int) -> Corpora:
     """The data sets, with only those training rows that a method keeps.
 
-    The chosen rows have their own fingerprint, by which caches and checkpoints distinguish them
-    from all rows.
+    Demonstrations have others before them where the method shows some, as many as fit into
+    sequences of `max_length` tokens. The chosen rows have their own fingerprint, by which caches
+    and checkpoints distinguish them from all rows.
 
     Raises
     ------
@@ -67,6 +70,25 @@ def choose(data: Corpora, method: Method) -> Corpora:
         given = data.training(objective)
         places = method.data.chosen(TokenRows(given, objective))
         items = tuple(given[int(place)] for place in places)
+        if objective == SFT and isinstance(method.data, InContext):
+            items = _in_context(items, method.data, max_length)
         rows = [int(given.rows[int(place)]) for place in places]
         parts[name] = replace(given, items=items, rows=rows, fingerprint=fingerprint(items))
     return replace(data, **parts)
+
+
+def _in_context(items: Sequence[Example], shows: InContext, max_length: int) -> tuple[Example, ...]:
+    """Demonstrations with others before them, whose tokens carry no loss."""
+    found = []
+    places = shows.shown([item.tokens[: item.start] for item in items])
+    for item, shown in zip(items, places, strict=True):
+        before: list[NDArray[np.int64]] = []
+        room = max_length - len(item.tokens)
+        for place in reversed(shown):
+            room -= len(items[place].tokens)
+            if room < 0:
+                break
+            before.insert(0, items[place].tokens)
+        tokens = np.concatenate([*before, item.tokens])
+        found.append(Example(tokens, len(tokens) - item.scored))
+    return tuple(found)

@@ -223,7 +223,7 @@ class JointTrainer:
         self.data = _corpora.prepare(
             model, tokenizer, (sft, preference), (sft_test, preference_test), config
         )
-        self.data = _chosen_rows.choose(self.data, self.method)
+        self.data = _chosen_rows.choose(self.data, self.method, config.max_length)
         for remark in self.data.remarks():
             warnings.warn(remark, RowWarning, stacklevel=2)
         _stopping.check(config, self.data, schedule.lam)

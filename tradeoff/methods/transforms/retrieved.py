@@ -8,16 +8,20 @@ one label, and as much as their prompts are.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
+from tradeoff._deferred import sparse as sp
 from tradeoff.methods.transforms.base import Transform
 from tradeoff.settings import Count, NotNegative, Seed, Share, Within
 
 Several = Annotated[int, Within(0, 1024)]
+AT_ONCE = 256
+"""Rows that are compared with all rows at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,25 +95,28 @@ class Retrieved(Transform):
 class InContext(Retrieved):
     """Each demonstration is trained with other demonstrations before it in the prompt.
 
-    A demonstration in the prompt multiplies the odds of each response by ``exp(strength)`` to the
-    power of its likeness to the demonstrated one. So to the logits of each response its share in
-    the nearest demonstrations is added, weighted by likeness. The policy that is evaluated sees the
-    prompt alone.
+    The policy that is evaluated sees the prompt alone. On convex problems a demonstration in the
+    prompt multiplies the odds of each response by ``exp(strength)`` to the power of its likeness to
+    the demonstrated one. So to the logits of each response its share in the nearest demonstrations
+    is added, weighted by likeness. A language model reads the tokens of the nearest demonstrations,
+    the nearest last, and then those of the row.
 
     Attributes
     ----------
     count
-        Prompts whose demonstrations are shown, never that of the row itself: the nearest ones, with
-        one demonstration each, averaged over which one it is. 0: SFT.
+        How many demonstrations are shown, never those of the same prompt: the nearest ones. 0: SFT.
+        On convex problems one for each of the nearest prompts, averaged over which one it is. For
+        language models, near by the cosine of the numbers of each token, and as many as fit into
+        the longest sequence.
     strength
-        In nats, not negative: how far the policy follows what it is shown. 0: SFT, at a higher
-        cost.
+        On convex problems, in nats, not negative: how far the policy follows what it is shown. 0:
+        SFT, at a higher cost.
 
     Notes
     -----
-    Card S26, a transfer of an abstract. That a policy follows what it is shown, and how far, is
-    ours: it is fixed and not learned. A gradient of a demonstration costs ``1 + count`` gradients,
-    as the prompt has so many times the tokens.
+    Card S26, a transfer of an abstract. That the policy of a convex problem follows what it is
+    shown, and how far, is ours: it is fixed and not learned. A gradient of a demonstration costs
+    ``1 + count`` gradients, as the prompt has so many times the tokens.
     """
 
     name: ClassVar[str] = "in_context"
@@ -124,6 +131,37 @@ class InContext(Retrieved):
     def added(self, given: Documents) -> Float[np.ndarray, "P n"]:
         """What is added to the logits of each response (P, n) where demonstrations are trained."""
         return self.strength * given.support(given.features, self.count, own=False)
+
+    def shown(self, prompts: Sequence[Int[np.ndarray, " _"]]) -> list[list[int]]:
+        """Places of the rows that are shown before each row, the nearest last.
+
+        Parameters
+        ----------
+        prompts
+            Tokens of the prompt of each row.
+        """
+        lengths = np.array([len(tokens) for tokens in prompts])
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        of = np.unique(np.concatenate(prompts), return_inverse=True)[1]
+        table = sp.csr_array((np.ones(len(of)), of, ends)).astype(float)
+        table.sum_duplicates()
+        sizes = np.sqrt(np.asarray(table.power(2).sum(axis=1)).ravel())
+        table = sp.csr_array(sp.diags_array(1 / np.maximum(sizes, 1)) @ table)
+        same = np.unique([tokens.tobytes() for tokens in prompts], return_inverse=True)[1]
+        found: list[list[int]] = []
+        for first in range(0, len(prompts), AT_ONCE):
+            rows = slice(first, first + AT_ONCE)
+            near = (table[rows] @ table.T).toarray()
+            near[same[rows, None] == same[None, :]] = -1.0
+            order = np.argsort(-near, axis=1, kind="stable")[:, : self.count]
+            found += [
+                [int(place) for place in reversed(line) if values[place] >= 0]
+                for line, values in zip(order.tolist(), near, strict=True)
+            ]
+        return found
+
+    def unsupported(self, scale: str) -> str | None:
+        return None if scale == "llm" else super().unsupported(scale)
 
 
 @dataclass(frozen=True, kw_only=True)
