@@ -51,7 +51,9 @@ OTHERS = (
 All schedules and merges of the convex board are there. The list is fixed, so that a later convex
 board does not change who takes part.
 """
-CHOSEN = (*SCHEDULES, *MERGES, *OTHERS)
+TOKENS = ("mft", "rationale_sft", "tl_training", "uds", "ld_dpo", "ift")
+"""Methods that look at the tokens of responses, most of which have no other scale."""
+CHOSEN = (*SCHEDULES, *MERGES, *OTHERS, *TOKENS)
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
