@@ -191,7 +191,9 @@ class Loop:
                 chain.conclude(slot, step)
                 # Counted in gradients of a batch; the last batch may be smaller.
                 self.counts[runs, objective] += -(-rows // self.choices.batch_size)
-            self.counts[runs] += self.counts.new_tensor(chain.costs(step))
+            for objective, count in enumerate(chain.costs(step)):
+                if count:
+                    self.counts[runs, objective] += count
 
     def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         """Gradients (R, D) of the update and their losses (R, 2), 0 if not computed."""
