@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tradeoff.convex._padded import padded
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.errors import InputError
-from tradeoff.methods.losses import TokenWeighted
 from tradeoff.methods.transforms import Documents, Transform
 from tradeoff.methods.transforms.retrieved import Expanded, InContext
 from tradeoff.methods.transforms.written import Prompts, Written
@@ -67,15 +66,6 @@ def trained_on(problem: LogLinear, transform: Transform, start: NDArray[np.float
         name: None if values is None else values[places[name]] for name, values in given.items()
     }
     return replace(problem, **chosen)
-
-
-def weighted(problem: LogLinear, loss: TokenWeighted) -> LogLinear:
-    """The problem with the weights of a loss on its demonstrations; itself if these are equal."""
-    shown, shares = problem.demonstrations, problem.sft_weights
-    weights = loss.weights_of_rows(problem.prompt_of_row[shown], shown, shares)
-    if weights.min() == weights.max() > 0:
-        return problem
-    return replace(problem, demonstration_weights=shares * weights)
 
 
 def _written(problem: LogLinear, transform: Written, start: NDArray[np.float64]) -> LogLinear:

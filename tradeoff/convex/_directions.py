@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from tradeoff import draws
-from tradeoff.convex._chosen_rows import added_logits, trained_on, weighted
+from tradeoff.convex._chosen_rows import added_logits, trained_on
 from tradeoff.convex._in_context import InContextSampler
-from tradeoff.convex._trained_losses import TrainedLossSampler
+from tradeoff.convex._trained_losses import TrainedLossSampler, row_weights
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.problem import Simulated
 from tradeoff.convex.quadratic import Quadratic, QuadraticSampler
@@ -251,8 +251,8 @@ class Directions:
         if "data" in method.changed():
             problem = trained_on(problem, method.data, self.setting.start)
         sft = method.sft
-        if isinstance(sft, TokenWeighted):
-            problem, sft = weighted(problem, sft), Nll()
+        if isinstance(sft, TokenWeighted) and row_weights(problem, sft) is None:
+            sft = Nll()
         if problem is self.setting.problem and replace(method, sft=sft).plain_losses:
             return self.plain(replicas)
         if sft == Nll() and "preference" not in method.changed():

@@ -19,6 +19,7 @@ from tradeoff.methods.losses import (
     ResponseGroup,
     Responses,
     SftLoss,
+    TokenWeighted,
     group_slopes,
     pair_slopes,
     sft_slopes,
@@ -28,6 +29,15 @@ from tradeoff.methods.losses.judges import fitted_reward
 from tradeoff.schedules import PREFERENCE, SFT
 
 Array = NDArray[np.float64]
+
+
+def row_weights(problem: LogLinear, loss: SftLoss) -> Float[np.ndarray, " n"] | None:
+    """Weights of mean one that a loss gives to the demonstrations; None if they are equal."""
+    if not isinstance(loss, TokenWeighted):
+        return None
+    shown, shares = problem.demonstrations, problem.sft_weights
+    weights = loss.weights_of_rows(problem.prompt_of_row[shown], shown, shares)
+    return None if weights.min() == weights.max() > 0 else weights / (shares @ weights)
 
 
 class TrainedLossSampler(LogLinearSampler):
@@ -63,6 +73,7 @@ class TrainedLossSampler(LogLinearSampler):
     ) -> None:
         super().__init__(problem, seed, replicas, compiled=compiled)
         self.sft, self.preference = sft, preference
+        self.weights = row_weights(problem, sft)
         single = sft.needs_reference or (
             preference.needs_reference
             and not preference.margin_only
@@ -214,7 +225,9 @@ class TrainedLossSampler(LogLinearSampler):
         """As :meth:`_found`; the slopes in the logits are those of the divergence."""
         if objective == SFT:
             reference = self._reference[rows[:, 0]] if self.sft.needs_reference else None
-            losses, slope = sft_slopes(self.sft, Responses(log_probs[:, 0], reference, None, apart))
+            weights = None if self.weights is None else self.weights[index]
+            record = Responses(log_probs[:, 0], reference, None, apart, weights)
+            losses, slope = sft_slopes(self.sft, record)
             pull = None if turn is None else self.sft.divergence_slope * turn
             return losses, slope[:, None], pull
         if self.problem.reference_margins is None:
