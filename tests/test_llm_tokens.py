@@ -50,13 +50,13 @@ def test_limits_are_sft_bit_for_bit() -> None:
     plain = ended(sft(PlainSft()))
     for loss in (
         TlTraining(most=1.0),
-        RationaleSft(rationale=LONG_RESPONSES, weight=1.0),
+        RationaleSft(pattern=LONG_RESPONSES, weight=1.0),
         MaskedThought(rate=0.0),
         IntuitiveSft(own=0.0, discount=0.0),
     ):
         assert torch.equal(ended(sft(loss)), plain), loss
     for loss in (
-        RationaleSft(rationale=LONG_RESPONSES),
+        RationaleSft(pattern=LONG_RESPONSES),
         MaskedThought(warm=0.0),
         IntuitiveSft(discount=0.0),
         IntuitiveSft(own=0.0),
@@ -167,7 +167,7 @@ def test_own_predictions_are_mixed_into_what_is_read(layout: str) -> None:
 
 
 def test_weights_of_tokens_are_those_of_their_texts() -> None:
-    loss = RationaleSft(rationale=LONG_RESPONSES, weight=0.0)
+    loss = RationaleSft(pattern=LONG_RESPONSES, weight=0.0)
     run = begin(trainer(sft(loss)))
     rows = np.arange(4)
     items = [run.data.sft[int(row)] for row in rows]

@@ -172,9 +172,9 @@ def test_key_tokens_weigh_as_their_number_says() -> None:
     np.testing.assert_array_equal(found[1], np.ones(5))
     np.testing.assert_array_equal(TlTraining(most=3.0).weights_of_tokens(pieces)[0][2:4], [3, 3])
     # Where key tokens are the greater part, they do not weigh less than the others.
-    assert TlTraining(key=r".+").weights_of_tokens(pieces)[0].tolist() == [1.0] * 5
+    assert TlTraining(pattern=r".+").weights_of_tokens(pieces)[0].tolist() == [1.0] * 5
     with pytest.raises(InputError, match="not a regular expression"):
-        TlTraining(key="(")
+        TlTraining(pattern="(")
 
 
 def test_rationales_are_what_is_no_answer() -> None:

@@ -260,7 +260,9 @@ class Loop:
                 shown = one_run(self.params(self.theta[[run]], torch.tensor([run])), 0)
                 index = torch.from_numpy(rows).to(self.theta.device)
                 found = task.demonstrated_logits(shown, index)
-                logits = [np.nan_to_num(x.double().cpu().numpy()) for x in found]
+                logits = [
+                    np.nan_to_num(x.double().cpu().numpy(), posinf=0.0, neginf=0.0) for x in found
+                ]
                 places, self._memory[run] = rule.best(
                     logits, batch.shape[1], self._memory.get(run, {})
                 )

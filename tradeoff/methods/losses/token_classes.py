@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -15,17 +14,21 @@ from tradeoff.errors import InputError
 from tradeoff.methods.losses.base import TokenWeighted
 from tradeoff.settings import NotNegative, Within
 
-AnyWeight = Annotated[float, Within(1, 1e6)]
+LargestWeight = Annotated[float, Within(1, 1e6)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ByClass(TokenWeighted):
-    """Negative log-likelihood with a weight for each token, by a pattern of the response."""
+    """Negative log-likelihood with a weight for each token, by a pattern of the response.
 
-    @property
-    @abstractmethod
-    def pattern(self) -> str:
-        """Regular expression of the marked parts of a response."""
+    Attributes
+    ----------
+    pattern
+        Regular expression of the marked parts of a response. A token is marked as :func:`marked`
+        says.
+    """
+
+    pattern: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,36 +47,34 @@ class ByClass(TokenWeighted):
 class TlTraining(ByClass):
     """SFT in which key tokens, which are few, count more (TL-Training).
 
-    A key token counts as often more as there are fewer of them. Where a response is one token, a
-    demonstration is key if its prompt has another response in more demonstrations.
+    The weight of a key token is the number of other tokens over that of key tokens, between 1 and
+    `most`. Where a response is one token, a demonstration is key if its prompt has another response
+    in more demonstrations.
 
     Attributes
     ----------
-    key
+    pattern
         Regular expression of the key parts of a response; by default numbers, single letters and
-        quoted strings. A token is key if one of its characters other than spaces is.
+        quoted strings.
     most
         Largest weight of a key token, where others have 1; 1 is SFT.
 
     Notes
     -----
-    Card S10. The published method names the key tokens of calls of tools, divides by the weights
-    of each batch, where this divides by their mean over all demonstrations, and leaves out turns
-    that end in errors; its third part, a graded reward, is not here. Costs nothing more.
+    Card S10. The published method takes the key tokens of calls of tools, and divides by the
+    weights of a batch; this divides by their mean over all demonstrations. That no weight is below
+    1 is ours. Its other parts, to leave out turns that end in errors and a graded reward, are not
+    here. Costs nothing more.
     """
 
     name: ClassVar[str] = "tl_training"
     title: ClassVar[str] = "TL-Training"
     source: ClassVar[str] = "arXiv 2412.15495"
-    key: str = r'\d+|\b\w\b|"[^"]*"'
-    most: AnyWeight = 9.0
-
-    @property
-    def pattern(self) -> str:
-        return self.key
+    pattern: str = r'\d+|\b\w\b|"[^"]*"'
+    most: LargestWeight = 9.0
 
     def weights_of_tokens(self, pieces: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        marks = [marked(each, self.key) for each in pieces]
+        marks = [marked(each, self.pattern) for each in pieces]
         weight = self._weight(sum(int(m.sum()) for m in marks), sum(map(len, marks)))
         return [np.where(each, weight, 1.0) for each in marks]
 
@@ -97,7 +98,7 @@ class RationaleSft(ByClass):
 
     Attributes
     ----------
-    rationale
+    pattern
         Regular expression of the parts of a response that are no answer; by default what stands
         before its last colon or ``####``, and what follows its first full stop.
     weight
@@ -114,15 +115,11 @@ class RationaleSft(ByClass):
     title: ClassVar[str] = "rationale and answer"
     source: ClassVar[str] = "arXiv 2510.17532"
     by_token: ClassVar[bool] = True
-    rationale: str = r"^.*(?::|####)\s|(?<=[.!?])\s.*$"
+    pattern: str = r"^.*(?::|####)\s|(?<=[.!?])\s.*$"
     weight: NotNegative = 0.5
 
-    @property
-    def pattern(self) -> str:
-        return self.rationale
-
     def weights_of_tokens(self, pieces: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        return [np.where(marked(each, self.rationale), self.weight, 1.0) for each in pieces]
+        return [np.where(marked(each, self.pattern), self.weight, 1.0) for each in pieces]
 
 
 def marked(pieces: Sequence[str], pattern: str) -> Bool[np.ndarray, " n"]:
