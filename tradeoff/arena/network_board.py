@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tradeoff.arena import network_runs
 from tradeoff.arena.board import BASELINES, Board
 from tradeoff.arena.contenders import TRIED, affordable
+from tradeoff.arena.network_scenarios import network_scenario
 from tradeoff.arena.networks import network, of_scale
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
@@ -41,6 +42,9 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True, repr=False)
 class NetworkBoard(Board):
     """A board of networks, whose regrets are in units of the best known gains."""
+
+    def _before(self, place: str) -> dict[str, float]:
+        return network_scenario(place).before
 
     @cached_property
     def coverage(self) -> pd.DataFrame:
@@ -77,7 +81,8 @@ def network_board(
         Names, see :func:`tradeoff.methods.find`; all of the catalogue that the scale can hold by
         default. The baselines take part in any case.
     problems
-        Names of :data:`tradeoff.arena.networks.NETWORKS`; all of the scale by default.
+        Names of :data:`tradeoff.arena.networks.NETWORKS`, all of the scale by default; on policies
+        also of :data:`~tradeoff.arena.scenarios.SCENARIOS`.
     scale
         "policies" or "language".
     folder
@@ -101,6 +106,10 @@ def network_board(
     if replicas < 2:
         remedy = "Use at least 2, so that differences have intervals."
         raise InputError("too few", field="replicas", value=replicas, remedy=remedy)
+    for name in problems:
+        if network(name).scale != scale:
+            remedy = f"Use --scale {network(name).scale}, or some of {', '.join(of_scale(scale))}."
+            raise InputError(f"no problem of {scale}", field="problem", value=name, remedy=remedy)
     asked = list(dict.fromkeys((*BASELINES, *methods))) if methods else []
     taking_part = network_contenders(scale, asked)
     configurations = [

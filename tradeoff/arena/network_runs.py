@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from tradeoff.arena.contenders import look_cost
 from tradeoff.arena.network_measures import network_measures
+from tradeoff.arena.network_scenarios import network_scenario
 from tradeoff.arena.networks import NetworkProblem, network, task_of
 from tradeoff.arena.runs import has_stages
+from tradeoff.arena.scenarios import is_scenario
 from tradeoff.methods import Method, restored
 from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.train import Ensemble, Run, train
@@ -78,20 +80,23 @@ def run(configurations: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
         One for each: a row a replica with held-out sft_loss and preference_loss, the same on
         training rows (``rows_``), both before training (``start_``),
         preference_accuracy, diverged, third measures
-        (:func:`tradeoff.arena.network_measures.network_measures`), the rates of the first and of
-        later stages, whether the best rate is the grid's least or largest, and cpu_seconds, a
-        cell's share of the processor time of the call.
+        (:func:`tradeoff.arena.network_measures.network_measures`), the skills of a scenario, the
+        rates of the first and of later stages, whether the best rate is the grid's least or
+        largest, and cpu_seconds, a cell's share of the processor time of the call.
     """
     first = configurations[0]
     name, steps, replicas = str(first["problem"]), int(first["steps"]), int(first["replicas"])
     known = specialists(name, replicas, float(first["budget"]))
+    skilled = network_scenario(name) if is_scenario(name) else None
     began = time.process_time()
     methods = [restored(each["method"]) for each in configurations]
     lams = np.array([float(each["lam"]) for each in configurations])
     chosen = tuned(name, methods, steps, lams)
     runs = [(k, seed) for k in range(len(methods)) for seed in range(replicas)]
     done = _trained(name, task_of(name), [(methods[k], s, chosen[k]) for k, s in runs], steps)
-    table = _ends(done).assign(**_third(name, done, known))
+    table = _ends(done).assign(
+        **_third(name, done, known), **(skilled.measures(done.params) if skilled else {})
+    )
     cost = (time.process_time() - began) / len(methods)
     return [
         table.iloc[k * replicas : (k + 1) * replicas].reset_index(drop=True).assign(

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from tradeoff.arena import tiny_language
+from tradeoff.arena.network_scenarios import network_scenario
+from tradeoff.arena.scenarios import SCENARIOS, is_scenario, named
 from tradeoff.errors import InputError
 from tradeoff.networks.batches import Batch
 from tradeoff.networks.policies import PolicyConfig, PolicyData, policy_data
@@ -129,25 +131,38 @@ NETWORKS: Mapping[str, NetworkProblem] = MappingProxyType(
         )
     }
 )
-"""All problems of networks by name."""
+"""The problems of networks that boards have by default."""
+LIKE = "policies-strong"
+"""The problem whose rates, batch and budget scenarios have."""
+
+
+def _scenario(name: str, rows: RowsOf) -> PolicyTask:
+    return network_scenario(name).task(rows)
 
 
 def network(name: str) -> NetworkProblem:
-    """The problem of a name.
+    """The problem of a name: one of :data:`NETWORKS`, or a scenario on policies.
+
+    See :mod:`tradeoff.arena.network_scenarios`.
 
     Raises
     ------
     InputError
         If there is none.
     """
+    if is_scenario(name):
+        kind, _ = named(name)
+        return replace(
+            NETWORKS[LIKE], name=name, varies=SCENARIOS[kind], make=partial(_scenario, name)
+        )
     if name not in NETWORKS:
-        remedy = f"Use some of {', '.join(NETWORKS)}."
+        remedy = f"Use some of {', '.join((*NETWORKS, *SCENARIOS))}."
         raise InputError("no such problem of networks", field="problem", value=name, remedy=remedy)
     return NETWORKS[name]
 
 
 def of_scale(scale: str) -> list[str]:
-    """Names of the problems of a scale.
+    """Names of the problems that a scale has by default, which are no scenarios.
 
     Raises
     ------

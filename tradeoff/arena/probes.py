@@ -93,7 +93,7 @@ def self_ensembled_calibration(
 
 
 @dataclass(frozen=True)
-class RubricScore:
+class ElementScores:
     """Precision, recall, and their harmonic mean, each (B,) in [0, 1]."""
 
     precision: Array
@@ -106,7 +106,7 @@ def two_sided(
     offsets: Int[np.ndarray, " ends"],
     elements: Bool[np.ndarray, "N E"],
     wanted: Bool[np.ndarray, "P E"],
-) -> RubricScore:
+) -> ElementScores:
     """What responses say that is wrong, and what they leave out, element by element.
 
     Parameters
@@ -122,7 +122,7 @@ def two_sided(
 
     Returns
     -------
-    RubricScore
+    ElementScores
         Of a response, precision is the share of its elements that the reference has, and recall the
         share of the reference's elements that it has. They are averaged over each policy's
         responses and over prompts. A response without elements makes no mistake, and against a
@@ -141,7 +141,7 @@ def two_sided(
     )
     total = precision + recall
     both = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    return RubricScore(precision, recall, both)
+    return ElementScores(precision, recall, both)
 
 
 def _shares(part: NDArray[Any], whole: NDArray[Any]) -> Array:
@@ -153,7 +153,7 @@ def _shares(part: NDArray[Any], whole: NDArray[Any]) -> Array:
 
 
 @dataclass(frozen=True)
-class TuningScores:
+class TrainingScores:
     """What training wrote into B policies.
 
     Attributes
@@ -177,7 +177,7 @@ def what_tuning_wrote(
     after: Float[np.ndarray, "N B"],
     before: Float[np.ndarray, " N"],
     offsets: Int[np.ndarray, " ends"],
-) -> TuningScores:
+) -> TrainingScores:
     """Rank all responses by what training added to their log-probabilities.
 
     Parameters
@@ -193,7 +193,7 @@ def what_tuning_wrote(
     was found, is not here.
     """
     scores = after - before[:, None]
-    return TuningScores(scores, np.add.reduceat(np.exp(after) * scores, offsets[:-1], axis=0))
+    return TrainingScores(scores, np.add.reduceat(np.exp(after) * scores, offsets[:-1], axis=0))
 
 
 # ---------------------------------------------------------------------- learning again

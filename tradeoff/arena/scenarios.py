@@ -258,6 +258,21 @@ def is_scenario(name: str) -> bool:
     return name.partition(":")[0] in SCENARIOS
 
 
+def named(name: str) -> tuple[str, int]:
+    """Kind and seed of a scenario's name.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name, or the seed is no number.
+    """
+    kind, _, seed = name.partition(":")
+    if kind not in SCENARIOS or not (seed or "0").isdecimal():
+        remedy = f"Use one of {', '.join(SCENARIOS)}, with a seed as in facts:7."
+        raise InputError("no such scenario", field="problem", value=name, remedy=remedy)
+    return kind, int(seed or "0")
+
+
 @cache
 def scenario(name: str) -> Scenario:
     """A scenario by its name, and the seed after a colon.
@@ -267,8 +282,5 @@ def scenario(name: str) -> Scenario:
     InputError
         If there is none of that name, or the seed is no number.
     """
-    kind, _, seed = name.partition(":")
-    if kind not in _MAKERS or not (seed or "0").isdecimal():
-        remedy = f"Use one of {', '.join(SCENARIOS)}, with a seed as in facts:7."
-        raise InputError("no such scenario", field="problem", value=name, remedy=remedy)
-    return _MAKERS[kind][1](int(seed or "0"))
+    kind, seed = named(name)
+    return _MAKERS[kind][1](seed)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tradeoff._terminal import show_json, show_line, show_table
+from tradeoff._terminal import show_json, show_line
 from tradeoff.cli.arena_networks import on_networks
-from tradeoff.cli.boards import list_board, show_board, third_rows
+from tradeoff.cli.boards import list_board, show_board, skill_rows, third_rows
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, Out
 from tradeoff.extras import require
@@ -98,6 +98,8 @@ def arena(
 
     - `tradeoff arena --scale policies --method simpo`
 
+    - `tradeoff arena --scale policies --method replay --problem trigger --problem facts:3`
+
     - `tradeoff arena --list`
     """
     require("study")
@@ -138,16 +140,13 @@ def arena(
         "methods": table.to_dict("records"),
         "third": third_rows(found, table).to_dict("records"),
         "cells": found.cells.to_dict("records"),
-        "skills": found.skills.rename_axis("name").reset_index().to_dict("records"),
+        "skills": skill_rows(found).to_dict("records"),
     }
     write_json(folder / "arena.json", record)
     if as_json:
         show_json(record)
         return
     show_board(found, table)
-    if len(found.skills):
-        kept = found.skills.rename_axis("name").reset_index()
-        show_table(kept, "\nprobability of what a skill answers, before training and after")
     edge = int(table["at_edge"].sum())
     if edge:
         show_line(

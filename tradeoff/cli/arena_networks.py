@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tradeoff._terminal import show_json, show_line
-from tradeoff.cli.boards import list_board, show_board, third_rows
+from tradeoff.cli.boards import list_board, show_board, skill_rows, third_rows
 from tradeoff.cli.ends import keeps
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
@@ -58,6 +58,7 @@ def on_networks(
     """
     from tradeoff.arena.network_board import NETWORK_LAMS, network_board, network_contenders
     from tradeoff.arena.networks import network, of_scale
+    from tradeoff.arena.scenarios import SCENARIOS
 
     if match != "none":
         remedy = "Leave it out, or use --scale convex."
@@ -65,6 +66,8 @@ def on_networks(
                          remedy=remedy)  # fmt: skip
     if listing:
         rows = [{"problem": name, "differs by": network(name).varies} for name in of_scale(scale)]
+        if scale == "policies":
+            rows += [{"problem": name, "differs by": says} for name, says in SCENARIOS.items()]
         list_board(rows, network_contenders(scale), as_json=as_json)
         return
     folder = check_writable(out or Path("arena"))
@@ -84,6 +87,7 @@ def on_networks(
         "methods": table.to_dict("records"),
         "third": third_rows(board, table).to_dict("records"),
         "cells": board.cells.to_dict("records"),
+        "skills": skill_rows(board).to_dict("records"),
     }
     write_json(folder / f"arena_{scale}.json", record)
     if as_json:

@@ -36,11 +36,18 @@ def show_board(board: Board, table: pd.DataFrame) -> None:
     others: list[Any] = [name for name in table if name not in WIDEST]
     show_table(table[WIDEST], f"{board}")
     show_table(table[["name", *others]], "\nproblems on which a method differs from a baseline")
-    third = third_rows(board, table)
+    third, skills = third_rows(board, table), skill_rows(board)
     if len(third.columns) > 1:
         show_table(third, "\nwhat neither objective trains")
+    if len(skills):
+        show_table(skills, "\nprobability of what a skill answers, before training and after")
 
 
 def third_rows(board: Board, table: pd.DataFrame) -> pd.DataFrame:
     """Third measures of the methods, in the order of a table."""
     return board.thirds.loc[table["name"]].rename_axis("name").reset_index()
+
+
+def skill_rows(board: Board) -> pd.DataFrame:
+    """Skills of scenarios, before training and by method; empty without scenarios."""
+    return board.skills.rename_axis("name").reset_index()

@@ -120,6 +120,9 @@ class PolicyTask:
         Inverse temperature of DPO.
     dtype, device
         Precision and device of the computation.
+    base
+        Parameters of the policy before training, stacked as one run; by default initial weights
+        are drawn by seed.
 
     Examples
     --------
@@ -136,6 +139,7 @@ class PolicyTask:
     beta: float = 1.0
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    base: Params | None = None
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -153,6 +157,8 @@ class PolicyTask:
         return replace(self, device=str(device))
 
     def initial(self, seeds: Sequence[int]) -> Params:
+        if self.base is not None:
+            return {name: value.to(self.device, self.dtype) for name, value in self.base.items()}
         shape = (self.data.prompts.shape[1], self.data.responses)
         drawn = [policies.initial_parameters(self.config, *shape, s, self.dtype) for s in seeds]
         return {name: torch.stack([p[name] for p in drawn]).to(self.device) for name in drawn[0]}
