@@ -33,7 +33,7 @@ from tradeoff.networks import policies
 from tradeoff.networks.followed import Choices
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask
-from tradeoff.networks.train import Ensemble, grid, train
+from tradeoff.networks.train import Ensemble, Run, grid, train
 from tradeoff.schedules import Alright, Mix, Sequential
 
 FULL: dict[str, Any] = {"gradients": "full", "replicas": 1}
@@ -151,6 +151,14 @@ def a_task(**about: Any) -> PolicyTask:
 def trained(methods: Any, task: PolicyTask | None = None, **more: Any) -> Ensemble:
     about = {"steps": 4, "learning_rate": 0.3, "batch_size": 3, "optimizer": "sgd", "clip": None}
     return train(task or a_task(), grid(methods, [0, 1]), **{**about, **more})
+
+
+def with_records(task: PolicyTask) -> Any:
+    """A task that gives its losses and the log-probabilities of its rows alone."""
+    found = bare(task)
+    for name in ("tokens", "pair_log_probs"):
+        setattr(found, name, getattr(task, name))
+    return found
 
 
 def bare(task: PolicyTask) -> Any:
@@ -555,13 +563,62 @@ def test_an_answer_is_the_label_of_the_nearest_demonstrations():
     np.testing.assert_array_equal(answers % 3, nearer)
 
 
-def test_lookups_need_dense_features_and_stay_on_convex_problems():
+@pytest.mark.parametrize("sft", [Nll(), Dft()])
+def test_a_network_without_layers_trains_in_context_as_its_convex_problem(sft):
+    task = replace(a_task(), config=PolicyConfig(depth=0))
+    base = task.initial([0])
+    problem = task.last_layer({name: p[0] for name, p in base.items()}, 1e6)
+    method = Method(Mix(), sft=sft, data=InContext(count=3))
+    done = train(
+        task, [Run(method, 2)], steps=6, learning_rate=0.2, batch_size=1, optimizer="sgd",
+        start=base, reference=base,
+    )  # fmt: skip
+    marks = {"problem": problem, "steps": 6, "step_size": 0.2, "checkpoints": [6]}
+    ends = last(method, **marks)[2, -1]
+    np.testing.assert_allclose(done.params[policies.HEAD][0].flatten(), ends, atol=1e-9)
+    assert np.abs(ends - last(Method(Mix(), sft=sft), **marks)[2, -1]).max() > 1e-4
+    # Measures are those of prompts alone.
+    again = task.evaluate(done.params, task.reference(base))
+    scored = done.table[done.table.step == 6]
+    np.testing.assert_allclose(scored.sft_loss_train, again["sft_loss_train"], rtol=1e-9)
+
+
+def test_new_prompts_of_networks_are_mixed_and_answered_and_not_scored():
+    task = a_task()
+    part = SearchInstruct(expansion=2, noise=0.0, error=0.0, documents=1)
+    more = task.looked_up(part).data
+    shown = np.unique(task.data.demonstrations[:, 0])
+    old, new = len(task.data.prompts), more.prompts[len(task.data.prompts) :]
+    assert len(new) == 2 * len(shown)
+    each = round(20 / len(shown))
+    rows = more.demonstrations[20:]
+    assert len(rows) == each * len(new)
+    assert set(rows[:, 0]) == set(range(old, old + len(new)))
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (new, more.prompts[shown])]
+    nearest = shown[np.argmax(unit[0] @ unit[1].T, axis=1)]
+    labels = np.zeros((old, 4))
+    np.add.at(labels, tuple(task.data.demonstrations.T), 1.0)
+    for place, answer in rows:
+        own = labels[nearest[place - old]]
+        assert own[answer] == own.max()
+    done = trained([Mix(), Method(Mix(), data=part)], task)
+    begun = done.table[done.table.step == 0].sft_loss_train.to_numpy().reshape(2, 2)
+    np.testing.assert_array_equal(begun[0], begun[1])
+    assert not torch.equal(done.params[policies.HEAD][2:], done.params[policies.HEAD][:2])
+    for none in (InContext(count=0), InContext(strength=0.0), SearchInstruct(expansion=0)):
+        same = trained([Method(Mix(), data=none)], task).params[policies.HEAD]
+        torch.testing.assert_close(same, done.params[policies.HEAD][:2], rtol=0, atol=1e-12)
+
+
+def test_lookups_need_dense_features():
     sparse = replace(PROBLEM, features=sp.csr_array(PROBLEM.features))
     for part in (InContext(), SearchInstruct()):
         with pytest.raises(InputError, match="dense features"):
             last(Method(Mix(), data=part), problem=sparse)
         assert part.unsupported("convex") is None
-        assert "stay as they are" in part.unsupported("networks")
+        assert part.unsupported("networks") is None
+        with pytest.raises(InputError, match="cannot be looked up"):
+            trained([Method(Mix(), data=part)], with_records(a_task()))
     assert InContext().unsupported("llm") is None
     assert "stay as they are" in SearchInstruct().unsupported("llm")
 

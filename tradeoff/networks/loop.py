@@ -55,6 +55,8 @@ class Loop:
         Stacked parameters of the reference policies, for losses that compare with them.
     added
         What all runs add to their networks; None: nothing.
+    scored
+        The task whose measures are recorded; None: that which is trained.
 
     Attributes
     ----------
@@ -77,7 +79,9 @@ class Loop:
         spread: Callable[..., Any],
         anchor: Params | None = None,
         added: Added | None = None,
+        scored: Task | None = None,
     ) -> None:
+        self.scored = scored or task
         self.anchor, self.added = anchor or {}, added
         self.task, self.choices, self.held, self.shift = task, choices, held, shift
         self.clip, self.at_once, self.spread = clip, at_once, spread
@@ -167,7 +171,7 @@ class Loop:
         def measured(rows: Tensor) -> dict[str, NDArray[np.float64]]:
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             shift = Reference(reference.train[part], reference.test[part])
-            return self.task.evaluate(self.params(shown[part], part), shift)
+            return self.scored.evaluate(self.params(shown[part], part), shift)
 
         chunks = torch.arange(len(self.theta)).split(self.at_once)
         parts = list(self.spread(measured, chunks))

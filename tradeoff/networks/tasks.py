@@ -21,6 +21,8 @@ from torch import Tensor
 from tradeoff import objectives
 from tradeoff.methods.losses import TokenWeighted
 from tradeoff.methods.losses.token_classes import of_mean_one
+from tradeoff.methods.transforms import Documents, Retrieved
+from tradeoff.methods.transforms.retrieved import Expanded, InContext
 from tradeoff.networks import policies
 from tradeoff.networks.policies import PolicyConfig, PolicyData
 from tradeoff.networks.trained_losses import Reading, Tokens
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 Params = dict[str, Tensor]
 """Parameters by name; in an ensemble, each tensor has the run as first axis."""
+
+ANSWERS = 0
+"""Seed of the answers to new prompts, which are the same in all runs."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,9 @@ class PolicyTask:
     base
         Parameters of the policy before training, stacked as one run; by default initial weights
         are drawn by seed.
+    context
+        (P, K) what demonstrations in the prompt add to the logits of the responses to each training
+        prompt, where demonstrations are trained; None: nothing. Evaluations leave it out.
 
     Examples
     --------
@@ -140,10 +148,43 @@ class PolicyTask:
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     base: Params | None = None
+    context: Float[np.ndarray, "P K"] | None = None
 
     @property
     def sizes(self) -> tuple[int, int]:
         return len(self.data.demonstrations), len(self.data.pairs)
+
+    def looked_up(self, transform: Retrieved) -> PolicyTask:
+        """The task with demonstrations as a transform writes them, to train on.
+
+        Parameters
+        ----------
+        transform
+            What is looked up; the new prompts come after all others.
+        """
+        data = self.data
+        prompts = data.prompts[: data.training_prompts]
+        weights = np.zeros((len(prompts), data.responses))
+        np.add.at(weights, tuple(data.demonstrations.T), 1.0)
+        known = Documents.labelled(prompts, weights)
+        if isinstance(transform, InContext):
+            return replace(self, context=transform.added(known))
+        assert isinstance(transform, Expanded), "there is no other"
+        new = transform.new(known)
+        each = max(1, round(len(data.demonstrations) / int(known.shown.sum())))
+        rng = np.random.default_rng(ANSWERS)
+        ends = np.cumsum(new.weights, axis=1)
+        drawn = rng.random((len(ends), each)) * ends[:, -1:]
+        answers = (drawn[..., None] >= ends[:, None]).sum(axis=2)
+        rows = np.stack([np.arange(len(ends)).repeat(each), answers.ravel()], axis=1)
+        rows[:, 0] += len(data.prompts)
+        assert new.vectors is not None, "prompts are vectors"
+        more = replace(
+            data,
+            prompts=np.concatenate([data.prompts, new.vectors]),
+            demonstrations=np.concatenate([data.demonstrations, rows]),
+        )
+        return replace(self, data=more)
 
     @property
     def batched(self) -> bool:
@@ -169,7 +210,23 @@ class PolicyTask:
         arrays |= {f"test_{name}": getattr(self.data, f"test_{name}") for name in arrays}
         tensors = {name: torch.from_numpy(a).to(self.device) for name, a in arrays.items()}
         prompts = torch.from_numpy(self.data.prompts).to(self.device, self.dtype)
+        if self.context is not None:
+            tensors["context"] = torch.from_numpy(self.context).to(self.device, self.dtype)
         return tensors | {"prompts": prompts}
+
+    def _scores(
+        self,
+        params: Mapping[str, Tensor],
+        objective: int,
+        rows: Int[Tensor, "B _"],
+        factors: Float[Tensor, "B dx"] | None = None,
+    ) -> Float[Tensor, "B K"]:
+        """Logits of all responses to the prompts of some training rows, as they are trained."""
+        prompts = self._tensors["prompts"][rows[:, 0]]
+        found = policies.logits(params, prompts if factors is None else prompts * factors)
+        if objective == SFT and self.context is not None:
+            found = found + self._tensors["context"][rows[:, 0]]
+        return found
 
     def losses(
         self,
@@ -179,7 +236,7 @@ class PolicyTask:
         reference: Float[Tensor, " B"] | None = None,
     ) -> Tensor:
         rows = self._tensors["demonstrations" if objective == SFT else "pairs"][index]
-        scores = policies.logits(params, self._tensors["prompts"][rows[:, 0]])
+        scores = self._scores(params, objective, rows)
         picked = scores.gather(1, rows[:, 1:])
         if objective == SFT:
             return objectives.sft(picked[:, 0] - scores.logsumexp(1))
@@ -189,7 +246,7 @@ class PolicyTask:
 
     def tokens(self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]) -> Tokens:
         rows = self._tensors["demonstrations"][index]
-        scores = policies.logits(params, self._tensors["prompts"][rows[:, 0]])
+        scores = self._scores(params, SFT, rows)
         found = scores.gather(1, rows[:, 1:]) - scores.logsumexp(1, keepdim=True)
         return Tokens(found, torch.ones_like(found))
 
@@ -224,9 +281,7 @@ class PolicyTask:
         factors: Float[Tensor, "B dx"] | None = None,
     ) -> Float[Tensor, "B K"]:
         rows = self._tensors["demonstrations" if objective == SFT else "pairs"][index]
-        prompts = self._tensors["prompts"][rows[:, 0]]
-        seen = prompts if factors is None else prompts * factors
-        return policies.logits(params, seen).log_softmax(-1)
+        return self._scores(params, objective, rows, factors).log_softmax(-1)
 
     @property
     def prompt_size(self) -> int:

@@ -27,6 +27,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.losses import TokenWeighted
 from tradeoff.methods.parameters import Added
+from tradeoff.methods.transforms import Retrieved
 from tradeoff.networks import optimizers
 from tradeoff.networks._chosen_rows import chosen_rows
 from tradeoff.networks.followed import Choices, Run
@@ -39,6 +40,7 @@ from tradeoff.networks.trained_losses import (
     FeatureTask,
     FiniteTask,
     JudgedTask,
+    LookedUpTask,
     RecordsTask,
     TokenTask,
     WeightedTask,
@@ -194,9 +196,9 @@ def train(
         remedy = "Give at least one, as tradeoff.networks.train.grid makes them."
         raise InputError("not a list of runs", field="runs", value=runs, remedy=remedy)
     _check_methods(task, runs)
-    parts = [_added(run) for run in runs]
+    parts = [_apart_by(run) for run in runs]
     if len(set(parts)) > 1:
-        # Runs with other tensors are other ensembles.
+        # Runs with other tensors or rows are other ensembles.
         given = {
             "steps": steps, "optimizer": optimizer, "batch_size": batch_size, "decay": decay,
             "betas": betas, "weight_decay": weight_decay, "clip": clip, "recent": recent,
@@ -210,8 +212,11 @@ def train(
             "reference": reference,
         }
         return _apart(task, runs, parts, given, own)
-    added = parts[0]
-    task = task.to(device)
+    added, written = parts[0]
+    task = scored = task.to(device)
+    if written is not None:
+        assert isinstance(task, LookedUpTask), "checked before"
+        task = task.looked_up(written)
     base = task.initial([run.seed for run in runs])
     held = _stacked("start", base if start is None else start, len(runs), device)
     names = [_last_layer(task)] if last_layer_only else list(held)
@@ -242,7 +247,9 @@ def train(
         anchors = {
             name: value.expand(len(runs), *value.shape[1:]) for name, value in anchor.items()
         }
-        loop = Loop(task, choices, trained, held, shift.train, clip, at_once, each, anchors, added)
+        loop = Loop(
+            task, choices, trained, held, shift.train, clip, at_once, each, anchors, added, scored
+        )
         descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
         for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
             if t in marks:
@@ -254,10 +261,16 @@ def train(
     return Ensemble(tuple(runs), _table(runs, records, diverged_at), final, diverged_at)
 
 
-def _added(run: Run) -> Added | None:
-    """What a run adds to its network."""
-    part = Method.of(run.method).parameters
-    return part if isinstance(part, Added) else None
+Kind = tuple[Added | None, Retrieved | None]
+
+
+def _apart_by(run: Run) -> Kind:
+    """What a run adds to its network, and what it looks up for its rows."""
+    method = Method.of(run.method)
+    return (
+        method.parameters if isinstance(method.parameters, Added) else None,
+        method.data if isinstance(method.data, Retrieved) else None,
+    )
 
 
 def _with_added(
@@ -283,11 +296,11 @@ def _with_added(
 def _apart(
     task: Task,
     runs: Sequence[Run],
-    parts: Sequence[Added | None],
+    parts: Sequence[Kind],
     given: dict[str, Any],
     each: dict[str, Any],
 ) -> Ensemble:
-    """Ensembles of the runs that add the same to their networks, put together.
+    """Ensembles of the runs of one kind each, put together.
 
     What other runs add is zero in the parameters of a run. ``each`` has a row for each run.
     """
@@ -452,6 +465,13 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
                 field="runs",
                 value=method.label,
                 remedy="Use another loss, or a task with the members of FiniteTask and JudgedTask.",
+            )
+        if isinstance(method.data, Retrieved) and not isinstance(task, LookedUpTask):
+            raise InputError(
+                "the demonstrations of the task cannot be looked up",
+                field="runs",
+                value=method.label,
+                remedy="Use another method, or a task with the members of LookedUpTask.",
             )
         if method.parameters.adds and not isinstance(task, AddedTask):
             raise InputError(

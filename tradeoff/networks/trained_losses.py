@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ from tradeoff.methods.losses import (
     SftLoss,
     TokenWeighted,
 )
+from tradeoff.methods.transforms import Retrieved
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,14 @@ class FeatureTask(FiniteTask, Protocol):
 
     def responses(self, index: Int[Tensor, " ..."]) -> Int[Tensor, " ..."]:
         """Demonstrated responses, from 0 on."""
+
+
+@runtime_checkable
+class LookedUpTask(Protocol):
+    """Member of a task whose demonstrations can be looked up."""
+
+    def looked_up(self, transform: Retrieved) -> Any:
+        """The task with demonstrations as a transform writes them, to train on."""
 
 
 @runtime_checkable

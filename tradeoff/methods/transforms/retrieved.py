@@ -36,11 +36,34 @@ class Documents:
         (P, n) whether there is such a response.
     weights
         (P, n) weight with which each response is demonstrated; zeros for those that are not.
+    vectors
+        (P, dx) prompts that have one vector each, see :meth:`labelled`; else None.
     """
 
     features: Float[np.ndarray, "P n d"]
     present: Bool[np.ndarray, "P n"]
     weights: Float[np.ndarray, "P n"]
+    vectors: Float[np.ndarray, "P dx"] | None = None
+
+    @classmethod
+    def labelled(
+        cls, vectors: Float[np.ndarray, "P dx"], weights: Float[np.ndarray, "P n"]
+    ) -> Documents:
+        """Prompts that are vectors, with the same n labels as responses to each.
+
+        Parameters
+        ----------
+        vectors
+            (P, dx) the prompts.
+        weights
+            (P, n) weight with which each label is demonstrated.
+        """
+        labels = weights.shape[1]
+        each = np.einsum("pd,kl->pkld", vectors, np.eye(labels))
+        present = np.ones(weights.shape, dtype=bool)
+        return cls(
+            each.reshape(*weights.shape, labels * vectors.shape[1]), present, weights, vectors
+        )
 
     @property
     def shown(self) -> Bool[np.ndarray, " P"]:
@@ -84,8 +107,6 @@ class Retrieved(Transform):
     """Looks demonstrations up by the features of their responses."""
 
     def unsupported(self, scale: str) -> str | None:
-        if scale == "networks":
-            return "rows there are kept or left out, and prompts stay as they are"
         if scale == "llm":
             return "the trainer chooses rows, whose prompts stay as they are"
         return super().unsupported(scale)
@@ -95,27 +116,27 @@ class Retrieved(Transform):
 class InContext(Retrieved):
     """Each demonstration is trained with other demonstrations before it in the prompt.
 
-    The policy that is evaluated sees the prompt alone. On convex problems a demonstration in the
-    prompt multiplies the odds of each response by ``exp(strength)`` to the power of its likeness to
-    the demonstrated one. So to the logits of each response its share in the nearest demonstrations
-    is added, weighted by likeness. A language model reads the tokens of the nearest demonstrations,
-    the nearest last, and then those of the row.
+    The policy that is evaluated sees the prompt alone. On convex problems and with small networks a
+    demonstration in the prompt multiplies the odds of each response by ``exp(strength)`` to the
+    power of its likeness to the demonstrated one. So to the logits of each response its share in
+    the nearest demonstrations is added, weighted by likeness. A language model reads the tokens of
+    the nearest demonstrations, the nearest last, and then those of the row.
 
     Attributes
     ----------
     count
         How many demonstrations are shown, never those of the same prompt: the nearest ones. 0: SFT.
-        On convex problems one for each of the nearest prompts, averaged over which one it is. For
+        There it is one for each of the nearest prompts, averaged over which one it is. For
         language models, near by the cosine of the numbers of each token, and as many as fit into
         the longest sequence.
     strength
-        On convex problems, in nats, not negative: how far the policy follows what it is shown. 0:
-        SFT, at a higher cost.
+        In nats, not negative: how far the policy follows what it is shown. 0: SFT, at a higher
+        cost. Language models do so as they have learned.
 
     Notes
     -----
-    Card S26, a transfer of an abstract. That the policy of a convex problem follows what it is
-    shown, and how far, is ours: it is fixed and not learned. A gradient of a demonstration costs
+    Card S26, a transfer of an abstract. That small policies follow what they are shown, and how
+    far, is ours: it is fixed and not learned. A gradient of a demonstration costs
     ``1 + count`` gradients, as the prompt has so many times the tokens.
     """
 
@@ -182,7 +203,9 @@ class SearchInstruct(Expanded):
 
     A new prompt is a mixture of two demonstrated ones with noise: each of its responses has the
     weighted mean of the features of one response to each. The documents are the demonstrations. Its
-    answer is the response for which those of the nearest prompts speak most.
+    answer is the response for which those of the nearest prompts speak most. Small networks have
+    prompts that are mixed themselves, and as many answers to each as there are demonstrations to a
+    prompt on average, drawn once.
 
     Attributes
     ----------
@@ -220,17 +243,34 @@ class SearchInstruct(Expanded):
         turn = rng.integers(1, max(len(seeds), 2), size=len(first))
         second = seeds[(np.repeat(np.arange(len(seeds)), self.expansion) + turn) % len(seeds)]
         share = rng.uniform(0.5, 1.0, size=(len(first), 1, 1))
-        both = given.features[first], given.features[second]
         present = given.present[first] & given.present[second]
-        size = np.sqrt((given.features**2).sum() / (given.present.sum() * both[0].shape[-1]))
-        noise = self.noise * size * rng.normal(size=both[0].shape)
-        features = (share * both[0] + (1 - share) * both[1] + noise) * present[..., None]
+        if given.vectors is None:
+            size = np.sqrt((given.features[given.present] ** 2).mean())
+            mixed = self._mixed(given.features, first, second, share, size, rng)
+            features, vectors = mixed * present[..., None], None
+        else:
+            size = np.sqrt((given.vectors**2).mean())
+            vectors = self._mixed(given.vectors, first, second, share[..., 0], size, rng)
+            features = Documents.labelled(vectors, np.zeros(present.shape)).features
         support = given.support(features, self.documents, own=True)
         best = np.where(present, support, -np.inf).argmax(axis=1)
         right = np.eye(present.shape[1])[best]
         others = present.sum(axis=1, keepdims=True) - 1
         law = (1 - self.error) * right + self.error * (present - right) / others
-        return Documents(features, present, law * given.weights.sum() / len(seeds))
+        return Documents(features, present, law * given.weights.sum() / len(seeds), vectors)
+
+    def _mixed(
+        self,
+        old: Float[np.ndarray, "P ..."],
+        first: Int[np.ndarray, " Q"],
+        second: Int[np.ndarray, " Q"],
+        share: Float[np.ndarray, "Q ..."],
+        size: float,
+        rng: np.random.Generator,
+    ) -> Float[np.ndarray, "Q ..."]:
+        """Mixtures of two of the old ones each, with noise of a size."""
+        noise = self.noise * size * rng.normal(size=(len(first), *old.shape[1:]))
+        return np.asarray(share * old[first] + (1 - share) * old[second] + noise)
 
 
 def _unit(vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
