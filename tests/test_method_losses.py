@@ -54,6 +54,7 @@ from tradeoff.methods.losses import (
     Responses,
     RewardWeighted,
     RobustDpo,
+    Rollouts,
     Rpo,
     SimPo,
     Slic,
@@ -137,7 +138,10 @@ def moved(loss: Any, given: Pairs, side: int, by: np.ndarray) -> np.ndarray:
 # For each weight of a token's slope, the loss of the token's probability p that has this
 # derivative.
 IMPLIED = {
-    **dict.fromkeys(("nll", "mft", "ift", "tl_training", "rationale_sft"), lambda p, q: -np.log(p)),
+    **dict.fromkeys(
+        ("nll", "mft", "ift", "tl_training", "rationale_sft", "prefix_rft", "uft_rl"),
+        lambda p, q: -np.log(p),
+    ),
     "dft": lambda p, q: 1 - p,
     "asft": lambda p, q: 1 - p,  # Without a divergence.
     "chord": lambda p, q: (1 - p) ** 2 / 2,
@@ -404,7 +408,7 @@ def test_convex_losses_are_convex_in_the_logits(loss):
     """Midpoints over three responses of one prompt. A loss declared not convex must fail."""
     rng = np.random.default_rng(0)
     ends = rng.normal(size=(2, 4000, 3)) * 4
-    if isinstance(loss, Weighted):
+    if isinstance(loss, Weighted | Rollouts):
         assert not loss.convex
         return
     reference = np.log([0.2, 0.5, 0.3])

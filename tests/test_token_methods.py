@@ -20,15 +20,19 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method, find
 from tradeoff.methods.losses import (
     Dpo,
+    HintedRollouts,
     IntuitiveSft,
     LdDpo,
     MaskedThought,
     Nll,
+    PrefixRft,
     RationaleSft,
     TlTraining,
 )
+from tradeoff.methods.losses.rollouts import Written
 from tradeoff.methods.losses.token_classes import marked, of_mean_one, rarer
 from tradeoff.methods.transforms import Uds
+from tradeoff.networks._rollouts import written
 from tradeoff.networks.followed import Choices, Run
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 from tradeoff.networks.language_task import LanguageTask
@@ -452,3 +456,117 @@ def test_where_they_run() -> None:
     assert not find("tl_training").by_token
     assert all(find("tl_training").unsupported(at) is None for at in ("convex", "networks", "llm"))
     assert len(TASK.sft) == TASK.sizes[SFT]
+
+
+# ---------------------------------------------------------------------- rollouts
+
+
+def test_without_hints_it_is_grpo() -> None:
+    """Own tokens weigh minus the advantage, over the number of responses and of their tokens."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 6, (3, 4))
+    own = np.arange(7) < lengths[..., None]
+    rewards = np.array([[1.0, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]])
+    none = np.zeros_like(own)
+    given = Written(rewards, none, own, np.zeros((3, 7)))
+    expected = np.zeros(own.shape)
+    for b in range(3):
+        for i in range(4):
+            spread = rewards[b].std()
+            advantage = (rewards[b, i] - rewards[b].mean()) / spread if spread else 0.0
+            expected[b, i, : lengths[b, i]] = advantage / (12 * lengths[b, i])
+    coins = rng.random((3, 4))
+    for loss in (HintedRollouts(group=4, start=0.0), PrefixRft(group=4, high=0.0)):
+        assert not loss.hints(0.0, coins).any()
+        np.testing.assert_allclose(loss.weights(given), expected)
+    np.testing.assert_allclose(given.advantages[1].mean(), 0.0, atol=1e-12)
+    assert given.advantages[0].std() == pytest.approx(1.0)
+
+
+def test_a_whole_demonstration_as_prefix_is_sft_weighted_by_its_gain() -> None:
+    tokens, n, wide = 5, 4, 7
+    begun = np.zeros((1, n, wide), dtype=bool)
+    own = np.arange(wide) < np.full((1, n, 1), 3)
+    own[0, -1], begun[0, -1, :tokens] = False, True
+    rewards = np.array([[1.0, 0, 0, 1]])
+    entropies = np.array([[0.1, 0.9, 0.3, 0.8, 0.2, 5.0, 5.0]])
+    given = Written(rewards, begun, own, entropies)
+    found = PrefixRft(group=n, kept=1.0).weights(given)[0, -1]
+    expected = np.where(np.arange(wide) < tokens, (1 - 1 / 3) / (n * tokens), 0.0)
+    np.testing.assert_allclose(found, expected)
+    few = PrefixRft(group=n, kept=0.4).weights(given)[0, -1]
+    np.testing.assert_allclose(few, np.where(np.isin(np.arange(wide), [1, 3]), expected, 0.0))
+    assert not PrefixRft(group=n, kept=0.0).weights(given)[0, -1].any()
+
+
+@given(st.floats(0, 0.999), st.integers(0, 99))
+def test_hints_shorten_over_a_stage(progress: float, seed: int) -> None:
+    coins = np.random.default_rng(seed).random((3, 8))
+    found = PrefixRft().hints(progress, coins)
+    assert not found[:, :-1].any()
+    low = 0.95 * (1 + np.cos(np.pi * progress)) / 2
+    assert ((low <= found[:, -1]) & (found[:, -1] <= 0.95)).all()
+    hints = HintedRollouts().hints(progress, coins)
+    assert np.unique(hints).size == 1
+    assert hints[0, 0] <= 0.95
+    assert (progress < 0.6) or hints[0, 0] == pytest.approx(0.0)
+
+
+def test_responses_begin_with_their_hints_and_are_judged() -> None:
+    hints = np.array([[0.0, 0.5, 1.0]] * len(INDEX))
+    shown = TASK.sft.take(INDEX)
+    rows, found = written(MODEL, TOKENIZER, shown, hints, 20, seed=3)
+    assert found.rewards[:, 2].tolist() == [1.0] * len(INDEX)
+    assert not found.own[:, 2].any()
+    for k, row in enumerate(INDEX.tolist()):
+        whole, mask = TASK.sft.tokens[row], TASK.sft.mask[row]
+        prompt, response = whole[: int(mask.int().argmax())], whole[mask]
+        for i, share in enumerate(hints[k]):
+            begun, own = found.begun[k, i], found.own[k, i]
+            tokens = rows.tokens[k * 3 + i].numpy()
+            count = int(share * len(response))
+            assert tokens[: len(prompt)].tolist() == prompt.tolist()
+            assert tokens[begun].tolist() == response[:count].tolist()
+            assert own.sum() <= 20
+            ended = tokens[begun | own]
+            assert (ended == TOKENIZER.eos).sum() <= 1
+            said = TOKENIZER.decode(ended[ended != TOKENIZER.eos].tolist()).strip()
+            wanted = TOKENIZER.decode(response[:-1].tolist()).strip()
+            assert found.rewards[k, i] == float(said == wanted)
+    again = written(MODEL, TOKENIZER, shown, hints, 20, seed=3)[0]
+    assert torch.equal(rows.tokens, again.tokens)
+    other = written(MODEL, TOKENIZER, shown, hints, 20, seed=4)[0]
+    assert rows.tokens.shape != other.tokens.shape or not torch.equal(rows.tokens, other.tokens)
+
+
+def test_whole_hints_are_sft_in_the_language_model() -> None:
+    """With whole demonstrations all rewards are one, and the loss is SFT times its weight."""
+    loss = HintedRollouts(group=2, start=1.0, hint=0.5)
+    params = {name: value.clone().requires_grad_() for name, value in PARAMS.items()}
+    coins = np.zeros((len(INDEX), 2))
+    for task in (TASK, PADDED):
+        value = task.rollouts(params, INDEX, loss, 0.0, coins, 0)
+        plain = task.losses(params, SFT, INDEX)
+        torch.testing.assert_close(value, 0.5 * plain, rtol=1e-6, atol=1e-8)
+        slopes = [torch.autograd.grad(x, list(params.values())) for x in (value, 0.5 * plain)]
+        for one, other in zip(*slopes, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
+
+
+def test_rollouts_train_and_are_paid() -> None:
+    mix = Mix(lam=0.5)
+    every = [
+        Method(mix, sft=HintedRollouts(group=3, hint=0.1)),
+        Method(mix, sft=PrefixRft(group=3, kept=1.0)),
+    ]
+    hinted, prefixed = trained(*every, steps=2, evaluate_every=2)
+    again, _ = trained(*every, steps=2, evaluate_every=2)
+    assert torch.equal(hinted, again)
+    assert torch.isfinite(prefixed).all()
+    assert not torch.equal(hinted, prefixed)
+    # Three passes to write and three gradients, where one gradient is counted anyway.
+    assert every[0].updates(1000, pair=1.5) == round(1000 / (1.5 + 3 * FORWARD + 3))
+    assert every[1].updates(1000, pair=1.5) == round(1000 / (1.5 + 4 * FORWARD + 3))
+    for method in every:
+        assert "one token" in str(method.unsupported("convex"))
+        assert "no exact judge" in str(method.unsupported("llm"))

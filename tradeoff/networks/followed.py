@@ -184,12 +184,20 @@ class Choices:
 
     def hidden(self, loss: Any, step: int, runs: Rows, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """(n, rows, time) whether a token is hidden, in update `step` of some runs."""
-        rates = np.empty(len(self._objective))
+        rates = loss.hidden(self.progress(step)[runs])
+        return np.asarray(self.tosses(step, runs, shape) < rates[:, None, None])
+
+    def progress(self, step: int) -> NDArray[np.float64]:
+        """(R,) share of the updates of the stage that are done before update `step`."""
+        found = np.empty(len(self._objective))
         for plan, rows in self.groups:
-            rates[rows] = loss.hidden((plan.clock[step] - 1) / plan.lengths[step])
+            found[rows] = (plan.clock[step] - 1) / plan.lengths[step]
+        return found
+
+    def tosses(self, step: int, runs: Rows, shape: tuple[int, int]) -> NDArray[np.float64]:
+        """(n, *shape) draws for the tokens of the demonstrations of update `step`."""
         counter = step * shape[0] * shape[1] + np.arange(shape[0] * shape[1]).reshape(shape)
-        coins = draws.uniform(self._tokens[runs][:, None, None], counter)
-        return np.asarray(coins < rates[runs][:, None, None])
+        return draws.uniform(self._tokens[runs][:, None, None], counter)
 
     def candidates(self, step: int, runs: Rows, factor: int) -> Rows:
         """(len(runs), factor * batch_size) demonstrations from which an update's are chosen."""

@@ -21,7 +21,9 @@ from tradeoff.data import synthetic
 from tradeoff.data.synthetic import InstructionData
 from tradeoff.data.tokenizer import SPECIAL, Tokenizer
 from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
+from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.losses.token_classes import of_mean_one
+from tradeoff.networks._rollouts import written
 from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
@@ -241,6 +243,49 @@ class LanguageTask:
         weights = loss.token_weights(places.double(), own, other)
         found = self._log_probs(params, self.pairs, index, weights)
         return found, lengths.to(found.dtype)
+
+    def rollouts(
+        self,
+        params: Mapping[str, Tensor],
+        index: Int[Tensor, " B"],
+        loss: Rollouts,
+        progress: float,
+        coins: Float[np.ndarray, "B N"],
+        seed: int,
+    ) -> Float[Tensor, ""]:
+        """Loss of responses that one run writes to the prompts of some training demonstrations.
+
+        A response that is the demonstrated one has the reward 1, any other one 0.
+
+        Parameters
+        ----------
+        params, index
+            Parameters of the run; demonstrations.
+        loss
+            Says what responses begin with, and what their tokens weigh.
+        progress
+            Share of the updates of the stage that are done.
+        coins, seed
+            Draws for the beginnings; the seed of what is written.
+        """
+        known = {name: value.detach() for name, value in params.items()}
+        model = LanguageModel(self.base.config).to(next(iter(known.values())).dtype)
+        model.load_state_dict(known)
+        longest = int(self.sft.mask.sum(-1).max())
+        shown = Batch(self.sft.tokens[index], self.sft.mask[index], self.sft.kept[index.cpu()])
+        rows, found = written(
+            *(model.to(index.device), self.tokenizer, shown),
+            *(loss.hints(progress, coins), longest, seed),
+        )
+        if loss.by_entropy:
+            last = torch.arange(loss.group - 1, len(rows), loss.group, device=index.device)
+            with torch.no_grad():
+                logs = model(rows.tokens[last]).double().log_softmax(-1)
+            entropies = F.pad(-(logs.exp() * logs).sum(-1)[:, :-1], (1, 0))
+            found = replace(found, entropies=entropies.cpu().numpy())
+        weights = torch.from_numpy(loss.weights(found)).to(index.device)
+        every = torch.arange(len(rows), device=index.device)
+        return -self._log_probs(params, rows, every, weights.flatten(0, 1)).sum()
 
     @torch.no_grad()
     def demonstrated_logits(

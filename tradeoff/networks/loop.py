@@ -17,6 +17,7 @@ from torch import Tensor
 from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses import ResponseGroup, TokenWeighted
 from tradeoff.methods.losses.divergences import divergence
+from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.parameters import Added
 from tradeoff.networks._hooks import Hooks
 from tradeoff.networks._views import NetworkView
@@ -324,6 +325,8 @@ class Loop:
         """(n,) losses that a method trains; the reference policy runs beside the policy."""
         task: Any = self.task
         rows = index.shape[1]
+        if objective == SFT and isinstance(loss, Rollouts):
+            return self._rolled(loss, params, runs, index, step)
         reads, hides = objective == SFT and self._reads(loss), objective == SFT and loss.hides
 
         def pairs(params: Params, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -374,6 +377,24 @@ class Loop:
             return pair_value(loss, log_probs, lengths, compared, apart, group)
 
         return over_runs(one, task.batched)(params, index, *reference.values())
+
+    def _rolled(
+        self, loss: Rollouts, params: Params, runs: Tensor, index: Tensor, step: int
+    ) -> Tensor:
+        """(n,) losses of what some runs write, which is written run by run."""
+        task, members = cast(TokenTask, self.task), runs.cpu().numpy()
+        coins = self.choices.tosses(step, members, (index.shape[1], loss.group))
+        progress = self.choices.progress(step)[members]
+        seeds = self.choices.seeds[members] * 2**20 + step
+        return torch.stack(
+            [
+                task.rollouts(
+                    *(one_run(params, k), index[k], loss, float(progress[k])),
+                    *(coins[k], int(seeds[k])),
+                )
+                for k in range(len(members))
+            ]
+        )
 
     def _reads(self, loss: Any) -> bool:
         """Whether a loss of demonstrations has weights, or reads something else."""

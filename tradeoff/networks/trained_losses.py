@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -18,6 +19,7 @@ from tradeoff.methods.losses import (
     SftLoss,
     TokenWeighted,
 )
+from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.transforms import Retrieved
 
 
@@ -107,6 +109,17 @@ class TokenTask(WeightedTask, Protocol):
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"], loss: PreferenceLoss
     ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
         """As `RecordsTask.pair_log_probs`, with the weights that a loss gives to tokens."""
+
+    def rollouts(
+        self,
+        params: Mapping[str, Tensor],
+        index: Int[Tensor, " B"],
+        loss: Rollouts,
+        progress: float,
+        coins: Float[np.ndarray, "B N"],
+        seed: int,
+    ) -> Float[Tensor, ""]:
+        """Loss of responses that one run writes to the prompts of some demonstrations."""
 
     def demonstrated_logits(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]

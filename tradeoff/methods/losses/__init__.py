@@ -53,6 +53,7 @@ from tradeoff.methods.losses.ratios import (
     Sppo,
 )
 from tradeoff.methods.losses.records import Pairs, ResponseGroup, Responses
+from tradeoff.methods.losses.rollouts import HintedRollouts, PrefixRft, Rollouts
 from tradeoff.methods.losses.scaled import Adpo, AlphaDpo, Modpo, MovingReferenceDpo, UnitDpo
 from tradeoff.methods.losses.single_stage import SrftDemonstrations, SrftOwn
 from tradeoff.methods.losses.slopes import group_slopes, initial_pull, pair_slopes, sft_slopes
@@ -98,6 +99,7 @@ __all__ = [
     "Grouped",
     "Grpo",
     "Hinge",
+    "HintedRollouts",
     "ImportanceSft",
     "IntuitiveSft",
     "Ipo",
@@ -119,12 +121,14 @@ __all__ = [
     "Pairs",
     "Poft",
     "PreferenceLoss",
+    "PrefixRft",
     "ProximalSft",
     "RationaleSft",
     "ResponseGroup",
     "Responses",
     "RewardWeighted",
     "RobustDpo",
+    "Rollouts",
     "Rpo",
     "SemanticReward",
     "SftLoss",
