@@ -10,7 +10,15 @@ import pytest
 
 from analysis.arena import stored
 from analysis.arena.answers import answers
-from analysis.arena.boards import board, language, matched, policies, scenarios, text
+from analysis.arena.boards import (
+    board,
+    language,
+    matched,
+    policies,
+    scenarios,
+    scenarios_networks,
+    text,
+)
 from analysis.arena.dossier import DOSSIER
 from analysis.arena.pictures import families, kinds, third, third_networks, transfer
 from analysis.arena.tables import all_tables
@@ -25,7 +33,7 @@ VERDICTS = DOSSIER.folder / "results" / "claims.json"
 
 @pytest.mark.slow
 def test_the_fast_form_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (board, policies, language, text):
+    for module in (board, policies, language, text, scenarios_networks):
         monkeypatch.setattr(module, "FOLDER", tmp_path / "runs" / module.__name__)
     monkeypatch.setattr(runner, "STAMPS", tmp_path / "stamps")
     for name in DOSSIER.studies:

@@ -12,7 +12,7 @@ import torch
 from tradeoff.arena import network_runs, network_scenarios
 from tradeoff.arena.network_board import network_board, network_contenders
 from tradeoff.arena.network_scenarios import CONTENT, RESPONSES, network_scenario
-from tradeoff.arena.networks import network, of_scale, task_of
+from tradeoff.arena.networks import RowsOf, network, of_scale
 from tradeoff.arena.scenarios import SCENARIOS, SKILLS
 from tradeoff.errors import InputError
 from tradeoff.networks.policies import HEAD
@@ -81,6 +81,7 @@ def test_a_policy_that_copies_the_context_is_controllable_and_not_robust() -> No
     assert found["robust"][0] == pytest.approx(0.0, abs=1e-6)
 
 
+HALVES: tuple[RowsOf, ...] = ("test", "validation")
 KNOWN = [("third-skill", "third", 0.6), ("trigger", "trigger", 0.5), ("restore", "old", 0.6)]
 
 
@@ -97,7 +98,7 @@ def test_runs_begin_at_the_policy_that_they_are_compared_with() -> None:
     assert {name: float(v[0]) for name, v in one.measures(start).items()} == one.before
     losses = task.evaluate(start, task.reference(start))
     assert losses["preference_loss"][0] == pytest.approx(np.log(2))
-    halves = [task_of("trigger", rows).data for rows in ("test", "validation")]
+    halves = [one.task(rows).data for rows in HALVES]
     for table in ("test_demonstrations", "test_pairs"):
         score, choose = (set(getattr(half, table)[:, 0].tolist()) for half in halves)
         assert score
@@ -134,7 +135,9 @@ def test_scenarios_are_problems_of_policies_alone() -> None:
 
 
 @pytest.mark.slow
-def test_the_board_shows_skills_before_and_after(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_board_shows_skills_before_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(network_runs, "network", lambda n: replace(network(n), rates=(0.01, 0.1)))
     network_runs.specialists.cache_clear()
     settings: dict[str, Any] = {"lams": (0.5,), "budget": 40.0, "replicas": 2, "jobs": 1}

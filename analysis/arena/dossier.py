@@ -17,6 +17,7 @@ TITLES = {
     "winners": "Methods that are ahead of ALRIGHT or MAXRIGHT on more problems than behind.",
     "losses": "Losses of pairs less DPO: means over problems, with 95 % t-intervals over problems.",
     "skills": "Probability of the answers that show a skill, before training and after it.",
+    "skills_networks": "The same for small networks.",
     "scales": "What ran on each scale.",
     "places": "Rank of each method by mean regret on every scale.",
     "third": "Measures that neither objective trains, by scale: of some methods, and Kendall's tau "

@@ -15,6 +15,8 @@ from tradeoff.display import cell
 from tradeoff.scores import interval
 
 AGAINST = ("mix", "alright", "maxright")
+SKILLS = {"skills": "scenarios", "skills_networks": "scenarios_networks"}
+"""Tables of skills by name, and the figures that store them."""
 
 
 def all_tables(results: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -26,7 +28,7 @@ def all_tables(results: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         "board": board(numbers),
         "winners": winners(numbers),
         **({"losses": losses(results["matched"], numbers)} if "matched" in results else {}),
-        **({"skills": skills(results["scenarios"])} if "scenarios" in results else {}),
+        **{table: skills(results[name]) for table, name in SKILLS.items() if name in results},
         "absent": pd.DataFrame(
             {"name": list(numbers["left_out"]), "reason": list(numbers["left_out"].values())}
         ),

@@ -93,15 +93,15 @@ class Board(Shown):
         places = [name for name in self.regret.columns if is_scenario(name)]
         found = {}
         for place in places:
-            for skill, before in self._before(place).items():
+            for skill, before in self.before(place).items():
                 found[f"{place}: {skill}"] = pd.concat(
                     [pd.Series({"before": before}), self.third(skill)[place]]
                 )
         return pd.DataFrame(found)
 
-    def _before(self, place: str) -> dict[str, float]:
-        """Skills of a scenario before training."""
-        return scenario(place).before
+    def before(self, problem: str) -> dict[str, float]:
+        """By skill, what the policy of a scenario has before training."""
+        return scenario(problem).before
 
     def third(self, name: str) -> pd.DataFrame:
         """One of :data:`THIRD` or a skill, likewise; NaN on a problem that does not have it."""

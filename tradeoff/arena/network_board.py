@@ -44,8 +44,9 @@ Array = NDArray[np.float64]
 class NetworkBoard(Board):
     """A board of networks, whose regrets are in units of the best known gains."""
 
-    def _before(self, place: str) -> dict[str, float]:
-        return network_scenario(place).before
+    def before(self, problem: str) -> dict[str, float]:
+        """By skill, what the policy of a scenario has before training."""
+        return network_scenario(problem).before
 
     @cached_property
     def coverage(self) -> pd.DataFrame:

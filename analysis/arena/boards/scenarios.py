@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from analysis.arena.boards.board import cost
 from analysis.arena.stored import array, texts
 from analysis.dossier import style
 from tradeoff.arena.board import Board, board
-from tradeoff.arena.scenarios import SCENARIOS, scenario
+from tradeoff.arena.scenarios import SCENARIOS
 from tradeoff.checkout import WORK
 from tradeoff.methods import find
 from tradeoff.scores import interval
@@ -40,25 +41,44 @@ SEEDS = 20
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     settings, seeds = (FAST, 2) if fast else (FULL, SEEDS)
     kinds, names = (FAST_SCENARIOS, FAST_METHODS) if fast else (tuple(SCENARIOS), METHODS)
-    places = [f"{kind}:{seed}" for kind in kinds for seed in range(seeds)]
     folder = FOLDER / ("fast" if fast else "full")
-    both = board(names, places, folder=folder / "both", lams=(LAM,), **settings)
-    alone = board(("sft-dpo",), places, folder=folder / "alone", lams=(0.0,), **settings)
+    run = partial(board, **settings)
+    numbers = ran(run, folder, kinds, names, seeds) | {
+        key: settings[key] for key in ("budget", "replicas")
+    }
+    draw(numbers, out, "scenarios")
+    return numbers
+
+
+def ran(
+    run: Callable[..., Board], folder: Path, kinds: Sequence[str], names: Sequence[str], seeds: int
+) -> dict[str, Any]:
+    """Numbers of the boards of some kinds of scenarios, at weight 1/2, and of SFT alone.
+
+    Parameters
+    ----------
+    run
+        Makes a board of methods and problems, with ``folder`` and ``lams``.
+    folder
+        Of the runs.
+    kinds, names, seeds
+        Scenarios, methods, and instances of each scenario.
+    """
+    places = [f"{kind}:{seed}" for kind in kinds for seed in range(seeds)]
+    both = run(names, places, folder=folder / "both", lams=(LAM,))
+    alone = run(("sft-dpo",), places, folder=folder / "alone", lams=(0.0,))
     sft = alone.runs[alone.runs["name"] == "sft-dpo"].assign(name=ALONE)
-    found = Board(pd.concat([sft, both.runs[both.runs["name"].isin(names)]], ignore_index=True))
-    numbers = {
+    runs = pd.concat([sft, both.runs[both.runs["name"].isin(names)]], ignore_index=True)
+    found = type(both)(runs)
+    return {
         "methods": [ALONE, *names],
         "labels": [ALONE, *(find(name).label for name in names)],
         "scenarios": {kind: SCENARIOS[kind] for kind in kinds},
         "seeds": seeds,
         "lam": LAM,
-        "budget": settings["budget"],
-        "replicas": settings["replicas"],
         **kept(found, kinds, [ALONE, *names], seeds),
         "training": cost(found.runs),
     }
-    draw(numbers, out)
-    return numbers
 
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -69,12 +89,12 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
 # ---------------------------------------------------------------------- what is stored
 
 
-def kept(found: Board, kinds: tuple[str, ...], names: list[str], seeds: int) -> dict[str, Any]:
+def kept(found: Board, kinds: Sequence[str], names: list[str], seeds: int) -> dict[str, Any]:
     """By scenario and skill: what was there before, and after, by method and instance."""
     skills, regret = {}, {}
     for kind in kinds:
         places = [f"{kind}:{seed}" for seed in range(seeds)]
-        before = [scenario(place).before for place in places]
+        before = [found.before(place) for place in places]
         skills[kind] = {
             skill: {
                 "before": texts([each[skill] for each in before]),
@@ -95,7 +115,7 @@ def skill(numbers: Mapping[str, Any], kind: str, name: str) -> tuple[np.ndarray,
 # ---------------------------------------------------------------------- the picture
 
 
-def draw(numbers: Mapping[str, Any], out: Path) -> None:
+def draw(numbers: Mapping[str, Any], out: Path, figure: str) -> None:
     panels = [(kind, name) for kind, skills in numbers["skills"].items() for name in skills]
     columns = 5 if len(panels) > 5 else len(panels)
     lines = -(-len(panels) // columns)
@@ -118,4 +138,4 @@ def draw(numbers: Mapping[str, Any], out: Path) -> None:
                 ax.set_xlabel("probability", fontsize=7)
         for ax in every[len(panels) :]:
             ax.set_axis_off()
-        style.save(fig, out, "scenarios")
+        style.save(fig, out, figure)
