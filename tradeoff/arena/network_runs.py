@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -27,6 +28,8 @@ TUNING_SEED = 10_000
 """First seed of the runs that choose rates; those that score begin at 0."""
 OPTIMUM_SEED, LONGER = 20_000, 4
 """Seed of the runs that estimate the least training losses, and how much longer these are."""
+WIDER = 4
+"""How much larger the batches of SFT specialists are."""
 LOSSES = ("sft_loss", "preference_loss")
 KEPT = (*LOSSES, *(f"{loss}_train" for loss in LOSSES), "preference_accuracy")
 
@@ -155,15 +158,32 @@ def least_losses(name: str) -> tuple[float, float]:
 
 @cache
 def specialists(name: str, replicas: int, budget: float) -> Params:
-    """Policies of SFT alone at the cost of a run, with its tuned rate, one for each replica.
+    """Policies of SFT alone at the cost of a run, one for each replica, stacked.
 
-    Flips are counted against them, so that both policies of a comparison saw the same draws. Their
-    cost counts for no method.
+    Flips are counted against them. They share a replica's initial weights. Their batches are larger
+    than those of runs and their updates fewer, so that a board costs little more, and their rate is
+    that of the least loss on held-out rows that do not score. Their cost counts for no method.
+
+    Parameters
+    ----------
+    name
+        Name of a problem of networks.
+    replicas
+        Seeds that score.
+    budget
+        Cost of a run in gradients of a batch of demonstrations.
     """
-    method, steps = Method(Alright(lam=0.0)), round(budget)
-    (rates,) = tuned(name, [method], steps, np.zeros(1))
-    runs = [(method, seed, rates) for seed in range(replicas)]
-    return _trained(name, task_of(name), runs, steps).params
+    place, method = network(name), Method(Alright(lam=0.0))
+    seeds = [*(TUNING_SEED + seed for seed in range(place.tuning_seeds)), *range(replicas)]
+    runs = [(method, seed, (rate, rate)) for rate in place.rates for seed in seeds]
+    steps = max(1, round(budget / WIDER))
+    wide = replace(place, batch=WIDER * place.batch)
+    done = _train(wide, task_of(name, "validation"), runs, steps, (0.0, 0.0))
+    ends = _ends(done)
+    losses = np.where(ends["diverged"], np.inf, ends["sft_loss"]).reshape(-1, len(seeds))
+    best = int(losses[:, : place.tuning_seeds].mean(axis=1).argmin())
+    last = (best + 1) * len(seeds)
+    return {key: value[last - replicas : last].clone() for key, value in done.params.items()}
 
 
 def _third(name: str, done: Ensemble, known: Params) -> dict[str, Array]:
