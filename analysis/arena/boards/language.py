@@ -51,7 +51,10 @@ OTHERS = (
 All schedules and merges of the convex board are there. The list is fixed, so that a later convex
 board does not change who takes part.
 """
-TOKENS = (*("mft", "rationale_sft", "tl_training", "uds", "ld_dpo", "ift", "prefix_rft", "uft_rl"),)
+TOKENS = (
+    *("mft", "rationale_sft", "tl_training", "uds"),
+    *("ld_dpo", "ift", "prefix_rft", "uft_rl"),
+)
 """Methods that look at the tokens of responses, most of which have no other scale."""
 CHOSEN = (*SCHEDULES, *MERGES, *OTHERS, *TOKENS)
 
