@@ -20,6 +20,7 @@ from tradeoff.methods.losses import SimPo
 from tradeoff.methods.transforms import TrainingRows, Transform
 from tradeoff.methods.transforms.lengths import BalancedLengths, Longest
 from tradeoff.methods.transforms.likelihoods import ByMargin, LowestPerplexity
+from tradeoff.methods.transforms.retrieved import InContext
 from tradeoff.methods.transforms.subsample import Subsample
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask
@@ -169,3 +170,31 @@ def test_what_cannot_be_chosen_says_why() -> None:
     for make in (lambda: Longest(share=0.0), lambda: Subsample(sft=1.5)):
         with pytest.raises(InputError):
             make()
+
+
+def test_language_models_read_demonstrations_before_the_row():
+    plain = trainer(Mix())
+    run = trainer(Method(Mix(), data=InContext(count=2)))
+    longest = 64  # Of the tiny runs.
+    starts = [item.tokens[: item.start] for item in plain.data.sft]
+    assert run.data.sft.fingerprint != plain.data.sft.fingerprint
+    some = 0
+    for k, (item, own) in enumerate(zip(run.data.sft, plain.data.sft, strict=True)):
+        assert len(item.tokens) <= longest
+        assert item.scored == own.scored
+        np.testing.assert_array_equal(item.tokens[-len(own.tokens) :], own.tokens)
+        before = item.tokens[: -len(own.tokens)]
+        places = InContext(count=2).shown(starts)[k]
+        whole = [plain.data.sft[j].tokens for j in places]
+        fits = [part for part in (whole, whole[1:], []) if len(before) == sum(map(len, part))]
+        np.testing.assert_array_equal(before, np.concatenate([*fits[0], before[:0]]))
+        some += len(fits[0])
+    assert some > len(plain.data.sft)
+    # What is scored stays as it is, and nothing shown is SFT.
+    for name in ("preference", "sft_test", "preference_test"):
+        prints = (each.data.fingerprints()[name] for each in (run, plain))
+        assert len(set(prints)) == 1
+    none = trainer(Method(Mix(), data=InContext(count=0)))
+    assert none.data.fingerprints() == plain.data.fingerprints()
+    run.train()
+    assert np.isfinite([float(value.sum()) for value in weights(run).values()]).all()
