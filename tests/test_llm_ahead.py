@@ -30,9 +30,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     whole = Scorer.log_probs
 
-    def count(self: Any, items: Any, progress: Any, groups: Any) -> Any:
+    def count(self: Any, items: Any, progress: Any, groups: Any, *more: Any) -> Any:
         counts.append(sum(map(len, groups)))
-        return whole(self, items, progress, groups)
+        return whole(self, items, progress, groups, *more)
 
     monkeypatch.setattr(Scorer, "log_probs", count)
     return counts

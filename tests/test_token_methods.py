@@ -29,7 +29,7 @@ from tradeoff.methods.losses import (
     RationaleSft,
     TlTraining,
 )
-from tradeoff.methods.losses.rollouts import Written
+from tradeoff.methods.losses.rollouts import RolledOut
 from tradeoff.methods.losses.token_classes import marked, of_mean_one, rarer
 from tradeoff.methods.transforms import Uds
 from tradeoff.networks._rollouts import written
@@ -468,7 +468,7 @@ def test_without_hints_it_is_grpo() -> None:
     own = np.arange(7) < lengths[..., None]
     rewards = np.array([[1.0, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]])
     none = np.zeros_like(own)
-    given = Written(rewards, none, own, np.zeros((3, 7)))
+    given = RolledOut(rewards, none, own, np.zeros((3, 7)))
     expected = np.zeros(own.shape)
     for b in range(3):
         for i in range(4):
@@ -490,7 +490,7 @@ def test_a_whole_demonstration_as_prefix_is_sft_weighted_by_its_gain() -> None:
     own[0, -1], begun[0, -1, :tokens] = False, True
     rewards = np.array([[1.0, 0, 0, 1]])
     entropies = np.array([[0.1, 0.9, 0.3, 0.8, 0.2, 5.0, 5.0]])
-    given = Written(rewards, begun, own, entropies)
+    given = RolledOut(rewards, begun, own, entropies)
     found = PrefixRft(group=n, kept=1.0).weights(given)[0, -1]
     expected = np.where(np.arange(wide) < tokens, (1 - 1 / 3) / (n * tokens), 0.0)
     np.testing.assert_allclose(found, expected)

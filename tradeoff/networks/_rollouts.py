@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 from tradeoff.data.tokenizer import Tokenizer
-from tradeoff.methods.losses.rollouts import Written
+from tradeoff.methods.losses.rollouts import RolledOut
 from tradeoff.networks.batches import Batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel
@@ -23,7 +23,7 @@ def written(
     hints: Float[np.ndarray, "B N"],
     longest: int,
     seed: int,
-) -> tuple[Batch, Written]:
+) -> tuple[Batch, RolledOut]:
     """Rows of responses, group by group, and what a loss of rollouts asks of them.
 
     Parameters
@@ -43,7 +43,7 @@ def written(
     -------
     Batch
         B * N rows with the mask of their responses.
-    Written
+    RolledOut
         With a reward of 1 for each response whose text is that of the demonstration, and 0 for the
         others; without entropies.
     """
@@ -82,5 +82,5 @@ def written(
     shape = (*hints.shape, time)
     begun_of, own_of = ((kinds == kind).reshape(shape) for kind in (BEGUN, OWN))
     judged = np.array(rewards).reshape(hints.shape)
-    about = Written(judged, begun_of, own_of, np.zeros((len(hints), time)))
+    about = RolledOut(judged, begun_of, own_of, np.zeros((len(hints), time)))
     return batch.to(shown.tokens.device), about

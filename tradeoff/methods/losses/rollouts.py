@@ -17,7 +17,7 @@ Group = Annotated[int, Within(2, 256)]
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class RolledOut:
     """Responses that a policy wrote to B prompts, N to each.
 
     Attributes
@@ -90,7 +90,7 @@ class Rollouts(SftLoss):
         """
 
     @abstractmethod
-    def weights(self, written: Written) -> Float[np.ndarray, "B N T"]:
+    def weights(self, written: RolledOut) -> Float[np.ndarray, "B N T"]:
         """Weights of the negative log-probabilities of all tokens, whose sum is the loss."""
 
     def unsupported(self, scale: str) -> str | None:
@@ -136,7 +136,7 @@ class PrefixRft(Rollouts):
         found[:, -1] = low + (self.high - low) * coins[:, -1]
         return found
 
-    def weights(self, written: Written) -> Float[np.ndarray, "B N T"]:
+    def weights(self, written: RolledOut) -> Float[np.ndarray, "B N T"]:
         found = written.advantages[:, :, None] * written.own
         gain = written.rewards[:, -1] - written.rewards[:, :-1].mean(axis=1)
         for row, (begun, entropy) in enumerate(
@@ -183,6 +183,6 @@ class HintedRollouts(Rollouts):
         left = (1 + np.cos(np.pi * min(progress / self.until, 1.0))) / 2
         return np.full_like(coins, self.start * left)
 
-    def weights(self, written: Written) -> Float[np.ndarray, "B N T"]:
+    def weights(self, written: RolledOut) -> Float[np.ndarray, "B N T"]:
         found = written.advantages[:, :, None] * written.own * written.shares
         return np.asarray(found + self.hint * written.begun / max(1, written.begun.sum()))
