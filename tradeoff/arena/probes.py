@@ -1,14 +1,8 @@
 """Measures of the literature: they look at trained policies, and train none that is kept.
 
-<<<<<<< HEAD
-Those of probabilities take them response by response, prompt after prompt, as
-``LogLinear.log_probs`` gives them. Finite policies of networks give the same
-once their prompts and responses are flattened, with ``offsets = arange(P + 1) * K``.
-=======
 Those of probabilities take them response by response, prompt after prompt, as ``log_probs`` of a
 :class:`tradeoff.convex.LogLinear` gives them. Finite policies of networks give the same once their
 prompts and responses are flattened, with ``offsets = arange(P + 1) * K``.
->>>>>>> 857dd02 (docs: Mend a reference in the measures of the literature)
 """
 
 from __future__ import annotations
