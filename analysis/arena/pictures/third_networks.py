@@ -28,7 +28,7 @@ CAPTION = (
 )
 SCALES = ("policies", "language")
 SCORES = {name: CONVEX[name] for name in ("kl", "flips", "calibration")} | {
-    "documents": "rise on documents (nats a token)"
+    "documents": "rise on documents (nats)"
 }
 
 
