@@ -273,6 +273,15 @@ def test_halves_are_counted_by_kind() -> None:
     assert HalfFineTuning().chosen(blocks, 0) != HalfFineTuning().chosen(blocks, 1)
 
 
+def test_half_of_each_tensor_moves_where_no_kind_has_two() -> None:
+    task = PolicyTask(policy_data(0), PolicyConfig(width=8, depth=1))
+    method = Method(Alright(lam=0.0), parameters=HalfFineTuning())
+    done = train(task, grid([method], [0]), steps=20, learning_rate=0.05)
+    for name, value in task.initial([0]).items():
+        moved = (done.params[name] != value).flatten(1).sum(dim=1)
+        assert 0 < int(moved) <= round(value[0].numel() / 2), name
+
+
 def test_a_subset_of_a_network_moves() -> None:
     task = PolicyTask(policy_data(0), PolicyConfig(width=8, depth=1))
     method = Method(Mix(), parameters=Subset())

@@ -19,7 +19,8 @@ class HalfFineTuning(Mask):
     """A random share of the tensors of each kind moves; the choice is made anew for each stage.
 
     Tensors are of one kind if their names differ in numbers alone, as those of several layers do.
-    A kind of a single tensor moves. On convex problems the coordinates are chosen.
+    A kind of a single tensor moves. Where every kind has a single one, as on convex problems and in
+    networks with one hidden layer, such a share of the coordinates of each tensor moves.
 
     Attributes
     ----------
@@ -42,9 +43,10 @@ class HalfFineTuning(Mask):
 
     def free(self, weights: Array, state: State, moment: Moment) -> Array:
         every = weights == weights
-        if len(moment.blocks) == 1:
+        if len(set(map(kind, moment.blocks))) == len(moment.blocks):
             xp, count = array_namespace(weights), weights.shape[-1]
-            order = np.random.default_rng((self.seed, moment.stage)).permutation(count)
+            own = (moment.block,) if moment.block else ()
+            order = np.random.default_rng((self.seed, moment.stage, *own)).permutation(count)
             chosen = (np.argsort(order) < round(self.share * count)).tolist()
             return every & xp.asarray(chosen, device=getattr(weights, "device", None))
         return every if moment.block in self.chosen(moment.blocks, moment.stage) else ~every
@@ -53,9 +55,14 @@ class HalfFineTuning(Mask):
         """Places of the tensors that move in a stage."""
         kinds: dict[str, list[int]] = {}
         for place, name in enumerate(blocks):
-            kinds.setdefault(re.sub(r"\d+", "#", name), []).append(place)
+            kinds.setdefault(kind(name), []).append(place)
         rng, found = np.random.default_rng((self.seed, stage)), set()
         for places in kinds.values():
             count = 1 if len(places) == 1 else round(self.share * len(places))
             found |= set(rng.permutation(places)[:count].tolist())
         return found
+
+
+def kind(name: str) -> str:
+    """The kind of a tensor: its name without the numbers of layers."""
+    return re.sub(r"\d+", "#", name)
