@@ -12,7 +12,7 @@ depends on them by the rounding of batched products: in the tests' 25 updates, p
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -431,61 +431,71 @@ def _table(
     return pd.DataFrame(columns | {"diverged_at": diverged_at.repeat(times)})
 
 
+@dataclass(frozen=True)
+class _Need:
+    """What methods of a kind ask of a task, and what is missing where it lacks these members."""
+
+    asks: Callable[[Method], bool]
+    members: type
+    lack: str
+
+
+def _compares(method: Method) -> bool:
+    ways = method.sft.compares, method.preference.compares
+    return method.preference.grouped or any(way is not None for way in ways)
+
+
+_NEEDS = (
+    _Need(
+        lambda method: not method.plain_losses, RecordsTask,
+        "the task does not give log-probabilities of its responses",
+    ),
+    _Need(
+        lambda method: method.by_token, TokenTask,
+        "the method looks at the tokens of responses, and the task has one for each",
+    ),
+    _Need(
+        lambda method: isinstance(method.sft, TokenWeighted), WeightedTask,
+        "the method weighs demonstrations by what they are, which the task does not tell",
+    ),
+    _Need(
+        _compares, FiniteTask,
+        "the loss compares all responses of a prompt, which the task does not give",
+    ),
+    _Need(
+        lambda method: "rewards" in method.preference.asks, JudgedTask,
+        "the loss asks for rewards of all responses, which the task does not give",
+    ),
+    _Need(
+        lambda method: isinstance(method.data, Retrieved), LookedUpTask,
+        "the demonstrations of the task cannot be looked up",
+    ),
+    _Need(
+        lambda method: bool(method.parameters.adds), AddedTask,
+        "the networks of the task take nothing that is added to them",
+    ),
+    _Need(
+        lambda method: method.anchor.sees == "responses", FiniteTask,
+        "the anchor compares all responses of a prompt, which the task does not give",
+    ),
+    _Need(
+        lambda method: method.anchor.sees == "features", FeatureTask,
+        "the anchor asks for features of prompts, which the task does not give",
+    ),
+)  # fmt: skip
+
+
 def _check_methods(task: Task, runs: Sequence[Run]) -> None:
+    """An `InputError` for the first method that asks for what the task does not have."""
     for run in runs:
         method = Method.of(run.method)
         method.check("networks")
-        if not method.plain_losses and not isinstance(task, RecordsTask):
-            raise InputError(
-                "the task does not give log-probabilities of its responses",
-                field="runs",
-                value=method.label,
-                remedy="Give it the members of tradeoff.networks.trained_losses.RecordsTask.",
-            )
-        if method.by_token and not isinstance(task, TokenTask):
-            raise InputError(
-                "the method looks at the tokens of responses, and the task has one for each",
-                field="runs",
-                value=method.label,
-                remedy="Use another method, or a task with the members of TokenTask.",
-            )
-        if isinstance(method.sft, TokenWeighted) and not isinstance(task, WeightedTask):
-            raise InputError(
-                "the method weighs demonstrations by what they are, which the task does not tell",
-                field="runs",
-                value=method.label,
-                remedy="Use another method, or a task with the members of WeightedTask.",
-            )
-        both = method.sft.compares, method.preference.compares
-        asks = method.preference.grouped or any(way is not None for way in both)
-        judged = isinstance(task, JudgedTask) or "rewards" not in method.preference.asks
-        if asks and not (isinstance(task, FiniteTask) and judged):
-            raise InputError(
-                "the loss compares all responses of a prompt, which the task does not give",
-                field="runs",
-                value=method.label,
-                remedy="Use another loss, or a task with the members of FiniteTask and JudgedTask.",
-            )
-        if isinstance(method.data, Retrieved) and not isinstance(task, LookedUpTask):
-            raise InputError(
-                "the demonstrations of the task cannot be looked up",
-                field="runs",
-                value=method.label,
-                remedy="Use another method, or a task with the members of LookedUpTask.",
-            )
-        if method.parameters.adds and not isinstance(task, AddedTask):
-            raise InputError(
-                "the networks of the task take nothing that is added to them",
-                field="runs",
-                value=method.label,
-                remedy="Use another method, or a task with the members of AddedTask.",
-            )
-        needed = {"responses": FiniteTask, "features": FeatureTask}.get(method.anchor.sees)
-        if needed is not None and not isinstance(task, needed):
-            raise InputError(
-                "the anchor compares all responses of a prompt, or features, which the task does "
-                "not give",
-                field="runs",
-                value=method.label,
-                remedy=f"Use another anchor, or a task with the members of {needed.__name__}.",
-            )
+        for need in _NEEDS:
+            if need.asks(method) and not isinstance(task, need.members):
+                raise InputError(
+                    need.lack,
+                    field="runs",
+                    value=method.label,
+                    remedy="Use another method, or a task with the members of "
+                    f"tradeoff.networks.trained_losses.{need.members.__name__}.",
+                )
