@@ -26,7 +26,7 @@ METHODS = tuple(name for name in scenarios.METHODS if network_left_out(name, "po
 FULL: dict[str, Any] = {"replicas": 4, "progress": True}
 FAST: dict[str, Any] = {"replicas": 2, "budget": 16.0, "backend": "sequential", "jobs": 1}
 FAST_METHODS, FAST_SCENARIOS = ("sft-dpo", "mix"), ("third-skill", "facts")
-SEEDS = 20
+SEEDS = 10
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
