@@ -354,8 +354,8 @@ def test_the_reference_is_kept_for_the_next_run(flags, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Scorer,
         "log_probs",
-        lambda self, items, bar, groups: (
-            counts.append(sum(map(len, groups))) or whole(self, items, bar, groups)
+        lambda self, items, bar, groups, *weights: (
+            counts.append(sum(map(len, groups))) or whole(self, items, bar, groups, *weights)
         ),
     )
     for place, lam in enumerate((0.5, 0.4, 0.6)):
