@@ -1,8 +1,6 @@
 """The arena: instances with certified fronts, runs at equal cost, and places on the board."""
 
 import json
-from functools import partial
-from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -22,7 +20,6 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method, find, names
 from tradeoff.schedules import FORWARD, Mix, Sequential
 from tradeoff.scores import holm
-from tradeoff.study import run as run_study
 
 
 @pytest.mark.parametrize("name", SUITE)
@@ -112,20 +109,11 @@ def test_stages_choose_a_pair_of_steps_and_others_one():
 
 
 @pytest.fixture(scope="module")
-def in_this_process():
-    """Boards without worker processes, which test_study.py covers: each imports all of torch."""
-    with pytest.MonkeyPatch.context() as patch:
-        module = import_module("tradeoff.arena.board")
-        patch.setattr(module, "run_study", partial(run_study, backend="sequential"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory, in_this_process):
+def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arena")
     return board(
         ["ipo"], ["middle", "boundary"], folder=folder, lams=(0.25, 0.75), budget=60, replicas=4,
-        jobs=1,
+        backend="sequential",
     )  # fmt: skip
 
 
@@ -209,7 +197,6 @@ def test_differences_are_paired_and_corrected(small: Board):
         small.differences("fame")
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_a_users_rows_are_a_problem(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(instances, "ACCURACY", 0.02)
@@ -219,7 +206,7 @@ def test_a_users_rows_are_a_problem(tmp_path, monkeypatch):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in given))
     name = "mine.jsonl,taste.jsonl"
     assert instance(name).varies == "your rows: 12 demonstrations, 9 pairs"
-    settings = {"lams": (0.5,), "budget": 20, "replicas": 2, "jobs": 1}
+    settings = {"lams": (0.5,), "budget": 20, "replicas": 2, "backend": "sequential"}
     found = board(["ipo"], [name], folder=tmp_path / "runs", **settings)
     assert list(found.regret.columns) == [name]
     assert "law_regret" not in found.runs

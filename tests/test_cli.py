@@ -189,6 +189,14 @@ def test_errors_name_the_option(capsys, arguments, option):
     assert err.startswith(f"error: {option}: ")
 
 
+def test_a_board_needs_a_backend_that_there_is(capsys, tmp_path):
+    few = ("--method", "ipo", "--problem", "middle", "--backend", "cloud", "--out", str(tmp_path))
+    code, _, err = run(capsys, "arena", *few)
+    assert code == 2
+    assert err.startswith("error: --backend: ")
+    assert "dask" in err
+
+
 def test_an_interrupted_command_says_what_is_kept(capsys, monkeypatch, tmp_path):
     importlib.import_module("tradeoff.arena.board")
 

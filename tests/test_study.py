@@ -288,6 +288,22 @@ def test_batches_agree_in_the_keys_that_must(lab: ModuleType, tmp_path: Path) ->
     assert plans.batches(plan, 2, ("schedule",)) == [[0, 1], [2], [3, 4], [5]]
 
 
+@pytest.mark.slow
+def test_a_dask_scheduler_that_runs_is_used(
+    lab: ModuleType, expected: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dask
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        monkeypatch.setattr(distributed, "LocalCluster", None)  # No other one is started.
+        with dask.config.set({"scheduler-address": cluster.scheduler_address}):
+            table = quietly(lab.one, GRID, tmp_path, backend="dask")
+    assert_frame_equal(table, expected)
+
+
 def test_a_dask_cluster_agrees(lab: ModuleType, expected: pd.DataFrame, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 

@@ -21,6 +21,7 @@ from tradeoff.errors import InputError
 from tradeoff.scores import holm, hypervolume, interval
 from tradeoff.settings import Count, Share, Within, checked
 from tradeoff.study import run as run_study
+from tradeoff.study.engines import Backend
 
 LAMS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Weights of the preference objective at which every method runs."""
@@ -243,6 +244,7 @@ def board(
     replicas: Count = 32,
     match: Match = "none",
     jobs: int = -1,
+    backend: Backend = "loky",
     progress: bool = False,
 ) -> Board:
     """Run what is missing of a board, and score all of it.
@@ -267,8 +269,9 @@ def board(
         Terms on which preference losses are compared. "none": each with its own settings. "beta":
         with the beta of the problem. "weight": that, and at the weight at which their pull is that
         of the problem's loss; see :mod:`tradeoff.arena.matching`.
-    jobs
-        Processes; -1 for all cores.
+    jobs, backend
+        Processes, -1 for all cores; and the engine that starts them, see
+        :func:`tradeoff.study.run`.
     progress
         Show a bar.
 
@@ -291,7 +294,7 @@ def board(
     ]
     table = run_study(
         runs.run, configurations, folder, batch=BATCH, alike=("problem", "steps", "replicas"),
-        jobs=jobs, progress=progress,
+        jobs=jobs, backend=backend, progress=progress,
     )  # fmt: skip
     return Board(scored(table))
 

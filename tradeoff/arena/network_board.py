@@ -30,6 +30,7 @@ from tradeoff.methods.transforms import Retrieved
 from tradeoff.scores import hypervolume, regret, weighted_loss
 from tradeoff.settings import Count, Share, Within, checked
 from tradeoff.study import run as run_study
+from tradeoff.study.engines import Backend
 
 NETWORK_LAMS = (0.25, 0.5, 0.75)
 """Weights of the preference objective at which every method runs."""
@@ -72,7 +73,7 @@ def network_board(
     budget: Annotated[float, Within(1, 1e9)] | None = None,
     replicas: Count = 10,
     jobs: int = -1,
-    backend: Any = "loky",
+    backend: Backend = "loky",
     progress: bool = False,
 ) -> NetworkBoard:
     """Run what is missing of a board of networks, and score all of it.

@@ -18,6 +18,7 @@ from tradeoff.records import write_json
 
 if TYPE_CHECKING:
     from tradeoff.arena.matching import Match
+    from tradeoff.study.engines import Backend
 
 BUDGET, REPLICAS = 500.0, 32
 """Cost of a run on convex problems, and how many score, by default."""
@@ -64,6 +65,13 @@ def arena(
         ),
     ] = "none",
     jobs: Annotated[int, typer.Option(help="Processes; -1 for all cores.")] = -1,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="Who computes: loky, sequential or threading here; dask, with the scheduler at "
+            "DASK_SCHEDULER_ADDRESS; or ray."
+        ),
+    ] = "loky",
     sort: Annotated[str, typer.Option(help="rank, regret, front_gap or coverage.")] = "rank",
     scale: Annotated[
         str,
@@ -100,6 +108,8 @@ def arena(
 
     - `tradeoff arena --scale policies --method replay --problem trigger --problem facts:3`
 
+    - `DASK_SCHEDULER_ADDRESS=tcp://node-1:8786 tradeoff arena --backend dask`
+
     - `tradeoff arena --list`
     """
     require("study")
@@ -113,7 +123,8 @@ def arena(
     if scale != "convex":
         on_networks(
             scale, methods or (), problems or (), match=match, lams=lams, budget=budget,
-            replicas=replicas, jobs=jobs, sort=sort, listing=listing, out=out, as_json=as_json,
+            replicas=replicas, jobs=jobs, backend=backend, sort=sort, listing=listing, out=out,
+            as_json=as_json,
         )  # fmt: skip
         return
     budget, replicas = budget or BUDGET, replicas or REPLICAS
@@ -127,7 +138,7 @@ def arena(
     found = board(
         methods or (), problems or (), folder=folder / "runs", lams=tuple(lams or LAMS),
         budget=budget, replicas=replicas, match=cast("Match", match), jobs=jobs,
-        progress=not as_json,
+        backend=cast("Backend", backend), progress=not as_json,
     )  # fmt: skip
     table = found.table(sort)
     record: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tradeoff._terminal import show_json, show_line
 from tradeoff.cli.boards import list_board, show_board, skill_rows, third_rows
@@ -12,6 +12,9 @@ from tradeoff.cli.ends import keeps
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable
 from tradeoff.records import write_json
+
+if TYPE_CHECKING:
+    from tradeoff.study.engines import Backend
 
 REPLICAS = 10
 """Seeds that score, by default."""
@@ -27,6 +30,7 @@ def on_networks(
     budget: float | None,
     replicas: int | None,
     jobs: int,
+    backend: str,
     sort: str,
     listing: bool,
     out: Path | None,
@@ -40,7 +44,7 @@ def on_networks(
         "policies" or "language".
     match
         Must be "none": networks train every loss with its own settings.
-    methods, problems, lams, budget, replicas, jobs
+    methods, problems, lams, budget, replicas, jobs, backend
         As for :func:`tradeoff.arena.network_board.network_board`.
     sort
         Column to sort by.
@@ -75,7 +79,8 @@ def on_networks(
     weights = tuple(lams or NETWORK_LAMS)
     board = network_board(
         methods, problems, scale=scale, folder=folder / scale, lams=weights, budget=budget,
-        replicas=replicas or REPLICAS, jobs=jobs, progress=not as_json,
+        replicas=replicas or REPLICAS, jobs=jobs,
+        backend=cast("Backend", backend), progress=not as_json,
     )  # fmt: skip
     table = board.table(sort)
     record: dict[str, Any] = {

@@ -52,7 +52,8 @@ def stream(
     threads
         Threads of the numerical libraries within a call.
     client
-        For "dask": a ``distributed.Client``; without one, a cluster on this machine is started.
+        For "dask": a ``distributed.Client``. Without one, the scheduler at
+        ``DASK_SCHEDULER_ADDRESS`` is used, or a cluster on this machine is started.
     """
     _check(backend, jobs, threads, client)
     if not arguments:
@@ -135,13 +136,18 @@ def _parallel(backend: str, jobs: int, workers: int) -> Iterator[joblib.Parallel
 
 @contextmanager
 def _dask(workers: int, client: Any) -> Iterator[Any]:
-    """The given client, or a client of a new cluster on this machine."""
+    """The given client, one of the scheduler in Dask's settings, or one of a new cluster here."""
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise _not_installed("dask") from error
     if client is not None:
         yield client
+        return
+    if address := dask.config.get("scheduler-address", None):
+        with Client(address, set_as_default=False) as own:
+            yield own
         return
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
