@@ -56,7 +56,9 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
                 ax.set(xlabel="regret", title=f"{TITLES[scale]}\n{SCORES[score]}")
                 ax.title.set_fontsize(7)
             found[scale] = {"replicas": numbers["replicas"], "tau": taus}
-        axes[0][0].legend(fontsize=6)
+        empty = [ax for ax in axes.flat if not ax.axison]
+        handles = axes[0][0].get_legend_handles_labels()
+        (empty or [axes[0][0]])[0].legend(*handles, fontsize=6, loc="center left")
         style.save(fig, out, "third_networks")
     return {"scales": found}
 

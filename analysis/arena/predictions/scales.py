@@ -41,7 +41,8 @@ def claim_losses_do_not_invert(fast: bool = False, mutation: str | None = None) 
     names = of_slot(transfer.boards()["board"], "preference")
     common = [name for name in names if name in found["policies"].index]
     pair = {name: found[name].loc[common] for name in ("law", "policies")}
-    return Checked(_of(pair, "law", "policies", mutation), 0.0, "lower", {}, 0.0)
+    pair["policies"] *= mutate(mutation, 1, {"reversed": -1})
+    return Checked(_of(pair, "law", "policies", None), 0.0, "lower", {}, 0.0)
 
 
 def claim_balancing_on_policies(fast: bool = False, mutation: str | None = None) -> Checked:
