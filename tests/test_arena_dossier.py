@@ -135,7 +135,8 @@ def test_losses_on_equal_terms_are_whole() -> None:
         np.testing.assert_array_equal(own, there)
     said = answers({"board": whole, "matched": numbers})["terms"]
     assert said["losses"] == len(names) - 1
-    assert set(said["without_beta"]) == {"expected_reward", "slic", "orpo"}
+    groups = {"grpo", "egpo", "semantic_reward", "srft_own"}
+    assert set(said["without_beta"]) == {"expected_reward", "slic", "orpo", *groups}
     table = all_tables({"board": whole, "matched": numbers})["losses"].set_index("name")
     assert table.loc["sigmoid", "regret: β, pull"].startswith("0 ±")
     assert table.loc["adpo", "takes"] == "τ = 1/β"
