@@ -173,6 +173,7 @@ def test_the_page_is_small_and_escapes_texts(found):
     assert "prefers-color-scheme:dark" in page
 
 
+@pytest.mark.slow
 def test_the_command_prints_five_sentences_and_writes_a_page(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tradeoff.advice.advise", partial(advise, candidates=3, n_features=128))
     files = []

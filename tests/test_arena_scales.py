@@ -130,6 +130,7 @@ def test_the_page_has_a_row_for_every_problem_of_every_scale(results: dict[str, 
     assert len({len(row["cells"]) for row in rows}) == 1
 
 
+@pytest.mark.slow
 def test_the_picture_of_networks_shows_what_boards_have(
     results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

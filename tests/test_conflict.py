@@ -127,6 +127,7 @@ def test_the_radius_is_chosen_where_the_tenth_is_one_row():
     assert found.summary["radius"] in conflict.RADII
 
 
+@pytest.mark.slow
 def test_documents_and_a_single_prompt_are_split_by_their_order():
     rows = sft_rows()
     for prompt in ("", "Tell me."):

@@ -170,6 +170,7 @@ def test_a_sample_is_uniform_ordered_and_a_function_of_its_seed(tmp_path):
         read_sft(file, sample=0)
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_first(capsys, tmp_path):
     files = [tmp_path / "sft.jsonl", tmp_path / "pairs.jsonl"]
     rows = [

@@ -156,6 +156,7 @@ def test_base_losses_are_those_of_the_task(subject: TaskSubject, lab: Lab):
     assert lab.base[0] == pytest.approx(exact, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_sketched_gradients_predict_a_small_step(subject: TaskSubject):
     """Along the gradient of a pair's margin, the log-probability of a demonstration moves so."""
     row, sketch = np.array([0]), CountSketch(2**16, 0)
@@ -190,6 +191,7 @@ def test_last_layer_features_are_the_gradient_of_the_output_matrix(subject: Task
     np.testing.assert_allclose(found, slope.flatten().numpy(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_candidate_says_all_numbers(lab: Lab):
     for name, candidate in CANDIDATES.items():
         found = candidate.predict(lab)

@@ -182,6 +182,7 @@ def test_averages_begin_anew_with_each_stage() -> None:
     np.testing.assert_allclose(found[:, -1], second, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_online_merging_stops_where_the_pull_holds_the_gradient() -> None:
     problem = random_quadratic(0, dimension=4)
     alpha, size = 0.01, 0.1

@@ -101,6 +101,7 @@ def moved(task: LanguageTask, runs: int) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 def test_tokens_before_each_token_are_those_of_the_loss(language: LanguageTask) -> None:
     base, rows = language.initial([0]), language.test_sft
     every, targets = language.every_token(one_run(base, 0), rows)

@@ -107,6 +107,7 @@ def test_runs_begin_at_the_policy_that_they_are_compared_with() -> None:
         assert not score & choose
 
 
+@pytest.mark.slow
 def test_runs_have_the_skills_of_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_runs, "network", lambda n: replace(network(n), rates=(0.01,)))
     network_runs.specialists.cache_clear()

@@ -131,6 +131,7 @@ def test_every_link_on_the_page_and_in_the_dossier_leads_somewhere(content):
         assert (DOSSIER.folder / path).exists(), path
 
 
+@pytest.mark.slow
 def test_formulas_are_mathml_and_none_is_left_as_tex(content):
     text = report.render_page(DOSSIER, content)
     body = re.sub(r"<(script|style)\b.*?</\1>|data:image[^\"]*", "", text, flags=re.DOTALL)
