@@ -234,7 +234,7 @@ class Method:
             At least 1; the cost comes as close to the budget as whole updates allow.
         """
         count = max(1, round(gradient_units))
-        sft = self.data.sft_cost + FORWARD * (self.sft.forwards + self.data.forwards)
+        sft = self.data.sft_cost + FORWARD * self.sft.forwards
         for _ in range(TRIES):
             plan = self.schedule.plan(count)
             each = float(plan.cost(sft, pair * self.preference.cost).mean()) + looks

@@ -55,11 +55,6 @@ class Transform(Part):
     by_token: ClassVar[bool] = False
 
     @property
-    def forwards(self) -> float:
-        """Forward passes of a batch of demonstrations that it costs beside each gradient."""
-        return 0.0
-
-    @property
     def sft_cost(self) -> float:
         """Cost of a gradient of demonstrations, in gradients of demonstrations as they are."""
         return 1.0

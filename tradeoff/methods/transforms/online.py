@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tradeoff.methods.transforms.base import Transform
+from tradeoff.schedules import FORWARD
 from tradeoff.settings import Count, NotNegative, Within
 
 State = dict[str, Any]
@@ -32,8 +33,8 @@ class Online(Transform):
     candidates: Annotated[int, Within(1, 1000)] = 3
 
     @property
-    def forwards(self) -> float:
-        return float(self.candidates) if self.candidates > 1 else 0.0
+    def sft_cost(self) -> float:
+        return 1.0 + FORWARD * self.candidates if self.candidates > 1 else 1.0
 
     def best(
         self, logits: Sequence[Float[np.ndarray, "_ vocabulary"]], count: int, state: State
