@@ -13,8 +13,31 @@ Array = Any
 """A numpy array or a torch tensor."""
 
 
+class Compared:
+    """What records that may have a reference policy share."""
+
+    reference: Array | None
+
+    @property
+    def known_reference(self) -> Array:
+        """The reference's log-probabilities.
+
+        Raises
+        ------
+        InputError
+            If they are not known.
+        """
+        if self.reference is None:
+            raise InputError(
+                "the loss compares with a reference policy whose log-probabilities are not known",
+                field="reference",
+                remedy="Use a loss without a reference, or give the reference policy itself.",
+            )
+        return self.reference
+
+
 @dataclass(frozen=True, eq=False)
-class Responses:
+class Responses(Compared):
     """Log-probabilities of n responses, or of n tokens where a loss counts tokens.
 
     Attributes
@@ -55,24 +78,13 @@ class Responses:
         """(n,) log pi(y|x) - log pi_ref(y|x)."""
         return self.log_probs - self.known_reference
 
-    @property
-    def known_reference(self) -> Array:
-        """The reference's log-probabilities.
-
-        Raises
-        ------
-        InputError
-            If they are not known.
-        """
-        return _known(self.reference)
-
     def per_token(self, values: Array) -> Array:
         """(n,) values divided by the length of each response."""
         return values if self.lengths is None else values / self.lengths
 
 
 @dataclass(frozen=True, eq=False)
-class ResponseGroup:
+class ResponseGroup(Compared):
     """All K responses to each of n prompts, which stand for those that a policy writes.
 
     Attributes
@@ -106,17 +118,6 @@ class ResponseGroup:
     def ratio(self) -> Array:
         """(n, K) log pi(y|x) - log pi_ref(y|x), zero where there is no response."""
         return self.finite - _or_zero(self.present, self.known_reference)
-
-    @property
-    def known_reference(self) -> Array:
-        """The reference's log-probabilities.
-
-        Raises
-        ------
-        InputError
-            If they are not known.
-        """
-        return _known(self.reference)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,16 +164,6 @@ class Pairs:
         """(n,) the same with each log-ratio divided by the length of its response."""
         chosen, rejected = self.chosen, self.rejected
         return chosen.per_token(chosen.ratio) - rejected.per_token(rejected.ratio)
-
-
-def _known(reference: Array | None) -> Array:
-    if reference is None:
-        raise InputError(
-            "the loss compares with a reference policy whose log-probabilities are not known",
-            field="reference",
-            remedy="Use a loss without a reference, or give the reference policy itself.",
-        )
-    return reference
 
 
 def _or_zero(present: Array, values: Array) -> Array:
