@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import tarfile
 import threading
 import time
@@ -17,7 +18,7 @@ from analysis.fernando2024 import tables
 from analysis.fernando2024.costs import gpu_run
 from analysis.fernando2024.real import smol_jobs, smol_study
 from analysis.gpu import __main__ as command
-from analysis.gpu import parts, results
+from analysis.gpu import parts, results, sharing
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, write_json
 
@@ -140,7 +141,7 @@ def test_the_study_of_a_call_is_outside_as_it_goes(
     (study,) = read_json(bundle)["study--all"]["rounds"]
     assert study["done"] == study["runs"] == 10
     assert list(study["found"]["generated"]["methods"]) == ["sft-dpo", "evenly"]
-    with tarfile.open(bundle.with_suffix(".tar")) as found:
+    with tarfile.open(bundle.with_suffix(".tar.gz")) as found:
         assert len(found.getnames()) >= study["runs"]
 
 
@@ -175,3 +176,30 @@ def test_an_unknown_method_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFi
     given = ["first", "--rehearse", "--out", str(tmp_path), "--methods", "none-such"]
     assert command.main(given) == 2
     assert "none-such" in capsys.readouterr().err
+
+
+def test_without_the_service_processes_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sharing, "ELSEWHERE", str(tmp_path))
+    with sharing.shared(tmp_path / "mps") as shared:
+        assert not shared
+    assert not (tmp_path / "mps").exists()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_service_is_stopped_and_used_only_where_a_context_can_be_made(
+    works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, calls = tmp_path / sharing.CONTROL, tmp_path / "calls"
+    control.write_text(f'#!/bin/sh\nif [ -z "$1" ]; then read line; fi\necho "$1$line" >>{calls}\n')
+    control.chmod(0o755)
+    monkeypatch.setattr(sharing, "ELSEWHERE", str(tmp_path))
+    monkeypatch.setattr(sharing, "_CONTEXT", f"raise SystemExit({int(not works)})")
+    pipe = "CUDA_MPS_PIPE_DIRECTORY"
+    with sharing.shared(tmp_path / "mps") as shared:
+        assert shared is works
+        assert (pipe in os.environ) is works
+    assert calls.read_text().split() == ["-d", "quit"]
+    assert pipe not in os.environ

@@ -11,7 +11,7 @@ from model_families import DROPPED, families, tiny
 from tradeoff import Alright
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.llm import JointTrainer, TrainConfig
-from tradeoff.llm._dropout import during, without_dropout
+from tradeoff.llm._dropout import Dropout
 from tradeoff.llm.config import Lora
 from tradeoff.schedules import PREFERENCE, SFT
 
@@ -68,13 +68,14 @@ def test_rates_are_as_before_when_a_pass_ends():
         for name, m in model.named_modules()
     ]
     assert any(DROPPED in rate for rate in rates)
+    dropout = Dropout(model)
     with torch.no_grad():
-        with without_dropout(model):
+        with dropout.off():
             assert torch.equal(model(tokens).logits, model(tokens).logits)
         assert not torch.equal(model(tokens).logits, model(tokens).logits)
-        with pytest.raises(RuntimeError), during(model, PREFERENCE, "sft"):
+        with pytest.raises(RuntimeError), dropout.during(PREFERENCE, "sft"):
             raise RuntimeError
-        with during(model, SFT, "sft"):
+        with dropout.during(SFT, "sft"):
             assert not torch.equal(model(tokens).logits, model(tokens).logits)
     assert rates == [
         (name, getattr(m, "p", None), getattr(m, "dropout", None))

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.fernando2024.costs.llm_costs import Workload
-from analysis.gpu import measure, parts, results
+from analysis.gpu import measure, parts, results, sharing
 from analysis.gpu.measure import Job
 from tradeoff.errors import InputError
 from tradeoff.llm import varlen
@@ -268,14 +269,16 @@ def study(
         results.keep(place, about | {"machine": dict(machine)}, [measured])
         if given.bundle:  # A call may be killed at any time: what is stored must be outside.
             results.bundle(where, given.bundle)
-            results.archive(smol_runs.FOLDER, given.bundle.with_suffix(".tar"))
+            results.archive(smol_runs.FOLDER, given.bundle.with_suffix(".tar.gz"))
 
-    done = smol_study.go(
-        form, seconds=max(0.0, clock.left - LAST), pairs=given.pairs, methods=given.methods,
-        extras=given.extras or (), model=str(model) if model else None, jobs=given.jobs,
-        grace=LAST,
-        progress=True, keep=keep,
-    )  # fmt: skip
+    with sharing.shared(given.pack / "mps") if model else nullcontext(False) as shared:
+        if model:
+            print("processes " + ("share the GPU" if shared else "take turns"), flush=True)
+        done = smol_study.go(
+            form, seconds=max(0.0, clock.left - LAST), pairs=given.pairs, methods=given.methods,
+            extras=given.extras or (), model=str(model) if model else None, jobs=given.jobs,
+            grace=LAST, progress=True, keep=keep,
+        )  # fmt: skip
     print(f"study: {done['done']} of {done['runs']} runs", flush=True)
 
 

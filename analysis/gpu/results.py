@@ -67,7 +67,7 @@ def bundle(where: Path, file: Path) -> None:
 
 def archive(folder: Path, file: Path) -> None:
     """Write the runs of a study into one file, which ``smol_study --adopt`` takes unpacked."""
-    with replacing(file) as partial, tarfile.open(partial, "w") as made:
+    with replacing(file) as partial, tarfile.open(partial, "w:gz") as made:
         for path in sorted((folder / "runs").glob("*.parquet")):
             made.add(path, f"runs/{path.name}")
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -551,9 +551,21 @@ class JointTrainer:
         assert self.output is not None
         return self.output / "checkpoints"
 
-    @property
+    @cached_property
     def _bare(self) -> Policy:
         return self.accelerator.unwrap_model(self.policy)
+
+    @cached_property
+    def _layers(self) -> list[torch.nn.Module]:
+        return list(self.policy.modules())
+
+    @cached_property
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.policy.parameters())
+
+    @cached_property
+    def _dropout(self) -> _dropout.Dropout:
+        return _dropout.Dropout(self.model)
 
     # ------------------------------------------------------------------ one update
 
@@ -589,7 +601,8 @@ class JointTrainer:
     ) -> tuple[list[Pass], list[Tensor]]:
         """Put the gradient of an update into the policy; return its passes and their losses."""
         setup.seed_dropout(self.config.seed, step, self.accelerator.process_index)
-        self.policy.train()
+        if not all(layer.training for layer in self._layers):
+            self.policy.train()
         passes = self.feed.passes(step, self.plan.rule, follow)
         return passes, self._backward(passes, joins=joins)
 
@@ -626,7 +639,7 @@ class JointTrainer:
             # Gradients are exchanged once per update, or once per objective if a rule joins them.
             exchange = nullcontext() if ends else self.accelerator.no_sync(self.policy)
             # With gradient checkpointing, blocks run again in the backward pass.
-            with exchange, _dropout.during(self.model, part.objective, self.config.dropout):
+            with exchange, self._dropout.during(part.objective, self.config.dropout):
                 loss, count = self._loss(part)
                 observed[part.objective] += loss.detach() * part.share
                 loss = (loss + self._routed(count)) * part.share
@@ -706,7 +719,7 @@ class JointTrainer:
 
     def _clip(self) -> Tensor:
         limit = float("inf") if self.config.clip is None else self.config.clip
-        norm = self.accelerator.clip_grad_norm_(self.policy.parameters(), limit)
+        norm = self.accelerator.clip_grad_norm_(self._parameters, limit)
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
     def _mean_training_loss(self, objective: int, rows: np.ndarray) -> float:

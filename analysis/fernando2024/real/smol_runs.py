@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -121,9 +122,17 @@ def reference(c: Mapping[str, Any]) -> str:
     name = sha256(json.dumps(about).encode()).hexdigest()[:16]
     folder = FOLDER / "references" / f"{c['reference']}-{name}"
     if not (folder / "model").is_dir():
-        done = make(of_sft, output=folder, chosen=c["reference"] == "chosen").train(progress=False)
-        if done.interrupted:
-            raise KeyboardInterrupt
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as place:
+            run = Path(place) / "run"
+            done = make(of_sft, output=run, chosen=c["reference"] == "chosen").train(progress=False)
+            if done.interrupted:
+                raise KeyboardInterrupt
+            try:
+                run.rename(folder)
+            except OSError:  # Another process was first.
+                if not (folder / "model").is_dir():
+                    raise
     return str(folder / "model")
 
 
@@ -163,6 +172,7 @@ def make(
         beta=BETA,
         lora=Lora(rank=RANK),
         reference_cache=str(FOLDER / "references"),
+        row_cache=None if c["model"] == RANDOM else str(FOLDER / "rows"),
         optima=None if c["optima"] is None else tuple(c["optima"]),
         chat=c["model"] != RANDOM,
         max_length=c["longest"],
@@ -222,13 +232,15 @@ class Ends(Callback):
 def exact(trainer: Any) -> float:
     """Share of held-out demonstrations in which every token is the most probable one.
 
-    Greedy decoding would repeat exactly these. One forward pass finds them.
+    Greedy decoding would repeat exactly these. One forward pass of each finds them.
     """
-    model, right = trainer._bare.model, 0
-    model.eval()
-    for item in trainer.data.sft_test:
-        tokens = torch.from_numpy(np.asarray(item.tokens)).long()[None].to(model.device)
-        with trainer.scorer.autocast():
-            best = model(tokens).logits[0].argmax(dim=-1)
-        right += bool((best[item.start - 1 : -1] == tokens[0, item.start :]).all())
-    return right / max(1, len(trainer.data.sft_test))
+    items, scorer, right = trainer.data.sft_test, trainer.scorer, 0
+    rows = trainer.config.rows_per_forward
+    trainer.policy.eval()
+    with scorer.autocast():
+        for start in range(0, len(items), rows):
+            batch = scorer.collator(items[start : start + rows], scorer.layout, scorer.pad)
+            batch = batch.to(trainer.accelerator.device)
+            wrong = trainer.policy(batch, greedy=True) != batch.labels
+            right += int((batch.per_response(wrong.float()) == 0).sum())
+    return right / max(1, len(items))
