@@ -147,7 +147,8 @@ def test_the_study_of_a_call_is_outside_as_it_goes(
 
 def test_runs_that_take_too_long_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     late = threading.Event()
-    monkeypatch.setattr(smol_jobs, "one", lambda c: late.wait(c["seconds"]))
+    monkeypatch.setattr(smol_jobs, "one", lambda c, known: late.wait(c["seconds"]))
+    monkeypatch.setattr(smol_jobs, "task", lambda runs: None)
     runs = [{"seconds": 0.0, "name": "short"}, {"seconds": 60.0, "name": "long"}]
     with ThreadPoolExecutor(2) as pool:
         ended = list(smol_jobs.at_once(pool, 2, runs, time.monotonic() + 0.2, grace=0.2))
@@ -158,11 +159,12 @@ def test_runs_that_take_too_long_are_given_up(monkeypatch: pytest.MonkeyPatch) -
 def test_a_run_that_fails_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(c: dict[str, Any]) -> None:
+    def fail(c: dict[str, Any], known: None) -> None:
         if c["name"] == "bad":
             raise InputError("it cannot be", remedy="None.")
 
     monkeypatch.setattr(smol_jobs, "one", fail)
+    monkeypatch.setattr(smol_jobs, "task", lambda runs: None)
     runs = [{"pair": "x", "name": name, "seed": 0} for name in ("bad", "good", "good", "good")]
     with ThreadPoolExecutor(1) as pool:
         ended = list(smol_jobs.at_once(pool, 2, runs, time.monotonic() + 60))

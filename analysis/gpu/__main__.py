@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--pack", type=Path, default=parts.PACK, help="folder of what travels")
     pack.add_argument("--limit-mib", type=float, default=64.0, help="most that a call may carry")
     pack.add_argument("--no-wheels", action="store_true", help="leave wheels out: no network")
+    pack.add_argument("--runs", type=Path, help="folder of a study whose runs travel")
     for name in parts.CALLS:
         call = verbs.add_parser(name, help=f"the {name} call")
         call.add_argument("--pack", type=Path, default=parts.PACK, help="folder of what travelled")
@@ -66,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if given.verb == "pack":
-            print(pack.write(given.pack, given.limit_mib, wheels=not given.no_wheels))
+            print(
+                pack.write(given.pack, given.limit_mib, wheels=not given.no_wheels, runs=given.runs)
+            )
         elif given.verb == "unpack":
             print(*results.unpack(given.bundle, results.folder(given.out)), sep="\n")
         else:

@@ -258,7 +258,7 @@ def study(
     clock: Clock,
 ) -> None:
     """Go on with the study of schedules on the real model in the time that is left."""
-    from analysis.fernando2024.real import smol_runs, smol_study
+    from analysis.fernando2024.real import smol_plan, smol_runs, smol_study
 
     form = "fast" if given.rehearse else "gpu"
     place = results.place(where, STUDY, "all")
@@ -274,6 +274,10 @@ def study(
     with sharing.shared(given.pack / "mps") if model else nullcontext(False) as shared:
         if model:
             print("processes " + ("share the GPU" if shared else "take turns"), flush=True)
+        if (earlier := given.pack / given.verb / "runs").is_dir():
+            planned = smol_plan.formed(form, given.pairs, given.methods, given.extras or ())
+            taken = smol_study.adopt(planned, earlier.parent)
+            print(f"{taken} runs of an earlier call are taken over", flush=True)
         done = smol_study.go(
             form, seconds=max(0.0, clock.left - LAST), pairs=given.pairs, methods=given.methods,
             extras=given.extras or (), model=str(model) if model else None, jobs=given.jobs,

@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import copytree
 
 from analysis.fernando2024.real import smol_rows
 from analysis.gpu.parts import CALLS, MANIFEST, MODEL, WORDS, sha256
@@ -34,7 +35,9 @@ ABSENT = (
 """Packages that an image with torch, transformers, peft and accelerate lacks."""
 
 
-def write(pack: Path, limit_mib: float = 64.0, *, wheels: bool = True) -> str:
+def write(
+    pack: Path, limit_mib: float = 64.0, *, wheels: bool = True, runs: Path | None = None
+) -> str:
     """Write the folders; returns what was written and what each call carries, as text.
 
     Parameters
@@ -46,6 +49,8 @@ def write(pack: Path, limit_mib: float = 64.0, *, wheels: bool = True) -> str:
     wheels
         Download the wheels of :data:`ABSENT` in the versions of constraints.txt, and build that of
         the project.
+    runs
+        Folder of a study whose runs travel, so that the third call goes on with them.
 
     Raises
     ------
@@ -61,6 +66,8 @@ def write(pack: Path, limit_mib: float = 64.0, *, wheels: bool = True) -> str:
             fetch(first / "wheels")
         for file in smol_rows.files():
             shorten(file, second / "data" / file.name)
+        if runs is not None:
+            copytree(runs / "runs", third / "runs")
         model = gguf.file_of("smollm2")
         folder = models.model_folder(str(model))
         models.tokenizer_of(folder, folder).save_pretrained(second / WORDS)

@@ -18,8 +18,9 @@ PACK = Path(__file__).resolve().parents[2] / "out" / "gpu"
 """Where the pack is by default; the folder is ignored by git, so it must be named to travel."""
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MANIFEST = "manifest.json"
-SITE = "site"
-"""Folder of the pack that receives the wheels."""
+SITE = "site-packages"
+"""Folder of the pack that receives the wheels. By this name, addresses of runs do not hold their
+sources."""
 CALLS = ("first", "second", "third")
 """Calls in order; each brings a part of the model, since a call may carry little."""
 WORDS = "tokenizer"

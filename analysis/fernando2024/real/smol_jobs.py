@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import Any
 
-from analysis.fernando2024.real.smol_stored import compute
+from analysis.fernando2024.real.smol_stored import compute, task
+from tradeoff.study.addresses import Task
 from tradeoff.study.engines import few_threads
 
 Configurations = Sequence[Mapping[str, Any]]
@@ -21,10 +22,10 @@ Runner = Callable[[Configurations, float], Iterator[Mapping[str, Any]]]
 """Computes and stores runs; yields each as it ends. No run begins after a time of the clock."""
 
 
-def one(c: Mapping[str, Any]) -> None:
-    """Compute and store a run on one thread."""
+def one(c: Mapping[str, Any], known: Task) -> None:
+    """Compute and store a run on one thread, if this process has the sources of a known task."""
     with few_threads(1):
-        compute([c])
+        compute([c], known)
 
 
 def ends_with_parent() -> None:
@@ -69,7 +70,7 @@ def in_turn(runs: Configurations, ends_at: float) -> Iterator[Mapping[str, Any]]
     for c in runs:
         if time.monotonic() >= ends_at:
             return
-        one(c)
+        one(c, task([c]))
         yield c
 
 
@@ -89,7 +90,7 @@ def at_once(
     while waiting or running:
         while waiting and len(running) < jobs and time.monotonic() < ends_at:
             c = waiting.pop()
-            running[pool.submit(one, c)] = c
+            running[pool.submit(one, c, task([c]))] = c
         left = ends_at + grace - time.monotonic()
         if not running or left <= 0:
             return

@@ -48,8 +48,9 @@ class Form:
         number of tokens of a row.
     grid
         Step sizes to choose from.
-    extras, few
-        Kinds of runs beyond the comparison, and the number of their seeds.
+    extras, few, early
+        Kinds of runs beyond the comparison, the number of their seeds, and the number of pairs that
+        have them before the other methods if many runs go at once.
     lams, relearn
         Weights of the sweep, and number of updates on demonstrations after a run.
     second
@@ -72,6 +73,7 @@ class Form:
     grid: tuple[float, ...] = (2e-4, 5e-4, 1e-3)
     extras: tuple[str, ...] = ()
     few: int = 2
+    early: int = 3
     lams: tuple[float, ...] = (0.01, 0.25, 0.5, 0.75, 0.99)
     relearn: int = 16
     second: tuple[float, float] = (1.5, 17.0)

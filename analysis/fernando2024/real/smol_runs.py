@@ -11,7 +11,9 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -195,8 +197,13 @@ def load(name: str, precision: str = "fp32") -> tuple[Any, Any]:
     """Model and tokenizer of a name in a configuration."""
     if name == RANDOM:
         return tiny.random_model()
-    found = ModelConfig(path=os.environ.get(MODEL) or name)
-    model, tokenizer = models.load(found, frozen_bf16=precision == "bf16")
+    model, tokenizer = _loaded(os.environ.get(MODEL) or name, precision)
+    return deepcopy(model), tokenizer  # A run adds its adapters to the model.
+
+
+@cache
+def _loaded(path: str, precision: str) -> tuple[Any, Any]:
+    model, tokenizer = models.load(ModelConfig(path=path), frozen_bf16=precision == "bf16")
     tokenizer.chat_template = TEMPLATE
     return model, tokenizer
 

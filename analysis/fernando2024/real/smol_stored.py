@@ -33,10 +33,23 @@ def task(configurations: Sequence[Mapping[str, Any]]) -> Task:
     return _task(tuple(smol_rows.files(configurations[0]["pair"])))
 
 
-def compute(configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table of some runs; computes what is missing."""
+def compute(configurations: Sequence[Mapping[str, Any]], known: Task | None = None) -> pd.DataFrame:
+    """The table of some runs; computes what is missing.
+
+    Parameters
+    ----------
+    configurations
+        Of runs of one pair.
+    known
+        Their task as another process made it, which will look for the runs under its addresses.
+
+    Raises
+    ------
+    RunError
+        If this process has other sources than that one.
+    """
     return study.run(
-        *(task(configurations), configurations, smol_runs.FOLDER),
+        *(known or task(configurations), configurations, smol_runs.FOLDER),
         backend="sequential", jobs=1, progress=False,
     )  # fmt: skip
 

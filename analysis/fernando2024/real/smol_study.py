@@ -35,7 +35,7 @@ from analysis.fernando2024.real import (
     smol_scores,
     smol_stored,
 )
-from analysis.fernando2024.real.smol_methods import ENDS, METHODS
+from analysis.fernando2024.real.smol_methods import CENTRAL, ENDS, METHODS
 from analysis.fernando2024.real.smol_plan import (
     BACK,
     EXTRAS,
@@ -48,6 +48,7 @@ from analysis.fernando2024.real.smol_plan import (
 )
 from analysis.fernando2024.real.smol_stored import Missing, collect, stored
 from tradeoff.errors import InputError
+from tradeoff.study.addresses import canonical
 
 KEEP_SECONDS = 30.0
 """Seconds between two summaries of a study that runs."""
@@ -209,20 +210,28 @@ def phases(form: Form) -> Iterator[list[dict[str, Any]]]:
 
 
 def together(form: Form) -> Iterator[list[dict[str, Any]]]:
-    """Every run in order, with each phase of all pairs at once, method by method.
+    """Every run in the order of importance, of all pairs at once; a run is there once.
 
-    So the methods that come first have all their seeds on all pairs. Pairs that lack runs of an
-    earlier phase are left out.
+    The central methods come first, one by one, then the extras of the first pairs, the other
+    methods, and the extras of the other pairs. So what a study has that is cut short is whole.
+    Pairs that lack runs of an earlier phase are left out.
     """
-    laid: list[Callable[[str], list[dict[str, Any]]]] = [partial(phase, form) for phase in PHASES]
-    laid += [partial(extra, form, kind=kind) for kind in form.extras]
-    order = {name: i for i, name in enumerate(form.methods)}
-    for phase in laid:
-        group: list[dict[str, Any]] = []
+
+    def of(phase: Callable[[Form, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        found = []
         for pair in form.pairs:
             with suppress(Missing):
-                group += phase(pair)
-        yield sorted(group, key=lambda c: (order.get(c["name"], -1), c["seed"]))
+                found += phase(form, pair)
+        return found
+
+    yield of(smol_plan.tuning)
+    yield of(ends)
+    order = {name: i for i, name in enumerate(form.methods)}
+    compared = sorted(of(comparison), key=lambda c: (order[c["name"]], c["seed"]))
+    central = [c for c in compared if c["name"] in CENTRAL]
+    beyond = [c for kind in form.extras for c in of(partial(extra, kind=kind))]
+    early = [c for c in beyond if c["pair"] in form.pairs[: form.early]]
+    yield list({canonical(c): c for c in (*central, *early, *compared, *beyond)}.values())
 
 
 def adopt(form: Form, folder: Path) -> int:
