@@ -11,7 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -101,6 +101,10 @@ class Task:
         """Hexadecimal SHA-256 of the run of a configuration."""
         parts = (self.name, self.code, self.data, canonical(configuration))
         return _hash(part.encode() for part in parts)
+
+    def on(self, files: Sequence[Path]) -> Task:
+        """The task of the same function on other data files; its sources are not read again."""
+        return replace(self, data=_data(sorted(files)))
 
     def load(self) -> Callable[[Any], Any]:
         """Import the function, if this process has the sources from which the address was made.

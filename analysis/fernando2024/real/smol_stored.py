@@ -23,9 +23,15 @@ class Missing(InputError):
 
 
 @cache
+def _code() -> Task:
+    """A run's function with its sources, which are read once in a process."""
+    return study.task(smol_runs.post_train)
+
+
+@cache
 def _task(files: tuple[Path, ...]) -> Task:
-    """A run's function with its sources and data, which are read once in a process."""
-    return study.task(smol_runs.post_train, files)
+    """The function on some files of data."""
+    return _code().on(files)
 
 
 def task(configurations: Sequence[Mapping[str, Any]]) -> Task:
