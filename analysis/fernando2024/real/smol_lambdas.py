@@ -26,7 +26,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         out,
         "smol_lambdas",
         smol_shown.beyond(found, "lambdas"),
-        lambda ax, pair, one: draw(ax, one["values"]),
+        lambda ax, pair, one: draw(ax, one["values"], one["seeds"]),
         x="SFT loss (nats per token)",
         y="preference loss (nats)",
         legend={"fontsize": 6, "handlelength": 3},
@@ -35,12 +35,12 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return found
 
 
-def draw(ax: Any, values: Mapping[str, Any]) -> None:
+def draw(ax: Any, values: Mapping[str, Any], seeds: int) -> None:
     """The ends of each method, joined in the order of the weight."""
     lams = sorted(values, key=float)
     for name in smol_extra.SWEPT:
         ends = [values[lam][name] for lam in lams if name in values[lam]]
         x, y = ([end[loss]["mean"] for end in ends] for loss in LOSSES)
-        wide, high = ([end[loss]["half_width"] or 0.0 for end in ends] for loss in LOSSES)
+        wide, high = ([smol_shown.reach(end[loss], seeds) for end in ends] for loss in LOSSES)
         look = style.look(name).line_style(label=smol_methods.label(name))
         ax.errorbar(x, y, xerr=wide, yerr=high, capsize=2, **look)

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.dossier import style
 from analysis.fernando2024.real import smol_extra, smol_methods, smol_shown
-from analysis.fernando2024.real.smol_scores import LOSSES
+from analysis.fernando2024.real.smol_scores import LOSSES, cell_of
 
 CAPTION = (
     "SmolLM2-135M-Instruct, dequantised from 4 bits (scores are not comparable with published "
@@ -29,26 +31,25 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         if not pairs:
             smol_shown.empty(axes[0])
         for row, (pair, one) in zip(axes, pairs.items(), strict=False):
-            draw(row, one["values"] | {BASE: of_base(found["pairs"][pair])})
+            values = one["values"] | {BASE: of_base(found["pairs"][pair], one["seeds"])}
+            draw(row, values, one["seeds"])
             row[0].set(title=pair, xlabel="SFT loss (nats per token)")
             row[1].set_xlabel("preference loss (nats)")
         style.save(fig, out, "smol_references")
     return found
 
 
-def of_base(one: Mapping[str, Any]) -> dict[str, Any]:
-    """Ends of the comparison, whose reference is the base model, as runs beyond it have them."""
+def of_base(one: Mapping[str, Any], seeds: int) -> dict[str, Any]:
+    """Ends of the comparison on so many seeds; its reference is the base model."""
     found = {}
     for name in smol_extra.AGAINST:
         if name in one["methods"]:
-            ends = one["methods"][name]["ends"]
-            means = [sum(values) / len(ends) for values in zip(*ends, strict=True)]
-            cells = [{"mean": mean, "half_width": None} for mean in means]
-            found[name] = dict(zip(LOSSES, cells, strict=True))
+            ends = np.array(one["methods"][name]["ends"])[:seeds]
+            found[name] = {loss: cell_of(ends[:, k]) for k, loss in enumerate(LOSSES)}
     return found
 
 
-def draw(axes: Any, values: Mapping[str, Any]) -> None:
+def draw(axes: Any, values: Mapping[str, Any], seeds: int) -> None:
     """Both losses by method and reference."""
     kinds = (BASE, *smol_extra.REFERENCES)
     rows = [(name, kind) for name in smol_extra.AGAINST for kind in kinds]
@@ -56,7 +57,7 @@ def draw(axes: Any, values: Mapping[str, Any]) -> None:
         if (end := values.get(kind, {}).get(name)) is None:
             continue
         for ax, loss in zip(axes, LOSSES, strict=True):
-            half = end[loss]["half_width"]
+            half = smol_shown.reach(end[loss], seeds)
             ax.errorbar(end[loss]["mean"], place, xerr=half, capsize=2, **style.look(name).dots())
     shown = [f"{smol_methods.label(name)}, {kind}" for name, kind in rows]
     axes[0].set_yticks(range(len(rows)), shown, fontsize=7)

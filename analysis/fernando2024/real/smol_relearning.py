@@ -22,7 +22,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = smol_shown.numbers("smol_relearning", fast, "relearning")
 
     def panel(ax: Any, pair: str, one: Mapping[str, Any]) -> None:
-        draw(ax, one["methods"])
+        draw(ax, one["methods"], found["seeds"])
         ax.axhline(found["pairs"][pair]["ideal"][0], **style.BOUND)
 
     smol_shown.panels(
@@ -38,10 +38,10 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return found
 
 
-def draw(ax: Any, methods: Mapping[str, Any]) -> None:
+def draw(ax: Any, methods: Mapping[str, Any], seeds: int) -> None:
     """A curve for each method."""
     for name, curve in methods.items():
         means = [cell["mean"] for cell in curve["sft_loss"]]
-        halves = [cell["half_width"] or 0.0 for cell in curve["sft_loss"]]
+        halves = [smol_shown.reach(cell, seeds) for cell in curve["sft_loss"]]
         look = style.look(name).line_style(label=smol_methods.label(name))
         ax.errorbar(curve["updates"], means, halves, capsize=2, **look)

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t as student
+
 from analysis.dossier import lookup, stamps, style
 from analysis.dossier.stored_results import numbers as stored_numbers
 from analysis.fernando2024 import stored
@@ -19,6 +21,10 @@ ABOUT = (
     "ones), with adapters on short rows at equal cost, λ = 0.5. What varies is the seed, "
     "n = {seeds}; losses are held out. {intervals}"
 )
+
+
+COLUMNS = 4
+"""Panels in a line of a figure."""
 
 
 def numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
@@ -95,7 +101,9 @@ def _without_cost(part: Mapping[str, Any]) -> dict[str, Any]:
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """Texts of the caption's fields: number of seeds, and whether there are intervals."""
     seeds = numbers["seeds"]
-    intervals = "95 % t-intervals." if seeds > 1 else "One seed gives no interval."
+    intervals = {1: "One seed gives no interval.", 2: "Bars join both values."}.get(
+        seeds, "95 % t-intervals."
+    )
     return {
         "seeds": f"{seeds} seed{'s' * (seeds != 1)}",
         "intervals": intervals if seeds else "There is no run yet.",
@@ -120,7 +128,7 @@ def panels(
     legend: Mapping[str, Any],
     **settings: Any,
 ) -> None:
-    """Draw a figure with a panel for each pair of data sets, side by side.
+    """Draw a figure with a panel for each pair of data sets, up to :data:`COLUMNS` side by side.
 
     Parameters
     ----------
@@ -131,22 +139,41 @@ def panels(
     draw
         Draws a panel from its axes, the pair, and the numbers of the pair.
     x, y
-        Labels of the axes; the left panel alone has that of y.
+        Labels of the axes; the left panels alone have that of y.
     legend
-        Settings of the legend, which the left panel has.
+        Settings of the legend, which stands in a free place or in the first panel.
     **settings
-        Go to :func:`analysis.dossier.style.figure`.
+        Go to :func:`analysis.dossier.style.figure`; the height is that of one line of panels.
     """
-    with style.figure(1, max(1, len(pairs)), squeeze=False, **settings) as (fig, axes):
+    columns = min(COLUMNS, max(1, len(pairs)))
+    lines = max(1, -(-len(pairs) // columns))
+    height = lines * settings.pop("height", 3.0) * (1.0 if lines == 1 else 0.85)
+    with style.figure(lines, columns, squeeze=False, height=height, **settings) as (fig, axes):
         if not pairs:
             empty(axes[0])
-        for ax, (pair, one) in zip(axes[0], pairs.items(), strict=False):
+        places = axes.ravel()
+        for ax, (pair, one) in zip(places, pairs.items(), strict=False):
             draw(ax, pair, one)
             ax.set(title=pair, xlabel=x)
-        if pairs:
-            axes[0][0].set_ylabel(y)
-            axes[0][0].legend(**legend)
+        for ax in axes[:, 0]:
+            ax.set_ylabel(y)
+        spare = places[max(1, len(pairs)) :]
+        for ax in spare:
+            ax.set_axis_off()
+        if pairs and len(spare):
+            spare[0].legend(*places[0].get_legend_handles_labels(), loc="center", **legend)
+        elif pairs:
+            places[0].legend(**legend)
         style.save(fig, out, name)
+
+
+def reach(cell: Mapping[str, Any], seeds: int) -> float:
+    """Half length of the bar of a mean: a 95 % interval, or with two seeds both values.
+
+    An interval of two values is 12.7 times as long as they are apart, and would hide all else.
+    """
+    half = float(cell["half_width"] or 0.0)
+    return half / float(student.ppf(0.975, 1)) if seeds == 2 else half
 
 
 def beyond(found: Mapping[str, Any], kind: str) -> dict[str, Any]:

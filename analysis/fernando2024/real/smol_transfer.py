@@ -34,15 +34,17 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         pair: {scale: agreement(values, one) for scale, one in scales.items()}
         for pair, values in ours.items()
     }
-    with style.figure(1, max(1, len(ours)), height=3.2, squeeze=False, sharey=True) as (fig, axes):
-        if not ours:
-            smol_shown.empty(axes[0])
-        for ax, (pair, values) in zip(axes[0], ours.items(), strict=False):
-            draw(ax, scales | {"SmolLM2": values}, transfer[pair])
-            ax.set_title(pair)
-        if ours:
-            axes[0][0].set_ylabel("rank, 1 is best")
-        style.save(fig, out, "smol_transfer")
+    smol_shown.panels(
+        out,
+        "smol_transfer",
+        ours,
+        lambda ax, pair, values: draw(ax, scales | {"SmolLM2": values}, transfer[pair]),
+        x="",
+        y="rank, 1 is best",
+        legend={"fontsize": 7, "handlelength": 3},
+        height=3.2,
+        sharey=True,
+    )
     return found | {"scales": scales, "transfer": transfer}
 
 
@@ -92,9 +94,7 @@ def draw(ax: Any, scales: Mapping[str, Mapping[str, float]], found: Mapping[str,
         ax.plot(range(len(ranks)), ranks, **look)
     titles = [*scales]
     for i, (scale, one) in enumerate(found.items()):
-        titles[i] = f"{scale}\nτ = {one['tau']:.2f}" if one["tau"] is not None else scale
-    ax.set_xticks(range(len(titles)), titles, fontsize=6)
+        titles[i] = f"{scale}, τ = {one['tau']:.2f}" if one["tau"] is not None else scale
+    ax.set_xticks(range(len(titles)), titles, fontsize=6, rotation=30, ha="right")
     ax.set_yticks(range(1, len(common) + 1))
-    ax.invert_yaxis()
-    if common:
-        ax.legend(fontsize=6)
+    ax.set_ylim(len(common) + 0.5, 0.5)
