@@ -187,21 +187,19 @@ def ends(gain: float, rounds: float, seeds: int = 10) -> dict[str, Any]:
     return {"pairs": pairs}
 
 
-def test_claims_hold_where_joint_training_and_rounds_gain_and_not_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_claims_hold_only_where_a_gain_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def checked(claim: Any, numbers: dict[str, Any], mutation: str | None = None) -> bool:
         monkeypatch.setattr(smol_claims, "shown", lambda name: numbers)
         return bool(claim(mutation=mutation).holds)
 
-    joint = smol_claims.joint_ends_below_sequential
-    half = smol_claims.four_rounds_buy_half
-    assert checked(joint, ends(0.1, 0.0))
-    assert not checked(joint, ends(0.1, 0.0), "joint-is-sequential")
-    assert not checked(joint, ends(-0.1, 0.0))
-    assert checked(half, ends(0.1, 0.06))
-    assert not checked(half, ends(0.1, 0.04))
-    assert not checked(half, ends(0.1, 0.06), "one-round")
+    joint = smol_claims.claim_joint_not_shown_to_win
+    half = smol_claims.claim_half_of_the_gain_not_shown
+    assert not checked(joint, ends(0.1, 0.0))
+    assert checked(joint, ends(-0.1, 0.0))
+    assert not checked(joint, ends(-0.1, 0.0), "joint-gains-a-nat")
+    assert not checked(half, ends(0.1, 0.06))
+    assert checked(half, ends(0.1, 0.04))
+    assert not checked(half, ends(0.1, 0.04), "rounds-gain-a-nat")
     with pytest.raises(InputError, match="too few instances"):
         checked(joint, ends(0.1, 0.0, seeds=3))
 

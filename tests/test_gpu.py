@@ -16,7 +16,7 @@ import pytest
 from analysis.dossier.cells import MISSING
 from analysis.fernando2024 import tables
 from analysis.fernando2024.costs import gpu_run
-from analysis.fernando2024.real import smol_jobs, smol_study
+from analysis.fernando2024.real import smol_jobs, smol_plan, smol_runs, smol_study
 from analysis.gpu import __main__ as command
 from analysis.gpu import parts, results, sharing
 from tradeoff.errors import InputError
@@ -143,6 +143,11 @@ def test_the_study_of_a_call_is_outside_as_it_goes(
     assert list(study["found"]["generated"]["methods"]) == ["sft-dpo", "evenly"]
     with tarfile.open(bundle.with_suffix(".tar.gz")) as found:
         assert len(found.getnames()) >= study["runs"]
+    written = results.unpack(bundle, tmp_path / "here")
+    assert written[-1] == results.runs(tmp_path / "here")
+    monkeypatch.setattr(smol_runs, "FOLDER", tmp_path / "elsewhere")
+    form = smol_plan.formed("fast", methods=["sft-dpo", "evenly"])
+    assert smol_study.adopt(form, written[-1]) == study["runs"]
 
 
 def test_runs_that_take_too_long_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     pack.add_argument("--pack", type=Path, default=parts.PACK, help="folder of what travels")
     pack.add_argument("--limit-mib", type=float, default=64.0, help="most that a call may carry")
     pack.add_argument("--no-wheels", action="store_true", help="leave wheels out: no network")
-    pack.add_argument("--runs", type=Path, help="folder of a study whose runs travel")
+    pack.add_argument("--runs", type=Path, help="archive of runs that travel; default: the stored")
     for name in parts.CALLS:
         call = verbs.add_parser(name, help=f"the {name} call")
         call.add_argument("--pack", type=Path, default=parts.PACK, help="folder of what travelled")

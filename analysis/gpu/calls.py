@@ -274,9 +274,9 @@ def study(
     with sharing.shared(given.pack / "mps") if model else nullcontext(False) as shared:
         if model:
             print("processes " + ("share the GPU" if shared else "take turns"), flush=True)
-        if (earlier := given.pack / given.verb / "runs").is_dir():
+        if (earlier := results.runs(given.pack / given.verb)).is_file():
             planned = smol_plan.formed(form, given.pairs, given.methods, given.extras or ())
-            taken = smol_study.adopt(planned, earlier.parent)
+            taken = smol_study.adopt(planned, earlier)
             print(f"{taken} runs of an earlier call are taken over", flush=True)
         done = smol_study.go(
             form, seconds=max(0.0, clock.left - LAST), pairs=given.pairs, methods=given.methods,

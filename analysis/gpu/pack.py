@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile
 
 from analysis.fernando2024.real import smol_rows
 from analysis.gpu.parts import CALLS, MANIFEST, MODEL, WORDS, sha256
@@ -50,7 +50,8 @@ def write(
         Download the wheels of :data:`ABSENT` in the versions of constraints.txt, and build that of
         the project.
     runs
-        Folder of a study whose runs travel, so that the third call goes on with them.
+        Archive of a study's runs, which travels so that the third call goes on with them; nothing
+        travels if it is not there.
 
     Raises
     ------
@@ -66,8 +67,8 @@ def write(
             fetch(first / "wheels")
         for file in smol_rows.files():
             shorten(file, second / "data" / file.name)
-        if runs is not None:
-            copytree(runs / "runs", third / "runs")
+        if runs is not None and runs.is_file():
+            copyfile(runs, third / runs.name)
         model = gguf.file_of("smollm2")
         folder = models.model_folder(str(model))
         models.tokenizer_of(folder, folder).save_pretrained(second / WORDS)

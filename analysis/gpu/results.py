@@ -46,6 +46,11 @@ def keep(path: Path, about: Mapping[str, Any], rounds: list[Any]) -> Path:
     return write_json(path, {**about, "rounds": rounds})
 
 
+def runs(where: Path) -> Path:
+    """Archive of the runs of the study on the real model, with which another call can go on."""
+    return where / "study--runs.tar.gz"
+
+
 def read(where: Path) -> dict[str, Any]:
     """Every result of a folder, by the name of its file."""
     stamps.note(where)
@@ -73,11 +78,15 @@ def archive(folder: Path, file: Path) -> None:
 
 
 def unpack(file: Path, where: Path) -> list[Path]:
-    """Write the results of a bundle as single files."""
+    """Write the results of a bundle as single files, and keep the runs that came with it."""
     found = fields_of(file)
     written = []
     for name, one in found.items():
         if slug(name) != name.replace("--", "-"):  # It becomes the name of a file.
             raise InputError("not a name of a result", file=file, field=name, remedy="Pack anew.")
         written.append(write_json(where / f"{name}.json", one))
+    if (came := file.with_suffix(".tar.gz")).is_file():
+        with replacing(runs(where)) as partial:
+            partial.write_bytes(came.read_bytes())
+        written.append(runs(where))
     return written

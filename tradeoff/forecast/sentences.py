@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -99,5 +100,18 @@ def trust(found: Forecast) -> list[str]:
         f"error of {100 * most:.0f} %: errors are large where the front is short.{later}",
         f"That was measured on {about['model']} and runs of {about['updates']} updates of "
         f"{about['batch']} rows. For another model or budget, trust signs and orders more than "
-        "numbers.",
+        f"numbers.{_elsewhere(about)}",
     ]
+
+
+def _elsewhere(about: Mapping[str, Any]) -> str:
+    """How forecasts did on a model that the calibration has not seen, if that was measured."""
+    if not (found := about.get("elsewhere")):
+        return ""
+    return (
+        f" On {found['model']} and {found['pairs']} pairs of data sets, forecasts that were stored "
+        f"before the runs missed by {100 * found['median_error']:.0f} % of what training on one "
+        f"objective gains (a guess that nothing changes: {100 * found['nothing']:.0f} %), and "
+        f"their intervals held {100 * found['coverage']:.0f} % of the losses: do not rely on the "
+        "numbers for a pretrained model."
+    )

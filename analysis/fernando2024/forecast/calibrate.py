@@ -1,17 +1,33 @@
-"""Write the package's calibration of `tradeoff forecast` from the stored full run.
+"""Write the package's calibration of `tradeoff forecast` from the stored full runs.
 
 python -m analysis.fernando2024.forecast.calibrate
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from analysis.fernando2024.stored import shown
 from tradeoff.forecast import calibration
 
+MODEL = "SmolLM2-135M-Instruct"
+"""Model on which forecasts were stored before its runs."""
+
 
 def stored_run() -> calibration.Calibration:
-    """The calibration of the stored full run of `forecast_accuracy`."""
-    return calibration.from_record(shown("forecast_accuracy")["calibration"])
+    """The calibration of the stored full run of `forecast_accuracy`, and how it did elsewhere."""
+    found = calibration.from_record(shown("forecast_accuracy")["calibration"])
+    other = shown("smol_forecast")
+    if not other["scores"]:
+        return found
+    elsewhere = {
+        "model": MODEL,
+        "pairs": len(other["pairs"]),
+        "median_error": other["scores"]["forecast"]["median_error"],
+        "coverage": other["scores"]["forecast"]["coverage"],
+        "nothing": other["scores"]["nothing"]["median_error"],
+    }
+    return replace(found, about={**found.about, "elsewhere": elsewhere})
 
 
 if __name__ == "__main__":

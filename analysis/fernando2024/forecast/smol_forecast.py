@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from analysis.dossier import style
+from analysis.dossier.mutations import mutate
 from analysis.fernando2024.forecast import smol_predictions
 from analysis.fernando2024.real import smol_methods, smol_plan, smol_shown
+from analysis.fernando2024.stored import shown
 from tradeoff.forecast import Forecast, calibration
+from tradeoff.forecast.calibration import COVERAGE
 from tradeoff.forecast.quantities import LAMBDAS, LOSSES, from_scale, place, to_scale
 from tradeoff.records import read_json
+from tradeoff.theory.checked import Checked
 
 Array = NDArray[np.float64]
 METHODS = {"sft-dpo": "sft-dpo", "dpo-sft": "dpo-sft", "rounds-4": "rounds 4"}
@@ -198,6 +202,19 @@ def _rank(pairs: Mapping[str, Any], said: Mapping[str, Array]) -> float | None:
         if len(a) >= 3 and np.ptp(a) > 0 and np.ptp(b) > 0:
             found.append(float(spearmanr(a, b).statistic))
     return float(np.median(found)) if found else None
+
+
+# ---------------------------------------------------------------------- claims
+
+
+def claim_intervals_hold_too_few(fast: bool = False, mutation: str | None = None) -> Checked:
+    """On a pretrained model, 90 % intervals hold fewer losses than the goal's 85 % (upper)."""
+    del fast
+    numbers = shown("smol_forecast")
+    own, rows = numbers["scores"]["forecast"], numbers["pairs"].values()
+    count = {"n": float(sum(len(one["numbers"]) for one in rows))}
+    held = mutate(mutation, own["coverage"], {"intervals-hold-all": 1.0})
+    return Checked(held, COVERAGE[0], "upper", count, 0.0)
 
 
 # ---------------------------------------------------------------------- drawing

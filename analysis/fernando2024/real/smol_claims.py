@@ -1,7 +1,6 @@
-"""Claims about SmolLM2, whose thresholds were set before there were runs.
+"""Claims about SmolLM2: thresholds were set before there were runs, and the runs miss both.
 
-They need at least 20 instances, pairs of data sets with a seed each; fewer are an error. An entry
-of the ledger belongs to each once so many runs are stored.
+They need at least 20 instances, pairs of data sets with a seed each; fewer are an error.
 """
 
 from __future__ import annotations
@@ -21,30 +20,38 @@ from tradeoff.theory.checked import Checked
 FEW, KEPT = "rounds-4", 0.5
 """Rounds that should be enough, and the share that they should buy of what joint training buys."""
 BASELINE, JOINT = "sft-dpo", "alright"
+MUCH = 1.0
+"""Nats that a mutation takes off a loss."""
 
 
-def joint_ends_below_sequential(fast: bool = False, mutation: str | None = None) -> Checked:
-    """ALRIGHT has a smaller weighted loss than SFT→DPO on most instances (finding).
+def claim_joint_not_shown_to_win(fast: bool = False, mutation: str | None = None) -> Checked:
+    """That ALRIGHT has a smaller weighted loss than SFT→DPO on most instances is not shown (upper).
 
     An instance is a pair of data sets with a seed; losses are held out, at weight 1/2.
     """
     del fast
-    joint = mutate(mutation, JOINT, {"joint-is-sequential": BASELINE})
-    found = instances(shown("smol_loss_space"), (BASELINE, joint))
-    return holds_on(found[joint] < found[BASELINE], MOST)
+    found = instances(shown("smol_loss_space"), (BASELINE, JOINT))
+    joint = mutate(mutation, found[JOINT], {"joint-gains-a-nat": found[JOINT] - MUCH})
+    return _not_shown(joint < found[BASELINE])
 
 
-def four_rounds_buy_half(fast: bool = False, mutation: str | None = None) -> Checked:
-    """Four rounds buy at least half of what ALRIGHT gains over one round, on most instances.
+def claim_half_of_the_gain_not_shown(fast: bool = False, mutation: str | None = None) -> Checked:
+    """That four rounds buy half of what ALRIGHT gains is not shown on most instances (upper).
 
     Where ALRIGHT gains nothing there is nothing to buy, and four rounds must not lose.
     """
     del fast
-    rounds = mutate(mutation, FEW, {"one-round": BASELINE})
-    found = instances(shown("smol_loss_space"), (BASELINE, JOINT, rounds))
+    found = instances(shown("smol_loss_space"), (BASELINE, JOINT, FEW))
     gain = np.maximum(found[BASELINE] - found[JOINT], 0.0)
-    bought = found[BASELINE] - found[rounds]
-    return holds_on((bought >= KEPT * gain) & (bought != 0.0), MOST)
+    rounds = mutate(mutation, found[FEW], {"rounds-gain-a-nat": found[FEW] - MUCH})
+    bought = found[BASELINE] - rounds
+    return _not_shown((bought >= KEPT * gain) & (bought != 0.0))
+
+
+def _not_shown(held: np.ndarray) -> Checked:
+    """The low end of the share on which something holds is at most one half."""
+    found = holds_on(held, MOST)
+    return Checked(found.measured, found.bound, "upper", found.constants, 0.0)
 
 
 def instances(numbers: Mapping[str, Any], methods: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -78,6 +81,18 @@ def stored(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Which runs are stored."""
     laid = plans.make(task(configurations), configurations, smol_runs.FOLDER, ())
     return [store.run_file(laid.folder, address).exists() for address in laid.addresses]
+
+
+@contextmanager
+def unpacked(place: Path) -> Iterator[Path]:
+    """The folder of a study, from the archive of its runs if `place` is one."""
+    if not place.is_file():
+        yield place
+        return
+    with TemporaryDirectory() as folder:
+        with tarfile.open(place) as file:
+            file.extractall(folder, filter="data")
+        yield Path(folder)
 
 
 def by_configuration(folder: Path) -> dict[str, Path]:

@@ -237,15 +237,23 @@ def together(form: Form) -> Iterator[list[dict[str, Any]]]:
 def adopt(form: Form, folder: Path) -> int:
     """Take over runs of another checkout's folder that have the configurations of this plan.
 
+    Parameters
+    ----------
+    form
+        The plan.
+    folder
+        Folder of a study, or the archive of its runs.
+
     See :func:`smol_stored.take`. The number of runs that were taken over is returned.
     """
-    theirs, taken = smol_stored.by_configuration(folder), 0
-    for pair in form.pairs:
-        try:
-            for group in phases(replace(form, pairs=(pair,))):
-                taken += smol_stored.take(group, theirs)
-        except Missing:
-            continue  # A phase is laid out after the one before it, which is not there.
+    with smol_stored.unpacked(folder) as there:
+        theirs, taken = smol_stored.by_configuration(there), 0
+        for pair in form.pairs:
+            try:
+                for group in phases(replace(form, pairs=(pair,))):
+                    taken += smol_stored.take(group, theirs)
+            except Missing:
+                continue  # A phase is laid out after the one before it, which is not there.
     return taken
 
 
@@ -309,7 +317,7 @@ def command(
         float | None, typer.Option(help="Begin no run after so many minutes.")
     ] = None,
     take: Annotated[
-        Path | None, typer.Option("--adopt", help="Take over equal runs of another checkout, end.")
+        Path | None, typer.Option("--adopt", help="Take over equal runs of a folder or archive.")
     ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Print the cost, and end.")] = False,
     model: Annotated[str | None, typer.Option(help="Folder or GGUF file of SmolLM2.")] = None,
