@@ -10,6 +10,8 @@ import numpy as np
 
 from analysis.dossier import style
 from analysis.fernando2024.real import smol_methods, smol_shown
+from analysis.fernando2024.real.smol_scores import BASELINE
+from tradeoff.scores import weighted_loss
 
 CAPTION = (
     f"{smol_shown.ABOUT} Left: mean paths and single ends; star: mean of runs on one objective. "
@@ -35,7 +37,17 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         if pairs:
             axes[0][0].legend(fontsize=6, handlelength=3)
         style.save(fig, out, "smol_loss_space")
-    return found
+    return found | {"wins": {pair: wins(one) for pair, one in pairs.items()}}
+
+
+def wins(one: Mapping[str, Any]) -> dict[str, int]:
+    """Number of seeds on which each method ends below SFT→DPO in the weighted loss."""
+    losses = {
+        name: weighted_loss(np.array(method["ends"]), smol_methods.LAM)
+        for name, method in one["methods"].items()
+    }
+    base = losses[BASELINE]
+    return {name: int((found < base).sum()) for name, found in losses.items() if name != BASELINE}
 
 
 def shown(one: Mapping[str, Any]) -> list[str]:
