@@ -134,6 +134,15 @@ def quietly(function: Any, configurations: Any, folder: Path, **settings: Any) -
     )
 
 
+def test_a_task_on_other_files_is_that_of_these_files(lab: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "rows"
+    file.write_text("1")
+    assert study.task(lab.one).on([file]) == study.task(lab.one, [file])
+    before = study.task(lab.one).on([file])
+    file.write_text("2")
+    assert before.on([file]).address({}) != before.address({})
+
+
 def test_a_task_reads_its_sources_once(
     lab: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
