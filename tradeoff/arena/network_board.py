@@ -26,7 +26,6 @@ from tradeoff.arena.networks import network, of_scale
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
 from tradeoff.methods.presets import PRESETS
-from tradeoff.methods.transforms import Retrieved
 from tradeoff.scores import hypervolume, regret, weighted_loss
 from tradeoff.settings import Count, Share, Within, checked
 from tradeoff.study import run as run_study
@@ -172,8 +171,6 @@ def network_left_out(name: str, scale: str) -> str | None:
         return f"{method.label}: it looks at tokens, and every response is one token there"
     if not finite and method.anchor.sees:
         return f"{method.label}: prompts are tokens, and not vectors of features"
-    if not finite and isinstance(method.data, Retrieved):
-        return f"{method.label}: demonstrations are looked up by features, which tokens do not have"
     if not finite and method.parameters.adds:
         return f"{method.label}: nothing is added to transformers"
     try:

@@ -23,6 +23,8 @@ from tradeoff.data.tokenizer import SPECIAL, Tokenizer
 from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
 from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.losses.token_classes import of_mean_one
+from tradeoff.methods.transforms import Retrieved
+from tradeoff.networks._looked_up import looked_up
 from tradeoff.networks._rollouts import written
 from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
@@ -130,6 +132,11 @@ class LanguageTask:
         sets = ("sft", "pairs", "test_sft", "test_pairs")
         moved = {name: getattr(self, name).to(device) for name in sets}
         return replace(self, **moved, device=str(device))
+
+    def looked_up(self, transform: Retrieved) -> LanguageTask:
+        """The task with demonstrations as a transform writes them, to train on."""
+        context, padding = self.base.config.context, self.tokenizer.pad
+        return replace(self, sft=looked_up(self.sft, transform, context, padding))
 
     @property
     def _shell(self) -> LanguageModel:

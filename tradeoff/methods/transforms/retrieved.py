@@ -161,13 +161,7 @@ class InContext(Retrieved):
         prompts
             Tokens of the prompt of each row.
         """
-        lengths = np.array([len(tokens) for tokens in prompts])
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        of = np.unique(np.concatenate(prompts), return_inverse=True)[1]
-        table = sp.csr_array((np.ones(len(of)), of, ends)).astype(float)
-        table.sum_duplicates()
-        sizes = np.sqrt(np.asarray(table.power(2).sum(axis=1)).ravel())
-        table = sp.csr_array(sp.diags_array(1 / np.maximum(sizes, 1)) @ table)
+        table = _counts(prompts)
         same = np.unique([tokens.tobytes() for tokens in prompts], return_inverse=True)[1]
         found: list[list[int]] = []
         for first in range(0, len(prompts), AT_ONCE):
@@ -196,6 +190,18 @@ class Expanded(Retrieved):
     def new(self, given: Documents) -> Documents:
         """The new prompts and the law of their answers, as weights of responses."""
 
+    @abstractmethod
+    def written(
+        self, prompts: Sequence[Int[np.ndarray, " _"]], answers: Sequence[Int[np.ndarray, " _"]]
+    ) -> list[tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]]:
+        """New prompts of a language model and their answers, as tokens.
+
+        Parameters
+        ----------
+        prompts, answers
+            Tokens of each demonstration.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchInstruct(Expanded):
@@ -205,15 +211,19 @@ class SearchInstruct(Expanded):
     weighted mean of the features of one response to each. The documents are the demonstrations. Its
     answer is the response for which those of the nearest prompts speak most. Small networks have
     prompts that are mixed themselves, and as many answers to each as there are demonstrations to a
-    prompt on average, drawn once.
+    prompt on average, drawn once. A language model has prompts that have each token from one of two
+    prompts at the same place, and one answer to each: the response to the nearest prompt, by the
+    cosine of the numbers of each token, or of several the one that is most like all of them.
 
     Attributes
     ----------
     expansion
-        New prompts for each demonstrated prompt. 0: SFT.
+        New prompts for each demonstrated prompt; for language models, for each demonstration. 0:
+        SFT.
     noise
         Standard deviation of what is added to each feature, as a share of the root mean square of
-        all features; not negative.
+        all features; not negative. For language models, the probability, 1 at most, that a token
+        is drawn from those of all prompts.
     error
         Probability that another response is read from the documents, each with equal probability.
     documents
@@ -259,6 +269,37 @@ class SearchInstruct(Expanded):
         law = (1 - self.error) * right + self.error * (present - right) / others
         return Documents(features, present, law * given.weights.sum() / len(seeds), vectors)
 
+    def written(
+        self, prompts: Sequence[Int[np.ndarray, " _"]], answers: Sequence[Int[np.ndarray, " _"]]
+    ) -> list[tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]]:
+        rng, count = np.random.default_rng(self.seed), len(prompts)
+        first = np.repeat(np.arange(count), self.expansion)
+        second = (first + rng.integers(1, max(count, 2), size=len(first))) % count
+        every, new = np.concatenate(prompts), []
+        for one, other in zip(first, second, strict=True):
+            mixed, rest = np.array(prompts[one]), prompts[other][: len(prompts[one])]
+            taken = rng.random(len(rest)) >= rng.uniform(0.5, 1.0)
+            mixed[: len(rest)][taken] = rest[taken]
+            drawn = rng.random(len(mixed)) < self.noise
+            mixed[drawn] = rng.choice(every, size=int(drawn.sum()))
+            new.append(mixed)
+        if not new:
+            return []
+        near, like, best = _counts([*prompts, *new]), _counts(answers), np.empty(len(new), int)
+        for start in range(0, len(new), AT_ONCE):
+            rows = near[count + start : count + start + AT_ONCE]
+            found = (rows @ near[:count].T).toarray()
+            looked = np.argsort(-found, axis=1, kind="stable")[:, : self.documents]
+            for k, places in enumerate(looked):
+                own = like[places]
+                # The first of equal ones is the nearest.
+                likeness = (own @ own.T).toarray().mean(axis=1).round(12)
+                best[start + k] = places[likeness.argmax()]
+        wrong = rng.random(len(new)) < self.error
+        turn = rng.integers(1, max(count, 2), size=len(new))
+        best = np.where(wrong, (best + turn) % count, best)
+        return [(prompt, answers[place]) for prompt, place in zip(new, best.tolist(), strict=True)]
+
     def _mixed(
         self,
         old: Float[np.ndarray, "P ..."],
@@ -271,6 +312,16 @@ class SearchInstruct(Expanded):
         """Mixtures of two of the old ones each, with noise of a size."""
         noise = self.noise * size * rng.normal(size=(len(first), *old.shape[1:]))
         return np.asarray(share * old[first] + (1 - share) * old[second] + noise)
+
+
+def _counts(texts: Sequence[Int[np.ndarray, " _"]]) -> sp.csr_array:
+    """How often each text has each token, a row a text, of length one."""
+    ends = np.concatenate([[0], np.cumsum([len(tokens) for tokens in texts])])
+    of = np.unique(np.concatenate(texts), return_inverse=True)[1]
+    table = sp.csr_array((np.ones(len(of)), of, ends)).astype(float)
+    table.sum_duplicates()
+    sizes = np.sqrt(np.asarray(table.power(2).sum(axis=1)).ravel())
+    return sp.csr_array(sp.diags_array(1 / np.maximum(sizes, 1)) @ table)
 
 
 def _unit(vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
