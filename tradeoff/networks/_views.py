@@ -15,6 +15,7 @@ from tradeoff.methods.chain import Chain
 from tradeoff.methods.hooks import Moment
 from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks.tasks import Params, over_runs
+from tradeoff.networks.trained_losses import FeatureTask
 from tradeoff.schedules import OBJECTIVES, SFT
 
 EARLIER = "earlier/"
@@ -41,8 +42,8 @@ class NetworkView:
     @property
     def head(self) -> str | None:
         """Name of the last layer's weights."""
-        name: str | None = self.loop.task.last_layer_name
-        return name
+        task = self.loop.task
+        return task.head_name if isinstance(task, FeatureTask) else task.last_layer_name
 
     def pull_of(self, about: Any, weights: Tensor, anchor: Tensor, moment: Moment) -> Tensor:
         """(n, d) gradient, in one tensor, of the divergence that an anchor asks for.
@@ -95,14 +96,21 @@ class NetworkView:
             factors = choices.factors(noise, self.step, shape, self.runs)
             more = [torch.from_numpy(factors).to(self.loop.theta)]
 
+        def seen(params: Params, index: Tensor, *factors: Tensor) -> Any:
+            if about.sees == "views":
+                return task.viewed(params, objective, index, *factors)
+            return task.every_log_prob(params, objective, index), None
+
         def one(params: Params, index: Tensor, *factors: Tensor) -> Tensor:
-            own = task.every_log_prob(_own(params), objective, index, *factors)
-            earlier = task.every_log_prob(_earlier(params), objective, index)
+            own, counted = seen(_own(params), index, *factors)
+            earlier, _ = seen(_earlier(params), index)
             if about.temperature != 1:
                 own, earlier = (
                     (found / about.temperature).log_softmax(-1) for found in (own, earlier)
                 )
-            return about.temperature**2 * divergence(own, earlier, about.direction).mean()
+            apart = divergence(own, earlier, about.direction)
+            mean = apart.mean() if counted is None else (apart * counted).sum() / counted.sum()
+            return about.temperature**2 * mean
 
         found, first = [], 0
         for params, rows in self._chunks(index):

@@ -137,6 +137,8 @@ class LanguageModel(nn.Module):
         after: Int[Tensor, " sequences"] | None = None,
         wanted: Int[Tensor, " some"] | None = None,
         others: tuple[Int[Tensor, "*batch time"], float] | None = None,
+        factors: Float[Tensor, "*batch time width"] | None = None,
+        features: bool = False,
     ) -> Float[Tensor, "*batch scored vocabulary"]:
         """Logits of the token after each position.
 
@@ -157,16 +159,24 @@ class LanguageModel(nn.Module):
             block of a small model.
         others
             Second tokens, and their share in the embeddings that are read.
+        factors
+            What the embeddings are multiplied by.
+        features
+            Return the input (*batch, scored, width) of the output layer in place of logits.
         """
         x = self.embed_tokens(tokens)
         if others is not None:
             second, share = others
             x = x + share * (self.embed_tokens(second) - x)
+        if factors is not None:
+            x = x * factors
         attend = self._attend(x, positions, cache, starts, after)
         for index, block in enumerate(self.layers):
             x = block(x, index, attend)
         if wanted is not None:
             x = x[..., wanted, :]
+        if features:
+            return self.norm(x)
         head = self.embed_tokens if self.config.tied else self.lm_head
         return F.linear(self.norm(x), head.weight)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from tradeoff.methods.losses.token_classes import of_mean_one
 from tradeoff.methods.transforms import Retrieved
 from tradeoff.networks._looked_up import looked_up
 from tradeoff.networks._rollouts import written
-from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
+from tradeoff.networks.batches import Batch, Ragged, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
 from tradeoff.networks.tasks import (
@@ -294,6 +294,85 @@ class LanguageTask:
         every = torch.arange(len(rows), device=index.device)
         return -self._log_probs(params, rows, every, weights.flatten(0, 1)).sum()
 
+    @property
+    def prompt_size(self) -> int:
+        longest = max(rows.tokens.shape[-1] for rows in (self.sft, self.pairs))
+        return longest * self.base.config.width
+
+    def viewed(
+        self,
+        params: Mapping[str, Tensor],
+        objective: int,
+        index: Int[Tensor, " B"],
+        factors: Float[Tensor, "B dx"] | None = None,
+    ) -> tuple[Float[Tensor, "M V"], Float[Tensor, " M"]]:
+        """Log-probabilities of all next tokens in the responses of some training rows.
+
+        And 1 for each place that is one of a response. Embeddings of prompts are multiplied by
+        factors, those of responses are not.
+        """
+        rows, more = self.sft if objective == SFT else self.pairs, {}
+        if factors is not None:
+            factors = factors.unflatten(1, (-1, self.base.config.width))
+        if self.batched:
+            tokens, mask = rows.tokens[index], rows.mask[index]
+            if factors is not None:
+                begun = mask.cumsum(-1)[..., None] > 0
+                own = factors[:, : mask.shape[-1]]
+                own = own if objective == SFT else own[:, None]
+                more = {"factors": torch.where(begun, 1.0, own).flatten(0, -3)}
+            logits = functional_call(self._shell, dict(params), (tokens.flatten(0, -2),), more)
+            logits, mask = logits[:, :-1].flatten(0, 1), mask.flatten(0, -2)[:, 1:].flatten()
+        else:
+            laid = rows.ragged(index)
+            more = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
+            if factors is not None:
+                more["factors"] = _laid(factors, laid, rows.mask[index])
+            logits = functional_call(self._shell, dict(params), (laid.tokens,), more)
+            mask = torch.ones_like(laid.targets)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(wide).log_softmax(-1), mask.to(wide)
+
+    @property
+    def head_name(self) -> str:
+        return self.last_layer_name or "embed_tokens.weight"
+
+    def features(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "M w"]:
+        """Input of the last layer before some tokens of the responses of demonstrations.
+
+        As many tokens of each as a response has on average, evenly spaced; tokens of short
+        responses come more than once.
+        """
+        before = self._spaced(index) - 1
+        if self.batched:
+            found = functional_call(
+                self._shell, dict(params), (self.sft.tokens[index],), {"features": True}
+            )
+            wanted = before[..., None].expand(*before.shape, found.shape[-1])
+            return found.gather(1, wanted).flatten(0, 1)
+        laid = self.sft.ragged(index)
+        wanted = (laid.starts[:-1, None] + before).flatten()
+        place = {"starts": laid.starts, "after": laid.after, "wanted": wanted, "features": True}
+        return functional_call(self._shell, dict(params), (laid.tokens,), place)
+
+    def responses(self, index: Int[Tensor, "*runs B"]) -> Int[Tensor, "*runs M"]:
+        """The tokens that follow on :meth:`features`."""
+        return self.sft.tokens[index].gather(-1, self._spaced(index)).flatten(-2)
+
+    def _spaced(self, index: Int[Tensor, "*runs B"]) -> Int[Tensor, "*runs B m"]:
+        """Places of tokens in responses, as many of each, from the first on."""
+        mask = self.sft.mask[index]
+        lengths, count = mask.sum(-1, keepdim=True), self._mean_length
+        place = torch.arange(count, device=mask.device)
+        return mask.int().argmax(-1, keepdim=True) + place * lengths // count
+
+    @cached_property
+    def _mean_length(self) -> int:
+        """Tokens of a response, on average."""
+        return max(1, round(int(self.sft.mask.sum()) / len(self.sft)))
+
     @torch.no_grad()
     def demonstrated_logits(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
@@ -446,6 +525,17 @@ def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     """(M,) log-probabilities of tokens, by logits (M, vocabulary)."""
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return -F.cross_entropy(scores, targets, reduction="none")
+
+
+def _laid(factors: Tensor, laid: Ragged, mask: Tensor) -> Tensor:
+    """Factors (B, time, w) of prompts for the tokens of packed rows; 1 for those of responses."""
+    of = torch.repeat_interleave(torch.arange(len(laid.after)), laid.starts.diff())
+    place = torch.arange(len(laid.tokens)) - laid.starts[of]
+    # A pair has three sequences, of which the first is the prompt of both responses.
+    each = 3 if mask.ndim == 3 else 1
+    first = mask.any(1) if mask.ndim == 3 else mask
+    of_prompt = (laid.after[of] < 0) & (place < first.int().argmax(-1)[of // each])
+    return torch.where(of_prompt[:, None], factors[of // each, place], 1.0)
 
 
 def _named(name: str, scores: Mapping[str, float]) -> dict[str, float]:

@@ -287,6 +287,19 @@ class PolicyTask:
     def prompt_size(self) -> int:
         return int(self.data.prompts.shape[1])
 
+    def viewed(
+        self,
+        params: Mapping[str, Tensor],
+        objective: int,
+        index: Int[Tensor, " B"],
+        factors: Float[Tensor, "B dx"] | None = None,
+    ) -> tuple[Float[Tensor, "B K"], None]:
+        return self.every_log_prob(params, objective, index, factors), None
+
+    @property
+    def head_name(self) -> str:
+        return policies.HEAD
+
     def features(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
     ) -> Float[Tensor, "B w"]:

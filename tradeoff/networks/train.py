@@ -43,6 +43,7 @@ from tradeoff.networks.trained_losses import (
     LookedUpTask,
     RecordsTask,
     TokenTask,
+    ViewTask,
     WeightedTask,
 )
 from tradeoff.progress import tqdm
@@ -481,6 +482,10 @@ _NEEDS = (
     _Need(
         lambda method: method.anchor.sees == "features", FeatureTask,
         "the anchor asks for features of prompts, which the task does not give",
+    ),
+    _Need(
+        lambda method: method.anchor.sees == "views", ViewTask,
+        "the anchor changes the numbers of a prompt, which the task does not give",
     ),
 )  # fmt: skip
 

@@ -146,29 +146,41 @@ class JudgedTask(Protocol):
 
 
 @runtime_checkable
-class FeatureTask(FiniteTask, Protocol):
-    """Members of a task whose prompts are vectors, for anchors of views and of features."""
+class ViewTask(Protocol):
+    """Members of a task whose prompts are numbers to the policy, for anchors of views."""
 
     @property
     def prompt_size(self) -> int:
-        """How many numbers a prompt consists of."""
+        """How many numbers a prompt consists of, at most."""
 
-    def every_log_prob(
+    def viewed(
         self,
         params: Mapping[str, Tensor],
         objective: int,
         index: Int[Tensor, " B"],
         factors: Float[Tensor, "B dx"] | None = None,
-    ) -> Float[Tensor, "B K"]:
-        """Log-probabilities of all responses to the prompts of some rows, times factors."""
+    ) -> tuple[Float[Tensor, "M K"], Float[Tensor, " M"] | None]:
+        """Log-probabilities of all K responses, or next tokens, where prompts are times factors.
+
+        And what each of the M places counts; None: all alike.
+        """
+
+
+@runtime_checkable
+class FeatureTask(Protocol):
+    """Members of a task whose last layer has features, for anchors that keep these."""
+
+    @property
+    def head_name(self) -> str:
+        """Name of the parameter that maps features to logits, whatever else it is used for."""
 
     def features(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
-    ) -> Float[Tensor, "B w"]:
-        """Features of the prompts of training demonstrations, the input of the last layer."""
+    ) -> Float[Tensor, "M w"]:
+        """Features of training demonstrations, the input of the last layer."""
 
-    def responses(self, index: Int[Tensor, " ..."]) -> Int[Tensor, " ..."]:
-        """Demonstrated responses, from 0 on."""
+    def responses(self, index: Int[Tensor, "*runs B"]) -> Int[Tensor, "*runs M"]:
+        """Demonstrated responses, or next tokens, of these features, from 0 on."""
 
 
 @runtime_checkable

@@ -10,6 +10,8 @@ from tradeoff.errors import InputError
 from tradeoff.methods.hooks import Array, Hook, Moment, State, copied
 from tradeoff.settings import NotNegative
 
+Sees = Literal["", "responses", "views", "features"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor(Hook):
@@ -24,7 +26,8 @@ class Anchor(Hook):
         has no stages. "all": it acts in every stage.
     sees
         What it asks of the policy: "" nothing, "responses" the probabilities of all responses to a
-        prompt, "features" also what prompts and hidden layers are; a class attribute.
+        prompt, "views" these where a prompt is changed, "features" what enters the last layer; a
+        class attribute.
 
     Notes
     -----
@@ -32,7 +35,7 @@ class Anchor(Hook):
     """
 
     kind: ClassVar[str] = "anchor"
-    sees: ClassVar[Literal["", "responses", "features"]] = ""
+    sees: ClassVar[Sees] = ""
     weight: NotNegative = 1.0
     stages: Literal["last", "all"] = "last"
 

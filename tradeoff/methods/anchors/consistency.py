@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from tradeoff.methods.anchors.base import Sees
 from tradeoff.methods.anchors.policies import KlToBase
 from tradeoff.methods.hooks import Array, Moment, State
 from tradeoff.schedules import FORWARD
@@ -16,7 +17,8 @@ class ViewConsistency(KlToBase):
     """Holds the policy's answer to a noisy prompt near an averaged policy's answer to the prompt.
 
     In a view each feature is multiplied by a factor of its own, evenly spread about 1. With
-    networks these are the numbers that a prompt consists of.
+    networks these are the numbers that a prompt consists of. With a language model these are the
+    embeddings of the prompt's tokens; an answer is the law of each next token of the response.
 
     Attributes
     ----------
@@ -36,7 +38,7 @@ class ViewConsistency(KlToBase):
     name: ClassVar[str] = "view_consistency"
     title: ClassVar[str] = "two views"
     source: ClassVar[str] = "arXiv 2410.23370"
-    sees: ClassVar[Literal["", "responses", "features"]] = "features"
+    sees: ClassVar[Sees] = "views"
     weight: NotNegative = 1.0
     stages: Literal["last", "all"] = "all"
     of: Literal["sft", "preference"] = "sft"

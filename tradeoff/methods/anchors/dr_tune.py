@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from array_api_compat import array_namespace
 
-from tradeoff.methods.anchors.base import Anchor
+from tradeoff.methods.anchors.base import Anchor, Sees
 from tradeoff.methods.hooks import Array, Moment, State, copied
 from tradeoff.schedules import FORWARD
 from tradeoff.settings import Count, NotNegative
@@ -25,18 +25,20 @@ class DrTune(Anchor):
     weight, stages
         Factor of that loss, and where it acts.
     count
-        Demonstrations whose features are remembered: the last ones that were drawn.
+        Demonstrations whose features are remembered: the last ones that were drawn. With language
+        models these are tokens of responses, and the feature of each is what its logits come from.
 
     Notes
     -----
     Card S41. The published code turns the features anew in every tenth update; here it is in each.
     Each update in which it acts costs two forward passes, of the policy and of the earlier one.
+    Where the output layer is also the embedding, the embedding moves with it.
     """
 
     name: ClassVar[str] = "dr_tune"
     title: ClassVar[str] = "DR-Tune"
     source: ClassVar[str] = "arXiv 2308.12058"
-    sees: ClassVar[Literal["", "responses", "features"]] = "features"
+    sees: ClassVar[Sees] = "features"
     weight: NotNegative = 1.0
     count: Count = 256
 

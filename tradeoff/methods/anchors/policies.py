@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tradeoff.methods.anchors.base import Anchor
+from tradeoff.methods.anchors.base import Anchor, Sees
 from tradeoff.methods.hooks import Array, Moment, State, copied
 from tradeoff.settings import NotNegative, Positive
 
@@ -37,7 +37,7 @@ class KlToBase(Anchor):
     name: ClassVar[str] = "kl_base"
     title: ClassVar[str] = "KL to base"
     source: ClassVar[str] = "arXiv 2203.02155"
-    sees: ClassVar[Literal["", "responses", "features"]] = "responses"
+    sees: ClassVar[Sees] = "responses"
     weight: NotNegative = 0.3
     direction: Literal["forward", "reverse", "logits"] = "forward"
     of: Literal["sft", "preference"] = "preference"

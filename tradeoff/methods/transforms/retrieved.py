@@ -276,7 +276,7 @@ class SearchInstruct(Expanded):
         first = np.repeat(np.arange(count), self.expansion)
         second = (first + rng.integers(1, max(count, 2), size=len(first))) % count
         every, new = np.concatenate(prompts), []
-        for one, other in zip(first, second, strict=True):
+        for one, other in zip(first.tolist(), second.tolist(), strict=True):
             mixed, rest = np.array(prompts[one]), prompts[other][: len(prompts[one])]
             taken = rng.random(len(rest)) >= rng.uniform(0.5, 1.0)
             mixed[: len(rest)][taken] = rest[taken]
