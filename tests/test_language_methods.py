@@ -14,11 +14,16 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tradeoff.arena.network_board import network_left_out
+from tradeoff.arena.network_runs import configuration
+from tradeoff.arena.networks import network
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
-from tradeoff.methods import Method
+from tradeoff.methods import Method, find
 from tradeoff.methods.anchors import DrTune, ViewConsistency
+from tradeoff.methods.parameters import LoraMoe, SmallModel
+from tradeoff.methods.parameters.added import SHIFT, UP, is_added
 from tradeoff.methods.transforms.retrieved import InContext, SearchInstruct
+from tradeoff.networks._added_to_models import functional_call
 from tradeoff.networks.followed import Choices
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 from tradeoff.networks.language_task import LanguageTask
@@ -283,7 +288,170 @@ def test_the_head_learns_from_features_of_the_earlier_policy(
 
 
 @pytest.mark.parametrize(
-    "name", ["uds", "search_instruct", "in_context", "dr_tune", "view_consistency"]
+    "name",
+    ["uds", "search_instruct", "in_context", "dr_tune", "view_consistency", "lora_moe", "levi"],
 )
 def test_the_board_of_language_models_takes_them(name: str) -> None:
     assert network_left_out(name, "language") is None
+
+
+# ---------------------------------------------------------------------- what is added
+
+LEVI = Method(Mix(), parameters=SmallModel(size=3))
+EXPERTS = Method(Mix(), parameters=LoraMoe(experts=3, rank=2))
+UNTIED = LanguageTask.of(
+    LanguageModel(replace(SHAPE, tied=False), 3).double(), DATA, TOKENIZER, evaluation_rows=8
+)
+
+
+@pytest.mark.parametrize("method", [LEVI, EXPERTS], ids=["levi", "experts"])
+@pytest.mark.parametrize("task", [TASK, UNTIED], ids=["tied", "untied"])
+def test_what_is_added_begins_with_the_policy_and_moves_alone(method: Method, task: Any) -> None:
+    done, plain = trained(method, task), trained(Mix(), task)
+    for name in ("sft_loss", "preference_loss"):
+        first = [run.table[run.table.step == 0][name].item() for run in (done, plain)]
+        assert first[0] == first[1]
+    for name, value in task.base.named_parameters():
+        moves = method is LEVI and name == "lm_head.weight"
+        assert torch.equal(done.params[name][0], value) != moves, name
+    assert done.table.sft_loss.iloc[-1] != done.table.sft_loss.iloc[0]
+    added = {name: value for name, value in done.params.items() if is_added(name)}
+    begins_with_zeros = [name for name in added if name.endswith((UP, "head.weight", SHIFT))]
+    assert (SHIFT in added) == (method is LEVI and task is TASK)
+    assert all(added[name].abs().max() > 1e-5 for name in begins_with_zeros)
+    # Without it, the policy is the base.
+    bare = {
+        name: torch.zeros_like(value) if name in begins_with_zeros else value
+        for name, value in done.params.items()
+    }
+    if task is UNTIED:
+        bare["lm_head.weight"] = task.initial([1])["lm_head.weight"]
+    base = task.initial([1])
+    assert_close(task.token_loss(bare, task.sft), task.token_loss(base, task.sft))
+
+
+@pytest.mark.parametrize("method", [LEVI, EXPERTS], ids=["levi", "experts"])
+def test_padded_rows_get_what_packed_ones_do(method: Method) -> None:
+    one, other = (trained(method, task) for task in (TASK, PADDED))
+    for name, value in one.params.items():
+        assert_close(value, other.params[name], rtol=1e-7, atol=1e-9)
+    params = {name: value[0] for name, value in one.params.items()}
+    if method is EXPERTS:
+        for objective in (0, 1):
+            shares = [t.expert_shares(params, objective, INDEX) for t in (TASK, PADDED)]
+            assert shares[0].shape == (14, 4, 3)  # Seven matrices in each of two blocks.
+            assert_close(shares[0].sum(-1), torch.ones(14, 4).double())
+            assert_close(shares[0], shares[1], rtol=1e-9, atol=1e-12)
+    # Generation reads a cache; it writes what is likeliest under the policy.
+    prompt = prompt_of(TASK.sft, 0)
+    text = TOKENIZER.decode(prompt)
+    (written,) = TASK.answer(params, [text], max_new_tokens=3)
+    tokens = list(TOKENIZER.encode(text))
+    start = len(tokens)
+    for _ in range(3):
+        index = torch.tensor([tokens])
+        tokens.append(int(_logits(params, index)[0, -1].argmax()))
+    cut = tokens[start:]
+    cut = cut[: cut.index(TOKENIZER.eos)] if TOKENIZER.eos in cut else cut
+    assert written == TOKENIZER.decode(cut)
+
+
+def _logits(params: dict[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
+    return functional_call(LanguageModel(SHAPE).double(), params, (tokens,))
+
+
+def test_one_expert_is_lora() -> None:
+    """Its matrices, merged into those of the model, make the same policy."""
+    one = Method(Mix(), parameters=LoraMoe(experts=1, rank=2, alpha=6.0))
+    params = {name: value[0] for name, value in trained(one).params.items()}
+    merged = {}
+    for name in PARAMS:
+        merged[name] = params[name].clone()
+        if name + UP in params:
+            merged[name] += 6.0 / 2 * params[f"{name}.up"][0] @ params[f"{name}.down"][0]
+    assert sum(name.endswith(UP) for name in params) == 14
+    tokens = TASK.sft.tokens[:4]
+    assert_close(_logits(params, tokens), _logits(merged, tokens), rtol=1e-9, atol=1e-10)
+    assert (_logits(merged, tokens) - _logits(PARAMS, tokens)).abs().max() > 1e-4
+
+
+def test_the_small_network_reads_the_states_between_blocks() -> None:
+    """By hand: its layers, one beside each state, and the shift of the last layer."""
+    params = {name: value[0] for name, value in trained(LEVI).params.items()}
+    tokens = TASK.sft.tokens[:2]
+    model = LanguageModel(SHAPE, 3).double()
+    states: list[torch.Tensor] = []
+    for block in model.layers:
+        block.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    model.norm.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    with torch.no_grad():
+        found = model(tokens)
+        side = torch.zeros(*tokens.shape, 0).double()
+        for k, x in enumerate(states[:3]):
+            unit = x / (x.square().mean(-1, keepdim=True) + 2.2e-16).sqrt()
+            weight, bias = params[f"side.body.{k}.weight"], params[f"side.body.{k}.bias"]
+            inner = torch.cat([side, unit], dim=-1) @ weight.T + bias
+            side = inner * torch.sigmoid(inner)
+        found = (
+            found + side @ params["side.head.weight"].T + model.norm(states[2]) @ params[SHIFT].T
+        )
+    assert_close(_logits(params, tokens), found, rtol=1e-8, atol=1e-9)
+
+
+def test_routers_follow_the_balance() -> None:
+    """Before adapters say anything, the first step of a router is that of the balance alone."""
+    parts = [LoraMoe(experts=4, rank=2, balance=balance) for balance in (0.0, 2.0)]
+    about: dict[str, Any] = {"steps": 1, "optimizer": "sgd", "learning_rate": 0.5, "clip": None}
+    seen: list[torch.Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        batch = Choices.batch
+
+        def told(*given: Any) -> Any:
+            seen.append(torch.from_numpy(batch(*given)))
+            return batch(*given)
+
+        patch.setattr(Choices, "batch", told)
+        done = [
+            trained(Method(Alright(lam=0.0), parameters=part), **about).params for part in parts
+        ]
+    begun = {
+        name: (torch.zeros_like(value[0]) if name.endswith(UP) else value[0].clone())
+        for name, value in done[0].items()
+    }
+    begun = {name: value.requires_grad_() for name, value in begun.items()}
+    shares = TASK.expert_shares(begun, 0, next(x for x in reversed(seen) if len(x))[0])
+    value = 2.0 * (shares.var((1, 2), correction=0) / shares.mean((1, 2)) ** 2).mean()
+    names = [name for name in begun if name.endswith(".router")]
+    for name, slope in zip(
+        names, torch.autograd.grad(value, [begun[n] for n in names]), strict=True
+    ):
+        assert_close(done[0][name][0] - done[1][name][0], 0.5 * slope, rtol=1e-6, atol=1e-10)
+
+
+def test_what_is_added_is_paid_by_its_multiplications() -> None:
+    """By hand, for one block of width 32, 8 experts of rank 4, and 19 tokens, of which 10 score."""
+    shapes = {"embed_tokens.weight": (384, 32), "layers.0.norm.weight": (32,)}
+    shapes |= {f"layers.0.{k}_proj.weight": (32, 32) for k in "qkvo"}
+    shapes |= {"layers.0.up.weight": (88, 32), "layers.0.down.weight": (32, 88)}
+    block, head = 4 * 32 * 32 + 2 * 88 * 32 + 32, 384 * 32
+    whole = 3 * (19 * block + 10 * head)
+    experts = 4 * 8 * (4 * 64 + 32) + 8 * (4 * 120 + 32) + 8 * (4 * 120 + 88)
+    expected = (19 * (2 * block + 3 * experts) + 2 * 10 * head) / whole
+    assert LoraMoe().gradient_cost(shapes, 19, 10) == pytest.approx(expected)
+    ladder = 4 * 32 + 4 * (32 + 4) + 4 * 384
+    expected = (19 * block + 10 * (3 * head + 3 * ladder)) / whole
+    assert SmallModel(size=4).gradient_cost(shapes, 19, 10) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_updates_of_the_board_are_as_many_as_the_budget_pays_for() -> None:
+    place = network("language-mild")
+    assert place.costs(Method(Mix())) == (1.0, 0.0)
+    each, beside = place.costs(Method(Mix(), anchor=DrTune()))
+    assert each == 1.0
+    assert beside > 0
+    steps = {
+        name: configuration(find(name), name, "language-mild", 0.5, 64.0, 2)["steps"]
+        for name in ("mix", "lora_moe", "levi", "dr_tune")
+    }
+    assert max(steps["dr_tune"], steps["lora_moe"]) < steps["mix"] < steps["levi"]

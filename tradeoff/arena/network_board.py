@@ -169,8 +169,6 @@ def network_left_out(name: str, scale: str) -> str | None:
         return f"{method.label}: the anchor compares all responses of a prompt, which are too many"
     if finite and method.by_token:
         return f"{method.label}: it looks at tokens, and every response is one token there"
-    if not finite and method.parameters.adds:
-        return f"{method.label}: nothing is added to transformers"
     try:
         method.plan(TRIED)
     except InputError as error:

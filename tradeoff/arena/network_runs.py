@@ -57,7 +57,8 @@ def configuration(
     """
     at, place = method.at(lam), network(problem)
     pair = place.pair()
-    looks = look_cost(at) * (1 + pair) / 2 / place.batch
+    each, beside = place.costs(at)
+    looks = look_cost(at) * (1 + pair) / 2 / place.batch + beside / each
     return {
         "name": name,
         "method": at.to_dict(),
@@ -65,7 +66,7 @@ def configuration(
         "lam": lam,
         "budget": budget,
         "replicas": replicas,
-        "steps": at.updates(budget, pair=pair, looks=looks, batch=place.batch),
+        "steps": at.updates(budget / each, pair=pair, looks=looks, batch=place.batch),
     }
 
 

@@ -15,6 +15,7 @@ from tradeoff.arena import tiny_language
 from tradeoff.arena.network_scenarios import network_scenario
 from tradeoff.arena.scenarios import SCENARIOS, is_scenario, named
 from tradeoff.errors import InputError
+from tradeoff.methods import Method
 from tradeoff.networks.batches import Batch
 from tradeoff.networks.policies import PolicyConfig, PolicyData, policy_data
 from tradeoff.networks.tasks import PolicyTask, Task
@@ -23,6 +24,10 @@ Scale = Literal["policies", "language"]
 RowsOf = Literal["test", "validation"]
 """Held-out rows on which runs are scored, and those on which their steps are chosen."""
 NETWORK_SCALES: tuple[Scale, ...] = ("policies", "language")
+
+
+def _no_more(method: Method) -> tuple[float, float]:
+    return 1.0, 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class NetworkProblem:
         Largest norm of a gradient; None: any.
     documents
         Gives held-out documents, on which forgetting is measured; None where there are none.
+    costs
+        Cost of a gradient of a method, in those of the policy alone, and of what it does beside the
+        gradients of an update, see :func:`tradeoff.arena.tiny_language.costs`. By default none of
+        these is counted.
     """
 
     name: str
@@ -69,6 +78,7 @@ class NetworkProblem:
     tuning_seeds: int = 2
     clip: float | None = None
     documents: Callable[[], Batch] | None = None
+    costs: Callable[[Method], tuple[float, float]] = _no_more
 
 
 PROMPTS = 256
@@ -116,6 +126,7 @@ def _language(name: str, conflict: float) -> NetworkProblem:
         partial(tiny_language.language_task, conflict), rates=(5e-4, 2e-3, 8e-3), batch=4,
         budget=64.0, pair=partial(tiny_language.pair_cost, conflict), finite=False,
         tuning_seeds=1, clip=1.0, documents=tiny_language.documents,
+        costs=partial(tiny_language.costs, conflict, 4),
     )  # fmt: skip
 
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from math import prod
 from typing import Literal
 
 import torch
 
 from tradeoff.data.synthetic import InstructionData, Language, generate
 from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
+from tradeoff.methods import Method
+from tradeoff.methods.anchors import DrTune
+from tradeoff.methods.parameters import Added
+from tradeoff.methods.parameters.added import EMBEDDING, gradient_of
 from tradeoff.networks.batches import Batch, packed_batch
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
 from tradeoff.networks.language_task import LanguageTask, pretrain
@@ -78,6 +83,37 @@ def language_task(conflict: float, rows: Literal["test", "validation"]) -> Langu
     known, first = _whole(conflict), 0 if rows == "test" else ROWS
     own = torch.arange(first, first + ROWS)
     return replace(known, test_sft=known.test_sft.take(own), test_pairs=known.test_pairs.take(own))
+
+
+def costs(conflict: float, batch: int, method: Method) -> tuple[float, float]:
+    """What a method's gradients and updates cost beyond those of the model, by multiplications.
+
+    Parameters
+    ----------
+    conflict, batch
+        The problem, and rows of a gradient.
+    method
+        The method.
+
+    Returns
+    -------
+    tuple of float
+        Cost of a gradient, in those of the model alone, where tensors are added to it; and what
+        each update costs beside its gradients, in gradients of a batch of demonstrations: features
+        that are remembered have logits in all updates, as if the whole run were one stage.
+    """
+    rows = _whole(conflict).sft
+    read = rows.ragged(torch.arange(len(rows))).tokens.numel() / len(rows)
+    scored = int(rows.mask.sum()) / len(rows)
+    shapes = {name: tuple(value.shape) for name, value in base().named_parameters()}
+    each, beside = 1.0, 0.0
+    if isinstance(method.parameters, Added):
+        each = method.parameters.gradient_cost(shapes, read, scored)
+    if isinstance(method.anchor, DrTune) and method.anchor.weight:
+        # Logits, and the slope of the last layer.
+        logits = 2 * method.anchor.count * prod(shapes[EMBEDDING])
+        beside = logits / (batch * gradient_of(shapes, read, scored))
+    return each, beside
 
 
 @cache

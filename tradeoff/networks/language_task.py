@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 
 from tradeoff import objectives
 from tradeoff.data import synthetic
@@ -24,6 +23,7 @@ from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
 from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.losses.token_classes import of_mean_one
 from tradeoff.methods.transforms import Retrieved
+from tradeoff.networks._added_to_models import functional_call, load, router_shares
 from tradeoff.networks._looked_up import looked_up
 from tradeoff.networks._rollouts import written
 from tradeoff.networks.batches import Batch, Ragged, packed_batch, pair_batch, sft_batch
@@ -277,7 +277,7 @@ class LanguageTask:
         """
         known = {name: value.detach() for name, value in params.items()}
         model = LanguageModel(self.base.config).to(next(iter(known.values())).dtype)
-        model.load_state_dict(known)
+        load(model, known)
         longest = int(self.sft.mask.sum(-1).max())
         shown = Batch(self.sft.tokens[index], self.sft.mask[index], self.sft.kept[index.cpu()])
         rows, found = written(
@@ -332,6 +332,30 @@ class LanguageTask:
             mask = torch.ones_like(laid.targets)
         wide = torch.promote_types(logits.dtype, torch.float32)
         return logits.to(wide).log_softmax(-1), mask.to(wide)
+
+    def expert_shares(
+        self, params: Mapping[str, Tensor], objective: int, index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "L B E"]:
+        """Mean shares of the experts over the tokens of some rows; a pair has its prompt once."""
+        rows = self.sft if objective == SFT else self.pairs
+        if self.batched:
+            tokens, mask = rows.tokens[index], rows.mask[index]
+            place = torch.arange(mask.shape[-1], device=mask.device)
+            counted = place <= (mask * place).amax(-1, keepdim=True)
+            if objective != SFT:
+                begun = mask.cumsum(-1) > 0
+                counted = torch.stack([counted[:, 0], counted[:, 1] & begun[:, 1]], dim=1)
+            each = router_shares(self._shell, dict(params), (tokens.flatten(0, -2),), {})
+            weights = counted.flatten(1)[..., None].to(each[0])
+            summed = [(x.reshape(*weights.shape[:2], -1) * weights).sum(1) for x in each]
+            return torch.stack(summed) / weights.sum(1)
+        laid = rows.ragged(index)
+        of = torch.repeat_interleave(torch.arange(len(laid.after)), laid.starts.diff())
+        of = of // (1 if objective == SFT else 3)
+        about = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
+        each = router_shares(self._shell, dict(params), (laid.tokens,), about)
+        summed = [x.new_zeros(len(index), x.shape[-1]).index_add(0, of, x) for x in each]
+        return torch.stack(summed) / torch.bincount(of, minlength=len(index))[:, None]
 
     @property
     def head_name(self) -> str:
@@ -463,7 +487,7 @@ class LanguageTask:
     def answer(self, params: Mapping[str, Tensor], prompts: Sequence[Any], **settings: Any) -> list:
         """Generate responses of one run, greedily unless `settings` of `generate` say otherwise."""
         model = LanguageModel(self.base.config).to(next(iter(params.values())).dtype)
-        model.load_state_dict(dict(params))
+        load(model, params)
         ids = self.tokenizer.encode_many(list(prompts))
         settings = {"max_new_tokens": 32, "eos": self.tokenizer.eos, **settings}
         written = generate(model.to(self.device), ids, **settings)

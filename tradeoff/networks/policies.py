@@ -178,7 +178,7 @@ def logits(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
     `tradeoff.methods.parameters.added`.
     """
     h = features(parameters, prompts)
-    found = _with_experts(parameters, HEAD, h, h @ parameters[HEAD].T)
+    found = with_experts(parameters, HEAD, h, h @ parameters[HEAD].T)
     if SIDE + HEAD not in parameters:
         return found
     side = {n.removeprefix(SIDE): p for n, p in parameters.items() if n.startswith(SIDE)}
@@ -188,7 +188,7 @@ def logits(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
 def expert_shares(parameters: Mapping[str, Tensor], prompts: Tensor) -> Float[Tensor, "L B E"]:
     """Shares of all experts in each layer that has a router, from the first on."""
     inputs = _inputs(parameters, prompts)
-    return torch.stack([_shares(parameters, name, h) for name, h in inputs])
+    return torch.stack([expert_share(parameters, name, h) for name, h in inputs])
 
 
 def _inputs(parameters: Mapping[str, Tensor], prompts: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -197,20 +197,21 @@ def _inputs(parameters: Mapping[str, Tensor], prompts: Tensor) -> Iterator[tuple
     while (name := f"body.{layer}.weight") in parameters:
         yield name, h
         found = torch.nn.functional.linear(h, parameters[name], parameters[f"body.{layer}.bias"])
-        h, layer = torch.tanh(_with_experts(parameters, name, h, found)), layer + 1
+        h, layer = torch.tanh(with_experts(parameters, name, h, found)), layer + 1
     yield HEAD, h / h.shape[-1] ** 0.5
 
 
-def _shares(parameters: Mapping[str, Tensor], name: str, h: Tensor) -> Tensor:
+def expert_share(parameters: Mapping[str, Tensor], name: str, h: Tensor) -> Tensor:
+    """Shares (..., E) of the experts beside a matrix, by its input (..., columns)."""
     return torch.softmax(h @ parameters[name + ROUTER].T, dim=-1)
 
 
-def _with_experts(parameters: Mapping[str, Tensor], name: str, h: Tensor, found: Tensor) -> Tensor:
+def with_experts(parameters: Mapping[str, Tensor], name: str, h: Tensor, found: Tensor) -> Tensor:
     """What a matrix makes of its input, and what the adapters beside it add."""
     if name + UP not in parameters:
         return found
     inner = torch.einsum("...i,eri->...er", h, parameters[name + DOWN])
-    inner = inner * _shares(parameters, name, h)[..., None]
+    inner = inner * expert_share(parameters, name, h)[..., None]
     more = torch.einsum("...er,eor->...o", inner, parameters[name + UP])
     return found + parameters[name + SCALE] * more
 

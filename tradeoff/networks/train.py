@@ -290,7 +290,8 @@ def _with_added(
     drawn = [added.trained(shapes, np.random.default_rng((run.seed, ADDED))) for run in runs]
     own = {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
     fixed = {name: np.stack([value] * len(runs)) for name, value in added.fixed(shapes).items()}
-    names = [*([_last_layer(task)] if added.with_head else []), *own]
+    head = added.with_head and task.last_layer_name is not None
+    names = [*([_last_layer(task)] if head else []), *own]
     return names, {name: torch.from_numpy(value).to(like) for name, value in (own | fixed).items()}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,12 @@ SIDE = "side."
 """Stands before the names of the parameters of a second network, whose logits are added."""
 DOWN, UP, ROUTER, SCALE = ".down", ".up", ".router", ".scale"
 """Stand after the name of a matrix, for the adapters beside it: see :class:`LoraMoe`."""
+EMBEDDING = "embed_tokens.weight"
+"""Name of the embedding of a language model."""
+SHIFT = "side.shift.weight"
+"""Name of what is added to an output layer that is also the embedding, which stays as it is."""
+BLOCKS = "layers."
+"""Stands before the names of the parameters of a language model's blocks."""
 Shapes = Mapping[str, tuple[int, ...]]
 Tensors = dict[str, Any]
 
@@ -73,6 +80,13 @@ class Added(Parameters):
         """Whether the penalty may differ from zero."""
         return False
 
+    @abstractmethod
+    def gradient_cost(self, shapes: Shapes, read: float, scored: float) -> float:
+        """Cost of a gradient of a language model to which it is added, in those of the model alone.
+
+        Parameters are those of :func:`gradient_of`.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraMoe(Added):
@@ -101,7 +115,8 @@ class LoraMoe(Added):
     -----
     Card S51. In the published script the balance is off, as here by default; its experts lie beside
     feed-forward layers, and here beside every matrix. An update is counted as one gradient; its
-    adapters cost about a tenth more on large models.
+    adapters cost about a tenth more on large models. On the tiny language model, where experts lie
+    beside the matrices of its blocks, what they cost is counted.
     """
 
     name: ClassVar[str] = "lora_moe"
@@ -140,6 +155,18 @@ class LoraMoe(Added):
         spread = xp.mean((wanted - mean) ** 2, axis=(-2, -1))
         return self.balance * xp.mean(spread / mean[..., 0, 0] ** 2)
 
+    def gradient_cost(self, shapes: Shapes, read: float, scored: float) -> float:
+        added = 0.0
+        for name in _matrices(shapes):
+            rows, columns = shapes[name]
+            added += self.experts * (self.rank * (rows + columns) + columns)
+        # The matrices themselves have no gradients. The balance asks for a second pass.
+        frozen = of_blocks(shapes, read)
+        own = 2 * frozen + 3 * read * added
+        head = 2 * scored * prod(_head(shapes))
+        passes = 2 if self.penalises else 1
+        return (passes * own + head) / gradient_of(shapes, read, scored)
+
     def unsupported(self, scale: str) -> str | None:
         if scale == "convex":
             return "a router over one linear map has no layers to route"
@@ -149,4 +176,37 @@ class LoraMoe(Added):
 
 
 def _matrices(shapes: Shapes) -> list[str]:
-    return [name for name, shape in shapes.items() if len(shape) == 2]
+    """Names of the matrices with experts: all of them, of a language model those of its blocks."""
+    found = [name for name, shape in shapes.items() if len(shape) == 2]
+    blocks = [name for name in found if name.startswith(BLOCKS)]
+    return blocks or found
+
+
+def is_added(name: str) -> bool:
+    """Whether a parameter of this name is no part of the network itself."""
+    return name.startswith(SIDE) or name.endswith((DOWN, UP, ROUTER, SCALE))
+
+
+def gradient_of(shapes: Shapes, read: float, scored: float) -> float:
+    """Multiplications of a gradient of a language model, for a row of so many tokens.
+
+    Products with a matrix cost as much three times: forward, for its inputs, and for itself.
+    Norms and the products of attention do not count.
+
+    Parameters
+    ----------
+    shapes
+        Shapes of its tensors.
+    read, scored
+        Tokens that it reads, and those whose logits are asked for.
+    """
+    return 3.0 * (of_blocks(shapes, read) + scored * prod(_head(shapes)))
+
+
+def of_blocks(shapes: Shapes, read: float) -> float:
+    """Multiplications of a forward pass through the blocks."""
+    return read * sum(prod(shape) for name, shape in shapes.items() if name.startswith(BLOCKS))
+
+
+def _head(shapes: Shapes) -> tuple[int, ...]:
+    return shapes["lm_head.weight" if "lm_head.weight" in shapes else EMBEDDING]

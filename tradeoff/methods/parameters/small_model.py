@@ -10,7 +10,17 @@ from array_api_compat import array_namespace
 
 from tradeoff.errors import InputError
 from tradeoff.methods.hooks import Array, Moment, State, copied
-from tradeoff.methods.parameters.added import SIDE, Added, Shapes, Tensors
+from tradeoff.methods.parameters.added import (
+    BLOCKS,
+    EMBEDDING,
+    SHIFT,
+    SIDE,
+    Added,
+    Shapes,
+    Tensors,
+    gradient_of,
+    of_blocks,
+)
 from tradeoff.methods.parameters.ogd import across
 from tradeoff.methods.parameters.subspaces import Rank
 
@@ -25,7 +35,10 @@ class SmallModel(Added):
     On convex problems the logits are ``Phi theta_0 + Psi omega``, and omega alone moves. Psi are
     the features as the small model sees them: their coordinates in the directions in which the
     responses to a prompt differ most. With networks a small one of one hidden layer is trained from
-    scratch; the features of the frozen network stay, and its last layer is trained with them.
+    scratch; the features of the frozen network stay, and its last layer is trained with them. With
+    language models the small network has a layer beside each block, which reads its own last state
+    and that of the frozen model before the block, or after all of them, at the same token. If the
+    frozen output layer is also the embedding, a matrix that begins with zeros is added to it.
 
     Attributes
     ----------
@@ -37,7 +50,7 @@ class SmallModel(Added):
     -----
     Card S32, after a second-hand description. How the paper joins both models is not known; the sum
     of their logits is ours. An update is counted as a whole gradient, though the frozen policy
-    needs no backward pass.
+    needs no backward pass. On the tiny language model its multiplications are counted.
     """
 
     name: ClassVar[str] = "levi"
@@ -47,12 +60,37 @@ class SmallModel(Added):
     size: Rank = 4
 
     def trained(self, shapes: Shapes, rng: np.random.Generator) -> Tensors:
+        if EMBEDDING in shapes:
+            return self._ladder(shapes, rng)
         columns, responses = next(iter(shapes.values()))[-1], shapes[HEAD][0]
         return {
             f"{SIDE}body.0.weight": 1.5 * rng.normal(size=(self.size, columns)) / columns**0.5,
             f"{SIDE}body.0.bias": 0.5 * rng.normal(size=self.size),
             f"{SIDE}{HEAD}": np.zeros((responses, self.size)),
         }
+
+    def _ladder(self, shapes: Shapes, rng: np.random.Generator) -> Tensors:
+        """A layer beside each state of a language model, and what is added to its last layer."""
+        vocabulary, width = shapes[EMBEDDING]
+        found: Tensors = {}
+        for layer in range(_states(shapes)):
+            columns = width + (self.size if layer else 0)
+            drawn = rng.normal(size=(self.size, columns))
+            found[f"{SIDE}body.{layer}.weight"] = 1.5 * drawn / columns**0.5
+            found[f"{SIDE}body.{layer}.bias"] = 0.5 * rng.normal(size=self.size)
+        found[SIDE + HEAD] = np.zeros((vocabulary, self.size))
+        if "lm_head.weight" not in shapes:
+            found[SHIFT] = np.zeros((vocabulary, width))
+        return found
+
+    def gradient_cost(self, shapes: Shapes, read: float, scored: float) -> float:
+        vocabulary, width = shapes[EMBEDDING]
+        states = _states(shapes)
+        ladder = self.size * (states * width + (states - 1) * self.size + vocabulary)
+        # The blocks have a forward pass alone; the last layer has gradients, and no inputs have.
+        head = (3 if "lm_head.weight" not in shapes else 2) * vocabulary * width
+        own = of_blocks(shapes, read) + scored * (head + 3 * ladder)
+        return own / gradient_of(shapes, read, scored)
 
     def start(self, weights: Array) -> State:
         return {"frozen": copied(weights)}
@@ -96,3 +134,8 @@ class SmallModel(Added):
                 remedy="Use a LogLinear problem with dense features, or a subspace.",
             )
         return array_namespace(like).asarray(moment.policy.main_directions(self.size))
+
+
+def _states(shapes: Shapes) -> int:
+    """States of a language model between its blocks, with the first and the last one."""
+    return 1 + len({name.split(".")[1] for name in shapes if name.startswith(BLOCKS)})
