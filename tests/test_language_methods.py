@@ -19,7 +19,7 @@ from tradeoff.arena.networks import network
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.methods import Method, find
-from tradeoff.methods.anchors import DrTune, ViewConsistency
+from tradeoff.methods.anchors import DrTune, KlToBase, LearningWithoutForgetting, ViewConsistency
 from tradeoff.methods.parameters import LoraMoe, SmallModel
 from tradeoff.methods.parameters.added import SHIFT, UP, is_added
 from tradeoff.methods.transforms.retrieved import InContext, SearchInstruct
@@ -235,6 +235,28 @@ def test_padded_rows_have_the_views_of_packed_ones(objective: int) -> None:
             assert_close(value, other.params[name], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_policy_is_held_by_the_laws_of_its_next_tokens(direction: Any) -> None:
+    """By hand, from the policy of one update to that of the base, or where it has no slope."""
+    for part in (KlToBase(weight=0.0), LearningWithoutForgetting(weight=0.0)):
+        assert_same_bits(trained(Method(Mix(), anchor=part)), MIX)
+    about: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.5, "clip": None}
+    part = KlToBase(weight=0.6, direction=direction, of="sft", exact=True)
+    first, plain = (trained(Alright(lam=0.0), steps=n, **about).params for n in (1, 2))
+    held = trained(Method(Alright(lam=0.0), anchor=part), steps=2, **about).params
+    model = LanguageModel(SHAPE, 3).double()
+    counted = TASK.sft.mask[:, 1:]
+    base = model(TASK.sft.tokens)[:, :-1][counted].log_softmax(-1).detach()
+    model.load_state_dict({name: value[0] for name, value in first.items()})
+    own = model(TASK.sft.tokens)[:, :-1][counted].log_softmax(-1)
+    one, other = (base, own) if direction == "forward" else (own, base)
+    (one.exp() * (one - other)).sum(-1).mean().backward()
+    for name, weights in model.named_parameters():
+        assert weights.grad is not None
+        slope = (plain[name][0] - held[name][0]) / 0.5
+        assert_close(slope, 0.6 * weights.grad, rtol=1e-6, atol=1e-10)
+
+
 # ---------------------------------------------------------------------- features of an earlier one
 
 
@@ -289,7 +311,17 @@ def test_the_head_learns_from_features_of_the_earlier_policy(
 
 @pytest.mark.parametrize(
     "name",
-    ["uds", "search_instruct", "in_context", "dr_tune", "view_consistency", "lora_moe", "levi"],
+    [
+        "uds",
+        "search_instruct",
+        "in_context",
+        "dr_tune",
+        "view_consistency",
+        "lora_moe",
+        "levi",
+        "kl_base",
+        "lwf",
+    ],
 )
 def test_the_board_of_language_models_takes_them(name: str) -> None:
     assert network_left_out(name, "language") is None

@@ -165,8 +165,6 @@ def network_left_out(name: str, scale: str) -> str | None:
     ways = method.sft.compares, method.preference.compares
     if not finite and (method.preference.grouped or any(way is not None for way in ways)):
         return f"{method.label}: the loss compares all responses of a prompt, which are too many"
-    if not finite and method.anchor.sees == "responses":
-        return f"{method.label}: the anchor compares all responses of a prompt, which are too many"
     if finite and method.by_token:
         return f"{method.label}: it looks at tokens, and every response is one token there"
     try:

@@ -15,7 +15,7 @@ from tradeoff.methods.chain import Chain
 from tradeoff.methods.hooks import Moment
 from tradeoff.methods.losses.divergences import divergence
 from tradeoff.networks.tasks import Params, over_runs
-from tradeoff.networks.trained_losses import FeatureTask
+from tradeoff.networks.trained_losses import FeatureTask, ViewTask
 from tradeoff.schedules import OBJECTIVES, SFT
 
 EARLIER = "earlier/"
@@ -97,7 +97,7 @@ class NetworkView:
             more = [torch.from_numpy(factors).to(self.loop.theta)]
 
         def seen(params: Params, index: Tensor, *factors: Tensor) -> Any:
-            if about.sees == "views":
+            if isinstance(task, ViewTask):
                 return task.viewed(params, objective, index, *factors)
             return task.every_log_prob(params, objective, index), None
 

@@ -438,8 +438,14 @@ class _Need:
     """What methods of a kind ask of a task, and what is missing where it lacks these members."""
 
     asks: Callable[[Method], bool]
-    members: type
+    members: type | tuple[type, ...]
     lack: str
+
+    @property
+    def named(self) -> str:
+        """Names of what would do."""
+        kinds = self.members if isinstance(self.members, tuple) else (self.members,)
+        return " or ".join(kind.__name__ for kind in kinds)
 
 
 def _compares(method: Method) -> bool:
@@ -477,7 +483,7 @@ _NEEDS = (
         "the networks of the task take nothing that is added to them",
     ),
     _Need(
-        lambda method: method.anchor.sees == "responses", FiniteTask,
+        lambda method: method.anchor.sees == "responses", (FiniteTask, ViewTask),
         "the anchor compares all responses of a prompt, which the task does not give",
     ),
     _Need(
@@ -503,5 +509,5 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
                     field="runs",
                     value=method.label,
                     remedy="Use another method, or a task with the members of "
-                    f"tradeoff.networks.trained_losses.{need.members.__name__}.",
+                    f"tradeoff.networks.trained_losses.{need.named}.",
                 )

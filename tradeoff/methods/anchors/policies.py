@@ -31,7 +31,9 @@ class KlToBase(Anchor):
 
     Notes
     -----
-    Cards C05 and J52. Each update in which it acts costs one more gradient.
+    Cards C05 and J52. Each update in which it acts costs one more gradient. With language models,
+    whose responses are too many, it is the mean divergence of the laws of the next token, over the
+    tokens of the responses of the rows.
     """
 
     name: ClassVar[str] = "kl_base"
