@@ -56,7 +56,7 @@ def configuration(
         Seeds that score.
     """
     at, place = method.at(lam), network(problem)
-    pair = place.pair()
+    pair, response = place.pair(), place.response() if place.response else None
     looks = look_cost(at) * (1 + pair) / 2 / place.batch
     return {
         "name": name,
@@ -65,7 +65,7 @@ def configuration(
         "lam": lam,
         "budget": budget,
         "replicas": replicas,
-        "steps": at.updates(budget, pair=pair, looks=looks, batch=place.batch),
+        "steps": at.updates(budget, pair=pair, looks=looks, batch=place.batch, response=response),
     }
 
 

@@ -55,6 +55,9 @@ class NetworkProblem:
         Largest norm of a gradient; None: any.
     documents
         Gives held-out documents, on which forgetting is measured; None where there are none.
+    response
+        Cost of a gradient of a batch of written responses, in gradients of a batch of
+        demonstrations; None where all responses are listed.
     """
 
     name: str
@@ -69,6 +72,7 @@ class NetworkProblem:
     tuning_seeds: int = 2
     clip: float | None = None
     documents: Callable[[], Batch] | None = None
+    response: Callable[[], float] | None = None
 
 
 PROMPTS = 256
@@ -116,6 +120,7 @@ def _language(name: str, conflict: float) -> NetworkProblem:
         partial(tiny_language.language_task, conflict), rates=(5e-4, 2e-3, 8e-3), batch=4,
         budget=64.0, pair=partial(tiny_language.pair_cost, conflict), finite=False,
         tuning_seeds=1, clip=1.0, documents=tiny_language.documents,
+        response=partial(tiny_language.response_cost, conflict),
     )  # fmt: skip
 
 

@@ -21,9 +21,11 @@ from tradeoff.data import synthetic
 from tradeoff.data.synthetic import InstructionData
 from tradeoff.data.tokenizer import SPECIAL, Tokenizer
 from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
+from tradeoff.methods.losses.groups import Grouped
+from tradeoff.methods.losses.records import WrittenGroup
 from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.losses.token_classes import of_mean_one
-from tradeoff.networks._rollouts import written
+from tradeoff.networks._rollouts import answered, laid_out, written
 from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
@@ -181,7 +183,8 @@ class LanguageTask:
             found = wide.gather(-1, tokens[:, 1:, None]).squeeze(-1) - wide.logsumexp(-1)
             if reading.weights is not None:
                 weights = reading.weights[index][:, 1:].to(found.dtype)
-            return Tokens(found, mask[:, 1:].to(found.dtype), None, weights)
+            unsure = _entropies(wide) if reading.entropies else None
+            return Tokens(found, mask[:, 1:].to(found.dtype), None, weights, unsure)
         laid, mask = rows.ragged(index), rows.mask[index]
         place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
         # Demonstrations share no prompts, so each token stands behind the one that predicts it.
@@ -194,7 +197,8 @@ class LanguageTask:
         each = _log_prob(logits, laid.targets)
         if reading.weights is not None:
             weights = reading.weights[index][mask].to(each.dtype)
-        return Tokens(each, torch.ones_like(each), laid.owners, weights)
+        unsure = _entropies(logits).to(each.dtype) if reading.entropies else None
+        return Tokens(each, torch.ones_like(each), laid.owners, weights, unsure)
 
     def _reread(
         self,
@@ -268,13 +272,11 @@ class LanguageTask:
         coins, seed
             Draws for the beginnings; the seed of what is written.
         """
-        known = {name: value.detach() for name, value in params.items()}
-        model = LanguageModel(self.base.config).to(next(iter(known.values())).dtype)
-        model.load_state_dict(known)
+        model = self._model(params)
         longest = int(self.sft.mask.sum(-1).max())
         shown = Batch(self.sft.tokens[index], self.sft.mask[index], self.sft.kept[index.cpu()])
         rows, found = written(
-            *(model.to(index.device), self.tokenizer, shown),
+            *(model, self.tokenizer, shown),
             *(loss.hints(progress, coins), longest, seed),
         )
         if loss.by_entropy:
@@ -286,6 +288,93 @@ class LanguageTask:
         weights = torch.from_numpy(loss.weights(found)).to(index.device)
         every = torch.arange(len(rows), device=index.device)
         return -self._log_probs(params, rows, every, weights.flatten(0, 1)).sum()
+
+    def written(
+        self,
+        params: Mapping[str, Tensor],
+        reference: Mapping[str, Tensor],
+        index: Int[Tensor, " B"],
+        loss: Grouped,
+        seed: int,
+    ) -> WrittenGroup:
+        """Responses to the prompts of some training pairs, as a loss wants them.
+
+        The judge is exact: it is the rule by which the generated language prefers responses. A
+        response has the reward 1 if it has the style that the pair is about, else 0, and 0 if it
+        does not end in as many tokens as the longest response of a training pair has. The answer
+        inside a response, which pairs do not compare, and the noise of labels play no part.
+
+        Parameters
+        ----------
+        params, reference
+            Parameters of the run and of its reference policy.
+        index
+            Training pairs.
+        loss
+            Says who writes, at which temperature, and which responses it is trained on.
+        seed
+            Of the draws.
+        """
+        index = index.cpu()
+        own = self.pairs.mask[index, 0]
+        prompts = [
+            tokens[: int(start)].tolist()
+            for tokens, start in zip(self.pairs.tokens[index, 0], own.int().argmax(-1), strict=True)
+        ]
+        longest = int(self.pairs.mask.sum(-1).max())
+        found: list[list[list[int]]] = [[[] for _ in loss.writers] for _ in prompts]
+        for which, (writer, weights) in enumerate((("policy", params), ("reference", reference))):
+            places = [k for k, name in enumerate(loss.writers) if name == writer]
+            if not places:
+                continue
+            rows = answered(
+                self._model(weights),
+                [prompt for prompt in prompts for _ in places],
+                eos=self.tokenizer.eos,
+                longest=longest,
+                temperature=loss.drawn_at,
+                seed=seed + (which << 40),
+            )
+            for k, row in enumerate(rows):
+                found[k // len(places)][places[k % len(places)]] = row
+        rewards = np.array(
+            [self._rewards(int(row), each) for row, each in zip(index, found, strict=True)]
+        )
+        kept = loss.kept(rewards)
+        asked = [
+            (prompt, responses[k])
+            for prompt, responses, own in zip(prompts, found, kept.tolist(), strict=True)
+            for k in own
+        ]
+        batch = laid_out(asked, self.tokenizer.pad).to(self.device)
+        every = torch.arange(len(batch), device=self.device)
+        log_probs = self._log_probs(params, batch, every).view(kept.shape)
+        known = None
+        if loss.needs_reference:
+            with torch.no_grad():
+                known = self._log_probs(reference, batch, every).view(kept.shape)
+        judged = torch.from_numpy(np.take_along_axis(rewards, kept, axis=1)).to(log_probs)
+        lengths = batch.mask.sum(-1).view(kept.shape).to(log_probs)
+        return WrittenGroup(log_probs, known, judged, lengths=lengths)
+
+    def _rewards(self, row: int, responses: Sequence[Sequence[int]]) -> list[float]:
+        """Whether each response to the prompt of a training pair has the preferred style."""
+        preference = self.data.preference_train[int(self.pairs.kept[row])].preference
+        eos = self.tokenizer.eos
+        return [
+            float(
+                ids[-1] == eos
+                and synthetic.satisfies(preference, self.tokenizer.decode(list(ids[:-1])))
+            )
+            for ids in responses
+        ]
+
+    def _model(self, params: Mapping[str, Tensor]) -> LanguageModel:
+        """A model with the parameters of one run, as constants."""
+        known = {name: value.detach() for name, value in params.items()}
+        model = LanguageModel(self.base.config).to(next(iter(known.values())).dtype)
+        model.load_state_dict(known)
+        return model.to(self.device)
 
     @torch.no_grad()
     def demonstrated_logits(
@@ -376,11 +465,9 @@ class LanguageTask:
 
     def answer(self, params: Mapping[str, Tensor], prompts: Sequence[Any], **settings: Any) -> list:
         """Generate responses of one run, greedily unless `settings` of `generate` say otherwise."""
-        model = LanguageModel(self.base.config).to(next(iter(params.values())).dtype)
-        model.load_state_dict(dict(params))
         ids = self.tokenizer.encode_many(list(prompts))
         settings = {"max_new_tokens": 32, "eos": self.tokenizer.eos, **settings}
-        written = generate(model.to(self.device), ids, **settings)
+        written = generate(self._model(params), ids, **settings)
         return [self.tokenizer.decode(row) for row in written]
 
     def _few(self, rows: Batch) -> Batch:
@@ -439,6 +526,13 @@ def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     """(M,) log-probabilities of tokens, by logits (M, vocabulary)."""
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return -F.cross_entropy(scores, targets, reduction="none")
+
+
+@torch.no_grad()
+def _entropies(logits: Float[Tensor, "*rows V"]) -> Float[Tensor, " *rows"]:
+    """Entropies of next tokens, in nats."""
+    logs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1)
 
 
 def _named(name: str, scores: Mapping[str, float]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
-from tradeoff.methods.losses import TokenWeighted
+from tradeoff.methods.losses import Grouped, TokenWeighted
 from tradeoff.methods.parameters import Added
 from tradeoff.methods.transforms import Retrieved
 from tradeoff.networks import optimizers
@@ -44,6 +44,7 @@ from tradeoff.networks.trained_losses import (
     RecordsTask,
     TokenTask,
     WeightedTask,
+    WritingTask,
 )
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Decay, Rule, Schedule
@@ -438,11 +439,17 @@ class _Need:
     asks: Callable[[Method], bool]
     members: type
     lack: str
+    others: tuple[type, ...] = ()
+    """Members that serve as well."""
 
 
 def _compares(method: Method) -> bool:
-    ways = method.sft.compares, method.preference.compares
-    return method.preference.grouped or any(way is not None for way in ways)
+    return method.sft.compares not in (None, "entropy") or method.preference.compares is not None
+
+
+def _written(method: Method) -> bool:
+    """Whether responses can be drawn for its loss of pairs."""
+    return isinstance(method.preference, Grouped) and bool(method.preference.writers)
 
 
 _NEEDS = (
@@ -463,8 +470,21 @@ _NEEDS = (
         "the loss compares all responses of a prompt, which the task does not give",
     ),
     _Need(
+        lambda method: method.sft.compares == "entropy", FiniteTask,
+        "the loss asks for entropies of the policy, which the task does not give", (TokenTask,),
+    ),
+    _Need(
+        lambda method: method.preference.grouped and not _written(method), FiniteTask,
+        "the loss compares all responses of a prompt, which the task does not give",
+    ),
+    _Need(
+        _written, FiniteTask,
+        "the loss asks for responses to prompts, which the task neither lists nor writes",
+        (WritingTask,),
+    ),
+    _Need(
         lambda method: "rewards" in method.preference.asks, JudgedTask,
-        "the loss asks for rewards of all responses, which the task does not give",
+        "the loss asks for rewards of all responses, which the task does not give", (WritingTask,),
     ),
     _Need(
         lambda method: isinstance(method.data, Retrieved), LookedUpTask,
@@ -491,7 +511,7 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
         method = Method.of(run.method)
         method.check("networks")
         for need in _NEEDS:
-            if need.asks(method) and not isinstance(task, need.members):
+            if need.asks(method) and not isinstance(task, (need.members, *need.others)):
                 raise InputError(
                     need.lack,
                     field="runs",
