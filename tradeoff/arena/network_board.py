@@ -27,7 +27,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
 from tradeoff.methods.losses import Grouped
 from tradeoff.methods.presets import PRESETS
-from tradeoff.methods.transforms import Retrieved
+from tradeoff.methods.transforms import Retrieved, Written
 from tradeoff.scores import hypervolume, regret, weighted_loss
 from tradeoff.settings import Count, Share, Within, checked
 from tradeoff.study import run as run_study
@@ -172,6 +172,8 @@ def network_left_out(name: str, scale: str) -> str | None:
         return f"{method.label}: the loss compares all responses of a prompt, which are too many"
     if not finite and method.anchor.sees == "responses":
         return f"{method.label}: the anchor compares all responses of a prompt, which are too many"
+    if finite and isinstance(method.data, Written):
+        return f"{method.label}: rows there are kept or left out, and none is written"
     if finite and method.by_token:
         return f"{method.label}: it looks at tokens, and every response is one token there"
     if not finite and method.anchor.sees:

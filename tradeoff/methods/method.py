@@ -238,10 +238,12 @@ class Method:
             At least 1; the cost comes as close to the budget as whole updates allow.
         """
         count = max(1, round(gradient_units))
-        sft = self.data.sft_cost + FORWARD * self.sft.forwards
+        written, beside = self.data.priced(drawn=response is not None)
+        sft = written + FORWARD * self.sft.forwards
+        preference = beside + self.preference.priced(pair, response)
         for _ in range(TRIES):
             plan = self.schedule.plan(count)
-            each = float(plan.cost(sft, self.preference.priced(pair, response)).mean()) + looks
+            each = float(plan.cost(sft, preference).mean()) + looks
             each += self._beside(plan, pair) / count
             passes = self._passes(plan, pair) / batch
             better = max(1, round((gradient_units - passes) / each))

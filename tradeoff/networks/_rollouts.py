@@ -96,13 +96,20 @@ def answered(
     longest: int,
     temperature: float,
     seed: int,
+    top: float = 1.0,
 ) -> list[list[int]]:
     """What a model writes after each prompt; a response of less than ``longest`` tokens has an end.
 
     See `generate` for the parameters.
     """
     rows = generate(
-        model, prompts, eos=eos, max_new_tokens=longest, temperature=temperature, seed=seed
+        model,
+        prompts,
+        eos=eos,
+        max_new_tokens=longest,
+        temperature=temperature,
+        top=top,
+        seed=seed,
     )
     return [row if len(row) == longest else [*row, eos] for row in rows]
 

@@ -20,16 +20,19 @@ from tradeoff import objectives
 from tradeoff.data import synthetic
 from tradeoff.data.synthetic import InstructionData
 from tradeoff.data.tokenizer import SPECIAL, Tokenizer
+from tradeoff.errors import InputError
 from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
 from tradeoff.methods.losses.groups import Grouped
 from tradeoff.methods.losses.records import WrittenGroup
 from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.losses.token_classes import of_mean_one
+from tradeoff.methods.transforms import Written
 from tradeoff.networks._rollouts import answered, laid_out, written
 from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
 from tradeoff.networks.tasks import (
+    ANSWERS,
     Params,
     Reference,
     as_arrays,
@@ -356,6 +359,66 @@ class LanguageTask:
         judged = torch.from_numpy(np.take_along_axis(rewards, kept, axis=1)).to(log_probs)
         lengths = batch.mask.sum(-1).view(kept.shape).to(log_probs)
         return WrittenGroup(log_probs, known, judged, lengths=lengths)
+
+    def rewritten(self, transform: Written) -> LanguageTask:
+        """The task with demonstrations or pairs as a transform has them written, to train on.
+
+        The base model writes, once and the same for all runs. The judge is exact: a response is
+        right if it ends, in as many tokens as the longest demonstration has, and gives the
+        demonstrated answer in any style. Pairs of a demonstration with itself are left out.
+
+        Raises
+        ------
+        InputError
+            If no pair is left.
+        """
+        tokens, mask = self.sft.tokens.cpu(), self.sft.mask.cpu()
+        starts = mask.int().argmax(-1).tolist()
+        prompts = [row[:start].tolist() for row, start in zip(tokens, starts, strict=True)]
+        temperature, top = transform.drawn_at
+        eos, count = self.tokenizer.eos, transform.attempts
+        found = answered(
+            self._model(dict(self.base.named_parameters())),
+            [prompt for prompt in prompts for _ in range(count)],
+            eos=eos,
+            longest=int(mask.sum(-1).max()),
+            temperature=temperature,
+            top=top,
+            seed=ANSWERS,
+        )
+        answers = [self.data.sft_train[row].answer for row in self.sft.kept.tolist()]
+        right = [
+            ids[-1] == eos and synthetic.content(self.tokenizer.decode(ids[:-1])) == answer
+            for ids, answer in zip(found, np.repeat(answers, count), strict=True)
+        ]
+        shown = [row[own].tolist() for row, own in zip(tokens, mask, strict=True)]
+        if transform.pairs:
+            sides = zip(prompts, shown, found, strict=True)
+            pairs = [
+                ((prompt, wanted), (prompt, own)) for prompt, wanted, own in sides if own != wanted
+            ]
+            return replace(self, pairs=self._of_pairs(pairs))
+        shape = (len(prompts), count)
+        coins = np.random.default_rng(ANSWERS).random(shape)
+        taken = transform.taken(np.array(right).reshape(shape), coins).tolist()
+        parts = [
+            (prompt, shown[k] if own < 0 else found[k * count + own])
+            for k, (prompt, own) in enumerate(zip(prompts, taken, strict=True))
+        ]
+        rows = laid_out(parts, self.tokenizer.pad)
+        return replace(self, sft=replace(rows, kept=self.sft.kept).to(self.device))
+
+    def _of_pairs(self, pairs: Sequence[tuple[Any, Any]]) -> Batch:
+        """Rows of pairs of a prompt and a response each."""
+        if not pairs:
+            raise InputError(
+                "the policy wrote every demonstration as it is, and no pair is left",
+                field="data",
+                remedy="Use another method, or another base model.",
+            )
+        rows = laid_out([side for pair in pairs for side in pair], self.tokenizer.pad)
+        tokens, mask = (x.unflatten(0, (-1, 2)) for x in (rows.tokens, rows.mask))
+        return Batch(tokens, mask, torch.arange(len(tokens))).to(self.device)
 
     def _rewards(self, row: int, responses: Sequence[Sequence[int]]) -> list[float]:
         """Whether each response to the prompt of a training pair has the preferred style."""

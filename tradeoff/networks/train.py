@@ -27,7 +27,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.losses import Grouped, TokenWeighted
 from tradeoff.methods.parameters import Added
-from tradeoff.methods.transforms import Retrieved
+from tradeoff.methods.transforms import Retrieved, Written
 from tradeoff.networks import optimizers
 from tradeoff.networks._chosen_rows import chosen_rows
 from tradeoff.networks.followed import Choices, Run
@@ -42,6 +42,7 @@ from tradeoff.networks.trained_losses import (
     JudgedTask,
     LookedUpTask,
     RecordsTask,
+    RewritingTask,
     TokenTask,
     WeightedTask,
     WritingTask,
@@ -215,9 +216,12 @@ def train(
         return _apart(task, runs, parts, given, own)
     added, written = parts[0]
     task = scored = task.to(device)
-    if written is not None:
+    if isinstance(written, Retrieved):
         assert isinstance(task, LookedUpTask), "checked before"
         task = task.looked_up(written)
+    elif written is not None:
+        assert isinstance(task, RewritingTask), "checked before"
+        task = task.rewritten(written)
     base = task.initial([run.seed for run in runs])
     held = _stacked("start", base if start is None else start, len(runs), device)
     names = [_last_layer(task)] if last_layer_only else list(held)
@@ -244,7 +248,9 @@ def train(
         one_thread(when=apart or stacked <= SMALL),
         spread(min(threads, len(runs)) if apart else 1) as each,
     ):
-        shift = task.reference(anchor).expand(len(runs))
+        shift = known = task.reference(anchor).expand(len(runs))
+        if task is not scored:
+            known = scored.reference(anchor).expand(len(runs))
         anchors = {
             name: value.expand(len(runs), *value.shape[1:]) for name, value in anchor.items()
         }
@@ -254,7 +260,7 @@ def train(
         descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
         for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
             if t in marks:
-                records[t] = loop.record(shift)
+                records[t] = loop.record(known)
             if t < steps:
                 loop.update(t, descend, rates, decay)
     final = loop.params(loop.shown())
@@ -262,15 +268,15 @@ def train(
     return Ensemble(tuple(runs), _table(runs, records, diverged_at), final, diverged_at)
 
 
-Kind = tuple[Added | None, Retrieved | None]
+Kind = tuple[Added | None, Retrieved | Written | None]
 
 
 def _apart_by(run: Run) -> Kind:
-    """What a run adds to its network, and what it looks up for its rows."""
+    """What a run adds to its network, and what it looks up or writes for its rows."""
     method = Method.of(run.method)
     return (
         method.parameters if isinstance(method.parameters, Added) else None,
-        method.data if isinstance(method.data, Retrieved) else None,
+        method.data if isinstance(method.data, Retrieved | Written) else None,
     )
 
 
@@ -489,6 +495,14 @@ _NEEDS = (
     _Need(
         lambda method: isinstance(method.data, Retrieved), LookedUpTask,
         "the demonstrations of the task cannot be looked up",
+    ),
+    _Need(
+        lambda method: isinstance(method.data, Written), RewritingTask,
+        "no responses are written in place of those of the task",
+    ),
+    _Need(
+        lambda method: _written(method) and isinstance(method.data, Written) and method.data.pairs,
+        FiniteTask, "responses are judged by what pairs are about, and these pairs are replaced",
     ),
     _Need(
         lambda method: bool(method.parameters.adds), AddedTask,

@@ -22,7 +22,7 @@ from tradeoff.methods.losses import (
 from tradeoff.methods.losses.groups import Grouped
 from tradeoff.methods.losses.records import WrittenGroup
 from tradeoff.methods.losses.rollouts import Rollouts
-from tradeoff.methods.transforms import Retrieved
+from tradeoff.methods.transforms import Retrieved, Written
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,14 @@ class LookedUpTask(Protocol):
 
     def looked_up(self, transform: Retrieved) -> Any:
         """The task with demonstrations as a transform writes them, to train on."""
+
+
+@runtime_checkable
+class RewritingTask(Protocol):
+    """Member of a task whose policy can write responses in place of those of its rows."""
+
+    def rewritten(self, transform: Written) -> Any:
+        """The task with rows as a transform has them written, to train on."""
 
 
 @runtime_checkable
