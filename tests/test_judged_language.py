@@ -25,6 +25,7 @@ from tradeoff.methods.losses import (
     Grpo,
     Luffy,
     OnlineDpo,
+    SemanticReward,
     SrftDemonstrations,
     SrftOwn,
     Xpo,
@@ -275,6 +276,46 @@ def test_rows_are_laid_out() -> None:
     assert found.mask.tolist() == [[False, False, True, False], [False, True, True, True]]
 
 
+def test_likeness_is_the_cosine_of_mean_states_of_the_base_model() -> None:
+    """With states taken one row at a time, from a model whose output layer is the identity."""
+    found = TASK.written(POLICY, REFERENCE, INDEX, SemanticReward(), 5)
+    plain = TASK.written(POLICY, REFERENCE, INDEX, Grpo(), 5)
+    assert torch.equal(found.log_probs, plain.log_probs)
+    assert plain.likeness is None
+    head = LanguageModel(replace(SHAPE, tied=False), 0).double()
+    head.load_state_dict({**POLICY, "lm_head.weight": torch.zeros(SHAPE.vocabulary, SHAPE.width)})
+    head.lm_head.weight = torch.nn.Parameter(torch.eye(SHAPE.width).double())
+    longest, count = int(TASK.pairs.mask.sum(-1).max()), 8
+
+    def features(prompt: list[int], response: list[int]) -> torch.Tensor:
+        states = head(torch.tensor([[*prompt, *response]]))[0, len(prompt) :].detach()
+        return F.normalize(states.mean(0), dim=0)
+
+    prompts = [
+        TASK.pairs.tokens[row, 0, : int(TASK.pairs.mask[row, 0].int().argmax())].tolist()
+        for row in INDEX.tolist()
+    ]
+    flat = answered(
+        TASK._model(POLICY),
+        [prompt for prompt in prompts for _ in range(count)],
+        eos=TOKENIZER.eos,
+        longest=longest,
+        temperature=1.0,
+        seed=5,
+    )
+    for k, row in enumerate(INDEX.tolist()):
+        chosen = TASK.pairs.tokens[row, 0][TASK.pairs.mask[row, 0]].tolist()
+        wanted = features(prompts[k], chosen)
+        for j in range(count):
+            own = float(features(prompts[k], flat[k * count + j]) @ wanted)
+            assert float(found.likeness[k, j]) == pytest.approx(own, rel=1e-6)
+    value, slope = slopes(SemanticReward(), TASK)
+    padded, _ = slopes(SemanticReward(), PADDED)
+    assert padded == pytest.approx(value, rel=1e-6)
+    assert slope.any()
+    assert SemanticReward().priced(9.9, 1.2) == pytest.approx(1.2 * (8 + 17 * FORWARD))
+
+
 # ---------------------------------------------------------------------- entropies of tokens
 
 
@@ -358,7 +399,6 @@ def test_methods_take_their_place_on_the_board() -> None:
         assert network_left_out(name, "language") is None
         assert network_left_out(name, "policies") is None
     assert network_left_out("srft", "language") is None
-    assert "without features" in str(network_left_out("semantic_reward", "language"))
     assert "too many" in str(network_left_out("kto", "language"))
     with pytest.raises(InputError, match="compares all responses"):
         ended(Method(Mix(), preference=Listed()))

@@ -172,6 +172,8 @@ def network_left_out(name: str, scale: str) -> str | None:
         return f"{method.label}: the loss compares all responses of a prompt, which are too many"
     if not finite and method.anchor.sees == "responses":
         return f"{method.label}: the anchor compares all responses of a prompt, which are too many"
+    if finite and "likeness" in loss.asks:
+        return f"{method.label}: responses there are numbers without features to be like another's"
     if finite and isinstance(method.data, Written):
         return f"{method.label}: rows there are kept or left out, and none is written"
     if finite and method.by_token:

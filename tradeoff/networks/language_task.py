@@ -358,7 +358,21 @@ class LanguageTask:
                 known = self._log_probs(reference, batch, every).view(kept.shape)
         judged = torch.from_numpy(np.take_along_axis(rewards, kept, axis=1)).to(log_probs)
         lengths = batch.mask.sum(-1).view(kept.shape).to(log_probs)
-        return WrittenGroup(log_probs, known, judged, lengths=lengths)
+        likeness = None
+        if "likeness" in loss.asks:
+            chosen = Batch(self.pairs.tokens[index, 0], self.pairs.mask[index, 0], index)
+            features = self._features(batch).view(*kept.shape, -1)
+            likeness = (features @ self._features(chosen)[..., None])[..., 0].to(log_probs)
+        return WrittenGroup(log_probs, known, judged, likeness, lengths=lengths)
+
+    @torch.no_grad()
+    def _features(self, rows: Batch) -> Float[Tensor, "B w"]:
+        """Mean states of the base model at the tokens of each response, as unit vectors."""
+        states: list[Tensor] = []
+        model = self._model(dict(self.base.named_parameters()))
+        model.norm.register_forward_hook(lambda *seen: states.append(seen[-1]))
+        model(rows.tokens)
+        return F.normalize((states[0] * rows.mask[..., None]).sum(1), dim=-1)
 
     def rewritten(self, transform: Written) -> LanguageTask:
         """The task with demonstrations or pairs as a transform has them written, to train on.

@@ -493,6 +493,10 @@ _NEEDS = (
         "the loss asks for rewards of all responses, which the task does not give", (WritingTask,),
     ),
     _Need(
+        lambda method: "likeness" in method.preference.asks, WritingTask,
+        "the loss asks for features of responses, which the task does not have",
+    ),
+    _Need(
         lambda method: isinstance(method.data, Retrieved), LookedUpTask,
         "the demonstrations of the task cannot be looked up",
     ),

@@ -201,7 +201,8 @@ class SemanticReward(Grpo):
 
     Likeness is the cosine of the features of both, which is 1 for the reference answer itself. That
     answer is the chosen response of a pair; the rejected one is not looked at, and there is no
-    judge.
+    judge. Features of a written response are the mean states of the base model's last layer at its
+    tokens.
 
     Notes
     -----
@@ -217,11 +218,7 @@ class SemanticReward(Grpo):
     def rewards(self, group: ResponseGroup) -> Array:
         return group.likeness
 
-    @property
-    def writers(self) -> tuple[Writer, ...]:
-        return ()
-
-    def unsupported(self, scale: str) -> str | None:
-        if scale == "networks":
-            return "responses there are numbers without features, none of which is like another"
-        return super().unsupported(scale)
+    def priced(self, pair: float, response: float | None = None) -> float:
+        # The encoder reads all responses and the chosen one.
+        encoded = 0.0 if response is None else response * FORWARD * (self.written + 1)
+        return super().priced(pair, response) + encoded
