@@ -77,7 +77,7 @@ IDS = [f"{loss.name}-{k}" for k, loss in enumerate(LOSSES)]
 def styles(monkeypatch: pytest.MonkeyPatch) -> None:
     """A judge that tells the responses of an untrained model apart."""
     monkeypatch.setattr(
-        LanguageTask, "_rewards", lambda *given: [float(sum(ids) % 2) for ids in given[2]]
+        LanguageTask, "rewards", lambda *given: [float(sum(ids) % 2) for ids in given[2]]
     )
 
 
@@ -205,7 +205,7 @@ def test_groups_are_of_what_each_writer_writes(loss: Grouped) -> None:
         if not count:
             continue
         flat = answered(
-            TASK._model(params),
+            TASK.model(params),
             [p for p in prompts for _ in range(count)],
             eos=TOKENIZER.eos,
             longest=longest,
@@ -220,7 +220,7 @@ def test_groups_are_of_what_each_writer_writes(loss: Grouped) -> None:
         for j, which in enumerate(kept[k].tolist()):
             ids = own[which]
             whole = torch.tensor([[*prompt, *ids]])
-            logs = [TASK._model(p)(whole)[0].log_softmax(-1) for p in (POLICY, REFERENCE)]
+            logs = [TASK.model(p)(whole)[0].log_softmax(-1) for p in (POLICY, REFERENCE)]
             places = range(len(prompt) - 1, whole.shape[1] - 1)
             sums = [float(x[list(places), whole[0, len(prompt) :]].sum().detach()) for x in logs]
             assert float(found.log_probs[k, j].detach()) == pytest.approx(sums[0], rel=1e-9)
@@ -235,13 +235,13 @@ def test_the_judge_is_the_rule_of_the_language() -> None:
     eos = TOKENIZER.eos
     for row, pair in enumerate(DATA.preference_train):
         sides = [[*TOKENIZER.encode(text), eos] for text in (pair.chosen, pair.rejected)]
-        assert TASK._rewards(row, sides) == [1.0, 0.0]
+        assert TASK.rewards(row, sides) == [1.0, 0.0]
         texts = ["With pleasure: 3.", "3. That is what follows from your question.", "", "3"]
         ids = [[*TOKENIZER.encode(text), eos] for text in texts]
         wanted = [float(satisfies(pair.preference, text)) for text in texts]
-        assert TASK._rewards(row, ids) == wanted
+        assert TASK.rewards(row, ids) == wanted
         # What does not end is no response.
-        assert not any(TASK._rewards(row, [each[:-1] for each in ids if len(each) > 1]))
+        assert not any(TASK.rewards(row, [each[:-1] for each in ids if len(each) > 1]))
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.0])
@@ -250,7 +250,7 @@ def test_a_judge_that_never_distinguishes_gives_no_gradient(
     loss: Grouped, reward: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = replace(loss, alpha=0.0) if isinstance(loss, Egpo) else loss
-    monkeypatch.setattr(LanguageTask, "_rewards", lambda *given: [reward] * len(given[2]))
+    monkeypatch.setattr(LanguageTask, "rewards", lambda *given: [reward] * len(given[2]))
     value, slope = slopes(loss, TASK)
     assert value == 0.0
     assert not slope.any()
@@ -296,7 +296,7 @@ def test_likeness_is_the_cosine_of_mean_states_of_the_base_model() -> None:
         for row in INDEX.tolist()
     ]
     flat = answered(
-        TASK._model(POLICY),
+        TASK.model(POLICY),
         [prompt for prompt in prompts for _ in range(count)],
         eos=TOKENIZER.eos,
         longest=longest,
@@ -324,7 +324,7 @@ def test_demonstrations_count_by_the_entropy_of_each_token() -> None:
     loss, total, count = SrftDemonstrations(half=0.7), 0.0, 0
     for row in index.tolist():
         tokens, mask = TASK.sft.tokens[row], TASK.sft.mask[row]
-        logs = TASK._model(POLICY)(tokens[None])[0].log_softmax(-1)
+        logs = TASK.model(POLICY)(tokens[None])[0].log_softmax(-1)
         for place in mask.nonzero()[:, 0].tolist():
             own = logs[place - 1]
             own = own.detach()
@@ -362,7 +362,7 @@ def test_the_same_seed_gives_the_same_run_alone_or_beside_others() -> None:
 def test_a_judge_without_a_preference_leaves_the_policy_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(LanguageTask, "_rewards", lambda *given: [1.0] * len(given[2]))
+    monkeypatch.setattr(LanguageTask, "rewards", lambda *given: [1.0] * len(given[2]))
     found = ended(Method(Alright(lam=1.0), preference=OnlineDpo()))
     base = torch.cat([value.flatten() for value in TASK.initial([0]).values()])
     assert torch.equal(found[0].to(base), base)

@@ -25,7 +25,7 @@ from tradeoff.methods.transforms.written import (
     SelfDistillation,
     Spin,
 )
-from tradeoff.networks import generation, language_task
+from tradeoff.networks import _written, generation
 from tradeoff.networks._rollouts import answered
 from tradeoff.networks.followed import Run
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig
@@ -68,7 +68,7 @@ def ended(*methods: Method) -> Any:
 
 
 def with_answers(monkeypatch: pytest.MonkeyPatch, written: list[list[int]]) -> None:
-    monkeypatch.setattr(language_task, "answered", lambda *_, **__: written)
+    monkeypatch.setattr(_written, "answered", lambda *_, **__: written)
 
 
 # ---------------------------------------------------------------------- what is taken
@@ -216,7 +216,7 @@ def test_spin_pairs_demonstrations_with_own_responses(monkeypatch: pytest.Monkey
     index = torch.arange(len(wanted))
     for task in (found, replace(found, ragged=False)):
         log_probs = task.pair_log_probs(params, index)[0]
-        sft = TASK._log_probs(params, TASK.sft, torch.tensor(wanted))
+        sft = TASK.log_probs(params, TASK.sft, torch.tensor(wanted))
         torch.testing.assert_close(log_probs[:, 0], sft)
     with_answers(monkeypatch, shown(TASK))
     with pytest.raises(InputError, match="no pair is left"):

@@ -20,19 +20,18 @@ from tradeoff import objectives
 from tradeoff.data import synthetic
 from tradeoff.data.synthetic import InstructionData
 from tradeoff.data.tokenizer import SPECIAL, Tokenizer
-from tradeoff.errors import InputError
 from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
 from tradeoff.methods.losses.groups import Grouped
 from tradeoff.methods.losses.records import WrittenGroup
 from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.losses.token_classes import of_mean_one
 from tradeoff.methods.transforms import Written
-from tradeoff.networks._rollouts import answered, laid_out, written
+from tradeoff.networks import _written
+from tradeoff.networks._rollouts import written
 from tradeoff.networks.batches import Batch, packed_batch, pair_batch, sft_batch
 from tradeoff.networks.generation import generate
 from tradeoff.networks.language_model import LanguageModel, LanguageModelConfig, response_log_probs
 from tradeoff.networks.tasks import (
-    ANSWERS,
     Params,
     Reference,
     as_arrays,
@@ -157,7 +156,7 @@ class LanguageTask:
     ) -> Tensor:
         """Mean minibatch loss of one run: SFT per token, DPO per pair; see `Task.losses`."""
         rows = self.sft if objective == SFT else self.pairs
-        log_probs = self._log_probs(params, rows, index)
+        log_probs = self.log_probs(params, rows, index)
         if objective == SFT:
             return -log_probs.sum() / rows.mask[index].sum()
         assert reference is not None, "DPO needs a reference"
@@ -248,7 +247,7 @@ class LanguageTask:
         places = mask.cumsum(-1) - 1
         own, other = (x[..., None].expand(mask.shape) for x in (lengths, lengths.flip(-1)))
         weights = loss.token_weights(places.double(), own, other)
-        found = self._log_probs(params, self.pairs, index, weights)
+        found = self.log_probs(params, self.pairs, index, weights)
         return found, lengths.to(found.dtype)
 
     def rollouts(
@@ -275,7 +274,7 @@ class LanguageTask:
         coins, seed
             Draws for the beginnings; the seed of what is written.
         """
-        model = self._model(params)
+        model = self.model(params)
         longest = int(self.sft.mask.sum(-1).max())
         shown = Batch(self.sft.tokens[index], self.sft.mask[index], self.sft.kept[index.cpu()])
         rows, found = written(
@@ -290,7 +289,7 @@ class LanguageTask:
             found = replace(found, entropies=entropies.cpu().numpy())
         weights = torch.from_numpy(loss.weights(found)).to(index.device)
         every = torch.arange(len(rows), device=index.device)
-        return -self._log_probs(params, rows, every, weights.flatten(0, 1)).sum()
+        return -self.log_probs(params, rows, every, weights.flatten(0, 1)).sum()
 
     def written(
         self,
@@ -318,61 +317,7 @@ class LanguageTask:
         seed
             Of the draws.
         """
-        index = index.cpu()
-        own = self.pairs.mask[index, 0]
-        prompts = [
-            tokens[: int(start)].tolist()
-            for tokens, start in zip(self.pairs.tokens[index, 0], own.int().argmax(-1), strict=True)
-        ]
-        longest = int(self.pairs.mask.sum(-1).max())
-        found: list[list[list[int]]] = [[[] for _ in loss.writers] for _ in prompts]
-        for which, (writer, weights) in enumerate((("policy", params), ("reference", reference))):
-            places = [k for k, name in enumerate(loss.writers) if name == writer]
-            if not places:
-                continue
-            rows = answered(
-                self._model(weights),
-                [prompt for prompt in prompts for _ in places],
-                eos=self.tokenizer.eos,
-                longest=longest,
-                temperature=loss.drawn_at,
-                seed=seed + (which << 40),
-            )
-            for k, row in enumerate(rows):
-                found[k // len(places)][places[k % len(places)]] = row
-        rewards = np.array(
-            [self._rewards(int(row), each) for row, each in zip(index, found, strict=True)]
-        )
-        kept = loss.kept(rewards)
-        asked = [
-            (prompt, responses[k])
-            for prompt, responses, own in zip(prompts, found, kept.tolist(), strict=True)
-            for k in own
-        ]
-        batch = laid_out(asked, self.tokenizer.pad).to(self.device)
-        every = torch.arange(len(batch), device=self.device)
-        log_probs = self._log_probs(params, batch, every).view(kept.shape)
-        known = None
-        if loss.needs_reference:
-            with torch.no_grad():
-                known = self._log_probs(reference, batch, every).view(kept.shape)
-        judged = torch.from_numpy(np.take_along_axis(rewards, kept, axis=1)).to(log_probs)
-        lengths = batch.mask.sum(-1).view(kept.shape).to(log_probs)
-        likeness = None
-        if "likeness" in loss.asks:
-            chosen = Batch(self.pairs.tokens[index, 0], self.pairs.mask[index, 0], index)
-            features = self._features(batch).view(*kept.shape, -1)
-            likeness = (features @ self._features(chosen)[..., None])[..., 0].to(log_probs)
-        return WrittenGroup(log_probs, known, judged, likeness, lengths=lengths)
-
-    @torch.no_grad()
-    def _features(self, rows: Batch) -> Float[Tensor, "B w"]:
-        """Mean states of the base model at the tokens of each response, as unit vectors."""
-        states: list[Tensor] = []
-        model = self._model(dict(self.base.named_parameters()))
-        model.norm.register_forward_hook(lambda *seen: states.append(seen[-1]))
-        model(rows.tokens)
-        return F.normalize((states[0] * rows.mask[..., None]).sum(1), dim=-1)
+        return _written.group(self, params, reference, index, loss, seed)
 
     def rewritten(self, transform: Written) -> LanguageTask:
         """The task with demonstrations or pairs as a transform has them written, to train on.
@@ -386,56 +331,18 @@ class LanguageTask:
         InputError
             If no pair is left.
         """
-        tokens, mask = self.sft.tokens.cpu(), self.sft.mask.cpu()
-        starts = mask.int().argmax(-1).tolist()
-        prompts = [row[:start].tolist() for row, start in zip(tokens, starts, strict=True)]
-        temperature, top = transform.drawn_at
-        eos, count = self.tokenizer.eos, transform.attempts
-        found = answered(
-            self._model(dict(self.base.named_parameters())),
-            [prompt for prompt in prompts for _ in range(count)],
-            eos=eos,
-            longest=int(mask.sum(-1).max()),
-            temperature=temperature,
-            top=top,
-            seed=ANSWERS,
-        )
-        answers = [self.data.sft_train[row].answer for row in self.sft.kept.tolist()]
-        right = [
-            ids[-1] == eos and synthetic.content(self.tokenizer.decode(ids[:-1])) == answer
-            for ids, answer in zip(found, np.repeat(answers, count), strict=True)
-        ]
-        shown = [row[own].tolist() for row, own in zip(tokens, mask, strict=True)]
-        if transform.pairs:
-            sides = zip(prompts, shown, found, strict=True)
-            pairs = [
-                ((prompt, wanted), (prompt, own)) for prompt, wanted, own in sides if own != wanted
-            ]
-            return replace(self, pairs=self._of_pairs(pairs))
-        shape = (len(prompts), count)
-        coins = np.random.default_rng(ANSWERS).random(shape)
-        taken = transform.taken(np.array(right).reshape(shape), coins).tolist()
-        parts = [
-            (prompt, shown[k] if own < 0 else found[k * count + own])
-            for k, (prompt, own) in enumerate(zip(prompts, taken, strict=True))
-        ]
-        rows = laid_out(parts, self.tokenizer.pad)
-        return replace(self, sft=replace(rows, kept=self.sft.kept).to(self.device))
+        return replace(self, **_written.rows(self, transform))
 
-    def _of_pairs(self, pairs: Sequence[tuple[Any, Any]]) -> Batch:
-        """Rows of pairs of a prompt and a response each."""
-        if not pairs:
-            raise InputError(
-                "the policy wrote every demonstration as it is, and no pair is left",
-                field="data",
-                remedy="Use another method, or another base model.",
-            )
-        rows = laid_out([side for pair in pairs for side in pair], self.tokenizer.pad)
-        tokens, mask = (x.unflatten(0, (-1, 2)) for x in (rows.tokens, rows.mask))
-        return Batch(tokens, mask, torch.arange(len(tokens))).to(self.device)
+    def rewards(self, row: int, responses: Sequence[Sequence[int]]) -> list[float]:
+        """Rewards of responses to the prompt of a training pair, by the judge of :meth:`written`.
 
-    def _rewards(self, row: int, responses: Sequence[Sequence[int]]) -> list[float]:
-        """Whether each response to the prompt of a training pair has the preferred style."""
+        Parameters
+        ----------
+        row
+            Number of the pair.
+        responses
+            Their tokens, with the end if they have one; at least one token each.
+        """
         preference = self.data.preference_train[int(self.pairs.kept[row])].preference
         eos = self.tokenizer.eos
         return [
@@ -446,7 +353,7 @@ class LanguageTask:
             for ids in responses
         ]
 
-    def _model(self, params: Mapping[str, Tensor]) -> LanguageModel:
+    def model(self, params: Mapping[str, Tensor]) -> LanguageModel:
         """A model with the parameters of one run, as constants."""
         known = {name: value.detach() for name, value in params.items()}
         model = LanguageModel(self.base.config).to(next(iter(known.values())).dtype)
@@ -466,7 +373,7 @@ class LanguageTask:
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
         """Log-probabilities and lengths of both responses of training pairs under one run."""
-        found = self._log_probs(params, self.pairs, index)
+        found = self.log_probs(params, self.pairs, index)
         return found, self.pairs.mask[index].sum(-1).to(found.dtype)
 
     def reference(self, params: Mapping[str, Tensor]) -> Reference:
@@ -544,13 +451,13 @@ class LanguageTask:
         """Generate responses of one run, greedily unless `settings` of `generate` say otherwise."""
         ids = self.tokenizer.encode_many(list(prompts))
         settings = {"max_new_tokens": 32, "eos": self.tokenizer.eos, **settings}
-        written = generate(self._model(params), ids, **settings)
+        written = generate(self.model(params), ids, **settings)
         return [self.tokenizer.decode(row) for row in written]
 
     def _few(self, rows: Batch) -> Batch:
         return rows.take(torch.arange(min(self.evaluation_rows, len(rows))))
 
-    def _log_probs(
+    def log_probs(
         self,
         params: Mapping[str, Tensor],
         rows: Batch,
@@ -585,7 +492,7 @@ class LanguageTask:
     @torch.no_grad()
     def _over_rows(self, params: Mapping[str, Tensor], rows: Batch) -> Tensor:
         """(R, rows, ...) log-probabilities under every run, in parts that fit in memory."""
-        found = over_runs(lambda one, index: self._log_probs(one, rows, index), self.batched)
+        found = over_runs(lambda one, index: self.log_probs(one, rows, index), self.batched)
         runs = len(next(iter(params.values())))
         at_once = ROWS_AT_ONCE
         if self.batched:
