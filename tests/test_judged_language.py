@@ -49,8 +49,8 @@ DATA = generate(
         preferences=("polite", "short"),
     )
 )
-TOKENIZER = train_tokenizer(DATA.corpus, 290)
-SHAPE = LanguageModelConfig(vocabulary=len(TOKENIZER), width=16, layers=2, heads=2, hidden=24)
+TOKENIZER = train_tokenizer(DATA.corpus, 384)
+SHAPE = LanguageModelConfig(vocabulary=len(TOKENIZER), width=8, layers=2, heads=2, hidden=12)
 
 
 def model(seed: int) -> LanguageModel:
@@ -67,7 +67,7 @@ POLICY, REFERENCE = (
 )
 TASK = LanguageTask.of(model(3), DATA, TOKENIZER, evaluation_rows=8)
 PADDED = replace(TASK, ragged=False)
-INDEX = torch.tensor([3, 0, 7, 3])
+INDEX = torch.tensor([3, 0, 7, 3, 5, 1])
 LOSSES = [OnlineDpo(), OnlineDpo(against="reference"), Xpo(), Xpo(against="policy"),
           BestAgainstWorst(samples=5), Grpo(), Egpo(), SrftOwn()]  # fmt: skip
 IDS = [f"{loss.name}-{k}" for k, loss in enumerate(LOSSES)]
@@ -357,6 +357,12 @@ def test_the_same_seed_gives_the_same_run_alone_or_beside_others() -> None:
     alone, other = ended(every[5], seeds=(0, 1))
     assert torch.equal(alone, found[5])
     assert not torch.equal(other, alone)
+
+
+@pytest.mark.usefixtures("styles")
+def test_runs_that_are_one_batch_train_alike() -> None:
+    every = [replace(find(name), schedule=Mix(lam=0.5)) for name in ("online_dpo", "srft")]
+    torch.testing.assert_close(ended(*every, task=PADDED), ended(*every), rtol=1e-4, atol=1e-6)
 
 
 def test_a_judge_without_a_preference_leaves_the_policy_as_it_is(
