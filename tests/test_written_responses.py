@@ -419,11 +419,15 @@ def test_where_responses_cannot_be_written_the_method_says_why():
     for loss in EVERY:
         assert "writes no responses" in str(loss.unsupported("llm"))
         assert loss.unsupported("convex") is None
-    assert "without features" in str(find("semantic_reward").unsupported("networks"))
+    assert "without features" in str(network_left_out("semantic_reward", "policies"))
+    assert network_left_out("semantic_reward", "language") is None
+    task = PolicyTask(policy_data(0, prompts=4), PolicyConfig(width=4, depth=1))
+    with pytest.raises(InputError, match="asks for features"):
+        train(task, [Run(find("semantic_reward"))], steps=1, learning_rate=0.1)
     assert "entropy" in str(SrftDemonstrations().unsupported("llm"))
     for name in ("online_dpo", "srft", "srft_demonstrations"):
         assert network_left_out(name, "policies") is None
-        assert "too many" in str(network_left_out(name, "language"))
+        assert network_left_out(name, "language") is None
     problem = random_log_linear(0)
     sparse_problem = replace(problem, features=sparse.csr_array(problem.features))
     with pytest.raises(InputError, match="dense features"):

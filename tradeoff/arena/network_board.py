@@ -25,7 +25,9 @@ from tradeoff.arena.network_scenarios import network_scenario
 from tradeoff.arena.networks import network, of_scale
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
+from tradeoff.methods.losses import Grouped
 from tradeoff.methods.presets import PRESETS
+from tradeoff.methods.transforms import Written
 from tradeoff.scores import hypervolume, regret, weighted_loss
 from tradeoff.settings import Count, Share, Within, checked
 from tradeoff.study import run as run_study
@@ -162,9 +164,16 @@ def network_left_out(name: str, scale: str) -> str | None:
     method, finite = find(name), all(network(each).finite for each in of_scale(scale))
     if (reason := method.unsupported("networks")) is not None:
         return reason
-    ways = method.sft.compares, method.preference.compares
-    if not finite and (method.preference.grouped or any(way is not None for way in ways)):
+    loss = method.preference
+    listed = loss.grouped and not (isinstance(loss, Grouped) and loss.writers)
+    # Entropies of the policy are those of each token there.
+    compares = method.sft.compares not in (None, "entropy") or loss.compares is not None
+    if not finite and (listed or compares):
         return f"{method.label}: the loss compares all responses of a prompt, which are too many"
+    if finite and "likeness" in loss.asks:
+        return f"{method.label}: responses there are numbers without features to be like another's"
+    if finite and isinstance(method.data, Written):
+        return f"{method.label}: rows there are kept or left out, and none is written"
     if finite and method.by_token:
         return f"{method.label}: it looks at tokens, and every response is one token there"
     try:

@@ -56,7 +56,7 @@ def configuration(
         Seeds that score.
     """
     at, place = method.at(lam), network(problem)
-    pair = place.pair()
+    pair, response = place.pair(), place.response() if place.response else None
     each, beside = place.costs(at)
     looks = look_cost(at) * (1 + pair) / 2 / place.batch + beside / each
     return {
@@ -66,7 +66,9 @@ def configuration(
         "lam": lam,
         "budget": budget,
         "replicas": replicas,
-        "steps": at.updates(budget / each, pair=pair, looks=looks, batch=place.batch),
+        "steps": at.updates(
+            budget / each, pair=pair, looks=looks, batch=place.batch, response=response
+        ),
     }
 
 

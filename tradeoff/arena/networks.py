@@ -64,6 +64,9 @@ class NetworkProblem:
         Cost of a gradient of a method, in those of the policy alone, and of what it does beside the
         gradients of an update, see :func:`tradeoff.arena.tiny_language.costs`. By default none of
         these is counted.
+    response
+        Cost of a gradient of a batch of written responses, in gradients of a batch of
+        demonstrations; None where all responses are listed.
     """
 
     name: str
@@ -79,6 +82,7 @@ class NetworkProblem:
     clip: float | None = None
     documents: Callable[[], Batch] | None = None
     costs: Callable[[Method], tuple[float, float]] = _no_more
+    response: Callable[[], float] | None = None
 
 
 PROMPTS = 256
@@ -127,6 +131,7 @@ def _language(name: str, conflict: float) -> NetworkProblem:
         budget=64.0, pair=partial(tiny_language.pair_cost, conflict), finite=False,
         tuning_seeds=1, clip=1.0, documents=tiny_language.documents,
         costs=partial(tiny_language.costs, conflict, 4),
+        response=partial(tiny_language.response_cost, conflict),
     )  # fmt: skip
 
 

@@ -124,8 +124,21 @@ def pair_cost(conflict: float) -> float:
     computed once for all runs and are not counted.
     """
     known = _whole(conflict)
-    demonstration, pair = (
-        rows.ragged(torch.arange(len(rows))).tokens.numel() / len(rows)
-        for rows in (known.sft, known.pairs)
-    )
-    return float(pair / demonstration)
+    return _tokens(known.pairs) / _tokens(known.sft)
+
+
+@cache
+def response_cost(conflict: float) -> float:
+    """Cost of a gradient of a written response in units of a demonstration, as :func:`pair_cost`.
+
+    A response is taken to have as many tokens as one of a pair has on average. It is read after its
+    own copy of the prompt.
+    """
+    known = _whole(conflict)
+    tokens, mask = known.pairs.tokens.flatten(0, 1), known.pairs.mask.flatten(0, 1)
+    return _tokens(Batch(tokens, mask, torch.arange(len(tokens)))) / _tokens(known.sft)
+
+
+def _tokens(rows: Batch) -> float:
+    """Mean number of tokens that the policy reads for a row."""
+    return float(rows.ragged(torch.arange(len(rows))).tokens.numel() / len(rows))

@@ -214,6 +214,7 @@ class Method:
         pair: float = 1.0,
         looks: float = 0.0,
         batch: float = 1.0,
+        response: float | None = None,
     ) -> int:
         """How many updates a budget pays for, by the cost of the schedule's plan.
 
@@ -227,6 +228,9 @@ class Method:
             Cost of each update's share of the evaluations that the schedule asks for.
         batch
             Rows of a batch; hooks ask for gradients of single rows.
+        response
+            Cost of a gradient of a written response to each prompt of a batch, where losses draw
+            such responses; None where all of them are listed.
 
         Returns
         -------
@@ -234,10 +238,12 @@ class Method:
             At least 1; the cost comes as close to the budget as whole updates allow.
         """
         count = max(1, round(gradient_units))
-        sft = self.data.sft_cost + FORWARD * self.sft.forwards
+        written, beside = self.data.priced(drawn=response is not None)
+        sft = written + FORWARD * self.sft.forwards
+        preference = beside + self.preference.priced(pair, response)
         for _ in range(TRIES):
             plan = self.schedule.plan(count)
-            each = float(plan.cost(sft, pair * self.preference.cost).mean()) + looks
+            each = float(plan.cost(sft, preference).mean()) + looks
             each += self._beside(plan, pair) / count
             passes = self._passes(plan, pair) / batch
             better = max(1, round((gradient_units - passes) / each))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tradeoff.methods import Method
-from tradeoff.methods.transforms import Online
+from tradeoff.methods.transforms import Online, Written
 from tradeoff.networks.tasks import Params, Task, one_run
 from tradeoff.networks.trained_losses import RecordsTask
 from tradeoff.schedules import PREFERENCE, SFT
@@ -82,7 +82,7 @@ def chosen_rows(
     """
     found: dict[tuple[int, int], Places] = {}
     for method, runs in methods.items():
-        if "data" not in method.changed() or isinstance(method.data, Online):
+        if "data" not in method.changed() or isinstance(method.data, Online | Written):
             continue
         assert isinstance(task, RecordsTask), "checked before"
         shared = len(next(iter(base.values()))) == 1

@@ -1,6 +1,8 @@
-"""Responses that a language model writes in training, from parts of demonstrations on."""
+"""Responses that a language model writes in training."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -57,9 +59,9 @@ def written(
     found: list[list[int]] = [[] for _ in parts]
     if going:
         given = [parts[k][0] + parts[k][1] for k in going]
-        rows = generate(model, given, eos=eos, max_new_tokens=longest, temperature=1.0, seed=seed)
+        rows = answered(model, given, eos=eos, longest=longest, temperature=1.0, seed=seed)
         for k, row in zip(going, rows, strict=True):
-            found[k] = row if len(row) == longest else [*row, eos]
+            found[k] = row
     time = max(len(p) + len(b) + len(own) for (p, b), own in zip(parts, found, strict=True))
     tokens = np.full((len(parts), time), tokenizer.pad)
     kinds = np.full((len(parts), time), NOTHING)
@@ -84,3 +86,41 @@ def written(
     judged = np.array(rewards).reshape(hints.shape)
     about = RolledOut(judged, begun_of, own_of, np.zeros((len(hints), time)))
     return batch.to(shown.tokens.device), about
+
+
+def answered(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    eos: int,
+    longest: int,
+    temperature: float,
+    seed: int,
+    top: float = 1.0,
+) -> list[list[int]]:
+    """What a model writes after each prompt; a response of less than ``longest`` tokens has an end.
+
+    See `generate` for the parameters.
+    """
+    rows = generate(
+        model,
+        prompts,
+        eos=eos,
+        max_new_tokens=longest,
+        temperature=temperature,
+        top=top,
+        seed=seed,
+    )
+    return [row if len(row) == longest else [*row, eos] for row in rows]
+
+
+def laid_out(parts: Sequence[tuple[list[int], list[int]]], pad: int) -> Batch:
+    """Rows of prompts and responses, with the mask of the responses."""
+    time = max(len(prompt) + len(response) for prompt, response in parts)
+    tokens = np.full((len(parts), time), pad)
+    mask = np.zeros(tokens.shape, dtype=bool)
+    for k, (prompt, response) in enumerate(parts):
+        end = len(prompt) + len(response)
+        tokens[k, :end] = [*prompt, *response]
+        mask[k, len(prompt) : end] = True
+    return Batch(torch.from_numpy(tokens), torch.from_numpy(mask), torch.arange(len(parts)))

@@ -24,6 +24,7 @@ def generate(
     eos: int,
     max_new_tokens: int = 64,
     temperature: float = 0.0,
+    top: float = 1.0,
     seed: int = 0,
     batch_size: int = 256,
 ) -> list[list[int]]:
@@ -42,6 +43,9 @@ def generate(
     temperature
         At 0 the likeliest token is taken; otherwise tokens are drawn after the logits are divided
         by it.
+    top
+        Share of the probability that draws are from, in (0, 1]: that of the likeliest tokens which
+        together have it.
     seed
         Seed of the draws, which also depend on the batches that the prompts form.
     batch_size
@@ -52,14 +56,14 @@ def generate(
     list of list of int
         The response to each prompt, in the order of the prompts.
     """
-    _check(prompts, max_new_tokens, temperature)
+    _check(prompts, max_new_tokens, temperature, top)
     generator = torch.Generator(model.embed_tokens.weight.device).manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     responses: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         rows = _continue(
-            model, [prompts[i] for i in chosen], eos, max_new_tokens, temperature, generator
+            model, [prompts[i] for i in chosen], eos, max_new_tokens, (temperature, top), generator
         )
         for i, row in zip(chosen, rows, strict=True):
             responses[i] = row
@@ -71,7 +75,7 @@ def _continue(
     prompts: Sequence[Sequence[int]],
     eos: int,
     limit: int,
-    temperature: float,
+    draws: tuple[float, float],
     generator: torch.Generator,
 ) -> list[list[int]]:
     device = model.embed_tokens.weight.device
@@ -86,7 +90,7 @@ def _continue(
     written: list[Tensor] = []
     ended = torch.zeros_like(lengths, dtype=torch.bool)
     for step in range(limit):
-        token = _pick(logits, temperature, generator).masked_fill(ended, eos)
+        token = _pick(logits, *draws, generator).masked_fill(ended, eos)
         written.append(token)
         ended = ended | (token == eos)
         if step == limit - 1 or bool(ended.all()):
@@ -96,14 +100,19 @@ def _continue(
     return [row[: row.index(eos)] if eos in row else row for row in rows]
 
 
-def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def _pick(logits: Tensor, temperature: float, top: float, generator: torch.Generator) -> Tensor:
     if temperature == 0:
         return logits.argmax(-1)
     weights = (logits.float() / temperature).softmax(-1)
+    if top < 1:
+        ordered, order = weights.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        kept = torch.zeros_like(weights, dtype=torch.bool).scatter(-1, order, before < top)
+        weights = weights * kept
     return torch.multinomial(weights, 1, generator=generator)[:, 0]
 
 
-def _check(prompts: Sequence[Sequence[int]], limit: int, temperature: float) -> None:
+def _check(prompts: Sequence[Sequence[int]], limit: int, temperature: float, top: float) -> None:
     for row, prompt in enumerate(prompts, start=1):
         if not prompt:
             raise InputError(
@@ -125,4 +134,11 @@ def _check(prompts: Sequence[Sequence[int]], limit: int, temperature: float) -> 
             field="temperature",
             value=temperature,
             remedy="Give 0 for the likeliest token, or a positive number.",
+        )
+    if not 0 < top <= 1:
+        raise InputError(
+            "no such share of the probability",
+            field="top",
+            value=top,
+            remedy="Give more than 0, and at most 1 for all tokens.",
         )

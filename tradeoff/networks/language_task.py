@@ -20,9 +20,12 @@ from tradeoff.data import synthetic
 from tradeoff.data.synthetic import InstructionData
 from tradeoff.data.tokenizer import SPECIAL, Tokenizer
 from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
+from tradeoff.methods.losses.groups import Grouped
+from tradeoff.methods.losses.records import WrittenGroup
 from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.losses.token_classes import of_mean_one
-from tradeoff.methods.transforms import Retrieved
+from tradeoff.methods.transforms import Retrieved, Written
+from tradeoff.networks import _written
 from tradeoff.networks._added_to_models import functional_call, load, router_shares
 from tradeoff.networks._looked_up import looked_up
 from tradeoff.networks._rollouts import written
@@ -159,7 +162,7 @@ class LanguageTask:
     ) -> Tensor:
         """Mean minibatch loss of one run: SFT per token, DPO per pair; see `Task.losses`."""
         rows = self.sft if objective == SFT else self.pairs
-        log_probs = self._log_probs(params, rows, index)
+        log_probs = self.log_probs(params, rows, index)
         if objective == SFT:
             return -log_probs.sum() / rows.mask[index].sum()
         assert reference is not None, "DPO needs a reference"
@@ -188,7 +191,8 @@ class LanguageTask:
             found = wide.gather(-1, tokens[:, 1:, None]).squeeze(-1) - wide.logsumexp(-1)
             if reading.weights is not None:
                 weights = reading.weights[index][:, 1:].to(found.dtype)
-            return Tokens(found, mask[:, 1:].to(found.dtype), None, weights)
+            unsure = _entropies(wide) if reading.entropies else None
+            return Tokens(found, mask[:, 1:].to(found.dtype), None, weights, unsure)
         laid, mask = rows.ragged(index), rows.mask[index]
         place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
         # Demonstrations share no prompts, so each token stands behind the one that predicts it.
@@ -201,7 +205,8 @@ class LanguageTask:
         each = _log_prob(logits, laid.targets)
         if reading.weights is not None:
             weights = reading.weights[index][mask].to(each.dtype)
-        return Tokens(each, torch.ones_like(each), laid.owners, weights)
+        unsure = _entropies(logits).to(each.dtype) if reading.entropies else None
+        return Tokens(each, torch.ones_like(each), laid.owners, weights, unsure)
 
     def _reread(
         self,
@@ -248,7 +253,7 @@ class LanguageTask:
         places = mask.cumsum(-1) - 1
         own, other = (x[..., None].expand(mask.shape) for x in (lengths, lengths.flip(-1)))
         weights = loss.token_weights(places.double(), own, other)
-        found = self._log_probs(params, self.pairs, index, weights)
+        found = self.log_probs(params, self.pairs, index, weights)
         return found, lengths.to(found.dtype)
 
     def rollouts(
@@ -275,13 +280,11 @@ class LanguageTask:
         coins, seed
             Draws for the beginnings; the seed of what is written.
         """
-        known = {name: value.detach() for name, value in params.items()}
-        model = LanguageModel(self.base.config).to(next(iter(known.values())).dtype)
-        load(model, known)
+        model = self.model(params)
         longest = int(self.sft.mask.sum(-1).max())
         shown = Batch(self.sft.tokens[index], self.sft.mask[index], self.sft.kept[index.cpu()])
         rows, found = written(
-            *(model.to(index.device), self.tokenizer, shown),
+            *(model, self.tokenizer, shown),
             *(loss.hints(progress, coins), longest, seed),
         )
         if loss.by_entropy:
@@ -292,7 +295,76 @@ class LanguageTask:
             found = replace(found, entropies=entropies.cpu().numpy())
         weights = torch.from_numpy(loss.weights(found)).to(index.device)
         every = torch.arange(len(rows), device=index.device)
-        return -self._log_probs(params, rows, every, weights.flatten(0, 1)).sum()
+        return -self.log_probs(params, rows, every, weights.flatten(0, 1)).sum()
+
+    def written(
+        self,
+        params: Mapping[str, Tensor],
+        reference: Mapping[str, Tensor],
+        index: Int[Tensor, " B"],
+        loss: Grouped,
+        seed: int,
+    ) -> WrittenGroup:
+        """Responses to the prompts of some training pairs, as a loss wants them.
+
+        The judge is exact: it is the rule by which the generated language prefers responses. A
+        response has the reward 1 if it has the style that the pair is about, else 0, and 0 if it
+        does not end in as many tokens as the longest response of a training pair has. The answer
+        inside a response, which pairs do not compare, and the noise of labels play no part.
+
+        Parameters
+        ----------
+        params, reference
+            Parameters of the run and of its reference policy.
+        index
+            Training pairs.
+        loss
+            Says who writes, at which temperature, and which responses it is trained on.
+        seed
+            Of the draws.
+        """
+        return _written.group(self, params, reference, index, loss, seed)
+
+    def rewritten(self, transform: Written) -> LanguageTask:
+        """The task with demonstrations or pairs as a transform has them written, to train on.
+
+        The base model writes, once and the same for all runs. The judge is exact: a response is
+        right if it ends, in as many tokens as the longest demonstration has, and gives the
+        demonstrated answer in any style. Pairs of a demonstration with itself are left out.
+
+        Raises
+        ------
+        InputError
+            If no pair is left.
+        """
+        return replace(self, **_written.rows(self, transform))
+
+    def rewards(self, row: int, responses: Sequence[Sequence[int]]) -> list[float]:
+        """Rewards of responses to the prompt of a training pair, by the judge of :meth:`written`.
+
+        Parameters
+        ----------
+        row
+            Number of the pair.
+        responses
+            Their tokens, with the end if they have one; at least one token each.
+        """
+        preference = self.data.preference_train[int(self.pairs.kept[row])].preference
+        eos = self.tokenizer.eos
+        return [
+            float(
+                ids[-1] == eos
+                and synthetic.satisfies(preference, self.tokenizer.decode(list(ids[:-1])))
+            )
+            for ids in responses
+        ]
+
+    def model(self, params: Mapping[str, Tensor]) -> LanguageModel:
+        """A model with the parameters of one run, as constants."""
+        known = {name: value.detach() for name, value in params.items()}
+        model = LanguageModel(self.base.config).to(next(iter(known.values())).dtype)
+        load(model, known)
+        return model.to(self.device)
 
     @property
     def prompt_size(self) -> int:
@@ -410,7 +482,7 @@ class LanguageTask:
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
         """Log-probabilities and lengths of both responses of training pairs under one run."""
-        found = self._log_probs(params, self.pairs, index)
+        found = self.log_probs(params, self.pairs, index)
         return found, self.pairs.mask[index].sum(-1).to(found.dtype)
 
     def reference(self, params: Mapping[str, Tensor]) -> Reference:
@@ -486,17 +558,15 @@ class LanguageTask:
 
     def answer(self, params: Mapping[str, Tensor], prompts: Sequence[Any], **settings: Any) -> list:
         """Generate responses of one run, greedily unless `settings` of `generate` say otherwise."""
-        model = LanguageModel(self.base.config).to(next(iter(params.values())).dtype)
-        load(model, params)
         ids = self.tokenizer.encode_many(list(prompts))
         settings = {"max_new_tokens": 32, "eos": self.tokenizer.eos, **settings}
-        written = generate(model.to(self.device), ids, **settings)
+        written = generate(self.model(params), ids, **settings)
         return [self.tokenizer.decode(row) for row in written]
 
     def _few(self, rows: Batch) -> Batch:
         return rows.take(torch.arange(min(self.evaluation_rows, len(rows))))
 
-    def _log_probs(
+    def log_probs(
         self,
         params: Mapping[str, Tensor],
         rows: Batch,
@@ -531,7 +601,7 @@ class LanguageTask:
     @torch.no_grad()
     def _over_rows(self, params: Mapping[str, Tensor], rows: Batch) -> Tensor:
         """(R, rows, ...) log-probabilities under every run, in parts that fit in memory."""
-        found = over_runs(lambda one, index: self._log_probs(one, rows, index), self.batched)
+        found = over_runs(lambda one, index: self.log_probs(one, rows, index), self.batched)
         runs = len(next(iter(params.values())))
         at_once = ROWS_AT_ONCE
         if self.batched:
@@ -560,6 +630,13 @@ def _laid(factors: Tensor, laid: Ragged, mask: Tensor) -> Tensor:
     first = mask.any(1) if mask.ndim == 3 else mask
     of_prompt = (laid.after[of] < 0) & (place < first.int().argmax(-1)[of // each])
     return torch.where(of_prompt[:, None], factors[of // each, place], 1.0)
+
+
+@torch.no_grad()
+def _entropies(logits: Float[Tensor, "*rows V"]) -> Float[Tensor, " *rows"]:
+    """Entropies of next tokens, in nats."""
+    logs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1)
 
 
 def _named(name: str, scores: Mapping[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses import ResponseGroup, TokenWeighted
 from tradeoff.methods.losses.divergences import divergence
+from tradeoff.methods.losses.groups import Grouped
 from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.parameters import Added
 from tradeoff.networks._hooks import Hooks
@@ -26,9 +27,12 @@ from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, one_run, over_runs
 from tradeoff.networks.trained_losses import (
     AddedTask,
+    FiniteTask,
+    JudgedTask,
     Reading,
     TokenTask,
     WeightedTask,
+    WritingTask,
     pair_value,
     sft_value,
 )
@@ -327,7 +331,12 @@ class Loop:
         rows = index.shape[1]
         if objective == SFT and isinstance(loss, Rollouts):
             return self._rolled(loss, params, runs, index, step)
-        reads, hides = objective == SFT and self._reads(loss), objective == SFT and loss.hides
+        finite = isinstance(task, FiniteTask)
+        if objective == PREFERENCE and loss.grouped and not finite:
+            return self._written(loss, params, runs, index, step)
+        by_entropy = objective == SFT and loss.compares == "entropy" and not finite
+        reads = objective == SFT and (self._reads(loss) or by_entropy)
+        hides = objective == SFT and loss.hides
 
         def pairs(params: Params, index: Tensor) -> tuple[Tensor, Tensor]:
             if loss.by_token:
@@ -349,7 +358,7 @@ class Loop:
             anchor = {name: value[runs] for name, value in self.anchor.items()}
             with torch.no_grad():
                 reference["own"] = over_runs(known, task.batched)(anchor, index)
-                if loss.compares is not None or grouped:
+                if (loss.compares is not None and not by_entropy) or grouped:
                     reference["every"] = over_runs(every, task.batched)(anchor, index)
         if grouped and self.rewards is not None:
             reference["rewards"] = self.rewards[runs[:, None], index]
@@ -361,11 +370,12 @@ class Loop:
         def one(params: Params, index: Tensor, *values: Tensor) -> Tensor:
             given = dict(zip(reference, values, strict=True))
             compared, apart = given.get("own"), None
-            if loss.compares is not None:
+            if loss.compares is not None and not by_entropy:
                 all_of = every(params, index)
                 apart = divergence(all_of, given.get("every", all_of), loss.compares)
             if objective == SFT:
-                reading = Reading(given.get("hidden"), loss.fed_back, self._weights.get(loss))
+                weights = self._weights.get(loss)
+                reading = Reading(given.get("hidden"), loss.fed_back, weights, by_entropy)
                 tokens = task.read(params, index, reading) if reads else task.tokens(params, index)
                 return sft_value(loss, tokens, compared, rows, apart)
             log_probs, lengths = pairs(params, index)
@@ -396,16 +406,28 @@ class Loop:
             ]
         )
 
+    def _written(
+        self, loss: Grouped, params: Params, runs: Tensor, index: Tensor, step: int
+    ) -> Tensor:
+        """(n,) losses of responses to the prompts of pairs, which are written run by run."""
+        task, members = cast(WritingTask, self.task), runs.cpu().numpy()
+        seeds = self.choices.seeds[members] * 2**20 + step
+        groups = [
+            task.written(one_run(params, k), one_run(self.anchor, run), index[k], loss, seed)
+            for k, (run, seed) in enumerate(zip(members.tolist(), seeds.tolist(), strict=True))
+        ]
+        return torch.stack([loss.of_written(group).mean() for group in groups])
+
     def _reads(self, loss: Any) -> bool:
         """Whether a loss of demonstrations has weights, or reads something else."""
         return loss in self._weights or loss.hides or loss.fed_back > 0
 
     def _judged(self) -> Tensor | None:
         """(R, J, K) rewards of all responses to the prompts of pairs; None if no loss asks."""
-        if not any("rewards" in method.preference.asks for method in self.choices.methods):
+        asked = any("rewards" in method.preference.asks for method in self.choices.methods)
+        if not asked or not isinstance(self.task, JudgedTask):
             return None
-        task: Any = self.task
-        found: Tensor = task.judged(self.anchor)
+        found = self.task.judged(self.anchor)
         return found.to(self.theta)
 
     def _probe(self, step: int) -> None:

@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
-from tradeoff.methods.losses import TokenWeighted
+from tradeoff.methods.losses import Grouped, TokenWeighted
 from tradeoff.methods.parameters import Added
-from tradeoff.methods.transforms import Retrieved
+from tradeoff.methods.transforms import Retrieved, Written
 from tradeoff.networks import optimizers
 from tradeoff.networks._chosen_rows import chosen_rows
 from tradeoff.networks.followed import Choices, Run
@@ -42,9 +42,11 @@ from tradeoff.networks.trained_losses import (
     JudgedTask,
     LookedUpTask,
     RecordsTask,
+    RewritingTask,
     TokenTask,
     ViewTask,
     WeightedTask,
+    WritingTask,
 )
 from tradeoff.progress import tqdm
 from tradeoff.schedules import Decay, Rule, Schedule
@@ -215,9 +217,12 @@ def train(
         return _apart(task, runs, parts, given, own)
     added, written = parts[0]
     task = scored = task.to(device)
-    if written is not None:
+    if isinstance(written, Retrieved):
         assert isinstance(task, LookedUpTask), "checked before"
         task = task.looked_up(written)
+    elif written is not None:
+        assert isinstance(task, RewritingTask), "checked before"
+        task = task.rewritten(written)
     base = task.initial([run.seed for run in runs])
     held = _stacked("start", base if start is None else start, len(runs), device)
     names = [_last_layer(task)] if last_layer_only else list(held)
@@ -244,7 +249,9 @@ def train(
         one_thread(when=apart or stacked <= SMALL),
         spread(min(threads, len(runs)) if apart else 1) as each,
     ):
-        shift = task.reference(anchor).expand(len(runs))
+        shift = known = task.reference(anchor).expand(len(runs))
+        if task is not scored:
+            known = scored.reference(anchor).expand(len(runs))
         anchors = {
             name: value.expand(len(runs), *value.shape[1:]) for name, value in anchor.items()
         }
@@ -254,7 +261,7 @@ def train(
         descend = optimizers.make(optimizer, loop.theta, betas, weight_decay)
         for t in tqdm(range(steps + 1), desc="updates", disable=not progress, leave=False):
             if t in marks:
-                records[t] = loop.record(shift)
+                records[t] = loop.record(known)
             if t < steps:
                 loop.update(t, descend, rates, decay)
     final = loop.params(loop.shown())
@@ -262,15 +269,15 @@ def train(
     return Ensemble(tuple(runs), _table(runs, records, diverged_at), final, diverged_at)
 
 
-Kind = tuple[Added | None, Retrieved | None]
+Kind = tuple[Added | None, Retrieved | Written | None]
 
 
 def _apart_by(run: Run) -> Kind:
-    """What a run adds to its network, and what it looks up for its rows."""
+    """What a run adds to its network, and what it looks up or writes for its rows."""
     method = Method.of(run.method)
     return (
         method.parameters if isinstance(method.parameters, Added) else None,
-        method.data if isinstance(method.data, Retrieved) else None,
+        method.data if isinstance(method.data, Retrieved | Written) else None,
     )
 
 
@@ -440,6 +447,8 @@ class _Need:
     asks: Callable[[Method], bool]
     members: type | tuple[type, ...]
     lack: str
+    others: tuple[type, ...] = ()
+    """Members that serve as well."""
 
     @property
     def named(self) -> str:
@@ -449,8 +458,12 @@ class _Need:
 
 
 def _compares(method: Method) -> bool:
-    ways = method.sft.compares, method.preference.compares
-    return method.preference.grouped or any(way is not None for way in ways)
+    return method.sft.compares not in (None, "entropy") or method.preference.compares is not None
+
+
+def _written(method: Method) -> bool:
+    """Whether responses can be drawn for its loss of pairs."""
+    return isinstance(method.preference, Grouped) and bool(method.preference.writers)
 
 
 _NEEDS = (
@@ -471,12 +484,37 @@ _NEEDS = (
         "the loss compares all responses of a prompt, which the task does not give",
     ),
     _Need(
+        lambda method: method.sft.compares == "entropy", FiniteTask,
+        "the loss asks for entropies of the policy, which the task does not give", (TokenTask,),
+    ),
+    _Need(
+        lambda method: method.preference.grouped and not _written(method), FiniteTask,
+        "the loss compares all responses of a prompt, which the task does not give",
+    ),
+    _Need(
+        _written, FiniteTask,
+        "the loss asks for responses to prompts, which the task neither lists nor writes",
+        (WritingTask,),
+    ),
+    _Need(
         lambda method: "rewards" in method.preference.asks, JudgedTask,
-        "the loss asks for rewards of all responses, which the task does not give",
+        "the loss asks for rewards of all responses, which the task does not give", (WritingTask,),
+    ),
+    _Need(
+        lambda method: "likeness" in method.preference.asks, WritingTask,
+        "the loss asks for features of responses, which the task does not have",
     ),
     _Need(
         lambda method: isinstance(method.data, Retrieved), LookedUpTask,
         "the demonstrations of the task cannot be looked up",
+    ),
+    _Need(
+        lambda method: isinstance(method.data, Written), RewritingTask,
+        "no responses are written in place of those of the task",
+    ),
+    _Need(
+        lambda method: _written(method) and isinstance(method.data, Written) and method.data.pairs,
+        FiniteTask, "responses are judged by what pairs are about, and these pairs are replaced",
     ),
     _Need(
         lambda method: bool(method.parameters.adds), AddedTask,
@@ -503,7 +541,7 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
         method = Method.of(run.method)
         method.check("networks")
         for need in _NEEDS:
-            if need.asks(method) and not isinstance(task, need.members):
+            if need.asks(method) and not isinstance(task, (need.members, *need.others)):
                 raise InputError(
                     need.lack,
                     field="runs",

@@ -19,8 +19,10 @@ from tradeoff.methods.losses import (
     SftLoss,
     TokenWeighted,
 )
+from tradeoff.methods.losses.groups import Grouped
+from tradeoff.methods.losses.records import WrittenGroup
 from tradeoff.methods.losses.rollouts import Rollouts
-from tradeoff.methods.transforms import Retrieved
+from tradeoff.methods.transforms import Retrieved, Written
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,16 @@ class Tokens:
         (M,) number of the demonstration of each token, if they follow one another.
     weights
         Weight of each token, of the same shape; None: ones.
+    entropies
+        Entropy of the policy where it predicts each token, of the same shape, in nats, as
+        constants; None where they were not asked for.
     """
 
     log_probs: Tensor
     counted: Tensor
     owners: Int[Tensor, " M"] | None = None
     weights: Tensor | None = None
+    entropies: Tensor | None = None
 
     def sums(self, values: Tensor, rows: int) -> Float[Tensor, " B"]:
         """Sum of the values of each demonstration's tokens."""
@@ -77,11 +83,14 @@ class Reading:
         Share of the policy's likeliest tokens in the embeddings of response tokens.
     weights
         (N, time) weight of each token of all N training demonstrations; None: ones.
+    entropies
+        Whether the loss asks for the entropy of the policy at each token.
     """
 
     hidden: Bool[Tensor, "B time"] | None = None
     fed_back: float = 0.0
     weights: Float[Tensor, "N time"] | None = None
+    entropies: bool = False
 
 
 @runtime_checkable
@@ -146,6 +155,21 @@ class JudgedTask(Protocol):
 
 
 @runtime_checkable
+class WritingTask(Protocol):
+    """Member of a task with too many responses to list, and an exact judge of those written."""
+
+    def written(
+        self,
+        params: Mapping[str, Tensor],
+        reference: Mapping[str, Tensor],
+        index: Int[Tensor, " B"],
+        loss: Grouped,
+        seed: int,
+    ) -> WrittenGroup:
+        """Responses to the prompts of some training pairs, as a loss wants them."""
+
+
+@runtime_checkable
 class ViewTask(Protocol):
     """Members of a task whose prompts are numbers to the policy, for anchors of views."""
 
@@ -192,6 +216,14 @@ class LookedUpTask(Protocol):
 
 
 @runtime_checkable
+class RewritingTask(Protocol):
+    """Member of a task whose policy can write responses in place of those of its rows."""
+
+    def rewritten(self, transform: Written) -> Any:
+        """The task with rows as a transform has them written, to train on."""
+
+
+@runtime_checkable
 class AddedTask(Protocol):
     """Member of a task whose networks take what a method adds to them.
 
@@ -231,15 +263,8 @@ def sft_value(
         known = None if reference is None else tokens.sums(reference, rows)
         own = tokens.sums(tokens.log_probs, rows)
         return loss.losses(Responses(own, known, lengths)).mean()
-    values = loss.losses(
-        Responses(
-            tokens.log_probs,
-            reference,
-            None,
-            None if apart is None else apart[:, None],
-            tokens.weights,
-        )
-    )
+    of_tokens = tokens.entropies if apart is None else apart[:, None]
+    values = loss.losses(Responses(tokens.log_probs, reference, None, of_tokens, tokens.weights))
     return (values * tokens.counted).sum() / tokens.counted.sum()
 
 

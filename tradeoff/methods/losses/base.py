@@ -174,6 +174,19 @@ class PreferenceLoss(Part):
         """Cost of a gradient, in gradients of as many pairs that are given."""
         return 1.0
 
+    def priced(self, pair: float, response: float | None = None) -> float:
+        """Cost of a gradient of a batch, in gradients of a batch of demonstrations.
+
+        Parameters
+        ----------
+        pair
+            Cost of a gradient of a batch of given pairs.
+        response
+            Cost of a gradient of a written response to each prompt of a batch, where such responses
+            are drawn; None where all of them are listed.
+        """
+        return pair * self.cost
+
     @abstractmethod
     def losses(self, pairs: Pairs) -> Array:
         """(n,) one loss for each pair."""

@@ -1,24 +1,29 @@
 """Policy gradients of groups of written responses, whose rewards are compared within a group.
 
-All responses to a prompt are known, so that no group is drawn: a loss is the mean over all groups,
-as if they were without end. Its cost is that of groups of the published size.
+Where all responses to a prompt are known, no group is drawn: a loss is the mean over all groups, as
+if they were without end. Its cost is that of groups of the published size. Where there are too many
+responses, as in a language model, groups of that size are written, and an exact judge rates them.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from array_api_compat import array_namespace
+from jaxtyping import Float, Int
 
 from tradeoff.methods.losses.base import PreferenceLoss
-from tradeoff.methods.losses.records import Array, Pairs, ResponseGroup, fixed
+from tradeoff.methods.losses.records import Array, Pairs, ResponseGroup, WrittenGroup, fixed
 from tradeoff.schedules import FORWARD
 from tradeoff.settings import NotNegative, Within
 
+Writer = Literal["policy", "reference"]
+"""Who writes a response."""
 SIZE = 8
-"""Responses of a group, for its cost."""
+"""Responses of a group."""
 SMALL = 1e-6
 """Added to the standard deviation of a group's rewards, so that equal rewards give no slope."""
 
@@ -40,12 +45,51 @@ class Grouped(PreferenceLoss):
     trained: ClassVar[int] = SIZE
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """Responses to a prompt that are written, and those whose gradients are taken."""
+        return self.written, self.trained
+
+    @property
     def cost(self) -> float:
-        return cost_of(self.written, self.trained, self.needs_reference)
+        return cost_of(*self.counts, self.needs_reference)
+
+    def priced(self, pair: float, response: float | None = None) -> float:
+        if response is None or not self.writers:
+            return super().priced(pair)
+        written, trained = self.counts
+        # The judge is a rule, which costs no pass.
+        return response * (FORWARD * (written + self.needs_reference * trained) + trained)
 
     @abstractmethod
     def of_group(self, group: ResponseGroup) -> Array:
-        """(n,) one loss for each prompt."""
+        """(n,) one loss for each prompt, given all its responses."""
+
+    @property
+    def writers(self) -> tuple[Writer, ...]:
+        """Who writes each response to a prompt, where responses are drawn.
+
+        Empty where the loss needs all responses.
+        """
+        return ()
+
+    @property
+    def drawn_at(self) -> float:
+        """Temperature at which responses are drawn."""
+        return 1.0
+
+    def kept(self, rewards: Float[np.ndarray, "n N"]) -> Int[np.ndarray, "n K"]:
+        """Numbers of the written responses that are trained on, as many to each prompt.
+
+        Parameters
+        ----------
+        rewards
+            Of all written responses, by an exact judge.
+        """
+        return np.tile(np.arange(rewards.shape[1]), (len(rewards), 1))
+
+    def of_written(self, group: WrittenGroup) -> Array:
+        """(n,) one loss for each prompt, given the written responses that are :meth:`kept`."""
+        return self.of_group(group)
 
     def losses(self, pairs: Pairs) -> Array:
         return self.of_group(pairs.known_group)
@@ -76,8 +120,10 @@ class Grpo(Grouped):
     """Policy gradient of rewards, less their mean in a group and over their deviation (GRPO).
 
     Without a divergence from the reference, and without clipping, as the policy that writes is the
-    one that is trained. The judge is a linear reward that is fitted to the training pairs, see
-    :func:`tradeoff.methods.losses.judges.fitted_reward`; no verifier exists for such problems.
+    one that is trained. Where all responses are known, the judge is a linear reward that is fitted
+    to the training pairs, see :func:`tradeoff.methods.losses.judges.fitted_reward`, as no verifier
+    exists for such problems. A response that is drawn counts by the mean over its tokens, and its
+    judge is exact.
 
     Notes
     -----
@@ -94,12 +140,16 @@ class Grpo(Grouped):
 
     def of_group(self, group: ResponseGroup) -> Array:
         xp = array_namespace(group.log_probs)
-        share = xp.exp(fixed(group.log_probs))
+        share = group.shares
         rewards = self.rewards(group)
         excess = rewards - xp.sum(share * rewards, axis=-1, keepdims=True)
         spread = xp.sqrt(xp.sum(share * excess**2, axis=-1, keepdims=True))
         gain = self.advantages(excess / (spread + SMALL), group)
-        return -xp.sum(share * gain * group.finite, axis=-1)
+        return -xp.sum(share * gain * group.per_token(group.finite), axis=-1)
+
+    @property
+    def writers(self) -> tuple[Writer, ...]:
+        return tuple("policy" for _ in range(self.written))
 
     def rewards(self, group: ResponseGroup) -> Array:
         """(n, K) rewards of the responses."""
@@ -115,7 +165,9 @@ class Egpo(Grpo):
     """GRPO with a bonus for the entropy of the policy in each advantage A, under a bound.
 
     The bonus is the lesser of ``alpha H`` and ``|A| / kappa``, where H is the entropy at the prompt
-    in nats. It lifts good responses and spares bad ones, and no advantage changes its sign.
+    in nats. It lifts good responses and spares bad ones, and no advantage changes its sign. Where
+    responses are drawn, H is the group's mean negative log-probability per token, which estimates
+    the entropy per token.
 
     Attributes
     ----------
@@ -138,8 +190,8 @@ class Egpo(Grpo):
 
     def advantages(self, plain: Array, group: ResponseGroup) -> Array:
         xp = array_namespace(plain)
-        known = fixed(group.finite)
-        entropy = -xp.sum(xp.exp(fixed(group.log_probs)) * known, axis=-1, keepdims=True)
+        known = fixed(group.per_token(group.finite))
+        entropy = -xp.sum(group.shares * known, axis=-1, keepdims=True)
         return plain + xp.minimum(self.alpha * entropy + 0 * plain, xp.abs(plain) / self.kappa)
 
 
@@ -149,7 +201,8 @@ class SemanticReward(Grpo):
 
     Likeness is the cosine of the features of both, which is 1 for the reference answer itself. That
     answer is the chosen response of a pair; the rejected one is not looked at, and there is no
-    judge.
+    judge. Features of a written response are the mean states of the base model's last layer at its
+    tokens.
 
     Notes
     -----
@@ -165,7 +218,7 @@ class SemanticReward(Grpo):
     def rewards(self, group: ResponseGroup) -> Array:
         return group.likeness
 
-    def unsupported(self, scale: str) -> str | None:
-        if scale == "networks":
-            return "responses there are numbers without features, none of which is like another"
-        return super().unsupported(scale)
+    def priced(self, pair: float, response: float | None = None) -> float:
+        # The encoder reads all responses and the chosen one.
+        encoded = 0.0 if response is None else response * FORWARD * (self.written + 1)
+        return super().priced(pair, response) + encoded

@@ -1,9 +1,11 @@
 """Direct preference optimisation of pairs that the policy itself writes, under a judge.
 
-All responses to a prompt are known, so that no pair is drawn: a loss is the mean over all pairs
-that could be. Which pair is written, and which response wins, counts as a constant. The judge is a
-linear reward that is fitted to the training pairs and to nothing else, see
-:func:`tradeoff.methods.losses.judges.fitted_reward`.
+Where all responses to a prompt are known, no pair is drawn: a loss is the mean over all pairs that
+could be. The judge is then a linear reward that is fitted to the training pairs and to nothing
+else, see :func:`tradeoff.methods.losses.judges.fitted_reward`. Where there are too many responses,
+as in a language model, responses are written and an exact judge compares them. Between responses of
+one reward it prefers neither, and they make no pair. Which pair is written, and which response
+wins, counts as a constant.
 """
 
 from __future__ import annotations
@@ -11,10 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from array_api_compat import array_namespace
+from jaxtyping import Float, Int
 
-from tradeoff.methods.losses.groups import Grouped, cost_of
-from tradeoff.methods.losses.records import Array, ResponseGroup, fixed, sigmoid, softplus
+from tradeoff.methods.losses.groups import Grouped, Writer
+from tradeoff.methods.losses.records import (
+    Array,
+    ResponseGroup,
+    WrittenGroup,
+    fixed,
+    sigmoid,
+    softplus,
+)
 from tradeoff.settings import NotNegative, Positive, Within
 
 
@@ -22,8 +33,8 @@ from tradeoff.settings import NotNegative, Positive, Within
 class OnlineDpo(Grouped):
     """DPO of two responses of the policy, of which a judge prefers one (online DPO, OAIF).
 
-    The judge prefers with the probability of Bradley and Terry for its rewards. The reference stays
-    what it is.
+    A fitted judge prefers with the probability of Bradley and Terry for its rewards, and an exact
+    one for sure. The reference stays what it is.
 
     Attributes
     ----------
@@ -59,6 +70,17 @@ class OnlineDpo(Grouped):
         xp = array_namespace(law)
         return xp.sum(law * (softplus(margin) - wins * margin), axis=(-2, -1))
 
+    @property
+    def writers(self) -> tuple[Writer, ...]:
+        return ("policy", self.against)
+
+    @property
+    def drawn_at(self) -> float:
+        return self.temperature
+
+    def of_written(self, group: WrittenGroup) -> Array:
+        return _of_winner(self.beta, group)
+
     def drawn(self, log_probs: Array) -> Array:
         """(n, K) law of a response, as a constant."""
         xp = array_namespace(log_probs)
@@ -86,7 +108,8 @@ class Xpo(OnlineDpo):
 
     Notes
     -----
-    Card J35, after a second-hand description. Costs as online DPO.
+    Card J35, after a second-hand description. Costs as online DPO, and one more response where the
+    policy writes both.
     """
 
     name: ClassVar[str] = "xpo"
@@ -99,6 +122,19 @@ class Xpo(OnlineDpo):
         xp = array_namespace(group.log_probs)
         usual = xp.sum(self.drawn(group.known_reference) * group.finite, axis=-1)
         return super().of_group(group) + self.alpha * usual
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return len(self.writers), len(self.writers)
+
+    @property
+    def writers(self) -> tuple[Writer, ...]:
+        more: tuple[Writer, ...] = () if self.against == "reference" else ("reference",)
+        return (*super().writers, *more)
+
+    def of_written(self, group: WrittenGroup) -> Array:
+        # The last response is the reference's.
+        return super().of_written(group) + self.alpha * group.finite[..., -1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +165,23 @@ class BestAgainstWorst(Grouped):
     samples: Annotated[int, Within(2, 1024)] = 8
 
     @property
-    def cost(self) -> float:
-        return cost_of(self.samples, self.trained, self.needs_reference)
+    def counts(self) -> tuple[int, int]:
+        return self.samples, self.trained
 
     def of_group(self, group: ResponseGroup) -> Array:
         margin = self.beta * _less(group.ratio)
         xp = array_namespace(margin)
         return xp.sum(self.law(group) * softplus(-margin), axis=(-2, -1))
+
+    @property
+    def writers(self) -> tuple[Writer, ...]:
+        return tuple("policy" for _ in range(self.samples))
+
+    def kept(self, rewards: Float[np.ndarray, "n N"]) -> Int[np.ndarray, "n 2"]:
+        return np.stack([rewards.argmax(axis=1), rewards.argmin(axis=1)], axis=1)
+
+    def of_written(self, group: WrittenGroup) -> Array:
+        return _of_winner(self.beta, group)
 
     def law(self, group: ResponseGroup) -> Array:
         """(n, K, K) probability that the first is the best and the second the worst, a constant.
@@ -159,6 +205,16 @@ class BestAgainstWorst(Grouped):
         within = share / xp.where(level > 0, level, level + 1)
         found = both * within[..., :, None] * within[..., None, :]
         return xp.where(above > 0, found, zero)
+
+
+def _of_winner(beta: float, group: WrittenGroup) -> Array:
+    """(n,) DPO of the first two responses, of which that of more reward wins; zero for a tie."""
+    rewards: Array = group.rewards
+    better = rewards[..., 0] - rewards[..., 1]
+    margin = beta * (group.ratio[..., 0] - group.ratio[..., 1])
+    xp = array_namespace(margin)
+    sides = xp.where(better > 0, softplus(-margin), softplus(margin))
+    return xp.where(better == 0, xp.zeros_like(margin), sides)
 
 
 def _less(values: Array) -> Array:

@@ -105,6 +105,15 @@ class ResponseGroup(Compared):
     likeness: Array | None = None
 
     @property
+    def shares(self) -> Array:
+        """(n, K) what each response counts in a mean over what the policy writes, constants."""
+        return array_namespace(self.log_probs).exp(fixed(self.log_probs))
+
+    def per_token(self, values: Array) -> Array:
+        """(n, K) values divided by the length of each response, which is one token here."""
+        return values
+
+    @property
     def present(self) -> Array:
         """(n, K) whether there is such a response."""
         return self.log_probs > -float("inf")
@@ -118,6 +127,30 @@ class ResponseGroup(Compared):
     def ratio(self) -> Array:
         """(n, K) log pi(y|x) - log pi_ref(y|x), zero where there is no response."""
         return self.finite - _or_zero(self.present, self.known_reference)
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenGroup(ResponseGroup):
+    """K responses that were written to each of n prompts, where those that could be are too many.
+
+    Rewards are those of an exact judge. All responses are there; the same one may occur twice.
+
+    Attributes
+    ----------
+    lengths
+        (n, K) tokens of each response, at least 1; ``None``: one each.
+    """
+
+    lengths: Array | None = None
+
+    @property
+    def shares(self) -> Array:
+        """(n, K) one over K: a response counts as often as it was written."""
+        return 0 * fixed(self.log_probs) + 1 / self.log_probs.shape[-1]
+
+    def per_token(self, values: Array) -> Array:
+        """(n, K) values divided by the length of each response."""
+        return values if self.lengths is None else values / self.lengths
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from array_api_compat import array_namespace
 
 from tradeoff.methods.losses.base import Direction
 from tradeoff.methods.losses.demonstrations import Luffy, Weighted
-from tradeoff.methods.losses.groups import Grouped
-from tradeoff.methods.losses.records import Array, ResponseGroup, Responses, fixed
+from tradeoff.methods.losses.groups import Grouped, Writer
+from tradeoff.methods.losses.records import Array, ResponseGroup, Responses, WrittenGroup, fixed
 from tradeoff.settings import NotNegative, Positive
 
 
@@ -18,7 +18,8 @@ from tradeoff.settings import NotNegative, Positive
 class SrftDemonstrations(Weighted):
     """SFT that counts by the entropy H of the policy, and the shape of LUFFY beside it.
 
-    The weight is ``half exp(sign H) + gamma p / (p + gamma)^2``, where H is in nats.
+    The weight is ``half exp(sign H) + gamma p / (p + gamma)^2``, where H is in nats. In a language
+    model p and H are those of each token.
 
     Attributes
     ----------
@@ -60,7 +61,9 @@ class SrftOwn(Grouped):
     """Policy gradient of own responses: right ones count by the entropy H, wrong ones as minus one.
 
     A response is right if the judge, see :class:`tradeoff.methods.losses.groups.Grpo`, gives it
-    more than the policy's mean; the gain of a right one is ``right exp(sign H)``.
+    more than the policy's mean; the gain of a right one is ``right exp(sign H)``. Where responses
+    are drawn, the judge is exact, a response is right if its reward is 1, and each counts by the
+    mean over its tokens; H is the group's mean negative log-probability per token.
 
     Attributes
     ----------
@@ -84,10 +87,22 @@ class SrftOwn(Grouped):
     sign: float = 1.0
 
     def of_group(self, group: ResponseGroup) -> Array:
+        mean = array_namespace(group.log_probs).sum(
+            group.shares * group.rewards, axis=-1, keepdims=True
+        )
+        return self._of_right(group, group.rewards > mean)
+
+    @property
+    def writers(self) -> tuple[Writer, ...]:
+        return tuple("policy" for _ in range(self.written))
+
+    def of_written(self, group: WrittenGroup) -> Array:
+        return self._of_right(group, group.rewards == 1)
+
+    def _of_right(self, group: ResponseGroup, right: Array) -> Array:
         xp = array_namespace(group.log_probs)
-        known, share = fixed(group.finite), xp.exp(fixed(group.log_probs))
+        known, share = fixed(group.per_token(group.finite)), group.shares
         entropy = -xp.sum(share * known, axis=-1, keepdims=True)
-        mean = xp.sum(share * group.rewards, axis=-1, keepdims=True)
         gain = self.right * xp.exp(self.sign * entropy) + 0 * share
-        gain = xp.where(group.rewards > mean, gain, xp.zeros_like(gain) - 1)
-        return -xp.sum(share * gain * group.finite, axis=-1)
+        gain = xp.where(right, gain, xp.zeros_like(gain) - 1)
+        return -xp.sum(share * gain * group.per_token(group.finite), axis=-1)

@@ -59,6 +59,18 @@ class Transform(Part):
         """Cost of a gradient of demonstrations, in gradients of demonstrations as they are."""
         return 1.0
 
+    def priced(self, *, drawn: bool) -> tuple[float, float]:
+        """Cost of a gradient of demonstrations, and what is added to that of a batch of pairs.
+
+        Both are in gradients of demonstrations as they are, with the cost of writing rows.
+
+        Parameters
+        ----------
+        drawn
+            Whether responses are drawn, as there are too many to list.
+        """
+        return self.sft_cost, 0.0
+
     def kept(self, rows: TrainingRows) -> Int[np.ndarray, " k"]:
         """Places of the rows that are trained on; a place that comes twice counts twice.
 

@@ -1,7 +1,9 @@
 """Demonstrations that are written anew, with what the policy before training says of each prompt.
 
 Where all responses of a prompt are listed, a transform gives the law of what is written. Training
-on rows weighted by that law is the mean over all draws.
+on rows weighted by that law is the mean over all draws. A language model has too many responses.
+There some are written for each demonstration, once, by the policy before training, and some
+transforms choose among these.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from tradeoff.methods.gradients.values import softmax
 from tradeoff.methods.transforms.base import KeptShare, Transform, share_of
-from tradeoff.schedules import SFT
+from tradeoff.schedules import FORWARD, SFT
 from tradeoff.settings import BelowOne, Count, NotNegative, Positive, Share, Within
 
 
@@ -57,10 +59,14 @@ class Written(Transform):
     pairs
         Whether the law is instead one of what is rejected in pairs with the demonstrations, which
         replace the pairs; a class attribute.
+    attempts
+        Responses that are written for a demonstration where not all can be listed, a class
+        attribute. 0: it needs all.
     """
 
     asks: ClassVar[tuple[int, ...]] = (SFT,)
     pairs: ClassVar[bool] = False
+    attempts: ClassVar[int] = 0
 
     @abstractmethod
     def law(self, given: Prompts) -> Float[np.ndarray, "n K"]:
@@ -69,9 +75,38 @@ class Written(Transform):
         A row of zeros leaves the demonstration out.
         """
 
+    def taken(
+        self, right: Bool[np.ndarray, "n N"], coins: Float[np.ndarray, "n N"]
+    ) -> Int[np.ndarray, " n"]:
+        """Which written response stands in place of each demonstration; -1: none.
+
+        The base takes the first.
+
+        Parameters
+        ----------
+        right
+            Whether each has the right answer, by an exact judge.
+        coins
+            Draws from [0, 1).
+        """
+        return np.zeros(len(right), dtype=np.int64)
+
+    @property
+    def drawn_at(self) -> tuple[float, float]:
+        """Temperature of the draws, and the share of the probability of tokens that is kept."""
+        return 1.0, 1.0
+
+    def priced(self, *, drawn: bool) -> tuple[float, float]:
+        # No more rows are written than gradients see.
+        writing = FORWARD * self.attempts * drawn
+        return (self.sft_cost, writing) if self.pairs else (self.sft_cost + writing, 0.0)
+
     def unsupported(self, scale: str) -> str | None:
-        if scale == "networks":
-            return "rows there are kept or left out, and none is written"
+        if scale == "networks" and not self.attempts:
+            return (
+                "none is written for small policies, which keep rows or leave them out, and of a "
+                "language model not all responses are known"
+            )
         if scale == "llm":
             return "the trainer writes no responses before it trains"
         return super().unsupported(scale)
@@ -85,7 +120,8 @@ class SelfDistillation(Written):
     ----------
     error
         Probability that the judge accepts a wrong response, in [0, 1]; right ones pass. 0 is SFT,
-        and 1 trains on the policy's own responses.
+        and 1 trains on the policy's own responses. Where all responses are listed, the
+        demonstration alone is right; in the generated language, its answer in any style.
 
     Notes
     -----
@@ -96,10 +132,17 @@ class SelfDistillation(Written):
     name: ClassVar[str] = "self_distillation"
     title: ClassVar[str] = "self-distillation"
     source: ClassVar[str] = "arXiv 2410.09982"
+    attempts: ClassVar[int] = 1
     error: Share = 0.2
 
     def law(self, given: Prompts) -> np.ndarray:
-        return _accepted(given, self.error, 1)
+        return _accepted(given, self.error, self.attempts)
+
+    def taken(
+        self, right: Bool[np.ndarray, "n N"], coins: Float[np.ndarray, "n N"]
+    ) -> Int[np.ndarray, " n"]:
+        accepted = right | (coins < self.error)
+        return np.where(accepted.any(axis=1), accepted.argmax(axis=1), -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +163,7 @@ class S3Ft(SelfDistillation):
     name: ClassVar[str] = "s3ft"
     title: ClassVar[str] = "S3FT"
     source: ClassVar[str] = "arXiv 2502.08130"
-
-    def law(self, given: Prompts) -> np.ndarray:
-        return _accepted(given, self.error, 2)
+    attempts: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +175,8 @@ class OwnSamples(Written):
     temperature
         Of the draws; positive.
     top
-        Share of the probability that is kept, from the likeliest response on; in (0, 1].
+        Share of the probability that is kept, from the likeliest response on, or from the likeliest
+        token where responses are drawn; in (0, 1].
 
     Notes
     -----
@@ -145,8 +187,13 @@ class OwnSamples(Written):
     name: ClassVar[str] = "own_samples"
     title: ClassVar[str] = "own samples"
     source: ClassVar[str] = "arXiv 2604.01193"
+    attempts: ClassVar[int] = 1
     temperature: Positive = 0.6
     top: KeptShare = 0.95
+
+    @property
+    def drawn_at(self) -> tuple[float, float]:
+        return self.temperature, self.top
 
     def law(self, given: Prompts) -> np.ndarray:
         found = softmax(given.log_probs / self.temperature)
@@ -332,6 +379,7 @@ class Spin(Written):
     title: ClassVar[str] = "SPIN"
     source: ClassVar[str] = "arXiv 2401.01335"
     pairs: ClassVar[bool] = True
+    attempts: ClassVar[int] = 1
 
     def law(self, given: Prompts) -> np.ndarray:
         """Weights of what is rejected."""
