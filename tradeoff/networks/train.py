@@ -389,7 +389,7 @@ def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
 
 def _optima(runs: Sequence[Run], steps: int, optima: ArrayLike | None) -> NDArray[np.float64]:
     rules = {run.schedule.plan(steps).rule for run in runs}
-    if optima is None and Rule.LARGER_GAP in rules:
+    if optima is None and rules & {Rule.LARGER_GAP, Rule.SMOOTH_GAP}:
         remedy = "Give the minimal training losses, or (0, 0) as lower bounds."
         raise InputError(
             "a run compares gaps, which need the optima", field="optima", remedy=remedy
