@@ -174,8 +174,8 @@ def network_left_out(name: str, scale: str) -> str | None:
         return f"{method.label}: prompts are tokens, and not vectors of features"
     if not finite and isinstance(method.data, Retrieved):
         return f"{method.label}: demonstrations are looked up by features, which tokens do not have"
-    if not finite and method.parameters.adds:
-        return f"{method.label}: nothing is added to transformers"
+    if not finite and method.parameters.adds and not method.parameters.by_token:
+        return f"{method.label}: what it adds to layers is not added to those of transformers"
     try:
         method.plan(TRIED)
     except InputError as error:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tradeoff.errors import InputError
+from tradeoff.methods.parameters.added import LATENT
 from tradeoff.networks._attention import (
     Attend,
     Cache,
@@ -137,6 +138,7 @@ class LanguageModel(nn.Module):
         after: Int[Tensor, " sequences"] | None = None,
         wanted: Int[Tensor, " some"] | None = None,
         others: tuple[Int[Tensor, "*batch time"], float] | None = None,
+        states: bool = False,
     ) -> Float[Tensor, "*batch scored vocabulary"]:
         """Logits of the token after each position.
 
@@ -157,18 +159,29 @@ class LanguageModel(nn.Module):
             block of a small model.
         others
             Second tokens, and their share in the embeddings that are read.
+        states
+            Return the inputs of the output layer, (..., width), in place of logits.
         """
-        x = self.embed_tokens(tokens)
+        x = self._read(tokens)
         if others is not None:
             second, share = others
-            x = x + share * (self.embed_tokens(second) - x)
+            x = x + share * (self._read(second) - x)
         attend = self._attend(x, positions, cache, starts, after)
         for index, block in enumerate(self.layers):
             x = block(x, index, attend)
         if wanted is not None:
             x = x[..., wanted, :]
+        if states:
+            return self.norm(x)
         head = self.embed_tokens if self.config.tied else self.lm_head
         return F.linear(self.norm(x), head.weight)
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Embeddings of tokens; numbers from the vocabulary's size on stand for latent vectors."""
+        latent = getattr(self, LATENT, None)
+        if latent is None:
+            return self.embed_tokens(tokens)
+        return F.embedding(tokens, torch.cat([self.embed_tokens.weight, latent]))
 
     def cache(self, batch: int, slots: int) -> Cache:
         """Make a zeroed cache for `slots` positions of `batch` sequences, on the same device."""

@@ -27,6 +27,7 @@ from tradeoff.networks.tasks import Params, Reference, Task, one_run, over_runs
 from tradeoff.networks.trained_losses import (
     AddedTask,
     Reading,
+    ThinkingTask,
     TokenTask,
     WeightedTask,
     pair_value,
@@ -282,7 +283,8 @@ class Loop:
         theta = self.theta[runs].requires_grad_()
         found = self._losses(objective, theta, runs, index, loss, step)
         total = found.sum()
-        if self.added is not None and self.added.penalises:
+        thinks = self.added is not None and self.added.by_token
+        if self.added is not None and self.added.penalises and not (thinks and objective):
             total = total + self._penalties(objective, theta, runs, index).sum()
         (slope,) = torch.autograd.grad(total, theta)
         return slope, found.detach()
@@ -290,11 +292,14 @@ class Loop:
     def _penalties(self, objective: int, theta: Tensor, runs: Tensor, index: Tensor) -> Tensor:
         """(n,) penalties of what is added to the networks."""
         task, added = self.task, self.added
-        assert isinstance(task, AddedTask), "checked before"
         assert added is not None, "asked before"
 
         def one(params: Params, index: Tensor) -> Tensor:
-            found: Tensor = added.penalty(task.expert_shares(params, objective, index), objective)
+            if added.by_token:
+                seen = cast(ThinkingTask, task).thoughts(params, index)
+            else:
+                seen = cast(AddedTask, task).expert_shares(params, objective, index)
+            found: Tensor = added.penalty(seen, objective)
             return found
 
         return over_runs(one, self.task.batched)(self.params(theta, runs), index)

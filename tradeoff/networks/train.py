@@ -42,6 +42,7 @@ from tradeoff.networks.trained_losses import (
     JudgedTask,
     LookedUpTask,
     RecordsTask,
+    ThinkingTask,
     TokenTask,
     WeightedTask,
 )
@@ -289,7 +290,8 @@ def _with_added(
     drawn = [added.trained(shapes, np.random.default_rng((run.seed, ADDED))) for run in runs]
     own = {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
     fixed = {name: np.stack([value] * len(runs)) for name, value in added.fixed(shapes).items()}
-    names = [*([_last_layer(task)] if added.with_head else []), *own]
+    also = list(shapes) if added.with_network else [_last_layer(task)] if added.with_head else []
+    names = [*also, *own]
     return names, {name: torch.from_numpy(value).to(like) for name, value in (own | fixed).items()}
 
 
@@ -471,8 +473,12 @@ _NEEDS = (
         "the demonstrations of the task cannot be looked up",
     ),
     _Need(
-        lambda method: bool(method.parameters.adds), AddedTask,
+        lambda method: method.parameters.adds and not method.parameters.by_token, AddedTask,
         "the networks of the task take nothing that is added to them",
+    ),
+    _Need(
+        lambda method: method.parameters.adds and method.parameters.by_token, ThinkingTask,
+        "the networks of the task read no latent vectors",
     ),
     _Need(
         lambda method: method.anchor.sees == "responses", FiniteTask,

@@ -192,6 +192,23 @@ class AddedTask(Protocol):
         """Shares of the experts in each layer, for the prompts of some training rows."""
 
 
+@runtime_checkable
+class ThinkingTask(Protocol):
+    """Member of a task whose language models read latent vectors before each response.
+
+    The parameter `tradeoff.methods.parameters.added.LATENT` has them.
+    """
+
+    def thoughts(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B some width"]:
+        """States of the last layer in some training demonstrations under one run.
+
+        They are that of the prompt's last token; the means over the prompt and over the response;
+        and those of the latent vectors.
+        """
+
+
 def sft_value(
     loss: SftLoss,
     tokens: Tokens,

@@ -23,6 +23,9 @@ SIDE = "side."
 """Stands before the names of the parameters of a second network, whose logits are added."""
 DOWN, UP, ROUTER, SCALE = ".down", ".up", ".router", ".scale"
 """Stand after the name of a matrix, for the adapters beside it: see :class:`LoraMoe`."""
+LATENT = "latent"
+"""Name of the vectors (N, width) that a language model reads before each response, see
+:class:`tradeoff.methods.parameters.latents.LatentThoughts`; where all are zero there are none."""
 Shapes = Mapping[str, tuple[int, ...]]
 Tensors = dict[str, Any]
 
@@ -51,6 +54,11 @@ class Added(Parameters):
         rng
             Generator of the run.
         """
+
+    @property
+    def with_network(self) -> bool:
+        """Whether all tensors of the network are trained, too."""
+        return False
 
     def fixed(self, shapes: Shapes) -> Tensors:
         """Values that are added and are not trained, by name."""
