@@ -25,6 +25,7 @@ from tradeoff.arena.network_scenarios import network_scenario
 from tradeoff.arena.networks import network, of_scale
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
+from tradeoff.methods.after import Resa
 from tradeoff.methods.presets import PRESETS
 from tradeoff.methods.transforms import Retrieved
 from tradeoff.scores import hypervolume, regret, weighted_loss
@@ -172,6 +173,8 @@ def network_left_out(name: str, scale: str) -> str | None:
         return f"{method.label}: it looks at tokens, and every response is one token there"
     if not finite and method.anchor.sees:
         return f"{method.label}: prompts are tokens, and not vectors of features"
+    if not finite and isinstance(method.after, Resa):
+        return f"{method.label}: no autoencoder is trained on the layers of transformers"
     if not finite and isinstance(method.data, Retrieved):
         return f"{method.label}: demonstrations are looked up by features, which tokens do not have"
     if not finite and method.parameters.adds and not method.parameters.by_token:

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
+from tradeoff.methods.after import Resa
 from tradeoff.methods.losses import TokenWeighted
 from tradeoff.methods.parameters import Added
 from tradeoff.methods.transforms import Retrieved
@@ -37,6 +38,7 @@ from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
 from tradeoff.networks.trained_losses import (
     AddedTask,
+    CarryingTask,
     FeatureTask,
     FiniteTask,
     JudgedTask,
@@ -479,6 +481,10 @@ _NEEDS = (
     _Need(
         lambda method: method.parameters.adds and method.parameters.by_token, ThinkingTask,
         "the networks of the task read no latent vectors",
+    ),
+    _Need(
+        lambda method: isinstance(method.after, Resa), CarryingTask,
+        "no autoencoder is trained on the layers of the task's networks",
     ),
     _Need(
         lambda method: method.anchor.sees == "responses", FiniteTask,
