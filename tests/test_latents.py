@@ -15,7 +15,7 @@ from tradeoff import objectives
 from tradeoff.arena.network_board import network_left_out
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find
-from tradeoff.methods.losses import MaskedThought
+from tradeoff.methods.losses import MaskedThought, PrefixRft
 from tradeoff.methods.parameters import LatentThoughts
 from tradeoff.methods.parameters.added import LATENT
 from tradeoff.networks.language_model import LanguageModel
@@ -23,7 +23,7 @@ from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import Run, train
-from tradeoff.schedules import PREFERENCE, SFT, Alright, Mix, Sequential
+from tradeoff.schedules import PREFERENCE, SFT, Alright, Mix, Schedule, Sequential
 
 PADDED = replace(TASK, ragged=False)
 SETTINGS = {"learning_rate": 1e-2, "batch_size": 4, "clip": 1.0}
@@ -163,15 +163,18 @@ def test_zeros_stand_for_no_vectors(task: LanguageTask) -> None:
     assert abs(float(expected[0] - expected[1])) > 1e-3
 
 
-@pytest.mark.parametrize("schedule", [Mix(lam=0.4), Sequential(), Alright(lam=0.6)])
-def test_without_vectors_it_is_the_plain_method(schedule) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "task"),
+    [(Mix(lam=0.4), TASK), (Sequential(), TASK), (Alright(lam=0.6), PADDED)],
+    ids=["mix", "sft-dpo", "padded"],
+)
+def test_without_vectors_it_is_the_plain_method(schedule: Schedule, task: LanguageTask) -> None:
     none = Method(schedule, parameters=LatentThoughts(vectors=0))
-    for task in (TASK, PADDED):
-        found = train(task, [Run(none, 1)], steps=4, **SETTINGS)
-        plain = train(task, [Run(schedule, 1)], steps=4, **SETTINGS)
-        assert found.params.keys() == plain.params.keys()
-        for name, value in plain.params.items():
-            assert torch.equal(found.params[name], value)
+    found = train(task, [Run(none, 1)], steps=4, **SETTINGS)
+    plain = train(task, [Run(schedule, 1)], steps=4, **SETTINGS)
+    assert found.params.keys() == plain.params.keys()
+    for name, value in plain.params.items():
+        assert torch.equal(found.params[name], value)
     assert none.updates(100.0) == Method(schedule).updates(100.0)
 
 
@@ -182,7 +185,7 @@ def test_training_moves_the_vectors_and_keeps_a_frozen_network() -> None:
         Alright(lam=0.0), parameters=LatentThoughts(frozen=True, contrast=0.0, closeness=0.0)
     )
     runs = [Run(method, 2) for method in (frozen, whole, bare)]
-    done = train(TASK, [*runs, Run(Mix(), 2)], steps=30, **SETTINGS)
+    done = train(TASK, [*runs, Run(Mix(), 2)], steps=16, evaluate_every=16, **SETTINGS)
     base = TASK.initial([0])
     for name, value in base.items():
         assert torch.equal(done.params[name][0], value[0])
@@ -191,11 +194,11 @@ def test_training_moves_the_vectors_and_keeps_a_frozen_network() -> None:
     assert not torch.allclose(done.params[LATENT][0], done.params[LATENT][2], atol=1e-3)
     assert not done.params[LATENT][3].any()
     losses = done.table.pivot(index="step", columns="run", values="sft_loss_train")
-    assert (losses.iloc[-1] < losses.iloc[0] - 0.03)[[1, 2, 3]].all()
+    assert (losses.iloc[-1] < losses.iloc[0] - 0.01)[[1, 2, 3]].all()
     # What is recorded is the loss of what is returned.
     again = TASK.evaluate(done.params, TASK.reference(base).expand(4))
     assert_allclose(again["sft_loss_train"], losses.iloc[-1], rtol=1e-5)
-    alone = train(PADDED, runs[1:2], steps=30, **SETTINGS)
+    alone = train(PADDED, runs[1:2], steps=16, evaluate_every=16, **SETTINGS)
     assert_allclose(one_run(alone.params, 0)[LATENT], one_run(done.params, 1)[LATENT], atol=2e-3)
 
 
@@ -220,10 +223,9 @@ def test_what_it_does_not_go_with_is_one_clear_error() -> None:
     with pytest.raises(InputError, match="packed only"):
         train(PADDED, [Run(masked, 0)], steps=1, **SETTINGS)
     train(TASK, [Run(masked, 0)], steps=1, **SETTINGS)
-    written = Method(Mix(), sft=find("srft").sft, parameters=LatentThoughts())
-    if getattr(written.sft, "group", 0):
-        with pytest.raises(InputError, match="without latent vectors"):
-            train(TASK, [Run(written, 0)], steps=1, **SETTINGS)
+    written = Method(Mix(), sft=PrefixRft(), parameters=LatentThoughts())
+    with pytest.raises(InputError, match="without latent vectors"):
+        train(TASK, [Run(written, 0)], steps=1, **SETTINGS)
 
 
 def test_a_module_is_left_as_it_was() -> None:

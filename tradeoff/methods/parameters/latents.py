@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 from jaxtyping import Float
 
 from tradeoff.methods.hooks import Array, Moment
@@ -95,7 +95,7 @@ class LatentThoughts(Added):
         end, prompt, response = (shares[:, k, :] for k in range(3))
         thoughts = shares[:, 3:, :]
         best = xp.argmax(_cosines(response, thoughts), axis=-1)
-        own = xp.arange(thoughts.shape[1], device=best.device) == best[:, None]
+        own = xp.arange(thoughts.shape[1], device=device(best)) == best[:, None]
         likely = _log_softmax(_cosines(end, thoughts) / self.temperature)
         contrast = -xp.sum(xp.where(own, likely, 0 * likely), axis=-1)
         of_prompt, of_thoughts = _log_softmax(prompt), _log_softmax(xp.mean(thoughts, axis=1))
