@@ -20,7 +20,7 @@ from tradeoff.networks._carried import CARRIED, carried
 from tradeoff.networks.policies import PolicyConfig, policy_data
 from tradeoff.networks.tasks import PolicyTask, one_run
 from tradeoff.networks.train import Run, train
-from tradeoff.schedules import FORWARD, Alright, Mix, Sequential
+from tradeoff.schedules import FORWARD, Alright, Mix, Rounds, Sequential
 
 DATA = policy_data(0, prompts=24, test_prompts=8, demonstrations=40, pairs=30, test_rows=20)
 TASK = PolicyTask(DATA, PolicyConfig(width=6, depth=2, head_scale=0.5), dtype=torch.float64)
@@ -32,16 +32,22 @@ def trained() -> dict[str, torch.Tensor]:
     return train(TASK, [Run(Mix(), 0), Run(Mix(), 1)], **SETTINGS).params
 
 
-@pytest.mark.parametrize("schedule", [Mix(lam=0.3), Sequential(), Alright(lam=0.7)])
-def test_without_updates_of_its_own_it_ends_where_it_began(schedule: Any) -> None:
+STAGES = Sequential(share=0.5)
+
+
+@pytest.mark.parametrize(
+    "schedule", [STAGES, Sequential(first="preference"), Rounds(rounds=2, restart=True)]
+)
+def test_without_updates_of_its_own_it_ends_where_the_stage_began(schedule: Any) -> None:
     runs = [Run(Method(schedule, after=Resa(share=0.0)), 2), Run(schedule, 2)]
-    done = train(TASK, runs, **SETTINGS)
-    for name, value in TASK.initial([2]).items():
-        assert torch.equal(done.params[name][0], value[0])
+    done = train(TASK, runs, evaluate_every=1, **SETTINGS)
     # Records within the run are those of the source.
     table = done.table.set_index(["run", "step"])["sft_loss"].unstack("run")
     assert (table[0].iloc[:-1] == table[1].iloc[:-1]).all()
-    assert table[0].iloc[-1] == table[0].iloc[0] != table[1].iloc[-1]
+    plan = schedule.plan(12)
+    begun = int(np.flatnonzero(plan.clock == 1)[-1])
+    assert begun > 0
+    assert table[0].iloc[-1] == table[1].loc[begun] != table[1].iloc[-1]
     assert runs[0].method.updates(90.0) == runs[1].method.updates(90.0)
 
 
@@ -130,11 +136,17 @@ def test_it_is_what_a_plain_loop_does() -> None:
 
 
 def test_training_ends_with_it_and_scores_it() -> None:
-    method = Method(Mix(lam=0.3), after=Resa(share=0.5))
-    done = train(TASK, [Run(method, 0), Run(method, 1), Run(Mix(lam=0.3), 0)], **SETTINGS)
+    method = Method(STAGES, after=Resa(share=0.5))
+    assert find("resa").schedule == Sequential()
+    done = train(TASK, [Run(method, 0), Run(method, 1), Run(STAGES, 0)], **SETTINGS)
     base = TASK.initial([0, 1])
-    source = train(TASK, [Run(Mix(lam=0.3), seed) for seed in (0, 1)], **SETTINGS).params
-    expected = carried(source, base, PROMPTS, method.after, 6, 8, [0, 1])
+    # The first stage alone, on the same draws.
+    sft = [Run(Alright(lam=0.0), seed) for seed in (0, 1)]
+    target = train(TASK, sft, **{**SETTINGS, "steps": 6}).params
+    source = train(TASK, [Run(STAGES, seed) for seed in (0, 1)], **SETTINGS).params
+    expected = carried(source, target, PROMPTS, method.after, 6, 8, [0, 1])
+    moved = expected[policies.HEAD] - target[policies.HEAD]
+    assert moved.abs().max() > 0.01
     for name, value in expected.items():
         assert_allclose(done.params[name][:2], value, atol=1e-9)
         assert_allclose(done.params[name][2], source[name][0], atol=1e-9)
@@ -145,7 +157,9 @@ def test_training_ends_with_it_and_scores_it() -> None:
 
 def test_costs_and_places() -> None:
     method = find("resa")
-    assert method.updates(1000, pair=1.0) == round(1000 / (2 + 0.5 * (2 + FORWARD)))
+    assert method.updates(1000, pair=1.0) == round(1000 / (1 + 0.5 * (2 + FORWARD)))
+    with pytest.raises(InputError, match="no stages"):
+        Method(Mix(), after=Resa()).plan(10)
     assert "hidden layers" in str(method.unsupported("convex"))
     assert "proportion" in str(method.unsupported("llm"))
     assert method.unsupported("networks") is None

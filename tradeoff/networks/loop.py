@@ -135,7 +135,7 @@ class Loop:
         return found
 
     def _carried(self, part: Any, plan: Plan, runs: NDArray[np.int64]) -> Tensor:
-        """(n, D) weights before training, with what an adapter carries over from those now."""
+        """(n, D) weights before the last stage, with what an adapter carries over from now."""
         if self.held:
             raise InputError(
                 f"{part.label} has adapters beside all matrices, and some are not trained",
@@ -162,6 +162,9 @@ class Loop:
         clock = self.choices.clock(step)
         if step and (restarted := np.flatnonzero(clock == 1)).size:
             optimizer.restart(restarted)
+        if self._carriers:
+            begun = torch.from_numpy(np.flatnonzero(clock == 1)).to(self.theta.device)
+            self._first[begun] = self.theta[begun]
         weights = self.choices.weights(step) * self._going[:, None]
         gradient, losses = self._gradient(step, weights)
         for chain, runs in self.hooks.chains:

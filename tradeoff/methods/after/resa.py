@@ -13,19 +13,20 @@ from tradeoff.settings import NotNegative, Positive, Within
 
 @dataclass(frozen=True, kw_only=True)
 class Resa(After):
-    """After training, the policy before training gets an adapter, and is what is kept.
+    """After the last stage, the policy before it gets an adapter, and is what is kept.
 
-    The trained policy is the source. A sparse autoencoder learns the outputs of one of its hidden
-    layers, and is put behind this layer of the policy before training. Adapters of low rank beside
-    all matrices then learn to undo what it changes: ``KL(pi_0 || pi)`` falls, on the prompts of the
-    demonstrations, without responses and pairs. Without the autoencoder again, the policy before
-    training and its adapters are the end of the run. Records within the run show the source.
+    The trained policy is the source, and the policy with which the last stage began is the target.
+    A sparse autoencoder learns the outputs of one of the source's hidden layers, and is put behind
+    this layer of the target. Adapters of low rank beside all matrices then learn to undo what it
+    changes: ``KL(target || target with both)`` falls, on the prompts of the demonstrations, without
+    responses and pairs. Without the autoencoder again, the target and its adapters are the end of
+    the run. Records within the run show the source.
 
     Attributes
     ----------
     share
         Updates of the autoencoder, and as many of the adapters, as a share of those of the run. At
-        0 the end is the policy before training.
+        0 the end is the target.
     layer
         Number of the hidden layer, from 0; the last one if there are fewer.
     dictionary
@@ -39,14 +40,16 @@ class Resa(After):
 
     Notes
     -----
-    Card S13. Published adapters have rank 32 and the strength 4. The autoencoder is ours: rectified
-    units, without a bias of their input. Its updates count as a gradient of the network, and those
-    of the adapters as one and a forward pass.
+    Card S13. Published adapters have rank 32 and the strength 4. That source and target are the
+    policies after and before the last stage is ours, and so is the autoencoder: rectified units,
+    without a bias of their input. Its updates count as a gradient of the network, and those of the
+    adapters as one and a forward pass.
     """
 
     name: ClassVar[str] = "resa"
     title: ClassVar[str] = "Resa"
     source: ClassVar[str] = "arXiv 2506.09967"
+    staged: ClassVar[bool] = True
     share: NotNegative = 0.5
     layer: Annotated[int, Within(0, 1000)] = 0
     dictionary: Annotated[int, Within(1, 1024)] = 2

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from jaxtyping import Float
 
-from tradeoff.methods.hooks import Array, Moment
+from tradeoff.methods.hooks import Array, Moment, State
 from tradeoff.methods.parameters.added import LATENT, Added, Shapes, Tensors
 from tradeoff.schedules import PREFERENCE
 from tradeoff.settings import NotNegative, Positive, Within
@@ -23,9 +23,10 @@ EMBEDDING = "embed_tokens.weight"
 class LatentThoughts(Added):
     """Learned vectors between prompt and response, with two losses of what the model makes of them.
 
-    The policy answers after it has read the vectors: they are trained by both objectives and are a
-    part of the policy in every evaluation. Updates on demonstrations also follow, with the states
-    of the last layer at the vectors as thoughts t, at the end of the prompt as q:
+    The policy answers after it has read the vectors. From the first update on they are trained by
+    both objectives, and are a part of the policy in every evaluation. Updates on demonstrations
+    also follow, with the states of the last layer at the vectors as thoughts t, at the end of the
+    prompt as q:
 
     - ``-log softmax(cos(q, t) / temperature)`` of the thought that is most like the mean state of
       the response;
@@ -73,6 +74,18 @@ class LatentThoughts(Added):
     @property
     def penalises(self) -> bool:
         return self.vectors > 0 and (self.contrast > 0 or self.closeness > 0)
+
+    def start(self, weights: Array) -> State:
+        return {"begun": 0 * weights[..., :1]}
+
+    def begin(self, weights: Array, state: State, moment: Moment) -> tuple[Array, State]:
+        return weights, {"begun": 0 * state["begun"] + 1}
+
+    def output(self, weights: Array, state: State, moment: Moment) -> Array:
+        """The weights; before the first update without vectors, as the policy is given."""
+        if moment.name != LATENT:
+            return weights
+        return array_namespace(weights).where(state["begun"] > 0, weights, 0 * weights)
 
     def costs(self, moment: Moment) -> tuple[float, float]:
         longer = self.vectors / ROW
