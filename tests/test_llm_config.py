@@ -150,6 +150,13 @@ def test_an_experiment_survives_its_file(experiment: Experiment, tmp_path: Path)
     assert found.make_schedule() == experiment.make_schedule()
 
 
+def test_schedules_that_look_at_losses_look_at_few_rows_by_default() -> None:
+    for name in ("maxright", "smooth_maxright", "constrained"):
+        found = Experiment(schedule={"name": name, "refresh": 7}).make_schedule()
+        assert (found.to_dict()["refresh"], found.to_dict()["samples"]) == (7, 64)
+    assert "samples" not in Experiment(schedule={"name": "mix"}).make_schedule().to_dict()
+
+
 def test_what_toml_cannot_say_is_not_left_out() -> None:
     never = Experiment(schedule=Maxright(refresh=None).to_dict())
     with pytest.raises(InputError, match=r"schedule\.refresh"):

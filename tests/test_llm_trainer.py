@@ -33,7 +33,7 @@ from tradeoff.llm import checkpoints, setup
 from tradeoff.llm._streams import Stream
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.trainer import JointTrainer
-from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential
+from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential, SmoothMaxright
 
 VOCABULARY = len(bpe_tokenizer_hf())
 
@@ -104,6 +104,17 @@ def test_between_refreshes_maxright_knows_what_it_has_seen():
     for (objective, loss), (_, line) in zip(seen, losses.iterrows(), strict=True):
         name = ("sft/loss", "preference/loss")[objective]
         assert line[name] == pytest.approx(loss, rel=1e-5)
+
+
+def test_smooth_maxright_is_maxright_when_cold_and_alright_when_hot():
+    known = {"optima": (1.0, 0.1), "learning_rate": 3e-2, "steps": 8, "evaluate_every": 1}
+    rule = SmoothMaxright(lam=0.85, mu=1e-9, refresh=1)
+    sharp = Maxright(lam=0.85, weighted=False)
+    expected = choices(trainer(sharp, reference_rows="all", **known))
+    assert choices(trainer(rule, reference_rows="all", **known)) == expected
+    assert len(set(expected)) == 2
+    rule = SmoothMaxright(lam=0.5, mu=1e9, samples=4)
+    assert choices(trainer(rule, **known)) == choices(trainer(Alright(lam=0.5), **known))
 
 
 def test_an_update_reads_only_rows_of_what_it_follows():

@@ -43,7 +43,12 @@ HOOKS = [
     if kind() != IDENTITY[slot]
 ]
 CONVEX = [hook for hook in HOOKS if hook.unsupported("convex") is None]
-NETWORKS = [hook for hook in HOOKS if hook.unsupported("networks") is None]
+NETWORKS = [
+    hook
+    for hook in HOOKS
+    if hook.unsupported("networks") is None and not getattr(hook, "by_token", False)
+]
+"""Those that look at tokens have tests of their own."""
 ALONE = [hook for hook in HOOKS if not (getattr(hook, "sees", "") or isinstance(hook, SmallModel))]
 """Hooks that do not need the policy."""
 

@@ -24,6 +24,7 @@ from tradeoff.schedules import (
     Mix,
     Rounds,
     Sequential,
+    SmoothMaxright,
 )
 
 SHAPES = [
@@ -159,6 +160,7 @@ SCHEDULES = [
     Alright(lam=0.7),
     Maxright(lam=0.5, refresh=1),
     Maxright(lam=0.6, refresh=1, weighted=False),
+    SmoothMaxright(lam=0.4, refresh=1),
     Rounds(rounds=3),
     Rounds(rounds=2, first="preference", restart=True),
     Constrained(limit=0.05),

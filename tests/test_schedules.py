@@ -24,6 +24,7 @@ from tradeoff.schedules import (
     Rule,
     Schedule,
     Sequential,
+    SmoothMaxright,
     Stages,
     check_decay,
     from_dict,
@@ -40,6 +41,7 @@ EXAMPLES = [
     Alright(lam=0.25),
     Alright(lam=0.25, probability=0.5),
     Maxright(lam=0.4, refresh=None, samples=3, weighted=False, optimum_error=(0.1, -0.2)),
+    SmoothMaxright(lam=0.4, mu=0.2, refresh=None, samples=3, optimum_error=(0.1, -0.2)),
     Rounds(rounds=3, lam=0.3),
     Rounds(rounds=2, share=0.7, first="preference", restart=True),
     Evenly(lam=0.3, phase=0.4),
@@ -212,6 +214,45 @@ def test_more_rounds_than_updates_are_refused():
         with pytest.raises(InputError, match="no room") as caught:
             Rounds(rounds=rounds).plan(3)
         assert caught.value.field == "rounds"
+
+
+# ---------------------------------------------------------------------- a smooth maximum
+
+
+two_gaps = st.tuples(st.floats(0, 5), st.floats(0, 5)).map(np.array)
+
+
+@given(lam=lams, gaps=two_gaps, mu=st.floats(0.02, 10), u=inner)
+def test_the_coin_of_smooth_maxright_has_the_slope_of_its_function(lam, gaps, mu, u):
+    plan = SmoothMaxright(lam=lam, mu=mu).plan(1)
+    pair = np.array([1 - lam, lam])
+
+    def value(at):
+        return mu * np.log(np.exp(pair * np.asarray(at) / mu).sum())
+
+    step = 1e-5 * np.eye(2)
+    slope = [(value(gaps + h) - value(gaps - h)) / 2e-5 for h in step]
+    np.testing.assert_allclose(plan.pulls(gaps), slope, atol=1e-6)
+    share = plan.pulls(gaps)[1] / plan.pulls(gaps).sum()
+    draws_ = np.append((np.arange(2000) + 0.5) / 2000, u)
+    followed = plan.follow(0, draws_, np.tile(gaps, (2001, 1)))
+    assert followed.sum(axis=1).tolist() == [1.0] * 2001
+    assert abs(followed[:-1, 1].mean() - share) <= 1 / 2000
+    assert plan.watched == (0, 1)
+
+
+@given(lam=inner, gaps=two_gaps, u=st.floats(0, 0.999))
+def test_smooth_maxright_is_alright_when_hot_and_maxright_when_cold(lam, gaps, u):
+    weighted = (1 - lam) * gaps[0], lam * gaps[1]
+    hot = SmoothMaxright(lam=lam, mu=1e9).plan(1)
+    np.testing.assert_allclose(hot.pulls(gaps), [(1 - lam) / 2, lam / 2], rtol=1e-6)
+    if abs(u - lam) > 1e-6:
+        expected = Alright(lam=lam).plan(1).follow(0, u)
+        assert hot.follow(0, u, gaps).tolist() == expected.tolist()
+    if abs(weighted[0] - weighted[1]) > 1e-6:
+        cold = SmoothMaxright(lam=lam, mu=1e-9).plan(1)
+        expected = Maxright(lam=lam, weighted=False).plan(1).follow(0, u, gaps)
+        assert cold.follow(0, max(u, 1e-9), gaps).tolist() == expected.tolist()
 
 
 # ---------------------------------------------------------------------- a limit

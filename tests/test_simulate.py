@@ -27,7 +27,16 @@ from tradeoff.methods import Method, find, names
 from tradeoff.methods.gradients import CaGrad, PcGrad, Seen, SmoothTchebycheff
 from tradeoff.methods.losses import ApoZero, Asft, Dft, Dpo, Ipo, Kto, Nca, Nll, Nominal, SimPo
 from tradeoff.methods.losses.divergences import divergence
-from tradeoff.schedules import Alright, Constrained, Maxright, Mix, Rounds, Sequential, Stages
+from tradeoff.schedules import (
+    Alright,
+    Constrained,
+    Maxright,
+    Mix,
+    Rounds,
+    Sequential,
+    SmoothMaxright,
+    Stages,
+)
 
 SCHEDULES = [
     Sequential(),
@@ -40,6 +49,8 @@ SCHEDULES = [
     Maxright(lam=0.4),
     Maxright(refresh=5, weighted=False, lam=0.7),
     Maxright(refresh=None),
+    SmoothMaxright(lam=0.4, refresh=1),
+    SmoothMaxright(lam=0.7, mu=0.3, refresh=3, samples=2, optimum_error=(0.1, -0.2)),
     Maxright(refresh=3, samples=2),
     Maxright(refresh=None, samples=1, weighted=False, optimum_error=(0.1, -0.2)),
     # With a minimum that is too low, or with one objective alone, both gaps would be equal at the
@@ -132,6 +143,49 @@ def test_kernels_bear_extreme_logits():
     schedules = [Mix(), Maxright(), Maxright(samples=3)]
     runs = both_engines(problem, schedules, steps=50, step_size=500.0, replicas=2, start=start)
     assert_same(*runs, tolerance=1e-12 * problem.radius)
+
+
+def test_smooth_maxright_lies_between_alright_and_maxright():
+    """Bit for bit at both ends; compiled code and specification agree between them."""
+    problem = random_log_linear(3)
+    step, lam = {"steps": 120, "step_size": StepSize(0.5, 0.5), "replicas": 3}, 0.4
+    rules = {
+        mu: [SmoothMaxright(lam=lam, mu=mu, refresh=k, samples=s) for k, s in ((1, 0), (5, 4))]
+        for mu in (1e-9, 0.05, 1e9)
+    }
+    assert_same(*both_engines(problem, rules[0.05], **step), tolerance=1e-12 * problem.radius)
+    for mu, ends in (
+        (1e9, [Alright(lam=lam)] * 2),
+        (
+            1e-9,
+            [Maxright(lam=lam, weighted=False, refresh=k, samples=s) for k, s in ((1, 0), (5, 4))],
+        ),
+    ):
+        for found, end in zip(
+            both_engines(problem, rules[mu], **step),
+            both_engines(problem, ends, **step),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(found.last, end.last)
+            np.testing.assert_array_equal(found.counts, end.counts)
+            np.testing.assert_allclose(found.average, end.average, atol=1e-6)
+
+
+def test_smooth_maxright_ends_where_its_theory_says():
+    """On the front, at the weight that the coin's probability is."""
+    problem = random_log_linear(0, prompts=4, dimension=4, demonstrations=12, pairs=12)
+    rule = SmoothMaxright(lam=0.8, mu=0.1, refresh=1)
+    settings = {"steps": 4000, "step_size": StepSize(2.0, 0.5), "replicas": 8}
+    runs = trajectories(problem, rule, checkpoints=[4000], **settings)
+    end = runs.losses(problem, "average")[0, :, -1].mean(axis=0)
+    least = np.array([minimise(problem, 0.0).value, minimise(problem, 1.0).value])
+    pulls = rule.plan(1).pulls(end - least)
+    share = pulls[1] / pulls.sum()
+    assert share < 0.75  # ALRIGHT would end at the weight 0.8.
+    above, of_alright = (
+        float(end @ [1 - lam, lam]) - minimise(problem, lam).value for lam in (share, rule.lam)
+    )
+    assert above < 2.5e-3 < of_alright
 
 
 def test_result_does_not_depend_on_the_number_of_threads():

@@ -25,6 +25,7 @@ from tradeoff.arena.network_scenarios import network_scenario
 from tradeoff.arena.networks import network, of_scale
 from tradeoff.errors import InputError
 from tradeoff.methods import METHODS, Method, find, names
+from tradeoff.methods.after import Resa
 from tradeoff.methods.losses import Grouped
 from tradeoff.methods.presets import PRESETS
 from tradeoff.methods.transforms import Written
@@ -176,6 +177,8 @@ def network_left_out(name: str, scale: str) -> str | None:
         return f"{method.label}: rows there are kept or left out, and none is written"
     if finite and method.by_token:
         return f"{method.label}: it looks at tokens, and every response is one token there"
+    if not finite and isinstance(method.after, Resa):
+        return f"{method.label}: no autoencoder is trained on the layers of transformers"
     try:
         method.plan(TRIED)
     except InputError as error:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from tradeoff import draws
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.reference import LEAST_PULL
 from tradeoff.convex.setting import Setting
 from tradeoff.progress import tqdm
 from tradeoff.schedules import PREFERENCE, SFT, Plan, Rule
@@ -47,6 +48,7 @@ BLOCK = 32
 """Runs per block: enough logits for one exponential loop, few enough to stay in the L1 cache."""
 
 LARGER_GAP, WITHIN_LIMIT = int(Rule.LARGER_GAP), int(Rule.WITHIN_LIMIT)
+SMOOTH_GAP = int(Rule.SMOOTH_GAP)
 GOLDEN = draws.GOLDEN
 
 # The full set would also assume that no number is NaN or infinite, and gains little.
@@ -105,6 +107,7 @@ class Plans(NamedTuple):
     samples: Index
     minima: Array
     allowed: Array  # largest gap of SFT at which WITHIN_LIMIT follows preferences
+    temperature: Array
 
 
 class Block(NamedTuple):
@@ -225,6 +228,7 @@ def _plans(setting: Setting) -> Plans:
         samples=stack([p.gaps.samples for p in plans], np.int64),
         minima=stack([setting.optima + np.asarray(p.gaps.optimum_error) for p in plans]),
         allowed=stack([p.allowed(setting.base) for p in plans]),
+        temperature=stack([p.gaps.temperature for p in plans]),
     )
 
 
@@ -277,6 +281,8 @@ def _run_block(
                 block.mass.fill(0.0)
             if plans.rule[c] == LARGER_GAP:
                 _follow_larger_gap(data, totals, plans, c, t, block)
+            elif plans.rule[c] == SMOOTH_GAP:
+                _follow_smooth_gap(data, totals, plans, c, t, block)
             elif plans.rule[c] == WITHIN_LIMIT:
                 _follow_within_limit(data, totals, plans, c, t, block)
             else:
@@ -330,6 +336,39 @@ def _follow_larger_gap(
         block.weights[r, 1 - chosen] = 0.0
         block.weights[r, chosen] = taken
         block.share[r] = taken / pair if pair > 0 else 1.0
+
+
+@njit(**FAST)
+def _follow_smooth_gap(
+    data: Data, totals: Totals, plans: Plans, c: int, t: int, block: Block
+) -> None:
+    """Gradient and averaging weights of the rule SMOOTH_GAP."""
+    refresh, samples = plans.refresh[c], plans.samples[c]
+    fresh = t == 0 or (refresh > 0 and t % refresh == 0)
+    for r in range(len(block.theta)):
+        if fresh:
+            for i in range(2):
+                block.known[r, i] = _value(data, totals, samples, i, t, block, r)
+        sft, preference = _pulls(plans, c, block.known, r)
+        u = _uniform(block.keys[r, draws.OBJECTIVE], t)
+        chosen = PREFERENCE if u * (sft + preference) < preference else SFT
+        if not fresh:
+            block.known[r, chosen] = _value(data, totals, samples, chosen, t, block, r)
+        block.weights[r, 1 - chosen] = 0.0
+        block.weights[r, chosen] = plans.weights[c, t, chosen]
+        block.share[r] = 1.0 / max(sft + preference, LEAST_PULL)
+
+
+@njit(fastmath=EXACT, error_model="numpy", forceinline=True)
+def _pulls(plans: Plans, c: int, known: Array, r: int) -> tuple[float, float]:
+    """What `Plan.pulls` returns."""
+    first, second = plans.pair[c, SFT], plans.pair[c, PREFERENCE]
+    sft = (known[r, SFT] - plans.minima[c, SFT]) * first / plans.temperature[c]
+    preference = (known[r, PREFERENCE] - plans.minima[c, PREFERENCE]) * second
+    preference /= plans.temperature[c]
+    peak = max(sft, preference)
+    a, b = np.exp(sft - peak), np.exp(preference - peak)
+    return first * a / (a + b), second * b / (a + b)
 
 
 @njit(**FAST)

@@ -17,6 +17,8 @@ from tradeoff.progress import tqdm
 from tradeoff.schedules import SFT, Plan, Rule
 
 Array = NDArray[np.float64]
+LEAST_PULL = 1e-9
+"""Sums of pulls below this count as this where an iterate is weighed by their inverse."""
 
 
 def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
@@ -90,13 +92,15 @@ def _follow_values(
     row = np.arange(len(chosen))
     known = known.copy()
     known[row, chosen] = values[row, chosen]
-    return plan.follow(t, u, gaps, setting.base), _shares(plan, t, chosen), known
+    return plan.follow(t, u, gaps, setting.base), _shares(plan, t, chosen, gaps), known
 
 
-def _shares(plan: Plan, t: int, chosen: NDArray[np.int64]) -> Array:
+def _shares(plan: Plan, t: int, chosen: NDArray[np.int64], gaps: Array) -> Array:
     """Averaging weights of the iterates at which runs follow the chosen objectives."""
     if plan.rule is Rule.WITHIN_LIMIT:
         return np.asarray(chosen != SFT, dtype=float)
+    if plan.rule is Rule.SMOOTH_GAP:
+        return np.asarray(1 / np.maximum(plan.pulls(gaps).sum(-1), LEAST_PULL))
     pair = np.asarray(plan.gaps.weights)[chosen]
     taken = plan.weights[t][chosen]
     return np.asarray(np.divide(taken, pair, out=np.ones_like(pair), where=pair > 0))

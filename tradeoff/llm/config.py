@@ -386,7 +386,8 @@ class Experiment:
             If its name or a setting is unknown or cannot be used.
         """
         table = dict(self.schedule)
-        if table.get("name") in (schedules.Maxright.name, schedules.Constrained.name):
+        looking = schedules.Maxright, schedules.SmoothMaxright, schedules.Constrained
+        if table.get("name") in [kind.name for kind in looking]:
             table = {**_ADAPTIVE, **table}
         try:
             return schedules.from_dict(table)

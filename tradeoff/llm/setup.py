@@ -274,7 +274,7 @@ def warn_of_limit(plan: Plan, config: TrainConfig) -> None:
 
 def warn_of_optima(plan: Plan, config: TrainConfig) -> None:
     """Warn if gaps are measured from zero, as the larger loss may then always be followed."""
-    if plan.rule is Rule.LARGER_GAP and config.optima is None:
+    if plan.rule in (Rule.LARGER_GAP, Rule.SMOOTH_GAP) and config.optima is None:
         warnings.warn(
             "train.optima are not given: gaps count from zero, so the objective of the larger loss "
             'may be followed at every update. Give "auto", which measures them by short runs on '

@@ -155,7 +155,8 @@ class Method:
     @property
     def by_token(self) -> bool:
         """Whether it looks at single tokens, so that responses of one token are not its place."""
-        return any(part.by_token for part in (self.data, self.sft, self.preference))
+        parts = self.data, self.sft, self.preference, self.parameters
+        return any(part.by_token for part in parts)
 
     def at(self, lam: float) -> Method:
         """The same method at another weight of the preference objective, in [0, 1]."""

@@ -17,6 +17,7 @@ from tradeoff.schedules import (
     MovingMix,
     Rounds,
     Sequential,
+    SmoothMaxright,
     Stages,
 )
 
@@ -29,6 +30,7 @@ PRESETS: dict[str, Method | Part] = {
     "der": Method(
         Sequential(replay=0.1), anchor=LearningWithoutForgetting(direction="logits", weight=0.1)
     ),
+    "smooth_maxright": Method(SmoothMaxright()),
     "tracked": Method(Evenly(), parameters=GradientMemory()),
     "cyclic": Method(Rounds(rounds=8, restart=True)),
     "rewind": Method(
@@ -52,6 +54,7 @@ r"""Methods and parts by name, see :func:`tradeoff.methods.catalogue.find`.
 | moving_mix | Mix whose weights move there from SFT, CHORD-μ (arXiv 2508.11408) |
 | replay | SFT, then preferences with a tenth of replayed demonstrations |
 | der | replay, held near the logits that the second stage began with |
+| smooth_maxright | a coin, by the smooth Tchebycheff function of the losses |
 | tracked | even turns, with a running mean of the gradients of each objective |
 | cyclic | eight rounds of SFT and preferences, each begun anew |
 | rewind | SFT, preferences, and a last tenth of SFT, each begun anew |

@@ -56,6 +56,21 @@ class Batch:
         length = int(used.max()) + 1 if len(used) else 1
         return Batch(tokens[..., :length], mask[..., :length], self.kept[index.cpu()])
 
+    def opened(self, vocabulary: int, count: int) -> Batch:
+        """The rows with `count` new tokens, from `vocabulary` on, before each response."""
+        whole = self.tokens.shape[-1] + count
+        answered = self.mask if self.mask.ndim == 2 else self.mask.any(1)
+        first = answered.int().argmax(-1)[:, None]
+        number = torch.arange(whole, device=first.device) - first
+        own = (number >= 0) & (number < count)
+        source = torch.where(number < 0, number, (number - count).clamp(min=0)) + first
+        shape = (*self.tokens.shape[:-1], whole)
+        if self.mask.ndim == 3:
+            number, own, source = (x[:, None].expand(shape) for x in (number, own, source))
+        tokens = torch.where(own, vocabulary + number, self.tokens.gather(-1, source))
+        mask = self.mask.gather(-1, source) & ~own
+        return Batch(tokens, mask, self.kept, self.dropped)
+
     def ragged(self, rows: Int[Tensor, " some"]) -> Ragged:
         """Pack some rows end to end on a CPU; each response ends at its last token in the mask."""
         tokens, mask = self.tokens[rows], self.mask[rows]

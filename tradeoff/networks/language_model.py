@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tradeoff.errors import InputError
+from tradeoff.methods.parameters.added import LATENT
 from tradeoff.networks._attention import (
     Attend,
     Cache,
@@ -164,10 +165,10 @@ class LanguageModel(nn.Module):
         features
             Return the input (*batch, scored, width) of the output layer in place of logits.
         """
-        x = self.embed_tokens(tokens)
+        x = self._read(tokens)
         if others is not None:
             second, share = others
-            x = x + share * (self.embed_tokens(second) - x)
+            x = x + share * (self._read(second) - x)
         if factors is not None:
             x = x * factors
         attend = self._attend(x, positions, cache, starts, after)
@@ -179,6 +180,13 @@ class LanguageModel(nn.Module):
             return self.norm(x)
         head = self.embed_tokens if self.config.tied else self.lm_head
         return F.linear(self.norm(x), head.weight)
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Embeddings of tokens; numbers from the vocabulary's size on stand for latent vectors."""
+        latent = getattr(self, LATENT, None)
+        if latent is None:
+            return self.embed_tokens(tokens)
+        return F.embedding(tokens, torch.cat([self.embed_tokens.weight, latent]))
 
     def cache(self, batch: int, slots: int) -> Cache:
         """Make a zeroed cache for `slots` positions of `batch` sequences, on the same device."""

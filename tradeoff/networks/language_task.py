@@ -19,11 +19,13 @@ from tradeoff import objectives
 from tradeoff.data import synthetic
 from tradeoff.data.synthetic import InstructionData
 from tradeoff.data.tokenizer import SPECIAL, Tokenizer
+from tradeoff.errors import InputError
 from tradeoff.methods.losses import PreferenceLoss, TokenWeighted
 from tradeoff.methods.losses.groups import Grouped
 from tradeoff.methods.losses.records import WrittenGroup
 from tradeoff.methods.losses.rollouts import Rollouts
 from tradeoff.methods.losses.token_classes import of_mean_one
+from tradeoff.methods.parameters.added import LATENT
 from tradeoff.methods.transforms import Retrieved, Written
 from tradeoff.networks import _written
 from tradeoff.networks._added_to_models import functional_call, load, router_shares
@@ -179,7 +181,12 @@ class LanguageTask:
         """As :meth:`tokens`, where the policy reads something else."""
         rows, weights = self.sft, None
         if self.batched:
-            tokens, mask = rows.tokens[index], rows.mask[index]
+            both = self._some(params, rows, index)
+            tokens, mask = both.tokens, both.mask
+            if self._latents(params) and (
+                reading.hidden is not None or reading.weights is not None
+            ):
+                raise _together()
             shown = tokens
             if reading.hidden is not None:
                 shown = torch.where(mask & reading.hidden, self.tokenizer.pad, tokens)
@@ -188,12 +195,13 @@ class LanguageTask:
                 lambda own: torch.where(mask, F.pad(own[:, :-1], (1, 0)), shown),
             )[:, :-1]  # fmt: skip
             wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
-            found = wide.gather(-1, tokens[:, 1:, None]).squeeze(-1) - wide.logsumexp(-1)
+            known = tokens[:, 1:, None].clamp(max=wide.shape[-1] - 1)
+            found = wide.gather(-1, known).squeeze(-1) - wide.logsumexp(-1)
             if reading.weights is not None:
                 weights = reading.weights[index][:, 1:].to(found.dtype)
             unsure = _entropies(wide) if reading.entropies else None
             return Tokens(found, mask[:, 1:].to(found.dtype), None, weights, unsure)
-        laid, mask = rows.ragged(index), rows.mask[index]
+        laid, mask = self._laid(params, rows, index), rows.mask[index]
         place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
         # Demonstrations share no prompts, so each token stands behind the one that predicts it.
         scored, read = laid.wanted + 1, laid.tokens
@@ -280,6 +288,7 @@ class LanguageTask:
         coins, seed
             Draws for the beginnings; the seed of what is written.
         """
+        self._require_no_latents(params)
         model = self.model(params)
         longest = int(self.sft.mask.sum(-1).max())
         shown = Batch(self.sft.tokens[index], self.sft.mask[index], self.sft.kept[index.cpu()])
@@ -323,6 +332,7 @@ class LanguageTask:
         seed
             Of the draws.
         """
+        self._require_no_latents(params)
         return _written.group(self, params, reference, index, loss, seed)
 
     def rewritten(self, transform: Written) -> LanguageTask:
@@ -361,10 +371,18 @@ class LanguageTask:
 
     def model(self, params: Mapping[str, Tensor]) -> LanguageModel:
         """A model with the parameters of one run, as constants."""
-        known = {name: value.detach() for name, value in params.items()}
+        known = {name: value.detach() for name, value in params.items() if name != LATENT}
         model = LanguageModel(self.base.config).to(next(iter(known.values())).dtype)
         load(model, known)
         return model.to(self.device)
+
+    def _require_no_latents(self, params: Mapping[str, Tensor]) -> None:
+        if self._latents(params):
+            raise InputError(
+                "responses are written without latent vectors",
+                field="parameters",
+                remedy="Use a loss that writes no responses.",
+            )
 
     @property
     def prompt_size(self) -> int:
@@ -399,7 +417,7 @@ class LanguageTask:
             laid = rows.ragged(index)
             more = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
             if factors is not None:
-                more["factors"] = _laid(factors, laid, rows.mask[index])
+                more["factors"] = _prompt_factors(factors, laid, rows.mask[index])
             logits = functional_call(self._shell, dict(params), (laid.tokens,), more)
             mask = torch.ones_like(laid.targets)
         wide = torch.promote_types(logits.dtype, torch.float32)
@@ -474,9 +492,24 @@ class LanguageTask:
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
     ) -> list[Float[Tensor, "_ vocabulary"]]:
         """Logits of each token of the responses of some training demonstrations."""
-        tokens, mask = self.sft.tokens[index], self.sft.mask[index]
-        logits = functional_call(self._shell, dict(params), (tokens,))
-        return [row[:-1][own[1:]] for row, own in zip(logits, mask, strict=True)]
+        shown = self._some(params, self.sft, index)
+        logits = functional_call(self._shell, dict(params), (shown.tokens,))
+        return [row[:-1][own[1:]] for row, own in zip(logits, shown.mask, strict=True)]
+
+    def thoughts(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B some width"]:
+        shown, count = self._some(params, self.sft, index), self._latents(params)
+        states = functional_call(self._shell, dict(params), (shown.tokens,), {"features": True})
+        end = shown.mask.int().argmax(-1)[:, None]
+        places = torch.arange(shown.mask.shape[-1], device=end.device)
+        means = [
+            (states * part[..., None]).sum(1, keepdim=True) / part.sum(1)[:, None, None]
+            for part in (places < end - count, shown.mask)
+        ]
+        wanted = end - count + torch.arange(-1, count, device=end.device)
+        own = states.gather(1, wanted[..., None].expand(-1, -1, states.shape[-1]))
+        return torch.cat([own[:, :1], *means, own[:, 1:]], dim=1)
 
     def pair_log_probs(
         self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
@@ -521,11 +554,12 @@ class LanguageTask:
         The second tensor has these tokens.
         """
         if self.batched:
+            rows = self._some(params, rows, torch.arange(len(rows), device=self.device))
             counted = rows.mask[:, 1:]
             logits = functional_call(self._shell, dict(params), (rows.tokens,))[:, :-1][counted]
             targets = rows.tokens[:, 1:][counted]
         else:
-            laid = rows.ragged(torch.arange(len(rows)))
+            laid = self._laid(params, rows, torch.arange(len(rows)))
             place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
             logits = functional_call(self._shell, dict(params), (laid.tokens,), place)
             targets = laid.targets
@@ -558,7 +592,12 @@ class LanguageTask:
 
     def answer(self, params: Mapping[str, Tensor], prompts: Sequence[Any], **settings: Any) -> list:
         """Generate responses of one run, greedily unless `settings` of `generate` say otherwise."""
+        model = self.model(params)
         ids = self.tokenizer.encode_many(list(prompts))
+        if count := self._latents(params):
+            model.latent = params[LATENT]
+            own = range(self.base.config.vocabulary, self.base.config.vocabulary + count)
+            ids = [[*row, *own] for row in ids]
         settings = {"max_new_tokens": 32, "eos": self.tokenizer.eos, **settings}
         written = generate(self.model(params), ids, **settings)
         return [self.tokenizer.decode(row) for row in written]
@@ -579,13 +618,18 @@ class LanguageTask:
         """
         shape = (len(index), *rows.tokens.shape[1:-1])
         if self.batched:
-            tokens, mask = rows.tokens[index].flatten(0, -2), rows.mask[index].flatten(0, -2)
+            if weights is not None and self._latents(params):
+                raise _together()
+            shown = self._some(params, rows, index)
+            tokens, mask = shown.tokens.flatten(0, -2), shown.mask.flatten(0, -2)
             logits = functional_call(self._shell, dict(params), (tokens,))
             kept = mask
             if weights is not None:
                 wide = torch.promote_types(logits.dtype, torch.float32)
                 kept = mask * weights.flatten(0, -2).to(wide)
-            return response_log_probs(logits, tokens, kept).view(shape)
+            # Latent vectors are no tokens, and are not scored.
+            known = tokens.clamp(max=logits.shape[-1] - 1)
+            return response_log_probs(logits, known, kept).view(shape)
         each, laid = self._each(params, rows, index)
         if weights is not None:
             each = each * weights[rows.mask[index]].to(each.dtype)
@@ -593,14 +637,45 @@ class LanguageTask:
 
     def _each(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> tuple[Tensor, Any]:
         """(M,) log-probabilities of all tokens of some responses, and their layout."""
-        laid = rows.ragged(index)
+        laid = self._laid(params, rows, index)
         place = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
         logits = functional_call(self._shell, dict(params), (laid.tokens,), place)
         return _log_prob(logits, laid.targets), laid
 
+    def _latents(self, params: Mapping[str, Tensor]) -> int:
+        """Number of latent vectors that one run reads before each response; zeros are none."""
+        found = params.get(LATENT)
+        if found is None:
+            return 0
+        # In one batch all runs have some, see `_over_rows`.
+        return len(found) if self.batched or bool(found.any()) else 0
+
+    def _some(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> Batch:
+        """Some rows, with the places of latent vectors before each response."""
+        own = Batch(rows.tokens[index], rows.mask[index], rows.kept)
+        count = self._latents(params)
+        return own.opened(self.base.config.vocabulary, count) if count else own
+
+    def _laid(self, params: Mapping[str, Tensor], rows: Batch, index: Tensor) -> Ragged:
+        """As `_some`, packed."""
+        if not self._latents(params):
+            return rows.ragged(index)
+        return self._some(params, rows, index).ragged(torch.arange(len(index)))
+
     @torch.no_grad()
     def _over_rows(self, params: Mapping[str, Tensor], rows: Batch) -> Tensor:
         """(R, rows, ...) log-probabilities under every run, in parts that fit in memory."""
+        if self.batched and LATENT in params:
+            some = params[LATENT].flatten(1).any(1)
+            if not bool(some.any()):
+                params = {name: value for name, value in params.items() if name != LATENT}
+            elif not bool(some.all()):
+                parts = [
+                    self._over_rows({n: v[own] for n, v in params.items()}, rows)
+                    for own in (some, ~some)
+                ]
+                order = torch.cat([some.nonzero()[:, 0], (~some).nonzero()[:, 0]])
+                return torch.cat(parts)[order.argsort()]
         found = over_runs(lambda one, index: self.log_probs(one, rows, index), self.batched)
         runs = len(next(iter(params.values())))
         at_once = ROWS_AT_ONCE
@@ -615,13 +690,21 @@ class LanguageTask:
         return objectives.margin(log_probs[..., 0], log_probs[..., 1])
 
 
+def _together() -> InputError:
+    return InputError(
+        "weights of single tokens and latent vectors go together where rows are packed only",
+        field="ragged",
+        remedy="Use the task on a CPU.",
+    )
+
+
 def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     """(M,) log-probabilities of tokens, by logits (M, vocabulary)."""
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return -F.cross_entropy(scores, targets, reduction="none")
 
 
-def _laid(factors: Tensor, laid: Ragged, mask: Tensor) -> Tensor:
+def _prompt_factors(factors: Tensor, laid: Ragged, mask: Tensor) -> Tensor:
     """Factors (B, time, w) of prompts for the tokens of packed rows; 1 for those of responses."""
     of = torch.repeat_interleave(torch.arange(len(laid.after)), laid.starts.diff())
     place = torch.arange(len(laid.tokens)) - laid.starts[of]

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tradeoff.errors import InputError
+from tradeoff.methods.after import Resa
 from tradeoff.methods.gradients import Update
 from tradeoff.methods.losses import ResponseGroup, TokenWeighted
 from tradeoff.methods.losses.divergences import divergence
@@ -27,16 +29,18 @@ from tradeoff.networks.optimizers import RowOptimizer
 from tradeoff.networks.tasks import Params, Reference, Task, one_run, over_runs
 from tradeoff.networks.trained_losses import (
     AddedTask,
+    CarryingTask,
     FiniteTask,
     JudgedTask,
     Reading,
+    ThinkingTask,
     TokenTask,
     WeightedTask,
     WritingTask,
     pair_value,
     sft_value,
 )
-from tradeoff.schedules import PREFERENCE, SFT, Decay
+from tradeoff.schedules import PREFERENCE, SFT, Decay, Plan
 
 
 class Loop:
@@ -99,6 +103,12 @@ class Loop:
         self.seconds, self.done = 0.0, 0
         self._going = np.ones(runs, dtype=bool)
         self.hooks = Hooks(choices, self.shapes, self.theta)
+        methods = zip(choices.methods, choices.groups, strict=True)
+        self._carriers = {
+            k: group for k, (method, group) in enumerate(methods) if isinstance(method.after, Resa)
+        }
+        self._first = self.theta.clone() if self._carriers else self.theta
+        self._at_end: dict[int, Tensor] = {}
         self.rewards = self._judged()
         self._selecting = list(choices.selecting())
         self._memory: dict[int, Any] = {}
@@ -120,7 +130,28 @@ class Loop:
 
     def shown(self) -> Float[Tensor, "R D"]:
         """Trained parameters that are evaluated and returned: theta, after the hooks."""
-        return self.hooks.output(self.theta, self.done)
+        found = self.hooks.output(self.theta, self.done)
+        for k, (plan, runs) in self._carriers.items():
+            if self.done == len(plan):
+                if k not in self._at_end:
+                    self._at_end[k] = self._carried(self.choices.methods[k].after, plan, runs)
+                found[runs] = self._at_end[k]
+        return found
+
+    def _carried(self, part: Any, plan: Plan, runs: NDArray[np.int64]) -> Tensor:
+        """(n, D) weights before the last stage, with what an adapter carries over from now."""
+        if self.held:
+            raise InputError(
+                f"{part.label} has adapters beside all matrices, and some are not trained",
+                field="runs",
+                value=sorted(self.held),
+                remedy="Train all weights.",
+            )
+        source, base = (self.params(theta[runs], slice(0)) for theta in (self.theta, self._first))
+        updates, seeds = round(part.share * len(plan)), self.choices.seeds[runs].tolist()
+        task = cast(CarryingTask, self.task)
+        found = task.carried(source, base, part, updates, self.choices.batch_size, seeds)
+        return torch.cat([found[name].flatten(1) for name in self.shapes], dim=1)
 
     def update(
         self, step: int, optimizer: RowOptimizer, rates: NDArray[np.float64], decay: Decay
@@ -135,6 +166,9 @@ class Loop:
         clock = self.choices.clock(step)
         if step and (restarted := np.flatnonzero(clock == 1)).size:
             optimizer.restart(restarted)
+        if self._carriers:
+            begun = torch.from_numpy(np.flatnonzero(clock == 1)).to(self.theta.device)
+            self._first[begun] = self.theta[begun]
         weights = self.choices.weights(step) * self._going[:, None]
         gradient, losses = self._gradient(step, weights)
         for chain, runs in self.hooks.chains:
@@ -286,7 +320,8 @@ class Loop:
         theta = self.theta[runs].requires_grad_()
         found = self._losses(objective, theta, runs, index, loss, step)
         total = found.sum()
-        if self.added is not None and self.added.penalises:
+        thinks = self.added is not None and self.added.by_token
+        if self.added is not None and self.added.penalises and not (thinks and objective):
             total = total + self._penalties(objective, theta, runs, index).sum()
         (slope,) = torch.autograd.grad(total, theta)
         return slope, found.detach()
@@ -294,11 +329,14 @@ class Loop:
     def _penalties(self, objective: int, theta: Tensor, runs: Tensor, index: Tensor) -> Tensor:
         """(n,) penalties of what is added to the networks."""
         task, added = self.task, self.added
-        assert isinstance(task, AddedTask), "checked before"
         assert added is not None, "asked before"
 
         def one(params: Params, index: Tensor) -> Tensor:
-            found: Tensor = added.penalty(task.expert_shares(params, objective, index), objective)
+            if added.by_token:
+                seen = cast(ThinkingTask, task).thoughts(params, index)
+            else:
+                seen = cast(AddedTask, task).expert_shares(params, objective, index)
+            found: Tensor = added.penalty(seen, objective)
             return found
 
         return over_runs(one, self.task.batched)(self.params(theta, runs), index)

@@ -8,7 +8,7 @@ laboratory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 HEAD = "head.weight"
 """Name of the last layer W, (responses, width)."""
+Through = Callable[[int, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +172,16 @@ def features(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
     return list(_inputs(parameters, prompts))[-1][1]
 
 
-def logits(parameters: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
+def logits(
+    parameters: Mapping[str, Tensor], prompts: Tensor, through: Through | None = None
+) -> Tensor:
     """Scores of all responses, (..., K), of prompts (..., dx).
 
     Names of parameters may tell of a second network and of adapters, see
-    `tradeoff.methods.parameters.added`.
+    `tradeoff.methods.parameters.added`. What `through` makes of the number and the output of a
+    hidden layer is read in place of this output.
     """
-    h = features(parameters, prompts)
+    h = list(_inputs(parameters, prompts, through))[-1][1]
     found = with_experts(parameters, HEAD, h, h @ parameters[HEAD].T)
     if SIDE + HEAD not in parameters:
         return found
@@ -191,13 +195,16 @@ def expert_shares(parameters: Mapping[str, Tensor], prompts: Tensor) -> Float[Te
     return torch.stack([expert_share(parameters, name, h) for name, h in inputs])
 
 
-def _inputs(parameters: Mapping[str, Tensor], prompts: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _inputs(
+    parameters: Mapping[str, Tensor], prompts: Tensor, through: Through | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Name and input of each matrix; the last one is W."""
     h, layer = prompts, 0
     while (name := f"body.{layer}.weight") in parameters:
         yield name, h
         found = torch.nn.functional.linear(h, parameters[name], parameters[f"body.{layer}.bias"])
-        h, layer = torch.tanh(with_experts(parameters, name, h, found)), layer + 1
+        h = torch.tanh(with_experts(parameters, name, h, found))
+        h, layer = h if through is None else through(layer, h), layer + 1
     yield HEAD, h / h.shape[-1] ** 0.5
 
 

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tradeoff import objectives
+from tradeoff.methods.after import Resa
 from tradeoff.methods.losses import TokenWeighted
 from tradeoff.methods.losses.token_classes import of_mean_one
 from tradeoff.methods.transforms import Documents, Retrieved
 from tradeoff.methods.transforms.retrieved import Expanded, InContext
 from tradeoff.networks import policies
+from tradeoff.networks._carried import carried
 from tradeoff.networks.policies import PolicyConfig, PolicyData
 from tradeoff.networks.trained_losses import Reading, Tokens
 from tradeoff.schedules import SFT
@@ -311,6 +313,18 @@ class PolicyTask:
     ) -> Float[Tensor, "L B E"]:
         rows = self._tensors["demonstrations" if objective == SFT else "pairs"][index]
         return policies.expert_shares(params, self._tensors["prompts"][rows[:, 0]])
+
+    def carried(
+        self,
+        source: Params,
+        base: Params,
+        part: Resa,
+        updates: int,
+        rows: int,
+        seeds: Sequence[int],
+    ) -> Params:
+        prompts = self._tensors["prompts"][self._tensors["demonstrations"][:, 0]]
+        return carried(source, base, prompts, part, updates, rows, seeds)
 
     def responses(self, index: Int[Tensor, " ..."]) -> Int[Tensor, " ..."]:
         return self._tensors["demonstrations"][index][..., 1]

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from tradeoff.display import as_html
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
+from tradeoff.methods.after import Resa
 from tradeoff.methods.losses import Grouped, TokenWeighted
 from tradeoff.methods.parameters import Added
 from tradeoff.methods.transforms import Retrieved, Written
@@ -37,12 +38,14 @@ from tradeoff.networks.tasks import Params, Task
 from tradeoff.networks.threads import SMALL, one_thread, spread
 from tradeoff.networks.trained_losses import (
     AddedTask,
+    CarryingTask,
     FeatureTask,
     FiniteTask,
     JudgedTask,
     LookedUpTask,
     RecordsTask,
     RewritingTask,
+    ThinkingTask,
     TokenTask,
     ViewTask,
     WeightedTask,
@@ -298,7 +301,8 @@ def _with_added(
     own = {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
     fixed = {name: np.stack([value] * len(runs)) for name, value in added.fixed(shapes).items()}
     head = added.with_head and task.last_layer_name is not None
-    names = [*([_last_layer(task)] if head else []), *own]
+    also = list(shapes) if added.with_network else [_last_layer(task)] if head else []
+    names = [*also, *own]
     return names, {name: torch.from_numpy(value).to(like) for name, value in (own | fixed).items()}
 
 
@@ -398,7 +402,7 @@ def _rates(rate: ArrayLike, runs: int) -> Float[np.ndarray, "R S"]:
 
 def _optima(runs: Sequence[Run], steps: int, optima: ArrayLike | None) -> NDArray[np.float64]:
     rules = {run.schedule.plan(steps).rule for run in runs}
-    if optima is None and Rule.LARGER_GAP in rules:
+    if optima is None and rules & {Rule.LARGER_GAP, Rule.SMOOTH_GAP}:
         remedy = "Give the minimal training losses, or (0, 0) as lower bounds."
         raise InputError(
             "a run compares gaps, which need the optima", field="optima", remedy=remedy
@@ -517,8 +521,16 @@ _NEEDS = (
         FiniteTask, "responses are judged by what pairs are about, and these pairs are replaced",
     ),
     _Need(
-        lambda method: bool(method.parameters.adds), AddedTask,
+        lambda method: bool(method.parameters.adds) and not method.parameters.by_token, AddedTask,
         "the networks of the task take nothing that is added to them",
+    ),
+    _Need(
+        lambda method: bool(method.parameters.adds) and method.parameters.by_token, ThinkingTask,
+        "the networks of the task read no latent vectors",
+    ),
+    _Need(
+        lambda method: isinstance(method.after, Resa), CarryingTask,
+        "no autoencoder is trained on the layers of the task's networks",
     ),
     _Need(
         lambda method: method.anchor.sees == "responses", (FiniteTask, ViewTask),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tradeoff.methods.after import Resa
 from tradeoff.methods.losses import (
     Pairs,
     PreferenceLoss,
@@ -234,6 +235,39 @@ class AddedTask(Protocol):
         self, params: Mapping[str, Tensor], objective: int, index: Int[Tensor, " B"]
     ) -> Float[Tensor, "L B E"]:
         """Shares of the experts in each layer, for the prompts of some training rows."""
+
+
+@runtime_checkable
+class CarryingTask(Protocol):
+    """Member of a task whose networks have hidden layers, for what is read through them."""
+
+    def carried(
+        self,
+        source: dict[str, Tensor],
+        base: dict[str, Tensor],
+        part: Resa,
+        updates: int,
+        rows: int,
+        seeds: Sequence[int],
+    ) -> dict[str, Tensor]:
+        """Stacked weights of a base with what an adapter learned behind a source's autoencoder."""
+
+
+@runtime_checkable
+class ThinkingTask(Protocol):
+    """Member of a task whose language models read latent vectors before each response.
+
+    The parameter `tradeoff.methods.parameters.added.LATENT` has them.
+    """
+
+    def thoughts(
+        self, params: Mapping[str, Tensor], index: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B some width"]:
+        """States of the last layer in some training demonstrations under one run.
+
+        They are that of the prompt's last token; the means over the prompt and over the response;
+        and those of the latent vectors.
+        """
 
 
 def sft_value(

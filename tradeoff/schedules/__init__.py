@@ -1,16 +1,16 @@
 """Rules that decide which objective each update follows.
 
 A schedule is a small frozen dataclass. Its :meth:`Schedule.plan` describes every update of a run of
-given length. A plan has one of four rules: draw an objective at random, follow both, follow the one
-with the larger weighted gap, or follow preferences while the SFT loss is within a limit. These are
-enough for every method of arXiv 2410.15483 and for ours. The same schedule object drives compiled
-kernels, small networks and language models.
+given length. A plan has one of five rules: draw an objective at random, follow both, follow the one
+with the larger weighted gap, draw that one the likelier, or follow preferences while the SFT loss
+is within a limit. These are enough for every method of arXiv 2410.15483 and for ours. The same
+schedule object drives compiled kernels, small networks and language models.
 
 Throughout, index 0 is SFT and index 1 is the preference objective, and ``lam`` is the weight of
 the PREFERENCE objective.
 """
 
-from tradeoff.schedules.adaptive import Constrained, Maxright
+from tradeoff.schedules.adaptive import Constrained, Maxright, SmoothMaxright
 from tradeoff.schedules.base import Schedule
 from tradeoff.schedules.joint import Alright, Mix
 from tradeoff.schedules.moving import MovingMix
@@ -51,6 +51,7 @@ __all__ = [
     "Rule",
     "Schedule",
     "Sequential",
+    "SmoothMaxright",
     "Stages",
     "check_decay",
     "from_dict",

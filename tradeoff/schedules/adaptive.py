@@ -1,4 +1,4 @@
-"""Schedules that evaluate the losses: MAXRIGHT, and a limit on the SFT loss."""
+"""Schedules that evaluate the losses: MAXRIGHT, sharp or smooth, and a limit on the SFT loss."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ Nats = Annotated[float, Within(-1e6, 1e6)]
 Limit = Annotated[
     float, Within(0, 1e6), "It counts nats above the least SFT loss, or with relative=True a share."
 ]
+
+Temperature = Annotated[float, Within(1e-9, 1e9), "It counts nats."]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,50 @@ class Maxright(Schedule):
         values = GapValues(pair, self.refresh, self.samples, self.optimum_error)
         weights = pair if self.weighted else (1.0, 1.0)
         return self._plan(steps, Rule.LARGER_GAP, weights=weights, gaps=values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothMaxright(Schedule):
+    """Draw an objective by its part in the gradient of a smooth maximum of both weighted gaps.
+
+    With e the softmax of both weighted gaps over ``mu``, an update follows the preference objective
+    with probability ``lam e[1] / ((1 - lam) e[0] + lam e[1])``, so that it goes along the gradient
+    of the smooth Tchebycheff function in the mean, and computes one gradient.
+
+    Attributes
+    ----------
+    mu
+        Temperature of the maximum, in nats; positive. Large: ALRIGHT. Small: MAXRIGHT, along
+        unweighted gradients.
+    refresh, samples, optimum_error
+        How the compared values are computed, see :class:`GapValues`.
+
+    Notes
+    -----
+    Card X05, ours; the function is that of arXiv 2402.19078, equation (7). An iterate counts in the
+    average by the length of its step along the gradient of that function.
+    """
+
+    name: ClassVar[str] = "smooth_maxright"
+    source: ClassVar[str] = "ours"
+    mu: Temperature = 0.05
+    refresh: Every | None = 10
+    samples: Samples = 0
+    optimum_error: tuple[Nats, Nats] = (0.0, 0.0)
+
+    @property
+    def label(self) -> str:
+        return "smooth MAXRIGHT"
+
+    def plan(self, steps: int) -> Plan:
+        values = GapValues(
+            (1 - self.lam, self.lam),
+            self.refresh,
+            self.samples,
+            self.optimum_error,
+            temperature=self.mu,
+        )
+        return self._plan(steps, Rule.SMOOTH_GAP, gaps=values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,16 +29,17 @@ class Rule(IntEnum):
     BOTH = 1
     LARGER_GAP = 2
     WITHIN_LIMIT = 3
+    SMOOTH_GAP = 4
 
 
 @dataclass(frozen=True)
 class GapValues:
-    """How the rules LARGER_GAP and WITHIN_LIMIT compute loss values.
+    """How the rules LARGER_GAP, SMOOTH_GAP and WITHIN_LIMIT compute loss values.
 
     Attributes
     ----------
     weights
-        (SFT, preference) weights of the gaps that LARGER_GAP compares.
+        (SFT, preference) weights of the gaps that LARGER_GAP and SMOOTH_GAP compare.
     refresh
         Updates between refreshes, at which the values are evaluated anew; ``None``: only the first
         update evaluates them. Between refreshes the value of the chosen objective is kept current,
@@ -52,6 +53,9 @@ class GapValues:
         Largest known gap of SFT, in nats, at which WITHIN_LIMIT follows the preference objective.
     relative
         ``limit`` is a share of the SFT gap at the start of the run, not a number of nats.
+    temperature
+        In nats: SMOOTH_GAP draws nearly by the weights alone if weighted gaps differ by much less,
+        and follows the larger one if they differ by much more.
     """
 
     weights: tuple[float, float] = (0.5, 0.5)
@@ -60,6 +64,7 @@ class GapValues:
     optimum_error: tuple[float, float] = (0.0, 0.0)
     limit: float = float("inf")
     relative: bool = False
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Plan:
         (T,) number of the update within its stage, from 1. Step sizes and averages restart
         where the clock does.
     gaps
-        Settings of the rules LARGER_GAP and WITHIN_LIMIT; not used by the others.
+        Settings of the rules that evaluate losses; not used by the others.
     both
         (T,) whether an update follows both objectives although the rule is DRAW; ``None``: no
         update does.
@@ -119,7 +124,9 @@ class Plan:
     @property
     def watched(self) -> tuple[int, ...]:
         """Objectives whose loss values the rule evaluates."""
-        return {Rule.LARGER_GAP: (SFT, PREFERENCE), Rule.WITHIN_LIMIT: (SFT,)}.get(self.rule, ())
+        if self.rule in (Rule.LARGER_GAP, Rule.SMOOTH_GAP):
+            return (SFT, PREFERENCE)
+        return (SFT,) if self.rule is Rule.WITHIN_LIMIT else ()
 
     def allowed(self, base: ArrayLike | None = None) -> NDArray[np.float64]:
         """Largest gap of SFT at which WITHIN_LIMIT follows the preference objective, in nats.
@@ -147,9 +154,9 @@ class Plan:
         step
             Index of the update, from 0.
         uniform
-            Draws in [0, 1), any shape ``(...)``: one per run. Used by DRAW.
+            Draws in [0, 1), any shape ``(...)``: one per run. Used by DRAW and SMOOTH_GAP.
         gaps
-            (..., 2) known optimality gaps of the runs. Used by LARGER_GAP and WITHIN_LIMIT.
+            (..., 2) known optimality gaps of the runs. Used by the rules that evaluate losses.
         base
             (...) gaps of SFT at the start of the runs. Used by a relative limit.
 
@@ -179,8 +186,32 @@ class Plan:
         if self.rule is Rule.WITHIN_LIMIT:
             # A gap that is not a number is not within the limit.
             return np.asarray(np.asarray(gaps)[..., SFT] <= self.allowed(base))
+        if self.rule is Rule.SMOOTH_GAP:
+            pulls = self.pulls(np.asarray(gaps))
+            # The division is left out, as a kernel compares the same product.
+            return np.asarray(np.asarray(uniform) * pulls.sum(-1) < pulls[..., PREFERENCE])
         weighted = np.asarray(gaps) * self.gaps.weights
         return np.asarray(weighted[..., PREFERENCE] > weighted[..., SFT])
+
+    def pulls(self, gaps: ArrayLike) -> NDArray[np.float64]:
+        """Factors of both gradients in that of the smooth maximum of the weighted gaps.
+
+        Parameters
+        ----------
+        gaps
+            (..., 2) known optimality gaps.
+
+        Returns
+        -------
+        ndarray, shape (..., 2)
+            ``weight_i * exp(weight_i gap_i / t) / sum_j exp(weight_j gap_j / t)``, with the
+            temperature t. SMOOTH_GAP draws objectives in proportion to them.
+        """
+        pair = np.asarray(self.gaps.weights)
+        sizes = np.asarray(gaps) * pair / self.gaps.temperature
+        with np.errstate(invalid="ignore"):  # A run that diverged has losses without end.
+            powers = np.exp(sizes - sizes.max(axis=-1, keepdims=True))
+        return np.asarray(pair * powers / powers.sum(axis=-1, keepdims=True))
 
     def kinds(self, step: int = 0) -> list[tuple[float, NDArray[np.float64]]]:
         """Probability and (2,) gradient weights of each kind of one update.

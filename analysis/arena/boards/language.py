@@ -31,7 +31,7 @@ FAST: dict[str, Any] = {
 FAST_METHODS, FAST_PROBLEMS = ("alright",), ("language-strong",)
 SCHEDULES = (
     *("evenly", "alright", "rounds", "evenly_budget", "alternation", "mix", "replay", "sft-dpo"),
-    *("dpo-sft", "moving_mix", "cyclic", "maxright", "rewind", "constrained"),
+    *("dpo-sft", "moving_mix", "cyclic", "maxright", "smooth_maxright", "rewind", "constrained"),
 )
 MERGES = (
     *("wise_ft", "slerp", "soup", "graft", "fisher_merge", "task_arithmetic", "half_reset"),
@@ -53,7 +53,7 @@ board does not change who takes part.
 """
 TOKENS = (
     *("mft", "rationale_sft", "tl_training", "uds"),
-    *("ld_dpo", "ift", "prefix_rft", "uft_rl"),
+    *("ld_dpo", "ift", "prefix_rft", "uft_rl", "lta"),
 )
 """Methods that look at the tokens of responses, most of which have no other scale."""
 CHOSEN = (*SCHEDULES, *MERGES, *OTHERS, *TOKENS)

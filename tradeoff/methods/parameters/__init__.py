@@ -3,6 +3,7 @@
 from tradeoff.methods.parameters.added import Added, LoraMoe
 from tradeoff.methods.parameters.base import EveryParameter, Mask, Parameters
 from tradeoff.methods.parameters.halves import HalfFineTuning
+from tradeoff.methods.parameters.latents import LatentThoughts
 from tradeoff.methods.parameters.ogd import Ogd
 from tradeoff.methods.parameters.shifted import FeatureMasks, Nested, Sam, Shifted, StraightThrough
 from tradeoff.methods.parameters.small_model import SmallModel
@@ -29,6 +30,7 @@ __all__ = [
     "Frozen",
     "GradientMemory",
     "HalfFineTuning",
+    "LatentThoughts",
     "LoraMoe",
     "LotteryTicket",
     "Mask",

@@ -30,6 +30,9 @@ SHIFT = "side.shift.weight"
 """Name of what is added to an output layer that is also the embedding, which stays as it is."""
 BLOCKS = "layers."
 """Stands before the names of the parameters of a language model's blocks."""
+LATENT = "latent"
+"""Name of the vectors (N, width) that a language model reads before each response, see
+:class:`tradeoff.methods.parameters.latents.LatentThoughts`; where all are zero there are none."""
 Shapes = Mapping[str, tuple[int, ...]]
 Tensors = dict[str, Any]
 
@@ -58,6 +61,11 @@ class Added(Parameters):
         rng
             Generator of the run.
         """
+
+    @property
+    def with_network(self) -> bool:
+        """Whether all tensors of the network are trained, too."""
+        return False
 
     def fixed(self, shapes: Shapes) -> Tensors:
         """Values that are added and are not trained, by name."""

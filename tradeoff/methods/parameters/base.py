@@ -20,10 +20,13 @@ class Parameters(Hook):
     adds
         Whether it trains tensors of its own beside a network, a class attribute; see
         :class:`tradeoff.methods.parameters.added.Added`.
+    by_token
+        Whether it acts within responses of several tokens, a class attribute.
     """
 
     kind: ClassVar[str] = "parameters"
     adds: ClassVar[bool] = False
+    by_token: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
