@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +20,15 @@ from tradeoff.networks._rollouts import answered, laid_out
 from tradeoff.networks.batches import Batch
 from tradeoff.networks.tasks import ANSWERS
 
-if TYPE_CHECKING:
-    from tradeoff.networks.language_task import LanguageTask
-
+Task = Any
+"""A `tradeoff.networks.language_task.LanguageTask`, whose module imports this one."""
 Ids = list[int]
 REFERENCE = 2**40
 """Added to the seed of what the reference writes, so that it does not repeat the policy."""
 
 
 def group(
-    task: LanguageTask,
+    task: Task,
     params: Mapping[str, Tensor],
     reference: Mapping[str, Tensor],
     index: Int[Tensor, " B"],
@@ -64,7 +63,7 @@ def group(
 
 
 def _responses(
-    task: LanguageTask,
+    task: Task,
     params: Mapping[str, Tensor],
     reference: Mapping[str, Tensor],
     prompts: Sequence[Ids],
@@ -92,7 +91,7 @@ def _responses(
 
 
 @torch.no_grad()
-def _features(task: LanguageTask, rows: Batch) -> Float[Tensor, "B w"]:
+def _features(task: Task, rows: Batch) -> Float[Tensor, "B w"]:
     """Mean states of the base model at the tokens of each response, as unit vectors."""
     states: list[Tensor] = []
     model = task.model(dict(task.base.named_parameters()))
@@ -101,7 +100,7 @@ def _features(task: LanguageTask, rows: Batch) -> Float[Tensor, "B w"]:
     return F.normalize((states[0] * rows.mask[..., None]).sum(1), dim=-1)
 
 
-def rows(task: LanguageTask, transform: Written) -> dict[str, Any]:
+def rows(task: Task, transform: Written) -> dict[str, Any]:
     """The rows of a task that a transform has written; see `LanguageTask.rewritten`."""
     shown, count = list(_split(task.sft)), transform.attempts
     temperature, top = transform.drawn_at
@@ -130,7 +129,7 @@ def rows(task: LanguageTask, transform: Written) -> dict[str, Any]:
     return {"sft": Batch(batch.tokens, batch.mask, task.sft.kept).to(task.device)}
 
 
-def _right(task: LanguageTask, responses: Sequence[Ids], count: int) -> list[bool]:
+def _right(task: Task, responses: Sequence[Ids], count: int) -> list[bool]:
     """Whether responses, some to each demonstration, end and give its answer."""
     eos, rows = task.tokenizer.eos, task.sft.kept.repeat_interleave(count).tolist()
     return [
@@ -140,7 +139,7 @@ def _right(task: LanguageTask, responses: Sequence[Ids], count: int) -> list[boo
     ]
 
 
-def _pairs(task: LanguageTask, pairs: Sequence[tuple[Any, Any]]) -> Batch:
+def _pairs(task: Task, pairs: Sequence[tuple[Any, Any]]) -> Batch:
     """Rows of pairs of a prompt and a response each."""
     if not pairs:
         raise InputError(

@@ -599,7 +599,7 @@ class LanguageTask:
             own = range(self.base.config.vocabulary, self.base.config.vocabulary + count)
             ids = [[*row, *own] for row in ids]
         settings = {"max_new_tokens": 32, "eos": self.tokenizer.eos, **settings}
-        written = generate(self.model(params), ids, **settings)
+        written = generate(model, ids, **settings)
         return [self.tokenizer.decode(row) for row in written]
 
     def _few(self, rows: Batch) -> Batch:

@@ -10,13 +10,12 @@ from array_api_compat import array_namespace, device
 from jaxtyping import Float
 
 from tradeoff.methods.hooks import Array, Moment, State
-from tradeoff.methods.parameters.added import LATENT, Added, Shapes, Tensors
+from tradeoff.methods.parameters.added import EMBEDDING, LATENT, Added, Shapes, Tensors
 from tradeoff.schedules import PREFERENCE
 from tradeoff.settings import NotNegative, Positive, Within
 
 ROW = 20
 """Tokens of a sequence in which the vectors are counted, about as many as demonstrations have."""
-EMBEDDING = "embed_tokens.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +91,9 @@ class LatentThoughts(Added):
         again = (1 + longer) if self.penalises else 0.0
         sft = 0.0 if moment.objective == PREFERENCE else longer + again
         return sft, longer if moment.objective in (None, PREFERENCE) else 0.0
+
+    def gradient_cost(self, shapes: Shapes, read: float, scored: float) -> float:
+        return 1.0  # :meth:`costs` has all.
 
     def penalty(self, shares: Float[Array, "L B E"], objective: int) -> Array:
         """What is added to the loss of some demonstrations, a number.
