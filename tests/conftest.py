@@ -134,6 +134,24 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
     return draw
 
 
+@pytest.fixture(scope="session")
+def paper() -> dict[str, Any]:
+    """What the templates of the paper's dossier are filled with."""
+    from analysis.dossier import report
+    from analysis.fernando2024.dossier import DOSSIER
+
+    return report.context(DOSSIER, DOSSIER.folder)
+
+
+@pytest.fixture(scope="session")
+def paper_page(paper: dict[str, Any]) -> str:
+    """The report page of the paper's dossier, which takes seconds to render."""
+    from analysis.dossier import report
+    from analysis.fernando2024.dossier import DOSSIER
+
+    return report.render_page(DOSSIER, paper)
+
+
 @pytest.fixture(autouse=True)
 def _first_calls_are_checked() -> None:
     typechecker.start_counting_anew()
