@@ -51,7 +51,8 @@ test: $(TEST) ## run the tests that take at most a few seconds, one process a co
 test-slow: $(TEST) ## run the others: claims and their mutations, studies, notebooks, the report in a browser
 	@$(PYTEST) -m slow --durations=40 $(ARGS)
 
-test-all: test test-slow ## run all tests
+test-all: $(TEST) ## run all tests, in one session: each process collects them once
+	@$(PYTEST) --durations=40 $(ARGS)
 
 # The parts that need no torch, with the oldest version of every package that pyproject.toml allows;
 # among these, some use what others have deprecated since.

@@ -18,7 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import gc
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.abc import MetaPathFinder
@@ -31,9 +31,26 @@ import hypothesis
 import pytest
 import typer.main
 import typer.testing
+from _pytest.doctest import DoctestModule
 
 # The modules that are imported for all tests are never freed.
 gc.disable()
+
+
+class _Examples:
+    """Look for examples only in modules that have some; the others need not be imported for it."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collect_file(self, file_path: Path) -> Generator[None, list[Any], list[Any]]:
+        found = yield
+        if found and ">>>" not in file_path.read_text("utf-8"):
+            return [part for part in found if not isinstance(part, DoctestModule)]
+        return found
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what concerns the files of the package too, which lie outside this folder."""
+    config.pluginmanager.register(_Examples())
 
 
 def pytest_collection_finish() -> None:
@@ -115,6 +132,24 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
         return found[name]
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def paper() -> dict[str, Any]:
+    """What the templates of the paper's dossier are filled with."""
+    from analysis.dossier import report
+    from analysis.fernando2024.dossier import DOSSIER
+
+    return report.context(DOSSIER, DOSSIER.folder)
+
+
+@pytest.fixture(scope="session")
+def paper_page(paper: dict[str, Any]) -> str:
+    """The report page of the paper's dossier, which takes seconds to render."""
+    from analysis.dossier import report
+    from analysis.fernando2024.dossier import DOSSIER
+
+    return report.render_page(DOSSIER, paper)
 
 
 @pytest.fixture(autouse=True)

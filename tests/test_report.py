@@ -26,16 +26,23 @@ LONGEST_CAPTION = 80
 
 
 @pytest.fixture(scope="module")
-def content():
-    return report.context(DOSSIER, DOSSIER.folder)
+def content(paper):
+    return paper
 
 
-def test_the_readme_and_the_dossier_show_the_stored_numbers(content):
-    assert (ROOT / "README.md").read_text("utf-8") == report.render(
-        DOSSIER, ("readme.md.j2",), content
-    )
-    dossier = (DOSSIER.folder / "README.md").read_text("utf-8")
-    assert dossier == report.render(DOSSIER, report.DOSSIER, content)
+@pytest.fixture(scope="module")
+def readme(content):
+    return report.render(DOSSIER, ("readme.md.j2",), content)
+
+
+@pytest.fixture(scope="module")
+def dossier(content):
+    return report.render(DOSSIER, report.DOSSIER, content)
+
+
+def test_the_readme_and_the_dossier_show_the_stored_numbers(readme, dossier):
+    assert (ROOT / "README.md").read_text("utf-8") == readme
+    assert (DOSSIER.folder / "README.md").read_text("utf-8") == dossier
 
 
 @pytest.mark.slow
@@ -54,8 +61,8 @@ def test_the_example_of_the_readme_runs():
     assert len(example().splitlines()) <= 18
 
 
-def test_the_readme_names_files_that_exist_and_is_read_in_minutes(content):
-    text = report.render(DOSSIER, ("readme.md.j2",), content)
+def test_the_readme_names_files_that_exist_and_is_read_in_minutes(readme):
+    text = readme
     places = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert len(places) > 20
     assert [place for place in places if not (ROOT / place).exists()] == []
@@ -64,8 +71,8 @@ def test_the_readme_names_files_that_exist_and_is_read_in_minutes(content):
     assert advised.sentences()[0] in text
 
 
-def test_the_badges_of_the_readme_are_those_of_pyproject(content):
-    text = report.render(DOSSIER, ("readme.md.j2",), content)
+def test_the_badges_of_the_readme_are_those_of_pyproject(readme):
+    text = readme
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     pythons = [name.rpartition(" ")[2] for name in project["classifiers"] if ":: 3." in name]
@@ -116,15 +123,12 @@ def test_the_page_stands_alone_and_names_every_figure(tmp_path, content):
 
 
 @pytest.mark.slow
-def test_every_link_on_the_page_and_in_the_dossier_leads_somewhere(content):
-    text = re.sub(
-        r"<script\b.*?</script>", "", report.render_page(DOSSIER, content), flags=re.DOTALL
-    )
+def test_every_link_on_the_page_and_in_the_dossier_leads_somewhere(paper_page, dossier):
+    text = re.sub(r"<script\b.*?</script>", "", paper_page, flags=re.DOTALL)
     places = set(re.findall(r'\bid="([^"]+)"', text))
     links = set(re.findall(r'href="([^"]*)"', text))
     assert {link[1:] for link in links if link.startswith("#")} <= places
     assert [link for link in links if not link.startswith(("#", "https://"))] == []
-    dossier = report.render(DOSSIER, report.DOSSIER, content)
     headings = {page.slug(line.lstrip("# ")) for line in dossier.splitlines() if line[:1] == "#"}
     assert set(re.findall(r"\]\(#([^)]+)\)", dossier)) <= headings
     for path in re.findall(r"\]\((?!#|http)([^)]+)\)", dossier):
@@ -132,17 +136,16 @@ def test_every_link_on_the_page_and_in_the_dossier_leads_somewhere(content):
 
 
 @pytest.mark.slow
-def test_formulas_are_mathml_and_none_is_left_as_tex(content):
-    text = report.render_page(DOSSIER, content)
-    body = re.sub(r"<(script|style)\b.*?</\1>|data:image[^\"]*", "", text, flags=re.DOTALL)
+def test_formulas_are_mathml_and_none_is_left_as_tex(paper_page):
+    body = re.sub(r"<(script|style)\b.*?</\1>|data:image[^\"]*", "", paper_page, flags=re.DOTALL)
     assert body.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') >= 10
     assert "merror" not in body
     assert "$" not in body
     assert not re.search(r"\\(frac|mathrm|lambda|sqrt)", body)
 
 
-def test_the_story_takes_five_minutes_and_comes_before_the_dossier(content):
-    text = report.render_page(DOSSIER, content)
+def test_the_story_takes_five_minutes_and_comes_before_the_dossier(paper_page):
+    text = paper_page
     found = re.search(r'<section class="story".*?</section>', text, re.DOTALL)
     words = re.sub(r"<[^>]+>", " ", found[0]).split()
     assert 600 <= len(words) <= 900

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from analysis.dossier import controls, report
+from analysis.dossier import controls
 from analysis.fernando2024 import explorers
 from analysis.fernando2024.dossier import DOSSIER
 
@@ -43,14 +43,14 @@ SMALLEST_TEXT = """() => {
 
 
 @pytest.fixture(scope="module")
-def content():
-    return report.context(DOSSIER, DOSSIER.folder)
+def content(paper):
+    return paper
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, content):
+def address(tmp_path_factory, paper_page):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(report.render_page(DOSSIER, content), "utf-8")
+    path.write_text(paper_page, "utf-8")
     return path.as_uri()
 
 

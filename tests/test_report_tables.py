@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.dossier import cells, report, tables
+from analysis.dossier import cells, tables
 from analysis.fernando2024.dossier import DOSSIER
 
 
 @pytest.fixture(scope="module")
-def content():
-    return report.context(DOSSIER, DOSSIER.folder)
+def content(paper):
+    return paper
 
 
 @pytest.fixture(scope="module")

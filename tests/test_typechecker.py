@@ -63,7 +63,7 @@ def test_a_function_made_anew_is_counted_with_those_before():
 
 
 def test_what_is_returned_is_checked():
-    with pytest.raises(TypeCheckError, match="return value"):
+    with pytest.raises(TypeCheckError, match='return "array'):
         sampled(typechecker=check)(double)(np.ones((3, 2)), np.zeros(3))
 
 

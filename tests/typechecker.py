@@ -94,31 +94,38 @@ def _sampled(function: Callable, typechecker: Callable) -> Callable:
 
 
 def _checked(function: Callable, typechecker: Callable) -> Callable:
-    """The function with its checks, which are much faster where no annotation has a shape."""
-    if typechecker is check and not _has_shapes(function):
-        try:
-            return check_alone(function)
-        except BeartypeException:
-            pass  # `jaxtyped` accepts more annotations.
+    """The function with its checks, which are much faster where no annotation has a shape.
+
+    With a type checker of its own, `jaxtyped` would make two functions that check, and check the
+    arguments in both. It does so where it accepts more annotations, and for generators, which it
+    would change otherwise.
+    """
+    if typechecker is check and isinstance(function, FunctionType):
+        found = _types(function)
+        shaped = any(map(_shaped, found))
+        if not shaped or not (UNKNOWN in found or inspect.isgeneratorfunction(function)):
+            try:
+                alone = check_alone(function)
+                return jaxtyped(alone, typechecker=None) if shaped else alone
+            except BeartypeException:
+                pass
     return jaxtyped(function, typechecker=typechecker)
 
 
-def _has_shapes(function: Callable) -> bool:
-    """Whether an annotation of the function may contain the shape of an array."""
-    if not isinstance(function, FunctionType):
-        return True
+def _types(function: FunctionType) -> list[Any]:
+    """The types that annotations of the function name, some of which may not be known."""
     space = vars(builtins) | function.__globals__
+    found: list[Any] = []
     for annotation in function.__annotations__.values():
-        found = [annotation]
         if isinstance(annotation, str):
-            names = re.findall(r"(?<![\w.])[^\W\d]\w*", LITERAL.sub("", annotation))
-            found = [space.get(name, UNKNOWN) for name in names]
-        if any(map(_shaped, found)):
-            return True
-    return False
+            names = re.findall(r"(?<![\w.])[^\W\d]\w*", TEXTS.sub("", annotation))
+            found += [space.get(name, UNKNOWN) for name in names]
+        else:
+            found.append(annotation)
+    return found
 
 
-LITERAL = re.compile(r"Literal\[[^]]*\]")
+TEXTS = re.compile(r"Literal\[[^]]*\]|\"[^\"]*\"|'[^']*'")
 UNKNOWN = ForwardRef("Unknown")
 
 

@@ -55,12 +55,16 @@ GOLDEN = draws.GOLDEN
 REASSOCIATE = {"contract", "reassoc", "arcp", "nsz"}
 # For code that cancels rounding errors on purpose: regrouping terms would undo it.
 EXACT = {"contract"}
-FAST = {"fastmath": REASSOCIATE, "error_model": "numpy"}
-INLINE = {**FAST, "forceinline": True}
+FAST = {"fastmath": REASSOCIATE, "error_model": "numpy", "no_cfunc_wrapper": True}
+# Only compiled code calls these. Wrappers for calls from Python would take a quarter of the time
+# that everything takes to compile.
+INNER = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
+PART = {**FAST, **INNER}
+INLINE = {**PART, "forceinline": True}
 
 # The test suite wraps functions to check shapes; numba needs the functions themselves.
-_mix = njit(inspect.unwrap(draws.mix))
-_to_unit = njit(inspect.unwrap(draws.to_unit))
+_mix = njit(**INNER)(inspect.unwrap(draws.mix))
+_to_unit = njit(**INNER)(inspect.unwrap(draws.to_unit))
 
 
 class Data(NamedTuple):
@@ -294,7 +298,7 @@ def _run_block(
         _record(start, block, k, last, average, counts)
 
 
-@njit(**FAST)
+@njit(**PART)
 def _record(start: Array, block: Block, k: int, last: Array, average: Array, counts: Index) -> None:
     for r in range(len(block.theta)):
         for i in range(len(start)):
@@ -307,7 +311,7 @@ def _record(start: Array, block: Block, k: int, last: Array, average: Array, cou
 # ---------------------------------------------------------------------- which objective
 
 
-@njit(**FAST)
+@njit(**PART)
 def _follow(plans: Plans, c: int, t: int, block: Block) -> None:
     """Gradient weights of the rules BOTH and DRAW."""
     sft, preference = plans.weights[c, t, SFT], plans.weights[c, t, PREFERENCE]
@@ -318,7 +322,7 @@ def _follow(plans: Plans, c: int, t: int, block: Block) -> None:
         block.weights[r, PREFERENCE] = preference if both or drawn else 0.0
 
 
-@njit(**FAST)
+@njit(**PART)
 def _follow_larger_gap(
     data: Data, totals: Totals, plans: Plans, c: int, t: int, block: Block
 ) -> None:
@@ -338,6 +342,7 @@ def _follow_larger_gap(
         block.share[r] = taken / pair if pair > 0 else 1.0
 
 
+<<<<<<< HEAD
 @njit(**FAST)
 def _follow_smooth_gap(
     data: Data, totals: Totals, plans: Plans, c: int, t: int, block: Block
@@ -372,6 +377,9 @@ def _pulls(plans: Plans, c: int, known: Array, r: int) -> tuple[float, float]:
 
 
 @njit(**FAST)
+=======
+@njit(**PART)
+>>>>>>> speed
 def _follow_within_limit(
     data: Data, totals: Totals, plans: Plans, c: int, t: int, block: Block
 ) -> None:
@@ -389,12 +397,12 @@ def _follow_within_limit(
         block.share[r] = 1.0 if within else 0.0
 
 
-@njit(fastmath=EXACT, forceinline=True)
+@njit(**INNER, fastmath=EXACT, forceinline=True)
 def _within_limit(plans: Plans, c: int, known: Array, r: int) -> bool:
     return known[r, SFT] - plans.minima[c, SFT] <= plans.allowed[c]
 
 
-@njit(fastmath=EXACT, forceinline=True)
+@njit(**INNER, fastmath=EXACT, forceinline=True)
 def _larger_gap(plans: Plans, c: int, known: Array, r: int) -> int:
     sft = (known[r, SFT] - plans.minima[c, SFT]) * plans.pair[c, SFT]
     preference = known[r, PREFERENCE] - plans.minima[c, PREFERENCE]
@@ -416,7 +424,7 @@ def _value(
 # ---------------------------------------------------------------------- one update
 
 
-@njit(**FAST)
+@njit(**PART)
 def _draw_points(data: Data, t: int, block: Block) -> int:
     """Draw data points, write logits and rewards, and return the number of lines filled."""
     theta, weights, keys, point, at = block.theta, block.weights, block.keys, block.point, 0
@@ -436,7 +444,7 @@ def _draw_points(data: Data, t: int, block: Block) -> int:
     return at
 
 
-@njit(**FAST)
+@njit(**PART)
 def _step(data: Data, alpha: float, block: Block) -> None:
     """Add the iterates to their averages, then move them."""
     theta, weights, lines, at = block.theta, block.weights, block.lines, 0
@@ -666,13 +674,13 @@ def _bits_of_float(context, number):  # type: ignore[no-untyped-def]
     return types.int64(types.float64), generate
 
 
-@njit(fastmath=EXACT)
+@njit(**INNER, fastmath=EXACT)
 def _exponentials(line: Array, size: int) -> None:
     for i in range(size):
         line[i] = _exp(line[i])
 
 
-@njit(fastmath=EXACT, forceinline=True)
+@njit(**INNER, fastmath=EXACT, forceinline=True)
 def _exp(x: float) -> float:
     """exp(x) within 1 ulp: x = k log 2 + r, and a Taylor polynomial for exp(r).
 
@@ -699,7 +707,7 @@ def _exp(x: float) -> float:
     return p * _float_of_bits((_bits_of_float(shifted) + 1023) << 52)
 
 
-@njit(fastmath=EXACT, error_model="numpy", forceinline=True)
+@njit(**INNER, fastmath=EXACT, error_model="numpy", forceinline=True)
 def _log(x: float) -> float:
     """log(x) for x >= 1 within 1 ulp, as in fdlibm's e_log.c: x = 2**k (1 + f), s = f / (2 + f)."""
     bits = _bits_of_float(x)
@@ -718,7 +726,7 @@ def _log(x: float) -> float:
     return k * 0.6931471803691238 - ((half - (s * (half + p * z) + k * 1.9082149292705877e-10)) - f)
 
 
-@njit(fastmath=EXACT, forceinline=True)
+@njit(**INNER, fastmath=EXACT, forceinline=True)
 def _logistic_loss(reward: float, smoothing: float) -> float:
     """DPO's loss of beta times a margin."""
     return max(-reward, 0.0) + _log(1.0 + _exp(-abs(reward))) + smoothing * reward

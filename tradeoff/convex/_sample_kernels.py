@@ -14,12 +14,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tradeoff.convex._kernels import FAST, _add, _exp, _exponentials, _log, _logistic_loss
+from tradeoff.convex._kernels import FAST, PART, _add, _exp, _exponentials, _log, _logistic_loss
 from tradeoff.convex.log_linear import LogLinear
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 _FAST: dict[str, Any] = FAST
+_PART: dict[str, Any] = PART
 
 
 class SampleData(NamedTuple):
@@ -133,7 +134,7 @@ def combine(data: SampleData, rows: Index, every: Array, slopes: Array, pull: Ar
     return found
 
 
-@njit(**_FAST)
+@njit(**_PART)
 def _logits(features: Array, low: int, size: int, theta: Array, b: int, line: Array) -> float:
     """Write the logits of ``size`` responses from row ``low`` on, and return the largest."""
     peak = -np.inf
@@ -146,7 +147,7 @@ def _logits(features: Array, low: int, size: int, theta: Array, b: int, line: Ar
     return peak
 
 
-@njit(**_FAST)
+@njit(**_PART)
 def _odds(line: Array, size: int, peak: float) -> float:
     """Replace logits by the exponentials of logits less the largest, and return their sum."""
     for i in range(size):

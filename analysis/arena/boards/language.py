@@ -56,7 +56,18 @@ TOKENS = (
     *("ld_dpo", "ift", "prefix_rft", "uft_rl", "lta"),
 )
 """Methods that look at the tokens of responses, most of which have no other scale."""
-CHOSEN = (*SCHEDULES, *MERGES, *OTHERS, *TOKENS)
+WRITING = (
+    *("online_dpo", "xpo", "bolt", "grpo", "egpo", "semantic_reward"),
+    *("srft", "srft_own", "srft_demonstrations"),
+    *("self_distillation", "s3ft", "own_samples", "spin"),
+)
+"""Methods that train on responses of a policy, under the exact judge of the generated language."""
+ADDING = (
+    *("search_instruct", "in_context", "dr_tune", "view_consistency", "lora_moe", "levi"),
+    *("kl_base", "lwf"),
+)
+"""Methods that look rows up, add to the model, or hold it to the base model's states and laws."""
+CHOSEN = (*SCHEDULES, *MERGES, *OTHERS, *TOKENS, *WRITING, *ADDING)
 
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
