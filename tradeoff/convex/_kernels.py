@@ -342,8 +342,7 @@ def _follow_larger_gap(
         block.share[r] = taken / pair if pair > 0 else 1.0
 
 
-<<<<<<< HEAD
-@njit(**FAST)
+@njit(**PART)
 def _follow_smooth_gap(
     data: Data, totals: Totals, plans: Plans, c: int, t: int, block: Block
 ) -> None:
@@ -376,10 +375,7 @@ def _pulls(plans: Plans, c: int, known: Array, r: int) -> tuple[float, float]:
     return first * a / (a + b), second * b / (a + b)
 
 
-@njit(**FAST)
-=======
 @njit(**PART)
->>>>>>> speed
 def _follow_within_limit(
     data: Data, totals: Totals, plans: Plans, c: int, t: int, block: Block
 ) -> None:
