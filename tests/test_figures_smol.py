@@ -277,7 +277,10 @@ def test_a_pair_without_runs_does_not_keep_others_from_being_taken_over(
     assert smol_study.adopt(form, tmp_path) == 3
 
 
-def test_a_figure_of_extras_prefers_a_source_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_of_extras_prefers_a_source_that_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smol_shown.lookup, "place", lambda paper, name: tmp_path / name)
     cost = {"runs": 1, "cpu_seconds": 2.0}
     one: dict[str, Any] = {"seeds": 8, "training": cost, "extras": {}}
     more = one | {"seeds": 3, "extras": {"lambdas": {"seeds": 2, "training": cost, "values": {}}}}

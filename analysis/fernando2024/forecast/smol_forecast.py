@@ -29,10 +29,10 @@ MARKS = "o^sDvPX"
 CONTROLS = {"nothing": "no change in training", "others": "mean change of the other pairs"}
 CAPTION = (
     "SmolLM2-135M-Instruct, dequantised from 4 bits. Held-out losses after {updates} updates of "
-    "Mix at weights 0.1 to 0.9, of both orders and of four rounds: forecasts with 90 % intervals "
-    "beside means over the runs' seeds, in units of what training on the objective alone gains. "
-    "What varies: the pair of data sets, n = {pairs}. Forecasts were stored before the runs, and "
-    "calibrated on another model. {said} Command: python -m analysis smol_forecast"
+    "Mix, of both orders and of four rounds: forecasts with 90 % intervals beside means over "
+    "seeds, in units of what training on the objective alone gains. What varies: the pair of data "
+    "sets, n = {pairs}. Forecasts were stored before the runs. {said} Command: python -m analysis "
+    "smol_forecast"
 )
 
 
