@@ -230,9 +230,24 @@ def test_what_it_does_not_go_with_is_one_clear_error() -> None:
     with pytest.raises(InputError, match="packed only"):
         train(PADDED, [Run(masked, 0)], steps=1, **SETTINGS)
     train(TASK, [Run(masked, 0)], steps=1, **SETTINGS)
-    written = Method(Mix(), sft=PrefixRft(), parameters=LatentThoughts())
-    with pytest.raises(InputError, match="without latent vectors"):
-        train(TASK, [Run(written, 0)], steps=1, **SETTINGS)
+    for more in (
+        {"sft": PrefixRft()},
+        {"anchor": find("dr_tune").anchor},
+        {"anchor": find("view_consistency").anchor},
+    ):
+        method = Method(Mix(), parameters=LatentThoughts(), **more)
+        with pytest.raises(InputError, match="without latent vectors"):
+            train(TASK, [Run(method, 0)], steps=1, **SETTINGS)
+
+
+@pytest.mark.parametrize("task", [TASK, PADDED], ids=["packed", "padded"])
+def test_anchors_of_laws_read_the_vectors(task: LanguageTask) -> None:
+    params, index = with_vectors(), torch.tensor([3, 0])
+    laws, own = task.viewed(params, SFT, index)
+    expected = torch.cat(task.demonstrated_logits(params, index)).log_softmax(-1)
+    assert_allclose(laws[own > 0].detach(), expected, atol=1e-5)
+    plain = {name: value for name, value in params.items() if name != LATENT}
+    assert not torch.allclose(task.viewed(plain, SFT, index)[0][-1], laws[-1])
 
 
 def test_a_module_is_left_as_it_was() -> None:

@@ -288,7 +288,7 @@ class LanguageTask:
         coins, seed
             Draws for the beginnings; the seed of what is written.
         """
-        self._require_no_latents(params)
+        self._require_no_latents(params, "responses are written")
         model = self.model(params)
         longest = int(self.sft.mask.sum(-1).max())
         shown = Batch(self.sft.tokens[index], self.sft.mask[index], self.sft.kept[index.cpu()])
@@ -332,7 +332,7 @@ class LanguageTask:
         seed
             Of the draws.
         """
-        self._require_no_latents(params)
+        self._require_no_latents(params, "responses are written")
         return _written.group(self, params, reference, index, loss, seed)
 
     def rewritten(self, transform: Written) -> LanguageTask:
@@ -376,12 +376,12 @@ class LanguageTask:
         load(model, known)
         return model.to(self.device)
 
-    def _require_no_latents(self, params: Mapping[str, Tensor]) -> None:
+    def _require_no_latents(self, params: Mapping[str, Tensor], what: str) -> None:
         if self._latents(params):
             raise InputError(
-                "responses are written without latent vectors",
+                f"{what} without latent vectors",
                 field="parameters",
-                remedy="Use a loss that writes no responses.",
+                remedy="Leave the vectors out, or what does not go with them.",
             )
 
     @property
@@ -403,9 +403,11 @@ class LanguageTask:
         """
         rows, more = self.sft if objective == SFT else self.pairs, {}
         if factors is not None:
+            self._require_no_latents(params, "views of prompts are made")
             factors = factors.unflatten(1, (-1, self.base.config.width))
         if self.batched:
-            tokens, mask = rows.tokens[index], rows.mask[index]
+            both = self._some(params, rows, index)
+            tokens, mask = both.tokens, both.mask
             if factors is not None:
                 begun = mask.cumsum(-1)[..., None] > 0
                 own = factors[:, : mask.shape[-1]]
@@ -414,7 +416,7 @@ class LanguageTask:
             logits = functional_call(self._shell, dict(params), (tokens.flatten(0, -2),), more)
             logits, mask = logits[:, :-1].flatten(0, 1), mask.flatten(0, -2)[:, 1:].flatten()
         else:
-            laid = rows.ragged(index)
+            laid = self._laid(params, rows, index)
             more = {"starts": laid.starts, "after": laid.after, "wanted": laid.wanted}
             if factors is not None:
                 more["factors"] = _prompt_factors(factors, laid, rows.mask[index])
@@ -459,6 +461,7 @@ class LanguageTask:
         As many tokens of each as a response has on average, evenly spaced; tokens of short
         responses come more than once.
         """
+        self._require_no_latents(params, "states are remembered")
         before = self._spaced(index) - 1
         if self.batched:
             found = functional_call(
