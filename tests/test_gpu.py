@@ -210,3 +210,14 @@ def test_a_service_is_stopped_and_used_only_where_a_context_can_be_made(
         assert (pipe in os.environ) is works
     assert calls.read_text().split() == ["-d", "quit"]
     assert pipe not in os.environ
+
+
+def test_stored_runs_travel_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    carried: list[Path] = []
+    monkeypatch.setattr(
+        "analysis.gpu.pack.write", lambda *args, wheels, runs: carried.append(runs) or ""
+    )
+    monkeypatch.setattr(results, "PAPER", tmp_path)
+    assert command.main(["pack", "--no-wheels"]) == 0
+    assert command.main(["pack", "--no-wheels", "--runs", "other.tar.gz"]) == 0
+    assert carried == [results.runs(tmp_path / "results" / "gpu"), Path("other.tar.gz")]

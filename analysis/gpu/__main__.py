@@ -67,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if given.verb == "pack":
-            print(
-                pack.write(given.pack, given.limit_mib, wheels=not given.no_wheels, runs=given.runs)
-            )
+            runs = given.runs or results.runs(results.folder(None))
+            wheels = not given.no_wheels
+            print(pack.write(given.pack, given.limit_mib, wheels=wheels, runs=runs))
         elif given.verb == "unpack":
             print(*results.unpack(given.bundle, results.folder(given.out)), sep="\n")
         else:
