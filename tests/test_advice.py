@@ -49,6 +49,7 @@ def table(**columns):
     return pd.DataFrame({k: v + noise * (k != "alternations") for k, v in values.items()})
 
 
+@pytest.mark.slow
 def test_same_seed_same_advice_and_each_order_forgets_the_other(found):
     again = repeat(*rows(), **{**SMALL, "repeats": 1}, beta=1.0, rows=1000, seed=0)
     pd.testing.assert_frame_equal(found.repeats.table[:1], again.table)

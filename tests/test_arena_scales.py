@@ -68,6 +68,7 @@ def results() -> dict[str, Any]:
     return {**boards, "transfer": numbers}
 
 
+@pytest.mark.slow
 def test_agreement_of_scales_is_that_of_mean_regrets(results: dict[str, Any]) -> None:
     tables = transfer.regrets(results)
     found = transfer.between(tables["law"], tables["policies"])

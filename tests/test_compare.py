@@ -92,6 +92,7 @@ def test_what_varies_cannot_be_set():
         compare.grid(fixed, ["mix"], [0.5], [0])
 
 
+@pytest.mark.slow
 def test_the_table_has_means_and_intervals_over_seeds(done):
     record = read_json(done / "compare.json")
     runs, rows = pd.DataFrame(record["runs"]), {r["method"]: r for r in record["methods"]}

@@ -165,6 +165,7 @@ def test_a_disk_too_small_is_told_in_numbers(
 # ---------------------------------------------------------------------- while computing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_write_that_fails_is_one_error_and_nothing_earlier_is_lost(
     name: str, small: Path, disk: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any

@@ -128,6 +128,7 @@ def outcomes(folder):
     return dict(zip(statements, run_without(absent, statements, folder), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statement", COMMANDS)
 def test_a_command_names_the_extra_that_it_needs(statement, outcomes):
     found, out, err = outcomes[statement]

@@ -274,6 +274,7 @@ JSON = st.recursive(
 COLUMN = st.sampled_from(["prompt", "completion", "messages", "text", "chosen", "rejected", "id"])
 
 
+@pytest.mark.slow
 @given(fields=st.dictionaries(COLUMN, JSON))
 @pytest.mark.parametrize("read", [read_sft, read_preferences])
 def test_any_object_is_a_row_or_an_error(

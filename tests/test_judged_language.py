@@ -256,6 +256,7 @@ def test_a_judge_that_never_distinguishes_gives_no_gradient(
     assert not slope.any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("styles")
 @pytest.mark.parametrize("loss", LOSSES, ids=IDS)
 def test_layouts_agree_and_seeds_decide(loss: Grouped) -> None:
@@ -347,6 +348,7 @@ def ended(*methods: Method, task: LanguageTask = TASK, seeds: tuple[int, ...] = 
     return torch.cat([value.flatten(1) for value in done.params.values()], dim=1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("styles")
 def test_the_same_seed_gives_the_same_run_alone_or_beside_others() -> None:
     every = [Method(Mix(lam=0.5), preference=loss) for loss in LOSSES]

@@ -222,6 +222,7 @@ def test_the_pull_of_a_noisy_prompt_is_the_slope_of_its_divergence(
         assert_close(found[name], weights.grad, rtol=1e-8, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [0, 1])
 def test_padded_rows_have_the_views_of_packed_ones(objective: int) -> None:
     factors = torch.rand(4, TASK.prompt_size).double() + 0.5
@@ -336,6 +337,7 @@ UNTIED = LanguageTask.of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [LEVI, EXPERTS], ids=["levi", "experts"])
 @pytest.mark.parametrize("task", [TASK, UNTIED], ids=["tied", "untied"])
 def test_what_is_added_begins_with_the_policy_and_moves_alone(method: Method, task: Any) -> None:

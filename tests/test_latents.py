@@ -178,6 +178,7 @@ def test_without_vectors_it_is_the_plain_method(schedule: Schedule, task: Langua
     assert none.updates(100.0) == Method(schedule).updates(100.0)
 
 
+@pytest.mark.slow
 def test_training_moves_the_vectors_and_keeps_a_frozen_network() -> None:
     frozen = Method(Alright(lam=0.0), parameters=LatentThoughts(frozen=True))
     whole = Method(Alright(lam=0.0), parameters=LatentThoughts())

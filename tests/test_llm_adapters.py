@@ -64,6 +64,7 @@ def held_out(run: Any, row: int) -> list[float]:
     return run.journal.table("evaluation")[["sft_loss"]].iloc[row].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_folder_of_a_run_loads_as_it_was_trained(first, kind):
     found = load(first[kind].output / "model")
@@ -71,6 +72,7 @@ def test_the_folder_of_a_run_loads_as_it_was_trained(first, kind):
     assert not any(weight.requires_grad for weight in found.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_settings_the_adapters_of_a_model_go_on(first, base, tmp_path, kind):
     run = trainer(model=load(first[kind].output / "model"), output=tmp_path, seed=1)

@@ -56,6 +56,7 @@ def like(policy: Policy, make: Callable[..., Any], attention: str) -> Policy:
     return Policy(model.eval())
 
 
+@pytest.mark.slow
 @MODELS
 @pytest.mark.parametrize("layout", ["packed", "shared"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

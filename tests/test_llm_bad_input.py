@@ -368,6 +368,7 @@ def batch_trained(batch, at_once, layout):
     return trainer(rows_per_forward=at_once, layout=layout, **given).train(progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "at_once"), [(1, 8), (3, 2), (40, 3), (7, 100)])
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
 def test_any_batch_goes_with_any_pass(batch, at_once, layout):

@@ -177,6 +177,7 @@ def saved_often(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["safetensors", "state.json", "seal", "rename", "removal"])
 def test_a_kill_at_each_point_of_a_write_loses_nothing_before_it(
     tmp_path, monkeypatch, saved_often, point
@@ -312,6 +313,7 @@ def test_adapters_are_not_put_on_another_model(tmp_path):
     assert error.value.field == "model"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_a_run_of_tied_weights_goes_on(tmp_path, lora):
     def model() -> Any:
@@ -410,6 +412,7 @@ def log_probs(model: Any) -> torch.Tensor:
 
 
 # peft imports from transformers a name that will be removed in version 6.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 @pytest.mark.parametrize(
     "lora", [None, LORA, Lora(rank=2, dora=True)], ids=["full", "lora", "dora"]

@@ -256,6 +256,7 @@ def test_json_is_one_object_and_a_finished_run_is_not_repeated(finished, flags):
     assert all(bool((before[name] == after[name]).all()) for name in before)
 
 
+@pytest.mark.slow
 def test_another_run_does_not_go_on_in_its_folder_unless_told(finished, flags, tmp_path):
     out = tmp_path / "run"
     assert run(*flags, *FEW, "--out", out).exit_code == 0
@@ -279,6 +280,7 @@ def test_bad_rows_are_named_or_dropped_and_listed(flags, tmp_path):
     assert len(json.loads(done.stdout)["dropped"]) == 1
 
 
+@pytest.mark.slow
 def test_a_diverged_run_has_its_own_status(flags, tmp_path):
     assert run(*flags, *FEW, "--out", tmp_path).exit_code == 0
     done = run(

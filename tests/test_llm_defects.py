@@ -129,6 +129,7 @@ def test_cached_references_of_masked_rows_are_told_apart() -> None:
         assert masked.data.fingerprints()[name] != value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alright", "maxright", "sft-dpo", "mix"])
 def test_only_rows_that_are_used_are_read(name: str) -> None:
     def reads_what_it_uses(run: JointTrainer) -> bool:

@@ -62,6 +62,7 @@ def test_the_policy_that_is_saved_is_the_average(tmp_path: Path) -> None:
         done.save()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [EVERY, find("wise_ft+si+bema", 0.4)], ids=["one", "other"])
 def test_what_hooks_remember_goes_on_after_an_interruption(tmp_path: Path, method: Any) -> None:
     whole, result = train(method, output=tmp_path / "whole")
@@ -90,6 +91,7 @@ def plain() -> dict[str, torch.Tensor]:
     return weights(train(Sequential(), evaluate_every=6)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slot", "name"), HOOKS)
 def test_every_hook_trains(slot: str, name: str, plain: dict[str, torch.Tensor]) -> None:
     part = KNOWN[slot][name](**FEW.get(name, {}))

@@ -226,6 +226,7 @@ Name = Method(Mix(lam=0.3), gradient=Halves(), preference=Squared())
 """
 
 
+@pytest.mark.slow
 def test_a_method_of_the_users_own_runs_at_every_scale(tmp_path, monkeypatch) -> None:
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "my_module.py").write_text(OWN, "utf-8")

@@ -154,6 +154,7 @@ FEW = (
 """Kinds that differ most; the slow tests have the others, which combine what these have."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", cases(KINDS, FEW))
 def test_every_kind_of_output_loads_as_it_was_trained(base, tmp_path, kind):
     make, lora, written = KINDS[kind]

@@ -161,6 +161,7 @@ def test_mix_follows_both_with_their_weights() -> None:
     assert {(part.objective, part.weight) for part in passes} == {(0, 0.7), (1, 0.3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases(SCHEDULES, PICKED))
 def test_a_run_is_a_function_of_its_seed(name: str) -> None:
     tables, ends = [], []

@@ -67,6 +67,7 @@ STOPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STOPPED)
 def test_a_stopped_run_loads_as_its_newest_checkpoint(base, tmp_path, kind):
     make, lora = STOPPED[kind]
@@ -176,6 +177,7 @@ def test_training_goes_on_from_a_checkpoint_elsewhere_only(base, tmp_path):
 # ---------------------------------------------------------------------- longer runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["mix", "alright", "maxright", "constrained"])
 def test_a_finished_run_becomes_longer_bit_for_bit(tmp_path, schedule):
     whole = trainer(schedule, steps=6, log_every=1, warmup=2)

@@ -96,6 +96,7 @@ def test_without_a_folder_the_same_policy_is_kept_in_memory(whole):
     assert other.train(progress=False).summary["best"] == done.summary["best"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_at", [0, 2])
 def test_an_interrupted_run_stops_where_the_whole_one_did(whole, tmp_path, stopped_at):
     run, done = whole

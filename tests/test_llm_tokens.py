@@ -46,6 +46,7 @@ def sft(loss: Any) -> Method:
     return Method(Mix(lam=0.4), sft=loss)
 
 
+@pytest.mark.slow
 def test_limits_are_sft_bit_for_bit() -> None:
     plain = ended(sft(PlainSft()))
     for loss in (

@@ -106,6 +106,7 @@ def test_between_refreshes_maxright_knows_what_it_has_seen():
         assert line[name] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_smooth_maxright_is_maxright_when_cold_and_alright_when_hot():
     known = {"optima": (1.0, 0.1), "learning_rate": 3e-2, "steps": 8, "evaluate_every": 1}
     rule = SmoothMaxright(lam=0.85, mu=1e-9, refresh=1)
@@ -148,6 +149,7 @@ def test_before_training_the_preference_loss_is_log_two(layout, mode):
     assert done.table.preference_loss[0] == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["cached", "adapter_off", "second_model"])
 def test_ways_to_keep_the_reference_train_alike(mode):
     settings = {"lora": LORA, "schedule": "alright", "epsilon": 1e-4}
@@ -265,6 +267,7 @@ def test_a_tracker_goes_on_with_a_resumed_run(tmp_path):
 # ---------------------------------------------------------------------- the same in other ways
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_gradient_checkpointing_changes_memory_only(lora):
     plain, saving = trainer(lora=lora), trainer(lora=lora, gradient_checkpointing=True)
@@ -317,6 +320,7 @@ def test_a_reference_is_loaded_as_the_policy_is(kind, tmp_path):
     assert {weight.dtype for weight in found.parameters()} == {kind}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule",
     cases(["sft-dpo", "mix", "alright", "maxright", "constrained"], ["mix", "maxright"]),
@@ -336,6 +340,7 @@ def test_another_architecture(tmp_path):
     assert done.table.sft_loss.iloc[-1] < done.table.sft_loss.iloc[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_schedule_learns_what_it_follows(schedule):
     done = trainer(schedule, steps=10, evaluate_every=5).train(progress=False)
@@ -347,6 +352,7 @@ def test_every_schedule_learns_what_it_follows(schedule):
 # ---------------------------------------------------------------------- divergence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_every", [1, 100])
 def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path, log_every):
     def explode(run: JointTrainer, record: dict[str, Any]) -> None:

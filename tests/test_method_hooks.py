@@ -129,6 +129,7 @@ def test_every_hook_runs_in_the_ball_and_each_run_is_alone() -> None:
     np.testing.assert_array_equal(alone.last[0], every.last[4][:2])
 
 
+@pytest.mark.slow
 def test_networks_run_every_hook_and_each_run_is_alone() -> None:
     task = PolicyTask(policy_data(0), PolicyConfig(width=8, depth=2), dtype=torch.float64)
     methods = [Method(Sequential(lam=0.4), **{hook.kind: hook}) for hook in NETWORKS]

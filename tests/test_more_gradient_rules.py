@@ -171,6 +171,7 @@ def balance(theta: np.ndarray) -> float:
     return float((1 - LAM) * first / (LAM * second))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [(-0.9, 0.4), (0.3, 1.0)])
 def test_rays_are_reached(start):
     """The limit has (1 - lam) f1 = lam f2, at a point where the gradients are opposite."""

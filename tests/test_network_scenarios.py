@@ -86,6 +86,7 @@ HALVES: tuple[RowsOf, ...] = ("test", "validation")
 KNOWN = [("third-skill", "third", 0.6), ("trigger", "trigger", 0.5), ("restore", "old", 0.6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "skill", "least"), KNOWN)
 def test_the_policy_knows_its_skill_before(name: str, skill: str, least: float) -> None:
     assert network_scenario(name).before[skill] > least

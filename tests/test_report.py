@@ -21,7 +21,7 @@ from tradeoff.checkout import ROOT
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, replacing, replacing_folder, write_json
 
-LARGEST_PAGE = 2_000_000
+LARGEST_PAGE = 2_500_000
 LONGEST_CAPTION = 80
 
 

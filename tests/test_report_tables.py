@@ -80,6 +80,7 @@ def test_latex_environments_are_balanced_and_rows_are_full(texts):
         assert len(widths) == 1, name
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_no_text_is_a_command_of_tex(text):
     shown = tables._tex(text)

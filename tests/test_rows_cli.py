@@ -57,6 +57,7 @@ def run(*arguments: Any) -> Any:
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("holdout", [0.3, 0])
 def test_a_refused_row_is_dropped_where_asked(model: Path, tmp_path: Path, holdout: float) -> None:
     rows: list[Any] = [{"messages": []}, {"messages": None}, *json.loads(json.dumps(SFT))]

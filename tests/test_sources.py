@@ -126,6 +126,7 @@ def test_an_edit_elsewhere_does_not_count(
     assert lab(*edit) == lab()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit", [*REACHED.values(), *OUT_OF_REACH.values()], ids=[*REACHED, *OUT_OF_REACH]
 )

@@ -406,6 +406,7 @@ VALUES = st.recursive(
 CONFIGURATIONS = st.dictionaries(KEYS, VALUES, max_size=5)
 
 
+@pytest.mark.slow
 @given(CONFIGURATIONS, st.randoms())
 def test_canonical_text_holds_all_of_a_configuration_but_its_order(
     configuration: dict[str, Any], rng: random.Random
@@ -419,6 +420,7 @@ def test_canonical_text_holds_all_of_a_configuration_but_its_order(
     assert addresses.canonical(json.loads(text)) == text
 
 
+@pytest.mark.slow
 @given(CONFIGURATIONS, CONFIGURATIONS)
 def test_different_configurations_have_different_texts(a: Any, b: Any) -> None:
     if a != b:

@@ -15,6 +15,7 @@ LONG = (proofs.optimal_probability, proofs.quadratic_recursion)
 PROOFS = [pytest.param(p, marks=[pytest.mark.slow] if p in LONG else []) for p in proofs.PROOFS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda p: p.__name__)
 def test_derivation(proof):
     made = proof()

@@ -76,6 +76,7 @@ def apart(row: Any) -> Any:
     return replace(row, prompt=row.prompt.rstrip(), **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 1.0])
 def test_both_ends_are_the_trainers_of_trl(
     lam: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

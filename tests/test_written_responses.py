@@ -362,6 +362,7 @@ def test_gradients_of_a_problem_are_those_of_its_groups(loss):
             np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_online_dpo_ends_at_the_best_policy_of_the_judge():
     """A tabular policy, as each response has a feature of its own."""
     rng, beta = np.random.default_rng(2), 1.0
