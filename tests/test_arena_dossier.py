@@ -121,6 +121,7 @@ def test_quantiles_are_those_of_the_books() -> None:
         assert found == pytest.approx(quantile, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_losses_on_equal_terms_are_whole() -> None:
     numbers, whole = stored.of("matched"), stored.shown()
     names = ["mix", *stored.of_slot(whole, "preference")]

@@ -420,6 +420,7 @@ def test_settings_that_a_forecast_does_not_follow_are_named():
 # ---------------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_the_command_says_which_rows_and_settings_it_leaves_out(refusing, tmp_path, capsys):
     from tradeoff.cli import main
 

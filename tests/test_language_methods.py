@@ -364,6 +364,7 @@ def test_what_is_added_begins_with_the_policy_and_moves_alone(method: Method, ta
     assert_close(task.token_loss(bare, task.sft), task.token_loss(base, task.sft))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [LEVI, EXPERTS], ids=["levi", "experts"])
 def test_padded_rows_get_what_packed_ones_do(method: Method) -> None:
     one, other = (trained(method, task) for task in (TASK, PADDED))

@@ -91,6 +91,7 @@ def test_without_settings_the_adapters_of_a_model_go_on(first, base, tmp_path, k
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_settings_they_are_merged_and_new_ones_are_trained(first, tmp_path, kind):
     run = trainer(

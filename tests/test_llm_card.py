@@ -78,6 +78,7 @@ def test_the_card_says_what_was_trained(trained, place):
     assert str(place) not in found.content
 
 
+@pytest.mark.slow
 def test_the_settings_beside_it_repeat_the_run(trained, tmp_path, monkeypatch):
     (line,) = (
         line

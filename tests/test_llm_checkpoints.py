@@ -239,6 +239,7 @@ def test_sigterm_of_another_process_saves_and_ends_it_cleanly(tmp_path):
 # ---------------------------------------------------------------------- what is kept and refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "expected"), [(1, [6]), (2, [4, 6]), (9, [2, 4, 6])])
 def test_the_newest_checkpoints_stay(tmp_path, keep, expected):
     trainer(output=tmp_path, save_every=2, keep=keep).train(progress=False)
@@ -282,6 +283,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "other"),
     [

@@ -114,6 +114,7 @@ def test_masks_hold_weights_bit_for_bit() -> None:
     assert held
 
 
+@pytest.mark.slow
 def test_anchors_pull_back_and_passes_are_counted() -> None:
     free, _ = train(Mix())
     first = weights(trainer(Mix()))

@@ -80,6 +80,7 @@ def test_a_rule_without_effect_trains_as_the_schedule_alone() -> None:
     assert [warm.joining.wanted(t) for t in range(6)] == [False] * 3 + [True] * 3
 
 
+@pytest.mark.slow
 def test_what_a_rule_remembers_goes_on_after_an_interruption(tmp_path: Path) -> None:
     method = find("mix+stch", 0.4)
     whole = trainer(method, output=tmp_path / "whole")

@@ -195,6 +195,7 @@ def test_a_finished_run_becomes_longer_bit_for_bit(tmp_path, schedule):
     assert_loads_as_trained(longer, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schedule", "settings", "cause"),
     [

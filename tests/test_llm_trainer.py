@@ -212,6 +212,7 @@ def test_an_update_of_joint_training_does_what_one_of_sequential_training_does()
     assert 0.75 * twice < operators(Mix())[1, 1][-1].total() < twice
 
 
+@pytest.mark.slow
 def test_between_probes_maxright_reads_one_number():
     wanted = {kind: counts[-1] for kind, counts in operators(Sequential()).items()}
     rule = Maxright(refresh=5, samples=4)

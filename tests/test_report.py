@@ -314,6 +314,7 @@ def test_an_interrupted_folder_leaves_the_old_one_and_a_complete_one_replaces_it
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("existed", [False, True])
 def test_a_folder_that_many_make_at_once_is_the_whole_one_of_one_of_them(existed, tmp_path):
     place, writers = tmp_path / "a", range(8)

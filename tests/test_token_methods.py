@@ -368,6 +368,7 @@ def test_tokens_beyond_the_other_response_count_less() -> None:
     assert float((lengths[:, 0] - lengths[:, 1]).abs().max()) > 0
 
 
+@pytest.mark.slow
 def test_batched_runs_are_runs_one_by_one() -> None:
     every = [
         Method(Mix(lam=0.4), sft=TlTraining()),
