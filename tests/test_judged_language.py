@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.small_language import DATA
 from tradeoff.arena.network_board import network_left_out
 from tradeoff.arena.network_runs import configuration
-from tradeoff.data.synthetic import Language, generate, satisfies
+from tradeoff.data.synthetic import satisfies
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find
@@ -39,16 +40,6 @@ from tradeoff.networks.train import train
 from tradeoff.networks.trained_losses import Reading, sft_value
 from tradeoff.schedules import FORWARD, Alright, Mix
 
-DATA = generate(
-    Language(
-        sft_rows=24,
-        preference_rows=16,
-        test_rows=8,
-        documents=60,
-        skills=("count", "sort"),
-        preferences=("polite", "short"),
-    )
-)
 TOKENIZER = train_tokenizer(DATA.corpus, 384)
 SHAPE = LanguageModelConfig(vocabulary=len(TOKENIZER), width=8, layers=2, heads=2, hidden=12)
 

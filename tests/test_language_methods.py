@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from tests.small_language import DATA
 from tradeoff.arena.network_board import network_left_out
 from tradeoff.arena.network_runs import configuration
 from tradeoff.arena.networks import network
-from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.methods import Method, find
 from tradeoff.methods.anchors import DrTune, KlToBase, LearningWithoutForgetting, ViewConsistency
@@ -30,16 +30,6 @@ from tradeoff.networks.language_task import LanguageTask
 from tradeoff.networks.train import grid, train
 from tradeoff.schedules import Alright, Mix
 
-DATA = generate(
-    Language(
-        sft_rows=24,
-        preference_rows=16,
-        test_rows=8,
-        documents=60,
-        skills=("count", "sort"),
-        preferences=("polite", "short"),
-    )
-)
 TOKENIZER = train_tokenizer(DATA.corpus, 290)
 SHAPE = LanguageModelConfig(
     vocabulary=len(TOKENIZER), width=16, layers=2, heads=2, hidden=24, context=96
@@ -64,6 +54,19 @@ def trained(method: Any, task: Any = TASK, **settings: Any) -> Any:
 def assert_same_bits(first: Any, second: Any) -> None:
     for name, value in first.params.items():
         assert torch.equal(value, second.params[name]), name
+
+
+def drawn(patch: pytest.MonkeyPatch, name: str) -> list[torch.Tensor]:
+    """What runs draw by a method of `Choices` while it is patched, in order."""
+    seen, own = [], getattr(Choices, name)
+
+    def told(*given: Any) -> Any:
+        found = own(*given)
+        seen.append(torch.from_numpy(found.copy()))
+        return found
+
+    patch.setattr(Choices, name, told)
+    return seen
 
 
 def prompt_of(batch: Any, row: int) -> list[int]:
@@ -190,14 +193,7 @@ def test_the_pull_of_a_noisy_prompt_is_the_slope_of_its_divergence(
 ) -> None:
     """By hand, with factors between the embeddings and the first layer."""
     part = ViewConsistency(noise=0.7, weight=1.0, decay=0.0, exact=True, of=of)
-    seen: list[torch.Tensor] = []
-    factors = Choices.factors
-
-    def told(*given: Any) -> Any:
-        seen.append(torch.from_numpy(factors(*given)))
-        return factors(*given)
-
-    monkeypatch.setattr(Choices, "factors", told)
+    seen = drawn(monkeypatch, "factors")
     found = gradient_of(Method(Alright(lam=0.0), anchor=part))
     model = LanguageModel(SHAPE, 3).double()
     rows = TASK.sft if of == "sft" else TASK.pairs
@@ -285,14 +281,7 @@ def test_the_head_learns_from_features_of_the_earlier_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By hand in the first update, in which both policies are one."""
-    seen: list[torch.Tensor] = []
-    batch = Choices.batch
-
-    def told(*given: Any) -> Any:
-        seen.append(torch.from_numpy(batch(*given)))
-        return batch(*given)
-
-    monkeypatch.setattr(Choices, "batch", told)
+    seen = drawn(monkeypatch, "batch")
     found = gradient_of(Method(Alright(lam=0.0), anchor=DrTune(weight=0.7, count=10**4)))
     index = seen[-1][0]
     features, head = TASK.features(PARAMS, index), PARAMS[TASK.head_name].clone().requires_grad_()
@@ -437,15 +426,8 @@ def test_routers_follow_the_balance() -> None:
     """Before adapters say anything, the first step of a router is that of the balance alone."""
     parts = [LoraMoe(experts=4, rank=2, balance=balance) for balance in (0.0, 2.0)]
     about: dict[str, Any] = {"steps": 1, "optimizer": "sgd", "learning_rate": 0.5, "clip": None}
-    seen: list[torch.Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
-        batch = Choices.batch
-
-        def told(*given: Any) -> Any:
-            seen.append(torch.from_numpy(batch(*given)))
-            return batch(*given)
-
-        patch.setattr(Choices, "batch", told)
+        seen = drawn(patch, "batch")
         done = [
             trained(Method(Alright(lam=0.0), parameters=part), **about).params for part in parts
         ]

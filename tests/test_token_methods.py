@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.small_language import DATA
 from tradeoff.convex.instances import random_log_linear
 from tradeoff.convex.simulate import trajectories
-from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import train_tokenizer
 from tradeoff.errors import InputError
 from tradeoff.methods import Method, find
@@ -42,16 +42,6 @@ from tradeoff.networks.train import grid, train
 from tradeoff.networks.trained_losses import Reading, sft_value
 from tradeoff.schedules import FORWARD, SFT, Mix, Sequential
 
-DATA = generate(
-    Language(
-        sft_rows=24,
-        preference_rows=16,
-        test_rows=8,
-        documents=60,
-        skills=("count", "sort"),
-        preferences=("polite", "short"),
-    )
-)
 TOKENIZER = train_tokenizer(DATA.corpus, 290)
 SHAPE = LanguageModelConfig(vocabulary=len(TOKENIZER), width=16, layers=2, heads=2, hidden=24)
 MODEL = LanguageModel(SHAPE, 3).double()

@@ -446,13 +446,14 @@ def _table(
 
 @dataclass(frozen=True)
 class _Need:
-    """What methods of a kind ask of a task, and what is missing where it lacks these members."""
+    """What methods of a kind ask of a task, and what is missing where it lacks these members.
+
+    Of several kinds of members any one will do.
+    """
 
     asks: Callable[[Method], bool]
     members: type | tuple[type, ...]
     lack: str
-    others: tuple[type, ...] = ()
-    """Members that serve as well."""
 
     @property
     def named(self) -> str:
@@ -488,21 +489,20 @@ _NEEDS = (
         "the loss compares all responses of a prompt, which the task does not give",
     ),
     _Need(
-        lambda method: method.sft.compares == "entropy", FiniteTask,
-        "the loss asks for entropies of the policy, which the task does not give", (TokenTask,),
+        lambda method: method.sft.compares == "entropy", (FiniteTask, TokenTask),
+        "the loss asks for entropies of the policy, which the task does not give",
     ),
     _Need(
         lambda method: method.preference.grouped and not _written(method), FiniteTask,
         "the loss compares all responses of a prompt, which the task does not give",
     ),
     _Need(
-        _written, FiniteTask,
+        _written, (FiniteTask, WritingTask),
         "the loss asks for responses to prompts, which the task neither lists nor writes",
-        (WritingTask,),
     ),
     _Need(
-        lambda method: "rewards" in method.preference.asks, JudgedTask,
-        "the loss asks for rewards of all responses, which the task does not give", (WritingTask,),
+        lambda method: "rewards" in method.preference.asks, (JudgedTask, WritingTask),
+        "the loss asks for rewards of all responses, which the task does not give",
     ),
     _Need(
         lambda method: "likeness" in method.preference.asks, WritingTask,
@@ -553,7 +553,7 @@ def _check_methods(task: Task, runs: Sequence[Run]) -> None:
         method = Method.of(run.method)
         method.check("networks")
         for need in _NEEDS:
-            if need.asks(method) and not isinstance(task, (need.members, *need.others)):
+            if need.asks(method) and not isinstance(task, need.members):
                 raise InputError(
                     need.lack,
                     field="runs",
