@@ -5,7 +5,7 @@ Nothing here reads stored runs. :mod:`analysis.fernando2024.real.smol_study` run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,10 @@ SHORTEST = "same prompts"
 BACK = 0.25
 """Step size on pairs in a method, as a share of the best step size on pairs alone. A preference
 stage after SFT must not undo it."""
+TWIN = {"precision": "fp32", "layout": "shared"}
+"""What a run has on a CPU in place of what it has on a GPU. Results differ by rounding alone."""
+TWIN_SECOND = (5.0, 22.0)
+"""Seconds of an update on demonstrations and of an evaluation there, with 16 rows each."""
 EXTRAS = ("lambdas", "references", "relearning")
 """Kinds of runs beyond the comparison, see :mod:`smol_extra`."""
 
@@ -161,6 +165,16 @@ def configuration(
         "optima": None,
         **changes,
     }
+
+
+def twin(c: Mapping[str, Any]) -> dict[str, Any]:
+    """The same run as a CPU does it fastest: in fp32, with shared prompts."""
+    return {**c, **TWIN}
+
+
+def on_cpu(form: Form) -> Form:
+    """A form whose runs are twins, with the cost that they have."""
+    return replace(form, **TWIN, second=tuple(s * form.batch / 16 for s in TWIN_SECOND))
 
 
 def own(name: str, both: tuple[float, float]) -> tuple[float, float]:

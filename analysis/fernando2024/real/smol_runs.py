@@ -40,6 +40,8 @@ MODEL = "TRADEOFF_SMOLLM2"
 RANDOM = "random"
 """Name in place of the model: a small byte model with random weights."""
 BETA, RANK = 0.1, 8
+SHARED = 4
+"""Most rows of a pass with shared prompts: attention over one row of all costs their square."""
 REFERENCE, AGAIN = 30_000, 40_000
 """Seed of references; added to the seed where demonstrations are met again."""
 TEMPLATE = (
@@ -168,7 +170,7 @@ def make(
     config = TrainConfig(
         steps=c["updates"],
         batch_size=c["batch"],
-        rows_per_forward=c["batch"],
+        rows_per_forward=min(c["batch"], SHARED) if c["layout"] == "shared" else c["batch"],
         learning_rate=c["rate"],
         preference_learning_rate=c["preference_rate"],
         beta=BETA,

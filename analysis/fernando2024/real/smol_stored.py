@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from analysis.fernando2024.real import smol_rows, smol_runs
+from analysis.fernando2024.real.smol_plan import twin
+from analysis.fernando2024.real.smol_scores import LOSSES
 from tradeoff import study
 from tradeoff.errors import InputError
 from tradeoff.records import replacing
@@ -74,13 +76,55 @@ def collect(configurations: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     if count := stored(configurations).count(False):
         remedy = "Go on with the study."
         raise Missing(f"{count} of {len(configurations)} runs are missing", remedy=remedy)
-    return study.collect(task(configurations), configurations, smol_runs.FOLDER)
+    return study.collect(task(configurations), there(configurations), smol_runs.FOLDER)
 
 
 def stored(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Which runs are stored."""
+    """Which runs are stored, themselves or as their twins."""
+    both = (exact(configurations), exact([twin(c) for c in configurations]))
+    return [any(one) for one in zip(*both, strict=True)]
+
+
+def exact(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Which runs are stored with just these configurations."""
     laid = plans.make(task(configurations), configurations, smol_runs.FOLDER, ())
     return [store.run_file(laid.folder, address).exists() for address in laid.addresses]
+
+
+def there(configurations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Each configuration, or that of its twin where only the twin is stored."""
+    own = exact(configurations)
+    return [c if done else twin(c) for c, done in zip(configurations, own, strict=True)]
+
+
+def twins(configurations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What of these runs was done as twins, and how far runs that were done both ways differ.
+
+    Returns
+    -------
+    dict
+        ``runs`` has the number of runs of each method whose twin alone is stored. ``both`` has a
+        record for each run done both ways: its ``name``, ``seed``, and ``differences``, the twin's
+        final losses less its own.
+    """
+    copies = [twin(c) for c in configurations]
+    alone: dict[str, int] = {}
+    both = []
+    for c, own, copied in zip(configurations, exact(configurations), exact(copies), strict=True):
+        if own and copied:
+            both.append(c)
+        elif copied:
+            alone[c["name"]] = alone.get(c["name"], 0) + 1
+    return {"runs": alone, "both": [_compared(c) for c in both]}
+
+
+def _compared(c: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, seed and differences of a run that was done both ways."""
+    ends = [
+        study.collect(task([c]), [one], smol_runs.FOLDER)[LOSSES].to_numpy(dtype=float)[-1]
+        for one in (c, twin(c))
+    ]
+    return {"name": c["name"], "seed": c["seed"], "differences": (ends[1] - ends[0]).tolist()}
 
 
 @contextmanager
@@ -111,12 +155,13 @@ def by_configuration(folder: Path) -> dict[str, Path]:
 
 
 def take(configurations: Sequence[Mapping[str, Any]], theirs: Mapping[str, Path]) -> int:
-    """Copy the runs of these configurations that are missing here; how many were copied.
+    """Copy the runs of these configurations and of their twins that are missing here; their number.
 
     A run's address holds the sources that computed it, so a run of other sources is not found. Who
     takes runs over vouches that the edits between do not change results.
     """
-    laid = plans.make(task(configurations), configurations, smol_runs.FOLDER, ())
+    every = [*configurations, *(twin(c) for c in configurations)]
+    laid = plans.make(task(configurations), every, smol_runs.FOLDER, ())
     taken = 0
     for c, address in zip(laid.configurations, laid.addresses, strict=True):
         place, file = store.run_file(laid.folder, address), theirs.get(canonical(c))

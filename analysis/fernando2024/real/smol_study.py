@@ -129,6 +129,8 @@ def go(
     jobs: int = 1,
     grace: float = np.inf,
     progress: bool = False,
+    twins: bool = False,
+    both: int = 0,
     keep: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """Go on with the study until it is done or the time is over.
@@ -151,6 +153,10 @@ def go(
         With several jobs: seconds after `seconds` when runs that still go are given up.
     progress
         Print a line for each run.
+    twins
+        Do missing runs as :func:`smol_plan.twin` says, which a CPU does fastest.
+    both
+        With `twins`: number of seeds whose runs are done so even where they are stored, to compare.
     keep
         Receives what is returned, as it is so far: about once a minute, and at the end.
 
@@ -168,11 +174,15 @@ def go(
         "runs": planned(form), "setting": asdict(form), "done": 0,
     }  # fmt: skip
     if jobs > 1 and form.model != smol_runs.RANDOM:
-        smol_runs.load(form.model, form.precision)  # The cache is there before many need it.
+        ours = smol_plan.on_cpu(form) if twins else form
+        smol_runs.load(ours.model, ours.precision)  # The cache is there before many need it.
     with smol_jobs.runner(jobs, grace) as computed:
         for group in phases(form) if jobs == 1 else together(form):
             missing = [c for c in group if not stored([c])[0]]
             state["done"] += len(group) - len(missing)
+            if twins:
+                missing = [smol_plan.twin(c) for c in group if c in missing or c["seed"] < both]
+                missing = [c for c in missing if not smol_stored.exact([c])[0]]
             for c in computed(missing, ends_at):
                 state["done"] += 1
                 if progress:
@@ -273,6 +283,7 @@ def summary(form: Form) -> dict[str, Any]:
         if methods:
             runs = [c for c in runs if c["name"] in methods and c["seed"] < seeds]
             found[pair] = smol_scores.numbers(methods, single, collect(runs))
+            found[pair]["twins"] = smol_stored.twins(runs)
             found[pair]["extras"] = {
                 kind: numbers for kind in form.extras if (numbers := beyond(form, pair, kind))
             }
@@ -322,25 +333,32 @@ def command(
     only_plan: Annotated[bool, typer.Option("--plan", help="Print the cost, and end.")] = False,
     model: Annotated[str | None, typer.Option(help="Folder or GGUF file of SmolLM2.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Do runs of a GPU's form in fp32, as a CPU does them.")
+    ] = False,
+    both: Annotated[
+        int, typer.Option(help="With --twins: seeds to do again where a GPU did them, to compare.")
+    ] = 0,
 ) -> None:
     """Run the study, or a piece of it."""
     if form not in FORMS:
         raise typer.BadParameter(f"choose one of {', '.join(FORMS)}", param_hint="--form")
     try:
-        size = formed(form, pairs, methods, extras or ())
+        planned_form = formed(form, pairs, methods, extras or ())
+        size = smol_plan.on_cpu(planned_form) if twins else planned_form
         more = [smol_extra.plan(kind, size, pair) for pair in size.pairs for kind in size.extras]
         costs = pd.concat([smol_plan.plan(size), pd.DataFrame(more)], ignore_index=True)
         typer.echo(costs.to_string(index=False))
         minutes = costs["CPU minutes"].sum()
         typer.echo(f"{costs['runs'].sum()} runs, about {minutes:,.0f} CPU minutes in all")
         if take is not None:
-            typer.echo(f"{adopt(size, take)} runs of {take} are taken over")
+            typer.echo(f"{adopt(planned_form, take)} runs of {take} are taken over")
         if only_plan or take is not None:
             return
         seconds = None if budget_minutes is None else 60 * budget_minutes
         found = go(
             form, seconds=seconds, pairs=pairs, methods=methods, extras=extras or (),
-            model=model, jobs=jobs, progress=True,
+            model=model, jobs=jobs, progress=True, twins=twins, both=both,
         )  # fmt: skip
     except InputError as error:
         typer.echo(str(error), err=True)
