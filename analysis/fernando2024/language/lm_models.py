@@ -20,7 +20,7 @@ from tradeoff.checkout import WORK
 from tradeoff.data.synthetic import InstructionData, Language, generate
 from tradeoff.data.tokenizer import Tokenizer, train_tokenizer
 from tradeoff.networks import checkpoints
-from tradeoff.networks.batches import Batch
+from tradeoff.networks.batches import Batch, pair_batch, sft_batch
 from tradeoff.networks.language_model import LanguageModelConfig
 from tradeoff.networks.language_task import LanguageTask, pretrain
 from tradeoff.networks.tasks import Params, one_run
@@ -32,6 +32,8 @@ from tradeoff.study.engines import few_threads
 FOLDER = WORK / "language"
 SPECIALIST_SEED = 10_000
 """First seed of the SFT specialists; no other run has it."""
+CONTEXT = 64
+"""Longest sequence of the models, in tokens."""
 Part = Literal["test", "validation"]
 
 
@@ -126,7 +128,7 @@ def pretrained(scale: str, place: Path) -> None:
         width=size.width,
         layers=size.layers,
         hidden=size.width * 11 // 4,
-        context=64,
+        context=CONTEXT,
     )
     model = pretrain(
         config,
@@ -134,7 +136,7 @@ def pretrained(scale: str, place: Path) -> None:
         tokenizer,
         steps=size.pretraining,
         learning_rate=size.pretraining_rate,
-        length=64,
+        length=CONTEXT,
     )
     checkpoints.save(model, place)
 
@@ -182,10 +184,13 @@ def pair_cost(scale: str, conflict: float) -> float:
     A pair counts its prompt once, and both responses. The prompts of demonstrations count too. The
     reference's log-probabilities are computed once for all runs and are not counted.
     """
-    known = task(scale, conflict)
+    data, tokenizer = language(scale, conflict)
+    sets = (
+        sft_batch(data.sft_train, tokenizer, CONTEXT),
+        pair_batch(data.preference_train, tokenizer, CONTEXT),
+    )
     demonstration, pair = (
-        rows.ragged(torch.arange(len(rows))).tokens.numel() / len(rows)
-        for rows in (known.sft, known.pairs)
+        rows.ragged(torch.arange(len(rows))).tokens.numel() / len(rows) for rows in sets
     )
     return pair / demonstration
 
