@@ -132,9 +132,9 @@ class Task:
 def task(function: Callable[[Any], Any] | str, depends: Sequence[Dependency] = ()) -> Task:
     """Describe a module-level function and its dependencies, in place of it in a study.
 
-    Reading the sources takes about a second. Give a task to :func:`tradeoff.study.run`,
-    :func:`tradeoff.study.collect` and :func:`tradeoff.study.status` where they are called many
-    times for one function.
+    Reading the sources takes a second or two for the first time, and a tenth of that later. Give a
+    task to :func:`tradeoff.study.run`, :func:`tradeoff.study.collect` and
+    :func:`tradeoff.study.status` where they are called many times for one function.
 
     Parameters
     ----------

@@ -18,6 +18,8 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
 
 from tradeoff.errors import InputError
 from tradeoff.study import modules
@@ -26,8 +28,8 @@ from tradeoff.study.modules import (
     WHOLE,
     Dotted,
     Module,
+    Target,
     bindings,
-    locate,
     own,
     references,
 )
@@ -36,7 +38,20 @@ MACHINERY = (__name__, modules.__name__)
 """Modules that are not followed: fingerprints determine the address of a result, not the result."""
 COLLECTED = "collected"
 """Name of the function that finds the parts of a package; a call counts as the whole package."""
-Read = Callable[[str], Module | None]
+
+
+class Files:
+    """The source files of modules; each is looked up and read once, whatever happens to it then.
+
+    Parameters
+    ----------
+    read
+        Returns the module of a name.
+    """
+
+    def __init__(self, read: Callable[[str], Module | None] = modules.module) -> None:
+        self.read: Callable[[str], Module | None] = cache(read)
+        self.locate: Callable[[str], Path | None] = cache(modules.locate)
 
 
 def fingerprint(roots: Sequence[str], *, imported: bool = False) -> str:
@@ -56,47 +71,53 @@ def fingerprint(roots: Sequence[str], *, imported: bool = False) -> str:
         If there is no Python source for a root.
     """
     parts = []
-    read = modules.imported if imported else modules.module
-    for name, part in sorted(reached(roots, read)):
-        module = read(name)
+    files = Files(modules.imported if imported else modules.module)
+    for name, part in sorted(reached(roots, files)):
+        module = files.read(name)
         if name in MACHINERY or module is None:
             continue
         if statements := module.statements(part):
-            parts += [f"{name}:{part}", *sorted(ast.dump(s) for s in statements)]
+            parts += [f"{name}:{part}", *sorted(map(_text, statements))]
     digest = hashlib.sha256()
     for text in parts:
         digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()
 
 
-def reached(roots: Iterable[str], read: Read = modules.module) -> set[tuple[str, str]]:
-    """Pairs (module, part) that the roots reach, in the sources that `read` returns."""
+@cache
+def _text(statement: ast.stmt) -> str:
+    return ast.dump(statement)
+
+
+def reached(roots: Iterable[str], files: Files | None = None) -> set[tuple[str, str]]:
+    """Pairs (module, part) that the roots reach, in files as they are now, or in those given."""
+    files = files or Files()
     seen: set[tuple[str, str]] = set()
-    waiting = [node for root in roots for node in _start(root, read)]
+    waiting = [node for root in roots for node in _start(root, files)]
     while waiting:
         node = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
-        waiting += _next(*node, read)
+        waiting += _next(*node, files)
     return seen
 
 
-def _start(root: str, read: Read) -> list[tuple[str, str]]:
+def _start(root: str, files: Files) -> list[tuple[str, str]]:
     name, _, part = root.partition(":")
-    if locate(name) is None:
+    if files.locate(name) is None:
         raise InputError(
             "no Python source is found for a module that results depend on",
             field="depends",
             value=name,
             remedy="Name modules that can be imported and are written in Python; files go as Path.",
         )
-    return _resolve(name, (part,), read) if part else _whole(name)
+    return _resolve(name, (part,), files) if part else _whole(name, files)
 
 
-def _next(name: str, part: str, read: Read) -> Iterator[tuple[str, str]]:
+def _next(name: str, part: str, files: Files) -> Iterator[tuple[str, str]]:
     """Pairs (module, part) that one part of a module needs directly."""
-    module = read(name)
+    module = files.read(name)
     if module is None or not own(name) or name in MACHINERY:
         return
     if part != LOADED:
@@ -105,13 +126,21 @@ def _next(name: str, part: str, read: Read) -> Iterator[tuple[str, str]]:
         yield name.rpartition(".")[0], LOADED
     statements = module.statements(part) + (module.loads if part == LOADED else [])
     for statement in statements:
-        for node in ast.walk(statement):
-            for _, target in bindings(node, module):
-                yield from _loads(*target)
-            if _collects(node):
-                yield from _whole(name if module.package else name.rpartition(".")[0])
+        targets, collects = _runs(statement, name, module.package)
+        for target in targets:
+            yield from _loads(*target, files)
+        if collects:
+            yield from _whole(name if module.package else name.rpartition(".")[0], files)
         for dotted in references(statement):
-            yield from _names(module, dotted, read)
+            yield from _names(module, dotted, files)
+
+
+@cache
+def _runs(statement: ast.stmt, name: str, package: bool) -> tuple[list[Target], bool]:
+    """What the imports in a statement of a module name, and whether it collects a package."""
+    module, nodes = Module(name, package), list(ast.walk(statement))
+    targets = [target for node in nodes for _, target in bindings(node, module)]
+    return targets, any(map(_collects, nodes))
 
 
 def _collects(node: ast.AST) -> bool:
@@ -125,34 +154,34 @@ def _collects(node: ast.AST) -> bool:
     )
 
 
-def _names(module: Module, dotted: Dotted, read: Read) -> Iterator[tuple[str, str]]:
+def _names(module: Module, dotted: Dotted, files: Files) -> Iterator[tuple[str, str]]:
     """Targets of a name, with the attributes read from it, in a module."""
     if dotted[0] in module.definitions:
         yield module.name, dotted[0]
     for origin, path in module.aliases.get(dotted[0], ()):
         if (origin, path) == (module.name, dotted[:1]):  # a package imports from itself
-            yield from _resolve(f"{origin}.{dotted[0]}", dotted[1:], read)
+            yield from _resolve(f"{origin}.{dotted[0]}", dotted[1:], files)
         elif own(origin):
-            yield from _resolve(origin, path + dotted[1:], read)
+            yield from _resolve(origin, path + dotted[1:], files)
 
 
-def _resolve(name: str, path: Dotted, read: Read) -> list[tuple[str, str]]:
+def _resolve(name: str, path: Dotted, files: Files) -> list[tuple[str, str]]:
     """Follow a path of attributes from a module as far as it leads through modules."""
-    module = read(name)
+    module = files.read(name)
     if not path:
-        return _whole(name)
+        return _whole(name, files)
     if module and (path[0] in module.definitions or path[0] in module.aliases):
-        return [(name, LOADED), *_names(module, path, read)]
-    if locate(f"{name}.{path[0]}"):
-        return _resolve(f"{name}.{path[0]}", path[1:], read)
+        return [(name, LOADED), *_names(module, path, files)]
+    if files.locate(f"{name}.{path[0]}"):
+        return _resolve(f"{name}.{path[0]}", path[1:], files)
     if module and "__getattr__" in module.definitions:
-        return _whole(name)
+        return _whole(name, files)
     return [(name, LOADED)]
 
 
-def _whole(name: str) -> list[tuple[str, str]]:
+def _whole(name: str, files: Files) -> list[tuple[str, str]]:
     """The whole of a module and, for a package, of all modules below it."""
-    place = locate(name)
+    place = files.locate(name)
     if place is None:
         return []
     below = sorted(place.parent.rglob("*.py")) if place.name == "__init__.py" else [place]
@@ -164,11 +193,11 @@ def _whole(name: str) -> list[tuple[str, str]]:
     return found
 
 
-def _loads(origin: str, path: Dotted) -> Iterator[tuple[str, str]]:
+def _loads(origin: str, path: Dotted, files: Files) -> Iterator[tuple[str, str]]:
     """The modules that an import runs."""
     if own(origin):
         yield origin, LOADED
         if path == ("*",):
-            yield from _whole(origin)
-        elif path and locate(f"{origin}.{path[0]}"):
+            yield from _whole(origin, files)
+        elif path and files.locate(f"{origin}.{path[0]}"):
             yield f"{origin}.{path[0]}", LOADED
