@@ -126,6 +126,28 @@ def test_a_study_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+def test_a_twin_stands_for_its_run_and_ends_where_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smol_runs, "FOLDER", tmp_path)
+    form = smol_plan.formed("fast", methods=["sft-dpo"])
+    done = smol_study.go("fast", methods=["sft-dpo"], twins=True)
+    twins = done["found"]["generated"]["twins"]
+    assert twins == {"runs": {"sft-dpo": form.seeds}, "both": []}
+    laid = smol_study.comparison(form, "generated")
+    assert smol_stored.exact(laid) == [False] * form.seeds
+    assert smol_stored.stored(laid) == [True] * form.seeds
+    assert smol_study.go("fast", methods=["sft-dpo"])["done"] == done["runs"]
+    assert smol_stored.exact(laid) == [False] * form.seeds  # Nothing was missing.
+    smol_stored.compute(laid[:1])
+    (both,) = smol_study.summary(form)["generated"]["twins"]["both"]
+    assert (both["name"], both["seed"]) == ("sft-dpo", 0)
+    assert np.abs(both["differences"]).max() < 1e-4
+    again = smol_study.go("fast", methods=["sft-dpo"], twins=True, both=form.seeds)
+    assert again["done"] == done["runs"]  # Every twin was there.
+
+
+@pytest.mark.slow
 def test_runs_beyond_the_comparison_are_run_and_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

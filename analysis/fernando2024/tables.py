@@ -16,7 +16,7 @@ from analysis.fernando2024 import paper_tables
 from analysis.fernando2024.costs import gpu_run
 from analysis.fernando2024.methods import METHODS, label
 from analysis.fernando2024.paper_numbers import reported
-from analysis.fernando2024.real import smol_methods
+from analysis.fernando2024.real import smol_methods, smol_shown
 from tradeoff import scores
 from tradeoff.display import cell
 
@@ -152,7 +152,7 @@ def smollm2(results: Results) -> pd.DataFrame:
     rows = []
     for pair, one in results["smol_loss_space"]["pairs"].items():
         for method, found in one["methods"].items():
-            row = {"data": pair, "n": str(one["seeds"]), "method": smol_methods.label(method)}
+            row = {"data": pair, "n": str(one["seeds"]), "method": smol_shown.label(one, method)}
             rows.append(row | {title: _cell(found[key]) for title, key in names.items()})
     return pd.DataFrame(rows or [{"data": smol_methods.NONE}]).fillna(MISSING)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.dossier import style
-from analysis.fernando2024.real import smol_methods, smol_shown
+from analysis.fernando2024.real import smol_shown
 
 CAPTION = (
     f"{smol_shown.ABOUT} Left: weighted loss less that of SFT→DPO, paired by seed, in ranges from "
@@ -49,7 +49,7 @@ def draw(axes: Any, one: Mapping[str, Any]) -> None:
         bar(axes[2], method["flips"]["lost"], row, look.dots(), sign=-1.0)
     for ax in axes:
         ax.axvline(0, **style.BOUND)
-    axes[0].set_yticks(range(len(names)), [smol_methods.label(n) for n in names], fontsize=7)
+    axes[0].set_yticks(range(len(names)), [smol_shown.label(one, n) for n in names], fontsize=7)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
 
 

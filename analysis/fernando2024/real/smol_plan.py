@@ -22,7 +22,7 @@ SHORTEST = "same prompts"
 BACK = 0.25
 """Step size on pairs in a method, as a share of the best step size on pairs alone. A preference
 stage after SFT must not undo it."""
-TWIN = {"precision": "fp32", "layout": "shared"}
+TWIN: dict[str, Any] = {"precision": "fp32", "layout": "shared"}
 """What a run has on a CPU in place of what it has on a GPU. Results differ by rounding alone."""
 TWIN_SECOND = (5.0, 22.0)
 """Seconds of an update on demonstrations and of an evaluation there, with 16 rows each."""
@@ -174,7 +174,8 @@ def twin(c: Mapping[str, Any]) -> dict[str, Any]:
 
 def on_cpu(form: Form) -> Form:
     """A form whose runs are twins, with the cost that they have."""
-    return replace(form, **TWIN, second=tuple(s * form.batch / 16 for s in TWIN_SECOND))
+    update, evaluation = (seconds * form.batch / 16 for seconds in TWIN_SECOND)
+    return replace(form, **TWIN, second=(update, evaluation))
 
 
 def own(name: str, both: tuple[float, float]) -> tuple[float, float]:

@@ -110,6 +110,12 @@ def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def label(one: Mapping[str, Any], name: str) -> str:
+    """Name of a method in the numbers of a pair, with a mark if a CPU did some of its runs."""
+    on_cpu = one.get("twins", {}).get("runs", {})
+    return f"{smol_methods.label(name)} (CPU)" if name in on_cpu else smol_methods.label(name)
+
+
 def empty(axes: Any) -> None:
     """Write on every panel that there is no run."""
     for ax in axes:

@@ -25,6 +25,8 @@ import numpy as np
 import pandas as pd
 import typer
 
+from analysis.dossier.stored_results import fields_of
+from analysis.fernando2024.costs import gpu_run
 from analysis.fernando2024.methods import finals
 from analysis.fernando2024.real import (
     smol_extra,
@@ -47,7 +49,9 @@ from analysis.fernando2024.real.smol_plan import (
     own,
 )
 from analysis.fernando2024.real.smol_stored import Missing, collect, stored
+from analysis.gpu import results
 from tradeoff.errors import InputError
+from tradeoff.records import plain
 from tradeoff.study.addresses import canonical
 
 KEEP_SECONDS = 30.0
@@ -316,6 +320,33 @@ def whole(form: Form, runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], int
     return best
 
 
+def publish() -> list[Path]:
+    """Write what all runs of the GPU's form say, and the runs, where the figures read them.
+
+    What the GPU's machine was stays as its call wrote it.
+
+    Raises
+    ------
+    InputError
+        If no call of :mod:`analysis.gpu` has stored a study before.
+    """
+    where = results.folder(None)
+    place = results.place(where, gpu_run.STUDY, "all")
+    about = fields_of(place)
+    form = formed("gpu", extras=EXTRAS)
+    groups = [group for pair in form.pairs for group in phases(replace(form, pairs=(pair,)))]
+    found = {
+        "runs": planned(form),
+        "done": sum(stored(group).count(True) for group in groups),
+        "found": summary(form),
+    }
+    about["setting"] = plain(asdict(form))
+    rounds = about.pop("rounds")
+    written = [results.keep(place, about, [*rounds[:-1], found])]
+    results.archive(smol_runs.FOLDER, results.runs(where))
+    return [*written, results.runs(where)]
+
+
 # ---------------------------------------------------------------------- command line
 
 
@@ -339,11 +370,17 @@ def command(
     both: Annotated[
         int, typer.Option(help="With --twins: seeds to do again where a GPU did them, to compare.")
     ] = 0,
+    store: Annotated[
+        bool, typer.Option("--store", help="Write the runs and what they say for the figures.")
+    ] = False,
 ) -> None:
     """Run the study, or a piece of it."""
     if form not in FORMS:
         raise typer.BadParameter(f"choose one of {', '.join(FORMS)}", param_hint="--form")
     try:
+        if store:
+            typer.echo("\n".join(map(str, publish())))
+            return
         planned_form = formed(form, pairs, methods, extras or ())
         size = smol_plan.on_cpu(planned_form) if twins else planned_form
         more = [smol_extra.plan(kind, size, pair) for pair in size.pairs for kind in size.extras]
