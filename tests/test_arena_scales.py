@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.arena import across, stored, transfer
+from analysis.arena import across, pretrained, stored, transfer
 from analysis.arena.dossier import DOSSIER
 from analysis.arena.pictures import third_networks
 from analysis.arena.pictures import transfer as picture
@@ -150,3 +150,24 @@ def test_the_picture_of_networks_shows_what_boards_have(
     assert numbers["scales"]["language"]["tau"]["documents"] == pytest.approx(1.0, abs=0.02)
     assert "documents" not in numbers["scales"]["policies"]["tau"]
     assert "{" not in third_networks.CAPTION.format(**third_networks.words(numbers))
+
+
+def test_leaders_are_compared_on_the_pairs_that_have_them() -> None:
+    known = {"seeds": 2, "start": [2.0, 1.0], "ideal": [1.0, 0.0]}
+    baselines = {"alright": [[1.5, 0.5], [1.5, 0.5]], "sft-dpo": [[1.6, 0.6], [1.3, 0.5]]}
+    methods = {name: {"ends": ends} for name, ends in baselines.items()}
+    leader = {"evenly": {"ends": [[1.5, 0.4], [1.4, 0.8]]}}
+    pairs = {
+        "first": {**known, "methods": {**methods, **leader}},
+        "second": {**known, "methods": methods},
+    }
+    found = pretrained.answers({"pairs": pairs})
+    assert found["pairs"] == ["first", "second"]
+    assert found["methods"] == ["sft-dpo", "alright", "evenly"]
+    (name,) = found["leaders"]
+    assert name == "evenly"
+    one = found["leaders"]["evenly"]
+    assert one["runs"] == 2
+    assert one["below"] == {"alright": 1, "sft-dpo": 1}
+    # Weighted losses: .95 and 1.1, against 1 and 1; a range is 1.
+    assert one["less"]["alright"] == {"first": pytest.approx(0.025)}

@@ -39,7 +39,7 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def _content(results: Results) -> dict[str, Any]:
-    from analysis.arena import across
+    from analysis.arena import across, pretrained
     from analysis.arena.answers import answers, evidence
 
     return {
@@ -48,6 +48,7 @@ def _content(results: Results) -> dict[str, Any]:
         "evidence": evidence() if results else {},
         "scales": across.answers(results),
         "places": across.rows(results),
+        "pretrained": pretrained.answers(),
     }
 
 
