@@ -37,7 +37,10 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         if pairs:
             axes[0][0].legend(fontsize=6, handlelength=3)
         style.save(fig, out, "smol_loss_space")
-    return found | {"wins": {pair: wins(one) for pair, one in pairs.items()}}
+    return found | {
+        "wins": {pair: wins(one) for pair, one in pairs.items()},
+        "twins": twins(pairs),
+    }
 
 
 def wins(one: Mapping[str, Any]) -> dict[str, int]:
@@ -48,6 +51,20 @@ def wins(one: Mapping[str, Any]) -> dict[str, int]:
     }
     base = losses[BASELINE]
     return {name: int((found < base).sum()) for name, found in losses.items() if name != BASELINE}
+
+
+def twins(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Methods that ran on a CPU; number of runs done both ways, and how far their losses differ."""
+    there = [one["twins"] for one in pairs.values() if "twins" in one]
+    both = [run["differences"] for one in there for run in one["both"]]
+    losses = np.abs(weighted_loss(np.reshape(both, (-1, 2)), smol_methods.LAM))
+    ran = {name for one in there for name in one["runs"]}
+    return {
+        "methods": [name for name in smol_methods.METHODS if name in ran],
+        "runs": sum(sum(one["runs"].values()) for one in there),
+        "both": len(both),
+        "largest": float(losses.max(initial=0.0)),
+    }
 
 
 def shown(one: Mapping[str, Any]) -> list[str]:
