@@ -155,8 +155,9 @@ def test_the_picture_of_networks_shows_what_boards_have(
 def test_leaders_are_compared_on_the_pairs_that_have_them() -> None:
     known = {"seeds": 2, "start": [2.0, 1.0], "ideal": [1.0, 0.0]}
     baselines = {"alright": [[1.5, 0.5], [1.5, 0.5]], "sft-dpo": [[1.6, 0.6], [1.3, 0.5]]}
-    methods = {name: {"ends": ends} for name, ends in baselines.items()}
-    leader = {"evenly": {"ends": [[1.5, 0.4], [1.4, 0.8]]}}
+    some = {"weighted_loss": {"mean": 1.0}}
+    methods = {name: {"ends": ends, **some} for name, ends in baselines.items()}
+    leader = {"evenly": {"ends": [[1.5, 0.4], [1.4, 0.8]], **some}}
     pairs = {
         "first": {**known, "methods": {**methods, **leader}},
         "second": {**known, "methods": methods},
@@ -171,3 +172,19 @@ def test_leaders_are_compared_on_the_pairs_that_have_them() -> None:
     assert one["below"] == {"alright": 1, "sft-dpo": 1}
     # Weighted losses: .95 and 1.1, against 1 and 1; a range is 1.
     assert one["less"]["alright"] == {"first": pytest.approx(0.025)}
+    assert found["transfer"] == {}  # Three methods are too few.
+
+
+def test_ranks_of_the_convex_board_agree_with_themselves() -> None:
+    regret = stored.means(stored.of("board"), "law_regret").mean(axis=1)
+    names = ("sft-dpo", "dpo-sft", "alright", "mix", "evenly", "tracked")
+    one = {
+        "seeds": 1, "start": [2.0, 1.0], "ideal": [1.0, 0.0],
+        "methods": {
+            name: {"weighted_loss": {"mean": float(regret[name])}, "ends": [[1.0, 1.0]]}
+            for name in names
+        },
+    }  # fmt: skip
+    (found,) = pretrained.answers({"pairs": {"own": one}})["transfer"].values()
+    assert found["tau"] == pytest.approx(1.0)
+    assert found["p"] == pytest.approx(1 / 720)

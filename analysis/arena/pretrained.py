@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from analysis.arena import stored
 from analysis.fernando2024.real.smol_methods import LAM, METHODS
+from analysis.fernando2024.real.smol_transfer import agreement, of_pair
 from analysis.fernando2024.stored import shown
 from tradeoff.scores import weighted_loss
 
 LEADERS = ("evenly", "tracked", "evenly-budget")
 """First methods of the convex board, besides those of the paper's kind."""
 BASELINES = ("alright", "sft-dpo")
+ENOUGH = 6
+"""Number of methods that both scales need for a correlation of ranks."""
 
 
 def answers(numbers: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -30,6 +34,8 @@ def answers(numbers: Mapping[str, Any] | None = None) -> dict[str, Any]:
         ``pairs``, ``seeds`` and ``methods`` count all that ran. ``leaders`` has for each leader the
         ``runs``, how many are ``below`` each baseline, and the mean of the weighted loss ``less``
         that of each baseline on each pair of data sets, in ranges from base to ideal point.
+        ``transfer`` has Kendall's tau with the convex board, regret on rows that no method saw, of
+        the pairs that have enough methods.
     """
     pairs = (numbers or shown("smol_loss_space"))["pairs"]
     return {
@@ -37,7 +43,17 @@ def answers(numbers: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "seeds": min((one["seeds"] for one in pairs.values()), default=0),
         "methods": [m for m in METHODS if any(m in one["methods"] for one in pairs.values())],
         "leaders": {name: found for name in LEADERS if (found := _against(name, pairs))},
+        "transfer": _transfer(pairs),
     }
+
+
+def _transfer(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Agreement of each pair of data sets with the convex board."""
+    regret = stored.means(stored.of("board"), "law_regret").mean(axis=1)
+    known = {n: b for n in METHODS for b in (n, n.replace("-", "_")) if b in regret.index}
+    convex = {name: float(regret[on_board]) for name, on_board in known.items()}
+    found = {pair: agreement(of_pair(one), convex) for pair, one in pairs.items()}
+    return {pair: one for pair, one in found.items() if len(one["methods"]) >= ENOUGH}
 
 
 def _against(name: str, pairs: Mapping[str, Any]) -> dict[str, Any]:
