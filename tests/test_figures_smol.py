@@ -145,6 +145,14 @@ def test_a_twin_stands_for_its_run_and_ends_where_it_ends(
     assert np.abs(both["differences"]).max() < 1e-4
     again = smol_study.go("fast", methods=["sft-dpo"], twins=True, both=form.seeds)
     assert again["done"] == done["runs"]  # Every twin was there.
+    (rate,) = form.grid
+    assert [r for r, _ in done["found"]["generated"]["steps"]["sft-only"]] == [rate]
+    wider = smol_study.go("fast", methods=["sft-dpo"], edges=True)
+    assert wider["done"] == wider["runs"] == done["runs"] + 2
+    for tried in wider["found"]["generated"]["steps"].values():
+        (first, near), (second, far) = tried
+        assert (first, second) == (rate, 2 * rate)
+        assert near != far
 
 
 @pytest.mark.slow

@@ -194,6 +194,14 @@ def tuning(form: Form, pair: str) -> list[dict[str, Any]]:
     ]
 
 
+def edges(form: Form, pair: str) -> list[dict[str, Any]]:
+    """Configurations of the same runs with twice the largest step size of the grid.
+
+    They choose nothing. They say what a grid that ends there has missed.
+    """
+    return tuning(replace(form, grid=(2 * max(form.grid),)), pair)
+
+
 def plan(form: Form) -> pd.DataFrame:
     """Number of runs and CPU time of each phase and pair, before anything is run."""
     rows = []

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,6 +136,7 @@ def go(
     progress: bool = False,
     twins: bool = False,
     both: int = 0,
+    edges: bool = False,
     keep: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """Go on with the study until it is done or the time is over.
@@ -161,6 +163,8 @@ def go(
         Do missing runs as :func:`smol_plan.twin` says, which a CPU does fastest.
     both
         With `twins`: number of seeds whose runs are done so even where they are stored, to compare.
+    edges
+        Do the runs of :func:`smol_plan.edges` before all others.
     keep
         Receives what is returned, as it is so far: about once a minute, and at the end.
 
@@ -174,14 +178,16 @@ def go(
         os.environ[smol_runs.MODEL] = model
     now = time.monotonic()
     ends_at, kept_at = now + (np.inf if seconds is None else seconds), now
+    first = [c for pair in form.pairs for c in smol_plan.edges(form, pair)] if edges else []
     state: dict[str, Any] = {
-        "runs": planned(form), "setting": asdict(form), "done": 0,
+        "runs": planned(form) + len(first), "setting": asdict(form), "done": 0,
     }  # fmt: skip
     if jobs > 1 and form.model != smol_runs.RANDOM:
         ours = smol_plan.on_cpu(form) if twins else form
         smol_runs.load(ours.model, ours.precision)  # The cache is there before many need it.
     with smol_jobs.runner(jobs, grace) as computed:
-        for group in phases(form) if jobs == 1 else together(form):
+        groups = phases(form) if jobs == 1 else together(form)
+        for group in chain([first], groups):
             missing = [c for c in group if not stored([c])[0]]
             state["done"] += len(group) - len(missing)
             if twins:
@@ -264,7 +270,8 @@ def adopt(form: Form, folder: Path) -> int:
         theirs, taken = smol_stored.by_configuration(there), 0
         for pair in form.pairs:
             try:
-                for group in phases(replace(form, pairs=(pair,))):
+                beyond = smol_plan.edges(form, pair)
+                for group in chain([beyond], phases(replace(form, pairs=(pair,)))):
                     taken += smol_stored.take(group, theirs)
             except Missing:
                 continue  # A phase is laid out after the one before it, which is not there.
@@ -288,9 +295,29 @@ def summary(form: Form) -> dict[str, Any]:
             runs = [c for c in runs if c["name"] in methods and c["seed"] < seeds]
             found[pair] = smol_scores.numbers(methods, single, collect(runs))
             found[pair]["twins"] = smol_stored.twins(runs)
+            found[pair]["steps"] = steps(form, pair)
             found[pair]["extras"] = {
                 kind: numbers for kind in form.extras if (numbers := beyond(form, pair, kind))
             }
+    return found
+
+
+def steps(form: Form, pair: str) -> dict[str, list[tuple[float, float | None]]]:
+    """Step sizes of each objective that were tried, each with its validation loss.
+
+    A run that diverged has no loss.
+    """
+    tried = smol_plan.tuning(form, pair) + smol_plan.edges(form, pair)
+    done = [c for c, there in zip(tried, stored(tried), strict=True) if there]
+    last = finals(collect(done)).sort_values("rate")
+    found = {}
+    for name, loss in zip(ENDS, smol_scores.LOSSES, strict=True):
+        own = last[last["name"] == name]
+        losses = own[loss].where(own["diverged_at"].isna())
+        found[name] = [
+            (float(rate), float(value) if np.isfinite(value) else None)
+            for rate, value in zip(own["rate"], losses, strict=True)
+        ]
     return found
 
 
@@ -370,6 +397,9 @@ def command(
     both: Annotated[
         int, typer.Option(help="With --twins: seeds to do again where a GPU did them, to compare.")
     ] = 0,
+    edges: Annotated[
+        bool, typer.Option("--edges", help="First: a step size beyond the grid, for each pair.")
+    ] = False,
     store: Annotated[
         bool, typer.Option("--store", help="Write the runs and what they say for the figures.")
     ] = False,
@@ -396,6 +426,7 @@ def command(
         found = go(
             form, seconds=seconds, pairs=pairs, methods=methods, extras=extras or (),
             model=model, jobs=jobs, progress=True, twins=twins, both=both,
+            edges=edges,
         )  # fmt: skip
     except InputError as error:
         typer.echo(str(error), err=True)
