@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return found | {
         "wins": {pair: wins(one) for pair, one in pairs.items()},
         "twins": twins(pairs),
+        "edges": edges(pairs, max(found["setting"]["grid"])),
     }
 
 
@@ -65,6 +67,26 @@ def twins(pairs: Mapping[str, Any]) -> dict[str, Any]:
         "both": len(both),
         "largest": float(losses.max(initial=0.0)),
     }
+
+
+def edges(pairs: Mapping[str, Any], largest: float) -> list[dict[str, Any]]:
+    """What a step size beyond the grid's largest led to, beside the best of the grid.
+
+    Returns
+    -------
+    list of dict
+        ``pair``, ``name`` of the objective, and ``best`` and ``beyond``: step size and validation
+        loss, None of a run that diverged.
+    """
+    found = []
+    for pair, one in pairs.items():
+        for name, tried in one.get("steps", {}).items():
+            inside = [step for step in tried if step[0] <= largest and step[1] is not None]
+            for step in tried:
+                if step[0] > largest and inside:
+                    best = list(min(inside, key=itemgetter(1)))
+                    found.append({"pair": pair, "name": name, "best": best, "beyond": list(step)})
+    return found
 
 
 def shown(one: Mapping[str, Any]) -> list[str]:
