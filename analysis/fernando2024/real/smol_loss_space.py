@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,8 @@ def edges(pairs: Mapping[str, Any], largest: float) -> list[dict[str, Any]]:
             inside = [step for step in tried if step[0] <= largest and step[1] is not None]
             for step in tried:
                 if step[0] > largest and inside:
-                    best = list(min(inside, key=itemgetter(1)))
-                    found.append({"pair": pair, "name": name, "best": best, "beyond": list(step)})
+                    best: Sequence[float] = min(inside, key=itemgetter(1))
+                    found.append({"pair": pair, "name": name, "best": best, "beyond": step})
     return found
 
 
