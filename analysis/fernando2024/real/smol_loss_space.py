@@ -56,16 +56,33 @@ def wins(one: Mapping[str, Any]) -> dict[str, int]:
 
 
 def twins(pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """Methods that ran on a CPU; number of runs done both ways, and how far their losses differ."""
-    there = [one["twins"] for one in pairs.values() if "twins" in one]
-    both = [run["differences"] for one in there for run in one["both"]]
-    losses = np.abs(weighted_loss(np.reshape(both, (-1, 2)), smol_methods.LAM))
-    ran = {name for one in there for name in one["runs"]}
+    """Methods that ran on a CPU, and how far runs that were done both ways end from each other.
+
+    Returns
+    -------
+    dict
+        ``methods`` and ``runs`` that only a CPU did. ``both`` is the number of runs done both ways,
+        ``middle`` and ``largest`` are the median and the largest difference of weighted losses, and
+        ``worst`` is the run with the largest, with the difference of its SFT loss.
+    """
+    there = {pair: one["twins"] for pair, one in pairs.items() if "twins" in one}
+    both = [(pair, run) for pair, one in there.items() for run in one["both"]]
+    losses = [
+        abs(float(weighted_loss(np.array(r["differences"]), smol_methods.LAM))) for _, r in both
+    ]
+    worst = None
+    if both:
+        pair, run = both[int(np.argmax(losses))]
+        worst = {"pair": pair, "method": smol_methods.label(run["name"]), "seed": run["seed"],
+                 "sft": run["differences"][0]}  # fmt: skip
+    ran = {name for one in there.values() for name in one["runs"]}
     return {
         "methods": [name for name in smol_methods.METHODS if name in ran],
-        "runs": sum(sum(one["runs"].values()) for one in there),
+        "runs": sum(sum(one["runs"].values()) for one in there.values()),
         "both": len(both),
-        "largest": float(losses.max(initial=0.0)),
+        "middle": float(np.median(losses)) if both else None,
+        "largest": max(losses, default=None),
+        "worst": worst,
     }
 
 
