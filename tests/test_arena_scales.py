@@ -173,6 +173,10 @@ def test_leaders_are_compared_on_the_pairs_that_have_them() -> None:
     # Weighted losses: .95 and 1.1, against 1 and 1; a range is 1.
     assert one["less"]["alright"] == {"first": pytest.approx(0.025)}
     assert found["transfer"] == {}  # Three methods are too few.
+    both = [{"name": "alright", "seed": 1, "differences": [0.2, 0.2]}]
+    pairs["first"]["twins"] = {"runs": {"evenly": 2}, "both": both}
+    again = pretrained.answers({"pairs": pairs})["leaders"]["evenly"]
+    assert again["below"] == {"alright": 2, "sft-dpo": 1}
 
 
 def test_ranks_of_the_convex_board_agree_with_themselves() -> None:

@@ -74,4 +74,9 @@ def _against(name: str, pairs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _losses(one: Mapping[str, Any], name: str) -> np.ndarray:
-    return np.asarray(weighted_loss(np.array(one["methods"][name]["ends"]), LAM))
+    """Weighted losses by seed; of runs that a GPU and a CPU did, those of the CPU, as leaders'."""
+    ends = np.array(one["methods"][name]["ends"], dtype=float)
+    for run in one.get("twins", {"both": []})["both"]:
+        if run["name"] == name:
+            ends[run["seed"]] += run["differences"]
+    return np.asarray(weighted_loss(ends, LAM))
