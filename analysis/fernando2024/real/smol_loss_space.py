@@ -38,9 +38,11 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         if pairs:
             axes[0][0].legend(fontsize=6, handlelength=3)
         style.save(fig, out, "smol_loss_space")
+    both = twins(pairs)
     return found | {
         "wins": {pair: wins(one) for pair, one in pairs.items()},
-        "twins": twins(pairs),
+        "runs": sum(map(runs, pairs.values())) - both["runs"],  # Of the device that is named.
+        "twins": both,
         "edges": edges(pairs, max(found["setting"]["grid"])),
     }
 
@@ -53,6 +55,12 @@ def wins(one: Mapping[str, Any]) -> dict[str, int]:
     }
     base = losses[BASELINE]
     return {name: int((found < base).sum()) for name, found in losses.items() if name != BASELINE}
+
+
+def runs(one: Mapping[str, Any]) -> int:
+    """Number of runs of a pair: every method on every seed, and each objective alone."""
+    alone = sum(len(ends) for ends in one["single"].values())
+    return len(one["methods"]) * int(one["seeds"]) + alone
 
 
 def twins(pairs: Mapping[str, Any]) -> dict[str, Any]:
