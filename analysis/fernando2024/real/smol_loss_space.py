@@ -71,7 +71,7 @@ def twins(pairs: Mapping[str, Any]) -> dict[str, Any]:
     dict
         ``methods`` and ``runs`` that only a CPU did. ``both`` is the number of runs done both ways,
         ``middle`` and ``largest`` are the median and the largest difference of weighted losses, and
-        ``worst`` is the run with the largest, with the difference of its SFT loss.
+        ``worst`` has the pair and method of the largest, with both SFT losses of its seeds.
     """
     there = {pair: one["twins"] for pair, one in pairs.items() if "twins" in one}
     both = [(pair, run) for pair, one in there.items() for run in one["both"]]
@@ -81,8 +81,16 @@ def twins(pairs: Mapping[str, Any]) -> dict[str, Any]:
     worst = None
     if both:
         pair, run = both[int(np.argmax(losses))]
-        worst = {"pair": pair, "method": smol_methods.label(run["name"]), "seed": run["seed"],
-                 "sft": run["differences"][0]}  # fmt: skip
+        alike = [r for p, r in both if (p, r["name"]) == (pair, run["name"])]
+        ends = pairs[pair]["methods"][run["name"]]["ends"]
+        own = [float(ends[r["seed"]][0]) for r in alike]
+        worst = {
+            "pair": pair,
+            "method": smol_methods.label(run["name"]),
+            "seeds": [r["seed"] for r in alike],
+            "own": own,
+            "twins": [loss + r["differences"][0] for loss, r in zip(own, alike, strict=True)],
+        }
     ran = {name for one in there.values() for name in one["runs"]}
     return {
         "methods": [name for name in smol_methods.METHODS if name in ran],
