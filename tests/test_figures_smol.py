@@ -21,6 +21,7 @@ from analysis.fernando2024.real import (
     smol_claims,
     smol_extra,
     smol_lambdas,
+    smol_loss_space,
     smol_methods,
     smol_plan,
     smol_references,
@@ -331,3 +332,35 @@ def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="sft_rasbt_train"):
         smol_rows.rows("same prompts")
     smol_rows.rows.cache_clear()
+
+
+def test_ends_that_rounding_decides_are_shown() -> None:
+    both = [
+        {"name": "sft-dpo", "seed": 1, "differences": [-1.5, 0.1]},
+        {"name": "alright", "seed": 0, "differences": [0.01, -0.02]},
+        {"name": "sft-dpo", "seed": 0, "differences": [0.2, 0.0]},
+    ]
+    methods = {"sft-dpo": {"ends": [[0.1, 0.3], [1.6, 0.4]]}, "alright": {"ends": [[0.1, 0.3]]}}
+    one = {"methods": methods, "twins": {"runs": {"evenly": 3}, "both": both}}
+    found = smol_loss_space.twins({"made skill": one, "helpful": {"methods": {}}})
+    assert (found["runs"], found["methods"], found["both"]) == (3, ["evenly"], 3)
+    assert found["largest"] == pytest.approx(0.7)
+    assert found["middle"] == pytest.approx(0.1)
+    worst = found["worst"]
+    assert (worst["method"], worst["seeds"], worst["own"]) == ("SFT→DPO", [1, 0], [1.6, 0.1])
+    assert worst["twins"] == pytest.approx([0.1, 0.3])
+    nothing = smol_loss_space.twins({})
+    assert (nothing["both"], nothing["largest"], nothing["worst"]) == (0, None, None)
+    assert smol_shown.label(one, "evenly") == "evenly (CPU)"
+    assert smol_shown.label({}, "evenly") == "evenly"
+
+
+def test_a_step_beyond_the_grid_stands_beside_the_best_of_it() -> None:
+    tried = {
+        "sft-only": [(1e-3, 0.5), (2e-3, 0.4), (4e-3, None)],
+        "preference-only": [(1e-3, None), (2e-3, 0.6)],
+    }
+    (found,) = smol_loss_space.edges({"helpful": {"steps": tried}, "online": {}}, 2e-3)
+    assert found == {
+        "pair": "helpful", "name": "sft-only", "best": (2e-3, 0.4), "beyond": (4e-3, None),
+    }  # fmt: skip
