@@ -302,6 +302,7 @@ def test_a_pair_without_runs_does_not_keep_others_from_being_taken_over(
         return [pair]
 
     monkeypatch.setattr(smol_study, "PHASES", (lambda form, pair: [pair], later))
+    monkeypatch.setattr(smol_plan, "edges", lambda form, pair: [])
     monkeypatch.setattr(smol_stored, "by_configuration", lambda folder: {})
     monkeypatch.setattr(smol_stored, "take", lambda group, theirs: len(group))
     form = replace(smol_plan.FORMS["fast"], pairs=("first", "second"))
