@@ -111,10 +111,14 @@ def test_sentences_are_those_of_the_numbers(results: dict[str, Any]) -> None:
     assert policies["known"]["mix"] == pytest.approx(regret["mix"])
     assert across.answers({}) == {}
     content = {"scales": found, "tables": across.tables(results), "results": results}
+    content["pretrained"] = real = pretrained.answers()
     text = report.render(DOSSIER, ("sections/scales.md.j2",), content)
     assert "**Do ranks transfer across scales?**" in text
     assert "convex, law and language model: " in text
     assert "Of the 120 methods that ran on every scale alone" in text
+    for name, one in real["leaders"].items():
+        said = f"`{name}` ends below ALRIGHT in {one['below']['alright']} of {one['runs']} runs"
+        assert said.replace("-", "_") in text
     empty = report.render(DOSSIER, ("sections/scales.md.j2",), {"scales": {}})
     assert "have not run yet" in empty
 
