@@ -93,7 +93,7 @@ def twins(pairs: Mapping[str, Any]) -> dict[str, Any]:
         }
     ran = {name for one in there.values() for name in one["runs"]}
     return {
-        "methods": [name for name in smol_methods.METHODS if name in ran],
+        "methods": [smol_methods.label(name) for name in smol_methods.METHODS if name in ran],
         "runs": sum(sum(one["runs"].values()) for one in there.values()),
         "both": len(both),
         "middle": float(np.median(losses)) if both else None,
