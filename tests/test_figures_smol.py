@@ -34,8 +34,10 @@ from analysis.fernando2024.real import (
     smol_study,
     smol_transfer,
 )
+from analysis.gpu import results
 from tradeoff.data.rows import PreferenceRow
 from tradeoff.errors import InputError
+from tradeoff.records import read_json
 
 AGAINST = smol_extra.AGAINST
 
@@ -154,6 +156,15 @@ def test_a_twin_stands_for_its_run_and_ends_where_it_ends(
         (first, near), (second, far) = tried
         assert (first, second) == (rate, 2 * rate)
         assert near != far
+    place = results.place(results.folder(tmp_path), gpu_run.STUDY, "all")
+    about = {"step": gpu_run.STUDY, "method": "all", "setting": {}, "machine": {"device": "cpu"}}
+    results.keep(place, about, [{"runs": 0}])
+    (smol_runs.FOLDER / "runs" / "another.parquet").write_bytes(b"of another form")
+    assert smol_study.publish("fast", tmp_path) == [place, results.runs(place.parent)]
+    (said,) = read_json(place)["rounds"]
+    assert said["found"]["generated"]["twins"]["both"][0]["name"] == "sft-dpo"
+    monkeypatch.setattr(smol_runs, "FOLDER", tmp_path / "adopted")
+    assert smol_study.adopt(form, results.runs(place.parent)) == done["runs"] + 3
 
 
 @pytest.mark.slow

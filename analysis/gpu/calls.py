@@ -269,7 +269,8 @@ def study(
         results.keep(place, about | {"machine": dict(machine)}, [measured])
         if given.bundle:  # A call may be killed at any time: what is stored must be outside.
             results.bundle(where, given.bundle)
-            results.archive(smol_runs.FOLDER, given.bundle.with_suffix(".tar.gz"))
+            stored = (smol_runs.FOLDER / "runs").glob("*.parquet")
+            results.archive(stored, given.bundle.with_suffix(".tar.gz"))
 
     with sharing.shared(given.pack / "mps") if model else nullcontext(False) as shared:
         if model:

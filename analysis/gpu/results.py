@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,10 @@ def bundle(where: Path, file: Path) -> None:
     write_json(file, read(where))
 
 
-def archive(folder: Path, file: Path) -> None:
-    """Write the runs of a study into one file, which ``smol_study --adopt`` takes unpacked."""
+def archive(stored: Iterable[Path], file: Path) -> None:
+    """Write the stored runs of a study into one file, which ``smol_study --adopt`` takes."""
     with replacing(file) as partial, tarfile.open(partial, "w:gz") as made:
-        for path in sorted((folder / "runs").glob("*.parquet")):
+        for path in sorted(stored):
             made.add(path, f"runs/{path.name}")
 
 

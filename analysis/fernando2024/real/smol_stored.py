@@ -91,6 +91,14 @@ def exact(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
     return [store.run_file(laid.folder, address).exists() for address in laid.addresses]
 
 
+def files(configurations: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Files of the runs that are stored, and of their twins."""
+    every = [*configurations, *(twin(c) for c in configurations)]
+    laid = plans.make(task(configurations), every, smol_runs.FOLDER, ())
+    found = [store.run_file(laid.folder, address) for address in laid.addresses]
+    return [file for file in found if file.exists()]
+
+
 def there(configurations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Each configuration, or that of its twin where only the twin is stored."""
     own = exact(configurations)

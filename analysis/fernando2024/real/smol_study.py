@@ -178,16 +178,16 @@ def go(
         os.environ[smol_runs.MODEL] = model
     now = time.monotonic()
     ends_at, kept_at = now + (np.inf if seconds is None else seconds), now
-    first = [c for pair in form.pairs for c in smol_plan.edges(form, pair)] if edges else []
+    first = [[c for pair in form.pairs for c in smol_plan.edges(form, pair)]] if edges else []
     state: dict[str, Any] = {
-        "runs": planned(form) + len(first), "setting": asdict(form), "done": 0,
+        "runs": planned(form) + sum(map(len, first)), "setting": asdict(form), "done": 0,
     }  # fmt: skip
     if jobs > 1 and form.model != smol_runs.RANDOM:
         ours = smol_plan.on_cpu(form) if twins else form
         smol_runs.load(ours.model, ours.precision)  # The cache is there before many need it.
     with smol_jobs.runner(jobs, grace) as computed:
         groups = phases(form) if jobs == 1 else together(form)
-        for group in chain([first], groups):
+        for group in chain(first, groups):
             missing = [c for c in group if not stored([c])[0]]
             state["done"] += len(group) - len(missing)
             if twins:
@@ -347,21 +347,29 @@ def whole(form: Form, runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], int
     return best
 
 
-def publish() -> list[Path]:
-    """Write what all runs of the GPU's form say, and the runs, where the figures read them.
+def publish(which: str = "gpu", out: Path | None = None) -> list[Path]:
+    """Write what all runs of a form say, and the runs, where the figures read them.
 
     What the GPU's machine was stays as its call wrote it.
+
+    Parameters
+    ----------
+    which
+        A name of :data:`smol_plan.FORMS`.
+    out
+        In place of the paper's folder.
 
     Raises
     ------
     InputError
         If no call of :mod:`analysis.gpu` has stored a study before.
     """
-    where = results.folder(None)
+    where = results.folder(out)
     place = results.place(where, gpu_run.STUDY, "all")
     about = fields_of(place)
-    form = formed("gpu", extras=EXTRAS)
+    form = formed(which, extras=EXTRAS)
     groups = [group for pair in form.pairs for group in phases(replace(form, pairs=(pair,)))]
+    tried = [smol_plan.edges(form, pair) for pair in form.pairs]
     found = {
         "runs": planned(form),
         "done": sum(stored(group).count(True) for group in groups),
@@ -370,7 +378,8 @@ def publish() -> list[Path]:
     about["setting"] = plain(asdict(form))
     rounds = about.pop("rounds")
     written = [results.keep(place, about, [*rounds[:-1], found])]
-    results.archive(smol_runs.FOLDER, results.runs(where))
+    runs = {file for group in (*groups, *tried) for file in smol_stored.files(group)}
+    results.archive(runs, results.runs(where))
     return [*written, results.runs(where)]
 
 
