@@ -87,16 +87,19 @@ def stored(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
 
 def exact(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Which runs are stored with just these configurations."""
-    laid = plans.make(task(configurations), configurations, smol_runs.FOLDER, ())
-    return [store.run_file(laid.folder, address).exists() for address in laid.addresses]
+    return [file.exists() for file in _places(configurations)]
 
 
 def files(configurations: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Files of the runs that are stored, and of their twins."""
     every = [*configurations, *(twin(c) for c in configurations)]
-    laid = plans.make(task(configurations), every, smol_runs.FOLDER, ())
-    found = [store.run_file(laid.folder, address) for address in laid.addresses]
-    return [file for file in found if file.exists()]
+    return [file for file in _places(every) if file.exists()]
+
+
+def _places(configurations: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Where the file of each run is, if it is stored."""
+    laid = plans.make(task(configurations), configurations, smol_runs.FOLDER, ())
+    return [store.run_file(laid.folder, address) for address in laid.addresses]
 
 
 def there(configurations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -169,10 +172,9 @@ def take(configurations: Sequence[Mapping[str, Any]], theirs: Mapping[str, Path]
     takes runs over vouches that the edits between do not change results.
     """
     every = [*configurations, *(twin(c) for c in configurations)]
-    laid = plans.make(task(configurations), every, smol_runs.FOLDER, ())
     taken = 0
-    for c, address in zip(laid.configurations, laid.addresses, strict=True):
-        place, file = store.run_file(laid.folder, address), theirs.get(canonical(c))
+    for c, place in zip(every, _places(every), strict=True):
+        file = theirs.get(canonical(c))
         if file is not None and not place.exists():
             store.read_run(file, canonical(c))  # It must be intact.
             with replacing(place) as partial:
