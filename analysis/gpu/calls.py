@@ -110,11 +110,15 @@ def steps(call: str, tokenizer: str = "", rehearse: str | None = None) -> list[S
     job = Job(
         replace(GPU, shape="llama-3-8b"), text=text, tokenizer=tokenizer, tokens_per_pass=12_288
     )
+    long = packed(replace(job, text="made", tokenizer="", tokens_per_pass=8192))
     return [
         Step("llama-3-8b", job, ("preference-only", "trl-dpo"), 40),
         Step("llama-3-8b varlen", packed(job), PURE[:1], 40),
-        Step("llama-3-8b profile", job, PURE[:1], 40, measure.profile),
-        Step("llama-3-8b compiled", compiled(job), PURE[:1], 80),
+        Step("llama-3-8b lean", lean(job), ("preference-only", "trl-dpo"), 40),
+        Step("llama-3-8b long", long, PURE, 40),
+        Step("llama-3-8b profile", packed(job), PURE[:1], 40, measure.profile),
+        Step("llama-3-8b long profile", long, PURE[:1], 40, measure.profile),
+        Step("llama-3-8b long compiled", compiled(long), PURE[:1], 80),
         Step("llama-3-8b", job, ("sft-only", *JOINT), 40),
         Step("llama-3-8b varlen", packed(job), PURE[1:], 40),
     ]
@@ -125,9 +129,17 @@ def packed(job: Job) -> Job:
     return replace(job, setting=replace(job.setting, layout="packed", attention=varlen.NAME))
 
 
+def lean(job: Job) -> Job:
+    """The same job in little memory: packed, in small passes whose activations are not kept."""
+    made = packed(job)
+    return replace(made, setting=replace(made.setting, checkpointing=True), tokens_per_pass=2048)
+
+
 def compiled(job: Job) -> Job:
-    """The same job, compiled; passes have as many rows each, as each number is compiled anew."""
-    return replace(job, setting=replace(job.setting, compile=True), tokens_per_pass=None)
+    """The same job, compiled. Passes of padded rows have as many rows each, as each number is
+    compiled anew; packed rows are one row, of any length."""
+    tokens = job.tokens_per_pass if job.setting.layout == "packed" else None
+    return replace(job, setting=replace(job.setting, compile=True), tokens_per_pass=tokens)
 
 
 def _tiny(job: Job, small: Workload) -> Job:
@@ -135,7 +147,8 @@ def _tiny(job: Job, small: Workload) -> Job:
     return replace(
         job, tokens_per_pass=None, text="made", tokenizer="",
         setting=replace(
-            small, shape=shape, layout=job.setting.layout, attention=job.setting.attention
+            small, shape=shape, layout=job.setting.layout, attention=job.setting.attention,
+            checkpointing=job.setting.checkpointing,
         ),
     )  # fmt: skip
 

@@ -147,6 +147,7 @@ def ours(job: Job, hooks: Sequence[Callback] = ()) -> dict[str, Any]:
         precision=setting.precision,
         layout=setting.layout,
         compile=setting.compile,
+        gradient_checkpointing=setting.checkpointing,
         holdout=0.0,
         chat=False,
         optima=optima,

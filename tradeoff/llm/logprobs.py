@@ -17,7 +17,7 @@ from tradeoff.llm.batches import Batch
 from tradeoff.llm.models import below_adapters
 
 # Elements of a chunk of logits: enough to keep a device busy, few compared with activations.
-_CHUNK = {"cuda": 2**27, "cpu": 2**22}
+_CHUNK = {"cuda": 2**26, "cpu": 2**22}
 
 
 class Policy(nn.Module):

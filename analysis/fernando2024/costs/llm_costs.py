@@ -95,7 +95,7 @@ class Workload:
     """One measurement: a method at a shape, on rows of about `length` tokens.
 
     With `joint_graph` the forward passes of an update share one backward pass, as in the official
-    code.
+    code. With `checkpointing` activations are computed again in the backward pass.
     """
 
     shape: str = "llama-tiny"
@@ -110,6 +110,7 @@ class Workload:
     joint_graph: bool = False
     compile: bool = False
     attention: str = "sdpa"
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -281,6 +282,7 @@ def by_us(setting: Workload) -> tuple[JointTrainer, TrainResult]:
         layout=setting.layout,
         defects=Defects(joint_graph=setting.joint_graph),
         compile=setting.compile,
+        gradient_checkpointing=setting.checkpointing,
         holdout=0.0,
         # No rows are held out, so an evaluation only waits for the device and reads the clock.
         evaluate_every=1,
@@ -397,7 +399,7 @@ def train_with_trl(
             gradient_accumulation_steps=setting.batch_size // setting.rows_per_forward,
             use_cpu=setting.device == "cpu",
             bf16=setting.precision == "bf16",
-            gradient_checkpointing=False,
+            gradient_checkpointing=setting.checkpointing,
             report_to="none",
             save_strategy="no",
             **own,

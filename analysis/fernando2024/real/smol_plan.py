@@ -91,7 +91,7 @@ FORMS = {
     ),
     "gpu": Form(
         precision="bf16", alone=2, budget=48.0, batch=16, marks=2, evaluated=64,
-        grid=(5e-4, 1e-3, 2e-3), second=(0.15, 3.0),
+        grid=(5e-4, 1e-3, 2e-3), early=0, second=(0.15, 3.0),
     ),
     "fast": Form(
         model=smol_runs.RANDOM,
