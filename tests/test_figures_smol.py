@@ -156,8 +156,8 @@ def test_a_twin_stands_for_its_run_and_ends_where_it_ends(
         (first, near), (second, far) = tried
         assert (first, second) == (rate, 2 * rate)
         assert near != far
-    place = results.place(results.folder(tmp_path), gpu_run.STUDY, "all")
-    about = {"step": gpu_run.STUDY, "method": "all", "setting": {}, "machine": {"device": "cpu"}}
+    place = results.place(results.folder(tmp_path), results.STUDY, "all")
+    about = {"step": results.STUDY, "method": "all", "setting": {}, "machine": {"device": "cpu"}}
     results.keep(place, about, [{"runs": 0}])
     (smol_runs.FOLDER / "runs" / "another.parquet").write_bytes(b"of another form")
     assert smol_study.publish("fast", tmp_path) == [place, results.runs(place.parent)]
@@ -327,7 +327,7 @@ def test_a_figure_of_extras_prefers_a_source_that_has_them(
     cost = {"runs": 1, "cpu_seconds": 2.0}
     one: dict[str, Any] = {"seeds": 8, "training": cost, "extras": {}}
     more = one | {"seeds": 3, "extras": {"lambdas": {"seeds": 2, "training": cost, "values": {}}}}
-    gpu = {"step": gpu_run.STUDY, "machine": {"device": "gpu"}, "setting": {}}
+    gpu = {"step": results.STUDY, "machine": {"device": "gpu"}, "setting": {}}
     study = {"name": gpu | {"rounds": [{"found": {"pair": one}}]}}
     monkeypatch.setattr(gpu_run, "every", lambda: study)
     monkeypatch.setattr(smol_study, "summary", lambda form: {"pair": more})

@@ -23,16 +23,21 @@ from tradeoff.errors import InputError
 from tradeoff.records import read_json, write_json
 
 
-def measured(device: str, method: str, speed: float, share: float | None) -> dict[str, Any]:
+def measured(
+    device: str, method: str, speed: float, share: float | None, step: str = "llama-3-8b"
+) -> dict[str, Any]:
     one = {
         "tokens_per_second": speed,
         "model_flops_utilisation": share,
         "peak_memory_bytes": 2**30,
     }
     return {
-        "step": "llama-3-8b",
+        "step": step,
         "method": method,
-        "setting": {"text": "helpful"},
+        "setting": {
+            "text": "helpful",
+            "setting": {"shape": "llama-3-8b", "checkpointing": "lean" in step},
+        },
         "machine": {"device": device},
         "rounds": [one, {"out_of_memory": True}],
     }
@@ -48,15 +53,19 @@ def test_results_of_a_gpu_are_shown_and_a_rehearsal_is_not(tmp_path: Path) -> No
         tmp_path,
         measured("H100", "preference-only", 150.0, 0.5),
         measured("H100", "trl-dpo", 100.0, None),
+        measured("H100", "preference-only", 80.0, 0.3, "llama-3-8b lean"),
+        measured("H200", "trl-dpo", 300.0, None, "llama-3-8b lean"),
         measured("cpu", "preference-only", 1.0, None),
     )
     found = gpu_run.measured(results.read(tmp_path))
-    assert found["devices"] == ["H100"]
-    assert found["to_trl"] == {
-        "llama-3-8b, H100": {"tokens_per_second": 1.5, "peak_memory_bytes": 1.0}
+    assert set(found["devices"]) == {"H100", "H200"}
+    assert {(one["step"], one["kept"], one["tokens_per_second"]) for one in found["to_trl"]} == {
+        ("llama-3-8b, H100", (True, True), 1.5),
+        ("llama-3-8b lean, H100", (False, True), 0.8),
     }
+    assert {one["trl"] for one in found["to_trl"]} == {"llama-3-8b, H100"}
     shown = tables.gpu({"gpu_run": found})
-    assert list(shown["MFU (%)"]) == ["50", MISSING]
+    assert sorted(shown["MFU (%)"]) == sorted(["50", MISSING, "30", MISSING])
     assert "H100" in gpu_run.words(found)["said"]
 
 
@@ -71,6 +80,32 @@ def test_a_bundle_brings_every_result_back(tmp_path: Path) -> None:
     results.bundle(tmp_path / "there", tmp_path / "bundle.json")
     (path,) = results.unpack(tmp_path / "bundle.json", tmp_path / "here")
     assert read_json(path) == read_json(tmp_path / "there" / path.name)
+
+
+def test_a_study_adds_up_over_calls(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    for device, runs in (("H200", "ab"), ("H100", "bc"), ("H200", "d")):
+        there = tmp_path / device / runs
+        for name in runs:
+            place = there / "runs" / f"{name}.parquet"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(f"{name} of the {device}")
+        one = measured(device, "all", 1.0, None, results.STUDY)
+        write_json(results.place(there, results.STUDY, "all"), one)
+        results.bundle(there, there / "bundle.json")
+        results.archive((there / "runs").glob("*"), there / "bundle.tar.gz")
+        results.unpack(there / "bundle.json", here)
+    said = read_json(results.place(here, results.STUDY, "all"))
+    assert said["machine"]["device"] == "H200 and H100"
+    with tarfile.open(results.runs(here)) as packed:
+        content = {m.name: packed.extractfile(m) for m in packed.getmembers()}
+        said = {name: file.read().decode() for name, file in content.items() if file}
+    assert said == {
+        "runs/a.parquet": "a of the H200",
+        "runs/b.parquet": "b of the H200",
+        "runs/c.parquet": "c of the H100",
+        "runs/d.parquet": "d of the H200",
+    }
 
 
 def test_a_name_in_a_bundle_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from tradeoff.llm import varlen
 PURE = ("preference-only", "sft-only")
 JOINT = ("sft-dpo", "alright", "maxright", "mix")
 TRL = ("trl-dpo", "trl-sft")
-STUDY = "study"
 LAST = 40.0
 """Seconds that the last runs of the study may take."""
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl")
@@ -114,8 +113,9 @@ def steps(call: str, tokenizer: str = "", rehearse: str | None = None) -> list[S
     return [
         Step("llama-3-8b", job, ("preference-only", "trl-dpo"), 40),
         Step("llama-3-8b varlen", packed(job), PURE[:1], 40),
-        Step("llama-3-8b lean", lean(job), ("preference-only", "trl-dpo"), 40),
         Step("llama-3-8b long", long, PURE, 40),
+        Step("llama-3-8b lean", lean(job), ("preference-only", "trl-dpo"), 60),
+        Step("llama-3-8b lean, one pass", lean(job, 4096), PURE[:1], 60),
         Step("llama-3-8b profile", packed(job), PURE[:1], 40, measure.profile),
         Step("llama-3-8b long profile", long, PURE[:1], 40, measure.profile),
         Step("llama-3-8b long compiled", compiled(long), PURE[:1], 80),
@@ -129,10 +129,10 @@ def packed(job: Job) -> Job:
     return replace(job, setting=replace(job.setting, layout="packed", attention=varlen.NAME))
 
 
-def lean(job: Job) -> Job:
-    """The same job in little memory: packed, in small passes whose activations are not kept."""
+def lean(job: Job, tokens: int = 2048) -> Job:
+    """The same job in little memory: packed, in passes whose activations are not kept."""
     made = packed(job)
-    return replace(made, setting=replace(made.setting, checkpointing=True), tokens_per_pass=2048)
+    return replace(made, setting=replace(made.setting, checkpointing=True), tokens_per_pass=tokens)
 
 
 def compiled(job: Job) -> Job:
@@ -274,10 +274,10 @@ def study(
     from analysis.fernando2024.real import smol_plan, smol_runs, smol_study
 
     form = "fast" if given.rehearse else "gpu"
-    place = results.place(where, STUDY, "all")
+    place = results.place(where, results.STUDY, "all")
 
     def keep(done: dict[str, Any]) -> None:
-        about = {"step": STUDY, "method": "all", "setting": done["setting"]}
+        about = {"step": results.STUDY, "method": "all", "setting": done["setting"]}
         measured = {key: value for key, value in done.items() if key != "setting"}
         results.keep(place, about | {"machine": dict(machine)}, [measured])
         if given.bundle:  # A call may be killed at any time: what is stored must be outside.

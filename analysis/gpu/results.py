@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from analysis.dossier import stamps
@@ -13,6 +14,9 @@ from analysis.fernando2024.stored import PAPER
 from tradeoff.errors import InputError
 from tradeoff.records import plain, replacing, write_json
 
+STUDY = "study"
+"""Step of the study on the real model."""
+AND = " and "
 KEYS = ("step", "method", "setting", "machine", "rounds")
 """What every result has; ``rounds`` holds one measurement each."""
 
@@ -77,16 +81,37 @@ def archive(stored: Iterable[Path], file: Path) -> None:
             made.add(path, f"runs/{path.name}")
 
 
+def merge(came: Path, file: Path) -> None:
+    """Add the runs of an archive to another one, which keeps those that it has."""
+    with TemporaryDirectory() as folder:
+        for one in (came, file):
+            if one.is_file():
+                with tarfile.open(one) as packed:
+                    packed.extractall(folder, filter="data")
+        archive(Path(folder, "runs").glob("*"), file)
+
+
 def unpack(file: Path, where: Path) -> list[Path]:
-    """Write the results of a bundle as single files, and keep the runs that came with it."""
+    """Write the results of a bundle as single files, and add the runs that came with it.
+
+    A study adds up over calls: its result names the devices of all of them.
+    """
     found = fields_of(file)
     written = []
     for name, one in found.items():
         if slug(name) != name.replace("--", "-"):  # It becomes the name of a file.
             raise InputError("not a name of a result", file=file, field=name, remedy="Pack anew.")
-        written.append(write_json(where / f"{name}.json", one))
+        path = where / f"{name}.json"
+        if one["step"] == STUDY and path.exists():
+            one["machine"]["device"] = devices(fields_of(path), one)
+        written.append(write_json(path, one))
     if (came := file.with_suffix(".tar.gz")).is_file():
-        with replacing(runs(where)) as partial:
-            partial.write_bytes(came.read_bytes())
+        merge(came, runs(where))
         written.append(runs(where))
     return written
+
+
+def devices(*found: Mapping[str, Any]) -> str:
+    """Names of the devices of results, each once."""
+    names = [name for one in found for name in one["machine"]["device"].split(AND)]
+    return AND.join(dict.fromkeys(names))

@@ -28,19 +28,32 @@ def claim_counted_memory_is_measured(fast: bool = False, mutation: str | None = 
 
 
 def claim_faster_than_trl(fast: bool = False, mutation: str | None = None) -> Checked:
-    """DPO of ours passes at least 1.3 times TRL's tokens per second at every shape."""
+    """DPO of ours passes at least 1.3 times TRL's tokens per second if both keep activations, or
+    neither does."""
     del fast
     power = mutate(mutation, 1, {"turned-around": -1})
-    ratio = np.array([one["tokens_per_second"] ** power for one in ratios()])
+    ratio = np.array([one["tokens_per_second"] ** power for one in alike()])
     return Checked(ratio, np.full(len(ratio), BARS["tokens_per_second"]), "lower", {}, 0.0)
 
 
 def claim_needs_more_memory_than_trl(fast: bool = False, mutation: str | None = None) -> Checked:
-    """DPO of ours misses the goal of .7 times TRL's memory: it needs more at every shape."""
+    """DPO of ours needs more memory than TRL's if both keep activations, or neither does."""
     del fast
     power = mutate(mutation, 1, {"turned-around": -1})
-    ratio = np.array([one["peak_memory_bytes"] ** power for one in ratios()])
+    ratio = np.array([one["peak_memory_bytes"] ** power for one in alike()])
     return Checked(ratio, np.ones(len(ratio)), "lower", {}, 0.0)
+
+
+def claim_little_memory_costs_speed(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Without kept activations DPO of ours has .7 of the memory of TRL's DPO that keeps them.
+
+    It then misses the goal of 1.3 times TRL's speed: no setting measured so far reaches both goals.
+    """
+    del fast
+    kept = mutate(mutation, (False, True), {"both-keep-them": (True, True)})
+    found = [one for one in ratios() if tuple(one["kept"]) == kept]
+    measured = [one[name] for one in found for name in BARS]
+    return Checked(np.array(measured), np.array([*BARS.values()] * len(found)), "upper", {}, 0.0)
 
 
 def claim_below_the_goal(fast: bool = False, mutation: str | None = None) -> Checked:
@@ -63,6 +76,12 @@ def steps() -> dict[str, Any]:
     return found
 
 
-def ratios() -> list[dict[str, float]]:
-    """Our DPO to TRL's, at each step that has both."""
-    return list(shown("gpu_run")["to_trl"].values())
+def ratios() -> list[dict[str, Any]]:
+    """Our DPO to TRL's, wherever both are."""
+    found: list[dict[str, Any]] = shown("gpu_run")["to_trl"]
+    return found
+
+
+def alike() -> list[dict[str, Any]]:
+    """The ratios of trainings that both keep activations, or both compute them again."""
+    return [one for one in ratios() if len({*one["kept"]}) == 1]

@@ -26,7 +26,6 @@ PANELS = {
 UNITS = {"tokens_per_second": 1.0, "model_flops_utilisation": 100.0, "peak_memory_bytes": 2.0**-30}
 BARS = {"tokens_per_second": 1.3, "peak_memory_bytes": 0.7}
 """Target ratios to TRL's DPO on the same rows."""
-STUDY = "study"
 CAPTION = (
     "{said} Models of published shapes with random weights and adapters in bf16; times are of "
     "whole updates after the first ones. Both responses of a pair count as tokens, padding does "
@@ -70,31 +69,47 @@ def measured(read: Mapping[str, Any]) -> dict[str, Any]:
     steps: dict[str, dict[str, Any]] = {}
     devices: dict[str, None] = {}
     for one in read.values():
-        if one["machine"]["device"] == "cpu" or one["step"] == STUDY:
+        if one["machine"]["device"] == "cpu" or one["step"] == results.STUDY:
             continue
         devices[one["machine"]["device"]] = None
         step = f"{one['step']}, {one['machine']['device']}"
+        given = one["setting"]
         steps.setdefault(step, {})[one["method"]] = {
             "rounds": one["rounds"],
-            "text": one["setting"]["text"],
+            "text": given["text"],
+            "shape": given["setting"]["shape"],
+            "kept": not given["setting"]["checkpointing"],
             "packages": one["machine"],
         }
-    ratios = {name: ratio(each) for name, each in steps.items()}
-    return {
-        "devices": list(devices),
-        "steps": steps,
-        "to_trl": {name: one for name, one in ratios.items() if one},
-    }
+    return {"devices": list(devices), "steps": steps, "to_trl": ratios(steps)}
 
 
-def ratio(each: Mapping[str, Any]) -> dict[str, float]:
-    """Ratios of our DPO to TRL's at the same step: medians over rounds; empty without both."""
-    pair = [each.get(name) for name in ("preference-only", "trl-dpo")]
+def ratios(steps: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Ratios of every DPO of ours to every one of TRL's on the same device, shape and rows.
+
+    ``kept`` says whether (ours, TRL's) keep activations; otherwise they are computed again.
+    """
+    ours, theirs = (
+        {step: each[name] for step, each in steps.items() if name in each}
+        for name in ("preference-only", "trl-dpo")
+    )
+    return [
+        {"step": step, "trl": other, "kept": (one["kept"], its["kept"]), **found}
+        for step, one in ours.items()
+        for other, its in theirs.items()
+        if all(one[key] == its[key] for key in ("shape", "text"))
+        and one["packages"]["device"] == its["packages"]["device"]
+        and (found := ratio(one["rounds"], its["rounds"]))
+    ]
+
+
+def ratio(ours: list[Any], theirs: list[Any]) -> dict[str, float]:
+    """Ratios of medians over rounds; empty where memory did not suffice."""
     found = {}
     for name in BARS:
-        ours, theirs = (values(one["rounds"], name) if one else np.empty(0) for one in pair)
-        if len(ours) and len(theirs):
-            found[name] = float(np.median(ours) / np.median(theirs))
+        pair = values(ours, name), values(theirs, name)
+        if all(map(len, pair)):
+            found[name] = float(np.median(pair[0]) / np.median(pair[1]))
     return found
 
 

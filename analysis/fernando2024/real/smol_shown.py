@@ -14,6 +14,7 @@ from analysis.dossier.stored_results import numbers as stored_numbers
 from analysis.fernando2024 import stored
 from analysis.fernando2024.costs import gpu_run
 from analysis.fernando2024.real import smol_methods, smol_plan, smol_runs, smol_study
+from analysis.gpu import results
 from tradeoff.records import plain
 
 ABOUT = (
@@ -55,7 +56,7 @@ def numbers(name: str, fast: bool, *extras: str) -> dict[str, Any]:
 def _sources(name: str, extras: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The numbers of each source that has some, the preferred one first."""
     for one in gpu_run.every().values():
-        if one["step"] == gpu_run.STUDY and one["machine"]["device"] != "cpu":
+        if one["step"] == results.STUDY and one["machine"]["device"] != "cpu":
             round_ = one["rounds"][-1]
             if round_["found"]:
                 yield _as_stored(round_["found"], one["machine"]["device"], one["setting"], extras)

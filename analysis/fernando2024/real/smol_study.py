@@ -27,7 +27,6 @@ import pandas as pd
 import typer
 
 from analysis.dossier.stored_results import fields_of
-from analysis.fernando2024.costs import gpu_run
 from analysis.fernando2024.methods import finals
 from analysis.fernando2024.real import (
     smol_extra,
@@ -365,7 +364,7 @@ def publish(which: str = "gpu", out: Path | None = None) -> list[Path]:
         If no call of :mod:`analysis.gpu` has stored a study before.
     """
     where = results.folder(out)
-    place = results.place(where, gpu_run.STUDY, "all")
+    place = results.place(where, results.STUDY, "all")
     about = fields_of(place)
     form = formed(which, extras=EXTRAS)
     groups = [group for pair in form.pairs for group in phases(replace(form, pairs=(pair,)))]
