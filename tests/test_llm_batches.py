@@ -230,6 +230,31 @@ def test_the_quickest_layout_is_the_one_of_least_waste(
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("device", "attention", "precision", "spread", "least", "most"),
+    [
+        ("cuda", "sdpa", "bf16", 8, 0.3, 0.9),
+        ("cuda", "sdpa", "bf16", 1, 0.0, 0.01),
+        ("cuda", "varlen", "bf16", 8, 0.0, 0.0),
+        ("cuda", "flex_attention", "bf16", 8, 0.0, 0.0),
+        ("cuda", "sdpa", "fp32", 8, 0.0, 0.0),
+        ("cpu", "sdpa", "bf16", 8, 0.0, 0.0),
+    ],
+)
+def test_what_varlen_would_save(
+    device: str, attention: str, precision: Any, spread: int, least: float, most: float
+) -> None:
+    lengths = [1 + i % spread * 40 for i in range(32)]
+    pairs = tuple(Pair(np.arange(1 + n), np.arange(1 + n), 1) for n in lengths)
+    sft = tuple(Example(np.arange(1 + n), 1) for n in lengths)
+    made = [Tokenised(items, np.arange(32), 0, 0, "") for items in (sft, pairs)]
+    config = TrainConfig(
+        batch_size=8, rows_per_forward=8, layout="padded", precision=precision
+    )  # fmt: skip
+    saved = waste.saved_by_bounds(SMOLLM2, Corpora(*made, (), ()), config, attention, device)
+    assert least <= saved <= most
+
+
 # ---------------------------------------------------------------------- a budget of tokens
 
 

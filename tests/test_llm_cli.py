@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from tradeoff import experiment, schedules, tiny
 from tradeoff.cli import app, main
 from tradeoff.errors import InputError
+from tradeoff.llm import waste
 from tradeoff.llm.config import Experiment
 
 FEW = ("--steps", "4", "--batch-size", "4", "--evaluate-every", "2")
@@ -243,6 +244,15 @@ def test_the_summary_tells_first_and_last_losses(finished):
         assert f"{value:.4g}" in done.output
     for word in ("Mix", "tokens per second", "peak memory", "updates of sft", "written"):
         assert word in done.output
+
+
+@pytest.mark.parametrize(("saved", "said"), [(0.47, "which saves 47%"), (0.1, "padded on cpu\n")])
+def test_the_first_line_tells_of_a_faster_attention(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: float, said: str
+) -> None:
+    monkeypatch.setattr(waste, "saved_by_bounds", lambda *_: saved)
+    done = run(*flags, *FEW, "--out", tmp_path / "run", "--set", 'train.layout="padded"')
+    assert said in done.output
 
 
 def test_json_is_one_object_and_a_finished_run_is_not_repeated(finished, flags):

@@ -23,7 +23,8 @@ from tradeoff.errors import InputError
 NAME = "varlen"
 UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
 """Arguments of attention that only some models give, and this one does not know."""
-_KERNEL = find_spec("torch.nn.attention.varlen") is not None
+KERNEL = find_spec("torch.nn.attention.varlen") is not None
+"""Whether this version of torch has the attention for a GPU."""
 _GROUPS: dict[Any, bool] = {}
 """Whether a kernel takes fewer heads of keys than of queries; older versions of torch do not."""
 
@@ -140,7 +141,7 @@ def _packed(
 def _has_kernel(query: Tensor) -> bool:
     """Whether this version of torch has a kernel for this device and precision."""
     known = query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16)
-    return known and _KERNEL
+    return known and KERNEL
 
 
 def _takes_groups(kernel: Any) -> bool:

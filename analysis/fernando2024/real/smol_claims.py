@@ -1,6 +1,8 @@
-"""Claims about SmolLM2: thresholds were set before there were runs, and the runs miss them.
+"""Claims about SmolLM2.
 
-The first two need at least 20 instances, pairs of data sets with a seed each; fewer are an error.
+Thresholds of the first two were set before there were runs, and the runs miss them. They count
+instances, pairs of data sets with a seed each. Claims on replay, soups and Constrained were chosen
+after the runs, and count pairs.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.dossier.evidence import MOST, equivalent, holds_on
+from analysis.dossier.evidence import MOST, equivalent, holds_on, holds_on_units
 from analysis.dossier.mutations import mutate
 from analysis.fernando2024.real.smol_methods import LAM
 from analysis.fernando2024.stored import shown
@@ -20,6 +22,7 @@ from tradeoff.theory.checked import Checked
 FEW, KEPT = "rounds-4", 0.5
 """Rounds that should be enough, and the share that they should buy of what joint training buys."""
 BASELINE, JOINT = "sft-dpo", "alright"
+REPLAY, BEHIND = "replay-10", ("soup", "constrained")
 MUCH = 1.0
 """Nats that a mutation takes off a loss, or adds to one."""
 CLOSE = 0.01
@@ -62,6 +65,27 @@ def claim_twins_not_shown_to_agree(fast: bool = False, mutation: str | None = No
     losses = weighted_loss(np.array(both), LAM)
     found = equivalent(mutate(mutation, losses, {"twins-are-equal": np.zeros_like(losses)}), CLOSE)
     return Checked(float(np.max(found.measured)), CLOSE, "lower", found.constants, 0.0)
+
+
+def claim_replay_helps(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Replay of 10 % ends below SFT→DPO on most pairs of data sets, each by most of its seeds."""
+    del fast
+    name = mutate(mutation, REPLAY, {"rpo": "rpo", "soup": "soup"})
+    return holds_on_units(by_pair(name) < by_pair(BASELINE), MOST)
+
+
+def claim_averaging_is_behind(fast: bool = False, mutation: str | None = None) -> Checked:
+    """Soups and Constrained both end above ALRIGHT on most pairs, each by most of its seeds."""
+    del fast
+    names = mutate(mutation, BEHIND, {"replay": (*BEHIND, REPLAY)})
+    behind = [by_pair(name) > by_pair(JOINT) for name in names]
+    return holds_on_units(np.logical_and.reduce(behind), MOST)
+
+
+def by_pair(name: str) -> np.ndarray:
+    """Weighted losses of a method, (pairs, seeds)."""
+    pairs = shown("smol_loss_space")["pairs"].values()
+    return np.array([weighted_loss(np.array(one["methods"][name]["ends"]), LAM) for one in pairs])
 
 
 def _not_shown(held: np.ndarray) -> Checked:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
 from analysis.dossier import style
 from analysis.fernando2024.real import smol_methods, smol_shown
@@ -20,6 +21,7 @@ CAPTION = (
     "Command: python -m analysis smol_loss_space"
 )
 words = smol_shown.words
+JOINT = "alright"
 DRAWN = ("sft-dpo", "dpo-sft", "alright", "mix", "rounds-4")
 
 
@@ -41,6 +43,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     both = twins(pairs)
     return found | {
         "wins": {pair: wins(one) for pair, one in pairs.items()},
+        "compared": {other: compared(pairs, other) for other in (BASELINE, JOINT)},
         "runs": sum(map(runs, pairs.values())) - both["runs"],  # Of the device that is named.
         "twins": both,
         "edges": edges(pairs, max(found["setting"]["grid"])),
@@ -55,6 +58,40 @@ def wins(one: Mapping[str, Any]) -> dict[str, int]:
     }
     base = losses[BASELINE]
     return {name: int((found < base).sum()) for name, found in losses.items() if name != BASELINE}
+
+
+def compared(pairs: Mapping[str, Any], other: str) -> dict[str, dict[str, float]]:
+    """Every method with runs on all pairs, compared with another one in the weighted loss.
+
+    Returns
+    -------
+    dict
+        By method: ``runs`` and ``below``, the number that end below the other method's on the same
+        seed; ``pairs_below``, the number of pairs whose median over seeds does; ``p``, the
+        probability of at least so many pairs if either side is as likely (one-sided); and
+        ``middle``, the median difference of all runs.
+    """
+    sides = [
+        {
+            name: weighted_loss(np.array(method["ends"]), smol_methods.LAM)
+            for name, method in one["methods"].items()
+        }
+        for one in pairs.values()
+    ]
+    everywhere = [n for n in smol_methods.METHODS if sides and all(n in side for side in sides)]
+    found = {}
+    for name in everywhere if other in everywhere else ():
+        apart = [side[name] - side[other] for side in sides]
+        if name != other:
+            count = sum(float(np.median(each)) < 0 for each in apart)
+            found[name] = {
+                "runs": sum(map(len, apart)),
+                "below": int(sum((each < 0).sum() for each in apart)),
+                "pairs_below": count,
+                "p": float(binom.sf(count - 1, len(apart), 0.5)),
+                "middle": float(np.median(np.concatenate(apart))),
+            }
+    return found
 
 
 def runs(one: Mapping[str, Any]) -> int:
