@@ -367,6 +367,27 @@ def test_ends_that_rounding_decides_are_shown() -> None:
     assert smol_shown.label({}, "evenly") == "evenly"
 
 
+def test_methods_are_compared_over_runs_and_over_pairs() -> None:
+    """Ends are (SFT, preference) losses of three seeds; the weight is 1/2."""
+
+    def pair(**ends: list[float]) -> dict[str, Any]:
+        both = {n: {"ends": [[2 * e, 0.0] for e in own]} for n, own in ends.items()}
+        return {"methods": {name.replace("_", "-"): one for name, one in both.items()}}
+
+    base = [1.0, 1.0, 1.0]
+    pairs = {
+        "helpful": pair(sft_dpo=base, alright=[0.5, 0.9, 2.0], mix=base),
+        "online": pair(sft_dpo=base, alright=[1.1, 1.2, 0.7]),
+    }
+    (found,) = smol_loss_space.compared(pairs, "sft-dpo").items()  # Mix lacks a pair.
+    name, numbers = found
+    assert name == "alright"
+    counts = {"runs": 6, "below": 3, "pairs_below": 1, "p": 0.75}
+    assert numbers == counts | {"middle": pytest.approx(0.0)}
+    assert smol_loss_space.compared(pairs, "mix") == {}
+    assert smol_loss_space.compared({}, "sft-dpo") == {}
+
+
 def test_a_step_beyond_the_grid_stands_beside_the_best_of_it() -> None:
     tried = {
         "sft-only": [(1e-3, 0.5), (2e-3, 0.4), (4e-3, None)],
