@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.dossier import style
-from analysis.fernando2024.real import smol_extra, smol_methods, smol_shown
+from analysis.fernando2024.real import smol_extra, smol_shown
 from analysis.fernando2024.real.smol_scores import LOSSES
 
 CAPTION = (
@@ -26,7 +26,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         out,
         "smol_lambdas",
         smol_shown.beyond(found, "lambdas"),
-        lambda ax, pair, one: draw(ax, one["values"], one["seeds"]),
+        lambda ax, pair, one: draw(ax, one),
         x="SFT loss (nats per token)",
         y="preference loss (nats)",
         legend={"fontsize": 6, "handlelength": 3},
@@ -35,12 +35,13 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return found
 
 
-def draw(ax: Any, values: Mapping[str, Any], seeds: int) -> None:
+def draw(ax: Any, one: Mapping[str, Any]) -> None:
     """The ends of each method, joined in the order of the weight."""
+    values, seeds = one["values"], one["seeds"]
     lams = sorted(values, key=float)
     for name in smol_extra.SWEPT:
         ends = [values[lam][name] for lam in lams if name in values[lam]]
         x, y = ([end[loss]["mean"] for end in ends] for loss in LOSSES)
         wide, high = ([smol_shown.reach(end[loss], seeds) for end in ends] for loss in LOSSES)
-        look = style.look(name).line_style(label=smol_methods.label(name))
+        look = style.look(name).line_style(label=smol_shown.label(one, name))
         ax.errorbar(x, y, xerr=wide, yerr=high, capsize=2, **look)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.dossier import style
-from analysis.fernando2024.real import smol_extra, smol_methods, smol_shown
+from analysis.fernando2024.real import smol_extra, smol_shown
 from analysis.fernando2024.real.smol_scores import LOSSES, cell_of
 
 CAPTION = (
@@ -32,7 +32,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
             smol_shown.empty(axes[0])
         for row, (pair, one) in zip(axes, pairs.items(), strict=False):
             values = one["values"] | {BASE: of_base(found["pairs"][pair], one["seeds"])}
-            draw(row, values, one["seeds"])
+            draw(row, one | {"values": values})
             row[0].set(title=pair, xlabel="SFT loss (nats per token)")
             row[1].set_xlabel("preference loss (nats)")
         style.save(fig, out, "smol_references")
@@ -49,8 +49,9 @@ def of_base(one: Mapping[str, Any], seeds: int) -> dict[str, Any]:
     return found
 
 
-def draw(axes: Any, values: Mapping[str, Any], seeds: int) -> None:
+def draw(axes: Any, one: Mapping[str, Any]) -> None:
     """Both losses by method and reference."""
+    values, seeds = one["values"], one["seeds"]
     kinds = (BASE, *smol_extra.REFERENCES)
     rows = [(name, kind) for name in smol_extra.AGAINST for kind in kinds]
     for place, (name, kind) in enumerate(rows):
@@ -59,6 +60,6 @@ def draw(axes: Any, values: Mapping[str, Any], seeds: int) -> None:
         for ax, loss in zip(axes, LOSSES, strict=True):
             half = smol_shown.reach(end[loss], seeds)
             ax.errorbar(end[loss]["mean"], place, xerr=half, capsize=2, **style.look(name).dots())
-    shown = [f"{smol_methods.label(name)}, {kind}" for name, kind in rows]
+    shown = [f"{smol_shown.label(one, name)}, {kind}" for name, kind in rows]
     axes[0].set_yticks(range(len(rows)), shown, fontsize=7)
     axes[0].set_ylim(len(rows) - 0.5, -0.5)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.dossier import style
-from analysis.fernando2024.real import smol_methods, smol_shown
+from analysis.fernando2024.real import smol_shown
 
 CAPTION = (
     "SmolLM2-135M-Instruct, dequantised from 4 bits (scores are not comparable with published "
@@ -22,7 +22,7 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = smol_shown.numbers("smol_relearning", fast, "relearning")
 
     def panel(ax: Any, pair: str, one: Mapping[str, Any]) -> None:
-        draw(ax, one["methods"], found["seeds"])
+        draw(ax, one)
         ax.axhline(found["pairs"][pair]["ideal"][0], **style.BOUND)
 
     smol_shown.panels(
@@ -38,10 +38,10 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     return found
 
 
-def draw(ax: Any, methods: Mapping[str, Any], seeds: int) -> None:
+def draw(ax: Any, one: Mapping[str, Any]) -> None:
     """A curve for each method."""
-    for name, curve in methods.items():
+    for name, curve in one["methods"].items():
         means = [cell["mean"] for cell in curve["sft_loss"]]
-        halves = [smol_shown.reach(cell, seeds) for cell in curve["sft_loss"]]
-        look = style.look(name).line_style(label=smol_methods.label(name))
+        halves = [smol_shown.reach(cell, one["seeds"]) for cell in curve["sft_loss"]]
+        look = style.look(name).line_style(label=smol_shown.label(one, name))
         ax.errorbar(curve["updates"], means, halves, capsize=2, **look)

@@ -81,6 +81,7 @@ def _as_stored(
             "device": device,
             "setting": setting,
             "seeds": min((part["seeds"] for part in parts), default=0),
+            "most_seeds": max((part["seeds"] for part in parts), default=0),
             "pairs": {
                 pair: _without_cost(one)
                 | {"extras": {kind: _without_cost(more) for kind, more in one["extras"].items()}}
@@ -101,13 +102,12 @@ def _without_cost(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def words(numbers: Mapping[str, Any]) -> dict[str, str]:
     """Texts of the caption's fields: number of seeds, and whether there are intervals."""
-    seeds = numbers["seeds"]
-    intervals = {1: "One seed gives no interval.", 2: "Bars join both values."}.get(
-        seeds, "95 % t-intervals."
-    )
+    few, many = numbers["seeds"], numbers.get("most_seeds", numbers["seeds"])
+    said = {1: "One seed gives no interval.", 2: "Bars join the values of two seeds."}
+    intervals = [said.get(n, "95 % t-intervals.") for n in sorted({few, many})]
     return {
-        "seeds": f"{seeds} seed{'s' * (seeds != 1)}",
-        "intervals": intervals if seeds else "There is no run yet.",
+        "seeds": f"{few} seed{'s' * (few != 1)}" if few == many else f"{few} to {many} seeds",
+        "intervals": " ".join(dict.fromkeys(intervals)) if many else "There is no run yet.",
     }
 
 

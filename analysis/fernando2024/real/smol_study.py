@@ -330,7 +330,9 @@ def beyond(form: Form, pair: str, kind: str) -> dict[str, Any] | None:
     ):
         seeds += 1
     runs = [c for c in runs if c["seed"] < seeds]
-    return smol_extra.numbers(kind, runs, collect(runs)) if runs else None
+    if not runs:
+        return None
+    return smol_extra.numbers(kind, runs, collect(runs)) | {"twins": smol_stored.twins(runs)}
 
 
 def whole(form: Form, runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], int]:
