@@ -196,3 +196,19 @@ def test_ranks_of_the_convex_board_agree_with_themselves() -> None:
     (found,) = pretrained.answers({"pairs": {"own": one}})["transfer"].values()
     assert found["tau"] == pytest.approx(1.0)
     assert found["p"] == pytest.approx(1 / 720)
+
+
+def test_ranks_of_scales_at_once_have_an_exact_p() -> None:
+    """One scale has the p of all orders; a second one that is equal adds no evidence."""
+    convex = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 9.0}
+    real = {"a": 1.0, "b": 3.0, "c": 2.0, "d": 4.0}
+    one, two = (pretrained.at_once([real] * n, convex) for n in (1, 2))
+    assert (
+        one == two == {"methods": [*real], "tau": pytest.approx(4 / 6), "p": pytest.approx(4 / 24)}
+    )
+    turned = {name: -value for name, value in real.items()}
+    mixed = pretrained.at_once([real, turned], convex)
+    assert mixed["tau"] == pytest.approx(0.0)
+    assert mixed["p"] == 1.0
+    assert pretrained.at_once([], convex)["tau"] is None
+    assert pretrained.at_once([{"a": 1.0}], convex)["tau"] is None
