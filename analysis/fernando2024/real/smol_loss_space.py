@@ -50,12 +50,17 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
     }
 
 
-def wins(one: Mapping[str, Any]) -> dict[str, int]:
-    """Number of seeds on which each method ends below SFT→DPO in the weighted loss."""
-    losses = {
+def weighted(one: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Weighted losses of every method of a pair, by seed."""
+    return {
         name: weighted_loss(np.array(method["ends"]), smol_methods.LAM)
         for name, method in one["methods"].items()
     }
+
+
+def wins(one: Mapping[str, Any]) -> dict[str, int]:
+    """Number of seeds on which each method ends below SFT→DPO in the weighted loss."""
+    losses = weighted(one)
     base = losses[BASELINE]
     return {name: int((found < base).sum()) for name, found in losses.items() if name != BASELINE}
 
@@ -71,13 +76,7 @@ def compared(pairs: Mapping[str, Any], other: str) -> dict[str, dict[str, float]
         probability of at least so many pairs if either side is as likely (one-sided); and
         ``middle``, the median difference of all runs.
     """
-    sides = [
-        {
-            name: weighted_loss(np.array(method["ends"]), smol_methods.LAM)
-            for name, method in one["methods"].items()
-        }
-        for one in pairs.values()
-    ]
+    sides = [weighted(one) for one in pairs.values()]
     everywhere = [n for n in smol_methods.METHODS if sides and all(n in side for side in sides)]
     found = {}
     for name in everywhere if other in everywhere else ():
