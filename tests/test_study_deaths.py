@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from concurrent import futures
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib.externals.loky.process_executor import BrokenProcessPool
 from pandas.testing import assert_frame_equal
 
 from tradeoff import study
@@ -114,6 +118,61 @@ def test_each_death_is_charged_to_its_call(lab: Any, tmp_path: Path) -> None:
     # A call that runs when the process is killed is made twice, and no other.
     log = (tmp_path / "log").read_text().split()
     assert {log.count(act) for act in acts} <= {1, 2}
+
+
+class Pool:
+    """Stands for a pool of processes that breaks at any moment, also between two submissions."""
+
+    def __init__(self, deadly: set[int], moments: Iterator[bool]) -> None:
+        self._deadly, self._moments = deadly, moments
+        self._open: list[tuple[Future[int], int]] = []
+        self._broken = False
+
+    def submit(self, function: Any, call: int) -> Future[int]:
+        if self._open and next(self._moments):
+            self.act()
+        if self._broken:
+            raise BrokenProcessPool("a worker died")
+        self._open.append((Future(), call))
+        return self._open[-1][0]
+
+    def act(self) -> None:
+        """Let the calls end in the order of their submission; a deadly one breaks the pool."""
+        for future, call in self._open:
+            self._broken |= call in self._deadly
+            if self._broken:
+                future.set_exception(BrokenProcessPool("a worker died"))
+            else:
+                future.set_result(call)
+        self._open.clear()
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 7))
+def test_each_call_has_one_answer_whenever_a_worker_dies(
+    data: st.DataObject, workers: int, calls: int
+) -> None:
+    deadly = data.draw(st.sets(st.integers(0, calls - 1)))
+    moments = iter(lambda: data.draw(st.booleans()), None)
+    pools: list[Pool] = []
+
+    @contextmanager
+    def pool(*_: Any) -> Iterator[Pool]:
+        pools.append(Pool(deadly, moments))
+        yield pools[-1]
+
+    def wait(running: Any, **settings: Any) -> Any:
+        pools[-1].act()
+        return futures.wait(running, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "_pool", pool)
+        patch.setattr(processes, "wait", wait)
+        answers = list(processes.stream(int, [(i,) for i in range(calls)], workers, 1))
+    died = [a.arguments[0] for a in answers if isinstance(a, Died)]
+    assert sorted(died) == sorted(deadly)
+    assert sorted(a for a in answers if not isinstance(a, Died)) == sorted(
+        set(range(calls)) - deadly
+    )
 
 
 def test_a_result_that_cannot_be_read_is_the_failure_of_its_call(lab: Any) -> None:

@@ -58,21 +58,24 @@ def _until_a_death(
 ) -> Generator[Any, None, list[Died]]:
     """Make calls in one pool until a worker dies; return the calls that were running then."""
     died: list[Died] = []
+    broken = False
     with _pool(min(workers, len(waiting)), threads) as pool:
         running: dict[Future[Any], Arguments] = {}
-        while running or (waiting and not died):
-            while waiting and not died and len(running) < workers:
+        while running or (waiting and not broken):
+            while waiting and not broken and len(running) < workers:
                 try:
                     running[pool.submit(function, *waiting[0])] = waiting[0]
-                except BrokenProcessPool:  # an idle worker died
-                    return died
-                waiting.popleft()
+                except BrokenProcessPool:  # a worker died just now, perhaps in a running call
+                    broken = True
+                else:
+                    waiting.popleft()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 given = running.pop(future)
                 try:
                     result = future.result()
                 except BrokenProcessPool as error:
                     died.append(Died(given, _how(error)))
+                    broken = True
                 else:
                     yield result
     return died
