@@ -30,6 +30,7 @@ from analysis.fernando2024.real import (
     smol_runs,
     smol_scores,
     smol_shown,
+    smol_steps,
     smol_stored,
     smol_study,
     smol_transfer,
@@ -40,6 +41,7 @@ from tradeoff.errors import InputError
 from tradeoff.records import read_json
 
 AGAINST = smol_extra.AGAINST
+EXTRA_FIGURES = (smol_lambdas, smol_references, smol_relearning, smol_steps, smol_transfer)
 
 
 def test_the_command_prints_the_plan_with_its_extras() -> None:
@@ -183,11 +185,16 @@ def test_runs_beyond_the_comparison_are_run_and_drawn(
     assert against["sft"]["preference_loss"] != against["chosen"]["preference_loss"]
     curve = found["relearning"]["methods"]["sft-dpo"]
     assert curve["updates"] == [0, 1, 2, 3, 4]
+    by_step = found["steps"]["values"]
+    assert len(by_step) == len(smol_extra.SHARES)
+    assert all(set(values) == set(smol_extra.STEPPED) for values in by_step.values())
+    best = smol_steps.at_best(found["steps"], "sft-dpo")
+    assert best[1] == min(v.min() for v in smol_steps.losses(found["steps"], "sft-dpo").values())
     ends = done["found"]["generated"]["methods"]["sft-dpo"]["ends"]
     assert curve["sft_loss"][0]["mean"] == pytest.approx(ends[0][0], rel=1e-5)
     shown = {"seeds": 1, "pairs": done["found"]}
     monkeypatch.setattr(smol_shown, "numbers", lambda *_: shown)
-    for figure in (smol_lambdas, smol_references, smol_relearning, smol_transfer):
+    for figure in EXTRA_FIGURES:
         figure.main(tmp_path)
     other = tmp_path / "study"
     monkeypatch.setattr(smol_runs, "FOLDER", tmp_path / "adopted")
@@ -196,7 +203,7 @@ def test_runs_beyond_the_comparison_are_run_and_drawn(
     assert smol_study.go("fast", seconds=0.0, methods=AGAINST)["done"] > 0
 
 
-@pytest.mark.parametrize("figure", [smol_lambdas, smol_references, smol_relearning, smol_transfer])
+@pytest.mark.parametrize("figure", EXTRA_FIGURES)
 def test_without_a_run_a_figure_says_so(
     figure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +270,18 @@ def test_the_sweep_shares_the_runs_of_the_comparison(monkeypatch: pytest.MonkeyP
     shared = [c for c in smol_study.comparison(form, pair) if c["seed"] < form.few]
     assert half == shared
     assert len(swept) == len(form.lams) * len(half)
+
+
+def test_step_sizes_on_pairs_are_shares_of_the_best_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smol_study, "rates", lambda form, pair: (8e-4, 1e-4))
+    monkeypatch.setattr(smol_study, "optima", lambda form, pair: [0.5, 0.25])
+    form, pair = smol_plan.formed("gpu", methods=smol_extra.STEPPED), "same prompts"
+    laid = smol_study.extra(form, pair, "steps")
+    assert {c["preference_rate"] for c in laid} == {5e-5, 1e-4, 2e-4, 4e-4}
+    assert {(c["rate"], c["precision"]) for c in laid} == {(8e-4, "fp32")}
+    # The runs of the comparison are shared, as their twins.
+    shared = [smol_plan.twin(c) for c in smol_study.comparison(form, pair) if c["seed"] < form.few]
+    assert [c for c in laid if c["preference_rate"] == 1e-4] == shared
 
 
 def test_the_plan_says_what_runs_beyond_the_comparison_cost(

@@ -83,6 +83,7 @@ CHAPTERS = (
             "smol_lambdas",
             "smol_references",
             "smol_relearning",
+            "smol_steps",
         ),
         studies=True,
     ),

@@ -1,4 +1,4 @@
-"""Runs beyond the comparison on SmolLM2: five weights, other references, and relearning.
+"""Runs beyond the comparison on SmolLM2: five weights, references, relearning, and step sizes.
 
 Each kind lays out its runs for one pair of data sets, from the step sizes and optima of the
 comparison, and says what was found. None is run unless it is asked for, as each costs about as much
@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.fernando2024.methods import cost, finals
 from analysis.fernando2024.real import smol_methods
 from analysis.fernando2024.real.llm_lambdas import EPOCHS
-from analysis.fernando2024.real.smol_plan import Form, configuration, cpu_seconds, own
+from analysis.fernando2024.real.smol_plan import BACK, TWIN, Form, configuration, cpu_seconds, own
 from analysis.fernando2024.real.smol_scores import LOSSES, cell_of
 from tradeoff.methods import Method
 from tradeoff.schedules import Sequential
@@ -26,6 +26,9 @@ REFERENCES = ("sft", "chosen")
 """References beside the base model: after SFT on demonstrations, or on chosen responses."""
 AGAINST = ("sft-dpo", "dpo-sft", "alright")
 FORGOT = ("sft-dpo", "dpo-sft", "alright", "rounds-4")
+STEPPED = ("sft-dpo", "alright")
+SHARES = (0.125, BACK, 0.5, 1.0)
+"""Step sizes on pairs in a method, as shares of the best one on pairs alone."""
 
 
 def configurations(
@@ -50,9 +53,10 @@ def configurations(
             method = Method.from_dict(changes["method"]) if "method" in changes else None
             method = method or smol_methods.named(name)
             known = optima if smol_methods.looks(method) else None
-            rates = own(name, both)
             changes = {"optima": known, **changes}
-            if kind != "lambdas":
+            share = changes.pop("share", BACK)
+            rates = own(name, (both[0], both[1] / BACK * share))
+            if kind in ("references", "relearning"):
                 # Other runs of SFT belong to it, whose step size need not be that of the method.
                 changes["sft_rate"] = both[0]
             found.append(configuration(form, pair, name, seed, rates, **changes))
@@ -61,7 +65,8 @@ def configurations(
 
 def _laid(kind: str, form: Form) -> list[tuple[str, dict[str, Any]]]:
     """Methods of one seed, each with what changes in its configuration."""
-    return {"lambdas": _swept, "references": _against, "relearning": _forgot}[kind](form)
+    kinds = {"lambdas": _swept, "references": _against, "relearning": _forgot, "steps": _stepped}
+    return kinds[kind](form)
 
 
 def _swept(form: Form) -> list[tuple[str, dict[str, Any]]]:
@@ -102,6 +107,15 @@ def _forgot(form: Form) -> list[tuple[str, dict[str, Any]]]:
     return [(name, {"relearn": form.relearn}) for name in FORGOT]
 
 
+def _stepped(form: Form) -> list[tuple[str, dict[str, Any]]]:
+    """Two methods at every step size on pairs, all in fp32, as rounding decides how one ends."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for share in SHARES:
+        changes = {**TWIN} if share == BACK else {**TWIN, "share": share, "marks": 1}
+        found += [(name, changes) for name in STEPPED]
+    return found
+
+
 def plan(kind: str, form: Form, pair: str) -> dict[str, Any]:
     """Runs and CPU time of a kind, before anything is run.
 
@@ -127,9 +141,9 @@ def numbers(kind: str, runs: Sequence[Mapping[str, Any]], table: pd.DataFrame) -
     Returns
     -------
     dict
-        ``seeds`` and ``training``, the cost; for "lambdas" and "references" by weight or reference
-        and method the cells of both losses, for "relearning" by method the SFT loss after each
-        count of updates.
+        ``seeds`` and ``training``, the cost; for "relearning" by method the SFT loss after each
+        count of updates, else by weight, reference or step size and method the cells of both
+        losses, and for "steps" the losses of each seed.
     """
     about = {"seeds": len({c["seed"] for c in runs}), "training": cost(table)}
     if kind == "relearning":
@@ -139,14 +153,17 @@ def numbers(kind: str, runs: Sequence[Mapping[str, Any]], table: pd.DataFrame) -
     found: dict[str, dict[str, Any]] = {}
     for key, name in dict.fromkeys(zip(keys, (c["name"] for c in runs), strict=True)):
         same = [k == key and c["name"] == name for k, c in zip(keys, runs, strict=True)]
-        found.setdefault(key, {})[name] = {
-            loss: cell_of(ends.loc[same, loss].to_numpy(dtype=float)) for loss in LOSSES
-        }
+        ended = ends.loc[same, LOSSES].to_numpy(dtype=float)
+        cells = {loss: cell_of(values) for loss, values in zip(LOSSES, ended.T, strict=True)}
+        found.setdefault(key, {})[name] = cells | ({"ends": ended} if kind == "steps" else {})
     return about | {"values": found}
 
 
 def _key(kind: str, c: Mapping[str, Any]) -> str:
-    return str(c["reference"]) if kind == "references" else f"{c['method']['schedule']['lam']:g}"
+    if kind == "references":
+        return str(c["reference"])
+    number = c["preference_rate"] if kind == "steps" else c["method"]["schedule"]["lam"]
+    return f"{number:g}"
 
 
 def _curves(table: pd.DataFrame) -> dict[str, Any]:

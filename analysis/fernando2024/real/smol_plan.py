@@ -26,7 +26,7 @@ TWIN: dict[str, Any] = {"precision": "fp32", "layout": "shared"}
 """What a run has on a CPU in place of what it has on a GPU. Results differ by rounding alone."""
 TWIN_SECOND = (5.0, 22.0)
 """Seconds of an update on demonstrations and of an evaluation there, with 16 rows each."""
-EXTRAS = ("lambdas", "references", "relearning")
+EXTRAS = ("lambdas", "references", "relearning", "steps")
 """Kinds of runs beyond the comparison, see :mod:`smol_extra`."""
 
 

@@ -92,8 +92,13 @@ def exact(configurations: Sequence[Mapping[str, Any]]) -> list[bool]:
 
 def files(configurations: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Files of the runs that are stored, and of their twins."""
+    return [file for file in _places(_with_twins(configurations)) if file.exists()]
+
+
+def _with_twins(configurations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Each configuration and its twin, which may be itself, once."""
     every = [*configurations, *(twin(c) for c in configurations)]
-    return [file for file in _places(every) if file.exists()]
+    return list({canonical(c): c for c in every}.values())
 
 
 def _places(configurations: Sequence[Mapping[str, Any]]) -> list[Path]:
@@ -116,8 +121,11 @@ def twins(configurations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     dict
         ``runs`` has the number of runs of each method whose twin alone is stored. ``both`` has a
         record for each run done both ways: its ``name``, ``seed``, and ``differences``, the twin's
-        final losses less its own.
+        final losses less its own. Runs that are laid out as a twin does them are left out.
     """
+    configurations = [c for c in configurations if twin(c) != c]
+    if not configurations:
+        return {"runs": {}, "both": []}
     copies = [twin(c) for c in configurations]
     alone: dict[str, int] = {}
     both = []
@@ -171,7 +179,7 @@ def take(configurations: Sequence[Mapping[str, Any]], theirs: Mapping[str, Path]
     A run's address holds the sources that computed it, so a run of other sources is not found. Who
     takes runs over vouches that the edits between do not change results.
     """
-    every = [*configurations, *(twin(c) for c in configurations)]
+    every = _with_twins(configurations)
     taken = 0
     for c, place in zip(every, _places(every), strict=True):
         file = theirs.get(canonical(c))

@@ -249,6 +249,7 @@ def together(form: Form) -> Iterator[list[dict[str, Any]]]:
     compared = sorted(of(comparison), key=lambda c: (order[c["name"]], c["seed"]))
     central = [c for c in compared if c["name"] in CENTRAL]
     beyond = [c for kind in form.extras for c in of(partial(extra, kind=kind))]
+    beyond.sort(key=lambda c: int(c["seed"]))
     early = [c for c in beyond if c["pair"] in form.pairs[: form.early]]
     yield list({canonical(c): c for c in (*central, *early, *compared, *beyond)}.values())
 
