@@ -16,6 +16,7 @@ from tradeoff.data import Message, PreferenceRow, Rows, SftRow, as_text, read_pr
 from tradeoff.data.columns import columns_of, parsed
 from tradeoff.data.synthetic.write import write_jsonl
 from tradeoff.errors import InputError
+from tradeoff.llm._turns import every_turn
 
 Read = Callable[..., Rows[Any]]
 
@@ -242,6 +243,32 @@ def test_what_cannot_be_trained_on_is_named(row: dict[str, Any], problem: str) -
     assert error.value.row == 1
 
 
+def test_turns_with_weight_zero_are_not_trained_on() -> None:
+    weights: list[dict[str, Any]] = [{"weight": 0}, {"weight": 0.0}, {"train": False}]
+    weights += [{"training": False}]
+    for weight in weights:
+        bad = {**WHAT, **weight}
+        rows = read_sft([{"messages": [HI, bad, HI, HELLO]}, {"messages": [HI, HELLO, HI, bad]}])
+        first, second = rows
+        assert (len(first.prompt), first.completion) == (3, turns(HELLO))
+        assert every_turn(first) == [first]
+        assert (second.prompt, second.completion) == (turns(HI), turns(HELLO))
+        (note,) = rows.notes.items()
+        assert note == ("rows with turns of weight 0, which are not trained on", 2)
+        with pytest.raises(InputError, match="all turns of the assistant have weight 0"):
+            read_sft([{"messages": [HI, bad]}])
+    kept = read_sft([{"messages": [HI, {**HELLO, "weight": 1}, HI, {**WHAT, "train": True}]}])
+    assert len(every_turn(kept[0])) == 2
+    assert not kept.notes
+
+
+def test_a_table_of_single_messages_is_refused() -> None:
+    row = {"message_id": "1", "parent_id": None, "role": "prompter", "text": "Hi"}
+    with pytest.raises(InputError, match="one message of a conversation"):
+        read_sft([row])
+    assert read_sft([{"role": "judge", "text": "A document."}])[0].completion == "A document."
+
+
 def test_a_call_that_sharegpt_writes_as_json() -> None:
     call = {"from": "function_call", "value": '{"name": "sky", "arguments": {}}'}
     row = {
@@ -289,8 +316,46 @@ def test_columns_are_renamed() -> None:
     assert read.rows == (SftRow("Hi", "Hello"),)
     with pytest.raises(InputError, match="no layout has this column"):
         read_sft(rows, columns={"chosen": "answer"})
-    with pytest.raises(InputError, match="missing"):
+    with pytest.raises(InputError, match="--columns completion=answer"):
         read_sft(rows, columns={"completion": "reply"})
+
+
+@pytest.mark.parametrize(
+    ("read", "columns", "options"),
+    [
+        (read_sft, "question answer", "--columns prompt=question --columns completion=answer."),
+        (read_sft, "query response", "--columns prompt=query --columns completion=response."),
+        (
+            read_sft,
+            "system_prompt prompt output",
+            "--columns completion=output --columns system=system_prompt.",
+        ),
+        (
+            read_preferences,
+            "question response_j response_k",
+            "--columns prompt=question --columns chosen=response_j --columns rejected=response_k.",
+        ),
+        (read_preferences, "question chosen rejected", "--columns prompt=question."),
+        (read_sft, "prompt", "--columns completion=COLUMN."),
+        (read_sft, "this that", "columns={...}, --columns."),
+    ],
+)
+def test_columns_of_other_names_are_proposed(read: Read, columns: str, options: str) -> None:
+    row = {name: f"text of {name}" for name in columns.split()}
+    with pytest.raises(InputError) as error:
+        read([row])
+    assert str(error.value).endswith(options)
+    if "..." in options or "COLUMN" in options:
+        return
+    named = dict(re.findall(r"--columns (\w+)=(\w+)", options))
+    assert len(read([row], columns=named)) == 1
+
+
+def test_columns_of_other_names_are_proposed_for_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    datasets.Dataset.from_list([{"question": "Hi", "answer": "Hello"}]).to_parquet(str(file))
+    with pytest.raises(InputError, match="--columns prompt=question --columns completion=answer"):
+        read_sft(file)
 
 
 def test_columns_of_one_set_or_of_both() -> None:

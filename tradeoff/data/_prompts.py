@@ -17,6 +17,7 @@ R = TypeVar("R", SftRow, PreferenceRow)
 
 _ANSWER = "\n\nAssistant:"
 _QUESTION = "\n\nHuman:"
+_SHARED = "give lists of messages, which can share it."
 _WORDS = 4
 """Least number of words in a repeated prompt; fewer, such as "Hello", can be there by chance."""
 _REPEATED = "responses without the prompt that they repeated"
@@ -176,8 +177,10 @@ def split_dialogue(record: Record, chosen: str, rejected: str) -> tuple[str, tup
     length = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
     border = chosen[:length].rfind(_ANSWER)
     if border < 0:
-        remedy = "Add a column with the prompt, or give lists of messages, which can share it."
-        raise record.error("the field is missing", remedy, field="prompt")
+        renaming = record.renaming(("prompt", "chosen", "rejected"))
+        remedy = f"Add a column with the prompt, or {renaming or _SHARED}"
+        names = list(record.names)
+        raise record.error("the field is missing", remedy, field="prompt", value=names)
     border += len(_ANSWER)
     sides = {"chosen": chosen[border:], "rejected": rejected[border:]}
     for name, text in sides.items():

@@ -36,6 +36,8 @@ PREFERENCE_COLUMNS = frozenset(
     [*_SIDES, *_BOTH, "prompt", "conversations", "score_chosen", "score_rejected", "margin"]
 )
 """Every column that is read for preference pairs."""
+_OF_MESSAGES = ("parent_id", "message_id", "message_tree_id", "conversation_id")
+"""Columns beside ``role`` in tables that have one message a row, such as those of OpenAssistant."""
 _UNPAIRED = "the row has a label, so it is unpaired preference data"
 
 
@@ -94,9 +96,22 @@ def _conversation(record: Record) -> SftRow:
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     if before:
         turns = _behind(record, before, turns)
-    turns = with_system(record, turns)
+    turns = with_system(record, _weighed(record, name, turns))
     _check_turns(record, {name: turns[-1:]})
     return _sft(record, turns[:-1], (turns[-1:],))
+
+
+def _weighed(record: Record, name: str, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """End a conversation with the last turn of the assistant that its weight lets train on."""
+    spoken = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
+    wanted = [i for i in spoken if turns[i].trained_on]
+    if len(wanted) == len(spoken):
+        return turns
+    if not wanted:
+        remedy = "Remove the row, or give a turn of the assistant a weight of 1."
+        raise record.error("all turns of the assistant have weight 0", remedy, field=name)
+    record.notes["rows with turns of weight 0, which are not trained on"] += 1
+    return turns[: wanted[-1] + 1] if spoken[-1] == len(turns) - 1 else turns
 
 
 def _behind(
@@ -129,8 +144,12 @@ def _instructed(record: Record) -> SftRow:
 def _document(record: Record) -> SftRow:
     text = read_text(record, "text")
     if isinstance(text, str):
+        if "role" in record.names and any(name in record.names for name in _OF_MESSAGES):
+            problem = "the row is one message of a conversation, not a document"
+            remedy = "Join the messages of each conversation, in a column messages."
+            raise record.error(problem, remedy, field="text", value=text)
         return _sft(record, "", (text,))
-    turns = with_system(record, text)
+    turns = with_system(record, _weighed(record, "text", text))
     _check_turns(record, {"text": turns[-1:]})
     return _sft(record, turns[:-1], (turns[-1:],))
 

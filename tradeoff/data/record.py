@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,15 @@ from tradeoff.errors import InputError
 
 LONGEST = 2**24
 """Largest number of characters in a field and bytes in a line: about four million tokens."""
+ALSO = {
+    "prompt": ("question", "query", "instruction", "inputs", "input", "problem", "history"),
+    "completion": ("answer", "response", "output", "targets", "target", "solution"),
+    "chosen": ("response_j", "chosen_response", "accepted", "preferred", "better", "winner"),
+    "rejected": ("response_k", "rejected_response", "dispreferred", "worse", "loser"),
+    "system": ("system_prompt",),
+}
+"""Names that data sets give to columns of the layouts. They are proposed, and never read unasked,
+as the same names hold other things elsewhere."""
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -48,6 +57,11 @@ class Record:
         """The place in the source, for the row that is made of this record."""
         return Origin(self.file, self.row)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all columns, read or not."""
+        return (*map(str, self.fields), *self.unread)
+
     def has(self, name: str) -> bool:
         """Whether the column is there and not null."""
         return name in self.fields and not is_absent(self.fields[name])
@@ -70,8 +84,22 @@ class Record:
             return value
         if name in self.fields:
             raise self.error("the field is empty", "Fill it or remove the row.", field=name)
-        remedy = f"Add it, or name the column to read: columns={{{name!r}: ...}}, --columns."
-        raise self.error("the field is missing", remedy, field=name, value=list(self.fields))
+        remedy = self.renaming([name]) or f"name the column to read: {_naming({name: 'COLUMN'})}."
+        raise self.error(
+            "the field is missing", f"Add it, or {remedy}", field=name, value=list(self.names)
+        )
+
+    def renaming(self, layout: Sequence[str]) -> str:
+        """How to name the columns of a layout, if those that are missing have another name here."""
+        found = {}
+        for name in (*layout, "system"):
+            other = next((other for other in ALSO.get(name, ()) if other in self.names), None)
+            if other is not None and not self.has(name):
+                found[name] = other
+            elif name in layout and not self.has(name):
+                return ""
+        found = found if set(found) & set(layout) else {}
+        return f"name the columns to read: {_naming(found)}." if found else ""
 
     def ignored(self) -> tuple[str, ...]:
         """Names of the columns that hold something but were not used."""
@@ -88,16 +116,20 @@ class Record:
         In a table that joins several layouts, a row leaves the columns of the other layouts blank.
         """
         layouts = tuple(layouts)
-        for enough, known in ((all, self.filled), (all, self.has), (any, self.has)):
+        for known in (self.filled, self.has):
             for names in layouts:
-                if enough(known(name) for name in names):
+                if all(known(name) for name in names):
                     return names
-        for names in layouts:
-            if any(name in self.fields for name in names):
-                return names
+        renaming = next(filter(None, map(self.renaming, layouts)), "")
+        if not renaming:
+            for partly in (self.has, self.fields.__contains__):
+                for names in layouts:
+                    if any(partly(name) for name in names):
+                        return names
         listed = " or ".join("{" + ", ".join(names) + "}" for names in layouts)
-        remedy = f"Give {listed}, or say which columns to read: columns={{...}}, --columns."
-        raise self.error("no known layout has these columns", remedy, value=list(self.fields))
+        how = renaming or "say which columns to read: columns={...}, --columns."
+        remedy = f"Give {listed}, or {how}"
+        raise self.error("no known layout has these columns", remedy, value=list(self.names))
 
     def string(self, name: str, value: Any, *, blank: bool = False) -> str:
         """Check a string; `blank` allows one without letters."""
@@ -131,6 +163,12 @@ class Record:
     def error(self, problem: str, remedy: str, **where: Any) -> InputError:
         """Make an error at this row; `where` may give its field and value."""
         return InputError(problem, remedy=remedy, file=self.file, row=self.row, **where)
+
+
+def _naming(columns: Mapping[str, str]) -> str:
+    """Names of columns, as Python and the command line give them."""
+    options = " ".join(f"--columns {name}={column}" for name, column in columns.items())
+    return f"columns={dict(columns)!r}, {options}"
 
 
 def is_absent(value: Any) -> bool:

@@ -28,6 +28,15 @@ class Message:
     content: str
     extras: str = field(default="", repr=False)
 
+    @property
+    def trained_on(self) -> bool:
+        """Whether the turn may be trained on: a ``weight`` of 0, or ``"train": false``, forbids it.
+
+        Data sets of chat services weigh turns; others name the field ``training``.
+        """
+        more = json.loads(self.extras) if self.extras else {}
+        return all(more.get(name, 1) not in (0, False) for name in ("weight", "train", "training"))
+
     def as_dict(self) -> dict[str, Any]:
         """The message as a chat template reads it."""
         more = json.loads(self.extras) if self.extras else {}

@@ -166,11 +166,12 @@ def in_chat(rows: Sequence[Any], tokenizer: Any) -> Sequence[Any]:
 
 
 def every_turn(row: SftRow) -> list[SftRow]:
-    """Split a conversation into a demonstration for each turn of the assistant."""
+    """Split a conversation into a demonstration for each turn of the assistant to train on."""
     if isinstance(row.prompt, str) or isinstance(row.completion, str):
         return [row]
     said = (*row.prompt, *row.completion)
-    places = [i for i, turn in enumerate(said) if turn.role == "assistant" and i]
+    spoken = [i for i, turn in enumerate(said) if turn.role == "assistant" and i]
+    places = [i for i in spoken if said[i].trained_on]
     return [replace(row, prompt=said[:i], completion=said[i : i + 1]) for i in places] or [row]
 
 

@@ -38,7 +38,8 @@ def main(out: Path, fast: bool = False) -> dict[str, Any]:
         legend={"fontsize": 7},
         height=2.6,
     )
-    return found
+    pairs = smol_shown.beyond(found, "steps")
+    return found | {"compared": {pair: compared(one) for pair, one in pairs.items()}}
 
 
 def losses(one: Mapping[str, Any], name: str) -> dict[float, np.ndarray]:
@@ -52,6 +53,24 @@ def at_best(one: Mapping[str, Any], name: str) -> tuple[float, float]:
     means = {step: float(values.mean()) for step, values in losses(one, name).items()}
     step = min(means, key=lambda step: means[step])
     return step, means[step]
+
+
+def compared(one: Mapping[str, Any]) -> dict[str, Any]:
+    """How ALRIGHT ends beside SFT→DPO at each step size, and each at its own best.
+
+    Returns
+    -------
+    dict
+        ``steps``, and at each of them ``less``, the mean weighted loss of ALRIGHT less that of
+        SFT→DPO; ``best``, by method its step size and mean weighted loss.
+    """
+    baseline, joint = (losses(one, name) for name in smol_extra.STEPPED)
+    return {
+        "steps": list(joint),
+        "less": [float((joint[step] - baseline[step]).mean()) for step in joint],
+        "best": {name: at_best(one, name) for name in smol_extra.STEPPED},
+        "seeds": one["seeds"],
+    }
 
 
 def draw(ax: Any, one: Mapping[str, Any]) -> None:
