@@ -405,6 +405,66 @@ def test_files_of_llama_factory(made: Path, tmp_path: Path) -> None:
         read_yaml(written(tmp_path, "sft.yaml", several), dpo)
 
 
+def test_a_mixture_of_data_sets_is_read_in_order(made: Path, tmp_path: Path) -> None:
+    rows = str(made / "sft.jsonl")
+    sft, dpo = trl_files(made, tmp_path)
+    content = yaml.safe_load(sft.read_text("utf-8"))
+    del content["dataset_name"]
+    parts: list[dict[str, Any]] = [
+        {"path": rows, "columns": ["prompt", "completion"]},
+        {"path": "json", "data_files": [rows]},
+        {"path": "owner/name", "name": "en", "split": "train[:9]"},
+    ]
+    mixed = {**content, "datasets": parts, "test_split_size": 0.2, "streaming": False}
+    found = read_yaml(written(tmp_path, "sft.yaml", mixed), dpo)
+    assert found["data"]["sft"] == f"{rows},{rows},owner/name:en@train[:9]"
+    assert found["train"]["holdout"] == 0.2
+    # The alignment handbook has other names for the same.
+    parts = [{"id": "owner/name", "config": "en", "split": "a", "weight": 1.0}, {"id": rows}]
+    handbook = {**content, "dataset_mixture": {"datasets": parts, "test_split_size": 0.1}}
+    found = read_yaml(written(tmp_path, "sft.yaml", handbook), dpo)
+    assert found["data"]["sft"] == f"owner/name:en@a,{rows}"
+    assert found["train"]["holdout"] == 0.1
+    for bad, named in (
+        ({"path": rows, "fraction": 0.5}, r"datasets\[0\]\.fraction = 0\.5"),
+        ({"path": "x/y", "data_dir": "z"}, r"datasets\[0\]\.data_dir"),
+        ({"path": "x/y", "data_files": "a.json"}, r"datasets\[0\]\.data_files"),
+        ({"name": "en"}, "there is no path"),
+    ):
+        with pytest.raises(InputError, match=named):
+            read_yaml(written(tmp_path, "sft.yaml", {**content, "datasets": [bad]}), dpo)
+    for more, named in (
+        ({"datasets": rows}, "no list"),
+        ({"test_split_size": 100}, "give a share"),
+    ):
+        with pytest.raises(InputError, match=named):
+            read_yaml(written(tmp_path, "sft.yaml", {**mixed, **more}), dpo)
+
+
+def test_dpo_that_follows_sft_begins_where_sft_begins(made: Path, tmp_path: Path) -> None:
+    sft, dpo = trl_files(made, tmp_path, model_name_or_path="someone/skilled")
+    with pytest.raises(InputError, match="begins where SFT begins"):
+        read_yaml(sft, dpo)
+    content = yaml.safe_load(sft.read_text("utf-8"))
+    chain = {"output_dir": "data/skilled", "attn_implementation": "sdpa"}
+    chain |= {"warmup_ratio": 0.25, "evaluation_strategy": "no", "overwrite_output_dir": True}
+    sft = written(tmp_path, "sft.yaml", {**content, **chain})
+    later = {**yaml.safe_load(dpo.read_text("utf-8")), "warmup_ratio": 0.25}
+    dpo = written(tmp_path, "dpo.yaml", later)
+    with pytest.warns(UserWarning, match="what SFT made"):
+        found = read_yaml(sft, dpo)
+    assert found["model"] == {"path": content["model_name_or_path"], "attention": "sdpa"}
+    assert found["train"]["warmup"] == 1
+    # LLaMA-Factory goes on with adapters.
+    later["model_name_or_path"] = content["model_name_or_path"]
+    adapter = written(tmp_path, "dpo.yaml", {**later, "adapter_name_or_path": "saves/skilled"})
+    with pytest.warns(UserWarning, match="saves/skilled"):
+        read_yaml(sft, adapter)
+    adapter = written(tmp_path, "dpo.yaml", {**later, "adapter_name_or_path": "saves/other"})
+    with pytest.raises(InputError, match=r"dpo\.yaml: adapter_name_or_path = 'saves/other'"):
+        read_yaml(sft, adapter)
+
+
 def test_what_files_ask_for_in_vain_is_named(made: Path, tmp_path: Path) -> None:
     sft, dpo = trl_files(made, tmp_path, lora_modules_to_save=["lm_head"], lora_r=4)
     with pytest.raises(InputError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,5 +229,8 @@ def _taken_over(file: Path | None, files: tuple[Path, Path] | None) -> dict[str,
     require("trl")
     from tradeoff import trl
 
-    found: dict[str, Any] = trl.read_yaml(*files)
+    with warnings.catch_warnings(record=True) as said:
+        found: dict[str, Any] = trl.read_yaml(*files)
+    for one in said:
+        typer.echo(str(one.message), err=True)
     return found

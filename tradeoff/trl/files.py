@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ _MODEL |= {"load_in_4bit", "quantization_bit", "quantization_method"}
 _LORA = {"use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_dora"}
 _LORA |= {"lora_task_type"}
 _DATA = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split"}
-_DATA |= {"dataset_test"}
-_SHOWN = {"trust_remote_code", "env", "ignore_bias_buffers", "dataset_streaming"}
+_DATA |= {"dataset_test", "datasets", "dataset_mixture", "test_split_size"}
+_SHOWN = {"trust_remote_code", "env", "ignore_bias_buffers", "dataset_streaming", "streaming"}
+_SHOWN |= {"overwrite_output_dir"}
 """Names without effect here. Code of a model is never run, and a model that needs it is refused."""
 FACTORY = {
     "cutoff_len": "max_length",
@@ -39,6 +40,16 @@ _FACTORY_FREE = {
     *("dataloader_num_workers", "save_only_model", "report_to", "resume_from_checkpoint"),
     "mask_history",
 }
+_OLDER = {
+    "warmup_ratio": "warmup_steps",  # A number below 1 is a share of the updates.
+    "evaluation_strategy": "eval_strategy",
+    "max_seq_length": "max_length",
+}
+"""Names in older versions of transformers and TRL, with those of the newest."""
+_BUILDERS = {"json", "csv", "parquet", "arrow"}
+"""Paths of a data set that name the format of its files."""
+_PART = {"path", "name", "split", "columns", "data_files", "fraction", "id", "config", "weight"}
+"""Fields of a part of a mixture, in the terms of TRL and of the alignment handbook."""
 _FACTORY_DEFAULTS = {"learning_rate": 5e-5, "logging_steps": 500, "max_length": 2048}
 """Defaults of LLaMA-Factory that differ from those of TRL."""
 
@@ -69,10 +80,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
 
     found = [_Training(Path(sft), SFTConfig, "sft"), _Training(Path(dpo), DPOConfig, "dpo")]
     problems = [text for training in found for text in training.problems]
-    for name in ("model", "lora"):
-        first, second = (getattr(training, name) for training in found)
-        if first != second:
-            problems.append(f"{name} is {first} for SFT and {second} for DPO")
+    problems += _different(*found)
     if problems:
         raise InputError(
             f"a joint run does not support these settings: {'; '.join(problems)}",
@@ -84,6 +92,12 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
     processes = setup.launched()
     config = train_config(first.args, second.args, rows, processes=processes)
     counts = updates(first.args, second.args, rows, processes)
+    if second.adapter or first.model["path"] != second.model["path"]:
+        warnings.warn(
+            f"DPO begins with what SFT made ({second.adapter or second.model['path']}); a joint "
+            f"run begins where SFT begins, with {first.model['path']}, which is also the reference",
+            stacklevel=2,
+        )
     train = {k: v for k, v in asdict(config).items() if k not in ("defects", "lora")}
     if "router_aux_loss_coef" not in first.named:
         train["router_loss"] = None  # Older versions of TRL have a default for models with routers.
@@ -94,7 +108,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
         train |= {"chat": True, "turns": first.turns}
     held_out = max(first.held_out, second.held_out)
     return {
-        "model": first.model,
+        "model": {**second.model, **first.model},
         "data": {
             "sft": first.data,
             "preference": second.data,
@@ -106,6 +120,27 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
         "schedule": {"name": "alright", "lam": counts[1] / sum(counts)},
         "train": {**train, "holdout": held_out},
     }
+
+
+def _different(sft: _Training, dpo: _Training) -> Iterator[str]:
+    """How model and adapters differ; DPO may begin with the model that SFT made."""
+    if sft.lora != dpo.lora:
+        yield f"lora is {sft.lora} for SFT and {dpo.lora} for DPO"
+    wrong = [sft] if sft.adapter else []
+    wrong += [dpo] if dpo.adapter and not sft.made(dpo.adapter) else []
+    for training in wrong:
+        yield f"{training.file.name}: adapter_name_or_path = {training.adapter!r}"
+    first, second = dict(sft.model), dict(dpo.model)
+    if sft.made(str(second["path"])):
+        second["path"] = first["path"]
+    if not ("attention" in first and "attention" in second):  # One of them does not mind.
+        first.pop("attention", None)
+        second.pop("attention", None)
+    if first != second:
+        yield (
+            f"model is {first} for SFT and {second} for DPO (give both the first one: a joint run "
+            "begins where SFT begins)"
+        )
 
 
 class _Training:
@@ -128,12 +163,19 @@ class _Training:
         self.factory = "stage" in content
         self.chosen_nll, self.limit, self.held_out = 0.0, None, 0.0
         self.turns = "last"
+        self.adapter = str(content.pop("adapter_name_or_path", None) or "")
         if self.factory:
             content = self._of_factory(content)
         self.model = self._model(content)
         self.lora = self._lora(content)
         self.data, self.test = self._data(content)
         names = {field.name for field in fields(kind)} - {"trust_remote_code"}
+        for old, new in _OLDER.items():
+            if old in content and old not in names and not content.get(new):
+                content[new] = content.pop(old)
+        self._own = {
+            Path(str(content[k])).name for k in ("output_dir", "hub_model_id") if k in content
+        }
         known = {k: v for k, v in content.items() if k in names}
         self.named = frozenset(known)
         rest = content.keys() - names - _MODEL - _LORA - _DATA - _SHOWN
@@ -148,6 +190,10 @@ class _Training:
                 self.args = kind(**known)
             except (TypeError, ValueError) as error:
                 raise InputError(str(error), file=file, remedy="Correct the file.") from error
+
+    def made(self, model: str) -> bool:
+        """Whether this training writes the model, by the last part of its name."""
+        return Path(model).name in self._own
 
     def rows(self, kind: str) -> int:
         """Number of training rows, for epochs; rows are not read if updates are given."""
@@ -195,9 +241,15 @@ class _Training:
         return found
 
     def _data(self, content: Mapping[str, Any]) -> tuple[str, str | None]:
+        mixture = content.get("datasets")
+        if mixture is None and isinstance(content.get("dataset_mixture"), Mapping):
+            content = {**content, **content["dataset_mixture"]}
+            mixture = content.get("datasets")
+        if mixture is not None:
+            return self._mixture(mixture, content.get("test_split_size")), None
         name, config = content.get("dataset_name"), content.get("dataset_config")
         if name is None:
-            remedy = "Name one data set; mixtures are not supported."
+            remedy = "Name one data set, or several as the list `datasets`."
             raise InputError("there is no dataset_name", file=self.file, remedy=remedy)
         name = str(name)
         if Path(name).exists() or self.factory:
@@ -206,6 +258,42 @@ class _Training:
         evaluated = content.get("eval_strategy", "no") not in ("no", False)
         test = f"{name}@{content.get('dataset_test_split', 'test')}" if evaluated else None
         return f"{name}@{content.get('dataset_train_split', 'train')}", test
+
+    def _mixture(self, parts: Any, held_out: Any) -> str:
+        """The sources of a mixture, which are read one after the other."""
+        if held_out is not None:
+            self._hold_out("test_split_size", float(held_out))
+        if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+            remedy = "List data sets, each with a path."
+            raise InputError("this is no list", file=self.file, field="datasets", remedy=remedy)
+        return ",".join(self._part(i, part) for i, part in enumerate(parts))
+
+    def _part(self, place: int, part: Mapping[str, Any]) -> str:
+        """One data set of a mixture; a share of its rows, and a folder, are not supported."""
+        named = f"{self.file.name}: datasets[{place}]"
+        unknown = sorted(part.keys() - _PART)
+        shares = [k for k in ("fraction", "weight") if part.get(k, 1) not in (1, None)]
+        self.problems += [f"{named}.{key} = {part[key]!r}" for key in (*unknown, *shares)]
+        path, name = part.get("path", part.get("id")), part.get("name", part.get("config"))
+        if path is None:
+            remedy = "Give the file or hub name as path."
+            raise InputError("there is no path", file=self.file, field="datasets", remedy=remedy)
+        files = part.get("data_files")
+        if files is not None:
+            several = files if isinstance(files, list) else [files]
+            if path not in _BUILDERS or not all(isinstance(file, str) for file in several):
+                self.problems.append(f"{named}.data_files = {files!r} of {path}")
+            return ",".join(map(str, several))
+        if Path(path).exists():
+            return str(path)
+        return f"{path}{f':{name}' if name else ''}@{part.get('split', 'train')}"
+
+    def _hold_out(self, name: str, size: float) -> None:
+        """Hold out a share of the rows; a number of rows is not supported."""
+        if size >= 1:
+            self.problems.append(f"{self.file.name}: {name} = {size:g} rows; give a share")
+        else:
+            self.held_out = size
 
     # ------------------------------------------------------------------ LLaMA-Factory
 
@@ -219,10 +307,7 @@ class _Training:
         self.turns = "last" if content.get("mask_history") else "all"
         if self.limit and len(_names(content.get("dataset"))) > 1:
             self.problems.append(f"{name}: max_samples, a limit of each of several data sets")
-        self.held_out = float(content.get("val_size", 0.0))
-        if self.held_out >= 1:
-            self.problems.append(f"{name}: val_size = {self.held_out:g} rows; give a share")
-            self.held_out = 0.0
+        self._hold_out("val_size", float(content.get("val_size", 0.0)))
         tuning = content.get("finetuning_type", "lora")
         if tuning not in ("lora", "full"):
             self.problems.append(f"{name}: finetuning_type = {tuning!r}")
