@@ -62,13 +62,19 @@ def compared(one: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``steps``, and at each of them ``less``, the mean weighted loss of ALRIGHT less that of
-        SFT→DPO; ``best``, by method its step size and mean weighted loss.
+        SFT→DPO. By method ``best``, its step size and mean weighted loss, and ``range``, of these
+        means over the step sizes.
     """
     baseline, joint = (losses(one, name) for name in smol_extra.STEPPED)
+    means = {
+        name: [values.mean() for values in losses(one, name).values()]
+        for name in smol_extra.STEPPED
+    }
     return {
         "steps": list(joint),
         "less": [float((joint[step] - baseline[step]).mean()) for step in joint],
         "best": {name: at_best(one, name) for name in smol_extra.STEPPED},
+        "range": {name: float(max(values) - min(values)) for name, values in means.items()},
         "seeds": one["seeds"],
     }
 
@@ -81,4 +87,7 @@ def draw(ax: Any, one: Mapping[str, Any]) -> None:
         bars = [smol_shown.reach(cell, one["seeds"]) for cell in cells]
         look = style.look(name).line_style(label=smol_methods.label(name))
         ax.errorbar(list(found), [cell["mean"] for cell in cells], yerr=bars, capsize=2, **look)
+    steps = list(losses(one, smol_extra.STEPPED[0]))
     ax.set_xscale("log")
+    ax.set_xticks(steps, [f"{step:g}" for step in steps])
+    ax.minorticks_off()
