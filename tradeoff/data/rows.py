@@ -34,8 +34,8 @@ class Message:
 
         Data sets of chat services weigh turns; others name the field ``training``.
         """
-        more = json.loads(self.extras) if self.extras else {}
-        return all(more.get(name, 1) not in (0, False) for name in ("weight", "train", "training"))
+        turn = self.as_dict()
+        return all(turn.get(name, 1) not in (0, False) for name in ("weight", "train", "training"))
 
     def as_dict(self) -> dict[str, Any]:
         """The message as a chat template reads it."""

@@ -34,7 +34,7 @@ FACTORY = {
 }
 """Names of LLaMA-Factory, with the equivalent names of TRL."""
 _FACTORY_FREE = {
-    *("stage", "finetuning_type", "template", "overwrite_cache", "overwrite_output_dir"),
+    *("stage", "finetuning_type", "template", "overwrite_cache"),
     *("preprocessing_num_workers", "plot_loss", "dataset", "dataset_dir", "eval_dataset"),
     *("pref_ftx", "lora_target", "max_samples", "val_size", "do_train", "ddp_timeout"),
     *("dataloader_num_workers", "save_only_model", "report_to", "resume_from_checkpoint"),

@@ -28,17 +28,17 @@ words = smol_shown.words
 
 def main(out: Path, fast: bool = False) -> dict[str, Any]:
     found = smol_shown.numbers("smol_steps", fast, "steps")
+    pairs = smol_shown.beyond(found, "steps")
     smol_shown.panels(
         out,
         "smol_steps",
-        smol_shown.beyond(found, "steps"),
+        pairs,
         lambda ax, pair, one: draw(ax, one),
         x="step size on pairs",
         y="weighted loss (nats)",
         legend={"fontsize": 7},
         height=2.6,
     )
-    pairs = smol_shown.beyond(found, "steps")
     return found | {"compared": {pair: compared(one) for pair, one in pairs.items()}}
 
 
@@ -48,11 +48,15 @@ def losses(one: Mapping[str, Any], name: str) -> dict[float, np.ndarray]:
     return {step: weighted_loss(np.array(values[step]), LAM) for step in sorted(values)}
 
 
+def means(one: Mapping[str, Any], name: str) -> dict[float, float]:
+    """Mean weighted losses of a method, by step size on pairs, smallest first."""
+    return {step: float(values.mean()) for step, values in losses(one, name).items()}
+
+
 def at_best(one: Mapping[str, Any], name: str) -> tuple[float, float]:
     """The step size on pairs with which a method ends lowest, and its mean weighted loss there."""
-    means = {step: float(values.mean()) for step, values in losses(one, name).items()}
-    step = min(means, key=lambda step: means[step])
-    return step, means[step]
+    found = means(one, name)
+    return min(found.items(), key=lambda item: item[1])
 
 
 def compared(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,16 +69,13 @@ def compared(one: Mapping[str, Any]) -> dict[str, Any]:
         SFT→DPO. By method ``best``, its step size and mean weighted loss, and ``range``, of these
         means over the step sizes.
     """
-    baseline, joint = (losses(one, name) for name in smol_extra.STEPPED)
-    means = {
-        name: [values.mean() for values in losses(one, name).values()]
-        for name in smol_extra.STEPPED
-    }
+    ended = {name: means(one, name) for name in smol_extra.STEPPED}
+    baseline, joint = ended.values()
     return {
         "steps": list(joint),
-        "less": [float((joint[step] - baseline[step]).mean()) for step in joint],
-        "best": {name: at_best(one, name) for name in smol_extra.STEPPED},
-        "range": {name: float(max(values) - min(values)) for name, values in means.items()},
+        "less": [joint[step] - baseline[step] for step in joint],
+        "best": {name: at_best(one, name) for name in ended},
+        "range": {name: max(found.values()) - min(found.values()) for name, found in ended.items()},
         "seeds": one["seeds"],
     }
 
