@@ -22,7 +22,7 @@ from tradeoff.llm.batches import Batch
 from tradeoff.llm.config import Experiment, Lora, ModelConfig, TrainConfig
 from tradeoff.llm.defects import Defects
 from tradeoff.llm.trainer import JointTrainer
-from tradeoff.schedules import Alright, Maxright
+from tradeoff.schedules import PREFERENCE, SFT, Alright, Maxright
 from tradeoff.settings import build
 
 VOCABULARY = len(bpe_tokenizer_hf())
@@ -133,6 +133,20 @@ def test_sequences_are_never_longer_than_the_context():
     assert done.summary["max_length"] == 24
     assert max(part["longest"] for part in done.summary["data"].values()) == 24
     assert sum(part["truncated"] for part in done.summary["data"].values()) > 0
+
+
+def test_pairs_may_have_a_longest_sequence_of_their_own():
+    model = tiny_llama(VOCABULARY, max_position_embeddings=24)
+    run = trainer(model=model, max_length=20, preference_max_length=2048)
+    assert (run.config.longest(SFT), run.config.longest(PREFERENCE)) == (20, 24)
+    longest = {name: part["longest"] for name, part in run.data.summary().items()}
+    assert longest == {"sft": 20, "sft_test": 20, "preference": 24, "preference_test": 24}
+    with pytest.raises(InputError, match="every prompt alone fills") as error:
+        trainer(preference_max_length=2)
+    assert (error.value.field, error.value.value) == ("preference_max_length", 2)
+    with pytest.raises(InputError, match="every prompt alone fills") as error:
+        trainer(max_length=2)
+    assert error.value.field == "max_length"
 
 
 @pytest.fixture(scope="module")

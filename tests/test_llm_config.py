@@ -48,6 +48,7 @@ WRONG: list[tuple[str, Any]] = [
     ("optima", (0.0, float("nan"))),
     ("recent", 0.0),
     ("max_length", 0),
+    ("preference_max_length", 0),
     ("layout", "dense"),
     ("precision", "fp16"),
     ("holdout", 1.0),

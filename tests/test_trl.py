@@ -87,16 +87,20 @@ def test_both_ends_are_the_trainers_of_trl(
     sft, pairs = ([*rows[:10], *map(apart, rows[10:])] for rows in (SFT, PAIRS))
     if not AT_THE_BORDER:
         sft, pairs = list(map(apart, SFT)), list(map(apart, PAIRS))
+    args = arguments(tmp_path)
+    args["dpo_args"].max_length = 24  # Cuts responses, which demonstrations have longer.
     theirs = (
-        llm_trl.dpo(model, model, TOKENIZER, pairs, tmp_path / "theirs")
+        llm_trl.dpo(model, model, TOKENIZER, pairs, tmp_path / "theirs", max_length=24)
         if lam
         else llm_trl.sft(model, TOKENIZER, sft, tmp_path / "theirs")
     )
     theirs.train()
     ours = joint(
         tmp_path / "ours", Alright(lam=lam), model=copy.deepcopy(model), steps=8,
-        rows=(sft, pairs),
+        rows=(sft, pairs), args=args,
     )  # fmt: skip
+    longest = [max(map(max, (x.lengths for x in ours.data.training(i)))) for i in (0, 1)]
+    assert longest[0] > longest[1] == 24
     ours.train(progress=False)
     both = zip(ours.model.parameters(), theirs.model.parameters(), strict=True)
     assert max(float((a - b).detach().abs().max()) for a, b in both) <= 1e-5
@@ -137,7 +141,10 @@ def test_fields_are_taken_over(tmp_path: Path) -> None:
     sft, dpo = args["sft_args"], args["dpo_args"]
     dpo.learning_rate, dpo.beta, dpo.loss_type = 1e-6, 0.3, ["ipo"]
     dpo.per_device_train_batch_size = 1
+    assert train_config(sft, dpo, (20, 20)).preference_max_length is None
+    dpo.max_length = 20
     found = train_config(sft, dpo, (20, 20))
+    assert (found.max_length, found.preference_max_length) == (llm_trl.LENGTH, 20)
     assert (found.steps, found.batch_size, found.preference_batch_size) == (16, 4, 2)
     assert (found.rows_per_forward, found.decay, found.warmup) == (1, "cosine", 2)
     assert (found.learning_rate, found.preference_learning_rate) == (llm_trl.RATE, 1e-6)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ from tradeoff.llm._data import (
 )
 from tradeoff.llm._turns import every_turn, in_chat
 from tradeoff.llm.config import TrainConfig
-from tradeoff.schedules import SFT
+from tradeoff.schedules import PREFERENCE, SFT
 
 R = TypeVar("R", SftRow, PreferenceRow)
 
@@ -125,21 +126,32 @@ def prepare(
     check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, conversational)
     sft, pairs = _hold_out(training, held_out, config)
     skip = [bool(getattr(rows, "skip_bad", False)) for rows in training]
-    meant: dict[str, Any] = {
-        "max_length": config.max_length,
-        "plain_is_meant": config.chat is not None,
-        "cache": config.row_cache,
-    }
-    first, second = ({**meant, "skip_bad": skip_bad} for skip_bad in skip)
-    masked = config.defects.masked
-    return Corpora(
-        masked(tokenise_sft(sft.train, tokenizer, **first)),
-        masked(tokenise_preferences(pairs.train, tokenizer, **second)),
-        masked(tokenise_sft(sft.test, tokenizer, **first)) if sft.test else (),
-        masked(tokenise_preferences(pairs.test, tokenizer, **second)) if pairs.test else (),
-        _overlaps(sft, pairs),
-        sources,
+    meant: dict[str, Any] = {"plain_is_meant": config.chat is not None, "cache": config.row_cache}
+    first, second = (
+        {**meant, "max_length": config.longest(objective), "skip_bad": skip[objective]}
+        for objective in (SFT, PREFERENCE)
     )
+    masked = config.defects.masked
+    shown = masked(tokenise_sft(sft.train, tokenizer, **first))
+    shown_test = masked(tokenise_sft(sft.test, tokenizer, **first)) if sft.test else ()
+    with _length_named(config):
+        compared = masked(tokenise_preferences(pairs.train, tokenizer, **second))
+        compared_test = (
+            masked(tokenise_preferences(pairs.test, tokenizer, **second)) if pairs.test else ()
+        )
+    found = shown, compared, shown_test, compared_test
+    return Corpora(*found, _overlaps(sft, pairs), sources)
+
+
+@contextmanager
+def _length_named(config: TrainConfig) -> Iterator[None]:
+    """Name the setting for pairs in errors about their length, where it is given."""
+    try:
+        yield
+    except InputError as error:
+        if error.field != "max_length" or config.preference_max_length is None:
+            raise
+        raise error.at(field="preference_max_length") from None
 
 
 def _laid_out(rows: Sequence[Any], tokenizer: Any, config: TrainConfig) -> Sequence[Any]:

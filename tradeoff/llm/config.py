@@ -125,8 +125,9 @@ class TrainConfig:
         Turns of the assistant in a demonstration that carry loss: the "last", or "all". With "all",
         a conversation makes one row for each of these turns, with the turns before it as the
         prompt.
-    max_length
-        Longest sequence, in tokens; the model's context if that is shorter.
+    max_length, preference_max_length
+        Longest sequence, in tokens; the model's context if that is shorter. The second, if given,
+        is that of pairs.
     layout
         "padded", "packed" or "shared", see :mod:`tradeoff.llm.batches`, or "auto". Packed rows need
         a mask, or on a GPU varlen, FlashAttention or flex attention. With plain SDPA on a
@@ -198,6 +199,7 @@ class TrainConfig:
     chat: bool | None = None
     turns: Literal["last", "all"] = "last"
     max_length: Annotated[int, Within(1, 2**24)] = 2048
+    preference_max_length: Annotated[int, Within(1, 2**24)] | None = None
     layout: Literal["auto", "padded", "packed", "shared"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     save_precision: Literal["fp32", "bf16"] = "fp32"
@@ -226,6 +228,11 @@ class TrainConfig:
         """Number of rows of an update that follows this objective."""
         pairs = self.preference_batch_size if objective == PREFERENCE else None
         return pairs or self.batch_size
+
+    def longest(self, objective: int) -> int:
+        """Longest sequence of the rows of this objective, in tokens."""
+        pairs = self.preference_max_length if objective == PREFERENCE else None
+        return pairs or self.max_length
 
     def updates(self, sft: int, preference: int) -> int:
         """Number of updates of a run on this many training rows of each set."""

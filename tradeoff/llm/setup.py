@@ -157,8 +157,13 @@ def _check_processes(found: Any, world: int) -> None:
 def within_context(config: TrainConfig, model: Any) -> TrainConfig:
     """The settings, with sequences no longer than the model's context."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return (
-        config if context is None else replace(config, max_length=min(config.max_length, context))
+    if context is None:
+        return config
+    pairs = config.preference_max_length
+    return replace(
+        config,
+        max_length=min(config.max_length, context),
+        preference_max_length=None if pairs is None else min(pairs, context),
     )
 
 

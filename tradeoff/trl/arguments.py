@@ -23,7 +23,6 @@ BOTH = {
     "weight_decay": "weight_decay",
     "max_grad_norm": "clip",
     "lr_scheduler_type": "decay",
-    "max_length": "max_length",
     "bf16": "precision",
     "seed": "seed",
     "torch_compile": "compile",
@@ -37,6 +36,7 @@ TAKEN = {
     *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit"),
     *("report_to", "beta", "label_smoothing", "loss_type", "disable_dropout", "disable_tqdm"),
     *("dataset_text_field", "completion_only_loss", "output_dir", "truncation_mode"),
+    "max_length",
 }
 """Other fields that are used."""
 FREE = {
@@ -101,6 +101,7 @@ def train_config(
             remedy="Give both configurations the same value, or leave the field at its default.",
         )
     loss = _loss(dpo)
+    lengths = [args.max_length or 2**24 for args in (sft, dpo)]
     checkpointing = any(_either(args, "gradient", "activation") for args in (sft, dpo))
     return TrainConfig(
         steps=total,
@@ -120,7 +121,8 @@ def train_config(
         label_smoothing=dpo.label_smoothing,
         router_loss=getattr(sft, "router_aux_loss_coef", None),
         dropout="sft" if dpo.disable_dropout else "always",
-        max_length=sft.max_length or 2**24,
+        max_length=lengths[0],
+        preference_max_length=lengths[1] if lengths[1] != lengths[0] else None,
         precision="bf16" if sft.bf16 else "fp32",
         gradient_checkpointing=checkpointing,
         compile=sft.torch_compile,
