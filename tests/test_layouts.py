@@ -351,6 +351,101 @@ def test_columns_of_other_names_are_proposed(read: Read, columns: str, options: 
     assert len(read([row], columns=named)) == 1
 
 
+# ---------------------------------------------------------------------- two responses and a winner
+
+
+SOURCES = {
+    "PKU-SafeRLHF": ("response_0", "response_1", "better_response_id"),
+    "from 1": ("response_1", "response_2", "choice"),
+    "Chatbot Arena": ("conversation_a", "conversation_b", "winner"),
+    "letters": ("human_ref_A", "human_ref_B", "preference"),
+    "our own": ("response_a", "response_b", "winner"),
+}
+WINNERS = {
+    "PKU-SafeRLHF": [(0, 1), ("0", "1"), (0.0, 1.0), ("response_0", "response_1"), ("a", "b")],
+    "from 1": [(1, 2), ("response_1", "response_2")],
+    "Chatbot Arena": [("model_a", "model_b"), ("A", "B"), ("conversation_a", "conversation_b")],
+    "letters": [("A", "B"), (" a", "b "), ("human_ref_A", "human_ref_B")],
+    "our own": [("a", "b"), ("response_a", "response_b"), ("model_a", "model_b")],
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_better_of_two_responses_is_chosen(name: str, tmp_path: Path) -> None:
+    own = dict(zip(("response_a", "response_b", "winner"), SOURCES[name], strict=True))
+    first, second, column = SOURCES[name]
+    columns = {key: value for key, value in own.items() if key != value}
+    for values in WINNERS[name]:
+        rows = [{"prompt": "Hi", first: "one", second: "two", column: value} for value in values]
+        read = read_preferences(rows, columns=columns)
+        assert [(row.chosen, row.rejected) for row in read] == [("one", "two"), ("two", "one")]
+        assert not read.ignored
+    file = tmp_path / "t.parquet"
+    datasets.Dataset.from_list(rows).to_parquet(str(file))
+    assert read_preferences(file, columns=columns).rows == read.rows
+    if columns:
+        with pytest.raises(InputError) as error:
+            read_preferences(rows)
+        assert parsed(re.findall(r"--columns (\w+=\w+)", str(error.value))) == columns
+
+
+@pytest.mark.parametrize(
+    ("winner", "problem"),
+    [
+        ("tie", "neither response is better"),
+        ("tie (bothbad)", "neither response is better"),
+        ("both_bad", "neither response is better"),
+        ("c", "does not name one"),
+        (1, "does not name one"),
+        (True, "does not name one"),
+        (0.5, "does not name one"),
+        (["a"], "does not name one"),
+        ("", "does not name one"),
+        (None, "the field is empty"),
+    ],
+)
+def test_a_winner_is_never_guessed(winner: Any, problem: str) -> None:
+    """As in SHP, where 1 means the first response."""
+    row = {"prompt": "Hi", "response_a": "one", "response_b": "two", "winner": winner}
+    with pytest.raises(InputError, match=problem) as error:
+        read_preferences([row])
+    assert error.value.field == "winner"
+    read = read_preferences([row, {**row, "winner": "b"}], skip_bad=True)
+    assert (len(read), len(read.dropped)) == (1, 1)
+
+
+def test_errors_of_two_responses_name_their_columns() -> None:
+    row = {"prompt": "Hi", "response_a": "one", "response_b": "two", "winner": "b"}
+    for name in ("response_a", "response_b"):
+        with pytest.raises(InputError) as error:
+            read_preferences([{**row, name: " "}])
+        assert error.value.field == name
+        with pytest.raises(InputError, match="missing") as error:
+            read_preferences([{key: value for key, value in row.items() if key != name}])
+        assert error.value.field == name
+    with pytest.raises(InputError, match="missing") as error:
+        read_preferences([{key: value for key, value in row.items() if key != "winner"}])
+    assert error.value.field == "winner"
+    with pytest.raises(InputError, match="are the same"):
+        read_preferences([{**row, "response_a": "two"}])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "response_1": "a", "response_2": "b", "preference_strength": -2},
+        {"instruction": "q", "completions": [{"response": "a", "overall_score": 5}]},
+        {"prompt": "q", "answers": [{"answer": "a", "rank": 1.0}]},
+    ],
+    ids=["HelpSteer2", "UltraFeedback", "Nectar"],
+)
+def test_no_remedy_calls_a_response_chosen_that_may_not_be(row: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as error:
+        read_preferences([row])
+    assert "chosen=" not in str(error.value)
+    assert "{response_a, response_b, winner}" in str(error.value)
+
+
 def test_columns_of_other_names_are_proposed_for_a_table(tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     datasets.Dataset.from_list([{"question": "Hi", "answer": "Hello"}]).to_parquet(str(file))

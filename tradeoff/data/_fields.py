@@ -1,9 +1,11 @@
-"""Columns beside the texts of a row: instruction, system turn, tools, label and scores."""
+"""Columns beside the texts of a row: instruction, system turn, tools, label, winner and scores."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from tradeoff.data.record import Record
@@ -89,6 +91,41 @@ def label(record: Record) -> bool | None:
         return None
     record.used.add("label")
     return bool(value)
+
+
+def winner(record: Record, candidates: Sequence[str]) -> str:
+    """Which of two columns holds the better response, by the column ``winner``.
+
+    It has the name of a column, or what that name ends in: ``response_b``, ``b`` and ``model_b``
+    are the same, and so is 1 if the column of the source is called ``response_1``.
+
+    Raises
+    ------
+    InputError
+        For a tie, and for a value that names neither or both.
+    """
+    value = record.require("winner")
+    whole = isinstance(value, float) and value.is_integer()  # As tables with nulls hold integers.
+    given = str(int(value) if whole else value).strip().casefold()
+    where: dict[str, Any] = {"field": "winner", "value": value}
+    if "tie" in re.split("[^a-z]+", given) or "both" in re.split("[^a-z]+", given):
+        remedy = "Remove the row, or leave such rows out: --skip-bad, or skip_bad=True."
+        raise record.error("neither response is better", remedy, **where)
+    named = {name: {name, record.source_name(name)} for name in candidates}
+    found = [name for name, names in named.items() if given in _endings(names)]
+    if isinstance(value, bool) or len(found) != 1:
+        first, second = (record.source_name(name) for name in candidates)
+        remedy = f"Give {first!r} or {second!r}, or what these names end in."
+        raise record.error("the field does not name one of the responses", remedy, **where)
+    return found[0]
+
+
+def _endings(names: set[str]) -> set[str]:
+    """Names of columns, the last part of each, and ``model_`` before it."""
+    whole = {name.casefold() for name in names}
+    last = {re.split("[^a-z0-9]+", name)[-1] for name in whole}
+    last |= {digits[0] for name in whole if (digits := re.search("[0-9]+$", name))}
+    return whole | last | {f"model_{ending}" for ending in last}
 
 
 def margin(record: Record) -> float | None:

@@ -378,7 +378,7 @@ def _renamed(record: Record, own: Mapping[str, str]) -> Record:
     fields |= {
         name: record.fields[theirs] for name, theirs in own.items() if theirs in record.fields
     }
-    return replace(record, fields=fields)
+    return replace(record, fields=fields, renamed=own)
 
 
 def _renaming(rename: Mapping[str, str] | None, columns: Collection[str]) -> Mapping[str, str]:

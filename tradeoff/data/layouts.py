@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tradeoff.data._fields import extras, instruction, label, margin, with_system
+from tradeoff.data._fields import extras, instruction, label, margin, winner, with_system
 from tradeoff.data._prompts import end_of_prompt, separate_turns, split_dialogue
 from tradeoff.data._turns import read_messages, read_text, same, shared
 from tradeoff.data.record import Record
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
+from tradeoff.errors import InputError
 
 _SIDES = ("chosen", "rejected")
+_CANDIDATES = ("response_a", "response_b")
+_DECIDED = (*_CANDIDATES, "winner")
 _BOTH = ("instruction", "input", "context", "system", "tools", "chat_template_kwargs")
 SFT_COLUMNS = frozenset(
     [
@@ -33,7 +36,16 @@ SFT_COLUMNS = frozenset(
 )
 """Every column that is read for demonstrations."""
 PREFERENCE_COLUMNS = frozenset(
-    [*_SIDES, *_BOTH, "prompt", "conversations", "score_chosen", "score_rejected", "margin"]
+    [
+        *_SIDES,
+        *_DECIDED,
+        *_BOTH,
+        "prompt",
+        "conversations",
+        "score_chosen",
+        "score_rejected",
+        "margin",
+    ]
 )
 """Every column that is read for preference pairs."""
 _OF_MESSAGES = ("parent_id", "message_id", "message_tree_id", "conversation_id")
@@ -69,7 +81,7 @@ def preference_row(record: Record) -> PreferenceRow:
     if not any(record.has(name) for name in _SIDES) and (known := label(record)) is not None:
         remedy = "Pair the responses up by prompt: use_labels=True, --use-labels."
         raise record.error(_UNPAIRED, remedy, field="label", value=known)
-    row = _PREFERENCE[record.layout(_PREFERENCE)](record)
+    row = _PREFERENCE[record.layout(_PREFERENCE, telling=(*_SIDES, *_DECIDED))](record)
     scored = margin(record)
     if scored is None:
         return row
@@ -195,6 +207,22 @@ def _whole_conversations(record: Record) -> PreferenceRow:
     return _pair(record, prompt, (chosen[count:], rejected[count:]))
 
 
+def _decided(record: Record) -> PreferenceRow:
+    """Read two responses and the column that names the better one."""
+    better = winner(record, _CANDIDATES)
+    worse = next(name for name in _CANDIDATES if name != better)
+    for name in _CANDIDATES:
+        record.require(name)
+    fields = {name: value for name, value in record.fields.items() if name not in _DECIDED}
+    fields |= {"chosen": record.fields[better], "rejected": record.fields[worse]}
+    sides = replace(record, fields=fields)
+    try:
+        return _PREFERENCE[sides.layout(_PREFERENCE)](sides)
+    except InputError as error:
+        names = {"chosen": better, "rejected": worse}
+        raise error.at(field=names.get(error.field or "")) from error
+
+
 def _responses(record: Record) -> dict[str, Text]:
     """Read both responses, which must differ."""
     sides = {name: read_text(record, name) for name in _SIDES}
@@ -227,6 +255,10 @@ _PREFERENCE: dict[tuple[str, ...], Callable[[Record], PreferenceRow]] = {
     ("instruction", "chosen", "rejected"): _compared,
     ("conversations", "chosen", "rejected"): _compared,
     ("chosen", "rejected"): _whole_conversations,
+    ("prompt", *_DECIDED): _decided,
+    ("instruction", *_DECIDED): _decided,
+    ("conversations", *_DECIDED): _decided,
+    _DECIDED: _decided,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,9 @@ ALSO = {
     "chosen": ("response_j", "chosen_response", "accepted", "preferred", "better", "winner"),
     "rejected": ("response_k", "rejected_response", "dispreferred", "worse", "loser"),
     "system": ("system_prompt",),
+    "response_a": ("response_0", "response_1", "answer_0", "human_ref_A", "conversation_a"),
+    "response_b": ("response_2", "response_1", "answer_1", "human_ref_B", "conversation_b"),
+    "winner": ("better_response_id", "preferred", "preference", "choice"),
 }
 """Names that data sets give to columns of the layouts. They are proposed, and never read unasked,
 as the same names hold other things elsewhere."""
@@ -39,6 +42,8 @@ class Record:
         absent.
     unread
         Names of further columns of a table, which were not read.
+    renamed
+        Names in the source of the columns that the user named.
     used
         Columns that have been looked at, so that the others can be reported as ignored.
     notes
@@ -49,6 +54,7 @@ class Record:
     row: int
     fields: Mapping[str, Any] = field(repr=False)
     unread: tuple[str, ...] = field(default=(), repr=False)
+    renamed: Mapping[str, str] = field(default_factory=dict, repr=False)
     used: set[str] = field(default_factory=set, repr=False, compare=False)
     notes: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
 
@@ -61,6 +67,10 @@ class Record:
     def names(self) -> tuple[str, ...]:
         """Names of all columns, read or not."""
         return (*map(str, self.fields), *self.unread)
+
+    def source_name(self, name: str) -> str:
+        """The name of a column in the source."""
+        return self.renamed.get(name, name)
 
     def has(self, name: str) -> bool:
         """Whether the column is there and not null."""
@@ -110,10 +120,13 @@ class Record:
         )
         return (*own, *self.unread)
 
-    def layout(self, layouts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    def layout(
+        self, layouts: Iterable[tuple[str, ...]], telling: Collection[str] | None = None
+    ) -> tuple[str, ...]:
         """Find the first layout whose columns are all filled, all present, or present in part.
 
         In a table that joins several layouts, a row leaves the columns of the other layouts blank.
+        Of a layout that is there in part, one of the columns `telling` must be there.
         """
         layouts = tuple(layouts)
         for known in (self.filled, self.has):
@@ -124,9 +137,9 @@ class Record:
         if not renaming:
             for partly in (self.has, self.fields.__contains__):
                 for names in layouts:
-                    if any(partly(name) for name in names):
+                    if any(partly(name) for name in names if telling is None or name in telling):
                         return names
-        listed = " or ".join("{" + ", ".join(names) + "}" for names in layouts)
+        listed = " or ".join("{" + ", ".join(names) + "}" for names in _grouped(layouts, telling))
         how = renaming or "say which columns to read: columns={...}, --columns."
         remedy = f"Give {listed}, or {how}"
         raise self.error("no known layout has these columns", remedy, value=list(self.names))
@@ -163,6 +176,22 @@ class Record:
     def error(self, problem: str, remedy: str, **where: Any) -> InputError:
         """Make an error at this row; `where` may give its field and value."""
         return InputError(problem, remedy=remedy, file=self.file, row=self.row, **where)
+
+
+def _grouped(
+    layouts: Iterable[tuple[str, ...]], telling: Collection[str] | None
+) -> Iterator[tuple[str, ...]]:
+    """Layouts, with those as one that have the same columns of `telling`."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for names in layouts:
+        same = tuple(name for name in names if telling is None or name in telling)
+        other = ", ".join(name for name in names if name not in same)
+        found.setdefault(same, []).append(other)
+    for same, others in found.items():
+        named = " or ".join(filter(None, others))
+        yield (named, *same) if named else same
+        if named and "" in others:
+            yield same
 
 
 def _naming(columns: Mapping[str, str]) -> str:
