@@ -31,6 +31,8 @@ from typer.testing import CliRunner
 
 from tradeoff import experiment
 from tradeoff.cli import app
+from tradeoff.data import read_preferences, read_sft
+from tradeoff.data.columns import columns_of
 from tradeoff.errors import InputError
 from tradeoff.methods.losses import Dpo, RobustDpo
 from tradeoff.schedules import Alright, Mix
@@ -564,6 +566,96 @@ def test_files_of_llama_factory(made: Path, tmp_path: Path) -> None:
         read_yaml(written(tmp_path, "sft.yaml", several), dpo)
 
 
+def test_columns_of_the_registry_are_taken_over(made: Path, tmp_path: Path) -> None:
+    both = {
+        "model_name_or_path": str(made / "model"), "dataset_dir": str(tmp_path), "use_cpu": True,
+        "num_train_epochs": 2.0, "report_to": "none", "val_size": 0.1,
+    }  # fmt: skip
+    rows = [{"q": r.prompt, "a": r.completion, "output": "not this", "x": 1} for r in SFT]
+    (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    columns = {"prompt": "q", "response": "a"}
+    registry = {
+        "taste": {"file_name": str(made / "dpo.jsonl"), "ranking": True, "columns": {
+            "prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}},
+        "odd": {"file_name": "odd.jsonl", "columns": columns},
+        "plain": {"file_name": "odd.jsonl"},
+        "few": {"file_name": "odd.jsonl", "columns": columns, "num_samples": 3},
+        "past": {"file_name": "odd.jsonl", "columns": {**columns, "history": "h"}},
+        "tags": {"file_name": "odd.jsonl", "formatting": "sharegpt", "tags": {"role_tag": "who"}},
+    }  # fmt: skip
+    (tmp_path / "dataset_info.json").write_text(json.dumps(registry), "utf-8")
+    dpo = written(tmp_path, "dpo.yaml", {**both, "stage": "dpo", "dataset": "taste"})
+
+    def of_sft(**more: Any) -> Path:
+        return written(tmp_path, "sft.yaml", {**both, "stage": "sft", "dataset": "odd", **more})
+
+    table = read_yaml(of_sft(), dpo)
+    found = experiment.settings(None, {}, (), table)
+    assert found.train.precision == "fp32"  # LLaMA-Factory's default; TRL's is bf16.
+    first = read_sft(found.data.sft, columns=columns_of(found.data.columns, "sft"))[0]
+    assert str(SFT[0].prompt) in str(first.prompt)
+    assert first.completion == SFT[0].completion
+    pairs = read_preferences(
+        found.data.preference, columns=columns_of(found.data.columns, "preference")
+    )
+    assert str(PAIRS[0].prompt) in str(pairs[0].prompt)
+    for name, match in (
+        ("odd,plain", "plain: another column prompt"),
+        ("few", "few: num_samples = 3"),
+        ("past", "past: the column history"),
+        ("tags", "tags: role_tag = 'who'"),
+    ):
+        with pytest.raises(InputError, match=match):
+            read_yaml(of_sft(dataset=name, max_steps=2), dpo)
+    with pytest.warns(UserWarning, match=r"one share of both sets: 0\.3"):
+        assert read_yaml(of_sft(val_size=0.3), dpo)["train"]["holdout"] == 0.3
+
+
+def test_files_are_read_as_the_command_line_of_trl_reads_them(made: Path, tmp_path: Path) -> None:
+    """YAML has texts for numbers such as 2e-5, and files repeat defaults."""
+    sft, dpo = trl_files(made, tmp_path)
+    content = yaml.safe_load(sft.read_text("utf-8"))
+
+    def of_sft(**more: Any) -> Path:
+        return written(tmp_path, "sft.yaml", {**content, **more})
+
+    usual: dict[str, Any] = {
+        "use_rslora": False,
+        "load_in_8bit": False,
+        "bnb_4bit_quant_type": "nf4",
+    }
+    usual |= {"max_prompt_length": None, "deepspeed": None, "fsdp": ""}
+    texts: dict[str, Any] = {"learning_rate": "2e-5", "max_steps": "3", "bf16": "false"}
+    train = read_yaml(of_sft(**texts, **usual), dpo)["train"]
+    assert (train["learning_rate"], train["steps"], train["precision"]) == (2e-5, 5, "fp32")
+    wrong: dict[str, Any] = {
+        "learning_rate": "fast",
+        "deepspeed": "zero3.json",
+        "packing": True,
+        "foo": 1,
+    }
+    with pytest.raises(InputError) as error:
+        read_yaml(of_sft(**wrong, model_init_kwargs={"revision": "old"}), dpo)
+    for text in (
+        "learning_rate = 'fast'", "deepspeed = 'zero3.json' (start the script with", "foo = 1",
+        "SFTConfig.packing = True", "model_init_kwargs",
+    ):  # fmt: skip
+        assert text in str(error.value)
+    with pytest.warns(UserWarning, match=r"sft\.yaml: dtype = bfloat16 is not applied"):
+        read_yaml(of_sft(dtype="bfloat16"), dpo)
+    found = read_yaml(of_sft(dataset_text_field="body", assistant_only_loss=True), dpo)
+    assert found["data"]["columns"] == {"sft.text": "body"}
+    assert found["train"]["turns"] == "all"
+    saved = datasets.DatasetDict(train_sft=of(SFT), test_sft=of(SFT[:2]))
+    saved.save_to_disk(str(tmp_path / "saved"))
+    splits = {"dataset_train_split": "train_sft", "dataset_test_split": "test_sft"}
+    more = {"dataset_name": str(tmp_path / "saved"), "eval_strategy": "steps", "eval_steps": 1}
+    found = read_yaml(of_sft(**more, **splits, max_steps=-1), dpo)
+    assert found["data"]["sft"] == f"{tmp_path / 'saved'}@train_sft"
+    assert found["data"]["sft_test"] == f"{tmp_path / 'saved'}@test_sft"
+
+
+@pytest.mark.filterwarnings("ignore:a joint run holds out")
 def test_a_mixture_of_data_sets_is_read_in_order(made: Path, tmp_path: Path) -> None:
     rows = str(made / "sft.jsonl")
     sft, dpo = trl_files(made, tmp_path)
