@@ -26,7 +26,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, SFTConfig, SyncRefModelCallback
 from typer.testing import CliRunner
 
 from tradeoff import experiment
@@ -247,6 +247,8 @@ def test_objects_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"tokenizer": TOKENIZER}, "tokenizer.*processing_class"),
         ({"learning_rat": 1.0}, "learning_rat.*fields of TrainConfig"),
         ({"callbacks": [EarlyStoppingCallback(2)]}, "patience = 2"),
+        ({"callbacks": [SyncRefModelCallback(None, None)]}, "does not move.*tr_dpo"),
+        ({"callbacks": ["wandb"]}, "cannot be called"),
         ({"model_init_kwargs": {}}, "model_init_kwargs"),
     ],
 )
@@ -599,6 +601,15 @@ def test_columns_of_the_registry_are_taken_over(made: Path, tmp_path: Path) -> N
         found.data.preference, columns=columns_of(found.data.columns, "preference")
     )
     assert str(PAIRS[0].prompt) in str(pairs[0].prompt)
+    for limit in (None, len(SFT)):
+        both["max_samples"] = limit
+        table = read_yaml(of_sft(dataset="odd,odd"), dpo)
+        assert table["data"].get("limit") is None
+        assert table["train"]["steps"] == 2 * (5 + 3)  # 40 and 20 rows by eight, twice.
+    both["max_samples"] = len(SFT) - 1
+    with pytest.raises(InputError, match=f"max_samples = {len(SFT) - 1}"):
+        read_yaml(of_sft(dataset="odd,odd"), dpo)
+    del both["max_samples"]
     for name, match in (
         ("odd,plain", "plain: another column prompt"),
         ("few", "few: num_samples = 3"),

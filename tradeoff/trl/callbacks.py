@@ -9,6 +9,7 @@ from typing import Any
 
 from tradeoff.errors import InputError
 from tradeoff.llm.callbacks import Callback
+from tradeoff.trl.arguments import HINTS
 
 _NEVER = (
     *("on_epoch_begin", "on_epoch_end", "on_step_begin", "on_substep_end"),
@@ -39,7 +40,8 @@ class HubCallbacks(Callback):
     Raises
     ------
     InputError
-        For ``EarlyStoppingCallback``, which reads a loss that a joint run does not have.
+        For callbacks that read or change what a joint run does not have: ``EarlyStoppingCallback``
+        and ``SyncRefModelCallback``.
     """
 
     def __init__(self, callbacks: Sequence[Any], args: Any) -> None:
@@ -53,6 +55,13 @@ class HubCallbacks(Callback):
         self.callbacks = [given() if isinstance(given, type) else given for given in callbacks]
         for callback in self.callbacks:
             kind = type(callback)
+            if any(base.__name__ == "SyncRefModelCallback" for base in kind.mro()):
+                raise InputError(
+                    "the reference of a joint run does not move",
+                    field="callbacks",
+                    value=kind.__name__,
+                    remedy=f"Leave it out. In its place, {HINTS['sync_ref_model']}.",
+                )
             if isinstance(callback, EarlyStoppingCallback):
                 number = callback.early_stopping_patience
                 raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -118,7 +119,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
             remedy="Remove or change them in the files, or write a TOML file of your own.",
         )
     first, second = found
-    rows = first.rows("sft"), second.rows("preference")
+    rows = first.rows(), second.rows()
     processes = setup.launched()
     config = train_config(first.args, second.args, rows, processes=processes)
     counts = updates(first.args, second.args, rows, processes)
@@ -270,15 +271,17 @@ class _Training:
         """Whether this training writes the model, by the last part of its name."""
         return Path(model).name in self._own
 
-    def rows(self, kind: str) -> int:
+    def rows(self) -> int:
         """Number of training rows, for epochs; rows are not read if updates are given."""
-        if self.args.max_steps > 0:
-            return 1
+        return 1 if self.args.max_steps > 0 else self._count(self.data, self.limit)
+
+    def _count(self, source: str, limit: int | None = None) -> int:
+        """Number of rows of a source."""
         from tradeoff.data import read_preferences, read_sft
 
-        read = read_sft if kind == "sft" else read_preferences
+        read = read_sft if self.stage == "sft" else read_preferences
         columns = {key.rpartition(".")[2]: column for key, column in self.renamed.items()}
-        return len(read(self.data, limit=self.limit, columns=columns))
+        return len(read(source, limit=limit, columns=columns))
 
     def _model(self, content: Mapping[str, Any]) -> dict[str, Any]:
         if "model_name_or_path" not in content:
@@ -387,8 +390,6 @@ class _Training:
         self.chosen_nll = float(content.get("pref_ftx", 0.0))
         self.limit = content.get("max_samples")
         self.turns = "last" if content.get("mask_history") else "all"
-        if self.limit and len(_names(content.get("dataset"))) > 1:
-            self.problems.append(f"{name}: max_samples, a limit of each of several data sets")
         self._hold_out("val_size", float(content.get("val_size", 0.0)))
         tuning = content.get("finetuning_type", "lora")
         if tuning not in ("lora", "full"):
@@ -407,9 +408,25 @@ class _Training:
                 "all-linear" if targets == "all" else [part.strip() for part in named]
             )
         found["dataset_name"] = self._factory_files(content, "dataset")
+        self._limit_each(found["dataset_name"].split(","))
         if content.get("eval_dataset"):
             found["dataset_test"] = self._factory_files(content, "eval_dataset")
         return found
+
+    def _limit_each(self, sources: list[str]) -> None:
+        """Drop a limit of each of several data sets, if none of them has more rows."""
+        if self.limit is None or len(sources) == 1:
+            return
+        few = all(map(os.path.exists, sources)) and all(
+            self._count(source) <= self.limit for source in sources
+        )
+        if few:
+            self.limit = None
+        else:
+            self.problems.append(
+                f"{self.file.name}: max_samples = {self.limit}, a limit of each of several data "
+                "sets, of which one has more rows or is no file"
+            )
 
     def _factory_files(self, content: Mapping[str, Any], field: str) -> str:
         """Sources of one or several data sets."""

@@ -12,6 +12,7 @@ import torch
 
 from tradeoff.errors import InputError
 from tradeoff.llm import models, setup
+from tradeoff.llm.callbacks import as_callback
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.routers import experts_per_token
 from tradeoff.llm.trainer import JointTrainer
@@ -51,7 +52,7 @@ def joint_trainer(
     processing_class: Any = None,
     peft_config: Any = None,
     ref_model: Any = None,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[Any] | None = None,
     schedule: Schedule | Method | None = None,
     steps: int | None = None,
     output: str | Path | None = None,
@@ -121,8 +122,9 @@ def joint_trainer(
     if schedule is None:
         counts = updates(sft_args, dpo_args, sizes, processes)
         schedule = Alright(lam=counts[1] / sum(counts))
-    of_hub = [c for c in callbacks if _is_hub(c, TrainerCallback)]
-    own = [c for c in callbacks if not _is_hub(c, TrainerCallback)]
+    callbacks = callbacks or ()
+    of_hub: list[Any] = [c for c in callbacks if _is_hub(c, TrainerCallback)]
+    own = [as_callback(c) for c in callbacks if not _is_hub(c, TrainerCallback)]
     if of_hub:
         own.append(HubCallbacks(of_hub, sft_args))
     field = sft_args.dataset_text_field
