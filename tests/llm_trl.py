@@ -103,11 +103,13 @@ def sft(
     steps: int = 8,
     at_once: int = 2,
     accumulation: int = 2,
+    peft_config: Any = None,
     **more: Any,
 ) -> Sft:
     """A trainer of a copy of the model."""
     return Sft(
         copy.deepcopy(model),
+        peft_config=peft_config,
         args=SFTConfig(**settings(folder, steps, at_once, accumulation), **more),
         processing_class=copy.deepcopy(tokenizer),
         train_dataset=datasets.Dataset.from_list([asdict(row) for row in rows]),

@@ -88,7 +88,9 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=match):
             TrainConfig(**settings)
-    TrainConfig(label_smoothing=0.1, loss="sigmoid_norm")
+    for loss in ("sigmoid_norm", "robust", "exo_pair"):
+        made = TrainConfig(label_smoothing=0.2, loss=loss).preference_loss()
+        assert made.label_smoothing == 0.2
     TrainConfig(reference_mode="adapter_off", lora=Lora())
     for wrong in ({"rank": 0}, {"alpha": 0}, {"dropout": 1.0}):
         with pytest.raises(InputError, match=next(iter(wrong))):

@@ -164,6 +164,9 @@ def test_flash_attention_is_not_fetched_from_a_hub(folders, marker, monkeypatch)
     with pytest.raises(InputError, match="flash_attn is not installed"):
         models.load(ModelConfig(path=str(folders["policy"]), attention="flash_attention_2"))
     assert not marker.exists()
+    monkeypatch.setattr(_pretrained, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"flash_attn is not installed \(.*Install flash_attn, or"):
+        models.load(ModelConfig(path=str(folders["policy"]), attention="flash_attention_2"))
 
 
 def test_what_the_model_uses_is_compared_with_what_was_chosen(folders):

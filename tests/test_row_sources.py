@@ -165,6 +165,12 @@ def test_cells_of_frames_become_plain() -> None:
     assert (len(read), len(read.dropped)) == (1, 2)
 
 
+def test_columns_that_nothing_reads_are_named_once() -> None:
+    unknown = datasets.Dataset.from_list([{"question": "a", "reply": "b"}])
+    with pytest.raises(InputError, match=r"found \['question', 'reply'\]"):
+        read_sft(unknown)
+
+
 @pytest.mark.parametrize(
     "source", [{"train": ROWS}, datasets.DatasetDict(), [1], ["x", 1], [ROWS], b"x"]
 )

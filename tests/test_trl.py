@@ -19,13 +19,22 @@ from chat_tokenizers import chat_tokenizer
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import preference_rows, sft_rows
 from packaging.version import Version
-from transformers import TrainerCallback
-from trl import DPOConfig, SFTConfig
+from peft import LoraConfig, PromptTuningConfig
+from transformers import (
+    AutoModelForCausalLM,
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
+from trl import DPOConfig, SFTConfig, SyncRefModelCallback
 from typer.testing import CliRunner
 
 from tradeoff import experiment
 from tradeoff.cli import app
+from tradeoff.data import read_preferences, read_sft
+from tradeoff.data.columns import columns_of
 from tradeoff.errors import InputError
+from tradeoff.methods.losses import Dpo, RobustDpo
 from tradeoff.schedules import Alright, Mix
 from tradeoff.trl import joint_trainer, read_yaml, train_config
 
@@ -180,6 +189,34 @@ def test_a_field_of_one_loss_counts_where_that_loss_is_trained(tmp_path: Path) -
         train_config(sft, dpo, (20, 20))
 
 
+def test_robust_dpo_has_the_smoothing_of_its_configuration(tmp_path: Path) -> None:
+    """TRL has none by default, this package's loss has some."""
+    args = arguments(tmp_path)
+    sft, dpo = args["sft_args"], args["dpo_args"]
+    dpo.loss_type = ["robust"]
+    assert train_config(sft, dpo, (20, 20)).preference_loss() == Dpo(beta=0.1)
+    dpo.label_smoothing = 0.2
+    assert train_config(sft, dpo, (20, 20)).preference_loss() == RobustDpo(label_smoothing=0.2)
+
+
+def test_a_field_without_effect_on_the_result_is_free(tmp_path: Path) -> None:
+    args = arguments(tmp_path, use_liger_kernel=True, resume_from_checkpoint=True, tf32=False)
+    assert train_config(args["sft_args"], args["dpo_args"], (20, 20)).steps == 16
+    for more, named in (
+        ({"resume_from_checkpoint": "runs/old"}, r"= 'runs/old' \(train\(\) goes on"),
+        ({"accelerator_config": {"split_batches": True}}, "split_batches"),
+        ({"load_best_model_at_end": True, "save_strategy": "no"}, "patience = N"),
+    ):
+        if "load_best_model_at_end" in more:
+            more |= {"eval_strategy": "no"}
+        args = arguments(tmp_path, **more)
+        with pytest.raises(InputError, match=named):
+            train_config(args["sft_args"], args["dpo_args"], (20, 20))
+    args["sft_args"].dataset_kwargs = {"skip_prepare_dataset": True}
+    with pytest.raises(InputError, match=r"dataset_kwargs.*tokenised here"):
+        train_config(args["sft_args"], args["dpo_args"], (20, 20))
+
+
 def test_every_field_of_trl_is_known_or_refused(tmp_path: Path) -> None:
     """With all fields at their defaults nothing is rejected, whatever fields a version has."""
     args = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "bf16": False}
@@ -202,7 +239,111 @@ def test_objects_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"peft_config": {"r": 2}}, "peft_config.*such as LoraConfig"),
+        ({"formatting_func": str}, r"formatting_func.*sft_dataset\.map"),
+        ({"tokenizer": TOKENIZER}, "tokenizer.*processing_class"),
+        ({"learning_rat": 1.0}, "learning_rat.*fields of TrainConfig"),
+        ({"callbacks": [EarlyStoppingCallback(2)]}, "patience = 2"),
+        ({"callbacks": [SyncRefModelCallback(None, None)]}, "does not move.*tr_dpo"),
+        ({"callbacks": ["wandb"]}, "cannot be called"),
+        ({"model_init_kwargs": {}}, "model_init_kwargs"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused(
+    given: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=match):
+        joint(tmp_path, **given)
+
+
+def test_configurations_of_another_kind_are_refused(tmp_path: Path) -> None:
+    args = arguments(tmp_path)
+    plain = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    for wrong, match in (
+        ({**args, "sft_args": plain}, "sft_args.*SFTConfig"),
+        ({"sft_args": args["dpo_args"], "dpo_args": args["sft_args"]}, "sft_args.*DPOConfig"),
+        ({**args, "dpo_args": {"beta": 0.1}}, "dpo_args.*dict"),
+    ):
+        with pytest.raises(InputError, match=match):
+            joint(tmp_path, args=wrong)
+
+
 # ---------------------------------------------------------------------- objects of a script
+
+
+def test_adapters_are_those_of_trl_in_every_run_of_a_script(tmp_path: Path) -> None:
+    """TRL seeds them; a run whose adapters differ could not be resumed."""
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = tiny_llama(len(TOKENIZER))
+    theirs = llm_trl.sft(model, TOKENIZER, SFT, tmp_path, steps=1, peft_config=lora).model
+    for _ in range(2):
+        torch.rand(7)
+        made = joint(tmp_path, model=copy.deepcopy(model), peft_config=lora)
+        both = zip(made.model.parameters(), theirs.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in both)
+    with pytest.raises(InputError, match="adapters already"):
+        joint(tmp_path, model=made.model, peft_config=lora)
+
+
+def test_adapters_of_each_kind_are_trained_or_refused(tmp_path: Path) -> None:
+    tokens = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[3])
+    made = joint(tmp_path, Mix(lam=0.5), peft_config=tokens, steps=1)
+    assert made.train(progress=False).summary["steps"] == 1
+    prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    with pytest.raises(InputError, match="tokens before the prompt"):
+        joint(tmp_path, peft_config=prompt)
+
+
+@pytest.mark.parametrize("field", ["text", "body"])
+def test_texts_beside_other_columns_are_read_as_trl_reads_them(field: str, tmp_path: Path) -> None:
+    """All of the text has loss, although the row has instruction and output, too."""
+    end = TOKENIZER.eos_token
+    rows = [
+        {"instruction": r.prompt, "output": r.completion, field: f"{r.prompt}{r.completion}{end}"}
+        for r in SFT
+    ]
+    args = arguments(tmp_path)
+    args["sft_args"].dataset_text_field = field
+    given = {**args, "dpo_dataset": of(PAIRS), "processing_class": copy.deepcopy(TOKENIZER)}
+    for source in (made := datasets.Dataset.from_list(rows), made.to_iterable_dataset()):
+        ours = joint_trainer(tiny_llama(len(TOKENIZER)), **given, sft_dataset=source)
+        for row, item in zip(rows, ours.data.training(0), strict=False):
+            assert item.tokens.tolist() == TOKENIZER(row[field])["input_ids"]
+            assert item.scored == len(item.tokens) - 1
+    args["sft_args"].dataset_text_field = "other"
+    with pytest.raises(InputError, match="dataset_text_field"):
+        joint_trainer(tiny_llama(len(TOKENIZER)), **given, sft_dataset=rows)
+
+
+def test_a_model_given_by_name_is_loaded_as_the_fields_say(made: Path, tmp_path: Path) -> None:
+    given = {"sft_dataset": of(SFT), "dpo_dataset": of(PAIRS)}
+    args = arguments(tmp_path, model_init_kwargs={"attn_implementation": "eager"})
+    trainer = joint_trainer(str(made / "model"), **args, **given)
+    assert trainer.model.config._attn_implementation == "eager"
+    for key, value in (("revision", "step1000"), ("quantization_config", {})):
+        args = arguments(tmp_path, model_init_kwargs={key: value})
+        with pytest.raises(InputError, match=f"model_init_kwargs.*{key}"):
+            joint_trainer(str(made / "model"), **args, **given)
+    args = arguments(tmp_path, model_init_kwargs={"dtype": "bfloat16"})
+    with pytest.warns(UserWarning, match="dtype = bfloat16 is not applied"):
+        joint_trainer(str(made / "model"), **args, **given)
+    # The tokenizer of a model that was loaded from a folder, as TRL finds it.
+    model = AutoModelForCausalLM.from_pretrained(made / "model")
+    found = joint_trainer(model, **arguments(tmp_path), **given).tokenizer
+    assert found.get_vocab() == TOKENIZER.get_vocab()
+    with pytest.raises(InputError, match="no tokenizer"):
+        joint_trainer(model, **arguments(tmp_path), **given, processing_class="model")
+
+
+def test_an_optimizer_of_ones_own_is_handed_on(tmp_path: Path) -> None:
+    made = joint(
+        tmp_path, Mix(lam=0.5), steps=1,
+        optimizer=lambda groups, config: torch.optim.SGD(groups, lr=config.learning_rate),
+    )  # fmt: skip
+    assert isinstance(made.optimizer.optimizer, torch.optim.SGD)
 
 
 class Watch(TrainerCallback):
@@ -230,8 +371,6 @@ class Watch(TrainerCallback):
 
 
 def test_datasets_adapters_and_callbacks_are_taken_as_they_are(tmp_path: Path) -> None:
-    from peft import LoraConfig
-
     watch = Watch()
     lora = LoraConfig(r=2, target_modules=["q_proj"], use_rslora=True, task_type="CAUSAL_LM")
     made = joint(
@@ -282,9 +421,26 @@ def test_whole_conversations_are_trained_on_the_turns_of_the_assistant(tmp_path:
     given = {**arguments(tmp_path), "processing_class": tokenizer, "dpo_dataset": of(PAIRS)}
     for turns, count in (("last", 4), ("all", 8)):
         model = tiny_llama(len(tokenizer))
-        with pytest.warns(UserWarning, match="loss on every token"):
+        with pytest.warns(UserWarning, match="loss on every token|turn of the assistant is a row"):
             made = joint_trainer(model, **given, sft_dataset=rows, turns=turns)
         assert len(made.data.sft) == count
+
+
+def test_loss_on_the_assistant_only_needs_no_warning_but_of_the_rows(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows = datasets.Dataset.from_list([{"messages": said * 2}] * 4)
+    tokenizer = chat_tokenizer()
+    args = arguments(tmp_path)
+    args["sft_args"].assistant_only_loss = True
+    given = {**args, "processing_class": tokenizer, "dpo_dataset": of(PAIRS)}
+    with pytest.warns(UserWarning, match="4 conversations are 8 rows.*batch_size = 8") as said_to:
+        made = joint_trainer(tiny_llama(len(tokenizer)), **given, sft_dataset=rows)
+    assert (made.config.turns, len(made.data.sft)) == ("all", 8)
+    assert not any("every token" in str(warning.message) for warning in said_to)
+    # With a completion TRL has loss on no turn before it.
+    rows = datasets.Dataset.from_list([{"prompt": said + said[:1], "completion": said[1:]}] * 4)
+    made = joint_trainer(tiny_llama(len(tokenizer)), **given, sft_dataset=rows)
+    assert (made.config.turns, len(made.data.sft)) == ("last", 4)
 
 
 def test_an_update_has_the_rows_of_all_processes(
@@ -412,6 +568,105 @@ def test_files_of_llama_factory(made: Path, tmp_path: Path) -> None:
         read_yaml(written(tmp_path, "sft.yaml", several), dpo)
 
 
+def test_columns_of_the_registry_are_taken_over(made: Path, tmp_path: Path) -> None:
+    both = {
+        "model_name_or_path": str(made / "model"), "dataset_dir": str(tmp_path), "use_cpu": True,
+        "num_train_epochs": 2.0, "report_to": "none", "val_size": 0.1,
+    }  # fmt: skip
+    rows = [{"q": r.prompt, "a": r.completion, "output": "not this", "x": 1} for r in SFT]
+    (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    columns = {"prompt": "q", "response": "a"}
+    registry = {
+        "taste": {"file_name": str(made / "dpo.jsonl"), "ranking": True, "columns": {
+            "prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}},
+        "odd": {"file_name": "odd.jsonl", "columns": columns},
+        "plain": {"file_name": "odd.jsonl"},
+        "few": {"file_name": "odd.jsonl", "columns": columns, "num_samples": 3},
+        "past": {"file_name": "odd.jsonl", "columns": {**columns, "history": "h"}},
+        "tags": {"file_name": "odd.jsonl", "formatting": "sharegpt", "tags": {"role_tag": "who"}},
+    }  # fmt: skip
+    (tmp_path / "dataset_info.json").write_text(json.dumps(registry), "utf-8")
+    dpo = written(tmp_path, "dpo.yaml", {**both, "stage": "dpo", "dataset": "taste"})
+
+    def of_sft(**more: Any) -> Path:
+        return written(tmp_path, "sft.yaml", {**both, "stage": "sft", "dataset": "odd", **more})
+
+    table = read_yaml(of_sft(), dpo)
+    found = experiment.settings(None, {}, (), table)
+    assert found.train.precision == "fp32"  # LLaMA-Factory's default; TRL's is bf16.
+    first = read_sft(found.data.sft, columns=columns_of(found.data.columns, "sft"))[0]
+    assert str(SFT[0].prompt) in str(first.prompt)
+    assert first.completion == SFT[0].completion
+    pairs = read_preferences(
+        found.data.preference, columns=columns_of(found.data.columns, "preference")
+    )
+    assert str(PAIRS[0].prompt) in str(pairs[0].prompt)
+    for limit in (None, len(SFT)):
+        both["max_samples"] = limit
+        table = read_yaml(of_sft(dataset="odd,odd"), dpo)
+        assert table["data"].get("limit") is None
+        assert table["train"]["steps"] == 2 * (5 + 3)  # 40 and 20 rows by eight, twice.
+    both["max_samples"] = len(SFT) - 1
+    with pytest.raises(InputError, match=f"max_samples = {len(SFT) - 1}"):
+        read_yaml(of_sft(dataset="odd,odd"), dpo)
+    del both["max_samples"]
+    for name, match in (
+        ("odd,plain", "plain: another column prompt"),
+        ("few", "few: num_samples = 3"),
+        ("past", "past: the column history"),
+        ("tags", "tags: role_tag = 'who'"),
+    ):
+        with pytest.raises(InputError, match=match):
+            read_yaml(of_sft(dataset=name, max_steps=2), dpo)
+    with pytest.warns(UserWarning, match=r"one share of both sets: 0\.3"):
+        assert read_yaml(of_sft(val_size=0.3), dpo)["train"]["holdout"] == 0.3
+
+
+def test_files_are_read_as_the_command_line_of_trl_reads_them(made: Path, tmp_path: Path) -> None:
+    """YAML has texts for numbers such as 2e-5, and files repeat defaults."""
+    sft, dpo = trl_files(made, tmp_path)
+    content = yaml.safe_load(sft.read_text("utf-8"))
+
+    def of_sft(**more: Any) -> Path:
+        return written(tmp_path, "sft.yaml", {**content, **more})
+
+    usual: dict[str, Any] = {
+        "use_rslora": False,
+        "load_in_8bit": False,
+        "bnb_4bit_quant_type": "nf4",
+    }
+    usual |= {"max_prompt_length": None, "deepspeed": None, "fsdp": ""}
+    texts: dict[str, Any] = {"learning_rate": "2e-5", "max_steps": "3", "bf16": "false"}
+    train = read_yaml(of_sft(**texts, **usual), dpo)["train"]
+    assert (train["learning_rate"], train["steps"], train["precision"]) == (2e-5, 5, "fp32")
+    wrong: dict[str, Any] = {
+        "learning_rate": "fast",
+        "deepspeed": "zero3.json",
+        "packing": True,
+        "foo": 1,
+    }
+    with pytest.raises(InputError) as error:
+        read_yaml(of_sft(**wrong, model_init_kwargs={"revision": "old"}), dpo)
+    for text in (
+        "learning_rate = 'fast'", "deepspeed = 'zero3.json' (start the script with", "foo = 1",
+        "SFTConfig.packing = True", "model_init_kwargs",
+    ):  # fmt: skip
+        assert text in str(error.value)
+    with pytest.warns(UserWarning, match=r"sft\.yaml: dtype = bfloat16 is not applied"):
+        read_yaml(of_sft(dtype="bfloat16"), dpo)
+    found = read_yaml(of_sft(dataset_text_field="body", assistant_only_loss=True), dpo)
+    assert found["data"]["columns"] == {"sft.text": "body"}
+    assert found["train"]["turns"] == "all"
+    saved = datasets.DatasetDict(train_sft=of(SFT), test_sft=of(SFT[:2]))
+    saved.save_to_disk(str(tmp_path / "saved"))
+    splits = {"dataset_train_split": "train_sft", "dataset_test_split": "test_sft"}
+    more = {"dataset_name": str(tmp_path / "saved"), "eval_strategy": "steps", "eval_steps": 1}
+    found = read_yaml(of_sft(**more, **splits, max_steps=-1), dpo)
+    assert found["data"]["sft"] == f"{tmp_path / 'saved'}@train_sft"
+    assert found["data"]["sft_test"] == f"{tmp_path / 'saved'}@test_sft"
+
+
+@pytest.mark.filterwarnings("ignore:a joint run holds out")
 def test_a_mixture_of_data_sets_is_read_in_order(made: Path, tmp_path: Path) -> None:
     rows = str(made / "sft.jsonl")
     sft, dpo = trl_files(made, tmp_path)

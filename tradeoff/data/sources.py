@@ -247,8 +247,9 @@ def _object_records(source: Any, name: str, wanted: Collection[str]) -> Found:
     elif hasattr(source, "select_columns") and getattr(source, "column_names", None):
         columns = list(source.column_names)
         kept = [column for column in columns if column in wanted]
-        unread = tuple(column for column in columns if column not in wanted)
-        rows = source.select_columns(kept) if kept else source
+        if kept:
+            unread = tuple(column for column in columns if column not in wanted)
+            rows = source.select_columns(kept)
     for row, fields in enumerate(rows, start=1):
         if not isinstance(fields, Mapping):
             remedy = "Give mappings of column names to values."

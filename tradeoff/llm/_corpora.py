@@ -123,7 +123,7 @@ def prepare(
         check_apart(train, test, f"{name}_test")
     every = (row for rows in (*training, *held_out) if rows is not None for row in rows)
     conversational = any(not isinstance(row.prompt, str) for row in every)
-    check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, conversational)
+    check_tokenizer(tokenizer, len(model.get_input_embeddings().weight), conversational)
     sft, pairs = _hold_out(training, held_out, config)
     skip = [bool(getattr(rows, "skip_bad", False)) for rows in training]
     meant: dict[str, Any] = {"plain_is_meant": config.chat is not None, "cache": config.row_cache}

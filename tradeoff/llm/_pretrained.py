@@ -194,13 +194,15 @@ def check_attention(name: str) -> None:
     Raises
     ------
     InputError
-        If `name` is not one of `ATTENTIONS`, or transformers would replace it by a kernel.
+        If `name` is not one of `ATTENTIONS`, or its package is missing.
     """
     problem, remedy = None, f"Use one of {', '.join(ATTENTIONS)}."
     if name not in ATTENTIONS:
         problem = "no such attention"
-    elif (package := _PACKAGES.get(name)) and find_spec("kernels") and not find_spec(package):
-        problem = f"{package} is not installed, and transformers would fetch code from a hub for it"
+    elif (package := _PACKAGES.get(name)) and not find_spec(package):
+        problem = f"{package} is not installed"
+        if find_spec("kernels"):
+            problem += ", and transformers would fetch code from a hub for it"
         remedy = f"Install {package}, or use attention = 'sdpa'."
     if problem is not None:
         raise InputError(problem, field="attention", value=name, remedy=remedy)

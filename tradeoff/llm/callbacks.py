@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tradeoff.errors import InputError
+
 
 class Callback:
     """Called at points of a run, on every process; each method does nothing unless overridden.
@@ -60,5 +62,16 @@ class Evaluated(Callback):
 
 
 def as_callback(given: Any) -> Callback:
-    """Make a callback of a function, called at evaluations; a callback is returned unchanged."""
-    return given if isinstance(given, Callback) else Evaluated(given)
+    """Make a callback of a function, called at evaluations; a callback is returned unchanged.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if isinstance(given, Callback):
+        return given
+    if not callable(given):
+        remedy = "Give a Callback, or a function of the trainer and the record of an evaluation."
+        raise InputError("this cannot be called", field="callbacks", value=given, remedy=remedy)
+    return Evaluated(given)

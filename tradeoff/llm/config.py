@@ -78,7 +78,7 @@ class TrainConfig:
         ``None`` for no limit.
     loss, beta, label_smoothing
         A name of ``tradeoff.methods.PREFERENCE_LOSSES``; its inverse temperature; the
-        probability that a label is flipped.
+        probability that a label is flipped, for losses that have it (0: their default).
     chosen_nll
         Weight of the chosen response's negative log-likelihood per token, which is added to the
         preference loss of each pair. With "sigmoid" this is RPO (arXiv 2404.19733, equation 1), and
@@ -262,8 +262,10 @@ class TrainConfig:
             if name != "nominal" and kind.compares is None and not kind.grouped
         )
         _require("loss", self.loss, self.loss in known, f"Use one of {known}.")
-        fits = not self.label_smoothing or self.loss.startswith("sigmoid")
-        remedy = "With a loss other than sigmoid give 0."
+        kinds = {name: PREFERENCE_LOSSES[name].__dataclass_fields__ for name in known}
+        smoothed = [name for name, own in kinds.items() if "label_smoothing" in own]
+        fits = not self.label_smoothing or self.loss in smoothed
+        remedy = f"With a loss other than {', '.join(smoothed)} give 0."
         _require("label_smoothing", self.label_smoothing, fits, remedy)
 
     def preference_loss(self) -> PreferenceLoss:

@@ -367,6 +367,14 @@ def trainable(model: Any, config: TrainConfig) -> Any:
         model = models.with_adapters(model, config.lora, seed=config.seed)
     elif models.has_adapters(model):
         models.resume_adapters(model)
+    for name, kind in getattr(model, "peft_config", {}).items():
+        if getattr(kind, "is_prompt_learning", False):
+            raise InputError(
+                f"the adapters {name!r} are tokens before the prompt, which is not supported",
+                field="model",
+                value=type(kind).__name__,
+                remedy="Use adapters of the layers, such as LoRA.",
+            )
     make_precise(model, config)
     base = models.below_adapters(model)
     if config.gradient_checkpointing:

@@ -205,7 +205,7 @@ class JointTrainer:
         self.config = config = setup.within_context(config or TrainConfig(), model)
         self.method = Method.of(schedule)
         self.schedule, self.tokenizer = self.method.schedule, tokenizer
-        self.callbacks = tuple(callbacks)
+        self.callbacks = tuple(map(as_callback, callbacks))
         self.output = None if output is None else Path(output)
         if self.output is not None:
             setup.check_output(self.output)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any
 
 from tradeoff.errors import InputError
@@ -36,7 +36,7 @@ TAKEN = {
     *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit"),
     *("report_to", "beta", "label_smoothing", "loss_type", "disable_dropout", "disable_tqdm"),
     *("dataset_text_field", "completion_only_loss", "output_dir", "truncation_mode"),
-    "max_length",
+    *("max_length", "assistant_only_loss", "resume_from_checkpoint"),
 }
 """Other fields that are used."""
 FREE = {
@@ -55,12 +55,43 @@ FREE = {
     *("enable_jit_checkpoint", "ignore_data_skip", "restore_callback_states_from_checkpoint"),
     *("torch_empty_cache_steps", "shuffle_dataset", "data_seed", "accelerator_config"),
     *("torch_compile_backend", "torch_compile_mode", "label_names", "model_init_kwargs"),
-    *("dataset_kwargs", "length_column_name", "ref_model_mixup_alpha", "ref_model_sync_steps"),
+    *("length_column_name", "ref_model_mixup_alpha", "ref_model_sync_steps", "fsdp_config"),
     *("f_alpha_divergence_coef", "discopop_tau", "packing_strategy", "liger_kernel_config"),
+    *("use_liger_kernel", "tf32", "greater_is_better"),
 }
 """Fields that affect only how a run is computed, stored or shown, or that belong to unused
 features."""
 FREE_PREFIXES = ("dataloader_", "ddp_")
+_BEST = "patience = N keeps the policy with the lowest held-out loss, and stops early"
+_LAUNCH = "start the script with accelerate launch, by DDP or FSDP 2"
+_CHOSEN = "chosen_nll = a adds SFT on the chosen response, with this weight"
+HINTS = {
+    "packing": 'layout = "packed" packs rows without an effect on the result',
+    "load_best_model_at_end": _BEST,
+    "metric_for_best_model": _BEST,
+    "push_to_hub": "tradeoff export prints the command that uploads the model",
+    "resume_from_checkpoint": "train() goes on from the newest checkpoint in the output folder",
+    "deepspeed": _LAUNCH,
+    "fsdp": _LAUNCH,
+    "fp16": "use bf16",
+    "optim": "AdamW in float32 is used; joint_trainer takes another as optimizer",
+    "lr_scheduler_type": "joint_trainer takes another course as rates",
+    "loss_weights": _CHOSEN,
+    "rpo_alpha": _CHOSEN,
+    "sync_ref_model": 'loss = "tr_dpo" is the limit of a reference renewed at every update',
+    "chat_template_path": "set the tokenizer's chat_template",
+    "chat_template": "set the tokenizer's, or give --chat-template FILE",
+    "eos_token": "set the tokenizer's eos_token",
+    "dataset_kwargs": "rows are tokenised here",
+    "max_prompt_length": "max_length is the limit of prompt and response together",
+    "completion_only_loss": "give texts in a column text for loss on all tokens",
+    "truncation_mode": "long responses lose their end",
+    "dataset_mixer": "name the data set as dataset_name, or several as datasets",
+    "dataset_splits": "dataset_train_split and dataset_test_split name them",
+    "use_rslora": "joint_trainer takes a LoraConfig with it",
+    "lora_modules_to_save": "joint_trainer takes a LoraConfig with it",
+}
+"""What takes the place of unsupported fields."""
 _DECAYS = {"constant": "constant", "constant_with_warmup": "constant", "linear": "linear"}
 _DECAYS |= {"cosine": "cosine"}
 _OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
@@ -88,12 +119,13 @@ def train_config(
     InputError
         If fields are unsupported; the error names all of them.
     """
-    problems = [*_unsupported(sft), *_unsupported(dpo), *_different(sft, dpo)]
+    problems = unsupported(sft, dpo)
     batch = [args.per_device_train_batch_size for args in (sft, dpo)]
     sizes = [batch_size(args, processes) for args in (sft, dpo)]
     total = steps or sum(updates(sft, dpo, rows, processes))
     warmup = [_warmup(args, total) for args in (sft, dpo)]
-    problems += _choices(sft, dpo, warmup)
+    if warmup[0] != warmup[1]:
+        problems.append(f"warm-up takes {warmup[0]} updates for SFT and {warmup[1]} for DPO")
     if problems:
         raise InputError(
             f"a joint run does not support these settings: {'; '.join(problems)}",
@@ -101,6 +133,8 @@ def train_config(
             remedy="Give both configurations the same value, or leave the field at its default.",
         )
     loss = _loss(dpo)
+    if loss == "robust" and not dpo.label_smoothing:
+        loss = "sigmoid"  # Robust DPO without flipped labels; the loss's own default has some.
     lengths = [args.max_length or 2**24 for args in (sft, dpo)]
     checkpointing = any(_either(args, "gradient", "activation") for args in (sft, dpo))
     return TrainConfig(
@@ -121,6 +155,7 @@ def train_config(
         label_smoothing=dpo.label_smoothing,
         router_loss=getattr(sft, "router_aux_loss_coef", None),
         dropout="sft" if dpo.disable_dropout else "always",
+        turns="all" if getattr(sft, "assistant_only_loss", False) else "last",
         max_length=lengths[0],
         preference_max_length=lengths[1] if lengths[1] != lengths[0] else None,
         precision="bf16" if sft.bf16 else "fp32",
@@ -134,6 +169,45 @@ def train_config(
         trackers=tuple(name for name in sft.report_to or () if name not in ("none", "all")),
         seed=sft.seed,
     )
+
+
+def check_kinds(sft: Any, dpo: Any) -> None:
+    """Raise an `InputError` unless these are an ``SFTConfig`` and a ``DPOConfig`` of TRL."""
+    from trl import DPOConfig, SFTConfig  # type: ignore[attr-defined]
+
+    for name, given, kind in (("sft_args", sft, SFTConfig), ("dpo_args", dpo, DPOConfig)):
+        if not isinstance(given, kind):
+            raise InputError(
+                f"this is no {kind.__name__}",
+                field=name,
+                value=type(given).__name__,
+                remedy=f"Give trl.{kind.__name__}, with the fields of the script.",
+            )
+
+
+def unsupported(sft: Any, dpo: Any) -> list[str]:
+    """Texts that name all unsupported fields of both configurations, but for the warm-up.
+
+    Raises
+    ------
+    InputError
+        If these are no configurations of TRL.
+    """
+    check_kinds(sft, dpo)
+    return [*_unsupported(sft), *_unsupported(dpo), *_different(sft, dpo), *_choices(sft, dpo)]
+
+
+def not_applied(dtype: str) -> str:
+    """A warning that weights are not trained in this precision."""
+    return (
+        f"dtype = {dtype} is not applied: weights are trained in float32, and bf16 = True computes "
+        "in bfloat16"
+    )
+
+
+def hinted(text: str, name: str) -> str:
+    """The text about an unsupported field, with what takes its place."""
+    return f"{text} ({HINTS[name]})" if name in HINTS else text
 
 
 def batch_size(args: Any, processes: int = 1) -> int:
@@ -160,9 +234,6 @@ def _warmup(args: Any, total: int) -> int:
 
 def _unsupported(args: Any) -> Iterator[str]:
     """Unsupported fields that do not have their defaults."""
-    if not is_dataclass(args):
-        yield f"{type(args).__name__} is not a configuration of TRL"
-        return
     default = _default(args)
     known = {*BOTH, *TAKEN, *FREE}
     for field in fields(args):
@@ -170,7 +241,9 @@ def _unsupported(args: Any) -> Iterator[str]:
         if name in known or name.startswith(FREE_PREFIXES):
             continue
         if (value := getattr(args, name)) != getattr(default, name):
-            yield f"{type(args).__name__}.{name} = {value!r}"
+            yield hinted(f"{type(args).__name__}.{name} = {value!r}", name)
+    if getattr(args.accelerator_config, "split_batches", False):
+        yield f"{type(args).__name__}.accelerator_config with split_batches"
 
 
 def _default(args: Any) -> Any:
@@ -189,7 +262,7 @@ def _different(sft: Any, dpo: Any) -> Iterator[str]:
             yield f"{name} is {first!r} for SFT and {second!r} for DPO, and {own} is one setting"
 
 
-def _choices(sft: Any, dpo: Any, warmup: list[int]) -> Iterator[str]:
+def _choices(sft: Any, dpo: Any) -> Iterator[str]:
     """Supported fields with unsupported values."""
     name = _loss(dpo)
     fixed = name in PREFERENCE_LOSSES and not hasattr(PREFERENCE_LOSSES[name], "beta")
@@ -197,14 +270,12 @@ def _choices(sft: Any, dpo: Any, warmup: list[int]) -> Iterator[str]:
         yield f"{type(dpo).__name__}.beta = {dpo.beta}, which the loss {name!r} does not have"
     if name == "discopop" and dpo.discopop_tau != _default(dpo).discopop_tau:
         yield f"{type(dpo).__name__}.discopop_tau = {dpo.discopop_tau}"
-    if warmup[0] != warmup[1]:
-        yield f"warm-up takes {warmup[0]} updates for SFT and {warmup[1]} for DPO"
     checks: tuple[tuple[str, Callable[[Any], bool]], ...] = (
         ("optim", lambda value: _name(value) in _OPTIMIZERS),
         ("lr_scheduler_type", lambda value: _name(value) in _DECAYS),
         ("truncation_mode", lambda value: value == "keep_start"),
         ("completion_only_loss", lambda value: value is not False),
-        ("dataset_text_field", lambda value: value == "text"),
+        ("resume_from_checkpoint", lambda value: value in (None, True)),
         ("loss_type", lambda value: _known_loss(value)),
         ("eval_strategy", lambda value: _name(value) in ("no", "steps", "epoch")),
         ("save_strategy", lambda value: _name(value) in ("no", "steps", "epoch")),
@@ -212,7 +283,8 @@ def _choices(sft: Any, dpo: Any, warmup: list[int]) -> Iterator[str]:
     for args in (sft, dpo):
         for name, fits in checks:
             if hasattr(args, name) and not fits(getattr(args, name)):
-                yield f"{type(args).__name__}.{name} = {_name(getattr(args, name))!r}"
+                text = f"{type(args).__name__}.{name} = {_name(getattr(args, name))!r}"
+                yield hinted(text, name)
 
 
 def _known_loss(value: Any) -> bool:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tradeoff.errors import InputError
 from tradeoff.llm.callbacks import Callback
+from tradeoff.trl.arguments import HINTS
 
 _NEVER = (
     *("on_epoch_begin", "on_epoch_end", "on_step_begin", "on_substep_end"),
@@ -34,14 +36,41 @@ class HubCallbacks(Callback):
         Instances, or classes without arguments.
     args
         Configuration of the SFT trainer, which is passed to the callbacks.
+
+    Raises
+    ------
+    InputError
+        For callbacks that read or change what a joint run does not have: ``EarlyStoppingCallback``
+        and ``SyncRefModelCallback``.
     """
 
     def __init__(self, callbacks: Sequence[Any], args: Any) -> None:
-        from transformers import TrainerCallback, TrainerControl, TrainerState
+        from transformers import (
+            EarlyStoppingCallback,
+            TrainerCallback,
+            TrainerControl,
+            TrainerState,
+        )
 
         self.callbacks = [given() if isinstance(given, type) else given for given in callbacks]
         for callback in self.callbacks:
             kind = type(callback)
+            if any(base.__name__ == "SyncRefModelCallback" for base in kind.mro()):
+                raise InputError(
+                    "the reference of a joint run does not move",
+                    field="callbacks",
+                    value=kind.__name__,
+                    remedy=f"Leave it out. In its place, {HINTS['sync_ref_model']}.",
+                )
+            if isinstance(callback, EarlyStoppingCallback):
+                number = callback.early_stopping_patience
+                raise InputError(
+                    "a joint run stops by the weighted held-out loss of both objectives",
+                    field="callbacks",
+                    value=kind.__name__,
+                    remedy=f"Leave it out, and give joint_trainer patience = {number}; the policy "
+                    "with the lowest loss is then saved.",
+                )
             own = [n for n in _NEVER if getattr(kind, n, None) is not getattr(TrainerCallback, n)]
             if own:
                 _warn(f"{kind.__name__} has {', '.join(own)}, which a joint run never calls")

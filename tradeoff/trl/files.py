@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
@@ -13,10 +15,10 @@ import torch
 
 from tradeoff.errors import InputError
 from tradeoff.llm import setup
-from tradeoff.trl.arguments import train_config, updates
+from tradeoff.trl.arguments import hinted, not_applied, train_config, unsupported, updates
 
 _MODEL = {"model_name_or_path", "attn_implementation", "dtype", "torch_dtype", "model_revision"}
-_MODEL |= {"load_in_4bit", "quantization_bit", "quantization_method"}
+_MODEL |= {"load_in_4bit", "quantization_bit", "quantization_method", "use_bnb_nested_quant"}
 _LORA = {"use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_dora"}
 _LORA |= {"lora_task_type"}
 _DATA = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split"}
@@ -37,8 +39,9 @@ _FACTORY_FREE = {
     *("stage", "finetuning_type", "template", "overwrite_cache"),
     *("preprocessing_num_workers", "plot_loss", "dataset", "dataset_dir", "eval_dataset"),
     *("pref_ftx", "lora_target", "max_samples", "val_size", "do_train", "ddp_timeout"),
-    *("dataloader_num_workers", "save_only_model", "report_to", "resume_from_checkpoint"),
-    "mask_history",
+    *("dataloader_num_workers", "save_only_model", "mask_history", "cache_dir", "hf_hub_token"),
+    *("use_fast_tokenizer", "low_cpu_mem_usage", "print_param_status", "use_unsloth_gc"),
+    *("enable_liger_kernel", "use_unsloth", "disable_gradient_checkpointing"),
 }
 _OLDER = {
     "warmup_ratio": "warmup_steps",  # A number below 1 is a share of the updates.
@@ -46,12 +49,39 @@ _OLDER = {
     "max_seq_length": "max_length",
 }
 """Names in older versions of transformers and TRL, with those of the newest."""
+_LAUNCHERS = {"deepspeed", "fsdp", "fsdp_config"}
+"""Fields that transformers reads with packages that may be missing."""
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_ABSENT = object()
+_WORD = re.compile(r"\w+")
 _BUILDERS = {"json", "csv", "parquet", "arrow"}
 """Paths of a data set that name the format of its files."""
 _PART = {"path", "name", "split", "columns", "data_files", "fraction", "id", "config", "weight"}
 """Fields of a part of a mixture, in the terms of TRL and of the alignment handbook."""
 _FACTORY_DEFAULTS = {"learning_rate": 5e-5, "logging_steps": 500, "max_length": 2048}
+_FACTORY_DEFAULTS |= {"bf16": False}
 """Defaults of LLaMA-Factory that differ from those of TRL."""
+_FACTORY_COLUMNS = {
+    "sft": {"prompt": "instruction", "query": "input", "response": "output"},
+    "preference": {"prompt": "instruction", "query": "input"},
+}
+_FACTORY_COLUMNS["preference"] |= {name: name for name in ("chosen", "rejected")}
+for _own in _FACTORY_COLUMNS.values():
+    _own |= {"system": "system", "tools": "tools", "messages": "conversations"}
+"""Names of columns in ``dataset_info.json``, with those of the layouts, of both sets."""
+_FACTORY_TAGS = {
+    "role_tag": ("from", "role"),
+    "content_tag": ("value", "content"),
+    "user_tag": ("human", "user"),
+    "assistant_tag": ("gpt", "assistant", "chatgpt"),
+    "observation_tag": ("observation", "tool", "function_response"),
+    "function_tag": ("function_call",),
+    "system_tag": ("system",),
+}
+"""Names of the parts of a message that are read."""
+_FACTORY_ENTRY = {"hf_hub_url", "ms_hub_url", "om_hub_url", "file_name", "subset", "split"}
+_FACTORY_ENTRY |= {"columns", "tags", "formatting", "ranking", "file_sha1"}
+"""Fields of an entry of ``dataset_info.json`` that are used, or have no effect."""
 
 
 def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
@@ -81,6 +111,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
     found = [_Training(Path(sft), SFTConfig, "sft"), _Training(Path(dpo), DPOConfig, "dpo")]
     problems = [text for training in found for text in training.problems]
     problems += _different(*found)
+    problems += unsupported(*(training.args for training in found))
     if problems:
         raise InputError(
             f"a joint run does not support these settings: {'; '.join(problems)}",
@@ -88,7 +119,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
             remedy="Remove or change them in the files, or write a TOML file of your own.",
         )
     first, second = found
-    rows = first.rows("sft"), second.rows("preference")
+    rows = first.rows(), second.rows()
     processes = setup.launched()
     config = train_config(first.args, second.args, rows, processes=processes)
     counts = updates(first.args, second.args, rows, processes)
@@ -106,7 +137,14 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
     if first.factory:
         # It trains on every turn of the assistant.
         train |= {"chat": True, "turns": first.turns}
+    columns = {**first.renamed, **second.renamed}
     held_out = max(first.held_out, second.held_out)
+    if first.held_out != second.held_out:
+        warnings.warn(
+            f"a joint run holds out one share of both sets: {held_out:g}, although the files have "
+            f"{first.held_out:g} for SFT and {second.held_out:g} for DPO",
+            stacklevel=2,
+        )
     return {
         "model": {**second.model, **first.model},
         "data": {
@@ -114,6 +152,7 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
             "preference": second.data,
             **({"sft_test": first.test} if first.test else {}),
             **({"preference_test": second.test} if second.test else {}),
+            **({"columns": columns} if columns else {}),
             **({"limit": first.limit} if first.limit else {}),
             **({"preference_limit": second.limit} if second.limit else {}),
         },
@@ -157,29 +196,40 @@ class _Training:
     """
 
     def __init__(self, file: Path, kind: type[Any], stage: str) -> None:
+        from trl import ModelConfig  # type: ignore[attr-defined]
+
         content = _mapping(file)
         self.file, self.stage = file, stage
         self.problems: list[str] = []
         self.factory = "stage" in content
         self.chosen_nll, self.limit, self.held_out = 0.0, None, 0.0
-        self.turns = "last"
+        self.turns, self.columns = "last", dict[str, str]()
         self.adapter = str(content.pop("adapter_name_or_path", None) or "")
         if self.factory:
             content = self._of_factory(content)
         self.model = self._model(content)
         self.lora = self._lora(content)
         self.data, self.test = self._data(content)
-        names = {field.name for field in fields(kind)} - {"trust_remote_code"}
+        names = {field.name for field in fields(kind)} - {"trust_remote_code", "model_init_kwargs"}
         for old, new in _OLDER.items():
             if old in content and old not in names and not content.get(new):
                 content[new] = content.pop(old)
         self._own = {
             Path(str(content[k])).name for k in ("output_dir", "hub_model_id") if k in content
         }
-        known = {k: v for k, v in content.items() if k in names}
+        known = self._read(kind, {k: v for k, v in content.items() if k in names - _LAUNCHERS})
         self.named = frozenset(known)
-        rest = content.keys() - names - _MODEL - _LORA - _DATA - _SHOWN
-        self.problems += [f"{file.name}: {name} = {content[name]!r}" for name in sorted(rest)]
+        rest = content.keys() - (names - _LAUNCHERS) - _MODEL - _LORA - _DATA - _SHOWN
+        unchanged: dict[str, Any] = {"double_quantization": True}  # Weights of 4 bits are held so.
+        unchanged |= {field.name: field.default for field in fields(ModelConfig)}
+        self.problems += [
+            hinted(f"{file.name}: {name} = {content[name]!r}", name)
+            for name in sorted(rest)
+            if content[name] not in (None, "", [], {})
+            and content[name] != unchanged.get(name, _ABSENT)
+        ]
+        if (field := content.get("dataset_text_field", "text")) != "text":
+            self.columns["sft.text"] = str(field)
         known.setdefault("output_dir", "tradeoff-train")
         known.setdefault("report_to", "none")
         # transformers rejects bf16, TRL's default, on a machine without a GPU.
@@ -191,18 +241,47 @@ class _Training:
             except (TypeError, ValueError) as error:
                 raise InputError(str(error), file=file, remedy="Correct the file.") from error
 
+    def _read(self, kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values, with texts as the numbers that YAML does not see in them, such as 2e-5.
+
+        The command line of TRL reads them likewise, by the type of the field.
+        """
+        read = dict(given)
+        for field in fields(kind):
+            text, kinds = given.get(field.name), set(_WORD.findall(str(field.type)))
+            if not isinstance(text, str) or "str" in kinds or not kinds & {"bool", "int", "float"}:
+                continue
+            try:
+                if "bool" in kinds:
+                    read[field.name] = _TRUTH[text.strip().lower()]
+                else:
+                    number = float(text)
+                    read[field.name] = int(number) if number.is_integer() else number
+            except (KeyError, ValueError, OverflowError):
+                self.problems.append(f"{self.file.name}: {field.name} = {text!r}")
+                del read[field.name]
+        return read
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Columns that have another name than in the layouts."""
+        return {k: v for k, v in self.columns.items() if k.rpartition(".")[2] != v}
+
     def made(self, model: str) -> bool:
         """Whether this training writes the model, by the last part of its name."""
         return Path(model).name in self._own
 
-    def rows(self, kind: str) -> int:
+    def rows(self) -> int:
         """Number of training rows, for epochs; rows are not read if updates are given."""
-        if self.args.max_steps > 0:
-            return 1
+        return 1 if self.args.max_steps > 0 else self._count(self.data, self.limit)
+
+    def _count(self, source: str, limit: int | None = None) -> int:
+        """Number of rows of a source."""
         from tradeoff.data import read_preferences, read_sft
 
-        read = read_sft if kind == "sft" else read_preferences
-        return len(read(self.data, limit=self.limit))
+        read = read_sft if self.stage == "sft" else read_preferences
+        columns = {key.rpartition(".")[2]: column for key, column in self.renamed.items()}
+        return len(read(source, limit=limit, columns=columns))
 
     def _model(self, content: Mapping[str, Any]) -> dict[str, Any]:
         if "model_name_or_path" not in content:
@@ -217,8 +296,13 @@ class _Training:
             found["quantise"] = "nf4"
         elif bits is not None:
             self.problems.append(f"{self.file.name}: quantization_bit = {bits}")
-        if content.get("model_revision", "main") != "main":
+        if content.get("model_revision") not in (None, "main"):
             self.problems.append(f"{self.file.name}: model_revision")
+        dtype = content.get("dtype", content.get("torch_dtype"))
+        if dtype not in (None, "auto", "float32") and not (
+            content.get("use_peft") and content.get("bf16", True)
+        ):
+            warnings.warn(f"{self.file.name}: {not_applied(str(dtype))}", stacklevel=4)
         return found
 
     def _lora(self, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,10 +336,11 @@ class _Training:
             remedy = "Name one data set, or several as the list `datasets`."
             raise InputError("there is no dataset_name", file=self.file, remedy=remedy)
         name = str(name)
-        if Path(name).exists() or self.factory:
+        evaluated = content.get("eval_strategy", "no") not in ("no", False)
+        splits = (Path(name) / "dataset_dict.json").is_file()
+        if self.factory or (Path(name).exists() and not splits):
             return name, content.get("dataset_test")
         name = f"{name}:{config}" if config else name
-        evaluated = content.get("eval_strategy", "no") not in ("no", False)
         test = f"{name}@{content.get('dataset_test_split', 'test')}" if evaluated else None
         return f"{name}@{content.get('dataset_train_split', 'train')}", test
 
@@ -305,13 +390,12 @@ class _Training:
         self.chosen_nll = float(content.get("pref_ftx", 0.0))
         self.limit = content.get("max_samples")
         self.turns = "last" if content.get("mask_history") else "all"
-        if self.limit and len(_names(content.get("dataset"))) > 1:
-            self.problems.append(f"{name}: max_samples, a limit of each of several data sets")
         self._hold_out("val_size", float(content.get("val_size", 0.0)))
         tuning = content.get("finetuning_type", "lora")
         if tuning not in ("lora", "full"):
             self.problems.append(f"{name}: finetuning_type = {tuning!r}")
         found: dict[str, Any] = {**_FACTORY_DEFAULTS}
+        found["gradient_checkpointing"] = not content.get("disable_gradient_checkpointing", False)
         found |= {FACTORY.get(k, k): v for k, v in content.items() if k not in _FACTORY_FREE}
         if tuning == "lora":
             rank = int(found.get("lora_r", 8))
@@ -324,9 +408,25 @@ class _Training:
                 "all-linear" if targets == "all" else [part.strip() for part in named]
             )
         found["dataset_name"] = self._factory_files(content, "dataset")
+        self._limit_each(found["dataset_name"].split(","))
         if content.get("eval_dataset"):
             found["dataset_test"] = self._factory_files(content, "eval_dataset")
         return found
+
+    def _limit_each(self, sources: list[str]) -> None:
+        """Drop a limit of each of several data sets, if none of them has more rows."""
+        if self.limit is None or len(sources) == 1:
+            return
+        few = all(map(os.path.exists, sources)) and all(
+            self._count(source) <= self.limit for source in sources
+        )
+        if few:
+            self.limit = None
+        else:
+            self.problems.append(
+                f"{self.file.name}: max_samples = {self.limit}, a limit of each of several data "
+                "sets, of which one has more rows or is no file"
+            )
 
     def _factory_files(self, content: Mapping[str, Any], field: str) -> str:
         """Sources of one or several data sets."""
@@ -340,6 +440,7 @@ class _Training:
         registry = folder / "dataset_info.json"
         try:
             entry = json.loads(registry.read_text("utf-8"))[name]
+            self._factory_entry(name, entry)
             if "file_name" in entry:
                 return str(folder / entry["file_name"])
             subset = f":{entry['subset']}" if entry.get("subset") else ""
@@ -352,6 +453,28 @@ class _Training:
                 value=name,
                 remedy="Name data sets of dataset_info.json in dataset_dir, with commas between.",
             ) from error
+
+    def _factory_entry(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Take over the names of columns; rows cannot have those of two sets."""
+        kind, where = ("sft" if self.stage == "sft" else "preference"), f"dataset_info.json: {name}"
+        self.problems += [
+            f"{where}: {key} = {entry[key]!r}" for key in sorted(entry.keys() - _FACTORY_ENTRY)
+        ]
+        self.problems += [
+            f"{where}: {tag} = {value!r}"
+            for tag, value in (entry.get("tags") or {}).items()
+            if value not in _FACTORY_TAGS.get(tag, ())
+        ]
+        usual = {"prompt": "instruction", "response": "output"}
+        usual = {"messages": "conversations"} if entry.get("formatting") == "sharegpt" else usual
+        for own, column in (entry.get("columns") or usual).items():
+            layout = _FACTORY_COLUMNS[kind].get(own)
+            if layout is None and entry.get("columns"):
+                self.problems.append(f"{where}: the column {own}")
+            elif layout is None or (column == "messages" and kind == "sft"):
+                continue  # Messages have two names.
+            elif self.columns.setdefault(f"{kind}.{layout}", column) != column:
+                self.problems.append(f"{where}: another column {own} than in another data set")
 
 
 def _names(given: Any) -> list[str]:
