@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from tradeoff import extras
+from tradeoff.cli import app
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, gguf, models
@@ -93,6 +95,41 @@ def test_five_updates_of_adapters_on_a_real_model(smollm2: Path, tmp_path: Path)
     with torch.no_grad():
         kept = trainer.policy.model(ids).logits
         torch.testing.assert_close(again(ids).logits, kept, rtol=1e-4, atol=1e-4)
+
+
+@needs_model
+@pytest.mark.slow
+def test_the_command_says_that_the_weights_were_rounded(smollm2: Path, tmp_path: Path) -> None:
+    sft, pairs = rows()
+    for name, some in {"skills": sft, "taste": pairs}.items():
+        texts = [{k: v[0].content for k, v in vars(row).items() if v} for row in some]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, texts)), "utf-8")
+    command = ["train", "--model", str(smollm2), "--sft", str(tmp_path / "skills.jsonl")]
+    command += ["--preference", str(tmp_path / "taste.jsonl"), "--lora-rank", "2", "--chat"]
+    command += [
+        "--steps",
+        "1",
+        "--batch-size",
+        "2",
+        "--set",
+        "train.holdout=0.25",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.exception
+    first = done.output.partition("1 updates of 2 rows")[0]
+    card = (tmp_path / "run" / "model" / "README.md").read_text("utf-8")
+    for text in (first, card):
+        assert "dequantised from a GGUF file" in text
+
+
+def test_a_caution_is_of_dequantised_models_alone(tmp_path: Path) -> None:
+    assert gguf.caution("owner/name") == gguf.caution(tmp_path) == []
+    (tmp_path / gguf.CARD).write_text("{}", "utf-8")
+    for place in ("smollm2", "models/one.gguf", tmp_path):
+        (text,) = gguf.caution(place)
+        assert text.startswith(f"{Path(place).name}: ")
 
 
 def test_a_missing_file_or_package_is_told_with_its_remedy(

@@ -83,6 +83,8 @@ def train(
       --lora-rank 32 --precision bf16 --set train.clip=0.5`
     """
     require("llm")
+    from tradeoff.llm import gguf
+
     keeps(f"checkpoints in {out} are kept, and the same command goes on from the newest")
     quiet = as_json or os.environ.get("RANK", "0") != "0"
     say = (lambda text: None) if quiet else partial(show_line, style="dim")
@@ -96,6 +98,7 @@ def train(
         kept = experiment.reference_folder()
         trainer = experiment.prepare(settings, read, out, progress=not quiet, references=kept)
     said = told(read, trainer.data)
+    said["remarks"] += gguf.caution(settings.model.path)
     if not quiet:
         for line in lines(said, losses(trainer.data.summary())):
             show_line(line, style="yellow")

@@ -87,6 +87,22 @@ def file_of(place: str) -> Path:
     return file
 
 
+def caution(place: str | Path) -> list[str]:
+    """A remark on the scores of a model, if its weights were dequantised.
+
+    Parameters
+    ----------
+    place
+        What was given as the model, or the folder of its weights.
+    """
+    if not is_gguf(place) and not (Path(place) / CARD).is_file():
+        return []
+    return [
+        f"{Path(place).name}: the weights were dequantised from a GGUF file, so do not compare "
+        "scores with published ones"
+    ]
+
+
 def _dequantise(file: Path, folder: Path, card: dict[str, Any]) -> None:
     """Write the model of a GGUF file as an ordinary folder."""
     import torch
