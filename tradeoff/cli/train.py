@@ -124,7 +124,7 @@ def _counted(read: Mapping[str, Any]) -> str:
 def _ahead(trainer: JointTrainer) -> str:
     """What is about to be done."""
     read = sum(map(len, trainer.needed.groups))
-    scored = f"; the reference is computed for {read:,} of them"
+    scored = f"; the reference is needed for {read:,} of them"
     config, sizes = trainer.config, (len(trainer.data.sft), len(trainer.data.preference))
     return (
         f"{trainer.method.label}: {trainer.steps:,} updates of {config.batch_size} rows on "
