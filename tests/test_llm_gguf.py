@@ -124,6 +124,22 @@ def test_the_command_says_that_the_weights_were_rounded(smollm2: Path, tmp_path:
         assert "dequantised from a GGUF file" in text
 
 
+def test_a_folder_of_one_file_is_that_file(cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert gguf.unpacked(str(folder)) == str(folder)
+    (folder / "q4.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"q4\.gguf.*no causal model can be read"):
+        gguf.unpacked(str(folder))
+    assert len(gguf.caution(folder)) == 1
+    (folder / "q8.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"2 GGUF files.*Name one, such as .*q4\.gguf"):
+        gguf.unpacked(str(folder))
+    (folder / "config.json").write_text("{}", "utf-8")
+    assert gguf.unpacked(str(folder)) == str(folder)
+    assert not list(cache.glob("*"))
+
+
 def test_a_caution_is_of_dequantised_models_alone(tmp_path: Path) -> None:
     assert gguf.caution("owner/name") == gguf.caution(tmp_path) == []
     (tmp_path / gguf.CARD).write_text("{}", "utf-8")
