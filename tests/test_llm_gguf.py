@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from tradeoff import extras
+from tradeoff import checkout, extras
+from tradeoff.checkout import DATA
 from tradeoff.cli import app
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
@@ -99,29 +102,32 @@ def test_five_updates_of_adapters_on_a_real_model(smollm2: Path, tmp_path: Path)
 
 @needs_model
 @pytest.mark.slow
-def test_the_command_says_that_the_weights_were_rounded(smollm2: Path, tmp_path: Path) -> None:
-    sft, pairs = rows()
-    for name, some in {"skills": sft, "taste": pairs}.items():
-        texts = [{k: v[0].content for k, v in vars(row).items() if v} for row in some]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, texts)), "utf-8")
-    command = ["train", "--model", str(smollm2), "--sft", str(tmp_path / "skills.jsonl")]
-    command += ["--preference", str(tmp_path / "taste.jsonl"), "--lora-rank", "2", "--chat"]
-    command += [
-        "--steps",
-        "1",
-        "--batch-size",
-        "2",
-        "--set",
-        "train.holdout=0.25",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    done = CliRunner().invoke(app, command)
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the data sets in {DATA}")
+def test_the_first_example_of_the_how_to_on_real_rows(
+    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADEOFF_CACHE", str(smollm2.parent))
+    text = (checkout.ROOT / "docs" / "howto" / "llm.md").read_text("utf-8")
+    example = next(line for line in text.splitlines() if line.startswith("tradeoff train"))
+    assert "--model smollm2" in example
+    for name, value in {
+        "skills.jsonl": DATA / "sft_rasbt_train.jsonl.gz",
+        "taste.jsonl": DATA / "pref_rasbt_train.jsonl.gz",
+        "runs/first": tmp_path / "run",
+        "--steps 60": "--steps 5 --rows 40 --batch-size 4",
+    }.items():
+        assert name in example
+        example = example.replace(name, str(value))
+    done = CliRunner().invoke(app, shlex.split(example)[1:])
     assert done.exit_code == 0, done.exception
-    first = done.output.partition("1 updates of 2 rows")[0]
+    table = pd.read_csv(tmp_path / "run" / "trajectory.csv")
+    assert table["step"].tolist() == list(range(6))
+    assert np.isfinite(table[["sft_loss", "preference_loss"]]).all(axis=None)
+    assert table["preference_loss"][0] == pytest.approx(np.log(2), abs=1e-6)
+    first = done.output.partition("5 updates of 4 rows")[0]
     card = (tmp_path / "run" / "model" / "README.md").read_text("utf-8")
-    for text in (first, card):
-        assert "dequantised from a GGUF file" in text
+    for told in (first, card):
+        assert "dequantised from a GGUF file" in told
 
 
 def test_a_folder_of_one_file_is_that_file(cache: Path, tmp_path: Path) -> None:
