@@ -233,6 +233,23 @@ def test_a_log_has_lines_now_and_then_and_no_bar(monkeypatch):
     assert quiet.getvalue() == ""
 
 
+def test_a_line_of_a_run_in_a_log_has_its_own_losses_and_one_remaining_time(monkeypatch, capsys):
+    from tradeoff.llm._bar import Bar
+
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    ticks = iter(range(0, 100, 5))
+    with Bar(2, 0, 5, shown=True, clock=lambda: float(next(ticks))) as bar:
+        bar._tqdm.mininterval = 0
+        bar.set_postfix({"sft_loss": 2.0})
+        bar.update({"sft": 1.5})
+        bar.update({"sft": 1.25})
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.count("left") <= 1 and "s/it" not in line and "<" not in line for line in lines)
+    assert all("sft 1.5000" in line and "00:10 left" in line for line in lines if " 1/2 " in line)
+    assert all("sft 1.2500" in line and "00:00 left" in line for line in lines if " 2/2 " in line)
+    assert " 2/2 " in lines[-1]
+
+
 def test_mutations_run_from_the_command_line(capsys):
     code, out, _ = run(capsys, "claims", "sequential-gap-log-cosh", "--mutate", "--json")
     assert code == 0

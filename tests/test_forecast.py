@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -451,6 +453,22 @@ def test_the_calibration_of_the_package_is_that_of_the_stored_run():
     assert known.record() == stored_run().record()
 
 
+def test_a_failure_on_another_model_is_said_before_and_after_the_numbers():
+    from tradeoff.forecast import calibration as package
+    from tradeoff.forecast.sentences import failed, trust
+
+    known = package.stored()
+    assert known is not None
+    about = known.about["elsewhere"]
+    (before,), after = failed(known.about), trust(cast(Any, SimpleNamespace(calibration=known)))[-1]
+    for text in (before, after):
+        assert about["model"] in text
+        assert f"{100 * about['coverage']:.0f} % of the losses" in text
+    for name, (right, of) in about["signs"].items():
+        assert f"{right} of {of} {name} losses" in after
+    assert failed({**known.about, "elsewhere": None}) == []
+
+
 @pytest.mark.slow
 def test_the_command_forecasts_and_says_how_far_to_trust_it(tmp_path, capsys):
     from tradeoff.cli import main
@@ -467,4 +485,5 @@ def test_the_command_forecasts_and_says_how_far_to_trust_it(tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["trust"]["goals"]["error"] in (True, False)
     assert any("median error" in sentence for sentence in record["sentences"])
+    assert any("short run" in remark for remark in record["remarks"])
     assert record == json.loads((tmp_path / "out" / "forecast.json").read_text("utf-8"))

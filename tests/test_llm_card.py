@@ -162,13 +162,16 @@ def test_hub_names_stand_in_the_header():
         "on_hub": True,
         "adapters": False,
         "schedule": {"label": "Mix", "name": "mix", "lam": 0.5},
+        "cautions": ["one: do not compare"],
         "data": {"sft": data, "preference": {**data, "source": "taste|.jsonl"}},
         "train": {},
         "complete": True,
         "assignments": [],
         "versions": {},
     }
-    found = ModelCard(card.render(about, [], 3)).data.to_dict()
+    text = card.render(about, [], 3)
+    assert "\n\n*Note.* One: do not compare.\n\n" in text
+    found = ModelCard(text).data.to_dict()
     assert (found["base_model"], found["datasets"]) == ("me/model", ["me/chats"])
     assert found["base_model_relation"] == "finetune"
 

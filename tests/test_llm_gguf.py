@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from tradeoff import extras
+from tradeoff import checkout, extras
+from tradeoff.checkout import DATA
+from tradeoff.cli import app
 from tradeoff.data.rows import Message, PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm import JointTrainer, Lora, TrainConfig, gguf, models
@@ -93,6 +98,60 @@ def test_five_updates_of_adapters_on_a_real_model(smollm2: Path, tmp_path: Path)
     with torch.no_grad():
         kept = trainer.policy.model(ids).logits
         torch.testing.assert_close(again(ids).logits, kept, rtol=1e-4, atol=1e-4)
+
+
+@needs_model
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the data sets in {DATA}")
+def test_the_first_example_of_the_how_to_on_real_rows(
+    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADEOFF_CACHE", str(smollm2.parent))
+    text = (checkout.ROOT / "docs" / "howto" / "llm.md").read_text("utf-8")
+    example = next(line for line in text.splitlines() if line.startswith("tradeoff train"))
+    assert "--model smollm2" in example
+    for name, value in {
+        "skills.jsonl": DATA / "sft_rasbt_train.jsonl.gz",
+        "taste.jsonl": DATA / "pref_rasbt_train.jsonl.gz",
+        "runs/first": tmp_path / "run",
+        "--steps 60": "--steps 5 --rows 40 --batch-size 4",
+    }.items():
+        assert name in example
+        example = example.replace(name, str(value))
+    done = CliRunner().invoke(app, shlex.split(example)[1:])
+    assert done.exit_code == 0, done.exception
+    table = pd.read_csv(tmp_path / "run" / "trajectory.csv")
+    assert table["step"].tolist() == list(range(6))
+    assert np.isfinite(table[["sft_loss", "preference_loss"]]).all(axis=None)
+    assert table["preference_loss"][0] == pytest.approx(np.log(2), abs=1e-6)
+    first = done.output.partition("5 updates of 4 rows")[0]
+    card = (tmp_path / "run" / "model" / "README.md").read_text("utf-8")
+    for told in (first, card):
+        assert "dequantised from a GGUF file" in told
+
+
+def test_a_folder_of_one_file_is_that_file(cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert gguf.unpacked(str(folder)) == str(folder)
+    (folder / "q4.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"q4\.gguf.*no causal model can be read"):
+        gguf.unpacked(str(folder))
+    assert len(gguf.caution(folder)) == 1
+    (folder / "q8.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"2 GGUF files.*Name one, such as .*q4\.gguf"):
+        gguf.unpacked(str(folder))
+    (folder / "config.json").write_text("{}", "utf-8")
+    assert gguf.unpacked(str(folder)) == str(folder)
+    assert not list(cache.glob("*"))
+
+
+def test_a_caution_is_of_dequantised_models_alone(tmp_path: Path) -> None:
+    assert gguf.caution("owner/name") == gguf.caution(tmp_path) == []
+    (tmp_path / gguf.CARD).write_text("{}", "utf-8")
+    for place in ("smollm2", "models/one.gguf", tmp_path):
+        (text,) = gguf.caution(place)
+        assert text.startswith(f"{Path(place).name}: ")
 
 
 def test_a_missing_file_or_package_is_told_with_its_remedy(

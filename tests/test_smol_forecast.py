@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.fernando2024.forecast import smol_forecast, smol_predictions
+from analysis.fernando2024.forecast.calibrate import signs
 from analysis.fernando2024.forecast.smol_forecast import at, compared, scores
 from analysis.fernando2024.real import smol_methods, smol_plan, smol_rows
 from tradeoff.forecast import calibration
@@ -83,6 +84,14 @@ def test_a_control_of_the_other_pairs_does_not_see_its_own() -> None:
     assert changed["others"]["by_pair"]["two"] > 1
     assert changed["others"]["by_pair"]["one"] < changed["others"]["by_pair"]["two"]
     assert scores({}) == {}
+
+
+def test_a_forecast_of_the_wrong_sign_is_counted() -> None:
+    one = compared(said(), found())
+    assert [signs({"one": one}, loss) for loss in LOSSES] == [[6, 6], [6, 6]]
+    for row in one["numbers"]:
+        row["forecast"] = 2 * row["start"] - row["forecast"]
+    assert [signs({"one": one, "two": one}, loss)[0] for loss in LOSSES] == [0, 0]
 
 
 def test_stored_predictions_are_of_pairs_and_a_budget_of_the_study() -> None:

@@ -38,9 +38,11 @@ class tqdm(_tqdm):
             return super().display(*args, **settings)
         if time.monotonic() - self._lined >= EVERY:
             self._lined = time.monotonic()
-            about = {**self.format_dict, "ncols": 0}
+            about = self.format_dict
             if about["bar_format"]:
                 about["bar_format"] = about["bar_format"].replace("|{bar}|", "")
+            else:  # With no columns tqdm draws no bar, but would ignore a format of one's own.
+                about["ncols"] = 0
             self.fp.write(f"{self.format_meter(**about)}\n")
             self.fp.flush()
         return None

@@ -63,7 +63,10 @@ class Extraction(StrEnum):
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="Model folder, output folder of a run, hub name, or `tiny`.")
+        str,
+        typer.Argument(
+            help="Model folder, output folder of a run, GGUF file, hub name, `smollm2` or `tiny`."
+        ),
     ],
     reference: Annotated[
         str | None, typer.Option(help="What preference training started from; for --preference.")
@@ -157,7 +160,7 @@ def evaluate(
     """
     require("llm")
     from tradeoff.data.choices import read_choices
-    from tradeoff.llm import TrainConfig, evaluation
+    from tradeoff.llm import TrainConfig, evaluation, gguf
     from tradeoff.llm.config import ModelConfig
 
     config = TrainConfig(
@@ -205,10 +208,11 @@ def evaluate(
         out=out,
         progress=not as_json,
     )
+    remarks = [*read.remarks, *gguf.caution(model)]
     if as_json:
-        show_json({**found.to_dict(), "remarks": read.remarks})
+        show_json({**found.to_dict(), "remarks": remarks})
         return
-    for line in read.remarks:
+    for line in remarks:
         show_line(line, style="yellow")
     show_table(evaluation.terminal_table(found, groups), f"{model}; losses in nats")
     show_table(found.costs(), "cost")

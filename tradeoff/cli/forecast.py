@@ -44,6 +44,8 @@ def forecast(
     from tradeoff.forecast.forecast import forecast as made
     from tradeoff.forecast.lab import Effort, Lab
     from tradeoff.forecast.llm import replaced, subject
+    from tradeoff.forecast.sentences import failed
+    from tradeoff.llm import gguf
 
     known = calibration.stored()
     if known is None:
@@ -68,7 +70,9 @@ def forecast(
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         measured = subject(settings, rows, effort, progress=not as_json)
     said, lost = told(rows, measured.trainer.data), losses(measured.trainer.data.summary())
-    said["remarks"] += replaced(settings)
+    said["remarks"] += [*gguf.caution(settings.model.path), *replaced(settings)]
+    if settings.model.path != "tiny":
+        said["remarks"] += failed(known.about)
     if not as_json:
         for line in lines(said, lost, " in the sample"):
             show_line(line, style="yellow")

@@ -113,7 +113,9 @@ def run_settings(
             metavar="SFT.yaml DPO.yaml",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Folder, hub name or `tiny`.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder, GGUF file, hub name, `smollm2` or `tiny`.")
+    ] = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Take only the model's configuration.")
     ] = False,

@@ -83,6 +83,8 @@ def train(
       --lora-rank 32 --precision bf16 --set train.clip=0.5`
     """
     require("llm")
+    from tradeoff.llm import gguf
+
     keeps(f"checkpoints in {out} are kept, and the same command goes on from the newest")
     quiet = as_json or os.environ.get("RANK", "0") != "0"
     say = (lambda text: None) if quiet else partial(show_line, style="dim")
@@ -96,6 +98,7 @@ def train(
         kept = experiment.reference_folder()
         trainer = experiment.prepare(settings, read, out, progress=not quiet, references=kept)
     said = told(read, trainer.data)
+    said["remarks"] += gguf.caution(settings.model.path)
     if not quiet:
         for line in lines(said, losses(trainer.data.summary())):
             show_line(line, style="yellow")
@@ -121,7 +124,7 @@ def _counted(read: Mapping[str, Any]) -> str:
 def _ahead(trainer: JointTrainer) -> str:
     """What is about to be done."""
     read = sum(map(len, trainer.needed.groups))
-    scored = f"; the reference is computed for {read:,} of them"
+    scored = f"; the reference is needed for {read:,} of them"
     config, sizes = trainer.config, (len(trainer.data.sft), len(trainer.data.preference))
     return (
         f"{trainer.method.label}: {trainer.steps:,} updates of {config.batch_size} rows on "

@@ -99,8 +99,8 @@ def trust(found: Forecast) -> list[str]:
         f"of {own['rank']:.2f}. {verdict(calibration.goals)} The worst pair was {worst!r}, with an "
         f"error of {100 * most:.0f} %: errors are large where the front is short.{later}",
         f"That was measured on {about['model']} and runs of {about['updates']} updates of "
-        f"{about['batch']} rows. For another model or budget, trust signs and orders more than "
-        f"numbers.{_elsewhere(about)}",
+        f"{about['batch']} rows. For another model or budget, trust the numbers less."
+        f"{_elsewhere(about)}",
     ]
 
 
@@ -112,6 +112,31 @@ def _elsewhere(about: Mapping[str, Any]) -> str:
         f" On {found['model']} and {found['pairs']} pairs of data sets, forecasts that were stored "
         f"before the runs missed by {100 * found['median_error']:.0f} % of what training on one "
         f"objective gains (a guess that nothing changes: {100 * found['nothing']:.0f} %), and "
-        f"their intervals held {100 * found['coverage']:.0f} % of the losses: do not rely on the "
-        "numbers for a pretrained model."
+        f"their intervals held {100 * found['coverage']:.0f} % of the losses.{_signs(found)} Do "
+        "not rely on the numbers for a pretrained model."
     )
+
+
+def _signs(found: Mapping[str, Any]) -> str:
+    """How often a forecast was right in whether training raises or lowers a loss."""
+    if not (signs := found.get("signs")):
+        return ""
+    counts = [f"{right} of {of} {name} losses" for name, (right, of) in signs.items()]
+    return f" Whether training raises or lowers a loss was right for {' and '.join(counts)}."
+
+
+def failed(about: Mapping[str, Any]) -> list[str]:
+    """A remark to put before a forecast of another model, if such a forecast has failed.
+
+    Parameters
+    ----------
+    about
+        What the calibration stores of its runs.
+    """
+    if not (found := about.get("elsewhere")):
+        return []
+    return [
+        f"forecasts are calibrated on {about['model']}; on {found['model']} 90 % intervals held "
+        f"{100 * found['coverage']:.0f} % of the losses, so take what follows as a question to a "
+        "short run"
+    ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from tradeoff.llm import gguf
 from tradeoff.llm._corpora import Corpora
 from tradeoff.llm.config import Experiment, TrainConfig
 from tradeoff.llm.toml import to_toml, unwritable
@@ -56,6 +57,7 @@ def write(
     record = {
         "base": _short(str(base or "")),
         "on_hub": on_hub(str(base or "")),
+        "cautions": gguf.caution(str(base)) if base else [],
         "adapters": adapters is not None,
         "schedule": {"label": schedule.label, **schedule.to_dict()},
         "data": {

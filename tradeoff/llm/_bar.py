@@ -59,8 +59,9 @@ class Bar:
         self.done += 1
         self.losses |= losses or {}
         self._updates = self._added(self._updates)
+        self._show(refresh=False)  # A log may get no later line, so the losses come first.
         self._tqdm.update()
-        self._show()
+        self._tqdm.refresh()
 
     def set_postfix(self, losses: Mapping[str, Any]) -> None:
         """Count an evaluation and show its losses."""
@@ -84,10 +85,10 @@ class Bar:
         spent, self._last = now - self._last, now
         return before[0] + 1, before[1] + spent
 
-    def _show(self) -> None:
+    def _show(self, *, refresh: bool = True) -> None:
         parts = []
         if (left := self.left()) is not None:
             parts.append(f"{tqdm.format_interval(left)} left")
         parts += [f"{name} {value:.4f}" for name, value in self.losses.items()]
         parts += [f"held-out {name} {value:.4f}" for name, value in self.held_out.items()]
-        self._tqdm.set_postfix_str(", ".join(parts))
+        self._tqdm.set_postfix_str(", ".join(parts), refresh=refresh)

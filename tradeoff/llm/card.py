@@ -79,6 +79,7 @@ def render(about: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]], s
         f"This is {kind} **{base}**, trained on demonstrations and preference pairs by the "
         f"schedule {schedule['label']} of the package tradeoff (arXiv 2410.15483), with "
         f"λ = {schedule['lam']:g} as the weight of the preference objective.",
+        *(f"*Note.* {caution[0].upper()}{caution[1:]}." for caution in about.get("cautions", [])),
         "## Data",
         _table(["rows", "source", "count", "tokens"], _data(about)),
         "## Method",

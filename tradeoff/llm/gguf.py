@@ -35,7 +35,8 @@ def unpacked(place: str) -> str:
     Parameters
     ----------
     place
-        ``FOLDER/FILE.gguf``, one of `NAMED`, or any other path or hub name.
+        ``FOLDER/FILE.gguf``, a folder with nothing else that can be loaded, one of `NAMED`, or any
+        other path or hub name.
 
     Returns
     -------
@@ -46,8 +47,10 @@ def unpacked(place: str) -> str:
     Raises
     ------
     InputError
-        If the file or the package ``gguf`` is missing, or the file cannot be read.
+        If the file or the package ``gguf`` is missing, the file cannot be read, or a folder has
+        several.
     """
+    given, place = place, _alone(place)
     if not is_gguf(place):
         return place
     file = file_of(place)
@@ -57,8 +60,24 @@ def unpacked(place: str) -> str:
     folder = cache_folder() / f"{file.stem}-{sha256[:12]}"
     if not (folder / CARD).is_file():
         with replacing_folder(folder) as partial:
-            _dequantise(file, partial, {"file": file.name, "sha256": sha256, "asked_for": place})
+            _dequantise(file, partial, {"file": file.name, "sha256": sha256, "asked_for": given})
     return str(folder)
+
+
+def _alone(place: str) -> str:
+    """The only GGUF file of a folder that has no model of another form; else what was given."""
+    folder = Path(place)
+    files = sorted(folder.glob(f"*{SUFFIX}")) if place not in NAMED and folder.is_dir() else []
+    if not files or (folder / "config.json").exists():
+        return place
+    if len(files) > 1:
+        raise InputError(
+            f"the folder has {len(files)} GGUF files",
+            field="path",
+            value=place,
+            remedy=f"Name one, such as {files[0]}.",
+        )
+    return str(files[0])
 
 
 def file_of(place: str) -> Path:
@@ -85,6 +104,22 @@ def file_of(place: str) -> Path:
     if not file.is_file():
         raise InputError("there is no such model", field="path", value=place, remedy=remedy)
     return file
+
+
+def caution(place: str | Path) -> list[str]:
+    """A remark on the scores of a model, if its weights were dequantised.
+
+    Parameters
+    ----------
+    place
+        What was given as the model, or the folder of its weights.
+    """
+    if not is_gguf(_alone(str(place))) and not (Path(place) / CARD).is_file():
+        return []
+    return [
+        f"{Path(place).name}: the weights were dequantised from a GGUF file, so do not compare "
+        "scores with published ones"
+    ]
 
 
 def _dequantise(file: Path, folder: Path, card: dict[str, Any]) -> None:

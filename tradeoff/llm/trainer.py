@@ -342,6 +342,9 @@ class JointTrainer:
     def update(self) -> dict[str, Tensor]:
         """Do one update: choose objectives, compute the gradient, and step the optimiser.
 
+        Log lines, due evaluations, checkpoints and the saved model are the work of :meth:`train`.
+        In a loop of your own, call :meth:`evaluate` and :meth:`save`.
+
         Returns
         -------
         dict
