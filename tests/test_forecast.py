@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from tradeoff.convex.solve import minimise
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import byte_tokenizer
 from tradeoff.forecast import features
-from tradeoff.forecast.calibration import Calibration, from_record
+from tradeoff.forecast.calibration import Calibration, from_record, stored
 from tradeoff.forecast.candidates import CANDIDATES, RADII, STACKED, from_problem
 from tradeoff.forecast.forecast import forecast
 from tradeoff.forecast.lab import Effort, Lab
@@ -464,9 +465,15 @@ def test_a_failure_on_another_model_is_said_before_and_after_the_numbers():
     for text in (before, after):
         assert about["model"] in text
         assert f"{100 * about['coverage']:.0f} % of the losses" in text
+        assert f"{about['widened']['factor']:.1f} times as wide" in text
     for name, (right, of) in about["signs"].items():
         assert f"{right} of {of} {name} losses" in after
     assert failed({**known.about, "elsewhere": None}) == []
+    wide = known.elsewhere().half_widths / known.half_widths
+    assert wide == pytest.approx(about["widened"]["factor"])
+    assert about["widened"]["factor"] > 1
+    alone = replace(known, about={**known.about, "elsewhere": None})
+    assert alone.elsewhere() is alone
 
 
 @pytest.mark.slow
@@ -486,4 +493,10 @@ def test_the_command_forecasts_and_says_how_far_to_trust_it(tmp_path, capsys):
     assert record["trust"]["goals"]["error"] in (True, False)
     assert any("median error" in sentence for sentence in record["sentences"])
     assert any("short run" in remark for remark in record["remarks"])
+    known = stored()
+    assert known is not None
+    told = pd.DataFrame(record["numbers"])
+    half = (to_scale(told["high"]) - to_scale(told["low"])) / 2
+    sure = told["low"].to_numpy() > 0
+    assert half[sure] == pytest.approx(known.elsewhere().half_widths[sure], rel=1e-4)
     assert record == json.loads((tmp_path / "out" / "forecast.json").read_text("utf-8"))

@@ -12,9 +12,10 @@ from analysis.fernando2024.forecast import smol_forecast, smol_predictions
 from analysis.fernando2024.forecast.calibrate import signs
 from analysis.fernando2024.forecast.smol_forecast import at, compared, scores
 from analysis.fernando2024.real import smol_methods, smol_plan, smol_rows
+from analysis.fernando2024.stored import shown
 from tradeoff.forecast import calibration
 from tradeoff.forecast.candidates import STACKED
-from tradeoff.forecast.quantities import LAMBDAS, LOSSES, NAMES, place
+from tradeoff.forecast.quantities import LAMBDAS, LOSSES, NAMES, from_scale, place, to_scale
 from tradeoff.records import read_json
 
 WEIGHTS = ("0.01", "0.25", "0.5", "0.75", "0.99")
@@ -92,6 +93,25 @@ def test_a_forecast_of_the_wrong_sign_is_counted() -> None:
     for row in one["numbers"]:
         row["forecast"] = 2 * row["start"] - row["forecast"]
     assert [signs({"one": one, "two": one}, loss)[0] for loss in LOSSES] == [0, 0]
+
+
+def test_intervals_are_widened_by_what_the_other_pairs_ask_for() -> None:
+    def rows(*errors: float) -> list[dict[str, float]]:
+        middle = np.log(1.1)
+        scale = {"forecast": middle, "low": middle - 0.1, "high": middle + 0.1}
+        made = {name: float(from_scale(value)) for name, value in scale.items()}
+        return [{**made, "measured": float(from_scale(middle + 0.1 * each))} for each in errors]
+
+    found = smol_forecast.widened({"a": rows(-1.0, 2.0), "b": rows(0.5, 3.0)})
+    assert found["factor"] == pytest.approx(3.0)
+    assert found["coverage"] == 0.75  # Of b, the width that a asks for is 2.
+    numbers = {pair: one["numbers"] for pair, one in shown("smol_forecast")["pairs"].items()}
+    stored = smol_forecast.widened(numbers)
+    for one in (row for part in numbers.values() for row in part):
+        half = (to_scale(one["high"]) - to_scale(one["low"])) / 2 * stored["factor"]
+        one["held"] = abs(to_scale(one["forecast"]) - to_scale(one["measured"])) <= half
+    held = [row["held"] for part in numbers.values() for row in part]
+    assert np.mean(held) >= 0.9 > np.mean(held) - 2 / len(held)
 
 
 def test_stored_predictions_are_of_pairs_and_a_budget_of_the_study() -> None:

@@ -73,6 +73,7 @@ def forecast(
     said["remarks"] += [*gguf.caution(settings.model.path), *replaced(settings)]
     if settings.model.path != "tiny":
         said["remarks"] += failed(known.about)
+        known = known.elsewhere()
     if not as_json:
         for line in lines(said, lost, " in the sample"):
             show_line(line, style="yellow")

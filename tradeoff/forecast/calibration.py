@@ -8,7 +8,7 @@ that were left out of the fit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,17 @@ class Calibration:
             "better than every control": own["median_error"] < min(controls),
             "cost": own["cost"]["most"] <= COST,
         }
+
+    def elsewhere(self) -> Calibration:
+        """The calibration for another model than that of the fit.
+
+        Its intervals are wider by the factor by which those of a pretrained model should have been,
+        if that was measured.
+        """
+        measured = self.about.get("elsewhere")
+        if measured is None:
+            return self
+        return replace(self, half_widths=self.half_widths * measured["widened"]["factor"])
 
     def record(self) -> dict[str, Any]:
         """The content of the file."""

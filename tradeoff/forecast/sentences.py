@@ -112,8 +112,19 @@ def _elsewhere(about: Mapping[str, Any]) -> str:
         f" On {found['model']} and {found['pairs']} pairs of data sets, forecasts that were stored "
         f"before the runs missed by {100 * found['median_error']:.0f} % of what training on one "
         f"objective gains (a guess that nothing changes: {100 * found['nothing']:.0f} %), and "
-        f"their intervals held {100 * found['coverage']:.0f} % of the losses.{_signs(found)} Do "
-        "not rely on the numbers for a pretrained model."
+        f"their intervals held {100 * found['coverage']:.0f} % of the losses.{_signs(found)} "
+        f"Intervals for any other model are {_widened(found)}. Do not rely on the numbers for a "
+        "pretrained model."
+    )
+
+
+def _widened(found: Mapping[str, Any]) -> str:
+    """By how much intervals are wider for another model, and what such intervals held."""
+    wide = found["widened"]
+    return (
+        f"{wide['factor']:.1f} times as wide as those of the calibration, as the errors on "
+        f"{found['model']} ask for; of each pair, the width that the other pairs ask for held "
+        f"{100 * wide['coverage']:.0f} %"
     )
 
 
@@ -137,6 +148,6 @@ def failed(about: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"forecasts are calibrated on {about['model']}; on {found['model']} 90 % intervals held "
-        f"{100 * found['coverage']:.0f} % of the losses, so take what follows as a question to a "
-        "short run"
+        f"{100 * found['coverage']:.0f} % of the losses, so they are {_widened(found)}. Take what "
+        "follows as a question to a short run"
     ]

@@ -28,6 +28,7 @@ def stored_run() -> calibration.Calibration:
         "median_error": other["scores"]["forecast"]["median_error"],
         "coverage": other["scores"]["forecast"]["coverage"],
         "nothing": other["scores"]["nothing"]["median_error"],
+        "widened": other["scores"]["widened"],
         "signs": {
             name: signs(other["pairs"], f"{name.lower()}_loss") for name in ("SFT", "preference")
         },

@@ -19,6 +19,7 @@ from analysis.fernando2024.stored import shown
 from tradeoff.forecast import Forecast, calibration
 from tradeoff.forecast.calibration import COVERAGE
 from tradeoff.forecast.quantities import LAMBDAS, LOSSES, from_scale, place, to_scale
+from tradeoff.forecast.stack import LEVEL
 from tradeoff.records import read_json
 from tradeoff.theory.checked import Checked
 
@@ -152,7 +153,41 @@ def scores(pairs: Mapping[str, Any]) -> dict[str, Any]:
     found["forecast"]["coverage"] = float(np.mean(inside))
     widths = [(row["high"] - row["low"]) / row["unit"] for row in rows]
     found["forecast"]["width"] = float(np.median(widths))
+    if len(pairs) > 1:
+        found["widened"] = widened({pair: one["numbers"] for pair, one in pairs.items()})
     return found
+
+
+def widened(pairs: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """How many times as wide intervals must be, and what they hold if the other pairs say it.
+
+    Parameters
+    ----------
+    pairs
+        Numbers that were forecast and measured, by pair.
+    """
+    errors = {pair: _in_half_widths(rows) for pair, rows in pairs.items()}
+    held = [
+        own <= _factor(np.concatenate([errors[other] for other in errors if other != pair]))
+        for pair, own in errors.items()
+    ]
+    return {
+        "factor": _factor(np.concatenate(list(errors.values()))),
+        "coverage": float(np.mean(np.concatenate(held))),
+    }
+
+
+def _in_half_widths(rows: list[dict[str, Any]]) -> Array:
+    """Errors in half-widths of their intervals, on the scale of forecasts."""
+    said, true, low, high = (
+        to_scale([row[name] for row in rows]) for name in ("forecast", "measured", "low", "high")
+    )
+    return np.asarray(np.abs(said - true) / np.maximum((high - low) / 2, 1e-9))
+
+
+def _factor(errors: Array) -> float:
+    """The least factor by which intervals would hold the share that they promise."""
+    return float(np.quantile(errors, LEVEL, method="higher"))
 
 
 def _column(one: Mapping[str, Any], name: str) -> Array:
