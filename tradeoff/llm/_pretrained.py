@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from tradeoff.errors import InputError
 from tradeoff.llm import varlen
+from tradeoff.llm._generation_settings import FILE, end_ids
 from tradeoff.records import read_json
 
 Kind = Literal["CausalLM", "SequenceClassification"]
@@ -139,7 +140,12 @@ def settings_of(place: str) -> Any:
     _refuse_code("config.json", PretrainedConfig.get_config_dict(place)[0])
     if (Path(place) / "custom_generate").exists():
         raise ValueError("its folder custom_generate holds code, which is never run")
-    _refuse_code("generation_config.json", _read_if_there(place, "generation_config.json"))
+    generation = _read_if_there(place, FILE)
+    _refuse_code(FILE, generation)
+    try:
+        end_ids(generation)
+    except InputError as error:
+        raise error.at(file=f"{place}/{FILE}") from error
     return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
@@ -233,15 +239,29 @@ def _check_attention_of(model: Any, chosen: str) -> None:
         raise ValueError(f"the model uses the attention {sorted(used)} and not {chosen!r}")
 
 
-def _read_if_there(place: str, name: str) -> Any:
-    """Read a JSON file of a folder or hub name; empty if there is no such file."""
+def _read_if_there(place: str, name: str) -> dict[str, Any]:
+    """Read a JSON file of a folder or hub name; empty if there is no such file.
+
+    Raises
+    ------
+    ValueError
+        If the file holds anything but an object of JSON.
+    """
     from transformers.utils.hub import cached_file
 
     try:
         file = cached_file(place, name)
     except OSError:
         return {}
-    return {} if file is None else read_json(Path(file))
+    if file is None:
+        return {}
+    try:
+        found = read_json(Path(file))
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds no settings")
+    return found
 
 
 def _refuse_pickles(place: str) -> None:

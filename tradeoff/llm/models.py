@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
-from tradeoff.llm import _origin, _pretrained, gguf, snapshots
+from tradeoff.llm import _generation_settings, _origin, _pretrained, gguf, snapshots
 from tradeoff.llm._pretrained import Kind
 from tradeoff.llm._turns import stop_ids
 from tradeoff.llm.config import Lora, ModelConfig
@@ -162,7 +162,7 @@ def _of_checkpoint(checkpoint: Path, config: ModelConfig, read: dict[str, Any]) 
         else:
             _origin.check(found.base, found.base_files)
             model = with_weights(found.base, found.base, "CausalLM", **read)
-    if (found.folder / "generation_config.json").is_file():
+    if (found.folder / _generation_settings.FILE).is_file():
         model.generation_config = GenerationConfig.from_pretrained(place)
     known: set[str] = set()
     if found.adapter is not None:
@@ -468,9 +468,16 @@ def write(
     if hasattr(model, "get_base_model"):
         options = {"save_embedding_layers": False, "selected_adapters": [model.active_adapter]}
     with replacing_folder(folder, sync=sync) as partial, quiet():
-        stops = _stopping(below_adapters(model), tokenizer)
-        with stops, _base_written(model, weights, tokenizer, partial, folder):
+        base = below_adapters(model)
+        settings = base.generation_config
+        with (
+            nullcontext() if settings is None else _generation_settings.unused(base),
+            _base_written(model, weights, tokenizer, partial, folder),
+        ):
             model.save_pretrained(partial, state_dict=rounded(weights, precision), **options)
+        for place in (partial, partial / BASE):
+            if settings is not None and (place / _generation_settings.FILE).is_file():
+                _generation_settings.write(settings, place, stop_ids(tokenizer, settings))
         _say_precision(partial / "config.json", precision)
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
@@ -506,21 +513,6 @@ def _files_below(partial: Path) -> dict[str, str]:
     if not settings.is_file() or (partial / BASE).is_dir():
         return {}
     return _origin.digests(str(read_json(settings)["base_model_name_or_path"]))
-
-
-@contextmanager
-def _stopping(base: Any, tokenizer: Any) -> Iterator[None]:
-    """Context manager: the generation settings name every token that ends a response."""
-    settings = base.generation_config
-    if settings is None:
-        yield
-        return
-    kept, found = settings.eos_token_id, stop_ids(tokenizer, settings)
-    settings.eos_token_id = found if len(found) > 1 else found[0]
-    try:
-        yield
-    finally:
-        settings.eos_token_id = kept
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm._data import prompt_ids
+from tradeoff.llm._generation_settings import unused
 from tradeoff.llm._reference_values import evaluating
 from tradeoff.llm._turns import stop_ids
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
@@ -104,7 +104,9 @@ def generate(
     budget = tokens_at_once or _TOKENS.get(policy.device.type, _TOKENS["cuda"])
     found: dict[int, tuple[str, bool]] = {}
     ends = end_ids(policy)
-    with _plain(policy.model), torch.random.fork_rng(_cuda(policy)):
+    # Evaluations do not use penalties and temperatures of the model.
+    own = unused(below_adapters(policy.model))
+    with own, torch.random.fork_rng(_cuda(policy)):
         torch.manual_seed(sampling.seed)
         with tqdm(total=len(kept), desc="responses", disable=not progress, leave=False) as bar:
             for part in _batches(kept, sampling.max_new_tokens, budget):
@@ -190,19 +192,6 @@ def _settings(policy: LoadedPolicy, ends: list[int], sampling: Sampling) -> Any:
         use_cache=True,
         **drawn,
     )
-
-
-@contextmanager
-def _plain(model: Any) -> Iterator[None]:
-    """Ignore the model's own defaults of generation, such as penalties and temperatures."""
-    from transformers import GenerationConfig
-
-    base = below_adapters(model)
-    kept, base.generation_config = base.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        base.generation_config = kept
 
 
 def _cuda(policy: LoadedPolicy) -> list[torch.device]:
