@@ -253,7 +253,9 @@ def _render(
     messages = [turn.as_dict() for turn in turns]
     arguments = rows[place].template_arguments()
     try:
-        return rendered(tokenizer, messages, generation_prompt=generation_prompt, **arguments)
+        return rendered(
+            tokenizer, messages, generation_prompt=generation_prompt, arguments=arguments
+        )
     except Exception as error:  # a template is a program and can raise any error
         problem = f"the chat template refuses the conversation: {_reason(error)}"
         remedy = "Change its roles or their order, or give the tokenizer another template."
