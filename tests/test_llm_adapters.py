@@ -20,6 +20,7 @@ from tradeoff.errors import InputError
 from tradeoff.llm import batches, models
 from tradeoff.llm._data import Pair
 from tradeoff.llm.config import Lora, ModelConfig
+from tradeoff.llm.export import export
 from tradeoff.llm.logprobs import Policy
 
 # peft imports from transformers a name that will be removed in version 6.
@@ -191,3 +192,18 @@ def test_adapters_that_transformers_put_into_a_model_are_not_lost(first, lora):
     model = AutoModelForCausalLM.from_pretrained(first["lora"].output / "model")
     with pytest.raises(InputError, match=r"PeftModel\.from_pretrained"):
         trainer(model=model, lora=lora)
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_tied_weights_of_which_one_has_adapters_are_merged_apart(base, tmp_path, target):
+    """Merged into the weight that both share, adapters of one would change the other, too."""
+    lora = Lora(rank=2, targets=(target, "q_proj"))
+    run = trainer(model=load(base), lora=lora, output=tmp_path / "run", learning_rate=0.1)
+    run.train(progress=False)
+    expected = log_probs(load(tmp_path / "run"))
+    merged = log_probs(models.with_adapters(load(tmp_path / "run"), RANK_2))
+    torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-4)
+    export(tmp_path / "run", tmp_path / "whole", merged=True)
+    torch.testing.assert_close(log_probs(load(tmp_path / "whole")), expected, rtol=1e-5, atol=1e-4)
+    elsewhere = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(log_probs(elsewhere), expected, rtol=1e-5, atol=1e-4)

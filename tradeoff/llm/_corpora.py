@@ -28,7 +28,7 @@ from tradeoff.llm._data import (
 )
 from tradeoff.llm._turns import every_turn, in_chat, stop_ids
 from tradeoff.llm.config import TrainConfig
-from tradeoff.llm.models import below_adapters
+from tradeoff.llm.models import below_adapters, vocabulary
 from tradeoff.schedules import PREFERENCE, SFT
 
 R = TypeVar("R", SftRow, PreferenceRow)
@@ -124,7 +124,7 @@ def prepare(
         check_apart(train, test, f"{name}_test")
     every = (row for rows in (*training, *held_out) if rows is not None for row in rows)
     conversational = any(not isinstance(row.prompt, str) for row in every)
-    check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, conversational)
+    check_tokenizer(tokenizer, vocabulary(model), conversational)
     # Saving the model needs them, which is too late for an error.
     stop_ids(tokenizer, below_adapters(model).generation_config)
     sft, pairs = _hold_out(training, held_out, config)

@@ -300,6 +300,8 @@ def _peft_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # peft uses a name that version 6 of transformers removes.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        # `merged` unties them.
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
         yield
 
 
@@ -318,6 +320,11 @@ def below_adapters(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def vocabulary(model: Any) -> int:
+    """Number of rows of a model's embedding, which may have adapters."""
+    return int(below_adapters(model).get_input_embeddings().weight.shape[0])
+
+
 def has_adapters(model: nn.Module) -> bool:
     """Whether a model has adapters, of peft or from transformers."""
     from peft import PeftModel
@@ -331,12 +338,15 @@ def has_adapters(model: nn.Module) -> bool:
 def merged(model: Any) -> Any:
     """Merge the adapters into the weights of the model below them.
 
+    Weights that are tied, of which one has adapters, differ afterwards, and are then not tied.
+
     Raises
     ------
     InputError
         If these adapters cannot be merged, or do not belong to a model of peft.
     """
     try:
+        _untie(below_adapters(model))
         model = model.merge_and_unload()
     except (AttributeError, NotImplementedError, ValueError) as error:
         raise InputError(
@@ -347,6 +357,22 @@ def merged(model: Any) -> Any:
         ) from error
     _forget_name(model)
     return model
+
+
+def _untie(base: Any) -> None:
+    """Give embedding and output layer a weight each, if they share one and either has adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [base.get_input_embeddings(), base.get_output_embeddings()]
+    if not any(isinstance(layer, BaseTunerLayer) for layer in layers):
+        return
+    inner = [one.get_base_layer() if isinstance(one, BaseTunerLayer) else one for one in layers]
+    if inner[1] is None or inner[0].weight is not inner[1].weight:
+        return
+    shared = inner[0].weight
+    inner[1].weight = nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
+    for settings in (base.config, base.config.get_text_config()):
+        settings.tie_word_embeddings = False
 
 
 def resume_adapters(model: Any) -> None:
