@@ -164,13 +164,19 @@ def _respond(
 
 def _text(tokenizer: Any, prompt: Ids, new: Tensor, ends: list[int]) -> tuple[str, bool]:
     stops = torch.isin(new, torch.tensor(ends)).nonzero()[:, 0].tolist()
-    response = new[: stops[0]] if stops else new
+    response = (new[: stops[0]] if stops else new).numpy()
     # Decoded with its prompt, as some tokenizers drop the first blank of a text.
-    before = tokenizer.decode(prompt, skip_special_tokens=True)
-    whole = tokenizer.decode(np.concatenate([prompt, response]), skip_special_tokens=True)
+    before, whole = _decoded(tokenizer, prompt), _decoded(tokenizer, np.r_[prompt, response])
     if whole.startswith(before):
         return whole[len(before) :], bool(stops)
-    return tokenizer.decode(response, skip_special_tokens=True), bool(stops)
+    return _decoded(tokenizer, response), bool(stops)
+
+
+def _decoded(tokenizer: Any, ids: Ids) -> str:
+    """The text of tokens. Special tokens that responses contain, such as <tool_call>, stay."""
+    around = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    known = [token for token in around if token is not None]
+    return str(tokenizer.decode(ids[~np.isin(ids, known)], skip_special_tokens=False))
 
 
 def end_ids(policy: LoadedPolicy) -> list[int]:
