@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
-from tradeoff.llm import _generation_settings, _origin, _pretrained, gguf, snapshots
+from tradeoff.llm import (
+    _generation_settings,
+    _model_files,
+    _origin,
+    _pretrained,
+    gguf,
+    snapshots,
+)
 from tradeoff.llm._pretrained import Kind
 from tradeoff.llm._turns import stop_ids
 from tradeoff.llm.config import Lora, ModelConfig
@@ -64,7 +71,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     with _readable(config.path):
         if (checkpoint := snapshots.checkpoint_of(path)) is not None:
             return _of_checkpoint(checkpoint, config, read)
-        base = base_of(path)
+        base = _checked_base(path)
         _check_seal(path, base, weights=False)  # must come before the tokenizer is read
         tokenizer = with_overrides(tokenizer_of(path, base), config)
         if config.config_only:
@@ -186,7 +193,7 @@ def without_weights(path: str) -> tuple[Any, Any]:
         if (checkpoint := snapshots.checkpoint_of(place, whole=False)) is not None:
             base = place = str(snapshots.surroundings(checkpoint).folder)
         else:
-            base = base_of(place)
+            base = _checked_base(place)
         return _pretrained.settings_of(base), tokenizer_of(place, base)
 
 
@@ -215,16 +222,18 @@ UNREADABLE = (
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, with its type if the text alone does not say enough."""
+    """The first line of an error that says something, with its type if the text is not enough."""
     kind = type(error).__name__
-    text = next(iter(str(error).splitlines()), kind)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [kind]
+    text = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
     return f"{kind}: {text}" if isinstance(error, _UNKNOWN) else text
 
 
 def model_folder(path: str | Path) -> str:
     """The model folder of a run or of a GGUF file; any other path is returned unchanged."""
     path = gguf.unpacked(str(path))
-    inner = Path(path) / MODEL
+    # Of checkpoints it has what they share, but no weights.
+    inner = Path(path) / ("" if Path(path).name == snapshots.CHECKPOINTS else MODEL)
     names = ("config.json", "adapter_config.json")
     return str(inner) if any((inner / name).is_file() for name in names) else str(path)
 
@@ -247,6 +256,8 @@ def base_of(path: str) -> str:
     ------
     ValueError
         If the adapters do not name their base, name other adapters, or ask for code.
+    InputError
+        If the base has no configuration; the error names it.
     """
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -258,8 +269,35 @@ def base_of(path: str) -> str:
     _pretrained.check_adapters(settings)
     own = Path(path) / BASE
     base = str(own) if own.is_dir() else settings.get("base_model_name_or_path")
+    if base and _model_files.is_local(base) and not Path(base).is_dir():
+        raise _no_base("there is no such folder", base, file)
     if not base or find_adapter_config_file(base) is not None:
         raise ValueError(f"the adapters have no base model but {base!r}")
+    try:
+        _model_files.check_small(base)
+        _pretrained.settings_of(base)
+    except InputError:
+        raise
+    except OSError as error:
+        raise _no_base(reason(error), base, file) from error
+    return base
+
+
+def _no_base(problem: str, base: str, file: str) -> InputError:
+    return InputError(
+        f"the base model of the adapters cannot be read: {problem}",
+        file=file,
+        field="base_model_name_or_path",
+        value=base,
+        remedy="Put the base model there, or write its folder or hub name into this field.",
+    )
+
+
+def _checked_base(path: str) -> str:
+    """As `base_of`, after a check of the path and of the small files that are there."""
+    _model_files.check_place(path)
+    base = base_of(path)
+    _model_files.check_small(path)
     return base
 
 
@@ -268,10 +306,15 @@ def tokenizer_of(path: str, base: str) -> Any:
     try:
         return _pretrained.tokenizer_of(path)
     except (OSError, ValueError):
-        if path == base:
+        own = any((Path(path) / name).is_file() for name in _TOKENIZERS)
+        if path == base or own:
             raise
     # Adapters from elsewhere often have no tokenizer.
     return _pretrained.tokenizer_of(base)
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+"""Files of which a folder with a tokenizer has one."""
 
 
 def _names_in_adapters(path: str) -> set[str]:
