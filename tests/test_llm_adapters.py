@@ -12,6 +12,7 @@ import pytest
 import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import stop_at, trainer
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -207,3 +208,17 @@ def test_tied_weights_of_which_one_has_adapters_are_merged_apart(base, tmp_path,
     torch.testing.assert_close(log_probs(load(tmp_path / "whole")), expected, rtol=1e-5, atol=1e-4)
     elsewhere = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     torch.testing.assert_close(log_probs(elsewhere), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word", "ignore:Setting `save_embedding")
+def test_adapters_may_bring_new_tokens(base, tmp_path):
+    """peft saves a resized embedding with the adapters, and needs as many rows below them."""
+    model = load(base)
+    size = models.vocabulary(model)
+    model.resize_token_embeddings(size + 3, mean_resizing=False)
+    more = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, **more))
+    adapted.save_pretrained(tmp_path / "adapters")
+    found = load(tmp_path / "adapters")
+    assert models.vocabulary(found) == size + 3
+    torch.testing.assert_close(log_probs(found), log_probs(adapted))

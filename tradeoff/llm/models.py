@@ -327,15 +327,30 @@ def _names_in_adapters(path: str) -> set[str]:
 
 
 def _put_upon(model: Any, path: str) -> Any:
-    """Put the adapters of a folder on a model."""
+    """Put the adapters of a folder on a model; new tokens that they bring get rows in it."""
     from peft import PeftModel
     from transformers.utils.hub import cached_file
 
     # Without this file peft would load a pickled one.
-    cached_file(path, "adapter_model.safetensors")
+    file = cached_file(path, "adapter_model.safetensors")
+    if (rows := _rows_of_embedding(file, model)) not in (None, vocabulary(model)):
+        model.resize_token_embeddings(rows, mean_resizing=False)
     with _peft_quiet():
         warnings.filterwarnings("error", "Found missing adapter keys")
         return PeftModel.from_pretrained(model, path, torch_device="cpu")
+
+
+def _rows_of_embedding(file: Any, model: Any) -> int | None:
+    """Number of rows of the embedding in a file of adapters; None if they leave it as it is."""
+    embed = model.get_input_embeddings()
+    names = [name for name, module in model.named_modules() if module is embed]
+    with safe_open(file, framework="pt") as stored:
+        for name in stored.keys():  # noqa: SIM118
+            plain = name.removeprefix("base_model.model.").removesuffix(".weight")
+            plain = plain.removesuffix(".base_layer")  # of adapters on the embedding itself
+            if name.endswith(".weight") and plain in names:
+                return int(stored.get_slice(name).get_shape()[0])
+    return None
 
 
 @contextmanager
@@ -409,7 +424,9 @@ def _untie(base: Any) -> None:
     layers = [base.get_input_embeddings(), base.get_output_embeddings()]
     if not any(isinstance(layer, BaseTunerLayer) for layer in layers):
         return
-    inner = [one.get_base_layer() if isinstance(one, BaseTunerLayer) else one for one in layers]
+    inner: list[Any] = [
+        one.get_base_layer() if isinstance(one, BaseTunerLayer) else one for one in layers
+    ]
     if inner[1] is None or inner[0].weight is not inner[1].weight:
         return
     shared = inner[0].weight
