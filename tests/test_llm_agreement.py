@@ -110,7 +110,8 @@ TWO_BOS = "{{ '<s><s>' }}" + CHATML
         (CHATML, OWN_MARKS, ["carried"]),
         (CHATML, ENDED, ["carried"]),
         (CHATML, HEADED, ["carried"]),
-        (CHATML, BEGUN, ["carried"]),
+        (CHATML, BEGUN, ["carried", "two_bos"]),
+        ("{{ '<s>' }}" + CHATML, BEGUN, ["carried", "two_bos"]),
         (CHATML, ABOUT_USERS, []),
         (ENDLESS, ABOUT_USERS, ["no_stop"]),
         # Tags that are written anew, and earlier reasoning that is left out, are no loss.
@@ -129,6 +130,8 @@ TWO_BOS = "{{ '<s><s>' }}" + CHATML
         (ENDLESS, CHAT, ["no_stop"]),
         (TRIMMED, CHAT, ["other_prompt"]),
         (TWO_BOS, CHAT, ["two_bos"]),
+        (None, SftRow("<s>Q: 1\nA:", "<s> 2"), ["two_bos"]),
+        (None, SftRow("<s>Q: 1\nA: 2<|im_end|>\n<s>Q: 3\nA:", " 4"), []),
         (CHATML, PLAIN, ["plain"]),
         (None, PLAIN, []),
         (CHATML, SftRow("<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n", "A"), []),

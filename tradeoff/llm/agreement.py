@@ -55,7 +55,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "two_bos": Kind(
-        "begin with two BOS tokens",
+        "have a BOS token after their first token",
         "Remove the BOS token from the rows, or from the chat template.",
     ),
     "no_stop": Kind(
@@ -244,8 +244,8 @@ class _Look:
         """Yield the kinds of disagreement of one sequence, each with an example."""
         (prompt, prompt_ids), (whole, ids) = asked, trained
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if bos is not None and bos != eos and len(ids) > 1 and ids[0] == ids[1] == bos:
-            yield "two_bos", repr(whole[:_SHOWN])
+        if bos is not None and bos != eos and (place := self._second_bos(ids, bos)) is not None:
+            yield "two_bos", repr(self.tokenizer.decode(ids[max(0, place - 8) : place + 8]))
         if len(ids) <= self.max_length and not self._stops(ids):
             yield "no_stop", repr(whole[-_SHOWN:])
         if len(prompt_ids) > 1 and prompt_ids[-1] == eos and bos != eos:
@@ -282,6 +282,16 @@ class _Look:
         for header, special in self.headers:
             if header in text if special else text.startswith(header):
                 return header
+        return None
+
+    def _second_bos(self, ids: Any, bos: int) -> int | None:
+        """Place of a BOS within a text; some formats begin each exchange with one, after an end."""
+        for place in (ids == bos).nonzero()[0].tolist():
+            last = place - 1
+            while last >= 0 and not self.tokenizer.decode(ids[last : last + 1]).strip():
+                last -= 1
+            if last >= 0 and int(ids[last]) not in self.stops:
+                return int(place)
         return None
 
     def _stops(self, ids: Any) -> bool:
