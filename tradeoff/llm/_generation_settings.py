@@ -32,7 +32,8 @@ def end_ids(settings: Any) -> list[int]:
     """
     given = settings.get if isinstance(settings, dict) else lambda name: getattr(settings, name, ())
     own = given("eos_token_id")
-    found = list(own) if isinstance(own, list | tuple) else [] if own is None else [own]
+    many = isinstance(own, list | tuple)
+    found: list[Any] = list(own) if many else [] if own is None else [own]
     if wrong := [i for i in found if isinstance(i, bool) or not isinstance(i, int) or i < 0]:
         raise InputError(
             "an end token must be the number of a token",
