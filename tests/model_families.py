@@ -30,13 +30,13 @@ def families() -> list[str]:
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-def tiny(family: str, vocabulary: int, dropout: float = DROPPED) -> Any:
+def tiny(family: str, vocabulary: int, dropout: float = DROPPED, **more: Any) -> Any:
     """A causal model of a family in float32, with dropout wherever its configuration has a rate."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     known = vars(AutoConfig.for_model(family))
     sizes = {name: value for name, value in SIZES.items() if name in known}
-    config = AutoConfig.for_model(family, **sizes, vocab_size=vocabulary)
+    config = AutoConfig.for_model(family, **sizes, **more, vocab_size=vocabulary)
     for name, value in vars(config).items():
         if "drop" in name and "layer" not in name and type(value) in (int, float):
             setattr(config, name, dropout)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import stop_at, trainer
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +21,7 @@ from tradeoff.errors import InputError
 from tradeoff.llm import batches, models
 from tradeoff.llm._data import Pair
 from tradeoff.llm.config import Lora, ModelConfig
+from tradeoff.llm.export import export
 from tradeoff.llm.logprobs import Policy
 
 # peft imports from transformers a name that will be removed in version 6.
@@ -191,3 +193,32 @@ def test_adapters_that_transformers_put_into_a_model_are_not_lost(first, lora):
     model = AutoModelForCausalLM.from_pretrained(first["lora"].output / "model")
     with pytest.raises(InputError, match=r"PeftModel\.from_pretrained"):
         trainer(model=model, lora=lora)
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_tied_weights_of_which_one_has_adapters_are_merged_apart(base, tmp_path, target):
+    """Merged into the weight that both share, adapters of one would change the other, too."""
+    lora = Lora(rank=2, targets=(target, "q_proj"))
+    run = trainer(model=load(base), lora=lora, output=tmp_path / "run", learning_rate=0.1)
+    run.train(progress=False)
+    expected = log_probs(load(tmp_path / "run"))
+    merged = log_probs(models.with_adapters(load(tmp_path / "run"), RANK_2))
+    torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-4)
+    export(tmp_path / "run", tmp_path / "whole", merged=True)
+    torch.testing.assert_close(log_probs(load(tmp_path / "whole")), expected, rtol=1e-5, atol=1e-4)
+    elsewhere = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(log_probs(elsewhere), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word", "ignore:Setting `save_embedding")
+def test_adapters_may_bring_new_tokens(base, tmp_path):
+    """peft saves a resized embedding with the adapters, and needs as many rows below them."""
+    model = load(base)
+    size = models.vocabulary(model)
+    model.resize_token_embeddings(size + 3, mean_resizing=False)
+    more = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, **more))
+    adapted.save_pretrained(tmp_path / "adapters")
+    found = load(tmp_path / "adapters")
+    assert models.vocabulary(found) == size + 3
+    torch.testing.assert_close(log_probs(found), log_probs(adapted))

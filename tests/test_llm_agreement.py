@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -46,6 +47,17 @@ TRANSCRIPT = SftRow(
     (user("Human: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"),), CHAT.completion
 )
 ENCLOSED = SftRow((user("### Instruction:\nSay hello.\n\n### Response:\n"),), CHAT.completion)
+OWN_MARKS = SftRow(
+    (user("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant"),), CHAT.completion
+)
+ENDED = SftRow((user("hello"),), (assistant("bonjour<|im_end|>"),))
+HEADED = SftRow((user("hello"),), (assistant("<|im_start|>assistant\nbonjour"),))
+BEGUN = SftRow((user("<s>hello"),), (assistant("bonjour"),))
+ABOUT_USERS = SftRow((user("Which user is it?"),), (assistant("The user of the assistant."),))
+THOUGHT = SftRow((user("a"),), (assistant("<think>I muse</think>b"),))
+THOUGHT_BEFORE = SftRow(
+    (user("a"), assistant("<think>\nabout it\n</think>\n\nb"), user("c")), CHAT.completion
+)
 PLAIN = SftRow("Q: 1 + 1\nA:", " 2")
 PAIR = PreferenceRow((user("hello"),), (assistant("bonjour"),), (assistant("no"),))
 
@@ -60,6 +72,22 @@ ENDLESS = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{%
 TRIMMED = CHATML.replace("m['content']", "m['content'] | trim").replace(
     "assistant\n' }}{% endif %}", "assistant\n ' }}{% endif %}"
 )
+FORGETFUL = CHATML.replace(
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content']",
+    "{% for m in messages %}{% set parts = m['content'].split('</think>') %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + parts[-1].strip()",
+)
+TIDY = FORGETFUL.replace(
+    "parts[-1].strip()",
+    "('<think>\n' + parts[0].split('<think>')[-1].strip() + '\n</think>\n\n' "
+    "if loop.last and parts[1:] else '') + parts[-1].strip()",
+)
+DEFAULT_SYSTEM = (
+    "{% if messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe helpful.<|im_end|>\n' }}{% endif %}" + CHATML
+)
+MIDDLE = "<|im_end|>\n<|im_start|>assistant\n"
+PHI = CHATML.replace("{% endif %}", "{% else %}{{ '<|endoftext|>' }}{% endif %}")
 TWO_BOS = "{{ '<s><s>' }}" + CHATML
 
 
@@ -78,11 +106,32 @@ TWO_BOS = "{{ '<s><s>' }}" + CHATML
         (CHATML, SHORT, []),
         (CHATML, TRANSCRIPT, ["transcript"]),
         (CHATML, ENCLOSED, ["transcript"]),
+        # Marks of the template within a turn, which it writes a second time.
+        (CHATML, OWN_MARKS, ["carried"]),
+        (CHATML, ENDED, ["carried"]),
+        (CHATML, HEADED, ["carried"]),
+        (CHATML, BEGUN, ["carried", "two_bos"]),
+        ("{{ '<s>' }}" + CHATML, BEGUN, ["carried", "two_bos"]),
+        (CHATML, ABOUT_USERS, []),
+        (ENDLESS, ABOUT_USERS, ["no_stop"]),
+        # Tags that are written anew, and earlier reasoning that is left out, are no loss.
+        (TIDY, THOUGHT, []),
+        (TIDY, THOUGHT_BEFORE, []),
+        (FORGETFUL, THOUGHT_BEFORE, []),
+        (FORGETFUL, THOUGHT, ["lost_content"]),
+        (DEFAULT_SYSTEM, SftRow(f"<|im_start|>user\nQ{MIDDLE}", "A"), []),
+        (
+            DEFAULT_SYSTEM,
+            SftRow(f"<|im_start|>system\nNo.<|im_end|>\n<|im_start|>user\nQ{MIDDLE}", "A"),
+            [],
+        ),
         (THINKING, CHAT, ["thinking"]),
         (DEAF, CHAT, ["unasked"]),
         (ENDLESS, CHAT, ["no_stop"]),
         (TRIMMED, CHAT, ["other_prompt"]),
         (TWO_BOS, CHAT, ["two_bos"]),
+        (None, SftRow("<s>Q: 1\nA:", "<s> 2"), ["two_bos"]),
+        (None, SftRow("<s>Q: 1\nA: 2<|im_end|>\n<s>Q: 3\nA:", " 4"), []),
         (CHATML, PLAIN, ["plain"]),
         (None, PLAIN, []),
         (CHATML, SftRow("<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n", "A"), []),
@@ -158,8 +207,18 @@ def test_templates_are_understood():
     assert known.asks
     assert not turns(chat_tokenizer(DEAF)).asks
     assert turns(chat_tokenizer(ENDLESS)).end is None
+    # A system turn that no row asks for, and a mark after the last turn, belong to no header.
+    assert turns(chat_tokenizer(DEFAULT_SYSTEM)).headers == known.headers
+    assert turns(chat_tokenizer(PHI)).headers == known.headers
     assert turns(chat_tokenizer(None)) is None
     assert turns(chat_tokenizer("{{ raise_exception('no') }}")) is None
+
+
+def test_a_row_may_have_any_argument_for_its_template():
+    template = "{{ generation_prompt }}" + CHATML
+    kwargs = json.dumps({"chat_template_kwargs": {"generation_prompt": "Hm. "}})
+    (ids,) = prompt_ids([replace(CHAT, extras=kwargs)], tokenizer := chat_tokenizer(template))
+    assert tokenizer.decode(ids).startswith("Hm. <|im_start|>user")
 
 
 # ---------------------------------------------------------------------- plain rows in chat
@@ -259,6 +318,21 @@ class Tomorrow(date):
 
 
 DATED = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + CHATML
+CLOCKS = {
+    DATED: "Today: 29 Feb 2024\n",
+    "{% set form = '%d %B' %}\n{{ strftime_now(form) }}" + CHATML: "29 February",
+    "{% set now = strftime_now %}{{ now(format='%-d.%m.%y') }}" + CHATML: "29.02.24",
+    "{% macro m() %}{{ strftime_now('%Y') }}{% endmacro %}\n  {{ m() }}" + CHATML: "  2024",
+    "{% if strftime_now is defined %}\n{{ strftime_now('%A') }}{% endif %}" + CHATML: "Thursday",
+}
+
+
+@pytest.mark.parametrize("template", CLOCKS)
+def test_a_date_is_kept_however_it_is_asked_for(template):
+    tokenizer = chat_tokenizer(template)
+    keep_date(tokenizer, "2024-02-29")
+    (ids,) = prompt_ids([CHAT], tokenizer)
+    assert tokenizer.decode(ids).startswith(CLOCKS[template] + "<|im_start|>user")
 
 
 def test_a_date_is_kept(tmp_path, monkeypatch):

@@ -81,3 +81,14 @@ def test_rates_are_as_before_when_a_pass_ends():
         (name, getattr(m, "p", None), getattr(m, "dropout", None))
         for name, m in model.named_modules()
     ]
+
+
+@pytest.mark.parametrize("family", ["mixtral", "minimax", "phimoe"])
+def test_routers_choose_experts_without_noise(family):
+    """The noise of a router is not in the reference either; in Phi's it is also a threshold."""
+    noise = {"router_jitter_noise": 0.5}
+    if family == "phimoe":
+        noise["input_jitter_noise"] = 0.5
+    model = tiny(family, len(bpe_tokenizer_hf()), **noise)
+    assert first_losses(model)["preference/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert all(module.training for module in model.modules())

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from chat_tokenizers import chat_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm_models import (
@@ -29,6 +30,7 @@ from tradeoff.llm.evaluation import (
     LoadedPolicy,
     Sampling,
     generate,
+    generation,
     held_out,
     load,
     multiple_choice,
@@ -189,6 +191,20 @@ def test_greedy_responses_are_those_of_a_loop(name):
         assert ended == (ids[-1] == tokenizer.eos_token_id)
         whole = tokenizer.decode(ids, skip_special_tokens=True)
         assert text == whole[len(tokenizer.decode(prompt, skip_special_tokens=True)) :]
+
+
+def test_special_tokens_that_belong_to_a_response_stay():
+    """Calls of tools and reasoning are often in special tokens, which demonstrations also have."""
+    tokenizer = chat_tokenizer(bos="<s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<tool_call>", "</tool_call>"]})
+    said = "<tool_call> weather </tool_call>"
+    prompt, *spoken = (
+        np.array(tokenizer(text)["input_ids"])
+        for text in ("<s><|im_start|>user", f"{said}<|im_end|>more", f"{said}<|pad|>")
+    )
+    ends = [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    found = [generation._text(tokenizer, prompt, torch.tensor(new), ends) for new in spoken]
+    assert found == [(said, True), (said, False)]
 
 
 def test_conversations_go_through_the_template():

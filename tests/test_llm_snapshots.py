@@ -87,6 +87,8 @@ def test_a_checkpoint_can_be_named(stopped, tmp_path):
     found = [losses(stopped, load(place).scorer)[0] for place in places]
     assert found[2] == pytest.approx(losses(stopped, stopped.scorer)[0], abs=1e-6)
     assert len(set(found)) == 3
+    every = load(stopped.output / "checkpoints")  # their folder stands for the newest
+    assert losses(stopped, every.scorer)[0] == found[2]
     exported = export(stopped.output, tmp_path / "first", checkpoint=1)
     assert losses(stopped, load(exported).scorer)[0] == pytest.approx(found[0], abs=1e-6)
     assert outline(str(places[0]), TrainConfig()).max_length == 512

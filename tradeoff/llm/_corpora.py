@@ -26,8 +26,9 @@ from tradeoff.llm._data import (
     tokenise_preferences,
     tokenise_sft,
 )
-from tradeoff.llm._turns import every_turn, in_chat
+from tradeoff.llm._turns import every_turn, in_chat, stop_ids
 from tradeoff.llm.config import TrainConfig
+from tradeoff.llm.models import below_adapters, vocabulary
 from tradeoff.schedules import PREFERENCE, SFT
 
 R = TypeVar("R", SftRow, PreferenceRow)
@@ -123,7 +124,9 @@ def prepare(
         check_apart(train, test, f"{name}_test")
     every = (row for rows in (*training, *held_out) if rows is not None for row in rows)
     conversational = any(not isinstance(row.prompt, str) for row in every)
-    check_tokenizer(tokenizer, len(model.get_input_embeddings().weight), conversational)
+    check_tokenizer(tokenizer, vocabulary(model), conversational)
+    # Saving the model needs them, which is too late for an error.
+    stop_ids(tokenizer, below_adapters(model).generation_config)
     sft, pairs = _hold_out(training, held_out, config)
     skip = [bool(getattr(rows, "skip_bad", False)) for rows in training]
     meant: dict[str, Any] = {"plain_is_meant": config.chat is not None, "cache": config.row_cache}

@@ -33,11 +33,19 @@ class Dropout:
         modules = list(model.modules())
         holders = [vars(module) for module in modules]
         holders.append(vars(below_adapters(model).config))
-        self._rates = [(holder, name) for holder in holders for name in _named(holder)]
+        self._rates: list[tuple[dict[str, Any], str, float | bool]] = [
+            (holder, name, 0.0) for holder in holders for name in _named(holder)
+        ]
         self._rates += [
-            (vars(layer), "p")
+            (vars(layer), "p", 0.0)
             for layer in modules
             if isinstance(layer, nn.modules.dropout._DropoutNd)
+        ]
+        # In some routers of experts the rate is a threshold, too, which evaluation also uses.
+        self._rates += [
+            (holder, "training", False)
+            for holder in holders[:-1]
+            if any("jitter" in name for name in holder)
         ]
 
     def during(self, objective: int, when: When) -> Any:
@@ -58,15 +66,16 @@ class Dropout:
         """Set every dropout rate to zero, and restore it; the model stays in training mode.
 
         Dropout rates are those of torch's layers, and numbers whose names contain "drop" in modules
-        and in the configuration, as many models pass these to functions.
+        and in the configuration, as many models pass these to functions. Only modules with noise in
+        the choice of experts, which have a number named "jitter", leave training mode.
         """
-        kept = [(holder, name, holder[name]) for holder, name in self._rates if holder[name]]
+        kept = [(*rate, rate[0][rate[1]]) for rate in self._rates if rate[0][rate[1]]]
         try:
-            for holder, name, _ in kept:
-                holder[name] = 0.0
+            for holder, name, off, _ in kept:
+                holder[name] = off
             yield
         finally:
-            for holder, name, value in kept:
+            for holder, name, _, value in kept:
                 holder[name] = value
 
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int
+from jinja2 import TemplateSyntaxError
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
@@ -135,10 +136,11 @@ def check_tokenizer(tokenizer: HubTokenizer, vocabulary: int, conversational: bo
     require_end(tokenizer)
     if conversational:
         require_template(tokenizer)
-    largest = max(tokenizer.get_vocab().values())
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     if largest >= vocabulary:
         raise InputError(
-            f"the tokenizer has ids up to {largest}, beyond the embedding of the model",
+            f"the tokenizer has ids up to {largest}, that of {token!r}, beyond the embedding of "
+            "the model",
             field="vocabulary",
             value=vocabulary,
             remedy="Use the tokenizer of the model, or call "
@@ -154,7 +156,7 @@ def require_end(tokenizer: HubTokenizer) -> str:
             "the tokenizer has no end token, so no response would end",
             field="eos_token",
             value=end,
-            remedy="Set tokenizer.eos_token to a token of its vocabulary.",
+            remedy="Name a token of its vocabulary: --eos-token, or tokenizer.eos_token.",
         )
     return str(end)
 
@@ -167,15 +169,21 @@ def _has(tokenizer: HubTokenizer, token: str) -> bool:
 
 def require_template(tokenizer: HubTokenizer) -> None:
     """Raise an `InputError` if conversations cannot be rendered."""
-    try:
-        tokenizer.get_chat_template()
-    except ValueError as error:
-        raise InputError(
-            "some rows are conversations, but the tokenizer has no chat template",
-            field="chat_template",
-            remedy="Set tokenizer.chat_template, use the tokenizer of a chat model, or give rows "
-            "of plain text.",
-        ) from error
+    found = tokenizer.chat_template
+    more: dict[str, Any] = {}
+    if isinstance(found, dict) and "default" not in found:
+        problem, more = (
+            "the tokenizer has named chat templates, but no default",
+            {"value": [*found]},
+        )
+        remedy = 'Give the file of one (--chat-template), or name one of them "default".'
+    elif not found or not str(found).strip():
+        problem = "some rows are conversations, but the tokenizer has no chat template"
+        remedy = "Give the file of one (--chat-template), set tokenizer.chat_template, use the "
+        remedy += "tokenizer of a chat model, or give rows of plain text."
+    else:
+        return
+    raise InputError(problem, field="chat_template", remedy=remedy, **more)
 
 
 def encode_prompts(
@@ -253,7 +261,15 @@ def _render(
     messages = [turn.as_dict() for turn in turns]
     arguments = rows[place].template_arguments()
     try:
-        return rendered(tokenizer, messages, generation_prompt=generation_prompt, **arguments)
+        return rendered(
+            tokenizer, messages, generation_prompt=generation_prompt, arguments=arguments
+        )
+    except TemplateSyntaxError as error:
+        raise InputError(
+            f"the chat template is not valid Jinja: line {error.lineno}: {_reason(error)}",
+            field="chat_template",
+            remedy="Correct it, or give the file of another (--chat-template).",
+        ) from error
     except Exception as error:  # a template is a program and can raise any error
         problem = f"the chat template refuses the conversation: {_reason(error)}"
         remedy = "Change its roles or their order, or give the tokenizer another template."

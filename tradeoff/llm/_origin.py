@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tradeoff import _seals
 from tradeoff.llm import _pretrained
+from tradeoff.llm._model_files import INDEX
 
-_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+_SINGLE = "model.safetensors"
 _UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 
@@ -48,7 +49,7 @@ def digests(source: str) -> dict[str, str]:
     """SHA-256 of each file of a model, configuration and weights, by name."""
     from transformers.utils.hub import cached_file
 
-    index = cached_file(source, _INDEX, _raise_exceptions_for_missing_entries=False)
+    index = cached_file(source, INDEX, _raise_exceptions_for_missing_entries=False)
     others = [cached_file(source, "config.json"), index]
     paths = [*(Path(str(file)) for file in others if file is not None), *_files(source)]
     return dict(zip([path.name for path in paths], _seals.digests(paths), strict=True))
@@ -108,7 +109,7 @@ def _files(source: str) -> list[Path]:
     """The files of weights in a folder, or in the cache of the hub."""
     from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-    index = cached_file(source, _INDEX, _raise_exceptions_for_missing_entries=False)
+    index = cached_file(source, INDEX, _raise_exceptions_for_missing_entries=False)
     if index is None:
         return [Path(str(cached_file(source, _SINGLE)))]
     return [Path(file) for file in get_checkpoint_shard_files(source, index)[0]]

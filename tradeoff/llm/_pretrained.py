@@ -7,13 +7,16 @@ Such settings are rejected before a model is built, for every version of transfo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from tradeoff.errors import InputError
-from tradeoff.llm import varlen
+from tradeoff.llm import _model_files, varlen
+from tradeoff.llm._generation_settings import FILE, end_ids
+from tradeoff.llm._model_files import INDEX
 from tradeoff.records import read_json
 
 Kind = Literal["CausalLM", "SequenceClassification"]
@@ -68,25 +71,49 @@ def read(
     Raises
     ------
     ValueError, OSError, RuntimeError
-        If the files ask for code, lack safetensors, or hold weights of other shapes.
+        If the files ask for code, lack safetensors, or hold weights of other shapes or values
+        that are not finite.
     InputError
-        If `attention` may not be used, or bitsandbytes is not installed.
+        If a file of weights is absent or damaged, `attention` may not be used, or bitsandbytes
+        is not installed.
     """
     settings, chosen = _prepared(place, kind, attention)
+    _model_files.check_weights(place)
     _refuse_pickles(place)
     more = {} if quantise is None else {"quantization_config": quantisation(quantise)}
-    model, found = _auto(kind).from_pretrained(
-        place,
-        config=settings,
-        attn_implementation=chosen,
-        dtype=dtype,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-        **more,
-    )
+    try:
+        model, found = _auto(kind).from_pretrained(
+            place,
+            config=settings,
+            attn_implementation=chosen,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **more,
+        )
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        problem = "its weights have other shapes than config.json says"
+        raise ValueError(problem) from error
+    if not found["missing_keys"]:  # which is an error to tell first
+        _warn_of_unused(place, found["unexpected_keys"])
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ValueError(f"its weight {name} has values that are not finite")
     _check_attention_of(model, chosen)
     return model, set(found["missing_keys"])
+
+
+def _warn_of_unused(place: str, names: Iterable[str]) -> None:
+    """Warn of weights without a place in the model, as of a reward model read as a policy."""
+    if unused := sorted(names):
+        warnings.warn(
+            f"{place}: {len(unused)} weights of the files, such as {unused[0]}, have no place in "
+            "the model and are left out; make sure that it was saved as a model of this kind",
+            stacklevel=4,
+        )
 
 
 def quantisation(name: str) -> Any:
@@ -139,7 +166,12 @@ def settings_of(place: str) -> Any:
     _refuse_code("config.json", PretrainedConfig.get_config_dict(place)[0])
     if (Path(place) / "custom_generate").exists():
         raise ValueError("its folder custom_generate holds code, which is never run")
-    _refuse_code("generation_config.json", _read_if_there(place, "generation_config.json"))
+    generation = _read_if_there(place, FILE)
+    _refuse_code(FILE, generation)
+    try:
+        end_ids(generation)
+    except InputError as error:
+        raise error.at(file=f"{place}/{FILE}") from error
     return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
@@ -158,11 +190,14 @@ def tokenizer_of(place: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:
-        if type(error) is not Exception:
+        # tokenizers raises the first, and transformers the second for a folder without a tokenizer.
+        if type(error) is Exception:
+            problem = f"its tokenizer cannot be read: {error}"
+        elif not isinstance(error, KeyError):
             raise
-        raise ValueError(
-            f"its tokenizer cannot be read: {error}"
-        ) from error  # raised by tokenizers
+        else:
+            problem = "there is no tokenizer that transformers can read, such as tokenizer.json"
+        raise ValueError(problem) from error
 
 
 def check_adapters(settings: dict[str, Any]) -> None:
@@ -235,23 +270,36 @@ def _check_attention_of(model: Any, chosen: str) -> None:
         raise ValueError(f"the model uses the attention {sorted(used)} and not {chosen!r}")
 
 
-def _read_if_there(place: str, name: str) -> Any:
-    """Read a JSON file of a folder or hub name; empty if there is no such file."""
+def _read_if_there(place: str, name: str) -> dict[str, Any]:
+    """Read a JSON file of a folder or hub name; empty if there is no such file.
+
+    Raises
+    ------
+    ValueError
+        If the file holds anything but an object of JSON.
+    """
     from transformers.utils.hub import cached_file
 
     try:
         file = cached_file(place, name)
     except OSError:
         return {}
-    return {} if file is None else read_json(Path(file))
+    if file is None:
+        return {}
+    try:
+        found = read_json(Path(file))
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds no settings")
+    return found
 
 
 def _refuse_pickles(place: str) -> None:
     """Reject an index of weights that names no safetensors: transformers would unpickle them."""
-    index = "model.safetensors.index.json"
-    names = dict(_read_if_there(place, index).get("weight_map", {})).values()
+    names = dict(_read_if_there(place, INDEX).get("weight_map", {})).values()
     if wrong := sorted({str(name) for name in names if not str(name).endswith(".safetensors")}):
-        raise ValueError(f"{index} names {wrong[0]}, which holds no safetensors")
+        raise ValueError(f"{INDEX} names {wrong[0]}, which holds no safetensors")
 
 
 def _refuse_code(file: str, settings: Any) -> None:

@@ -21,7 +21,7 @@ from tradeoff.llm import batches, varlen
 from tradeoff.llm._data import Pair
 from tradeoff.llm._reference_values import evaluating
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.models import below_adapters
+from tradeoff.llm.models import below_adapters, vocabulary
 
 UNFIT = (RuntimeError, TypeError, ValueError)
 """Errors of models that do not take a mask of some shape."""
@@ -36,7 +36,7 @@ def precise(model: torch.nn.Module) -> bool:
 def check_causal(policy: Policy) -> None:
     """Raise an `InputError` if a later token changes the predictions at all earlier ones."""
     base = below_adapters(policy.model)
-    size, device = len(base.get_input_embeddings().weight), next(policy.parameters()).device
+    size, device = vocabulary(base), next(policy.parameters()).device
     tokens = torch.arange(6, device=device)[None] % size
     other = tokens.clone()
     other[0, -1] = (other[0, -1] + 1) % size
@@ -97,7 +97,7 @@ def leaks(policy: Policy, items: Sequence[Pair], layout: batches.Layout) -> bool
     if getattr(below_adapters(policy.model), "_is_stateful", False):
         return True
     device, (first, *rest) = next(policy.parameters()).device, items
-    size = len(below_adapters(policy.model).get_input_embeddings().weight)
+    size = vocabulary(policy.model)
     chosen = np.r_[first.chosen[: first.start], (first.chosen[first.start :] + 1) % size]
     found, changed = (
         policy.responses(batches.pairs([pair, *rest], layout, 0).to(device))[1:]

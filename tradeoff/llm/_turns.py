@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from itertools import takewhile
 from typing import Any
 
 from tradeoff.data.files import Rows
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.data.spool import held_like
 from tradeoff.errors import InputError
+from tradeoff.llm._generation_settings import end_ids
 
-_ASKED, _SAID = "Where is it?", "It is here."
-_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_ASKED, _SAID, _AGAIN = "Where is it?", "It is here.", "Are you sure?"
 _INSTRUCTION = re.compile(
     r"(?:Below is an instruction[^\n]*\n\n)?### Instruction:\n(.*?)"
     r"(?:\n\n### Input:\n(.*?))?\n\n### Response:\s*",
     re.DOTALL,
 )
 """Alpaca's rendering of an instruction, and of an input."""
+_CLOCK = "strftime_now"
+"""Function of templates that gives the current date in a format of strftime."""
+_DIRECTIVES = tuple(
+    f"%{sign}{letter}" for letter in "aAbBcdHIjmMpSuUVwWxXyYGZ" for sign in ("", "-")
+)
 _DATE = "rendered_on"
 """Setting of a tokenizer for the date, which is saved with its other settings."""
 
@@ -52,21 +58,56 @@ class Turns:
 
 def turns(tokenizer: Any) -> Turns | None:
     """Form of turns in a tokenizer's chat template; None if there is none or it rejects them."""
+    question, answer = {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
     try:
         tokenizer.get_chat_template()
-        question = [{"role": "user", "content": _ASKED}]
-        whole = rendered(tokenizer, [*question, {"role": "assistant", "content": _SAID}])
-        plain = rendered(tokenizer, question)
-        asked = rendered(tokenizer, question, generation_prompt=True)
+        whole = rendered(tokenizer, [question, answer])
+        plain = rendered(tokenizer, [question])
+        asked = rendered(tokenizer, [question], generation_prompt=True)
     except Exception:  # a template is a program and can raise any error
         return None
     before, found, rest = whole.partition(_ASKED)
     between, said, tail = rest.rpartition(_SAID)
     if not (found and said):
         return None
+    ends = tail, plain.rpartition(_ASKED)[2]
+    header = _user_header(tokenizer, before, [question, answer], ends)
+    headers = header, _without_end(between, ends[1:]).strip()
+    return Turns(headers, _first_special(tokenizer, tail), asked != plain)
+
+
+def _user_header(
+    tokenizer: Any, before: str, said: list[dict[str, Any]], ends: tuple[str, ...]
+) -> str:
+    """What a template writes at the beginning of each user's turn.
+
+    `before` is what it writes before the first, which may have a system turn that no row asks for.
+    """
     bos = tokenizer.bos_token or ""
-    headers = before.removeprefix(bos).strip(), between[len(plain) - len(before) - len(_ASKED) :]
-    return Turns((headers[0], headers[1].strip()), _first_special(tokenizer, tail), asked != plain)
+    first = before.removeprefix(bos).strip()
+    try:
+        whole = rendered(tokenizer, [*said, {"role": "user", "content": _AGAIN}])
+    except Exception:  # a template is a program and can reject a second question
+        return first
+    between, found, _ = whole.rpartition(_SAID)[2].partition(_AGAIN)
+    if not found or between.rstrip().endswith(first):
+        return first
+    return _without_end(between, ends).strip().removeprefix(bos).strip()
+
+
+def _without_end(text: str, ends: Sequence[str]) -> str:
+    """Remove from the beginning of a text what it shares with one of the ends of a turn."""
+    shared = max((_shared(text, end) for end in ends), key=len)
+    opened = shared.rfind("<")
+    if opened > shared.rfind(">"):  # two special tokens may begin alike
+        shared = shared[:opened]
+    return text[len(shared) :]
+
+
+def _shared(text: str, other: str) -> str:
+    """The longest beginning that two texts share."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
+    return "".join(letter for letter, _ in same)
 
 
 def rendered(
@@ -74,9 +115,13 @@ def rendered(
     messages: list[dict[str, Any]],
     *,
     generation_prompt: bool = False,
-    **arguments: Any,
+    arguments: Mapping[str, Any] | None = None,
 ) -> str:
-    """Render a conversation by the chat template, with the tokenizer's stored date."""
+    """Render a conversation by the chat template, with the tokenizer's stored date.
+
+    `arguments` are those of the template, such as tools; a row may have any.
+    """
+    arguments = arguments or {}
     template = tokenizer.get_chat_template(tools=arguments.get("tools"))
     return str(
         tokenizer.apply_chat_template(
@@ -91,9 +136,7 @@ def rendered(
 
 def stop_ids(tokenizer: Any, generation_config: Any = None) -> list[int]:
     """Ids of tokens that end a response: EOS, the model's, and the template's end of a turn."""
-    own = getattr(generation_config, "eos_token_id", None)
-    found = {int(tokenizer.eos_token_id)}
-    found |= set([] if own is None else own if isinstance(own, list) else [own])
+    found = {int(tokenizer.eos_token_id), *end_ids(generation_config)}
     known = turns(tokenizer)
     if known is not None and known.end is not None:
         found.add(known.end)
@@ -114,7 +157,7 @@ def keep_date(tokenizer: Any, day: str | None = None) -> str | None:
         The date; None if the template does not use one.
     """
     template = tokenizer.chat_template
-    if "strftime_now" not in str(template):
+    if _CLOCK not in str(template):
         return None
     day = day or tokenizer.init_kwargs.get(_DATE) or date.today().isoformat()
     tokenizer.init_kwargs[_DATE] = day
@@ -184,11 +227,11 @@ def _first_special(tokenizer: Any, tail: str) -> int | None:
 def _on_its_date(template: str, tokenizer: Any) -> str:
     """Replace the current date in a template by the tokenizer's stored date.
 
-    Date formats are literal texts in every known template. transformers converts arguments to plain
-    data, so another clock cannot be passed to a template.
+    transformers converts arguments to plain data, so another clock cannot be passed to a template.
+    A macro at its beginning can replace the clock, whatever way a format comes to it.
     """
     kept = tokenizer.init_kwargs.get(_DATE)
-    if kept is None:
+    if kept is None or _CLOCK not in template:
         return template
     try:
         day = datetime.fromisoformat(kept)
@@ -199,6 +242,9 @@ def _on_its_date(template: str, tokenizer: Any) -> str:
             value=kept,
             remedy="Correct it in tokenizer_config.json, such as 2026-01-31, or remove it.",
         ) from error
-    return _TODAY.sub(
-        lambda found: json.dumps(day.strftime(found[2]), ensure_ascii=False), template
+    steps = "".join(
+        f" | replace({json.dumps(code)}, {json.dumps(day.strftime(code), ensure_ascii=False)})"
+        for code in _DIRECTIVES
     )
+    # The line break belongs to the block, as transformers trims blocks.
+    return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{steps} }}}}{{%- endmacro %}}\n{template}"

@@ -7,6 +7,7 @@ finding gives the number of such rows, the first of them, and the remedy.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,12 @@ _TRANSCRIPT = (
 _SHORT = 24
 """Length below which a text is often part of another one by chance."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_REASONED = re.compile(
+    r"\s*(?:<(?:think|thinking|reasoning|scratchpad|seed:think)>)?(?P<text>.*?)"
+    r"</(?:think|thinking|reasoning|scratchpad|seed:think)>",
+    re.DOTALL,
+)
+"""Reasoning at the beginning of a turn, whose first tag may be in the prompt."""
 _SHOWN = 40
 """Number of characters shown at either side of an example."""
 
@@ -48,7 +55,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "two_bos": Kind(
-        "begin with two BOS tokens",
+        "have a BOS token after their first token",
         "Remove the BOS token from the rows, or from the chat template.",
     ),
     "no_stop": Kind(
@@ -84,6 +91,11 @@ KINDS: Mapping[str, Kind] = {
     "lost_tools": Kind(
         "have tools that the chat template leaves out",
         "Use a template that renders tools (--chat-template), or remove the column.",
+    ),
+    "carried": Kind(
+        "have a turn with marks that the chat template writes itself: BOS, an end token, a header",
+        "Remove the marks from the messages; or give prompt and response as text that the template "
+        "has rendered.",
     ),
     "other_template": Kind(
         "carry the marks of another chat template",
@@ -232,8 +244,8 @@ class _Look:
         """Yield the kinds of disagreement of one sequence, each with an example."""
         (prompt, prompt_ids), (whole, ids) = asked, trained
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if bos is not None and bos != eos and len(ids) > 1 and ids[0] == ids[1] == bos:
-            yield "two_bos", repr(whole[:_SHOWN])
+        if bos is not None and bos != eos and (place := self._second_bos(ids, bos)) is not None:
+            yield "two_bos", repr(self.tokenizer.decode(ids[max(0, place - 8) : place + 8]))
         if len(ids) <= self.max_length and not self._stops(ids):
             yield "no_stop", repr(whole[-_SHOWN:])
         if len(prompt_ids) > 1 and prompt_ids[-1] == eos and bos != eos:
@@ -246,6 +258,41 @@ class _Look:
             yield from self._plain(row, whole)
         else:
             yield from self._conversation(row, row.prompt, prompt, whole)
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """Texts of the tokens that a template writes at the beginning and the end of turns."""
+        known = self.tokenizer.get_added_vocab()
+        ends = self.tokenizer.convert_ids_to_tokens(sorted(self.stops))
+        return tuple(t for t in dict.fromkeys((self.tokenizer.bos_token, *ends)) if t in known)
+
+    @cached_property
+    def headers(self) -> tuple[tuple[str, bool], ...]:
+        """Headers of turns, and whether each has a token that no text has by chance."""
+        added = [t for t in self.tokenizer.get_added_vocab() if len(t) > 1]
+        found = () if self.turns is None else self.turns.headers
+        return tuple((h, any(t in h for t in added)) for h in found if h)
+
+    def _carried(self, content: str) -> str | None:
+        """A mark of the tokenizer's own template in the text of a turn; None without one."""
+        text = content.lstrip()
+        for mark in self.tokens:
+            if mark in text:
+                return mark
+        for header, special in self.headers:
+            if header in text if special else text.startswith(header):
+                return header
+        return None
+
+    def _second_bos(self, ids: Any, bos: int) -> int | None:
+        """Place of a BOS within a text; some formats begin each exchange with one, after an end."""
+        for place in (ids == bos).nonzero()[0].tolist():
+            last = place - 1
+            while last >= 0 and not self.tokenizer.decode(ids[last : last + 1]).strip():
+                last -= 1
+            if last >= 0 and int(ids[last]) not in self.stops:
+                return int(place)
+        return None
 
     def _stops(self, ids: Any) -> bool:
         for place in range(len(ids) - 1, -1, -1):
@@ -287,11 +334,16 @@ class _Look:
         if turns_before and turns_before[-1].content.rstrip().endswith(_TRANSCRIPT):
             yield "transcript", repr(turns_before[-1].content[-_SHOWN:])
         for turn in turns_before:
-            if not _holds(whole, turn.content.strip(), turns_before):
+            texts = _contents(turn, last=False)
+            if not all(_holds(whole, text, turns_before) for text in texts):
                 yield "lost_content", f"{turn.role}: {turn.content[:_SHOWN]!r}"
         if not any(all(_within(t, whole) for t in getattr(row, side)) for side in sides):
             turn = getattr(row, sides[0])[-1]
             yield "lost_content", f"{turn.role}: {turn.content[:_SHOWN]!r}"
+        answered = [turn for side in sides for turn in getattr(row, side)]
+        for turn in (*turns_before, *answered):
+            if (mark := self._carried(turn.content)) is not None:
+                yield "carried", f"{mark!r} in {turn.role}: {turn.content[:_SHOWN]!r}"
         for name in _tools(row):
             if name not in whole:
                 yield "lost_tools", repr(name)
@@ -318,11 +370,24 @@ def _holds(whole: str, text: str, turns: Sequence[Message], more: int = 0) -> bo
     """Whether a text is there; a short one as often as in the contents of turns, and `more`."""
     if not 0 < len(text) < _SHORT or text not in whole:
         return text in whole
-    return whole.count(text) >= more + sum(turn.content.count(text) for turn in turns)
+    said = (part for turn in turns for part in _contents(turn, last=False))
+    return whole.count(text) >= more + sum(part.count(text) for part in said)
 
 
 def _within(turn: Message, whole: str) -> bool:
-    return turn.content.strip() in whole
+    return all(text in whole for text in _contents(turn, last=True))
+
+
+def _contents(turn: Message, *, last: bool) -> list[str]:
+    """Texts of a turn that its template must write, without blanks around them.
+
+    Templates write the tags of reasoning in their own way, and may omit that of earlier turns.
+    """
+    found = _REASONED.match(turn.content) if turn.role == "assistant" else None
+    if found is None:
+        return [turn.content.strip()]
+    answer = turn.content[found.end() :].strip()
+    return [found["text"].strip(), answer] if last else [answer]
 
 
 def _fields(turn: Message, *, last: bool) -> Iterator[tuple[str, str]]:

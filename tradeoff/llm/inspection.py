@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tradeoff.data import files
 from tradeoff.doctor import Finding
 from tradeoff.llm import models
-from tradeoff.llm._data import tokenise_preferences, tokenise_sft
+from tradeoff.llm._data import check_tokenizer, tokenise_preferences, tokenise_sft
 
 
 def rows(model: str, sources: dict[str, str | None]) -> Iterator[Finding]:
@@ -23,10 +23,12 @@ def rows(model: str, sources: dict[str, str | None]) -> Iterator[Finding]:
     Raises
     ------
     InputError
-        If the model or the rows cannot be read.
+        If the model or the rows cannot be read, or the tokenizer does not fit the model.
     """
     config, tokenizer = models.without_weights(model)
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or 2**20
+    text_config = config.get_text_config()
+    check_tokenizer(tokenizer, text_config.vocab_size, conversational=False)
+    longest = getattr(text_config, "max_position_embeddings", None) or 2**20
     kinds = {
         "sft": (files.read_sft, tokenise_sft),
         "preference": (files.read_preferences, tokenise_preferences),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
-from tradeoff.llm import _origin, _pretrained, gguf, snapshots
+from tradeoff.llm import (
+    _generation_settings,
+    _model_files,
+    _origin,
+    _pretrained,
+    gguf,
+    snapshots,
+)
 from tradeoff.llm._pretrained import Kind
 from tradeoff.llm._turns import stop_ids
 from tradeoff.llm.config import Lora, ModelConfig
@@ -64,7 +71,7 @@ def load(config: ModelConfig, *, seed: int = 0, frozen_bf16: bool = False) -> tu
     with _readable(config.path):
         if (checkpoint := snapshots.checkpoint_of(path)) is not None:
             return _of_checkpoint(checkpoint, config, read)
-        base = base_of(path)
+        base = _checked_base(path)
         _check_seal(path, base, weights=False)  # must come before the tokenizer is read
         tokenizer = with_overrides(tokenizer_of(path, base), config)
         if config.config_only:
@@ -162,7 +169,7 @@ def _of_checkpoint(checkpoint: Path, config: ModelConfig, read: dict[str, Any]) 
         else:
             _origin.check(found.base, found.base_files)
             model = with_weights(found.base, found.base, "CausalLM", **read)
-    if (found.folder / "generation_config.json").is_file():
+    if (found.folder / _generation_settings.FILE).is_file():
         model.generation_config = GenerationConfig.from_pretrained(place)
     known: set[str] = set()
     if found.adapter is not None:
@@ -186,7 +193,7 @@ def without_weights(path: str) -> tuple[Any, Any]:
         if (checkpoint := snapshots.checkpoint_of(place, whole=False)) is not None:
             base = place = str(snapshots.surroundings(checkpoint).folder)
         else:
-            base = base_of(place)
+            base = _checked_base(place)
         return _pretrained.settings_of(base), tokenizer_of(place, base)
 
 
@@ -215,16 +222,18 @@ UNREADABLE = (
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, with its type if the text alone does not say enough."""
+    """The first line of an error that says something, with its type if the text is not enough."""
     kind = type(error).__name__
-    text = next(iter(str(error).splitlines()), kind)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [kind]
+    text = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
     return f"{kind}: {text}" if isinstance(error, _UNKNOWN) else text
 
 
 def model_folder(path: str | Path) -> str:
     """The model folder of a run or of a GGUF file; any other path is returned unchanged."""
     path = gguf.unpacked(str(path))
-    inner = Path(path) / MODEL
+    # Of checkpoints it has what they share, but no weights.
+    inner = Path(path) / ("" if Path(path).name == snapshots.CHECKPOINTS else MODEL)
     names = ("config.json", "adapter_config.json")
     return str(inner) if any((inner / name).is_file() for name in names) else str(path)
 
@@ -247,6 +256,8 @@ def base_of(path: str) -> str:
     ------
     ValueError
         If the adapters do not name their base, name other adapters, or ask for code.
+    InputError
+        If the base has no configuration; the error names it.
     """
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -258,8 +269,35 @@ def base_of(path: str) -> str:
     _pretrained.check_adapters(settings)
     own = Path(path) / BASE
     base = str(own) if own.is_dir() else settings.get("base_model_name_or_path")
+    if base and _model_files.is_local(base) and not Path(base).is_dir():
+        raise _no_base("there is no such folder", base, file)
     if not base or find_adapter_config_file(base) is not None:
         raise ValueError(f"the adapters have no base model but {base!r}")
+    try:
+        _model_files.check_small(base)
+        _pretrained.settings_of(base)
+    except InputError:
+        raise
+    except OSError as error:
+        raise _no_base(reason(error), base, file) from error
+    return base
+
+
+def _no_base(problem: str, base: str, file: str) -> InputError:
+    return InputError(
+        f"the base model of the adapters cannot be read: {problem}",
+        file=file,
+        field="base_model_name_or_path",
+        value=base,
+        remedy="Put the base model there, or write its folder or hub name into this field.",
+    )
+
+
+def _checked_base(path: str) -> str:
+    """As `base_of`, after a check of the path and of the small files that are there."""
+    _model_files.check_place(path)
+    base = base_of(path)
+    _model_files.check_small(path)
     return base
 
 
@@ -268,10 +306,15 @@ def tokenizer_of(path: str, base: str) -> Any:
     try:
         return _pretrained.tokenizer_of(path)
     except (OSError, ValueError):
-        if path == base:
+        own = any((Path(path) / name).is_file() for name in _TOKENIZERS)
+        if path == base or own:
             raise
     # Adapters from elsewhere often have no tokenizer.
     return _pretrained.tokenizer_of(base)
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+"""Files of which a folder with a tokenizer has one."""
 
 
 def _names_in_adapters(path: str) -> set[str]:
@@ -284,15 +327,30 @@ def _names_in_adapters(path: str) -> set[str]:
 
 
 def _put_upon(model: Any, path: str) -> Any:
-    """Put the adapters of a folder on a model."""
+    """Put the adapters of a folder on a model; new tokens that they bring get rows in it."""
     from peft import PeftModel
     from transformers.utils.hub import cached_file
 
     # Without this file peft would load a pickled one.
-    cached_file(path, "adapter_model.safetensors")
+    file = cached_file(path, "adapter_model.safetensors")
+    if (rows := _rows_of_embedding(file, model)) not in (None, vocabulary(model)):
+        model.resize_token_embeddings(rows, mean_resizing=False)
     with _peft_quiet():
         warnings.filterwarnings("error", "Found missing adapter keys")
         return PeftModel.from_pretrained(model, path, torch_device="cpu")
+
+
+def _rows_of_embedding(file: Any, model: Any) -> int | None:
+    """Number of rows of the embedding in a file of adapters; None if they leave it as it is."""
+    embed = model.get_input_embeddings()
+    names = [name for name, module in model.named_modules() if module is embed]
+    with safe_open(file, framework="pt") as stored:
+        for name in stored.keys():  # noqa: SIM118
+            plain = name.removeprefix("base_model.model.").removesuffix(".weight")
+            plain = plain.removesuffix(".base_layer")  # of adapters on the embedding itself
+            if name.endswith(".weight") and plain in names:
+                return int(stored.get_slice(name).get_shape()[0])
+    return None
 
 
 @contextmanager
@@ -300,6 +358,8 @@ def _peft_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # peft uses a name that version 6 of transformers removes.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        # `merged` unties them.
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
         yield
 
 
@@ -318,6 +378,11 @@ def below_adapters(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def vocabulary(model: Any) -> int:
+    """Number of rows of a model's embedding, which may have adapters."""
+    return int(below_adapters(model).get_input_embeddings().weight.shape[0])
+
+
 def has_adapters(model: nn.Module) -> bool:
     """Whether a model has adapters, of peft or from transformers."""
     from peft import PeftModel
@@ -331,12 +396,15 @@ def has_adapters(model: nn.Module) -> bool:
 def merged(model: Any) -> Any:
     """Merge the adapters into the weights of the model below them.
 
+    Weights that are tied, of which one has adapters, differ afterwards, and are then not tied.
+
     Raises
     ------
     InputError
         If these adapters cannot be merged, or do not belong to a model of peft.
     """
     try:
+        _untie(below_adapters(model))
         model = model.merge_and_unload()
     except (AttributeError, NotImplementedError, ValueError) as error:
         raise InputError(
@@ -347,6 +415,24 @@ def merged(model: Any) -> Any:
         ) from error
     _forget_name(model)
     return model
+
+
+def _untie(base: Any) -> None:
+    """Give embedding and output layer a weight each, if they share one and either has adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [base.get_input_embeddings(), base.get_output_embeddings()]
+    if not any(isinstance(layer, BaseTunerLayer) for layer in layers):
+        return
+    inner: list[Any] = [
+        one.get_base_layer() if isinstance(one, BaseTunerLayer) else one for one in layers
+    ]
+    if inner[1] is None or inner[0].weight is not inner[1].weight:
+        return
+    shared = inner[0].weight
+    inner[1].weight = nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
+    for settings in (base.config, base.config.get_text_config()):
+        settings.tie_word_embeddings = False
 
 
 def resume_adapters(model: Any) -> None:
@@ -468,9 +554,16 @@ def write(
     if hasattr(model, "get_base_model"):
         options = {"save_embedding_layers": False, "selected_adapters": [model.active_adapter]}
     with replacing_folder(folder, sync=sync) as partial, quiet():
-        stops = _stopping(below_adapters(model), tokenizer)
-        with stops, _base_written(model, weights, tokenizer, partial, folder):
+        base = below_adapters(model)
+        settings = base.generation_config
+        with (
+            nullcontext() if settings is None else _generation_settings.unused(base),
+            _base_written(model, weights, tokenizer, partial, folder),
+        ):
             model.save_pretrained(partial, state_dict=rounded(weights, precision), **options)
+        for place in (partial, partial / BASE):
+            if settings is not None and (place / _generation_settings.FILE).is_file():
+                _generation_settings.write(settings, place, stop_ids(tokenizer, settings))
         _say_precision(partial / "config.json", precision)
         _unpack(partial, model)
         tokenizer.save_pretrained(partial)
@@ -506,21 +599,6 @@ def _files_below(partial: Path) -> dict[str, str]:
     if not settings.is_file() or (partial / BASE).is_dir():
         return {}
     return _origin.digests(str(read_json(settings)["base_model_name_or_path"]))
-
-
-@contextmanager
-def _stopping(base: Any, tokenizer: Any) -> Iterator[None]:
-    """Context manager: the generation settings name every token that ends a response."""
-    settings = base.generation_config
-    if settings is None:
-        yield
-        return
-    kept, found = settings.eos_token_id, stop_ids(tokenizer, settings)
-    settings.eos_token_id = found if len(found) > 1 else found[0]
-    try:
-        yield
-    finally:
-        settings.eos_token_id = kept
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, no_grad
 
 from tradeoff import _seals
-from tradeoff.llm import _origin, checkpoints
+from tradeoff.llm import _generation_settings, _origin, checkpoints
 from tradeoff.llm.journal import LOG
 from tradeoff.records import read_json, replacing_folder, write_json
 
@@ -81,7 +81,7 @@ def write(
     with replacing_folder(run / CHECKPOINTS / SURROUNDINGS, sync=sync) as partial:
         below.config.save_pretrained(partial)
         if below.generation_config is not None:
-            below.generation_config.save_pretrained(partial)
+            _generation_settings.write(below.generation_config, partial)
         tokenizer.save_pretrained(partial)
         adapter = model.active_adapter if below is not model else None
         if adapter is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.errors import InputError
 from tradeoff.llm._data import prompt_ids
+from tradeoff.llm._generation_settings import unused
 from tradeoff.llm._reference_values import evaluating
 from tradeoff.llm._turns import stop_ids
 from tradeoff.llm.evaluation.policy import LoadedPolicy, Outline
@@ -104,7 +104,9 @@ def generate(
     budget = tokens_at_once or _TOKENS.get(policy.device.type, _TOKENS["cuda"])
     found: dict[int, tuple[str, bool]] = {}
     ends = end_ids(policy)
-    with _plain(policy.model), torch.random.fork_rng(_cuda(policy)):
+    # Evaluations do not use penalties and temperatures of the model.
+    own = unused(below_adapters(policy.model))
+    with own, torch.random.fork_rng(_cuda(policy)):
         torch.manual_seed(sampling.seed)
         with tqdm(total=len(kept), desc="responses", disable=not progress, leave=False) as bar:
             for part in _batches(kept, sampling.max_new_tokens, budget):
@@ -162,13 +164,19 @@ def _respond(
 
 def _text(tokenizer: Any, prompt: Ids, new: Tensor, ends: list[int]) -> tuple[str, bool]:
     stops = torch.isin(new, torch.tensor(ends)).nonzero()[:, 0].tolist()
-    response = new[: stops[0]] if stops else new
+    response = (new[: stops[0]] if stops else new).numpy()
     # Decoded with its prompt, as some tokenizers drop the first blank of a text.
-    before = tokenizer.decode(prompt, skip_special_tokens=True)
-    whole = tokenizer.decode(np.concatenate([prompt, response]), skip_special_tokens=True)
+    before, whole = _decoded(tokenizer, prompt), _decoded(tokenizer, np.r_[prompt, response])
     if whole.startswith(before):
         return whole[len(before) :], bool(stops)
-    return tokenizer.decode(response, skip_special_tokens=True), bool(stops)
+    return _decoded(tokenizer, response), bool(stops)
+
+
+def _decoded(tokenizer: Any, ids: Ids) -> str:
+    """The text of tokens. Special tokens that responses contain, such as <tool_call>, stay."""
+    around = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    known = [token for token in around if token is not None]
+    return str(tokenizer.decode(ids[~np.isin(ids, known)], skip_special_tokens=False))
 
 
 def end_ids(policy: LoadedPolicy) -> list[int]:
@@ -190,19 +198,6 @@ def _settings(policy: LoadedPolicy, ends: list[int], sampling: Sampling) -> Any:
         use_cache=True,
         **drawn,
     )
-
-
-@contextmanager
-def _plain(model: Any) -> Iterator[None]:
-    """Ignore the model's own defaults of generation, such as penalties and temperatures."""
-    from transformers import GenerationConfig
-
-    base = below_adapters(model)
-    kept, base.generation_config = base.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        base.generation_config = kept
 
 
 def _cuda(policy: LoadedPolicy) -> list[torch.device]:

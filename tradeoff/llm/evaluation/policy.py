@@ -47,7 +47,7 @@ class LoadedPolicy:
             If tokenizer and model do not fit together.
         """
         config = config or TrainConfig()
-        check_tokenizer(tokenizer, len(model.get_input_embeddings().weight), False)
+        check_tokenizer(tokenizer, models.vocabulary(model), False)
         world = setup.accelerator(config, None)
         policy = Policy(model).to(world.device)
         return cls(Scorer(policy, config, setup.padding(tokenizer), world), tokenizer, name)
