@@ -30,8 +30,8 @@ def end_ids(settings: Any) -> list[int]:
     InputError
         If an end token is not an id.
     """
-    given = settings.get if isinstance(settings, dict) else lambda name: getattr(settings, name, ())
-    own = given("eos_token_id")
+    name = "eos_token_id"
+    own: Any = settings.get(name) if isinstance(settings, dict) else getattr(settings, name, None)
     many = isinstance(own, list | tuple)
     found: list[Any] = list(own) if many else [] if own is None else [own]
     if wrong := [i for i in found if isinstance(i, bool) or not isinstance(i, int) or i < 0]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,7 +13,9 @@ import torch
 
 from tradeoff.errors import InputError
 from tradeoff.llm import setup
+from tradeoff.trl._rows import count, share
 from tradeoff.trl.arguments import hinted, not_applied, train_config, unsupported, updates
+from tradeoff.trl.factory import FactorySettings
 
 _MODEL = {"model_name_or_path", "attn_implementation", "dtype", "torch_dtype", "model_revision"}
 _MODEL |= {"load_in_4bit", "quantization_bit", "quantization_method", "use_bnb_nested_quant"}
@@ -26,23 +26,6 @@ _DATA |= {"dataset_test", "datasets", "dataset_mixture", "test_split_size"}
 _SHOWN = {"trust_remote_code", "env", "ignore_bias_buffers", "dataset_streaming", "streaming"}
 _SHOWN |= {"overwrite_output_dir"}
 """Names without effect here. Code of a model is never run, and a model that needs it is refused."""
-FACTORY = {
-    "cutoff_len": "max_length",
-    "pref_beta": "beta",
-    "pref_loss": "loss_type",
-    "dpo_label_smoothing": "label_smoothing",
-    "lora_rank": "lora_r",
-    "flash_attn": "attn_implementation",
-}
-"""Names of LLaMA-Factory, with the equivalent names of TRL."""
-_FACTORY_FREE = {
-    *("stage", "finetuning_type", "template", "overwrite_cache"),
-    *("preprocessing_num_workers", "plot_loss", "dataset", "dataset_dir", "eval_dataset"),
-    *("pref_ftx", "lora_target", "max_samples", "val_size", "do_train", "ddp_timeout"),
-    *("dataloader_num_workers", "save_only_model", "mask_history", "cache_dir", "hf_hub_token"),
-    *("use_fast_tokenizer", "low_cpu_mem_usage", "print_param_status", "use_unsloth_gc"),
-    *("enable_liger_kernel", "use_unsloth", "disable_gradient_checkpointing"),
-}
 _OLDER = {
     "warmup_ratio": "warmup_steps",  # A number below 1 is a share of the updates.
     "evaluation_strategy": "eval_strategy",
@@ -58,30 +41,6 @@ _BUILDERS = {"json", "csv", "parquet", "arrow"}
 """Paths of a data set that name the format of its files."""
 _PART = {"path", "name", "split", "columns", "data_files", "fraction", "id", "config", "weight"}
 """Fields of a part of a mixture, in the terms of TRL and of the alignment handbook."""
-_FACTORY_DEFAULTS = {"learning_rate": 5e-5, "logging_steps": 500, "max_length": 2048}
-_FACTORY_DEFAULTS |= {"bf16": False}
-"""Defaults of LLaMA-Factory that differ from those of TRL."""
-_FACTORY_COLUMNS = {
-    "sft": {"prompt": "instruction", "query": "input", "response": "output"},
-    "preference": {"prompt": "instruction", "query": "input"},
-}
-_FACTORY_COLUMNS["preference"] |= {name: name for name in ("chosen", "rejected")}
-for _own in _FACTORY_COLUMNS.values():
-    _own |= {"system": "system", "tools": "tools", "messages": "conversations"}
-"""Names of columns in ``dataset_info.json``, with those of the layouts, of both sets."""
-_FACTORY_TAGS = {
-    "role_tag": ("from", "role"),
-    "content_tag": ("value", "content"),
-    "user_tag": ("human", "user"),
-    "assistant_tag": ("gpt", "assistant", "chatgpt"),
-    "observation_tag": ("observation", "tool", "function_response"),
-    "function_tag": ("function_call",),
-    "system_tag": ("system",),
-}
-"""Names of the parts of a message that are read."""
-_FACTORY_ENTRY = {"hf_hub_url", "ms_hub_url", "om_hub_url", "file_name", "subset", "split"}
-_FACTORY_ENTRY |= {"columns", "tags", "formatting", "ranking", "file_sha1"}
-"""Fields of an entry of ``dataset_info.json`` that are used, or have no effect."""
 
 
 def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
@@ -206,7 +165,11 @@ class _Training:
         self.turns, self.columns = "last", dict[str, str]()
         self.adapter = str(content.pop("adapter_name_or_path", None) or "")
         if self.factory:
-            content = self._of_factory(content)
+            of_factory = FactorySettings(content, file, stage)
+            content, self.problems = of_factory.settings, of_factory.problems
+            self.chosen_nll, self.limit = of_factory.chosen_nll, of_factory.limit
+            self.turns, self.columns = of_factory.turns, of_factory.columns
+            self.held_out = of_factory.held_out
         self.model = self._model(content)
         self.lora = self._lora(content)
         self.data, self.test = self._data(content)
@@ -273,15 +236,9 @@ class _Training:
 
     def rows(self) -> int:
         """Number of training rows, for epochs; rows are not read if updates are given."""
-        return 1 if self.args.max_steps > 0 else self._count(self.data, self.limit)
-
-    def _count(self, source: str, limit: int | None = None) -> int:
-        """Number of rows of a source."""
-        from tradeoff.data import read_preferences, read_sft
-
-        read = read_sft if self.stage == "sft" else read_preferences
-        columns = {key.rpartition(".")[2]: column for key, column in self.renamed.items()}
-        return len(read(source, limit=limit, columns=columns))
+        if self.args.max_steps > 0:
+            return 1
+        return count(self.data, self.stage, self.columns, self.limit)
 
     def _model(self, content: Mapping[str, Any]) -> dict[str, Any]:
         if "model_name_or_path" not in content:
@@ -330,7 +287,8 @@ class _Training:
             content = {**content, **content["dataset_mixture"]}
             mixture = content.get("datasets")
         if mixture is not None:
-            return self._mixture(mixture, content.get("test_split_size")), None
+            self.held_out = share(content, "test_split_size", self.file, self.problems)
+            return self._mixture(mixture), None
         name, config = content.get("dataset_name"), content.get("dataset_config")
         if name is None:
             remedy = "Name one data set, or several as the list `datasets`."
@@ -344,10 +302,8 @@ class _Training:
         test = f"{name}@{content.get('dataset_test_split', 'test')}" if evaluated else None
         return f"{name}@{content.get('dataset_train_split', 'train')}", test
 
-    def _mixture(self, parts: Any, held_out: Any) -> str:
+    def _mixture(self, parts: Any) -> str:
         """The sources of a mixture, which are read one after the other."""
-        if held_out is not None:
-            self._hold_out("test_split_size", float(held_out))
         if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
             remedy = "List data sets, each with a path."
             raise InputError("this is no list", file=self.file, field="datasets", remedy=remedy)
@@ -372,116 +328,6 @@ class _Training:
         if Path(path).exists():
             return str(path)
         return f"{path}{f':{name}' if name else ''}@{part.get('split', 'train')}"
-
-    def _hold_out(self, name: str, size: float) -> None:
-        """Hold out a share of the rows; a number of rows is not supported."""
-        if size >= 1:
-            self.problems.append(f"{self.file.name}: {name} = {size:g} rows; give a share")
-        else:
-            self.held_out = size
-
-    # ------------------------------------------------------------------ LLaMA-Factory
-
-    def _of_factory(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Rename the settings to the names of TRL."""
-        name = self.file.name
-        if content["stage"] != self.stage:
-            self.problems.append(f"{name}: stage = {content['stage']!r} in place of {self.stage!r}")
-        self.chosen_nll = float(content.get("pref_ftx", 0.0))
-        self.limit = content.get("max_samples")
-        self.turns = "last" if content.get("mask_history") else "all"
-        self._hold_out("val_size", float(content.get("val_size", 0.0)))
-        tuning = content.get("finetuning_type", "lora")
-        if tuning not in ("lora", "full"):
-            self.problems.append(f"{name}: finetuning_type = {tuning!r}")
-        found: dict[str, Any] = {**_FACTORY_DEFAULTS}
-        found["gradient_checkpointing"] = not content.get("disable_gradient_checkpointing", False)
-        found |= {FACTORY.get(k, k): v for k, v in content.items() if k not in _FACTORY_FREE}
-        if tuning == "lora":
-            rank = int(found.get("lora_r", 8))
-            targets = content.get("lora_target", "all")
-            named = targets.split(",") if isinstance(targets, str) else list(targets)
-            found |= {"use_peft": True, "lora_r": rank}
-            found.setdefault("lora_dropout", 0.0)
-            found.setdefault("lora_alpha", 2 * rank)
-            found["lora_target_modules"] = (
-                "all-linear" if targets == "all" else [part.strip() for part in named]
-            )
-        found["dataset_name"] = self._factory_files(content, "dataset")
-        self._limit_each(found["dataset_name"].split(","))
-        if content.get("eval_dataset"):
-            found["dataset_test"] = self._factory_files(content, "eval_dataset")
-        return found
-
-    def _limit_each(self, sources: list[str]) -> None:
-        """Drop a limit of each of several data sets, if none of them has more rows."""
-        if self.limit is None or len(sources) == 1:
-            return
-        few = all(map(os.path.exists, sources)) and all(
-            self._count(source) <= self.limit for source in sources
-        )
-        if few:
-            self.limit = None
-        else:
-            self.problems.append(
-                f"{self.file.name}: max_samples = {self.limit}, a limit of each of several data "
-                "sets, of which one has more rows or is no file"
-            )
-
-    def _factory_files(self, content: Mapping[str, Any], field: str) -> str:
-        """Sources of one or several data sets."""
-        names = _names(content.get(field))
-        return ",".join(self._factory_file(content, field, name) for name in names)
-
-    def _factory_file(self, content: Mapping[str, Any], field: str, name: str) -> str:
-        """Look up the file or hub name of a data set in ``dataset_info.json``."""
-        folder = Path(content.get("dataset_dir", self.file.parent / "data"))
-        folder = folder if folder.is_absolute() or folder.is_dir() else self.file.parent / folder
-        registry = folder / "dataset_info.json"
-        try:
-            entry = json.loads(registry.read_text("utf-8"))[name]
-            self._factory_entry(name, entry)
-            if "file_name" in entry:
-                return str(folder / entry["file_name"])
-            subset = f":{entry['subset']}" if entry.get("subset") else ""
-            return f"{entry['hf_hub_url']}{subset}@{entry.get('split', 'train')}"
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                "no data set of this name is registered with a file or a hub name",
-                file=registry,
-                field=field,
-                value=name,
-                remedy="Name data sets of dataset_info.json in dataset_dir, with commas between.",
-            ) from error
-
-    def _factory_entry(self, name: str, entry: Mapping[str, Any]) -> None:
-        """Take over the names of columns; rows cannot have those of two sets."""
-        kind, where = ("sft" if self.stage == "sft" else "preference"), f"dataset_info.json: {name}"
-        self.problems += [
-            f"{where}: {key} = {entry[key]!r}" for key in sorted(entry.keys() - _FACTORY_ENTRY)
-        ]
-        self.problems += [
-            f"{where}: {tag} = {value!r}"
-            for tag, value in (entry.get("tags") or {}).items()
-            if value not in _FACTORY_TAGS.get(tag, ())
-        ]
-        usual = {"prompt": "instruction", "response": "output"}
-        usual = {"messages": "conversations"} if entry.get("formatting") == "sharegpt" else usual
-        for own, column in (entry.get("columns") or usual).items():
-            layout = _FACTORY_COLUMNS[kind].get(own)
-            if layout is None and entry.get("columns"):
-                self.problems.append(f"{where}: the column {own}")
-            elif layout is None or (column == "messages" and kind == "sft"):
-                continue  # Messages have two names.
-            elif self.columns.setdefault(f"{kind}.{layout}", column) != column:
-                self.problems.append(f"{where}: another column {own} than in another data set")
-
-
-def _names(given: Any) -> list[str]:
-    """The names of one or several data sets."""
-    if isinstance(given, str):
-        return [name.strip() for name in given.split(",")]
-    return [str(name) for name in given or ()]
 
 
 def _mapping(file: Path) -> dict[str, Any]:
