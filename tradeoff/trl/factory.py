@@ -84,7 +84,8 @@ class FactorySettings:
 
     def __init__(self, content: Mapping[str, Any], file: Path, stage: str) -> None:
         self.file, self.stage = file, stage
-        self.problems, self.columns = list[str](), dict[str, str]()
+        self.problems: list[str] = []
+        self.columns: dict[str, str] = {}
         self.chosen_nll = float(content.get("pref_ftx", 0.0))
         self.limit: int | None = content.get("max_samples")
         self.turns = "last" if content.get("mask_history") else "all"
