@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from tradeoff.convex._trained_losses import TrainedLossSampler
@@ -125,8 +125,35 @@ def assert_same(a: Trajectories, b: Trajectories, tolerance: float) -> None:
 def test_kernels_reproduce_the_specification(seed, reference, radius, size, decay):
     problem = weighted(seed, reference, radius)
     step = StepSize(size, decay)
-    runs = both_engines(problem, SCHEDULES, steps=25, step_size=step, replicas=3, seed=seed)
+    options: dict[str, Any] = {"steps": 25, "step_size": step, "replicas": 3, "seed": seed}
+    runs = both_engines(problem, SCHEDULES, **options)
+    differ = np.flatnonzero((runs[0].counts != runs[1].counts).reshape(len(SCHEDULES), -1).any(1))
+    if differ.size and all(rounding_decides(problem, SCHEDULES[i], **options) for i in differ):
+        reject()
     assert_same(*runs, tolerance=1e-12 * radius)
+
+
+def rounding_decides(problem: LogLinear, schedule: Any, **options: Any) -> bool:
+    """Whether MAXRIGHT chooses otherwise if a minimum moves by much less than a step changes it.
+
+    At the end of a small ball both gaps may be zero.
+    """
+    if not isinstance(schedule, Maxright):
+        return False
+    moved = [
+        replace(schedule, optimum_error=tuple(np.add(schedule.optimum_error, error)))
+        for error in ((1e-11, 0.0), (0.0, 1e-11))
+    ]
+    runs = [trajectories(problem, [one], engine="numpy", **options).counts for one in moved]
+    return bool((runs[0] != runs[1]).any())
+
+
+def test_a_choice_that_rounding_decides_is_seen() -> None:
+    options: dict[str, Any] = {"steps": 25, "step_size": StepSize(0.02, 0.0), "replicas": 3}
+    tie = weighted(513628, 1, 0.3)
+    assert rounding_decides(tie, Maxright(refresh=5, weighted=False, lam=0.7), **options)
+    usual = weighted(0, 1, 2.0)
+    assert not rounding_decides(usual, Maxright(refresh=5, weighted=False, lam=0.7), **options)
 
 
 @pytest.mark.slow

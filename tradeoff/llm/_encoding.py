@@ -13,7 +13,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int
-from jinja2 import TemplateSyntaxError
 
 from tradeoff.data.rows import Message, PreferenceRow, SftRow, Text
 from tradeoff.errors import InputError
@@ -258,6 +257,8 @@ def _render(
 ) -> str:
     if not turns:  # the prompt of a conversation of one turn
         return ""
+    from jinja2 import TemplateSyntaxError  # torch and transformers bring it, the core does not
+
     messages = [turn.as_dict() for turn in turns]
     arguments = rows[place].template_arguments()
     try:
