@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tradeoff.errors import InputError
@@ -139,6 +139,7 @@ def test_mgda_is_the_shortest_vector_of_the_segment(angle, first, second):
 
 
 @given(angle=angles, first=sizes, second=sizes, lam=lams, c=st.floats(0.05, 3))
+@example(angle=2.0, first=0.001, second=100.0, lam=0.5, c=3.0)
 def test_cagrad_gains_most_for_the_objective_that_gains_least(angle, first, second, lam, c):
     gradients = two(angle, first, second)
     pull = direction(WeightedSum(), gradients, lam)

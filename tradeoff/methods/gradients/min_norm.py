@@ -116,12 +116,15 @@ def _least(seen: Seen, radius: Array) -> Array:
     pull = along[..., 0] - along[..., 1]  # D.g_0
     onto = c - b  # D.g_2
     # Along the segment |g_w|^2 = height^2 + (w |D| + D.g_2 / |D|)^2.
-    height = np.sqrt(np.maximum(b - ratio(onto**2, across), 0.0))
+    # The difference of b and the square would lose the digits of a short gradient.
+    height = np.sqrt(np.maximum(ratio(a * b - c**2, across), 0.0))
     q = ratio(-pull, radius * np.sqrt(across))
     inside = np.abs(q) < 1
     slope = np.where(inside, q, 0.0) / np.sqrt(1 - np.where(inside, q, 0.0) ** 2)
-    first = np.clip(ratio(height * slope * np.sqrt(across) - onto, across, 0.5), 0.0, 1.0)
+    past = height * slope * np.sqrt(across)
+    shares = ratio(past - onto, across, 0.5), ratio(a - c - past, across, 0.5)
+    middle = np.clip(np.stack(shares, axis=-1), 0.0, 1.0)
     # Beyond that the pull decides alone; without a radius, too.
     ends = np.where(pull < 0, 1.0, np.where(pull > 0, 0.0, 0.5))
-    first = np.where(inside & (radius > 0), first, ends)
-    return np.stack([first, 1 - first], axis=-1)
+    at_end = np.stack([ends, 1 - ends], axis=-1)
+    return np.where((inside & (radius > 0))[..., None], middle, at_end)
