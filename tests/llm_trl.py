@@ -79,16 +79,13 @@ def dpo(
     steps: int = 8,
     at_once: int = 2,
     accumulation: int = 2,
-    max_length: int = LENGTH,
     **more: Any,
 ) -> Dpo:
     """A trainer of a copy of the model."""
     return Dpo(
         copy.deepcopy(model),
         ref_model=copy.deepcopy(reference),
-        args=DPOConfig(
-            **{**settings(folder, steps, at_once, accumulation), "max_length": max_length}, **more
-        ),
+        args=DPOConfig(**(settings(folder, steps, at_once, accumulation) | more)),
         processing_class=copy.deepcopy(tokenizer),
         train_dataset=datasets.Dataset.from_list([asdict(row) for row in rows]),
     )

@@ -108,7 +108,7 @@ def winner(record: Record, candidates: Sequence[str]) -> str:
     whole = isinstance(value, float) and value.is_integer()  # As tables with nulls hold integers.
     given = str(int(value) if whole else value).strip().casefold()
     where: dict[str, Any] = {"field": "winner", "value": value}
-    if "tie" in re.split("[^a-z]+", given) or "both" in re.split("[^a-z]+", given):
+    if {"tie", "both"} & {*re.split("[^a-z]+", given)}:
         remedy = "Remove the row, or leave such rows out: --skip-bad, or skip_bad=True."
         raise record.error("neither response is better", remedy, **where)
     named = {name: {name, record.source_name(name)} for name in candidates}

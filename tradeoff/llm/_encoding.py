@@ -171,10 +171,8 @@ def require_template(tokenizer: HubTokenizer) -> None:
     found = tokenizer.chat_template
     more: dict[str, Any] = {}
     if isinstance(found, dict) and "default" not in found:
-        problem, more = (
-            "the tokenizer has named chat templates, but no default",
-            {"value": [*found]},
-        )
+        problem = "the tokenizer has named chat templates, but no default"
+        more["value"] = [*found]
         remedy = 'Give the file of one (--chat-template), or name one of them "default".'
     elif not found or not str(found).strip():
         problem = "some rows are conversations, but the tokenizer has no chat template"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tradeoff.data.columns import columns_of
+
 
 def count(source: str, stage: str, columns: Mapping[str, str], limit: int | None = None) -> int:
     """Number of rows of a source, for the stage "sft" or "dpo".
@@ -14,10 +16,9 @@ def count(source: str, stage: str, columns: Mapping[str, str], limit: int | None
     """
     from tradeoff.data import read_preferences, read_sft
 
-    read = read_sft if stage == "sft" else read_preferences
-    named = {key.rpartition(".")[2]: column for key, column in columns.items()}
-    renamed = {name: column for name, column in named.items() if name != column}
-    return len(read(source, limit=limit, columns=renamed))
+    if stage == "sft":
+        return len(read_sft(source, limit=limit, columns=columns_of(columns, "sft")))
+    return len(read_preferences(source, limit=limit, columns=columns_of(columns, "preference")))
 
 
 def share(content: Mapping[str, Any], name: str, file: Path, problems: list[str]) -> float:
