@@ -32,7 +32,9 @@ AGAINST = (*BASELINES, "alright", "maxright")
 PER_CELL = ("regret", "front_gap", "sft_loss", "preference_loss")
 PER_PROBLEM = ("law_regret", "kl", "lost", "flips", "calibration")
 FULL: dict[str, Any] = {"budget": 500.0, "replicas": 32}
-FAST: dict[str, Any] = {"budget": 60.0, "replicas": 4, "lams": (0.25, 0.75), "jobs": 1}
+FAST: dict[str, Any] = {
+    "budget": 60.0, "replicas": 4, "lams": (0.25, 0.75), "backend": "sequential", "jobs": 1,
+}  # fmt: skip
 FAST_METHODS = ("alright", "maxright", "pcgrad", "ipo", "soup")
 FAST_PROBLEMS = ("middle", "boundary")
 POINTS = 24

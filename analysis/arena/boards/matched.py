@@ -34,7 +34,9 @@ PER_PROBLEM = ("law_regret", "kl")
 MARGIN = 0.01
 """Differences to DPO that do not count, in units of the front's ranges; set before the run."""
 LIMIT = 0.15
-FAST: dict[str, Any] = {"budget": 60.0, "replicas": 4, "lams": (0.25, 0.75), "jobs": 1}
+FAST: dict[str, Any] = {
+    "budget": 60.0, "replicas": 4, "lams": (0.25, 0.75), "backend": "sequential", "jobs": 1,
+}  # fmt: skip
 FAST_METHODS = ("mix", "sigmoid", "ipo", "slic")
 FAST_PROBLEMS = ("middle", "unequal-scale")
 LOOKS: dict[str, dict[str, Any]] = {

@@ -33,7 +33,7 @@ METHODS = (
     "wise_ft", "kl_base", "l2_sp", "hft", "ema",
 )  # fmt: skip
 FULL: dict[str, Any] = {"budget": 500.0, "replicas": 8, "progress": True}
-FAST: dict[str, Any] = {"budget": 40.0, "replicas": 2, "jobs": 1}
+FAST: dict[str, Any] = {"budget": 40.0, "replicas": 2, "backend": "sequential", "jobs": 1}
 FAST_METHODS, FAST_SCENARIOS = ("sft-dpo", "mix"), ("third-skill", "facts")
 SEEDS = 20
 

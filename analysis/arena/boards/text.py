@@ -34,7 +34,9 @@ VARIES = (
     "Dolly instructions, harmless answers of HH",
 )
 FULL: dict[str, Any] = {"budget": 500.0, "replicas": 20, "lams": (0.25, 0.5, 0.75)}
-FAST: dict[str, Any] = {"budget": 40.0, "replicas": 2, "lams": (0.5,), "jobs": 1}
+FAST: dict[str, Any] = {
+    "budget": 40.0, "replicas": 2, "lams": (0.5,), "backend": "sequential", "jobs": 1,
+}  # fmt: skip
 FAST_METHODS = ("alright", "ipo")
 
 
