@@ -19,7 +19,7 @@ from chat_tokenizers import chat_tokenizer
 from llm_models import bpe_tokenizer_hf, tiny_llama
 from llm_runs import preference_rows, sft_rows
 from packaging.version import Version
-from peft import LoraConfig, PromptTuningConfig
+from peft import AutoPeftModelForCausalLM, LoraConfig, PromptTuningConfig
 from transformers import (
     AutoModelForCausalLM,
     EarlyStoppingCallback,
@@ -35,6 +35,7 @@ from tradeoff.data import read_preferences, read_sft
 from tradeoff.data.columns import columns_of
 from tradeoff.errors import InputError
 from tradeoff.methods.losses import Dpo, RobustDpo
+from tradeoff.records import read_json
 from tradeoff.schedules import Alright, Mix
 from tradeoff.trl import joint_trainer, read_yaml, train_config
 
@@ -395,6 +396,65 @@ def test_datasets_adapters_and_callbacks_are_taken_as_they_are(tmp_path: Path) -
         ("save", 3),
         ("end", 3),
     ]
+
+
+# ---------------------------------------------------------------------- the rest of a script
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_what_scripts_call_after_training(
+    adapters: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    more: dict[str, Any] = {"peft_config": lora} if adapters else {}
+    made = joint(tmp_path, Mix(lam=0.5), sft_eval_dataset=of(SFT[:2]), **more)
+    with pytest.raises(InputError, match="no trained model yet"):
+        made.save_model(tmp_path)
+    done = made.train(resume_from_checkpoint=None, progress=False)
+    metrics = done.metrics
+    assert metrics["eval_sft_loss"] == done.table.sft_loss.iloc[-1]
+    assert metrics["train_preference/loss"] == done.log["preference/loss"].iloc[-1]
+    assert done.global_step == done.summary["steps"] == 16
+    metrics["train_samples"] = len(SFT)
+    made.log_metrics("train", metrics)
+    assert "***** train metrics *****" in capsys.readouterr().out
+    made.save_metrics("train", metrics)
+    made.save_metrics("eval", {"eval_rows": 2})
+    assert read_json(tmp_path / "train_results.json") == pytest.approx(metrics, rel=1e-5)
+    together = read_json(tmp_path / "all_results.json")
+    assert together == pytest.approx({**metrics, "eval_rows": 2}, rel=1e-5)
+    made.save_state()
+    made.create_model_card(dataset_name="own", tags=["joint"])
+    if made.is_world_process_zero():
+        made.accelerator.print("saved")
+    before = {path.name for path in tmp_path.iterdir()}
+    made.save_model(str(tmp_path))
+    made.save_model(tmp_path / "elsewhere" / "policy")
+    assert before < {path.name for path in tmp_path.iterdir()}
+    kind = AutoPeftModelForCausalLM if adapters else AutoModelForCausalLM
+    trained = {k: v for k, v in made.model.state_dict().items() if "lora" in k or not adapters}
+    for folder in (tmp_path, tmp_path / "elsewhere" / "policy", tmp_path / "model"):
+        found = kind.from_pretrained(folder).state_dict()
+        for name, value in trained.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+    with pytest.warns(UserWarning, match=f"nothing was uploaded.*hf upload .*{tmp_path}/model"):
+        made.push_to_hub(dataset_name="own")
+
+
+def test_a_script_resumes_from_its_own_newest_checkpoint_alone(tmp_path: Path) -> None:
+    first = joint(tmp_path / "a", Mix(lam=0.5))
+    with pytest.raises(InputError, match="or None, to begin"):
+        first.train(str(tmp_path / "a"), progress=False)
+    done = first.train(progress=False)
+    newest = max((tmp_path / "a" / "checkpoints").glob("step-*"))
+    for given in (True, tmp_path / "a", str(newest), None):
+        again = joint(tmp_path / "a", Mix(lam=0.5))
+        assert again.train(given, progress=False).log.equals(done.log)
+        assert again.step == 16
+    with pytest.raises(InputError, match="its own output folder"):
+        joint(tmp_path / "b", Mix(lam=0.5)).train(newest, progress=False)
+    anew = joint(tmp_path / "a", Mix(lam=0.5)).train(False, progress=False)
+    assert not anew.table.seconds.equals(done.table.seconds)
 
 
 class Epochs(TrainerCallback):

@@ -12,3 +12,6 @@ from .files import (
 from .joint import (
     joint_trainer as joint_trainer,
 )
+from .trainer import (
+    ScriptTrainer as ScriptTrainer,
+)

@@ -15,11 +15,11 @@ from tradeoff.llm import models, setup
 from tradeoff.llm.callbacks import as_callback
 from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.routers import experts_per_token
-from tradeoff.llm.trainer import JointTrainer
 from tradeoff.methods import Method
 from tradeoff.schedules import Alright, Schedule
 from tradeoff.trl.arguments import check_kinds, not_applied, train_config, updates
 from tradeoff.trl.callbacks import HubCallbacks
+from tradeoff.trl.trainer import ScriptTrainer
 
 _OF_TRAINER = ("optimizer", "rates", "collator")
 """Arguments of `JointTrainer` beside its settings."""
@@ -57,7 +57,7 @@ def joint_trainer(
     steps: int | None = None,
     output: str | Path | None = None,
     **settings: Any,
-) -> JointTrainer:
+) -> ScriptTrainer:
     """Make a joint trainer from the arguments of TRL's two trainers.
 
     Parameters
@@ -91,8 +91,9 @@ def joint_trainer(
 
     Returns
     -------
-    JointTrainer
-        A trainer, ready for ``train()``. `settings` may name a ``loss`` of TRL or of this package.
+    ScriptTrainer
+        A trainer, ready for ``train()``, with the methods that scripts call on TRL's trainers, such
+        as ``save_model``. `settings` may name a ``loss`` of TRL or of this package.
 
     Raises
     ------
@@ -128,7 +129,7 @@ def joint_trainer(
     if of_hub:
         own.append(HubCallbacks(of_hub, sft_args))
     field = sft_args.dataset_text_field
-    made = JointTrainer(
+    made = ScriptTrainer(
         model,
         tokenizer,
         sft=_of_texts(sft_dataset, field),
@@ -204,7 +205,7 @@ def _of_texts(dataset: Any, field: str) -> Any:
     return dataset if field == "text" else dataset.rename_column(field, "text")
 
 
-def _warn_of_rows(made: JointTrainer, conversations: int) -> None:
+def _warn_of_rows(made: ScriptTrainer, conversations: int) -> None:
     """Warn if turns are rows, so that an update has fewer of them than TRL's has."""
     rows, batch = len(made.data.sft), made.config.batch_size
     if rows > conversations > 1:
