@@ -202,12 +202,22 @@ def test_joint_training_holds_hardly_more_tensors_than_one_stage_after_the_other
     assert found["mix"]["memory_ratio"][0] <= 1.05
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("method", llm_memory.METHODS)
+# MAXRIGHT needs most updates, and differs from the others in no way that bf16 would touch.
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [
+        (m, p)
+        for m in llm_memory.METHODS
+        for p in ("fp32", "bf16")
+        if (m, p) != ("maxright", "bf16")
+    ],
+)
 def test_on_shapes_alone_as_many_bytes_are_held_as_in_a_training(
     method: str, precision: Any
 ) -> None:
-    few = replace(llm_memory.FAST, precision=precision, length=64)
+    # As few updates as follow both objectives.
+    updates = {"alright": 4, "maxright": 6, "sft-dpo": 2}.get(method, 1)
+    few = replace(llm_memory.FAST, precision=precision, length=64, updates=updates)
     setting = llm_memory.settings(few, method)
     with LiveTensors() as real:
         llm_costs.by_us(setting)
