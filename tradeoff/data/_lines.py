@@ -145,7 +145,9 @@ def json_lines(path: Path) -> Found:
                 if row == 1 and line.lstrip().startswith(b"["):
                     remedy = "Write one JSON object per line; or, if it is one list of objects, "
                     remedy += "let its name end in .json."
-                    raise InputError("the file begins with a list", file=path, remedy=remedy)
+                    problem = "the file begins with a list"
+                    yield InputError(problem, file=path, row=row, remedy=remedy)
+                    continue
                 if len(line) > LONGEST:
                     while line and not line.endswith(b"\n"):
                         line = lines.readline(LONGEST)
