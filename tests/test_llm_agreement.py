@@ -140,7 +140,7 @@ TWO_BOS = "{{ '<s><s>' }}" + CHATML
         (TRIMMED, CHAT, ["other_prompt"]),
         (TWO_BOS, CHAT, ["two_bos"]),
         (None, SftRow("<s>Q: 1\nA:", "<s> 2"), ["two_bos"]),
-        (None, SftRow("Q: 1\nA:", " 2<|im_end|>\n"), ["two_eos"]),
+        (None, SftRow("Q: 1\nA:", " 2<|im_end|>\n"), []),
         (None, SftRow("Q: 1\nA:", " 2<|im_end|><|im_end|>"), ["two_eos"]),
         (None, SftRow("Q: 1\nA:", " 2<|im_end|>"), []),
         (PHI.replace("endoftext", "im_end"), CHAT, ["two_eos"]),
