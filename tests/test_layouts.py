@@ -262,6 +262,15 @@ def test_a_conversation_of_another_name_is_proposed_if_it_has_speakers() -> None
         read_sft([{"conversation": [{"input": "Hi", "output": "Hello"}]}])
 
 
+def test_turns_without_loss_are_counted_with_the_setting_for_them() -> None:
+    read = read_sft([{"messages": [HI, HELLO, HI, HELLO]}, {"messages": [HI, HELLO]}])
+    (remark,) = read.remarks()
+    assert "1 rows with earlier turns of the assistant, which carry no loss" in remark
+    assert "--set train.turns=all" in remark
+    prompt = [HI, HELLO, HI]
+    assert not read_sft([{"prompt": prompt, "completion": [HELLO]}]).notes
+
+
 def test_a_blank_prompt_is_not_called_missing() -> None:
     with pytest.raises(InputError, match="blank") as error:
         read_preferences([{"prompt": "", "chosen": "a", "rejected": "b"}])
@@ -284,7 +293,7 @@ def test_turns_with_weight_zero_are_not_trained_on() -> None:
             read_sft([{"messages": [HI, bad]}])
     kept = read_sft([{"messages": [HI, {**HELLO, "weight": 1}, HI, {**WHAT, "train": True}]}])
     assert len(every_turn(kept[0])) == 2
-    assert not kept.notes
+    assert not any("weight" in note for note in kept.notes)
 
 
 def test_a_table_of_single_messages_is_refused() -> None:

@@ -83,6 +83,24 @@ def test_the_official_split_tests_on_training_rows() -> None:
     assert split(rows, defects=defects) == (rows, rows[:3])
 
 
+def test_a_conversation_with_loss_on_all_turns_stays_on_one_side() -> None:
+    rows = [
+        SftRow(
+            tuple(
+                Message(role, f"{role} {i} {n}") for n in range(2) for role in ("user", "assistant")
+            )[:3],
+            (Message("assistant", f"last {i}"),),
+        )
+        for i in range(20)
+    ]
+    config = TrainConfig(holdout=0.25, turns="all", evaluate_rows=9)
+    found, _ = _corpora._hold_out((rows, OTHERS), (None, None), config)
+    found = _corpora._in_turns(found, config)
+    assert (len(found.train), len(found.test)) == (30, 9)
+    trained = {row.prompt[0] for row in found.train}
+    assert trained.isdisjoint(row.prompt[0] for row in found.test)
+
+
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_both_sets_from_the_same_prompts_are_split_alike(shuffled: bool) -> None:
     pairs = [PreferenceRow(f"Question {i}?", f" Answer {i}.", f" Wrong {i}.") for i in range(200)]
