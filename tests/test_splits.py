@@ -115,6 +115,19 @@ def test_both_sets_from_the_same_prompts_are_split_alike(shuffled: bool) -> None
     assert overlap(demonstrations.test, preferences.train).equal == 0
 
 
+def test_given_prompts_that_the_other_set_trains_on_are_counted() -> None:
+    sft = [SftRow(f"Question {i}?", "yes") for i in range(20)]
+    test = [
+        SftRow((Message("user", f"another {i}"),), (Message("assistant", "a"),)) for i in (3, 99)
+    ]
+    pairs = [PreferenceRow("Question 7?", "a", "b"), PreferenceRow("another 3", "a", "b")]
+    found = _corpora._overlaps(Split(sft, test), Split(OTHERS, pairs))
+    assert found["sft_test"]["prompts_trained_on"] == 1
+    assert found["preference_test"]["prompts_trained_on"] == 2
+    splits = _corpora._hold_out((sft, OTHERS), (None, None), TrainConfig(holdout=0.1))
+    assert "prompts_trained_on" not in _corpora._overlaps(*splits)["sft_test"]
+
+
 def test_text_and_messages_that_say_the_same_are_one_prompt() -> None:
     sft = [SftRow(f"Question {i}?", f" Answer {i}.") for i in range(40)]
     pairs = [

@@ -15,7 +15,7 @@ from tradeoff.data.files import as_preferences, as_sft
 from tradeoff.data.overlap import overlaps
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import check_apart
-from tradeoff.data.splits import Split, hold_out
+from tradeoff.data.splits import Split, hold_out, prompts_trained_on
 from tradeoff.data.spool import held_like
 from tradeoff.errors import InputError
 from tradeoff.llm._data import (
@@ -186,10 +186,15 @@ def _source(rows: Sequence[Any]) -> str:
 def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict[str, int]]:
     """Counts of repeated rows, and of rows that were removed from training."""
     found: dict[str, dict[str, int]] = {}
-    both = overlaps([sft.test, pairs.test], sft.train, pairs.train)
-    removed = sft.removed, pairs.removed
-    for name, count, counts in zip(("sft", "preference"), removed, both, strict=True):
-        repeated = {"also_trained_on": counts.equal, "near_duplicates": counts.near}
+    sets = [sft.test, pairs.test], sft.train, pairs.train
+    names, removed = ("sft", "preference"), (sft.removed, pairs.removed)
+    every = zip(names, removed, prompts_trained_on(*sets), overlaps(*sets), strict=True)
+    for name, count, prompts, counts in every:
+        repeated = {
+            "prompts_trained_on": prompts,
+            "also_trained_on": counts.equal,
+            "near_duplicates": counts.near,
+        }
         found[f"{name}_test"] = {key: value for key, value in repeated.items() if value}
         found[name] = {"prompts_tested_on": count} if count else {}
     return found
