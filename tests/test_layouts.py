@@ -265,7 +265,7 @@ def test_a_conversation_of_another_name_is_proposed_if_it_has_speakers() -> None
 def test_turns_without_loss_are_counted_with_the_setting_for_them() -> None:
     read = read_sft([{"messages": [HI, HELLO, HI, HELLO]}, {"messages": [HI, HELLO]}])
     (remark,) = read.remarks()
-    assert "1 rows with earlier turns of the assistant, which carry no loss" in remark
+    assert "1 rows with earlier turns of the assistant, which carry loss only with" in remark
     assert "--set train.turns=all" in remark
     prompt = [HI, HELLO, HI]
     assert not read_sft([{"prompt": prompt, "completion": [HELLO]}]).notes

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tradeoff.data import Message, PreferenceRow, SftRow
 from tradeoff.data import overlap as overlap_module
-from tradeoff.data.overlap import Overlap, overlap, overlaps
+from tradeoff.data.overlap import Overlap, overlap, overlaps, repeated
 from tradeoff.data.splits import Split, hold_out, prompt_key
 from tradeoff.errors import InputError
 from tradeoff.llm import _corpora
@@ -126,6 +126,18 @@ def test_given_prompts_that_the_other_set_trains_on_are_counted() -> None:
     assert found["preference_test"]["prompts_trained_on"] == 2
     splits = _corpora._hold_out((sft, OTHERS), (None, None), TrainConfig(holdout=0.1))
     assert "prompts_trained_on" not in _corpora._overlaps(*splits)["sft_test"]
+
+
+def test_repeated_rows_and_contradicted_pairs_are_counted() -> None:
+    rows = [SftRow("q", "a"), SftRow("q", "b"), SftRow("q", "a"), SftRow("q", "a", extras="{}")]
+    assert repeated(rows) == {"repeated_rows": 1}
+    pairs = [
+        PreferenceRow("q", "a", "b"),
+        PreferenceRow("q", "b", "a"),
+        PreferenceRow("p", "a", "b"),
+    ]
+    assert repeated(pairs) == {"contradicted_pairs": 2}
+    assert repeated(pairs[1:]) == repeated([]) == {}
 
 
 def test_text_and_messages_that_say_the_same_are_one_prompt() -> None:

@@ -12,6 +12,7 @@ from tradeoff.data.columns import columns_of, parsed
 Objective = Literal["sft", "preference"]
 _LOST = (
     *("too_long", "identical", "cut_equal", "refused", "truncated"),
+    *("repeated_rows", "contradicted_pairs"),
     *("prompts_tested_on", "prompts_trained_on", "also_trained_on", "near_duplicates"),
 )
 """Counts of rows that a user should see; names as in the summary."""

@@ -50,7 +50,7 @@ PREFERENCE_COLUMNS = frozenset(
 """Every column that is read for preference pairs."""
 _OF_MESSAGES = ("parent_id", "message_id", "message_tree_id", "conversation_id")
 """Columns beside ``role`` in tables that have one message a row, such as those of OpenAssistant."""
-_EARLIER = 'rows with earlier turns of the assistant, which carry no loss unless turns = "all" '
+_EARLIER = 'rows with earlier turns of the assistant, which carry loss only with turns = "all" '
 _EARLIER += "(--set train.turns=all)"
 _UNPAIRED = "the row has a label, so it is unpaired preference data"
 

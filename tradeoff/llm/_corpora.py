@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tradeoff.data.files import as_preferences, as_sft
-from tradeoff.data.overlap import overlaps
+from tradeoff.data.overlap import overlaps, repeated
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import check_apart
 from tradeoff.data.splits import Split, hold_out, prompts_trained_on
@@ -190,13 +190,14 @@ def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict
     names, removed = ("sft", "preference"), (sft.removed, pairs.removed)
     every = zip(names, removed, prompts_trained_on(*sets), overlaps(*sets), strict=True)
     for name, count, prompts, counts in every:
-        repeated = {
+        shared = {
             "prompts_trained_on": prompts,
             "also_trained_on": counts.equal,
             "near_duplicates": counts.near,
         }
-        found[f"{name}_test"] = {key: value for key, value in repeated.items() if value}
+        found[f"{name}_test"] = {key: value for key, value in shared.items() if value}
         found[name] = {"prompts_tested_on": count} if count else {}
+        found[name] |= repeated(sft.train if name == "sft" else pairs.train)
     return found
 
 
