@@ -177,6 +177,14 @@ def test_messages_stored_as_text(form: Callable[[Any], str]) -> None:
         assert read.notes["messages read from text"] >= 2
 
 
+def test_messages_stored_by_column() -> None:
+    stored = {"role": ["user", "assistant"], "content": ["Hi", "Hello"]}
+    (row,) = read_sft([{"messages": stored}])
+    assert (row.prompt, row.completion) == (turns(HI), turns(HELLO))
+    with pytest.raises(InputError, match="messages"):
+        read_sft([{"messages": {**stored, "role": ["user"]}}])
+
+
 def test_other_json_is_text() -> None:
     for text in ('[{"name": "x"}]', '{"role": "user"}', "[1, 2]", '[{"role": "king"}]', "[{]"):
         assert read_sft([{"prompt": "Write JSON", "completion": text}])[0].completion == text
@@ -269,6 +277,14 @@ def test_turns_without_loss_are_counted_with_the_setting_for_them() -> None:
     assert "--set train.turns=all" in remark
     prompt = [HI, HELLO, HI]
     assert not read_sft([{"prompt": prompt, "completion": [HELLO]}]).notes
+
+
+def test_turns_of_others_within_a_response_are_counted() -> None:
+    row = {"prompt": [HI], "completion": [HELLO, HI, HELLO]}
+    pair = {"chosen": [HI, HELLO, HI, WHAT], "rejected": [HI, WHAT, HI, HELLO]}
+    for read in (read_sft([row]), read_preferences([pair])):
+        (note,) = read.notes
+        assert note.startswith("rows whose responses hold turns of others, which carry loss, too")
 
 
 def test_a_blank_prompt_is_not_called_missing() -> None:

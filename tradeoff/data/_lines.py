@@ -99,7 +99,7 @@ def unpacked(path: Path) -> io.BufferedReader:
     InputError
         If it begins as files do that are not text in UTF-8.
     """
-    file = io.BufferedReader(_Unpacked(path), 2**16)
+    file: io.BufferedReader = io.BufferedReader(_Unpacked(path), 2**16)
     start = file.peek(4)
     for mark, (kind, remedy) in _OTHER.items():
         if start.startswith(mark):

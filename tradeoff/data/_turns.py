@@ -56,10 +56,20 @@ def read_text(record: Record, name: str) -> Text:
         record.notes["messages read from text"] += 1
         value = stored
     if isinstance(value, Mapping):
-        value = [value]
+        value = _rows_of(value) or [value]
     if isinstance(value, list | tuple) and value:
         return tuple(_message(record, name, turn) for turn in value)
     return record.string(name, value)
+
+
+def _rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Messages that are stored by column, as ``Sequence`` of datasets does; else nothing."""
+    lists = list(columns.values())
+    if not lists or not all(isinstance(column, list) for column in lists):
+        return []
+    if len({len(column) for column in lists}) > 1:
+        return []
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
 
 
 def read_messages(record: Record, name: str) -> tuple[Message, ...]:

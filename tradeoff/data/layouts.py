@@ -52,6 +52,9 @@ _OF_MESSAGES = ("parent_id", "message_id", "message_tree_id", "conversation_id")
 """Columns beside ``role`` in tables that have one message a row, such as those of OpenAssistant."""
 _EARLIER = 'rows with earlier turns of the assistant, which carry loss only with turns = "all" '
 _EARLIER += "(--set train.turns=all)"
+_WITHIN = (
+    "rows whose responses hold turns of others, which carry loss, too (end the prompt after them)"
+)
 _UNPAIRED = "the row has a label, so it is unpaired preference data"
 
 
@@ -302,3 +305,5 @@ def _check_turns(record: Record, sides: dict[str, tuple[Message, ...]]) -> None:
             problem = f"the response begins with a message of the {turns[0].role}"
             remedy = "Put what comes before the answer into the prompt."
             raise record.error(problem, remedy, field=name, value=turns)
+    if any(turn.role != "assistant" for turns in sides.values() for turn in turns):
+        record.notes[_WITHIN] += 1
