@@ -62,7 +62,7 @@ def read_text(record: Record, name: str) -> Text:
     return record.string(name, value)
 
 
-def _rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows_of(columns: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Messages that are stored by column, as ``Sequence`` of datasets does; else nothing."""
     lists = list(columns.values())
     if not lists or not all(isinstance(column, list) for column in lists):

@@ -186,18 +186,18 @@ def _source(rows: Sequence[Any]) -> str:
 def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict[str, int]]:
     """Counts of repeated rows, and of rows that were removed from training."""
     found: dict[str, dict[str, int]] = {}
-    sets = [sft.test, pairs.test], sft.train, pairs.train
-    names, removed = ("sft", "preference"), (sft.removed, pairs.removed)
-    every = zip(names, removed, prompts_trained_on(*sets), overlaps(*sets), strict=True)
-    for name, count, prompts, counts in every:
+    prompts = prompts_trained_on([sft.test, pairs.test], sft.train, pairs.train)
+    both = overlaps([sft.test, pairs.test], sft.train, pairs.train)
+    removed, again = (sft.removed, pairs.removed), (repeated(sft.train), repeated(pairs.train))
+    every = zip(("sft", "preference"), removed, again, prompts, both, strict=True)
+    for name, count, repeats, known, counts in every:
         shared = {
-            "prompts_trained_on": prompts,
+            "prompts_trained_on": known,
             "also_trained_on": counts.equal,
             "near_duplicates": counts.near,
         }
         found[f"{name}_test"] = {key: value for key, value in shared.items() if value}
-        found[name] = {"prompts_tested_on": count} if count else {}
-        found[name] |= repeated(sft.train if name == "sft" else pairs.train)
+        found[name] = repeats | ({"prompts_tested_on": count} if count else {})
     return found
 
 
