@@ -282,8 +282,8 @@ def test_what_is_lost_of_the_rows_is_told_before_training(monkeypatch: pytest.Mo
         summary=lambda: {"sft": {"truncated": 3, "rows": 9}},
     )
     trainer = SimpleNamespace(data=data, steps=1, config=None)
-    monkeypatch.setattr(work.experiment, "prepare", lambda *_, **__: trainer)
-    monkeypatch.setattr(work.setup, "check_method", lambda *_: None)
+    monkeypatch.setattr(experiment, "prepare", lambda *_, **__: trainer)
+    monkeypatch.setattr("tradeoff.llm.setup.check_method", lambda *_: None)
     method = SimpleNamespace(label="any", plan=lambda _: None)
     said: list[str] = []
     work._prepared([Mock(spec=Planned, experiment=None, method=method)], {}, said.append)
