@@ -7,7 +7,9 @@ import re
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ from tradeoff import compare, experiment
 from tradeoff._pages import HEIGHT, MARGIN, WIDTH
 from tradeoff.cli import app
 from tradeoff.compare import work
-from tradeoff.compare.grid import reads_weight
+from tradeoff.compare.grid import Planned, reads_weight
 from tradeoff.compare.page import loss_space, with_interval
 from tradeoff.compare.runs import read_run
 from tradeoff.errors import InputError
@@ -271,3 +273,22 @@ def test_intervals_stay_inside_the_picture():
     assert len(bars) == svg.count('class="bar"') == 4
     assert (places >= MARGIN).all()
     assert (places <= [WIDTH - MARGIN, HEIGHT - MARGIN]).all()
+
+
+def test_what_is_lost_of_the_rows_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = SimpleNamespace(
+        dropped=lambda: [InputError("the template refuses it", remedy="Change it.", row=7)],
+        remarks=lambda: ["sft: a finding"],
+        summary=lambda: {"sft": {"truncated": 3, "rows": 9}},
+    )
+    trainer = SimpleNamespace(data=data, steps=1, config=None)
+    monkeypatch.setattr(experiment, "prepare", lambda *_, **__: trainer)
+    monkeypatch.setattr("tradeoff.llm.setup.check_method", lambda *_: None)
+    method = SimpleNamespace(label="any", plan=lambda _: None)
+    said: list[str] = []
+    work._prepared([Mock(spec=Planned, experiment=None, method=method)], {}, said.append)
+    assert said == [
+        "sft: a finding",
+        "dropped: row 7: the template refuses it. Change it.",
+        "sft truncated: 3. What is behind max_length is not trained on: raise it, or shorten them.",
+    ]

@@ -177,6 +177,14 @@ def test_messages_stored_as_text(form: Callable[[Any], str]) -> None:
         assert read.notes["messages read from text"] >= 2
 
 
+def test_messages_stored_by_column() -> None:
+    stored = {"role": ["user", "assistant"], "content": ["Hi", "Hello"]}
+    (row,) = read_sft([{"messages": stored}])
+    assert (row.prompt, row.completion) == (turns(HI), turns(HELLO))
+    with pytest.raises(InputError, match="messages"):
+        read_sft([{"messages": {**stored, "role": ["user"]}}])
+
+
 def test_other_json_is_text() -> None:
     for text in ('[{"name": "x"}]', '{"role": "user"}', "[1, 2]", '[{"role": "king"}]', "[{]"):
         assert read_sft([{"prompt": "Write JSON", "completion": text}])[0].completion == text
@@ -224,6 +232,8 @@ def test_what_a_template_reads_is_kept() -> None:
         ({"messages": [user([{"type": "image"}]), HELLO]}, "type 'image'"),  # type: ignore[arg-type]
         ({"messages": [user(""), HELLO]}, "blank"),
         ({"messages": [HI, assistant("")]}, "blank"),
+        ({"messages": [HI, assistant("\u200b")]}, "blank"),
+        ({"prompt": "Hi", "completion": "\ufeff\u200b\x00"}, "blank"),
         ({"messages": [HI, {"role": "assistant"}]}, "lacks"),
         ({"messages": [HI, HELLO | {"score": float("inf")}]}, "chat template"),
         ({"conversations": [{"from": "moon", "value": "x"}]}, "speaker"),
@@ -243,6 +253,46 @@ def test_what_cannot_be_trained_on_is_named(row: dict[str, Any], problem: str) -
     assert error.value.row == 1
 
 
+def test_roles_of_other_names_are_known_or_counted() -> None:
+    said = [("prompter", "Hi"), ("model", "Hello"), ("human", "Bye"), ("ai", "See you")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    (row,) = read_sft([{"messages": messages}])
+    roles = [turn.role for turn in (*row.prompt, *row.completion)]  # type: ignore[union-attr]
+    assert roles == ["user", "assistant"] * 2
+    read = read_sft([{"messages": [{"role": "Harry", "content": "Hi"}, HELLO]}])
+    assert read.notes == {"messages with a role that not every chat template knows": 1}
+
+
+def test_a_conversation_of_another_name_is_proposed_if_it_has_speakers() -> None:
+    with pytest.raises(InputError, match="--columns messages=conversation"):
+        read_sft([{"conversation": [HI, HELLO]}])
+    with pytest.raises(InputError, match=r"columns=\{...\}"):
+        read_sft([{"conversation": [{"input": "Hi", "output": "Hello"}]}])
+
+
+def test_turns_without_loss_are_counted_with_the_setting_for_them() -> None:
+    read = read_sft([{"messages": [HI, HELLO, HI, HELLO]}, {"messages": [HI, HELLO]}])
+    (remark,) = read.remarks()
+    assert "1 rows with earlier turns of the assistant, which carry loss only with" in remark
+    assert "--set train.turns=all" in remark
+    prompt = [HI, HELLO, HI]
+    assert not read_sft([{"prompt": prompt, "completion": [HELLO]}]).notes
+
+
+def test_turns_of_others_within_a_response_are_counted() -> None:
+    row = {"prompt": [HI], "completion": [HELLO, HI, HELLO]}
+    pair = {"chosen": [HI, HELLO, HI, WHAT], "rejected": [HI, WHAT, HI, HELLO]}
+    for read in (read_sft([row]), read_preferences([pair])):
+        (note,) = read.notes
+        assert note.startswith("rows whose responses hold turns of others, which carry loss, too")
+
+
+def test_a_blank_prompt_is_not_called_missing() -> None:
+    with pytest.raises(InputError, match="blank") as error:
+        read_preferences([{"prompt": "", "chosen": "a", "rejected": "b"}])
+    assert error.value.field == "prompt"
+
+
 def test_turns_with_weight_zero_are_not_trained_on() -> None:
     weights: list[dict[str, Any]] = [{"weight": 0}, {"weight": 0.0}, {"train": False}]
     weights += [{"training": False}]
@@ -259,7 +309,7 @@ def test_turns_with_weight_zero_are_not_trained_on() -> None:
             read_sft([{"messages": [HI, bad]}])
     kept = read_sft([{"messages": [HI, {**HELLO, "weight": 1}, HI, {**WHAT, "train": True}]}])
     assert len(every_turn(kept[0])) == 2
-    assert not kept.notes
+    assert not any("weight" in note for note in kept.notes)
 
 
 def test_a_table_of_single_messages_is_refused() -> None:
@@ -336,6 +386,12 @@ def test_columns_are_renamed() -> None:
             "--columns prompt=question --columns chosen=response_j --columns rejected=response_k.",
         ),
         (read_preferences, "question chosen rejected", "--columns prompt=question."),
+        (read_sft, "Question Answer", "--columns prompt=Question --columns completion=Answer."),
+        (
+            read_preferences,
+            "Prompt Chosen rejected",
+            "--columns prompt=Prompt --columns chosen=Chosen.",
+        ),
         (read_sft, "prompt", "--columns completion=COLUMN."),
         (read_sft, "this that", "columns={...}, --columns."),
     ],
@@ -349,6 +405,18 @@ def test_columns_of_other_names_are_proposed(read: Read, columns: str, options: 
         return
     named = dict(re.findall(r"--columns (\w+)=(\w+)", options))
     assert len(read([row], columns=named)) == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "columns", "remedy"),
+    [
+        (read_sft, "instruction completions", "make rows of one response from the column"),
+        (read_preferences, "prompt answers", "make rows of two responses, the better and another"),
+    ],
+)
+def test_a_column_with_several_responses_is_named(read: Read, columns: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=f"{remedy}.*{columns.split()[-1]!r}"):
+        read([dict.fromkeys(columns.split(), "text")])
 
 
 # ---------------------------------------------------------------------- two responses and a winner
@@ -444,6 +512,15 @@ def test_no_remedy_calls_a_response_chosen_that_may_not_be(row: dict[str, Any]) 
         read_preferences([row])
     assert "chosen=" not in str(error.value)
     assert "{response_a, response_b, winner}" in str(error.value)
+
+
+def test_two_responses_without_a_winner_need_a_column_of_it() -> None:
+    row = {"history": "q", "human_ref_A": "one", "human_ref_B": "two", "labels": 0}
+    with pytest.raises(InputError, match="add a column winner") as error:
+        read_preferences([row])
+    named = dict(re.findall(r"--columns (\w+)=(\w+)", str(error.value)))
+    (pair,) = read_preferences([{**row, "winner": "b"}], columns=named)
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("q", "two", "one")
 
 
 def test_columns_of_other_names_are_proposed_for_a_table(tmp_path: Path) -> None:

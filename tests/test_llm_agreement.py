@@ -37,6 +37,7 @@ def assistant(text):
 SYSTEM = Message("system", "Answer in French.")
 CHAT = SftRow((user("hello"),), (assistant("bonjour"),), origin=Origin("rows.jsonl", 7))
 WITH_SYSTEM = SftRow((SYSTEM, user("hello")), (assistant("bonjour"),))
+LONGER = SftRow((user("Where is it?"), assistant("Over there."), user("Why?")), CHAT.completion)
 TOOLS = json.dumps({"tools": [{"type": "function", "function": {"name": "weather"}}]})
 WITH_TOOLS = SftRow((user("hello"),), (assistant("bonjour"),), extras=TOOLS)
 CALL = Message("assistant", "", json.dumps({"tool_calls": [{"function": {"name": "w"}}]}))
@@ -88,6 +89,14 @@ DEFAULT_SYSTEM = (
 )
 MIDDLE = "<|im_end|>\n<|im_start|>assistant\n"
 PHI = CHATML.replace("{% endif %}", "{% else %}{{ '<|endoftext|>' }}{% endif %}")
+LOOP, ASKED = CHATML.split("{% endfor %}")
+BY_ROLE = "".join(
+    LOOP.replace("in messages", f"in messages if m.role {sign} 'user'") + "{% endfor %}"
+    for sign in ("==", "!=")
+)
+SYSTEM_BEHIND = NO_SYSTEM.replace(
+    "m['content']", "m['content'] + (messages[0].content if m.role == 'user' else '')"
+)
 TWO_BOS = "{{ '<s><s>' }}" + CHATML
 
 
@@ -108,7 +117,7 @@ TWO_BOS = "{{ '<s><s>' }}" + CHATML
         (CHATML, ENCLOSED, ["transcript"]),
         # Marks of the template within a turn, which it writes a second time.
         (CHATML, OWN_MARKS, ["carried"]),
-        (CHATML, ENDED, ["carried"]),
+        (CHATML, ENDED, ["carried", "two_eos"]),
         (CHATML, HEADED, ["carried"]),
         (CHATML, BEGUN, ["carried", "two_bos"]),
         ("{{ '<s>' }}" + CHATML, BEGUN, ["carried", "two_bos"]),
@@ -131,6 +140,13 @@ TWO_BOS = "{{ '<s><s>' }}" + CHATML
         (TRIMMED, CHAT, ["other_prompt"]),
         (TWO_BOS, CHAT, ["two_bos"]),
         (None, SftRow("<s>Q: 1\nA:", "<s> 2"), ["two_bos"]),
+        (None, SftRow("Q: 1\nA:", " 2<|im_end|>\n"), []),
+        (None, SftRow("Q: 1\nA:", " 2<|im_end|><|im_end|>"), ["two_eos"]),
+        (None, SftRow("Q: 1\nA:", " 2<|im_end|>"), []),
+        (PHI.replace("endoftext", "im_end"), CHAT, ["two_eos"]),
+        # The system's turn may be elsewhere, as in templates of Mistral, but not the others.
+        (BY_ROLE + ASKED, LONGER, ["reordered"]),
+        (SYSTEM_BEHIND, WITH_SYSTEM, []),
         (None, SftRow("<s>Q: 1\nA: 2<|im_end|>\n<s>Q: 3\nA:", " 4"), []),
         (CHATML, PLAIN, ["plain"]),
         (None, PLAIN, []),

@@ -330,8 +330,18 @@ def test_pages_of_parquet_are_checked(tmp_path: Path) -> None:
         ("rows.json", b"[3]", "not a JSON object"),
         ("rows.json", b"[]", "no usable row"),
         ("rows.json", b'{"data": [1]}', "no known layout"),
-        ("rows.json", b"\xff\xfe[", "not UTF-8"),
-        ("rows.json", b"[\xff]", "cannot be read"),
+        ("rows.json", b'{"data": [{"text": "a"}]} x', "something follows"),
+        ("rows.json", b"\xff\xfe[", "UTF-16, .*iconv -f utf-16"),
+        ("rows.jsonl", b"\xfe\xff{", "UTF-16, .*iconv -f utf-16"),
+        ("rows.csv", b"\xff\xfet", "UTF-16, .*iconv -f utf-16"),
+        ("rows.jsonl", b"\x1f\x8b", "gzip.* add .gz"),
+        ("rows.jsonl", b"\x28\xb5\x2f\xfd", "zstd.* add .zst"),
+        ("rows.json", b"PAR1", "Parquet.* .parquet"),
+        ("rows.json", b"[\xff]", "cannot be read.*iconv -f latin1"),
+        ("rows.jsonl", b'[{"text": "a"}]', "begins with a list.* .json"),
+        ("rows.jsonl", b'{\n"text": "a"}', "jq -c"),
+        ("rows.csv", b"prompt;completion\na;b\n", "separated by ';'"),
+        ("rows.tsv", b"prompt,completion\na,b\n", "separated by ','.* .csv"),
         ("rows.csv", b"", "no usable row"),
         ("rows.csv", b"text,text\na,b\n", "one name"),
         ("rows.csv", b"text\na,b\n", "2 cells"),
@@ -352,6 +362,19 @@ def test_one_clear_error(tmp_path: Path, name: str, content: bytes, problem: str
     with pytest.raises(InputError, match=problem) as error:
         read_sft(path)
     assert str(error.value.file) == str(path)
+
+
+def test_rows_under_the_key_data(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"version": "1", "data": [{"text": "a"},\n {"text": "b"}], "n": 2}')
+    assert read_sft(path).rows == (SftRow("", "a"), SftRow("", "b"))
+    assert [row.origin.row for row in read_sft(path) if row.origin] == [1, 2]
+
+
+def test_blanks_around_names_of_columns_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt, completion\na,b\n")
+    assert read_sft(path).rows == (SftRow("a", "b"),)
 
 
 def test_empty_cells_are_absent(tmp_path: Path) -> None:

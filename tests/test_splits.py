@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tradeoff.data import Message, PreferenceRow, SftRow
 from tradeoff.data import overlap as overlap_module
-from tradeoff.data.overlap import Overlap, overlap, overlaps
+from tradeoff.data.overlap import Overlap, overlap, overlaps, repeated
 from tradeoff.data.splits import Split, hold_out, prompt_key
 from tradeoff.errors import InputError
 from tradeoff.llm import _corpora
@@ -83,6 +83,24 @@ def test_the_official_split_tests_on_training_rows() -> None:
     assert split(rows, defects=defects) == (rows, rows[:3])
 
 
+def test_a_conversation_with_loss_on_all_turns_stays_on_one_side() -> None:
+    rows = [
+        SftRow(
+            tuple(
+                Message(role, f"{role} {i} {n}") for n in range(2) for role in ("user", "assistant")
+            )[:3],
+            (Message("assistant", f"last {i}"),),
+        )
+        for i in range(20)
+    ]
+    config = TrainConfig(holdout=0.25, turns="all", evaluate_rows=9)
+    found, _ = _corpora._hold_out((rows, OTHERS), (None, None), config)
+    found = _corpora._in_turns(found, config)
+    assert (len(found.train), len(found.test)) == (30, 9)
+    trained = {row.prompt[0] for row in found.train}
+    assert trained.isdisjoint(row.prompt[0] for row in found.test)
+
+
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_both_sets_from_the_same_prompts_are_split_alike(shuffled: bool) -> None:
     pairs = [PreferenceRow(f"Question {i}?", f" Answer {i}.", f" Wrong {i}.") for i in range(200)]
@@ -95,6 +113,31 @@ def test_both_sets_from_the_same_prompts_are_split_alike(shuffled: bool) -> None
     trained = {(row.prompt, row.chosen) for row in preferences.train}
     assert sum((row.prompt, row.completion) in trained for row in demonstrations.test) == 0
     assert overlap(demonstrations.test, preferences.train).equal == 0
+
+
+def test_given_prompts_that_the_other_set_trains_on_are_counted() -> None:
+    sft = [SftRow(f"Question {i}?", "yes") for i in range(20)]
+    test = [
+        SftRow((Message("user", f"another {i}"),), (Message("assistant", "a"),)) for i in (3, 99)
+    ]
+    pairs = [PreferenceRow("Question 7?", "a", "b"), PreferenceRow("another 3", "a", "b")]
+    found = _corpora._overlaps(Split(sft, test), Split(OTHERS, pairs))
+    assert found["sft_test"]["prompts_trained_on"] == 1
+    assert found["preference_test"]["prompts_trained_on"] == 2
+    splits = _corpora._hold_out((sft, OTHERS), (None, None), TrainConfig(holdout=0.1))
+    assert "prompts_trained_on" not in _corpora._overlaps(*splits)["sft_test"]
+
+
+def test_repeated_rows_and_contradicted_pairs_are_counted() -> None:
+    rows = [SftRow("q", "a"), SftRow("q", "b"), SftRow("q", "a"), SftRow("q", "a", extras="{}")]
+    assert repeated(rows) == {"repeated_rows": 1}
+    pairs = [
+        PreferenceRow("q", "a", "b"),
+        PreferenceRow("q", "b", "a"),
+        PreferenceRow("p", "a", "b"),
+    ]
+    assert repeated(pairs) == {"contradicted_pairs": 2}
+    assert repeated(pairs[1:]) == repeated([]) == {}
 
 
 def test_text_and_messages_that_say_the_same_are_one_prompt() -> None:

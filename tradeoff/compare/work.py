@@ -154,7 +154,8 @@ def _prepared(planned: Sequence[Planned], rows: Mapping[str, Any], say: Say) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each run repeats them
         trainer = experiment.prepare(planned[0].experiment, rows, None, progress=False)
-    for text in trainer.data.remarks():
+    said = experiment.told(rows, trainer.data)
+    for text in experiment.lines(said, experiment.losses(trainer.data.summary())):
         say(text)
     for run in {run.method.label: run for run in planned}.values():
         setup.check_method(run.method, trainer.config, 1)

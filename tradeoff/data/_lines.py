@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -21,10 +22,24 @@ from tradeoff.data.record import LONGEST, Record
 from tradeoff.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
+_AS_UTF8 = "Save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`."
 GROWTH = 200
 """Largest ratio of unpacked to compressed size; for text the ratio is about four."""
 SMALL = 2**28
 """Unpacked size in bytes that any file may have."""
+
+_OTHER = {
+    b"\xff\xfe": ("UTF-16", "Save it as UTF-8, for instance with `iconv -f utf-16 -t utf-8`."),
+    b"\xfe\xff": ("UTF-16", "Save it as UTF-8, for instance with `iconv -f utf-16 -t utf-8`."),
+    b"\x1f\x8b": ("compressed by gzip", "Unpack it, or add .gz to its name."),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "Unpack it, or add .zst to its name."),
+    b"PAR1": ("in the format Parquet", "Give it a name that ends in .parquet."),
+}
+"""What files without text in UTF-8 begin with, their kind, and what to do."""
+_UNDER_DATA = re.compile(
+    r"""\s*\{\s*(?:"\w+"\s*:\s*(?:"[^"\\]*"|[\w.+-]+)\s*,\s*)*"data"\s*:\s*\[(?=\s*\{)"""
+)
+"""The beginning of an object that has the rows in a list under ``"data"``."""
 
 Found = Iterator[Record | InputError]
 
@@ -77,13 +92,27 @@ class _Unpacked(io.RawIOBase):
 
 
 def unpacked(path: Path) -> io.BufferedReader:
-    """Open a file for reading, with its compression removed."""
-    return io.BufferedReader(_Unpacked(path), 2**16)
+    """Open a file for reading, with its compression removed.
+
+    Raises
+    ------
+    InputError
+        If it begins as files do that are not text in UTF-8.
+    """
+    file: io.BufferedReader = io.BufferedReader(_Unpacked(path), 2**16)
+    start = file.peek(4)
+    for mark, (kind, remedy) in _OTHER.items():
+        if start.startswith(mark):
+            file.close()
+            raise InputError(f"the file is {kind}, not UTF-8", file=path, remedy=remedy)
+    return file
 
 
 def unreadable(path: Path, row: int, error: Exception) -> InputError:
     """The error with which the reading of a damaged file ends."""
     remedy = "Check the file or fetch it again; skip_bad=True keeps the rows before this one."
+    if isinstance(error, UnicodeDecodeError):
+        remedy = _AS_UTF8
     problem = f"the rest of the file cannot be read: {error}"
     return InputError(problem, file=path, row=row or None, remedy=remedy)
 
@@ -113,6 +142,12 @@ def json_lines(path: Path) -> Found:
                     return
                 if row == 1:
                     line = line.removeprefix(_BOM)
+                if row == 1 and line.lstrip().startswith(b"["):
+                    remedy = "Write one JSON object per line; or, if it is one list of objects, "
+                    remedy += "let its name end in .json."
+                    problem = "the file begins with a list"
+                    yield InputError(problem, file=path, row=row, remedy=remedy)
+                    continue
                 if len(line) > LONGEST:
                     while line and not line.endswith(b"\n"):
                         line = lines.readline(LONGEST)
@@ -129,24 +164,24 @@ def _json_record(objects: _Objects, line: bytes, file: str, row: int) -> Record 
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        remedy = "Save the file as UTF-8, for instance with `iconv -f latin1 -t utf-8`."
         bad = line[error.start : error.end]
-        return InputError("the line is not UTF-8", value=bad, remedy=remedy, **where)
+        return InputError("the line is not UTF-8", value=bad, remedy=_AS_UTF8, **where)
     objects.doubled = None
     try:
         fields = objects.decoder.decode(text)
     except (ValueError, RecursionError) as error:
         problem = f"the line is not JSON: {error}"
-        return InputError(problem, value=text, remedy="Write one JSON object per line.", **where)
+        remedy = "Write one JSON object per line; for objects over several lines, `jq -c .` does."
+        return InputError(problem, value=text, remedy=remedy, **where)
     return objects.record(fields, **where)
 
 
 def json_list(path: Path) -> Found:
-    """Yield the objects of a file with one JSON list, or of a file with one object a line."""
+    """Yield the objects of a JSON list, alone or under ``"data"``, or of one object a line."""
     try:
         with unpacked(path) as file:
             start = file.read(2**16).removeprefix(_BOM).lstrip()
-        if start[:1] != b"[":
+        if start[:1] != b"[" and not _UNDER_DATA.match(start.decode(errors="replace")):
             yield from json_lines(path)
             return
         with unpacked(path) as file:
@@ -158,11 +193,12 @@ def json_list(path: Path) -> Found:
 
 
 def _items(path: Path, text: str) -> Found:
-    place = _skip(text, text.index("[") + 1)
+    under = _UNDER_DATA.match(text)
+    place = _skip(text, under.end() if under else text.index("[") + 1)
     objects = _Objects()
     for row in count(1):
         if text[place : place + 1] == "]":
-            if text[place + 1 :].strip():
+            if not _ends(text[place:], under is not None):
                 yield unreadable(path, row, ValueError("something follows the list"))
             return
         objects.doubled = None
@@ -178,6 +214,17 @@ def _items(path: Path, text: str) -> Found:
         elif text[place : place + 1] != "]":
             yield unreadable(path, row + 1, ValueError("a comma or the end of the list is missing"))
             return
+
+
+def _ends(text: str, inside: bool) -> bool:
+    """Whether nothing follows the end of a list, or only the rest of the object that it is in."""
+    if not inside:
+        return not text[1:].strip()
+    try:
+        json.loads('{"data": [' + text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _skip(text: str, place: int) -> int:
@@ -224,7 +271,11 @@ def separated(path: Path, delimiter: str) -> Found:
     try:
         with io.TextIOWrapper(unpacked(path), "utf-8-sig", newline="") as text:
             lines = csv.reader(text, delimiter=delimiter, strict=True)
-            header = next(lines, [])
+            header = [name.strip() for name in next(lines, [])]
+            if len(header) == 1 and (other := re.search("[;\t,|]", header[0])):
+                remedy = "Let the name of a table with commas end in .csv, with tabs in .tsv."
+                problem = f"cells are separated by {other[0]!r}, not by {delimiter!r}"
+                raise InputError(problem, file=path, value=header[0], remedy=remedy)
             if doubled := {name for name in header if header.count(name) > 1}:
                 remedy = "Give each column a name of its own."
                 problem = "two columns have one name"

@@ -176,6 +176,9 @@ def split_dialogue(record: Record, chosen: str, rejected: str) -> tuple[str, tup
     pairs = enumerate(zip(chosen, rejected, strict=False))
     length = next((i for i, (a, b) in pairs if a != b), min(len(chosen), len(rejected)))
     border = chosen[:length].rfind(_ANSWER)
+    if border < 0 and record.has("prompt"):
+        remedy = f"Fill it, remove the row, or {_SHARED}"
+        raise record.error("the field is blank", remedy, field="prompt")
     if border < 0:
         renaming = record.renaming(("prompt", "chosen", "rejected"))
         remedy = f"Add a column with the prompt, or {renaming or _SHARED}"

@@ -14,15 +14,19 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from tradeoff.data.record import Record, is_absent
+from tradeoff.data.record import Record, is_absent, is_blank
 from tradeoff.data.rows import Message, Text
 
 SPEAKERS = {
     "human": "user",
     "user": "user",
+    "prompter": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "assistant": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
     "system": "system",
     "developer": "developer",
     "tool": "tool",
@@ -52,10 +56,20 @@ def read_text(record: Record, name: str) -> Text:
         record.notes["messages read from text"] += 1
         value = stored
     if isinstance(value, Mapping):
-        value = [value]
+        value = _rows_of(value) or [value]
     if isinstance(value, list | tuple) and value:
         return tuple(_message(record, name, turn) for turn in value)
     return record.string(name, value)
+
+
+def _rows_of(columns: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Messages that are stored by column, as ``Sequence`` of datasets does; else nothing."""
+    lists = list(columns.values())
+    if not lists or not all(isinstance(column, list) for column in lists):
+        return []
+    if len({len(column) for column in lists}) > 1:
+        return []
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]
 
 
 def read_messages(record: Record, name: str) -> tuple[Message, ...]:
@@ -123,9 +137,11 @@ def _message(record: Record, name: str, turn: Any) -> Message:
     if known is None and keys[0] == "from":
         remedy = f"Give one of {', '.join(SPEAKERS)}."
         raise record.error("this speaker is not known", remedy, **where)
+    if known is None:
+        record.notes["messages with a role that not every chat template knows"] += 1
     role = known or role
     content = _content(record, name, turn.get(keys[1], ""))
-    if not content.strip() and not _may_be_empty(role, more):
+    if is_blank(content) and not _may_be_empty(role, more):
         raise record.error("the field is blank", "Fill it or remove the row.", **where)
     extras = record.as_json(name, more)
     if keys[1] not in turn and role not in _MAY_BE_EMPTY:

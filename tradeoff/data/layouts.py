@@ -50,6 +50,11 @@ PREFERENCE_COLUMNS = frozenset(
 """Every column that is read for preference pairs."""
 _OF_MESSAGES = ("parent_id", "message_id", "message_tree_id", "conversation_id")
 """Columns beside ``role`` in tables that have one message a row, such as those of OpenAssistant."""
+_EARLIER = 'rows with earlier turns of the assistant, which carry loss only with turns = "all" '
+_EARLIER += "(--set train.turns=all)"
+_WITHIN = (
+    "rows whose responses hold turns of others, which carry loss, too (end the prompt after them)"
+)
 _UNPAIRED = "the row has a label, so it is unpaired preference data"
 
 
@@ -108,8 +113,15 @@ def _conversation(record: Record) -> SftRow:
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     if before:
         turns = _behind(record, before, turns)
+    return _last_turn(record, name, turns)
+
+
+def _last_turn(record: Record, name: str, turns: tuple[Message, ...]) -> SftRow:
+    """Make a demonstration of the last turn of a conversation."""
     turns = with_system(record, _weighed(record, name, turns))
     _check_turns(record, {name: turns[-1:]})
+    if any(turn.role == "assistant" and turn.trained_on for turn in turns[:-1]):
+        record.notes[_EARLIER] += 1
     return _sft(record, turns[:-1], (turns[-1:],))
 
 
@@ -161,9 +173,7 @@ def _document(record: Record) -> SftRow:
             remedy = "Join the messages of each conversation, in a column messages."
             raise record.error(problem, remedy, field="text", value=text)
         return _sft(record, "", (text,))
-    turns = with_system(record, _weighed(record, "text", text))
-    _check_turns(record, {"text": turns[-1:]})
-    return _sft(record, turns[:-1], (turns[-1:],))
+    return _last_turn(record, "text", text)
 
 
 def _sft(record: Record, prompt: Text, completions: tuple[Text, ...]) -> SftRow:
@@ -295,3 +305,5 @@ def _check_turns(record: Record, sides: dict[str, tuple[Message, ...]]) -> None:
             problem = f"the response begins with a message of the {turns[0].role}"
             remedy = "Put what comes before the answer into the prompt."
             raise record.error(problem, remedy, field=name, value=turns)
+    if any(turn.role != "assistant" for turns in sides.values() for turn in turns):
+        record.notes[_WITHIN] += 1

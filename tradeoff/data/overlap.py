@@ -75,6 +75,26 @@ def overlaps(tests: Sequence[Sequence[Row]], *train: Sequence[Row]) -> list[Over
     return found
 
 
+def repeated(rows: Sequence[Row]) -> dict[str, int]:
+    """Count rows that equal an earlier row, and pairs that another pair states the other way round.
+
+    The names of the counts are ``repeated_rows`` and ``contradicted_pairs``; zeros are left out.
+    """
+    hashes = np.fromiter(map(hash, map(_sides, rows)), np.int64, len(rows))
+    turned = (hash(_sides(row)[::-1]) for row in rows if isinstance(row, PreferenceRow))
+    counts = {
+        "repeated_rows": len(rows) - len(np.unique(hashes)),
+        "contradicted_pairs": int(np.isin(hashes, np.fromiter(turned, np.int64)).sum()),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _sides(row: Row) -> tuple[object, ...]:
+    """The responses of a row, each with its prompt."""
+    sides = (row.completion,) if isinstance(row, SftRow) else (row.chosen, row.rejected)
+    return tuple((row.prompt, row.extras, side) for side in sides)
+
+
 def _equal(test: Sequence[Row], train: Sequence[Sequence[Row]]) -> Float[np.ndarray, " _"]:
     """1 for each row whose words are those of a training row, else 0."""
     places: dict[int, list[int]] = defaultdict(list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +16,33 @@ from tradeoff.errors import InputError
 LONGEST = 2**24
 """Largest number of characters in a field and bytes in a line: about four million tokens."""
 ALSO = {
-    "prompt": ("question", "query", "instruction", "inputs", "input", "problem", "history"),
+    "prompt": (
+        "question",
+        "query",
+        "instruction",
+        "inputs",
+        "input",
+        "problem",
+        "history",
+        "context",
+    ),
     "completion": ("answer", "response", "output", "targets", "target", "solution"),
     "chosen": ("response_j", "chosen_response", "accepted", "preferred", "better", "winner"),
     "rejected": ("response_k", "rejected_response", "dispreferred", "worse", "loser"),
+    "messages": ("conversation", "dialogue", "dialog", "chat"),
     "system": ("system_prompt",),
-    "response_a": ("response_0", "response_1", "answer_0", "human_ref_A", "conversation_a"),
-    "response_b": ("response_2", "response_1", "answer_1", "human_ref_B", "conversation_b"),
+    "response_a": (
+        *("response_0", "response_1", "response1", "answer_0", "human_ref_A", "conversation_a"),
+    ),
+    "response_b": (
+        *("response_2", "response_1", "response2", "answer_1", "human_ref_B", "conversation_b"),
+    ),
     "winner": ("better_response_id", "preferred", "preference", "choice"),
 }
 """Names that data sets give to columns of the layouts. They are proposed, and never read unasked,
 as the same names hold other things elsewhere."""
+_SEVERAL = ("completions", "responses", "answers", "candidates", "summaries", "generations")
+"""Names of columns that hold several responses to one prompt."""
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -103,13 +120,34 @@ class Record:
         """How to name the columns of a layout, if those that are missing have another name here."""
         found = {}
         for name in (*layout, "system"):
-            other = next((other for other in ALSO.get(name, ()) if other in self.names), None)
+            other = next(self._others(name), None)
             if other is not None and not self.has(name):
                 found[name] = other
             elif name in layout and not self.has(name):
                 return ""
         found = found if set(found) & set(layout) else {}
         return f"name the columns to read: {_naming(found)}." if found else ""
+
+    def _others(self, name: str) -> Iterator[str]:
+        """Columns that may hold what a layout calls `name`, the most probable first."""
+        known = {other.casefold(): other for other in self.names if other != name}
+        for wanted in (name, *ALSO.get(name, ())):
+            other = known.get(wanted.casefold())
+            if other and (name != "messages" or _has_speakers(self.fields.get(other))):
+                yield other
+
+    def _instead(self, pairs: bool) -> str:
+        """What to do with columns that no renaming makes a layout."""
+        sought = (name for name in ("prompt", "response_a", "response_b") if not self.has(name))
+        found = {name: other for name in sought if (other := next(self._others(name), None))}
+        if pairs and {"response_a", "response_b"} <= found.keys():
+            how = "add a column winner, a or b, that says which response is better, and name"
+            return f"{how} the columns to read: {_naming(found)}."
+        several = next((name for name in _SEVERAL if name in self.names), None)
+        if several is not None:
+            kind = "two responses, the better and another," if pairs else "one response"
+            return f"make rows of {kind} from the column {several!r}."
+        return ""
 
     def ignored(self) -> tuple[str, ...]:
         """Names of the columns that hold something but were not used."""
@@ -134,14 +172,16 @@ class Record:
                 if all(known(name) for name in names):
                     return names
         renaming = next(filter(None, map(self.renaming, layouts)), "")
-        if not renaming:
+        how = renaming or self._instead(pairs=telling is not None)
+        if not how:
             for partly in (self.has, self.fields.__contains__):
                 for names in layouts:
                     if any(partly(name) for name in names if telling is None or name in telling):
                         return names
         listed = " or ".join("{" + ", ".join(names) + "}" for names in _grouped(layouts, telling))
-        how = renaming or "say which columns to read: columns={...}, --columns."
-        remedy = f"Give {listed}, or {how}"
+        remedy = (
+            f"Give {listed}, or {how or 'say which columns to read: columns={...}, --columns.'}"
+        )
         raise self.error("no known layout has these columns", remedy, value=list(self.names))
 
     def string(self, name: str, value: Any, *, blank: bool = False) -> str:
@@ -152,7 +192,7 @@ class Record:
         if not isinstance(value, str):
             remedy = "Give a string, or a list of messages whose role and content are strings."
             raise self.error("the field is not text", remedy, **where)
-        if not blank and not value.strip():
+        if not blank and is_blank(value):
             raise self.error("the field is blank", "Fill it or remove the row.", **where)
         if len(value) > LONGEST:
             remedy = f"Split it; at most {LONGEST:,} characters are read."
@@ -198,6 +238,17 @@ def _naming(columns: Mapping[str, str]) -> str:
     """Names of columns, as Python and the command line give them."""
     options = " ".join(f"--columns {name}={column}" for name, column in columns.items())
     return f"columns={dict(columns)!r}, {options}"
+
+
+def _has_speakers(value: Any) -> bool:
+    """Whether a value is a list of messages."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, Mapping) and bool({"role", "from"} & first.keys())
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has no letter that can be seen: blanks, and marks of no width or control."""
+    return all(letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in text)
 
 
 def is_absent(value: Any) -> bool:

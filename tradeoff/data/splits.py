@@ -100,6 +100,17 @@ def prompt_key(row: SftRow | PreferenceRow) -> str:
     return " ".join(text.split())
 
 
+def prompts_trained_on(
+    tests: Sequence[Sequence[SftRow | PreferenceRow]],
+    *train: Sequence[SftRow] | Sequence[PreferenceRow],
+) -> list[int]:
+    """Number of rows of each held-out set whose prompt is also the prompt of a training row."""
+    keys = [[prompt_key(row) for row in test] for test in tests]
+    wanted = {key for some in keys for key in some}
+    trained = {key for rows in train for row in rows if (key := prompt_key(row)) in wanted}
+    return [sum(key in trained for key in some) for some in keys]
+
+
 def _said(text: Text) -> str:
     return text if isinstance(text, str) else "\n".join(turn.content for turn in text)
 

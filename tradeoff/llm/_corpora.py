@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from tradeoff.data.files import Rows, as_preferences, as_sft
-from tradeoff.data.overlap import overlaps
+from tradeoff.data.files import as_preferences, as_sft
+from tradeoff.data.overlap import overlaps, repeated
 from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import check_apart
-from tradeoff.data.splits import Split, hold_out
+from tradeoff.data.splits import Split, hold_out, prompts_trained_on
 from tradeoff.data.spool import held_like
 from tradeoff.errors import InputError
 from tradeoff.llm._data import (
@@ -115,11 +115,12 @@ def prepare(
         None if given_test[1] is None else as_preferences(given_test[1], **kept),
     )
     sources = _sources(training, held_out)
-    training = _laid_out(training[0], tokenizer, config), _laid_out(training[1], tokenizer, config)
-    held_out = (
-        None if held_out[0] is None else _laid_out(held_out[0], tokenizer, config),
-        None if held_out[1] is None else _laid_out(held_out[1], tokenizer, config),
-    )
+    if config.chat:
+        training = in_chat(training[0], tokenizer), in_chat(training[1], tokenizer)
+        held_out = (
+            None if held_out[0] is None else in_chat(held_out[0], tokenizer),
+            None if held_out[1] is None else in_chat(held_out[1], tokenizer),
+        )
     for name, train, test in zip(("sft", "preference"), training, held_out, strict=True):
         check_apart(train, test, f"{name}_test")
     every = (row for rows in (*training, *held_out) if rows is not None for row in rows)
@@ -128,6 +129,7 @@ def prepare(
     # Saving the model needs them, which is too late for an error.
     stop_ids(tokenizer, below_adapters(model).generation_config)
     sft, pairs = _hold_out(training, held_out, config)
+    sft = _in_turns(sft, config)
     skip = [bool(getattr(rows, "skip_bad", False)) for rows in training]
     meant: dict[str, Any] = {"plain_is_meant": config.chat is not None, "cache": config.row_cache}
     first, second = (
@@ -157,14 +159,15 @@ def _length_named(config: TrainConfig) -> Iterator[None]:
         raise error.at(field="preference_max_length") from None
 
 
-def _laid_out(rows: Sequence[Any], tokenizer: Any, config: TrainConfig) -> Sequence[Any]:
-    """Apply the settings to rows: the chat template, and a row for each turn."""
-    if config.chat:
-        rows = in_chat(rows, tokenizer)
-    if config.turns == "last" or not rows or not isinstance(rows[0], SftRow):
-        return rows
-    found = held_like(rows, (one for row in rows for one in every_turn(row)))
-    return replace(rows, rows=found) if isinstance(rows, Rows) else found
+def _in_turns(split: Split[SftRow], config: TrainConfig) -> Split[SftRow]:
+    """Make a row for each turn, where the settings say so; a conversation stays on one side."""
+    if config.turns == "last":
+        return split
+    train, test = (
+        held_like(rows, (one for row in rows for one in every_turn(row))) if rows else rows
+        for rows in (split.train, split.test)
+    )
+    return replace(split, train=train, test=test[: config.evaluate_rows])
 
 
 def _sources(training: Sequence[Any], held_out: Sequence[Any]) -> dict[str, str]:
@@ -183,12 +186,18 @@ def _source(rows: Sequence[Any]) -> str:
 def _overlaps(sft: Split[SftRow], pairs: Split[PreferenceRow]) -> dict[str, dict[str, int]]:
     """Counts of repeated rows, and of rows that were removed from training."""
     found: dict[str, dict[str, int]] = {}
+    prompts = prompts_trained_on([sft.test, pairs.test], sft.train, pairs.train)
     both = overlaps([sft.test, pairs.test], sft.train, pairs.train)
-    removed = sft.removed, pairs.removed
-    for name, count, counts in zip(("sft", "preference"), removed, both, strict=True):
-        repeated = {"also_trained_on": counts.equal, "near_duplicates": counts.near}
-        found[f"{name}_test"] = {key: value for key, value in repeated.items() if value}
-        found[name] = {"prompts_tested_on": count} if count else {}
+    removed, again = (sft.removed, pairs.removed), (repeated(sft.train), repeated(pairs.train))
+    every = zip(("sft", "preference"), removed, again, prompts, both, strict=True)
+    for name, count, repeats, known, counts in every:
+        shared = {
+            "prompts_trained_on": known,
+            "also_trained_on": counts.equal,
+            "near_duplicates": counts.near,
+        }
+        found[f"{name}_test"] = {key: value for key, value in shared.items() if value}
+        found[name] = repeats | ({"prompts_tested_on": count} if count else {})
     return found
 
 

@@ -3,10 +3,11 @@
 Plain text ends with the end token; a conversation ends as its chat template writes it. The
 completion starts at the first token in which the tokenised prompt and the tokenised prompt with
 completion differ (for a pair: at the earlier of both places). So a token that is merged across the
-border carries loss. Sequences are cut on the right. There are two deliberate differences. In
+border carries loss. Sequences are cut on the right. There are three deliberate differences. In
 ``{"messages"}`` rows, TRL trains on every turn; here only the last turn carries loss, unless
-``loss_on="all"``. And pairs whose sides differ only after the cut are dropped and counted, as their
-loss is log 2 for every policy.
+``loss_on="all"``. Plain text that ends in the end token and blanks gets no second one. And pairs
+whose sides differ only after the cut are dropped and counted, as their loss is log 2 for every
+policy.
 """
 
 from __future__ import annotations

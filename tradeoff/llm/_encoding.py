@@ -223,7 +223,7 @@ def encode_wholes(
         prompt: Text = rows[place].prompt
         completion: Text = getattr(rows[place], field)
         if isinstance(prompt, str) and isinstance(completion, str):
-            return prompt + completion + ("" if completion.endswith(end) else end)
+            return prompt + completion + ("" if completion.rstrip().endswith(end) else end)
         if isinstance(prompt, str) or isinstance(completion, str):
             remedy = "Make both text or both messages."
             raise row_error(rows, place, "text and messages are mixed", remedy, field=field)

@@ -58,6 +58,11 @@ KINDS: Mapping[str, Kind] = {
         "have a BOS token after their first token",
         "Remove the BOS token from the rows, or from the chat template.",
     ),
+    "two_eos": Kind(
+        "end in two end tokens, so the second is trained on as well",
+        "Remove the end token, and blanks behind it, from the ends of the rows; or one of the two "
+        "from the chat template.",
+    ),
     "no_stop": Kind(
         "end in no token at which generation stops",
         "Use a chat template that ends a turn with a special token (--chat-template).",
@@ -83,6 +88,10 @@ KINDS: Mapping[str, Kind] = {
     "lost_content": Kind(
         "lose the content of a turn in the chat template",
         "Use a template with a branch for its role (--chat-template), or move the content.",
+    ),
+    "reordered": Kind(
+        "have turns in another order in the chat template",
+        "Use a template that writes the turns in their order (--chat-template).",
     ),
     "lost_field": Kind(
         "have a name, reasoning or a call of a tool that the chat template leaves out",
@@ -246,6 +255,8 @@ class _Look:
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if bos is not None and bos != eos and (place := self._second_bos(ids, bos)) is not None:
             yield "two_bos", repr(self.tokenizer.decode(ids[max(0, place - 8) : place + 8]))
+        if len(ids) <= self.max_length and self._written_ends(ids) == [eos, eos]:
+            yield "two_eos", repr(whole[-_SHOWN:])
         if len(ids) <= self.max_length and not self._stops(ids):
             yield "no_stop", repr(whole[-_SHOWN:])
         if len(prompt_ids) > 1 and prompt_ids[-1] == eos and bos != eos:
@@ -294,6 +305,16 @@ class _Look:
                 return int(place)
         return None
 
+    def _written_ends(self, ids: Any) -> list[int]:
+        """The last two tokens that are not blank."""
+        found: list[int] = []
+        for place in range(len(ids) - 1, -1, -1):
+            if self.tokenizer.decode(ids[place : place + 1]).strip():
+                found.insert(0, int(ids[place]))
+            if len(found) == 2:
+                break
+        return found
+
     def _stops(self, ids: Any) -> bool:
         for place in range(len(ids) - 1, -1, -1):
             if int(ids[place]) in self.stops:
@@ -337,6 +358,10 @@ class _Look:
             texts = _contents(turn, last=False)
             if not all(_holds(whole, text, turns_before) for text in texts):
                 yield "lost_content", f"{turn.role}: {turn.content[:_SHOWN]!r}"
+        spoken = [turn for turn in turns_before if turn.role not in ("system", "developer")]
+        texts = [text for turn in spoken for text in _contents(turn, last=False)]
+        if not _in_order(texts, whole):
+            yield "reordered", repr(prompt[:_SHOWN])
         if not any(all(_within(t, whole) for t in getattr(row, side)) for side in sides):
             turn = getattr(row, sides[0])[-1]
             yield "lost_content", f"{turn.role}: {turn.content[:_SHOWN]!r}"
@@ -372,6 +397,17 @@ def _holds(whole: str, text: str, turns: Sequence[Message], more: int = 0) -> bo
         return text in whole
     said = (part for turn in turns for part in _contents(turn, last=False))
     return whole.count(text) >= more + sum(part.count(text) for part in said)
+
+
+def _in_order(texts: Sequence[str], whole: str) -> bool:
+    """Whether texts occur one behind the other, or some do not occur at all."""
+    place = 0
+    for text in texts:
+        found = whole.find(text, place)
+        if found < 0:
+            return text not in whole
+        place = found + len(text)
+    return True
 
 
 def _within(turn: Message, whole: str) -> bool:
