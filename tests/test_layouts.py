@@ -553,11 +553,21 @@ KTO = [
 
 
 @pytest.mark.parametrize("read", [read_sft, read_preferences])
-@pytest.mark.parametrize("label", [True, False, 1, 0, "True", "0"])
-def test_labelled_rows_are_never_read_unasked(read: Read, label: Any) -> None:
+@pytest.mark.parametrize("name", ["label", "kto_tag"])
+@pytest.mark.parametrize("label", [True, False, 1, 0, -1, "True", "0", "desirable", "Undesirable"])
+def test_labelled_rows_are_never_read_unasked(read: Read, label: Any, name: str) -> None:
     with pytest.raises(InputError, match="unpaired preference data") as error:
-        read([{"prompt": "Hi", "completion": "Hello", "label": label}])
-    assert error.value.field == "label"
+        read([{"prompt": "Hi", "completion": "Hello", name: label}])
+    assert error.value.field == name
+
+
+@pytest.mark.parametrize(("good", "bad"), [("desirable", "undesirable"), (1, -1)])
+def test_labels_of_other_kinds_mean_the_same(good: Any, bad: Any) -> None:
+    rows = [{**row, "label": good if row["label"] else bad} for row in KTO]
+    assert read_sft(rows, use_labels=True).rows == read_sft(KTO, use_labels=True).rows
+    assert (
+        read_preferences(rows, use_labels=True).rows == read_preferences(KTO, use_labels=True).rows
+    )
 
 
 def test_labelled_rows_are_used_where_asked() -> None:

@@ -19,6 +19,10 @@ _OWN_ARGUMENTS = frozenset(
     ]
 )
 """Arguments of the chat template that a row may not set."""
+LABELS = ("label", "kto_tag")
+"""Columns that say whether an unpaired response is desired; LLaMA-Factory has the second."""
+_WISHES = {"desirable": True, "desired": True, "undesirable": False, "undesired": False}
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False, "-1": False}
 
 
 def with_system(record: Record, turns: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -75,22 +79,27 @@ def _loaded(record: Record, name: str, text: str) -> Any:
         raise record.error(problem, "Give a list, or its JSON.", field=name, value=text) from error
 
 
-def label(record: Record) -> bool | None:
-    """Whether an unpaired response is desired; None for a row without such a label.
+def label_column(record: Record) -> str:
+    """The column of labels that the record has, else the first of :data:`LABELS`."""
+    return next((name for name in LABELS if record.has(name)), LABELS[0])
 
-    A Boolean is always a label. A number, or a text such as ``"true"``, is one only beside a
-    completion: elsewhere it can be the class of a text.
+
+def label(record: Record) -> bool | None:
+    """Whether an unpaired response is desired, by ``label`` or ``kto_tag``; None without these.
+
+    A Boolean is always a label, and so is a word such as ``"undesirable"``. A number, or a text
+    such as ``"true"``, is one only beside a completion: elsewhere it can be the class of a text.
     """
-    value = record.fields.get("label") if record.has("label") else None
-    beside = record.has("completion")
-    if isinstance(value, str) and beside:
-        value = {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
-    if not (isinstance(value, bool) or beside) or not isinstance(value, int | float):
+    name = label_column(record)
+    value = record.fields[name] if record.has(name) else None
+    if isinstance(value, str):
+        value = (_WISHES | (_TRUTHS if record.has("completion") else {})).get(value.strip().lower())
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        value = {1: True, 0: False, -1: False}.get(value) if record.has("completion") else None
+    if not isinstance(value, bool):
         return None
-    if value not in (0, 1):
-        return None
-    record.used.add("label")
-    return bool(value)
+    record.used.add(name)
+    return value
 
 
 def winner(record: Record, candidates: Sequence[str]) -> str:

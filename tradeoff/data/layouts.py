@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tradeoff.data._fields import extras, instruction, label, margin, winner, with_system
+from tradeoff.data._fields import (
+    LABELS,
+    extras,
+    instruction,
+    label,
+    label_column,
+    margin,
+    winner,
+    with_system,
+)
 from tradeoff.data._prompts import end_of_prompt, separate_turns, split_dialogue
 from tradeoff.data._turns import read_messages, read_text, same, shared
 from tradeoff.data.record import Record
@@ -31,7 +40,7 @@ SFT_COLUMNS = frozenset(
         "text",
         "output",
         "response",
-        "label",
+        *LABELS,
     ]
 )
 """Every column that is read for demonstrations."""
@@ -72,7 +81,7 @@ def sft_row(record: Record) -> SftRow:
             "Read it as preferences, paired up by prompt, or take the desired responses only: "
             "use_labels=True, --use-labels."
         )
-        raise record.error(_UNPAIRED, remedy, field="label", value=known)
+        raise record.error(_UNPAIRED, remedy, field=label_column(record), value=known)
     return demonstration(record)
 
 
@@ -85,7 +94,7 @@ def preference_row(record: Record) -> PreferenceRow:
     """Check a row of any preference layout; errors are as for `sft_row`."""
     if not any(record.has(name) for name in _SIDES) and (known := label(record)) is not None:
         remedy = "Pair the responses up by prompt: use_labels=True, --use-labels."
-        raise record.error(_UNPAIRED, remedy, field="label", value=known)
+        raise record.error(_UNPAIRED, remedy, field=label_column(record), value=known)
     row = _PREFERENCE[record.layout(_PREFERENCE, telling=(*_SIDES, *_DECIDED))](record)
     scored = margin(record)
     if scored is None:
