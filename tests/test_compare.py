@@ -220,7 +220,7 @@ def test_runs_that_have_not_ended_are_left_out(done, tmp_path):
 
 def test_a_diverged_run_counts_and_has_no_losses(done, tmp_path):
     first = done / "runs" / "mix-lam0.5-seed0"
-    other = changed(first, tmp_path / "other")
+    other = changed(first, tmp_path / "other", seed=1)
     write_json(other / "summary.json", read_json(other / "summary.json") | {"diverged_at": 3})
     found = read_run(other)
     assert not isinstance(found, str)
@@ -271,3 +271,60 @@ def test_intervals_stay_inside_the_picture():
     assert len(bars) == svg.count('class="bar"') == 4
     assert (places >= MARGIN).all()
     assert (places <= [WIDTH - MARGIN, HEIGHT - MARGIN]).all()
+
+
+def test_one_run_counts_once(done, tmp_path):
+    first = done / "runs" / "mix-lam0.5-seed0"
+    again = changed(first, tmp_path / "again")
+    found = compare.of_runs([first, first, again])
+    assert found.methods.n.tolist() == [1]
+    assert found.remarks == (f"{again} is left out: it repeats {first}",)
+
+
+def test_training_rows_tell_runs_apart_that_nothing_else_does(done, tmp_path):
+    first = done / "runs" / "mix-lam0.5-seed0"
+    runs = [changed(first, tmp_path / name, sft=name) for name in ("every", "cleaned")]
+    found = compare.of_runs(runs)
+    assert found.methods.n.tolist() == [1, 1]
+    assert found.runs.settings.tolist() == ["demonstrations = every", "demonstrations = cleaned"]
+    for place in runs:
+        data = {"sft": {"source": f"{place.name}.jsonl"}}
+        (place / "about.json").write_text(json.dumps({"data": data}))
+    named = compare.of_runs(runs).runs.settings
+    assert named.tolist() == ["demonstrations = every.jsonl", "demonstrations = cleaned.jsonl"]
+
+
+def test_without_held_out_rows_nothing_is_trained(flags, tmp_path):
+    found = run(*flags, *METHODS_GIVEN, "--set", "train.holdout=0", "--out", tmp_path / "out")
+    assert isinstance(found.exception, InputError)
+    assert found.exception.field == "train.holdout"
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_models_that_were_kept_stay_and_missing_ones_are_named(flags, tmp_path):
+    given = [*flags, "--method", "mix", "--lam", "0.5", "--seeds", "1", "--out", tmp_path]
+    model = tmp_path / "runs" / "mix-lam0.5-seed0" / "model"
+    assert run(*given, "--keep-models").exit_code == 0
+    assert run(*given).exit_code == 0
+    assert model.is_dir()
+    assert "has no model" not in run(*given, "--keep-models").output
+    model.rename(tmp_path / "model")
+    assert f"{model.parent} has no model" in run(*given, "--keep-models").output
+
+
+def test_dropped_rows_are_said_and_recorded(flags, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(Path(flags[flags.index("--sft") + 1]).read_text() + '{"prompt": "alone"}\n')
+    given = [*flags, "--method", "mix", "--lam", "0.5", "--seeds", "1", "--steps", "1"]
+    given += ["--sft", bad, "--skip-bad", "--out", tmp_path / "out"]
+    found = run(*given)
+    assert found.output.count("dropped: ") == 1
+    assert found.output.index("dropped: ") < found.output.index("1 to train")
+    remarks = json.loads(run(*given, "--json").output)["remarks"]
+    assert sum("row 21" in text for text in remarks) == 1
+
+
+def test_the_terminal_counts_diverged_runs(flags, tmp_path):
+    given = [*flags, "--method", "mix", "--lam", "0.5", "--seeds", "1", "--out", tmp_path]
+    found = run(*given, "--set", "train.learning_rate=1e30")
+    assert "diverged" in found.output

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tradeoff.data import Rows
 from tradeoff.errors import InputError
 from tradeoff.settings import build
 
@@ -58,6 +59,11 @@ seed = 0
 rank = 16
 targets = ["query_key_value"]
 """
+_LOST = (
+    *("too_long", "identical", "cut_equal", "refused", "truncated"),
+    *("prompts_tested_on", "also_trained_on", "near_duplicates"),
+)
+"""Counts of rows that a user should see; names as in the summary."""
 
 
 def settings(
@@ -173,6 +179,43 @@ def _of_chosen(experiment: Experiment) -> dict[str, Any]:
     if data.sft_test is None:
         found["sft_test"] = None if test is None else chosen_as_sft(test)
     return found
+
+
+def told(read: Mapping[str, Any], data: Any) -> dict[str, list[str]]:
+    """What was wrong with each row that was "dropped", and "remarks" on the others.
+
+    Parameters
+    ----------
+    read
+        Rows, as :func:`read_rows` returns them.
+    data
+        The tokenised rows of a trainer.
+    """
+    dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
+    remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
+    return {
+        "dropped": [*dropped, *map(str, data.dropped())],
+        "remarks": [*remarks, *data.remarks()],
+    }
+
+
+def lost(summary: Mapping[str, Any]) -> dict[str, int]:
+    """How many rows of each set are lost, or should be seen, from the summary of a trainer."""
+    return {
+        f"{name} {what}": about[what]
+        for name, about in summary.items()
+        for what in _LOST
+        if about.get(what)
+    }
+
+
+def in_lines(
+    said: Mapping[str, Sequence[str]], counts: Mapping[str, int], where: str = ""
+) -> list[str]:
+    """What a user is to read of :func:`told` and :func:`lost`; `where` ends each count."""
+    dropped = [f"dropped: {text}" for text in said["dropped"]]
+    counted = [f"{name}: {count:,}{where}" for name, count in counts.items()]
+    return [*said["remarks"], *dropped, *counted]
 
 
 def prepare(

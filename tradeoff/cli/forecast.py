@@ -10,7 +10,6 @@ import typer
 
 from tradeoff._terminal import show_json, show_line, show_table
 from tradeoff.cli.options import JsonText, Out
-from tradeoff.cli.rows import lines, losses, told
 from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.errors import InputError, RowWarning
 from tradeoff.extras import require
@@ -69,13 +68,14 @@ def forecast(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         measured = subject(settings, rows, effort, progress=not as_json)
-    said, lost = told(rows, measured.trainer.data), losses(measured.trainer.data.summary())
+    data = measured.trainer.data
+    said, lost = experiment.told(rows, data), experiment.lost(data.summary())
     said["remarks"] += [*gguf.caution(settings.model.path), *replaced(settings)]
     if settings.model.path != "tiny":
         said["remarks"] += failed(known.about)
         known = known.elsewhere()
     if not as_json:
-        for line in lines(said, lost, " in the sample"):
+        for line in experiment.in_lines(said, lost, " in the sample"):
             show_line(line, style="yellow")
     lab = Lab(measured, effort, settings.train.seed)
     found = made(lab, known)

@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tradeoff.data import Rows
 from tradeoff.data.columns import columns_of, parsed
 
 Objective = Literal["sft", "preference"]
-_LOST = (
-    *("too_long", "identical", "cut_equal", "refused", "truncated"),
-    *("prompts_tested_on", "also_trained_on", "near_duplicates"),
-)
-"""Counts of rows that a user should see; names as in the summary."""
-
-
-def told(read: Mapping[str, Any], data: Any) -> dict[str, list[str]]:
-    """What was wrong with each row that was "dropped", and "remarks" on the others.
-
-    Parameters
-    ----------
-    read
-        Rows, as :func:`tradeoff.experiment.read_rows` returns them.
-    data
-        The tokenised rows of a trainer.
-    """
-    dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
-    remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
-    return {
-        "dropped": [*dropped, *map(str, data.dropped())],
-        "remarks": [*remarks, *data.remarks()],
-    }
-
-
-def losses(summary: Mapping[str, Any]) -> dict[str, int]:
-    """How many rows of each set are lost, or should be seen, from the summary of a trainer."""
-    return {
-        f"{name} {what}": about[what]
-        for name, about in summary.items()
-        for what in _LOST
-        if about.get(what)
-    }
-
-
-def lines(said: Mapping[str, Sequence[str]], lost: Mapping[str, int], where: str = "") -> list[str]:
-    """What a user is to read of :func:`told` and :func:`losses`; `where` ends each count."""
-    dropped = [f"dropped: {text}" for text in said["dropped"]]
-    counts = [f"{name}: {count:,}{where}" for name, count in lost.items()]
-    return [*said["remarks"], *dropped, *counts]
 
 
 @dataclass

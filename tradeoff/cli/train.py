@@ -16,7 +16,6 @@ from tradeoff import experiment
 from tradeoff._terminal import show_json, show_line, show_summary, show_table
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, output
-from tradeoff.cli.rows import lines, losses, told
 from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.errors import RowWarning
 from tradeoff.extras import require
@@ -97,10 +96,10 @@ def train(
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         kept = experiment.reference_folder()
         trainer = experiment.prepare(settings, read, out, progress=not quiet, references=kept)
-    said = told(read, trainer.data)
+    said = experiment.told(read, trainer.data)
     said["remarks"] += gguf.caution(settings.model.path)
     if not quiet:
-        for line in lines(said, losses(trainer.data.summary())):
+        for line in experiment.in_lines(said, experiment.lost(trainer.data.summary())):
             show_line(line, style="yellow")
         say(_ahead(trainer))
     try:
@@ -207,7 +206,7 @@ def _short(summary: dict[str, Any]) -> dict[str, Any]:
         "updates": summary["steps"],
         **{f"updates of {name}": count for name, count in summary["updates"].items()},
         "rows": ", ".join(f"{name} {count}" for name, count in rows.items()),
-        **losses(summary["data"]),
+        **experiment.lost(summary["data"]),
         **({"adapters": summary["adapters"]} if summary["adapters"] else {}),
         "seconds": summary["seconds"],
         "tokens per second": summary["tokens_per_second"],
