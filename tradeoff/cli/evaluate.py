@@ -159,6 +159,15 @@ def evaluate(
     - `tradeoff evaluate runs/alright --refusals xstest.jsonl.gz --json`
     """
     require("llm")
+    _check_used(
+        ("--extract", extract is not Extraction.whole, "--exact-match", exact_match),
+        ("--shots", shots is not None, "--choices or --task", choices or tasks),
+        ("--shots-from", shots_from is not None, "--choices and --shots", choices and shots),
+        ("--style", style is not None, "--choices", choices),
+        ("--judge", judge is not None, "--win-rate", win_rate),
+        ("--judge-reference", judge_reference is not None, "--judge", judge),
+        ("--template", template is not None, "--refusals", refusals),
+    )
     from tradeoff.data.choices import read_choices
     from tradeoff.llm import TrainConfig, evaluation, gguf
     from tradeoff.llm.config import ModelConfig
@@ -223,6 +232,17 @@ def evaluate(
             show_line(line, style="yellow")
     if out is not None:
         show_line(f"written: {', '.join(map(str, found.files(out)))}")
+
+
+def _check_used(*options: tuple[str, bool, str, Any]) -> None:
+    """Refuse an option that is given without what it needs: (option, given, needs, is there)."""
+    for option, given, needs, there in options:
+        if given and not there:
+            raise InputError(
+                f"it has no effect without {needs}",
+                field=option,
+                remedy=f"Give {needs} too, or leave it out.",
+            )
 
 
 def _model(name: str) -> str:
