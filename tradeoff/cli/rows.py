@@ -58,6 +58,18 @@ class RowReader:
         return None if source is None else self.rows(source, objective, default_split=None)
 
     @property
+    def words(self) -> list[str]:
+        """The same options as words of another command, which then reads the same rows."""
+        found = [word for text in self.columns or () for word in ("--columns", text)]
+        if self.min_margin is not None:
+            found += ["--min-margin", f"{self.min_margin:g}"]
+        return found + [
+            f"--{name.replace('_', '-')}"
+            for name in ("use_labels", "skip_bad")
+            if self.options.get(name)
+        ]
+
+    @property
     def dropped(self) -> list[str]:
         """What was wrong with each row that was dropped."""
         return [str(error) for part in self.read for error in part.dropped]
