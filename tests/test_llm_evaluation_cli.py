@@ -441,3 +441,16 @@ def test_a_policy_that_is_given_as_a_reward_model_is_called_one(capsys, place):
     code, _, told = run(capsys, *given, "--judge", place / "base")
     assert code == 2
     assert "--judge: this is a policy" in told
+
+
+def test_columns_of_questions_are_those_that_are_named(capsys, place, tmp_path):
+    rows = [json.loads(line) for line in (place / "mmlu.jsonl").read_text("utf-8").splitlines()]
+    write(tmp_path / "mmlu.jsonl", [{"asked": row.pop("question"), **row} for row in rows])
+    given = ("evaluate", place / "policy", "--choices", tmp_path / "mmlu.jsonl")
+    code, _, told = run(capsys, *given)
+    assert (code, "--columns question=COLUMN" in told) == (2, True)
+    for name in ("question", "choices.question"):
+        code, out, _ = run(capsys, *given, "--columns", f"{name}=asked")
+        assert (code, "accuracy" in out) == (0, True)
+    code, _, told = run(capsys, *given, "--columns", "questions=asked")
+    assert (code, "no layout has this column" in told) == (2, True)

@@ -26,6 +26,7 @@ from tradeoff.cli.options import (
     output,
 )
 from tradeoff.cli.rows import Objective, RowReader
+from tradeoff.data.columns import TRAINED
 from tradeoff.errors import InputError
 from tradeoff.extras import require
 from tradeoff.settings import build
@@ -168,7 +169,6 @@ def evaluate(
         ("--judge-reference", judge_reference is not None, "--judge", judge),
         ("--template", template is not None, "--refusals", refusals),
     )
-    from tradeoff.data.choices import read_choices
     from tradeoff.llm import TrainConfig, evaluation, gguf
     from tradeoff.llm.config import ModelConfig
 
@@ -183,7 +183,8 @@ def evaluate(
     overrides = {"chat_template": chat_template, "eos_token": eos_token, "attention": attention}
     subject = build(ModelConfig, {"path": _model(model), **overrides})
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
-    read = RowReader(columns, min_margin, {**options, "use_labels": use_labels})
+    labels = {**options, "use_labels": use_labels}
+    read = RowReader(columns, min_margin, labels, sets=(*TRAINED, "choices"))
     contests = _rows(read, win_rate, "preference")
     chats = any(not isinstance(row.prompt, str) for row in contests)
     wanted = evaluation.Wanted(
@@ -192,14 +193,14 @@ def evaluate(
         exact_match=exact_match,
         extract=evaluation.Extract(extract.value),
         choices={
-            name: read_choices(path, **options) for name, path in _named(choices or ()).items()
+            name: read.questions(path, **options) for name, path in _named(choices or ()).items()
         },
         style=None if style is None else style.value,
         shots=shots,
-        examples=None if shots_from is None else read_choices(shots_from, skip_bad=skip_bad),
+        examples=None if shots_from is None else read.questions(shots_from, skip_bad=skip_bad),
         win_rate=contests,
         judge=None if judge is None else _judge(judge, judge_reference, per_token, config, chats),
-        refusals=() if refusals is None else read_choices(refusals, **options),
+        refusals=() if refusals is None else read.questions(refusals, **options),
         template=template,
         tasks=tuple(tasks or ()),
         limit=limit,
