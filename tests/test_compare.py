@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -310,6 +311,18 @@ def test_models_that_were_kept_stay_and_missing_ones_are_named(flags, tmp_path):
     assert "has no model" not in run(*given, "--keep-models").output
     model.rename(tmp_path / "model")
     assert f"{model.parent} has no model" in run(*given, "--keep-models").output
+
+
+def test_another_tokenizer_of_the_same_path_is_refused(flags, tmp_path):
+    folder = Path(shutil.copytree(flags[flags.index("--model") + 1], tmp_path / "model"))
+    given = [*flags, "--model", folder, "--method", "mix", "--lam", "0.5", "--seeds", "1"]
+    given += ["--steps", "1", "--out", tmp_path / "out"]
+    assert run(*given).exit_code == 0
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8") + " ", "utf-8")
+    refused = run(*given).exception
+    assert isinstance(refused, InputError)
+    assert refused.field == "tokenizer"
 
 
 def test_dropped_rows_are_said_and_recorded(flags, tmp_path):

@@ -39,7 +39,7 @@ def train_one(
     folder
         Where it is written. Afterwards checkpoints are removed, and the model unless `keep_model`.
     sources
-        Fingerprints of rows and model, which a later call compares.
+        Fingerprints of rows, model and tokenizer, which a later call compares.
     rows
         What :func:`tradeoff.experiment.read_rows` returns; read here by default.
     """

@@ -20,7 +20,7 @@ from tradeoff.compare.grid import Planned
 from tradeoff.errors import InputError
 from tradeoff.extras import require
 from tradeoff.files import check_writable
-from tradeoff.llm import setup
+from tradeoff.llm import models, setup
 from tradeoff.settings import Within, checked
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Shape:
     Attributes
     ----------
     sources
-        Fingerprints of rows and model.
+        Fingerprints of rows, model and tokenizer.
     size
         Bytes that a run needs while it is trained.
     model_size
@@ -178,6 +178,7 @@ def _prepared(planned: Sequence[Planned], rows: Mapping[str, Any]) -> JointTrain
 
 def _shape(trainer: JointTrainer, rows: Mapping[str, Any]) -> Shape:
     sources = {name: _content(part) for name, part in rows.items() if part is not None}
+    sources["tokenizer"] = models.tokenizer_fingerprint(trainer.tokenizer)
     if trainer.experiment is None or not trainer.experiment.model.config_only:
         sources["model"] = str(trainer.identity["model"])
     size = setup.space_needed(trainer.model, trainer.config, trainer.steps)

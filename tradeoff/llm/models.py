@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -195,6 +196,14 @@ def without_weights(path: str) -> tuple[Any, Any]:
         else:
             base = _checked_base(place)
         return _pretrained.settings_of(base), tokenizer_of(place, base)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 over what decides the tokens of a row: rules, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+    about = (rules, sorted(tokenizer.special_tokens_map.items(), key=str), tokenizer.chat_template)
+    return hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @contextmanager
