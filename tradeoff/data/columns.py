@@ -49,7 +49,7 @@ def columns_of(
     found = {}
     for key, column in columns.items():
         scope, dot, rest = key.rpartition(".")
-        known = {kind: _COLUMNS[kind] for kind in sets}
+        known: dict[str, frozenset[str]] = {kind: _COLUMNS[kind] for kind in sets}
         places = [scope] if dot else [kind for kind in sets if key in known[kind]]
         if not places or any(rest not in known.get(place, ()) for place in places):
             problem = "no layout has this column"
