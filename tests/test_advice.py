@@ -6,6 +6,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from chat_tokenizers import chat_tokenizer
+from llm_models import tiny_llama
 
 from analysis import advised_checked
 from tradeoff import cli
@@ -15,7 +17,10 @@ from tradeoff.advice.measure import compromise, lost
 from tradeoff.advice.picture import MARKS, as_text
 from tradeoff.advice.repeated import Estimate, estimate, repeat
 from tradeoff.advice.sentences import TRIED, choose, five, level, share
+from tradeoff.cli.rows import RowReader
+from tradeoff.cli.states import unlike
 from tradeoff.data import PreferenceRow, SftRow
+from tradeoff.data.rows import Message
 from tradeoff.records import read_json
 
 SMALL = {"repeats": 2, "candidates": 3, "n_features": 128}
@@ -34,7 +39,7 @@ def rows(style="curt"):
 
 @pytest.fixture(scope="module")
 def found():
-    return advise(*rows(), **SMALL)
+    return advise(*rows(), flags=("--skip-bad",), **SMALL)
 
 
 def table(**columns):
@@ -115,6 +120,8 @@ def test_an_order_is_enough_only_where_it_certainly_forgets_little():
     assert choose(table()).schedule == "alright"
     assert choose(table(sft_forgotten=0.02)).schedule == "sft-dpo"
     assert choose(table(preference_forgotten=0.02)).schedule == "dpo-sft"
+    # Stages of equal length were measured, whatever weight is best for both at once.
+    assert choose(table(sft_forgotten=0.02, lam=0.9)).lam == 0.5
     assert choose(table(alternations=np.nan)).rounds is None
     assert choose(table(lam=np.nan)).lam == 0.5
 
@@ -172,6 +179,25 @@ def test_the_page_is_small_and_escapes_texts(found):
     assert len(page) < 30_000
     assert "http" not in page
     assert "prefers-color-scheme:dark" in page
+
+
+def test_the_command_reads_rows_as_the_advice_did(found):
+    assert "--preference PREFERENCE.jsonl --skip-bad --schedule" in found.command
+    options = {"skip_bad": True, "use_labels": True, "limit": 3}
+    words = RowReader(["completion=answer"], 0.5, options).words
+    assert " ".join(words) == "--columns completion=answer --min-margin 0.5 --use-labels --skip-bad"
+
+
+def test_rows_that_a_training_would_not_read_as_its_model_was_taught_are_named(tmp_path):
+    sft, pairs = rows()
+    for name, tokenizer in (("chat", chat_tokenizer()), ("base", chat_tokenizer(None))):
+        tiny_llama(len(tokenizer)).config.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    turns = [SftRow((Message("user", "a"),), (Message("assistant", "b"),))]
+    chat, base = str(tmp_path / "chat"), str(tmp_path / "base")
+    assert "add --chat" in unlike(chat, sft, pairs)[0]
+    assert "1 of 33 rows are conversations" in unlike(base, turns, pairs)[0]
+    assert unlike(chat, turns) == unlike(base, sft, pairs) == []
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ import sys
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import tradeoff
-from tradeoff import checkout, progress
+from tradeoff import _terminal, checkout, progress
 from tradeoff._terminal import show_summary, show_table
 from tradeoff.cli import main
 
@@ -108,6 +109,15 @@ def test_brackets_in_file_names_and_texts_are_shown(capsys, files, tmp_path):
     show_summary({"[/e]": "[/f]"})
     shown = capsys.readouterr().out
     assert all(f"[/{letter}]" in shown for letter in "bcdef")
+
+
+def test_no_column_or_digit_is_lost_where_the_terminal_is_narrow(capsys, monkeypatch):
+    monkeypatch.setattr(_terminal, "console", Console(width=20))
+    numbers = {f"loss number {i}": [i + 0.1234] for i in range(6)}
+    show_table(pd.DataFrame({"method": ["ALRIGHT"], **numbers}), "losses")
+    said = capsys.readouterr().out
+    assert "ALRIGHT" in said
+    assert all(f"{i}.123" in said for i in range(6))
 
 
 def test_analyse_prints_a_table_and_writes_everything(capsys, files, tmp_path):

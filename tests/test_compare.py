@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from tradeoff import compare, experiment
 from tradeoff._pages import HEIGHT, MARGIN, WIDTH
 from tradeoff.cli import app
 from tradeoff.compare import work
-from tradeoff.compare.grid import Planned, reads_weight
+from tradeoff.compare.grid import reads_weight
 from tradeoff.compare.page import loss_space, with_interval
 from tradeoff.compare.runs import read_run
 from tradeoff.errors import InputError
@@ -222,7 +221,7 @@ def test_runs_that_have_not_ended_are_left_out(done, tmp_path):
 
 def test_a_diverged_run_counts_and_has_no_losses(done, tmp_path):
     first = done / "runs" / "mix-lam0.5-seed0"
-    other = changed(first, tmp_path / "other")
+    other = changed(first, tmp_path / "other", seed=1)
     write_json(other / "summary.json", read_json(other / "summary.json") | {"diverged_at": 3})
     found = read_run(other)
     assert not isinstance(found, str)
@@ -275,20 +274,80 @@ def test_intervals_stay_inside_the_picture():
     assert (places <= [WIDTH - MARGIN, HEIGHT - MARGIN]).all()
 
 
-def test_what_is_lost_of_the_rows_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = SimpleNamespace(
-        dropped=lambda: [InputError("the template refuses it", remedy="Change it.", row=7)],
-        remarks=lambda: ["sft: a finding"],
-        summary=lambda: {"sft": {"truncated": 3, "rows": 9}},
-    )
-    trainer = SimpleNamespace(data=data, steps=1, config=None)
-    monkeypatch.setattr(experiment, "prepare", lambda *_, **__: trainer)
-    monkeypatch.setattr("tradeoff.llm.setup.check_method", lambda *_: None)
-    method = SimpleNamespace(label="any", plan=lambda _: None)
-    said: list[str] = []
-    work._prepared([Mock(spec=Planned, experiment=None, method=method)], {}, said.append)
-    assert said == [
+def test_each_count_of_lost_rows_has_a_remedy() -> None:
+    lost = experiment.lost({"sft": {"truncated": 3, "rows": 9}, "preference": {"rows": 5}})
+    said = {"remarks": ["sft: a finding"], "dropped": ["row 7: the template refuses it."]}
+    assert experiment.in_lines(said, lost) == [
         "sft: a finding",
-        "dropped: row 7: the template refuses it. Change it.",
+        "dropped: row 7: the template refuses it.",
         "sft truncated: 3. What is behind max_length is not trained on: raise it, or shorten them.",
     ]
+
+
+def test_one_run_counts_once(done, tmp_path):
+    first = done / "runs" / "mix-lam0.5-seed0"
+    again = changed(first, tmp_path / "again")
+    found = compare.of_runs([first, first, again])
+    assert found.methods.n.tolist() == [1]
+    assert found.remarks == (f"{again} is left out: it repeats {first}",)
+
+
+def test_training_rows_tell_runs_apart_that_nothing_else_does(done, tmp_path):
+    first = done / "runs" / "mix-lam0.5-seed0"
+    runs = [changed(first, tmp_path / name, sft=name) for name in ("every", "cleaned")]
+    found = compare.of_runs(runs)
+    assert found.methods.n.tolist() == [1, 1]
+    assert found.runs.settings.tolist() == ["demonstrations = every", "demonstrations = cleaned"]
+    for place in runs:
+        data = {"sft": {"source": f"{place.name}.jsonl"}}
+        (place / "about.json").write_text(json.dumps({"data": data}))
+    named = compare.of_runs(runs).runs.settings
+    assert named.tolist() == ["demonstrations = every.jsonl", "demonstrations = cleaned.jsonl"]
+
+
+def test_without_held_out_rows_nothing_is_trained(flags, tmp_path):
+    found = run(*flags, *METHODS_GIVEN, "--set", "train.holdout=0", "--out", tmp_path / "out")
+    assert isinstance(found.exception, InputError)
+    assert found.exception.field == "train.holdout"
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_models_that_were_kept_stay_and_missing_ones_are_named(flags, tmp_path):
+    given = [*flags, "--method", "mix", "--lam", "0.5", "--seeds", "1", "--out", tmp_path]
+    model = tmp_path / "runs" / "mix-lam0.5-seed0" / "model"
+    assert run(*given, "--keep-models").exit_code == 0
+    assert run(*given).exit_code == 0
+    assert model.is_dir()
+    assert "has no model" not in run(*given, "--keep-models").output
+    model.rename(tmp_path / "model")
+    assert f"{model.parent} has no model" in run(*given, "--keep-models").output
+
+
+def test_another_tokenizer_of_the_same_path_is_refused(flags, tmp_path):
+    folder = Path(shutil.copytree(flags[flags.index("--model") + 1], tmp_path / "model"))
+    given = [*flags, "--model", folder, "--method", "mix", "--lam", "0.5", "--seeds", "1"]
+    given += ["--steps", "1", "--out", tmp_path / "out"]
+    assert run(*given).exit_code == 0
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8") + " ", "utf-8")
+    refused = run(*given).exception
+    assert isinstance(refused, InputError)
+    assert refused.field == "tokenizer"
+
+
+def test_dropped_rows_are_said_and_recorded(flags, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(Path(flags[flags.index("--sft") + 1]).read_text() + '{"prompt": "alone"}\n')
+    given = [*flags, "--method", "mix", "--lam", "0.5", "--seeds", "1", "--steps", "1"]
+    given += ["--sft", bad, "--skip-bad", "--out", tmp_path / "out"]
+    found = run(*given)
+    assert found.output.count("dropped: ") == 1
+    assert found.output.index("dropped: ") < found.output.index("1 to train")
+    remarks = json.loads(run(*given, "--json").output)["remarks"]
+    assert sum("row 21" in text for text in remarks) == 1
+
+
+def test_the_terminal_counts_diverged_runs(flags, tmp_path):
+    given = [*flags, "--method", "mix", "--lam", "0.5", "--seeds", "1", "--out", tmp_path]
+    found = run(*given, "--set", "train.learning_rate=1e30")
+    assert "diverged" in found.output

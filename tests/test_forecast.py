@@ -17,6 +17,7 @@ from tradeoff import tiny
 from tradeoff.convex.solve import minimise
 from tradeoff.data.synthetic import Language, generate
 from tradeoff.data.tokenizer import byte_tokenizer
+from tradeoff.errors import InputError
 from tradeoff.forecast import features
 from tradeoff.forecast.calibration import Calibration, from_record, stored
 from tradeoff.forecast.candidates import CANDIDATES, RADII, STACKED, from_problem
@@ -212,6 +213,9 @@ def test_the_cost_of_the_stack_is_below_a_twentieth():
         row = 1 + 2
         spent = row * (e.features + 3 * e.gradients)
         assert spent <= 0.05 * 3 * row * updates * batch, (updates, batch)
+        assert e.share(e.features, e.gradients) == pytest.approx(
+            spent / (3 * row * updates * batch)
+        )
 
 
 def test_a_lab_counts_what_it_measures_once(subject: TaskSubject):
@@ -500,3 +504,19 @@ def test_the_command_forecasts_and_says_how_far_to_trust_it(tmp_path, capsys):
     sure = told["low"].to_numpy() > 0
     assert half[sure] == pytest.approx(known.elsewhere().half_widths[sure], rel=1e-4)
     assert record == json.loads((tmp_path / "out" / "forecast.json").read_text("utf-8"))
+
+
+def test_the_command_measures_no_more_rows_than_there_are(tmp_path, capsys, monkeypatch):
+    from tradeoff.cli import main
+
+    def stop(*args: object, **kwargs: object) -> None:
+        raise InputError("stop", remedy="")
+
+    monkeypatch.setattr("tradeoff.forecast.llm.subject", stop)
+    given = ["--sft", "synthetic", "--preference", "synthetic", "--rows", "20"]
+    with pytest.raises(SystemExit):
+        main(["forecast", "--model", str(tmp_path), *given, "--steps", "5", "--batch-size", "2"])
+    assert "4 rows of each set, gradients of 4: about 53 % of one run" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["forecast", "--model", str(tmp_path), *given, "--steps", "900"])
+    assert "measuring 20 rows of each set" in capsys.readouterr().out

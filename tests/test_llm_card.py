@@ -181,3 +181,11 @@ def test_names_of_columns_are_quoted(tmp_path):
     made = Experiment(data=data)
     path = toml.write_experiment(tmp_path / "run.toml", made)
     assert read_experiment(path).data == data
+
+
+def test_a_run_that_is_not_there_is_no_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no such folder") as caught:
+        export("runs/absent", "out")
+    assert caught.value.value == "runs/absent"
+    assert not list(tmp_path.iterdir())

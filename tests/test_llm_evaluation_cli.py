@@ -321,7 +321,7 @@ def test_what_can_fail_fails_before_the_first_part(place, tmp_path, monkeypatch)
     [
         (("absent",), "no reward model"),
         (("tiny",), "judge-reference"),
-        (("policy",), "2 outputs"),
+        (("policy",), "this is a policy"),
         (("bare_reward",), "chat template"),
         (("policy", "--judge-reference", "absent"), "no causal model"),
     ],
@@ -400,3 +400,57 @@ def test_brackets_in_what_is_told_are_shown(capsys, place, tmp_path):
     )  # fmt: skip
     assert code == 0
     assert all(word in out.replace("\n", "") for word in ("[/x]", "[/red]", "[bold]", "[/out]"))
+
+
+def test_results_of_another_evaluation_are_not_replaced(capsys, place, tmp_path):
+    sft = ("--sft", place / "sft.jsonl", *SHORT, "--out", tmp_path)
+    first = ("evaluate", place / "policy", *sft, "--exact-match")
+    assert run(capsys, *first)[0] == 0
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for arguments, word in (
+        (("evaluate", place / "base", *sft, "--exact-match"), "another model"),
+        (("evaluate", place / "policy", *sft), "exact_match"),
+    ):
+        code, _, told = run(capsys, *arguments)
+        assert (code, word in told) == (2, True)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    assert run(capsys, *first, "--choices", place / "mmlu.jsonl")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (("--extract", "number"), "--exact-match"),
+        (("--shots", "2"), "--choices or --task"),
+        (("--shots-from", "examples.jsonl", "--choices", "a.jsonl"), "--choices and --shots"),
+        (("--style", "text"), "--choices"),
+        (("--judge", "reward"), "--win-rate"),
+        (("--judge-reference", "base"), "--judge"),
+        (("--template", "{question}"), "--refusals"),
+    ],
+)
+def test_an_option_without_effect_is_refused(capsys, place, arguments, needed):
+    given = ("evaluate", place / "policy", "--sft", place / "sft.jsonl")
+    code, _, told = run(capsys, *given, *arguments)
+    assert code == 2
+    assert f"error: {arguments[0]}: it has no effect without {needed}" in told
+
+
+def test_a_policy_that_is_given_as_a_reward_model_is_called_one(capsys, place):
+    given = ("evaluate", place / "policy", "--win-rate", place / "pairs.jsonl", *SHORT)
+    code, _, told = run(capsys, *given, "--judge", place / "base")
+    assert code == 2
+    assert "--judge: this is a policy" in told
+
+
+def test_columns_of_questions_are_those_that_are_named(capsys, place, tmp_path):
+    rows = [json.loads(line) for line in (place / "mmlu.jsonl").read_text("utf-8").splitlines()]
+    write(tmp_path / "mmlu.jsonl", [{"asked": row.pop("question"), **row} for row in rows])
+    given = ("evaluate", place / "policy", "--choices", tmp_path / "mmlu.jsonl")
+    code, _, told = run(capsys, *given)
+    assert (code, "--columns question=COLUMN" in told) == (2, True)
+    for name in ("question", "choices.question"):
+        code, out, _ = run(capsys, *given, "--columns", f"{name}=asked")
+        assert (code, "accuracy" in out) == (0, True)
+    code, _, told = run(capsys, *given, "--columns", "questions=asked")
+    assert (code, "no layout has this column" in told) == (2, True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers.normalizers import Lowercase
 
 from tradeoff import cli, tiny, trust
 from tradeoff.conflict import analyse
@@ -69,6 +70,13 @@ def test_known_responses_are_not_read_again_and_a_damaged_file_is_refused(
     file.write_bytes(content)
     with pytest.raises(InputError, match="SHA-256"):
         PooledStates(*model, TEXTS, folder=tmp_path)
+
+
+def test_another_tokenizer_reads_responses_again(model: Any, tmp_path: Path) -> None:
+    PooledStates(*model, TEXTS, folder=tmp_path)(TEXTS)
+    other = tiny.random_model(16, 1)[1]
+    other.backend_tokenizer.normalizer = Lowercase()
+    assert PooledStates(model[0], other, TEXTS, folder=tmp_path).unread(TEXTS)[0] > 0
 
 
 def test_wide_states_are_projected(states: PooledStates, monkeypatch: pytest.MonkeyPatch) -> None:

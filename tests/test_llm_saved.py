@@ -189,6 +189,17 @@ def test_a_base_that_is_gone_is_saved(tmp_path):
     assert_loads_as_trained(run, tmp_path / "run")
 
 
+def test_adapters_find_their_base_from_any_working_directory(tmp_path, monkeypatch):
+    write(tmp_path / "models" / "base")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = trainer(model=in_memory(Path("models/base")), lora=RANK_2, steps=2, output="run")
+    run.train(progress=False)
+    assert run.model.active_peft_config.base_model_name_or_path == "models/base"
+    monkeypatch.chdir("elsewhere")
+    assert_loads_as_trained(run, tmp_path / "run")
+
+
 @pytest.mark.parametrize("shard", ["50GB", "40KB"])
 def test_files_hold_the_weights_that_were_loaded_from_them(tmp_path, shard):
     model = tiny_llama(64)

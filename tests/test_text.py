@@ -140,6 +140,8 @@ def test_fewer_completions_than_candidates() -> None:
     assert_array_equal(np.diff(arrays.offsets), [3, 3, 3, 2])
     with pytest.raises(InputError, match="all completions are the same"):
         assemble([SFT_ROWS[0], SFT_ROWS[7]], PAIRS)
+    with pytest.raises(InputError, match="one row alone"):
+        assemble(SFT_ROWS[:1], PAIRS)
 
 
 def test_assembly_depends_on_the_seed_alone() -> None:

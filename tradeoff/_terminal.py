@@ -76,20 +76,28 @@ def show_json(content: Any) -> None:
     print(json.dumps(plain(content), ensure_ascii=not unicode))
 
 
+_WORD = 16
+"""Longest word that a table keeps whole in a narrow terminal."""
+
+
 def show_table(frame: pd.DataFrame, title: str) -> None:
-    """Print a table; numbers have four digits, brackets in texts are not markup."""
+    """Print a table; numbers have four digits, brackets in texts are not markup.
+
+    A table that is wider than the terminal is not cut: its lines go on in the next ones.
+    """
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for column in frame.columns:
-        numeric = frame[column].dtype.kind in "fi"
+        numeric, head = frame[column].dtype.kind in "fi", str(column).replace("_", " ")
+        words = [*head.split(), *(word for value in frame[column] for word in cell(value).split())]
         table.add_column(
-            escape(str(column).replace("_", " ")),
+            escape(head),
             justify="right" if numeric else "left",
             overflow="fold",
-            min_width=max(map(len, str(column).replace("_", " ").split()), default=0),
+            min_width=max((min(len(word), _WORD) for word in words), default=0),
         )
     for row in frame.itertuples(index=False):
         table.add_row(*(escape(cell(value)) for value in row))
-    console.print(table)
+    console.print(table, crop=False)
 
 
 def with_errors(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tradeoff.data import Rows
 from tradeoff.errors import InputError
 from tradeoff.settings import build
 
@@ -58,6 +59,21 @@ seed = 0
 rank = 16
 targets = ["query_key_value"]
 """
+_SEEN_TWICE = "Remove them from one of the two sets."
+_LOST = {
+    "too_long": "Their prompts alone fill max_length: raise it, or leave them out.",
+    "identical": "Their sides have the same tokens, so they are not trained on: remove them.",
+    "cut_equal": "Their sides differ only behind max_length: raise it.",
+    "refused": "Change them, or use a template that accepts them.",
+    "truncated": "What is behind max_length is not trained on: raise it, or shorten them.",
+    "repeated_rows": "Remove them, unless they are meant to count more.",
+    "contradicted_pairs": "Other pairs state them the other way round: keep one of each two.",
+    "prompts_tested_on": "The other set holds these prompts out, so they are not trained on.",
+    "prompts_trained_on": _SEEN_TWICE,
+    "also_trained_on": _SEEN_TWICE,
+    "near_duplicates": _SEEN_TWICE,
+}
+"""Counts of rows that a user should see, named as in the summary, and what to do about them."""
 
 
 def settings(
@@ -173,6 +189,43 @@ def _of_chosen(experiment: Experiment) -> dict[str, Any]:
     if data.sft_test is None:
         found["sft_test"] = None if test is None else chosen_as_sft(test)
     return found
+
+
+def told(read: Mapping[str, Any], data: Any) -> dict[str, list[str]]:
+    """What was wrong with each row that was "dropped", and "remarks" on the others.
+
+    Parameters
+    ----------
+    read
+        Rows, as :func:`read_rows` returns them.
+    data
+        The tokenised rows of a trainer.
+    """
+    dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
+    remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
+    return {
+        "dropped": [*dropped, *map(str, data.dropped())],
+        "remarks": [*remarks, *data.remarks()],
+    }
+
+
+def lost(summary: Mapping[str, Any]) -> dict[str, int]:
+    """How many rows of each set are lost, or should be seen, from the summary of a trainer."""
+    return {
+        f"{name} {what}": about[what]
+        for name, about in summary.items()
+        for what in _LOST
+        if about.get(what)
+    }
+
+
+def in_lines(
+    said: Mapping[str, Sequence[str]], counts: Mapping[str, int], where: str = ""
+) -> list[str]:
+    """What a user is to read of :func:`told` and :func:`lost`; `where` follows each count."""
+    dropped = [f"dropped: {text}" for text in said["dropped"]]
+    counted = [f"{name}: {n:,}{where}. {_LOST[name.split()[-1]]}" for name, n in counts.items()]
+    return [*said["remarks"], *dropped, *counted]
 
 
 def prepare(
@@ -351,59 +404,3 @@ def _put(settings: dict[str, Any], name: str, value: Any) -> None:
         settings[table] = dict(inner) if isinstance(inner, Mapping) else {}
         settings = settings[table]
     settings[last] = value
-
-
-_SEEN_TWICE = "Remove them from one of the two sets."
-_LOST = {
-    "too_long": "Their prompts alone fill max_length: raise it, or leave them out.",
-    "identical": "Their sides have the same tokens, so they are not trained on: remove them.",
-    "cut_equal": "Their sides differ only behind max_length: raise it.",
-    "refused": "Change them, or use a template that accepts them.",
-    "truncated": "What is behind max_length is not trained on: raise it, or shorten them.",
-    "repeated_rows": "Remove them, unless they are meant to count more.",
-    "contradicted_pairs": "Other pairs state them the other way round: keep one of each two.",
-    "prompts_tested_on": "The other set holds these prompts out, so they are not trained on.",
-    "prompts_trained_on": _SEEN_TWICE,
-    "also_trained_on": _SEEN_TWICE,
-    "near_duplicates": _SEEN_TWICE,
-}
-"""Counts of rows that a user should see, named as in the summary, and what to do about them."""
-
-
-def told(read: Mapping[str, Any], data: Any) -> dict[str, list[str]]:
-    """What was wrong with each row that was "dropped", and "remarks" on the others.
-
-    Parameters
-    ----------
-    read
-        Rows, as :func:`read_rows` returns them.
-    data
-        The tokenised rows of a trainer.
-    """
-    from tradeoff.data import Rows
-
-    dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
-    remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
-    return {
-        "dropped": [*dropped, *map(str, data.dropped())],
-        "remarks": [*remarks, *data.remarks()],
-    }
-
-
-def losses(summary: Mapping[str, Any]) -> dict[str, int]:
-    """How many rows of each set are lost, or should be seen, from the summary of a trainer."""
-    return {
-        f"{name} {what}": about[what]
-        for name, about in summary.items()
-        for what in _LOST
-        if about.get(what)
-    }
-
-
-def lines(said: Mapping[str, Sequence[str]], lost: Mapping[str, int], where: str = "") -> list[str]:
-    """What a user is to read of :func:`told` and :func:`losses`; `where` follows each count."""
-    dropped = [f"dropped: {text}" for text in said["dropped"]]
-    counts = [
-        f"{name}: {count:,}{where}. {_LOST[name.split()[-1]]}" for name, count in lost.items()
-    ]
-    return [*said["remarks"], *dropped, *counts]

@@ -120,6 +120,7 @@ def advise(
     *,
     names: tuple[str, str] = ("SFT.jsonl", "PREFERENCE.jsonl"),
     model: str = "tiny",
+    flags: Sequence[str] = (),
     repeats: Annotated[int, Within(2, 1000)] = 5,
     rows: Annotated[int, Within(4, 10**6)] = ROWS,
     beta: Positive = 1.0,
@@ -139,8 +140,9 @@ def advise(
     sft, preference
         Rows of the two objectives, or sources for `tradeoff.read_sft` and
         `tradeoff.read_preferences`.
-    names, model
-        Names of the files and of the model, for the command.
+    names, model, flags
+        Names of the files and of the model, and how the rows are read, such as ``("--columns",
+        "completion=answer")``, for the command.
     repeats
         Number of repeats.
     rows
@@ -169,7 +171,7 @@ def advise(
     choice = choose(found.table)
     kind = trust.kind_of(features)
     sentences = five(found.table, len(cautions), trust.name(kind))
-    command = _command(names, model, choice)
+    command = _command(names, model, flags, choice)
     trusted = trust.sentence(kind)
     return Advice(sentences, choice, level(found.table), command, cautions, found, trusted)
 
@@ -202,9 +204,17 @@ def _per_repeat(name: str, doubt: Doubt) -> Doubt:
     return Doubt(doubt.kind, doubt.count, seen, problem, remedy)
 
 
-def _command(names: tuple[str, str], model: str, choice: Choice) -> str:
+def _command(names: tuple[str, str], model: str, flags: Sequence[str], choice: Choice) -> str:
     words = ["tradeoff", "train", "--model", model, "--sft", names[0], "--preference", names[1]]
-    words += ["--schedule", choice.schedule, "--lam", f"{choice.lam:.2g}", "--out", "runs/advised"]
+    words += [
+        *flags,
+        "--schedule",
+        choice.schedule,
+        "--lam",
+        f"{choice.lam:.2g}",
+        "--out",
+        "runs/advised",
+    ]
     return shlex.join(words)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tradeoff.advice.repeated import Estimate, estimate
+from tradeoff.conflict import EQUAL_STAGES
 from tradeoff.errors import InputError
 from tradeoff.trust import NAMES as TRUSTED
 
@@ -74,7 +75,8 @@ class Choice:
     schedule
         Name of the schedule for `tradeoff train`.
     lam
-        Weight of the preference objective, to two digits.
+        Weight of the preference objective, to two digits. One order has 0.5, as its two
+        stages were measured at equal length.
     rounds
         Number of alternations of two ordinary trainers that does nearly as well as training on both
         at once; ``None`` if no number did so in every repeat.
@@ -96,7 +98,9 @@ def choose(table: pd.DataFrame) -> Choice:
         for name, first in (("sft-dpo", "sft"), ("dpo-sft", "preference"))
     }
     order = min(ends, key=lambda name: np.inf if np.isnan(ends[name]) else ends[name])
-    return Choice(order if ends[order] <= FORGETS_LITTLE else "alright", weight, rounds)
+    if ends[order] <= FORGETS_LITTLE:
+        return Choice(order, EQUAL_STAGES, rounds)
+    return Choice("alright", weight, rounds)
 
 
 def five(table: pd.DataFrame, cautions: int, features: str = WORDS) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import typer
 from tradeoff._terminal import console, show_json, show_line, show_table
 from tradeoff.cli.options import Columns, JsonText, MinMargin, Out, Seed, SkipBad, UseLabels
 from tradeoff.cli.rows import RowReader
-from tradeoff.cli.states import Features, states
+from tradeoff.cli.states import Features, states, unlike
 from tradeoff.data.sample import sampled
 from tradeoff.extras import require
 from tradeoff.files import check_writable
@@ -66,22 +66,24 @@ def advise(
     options |= {"sample": max(rows, conflict.MAX_ROWS), "seed": seed}
     read = RowReader(columns, min_margin, options)
     known = read.rows(sft, "sft"), read.rows(preference, "preference")
-    features = None
+    features, remarks = None, list(read.remarks)
     if model is not None and not words:
         # Each repeat draws its own rows, and so do the cautions.
         some = [sampled(part, rows * (repeats + 1), seed) for part in known]
         features = states(model, *some, say=not as_json)
+        remarks += unlike(model, *known)
     found = advice.advise(
         *known,
         names=(sft, preference),
         model=model or "tiny",
+        flags=read.words,
         features=features,
         repeats=repeats,
         rows=rows,
         seed=seed,
         progress=not as_json,
     )
-    record = {**found.record(), "dropped": read.dropped, "remarks": read.remarks}
+    record = {**found.record(), "dropped": read.dropped, "remarks": remarks}
     written = [write_json(folder / "advise.json", record), folder / "advise.html"]
     with replacing(written[1]) as partial_page:
         title = f"Advice on {Path(sft).name} and {Path(preference).name}"
@@ -95,7 +97,7 @@ def advise(
     show_line(found.trust)
     for doubt in found.cautions:
         show_line(str(doubt), label="caution: ", style="yellow")
-    for line in [*read.remarks, *(f"dropped: {text}" for text in read.dropped)]:
+    for line in [*remarks, *(f"dropped: {text}" for text in read.dropped)]:
         show_line(line, style="yellow")
     if details:
         _show_details(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +77,13 @@ def compare(
     - `tradeoff compare runs/*`
     """
     folders = _folders(file or [])
-    show = (lambda text: None) if as_json else show_line
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        shown.append(text)
+        if not as_json:
+            show_line(text)
+
     if folders:
         _check_alone(given, method, lam)
         from tradeoff.compare import of_runs
@@ -85,8 +91,8 @@ def compare(
         found = of_runs(folders)
     else:
         given = replace(given, file=next(iter(file or []), None))
-        found = _trained(given, method, lam, seeds, out, jobs, keep_models, show)
-    _tell(found, out, as_json)
+        found = _trained(given, method, lam, seeds, out, jobs, keep_models, not as_json, show)
+    _tell(found, out, as_json, shown)
 
 
 def _folders(given: Sequence[Path]) -> list[Path]:
@@ -115,6 +121,7 @@ def _trained(
     out: Path,
     jobs: int,
     keep_models: bool,
+    progress: bool,
     show: Any,
 ) -> Comparison:
     from tradeoff.compare import compare, grid
@@ -133,7 +140,7 @@ def _trained(
     keeps(f"runs that have ended are kept in {out}; the same command goes on")
     try:
         return compare(
-            planned, out, jobs=jobs, keep_models=keep_models, progress=show is show_line, say=show
+            planned, out, jobs=jobs, keep_models=keep_models, progress=progress, say=show
         )
     except Interrupted as stop:
         message = f"{stop} in {out}; the same command goes on"
@@ -179,8 +186,8 @@ def _assigned(assignments: Sequence[str]) -> list[str]:
     return [name.removeprefix("schedule.") for name in names if name.startswith("schedule.")]
 
 
-def _tell(found: Comparison, out: Path, as_json: bool) -> None:
-    """Write the comparison and show its table."""
+def _tell(found: Comparison, out: Path, as_json: bool, told: Collection[str]) -> None:
+    """Write the comparison, and show its table and the remarks that are not `told` yet."""
     from tradeoff.compare.page import HEADS, with_interval
 
     record = found.record()
@@ -193,6 +200,8 @@ def _tell(found: Comparison, out: Path, as_json: bool) -> None:
     table = found.methods
     shown = ["method", "settings", "lam", "n", "sft_loss", "preference_loss", "weighted_loss"]
     shown += ["behind_best", "gradients", "seconds"]
+    if table.diverged.any():
+        shown.insert(shown.index("n") + 1, "diverged")
     if not table.settings.any():
         shown.remove("settings")
     text = table[shown].rename(columns=HEADS).astype(object)
@@ -202,7 +211,8 @@ def _tell(found: Comparison, out: Path, as_json: bool) -> None:
     runs, seeds = _count(len(found.runs), "run"), _count(found.runs.seed.nunique(), "seed")
     show_table(text, f"{runs}, {seeds}: mean ± half of a 95 % interval over seeds")
     for line in found.remarks:
-        show_line(line, style="yellow")
+        if line not in told:
+            show_line(line, style="yellow")
     show_line(f"written: {', '.join(str(path) for path in written)}")
 
 

@@ -21,7 +21,14 @@ STATUS = 130
 PATIENCE = 0.5
 """Seconds in which threads may end by themselves after an interruption."""
 NOTHING = "nothing was written"
-RENAMED = {"data.limit": "rows", "n_features": "features", "max_rows": "rows"}
+RENAMED = {
+    "data.limit": "rows",
+    "n_features": "features",
+    "max_rows": "rows",
+    "sft_rows": "sft",
+    "preference_rows": "preference",
+    "path": "model",
+}
 """Settings whose option has another name."""
 _WORDS = "tradeoff words"
 _KEPT: ContextVar[str] = ContextVar("kept", default=NOTHING)

@@ -26,6 +26,7 @@ from tradeoff.cli.options import (
     output,
 )
 from tradeoff.cli.rows import Objective, RowReader
+from tradeoff.data.columns import TRAINED
 from tradeoff.errors import InputError
 from tradeoff.extras import require
 from tradeoff.settings import build
@@ -159,7 +160,15 @@ def evaluate(
     - `tradeoff evaluate runs/alright --refusals xstest.jsonl.gz --json`
     """
     require("llm")
-    from tradeoff.data.choices import read_choices
+    _check_used(
+        ("--extract", extract is not Extraction.whole, "--exact-match", exact_match),
+        ("--shots", shots is not None, "--choices or --task", choices or tasks),
+        ("--shots-from", shots_from is not None, "--choices and --shots", choices and shots),
+        ("--style", style is not None, "--choices", choices),
+        ("--judge", judge is not None, "--win-rate", win_rate),
+        ("--judge-reference", judge_reference is not None, "--judge", judge),
+        ("--template", template is not None, "--refusals", refusals),
+    )
     from tradeoff.llm import TrainConfig, evaluation, gguf
     from tradeoff.llm.config import ModelConfig
 
@@ -174,7 +183,8 @@ def evaluate(
     overrides = {"chat_template": chat_template, "eos_token": eos_token, "attention": attention}
     subject = build(ModelConfig, {"path": _model(model), **overrides})
     options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit}
-    read = RowReader(columns, min_margin, {**options, "use_labels": use_labels})
+    labels = {**options, "use_labels": use_labels}
+    read = RowReader(columns, min_margin, labels, sets=(*TRAINED, "choices"))
     contests = _rows(read, win_rate, "preference")
     chats = any(not isinstance(row.prompt, str) for row in contests)
     wanted = evaluation.Wanted(
@@ -183,14 +193,14 @@ def evaluate(
         exact_match=exact_match,
         extract=evaluation.Extract(extract.value),
         choices={
-            name: read_choices(path, **options) for name, path in _named(choices or ()).items()
+            name: read.questions(path, **options) for name, path in _named(choices or ()).items()
         },
         style=None if style is None else style.value,
         shots=shots,
-        examples=None if shots_from is None else read_choices(shots_from, skip_bad=skip_bad),
+        examples=None if shots_from is None else read.questions(shots_from, skip_bad=skip_bad),
         win_rate=contests,
         judge=None if judge is None else _judge(judge, judge_reference, per_token, config, chats),
-        refusals=() if refusals is None else read_choices(refusals, **options),
+        refusals=() if refusals is None else read.questions(refusals, **options),
         template=template,
         tasks=tuple(tasks or ()),
         limit=limit,
@@ -223,6 +233,17 @@ def evaluate(
             show_line(line, style="yellow")
     if out is not None:
         show_line(f"written: {', '.join(map(str, found.files(out)))}")
+
+
+def _check_used(*options: tuple[str, bool, str, Any]) -> None:
+    """Refuse an option that is given without what it needs: (option, given, needs, is there)."""
+    for option, given, needs, there in options:
+        if given and not there:
+            raise InputError(
+                f"it has no effect without {needs}",
+                field=option,
+                remedy=f"Give {needs} too, or leave it out.",
+            )
 
 
 def _model(name: str) -> str:

@@ -28,8 +28,9 @@ def forecast(
     """What will a training do to both objectives? Front, forgetting, best weight, with intervals.
 
     Takes the settings of `tradeoff train` and measures the model on a sample of the rows, for less
-    than a twentieth of the cost of one run. Says "cannot tell" where its intervals do not tell, and
-    how far such forecasts may be trusted: the evaluation is stored with the package.
+    than a twentieth of the cost of one run, if it has some hundred updates. Says "cannot tell"
+    where its intervals do not tell, and how far such forecasts may be trusted: the
+    evaluation is stored with the package.
 
     Examples:
 
@@ -59,23 +60,26 @@ def forecast(
     effort = Effort.of(settings.train.updates(*sizes), settings.train.batch_size)
     if not as_json:
         runs = any("short runs" in CANDIDATES[name].uses for name in known.fitted.variants)
-        also = f", two runs of {effort.probe_updates} updates" if runs else ""
+        also = f", and two runs of {effort.probe_updates} updates" if runs else ""
+        most = max(sizes)
+        features, gradients = min(effort.features, most), min(effort.gradients, most)
         show_line(
-            f"measuring {effort.features} rows of each set, gradients of {effort.gradients}{also}: "
-            f"about a twentieth of one run of {effort.updates:,} updates"
+            f"measuring {features:,} rows of each set, gradients of {gradients:,}: about "
+            f"{100 * effort.share(features, gradients):.2g} % of one run of {effort.updates:,} "
+            f"updates{also}"
         )
     began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         measured = subject(settings, rows, effort, progress=not as_json)
     data = measured.trainer.data
-    said, lost = experiment.told(rows, data), experiment.losses(data.summary())
+    said, lost = experiment.told(rows, data), experiment.lost(data.summary())
     said["remarks"] += [*gguf.caution(settings.model.path), *replaced(settings)]
     if settings.model.path != "tiny":
         said["remarks"] += failed(known.about)
         known = known.elsewhere()
     if not as_json:
-        for line in experiment.lines(said, lost, " in the sample"):
+        for line in experiment.in_lines(said, lost, " in the sample"):
             show_line(line, style="yellow")
     lab = Lab(measured, effort, settings.train.seed)
     found = made(lab, known)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, Literal
 
-from tradeoff.data.columns import columns_of, parsed
+from tradeoff.data.columns import TRAINED, Set, columns_of, parsed
 
 Objective = Literal["sft", "preference"]
 
@@ -23,6 +24,8 @@ class RowReader:
         Smallest margin of the scores of a pair.
     options
         Further arguments of `tradeoff.read_sft` and `tradeoff.read_preferences`.
+    sets
+        The kinds of rows that are read, which `columns` may name.
     read
         The sets that were read from files or hubs.
     """
@@ -30,6 +33,7 @@ class RowReader:
     columns: Sequence[str] | None
     min_margin: float | None
     options: dict[str, Any]
+    sets: Sequence[Set] = TRAINED
     read: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -45,7 +49,11 @@ class RowReader:
         """
         from tradeoff.data import files
 
-        given = {**self.options, "columns": columns_of(self._names, objective), **options}
+        given = {
+            **self.options,
+            "columns": columns_of(self._names, objective, self.sets),
+            **options,
+        }
         if objective == "sft":
             found: Any = files.read_sft(source, **given)
         else:
@@ -53,9 +61,28 @@ class RowReader:
         self.read.append(found)
         return found
 
+    def questions(self, source: str | PathLike[str], **options: Any) -> Any:
+        """Read multiple-choice rows."""
+        from tradeoff.data.choices import read_choices
+
+        columns = columns_of(self._names, "choices", self.sets)
+        return read_choices(source, columns=columns, **options)
+
     def held_out(self, source: str | None, objective: Objective) -> Any:
         """Read rows to test on, whose split has to be named; None if there is no source."""
         return None if source is None else self.rows(source, objective, default_split=None)
+
+    @property
+    def words(self) -> list[str]:
+        """The same options as words of another command, which then reads the same rows."""
+        found = [word for text in self.columns or () for word in ("--columns", text)]
+        if self.min_margin is not None:
+            found += ["--min-margin", f"{self.min_margin:g}"]
+        return found + [
+            f"--{name.replace('_', '-')}"
+            for name in ("use_labels", "skip_bad")
+            if self.options.get(name)
+        ]
 
     @property
     def dropped(self) -> list[str]:

@@ -58,6 +58,28 @@ def states(
     return found
 
 
+def unlike(path: str, *sets: Sequence[SftRow] | Sequence[PreferenceRow]) -> list[str]:
+    """A remark where a training would not read rows as its model was taught, or not at all."""
+    from tradeoff import tiny
+    from tradeoff.llm import models
+
+    rows = [row for some in sets for row in some]
+    plain = sum(isinstance(row.prompt, str) for row in rows)
+    place = str(tiny.folder(progress=False)) if path == "tiny" else path
+    _, tokenizer = models.without_weights(place)
+    if tokenizer.chat_template and plain:
+        return [
+            f"{plain:,} of {len(rows):,} rows are plain text, though the tokenizer of {path} has a "
+            "chat template: add --chat to the command to train through it, or --plain"
+        ]
+    if not tokenizer.chat_template and plain < len(rows):
+        return [
+            f"{len(rows) - plain:,} of {len(rows):,} rows are conversations, but the tokenizer of "
+            f"{path} has no chat template: add the file of one to the command, --chat-template"
+        ]
+    return []
+
+
 def cost(found: PooledStates, texts: Sequence[str], path: str) -> str:
     """What reading responses costs."""
     count, tokens = found.unread(texts)

@@ -99,7 +99,7 @@ def train(
     said = experiment.told(read, trainer.data)
     said["remarks"] += gguf.caution(settings.model.path)
     if not quiet:
-        for line in experiment.lines(said, experiment.losses(trainer.data.summary())):
+        for line in experiment.in_lines(said, experiment.lost(trainer.data.summary())):
             show_line(line, style="yellow")
         say(_ahead(trainer))
     try:
@@ -206,7 +206,7 @@ def _short(summary: dict[str, Any]) -> dict[str, Any]:
         "updates": summary["steps"],
         **{f"updates of {name}": count for name, count in summary["updates"].items()},
         "rows": ", ".join(f"{name} {count}" for name, count in rows.items()),
-        **experiment.losses(summary["data"]),
+        **experiment.lost(summary["data"]),
         **({"adapters": summary["adapters"]} if summary["adapters"] else {}),
         "seconds": summary["seconds"],
         "tokens per second": summary["tokens_per_second"],

@@ -39,7 +39,7 @@ def train_one(
     folder
         Where it is written. Afterwards checkpoints are removed, and the model unless `keep_model`.
     sources
-        Fingerprints of rows and model, which a later call compares.
+        Fingerprints of rows, model and tokenizer, which a later call compares.
     rows
         What :func:`tradeoff.experiment.read_rows` returns; read here by default.
     """
@@ -56,8 +56,10 @@ def train_one(
     if result.signal:
         return result.signal
     said = list(dict.fromkeys(str(one.message) for one in caught))
+    if not keep_model:
+        discard(folder / models.MODEL)
     write_json(folder / DONE, {**made_of(run, sources), "warnings": said})
-    _clear(folder, keep_model)
+    discard(folder / snapshots.CHECKPOINTS)
     return 0
 
 
@@ -69,8 +71,8 @@ def made_of(run: Planned, sources: Mapping[str, str]) -> dict[str, Any]:
     return {"settings": found, **sources}
 
 
-def is_done(run: Planned, folder: Path, sources: Mapping[str, str], *, keep_model: bool) -> bool:
-    """Whether a run has ended; what it no longer needs is removed.
+def is_done(run: Planned, folder: Path, sources: Mapping[str, str]) -> bool:
+    """Whether a run has ended; its checkpoints are then removed, and its model stays if kept.
 
     Raises
     ------
@@ -89,20 +91,20 @@ def is_done(run: Planned, folder: Path, sources: Mapping[str, str], *, keep_mode
                 value=found,
                 remedy="Give another --out, or remove this folder.",
             )
-    _clear(folder, keep_model)
+    discard(folder / snapshots.CHECKPOINTS)
     return True
+
+
+def has_model(folder: Path) -> bool:
+    """Whether a finished run kept its model, or diverged and has none."""
+    diverged = load_json(folder / "summary.json", remedy=_ANEW)["diverged_at"] is not None
+    return diverged or (folder / models.MODEL).is_dir()
 
 
 def warnings_of(folder: Path) -> list[str]:
     """What a finished run warned of."""
     stored = load_json(folder / DONE, remedy=_ANEW)
     return list(stored.get("warnings", []))
-
-
-def _clear(folder: Path, keep_model: bool) -> None:
-    """Remove what only an unfinished run needs, and the model unless it is kept."""
-    for name in (snapshots.CHECKPOINTS, *(() if keep_model else (models.MODEL,))):
-        discard(folder / name)
 
 
 def _flat(table: Any, place: str = "") -> dict[str, Any]:

@@ -54,6 +54,45 @@ def differing(runs: Sequence[EndedRun]) -> list[str]:
     return [name for name in known if len({_text(run.settings.get(name)) for run in runs}) > 1]
 
 
+def described(runs: Sequence[EndedRun]) -> list[str]:
+    """What distinguishes each run from others of its label, in words.
+
+    Training rows are among it where they alone distinguish runs of one seed.
+    """
+    varied = differing(runs)
+    words = [in_words(run, runs, varied) for run in runs]
+    rows = [
+        name
+        for name in ROWS
+        if any(len({run.identity.get(name) for run in same}) > 1 for same in alike(runs, words))
+    ]
+    return [
+        ", ".join(
+            filter(None, [text, *(f"{ROWS[name]} = {_rows(run, runs, name)}" for name in rows)])
+        )
+        for run, text in zip(runs, words, strict=True)
+    ]
+
+
+def alike(runs: Sequence[EndedRun], words: Sequence[str]) -> list[list[EndedRun]]:
+    """Runs of one method, setting in words, weight and seed, together."""
+    groups: dict[tuple[Any, ...], list[EndedRun]] = {}
+    for run, text in zip(runs, words, strict=True):
+        key = run.method.label, text, run.method.lam, run.seed
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _rows(run: EndedRun, runs: Sequence[EndedRun], name: str) -> str:
+    """The source of training rows, or their fingerprint where sources do not tell them apart."""
+    told = all(name in other.sources for other in runs) and all(
+        len({other.sources[name] for other in same})
+        == len({other.identity.get(name) for other in same})
+        for same in _by_seed(runs)
+    )
+    return str(run.sources[name] if told else _short(run.identity.get(name)))
+
+
 def in_words(run: EndedRun, runs: Sequence[EndedRun], names: Iterable[str]) -> str:
     """Some settings of a run, and what distinguishes it from others of its label."""
     found = {name: run.settings.get(name) for name in names}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tradeoff.compare.alike import check_comparable, differing, in_words
+from tradeoff.compare.alike import alike, check_comparable, described, differing
 from tradeoff.compare.page import page
 from tradeoff.compare.runs import LOSSES, EndedRun, read_runs
 from tradeoff.display import Shown
@@ -136,7 +136,7 @@ def of_runs(folders: Sequence[str | Path]) -> Comparison:
     Returns
     -------
     Comparison
-        Runs that have not ended are left out, with a remark.
+        Runs that have not ended, or repeat another one, are left out, with a remark.
 
     Raises
     ------
@@ -146,8 +146,14 @@ def of_runs(folders: Sequence[str | Path]) -> Comparison:
     """
     runs, remarks = read_runs([Path(folder) for folder in folders])
     remarks += check_comparable(runs)
-    varied = differing(runs)
-    table = pd.DataFrame([_row(run, in_words(run, runs, varied)) for run in runs])
+    varied, words, rows = differing(runs), described(runs), []
+    first = {id(run): same[0] for same in alike(runs, words) for run in same}
+    for run, text in zip(runs, words, strict=True):
+        if (before := first[id(run)]) is run:
+            rows.append(_row(run, text))
+        else:
+            remarks.append(f"{run.folder} is left out: it repeats {before.folder}")
+    table = pd.DataFrame(rows)
     shared = {k: v for k, v in runs[0].settings.items() if k not in varied}
     starts = [[run.start.get(name, np.nan) for name in LOSSES] for run in runs]
     return Comparison(table, np.nanmean(starts, axis=0), tuple(remarks), shared)

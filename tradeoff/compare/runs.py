@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tradeoff.errors import InputError
-from tradeoff.llm import checkpoints, snapshots
+from tradeoff.llm import card, checkpoints, snapshots
 from tradeoff.llm.journal import LOG
 from tradeoff.methods import Method, restored
 from tradeoff.records import read_json
@@ -38,6 +38,8 @@ class EndedRun:
         Cost in gradients of a batch; a look at losses counts a third of one.
     tokens, seconds
         Cost of training, without evaluations.
+    sources
+        Where its rows came from, by name; empty for a run of an older version.
     diverged
         Whether it ended early, as a loss or weight was not finite.
     """
@@ -51,6 +53,7 @@ class EndedRun:
     tokens: int
     seconds: float
     diverged: bool
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -72,7 +75,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[EndedRun], list[str]]:
         If a folder holds no run, a file of one cannot be read, or none has ended.
     """
     found, remarks = [], []
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():
         run = read_run(folder)
         if isinstance(run, str):
             remarks.append(run)
@@ -98,6 +101,8 @@ def read_run(folder: Path) -> EndedRun | str:
         lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
         identity = summary.get("identity") or _of_checkpoint(folder)
         return _run(folder, summary, lines, identity)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"the run cannot be read: {type(error).__name__}: {error}"
         remedy = "Train it again, or leave this folder out."
@@ -131,6 +136,7 @@ def _run(
         tokens=int(summary["tokens"]),
         seconds=float(summary["seconds"]),
         diverged=diverged,
+        sources=card.sources(folder),
     )
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tradeoff import experiment
-from tradeoff.compare._one import is_done, train_one, warnings_of
+from tradeoff.compare._one import has_model, is_done, train_one, warnings_of
 from tradeoff.compare.comparison import Comparison, of_runs
 from tradeoff.compare.grid import Planned
 from tradeoff.errors import InputError
 from tradeoff.extras import require
 from tradeoff.files import check_writable
-from tradeoff.llm import setup
+from tradeoff.llm import models, setup
 from tradeoff.settings import Within, checked
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Shape:
     Attributes
     ----------
     sources
-        Fingerprints of rows and model.
+        Fingerprints of rows, model and tokenizer.
     size
         Bytes that a run needs while it is trained.
     model_size
@@ -97,7 +97,8 @@ def compare(
     Returns
     -------
     Comparison
-        The same after any interruptions: unfinished runs go on from their newest checkpoint.
+        What is said of the rows is among its remarks. The same after any interruptions:
+        unfinished runs go on from their newest checkpoint.
 
     Raises
     ------
@@ -120,14 +121,15 @@ def compare(
     folder = Path(folder)
     planned = [_sharing(run, folder) for run in planned]
     rows = experiment.read_rows(planned[0].experiment)
-    trainer = _prepared(planned, rows, say)
+    trainer = _prepared(planned, rows)
+    said = experiment.in_lines(
+        experiment.told(rows, trainer.data), experiment.lost(trainer.data.summary())
+    )
+    for text in said:
+        say(text)
     shape = _shape(trainer, rows)
     places = {run.name: folder / "runs" / run.name for run in planned}
-    missing = [
-        run
-        for run in planned
-        if not is_done(run, places[run.name], shape.sources, keep_model=keep_models)
-    ]
+    missing = [run for run in planned if not is_done(run, places[run.name], shape.sources)]
     if missing:
         _announce(planned, missing, folder, shape, jobs, keep_models, say)
         say(_estimate(trainer, missing, jobs, progress))
@@ -135,9 +137,16 @@ def compare(
         calls = [(run, places[run.name], shape.sources) for run in missing]
         _train(calls, rows, len(planned), jobs, keep_models, progress, say)
     found = of_runs(list(places.values()))
-    remarks = [f"{run.method.label}: {text}" for run in planned for text in warnings_of(
-        places[run.name])]  # fmt: skip
-    return replace(found, remarks=(*found.remarks, *dict.fromkeys(remarks)))
+    for run in planned:
+        said += [f"{run.method.label}: {text}" for text in warnings_of(places[run.name])]
+    if keep_models:
+        said += [
+            f"{place} has no model: it ended without keep_models (--keep-models); remove this "
+            "folder to train it again"
+            for place in places.values()
+            if not has_model(place)
+        ]
+    return replace(found, remarks=(*found.remarks, *dict.fromkeys(said)))
 
 
 def _sharing(run: Planned, folder: Path) -> Planned:
@@ -149,14 +158,18 @@ def _sharing(run: Planned, folder: Path) -> Planned:
     return replace(run, experiment=replace(run.experiment, train=train))
 
 
-def _prepared(planned: Sequence[Planned], rows: Mapping[str, Any], say: Say) -> JointTrainer:
+def _prepared(planned: Sequence[Planned], rows: Mapping[str, Any]) -> JointTrainer:
     """The trainer of the first run, with every method checked against model and rows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each run repeats them
         trainer = experiment.prepare(planned[0].experiment, rows, None, progress=False)
-    said = experiment.told(rows, trainer.data)
-    for text in experiment.lines(said, experiment.losses(trainer.data.summary())):
-        say(text)
+    if not (len(trainer.data.sft_test) and len(trainer.data.preference_test)):
+        raise InputError(
+            "methods are compared by losses on held-out rows, and there are none",
+            field="train.holdout",
+            value=trainer.config.holdout,
+            remedy="Give held-out rows of both objectives, or a share above 0.",
+        )
     for run in {run.method.label: run for run in planned}.values():
         setup.check_method(run.method, trainer.config, 1)
         run.method.plan(trainer.steps)
@@ -165,6 +178,7 @@ def _prepared(planned: Sequence[Planned], rows: Mapping[str, Any], say: Say) -> 
 
 def _shape(trainer: JointTrainer, rows: Mapping[str, Any]) -> Shape:
     sources = {name: _content(part) for name, part in rows.items() if part is not None}
+    sources["tokenizer"] = models.tokenizer_fingerprint(trainer.tokenizer)
     if trainer.experiment is None or not trainer.experiment.model.config_only:
         sources["model"] = str(trainer.identity["model"])
     size = setup.space_needed(trainer.model, trainer.config, trainer.steps)

@@ -211,5 +211,11 @@ def _check_arguments(
         if not len(rows):
             raise InputError("there are no rows", field=name, remedy="Give at least one.")
     if len({as_text(row.completion) for row in sft_rows}) < 2:
-        remedy = "Give rows with at least two different completions, to have alternatives."
-        raise InputError("all completions are the same", field="sft_rows", remedy=remedy)
+        count = len(sft_rows)
+        raise InputError(
+            "all completions are the same" if count > 1 else "one row alone has no alternatives",
+            field="sft_rows",
+            value=f"{count} {'row' if count == 1 else 'rows'}",
+            remedy="Give rows with at least two different completions; of few rows, most are held "
+            "out.",
+        )

@@ -6,14 +6,17 @@ A row may also name the ``"subject"`` of its question.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
+from typing import Any
 
 from tradeoff.data._turns import read_text
 from tradeoff.data.files import Rows, read_rows
 from tradeoff.data.record import Record
 
-_COLUMNS = frozenset({"question", "choices", "answer", "subject"})
+CHOICE_COLUMNS = frozenset({"question", "choices", "answer", "subject"})
+"""Columns of a multiple-choice row."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,18 @@ class ChoiceRow:
 
 
 def read_choices(
-    source: str | PathLike[str], *, skip_bad: bool = False, limit: int | None = None
+    source: str | PathLike[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    limit: int | None = None,
 ) -> Rows[ChoiceRow]:
-    """Read multiple-choice rows; parameters, result and errors are as for `read_sft`."""
-    return read_rows(source, choice_row, _COLUMNS, skip_bad=skip_bad, limit=limit)
+    """Read multiple-choice rows; parameters, result and errors are as for `read_sft`.
+
+    Questions test a model, so the split of a name on the hub has to be named.
+    """
+    options: dict[str, Any] = {"skip_bad": skip_bad, "limit": limit, "rename": columns}
+    return read_rows(source, choice_row, CHOICE_COLUMNS, default_split=None, **options)
 
 
 def choice_row(record: Record) -> ChoiceRow:

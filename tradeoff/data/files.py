@@ -315,7 +315,7 @@ def read_rows(
             break
     name = ", ".join(part.name for part in found)
     if not rows.seen:
-        first = f"; the first error is: {dropped[0]}" if dropped else ""
+        first = f"; the first error is: {dropped[0]}".removesuffix(".") if dropped else ""
         remedy = "Give a source with at least one good row."
         raise InputError(f"no usable row{first}", file=name, remedy=remedy)
     places = tuple(part.identity for part in found if part.identity)

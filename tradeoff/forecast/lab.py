@@ -51,6 +51,7 @@ class Effort:
     def of(cls, updates: int, batch: int) -> Effort:
         """What costs the stack less than a twentieth of a run, and no more than is of use.
 
+        Very short runs are an exception: four rows of each set are the least.
         Most of it is forward passes: they give features, and the losses before training.
         """
         rows = updates * batch
@@ -69,6 +70,11 @@ class Effort:
             probe_updates=length,
             probe_batch=max(1, probed // length),
         )
+
+    def share(self, features: int, gradients: int) -> float:
+        """Cost of the stack's rows as a share of one run, if all rows are equally long."""
+        run = BACKWARD * self.updates * self.batch
+        return (FORWARD * features + BACKWARD * gradients) / run
 
     @property
     def reach(self) -> float:

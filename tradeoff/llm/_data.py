@@ -391,7 +391,8 @@ def _nothing_left(
     where: dict[str, Any] = {"field": "max_length", "value": max_length}
     remedy = "Give a larger one, or shorter prompts."
     if dropped and not too_long and not same:
-        problem = f"template or tokenizer refuse every row; the first error is: {dropped[0]}"
+        first = str(dropped[0]).removesuffix(".")
+        problem = f"template or tokenizer refuse every row; the first error is: {first}"
         return InputError(problem, remedy="Give another template, or rows that it accepts.")
     if too_long and not same and not dropped:
         problem = "every prompt alone fills the longest sequence"

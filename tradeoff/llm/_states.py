@@ -1,4 +1,4 @@
-"""States of responses under one model, kept in memory and in one sealed file."""
+"""States of responses under one model and tokenizer, kept in memory and in one sealed file."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import nn
 from tradeoff import _seals
 from tradeoff.errors import InputError
 from tradeoff.llm._fingerprints import model_fingerprint
+from tradeoff.llm._stored import tokenizer_digest
 from tradeoff.records import replacing
 
 Array = NDArray[np.float32]
@@ -25,7 +26,7 @@ Array = NDArray[np.float32]
 
 @dataclass
 class Store:
-    """Pooled states of one model by response, in memory and in one file.
+    """Pooled states of one model and tokenizer by response, in memory and in one file.
 
     Attributes
     ----------
@@ -39,15 +40,16 @@ class Store:
     states: dict[bytes, Array]
 
     @classmethod
-    def of(cls, model: nn.Module, longest: int, folder: Path) -> Store:
-        """The store of a model that reads so many tokens of a response.
+    def of(cls, model: nn.Module, tokenizer: Any, longest: int, folder: Path) -> Store:
+        """The store of a model and tokenizer that read so many tokens of a response.
 
         Raises
         ------
         InputError
             If its file is damaged.
         """
-        about = f"{model_fingerprint(model)} {longest} {torch.__version__}"
+        read = model_fingerprint(model), _rules(tokenizer)
+        about = f"{' '.join(read)} {longest} {torch.__version__}"
         name = hashlib.sha256(about.encode()).hexdigest()[:16]
         path = folder / f"states-{name}.safetensors"
         return cls(path, dict(_entries(path)) if path.exists() else {})
@@ -74,6 +76,14 @@ class Store:
         content = save(parts, {"seal": (_seals.MARK + _seals.BLANK).decode()})
         with replacing(self.path) as partial:
             partial.write_bytes(_seals.sealed(content))
+
+
+def _rules(tokenizer: Any) -> str:
+    """SHA-256 over what decides the tokens of a text, wherever the tokenizer was read from."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return tokenizer_digest(tokenizer)
+    return hashlib.sha256(backend.to_str().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _entries(path: Path) -> Iterator[tuple[bytes, Array]]:

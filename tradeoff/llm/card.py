@@ -58,6 +58,13 @@ def texts(run: Path, step: int | None = None, *, merged: bool = False) -> dict[s
     return {CARD: render(about, done, step), SETTINGS: about["settings"]}
 
 
+def sources(run: Path) -> dict[str, str]:
+    """Where the rows of a run came from, by name; empty for a run of an older version."""
+    file = run / ABOUT
+    data = read_json(file)["data"] if file.is_file() else {}
+    return {name: part["source"] for name, part in data.items()}
+
+
 def render(about: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]], step: int) -> str:
     """A card in Markdown, with a YAML header.
 

@@ -51,6 +51,9 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("the folder is not empty", field="out", value=str(out), remedy=_EMPTY)
     check_writable(out, field="out")
+    if not run.is_dir():
+        remedy = "Give the output folder of a run, or one of its checkpoints."
+        raise InputError("there is no such folder", field="run", value=str(run), remedy=remedy)
     source = run if checkpoint is None else _checkpoint(run, checkpoint)
     # Weights are trained in float32; weights below adapters are only compared with their files.
     model, tokenizer = models.load(ModelConfig(path=str(source)))

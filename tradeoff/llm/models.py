@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -195,6 +196,14 @@ def without_weights(path: str) -> tuple[Any, Any]:
         else:
             base = _checked_base(place)
         return _pretrained.settings_of(base), tokenizer_of(place, base)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 over what decides the tokens of a row: rules, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+    about = (rules, sorted(tokenizer.special_tokens_map.items(), key=str), tokenizer.chat_template)
+    return hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @contextmanager
@@ -605,15 +614,22 @@ def _files_below(partial: Path) -> dict[str, str]:
 def _base_written(
     model: Any, weights: dict[str, Tensor], tokenizer: Any, partial: Path, folder: Path
 ) -> Iterator[None]:
-    """Write the model below adapters if no files hold its weights, and name it in this context."""
+    """Write the model below adapters if no files hold its weights, and name it in this context.
+
+    A folder is named from the root, as the adapters may be loaded in another working directory.
+    """
     about = model.active_peft_config if hasattr(model, "active_peft_config") else None
-    if about is None or stored_base(model, weights, folder) is not None:
+    if about is None:
         yield
         return
-    base, named = model.get_base_model(), about.base_model_name_or_path
-    base.save_pretrained(partial / BASE, state_dict=below(model, weights))
-    tokenizer.save_pretrained(partial / BASE)
-    about.base_model_name_or_path = str((folder / BASE).resolve())
+    named, stored = about.base_model_name_or_path, stored_base(model, weights, folder)
+    if stored is None:
+        model.get_base_model().save_pretrained(partial / BASE, state_dict=below(model, weights))
+        tokenizer.save_pretrained(partial / BASE)
+        stored = str((folder / BASE).resolve())
+    elif Path(stored).exists():
+        stored = str(Path(stored).resolve())
+    about.base_model_name_or_path = stored
     try:
         yield
     finally:

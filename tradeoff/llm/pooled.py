@@ -1,7 +1,8 @@
 """Features of responses from a language model: its last hidden states, averaged over the tokens.
 
 They take the place of hashed words in `tradeoff.convex.text`. Each response is read once, without
-its prompt. States are kept on disk by model and response, so later analyses read new ones alone.
+its prompt. States are kept on disk by model, tokenizer and response, so later analyses read new
+ones alone.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class PooledStates:
         progress: bool = False,
     ) -> None:
         self._model, self._tokenizer, self._progress = model, tokenizer, progress
-        self._store = Store.of(below_adapters(model), LONGEST, folder or cache_folder())
+        self._store = Store.of(below_adapters(model), tokenizer, LONGEST, folder or cache_folder())
         distinct = list(dict.fromkeys(responses))
         self._some = distinct[:: -(-len(distinct) // FITTED)] if distinct else []
 

@@ -203,8 +203,12 @@ def check_reward_model(path: str | Path, *, conversational: bool = False) -> Any
         template is missing.
     """
     with _loading(path):
-        base = models.base_of(str(path))
-        tokenizer, found = models.tokenizer_of(str(path), base), _pretrained.settings_of(base)
+        place = models.model_folder(str(path))
+        base = models.base_of(place)
+        tokenizer, found = models.tokenizer_of(place, base), _pretrained.settings_of(base)
+    if any(name.endswith("ForCausalLM") for name in found.architectures or ()):
+        remedy = "Give --judge-reference too, or the folder of a reward model."
+        raise InputError("this is a policy", field="judge", value=str(path), remedy=remedy)
     if found.num_labels != 1:
         problem = f"the classifier has {found.num_labels} outputs"
         raise InputError(problem, field="judge", value=str(path), remedy=_ONE_OUTPUT)

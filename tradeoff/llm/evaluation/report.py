@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from tradeoff.display import Shown
+from tradeoff.errors import InputError
 from tradeoff.llm.evaluation import score
 from tradeoff.llm.evaluation.score import Score
-from tradeoff.records import replacing, write_json
+from tradeoff.records import load_json, replacing, write_json
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,28 @@ class Evaluation(Shown):
         """Files of `write`: ``evaluation.json``, and a JSONL file of each part with texts."""
         texts = [folder / f"{part.name}.jsonl" for part in self.parts if part.lines]
         return [folder / "evaluation.json", *texts]
+
+    @staticmethod
+    def check_folder(folder: Path, model: str, parts: Collection[str]) -> None:
+        """Refuse a folder whose evaluation `write` would lose.
+
+        Raises
+        ------
+        InputError
+            If the folder has the evaluation of another model, or of other parts than `parts`.
+        """
+        file = folder / "evaluation.json"
+        if not file.is_file():
+            return
+        remedy = "Give another folder, or remove this file."
+        stored = load_json(file, remedy=remedy)
+        others = [part["name"] for part in stored["parts"] if part["name"] not in parts]
+        if stored["model"] != model:
+            problem = "the evaluation of another model is there"
+            raise InputError(problem, file=file, value=stored["model"], remedy=remedy)
+        if others:
+            problem = "the evaluation that is there has other parts, which would be lost"
+            raise InputError(problem, file=file, value=others, remedy=remedy)
 
     def write(self, folder: Path) -> list[Path]:
         """Write `files`; each appears only when it is complete."""

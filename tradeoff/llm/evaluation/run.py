@@ -140,6 +140,7 @@ def evaluate(
     _check_parts(wanted, subject, config.chat)
     if out is not None:
         check_writable(out, field="out")
+        Evaluation.check_folder(out, subject.name, _names(wanted))
     with memory_errors(config, LESS_MEMORY):
         known = _reference_log_probs(wanted, subject, reference, config, progress)
         policy = model if isinstance(model, LoadedPolicy) else load(model, config)
@@ -186,6 +187,13 @@ def _parts(
     if wanted.tasks:
         parts.append(("harness", (), lambda: _harness(policy, wanted)))
     return parts
+
+
+def _names(wanted: Wanted) -> list[str]:
+    """Names of the parts that are wanted."""
+    given = {name: getattr(wanted, name) for name in PARTS if name != "harness"}
+    given |= {"harness": wanted.tasks, **wanted.choices}
+    return [name for name, rows in given.items() if rows]
 
 
 def _check(wanted: Wanted, reference: Any) -> None:
