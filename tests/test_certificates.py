@@ -15,6 +15,7 @@ from tests.attack.certificates import attacked
 from tradeoff.checkout import ROOT
 from tradeoff.convex import (
     LogLinear,
+    Quadratic,
     binary_example,
     certify,
     minimise,
@@ -312,3 +313,38 @@ def test_the_larger_gap_of_a_problem_without_conflict_is_certified():
     found = minimise_max_gap(agree, 0.5)
     assert 0 <= found.value <= 1e-9
     assert found.lower <= 0
+
+
+@pytest.mark.parametrize("rare", [1e-17, 1e-14, 1e-3])
+def test_a_response_that_is_hardly_ever_demonstrated_still_holds_back(rare):
+    # At the minimum the odds of the two responses are those of their weights.
+    shown = {"offsets": np.array([0, 2]), "demonstrations": np.array([0, 1])}
+    compared = {"chosen": np.array([0]), "rejected": np.array([1])}
+    problem = LogLinear(
+        features=np.array([[100.0], [0.0]]), **shown, **compared, radius=20.0,
+        demonstration_weights=np.array([1.0, rare]),
+    )  # fmt: skip
+    found = minimise(problem, 0.0, tolerance=0.0)
+    assert np.ptp(problem.logits(found.theta)) == pytest.approx(-np.log(rare), rel=1e-12)
+    assert found.certificate < 1e-12 * found.value
+
+
+def test_a_quadratic_that_is_flat_within_rounding_is_refused():
+    # Its certificate |g|^2 / (2 mu) would have a mu of the wrong sign.
+    flat = np.stack([np.diag([1e-20, 1.0]), np.diag([1e-20, 2.0])])
+    with pytest.raises(InputError, match=r"hessians.*positive definite beyond rounding"):
+        Quadratic(np.array([[0.0, 0.0], [1.0, 2.0]]), flat)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_matrices_of_a_quadratic_are_symmetric_in_any_units(scale):
+    centres, eye = np.array([[0.0, 0.0], [1.0, 2.0]]), np.stack([np.eye(2), np.eye(2)])
+    skew = scale * np.array([[1.0, 9.0], [0.0, 1.0]])
+    with pytest.raises(InputError, match=r"hessians.*not symmetric"):
+        Quadratic(centres, np.stack([skew, skew]))
+    for wrong in (skew, -scale * np.eye(2)):
+        with pytest.raises(InputError, match=r"covariances.*positive semidefinite"):
+            Quadratic(centres, eye, np.stack([wrong, wrong]))
+    nearly = scale * np.array([[1.0, 0.5], [0.5 + 4e-7, 1.0]])
+    problem = Quadratic(centres, np.stack([nearly, nearly]))
+    assert np.array_equal(problem.hessians, problem.hessians.transpose(0, 2, 1))
