@@ -27,17 +27,24 @@ from tradeoff.convex._rounding import Sizes
 from tradeoff.convex.problem import LocalModel, Rounding
 from tradeoff.errors import InputError
 from tradeoff.records import read_json
-from tradeoff.schedules import Alright, Maxright, Mix
+from tradeoff.schedules import Alright, Maxright, Mix, Rounds
 from tradeoff.theory import (
     beta_limits,
     binary,
     certificates,
+    constrained,
     forgetting,
     fronts,
     growth,
+    invariance,
     joint,
+    last_iterate,
     maxright,
+    minimax,
+    population,
+    rounds,
     sequential,
+    tails,
 )
 
 
@@ -348,3 +355,62 @@ def test_matrices_of_a_quadratic_are_symmetric_in_any_units(scale):
     nearly = scale * np.array([[1.0, 0.5], [0.5 + 4e-7, 1.0]])
     problem = Quadratic(centres, np.stack([nearly, nearly]))
     assert np.array_equal(problem.hessians, problem.hessians.transpose(0, 2, 1))
+
+
+# ------------------------------------------------------------------ theorems at their edges
+
+
+def two_responses(features: list[list[float]], **settings) -> LogLinear:
+    """One prompt with two responses; both objectives prefer the first."""
+    return LogLinear.from_prompts([features], [(0, 0)], [(0, 0, 1)], **settings)
+
+
+def test_rates_hold_where_no_update_moves():
+    flat, run = two_responses([[1e6], [1e6]], radius=1e4), {"replicas": 2, "engine": "numpy"}
+    for checked in (
+        rounds.rounds_gap(flat, Rounds(lam=0.5, rounds=2), 8, **run),
+        tails.tail_gap(flat, Alright(), 4, **run),
+        last_iterate.last_iterate_gap(flat, Mix(), 4, **run),
+        constrained.constrained_gap(flat, 0.01, 4, **run),
+        minimax.minimax_gap(equal_pairs(), 0.5, 4, replicas=2),
+        population.uniform_deviation(flat, 1, 4, samples=4, points=20),
+    ):
+        assert checked.holds
+
+
+def test_the_end_of_a_front_is_on_it_within_its_certificate():
+    separated = two_responses([[1.0], [0.0]], radius=30.0)
+    front = pareto_front(separated, solves=9)
+    assert invariance.on_front(separated, front, [0.0, 0.5, 1.0]).holds
+    theta = np.array([[0.0], [-1.0]])
+    with pytest.raises(InputError, match="no range"):
+        invariance.front_gap_invariance(front, separated.losses(theta), (10.0, 0.1))
+    with pytest.raises(InputError, match="no range"):
+        invariance.matched_weight_covariance(front, separated.losses(theta), (10.0, 0.1))
+
+
+def test_wrong_minima_cost_what_they_may_for_losses_of_very_different_sizes():
+    small = {"prompts": 3, "responses": 3, "dimension": 2, "demonstrations": 3, "pairs": 3}
+    given = random_log_linear(1, **small)
+    wide = replace(given, features=1e5 * given.features, radius=600.0, beta=1e-4)
+    assert maxright.optimum_sensitivity(wide, 1e-6, (0.1, 0.2)).holds
+
+
+def test_updates_are_counted_beyond_the_largest_machine_number():
+    for rate in ("average", "last", "full"):
+        steps = sequential.half_gap_steps(binary_example(60.0, 1.0), 0.5, rate=rate)
+        assert sequential.rate_of(binary_example(60.0, 1.0), 1, steps, rate) > 0
+    with pytest.raises(InputError, match=r"2\^1000"):
+        sequential.half_gap_steps(binary_example(400.0, 1.0), 0.5)
+
+
+def test_one_replica_has_no_standard_error():
+    assert sequential.measured_gap(
+        binary_example(2.0, 1.0), 0.5, 16, replicas=1, engine="numpy"
+    ).holds
+
+
+def test_least_eigenvalues_are_known_up_to_rounding():
+    far = random_log_linear(0, prompts=2, responses=3, dimension=2, demonstrations=2)
+    far = replace(far, features=far.features + 1e7, radius=1e-3)
+    assert growth.strongly_convex(far, 0, np.zeros((1, 2))).holds

@@ -133,7 +133,8 @@ def uniform_deviation(
     limits = band(problem, size, size)
     limit = limits.preference if objective == PREFERENCE else limits.sft
     error = found.std(axis=0, ddof=1) / np.sqrt(samples)
-    known = {"rows": float(rows), "bound over measured": limit / float(found.mean(axis=0).max())}
+    worst = float(found.mean(axis=0).max())
+    known = {"rows": float(rows), "bound over measured": limit / worst if worst > 0 else np.inf}
     return Checked(found.mean(axis=0), np.full(2, limit), "upper", known, 3 * error)
 
 
