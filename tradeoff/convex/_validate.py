@@ -57,8 +57,8 @@ def check_log_linear(problem: Any) -> None:
     for name in ("reference", "reference_margins", "demonstration_weights", "pair_weights"):
         if (value := getattr(problem, name)) is not None:
             _store(problem, name, np.asarray(value, dtype=float))
-    _check_weights("demonstration_weights", problem.demonstration_weights)
-    _check_weights("pair_weights", problem.pair_weights)
+    check_weights("demonstration_weights", problem.demonstration_weights)
+    check_weights("pair_weights", problem.pair_weights)
 
 
 def _store(problem: Any, name: str, value: Any) -> None:
@@ -339,7 +339,8 @@ def _check_pairs(problem: Any) -> None:
         )
 
 
-def _check_weights(name: str, weights: NDArray[np.float64] | None) -> None:
+def check_weights(name: str, weights: NDArray[np.float64] | None) -> None:
+    """Check that weights are ``None``, or not negative with a positive finite sum."""
     if weights is None:
         return
     with np.errstate(over="ignore"):
