@@ -169,12 +169,13 @@ class Front(Shown):
         if isinstance(losses, pd.DataFrame):
             index, losses = losses.index, _loss_columns(losses)
         losses = np.atleast_2d(scores.finite_pairs(losses))
-        if losses.ndim > 2 or np.shape(lam) not in ((), (1,), losses.shape[:1]):
-            wrong, value = ("losses", losses) if losses.ndim > 2 else ("lam", np.asarray(lam))
+        asked = () if lam is None else np.asarray(lam).shape
+        if losses.ndim > 2 or asked not in ((), (1,), losses.shape[:1]):
+            wrong, shape = ("losses", losses.shape) if losses.ndim > 2 else ("lam", asked)
             remedy = (
                 f"Give losses (B, 2) and one weight, or one for each of {len(losses)} policies."
             )
-            raise InputError("of another shape", field=wrong, value=value.shape, remedy=remedy)
+            raise InputError("of another shape", field=wrong, value=shape, remedy=remedy)
         gap, matched = scores.front_gap(
             losses, self._breakpoints, self.value_bounds(self._breakpoints)[1], self.ranges
         )
