@@ -9,6 +9,7 @@ from scipy import stats
 
 from tradeoff.arena import SUITE, board, contenders, instance, instances, left_out
 from tradeoff.arena import board as board_function
+from tradeoff.arena.agreement import agreement
 from tradeoff.arena.board import BASELINES, Board
 from tradeoff.arena.contenders import LOOK_EVERY, LOOK_SAMPLES, look_cost
 from tradeoff.arena.instances import front
@@ -237,6 +238,7 @@ def test_holm_and_the_paired_test_are_those_of_the_books():
     assert paired_p(sample) == pytest.approx(stats.ttest_1samp(sample, 0).pvalue)
     assert paired_p([0.0, 0.0]) == 1.0
     assert paired_p([1.0, 1.0]) == 0.0
+    assert np.isnan(paired_p([1.0]))
 
 
 def test_kendall_is_scipys():
@@ -244,3 +246,15 @@ def test_kendall_is_scipys():
     first, second = rng.integers(5, size=(2, 12)).astype(float)
     assert kendall(first, second) == pytest.approx(stats.kendalltau(first, second).statistic)
     assert np.isnan(kendall([1, 1], [1, 2]))
+    diverged = [1.0, np.inf, 2.0, np.inf]
+    assert kendall(diverged, range(4)) == pytest.approx(stats.kendalltau(diverged, range(4))[0])
+    assert kendall(np.array([3, 1, 2], np.uint8), [1, 2, 3]) == pytest.approx(-1 / 3)
+
+
+def test_agreement_leaves_out_methods_without_a_score():
+    names = list("abcde")
+    first = pd.Series([1.0, 2.0, np.nan, 3.0, np.inf], names)
+    found = agreement(first, pd.Series(range(5), names))
+    assert (found.n, found.tau, found.low) == (4, 1.0, 1.0)
+    level = agreement(pd.Series(1.0, names), pd.Series(range(5), names))
+    assert np.isnan([level.tau, level.low, level.high]).all()

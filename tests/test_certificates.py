@@ -15,6 +15,7 @@ from tests.attack.certificates import attacked
 from tradeoff.checkout import ROOT
 from tradeoff.convex import (
     LogLinear,
+    Quadratic,
     binary_example,
     certify,
     minimise,
@@ -26,17 +27,24 @@ from tradeoff.convex._rounding import Sizes
 from tradeoff.convex.problem import LocalModel, Rounding
 from tradeoff.errors import InputError
 from tradeoff.records import read_json
-from tradeoff.schedules import Alright, Maxright, Mix
+from tradeoff.schedules import Alright, Maxright, Mix, Rounds
 from tradeoff.theory import (
     beta_limits,
     binary,
     certificates,
+    constrained,
     forgetting,
     fronts,
     growth,
+    invariance,
     joint,
+    last_iterate,
     maxright,
+    minimax,
+    population,
+    rounds,
     sequential,
+    tails,
 )
 
 
@@ -312,3 +320,97 @@ def test_the_larger_gap_of_a_problem_without_conflict_is_certified():
     found = minimise_max_gap(agree, 0.5)
     assert 0 <= found.value <= 1e-9
     assert found.lower <= 0
+
+
+@pytest.mark.parametrize("rare", [1e-17, 1e-14, 1e-3])
+def test_a_response_that_is_hardly_ever_demonstrated_still_holds_back(rare):
+    # At the minimum the odds of the two responses are those of their weights.
+    shown = {"offsets": np.array([0, 2]), "demonstrations": np.array([0, 1])}
+    compared = {"chosen": np.array([0]), "rejected": np.array([1])}
+    problem = LogLinear(
+        features=np.array([[100.0], [0.0]]), **shown, **compared, radius=20.0,
+        demonstration_weights=np.array([1.0, rare]),
+    )  # fmt: skip
+    found = minimise(problem, 0.0, tolerance=0.0)
+    assert np.ptp(problem.logits(found.theta)) == pytest.approx(-np.log(rare), rel=1e-12)
+    assert found.certificate < 1e-12 * found.value
+
+
+def test_a_quadratic_that_is_flat_within_rounding_is_refused():
+    # Its certificate |g|^2 / (2 mu) would have a mu of the wrong sign.
+    flat = np.stack([np.diag([1e-20, 1.0]), np.diag([1e-20, 2.0])])
+    with pytest.raises(InputError, match=r"hessians.*positive definite beyond rounding"):
+        Quadratic(np.array([[0.0, 0.0], [1.0, 2.0]]), flat)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_matrices_of_a_quadratic_are_symmetric_in_any_units(scale):
+    centres, eye = np.array([[0.0, 0.0], [1.0, 2.0]]), np.stack([np.eye(2), np.eye(2)])
+    skew = scale * np.array([[1.0, 9.0], [0.0, 1.0]])
+    with pytest.raises(InputError, match=r"hessians.*not symmetric"):
+        Quadratic(centres, np.stack([skew, skew]))
+    for wrong in (skew, -scale * np.eye(2)):
+        with pytest.raises(InputError, match=r"covariances.*positive semidefinite"):
+            Quadratic(centres, eye, np.stack([wrong, wrong]))
+    nearly = scale * np.array([[1.0, 0.5], [0.5 + 4e-7, 1.0]])
+    problem = Quadratic(centres, np.stack([nearly, nearly]))
+    assert np.array_equal(problem.hessians, problem.hessians.transpose(0, 2, 1))
+
+
+# ------------------------------------------------------------------ theorems at their edges
+
+
+def two_responses(features: list[list[float]], **settings) -> LogLinear:
+    """One prompt with two responses; both objectives prefer the first."""
+    return LogLinear.from_prompts([features], [(0, 0)], [(0, 0, 1)], **settings)
+
+
+def test_rates_hold_where_no_update_moves():
+    flat, run = two_responses([[1e6], [1e6]], radius=1e4), {"replicas": 2, "engine": "numpy"}
+    for checked in (
+        rounds.rounds_gap(flat, Rounds(lam=0.5, rounds=2), 8, **run),
+        tails.tail_gap(flat, Alright(), 4, **run),
+        last_iterate.last_iterate_gap(flat, Mix(), 4, **run),
+        constrained.constrained_gap(flat, 0.01, 4, **run),
+        minimax.minimax_gap(equal_pairs(), 0.5, 4, replicas=2),
+        population.uniform_deviation(flat, 1, 4, samples=4, points=20),
+    ):
+        assert checked.holds
+
+
+def test_the_end_of_a_front_is_on_it_within_its_certificate():
+    separated = two_responses([[1.0], [0.0]], radius=30.0)
+    front = pareto_front(separated, solves=9)
+    assert invariance.on_front(separated, front, [0.0, 0.5, 1.0]).holds
+    theta = np.array([[0.0], [-1.0]])
+    with pytest.raises(InputError, match="no range"):
+        invariance.front_gap_invariance(front, separated.losses(theta), (10.0, 0.1))
+    with pytest.raises(InputError, match="no range"):
+        invariance.matched_weight_covariance(front, separated.losses(theta), (10.0, 0.1))
+
+
+def test_wrong_minima_cost_what_they_may_for_losses_of_very_different_sizes():
+    small = {"prompts": 3, "responses": 3, "dimension": 2, "demonstrations": 3, "pairs": 3}
+    given = random_log_linear(1, **small)
+    wide = replace(given, features=1e5 * given.features, radius=600.0, beta=1e-4)
+    assert maxright.optimum_sensitivity(wide, 1e-6, (0.1, 0.2)).holds
+
+
+def test_updates_are_counted_beyond_the_largest_machine_number():
+    for rate in ("average", "last", "full"):
+        steps = sequential.half_gap_steps(binary_example(60.0, 1.0), 0.5, rate=rate)
+        assert sequential.rate_of(binary_example(60.0, 1.0), 1, steps, rate) > 0
+    with pytest.raises(InputError, match=r"2\^1000"):
+        sequential.half_gap_steps(binary_example(400.0, 1.0), 0.5)
+
+
+def test_one_replica_has_no_standard_error():
+    assert sequential.measured_gap(
+        binary_example(2.0, 1.0), 0.5, 16, replicas=1, engine="numpy"
+    ).holds
+
+
+def test_least_eigenvalues_are_known_up_to_rounding():
+    far = random_log_linear(0, prompts=2, responses=3, dimension=2, demonstrations=2)
+    far = replace(far, features=far.features + 1e7, radius=1e-3)
+    assert growth.strongly_convex(far, 0, np.zeros((1, 2))).holds

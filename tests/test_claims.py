@@ -73,6 +73,8 @@ def test_a_false_statement_fails():
     assert not Checked(2.0, 1.0, "upper").holds
     assert not Checked(float("nan"), 1.0, "upper").holds
     assert not Checked([1.0, 2.0], [1.0, 2.1], "exact").holds
+    assert not Checked(np.zeros(0), np.zeros(0), "upper").holds
+    assert "FAILS" in repr(Checked(np.zeros(0), np.zeros(0), "upper"))
     assert Checked([1.0, 2.0], [0.5, 2.0], "lower").slack == 0.0
 
 

@@ -84,6 +84,18 @@ def test_simulate_is_repeatable_and_writes_parquet(capsys, tmp_path):
     assert set(pd.read_parquet(tmp_path / "simulate.parquet").replica) == set(range(8))
 
 
+def test_few_replicas_have_wide_intervals_and_one_has_none(capsys, tmp_path):
+    given = ["simulate", "--method", "mix", "--steps", "5"]
+    arguments = [*given, "--replicas", "2", "--json", "--out", str(tmp_path)]
+    (row,) = json.loads(run(capsys, *arguments)[1])
+    runs = pd.read_parquet(tmp_path / "simulate.parquet")
+    ends = runs[(runs.step == 5) & (runs.iterate == "last")].sft_loss
+    assert row["± sft_loss"] == pytest.approx(12.706 * ends.sem(), rel=1e-4)
+    shown = run(capsys, *given, "--replicas", "1")[1]
+    assert "nan" not in shown
+    assert "±" not in shown
+
+
 def test_what_is_simulated_twice_counts_once(capsys):
     arguments = ["simulate", "--steps", "50", "--replicas", "4", "--json"]
     once = (*arguments, "--schedule", "mix", "--lam", "0.5")
@@ -188,6 +200,7 @@ def test_bad_input_is_one_line_and_status_two(capsys, arguments, word):
     ("arguments", "option"),
     [
         (("simulate", "--lam", "2", "--steps", "5"), "--lam"),
+        (("simulate", "--step-size", "0", "--steps", "5"), "--step-size"),
         (("train", "--lam", "2"), "--lam"),
         (("train", "--steps", "0"), "--steps"),
         (("arena", "--sort", "name"), "--sort"),

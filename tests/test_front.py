@@ -1,6 +1,7 @@
 """Certified fronts: valid enclosures at every accuracy; scores on the exact examples."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,6 +119,9 @@ def test_bad_requests():
         ([[np.inf, 1.0]], 0.5, "losses"),
         ([[1.0, 2.0, 3.0]], None, "losses"),
         ([[1.0, 0.5]], 1.5, "lam"),
+        ([[1.0, 0.5]], [0.1, 0.2], "lam"),
+        ([[[1.0, 0.5]]], None, "losses"),
+        (pd.DataFrame({"sft_loss": [1.0]}), None, "preference_loss"),
     ],
 )
 def test_what_cannot_be_placed_is_refused(losses, lam, field):
@@ -129,3 +133,5 @@ def test_what_cannot_be_placed_is_refused(losses, lam, field):
         front.value_bounds([0.5, -0.1])
     with pytest.raises(InputError, match="reference"):
         front.hypervolume_bounds([1.0, np.nan])
+    with pytest.raises(InputError, match="reference"):
+        front.hypervolume_bounds([[1.0, 1.0]])

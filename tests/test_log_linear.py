@@ -1,13 +1,16 @@
 """Log-linear problems: losses by enumeration, gradients by finite differences, bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradeoff.convex import LogLinear, random_log_linear
+from tradeoff.convex import LogLinear, minimise, random_log_linear
 from tradeoff.errors import InputError
+from tradeoff.theory.constants import constants
 
 
 def ragged(seed: int = 0, **settings) -> LogLinear:
@@ -115,6 +118,25 @@ def test_batches_and_sparse_features_change_nothing():
     )
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64, np.float16, np.longdouble])
+def test_features_of_any_type_give_the_same_problem(kind):
+    # Differences of unsigned numbers wrap, and squares of narrow numbers overflow.
+    whole = ragged(beta=0.01)
+    wide = replace(whole, features=np.random.default_rng(0).integers(0, 120, (10, 4)).astype(float))
+    narrow = replace(wide, features=wide.features.astype(kind))
+    assert np.array_equal(narrow.pair_differences, wide.pair_differences)
+    assert minimise(narrow, 0.5).value == minimise(wide, 0.5).value
+    assert constants(narrow) == constants(wide)
+
+
+@pytest.mark.parametrize("layout", ["csc", "coo", "lil", "dok", "dia", "bsr"])
+@pytest.mark.parametrize("make", [sp.coo_array, sp.coo_matrix])
+def test_sparse_features_of_any_layout_give_the_same_problem(make, layout):
+    dense = ragged()
+    sparse = replace(dense, features=make(dense.features).asformat(layout))
+    assert sparse.losses(np.ones(4)) == pytest.approx(dense.losses(np.ones(4)), rel=1e-13)
+
+
 def test_log_probabilities_normalise_within_prompts():
     problem = ragged()
     p = np.exp(problem.log_probs(np.ones(4)))
@@ -164,6 +186,9 @@ NAN = np.array([[1.0, np.nan], [0.0, 1.0]])
         (lambda: ragged(reference=np.ones(3)), "reference"),
         (lambda: ragged(reference_margins=np.zeros(3)), "reference_margins"),
         (lambda: ragged(pair_weights=np.array([1.0, -1.0, 1.0])), "pair_weights"),
+        (lambda: ragged(pair_weights=np.array([1e308, 1e308, 1.0])), "pair_weights.*finite sum"),
+        (lambda: ragged(pair_weights=np.ma.array([1.0, 1, 1], mask=[0, 0, 1])), "pair_w.*masked"),
+        (lambda: replace(ragged(), features=np.ma.masked_less(ragged().features, 0)), "masked"),
         (lambda: LogLinear.from_prompts([NAN], [(0, 0)], [(0, 0, 1)], radius=1.0), "row 1.*nan"),
         (lambda: LogLinear.from_prompts([], [], [], radius=1.0), "features"),
         (lambda: LogLinear.from_prompts([[[1.0]]], [(0, 0)], [(0, 0, 0)], radius=1.0), "two resp"),

@@ -73,6 +73,13 @@ def test_intervals_cover_as_often_as_they_say():
     assert found.n == 5
 
 
+@pytest.mark.parametrize("level", [0.999, 0.975, 0.9, 0.5])
+def test_an_interval_names_its_level_unrounded(level):
+    share = f"{100 * level:.4g}%"
+    assert scores.interval([1.0, 2.0], level=level).method == f"t, {share}"
+    assert scores.wilson(1, 2, level=level).method == f"Wilson, {share}"
+
+
 def test_one_run_has_no_interval():
     assert np.isnan(scores.interval([1.0]).low)
 
@@ -107,6 +114,18 @@ NAN, INF = float("nan"), float("inf")
         (lambda: scores.regret([1, 2], 2.0, 0.0, [1, 1]), "lam"),
         (lambda: scores.interval([1.0, 2.0], level=95), "level"),
         (lambda: scores.wilson(3, 2), "hits"),
+        (lambda: scores.interval(np.ma.array([1, 2, 300], mask=[0, 0, 1])), "values"),
+        (lambda: scores.interval(np.array([1 + 2j, 2])), "values"),
+        (
+            lambda: scores.hypervolume(
+                np.ma.array([[0, 0], [1, 1]], mask=[[1, 1], [0, 0]]), [2, 2]
+            ),
+            "points",
+        ),
+        (lambda: scores.paired_difference([1, 2, 3], [1]), "b"),
+        (lambda: scores.paired_difference(np.ones((3, 1)), np.ones(3)), "b"),
+        (lambda: scores.holm([0.1, -0.2]), "p"),
+        (lambda: scores.holm([[0.1, 0.2]]), "p"),
     ],
 )
 def test_what_has_no_score_is_refused(call, field):

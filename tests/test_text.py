@@ -15,6 +15,7 @@ from scipy.sparse.linalg import aslinearoperator
 from tradeoff.checkout import DATA
 from tradeoff.convex.text import (
     CrossedFeatures,
+    Features,
     assemble,
     draw_candidates,
     hash_texts,
@@ -165,6 +166,20 @@ def test_bad_arguments(arguments: dict[str, object], field: str) -> None:
     with pytest.raises(InputError) as caught:
         assemble(**({"sft_rows": SFT_ROWS, "preference_rows": PAIRS} | arguments))  # type: ignore
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (lambda texts: np.ones((2, 3)), "not one row"),
+        (lambda texts: np.ones(len(texts)), "not one row"),
+        (lambda texts: np.array([[1.0]] + [[np.nan]] * (len(texts) - 1)), "row 2.*finite"),
+    ],
+)
+def test_features_of_a_caller_are_checked(given: Features, problem: str) -> None:
+    rows = [SftRow("a", "one"), SftRow("b", "two")]
+    with pytest.raises(InputError, match=f"(?s){problem}"):
+        assemble(rows, [PreferenceRow("c", "good", "bad")], features=given)
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

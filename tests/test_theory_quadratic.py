@@ -87,3 +87,14 @@ def test_soups_trace_the_front_without_proportional_hessians(second):
     checked = quadratic.soup_gap(problem, np.linspace(0, 1, 9))
     assert checked.constants["misalignment"] == pytest.approx(0, abs=1e-9)
     assert np.asarray(checked.measured) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_soup_of_one_centre_is_the_front():
+    checked = quadratic.soup_gap(random_quadratic(0, distance=0.0), [0.0, 0.5])
+    assert checked.holds
+    assert checked.constants["misalignment"] == 0
+
+
+def test_one_replica_cannot_be_compared_with_a_mean():
+    with pytest.raises(ValueError, match=r"replicas.*one run"):
+        quadratic.monte_carlo(random_quadratic(0), Mix(), 4, 0.1, replicas=1, engine="numpy")

@@ -111,3 +111,22 @@ def test_only_dpo_over_several_tokens_fails(seed):
     assert test(tokens.sft, tokens).share == 0
     assert test(single.dpo, single).share == 0
     assert test(single.dpo, single).depth == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"prompt_weights": np.array([1.0, 1.0, 1.0])}, "prompt_weights"),
+        ({"prompt_weights": np.array([2.0, -1.0])}, "prompt_weights"),
+        ({"prompt_weights": np.zeros(2)}, "prompt_weights"),
+        ({"reward": np.full(6, np.nan)}, "reward"),
+        ({"reference": np.full(6, -np.inf)}, "reference"),
+    ],
+)
+def test_rewards_and_weights_belong_to_their_policy(change, field):
+    policy = population_dpo(np.ones((2, 3)), np.zeros((2, 3)), beta=1.0, radius=5.0)
+    with pytest.raises(InputError) as caught:
+        Rlhf(**{"policy": policy, "reward": np.ones(6), "reference": np.zeros(6)} | change)
+    assert caught.value.field == field
+    with pytest.raises(InputError, match="reward"):
+        rlhf.dpo_matches_rlhf(np.full((2, 3), np.nan), np.zeros((2, 3)), beta=1.0)

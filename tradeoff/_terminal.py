@@ -101,12 +101,14 @@ def show_table(frame: pd.DataFrame, title: str) -> None:
 
 
 def with_errors(frame: pd.DataFrame) -> pd.DataFrame:
-    """Join each column with the column of its errors, named ``± column``."""
+    """Join each column with the column of its errors, named ``± column``; NaN is left out."""
     joined = frame.copy()
     for column in [c for c in frame.columns if f"± {c}" in frame.columns]:
         errors = joined.pop(f"± {column}")
         pairs = zip(frame[column], errors, strict=True)
-        joined[column] = [f"{value:.4f} ± {error:.4f}" for value, error in pairs]
+        joined[column] = [
+            f"{value:.4f}" + (f" ± {error:.4f}" if error == error else "") for value, error in pairs
+        ]
     return joined
 
 

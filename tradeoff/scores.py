@@ -107,7 +107,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
         If there are not two objectives, or a value is not finite.
     """
     corner = finite_pairs(reference, "reference")
-    given = np.asarray(points, dtype=float)
+    given = _real(points, "points")
     if given.size == 0:
         return 0.0
     if given.ndim > 2 or corner.shape != (2,):
@@ -183,7 +183,7 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
     level
         Coverage, in (0, 1).
     """
-    sample = np.asarray(values, dtype=float)
+    sample = _real(values, "values")
     _check_level(level)
     if sample.ndim == 0 or not sample.shape[axis]:
         remedy = "Give at least one value along the axis of the replicas."
@@ -195,7 +195,9 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
         return Interval(mean, unknown, unknown, n, "none")
     error = sample.std(axis=axis, ddof=1) / np.sqrt(n)
     half = _student(n - 1, 0.5 + level / 2) * error
-    return Interval(mean, np.asarray(mean - half), np.asarray(mean + half), n, f"t, {level:.0%}")
+    return Interval(
+        mean, np.asarray(mean - half), np.asarray(mean + half), n, f"t, {100 * level:.12g}%"
+    )
 
 
 def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
@@ -221,7 +223,7 @@ def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
     # At a share of 0 or 1, rounding could put the end of the interval outside [0, 1].
     low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
     found = [np.asarray(value, dtype=float) for value in (share, low, high)]
-    return Interval(found[0], found[1], found[2], n, f"Wilson, {level:.0%}")
+    return Interval(found[0], found[1], found[2], n, f"Wilson, {100 * level:.12g}%")
 
 
 def _student(freedom: float, probability: float) -> float:
@@ -243,11 +245,16 @@ def paired_difference(a: ArrayLike, b: ArrayLike, axis: int = 0, level: float = 
     Parameters
     ----------
     a, b
-        Arrays of one shape, replica by replica.
+        Arrays of one shape, replica by replica; or one number for all replicas.
     axis, level
         As for :func:`interval`.
     """
-    return interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), axis, level)
+    first, second = _real(a, "a"), _real(b, "b")
+    if first.shape != second.shape and first.ndim and second.ndim:
+        problem = f"a has the shape {first.shape}, so that its runs have no partners"
+        remedy = "Give arrays of one shape, replica by replica."
+        raise InputError(problem, field="b", value=second.shape, remedy=remedy)
+    return interval(first - second, axis, level)
 
 
 def holm(p: ArrayLike) -> Array:
@@ -264,7 +271,10 @@ def holm(p: ArrayLike) -> Array:
         Adjusted p-values. If differences are claimed where these are at most alpha, the probability
         of any false claim is at most alpha, for any dependence between the tests.
     """
-    given = np.asarray(p, dtype=float)
+    given = _real(p, "p")
+    if given.ndim != 1 or np.any((given < 0) | (given > 1)):
+        remedy = "Give a list of numbers in [0, 1]."
+        raise InputError("not p-values", field="p", value=p, remedy=remedy)
     adjusted = np.full(given.shape, np.nan)
     known = np.flatnonzero(~np.isnan(given))
     order = known[np.argsort(given[known], kind="stable")]
@@ -276,9 +286,17 @@ def holm(p: ArrayLike) -> Array:
 # ------------------------------------------------------------------ checks
 
 
+def _real(values: ArrayLike, field: str) -> Array:
+    """Convert to an array of floats; masked or complex entries raise an `InputError`."""
+    if np.ma.is_masked(values) or np.iscomplexobj(values):
+        remedy = "Leave masked entries out, and give real numbers."
+        raise InputError("masked or complex entries", field=field, value=values, remedy=remedy)
+    return np.asarray(values, dtype=float)
+
+
 def loss_pairs(losses: ArrayLike, name: str = "losses") -> Array:
     """Losses as an array (..., 2); another shape raises an `InputError`."""
-    found = np.asarray(losses, dtype=float)
+    found = _real(losses, name)
     if found.ndim == 0 or found.shape[-1] != 2:
         remedy = "Give (SFT, preference) pairs along the last axis; transpose columns into rows."
         raise InputError("not pairs of losses", field=name, value=found.shape, remedy=remedy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tradeoff.arena.ranks import kendall
+from tradeoff.arena.ranks import kendall, order
 from tradeoff.errors import InputError
 
 FEWEST = 3
@@ -42,7 +42,7 @@ def agreement(
     Parameters
     ----------
     first, second
-        Scores by name of the method; only methods that both have count.
+        Scores by name of the method; only methods that both have count. NaN is no score.
     draws, seed
         Samples of methods, drawn with replacement, and the seed of the draws.
 
@@ -57,6 +57,7 @@ def agreement(
     sample has twice is level with itself, and tau-b leaves such pairs out. The interval says what
     another choice of methods could give; it does not hold the noise of the scores.
     """
+    first, second = first.dropna(), second.dropna()
     common = [name for name in first.index if name in second.index]
     if len(common) < FEWEST:
         raise InputError(
@@ -66,7 +67,7 @@ def agreement(
             remedy=f"Give scores of at least {FEWEST} methods in common.",
         )
     pair = [each.loc[common].to_numpy(dtype=float) for each in (first, second)]
-    one, other = (np.sign(np.subtract.outer(score, score)) for score in pair)
+    one, other = (order(score) for score in pair)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(draws * [len(common)], np.full(len(common), 1 / len(common)))
     # A method that is drawn c times counts c times, so that pairs count by the product.
@@ -76,5 +77,6 @@ def agreement(
     )
     with np.errstate(invalid="ignore"):
         found = both / np.sqrt(left * right)
-    low, high = np.nanquantile(found, [0.025, 0.975])
+    found = found[np.isfinite(found)]
+    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
     return Agreement(kendall(*pair), float(low), float(high), len(common))

@@ -81,10 +81,12 @@ def critical_difference(methods: int, problems: int, level: float = 0.05) -> flo
 
 
 def paired_p(differences: ArrayLike) -> float:
-    """Two-sided p-value of a paired t-test; 1 where all differences are zero."""
+    """Two-sided p-value of a paired t-test; 1 where all differences are zero, NaN for only one."""
     from scipy.special import stdtr
 
     sample = np.asarray(differences, dtype=float)
+    if len(sample) < 2:
+        return float("nan")
     spread = float(sample.std(ddof=1))
     if spread == 0:
         return 1.0 if sample.mean() == 0 else 0.0
@@ -113,9 +115,17 @@ def wins(tests: pd.DataFrame, level: float) -> pd.DataFrame:
     return pd.DataFrame(sides).groupby(tests["name"], sort=False).sum()
 
 
+def order(values: Array) -> Array:
+    """(n, n) sign of each value less each other one, also of infinite ones; NaN of NaN."""
+    with np.errstate(invalid="ignore"):
+        apart = np.subtract.outer(values, values)
+    level = np.equal.outer(values, values)
+    return np.sign(np.where(level, 0.0, apart))
+
+
 def kendall(first: ArrayLike, second: ArrayLike) -> float:
     """Kendall's tau-b between two orders of the same methods; NaN where one of them is constant."""
-    a, b = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(first), np.asarray(second)))
+    a, b = (order(np.asarray(v, dtype=float)) for v in (first, second))
     above = np.triu_indices(len(a), 1)
     a, b = a[above], b[above]
     scale = np.sqrt(float(np.sum(a != 0)) * float(np.sum(b != 0)))

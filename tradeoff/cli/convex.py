@@ -109,6 +109,7 @@ def simulate(
     from tradeoff import convex
     from tradeoff.methods import METHODS
 
+    size = _step_size(step_size, _decay(decay))
     problem = _random_problem(seed, conflict, 16, 16, 8, 4.0, 1.0)
     # A method given twice would count as twice the replicas.
     chosen = dict.fromkeys(methods or METHODS)
@@ -122,7 +123,7 @@ def simulate(
         problem,
         [_method(name, lam, settings) for lam in dict.fromkeys(lams) for name in chosen],
         steps=steps,
-        step_size=convex.StepSize(step_size, _decay(decay)),
+        step_size=size,
         replicas=replicas,
         seed=seed,
         progress=not as_json,
@@ -134,7 +135,8 @@ def simulate(
     if as_json:
         show_json(table.to_dict("records"))
         return
-    title = f"{replicas} runs of {steps} updates; mean ± 1.96 standard errors"
+    runs_of = f"{replicas} run{'s' if replicas > 1 else ''} of {steps} updates"
+    title = f"{runs_of}; mean ± half-width of its 95 % t-interval" if replicas > 1 else runs_of
     show_table(with_errors(table), title)
 
 
@@ -171,6 +173,16 @@ def _method(name: str, lam: float, settings: dict[str, dict[str, Any]]) -> Any:
     return replace(found, schedule=replace(found.schedule, **own))
 
 
+def _step_size(scale: float, decay: Any) -> Any:
+    from tradeoff.convex import StepSize
+    from tradeoff.errors import InputError
+
+    try:
+        return StepSize(scale, decay)
+    except InputError as error:
+        raise error.at(field="step_size") from error
+
+
 def _decay(text: str) -> Any:
     from tradeoff.schedules import check_decay
 
@@ -182,14 +194,21 @@ def _decay(text: str) -> Any:
     return found
 
 
-def _end_points(runs: pd.DataFrame, found: Any, steps: int) -> pd.DataFrame:
+def _end_points(runs: pd.DataFrame, front: Any, steps: int) -> pd.DataFrame:
     """Mean and interval of the final losses, and their place relative to the front."""
+    import pandas as pd
+
+    from tradeoff.scores import interval
+
     last = runs[(runs.step == steps) & (runs.iterate == "last")]
-    grouped = last.groupby(["lam", "schedule"], observed=True, sort=False)
     columns = ["sft_loss", "preference_loss", "gap"]
-    mean, error = grouped[columns].mean(), 1.96 * grouped[columns].sem()
-    table = mean.index.to_frame(index=False)
-    for column in columns:
-        table[column], table[f"± {column}"] = mean[column].to_numpy(), error[column].to_numpy()
-    place = found.score(table[["sft_loss", "preference_loss"]].to_numpy())
+    rows = []
+    for (lam, name), own in last.groupby(["lam", "schedule"], observed=True, sort=False):
+        found = interval(own[columns].to_numpy())
+        row: dict[str, Any] = {"lam": lam, "schedule": name}
+        for column, mean, high in zip(columns, found.mean, found.high, strict=True):
+            row |= {column: mean, f"± {column}": high - mean}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    place = front.score(table[["sft_loss", "preference_loss"]].to_numpy())
     return table.assign(front_gap=place.front_gap, matched_weight=place.matched_weight)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tradeoff._deferred import sparse as sp
+from tradeoff.convex.problem import UNIT
 from tradeoff.errors import InputError
 from tradeoff.settings import Positive, Within, fit
 
@@ -20,12 +21,22 @@ MOST_BYTES = 2**34
 
 
 def check_log_linear(problem: Any) -> None:
-    """Raise :class:`InputError` for the first attribute of a log-linear problem that is wrong."""
-    check_features(problem.features)
-    _check_whole("offsets", problem.offsets)
+    """Check the attributes of a log-linear problem, and store its arrays in their widest types.
+
+    Features become a float array, or a float CSR array; indices become int64. In narrower types
+    differences and squares of features would wrap or overflow.
+
+    Raises
+    ------
+    InputError
+        For the first attribute that is wrong.
+    """
+    _store(problem, "features", as_features(problem.features))
+    for name in ("offsets", "demonstrations", "chosen", "rejected"):
+        _check_whole(name, getattr(problem, name))
+        _store(problem, name, getattr(problem, name).astype(np.int64, copy=False))
     _check_offsets(problem.offsets, problem.features.shape[0])
     for name in ("demonstrations", "chosen", "rejected"):
-        _check_whole(name, getattr(problem, name))
         _check_rows(name, getattr(problem, name), problem.features.shape[0])
     _check_pairs(problem)
     fit(Positive, problem.radius, "radius")
@@ -43,12 +54,26 @@ def check_log_linear(problem: Any) -> None:
         "demonstration_weights", problem.demonstration_weights, len(problem.demonstrations)
     )
     check_vector("pair_weights", problem.pair_weights, len(problem.chosen))
-    _check_weights("demonstration_weights", problem.demonstration_weights)
-    _check_weights("pair_weights", problem.pair_weights)
+    for name in ("reference", "reference_margins", "demonstration_weights", "pair_weights"):
+        if (value := getattr(problem, name)) is not None:
+            _store(problem, name, np.asarray(value, dtype=float))
+    check_weights("demonstration_weights", problem.demonstration_weights)
+    check_weights("pair_weights", problem.pair_weights)
+
+
+def _store(problem: Any, name: str, value: Any) -> None:
+    """Set an attribute of a frozen dataclass while it is made."""
+    object.__setattr__(problem, name, value)
 
 
 def check_quadratic(problem: Any) -> None:
-    """Raise :class:`InputError` unless the Hessians are positive definite and shapes agree."""
+    """Check that Hessians are positive definite and shapes agree, and store arrays as floats.
+
+    Raises
+    ------
+    InputError
+        For the first attribute that is wrong.
+    """
     d = (np.shape(problem.centres) or (0,))[-1]
     for name, shape in (("centres", (2, d)), ("hessians", (2, d, d)), ("covariances", (2, d, d))):
         value = getattr(problem, name)
@@ -61,17 +86,32 @@ def check_quadratic(problem: Any) -> None:
                 value=np.shape(value) if isinstance(value, np.ndarray) else value,
                 remedy="Stack the array of the SFT objective and that of the preference objective.",
             )
-    smallest = np.linalg.eigvalsh(problem.hessians)[:, 0]
-    if np.any(smallest <= 0) or not np.allclose(
-        problem.hessians, problem.hessians.transpose(0, 2, 1)
-    ):
-        raise InputError(
-            "a Hessian is not symmetric positive definite",
-            field="hessians",
-            value=smallest,
-            remedy="Each objective needs a unique minimiser.",
-        )
+        _store(problem, name, np.asarray(value, dtype=float))
+    _make_symmetric(problem, "hessians", "positive definite", "Each needs a unique minimiser.")
+    if problem.covariances is not None:
+        _make_symmetric(problem, "covariances", "positive semidefinite", "Use X'X/n of n samples.")
     fit(Radius, problem.radius, "radius")
+
+
+def _make_symmetric(problem: Any, name: str, kind: str, remedy: str) -> None:
+    """Store the symmetric parts of two matrices that are symmetric up to rounding.
+
+    Eigenvalues are known up to their rounding error only, so a Hessian must exceed it.
+    """
+    given = getattr(problem, name)
+    symmetric = (given + given.transpose(0, 2, 1)) / 2
+    values = np.linalg.eigvalsh(symmetric)
+    noise = 16 * given.shape[1] * UNIT * np.abs(values).max(axis=1)
+    least = values[:, 0] - noise if kind == "positive definite" else values[:, 0] + noise
+    apart = np.abs(given - symmetric).max(axis=(1, 2)) > 1e-6 * np.abs(given).max(axis=(1, 2))
+    if np.any(apart) or np.any(least <= 0 if kind == "positive definite" else least < 0):
+        raise InputError(
+            f"a matrix is not symmetric, or not {kind} beyond rounding",
+            field=name,
+            value=values[:, 0],
+            remedy=f"{remedy} The value is the least eigenvalue of each.",
+        )
+    _store(problem, name, symmetric)
 
 
 def check_problem(problem: Any) -> None:
@@ -97,10 +137,10 @@ def is_operator(features: Any) -> bool:
     return isinstance(features, LinearOperator)
 
 
-def check_features(features: Any) -> None:
-    """Check that features are two-dimensional and finite; a LinearOperator is not checked."""
+def as_features(features: Any) -> Any:
+    """Two-dimensional finite features as a float array or CSR array; an operator as it is."""
     if is_operator(features):
-        return
+        return features
     if not (isinstance(features, np.ndarray) or sp.issparse(features)):
         remedy = "Give a numpy array, a sparse array of scipy, or a LinearOperator."
         raise InputError("not an array", field="features", value=features, remedy=remedy)
@@ -114,12 +154,23 @@ def check_features(features: Any) -> None:
             value=np.shape(features),
             remedy="Give one row per response; an empty prompt set has no policy.",
         )
-    entries = np.asarray(features.data if sp.issparse(features) else features)
+    _refuse_masked("features", features)
+    sparse = sp.issparse(features)
+    with np.errstate(over="ignore"):  # of a wider type; refused below
+        features = (sp.csr_array if sparse else np.asarray)(features, dtype=float)
+    entries = features.data if sparse else features
     _refuse(features, entries, ~np.isfinite(entries), "not a finite number",
             "Replace or drop this response.")  # fmt: skip
     _refuse(features, entries, np.abs(entries) > LARGEST_FEATURE,
             f"too large: the square of a number above {LARGEST_FEATURE:g} may overflow",
             "Scale the features down.")  # fmt: skip
+    return features
+
+
+def _refuse_masked(name: str, value: Any) -> None:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        remedy = "Fill the masked entries or leave them out."
+        raise InputError("masked entries", field=name, value=value, remedy=remedy)
 
 
 def _refuse(
@@ -151,6 +202,7 @@ def check_vector(name: str, value: ArrayLike | None, size: int) -> None:
 
 def as_array(name: str, value: Any) -> NDArray[Any]:
     """Convert a nested sequence, whose rows are of one length, to an array."""
+    _refuse_masked(name, value)
     try:
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
@@ -287,10 +339,15 @@ def _check_pairs(problem: Any) -> None:
         )
 
 
-def _check_weights(name: str, weights: NDArray[np.float64] | None) -> None:
-    if weights is not None and (np.any(weights < 0) or not np.sum(weights) > 0):
+def check_weights(name: str, weights: NDArray[np.float64] | None) -> None:
+    """Check that weights are ``None``, or not negative with a positive finite sum."""
+    if weights is None:
+        return
+    with np.errstate(over="ignore"):
+        total = np.sum(weights)
+    if np.any(weights < 0) or not 0 < total < np.inf:
         raise InputError(
-            "weights must be non-negative with a positive sum",
+            "weights must be non-negative with a positive finite sum",
             field=name,
             value=weights,
             remedy="Drop data points of weight zero or below.",

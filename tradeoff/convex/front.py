@@ -27,6 +27,7 @@ from tradeoff._deferred import pandas as pd
 from tradeoff.convex.certify import Minimum, Point
 from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
+from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.settings import Within, checked
 
@@ -161,12 +162,20 @@ class Front(Shown):
         Raises
         ------
         InputError
-            For a loss that is not finite, a row that is not a pair, or a weight outside [0, 1].
+            For a loss that is not finite, a row that is not a pair, a column that is missing, or
+            weights outside [0, 1] or of another number than the policies.
         """
         index = None
         if isinstance(losses, pd.DataFrame):
-            index, losses = losses.index, losses[["sft_loss", "preference_loss"]].to_numpy()
+            index, losses = losses.index, _loss_columns(losses)
         losses = np.atleast_2d(scores.finite_pairs(losses))
+        asked = () if lam is None else np.asarray(lam).shape
+        if losses.ndim > 2 or asked not in ((), (1,), losses.shape[:1]):
+            wrong, shape = ("losses", losses.shape) if losses.ndim > 2 else ("lam", asked)
+            remedy = (
+                f"Give losses (B, 2) and one weight, or one for each of {len(losses)} policies."
+            )
+            raise InputError("of another shape", field=wrong, value=shape, remedy=remedy)
         gap, matched = scores.front_gap(
             losses, self._breakpoints, self.value_bounds(self._breakpoints)[1], self.ranges
         )
@@ -185,6 +194,9 @@ class Front(Shown):
     def hypervolume_bounds(self, reference: ArrayLike | None = None) -> tuple[float, float]:
         """Bounds on the area that the whole front dominates up to ``reference`` (the nadir)."""
         corner = self.nadir if reference is None else scores.finite_pairs(reference, "reference")
+        if corner.shape != (2,):
+            remedy = "Give one (SFT, preference) pair."
+            raise InputError("not one pair", field="reference", value=corner.shape, remedy=remedy)
         inner = _area_above(self.inner, corner)
         low = np.array(self.end_bounds)
         outer = np.concatenate([[[low[0], self.outer[0, 1]]], self.outer])
@@ -303,6 +315,15 @@ def _interpolated(front: Front, lam: float) -> Array:
 def _with_minima(front: Front, found: list[Minimum]) -> Front:
     minima = sorted([*front.minima, *found], key=lambda m: m.lam)
     return Front(tuple(minima), front.end_bounds)
+
+
+def _loss_columns(table: pd.DataFrame) -> Any:
+    """Both losses of a table, as the columns that a simulation has."""
+    names = ["sft_loss", "preference_loss"]
+    if missing := [name for name in names if name not in table]:
+        remedy = f"Give a table with the columns {names[0]} and {names[1]}, or pairs of losses."
+        raise InputError("no such column", field=missing[0], value=list(table), remedy=remedy)
+    return table[names].to_numpy()
 
 
 def _end_bound(problem: Any, minimum: Minimum, objective: int) -> float:

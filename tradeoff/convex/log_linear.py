@@ -314,7 +314,16 @@ class LogLinear:
     @cached_property
     def _unshown(self) -> NDArray[np.float64]:
         """(N,) weight of the demonstrations of the same prompt with another response."""
-        return np.asarray(self._prompt_weight_of_row - self.demonstrated)
+        # The difference cancels where one response has nearly all of a prompt's weight.
+        start, prompt, shown = self.offsets[:-1], self.prompt_of_row, self.demonstrated
+        top = shown == np.maximum.reduceat(shown, start)[prompt]
+        most = np.flatnonzero(top)
+        most = most[np.searchsorted(most, start)]  # the first of equal ones
+        others = shown.copy()
+        others[most] = 0.0
+        found = self._prompt_weight_of_row - shown
+        found[most] = np.add.reduceat(others, start)
+        return np.asarray(found)
 
     def preference_slope(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative of f_DPO in the logits, of the shape of ``z``."""

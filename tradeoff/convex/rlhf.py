@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from tradeoff.convex._validate import check_memory
+from tradeoff.convex._validate import check_memory, check_vector, check_weights
 from tradeoff.convex.instances import every_pair
 from tradeoff.convex.log_linear import LogLinear
 
@@ -42,6 +42,13 @@ class Rlhf:
     reward: Float[np.ndarray, " N"]
     reference: Float[np.ndarray, " N"]
     prompt_weights: Float[np.ndarray, " P"] | None = None
+
+    def __post_init__(self) -> None:
+        rows = int(self.policy.features.shape[0])
+        check_vector("reward", self.reward, rows)
+        check_vector("reference", self.reference, rows)
+        check_vector("prompt_weights", self.prompt_weights, len(self.policy.offsets) - 1)
+        check_weights("prompt_weights", self.prompt_weights)
 
     @cached_property
     def _weight(self) -> Array:
@@ -107,9 +114,11 @@ def population_dpo(
     Raises
     ------
     InputError
-        If the arrays would not fit into memory.
+        If the arrays differ in shape, are not finite, or would not fit into memory.
     """
     prompts, n = reward.shape
+    check_vector("reward", reward.ravel(), prompts * n)
+    check_vector("reference", reference.ravel(), prompts * n)
     sizes = (prompts * n) ** 2, 5 * prompts * n**2
     check_memory("reward", (prompts, n), sum(sizes), "Use fewer prompts or responses.")
     chosen, rejected, wins = every_pair(reward)

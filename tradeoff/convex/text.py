@@ -133,7 +133,7 @@ def assemble(
     prompts += [as_text(row.prompt) for row in preference_rows]
     responses = list(identity)
     dense = relate(prompts, responses, np.repeat(np.arange(len(prompts)), sizes), response)
-    psi = hash_texts(responses, n_features) if features is None else features(responses)
+    psi = hash_texts(responses, n_features) if features is None else _given(features, responses)
     crossed = CrossedFeatures(psi, response, dense[:, :1], dense)
     starts = np.split(offsets[:-1], [len(sft_rows)])
     return TextArrays(crossed, offsets, starts[0], starts[1], starts[1] + 1)
@@ -201,6 +201,31 @@ def _number(texts: Sequence[Any], identity: dict[str, int]) -> Int[np.ndarray, "
     """The number of each text in ``identity``; new texts are added to it."""
     numbers = [identity.setdefault(as_text(text), len(identity)) for text in texts]
     return np.array(numbers, dtype=np.int64)
+
+
+def _given(features: Features, responses: list[str]) -> sp.csr_array:
+    """The features that a caller computes, one row of finite numbers for each response."""
+    found = features(responses)
+    found = found if sp.issparse(found) else np.asarray(found, dtype=float)
+    if found.ndim != 2 or found.shape[0] != len(responses):
+        raise InputError(
+            f"not one row of features for each of {len(responses)} responses",
+            field="features",
+            value=found.shape,
+            remedy="Return an (n, m) array for n responses.",
+        )
+    psi = sp.csr_array(found, dtype=float)
+    if not np.isfinite(psi.data).all():
+        row = int(np.searchsorted(psi.indptr, np.argmin(np.isfinite(psi.data)), side="right"))
+        remedy = "Return finite features for every response."
+        raise InputError(
+            "not a finite number",
+            row=row,
+            field="features",
+            value=responses[row - 1],
+            remedy=remedy,
+        )
+    return psi
 
 
 def _check_arguments(

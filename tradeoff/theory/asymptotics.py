@@ -41,7 +41,7 @@ from tradeoff.theory._alike import kinds_of
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import sample_gradients
 from tradeoff.theory.joint import optimal_probability
-from tradeoff.theory.measured import target
+from tradeoff.theory.measured import standard_error, target
 
 Array = NDArray[np.float64]
 
@@ -181,7 +181,7 @@ def asymptotic_gap(
         problem, instead or schedule, steps=steps, step_size=step_size, checkpoints=[steps], **run
     )
     gaps = steps * target(problem, schedule).excess(runs.losses(problem, "average")[0, :, 0])
-    error = float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    error = float(standard_error(gaps))
     known = {"A_S": found.sft, "A_D": found.preference, "b": found.bias, "T": float(steps),
              "SE": error, "ratio": float(gaps.mean()) / limit}  # fmt: skip
     return Checked(float(gaps.mean()), limit, "exact", known, slack * limit + 3 * error)

@@ -44,7 +44,7 @@ class Checked(Shown):
     def slack(self) -> float:
         """Least distance of a measured value from its bound, before the tolerance.
 
-        A negative slack is a violation.
+        A negative slack is a violation; NaN: nothing was measured.
         """
         measured, bound = np.asarray(self.measured), np.asarray(self.bound)
         margins = {
@@ -52,11 +52,14 @@ class Checked(Shown):
             "lower": measured - bound,
             "exact": -np.abs(measured - bound),
         }
-        return float(np.min(margins[self.kind]))
+        return float(np.min(margins[self.kind])) if np.size(margins[self.kind]) else float("nan")
 
     @property
     def holds(self) -> bool:
-        """Whether the statement is true everywhere within the tolerance; NaN is false."""
+        """Whether the statement is true everywhere within the tolerance.
+
+        It is false for NaN, and where nothing was measured.
+        """
         measured, bound = np.asarray(self.measured), np.asarray(self.bound)
         tolerance = np.asarray(self.tolerance)
         verdicts = {
@@ -64,7 +67,7 @@ class Checked(Shown):
             "lower": measured >= bound - tolerance,
             "exact": np.abs(measured - bound) <= tolerance,
         }
-        return bool(np.all(verdicts[self.kind]))
+        return bool(np.size(verdicts[self.kind]) and np.all(verdicts[self.kind]))
 
     def table(self) -> pd.DataFrame:
         """One row for each measured value: measured, bound and tolerance."""

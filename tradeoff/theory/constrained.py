@@ -165,9 +165,10 @@ def constrained_gap(
     tau, longest = allowance(problem, updates), max(constants(problem).gradients)
     least = minimise(problem, 0.0, tolerance=1e-12)
     found = constrained_minimum(problem, least.value + loss)
+    step = tau / longest**2 if longest > 0 else problem.radius  # no gradient: any step is right
     runs = trajectories(
         problem, instead or Constrained(limit=loss + tau), steps=updates,
-        step_size=tau / longest**2, checkpoints=[updates], **run,
+        step_size=step, checkpoints=[updates], **run,
     )  # fmt: skip
     losses = runs.losses(problem, "average")[0, :, 0]
     followed = runs.counts[0, :, 0, PREFERENCE].astype(float)
@@ -177,5 +178,7 @@ def constrained_gap(
     slack = least.certificate + 1e-9
     worst = float(losses[:, SFT].max()) - found.limit
     return ConstrainedRun(
-        Checked(worst, tau, "upper", known, slack), mean_below(excess, tau, known), found
+        Checked(worst, tau, "upper", known, slack),
+        mean_below(excess, tau, known, found.value - found.lower),
+        found,
     )

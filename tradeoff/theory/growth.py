@@ -31,6 +31,7 @@ from scipy.special import logsumexp
 from tradeoff import objectives
 from tradeoff.convex.certify import Minimum, Point, length
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.problem import UNIT
 from tradeoff.convex.solve import DENSE_DIMENSION, minimise
 from tradeoff.convex.tails import minimise_tail
 from tradeoff.errors import InputError
@@ -195,9 +196,11 @@ def strongly_convex(
 ) -> Checked:
     """The smallest Hessian eigenvalue on the ball is never below :func:`strong_convexity`."""
     weights = np.eye(2)[objective]
-    lows = [np.linalg.eigvalsh(problem.local_model(t, weights).hessian())[0] for t in thetas]
+    points = [Point.at(problem, t, weights) for t in thetas]
+    lows, tops = (np.array([p.spectrum[0][k] for p in points]) for k in (0, -1))
+    noise = [p.rounding.hessian for p in points] + 8 * problem.dimension * UNIT * tops
     mu = strong_convexity(problem, objective)
-    return Checked(np.array(lows), np.full(len(lows), mu), "lower", {"mu": mu}, 1e-10)
+    return Checked(lows, np.full(len(lows), mu), "lower", {"mu": mu}, 1e-10 + noise)
 
 
 def _self_concordance(problem: LogLinear, c: Constants, objective: int) -> float:

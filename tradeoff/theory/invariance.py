@@ -18,7 +18,8 @@ from tradeoff.convex.certify import Minimum
 from tradeoff.convex.front import Front
 from tradeoff.convex.problem import UNIT
 from tradeoff.convex.solve import minimise
-from tradeoff.scores import ideal_distance
+from tradeoff.errors import InputError
+from tradeoff.scores import ideal_distance, weighted_loss
 from tradeoff.theory.checked import Checked
 
 Array = NDArray[np.float64]
@@ -53,6 +54,19 @@ def rescaled(front: Front, scale: Pair, shift: Pair = (0.0, 0.0)) -> Front:
     return Front(tuple(convert(m) for m in front.minima), (sft, preference))
 
 
+def _with_range(front: Front) -> Front:
+    """A front of which no range is so small that a floor takes its place."""
+    found = front.nadir - front.ideal
+    if np.any(found < front.ranges):
+        raise InputError(
+            "the front has no range of a loss, in which gaps could be measured",
+            field="front",
+            value=found,
+            remedy="Use objectives that conflict, or larger units.",
+        )
+    return front
+
+
 def front_gap_invariance(
     front: Front, losses: Float[np.ndarray, "B 2"], scale: Pair, shift: Pair = (0.0, 0.0)
 ) -> Checked:
@@ -61,8 +75,13 @@ def front_gap_invariance(
     Proof: with weights u >= 0 of any sum, the quotient [u.f - min u.f] / [u.R] has degree 0 in u;
     scaling f and R by c turns it into the same quotient at u c, and u ranges over the same cone.
     Shifts cancel in the numerator. Source: ours.
+
+    Raises
+    ------
+    InputError
+        If the front has no range, in which gaps could be measured.
     """
-    other = rescaled(front, scale, shift)
+    other = _with_range(rescaled(_with_range(front), scale, shift))
     moved = losses * np.asarray(scale) + np.asarray(shift)
     before = front.score(losses)["front_gap"].to_numpy()
     after = other.score(moved)["front_gap"].to_numpy()
@@ -78,9 +97,18 @@ def matched_weight_covariance(
     Regret is unchanged only if the requested weight is converted too. At a vertex of the front
     several weights match, so the check compares the quotients: the matched weight in the new
     units, converted back, attains the front gap. Source: ours.
+
+    Raises
+    ------
+    InputError
+        If the front has no range, in which gaps could be measured.
     """
     factor = np.asarray(scale, dtype=float)
-    matched = rescaled(front, factor).score(losses * factor)["matched_weight"].to_numpy()
+    matched = (
+        _with_range(rescaled(_with_range(front), factor))
+        .score(losses * factor)["matched_weight"]
+        .to_numpy()
+    )
     back = rescaled_weight(matched, 1 / factor)
     regrets = front.score(losses, back)["regret"].to_numpy()
     gaps = front.score(losses)["front_gap"].to_numpy()
@@ -106,9 +134,11 @@ def on_front(problem: Any, front: Front, lam: float | ArrayLike) -> Checked:
     Proof: gap <= quotient at that lambda, where f_l(theta) = V(l). Source: ours.
     """
     weights = np.atleast_1d(np.asarray(lam, dtype=float))
-    losses = np.stack([minimise(problem, float(w), tolerance=1e-12).losses for w in weights])
-    gaps = front.score(losses)["front_gap_upper"].to_numpy()
-    return Checked(gaps, np.zeros(len(gaps)), "upper", {"error": front.error}, front.error + 1e-8)
+    solved = [minimise(problem, float(w), tolerance=1e-12) for w in weights]
+    gaps = front.score(np.stack([m.losses for m in solved]))["front_gap_upper"].to_numpy()
+    inexact = [m.certificate for m in solved] / weighted_loss(front.ranges, weights)
+    slack = front.error + inexact + 1e-8
+    return Checked(gaps, np.zeros(len(gaps)), "upper", {"error": front.error}, slack)
 
 
 def off_front(problem: Any, front: Front, thetas: Float[np.ndarray, "B d"]) -> Checked:

@@ -31,6 +31,7 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import StepSize, trajectories
 from tradeoff.schedules import Schedule
 from tradeoff.theory.checked import Checked
+from tradeoff.theory.constants import step_over
 from tradeoff.theory.joint import reach
 from tradeoff.theory.measured import gradient_bound, mean_below, target
 
@@ -39,8 +40,9 @@ def decaying_step(
     problem: LogLinear, schedule: Schedule, updates: int, start: ArrayLike | None = None
 ) -> StepSize:
     """Steps r/(G sqrt(N+1)) (N+1-t)/(N+1), for which :func:`last_iterate_bound` holds."""
-    scale = reach(problem, start) / (gradient_bound(problem, schedule) * np.sqrt(updates + 1))
-    return StepSize(float(scale) * updates / (updates + 1), "linear")
+    norm = gradient_bound(problem, schedule)
+    scale = step_over(reach(problem, start), norm * float(np.sqrt(updates + 1)))
+    return StepSize(scale * updates / (updates + 1), "linear")
 
 
 def last_iterate_bound(

@@ -91,6 +91,24 @@ def gradient_bound(problem: LogLinear, schedule: Schedule) -> float:
     return constants(problem).weighted_gradient(schedule.lam)
 
 
+def standard_error(values: Float[np.ndarray, "n *m"]) -> Float[np.ndarray, "*m"]:
+    """Standard error of the mean of n replicas.
+
+    Raises
+    ------
+    InputError
+        For one replica, from which no error can be estimated.
+    """
+    if len(values) < 2:
+        raise InputError(
+            "the error of a mean cannot be estimated from one run",
+            field="replicas",
+            value=len(values),
+            remedy="Use two or more, better hundreds.",
+        )
+    return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+
+
 def mean_below(
     values: ArrayLike, limit: float, known: dict[str, float], certificate: float = 0.0
 ) -> Checked:

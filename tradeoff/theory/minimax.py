@@ -38,7 +38,7 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.schedules import PREFERENCE, SFT, Maxright
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants
+from tradeoff.theory.constants import constants, step_over
 from tradeoff.theory.measured import mean_below, target
 
 Array = NDArray[np.float64]
@@ -77,8 +77,8 @@ def game(problem: LogLinear, lam: float, steps: int, anchor_steps: int | None = 
     limit = (problem.radius * norm + payoff) / np.sqrt(steps)
     limit += problem.radius * pulls.sum() / np.sqrt(before)
     root = float(np.sqrt(steps))
-    return Game(steps, before, lam, problem.radius / (norm * root), 1 / (2 * payoff * root),
-                float(limit))  # fmt: skip
+    alpha, eta = step_over(problem.radius, norm * root), step_over(1.0, 2 * payoff * root)
+    return Game(steps, before, lam, alpha, eta, float(limit))
 
 
 def play(
@@ -117,7 +117,7 @@ def _anchor(
 ) -> Array:
     """Average of projected SGD on one objective, with the step of T4."""
     longest = constants(problem).gradients[objective]
-    alpha = problem.radius / (longest * float(np.sqrt(steps)))
+    alpha = step_over(problem.radius, longest * float(np.sqrt(steps)))
     theta = np.zeros((replicas, problem.dimension))
     mean = np.zeros_like(theta)
     for t in range(steps):

@@ -32,6 +32,7 @@ from tradeoff.convex.solve import minimise
 from tradeoff.schedules import PREFERENCE
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import blocks, distances
+from tradeoff.theory.measured import standard_error
 
 Array = NDArray[np.float64]
 
@@ -132,8 +133,9 @@ def uniform_deviation(
     size = claimed_rows or rows
     limits = band(problem, size, size)
     limit = limits.preference if objective == PREFERENCE else limits.sft
-    error = found.std(axis=0, ddof=1) / np.sqrt(samples)
-    known = {"rows": float(rows), "bound over measured": limit / float(found.mean(axis=0).max())}
+    error = standard_error(found)
+    worst = float(found.mean(axis=0).max())
+    known = {"rows": float(rows), "bound over measured": limit / worst if worst > 0 else np.inf}
     return Checked(found.mean(axis=0), np.full(2, limit), "upper", known, 3 * error)
 
 
@@ -154,7 +156,7 @@ def front_excess(
     pairs = np.array(losses)
     optimism = pairs[:, 0] - pairs[:, 1]
     known = {"regret": float(pairs[:, 0].mean()) - best, "rows": float(rows), "lam": lam}
-    error = float(optimism.std(ddof=1) / np.sqrt(samples))
+    error = float(standard_error(optimism))
     return Checked(float(optimism.mean()), limit, "upper", known, 3 * error)
 
 

@@ -21,6 +21,7 @@ from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.schedules import Plan, Schedule
 from tradeoff.theory.checked import Checked
+from tradeoff.theory.measured import standard_error
 
 Array = NDArray[np.float64]
 
@@ -111,7 +112,7 @@ def monte_carlo(
     runs = trajectories(problem, schedule, steps=steps, step_size=step_size, **run)
     weights = np.array([1 - schedule.lam, schedule.lam])
     gaps = runs.losses(problem)[0] @ weights - value(problem, schedule.lam)
-    error = gaps.std(axis=0, ddof=1) / np.sqrt(len(gaps))
+    error = standard_error(gaps)
     exact = expected_gap(problem, schedule, steps, step_size, run.get("start"))[runs.checkpoints]
     worst = float(np.max(np.abs(gaps.mean(axis=0) - exact) / np.maximum(error, 1e-12)))
     known = {"replicas": float(len(gaps)), "largest z": worst}
@@ -150,6 +151,8 @@ def soup_gap(problem: Quadratic, shares: float | ArrayLike) -> Checked:
 def misalignment(problem: Quadratic) -> float:
     """Sine of the angle between H_0 v and H_1 v, v = a_1 - a_0: zero iff soups trace the front."""
     p, q = problem.hessians @ (problem.centres[1] - problem.centres[0])
+    if not (np.any(p) and np.any(q)):  # one centre: the soup and the front are that point
+        return 0.0
     p, q = p / np.linalg.norm(p), q / np.linalg.norm(q)
     return float(np.linalg.norm(q - (p @ q) * p))
 

@@ -32,7 +32,7 @@ from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError
 from tradeoff.schedules import Rounds, Schedule
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants
+from tradeoff.theory.constants import constants, step_over
 from tradeoff.theory.joint import reach
 from tradeoff.theory.measured import mean_below, target
 
@@ -94,7 +94,7 @@ def rounds_gap(
     start, lam, rounds = run.get("start"), schedule.lam, schedule.rounds
     length, norm = round_length(schedule, updates), round_gradient(problem, lam)
     records = instead if isinstance(instead, Rounds) else schedule
-    alpha = reach(problem, start) / (length * norm * float(np.sqrt(rounds)))
+    alpha = step_over(reach(problem, start), length * norm * float(np.sqrt(rounds)))
     runs = trajectories(
         problem, instead or schedule, steps=updates, step_size=alpha,
         checkpoints=records.starts(updates), **run,

@@ -6,6 +6,7 @@ f_lambda converges to its value at theta_b. That limit does not depend on the st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -152,8 +153,9 @@ def rate_of(problem: LogLinear, objective: int, steps: int, rate: Rate) -> float
     c = constants(problem)
     if rate == "full":
         return c.smoothness(float(objective)) * c.diameter**2 / (2 * steps)
-    base = c.diameter * c.gradients[objective] / float(np.sqrt(steps))
-    return base if rate == "average" else 2 * base * (2 + float(np.log(steps)))
+    # The functions of `math` take whole numbers of any size.
+    base = c.diameter * c.gradients[objective] / math.sqrt(steps)
+    return base if rate == "average" else 2 * base * (2 + math.log(steps))
 
 
 def stage_step(problem: LogLinear, objective: int, steps: int, rate: Rate) -> StepSize:
@@ -187,6 +189,11 @@ def half_gap_steps(
     """Updates of stage b after which at least half of the limit gap remains for ever.
 
     The least T with rate_of(T) <= mu gap^2 / (8 |grad f_lambda(theta_b)|^2). Source: ours.
+
+    Raises
+    ------
+    InputError
+        If there is no gap, or T is above 2^1000.
     """
     b = SFT if first == "preference" else PREFERENCE
     limit, mu = limit_gap(problem, lam, first), growth(problem, b).mu
@@ -200,6 +207,13 @@ def half_gap_steps(
     target = mu * limit.gap**2 / (8 * limit.slope**2)
     low, high = 1, 8
     while rate_of(problem, b, high, rate) > target:
+        if high >= 2**1000:
+            raise InputError(
+                "more than 2^1000 updates: the second stage hardly grows about its minimiser",
+                field="radius",
+                value=problem.radius,
+                remedy="Use a smaller radius.",
+            )
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
@@ -231,7 +245,7 @@ def measured_gap(
         **({**run, "replicas": 1} if full else run),
     )
     gaps = table.loc[table["iterate"] == ("average" if rate == "average" else "last"), "gap"]
-    error = 0.0 if full else float(gaps.std() / np.sqrt(len(gaps)))
+    error = float(gaps.std() / np.sqrt(len(gaps))) if len(gaps) > 1 else 0.0
     bound = remaining_gap(problem, lam, steps, first, rate)
     known = {"limit": limit_gap(problem, lam, first).gap, "T_b": float(steps), "SE": error}
     return Checked(float(gaps.mean()), bound, "lower", known, 3 * error + 1e-9)

@@ -25,7 +25,7 @@ from tradeoff.errors import InputError
 from tradeoff.schedules import Schedule
 from tradeoff.theory._alike import kinds_of
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants
+from tradeoff.theory.constants import constants, step_over
 from tradeoff.theory.joint import reach
 from tradeoff.theory.measured import target
 
@@ -73,7 +73,7 @@ def tail_gap(
     sure, limit = sure_gradient_bound(problem, schedule), tail_bound(
         problem, schedule, steps, delta, start
     )  # fmt: skip
-    size = reach(problem, start) / (sure * float(np.sqrt(steps)))
+    size = step_over(reach(problem, start), sure * float(np.sqrt(steps)))
     runs = trajectories(
         problem, instead or schedule, steps=steps, step_size=size, checkpoints=[steps], **run
     )
