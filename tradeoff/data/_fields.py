@@ -21,6 +21,7 @@ _OWN_ARGUMENTS = frozenset(
 """Arguments of the chat template that a row may not set."""
 LABELS = ("label", "kto_tag")
 """Columns that say whether an unpaired response is desired; LLaMA-Factory has the second."""
+_NUMBERS: dict[float, bool] = {1: True, 0: False, -1: False}
 _WISHES = {"desirable": True, "desired": True, "undesirable": False, "undesired": False}
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False, "-1": False}
 
@@ -95,7 +96,7 @@ def label(record: Record) -> bool | None:
     if isinstance(value, str):
         value = (_WISHES | (_TRUTHS if record.has("completion") else {})).get(value.strip().lower())
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        value = {1: True, 0: False, -1: False}.get(value) if record.has("completion") else None
+        value = _NUMBERS.get(value) if record.has("completion") else None
     if not isinstance(value, bool):
         return None
     record.used.add(name)
