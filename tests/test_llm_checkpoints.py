@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.optimization import Adafactor
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
@@ -117,6 +119,45 @@ def test_a_stage_that_begins_at_a_checkpoint_forgets_the_optimiser(tmp_path):
     parts = trainer(output=tmp_path / "parts", **settings)
     parts.train(progress=False)
     assert_same_end(whole, parts)
+
+
+def adafactor(groups: Any, config: Any, **settings: Any) -> Any:
+    """Adafactor of transformers, which counts its updates in whole numbers of Python."""
+    settings = {"lr": config.learning_rate, "relative_step": False, **settings}
+    return Adafactor(groups, scale_parameter=False, **settings)
+
+
+class Projected(torch.optim.SGD):
+    """An optimiser that remembers an object of its own, as GaLore does."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.state[weight]["projector"] = object()
+
+
+def test_an_optimiser_that_remembers_numbers_goes_on_bit_for_bit(tmp_path):
+    own = {"optimizer": partial(adafactor, beta1=0.9), "schedule": "sft-dpo"}
+    whole = trainer(output=tmp_path / "whole", **own)
+    whole.train(progress=False)
+    trainer(output=tmp_path / "parts", callbacks=[stop_at(4, signal.SIGTERM)], **own).train()
+    parts = trainer(output=tmp_path / "parts", **own)
+    parts.train(progress=False)
+    assert_same_end(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (lambda groups, config: Projected(groups, lr=0.1), "cannot hold the 'projector'"),
+        (lambda groups, config: torch.optim.SGD(groups[:1]), "leaves out 5 trained weights"),
+        (lambda groups, config: None, "makes an optimiser"),
+        (torch.optim.AdamW, "makes an optimiser"),
+    ],
+)
+def test_an_optimiser_that_cannot_be_used_is_found_before_the_second_update(own, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        trainer(output=tmp_path, optimizer=own).train(progress=False)
 
 
 def test_smaller_passes_and_another_layout_do_not_change_the_run(tmp_path):

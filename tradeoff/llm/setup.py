@@ -424,7 +424,13 @@ def compile_blocks(model: Any) -> None:
 def optimizer(
     policy: nn.Module, config: TrainConfig, device: torch.device, own: Any = None
 ) -> torch.optim.Optimizer:
-    """Make AdamW, or the optimiser of `own`; weight decay applies to matrices only."""
+    """Make AdamW, or the optimiser of `own`; weight decay applies to matrices only.
+
+    Raises
+    ------
+    InputError
+        If `own` makes no optimiser, or one that leaves out trained weights.
+    """
     trained = [p for p in policy.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -432,8 +438,7 @@ def optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if own is not None:
-        made: torch.optim.Optimizer = own(groups, config)
-        return made
+        return _own_optimizer(own, groups, config)
     return torch.optim.AdamW(
         groups,
         lr=config.learning_rate,
@@ -441,6 +446,28 @@ def optimizer(
         eps=config.epsilon,
         fused=device.type in ("cuda", "cpu") or None,
     )
+
+
+def _own_optimizer(own: Any, groups: list[Any], config: TrainConfig) -> torch.optim.Optimizer:
+    made = None
+    if callable(own) and not (isinstance(own, type) and issubclass(own, torch.optim.Optimizer)):
+        made = own(groups, config)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputError(
+            "a function of groups and settings that makes an optimiser of torch is needed",
+            field="optimizer",
+            value=getattr(own, "__name__", type(own).__name__),
+            remedy="Give one, such as lambda groups, config: SGD(groups, lr=config.learning_rate).",
+        )
+    held = {id(weight) for group in made.param_groups for weight in group["params"]}
+    if left := sum(id(weight) not in held for group in groups for weight in group["params"]):
+        raise InputError(
+            f"it leaves out {left} trained weights, whose gradients would add up",
+            field="optimizer",
+            value=type(made).__name__,
+            remedy="Give it all groups, or freeze these weights by requires_grad_(False).",
+        )
+    return made
 
 
 def padding(tokenizer: Any) -> int:

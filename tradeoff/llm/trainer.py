@@ -66,7 +66,7 @@ from tradeoff.llm._readings import Readings
 from tradeoff.llm._scorer import Scorer
 from tradeoff.llm._tally import Tally
 from tradeoff.llm._turns import keep_date
-from tradeoff.llm.callbacks import Callback, as_callback
+from tradeoff.llm.callbacks import Callback, as_callback, as_callbacks
 from tradeoff.llm.config import Experiment, TrainConfig
 from tradeoff.llm.journal import Journal
 from tradeoff.llm.logprobs import Policy
@@ -115,7 +115,9 @@ class TrainResult:
         return self.signal != 0
 
     def __repr__(self) -> str:
-        end = "interrupted" if self.interrupted else "done"
+        stopped = self.summary["steps"] < self.summary["identity"]["steps"]
+        end = "stopped" if stopped and not self.summary.get("stopped_early") else "done"
+        end = "interrupted" if self.interrupted else end
         end = end if self.diverged_at is None else f"diverged at update {self.diverged_at}"
         return f"TrainResult({self.summary['schedule']['name']}, {self._updates}, {end})"
 
@@ -154,8 +156,8 @@ class JointTrainer:
         may add. Or :class:`~tradeoff.llm.callbacks.Callback` objects, which are also called at
         updates, log lines and saves.
     optimizer
-        Makes an optimiser from groups of parameters and the settings, in place of AdamW. Its rate
-        is set at each update.
+        Makes an optimiser of all given groups of parameters, with the settings, in place of AdamW.
+        Its rate is set at each update. For checkpoints its state must be tensors and numbers.
     rates
         Makes the (T,) rates of the updates from the settings and the plan's clock, in place of
         ``tradeoff.llm._rates.learning_rates``.
@@ -205,7 +207,7 @@ class JointTrainer:
         self.config = config = setup.within_context(config or TrainConfig(), model)
         self.method = Method.of(schedule)
         self.schedule, self.tokenizer = self.method.schedule, tokenizer
-        self.callbacks = tuple(map(as_callback, callbacks))
+        self.callbacks = as_callbacks(callbacks)
         self.output = None if output is None else Path(output)
         if self.output is not None:
             setup.check_output(self.output)
@@ -299,15 +301,16 @@ class JointTrainer:
         ----------
         resume
             Resume from the newest checkpoint of the output folder, if there is one. Without
-            `resume`, files of an earlier run are removed.
+            `resume`, files of an earlier run are removed. A trainer that has done updates goes on
+            from them, so only a new trainer can begin anew.
         progress
             Show progress bars.
 
         Raises
         ------
         InputError
-            If another run writes to the output folder, the newest checkpoint is of another run, or
-            there is not enough memory.
+            If another run writes to the output folder, the newest checkpoint is of another run,
+            there is not enough memory, or a trainer that has done updates shall begin anew.
         """
         shown = progress and self.accelerator.is_main_process
         interrupt = Interrupt(self.accelerator, self.config.log_every)
@@ -373,9 +376,7 @@ class JointTrainer:
         >>> sorted(losses), sorted(trainer.evaluate())[-3:]
         (['preference', 'sft'], ['sft_updates', 'step', 'tokens'])
         """
-        if self.references is None:
-            remedy = "Call trainer.begin() first; trainer.train() does."
-            raise InputError("the run has not begun", field="update", remedy=remedy)
+        self._check_begun("update")
         if self.step >= self.steps:
             raise InputError(
                 "the schedule has ended",
@@ -390,6 +391,11 @@ class JointTrainer:
     def stop(self) -> None:
         """Save and end the run after this update, as a signal would; the same call resumes it."""
         self._stopping = True
+
+    def _check_begun(self, asked: str) -> None:
+        if self.references is None:
+            remedy = "Call trainer.begin() first; trainer.train() does."
+            raise InputError("the run has not begun", field=asked, remedy=remedy)
 
     def _call(self, name: str, *given: Any) -> None:
         for callback in self.callbacks:
@@ -413,8 +419,18 @@ class JointTrainer:
             self.hooks.settle(self.step)
 
     def save(self) -> Path:
-        """Write a checkpoint of the current state."""
-        assert self.output is not None
+        """Write a checkpoint of the current state, and return the folder of all checkpoints.
+
+        Raises
+        ------
+        InputError
+            Without an output folder, before :meth:`begin`, or while a method with averages or
+            merges shows other weights than the trained ones.
+        """
+        self._check_begun("save")
+        if self.output is None:
+            remedy = "Make the trainer with output = a folder."
+            raise InputError("there is no folder to save to", field="output", remedy=remedy)
         self.hooks.check_trained()
         self.meter.stop()
         tensors, settings = _state.optimizer(self.policy, self.optimizer.optimizer)
@@ -451,6 +467,13 @@ class JointTrainer:
 
     def _begin(self, resume: bool, progress: bool) -> None:
         if self.references is not None:
+            if self.step and not resume:
+                raise InputError(
+                    f"this trainer has done {self.step} updates",
+                    field="resume",
+                    value=resume,
+                    remedy="Make a new trainer, of a model that is not trained yet.",
+                )
             return
         log = b""
         if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
@@ -623,6 +646,8 @@ class JointTrainer:
             group["lr"] = self._rate(passes, step)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.output is not None and step == 0:
+            _state.check_optimizer(self.optimizer.optimizer)
 
     def _rate(self, passes: Sequence[Pass], step: int) -> float:
         """Learning rate of an update, by the objectives that its passes follow."""
@@ -792,7 +817,13 @@ class JointTrainer:
         """Held-out losses of the current policy, with counts and costs so far.
 
         For a method with averages or merges, these are applied first.
+
+        Raises
+        ------
+        InputError
+            Before :meth:`begin`.
         """
+        self._check_begun("evaluate")
         self.meter.stop()
         with self.hooks.shown(self.step):
             return self._evaluated({"kind": "evaluation", "step": self.step})
