@@ -297,6 +297,25 @@ def test_a_run_that_begins_anew_clears_the_old_one_away(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_model_without_checkpoints_is_not_trained_again_unasked(tmp_path):
+    trainer(output=tmp_path, steps=1).train(progress=False)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
+        trainer(output=tmp_path, steps=1).train(progress=False)
+    assert (tmp_path / "model").is_dir()
+    assert trainer(output=tmp_path, steps=1).train(progress=False, resume=False).signal == 0
+
+
+def test_a_model_that_was_trained_in_memory_is_named(tmp_path):
+    model = tiny_llama(400)
+    first, second = (trainer(output=tmp_path, steps=1, model=model) for _ in range(2))
+    first.train(progress=False)
+    with pytest.raises(InputError, match="changed since this trainer was made"):
+        second.train(progress=False)
+    with pytest.raises(InputError, match="Load the model from which it began"):
+        trainer(output=tmp_path, steps=1, model=model).train(progress=False)
+
+
 def test_a_folder_that_is_no_run_loses_nothing(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine").touch()

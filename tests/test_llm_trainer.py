@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from functools import cache
 from typing import Any
 
@@ -33,6 +33,7 @@ from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints, setup
 from tradeoff.llm._streams import Stream
 from tradeoff.llm.callbacks import Callback, as_callbacks
+from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential, SmoothMaxright
@@ -297,6 +298,35 @@ def test_a_run_that_a_callback_ends_is_not_done():
     run = trainer(callbacks=[Ends()], steps=2)
     assert repr(run.train(progress=False)).endswith("stopped)")
     assert repr(run.train(progress=False)).endswith("done)")
+
+
+@pytest.mark.parametrize("field", ["model", "tokenizer", "schedule", "config"])
+def test_names_are_no_objects(field):
+    given = {
+        "model": tiny_neox(VOCABULARY),
+        "tokenizer": bpe_tokenizer_hf(),
+        "schedule": Mix(),
+        "config": TrainConfig(),
+    }
+    setup.check_kinds(**given)
+    with pytest.raises(InputError, match=f"'{field}': this is none"):
+        setup.check_kinds(**{**given, field: "mix"})
+
+
+def test_a_model_in_a_wrapper_or_without_values_is_refused():
+    model = tiny_neox(VOCABULARY)
+    compiled = torch.nn.Sequential(OrderedDict(_orig_mod=model))  # As torch.compile names it.
+    for wrapped in (compiled, torch.nn.DataParallel(model)):
+        with pytest.raises(InputError, match="in a wrapper"):
+            trainer(model=wrapped)
+    with pytest.raises(InputError, match="without values"):
+        trainer(model=model.to("meta"))
+
+
+def test_a_warm_up_longer_than_a_stage_is_said():
+    with pytest.warns(UserWarning, match="a stage of the run has 3"):
+        trainer(Sequential(share=0.5), warmup=3)
+    trainer(Sequential(share=0.5), warmup=2)
 
 
 def test_without_held_out_rows_there_is_only_a_log():

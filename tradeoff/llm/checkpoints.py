@@ -192,12 +192,15 @@ def check_same_run(path: Path, state: dict[str, Any], identity: dict[str, Any]) 
     found = state.get("identity", {})
     for name, expected in identity.items():
         if not _same(found.get(name), expected):
+            begin = "Resume with the settings it was made with"
+            if name == "model":
+                begin = "Load the model from which it began; training has changed it in memory"
             raise InputError(
                 f"the checkpoint belongs to another run: its {name} differs from {expected!r}",
                 file=path,
                 field=name,
                 value=found.get(name),
-                remedy="Resume with the settings it was made with, or give another output folder.",
+                remedy=f"{begin}, or give another output folder.",
             )
 
 

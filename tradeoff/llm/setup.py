@@ -26,7 +26,7 @@ from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs
 from tradeoff.methods import Method
-from tradeoff.schedules import OBJECTIVES, PREFERENCE, Plan, Rule
+from tradeoff.schedules import OBJECTIVES, PREFERENCE, Plan, Rule, Schedule, stage_lengths
 
 DEAR = 10.0
 """Ratio of the work of probes to that of updates from which a warning is given."""
@@ -152,6 +152,29 @@ def _check_processes(found: Any, world: int) -> None:
     if problem is not None:
         remedy = "Launch with DDP, or on GPUs with FSDP and fsdp_version 2."
         raise InputError(problem, field="distributed_type", value=str(way.value), remedy=remedy)
+
+
+def check_kinds(model: Any, tokenizer: Any, schedule: Any, config: Any) -> None:
+    """Raise an `InputError` for an object of another kind than a trainer needs."""
+    load, find = "tradeoff.llm.models.load", "tradeoff.methods.find"
+    needed = (
+        ("model", model, isinstance(model, nn.Module), f"{load} loads one."),
+        ("tokenizer", tokenizer, hasattr(tokenizer, "chat_template"), f"{load} loads one."),
+        ("schedule", schedule, isinstance(schedule, Schedule | Method), f"{find} makes one."),
+        ("config", config, isinstance(config, TrainConfig), "Give a TrainConfig."),
+    )
+    for name, value, fits, remedy in needed:
+        if not fits:
+            raise InputError("this is none", field=name, value=value, remedy=remedy)
+    problem = None
+    if hasattr(model, "_orig_mod") or not hasattr(model, "config"):
+        problem = "the model is in a wrapper, as of torch.compile or DataParallel"
+        remedy = "Give the model itself; compile = true compiles it, torchrun uses several devices."
+    elif any(weight.is_meta or weight.is_inference() for weight in model.parameters()):
+        problem = "the model has weights without values, or made in torch.inference_mode"
+        remedy = "Load it anew, on one device and outside of such a context."
+    if problem is not None:
+        raise InputError(problem, field="model", value=type(model).__name__, remedy=remedy)
 
 
 def within_context(config: TrainConfig, model: Any) -> TrainConfig:
@@ -304,6 +327,16 @@ def warn_of_neglect(plan: Plan, updates: Sequence[int], lam: float) -> None:
 
 NEGLECTED = 20
 """Number of updates from which an objective that was never followed gives a warning."""
+
+
+def warn_of_warmup(plan: Plan, config: TrainConfig) -> None:
+    """Warn if a stage ends before its warm-up, so that it never has the rate of the settings."""
+    if config.warmup and (short := int(stage_lengths(plan.clock).min())) <= config.warmup:
+        warnings.warn(
+            f"train.warmup = {config.warmup} updates, and a stage of the run has {short}: its rate "
+            "stays below train.learning_rate",
+            stacklevel=3,
+        )
 
 
 def warn_of_precision(config: TrainConfig, device: torch.device) -> None:

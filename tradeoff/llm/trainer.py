@@ -204,7 +204,9 @@ class JointTrainer:
         rates: Callable[[TrainConfig, np.ndarray], np.ndarray] | None = None,
         collator: batches.Collator = batches.collate,
     ) -> None:
-        self.config = config = setup.within_context(config or TrainConfig(), model)
+        config = TrainConfig() if config is None else config
+        setup.check_kinds(model, tokenizer, schedule, config)
+        self.config = config = setup.within_context(config, model)
         self.method = Method.of(schedule)
         self.schedule, self.tokenizer = self.method.schedule, tokenizer
         self.callbacks = as_callbacks(callbacks)
@@ -272,6 +274,8 @@ class JointTrainer:
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
         setup.warn_of_limit(self.plan, config)
         setup.warn_of_optima(self.plan, config)
+        if rates is None:
+            setup.warn_of_warmup(self.plan, config)
         setup.warn_of_precision(config, self.accelerator.device)
         self.known = KnownLosses(self.plan, config, sizes)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -286,11 +290,12 @@ class JointTrainer:
         self.references: _reference_values.References | None = None
         self.step = 0
         self.diverged_at: int | None = None
-        self._stopping, self._saved_at = False, time.monotonic()
+        self._stopping, self._staged, self._saved_at = False, False, time.monotonic()
         self._logged: Mapping[str, float] = {}
         self.experiment: Experiment | None = None
         """All settings of the command that started the run, for the model card."""
         self._best_weights: list[Tensor] = []
+        self._sample = _state.sample(self.policy)
 
     # ------------------------------------------------------------------ the run
 
@@ -475,6 +480,12 @@ class JointTrainer:
                     remedy="Make a new trainer, of a model that is not trained yet.",
                 )
             return
+        if self._sample != _state.sample(self.policy):
+            raise InputError(
+                "the weights have changed since this trainer was made, as by another trainer",
+                field="model",
+                remedy="Make a trainer just before it trains, and load the model anew for each.",
+            )
         log = b""
         if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
             log = self._restore(found[-1])
@@ -482,8 +493,17 @@ class JointTrainer:
             if self.accelerator.is_main_process and self.step < self.steps:
                 # A model from an earlier end is no longer the model of this run.
                 records.discard(self.output / models.MODEL)
-        elif self.output and self.accelerator.is_main_process:
-            self._clear(self.output)
+        elif self.output:
+            if resume and self.journal.exists and (self.output / models.MODEL).exists():
+                raise InputError(
+                    "the folder has the model of an earlier run, and no checkpoint to resume from",
+                    file=self.output,
+                    remedy="Give another output folder, or --no-resume (resume=False), which "
+                    "removes this model and begins anew.",
+                )
+            self.accelerator.wait_for_everyone()  # all processes look before one removes
+            if self.accelerator.is_main_process:
+                self._clear(self.output)
         self._store_surroundings()
         if self.output and self.accelerator.is_main_process:
             _about.write(
@@ -600,10 +620,7 @@ class JointTrainer:
         self.meter.start()
         if self.plan.clock[step] == 1 and step:
             self.optimizer.optimizer.state.clear()
-        if self.config.reference == "stage" and step == _reference.stage_start(self.plan) > 0:
-            self.references = _reference.cached(
-                self.scorer, self._bare, self.data, self.needed, iter
-            )
+        self._begin_stage_reference()
         self.known.refresh(step, self._mean_training_loss)
         if self.known.used and world.num_processes > 1:
             # Sums may differ between processes in their last bits, but the choice must not.
@@ -621,6 +638,15 @@ class JointTrainer:
                 self.known.observe(objective, float(self.scorer.add_up(losses[objective])))
         self.step += 1
         return {OBJECTIVES[i]: losses[i] for i in sorted({part.objective for part in passes})}
+
+    def _begin_stage_reference(self) -> None:
+        """At the start of the preference stage, make its reference, if the settings ask for one."""
+        start = _reference.stage_start(self.plan)
+        if self.config.reference == "stage" and self.step == start > 0 and not self._staged:
+            self.references = _reference.cached(
+                self.scorer, self._bare, self.data, self.needed, iter
+            )
+            self._staged = True
 
     def _accumulate(
         self, step: int, follow: Callable[[int], Float[np.ndarray, " 2"]], *, joins: bool
@@ -825,6 +851,7 @@ class JointTrainer:
         """
         self._check_begun("evaluate")
         self.meter.stop()
+        self._begin_stage_reference()
         with self.hooks.shown(self.step):
             return self._evaluated({"kind": "evaluation", "step": self.step})
 
