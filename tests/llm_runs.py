@@ -76,6 +76,7 @@ def trainer(
     callbacks: Any = (),
     collator: Any = collate,
     optimizer: Any = None,
+    rates: Any = None,
     **settings: Any,
 ) -> JointTrainer:
     """A trainer of a tiny random Llama; `settings` go to its configuration."""
@@ -105,6 +106,7 @@ def trainer(
         callbacks=callbacks,
         collator=collator,
         optimizer=optimizer,
+        rates=rates,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -396,6 +397,25 @@ def test_settings_that_change_nothing_may_change(tmp_path):
     first.train(progress=False)
     others = {"log_every": 1, "save_every": 1, "keep": 5, "reference_cache": str(tmp_path / "c")}
     assert trainer(output=tmp_path, **others).train(progress=False).summary["steps"] == 6
+
+
+def test_a_reference_may_be_spelled_in_another_way(tmp_path):
+    trainer(output=tmp_path / "sft", steps=1).train(progress=False)
+    for name in ("sft", "sft/", "./sft"):
+        place = os.path.join(tmp_path, name)
+        done = trainer(output=tmp_path / "run", steps=1, reference=place).train(progress=False)
+        assert done.summary["steps"] == 1
+
+
+def falling(config: Any, clock: Any) -> Any:
+    """Rates of a user's own, which depend on the number of updates."""
+    return np.linspace(config.learning_rate, 0, len(clock))
+
+
+def test_a_run_whose_own_rates_depend_on_its_length_is_not_made_longer(tmp_path):
+    trainer("mix", output=tmp_path, steps=2, rates=falling).train(progress=False)
+    with pytest.raises(InputError, match="a learning rate of one's own depends on"):
+        trainer("mix", output=tmp_path, steps=4, rates=falling).train(progress=False)
 
 
 def reseal(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +46,8 @@ def identity(method: Method, config: TrainConfig, data: Corpora, model: str) -> 
     """Identity of a run: method, settings, rows and model, as JSON values."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
     settings |= {name: getattr(config, name) for name in config.defects.determining}
+    if config.reference not in ("initial", "stage"):
+        settings["reference"] = os.path.normpath(config.reference)  # runs/sft/ is runs/sft.
     schedule = method.schedule.to_dict() if method.plain else method.to_dict()
     found = {"schedule": schedule, **settings, **data.fingerprints(), "model": model}
     return dict(json.loads(json.dumps(found)))

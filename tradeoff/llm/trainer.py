@@ -270,7 +270,8 @@ class JointTrainer:
         self.readings = Readings.of(
             *(self.method.sft, self.plan, config.seed, self.data.sft, tokenizer, self.scorer.pad)
         )
-        self.rates = setup.checked_rates((rates or learning_rates)(config, self.plan.clock), config)
+        self._make_rates = rates or learning_rates
+        self.rates = setup.checked_rates(self._make_rates(config, self.plan.clock), config)
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
         setup.warn_of_limit(self.plan, config)
         setup.warn_of_optima(self.plan, config)
@@ -573,7 +574,9 @@ class JointTrainer:
         before = {**self.identity, "steps": steps}
         checkpoints.check_same_run(path, found, before)
         _saved.check_positions(path, found, self.config)
-        check_extends(self.schedule, self.config, before["steps"], found["step"], path)
+        check_extends(
+            *(self.schedule, self.config, before["steps"], found["step"], path, self._make_rates)
+        )
         if tables := tensors.get("reference"):
             self.references = _reference_values.from_tables(tables, found["reference"])
         # The reference is the policy before training, so it is made or completed first.
