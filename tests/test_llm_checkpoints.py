@@ -46,7 +46,7 @@ from tradeoff.schedules import Sequential
 
 DECAYS: dict[str, dict[str, Any]] = {
     "constant": {},
-    "cosine": {"decay": "cosine", "warmup": 2},
+    "cosine": {"decay": "cosine", "warmup": 1},
     "linear": {"decay": "linear", "weight_decay": 0.1, "reference": "stage"},
 }
 

@@ -323,8 +323,8 @@ def test_a_model_in_a_wrapper_or_without_values_is_refused():
         trainer(model=model.to("meta"))
 
 
-def test_a_warm_up_longer_than_a_stage_is_said():
-    with pytest.warns(UserWarning, match="a stage of the run has 3"):
+def test_a_warm_up_longer_than_every_stage_is_said():
+    with pytest.warns(UserWarning, match="longest stage of the run has 3"):
         trainer(Sequential(share=0.5), warmup=3)
     trainer(Sequential(share=0.5), warmup=2)
 

@@ -330,11 +330,12 @@ NEGLECTED = 20
 
 
 def warn_of_warmup(plan: Plan, config: TrainConfig) -> None:
-    """Warn if a stage ends before its warm-up, so that it never has the rate of the settings."""
-    if config.warmup and (short := int(stage_lengths(plan.clock).min())) <= config.warmup:
+    """Warn if every stage ends in its warm-up, so that no update has the rate of the settings."""
+    longest = int(stage_lengths(plan.clock).max())
+    if config.warmup and longest <= config.warmup:
         warnings.warn(
-            f"train.warmup = {config.warmup} updates, and a stage of the run has {short}: its rate "
-            "stays below train.learning_rate",
+            f"train.warmup is {config.warmup} updates, and the longest stage of the run has "
+            f"{longest}: all rates are below train.learning_rate",
             stacklevel=3,
         )
 
