@@ -75,6 +75,8 @@ def trainer(
     preference: Any = None,
     callbacks: Any = (),
     collator: Any = collate,
+    optimizer: Any = None,
+    rates: Any = None,
     **settings: Any,
 ) -> JointTrainer:
     """A trainer of a tiny random Llama; `settings` go to its configuration."""
@@ -103,6 +105,8 @@ def trainer(
         output=output,
         callbacks=callbacks,
         collator=collator,
+        optimizer=optimizer,
+        rates=rates,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.optimization import Adafactor
 
 from tradeoff import _seals
 from tradeoff.errors import InputError
@@ -43,7 +46,7 @@ from tradeoff.schedules import Sequential
 
 DECAYS: dict[str, dict[str, Any]] = {
     "constant": {},
-    "cosine": {"decay": "cosine", "warmup": 2},
+    "cosine": {"decay": "cosine", "warmup": 1},
     "linear": {"decay": "linear", "weight_decay": 0.1, "reference": "stage"},
 }
 
@@ -117,6 +120,45 @@ def test_a_stage_that_begins_at_a_checkpoint_forgets_the_optimiser(tmp_path):
     parts = trainer(output=tmp_path / "parts", **settings)
     parts.train(progress=False)
     assert_same_end(whole, parts)
+
+
+def adafactor(groups: Any, config: Any, **settings: Any) -> Any:
+    """Adafactor of transformers, which counts its updates in whole numbers of Python."""
+    settings = {"lr": config.learning_rate, "relative_step": False, **settings}
+    return Adafactor(groups, scale_parameter=False, **settings)
+
+
+class Projected(torch.optim.SGD):
+    """An optimiser that remembers an object of its own, as GaLore does."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.state[weight]["projector"] = object()
+
+
+def test_an_optimiser_that_remembers_numbers_goes_on_bit_for_bit(tmp_path):
+    own = {"optimizer": partial(adafactor, beta1=0.9), "schedule": "sft-dpo"}
+    whole = trainer(output=tmp_path / "whole", **own)
+    whole.train(progress=False)
+    trainer(output=tmp_path / "parts", callbacks=[stop_at(4, signal.SIGTERM)], **own).train()
+    parts = trainer(output=tmp_path / "parts", **own)
+    parts.train(progress=False)
+    assert_same_end(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (lambda groups, config: Projected(groups, lr=0.1), "cannot hold the 'projector'"),
+        (lambda groups, config: torch.optim.SGD(groups[:1]), "leaves out 5 trained weights"),
+        (lambda groups, config: None, "makes an optimiser"),
+        (torch.optim.AdamW, "makes an optimiser"),
+    ],
+)
+def test_an_optimiser_that_cannot_be_used_is_found_before_the_second_update(own, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        trainer(output=tmp_path, optimizer=own).train(progress=False)
 
 
 def test_smaller_passes_and_another_layout_do_not_change_the_run(tmp_path):
@@ -256,6 +298,25 @@ def test_a_run_that_begins_anew_clears_the_old_one_away(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_model_without_checkpoints_is_not_trained_again_unasked(tmp_path):
+    trainer(output=tmp_path, steps=1).train(progress=False)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
+        trainer(output=tmp_path, steps=1).train(progress=False)
+    assert (tmp_path / "model").is_dir()
+    assert trainer(output=tmp_path, steps=1).train(progress=False, resume=False).signal == 0
+
+
+def test_a_model_that_was_trained_in_memory_is_named(tmp_path):
+    model = tiny_llama(400)
+    first, second = (trainer(output=tmp_path, steps=1, model=model) for _ in range(2))
+    first.train(progress=False)
+    with pytest.raises(InputError, match="changed since this trainer was made"):
+        second.train(progress=False)
+    with pytest.raises(InputError, match="Load the model from which it began"):
+        trainer(output=tmp_path, steps=1, model=model).train(progress=False)
+
+
 def test_a_folder_that_is_no_run_loses_nothing(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine").touch()
@@ -336,6 +397,25 @@ def test_settings_that_change_nothing_may_change(tmp_path):
     first.train(progress=False)
     others = {"log_every": 1, "save_every": 1, "keep": 5, "reference_cache": str(tmp_path / "c")}
     assert trainer(output=tmp_path, **others).train(progress=False).summary["steps"] == 6
+
+
+def test_a_reference_may_be_spelled_in_another_way(tmp_path):
+    trainer(output=tmp_path / "sft", steps=1).train(progress=False)
+    for name in ("sft", "sft/", "./sft"):
+        place = os.path.join(tmp_path, name)
+        done = trainer(output=tmp_path / "run", steps=1, reference=place).train(progress=False)
+        assert done.summary["steps"] == 1
+
+
+def falling(config: Any, clock: Any) -> Any:
+    """Rates of a user's own, which depend on the number of updates."""
+    return np.linspace(config.learning_rate, 0, len(clock))
+
+
+def test_a_run_whose_own_rates_depend_on_its_length_is_not_made_longer(tmp_path):
+    trainer("mix", output=tmp_path, steps=2, rates=falling).train(progress=False)
+    with pytest.raises(InputError, match="a learning rate of one's own depends on"):
+        trainer("mix", output=tmp_path, steps=4, rates=falling).train(progress=False)
 
 
 def reseal(folder: Path) -> None:

@@ -16,8 +16,8 @@ from tradeoff.methods.after import Ema
 from tradeoff.methods.anchors import Ewc, L2Sp
 from tradeoff.methods.merges import WiseFt
 from tradeoff.methods.method import IDENTITY, KNOWN
-from tradeoff.methods.parameters import HalfFineTuning, Ogd, Subset, TopGradient
-from tradeoff.schedules import Mix, Sequential
+from tradeoff.methods.parameters import GradientMemory, HalfFineTuning, Ogd, Subset, TopGradient
+from tradeoff.schedules import Alright, Mix, Sequential
 
 HOOKS = [
     (slot, name)
@@ -83,6 +83,15 @@ def test_what_hooks_remember_goes_on_after_an_interruption(tmp_path: Path, metho
             torch.testing.assert_close(weights(once_more)[name], value, rtol=0, atol=0)
     with pytest.raises(InputError, match="another run"):
         train(method, output=tmp_path / "cut", steps=8)
+
+
+def test_parts_whose_memory_begins_with_one_array_are_saved(tmp_path: Path) -> None:
+    method = Method(Alright(), parameters=GradientMemory())
+    whole, _ = train(method, output=tmp_path / "whole")
+    train(method, output=tmp_path / "cut", callbacks=[stop_at(0, signal.SIGTERM)])
+    again, _ = train(method, output=tmp_path / "cut")
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(again)[name], value, rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -138,6 +139,14 @@ def test_the_first_stage_is_not_cut_short():
     done = trainer(Sequential(share=0.5), **settings).train(progress=False)
     assert done.summary["best"]["step"] >= 6
     assert done.summary["updates"]["sft"] == 6
+
+
+def test_all_evaluations_that_count_have_the_reference_of_the_stage() -> None:
+    settings = {"steps": 8, "evaluate_every": 2, "reference": "stage", "patience": 9}
+    table = trainer(Sequential(share=0.5), **settings).train(progress=False).table
+    losses = table.set_index("step").preference_loss
+    assert losses[4] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[2] != pytest.approx(math.log(2), abs=1e-3)
 
 
 @pytest.mark.parametrize(("lam", "name"), [(0.5, "sft"), (1.0, "preference"), (0.0, "sft")])

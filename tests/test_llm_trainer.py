@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from functools import cache
 from typing import Any
 
@@ -29,8 +29,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tradeoff import draws
+from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints, setup
 from tradeoff.llm._streams import Stream
+from tradeoff.llm.callbacks import Callback, as_callbacks
+from tradeoff.llm.config import TrainConfig
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.trainer import JointTrainer
 from tradeoff.schedules import Alright, Maxright, Mix, Schedule, Sequential, SmoothMaxright
@@ -235,6 +238,95 @@ def test_callbacks_add_to_each_evaluation():
 
     table = trainer(callbacks=[count]).train(progress=False).table
     assert table.weights.nunique() == 1
+
+
+def test_what_callbacks_add_is_written_as_plain_values(tmp_path):
+    added = {
+        "number": np.float32(1.5),
+        "tensor": torch.tensor(2),
+        "parts": [np.arange(2), {"none": float("nan")}],
+        "text": "kind",
+    }
+    run = trainer(callbacks=[lambda run, record: record.update(added)], steps=1, output=tmp_path)
+    run.train(progress=False)
+    first = json.loads((tmp_path / "metrics.jsonl").read_text("utf-8").splitlines()[0])
+    assert {name: first[name] for name in added} == {
+        "number": 1.5,
+        "tensor": 2,
+        "parts": [[0, 1], {"none": None}],
+        "text": "kind",
+    }
+
+
+def test_a_value_that_no_log_holds_is_named():
+    run = trainer(callbacks=[lambda run, record: record.update(model=run.model)], steps=1)
+    with pytest.raises(InputError, match="'model': the log holds numbers"):
+        run.train(progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [(Callback(), "not a list"), (print, "not a list"), ([Callback], "a class")]
+)
+def test_callbacks_are_a_list_of_objects(given, words):
+    with pytest.raises(InputError, match=words):
+        as_callbacks(given)
+
+
+def test_a_loop_of_ones_own_hears_what_it_lacks(tmp_path):
+    run = trainer(steps=1)
+    for early in (run.update, run.evaluate, run.save):
+        with pytest.raises(InputError, match="has not begun"):
+            early()
+    run.begin()
+    with pytest.raises(InputError, match="'output': there is no folder to save to"):
+        run.save()
+
+
+def test_a_trainer_that_has_done_updates_does_not_begin_anew():
+    run = trainer(steps=1)
+    run.begin(resume=False)
+    run.train(resume=False, progress=False)
+    with pytest.raises(InputError, match="has done 1 updates"):
+        run.train(resume=False, progress=False)
+
+
+def test_a_run_that_a_callback_ends_is_not_done():
+    class Ends(Callback):
+        def updated(self, run: Any, losses: Any) -> None:
+            run.stop()
+
+    run = trainer(callbacks=[Ends()], steps=2)
+    assert repr(run.train(progress=False)).endswith("stopped)")
+    assert repr(run.train(progress=False)).endswith("done)")
+
+
+@pytest.mark.parametrize("field", ["model", "tokenizer", "schedule", "config"])
+def test_names_are_no_objects(field):
+    given = {
+        "model": tiny_neox(VOCABULARY),
+        "tokenizer": bpe_tokenizer_hf(),
+        "schedule": Mix(),
+        "config": TrainConfig(),
+    }
+    setup.check_kinds(**given)
+    with pytest.raises(InputError, match=f"'{field}': this is none"):
+        setup.check_kinds(**{**given, field: "mix"})
+
+
+def test_a_model_in_a_wrapper_or_without_values_is_refused():
+    model = tiny_neox(VOCABULARY)
+    compiled = torch.nn.Sequential(OrderedDict(_orig_mod=model))  # As torch.compile names it.
+    for wrapped in (compiled, torch.nn.DataParallel(model)):
+        with pytest.raises(InputError, match="in a wrapper"):
+            trainer(model=wrapped)
+    with pytest.raises(InputError, match="without values"):
+        trainer(model=model.to("meta"))
+
+
+def test_a_warm_up_longer_than_every_stage_is_said():
+    with pytest.warns(UserWarning, match="longest stage of the run has 3"):
+        trainer(Sequential(share=0.5), warmup=3)
+    trainer(Sequential(share=0.5), warmup=2)
 
 
 def test_without_held_out_rows_there_is_only_a_log():

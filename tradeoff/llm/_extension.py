@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,12 @@ from tradeoff.schedules import Schedule
 
 
 def check_extends(
-    schedule: Schedule, config: TrainConfig, before: Any, done: int, file: Any = None
+    schedule: Schedule,
+    config: TrainConfig,
+    before: Any,
+    done: int,
+    file: Any = None,
+    rates: Callable[[TrainConfig, np.ndarray], np.ndarray] = learning_rates,
 ) -> None:
     """Raise an error if another number of updates would have changed the updates that are done.
 
@@ -35,6 +41,8 @@ def check_extends(
         Updates done.
     file
         The checkpoint, for messages.
+    rates
+        Makes the rates of the updates from settings and clock.
 
     Raises
     ------
@@ -53,13 +61,14 @@ def check_extends(
             remedy="Give more steps, or --checkpoint to `tradeoff export` for an earlier model.",
         )
     plans = [schedule.plan(count) for count in (before, steps)]
-    rates = [
-        learning_rates(replace(config, steps=count), plan.clock)
+    old_rates, new_rates = (
+        np.asarray(rates(replace(config, steps=count), plan.clock))[:done]
         for count, plan in zip((before, steps), plans, strict=True)
-    ]
+    )
     cause = None
-    if not np.array_equal(rates[0][:done], rates[1][:done]):
-        cause = f"a learning rate with decay = {config.decay!r} depends on the number of updates"
+    if not np.array_equal(old_rates, new_rates):
+        how = f"with decay = {config.decay!r}" if rates is learning_rates else "of one's own"
+        cause = f"a learning rate {how} depends on the number of updates"
     for name in ("probability", "weights", "clock"):
         old, new = (getattr(plan, name)[:done] for plan in plans)
         if not np.array_equal(old, new):

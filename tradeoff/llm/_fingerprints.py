@@ -6,6 +6,7 @@ takes about a second for each GiB and core, if the processor has instructions fo
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -64,8 +65,11 @@ def model_fingerprint(model: nn.Module, *, adapters: bool = True) -> str:
 
 
 def dotted_name(made: Callable[..., Any]) -> str:
-    """Module and name of a function or class."""
-    return f"{made.__module__}.{made.__qualname__}"
+    """Module and name of a function or class; with given arguments, those of the function."""
+    while isinstance(made, functools.partial):
+        made = made.func
+    named = made if hasattr(made, "__qualname__") else type(made)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def own_collator(collator: batches.Collator) -> dict[str, str]:

@@ -114,11 +114,12 @@ class OwnGroup:
 
 @dataclass(frozen=True)
 class OwnOptimizerState:
-    """Settings of a user's own optimiser; empty before its first update."""
+    """Settings of a user's own optimiser and its moments that are numbers, if any."""
 
     __pydantic_config__ = _STRICT
 
     param_groups: list[OwnGroup] | None = None
+    numbers: dict[str, bool | int | float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

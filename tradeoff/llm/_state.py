@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +46,8 @@ def identity(method: Method, config: TrainConfig, data: Corpora, model: str) -> 
     """Identity of a run: method, settings, rows and model, as JSON values."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE}
     settings |= {name: getattr(config, name) for name in config.defects.determining}
+    if config.reference not in ("initial", "stage"):
+        settings["reference"] = os.path.normpath(config.reference)  # runs/sft/ is runs/sft.
     schedule = method.schedule.to_dict() if method.plain else method.to_dict()
     found = {"schedule": schedule, **settings, **data.fingerprints(), "model": model}
     return dict(json.loads(json.dumps(found)))
@@ -55,6 +58,13 @@ def local_weights(policy: torch.nn.Module) -> Iterator[Tensor]:
     for weight in policy.parameters():
         if weight.requires_grad:
             yield weight.to_local() if hasattr(weight, "to_local") else weight
+
+
+def sample(policy: torch.nn.Module) -> list[float]:
+    """The first numbers of each weight: training changes some of them, and they are few."""
+    weights = (w.to_local() if hasattr(w, "to_local") else w for w in policy.parameters())
+    parts = [weight.detach().flatten()[:8].float().nan_to_num() for weight in weights]
+    return [float(number) for number in torch.cat(parts).tolist()]
 
 
 def copies(policy: torch.nn.Module) -> list[Tensor]:
@@ -107,31 +117,51 @@ def _trained(policy: Any) -> set[str]:
 
 
 def optimizer(policy: Any, given: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Moments of an optimiser, named ``weight/moment``, and its settings; empty without moments."""
+    """Moments of an optimiser, named ``weight/moment``, and its settings; empty without moments.
+
+    Moments that are single numbers, such as a count of updates, are among the settings.
+    """
     if not given.state:
         return {}, {}
     _reshard(policy)
     found: dict[str, Any] = dict(get_optimizer_state_dict(policy, given, options=_options()))
-    tensors = {
+    moments = {
         f"{weight}/{name}": value
         for weight, moments in found.get("state", {}).items()
         for name, value in moments.items()
     }
-    return tensors, {"param_groups": found.get("param_groups", [])}
+    tensors = {place: value for place, value in moments.items() if isinstance(value, Tensor)}
+    numbers = {place: value for place, value in moments.items() if place not in tensors}
+    settings = {"param_groups": found.get("param_groups", [])}
+    return tensors, settings | ({"numbers": numbers} if numbers else {})
+
+
+def check_optimizer(given: Any) -> None:
+    """Raise an `InputError` if an optimiser remembers what no checkpoint can hold."""
+    for moments in given.state.values():
+        for name, value in moments.items():
+            if not (value is None or isinstance(value, Tensor | bool | int | float)):
+                raise InputError(
+                    f"a checkpoint cannot hold the {name!r} of {type(given).__name__}",
+                    field="optimizer",
+                    value=type(value).__name__,
+                    remedy="Use an optimiser whose state is tensors and numbers, or train without "
+                    "an output folder.",
+                )
 
 
 def set_optimizer(
     policy: Any, given: Any, tensors: dict[str, Tensor], settings: dict[str, Any]
 ) -> None:
     """Restore the state of an optimiser."""
-    if not tensors:
+    if not tensors and not settings:
         return
     _reshard(policy)
     moments: dict[str, Any] = {}
-    for place, value in tensors.items():
+    for place, value in {**tensors, **settings.get("numbers", {})}.items():
         weight, name = place.rsplit("/", 1)
         moments.setdefault(weight, {})[name] = value
-    found: dict[str, Any] = {"state": moments, **settings}
+    found: dict[str, Any] = {"state": moments, "param_groups": settings["param_groups"]}
     set_optimizer_state_dict(policy, given, found, options=_options())
 
 

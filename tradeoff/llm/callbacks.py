@@ -61,6 +61,20 @@ class Evaluated(Callback):
         self.function(trainer, record)
 
 
+def as_callbacks(given: Any) -> tuple[Callback, ...]:
+    """Make a callback of each, see :func:`as_callback`.
+
+    Raises
+    ------
+    InputError
+        If they are not in a list, or one of them is no callback.
+    """
+    if isinstance(given, Callback) or callable(given):
+        remedy = "Give a list, also of a single one."
+        raise InputError("this is not a list", field="callbacks", value=given, remedy=remedy)
+    return tuple(map(as_callback, given))
+
+
 def as_callback(given: Any) -> Callback:
     """Make a callback of a function, called at evaluations; a callback is returned unchanged.
 
@@ -71,7 +85,8 @@ def as_callback(given: Any) -> Callback:
     """
     if isinstance(given, Callback):
         return given
-    if not callable(given):
-        remedy = "Give a Callback, or a function of the trainer and the record of an evaluation."
-        raise InputError("this cannot be called", field="callbacks", value=given, remedy=remedy)
+    if isinstance(given, type) or not callable(given):
+        problem = "this is a class" if isinstance(given, type) else "this cannot be called"
+        remedy = "Give a Callback object, or a function of the trainer and an evaluation's record."
+        raise InputError(problem, field="callbacks", value=given, remedy=remedy)
     return Evaluated(given)

@@ -59,14 +59,25 @@ def write(
     _leftovers.clear(folder, owned=True)
     with replacing_folder(target, sync=sync) as partial:
         for name, content in tensors.items():
-            plain = {key: value.detach().cpu().contiguous() for key, value in content.items()}
-            save_file(plain, partial / f"{name}.safetensors")
+            save_file(_apart(content), partial / f"{name}.safetensors")
         # records.write_json would round, but a resumed run must be exact.
         text = json.dumps({**state, "files": sorted(tensors)}, indent=1)
         (partial / "state.json").write_bytes(f"{text}\n".encode())
         _seals.seal_folder(partial, {"step": step, "log": log})
     remove_older(folder, keep, spare)
     return target
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the processor's memory, unless they are there; none shares another's memory."""
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, value in tensors.items():
+        plain = value.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in places else plain
+        places.add(place)
+    return found
 
 
 def remove_older(folder: Path, keep: int, spare: Collection[int] = ()) -> None:
@@ -181,12 +192,15 @@ def check_same_run(path: Path, state: dict[str, Any], identity: dict[str, Any]) 
     found = state.get("identity", {})
     for name, expected in identity.items():
         if not _same(found.get(name), expected):
+            begin = "Resume with the settings it was made with"
+            if name == "model":
+                begin = "Load the model from which it began; training has changed it in memory"
             raise InputError(
                 f"the checkpoint belongs to another run: its {name} differs from {expected!r}",
                 file=path,
                 field=name,
                 value=found.get(name),
-                remedy="Resume with the settings it was made with, or give another output folder.",
+                remedy=f"{begin}, or give another output folder.",
             )
 
 

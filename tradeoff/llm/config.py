@@ -89,7 +89,8 @@ class TrainConfig:
         losses never include it.
     reference
         "initial": the policy before training. "stage": the policy at the start of its preference
-        stage. Otherwise a folder or hub name, such as that of an SFT optimum.
+        stage; evaluations before that stage compare with the policy before training. Otherwise a
+        folder or hub name, such as that of an SFT optimum.
     reference_mode
         "cached": its log-probabilities are computed once, before training. "adapter_off": the
         policy with its adapters switched off, at every update. "second_model": a second model in

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from tradeoff import _seals
+from tradeoff.errors import InputError
 from tradeoff.llm.config import TrainConfig
 from tradeoff.records import flush, replacing
 from tradeoff.schedules import Schedule
@@ -70,7 +74,14 @@ class Journal:
                 partial.write_bytes(content)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line; `line["step"]` counts the updates done."""
+        """Add a line; `line["step"]` counts the updates done.
+
+        Raises
+        ------
+        InputError
+            If a value is not one that JSON has; arrays and tensors become numbers and lists.
+        """
+        line = {name: _plain(value, name) for name, value in line.items()}
         self.lines.append(line)
         numbers = {k: v for k, v in line.items() if isinstance(v, int | float) and k != "step"}
         self.accelerator.log(numbers, step=line["step"])
@@ -92,9 +103,32 @@ class Journal:
         return pd.DataFrame(rows).drop(columns="kind", errors="ignore")
 
 
+def _plain(value: Any, name: str) -> Any:
+    """A value of a line as numbers, texts, lists and dictionaries; a callback may add any."""
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part, name) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part, name) for part in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise InputError(
+        "the log holds numbers, texts, lists and dictionaries only",
+        field=name,
+        value=value,
+        remedy="Let the callback add one of these to the record.",
+    )
+
+
 def _as_json(line: dict[str, Any]) -> str:
     """A line as JSON; a value that is not finite becomes null."""
-    plain = {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
-    }
-    return f"{json.dumps(plain, allow_nan=False)}\n"
+    return f"{json.dumps(_finite(line), allow_nan=False)}\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -26,7 +26,7 @@ from tradeoff.llm.config import ModelConfig, TrainConfig
 from tradeoff.llm.logprobs import Policy
 from tradeoff.llm.meter import Costs
 from tradeoff.methods import Method
-from tradeoff.schedules import OBJECTIVES, PREFERENCE, Plan, Rule
+from tradeoff.schedules import OBJECTIVES, PREFERENCE, Plan, Rule, Schedule, stage_lengths
 
 DEAR = 10.0
 """Ratio of the work of probes to that of updates from which a warning is given."""
@@ -152,6 +152,29 @@ def _check_processes(found: Any, world: int) -> None:
     if problem is not None:
         remedy = "Launch with DDP, or on GPUs with FSDP and fsdp_version 2."
         raise InputError(problem, field="distributed_type", value=str(way.value), remedy=remedy)
+
+
+def check_kinds(model: Any, tokenizer: Any, schedule: Any, config: Any) -> None:
+    """Raise an `InputError` for an object of another kind than a trainer needs."""
+    load, find = "tradeoff.llm.models.load", "tradeoff.methods.find"
+    needed = (
+        ("model", model, isinstance(model, nn.Module), f"{load} loads one."),
+        ("tokenizer", tokenizer, hasattr(tokenizer, "chat_template"), f"{load} loads one."),
+        ("schedule", schedule, isinstance(schedule, Schedule | Method), f"{find} makes one."),
+        ("config", config, isinstance(config, TrainConfig), "Give a TrainConfig."),
+    )
+    for name, value, fits, remedy in needed:
+        if not fits:
+            raise InputError("this is none", field=name, value=value, remedy=remedy)
+    problem = None
+    if hasattr(model, "_orig_mod") or not hasattr(model, "config"):
+        problem = "the model is in a wrapper, as of torch.compile or DataParallel"
+        remedy = "Give the model itself; compile = true compiles it, torchrun uses several devices."
+    elif any(weight.is_meta or weight.is_inference() for weight in model.parameters()):
+        problem = "the model has weights without values, or made in torch.inference_mode"
+        remedy = "Load it anew, on one device and outside of such a context."
+    if problem is not None:
+        raise InputError(problem, field="model", value=type(model).__name__, remedy=remedy)
 
 
 def within_context(config: TrainConfig, model: Any) -> TrainConfig:
@@ -306,6 +329,17 @@ NEGLECTED = 20
 """Number of updates from which an objective that was never followed gives a warning."""
 
 
+def warn_of_warmup(plan: Plan, config: TrainConfig) -> None:
+    """Warn if every stage ends in its warm-up, so that no update has the rate of the settings."""
+    longest = int(stage_lengths(plan.clock).max())
+    if config.warmup and longest <= config.warmup:
+        warnings.warn(
+            f"train.warmup is {config.warmup} updates, and the longest stage of the run has "
+            f"{longest}: all rates are below train.learning_rate",
+            stacklevel=3,
+        )
+
+
 def warn_of_precision(config: TrainConfig, device: torch.device) -> None:
     """Warn if a GPU with bf16 would compute in fp32."""
     if (
@@ -424,7 +458,13 @@ def compile_blocks(model: Any) -> None:
 def optimizer(
     policy: nn.Module, config: TrainConfig, device: torch.device, own: Any = None
 ) -> torch.optim.Optimizer:
-    """Make AdamW, or the optimiser of `own`; weight decay applies to matrices only."""
+    """Make AdamW, or the optimiser of `own`; weight decay applies to matrices only.
+
+    Raises
+    ------
+    InputError
+        If `own` makes no optimiser, or one that leaves out trained weights.
+    """
     trained = [p for p in policy.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -432,8 +472,7 @@ def optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if own is not None:
-        made: torch.optim.Optimizer = own(groups, config)
-        return made
+        return _own_optimizer(own, groups, config)
     return torch.optim.AdamW(
         groups,
         lr=config.learning_rate,
@@ -441,6 +480,28 @@ def optimizer(
         eps=config.epsilon,
         fused=device.type in ("cuda", "cpu") or None,
     )
+
+
+def _own_optimizer(own: Any, groups: list[Any], config: TrainConfig) -> torch.optim.Optimizer:
+    made = None
+    if callable(own) and not (isinstance(own, type) and issubclass(own, torch.optim.Optimizer)):
+        made = own(groups, config)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputError(
+            "a function of groups and settings that makes an optimiser of torch is needed",
+            field="optimizer",
+            value=getattr(own, "__name__", type(own).__name__),
+            remedy="Give one, such as lambda groups, config: SGD(groups, lr=config.learning_rate).",
+        )
+    held = {id(weight) for group in made.param_groups for weight in group["params"]}
+    if left := sum(id(weight) not in held for group in groups for weight in group["params"]):
+        raise InputError(
+            f"it leaves out {left} trained weights, whose gradients would add up",
+            field="optimizer",
+            value=type(made).__name__,
+            remedy="Give it all groups, or freeze these weights by requires_grad_(False).",
+        )
+    return made
 
 
 def padding(tokenizer: Any) -> int:

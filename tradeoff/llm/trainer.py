@@ -66,7 +66,7 @@ from tradeoff.llm._readings import Readings
 from tradeoff.llm._scorer import Scorer
 from tradeoff.llm._tally import Tally
 from tradeoff.llm._turns import keep_date
-from tradeoff.llm.callbacks import Callback, as_callback
+from tradeoff.llm.callbacks import Callback, as_callback, as_callbacks
 from tradeoff.llm.config import Experiment, TrainConfig
 from tradeoff.llm.journal import Journal
 from tradeoff.llm.logprobs import Policy
@@ -115,7 +115,9 @@ class TrainResult:
         return self.signal != 0
 
     def __repr__(self) -> str:
-        end = "interrupted" if self.interrupted else "done"
+        stopped = self.summary["steps"] < self.summary["identity"]["steps"]
+        end = "stopped" if stopped and not self.summary.get("stopped_early") else "done"
+        end = "interrupted" if self.interrupted else end
         end = end if self.diverged_at is None else f"diverged at update {self.diverged_at}"
         return f"TrainResult({self.summary['schedule']['name']}, {self._updates}, {end})"
 
@@ -154,8 +156,8 @@ class JointTrainer:
         may add. Or :class:`~tradeoff.llm.callbacks.Callback` objects, which are also called at
         updates, log lines and saves.
     optimizer
-        Makes an optimiser from groups of parameters and the settings, in place of AdamW. Its rate
-        is set at each update.
+        Makes an optimiser of all given groups of parameters, with the settings, in place of AdamW.
+        Its rate is set at each update. For checkpoints its state must be tensors and numbers.
     rates
         Makes the (T,) rates of the updates from the settings and the plan's clock, in place of
         ``tradeoff.llm._rates.learning_rates``.
@@ -202,10 +204,12 @@ class JointTrainer:
         rates: Callable[[TrainConfig, np.ndarray], np.ndarray] | None = None,
         collator: batches.Collator = batches.collate,
     ) -> None:
-        self.config = config = setup.within_context(config or TrainConfig(), model)
+        config = TrainConfig() if config is None else config
+        setup.check_kinds(model, tokenizer, schedule, config)
+        self.config = config = setup.within_context(config, model)
         self.method = Method.of(schedule)
         self.schedule, self.tokenizer = self.method.schedule, tokenizer
-        self.callbacks = tuple(map(as_callback, callbacks))
+        self.callbacks = as_callbacks(callbacks)
         self.output = None if output is None else Path(output)
         if self.output is not None:
             setup.check_output(self.output)
@@ -266,10 +270,13 @@ class JointTrainer:
         self.readings = Readings.of(
             *(self.method.sft, self.plan, config.seed, self.data.sft, tokenizer, self.scorer.pad)
         )
-        self.rates = setup.checked_rates((rates or learning_rates)(config, self.plan.clock), config)
+        self._make_rates = rates or learning_rates
+        self.rates = setup.checked_rates(self._make_rates(config, self.plan.clock), config)
         setup.warn_of_probes(self.plan, sizes, config, self.costs)
         setup.warn_of_limit(self.plan, config)
         setup.warn_of_optima(self.plan, config)
+        if rates is None:
+            setup.warn_of_warmup(self.plan, config)
         setup.warn_of_precision(config, self.accelerator.device)
         self.known = KnownLosses(self.plan, config, sizes)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -284,11 +291,12 @@ class JointTrainer:
         self.references: _reference_values.References | None = None
         self.step = 0
         self.diverged_at: int | None = None
-        self._stopping, self._saved_at = False, time.monotonic()
+        self._stopping, self._staged, self._saved_at = False, False, time.monotonic()
         self._logged: Mapping[str, float] = {}
         self.experiment: Experiment | None = None
         """All settings of the command that started the run, for the model card."""
         self._best_weights: list[Tensor] = []
+        self._sample = _state.sample(self.policy)
 
     # ------------------------------------------------------------------ the run
 
@@ -299,15 +307,16 @@ class JointTrainer:
         ----------
         resume
             Resume from the newest checkpoint of the output folder, if there is one. Without
-            `resume`, files of an earlier run are removed.
+            `resume`, files of an earlier run are removed. A trainer that has done updates goes on
+            from them, so only a new trainer can begin anew.
         progress
             Show progress bars.
 
         Raises
         ------
         InputError
-            If another run writes to the output folder, the newest checkpoint is of another run, or
-            there is not enough memory.
+            If another run writes to the output folder, the newest checkpoint is of another run,
+            there is not enough memory, or a trainer that has done updates shall begin anew.
         """
         shown = progress and self.accelerator.is_main_process
         interrupt = Interrupt(self.accelerator, self.config.log_every)
@@ -373,9 +382,7 @@ class JointTrainer:
         >>> sorted(losses), sorted(trainer.evaluate())[-3:]
         (['preference', 'sft'], ['sft_updates', 'step', 'tokens'])
         """
-        if self.references is None:
-            remedy = "Call trainer.begin() first; trainer.train() does."
-            raise InputError("the run has not begun", field="update", remedy=remedy)
+        self._check_begun("update")
         if self.step >= self.steps:
             raise InputError(
                 "the schedule has ended",
@@ -390,6 +397,11 @@ class JointTrainer:
     def stop(self) -> None:
         """Save and end the run after this update, as a signal would; the same call resumes it."""
         self._stopping = True
+
+    def _check_begun(self, asked: str) -> None:
+        if self.references is None:
+            remedy = "Call trainer.begin() first; trainer.train() does."
+            raise InputError("the run has not begun", field=asked, remedy=remedy)
 
     def _call(self, name: str, *given: Any) -> None:
         for callback in self.callbacks:
@@ -413,8 +425,18 @@ class JointTrainer:
             self.hooks.settle(self.step)
 
     def save(self) -> Path:
-        """Write a checkpoint of the current state."""
-        assert self.output is not None
+        """Write a checkpoint of the current state, and return the folder of all checkpoints.
+
+        Raises
+        ------
+        InputError
+            Without an output folder, before :meth:`begin`, or while a method with averages or
+            merges shows other weights than the trained ones.
+        """
+        self._check_begun("save")
+        if self.output is None:
+            remedy = "Make the trainer with output = a folder."
+            raise InputError("there is no folder to save to", field="output", remedy=remedy)
         self.hooks.check_trained()
         self.meter.stop()
         tensors, settings = _state.optimizer(self.policy, self.optimizer.optimizer)
@@ -451,7 +473,20 @@ class JointTrainer:
 
     def _begin(self, resume: bool, progress: bool) -> None:
         if self.references is not None:
+            if self.step and not resume:
+                raise InputError(
+                    f"this trainer has done {self.step} updates",
+                    field="resume",
+                    value=resume,
+                    remedy="Make a new trainer, of a model that is not trained yet.",
+                )
             return
+        if self._sample != _state.sample(self.policy):
+            raise InputError(
+                "the weights have changed since this trainer was made, as by another trainer",
+                field="model",
+                remedy="Make a trainer just before it trains, and load the model anew for each.",
+            )
         log = b""
         if resume and self.output and (found := checkpoints.checkpoints(self._folder)):
             log = self._restore(found[-1])
@@ -459,8 +494,17 @@ class JointTrainer:
             if self.accelerator.is_main_process and self.step < self.steps:
                 # A model from an earlier end is no longer the model of this run.
                 records.discard(self.output / models.MODEL)
-        elif self.output and self.accelerator.is_main_process:
-            self._clear(self.output)
+        elif self.output:
+            if resume and self.journal.exists and (self.output / models.MODEL).exists():
+                raise InputError(
+                    "the folder has the model of an earlier run, and no checkpoint to resume from",
+                    file=self.output,
+                    remedy="Give another output folder, or --no-resume (resume=False), which "
+                    "removes this model and begins anew.",
+                )
+            self.accelerator.wait_for_everyone()  # all processes look before one removes
+            if self.accelerator.is_main_process:
+                self._clear(self.output)
         self._store_surroundings()
         if self.output and self.accelerator.is_main_process:
             _about.write(
@@ -530,7 +574,9 @@ class JointTrainer:
         before = {**self.identity, "steps": steps}
         checkpoints.check_same_run(path, found, before)
         _saved.check_positions(path, found, self.config)
-        check_extends(self.schedule, self.config, before["steps"], found["step"], path)
+        check_extends(
+            *(self.schedule, self.config, before["steps"], found["step"], path, self._make_rates)
+        )
         if tables := tensors.get("reference"):
             self.references = _reference_values.from_tables(tables, found["reference"])
         # The reference is the policy before training, so it is made or completed first.
@@ -577,10 +623,7 @@ class JointTrainer:
         self.meter.start()
         if self.plan.clock[step] == 1 and step:
             self.optimizer.optimizer.state.clear()
-        if self.config.reference == "stage" and step == _reference.stage_start(self.plan) > 0:
-            self.references = _reference.cached(
-                self.scorer, self._bare, self.data, self.needed, iter
-            )
+        self._begin_stage_reference()
         self.known.refresh(step, self._mean_training_loss)
         if self.known.used and world.num_processes > 1:
             # Sums may differ between processes in their last bits, but the choice must not.
@@ -598,6 +641,15 @@ class JointTrainer:
                 self.known.observe(objective, float(self.scorer.add_up(losses[objective])))
         self.step += 1
         return {OBJECTIVES[i]: losses[i] for i in sorted({part.objective for part in passes})}
+
+    def _begin_stage_reference(self) -> None:
+        """At the start of the preference stage, make its reference, if the settings ask for one."""
+        start = _reference.stage_start(self.plan)
+        if self.config.reference == "stage" and self.step == start > 0 and not self._staged:
+            self.references = _reference.cached(
+                self.scorer, self._bare, self.data, self.needed, iter
+            )
+            self._staged = True
 
     def _accumulate(
         self, step: int, follow: Callable[[int], Float[np.ndarray, " 2"]], *, joins: bool
@@ -623,6 +675,8 @@ class JointTrainer:
             group["lr"] = self._rate(passes, step)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.output is not None and step == 0:
+            _state.check_optimizer(self.optimizer.optimizer)
 
     def _rate(self, passes: Sequence[Pass], step: int) -> float:
         """Learning rate of an update, by the objectives that its passes follow."""
@@ -792,8 +846,15 @@ class JointTrainer:
         """Held-out losses of the current policy, with counts and costs so far.
 
         For a method with averages or merges, these are applied first.
+
+        Raises
+        ------
+        InputError
+            Before :meth:`begin`.
         """
+        self._check_begun("evaluate")
         self.meter.stop()
+        self._begin_stage_reference()
         with self.hooks.shown(self.step):
             return self._evaluated({"kind": "evaluation", "step": self.step})
 
