@@ -4,6 +4,7 @@ import gzip
 import importlib
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -66,6 +67,19 @@ def test_front_as_json(capsys):
     assert code == 0
     assert record["certified_error"] <= 1e-3
     assert record["hypervolume"][0] <= record["hypervolume"][1]
+
+
+def test_certified_bounds_are_never_rounded_inwards(capsys, tmp_path):
+    given = ("front", "--seed", "1", "--accuracy", "1e-4", "--prompts", "4", "--dimension", "4")
+    record = json.loads(run(capsys, *given, "--json", "--out", str(tmp_path))[1])
+    assert json.loads((tmp_path / "front.json").read_text()) == record
+    low, high = record["hypervolume"]
+    assert f"{low:.6g}" != repr(low)
+    text = run(capsys, *given)[1].replace("\n", " ")
+    shown = [float(part) for part in re.findall(r"between ([\d.e-]+) and ([\d.e-]+)", text)[0]]
+    assert low - 1e-4 <= shown[0] <= low < high <= shown[1] <= high + 1e-4
+    (error,) = map(float, re.findall(r"certified error ([\d.e-]+)", text))
+    assert record["certified_error"] <= error <= 1.2 * record["certified_error"]
 
 
 def test_front_writes_a_figure_and_its_numbers(capsys, tmp_path):

@@ -70,10 +70,10 @@ def show_line(text: str, *, label: str = "", style: str | None = None) -> None:
 SIGNS = {"upper": "≤ ", "lower": "≥ ", "exact": "= "}
 
 
-def show_json(content: Any) -> None:
+def show_json(content: Any, *, digits: int = 6) -> None:
     """Print one line of JSON, in ASCII if the encoding of the output is not Unicode."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    print(json.dumps(plain(content), ensure_ascii=not unicode))
+    print(json.dumps(plain(content, digits), ensure_ascii=not unicode))
 
 
 _WORD = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,12 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return as_html(repr(self), self.table())
+
+
+def outward(bound: float, digits: int, *, up: bool) -> float:
+    """Round a bound to so many digits, up or down, so that it stays a bound."""
+    direction = ROUND_CEILING if up else ROUND_FLOOR
+    return float(Context(prec=digits, rounding=direction).create_decimal_from_float(bound))
 
 
 def as_html(title: str, table: pd.DataFrame) -> str:

@@ -179,9 +179,13 @@ def _clear_once(folder: Path) -> None:
 _CLEARED: set[Path] = set()
 
 
-def write_json(path: Path, content: Any) -> Path:
+EXACT = 17
+"""Digits with which a float comes back as it was."""
+
+
+def write_json(path: Path, content: Any, *, digits: int = 6) -> Path:
     """Write :func:`plain` JSON, complete or not at all, and return the path."""
-    text = json.dumps(plain(content), indent=1, ensure_ascii=False)
+    text = json.dumps(plain(content, digits), indent=1, ensure_ascii=False)
     with replacing(path) as partial:
         partial.write_text(f"{text}\n", "utf-8")
     return path

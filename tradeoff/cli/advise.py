@@ -12,6 +12,7 @@ from tradeoff.cli.options import Columns, JsonText, MinMargin, Out, Seed, SkipBa
 from tradeoff.cli.rows import RowReader
 from tradeoff.cli.states import Features, states, unlike
 from tradeoff.data.sample import sampled
+from tradeoff.display import outward
 from tradeoff.extras import require
 from tradeoff.files import check_writable
 from tradeoff.records import replacing, write_json
@@ -107,4 +108,5 @@ def advise(
 def _show_details(found: Any) -> None:
     show_line(found.text(console.width))
     show_table(found.table().reset_index(), "mean and 95 % interval over the repeats")
-    show_line(f"certified (solver): every optimum to {found.certified:.1g} nats")
+    certified = outward(found.certified, 1, up=True)
+    show_line(f"certified (solver): every optimum to {certified:.1g} nats")

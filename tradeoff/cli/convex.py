@@ -8,8 +8,9 @@ import typer
 
 from tradeoff._terminal import show_json, show_line, show_table, with_errors
 from tradeoff.cli.options import METHODS_HELP, Json, Lams, Out, Seed
+from tradeoff.display import outward
 from tradeoff.extras import require
-from tradeoff.records import replacing, write_json
+from tradeoff.records import EXACT, replacing, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,15 +49,16 @@ def front(
         "front": found.table().to_dict("records"),
     }
     if out is not None:
-        write_json(out / "front.json", record)
+        write_json(out / "front.json", record, digits=EXACT)  # rounded bounds could be false
         with plots.figure(height=4.0) as (figure, ax):
             found.plot(ax)
             plots.save(figure, out, "front")
     if as_json:
-        show_json(record)
+        show_json(record, digits=EXACT)
         return
     show_table(found.table(), str(found))
-    show_line(f"hypervolume up to the nadir: between {low:.6g} and {high:.6g}")
+    bounds = outward(low, 6, up=False), outward(high, 6, up=True)
+    show_line("hypervolume up to the nadir: between {:.6g} and {:.6g}".format(*bounds))
 
 
 def simulate(

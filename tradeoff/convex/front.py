@@ -26,7 +26,7 @@ from tradeoff import scores
 from tradeoff._deferred import pandas as pd
 from tradeoff.convex.certify import Minimum, Point
 from tradeoff.convex.solve import minimise
-from tradeoff.display import Shown
+from tradeoff.display import Shown, outward
 from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.settings import Within, checked
@@ -241,7 +241,8 @@ class Front(Shown):
         return ax
 
     def __repr__(self) -> str:
-        return f"Front({len(self.minima)} solves, certified error {self.error:.2g} of the range)"
+        error = outward(self.error, 2, up=True)
+        return f"Front({len(self.minima)} solves, certified error {error:.2g} of the range)"
 
 
 @checked
