@@ -197,6 +197,8 @@ def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):
         (("simulate", "--decay", "sine", "--steps", "5"), "decay"),
         (("simulate", "--rounds", "6", "--steps", "5"), "rounds"),
         (("simulate", "--limit", "nan", "--steps", "5"), "limit"),
+        (("simulate", "--method", "mix", "--rounds", "2", "--steps", "5"), "rounds"),
+        (("simulate", "--method", "mix", "--relative", "--steps", "5"), "relative"),
         (("figures", "no_such_figure"), "no such figure"),
         (("claims", "no-such-claim"), "no such claim"),
         (("analyse", "--sft", "absent.jsonl", "--preference", "absent.jsonl"), "absent.jsonl"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,19 +75,22 @@ def simulate(
         str, typer.Option(help="Step size scale / t^decay; `linear`: linearly to zero.")
     ] = "0.5",
     refresh: Annotated[
-        int, typer.Option(help="MAXRIGHT, Constrained: updates between refreshes.", min=1)
-    ] = 1,
+        int | None,
+        typer.Option(help="MAXRIGHT, Constrained: updates between refreshes; else 1.", min=1),
+    ] = None,
     share: Annotated[
         float | None,
         typer.Option(help="Sequential: share of the first stage; by default that of lambda."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds: how many.", min=1)] = 4,
+    rounds: Annotated[int | None, typer.Option(help="Rounds: how many; else 4.", min=1)] = None,
     limit: Annotated[
-        float, typer.Option(help="Constrained: nats that SFT may lose, or a share.")
-    ] = 0.05,
+        float | None,
+        typer.Option(help="Constrained: nats that SFT may lose, or a share; else 0.05."),
+    ] = None,
     relative: Annotated[
-        bool, typer.Option("--relative", help="Constrained: the limit is a share of the gain.")
-    ] = False,
+        bool | None,
+        typer.Option("--relative", help="Constrained: the limit is a share of the gain."),
+    ] = None,
     conflict: Annotated[float, typer.Option(help="0: the objectives agree; 1: opposite.")] = 0.75,
     seed: Seed = 0,
     out: Out = None,
@@ -115,15 +119,13 @@ def simulate(
     problem = _random_problem(seed, conflict, 16, 16, 8, 4.0, 1.0)
     # A method given twice would count as twice the replicas.
     chosen = dict.fromkeys(methods or METHODS)
-    settings: dict[str, dict[str, Any]] = {
-        "sequential": {"share": share},
-        "rounds": {"rounds": rounds},
-        "maxright": {"refresh": refresh},
-        "constrained": {"limit": limit, "relative": relative, "refresh": refresh},
-    }
+    settings = {"share": share, "rounds": rounds, "limit": limit, "relative": relative}
+    settings = {k: v for k, v in (settings | {"refresh": refresh}).items() if v is not None}
+    made = [_method(name, lam, settings) for lam in dict.fromkeys(lams) for name in chosen]
+    _check_taken(settings, made)
     runs = convex.simulate(
         problem,
-        [_method(name, lam, settings) for lam in dict.fromkeys(lams) for name in chosen],
+        made,
         steps=steps,
         step_size=size,
         replicas=replicas,
@@ -164,15 +166,37 @@ def _random_problem(
     )
 
 
-def _method(name: str, lam: float, settings: dict[str, dict[str, Any]]) -> Any:
+_TAKERS = {
+    "share": ("sequential",), "rounds": ("rounds",), "limit": ("constrained",),
+    "relative": ("constrained",), "refresh": ("maxright", "constrained"),
+}  # fmt: skip
+"""Settings of the command, and names of the schedules that take each."""
+
+
+def _method(name: str, lam: float, settings: Mapping[str, Any]) -> Any:
     """A method by its name, with the settings given to its kind of schedule."""
     from dataclasses import replace
 
     from tradeoff.methods import find
 
     found = find(name, lam)
-    own = {k: v for k, v in settings.get(found.schedule.name, {}).items() if v is not None}
+    own = {k: v for k, v in settings.items() if found.schedule.name in _TAKERS[k]}
     return replace(found, schedule=replace(found.schedule, **own))
+
+
+def _check_taken(settings: Mapping[str, Any], methods: Sequence[Any]) -> None:
+    """Raise an error for a setting that no method has."""
+    from tradeoff.errors import InputError
+
+    names = {method.schedule.name for method in methods}
+    for name, value in settings.items():
+        if not names.intersection(_TAKERS[name]):
+            raise InputError(
+                "no method of this call has this setting",
+                field=name,
+                value=value,
+                remedy=f"Leave it out, or add a method such as --method {_TAKERS[name][0]}.",
+            )
 
 
 def _step_size(scale: float, decay: Any) -> Any:
