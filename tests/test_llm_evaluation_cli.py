@@ -99,6 +99,8 @@ def test_everything_as_a_table_and_as_files(capsys, place, tmp_path):
     names = [part["name"] for part in record["parts"]]
     assert names == ["sft", "preference", "exact_match", "mmlu", "win_rate", "refusals"]
     assert all(part["seconds"] > 0 < part["peak_memory_bytes"] for part in record["parts"])
+    settings = {"loss": "sigmoid", "beta": 0.1, "precision": "fp32", "temperature": 0.0, "seed": 0}
+    assert settings.items() <= record["settings"].items()
     text = (tmp_path / "win_rate.jsonl").read_text("utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert lines[0]["prompt"] == "say fox:"

@@ -60,11 +60,15 @@ class Evaluation(Shown):
         The evaluated model, and the reference, if any.
     parts
         The parts, in the order in which they ran.
+    settings
+        What decides the scores beside model and rows: losses, lengths, precision, how questions are
+        put and responses drawn.
     """
 
     model: str
     reference: str | None
     parts: tuple[Section, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self) -> pd.DataFrame:
         """One row for each score: part, name, group, value, low, high, n."""
@@ -83,6 +87,7 @@ class Evaluation(Shown):
         return {
             "model": self.model,
             "reference": self.reference,
+            "settings": dict(self.settings),
             "parts": [
                 {
                     "name": part.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,12 +144,24 @@ def evaluate(
     with memory_errors(config, LESS_MEMORY):
         known = _reference_log_probs(wanted, subject, reference, config, progress)
         policy = model if isinstance(model, LoadedPolicy) else load(model, config)
-        found = Evaluation(policy.name, None if known is None else known.name, ())
+        name = None if known is None else known.name
+        found = Evaluation(policy.name, name, (), _settings(wanted, config))
         for name, rows, make in _parts(policy, wanted, known, progress):
             found = replace(found, parts=(*found.parts, _measured(policy, name, rows, make)))
             if out is not None:
                 found.write(out)
     return found
+
+
+def _settings(wanted: Wanted, config: TrainConfig) -> dict[str, Any]:
+    """What decides the scores beside model and rows."""
+    about = ("loss", "beta", "label_smoothing", "max_length", "precision", "chat", "turns")
+    asked = ("extract", "style", "shots", "template", "limit")
+    return {
+        **{name: getattr(config, name) for name in about},
+        **{name: getattr(wanted, name) for name in asked},
+        **asdict(wanted.sampling),
+    }
 
 
 @dataclass(frozen=True)
