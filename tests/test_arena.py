@@ -91,7 +91,7 @@ def test_looks_cost_forward_passes():
 
 def test_a_run_depends_on_nothing_else_in_its_list():
     several = [
-        configuration(find(name), name, "boundary", lam, 40.0, 3)
+        configuration(find(name), name, "boundary", lam, 10.0, 2)
         for name, lam in (("mix", 0.5), ("pcgrad", 0.5), ("ipo", 0.25))
     ]
     together = run(several)

@@ -123,6 +123,7 @@ def test_trained_networks_say_what_became_of_them():
     table = pd.DataFrame({"step": [0, 9], "sft_loss": [1.0, 0.5]})
     ensemble = Ensemble(grid([Mix()], [0]), table, {}, np.array([np.nan]))
     summary = {"schedule": {"name": "mix"}, "updates": {"sft": 9, "preference": 9}}
+    summary |= {"steps": 9, "identity": {"steps": 20}}
     result = TrainResult(table, table, summary, diverged_at=9)
     assert repr(ensemble) == "Ensemble(1 runs of 9 updates, 0 diverged)"
     assert repr(result).endswith("9 SFT and 9 preference updates, diverged at update 9)")

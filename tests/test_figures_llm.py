@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,14 @@ from tradeoff.study.sources import reached
 pytestmark = pytest.mark.slow
 
 FIGURES = ("llm_resources", "llm_memory")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_layers() -> Iterator[None]:
+    """Halve the smallest model, whose operators are counted one by one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(llm_costs.SHAPES["llama-tiny"], "num_hidden_layers", 2)
+        yield
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -281,7 +281,7 @@ def test_a_text_without_tokens_has_no_reward(copied):
 def test_a_causal_model_is_no_judge(copied):
     place = copied("policy")
     edit(place, "config.json", num_labels=1, id2label={"0": "reward"})
-    with pytest.raises(InputError, match=r"lack 1 of its weights, such as score\.weight"):
+    with pytest.raises(InputError, match="this is a policy"):
         reward_model(place)
 
 

@@ -102,7 +102,7 @@ def test_what_cannot_be_exported_is_told(stopped, tmp_path):
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(InputError, match="not empty"):
         export(stopped.output, tmp_path / "taken")
-    with pytest.raises(InputError, match="no causal model"):
+    with pytest.raises(InputError, match="there is no such folder"):
         export(tmp_path / "absent", tmp_path / "out")
 
 

@@ -60,13 +60,6 @@ def local_weights(policy: torch.nn.Module) -> Iterator[Tensor]:
             yield weight.to_local() if hasattr(weight, "to_local") else weight
 
 
-def sample(policy: torch.nn.Module) -> list[float]:
-    """The first numbers of each weight: training changes some of them, and they are few."""
-    weights = (w.to_local() if hasattr(w, "to_local") else w for w in policy.parameters())
-    parts = [weight.detach().flatten()[:8].float().nan_to_num() for weight in weights]
-    return [float(number) for number in torch.cat(parts).tolist()]
-
-
 def copies(policy: torch.nn.Module) -> list[Tensor]:
     """Copies of :func:`local_weights` in the processor's memory."""
     return [weight.detach().to("cpu", copy=True) for weight in local_weights(policy)]

@@ -504,6 +504,13 @@ def _own_optimizer(own: Any, groups: list[Any], config: TrainConfig) -> torch.op
     return made
 
 
+def sample(policy: nn.Module) -> list[float]:
+    """The first numbers of each weight: training changes some of them, and they are few."""
+    weights = (w.to_local() if hasattr(w, "to_local") else w for w in policy.parameters())
+    parts = [weight.detach().flatten()[:8].float().nan_to_num() for weight in weights]
+    return [float(number) for number in torch.cat(parts).tolist()]
+
+
 def padding(tokenizer: Any) -> int:
     """The padding token; no token attends to it, so any token will do."""
     found = tokenizer.pad_token_id

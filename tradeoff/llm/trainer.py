@@ -296,7 +296,7 @@ class JointTrainer:
         self.experiment: Experiment | None = None
         """All settings of the command that started the run, for the model card."""
         self._best_weights: list[Tensor] = []
-        self._sample = _state.sample(self.policy)
+        self._sample = setup.sample(self.policy)
 
     # ------------------------------------------------------------------ the run
 
@@ -481,7 +481,7 @@ class JointTrainer:
                     remedy="Make a new trainer, of a model that is not trained yet.",
                 )
             return
-        if self._sample != _state.sample(self.policy):
+        if self._sample != setup.sample(self.policy):
             raise InputError(
                 "the weights have changed since this trainer was made, as by another trainer",
                 field="model",

@@ -76,6 +76,8 @@ def shapes_only() -> Iterator[Imagined]:
         # transformers would build masks here that it omits if it can read the positions.
         stack.enter_context(patch("transformers.masking_utils.is_tracing", lambda *_: False))
         stack.enter_context(patch.object(functional, "layer_norm", _layer_norm))
+        # Without content, weights look different whenever they are read.
+        stack.enter_context(patch.object(setup, "sample", lambda *_: []))
         # What a model attends to cannot be seen without content.
         stack.enter_context(patch.object(setup, "check_sight", lambda *_: None))
         chunk = {"cpu": logprobs._CHUNK["cuda"]}
