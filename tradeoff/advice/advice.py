@@ -206,15 +206,8 @@ def _per_repeat(name: str, doubt: Doubt) -> Doubt:
 
 def _command(names: tuple[str, str], model: str, flags: Sequence[str], choice: Choice) -> str:
     words = ["tradeoff", "train", "--model", model, "--sft", names[0], "--preference", names[1]]
-    words += [
-        *flags,
-        "--schedule",
-        choice.schedule,
-        "--lam",
-        f"{choice.lam:.2g}",
-        "--out",
-        "runs/advised",
-    ]
+    words += [*flags, "--schedule", choice.schedule, "--lam", f"{choice.lam:.2g}"]
+    words += ["--out", "runs/advised"]
     return shlex.join(words)
 
 

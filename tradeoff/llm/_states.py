@@ -18,7 +18,7 @@ from torch import nn
 from tradeoff import _seals
 from tradeoff.errors import InputError
 from tradeoff.llm._fingerprints import model_fingerprint
-from tradeoff.llm._stored import tokenizer_digest
+from tradeoff.llm.models import tokenizer_fingerprint
 from tradeoff.records import replacing
 
 Array = NDArray[np.float32]
@@ -48,7 +48,7 @@ class Store:
         InputError
             If its file is damaged.
         """
-        read = model_fingerprint(model), _rules(tokenizer)
+        read = model_fingerprint(model), tokenizer_fingerprint(tokenizer)
         about = f"{' '.join(read)} {longest} {torch.__version__}"
         name = hashlib.sha256(about.encode()).hexdigest()[:16]
         path = folder / f"states-{name}.safetensors"
@@ -76,14 +76,6 @@ class Store:
         content = save(parts, {"seal": (_seals.MARK + _seals.BLANK).decode()})
         with replacing(self.path) as partial:
             partial.write_bytes(_seals.sealed(content))
-
-
-def _rules(tokenizer: Any) -> str:
-    """SHA-256 over what decides the tokens of a text, wherever the tokenizer was read from."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return tokenizer_digest(tokenizer)
-    return hashlib.sha256(backend.to_str().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _entries(path: Path) -> Iterator[tuple[bytes, Array]]:

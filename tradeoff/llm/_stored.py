@@ -24,6 +24,7 @@ from tradeoff.data.spool import encoded
 from tradeoff.errors import InputError
 from tradeoff.llm._data import Example, Pair, Tokenised
 from tradeoff.llm.agreement import Disagreement
+from tradeoff.llm.models import tokenizer_fingerprint
 from tradeoff.records import replacing_folder
 
 T = TypeVar("T", bound=Example | Pair)
@@ -121,24 +122,12 @@ def place(
         **settings,
         "rows": content.hexdigest(),
         "source": str(getattr(rows, "source", "")),
-        "tokenizer": tokenizer_digest(tokenizer),
+        "tokenizer": [type(tokenizer).__name__, tokenizer_fingerprint(tokenizer)],
+        # The date of a template is among them.
+        "arguments": repr(sorted(tokenizer.init_kwargs.items(), key=str)),
     }
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
     return Path(cache) / f"tokens-{name}"
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """SHA-256 over a tokenizer: vocabulary, rules, template, special tokens and date."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    parts: list[Any] = [type(tokenizer).__name__, str(tokenizer.chat_template)]
-    parts += [sorted(tokenizer.special_tokens_map.items(), key=str)]
-    parts += [sorted(tokenizer.init_kwargs.items(), key=str)]
-    parts.append(sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str())
-    digest = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass"))
-    file = getattr(tokenizer, "vocab_file", None)
-    if backend is None and file and Path(file).is_file():
-        digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
 
 
 def kept(

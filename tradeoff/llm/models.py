@@ -203,7 +203,11 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
     about = (rules, sorted(tokenizer.special_tokens_map.items(), key=str), tokenizer.chat_template)
-    return hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256(repr(about).encode("utf-8", "surrogatepass"))
+    file = getattr(tokenizer, "vocab_file", None)
+    if backend is None and file and Path(file).is_file():
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager
