@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +73,7 @@ class ScriptTrainer(JointTrainer):
             resume = resume and resume_from_checkpoint
         elif resume_from_checkpoint is not None:
             self._check_newest(Path(resume_from_checkpoint))
-        done = super().train(resume=resume, progress=progress)
-        return ScriptResult(**{f.name: getattr(done, f.name) for f in fields(done)})
+        return ScriptResult(**vars(super().train(resume=resume, progress=progress)))
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Copy the trained model, which is in ``model/`` of the output folder, to another folder.
