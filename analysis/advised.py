@@ -1,6 +1,6 @@
 """`python -m analysis.advised [--check]`: write the answer of `tradeoff advise` that pages show.
 
-It reads two public sets of rows from the folder of real data. ``--check`` only compares.
+It reads two public sets of rows from the folder of real data. ``--check`` only compares, by `same`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 from textwrap import wrap
 
@@ -20,6 +21,7 @@ from tradeoff.records import replacing
 
 STORED = ROOT / "docs" / "howto" / "advise_rasbt.txt"
 ROWS = ("sft_rasbt_train.jsonl.gz", "pref_rasbt_train.jsonl.gz")
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
 WIDTH = "100"
 """Columns of the terminal that the answer is printed for."""
 
@@ -60,6 +62,22 @@ def answer() -> str:
     return "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines()) + "\n"
 
 
+def same(found: str, stored: str) -> bool:
+    """Whether two answers have the same words, and numbers equal to a unit of their last digit.
+
+    Another machine adds in another order, and a number near the edge of a digit may cross it.
+    """
+    if NUMBER.sub("#", found) != NUMBER.sub("#", stored):
+        return False
+    pairs = zip(NUMBER.findall(found), NUMBER.findall(stored), strict=True)
+    return all(_near(Decimal(one), Decimal(other)) for one, other in pairs)
+
+
+def _near(one: Decimal, other: Decimal) -> bool:
+    unit = max(int(one.as_tuple().exponent), int(other.as_tuple().exponent))
+    return abs(one - other) <= Decimal(1).scaleb(unit)
+
+
 def sentences() -> list[str]:
     """The sentences of the stored answer, in lines; none where there is no file."""
     if not STORED.exists():
@@ -90,7 +108,7 @@ def main(arguments: list[str]) -> int:
     """Write the answer, or compare it with the stored one; 1 where they differ."""
     found = answer()
     if "--check" in arguments:
-        return int(found != STORED.read_text("utf-8"))
+        return int(not same(found, STORED.read_text("utf-8")))
     with replacing(STORED) as partial:
         partial.write_text(found, "utf-8")
     return 0
