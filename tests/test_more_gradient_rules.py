@@ -11,15 +11,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_gradient_rules import angles, direction, lams, random_gradients, seen, sizes, two
 
+from tradeoff.convex.instances import random_log_linear
+from tradeoff.convex.simulate import simulate
+from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.methods.gradients import (
     ConstraintDual,
     DbMtl,
+    DynamicAverage,
     Epo,
     ExcessMtl,
     FairGrad,
+    Famo,
     Ferero,
     Gate,
+    GeometricLoss,
     GradientRule,
     GradNorm,
     GradVac,
@@ -39,6 +45,8 @@ from tradeoff.methods.gradients import (
     Update,
     WeightedSum,
 )
+from tradeoff.methods.method import Method
+from tradeoff.schedules import Mix
 
 # Two quadratics of different steepness around their optima, and the gradients of both losses.
 STEEP = np.array([[1.0, 3.0], [2.0, 0.5]])
@@ -270,3 +278,60 @@ def test_equal_excess_keeps_the_weights():
     last = steps(ExcessMtl(rate=0.5), path)[-1]
     share = np.linalg.lstsq(path[-1].T, last, rcond=None)[0]
     assert share[0] < 0.5 < share[1]
+
+
+def test_excess_of_any_size_leaves_a_share_that_can_come_back():
+    sizes = np.array([[1e-8, 1e-8], [1e8, 1e-8], [1e-8, 1e8], [1e-8, 1e8]])
+    found = steps(ExcessMtl(), sizes[..., None] * np.ones(3))
+    assert np.isfinite(found).all()
+    assert found[-1].min() > 1e7  # The second objective leads again.
+
+
+# ---------------------------------------------------------------------- what rules see of losses
+
+PUBLISHED = [
+    DbMtl(),
+    DynamicAverage(),
+    Famo(),
+    GeometricLoss(),
+    GradNorm(),
+    ImtlL(),
+    Mgda(scaled="loss"),
+    MoCo(),
+    Uncertainty(),
+]
+"""Rules of the losses themselves: a minibatch may lie below the optimum of all rows."""
+
+
+@pytest.mark.parametrize("rule", PUBLISHED, ids=lambda rule: rule.name)
+def test_rules_that_divide_by_losses_see_the_losses_themselves(rule, monkeypatch):
+    seen_losses = []
+    name = "joined" if rule.coordinatewise else "factors"
+    own = getattr(type(rule), name)
+
+    def watched(self, *args):
+        about = args[2] if rule.coordinatewise else args[0]
+        seen_losses.append(about.losses)
+        return own(self, *args)
+
+    monkeypatch.setattr(type(rule), name, watched)
+    problem = random_log_linear(0)
+    runs = simulate(
+        problem, [Method(Mix(lam=LAM), gradient=rule)], steps=1, step_size=0.1, gradients="full"
+    )
+    start = runs[runs.step == 0][["sft_loss", "preference_loss"]].iloc[0]
+    np.testing.assert_allclose(np.ravel(seen_losses[0])[:2], start, rtol=1e-12)
+    ends = runs[(runs.step == 1) & (runs.iterate == "last")]
+    assert ends.sft_loss.iloc[0] != start.sft_loss  # It trains.
+
+
+def test_rules_of_logarithms_stop_where_their_cards_say():
+    problem = random_log_linear(0, dimension=3, prompts=4, responses=3)
+    rules = Famo(recent=1.0, rate=1.0, decay=0.1), GeometricLoss(recent=1.0)
+    methods = [Method(Mix(lam=LAM), gradient=rule) for rule in rules]
+    runs = simulate(problem, methods, steps=300, step_size=2.0, gradients="full", checkpoints=[300])
+    ends = runs[runs.iterate == "last"].set_index("schedule")
+    for method, (w1, w2) in zip(methods, [(1, 1), (1 - LAM, LAM)], strict=True):
+        first, second = ends.loc[[method.label], ["sft_loss", "preference_loss"]].to_numpy()[0]
+        best = minimise(problem, w2 * first / (w2 * first + w1 * second)).theta
+        np.testing.assert_allclose([first, second], problem.losses(best[None])[0], atol=1e-4)
