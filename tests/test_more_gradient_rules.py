@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from test_gradient_rules import angles, direction, lams, random_gradients, seen, sizes, two
 
 from tradeoff.convex.instances import random_log_linear
-from tradeoff.convex.simulate import simulate
+from tradeoff.convex.simulate import simulate, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.methods.gradients import (
+    GRADIENT_RULES,
+    Agem,
     ConstraintDual,
     DbMtl,
     DynamicAverage,
@@ -25,6 +27,7 @@ from tradeoff.methods.gradients import (
     Famo,
     Ferero,
     Gate,
+    Gem,
     GeometricLoss,
     GradientRule,
     GradNorm,
@@ -46,6 +49,9 @@ from tradeoff.methods.gradients import (
     WeightedSum,
 )
 from tradeoff.methods.method import Method
+from tradeoff.networks.policies import PolicyConfig, policy_data
+from tradeoff.networks.tasks import PolicyTask
+from tradeoff.networks.train import grid, train
 from tradeoff.schedules import Mix
 
 # Two quadratics of different steepness around their optima, and the gradients of both losses.
@@ -335,3 +341,46 @@ def test_rules_of_logarithms_stop_where_their_cards_say():
         first, second = ends.loc[[method.label], ["sft_loss", "preference_loss"]].to_numpy()[0]
         best = minimise(problem, w2 * first / (w2 * first + w1 * second)).theta
         np.testing.assert_allclose([first, second], problem.losses(best[None])[0], atol=1e-4)
+
+
+# ---------------------------------------------------------------------- weights of zero
+
+WHOLE = [
+    kind()
+    for kind in GRADIENT_RULES.values()
+    if not kind.coordinatewise and kind not in (Epo, WeightedSum)
+]
+
+
+def test_a_rule_sees_both_gradients_where_a_weight_is_zero():
+    """So it does what it does for a weight that is almost zero, at the same cost."""
+    runs = trajectories(
+        random_log_linear(0, dimension=3, prompts=4, responses=3),
+        [Method(Mix(lam=lam), gradient=rule) for rule in WHOLE for lam in (0.0, 1e-13, 1.0)],
+        steps=6,
+        step_size=0.3,
+        replicas=2,
+    )
+    ends = runs.last[:, :, -1].reshape(len(WHOLE), 3, -1)
+    np.testing.assert_allclose(ends[:, 0], ends[:, 1], atol=1e-5)
+    for rule, (first, _, last) in zip(WHOLE, ends, strict=True):
+        if isinstance(rule, Mgda | ImtlG | FairGrad | Famo | Agem | Gem):  # without weights
+            np.testing.assert_allclose(first, last, atol=1e-12)
+            assert np.abs(first).max() > 0.01
+    assert (runs.counts[:, :, -1] == 6).all()
+
+
+def test_networks_see_both_gradients_where_a_weight_is_zero():
+    task = PolicyTask(policy_data(0), PolicyConfig(width=4, depth=1))
+    methods = [Method(Mix(lam=lam), gradient=Mgda()) for lam in (0.0, 0.5, 1.0)]
+    table = train(task, grid(methods, [0]), steps=8, learning_rate=0.05).table
+    ends = table[table.step == 8].drop(columns=["run", "lam"])
+    assert (ends[["sft_updates", "preference_updates"]] == 8).all(axis=None)
+    assert (ends.nunique() <= 1).all(), "MGDA has no weights"
+
+
+def test_epo_lowers_the_one_loss_that_has_a_weight():
+    gradients = random_gradients(1)[0]
+    for lam, expected in ((0.0, [1.0, 0.0]), (1.0, [0.0, 1.0])):
+        factors, _ = Epo().factors(seen(gradients, lam), Epo().start(()))
+        np.testing.assert_allclose(factors, expected, atol=1e-12)

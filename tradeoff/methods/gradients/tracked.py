@@ -34,7 +34,8 @@ class DbMtl(TrackingRule):
 
     Notes
     -----
-    Card G18. Costs two gradients.
+    Card G18. The weights of the schedule count in the longer length alone; an objective of weight
+    zero is left out. Costs two gradients.
     """
 
     name: ClassVar[str] = "db_mtl"
@@ -73,7 +74,8 @@ class MoCo(TrackingRule):
     Notes
     -----
     Card G13, after a second-hand description. Each gradient is brought to the length of its loss.
-    Weights are projected on shares, as in the paper. Costs two gradients.
+    Weights are projected on shares, as in the paper. An objective that the schedule gives no
+    weight counts as one without gradients. Costs two gradients.
     """
 
     name: ClassVar[str] = "moco"
