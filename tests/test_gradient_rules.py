@@ -178,6 +178,17 @@ def test_nash_solves_its_bargaining_problem(angle, first, second, lam):
     np.testing.assert_allclose(found.gram @ x * x, found.weights, rtol=1e-8)
 
 
+@pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 1.0])
+def test_nash_follows_neither_of_two_opposite_gradients(lam):
+    line = two(np.pi, 1.0, 3.0)[:, :1]
+    np.testing.assert_array_equal(direction(NashMtl(), line, lam), 0.0)
+
+
+def test_imtl_g_keeps_the_digits_of_a_short_gradient():
+    shares = ImtlG().factors(seen(two(1.0, 1e-8, 1e8)), {})[0]
+    np.testing.assert_allclose(shares, [1.0, 1e-16], rtol=1e-12)
+
+
 @given(angle=angles, first=sizes, second=sizes, lam=lams)
 def test_aligned_directions_have_the_length_of_the_smallest_eigenvalue(angle, first, second, lam):
     found = seen(two(angle, first, second), lam)
@@ -338,7 +349,9 @@ def test_at_equal_gradients_every_rule_follows_them(rule):
         (lambda: SmoothTchebycheff(mu=0.0), "mu"),
         (lambda: SmoothTchebycheff(recent=0.0), "recent"),
         (lambda: DynamicAverage(window=0), "window"),
+        (lambda: DynamicAverage(temperature=-1.0), "temperature"),
         (lambda: Famo(rate=-1.0), "rate"),
+        (lambda: Famo(decay=-1.0), "decay"),
     ],
 )
 def test_bad_settings_name_the_field(make, field):

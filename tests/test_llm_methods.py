@@ -50,6 +50,17 @@ def test_a_rule_joins_the_gradients_of_an_update() -> None:
             torch.testing.assert_close(both, expected.to(both.dtype), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_a_rule_sees_both_gradients_where_a_weight_is_zero(lam: float) -> None:
+    run = begin(trainer(find("mix+agem", lam), steps=1, evaluate_every=1))
+    middle = begin(trainer(find("mix+agem", 0.5), steps=1, evaluate_every=1))
+    for each in (run, middle):
+        each.train(progress=False)
+    assert run.tally.updates == [1, 1]
+    for name, weight in weights(run).items():  # A-GEM has no weights.
+        torch.testing.assert_close(weight, weights(middle)[name], rtol=0, atol=0)
+
+
 def test_coordinates_are_joined_tensor_by_tensor() -> None:
     one, other = gradients(Mix(lam=0.0)), gradients(Mix(lam=1.0))
     whole = gradients(Method(Mix(lam=0.3), gradient=GradDrop(leak=1.0)))

@@ -181,6 +181,17 @@ def test_bema_without_correction_is_an_average() -> None:
     np.testing.assert_array_equal(late[:, :11], plain[:, :11])
 
 
+def test_bema_counts_updates_as_the_callback_of_trl_does() -> None:
+    start, every = 4, 5
+    plain = last(Mix(), engine="numpy")
+    found = last(Method(Mix(), after=Bema(start_at=start, every=every)))
+    shown = first = mean = plain[:, start]
+    for t in range(start + every, STEPS + 1, every):
+        mean = mean + (10.0 + t) ** -0.5 * (plain[:, t] - mean)
+        shown = mean + (10.0 + t) ** -0.2 * (plain[:, t] - first)
+    np.testing.assert_allclose(found[:, -1], PROBLEM.project(shown), atol=1e-12)
+
+
 def test_averages_begin_anew_with_each_stage() -> None:
     plain = last(Sequential(), engine="numpy")
     found = last(sequential(after=Ema(decay=1.0)))

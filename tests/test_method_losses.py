@@ -440,6 +440,7 @@ def test_convex_losses_are_convex_in_the_logits(loss):
         (lambda: AlphaPo(alpha=0.0), "alpha"),
         (lambda: Uft(beta=0.0), "beta"),
         (lambda: ImportanceSft(low=2.0), "low"),
+        (lambda: ImportanceSft(high=-1.0), "high"),
         (lambda: DivergenceDpo(divergence="reverse"), "divergence"),
         (lambda: Nominal().losses(pairs()), "preference"),
         (lambda: Dpo().losses(Pairs(Responses(np.zeros(1)), Responses(np.zeros(1)))), "reference"),
@@ -449,6 +450,18 @@ def test_bad_settings_name_the_field(make, field):
     with pytest.raises(InputError) as caught:
         make()
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_orpo_is_finite_where_a_probability_rounds_to_one(kind):
+    sure, open_ = np.zeros(2, dtype=kind), np.array([0.0, -3.0], dtype=kind)
+    given = Pairs(Responses(sure), Responses(open_))
+    found = Orpo(weight=1.0).losses(given)
+    np.testing.assert_allclose(found, [np.log(2), 0.0], atol=1e-5)
+    chosen, rejected = (torch.tensor(x, requires_grad=True) for x in (sure, open_))
+    Orpo().losses(Pairs(Responses(chosen), Responses(rejected))).sum().backward()
+    assert torch.isfinite(torch.stack([chosen.grad, rejected.grad])).all()
+    assert (chosen.grad < 0).all()
 
 
 def test_what_a_loss_needs_is_what_it_says():

@@ -11,15 +11,24 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_gradient_rules import angles, direction, lams, random_gradients, seen, sizes, two
 
+from tradeoff.convex.instances import random_log_linear
+from tradeoff.convex.simulate import simulate, trajectories
+from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.methods.gradients import (
+    GRADIENT_RULES,
+    Agem,
     ConstraintDual,
     DbMtl,
+    DynamicAverage,
     Epo,
     ExcessMtl,
     FairGrad,
+    Famo,
     Ferero,
     Gate,
+    Gem,
+    GeometricLoss,
     GradientRule,
     GradNorm,
     GradVac,
@@ -39,6 +48,11 @@ from tradeoff.methods.gradients import (
     Update,
     WeightedSum,
 )
+from tradeoff.methods.method import Method
+from tradeoff.networks.policies import PolicyConfig, policy_data
+from tradeoff.networks.tasks import PolicyTask
+from tradeoff.networks.train import grid, train
+from tradeoff.schedules import Mix
 
 # Two quadratics of different steepness around their optima, and the gradients of both losses.
 STEEP = np.array([[1.0, 3.0], [2.0, 0.5]])
@@ -270,3 +284,103 @@ def test_equal_excess_keeps_the_weights():
     last = steps(ExcessMtl(rate=0.5), path)[-1]
     share = np.linalg.lstsq(path[-1].T, last, rcond=None)[0]
     assert share[0] < 0.5 < share[1]
+
+
+def test_excess_of_any_size_leaves_a_share_that_can_come_back():
+    sizes = np.array([[1e-8, 1e-8], [1e8, 1e-8], [1e-8, 1e8], [1e-8, 1e8]])
+    found = steps(ExcessMtl(), sizes[..., None] * np.ones(3))
+    assert np.isfinite(found).all()
+    assert found[-1].min() > 1e7  # The second objective leads again.
+
+
+# ---------------------------------------------------------------------- what rules see of losses
+
+PUBLISHED = [
+    DbMtl(),
+    DynamicAverage(),
+    Famo(),
+    GeometricLoss(),
+    GradNorm(),
+    ImtlL(),
+    Mgda(scaled="loss"),
+    MoCo(),
+    Uncertainty(),
+]
+"""Rules of the losses themselves: a minibatch may lie below the optimum of all rows."""
+
+
+@pytest.mark.parametrize("rule", PUBLISHED, ids=lambda rule: rule.name)
+def test_rules_that_divide_by_losses_see_the_losses_themselves(rule, monkeypatch):
+    seen_losses = []
+    name = "joined" if rule.coordinatewise else "factors"
+    own = getattr(type(rule), name)
+
+    def watched(self, *args):
+        about = args[2] if rule.coordinatewise else args[0]
+        seen_losses.append(about.losses)
+        return own(self, *args)
+
+    monkeypatch.setattr(type(rule), name, watched)
+    problem = random_log_linear(0)
+    runs = simulate(
+        problem, [Method(Mix(lam=LAM), gradient=rule)], steps=1, step_size=0.1, gradients="full"
+    )
+    start = runs[runs.step == 0][["sft_loss", "preference_loss"]].iloc[0]
+    np.testing.assert_allclose(np.ravel(seen_losses[0])[:2], start, rtol=1e-12)
+    ends = runs[(runs.step == 1) & (runs.iterate == "last")]
+    assert ends.sft_loss.iloc[0] != start.sft_loss  # It trains.
+
+
+def test_rules_of_logarithms_stop_where_their_cards_say():
+    problem = random_log_linear(0, dimension=3, prompts=4, responses=3)
+    rules = Famo(recent=1.0, rate=1.0, decay=0.1), GeometricLoss(recent=1.0)
+    methods = [Method(Mix(lam=LAM), gradient=rule) for rule in rules]
+    runs = simulate(problem, methods, steps=300, step_size=2.0, gradients="full", checkpoints=[300])
+    ends = runs[runs.iterate == "last"].set_index("schedule")
+    for method, (w1, w2) in zip(methods, [(1, 1), (1 - LAM, LAM)], strict=True):
+        first, second = ends.loc[[method.label], ["sft_loss", "preference_loss"]].to_numpy()[0]
+        best = minimise(problem, w2 * first / (w2 * first + w1 * second)).theta
+        np.testing.assert_allclose([first, second], problem.losses(best[None])[0], atol=1e-4)
+
+
+# ---------------------------------------------------------------------- weights of zero
+
+WHOLE = [
+    kind()
+    for kind in GRADIENT_RULES.values()
+    if not kind.coordinatewise and kind not in (Epo, WeightedSum)
+]
+
+
+def test_a_rule_sees_both_gradients_where_a_weight_is_zero():
+    """So it does what it does for a weight that is almost zero, at the same cost."""
+    runs = trajectories(
+        random_log_linear(0, dimension=3, prompts=4, responses=3),
+        [Method(Mix(lam=lam), gradient=rule) for rule in WHOLE for lam in (0.0, 1e-13, 1.0)],
+        steps=6,
+        step_size=0.3,
+        replicas=2,
+    )
+    ends = runs.last[:, :, -1].reshape(len(WHOLE), 3, -1)
+    np.testing.assert_allclose(ends[:, 0], ends[:, 1], atol=1e-5)
+    for rule, (first, _, last) in zip(WHOLE, ends, strict=True):
+        if isinstance(rule, Mgda | ImtlG | FairGrad | Famo | Agem | Gem):  # without weights
+            np.testing.assert_allclose(first, last, atol=1e-12)
+            assert np.abs(first).max() > 0.01
+    assert (runs.counts[:, :, -1] == 6).all()
+
+
+def test_networks_see_both_gradients_where_a_weight_is_zero():
+    task = PolicyTask(policy_data(0), PolicyConfig(width=4, depth=1))
+    methods = [Method(Mix(lam=lam), gradient=Mgda()) for lam in (0.0, 0.5, 1.0)]
+    table = train(task, grid(methods, [0]), steps=8, learning_rate=0.05).table
+    ends = table[table.step == 8].drop(columns=["run", "lam"])
+    assert (ends[["sft_updates", "preference_updates"]] == 8).all(axis=None)
+    assert (ends.nunique() <= 1).all(), "MGDA has no weights"
+
+
+def test_epo_lowers_the_one_loss_that_has_a_weight():
+    gradients = random_gradients(1)[0]
+    for lam, expected in ((0.0, [1.0, 0.0]), (1.0, [0.0, 1.0])):
+        factors, _ = Epo().factors(seen(gradients, lam), Epo().start(()))
+        np.testing.assert_allclose(factors, expected, atol=1e-12)

@@ -559,5 +559,5 @@ def test_rollouts_train_and_are_paid() -> None:
     assert every[0].updates(1000, pair=1.5) == round(1000 / (1.5 + 3 * FORWARD + 3))
     assert every[1].updates(1000, pair=1.5) == round(1000 / (1.5 + 4 * FORWARD + 3))
     for method in every:
-        assert "one token" in str(method.unsupported("convex"))
+        assert "no part to go on from" in str(method.unsupported("convex"))
         assert "no exact judge" in str(method.unsupported("llm"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from tradeoff import draws
@@ -93,6 +93,13 @@ class Directions:
         shape = (len(setting.methods), setting.replicas, 2)
         self._gradient, self._losses = np.zeros((*shape, len(setting.start))), np.zeros(shape)
         self._vectors: dict[int, dict[str, Any]] = {}
+        self._joins = np.zeros((len(setting.methods), len(setting.plans[0])), dtype=bool)
+        for each in self.joined:
+            self._joins[each.members] = each.together
+
+    def followed(self, weights: Float[np.ndarray, "C R 2"], step: int) -> Bool[np.ndarray, "C R 2"]:
+        """Which gradients update ``step`` needs: both for a rule, whatever their weights."""
+        return (weights != 0) | self._joins[:, step, None, None]
 
     def plain(self, replicas: NDArray[np.int64]) -> Sampler:
         """Sampler of the problem's own losses, for runs of these replicas."""
@@ -115,9 +122,10 @@ class Directions:
     ) -> Float[np.ndarray, "C R d"]:
         """Directions of update ``step`` at ``theta``, for the gradient weights of the schedules."""
         gradient, losses = self._gradient, self._losses
+        followed = self.followed(weights, step)
         for group in self.groups:
             for objective in (SFT, PREFERENCE):
-                self._evaluate(group, objective, theta, weights, step)
+                self._evaluate(group, objective, theta, followed[..., objective], step)
         factors = weights.copy()
         apart: list[tuple[Joined, Array]] = []
         for k, each in enumerate(self.joined):
@@ -155,14 +163,14 @@ class Directions:
         return draws.uniform(self._join_keys, step * size + np.arange(size))
 
     def _evaluate(
-        self, group: LossGroup, objective: int, theta: Array, weights: Array, step: int
+        self, group: LossGroup, objective: int, theta: Array, followed: NDArray[np.bool_], step: int
     ) -> None:
         """Evaluate one objective for the runs of a group that follow it.
 
         Stores the gradients, and the losses where a rule uses them.
         """
         here = places(group.members)
-        follow = weights[here, :, objective] != 0
+        follow = followed[here]
         if follow.all():
             at, run = theta[here].reshape(-1, theta.shape[-1]), slice(None)
             found = self._sampled(group, objective, at, step, run)

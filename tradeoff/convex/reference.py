@@ -75,7 +75,7 @@ def run(setting: Setting) -> tuple[Array, Array, NDArray[np.int64]]:
         direction = hooks.direct(directions(theta, weights, t), theta, t)
         theta = problem.project(theta - setting.alphas[:, t, None, None] * direction)
         hooks.finish(theta, t)
-        count += weights != 0
+        count += directions.followed(weights, t)
     last, average, counts = (np.stack(parts, axis=2) for parts in zip(*records, strict=True))
     return last, average, counts
 

@@ -85,7 +85,12 @@ class Feed:
         return stream.rows(0, known)[np.arange(count) % known]
 
     def passes(
-        self, step: int, rule: Rule, follow: Callable[[int], Float[np.ndarray, " 2"]]
+        self,
+        step: int,
+        rule: Rule,
+        follow: Callable[[int], Float[np.ndarray, " 2"]],
+        *,
+        joins: bool = False,
     ) -> list[Pass]:
         """Passes of this process in update `step`.
 
@@ -98,17 +103,20 @@ class Feed:
         follow
             Maps the number of a draw to gradient weights (2,). It is called once, with `step`,
             unless a defect of the official code draws for each pass.
+        joins
+            Whether a rule joins both gradients, which then needs them whatever their weights.
         """
         config, self.followed = self.config, []
         at_once = config.rows_per_forward * self.processes
         draws = config.defects.draws(rule, config.batch_size, at_once)
         drawn = [follow(step * draws + i) for i in range(draws)]
+        followed = [[joins or bool(weight) for weight in weights] for weights in drawn]
         found: list[Pass] = []
-        for weights in drawn:
+        for weights, wanted in zip(drawn, followed, strict=True):
             for objective in (SFT, PREFERENCE):
                 batch = -(-config.batch(objective) // draws)
-                if weights[objective]:
-                    times = sum(bool(each[objective]) for each in drawn)
+                if wanted[objective]:
+                    times = sum(each[objective] for each in followed)
                     # A loss is the mean over the draws that follow it; its gradient is divided by
                     # all draws.
                     weight = float(weights[objective]) * times / draws

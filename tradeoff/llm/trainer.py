@@ -658,7 +658,7 @@ class JointTrainer:
         setup.seed_dropout(self.config.seed, step, self.accelerator.process_index)
         if not all(layer.training for layer in self._layers):
             self.policy.train()
-        passes = self.feed.passes(step, self.plan.rule, follow)
+        passes = self.feed.passes(step, self.plan.rule, follow, joins=joins)
         return passes, self._backward(passes, joins=joins)
 
     def _follow(self, draw: int) -> Float[np.ndarray, " 2"]:

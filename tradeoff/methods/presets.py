@@ -67,5 +67,6 @@ r"""Methods and parts by name, see :func:`tradeoff.methods.catalogue.find`.
 | rpo_reg | DPO with little SFT on the chosen response (arXiv 2405.16436) \* |
 | green | the 45 % of the weights whose gradients are largest (arXiv 2309.13192) |
 
-\* after a second-hand description.
+\* after a second-hand description. Published runs of tpo and rpo_reg have a beta of 0.01; here it
+is that of DPO, 0.1.
 """

@@ -120,6 +120,12 @@ class Choices:
             weights[rows] = plan.follow(step, uniform[rows], self.known[rows] - least, base)
         return weights
 
+    def followed(self, weights: NDArray[np.float64], step: int) -> NDArray[np.bool_]:
+        """(R, 2) which gradients update `step` needs: both for a rule, whatever their weights."""
+        found = weights != 0
+        found[self.joined(step)] = True
+        return found
+
     def losses(self, objective: int) -> list[tuple[Part | None, Rows]]:
         """Losses that methods train, with their runs; None for the loss of the task."""
         found: dict[Part | None, list[Rows]] = {}

@@ -170,7 +170,8 @@ class Loop:
             begun = torch.from_numpy(np.flatnonzero(clock == 1)).to(self.theta.device)
             self._first[begun] = self.theta[begun]
         weights = self.choices.weights(step) * self._going[:, None]
-        gradient, losses = self._gradient(step, weights)
+        followed = self.choices.followed(weights, step) & self._going[:, None]
+        gradient, losses = self._gradient(step, weights, followed)
         for chain, runs in self.hooks.chains:
             if getattr(chain.hooks.get("anchor"), "sees", ""):
                 chain.see(NetworkView(self, chain, runs, step))
@@ -191,7 +192,6 @@ class Loop:
         optimizer.step(self.theta, gradient, rate)
         self.hooks.finish(self.theta, going, step)
         self.done = step + 1
-        followed = weights != 0
         self.counts += self._tensor(followed) * going[:, None]
         if self.choices.compares:
             self.choices.observe(losses.double().cpu().numpy(), followed)
@@ -238,7 +238,9 @@ class Loop:
                 if count:
                     self.counts[runs, objective] += count
 
-    def _gradient(self, step: int, weights: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    def _gradient(
+        self, step: int, weights: NDArray[np.float64], followed: NDArray[np.bool_]
+    ) -> tuple[Tensor, Tensor]:
         """Gradients (R, D) of the update and their losses (R, 2), 0 if not computed."""
         gradient = torch.zeros_like(self.theta)
         losses = self.theta.new_zeros(len(weights), 2)
@@ -249,7 +251,7 @@ class Loop:
             apart = np.isin(np.arange(len(weights)), joined)
             factors = self._tensor(np.where(apart, 0.0, weights[:, objective]))
             for loss, members in self.choices.losses(objective):
-                followers = members[weights[members, objective] != 0]
+                followers = members[followed[members, objective]]
                 batch = self.choices.batch(objective, step, followers)
                 if objective == SFT and self._selecting:
                     batch = self._selected(step, followers, batch)

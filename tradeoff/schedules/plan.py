@@ -164,7 +164,7 @@ class Plan:
         -------
         ndarray, shape (..., 2)
             The update direction is ``w[0] * grad f_SFT + w[1] * grad f_preference``; an
-            objective whose weight is zero is not evaluated.
+            objective whose weight is zero is not evaluated, unless a gradient rule joins both.
         """
         uniform = np.asarray(uniform)
         if self.together[step]:

@@ -52,9 +52,9 @@ class Ema(After):
 class Bema(After):
     """A moving average of the weights plus a correction for how far it lags behind.
 
-    With n = (updates of the stage - `start_at`) / `every`, the average gets the weight
-    ``(rho + gamma n) ** -kappa`` of the newest weights, and what is evaluated is ``mean +
-    (rho + gamma n) ** -eta * (weights - first weights)``.
+    After t updates of the stage the average gets the weight ``(rho + gamma t) ** -kappa`` of the
+    newest weights, and what is evaluated is ``mean + (rho + gamma t) ** -eta * (weights - first
+    weights)``.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Bema(After):
             return weights, self.start(weights)
         if past % self.every:
             return weights, state
-        lag = self.rho + self.gamma * (past // self.every)
+        lag = self.rho + self.gamma * moment.clock
         mean = state["mean"] + min(1.0, lag**-self.kappa) * (weights - state["mean"])
         correction = 0.0 if self.eta is None else lag**-self.eta
         shown = mean + correction * (weights - state["first"])

@@ -33,7 +33,8 @@ class OnlineMerging(After):
     Notes
     -----
     Card C21. With ``keep=1`` and plain gradient steps of size s, a fixed point has ``(1 - alpha) *
-    gradient = (alpha / s) * pull``.
+    gradient = (alpha / s) * pull``. Published scripts, of many more updates, have an alpha of 1e-7
+    and keep 0.01.
     """
 
     name: ClassVar[str] = "online_merging"

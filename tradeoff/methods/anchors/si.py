@@ -19,15 +19,15 @@ class SynapticIntelligence(QuadraticAnchor):
     Attributes
     ----------
     weight, stages
-        Factor of the penalty, which counts twice as in the paper, and where it acts.
+        Factor of the penalty, which no 1/2 divides, as in the paper; and where it acts.
     damping
         Added to the squared change of a weight before its contribution is divided by it; positive.
 
     Notes
     -----
     Card C06, after a second-hand description. The contribution is the sum of ``-gradient * change``
-    over the updates of a stage, without the penalty's own gradient. No passes of its own are
-    needed.
+    over the updates of a stage, without the penalty's own gradient; one below zero counts as zero,
+    so that no weight is pushed away. No passes of its own are needed.
     """
 
     name: ClassVar[str] = "si"

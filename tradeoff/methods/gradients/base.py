@@ -20,6 +20,8 @@ Array = Any
 """A numpy array with the runs as leading axes; of a single run that may be a number."""
 State = dict[str, Array]
 """What a rule remembers of each run; every array has the runs as leading axes."""
+OPPOSITE = 1e-12
+"""Gradients whose cosine is no further above -1 count as opposite."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State, ratio
+from tradeoff.methods.gradients.base import OPPOSITE, Array, GradientRule, Seen, State, ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,9 @@ class ImtlG(GradientRule):
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         first, second = seen.lengths
-        share = ratio(second, first + second, 0.5)
-        return np.stack([share, 1 - share], axis=-1), state
+        # Each by itself: the smaller one would lose its digits in one minus the other.
+        shares = ratio(second, first + second, 0.5), ratio(first, first + second, 0.5)
+        return np.stack(shares, axis=-1), state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,8 @@ class NashMtl(GradientRule):
     Notes
     -----
     The published rule has equal weights; as bargaining powers they bend the path. With factors
-    times lengths as unknowns the two equations have a closed form. Where a gradient is zero there
-    is no solution, and neither gradient is followed.
+    times lengths as unknowns the two equations have a closed form. Where a gradient is zero, or
+    both are opposite, there is no solution, and neither gradient is followed.
     """
 
     name: ClassVar[str] = "nash_mtl"
@@ -60,8 +61,8 @@ class NashMtl(GradientRule):
         far = ratio(root - cosine * total, 2 * (1 - cosine**2))
         product = np.where(cosine >= 0, near, far)
         sizes = np.sqrt(np.maximum(powers - (cosine * product)[..., None], 0.0))
-        found = ratio(sizes, lengths)
-        return np.where((lengths > 0).all(axis=-1, keepdims=True), found, 0.0), state
+        usable = (lengths > 0).all(axis=-1) & (cosine > -1 + OPPOSITE)
+        return np.where(usable[..., None], ratio(sizes, lengths), 0.0), state
 
 
 @dataclass(frozen=True, kw_only=True)

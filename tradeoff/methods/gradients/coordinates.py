@@ -51,8 +51,8 @@ class VectorRule(GradientRule):
         Parameters
         ----------
         first, second
-            (..., d) gradients of (SFT, preference) times the weights of the schedule; numpy arrays
-            or torch tensors.
+            (..., d) gradients of (SFT, preference) times the weights of the schedule: zeros where
+            a weight is zero; numpy arrays or torch tensors.
         about
             What else is known of the update.
         state

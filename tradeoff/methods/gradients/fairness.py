@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State, ratio
+from tradeoff.methods.gradients.base import OPPOSITE, Array, GradientRule, Seen, State, ratio
 from tradeoff.settings import Positive, Share
 
 FAR = 300.0
@@ -44,7 +44,7 @@ class FairGrad(GradientRule):
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         power, cosine = 1 / self.alpha, seen.cosine
         lengths = np.stack(seen.lengths, axis=-1)
-        usable = (lengths > 0).all(axis=-1) & (cosine > -1 + 1e-12)
+        usable = (lengths > 0).all(axis=-1) & (cosine > -1 + OPPOSITE)
         lengths = np.where(usable[..., None], lengths, 1.0)
         cosine = np.where(usable, cosine, 0.0)
         # With u = w * length: u_i + cosine * u_j = length_i ** (power - 1) * u_i ** -power.

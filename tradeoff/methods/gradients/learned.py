@@ -8,11 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State, ratio
-from tradeoff.methods.gradients.values import LEAST
+from tradeoff.methods.gradients.values import LEAST, STEEP
 from tradeoff.settings import NotNegative
-
-STEEP = 30.0
-"""Largest size of a learned logarithm: factors stay finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +105,7 @@ class GradNorm(GradientRule):
     source: ClassVar[str] = "arXiv 1711.02257"
     weighted: ClassVar[bool] = False
     uses_losses: ClassVar[bool] = True
+    above_optima: ClassVar[bool] = False
     alpha: NotNegative = 1.5
     rate: NotNegative = 0.025
 

@@ -29,6 +29,7 @@ class Mgda(GradientRule):
     name: ClassVar[str] = "mgda"
     source: ClassVar[str] = "arXiv 1810.04650, equation (4)"
     weighted: ClassVar[bool] = False
+    above_optima: ClassVar[bool] = False
     scaled: str = "none"
 
     def __post_init__(self) -> None:
@@ -40,6 +41,10 @@ class Mgda(GradientRule):
                 value=self.scaled,
                 remedy="Use 'none', 'length' or 'loss'.",
             )
+
+    @property
+    def uses_losses(self) -> bool:  # type: ignore[override]
+        return self.scaled == "loss"
 
     @property
     def label(self) -> str:

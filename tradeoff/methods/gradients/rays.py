@@ -60,7 +60,9 @@ class Epo(Running):
         low, high = _interval(seen.gram, least)
         total = seen.gram.sum(axis=-2)
         slope = np.where(balance, along[..., 0] - along[..., 1], total[..., 0] - total[..., 1])
-        first: Array = np.where(slope > 0, high, low)
+        # Without a slope, as where a weight is zero, the larger weighted loss is lowered.
+        rises = (slope > 0) | ((slope == 0) & (sizes[..., 0] > sizes[..., 1]))
+        first: Array = np.where(rises, high, low)
         first = np.where(low > high, np.clip(0.5 * (low + high), 0.0, 1.0), first)
         return np.stack([first, 1 - first], axis=-1), {"mean": mean}
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from tradeoff.methods.gradients.coordinates import Update, VectorRule
-from tradeoff.methods.gradients.values import LEAST
+from tradeoff.methods.gradients.values import LEAST, STEEP
 from tradeoff.settings import BelowOne, NotNegative, Share
 
 Kept = dict[str, Any]
@@ -20,6 +20,7 @@ class TrackingRule(VectorRule):
 
     weighted: ClassVar[bool] = False
     uses_losses: ClassVar[bool] = True
+    above_optima: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,8 @@ class DbMtl(TrackingRule):
 
     Notes
     -----
-    Card G18. Costs two gradients.
+    Card G18. The weights of the schedule count in the longer length alone; an objective of weight
+    zero is left out. Costs two gradients.
     """
 
     name: ClassVar[str] = "db_mtl"
@@ -72,7 +74,8 @@ class MoCo(TrackingRule):
     Notes
     -----
     Card G13, after a second-hand description. Each gradient is brought to the length of its loss.
-    Weights are projected on shares, as in the paper. Costs two gradients.
+    Weights are projected on shares, as in the paper. An objective that the schedule gives no
+    weight counts as one without gradients. Costs two gradients.
     """
 
     name: ClassVar[str] = "moco"
@@ -118,7 +121,7 @@ class ExcessMtl(TrackingRule):
 
     Notes
     -----
-    Card G24. The factors multiply the weights of the schedule, twice. Costs two gradients.
+    Card G24. Twice these factors multiply the weights of the schedule. Costs two gradients.
     """
 
     name: ClassVar[str] = "excess_mtl"
@@ -129,8 +132,7 @@ class ExcessMtl(TrackingRule):
 
     def remembered(self, like: Any) -> Kept:
         zero = array_namespace(like).zeros_like(like)
-        one = zero[..., :1]
-        return {"first": zero, "second": zero, "base": zero[..., :2] - 1, "share": one + 0.5}
+        return {"first": zero, "second": zero, "base": zero[..., :2] - 1, "log odds": zero[..., :1]}
 
     def joined(self, first: Any, second: Any, about: Update, state: Kept) -> tuple[Any, Kept]:
         xp = array_namespace(first)
@@ -142,11 +144,12 @@ class ExcessMtl(TrackingRule):
         excess = xp.concat(found, axis=-1)
         base = xp.where(state["base"] < 0, excess, state["base"])
         excess = _over(excess, base)
-        share = state["share"]
-        power = self.rate * (excess[..., 1:] - excess[..., :1])
-        moved = share / (share + (1 - share) * xp.exp(power))
+        odds = state["log odds"]
+        share = 1 / (1 + xp.exp(-odds))
+        moved = odds + self.rate * (excess[..., :1] - excess[..., 1:])
         direction = 2 * (share * first + (1 - share) * second)
-        return direction, {**squares, "base": base, "share": moved}
+        # Bounded, so that a share can come back from both ends.
+        return direction, {**squares, "base": base, "log odds": xp.clip(moved, -STEEP, STEEP)}
 
 
 def _length(vector: Any) -> Any:

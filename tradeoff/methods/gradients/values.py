@@ -9,9 +9,12 @@ import numpy as np
 
 from tradeoff.errors import InputError
 from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State, ratio
+from tradeoff.settings import NotNegative, Positive, Updates
 
 LEAST = 1e-8
 """Losses below this count as this where a rule divides by them or takes their logarithm."""
+STEEP = 30.0
+"""Largest size of a learned logarithm: factors stay finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,9 @@ class SmoothTchebycheff(Running):
 
     Notes
     -----
-    mu log(sum_i exp(weight_i loss_i / mu)), with losses above their optima where these are known.
+    mu log(sum_i exp(weight_i loss_i / mu)), with losses above their optima where these are
+    known. The authors' code has a mu of 0.01; this default is smoother, for the losses of
+    minibatches.
     """
 
     name: ClassVar[str] = "stch"
@@ -80,7 +85,7 @@ class GeometricLoss(Running):
     """The gradient of the weighted sum of the logarithms of both losses.
 
     Uncertainty weighting (arXiv 1705.07115) and IMTL-L have this gradient, up to a factor, once
-    their scales are at their optimum.
+    their scales are at their optimum. Losses count from zero, not from their optima.
 
     Attributes
     ----------
@@ -91,6 +96,7 @@ class GeometricLoss(Running):
     name: ClassVar[str] = "gls"
     title: ClassVar[str] = "GLS"
     source: ClassVar[str] = "Chennupati et al., CVPR workshops 2019"
+    above_optima: ClassVar[bool] = False
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         mean = self.mean(seen, state)
@@ -118,18 +124,9 @@ class DynamicAverage(Running):
     name: ClassVar[str] = "dwa"
     title: ClassVar[str] = "DWA"
     source: ClassVar[str] = "arXiv 1803.10704, equation (7)"
-    temperature: float = 2.0
-    window: int = 25
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (0 < self.temperature < float("inf") and self.window >= 1):
-            raise InputError(
-                "temperature and window must be positive",
-                field="window",
-                value=(self.temperature, self.window),
-                remedy="Give a temperature above 0 and a window of at least 1 update.",
-            )
+    above_optima: ClassVar[bool] = False
+    temperature: Positive = 2.0
+    window: Updates = 25
 
     def start(self, runs: tuple[int, ...]) -> State:
         nothing = np.full((*runs, 2), np.nan)
@@ -155,7 +152,9 @@ class Famo(Running):
     """Learns weights so that both losses fall at the same relative rate.
 
     The published rule evaluates each minibatch again after its update. Here the change of the
-    running means stands for it, which costs no second forward pass.
+    running means stands for it, which costs no second forward pass. Logits take plain steps, as in
+    the paper; the authors' code takes those of Adam, which are longer. Losses count from zero, as
+    in the authors' runs: from their optima, the logarithms would lead to one of these.
 
     Attributes
     ----------
@@ -169,23 +168,13 @@ class Famo(Running):
     title: ClassVar[str] = "FAMO"
     source: ClassVar[str] = "arXiv 2306.03792, Algorithm 1"
     weighted: ClassVar[bool] = False
+    above_optima: ClassVar[bool] = False
+    rate: NotNegative = 0.025
+    decay: NotNegative = 0.01
 
     @property
     def total(self) -> float:
         return 1.0
-
-    rate: float = 0.025
-    decay: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (0 <= self.rate < float("inf") and 0 <= self.decay < float("inf")):
-            raise InputError(
-                "negative or not finite",
-                field="rate",
-                value=(self.rate, self.decay),
-                remedy="Give a rate and a decay of at least 0.",
-            )
 
     def start(self, runs: tuple[int, ...]) -> State:
         return super().start(runs) | {"logits": np.zeros((*runs, 2))}

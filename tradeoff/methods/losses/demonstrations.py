@@ -15,7 +15,7 @@ from array_api_compat import array_namespace
 from tradeoff.errors import InputError
 from tradeoff.methods.losses.base import SftLoss
 from tradeoff.methods.losses.records import Array, Responses, fixed, sigmoid, softplus
-from tradeoff.settings import Positive
+from tradeoff.settings import NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +105,16 @@ class ImportanceSft(Weighted):
     source: ClassVar[str] = "arXiv 2507.12856"
     needs_reference: ClassVar[bool] = True
     power: float = 1.0
-    low: float = 0.2
-    high: float = 1.8
+    low: NotNegative = 0.2
+    high: NotNegative = 1.8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.low <= self.high < float("inf"):
+        if self.low > self.high:
             raise InputError(
-                "the bounds are not in order",
+                f"the bounds are not in order, as high is {self.high:g}",
                 field="low",
-                value=(self.low, self.high),
+                value=self.low,
                 remedy="Give 0 <= low <= high.",
             )
 
@@ -134,7 +134,8 @@ class Uft(SftLoss):
 
     Notes
     -----
-    Card J37, after a second-hand description.
+    Card J37, after a second-hand description. The paper has a beta of 0.01; this default is
+    that of DPO.
     """
 
     name: ClassVar[str] = "uft"

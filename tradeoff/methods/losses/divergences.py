@@ -172,7 +172,8 @@ class Wpo(_OfPrompts):
 
     Notes
     -----
-    Card J13. Costs the probabilities of all responses.
+    Card J13. Costs the probabilities of all responses. Published runs have a beta of 0.01; this
+    default is that of DPO.
     """
 
     name: ClassVar[str] = "wpo"

@@ -182,7 +182,8 @@ class DiscoPop(MarginLoss):
 
     Notes
     -----
-    Card J22, after a second-hand description.
+    Card J22, after a second-hand description. The paper has a beta of 0.05; this default is
+    that of DPO.
     """
 
     name: ClassVar[str] = "discopop"

@@ -120,6 +120,10 @@ class Sppo(PreferenceLoss):
     ----------
     beta
         Strength of the regularisation; positive.
+
+    Notes
+    -----
+    The paper has a beta of 0.001; that of this default is TRL's.
     """
 
     name: ClassVar[str] = "sppo_hard"
@@ -140,6 +144,10 @@ class CalDpo(PreferenceLoss):
     ----------
     beta
         Strength of the regularisation; positive. The logistic term has none.
+
+    Notes
+    -----
+    The released script has a beta of 0.001; this default is that of DPO.
     """
 
     name: ClassVar[str] = "cal_dpo"
@@ -192,6 +200,10 @@ class DpoShift(_Rewards):
         Inverse temperature; positive.
     share
         What the rejected log-ratio counts, in [0, 1]; 1 is DPO.
+
+    Notes
+    -----
+    Released settings have a beta of 0.01; this default is that of DPO.
     """
 
     name: ClassVar[str] = "dpo_shift"

@@ -94,6 +94,8 @@ class Rollouts(SftLoss):
         """Weights of the negative log-probabilities of all tokens, whose sum is the loss."""
 
     def unsupported(self, scale: str) -> str | None:
+        if scale == "convex":
+            return "every response is one token there, which has no part to go on from"
         if scale == "llm":
             return "the trainer writes no responses while it trains, and has no exact judge"
         return super().unsupported(scale)

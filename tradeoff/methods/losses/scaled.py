@@ -83,8 +83,9 @@ class MovingReferenceDpo(MarginLoss):
 
     Notes
     -----
-    Card J20, after a second-hand description, in its limit: the published rule renews the reference
-    after many updates, or moves it slowly. Without a bound on the weights there is no minimum.
+    Card J20, after a second-hand description, in its limit: the published rule renews the
+    reference after many updates, or moves it slowly. Without a bound on the weights there is no
+    minimum. The paper has a beta of 0.05; this default is that of DPO.
     """
 
     name: ClassVar[str] = "tr_dpo"

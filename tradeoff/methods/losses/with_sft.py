@@ -189,7 +189,11 @@ def _mean_nll(responses: Responses) -> Array:
 
 
 def _log_odds(responses: Responses) -> Array:
-    """(n,) log of p / (1 - p), where log p is the mean over the tokens."""
+    """(n,) log of p / (1 - p), where log p is the mean over the tokens.
+
+    A p that rounds to one counts as the largest number below one, whose odds are finite.
+    """
     mean = responses.per_token(responses.log_probs)
     xp = array_namespace(mean)
+    mean = xp.clip(mean, max=-float(xp.finfo(mean.dtype).eps))
     return mean - xp.log(-xp.expm1(mean))

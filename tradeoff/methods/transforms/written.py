@@ -181,7 +181,8 @@ class OwnSamples(Written):
     Notes
     -----
     Card J51, after a second-hand description. No response is judged. At temperature 1 with all
-    responses the first slope is zero on average. Costs a response for each row, once.
+    responses the first slope is zero on average. The published bound of 20 tokens is not here.
+    Costs a response for each row, once.
     """
 
     name: ClassVar[str] = "own_samples"
@@ -270,7 +271,8 @@ class Clear(Written):
     Notes
     -----
     Card S34, after a second-hand description. Probabilities stand for the agreement of resampled
-    answers and for the policy's own judgement. Costs a forward pass of each row, once.
+    answers and for the policy's own judgement. The published threshold is the median, a share of
+    1/2. Costs a forward pass of each row, once.
     """
 
     name: ClassVar[str] = "clear"
