@@ -18,6 +18,7 @@ from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import Seen, State, Update
+from tradeoff.methods.gradients.base import factors_of
 from tradeoff.schedules import Plan
 
 
@@ -118,7 +119,7 @@ class GradientJoin:
         gram[1, 0] = gram[0, 1]
         coins = draws.uniform(draws.keys(self.seed, 0, draws.JOIN), 2 * step + np.arange(2))
         seen = Seen(gram, np.asarray(weights, dtype=float), losses, coins)
-        factors, self.memory = rule.factors(seen, self.memory)
+        factors, self.memory = factors_of(rule, seen, self.memory)
         for first, parameter in pairs:
             second = None if parameter.grad is None else parameter.grad.mul_(float(factors[1]))
             if first is None:
