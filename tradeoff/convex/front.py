@@ -150,7 +150,8 @@ class Front(Shown):
             (B, 2) or (2,) SFT and preference loss; a DataFrame with columns sft_loss and
             preference_loss keeps its index.
         lam
-            Requested weight, scalar or (B,); without it no regret is given.
+            Requested weight, scalar or (B,) in the order of the policies; without it no regret is
+            given.
 
         Returns
         -------
@@ -166,6 +167,7 @@ class Front(Shown):
             weights outside [0, 1] or of another number than the policies.
         """
         index = None
+        scores.check_labels(losses, lam, "lam")
         if isinstance(losses, pd.DataFrame):
             index, losses = losses.index, _loss_columns(losses)
         losses = np.atleast_2d(scores.finite_pairs(losses))
