@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tradeoff import Method, Mix, Sequential, random_log_linear, simulate, trajectories
+from tradeoff import Method, Mix, Sequential, StepSize, random_log_linear, simulate, trajectories
 from tradeoff.errors import InputError
 from tradeoff.llm._losses import sft_sum
 from tradeoff.methods.after import After
@@ -147,3 +147,69 @@ def test_what_is_recorded_does_not_change_the_run() -> None:
     once = run(method)
     last = often[often.step == 12].reset_index(drop=True)
     np.testing.assert_allclose(last.sft_loss, once.sft_loss, rtol=1e-12)
+
+
+class Bowls:
+    """Two bowls on a line, about -1 and 1."""
+
+    dimension = 1
+
+    def losses(self, theta: Any) -> Any:
+        return (np.asarray(theta) - np.array([-1.0, 1.0])) ** 2 / 2
+
+    def project(self, theta: Any) -> Any:
+        return np.clip(theta, -3.0, 3.0)
+
+    def sample_gradients(self, objective: int, theta: Any, uniform: Any) -> Any:
+        return theta - (-1.0, 1.0)[objective]
+
+
+def bowls(members: dict[str, Any]) -> Any:
+    return type("Bowls", (Bowls,), members)()
+
+
+@pytest.mark.parametrize(
+    ("members", "field", "settings"),
+    [
+        ({"losses": lambda self, theta: Bowls().losses(theta).T}, "losses", {}),
+        ({"losses": lambda self, theta: Bowls().losses(theta)[..., 0]}, "losses", {}),
+        ({"project": lambda self, theta: None}, "project", {}),
+        ({"dimension": 0}, "dimension", {}),
+        ({"dimension": "1"}, "dimension", {}),
+        (
+            {"gradients": lambda self, theta: np.concatenate([theta + 1, theta - 1], axis=1)},
+            "gradients",
+            {"gradients": "full"},
+        ),
+    ],
+)
+def test_a_problem_of_another_shape_is_refused(
+    members: dict[str, Any], field: str, settings: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {"steps": 5, "step_size": 0.1, "replicas": 4, **settings}
+    with pytest.raises(InputError) as caught:
+        simulate(bowls(members), Mix(lam=0.3), **given)
+    assert caught.value.field == field
+
+
+def test_a_problem_may_reuse_the_array_that_it_is_given() -> None:
+    def in_place(self: Any, objective: int, theta: Any, uniform: Any) -> Any:
+        theta -= (-1.0, 1.0)[objective]
+        return theta
+
+    found = [
+        trajectories(problem, Mix(lam=0.3), steps=9, step_size=0.1, replicas=3).last
+        for problem in (Bowls(), bowls({"sample_gradients": in_place}))
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+def test_own_step_sizes_have_one_for_each_update(engine: str) -> None:
+    @dataclass(frozen=True)
+    class Short(StepSize):
+        def of(self, plan: Any) -> Any:
+            return np.full(3, self.scale)
+
+    with pytest.raises(InputError, match=r"Short.of\(plan\) must return 12 finite numbers"):
+        run(Mix(), step_size=Short(0.1), engine=engine)

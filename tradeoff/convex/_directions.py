@@ -208,7 +208,15 @@ class Directions:
                 value="full",
                 remedy="Give it a method gradients(theta), or use sample gradients.",
             )
-        return np.asarray(problem.gradients(theta)[:, objective])
+        found = np.asarray(problem.gradients(theta))
+        if found.shape != (len(theta), 2, theta.shape[1]):
+            raise InputError(
+                "the problem's gradients are not two gradients for each run",
+                field="gradients",
+                value=found.shape,
+                remedy=f"Return an array of shape {(len(theta), 2, theta.shape[1])}.",
+            )
+        return np.asarray(found[:, objective])
 
     def _grouped(self) -> Iterator[LossGroup]:
         """Groups of configurations, in the order in which their losses first occur."""

@@ -82,7 +82,11 @@ class Front(Shown):
 
     @cached_property
     def ranges(self) -> Float[np.ndarray, " 2"]:
-        """(2,) range of each loss on the front, at least a tiny positive number."""
+        """(2,) range of each loss on the front, at least 1e-9, or 1e-9 of a larger ideal value.
+
+        Losses whose whole front is within that count as without conflict. So losses of your own
+        that are as small in their units should be multiplied before scores are computed.
+        """
         floor = 1e-9 * np.maximum(1.0, np.abs(self.ideal))
         return np.maximum(self.nadir - self.ideal, floor)
 
