@@ -1,6 +1,7 @@
 """Parts of a user's own that break their contract: one error each, and no run that is wrong."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 
 from tradeoff import Method, Mix, Sequential, StepSize, random_log_linear, simulate, trajectories
 from tradeoff.errors import InputError
+from tradeoff.llm._joining import GradientJoin
 from tradeoff.llm._losses import sft_sum
 from tradeoff.methods.after import After
 from tradeoff.methods.anchors import Anchor
-from tradeoff.methods.gradients import GradientRule
+from tradeoff.methods.gradients import GradientRule, Seen
 from tradeoff.methods.losses import MarginLoss, SftLoss
 from tradeoff.methods.merges import Merge
 from tradeoff.schedules import Rule, Schedule
@@ -108,10 +110,11 @@ def test_a_loss_without_a_slope_says_so() -> None:
         lambda self, seen, state: (1.0, state),
         lambda self, seen, state: (np.ones(seen.weights.shape[:-1]), state),
         lambda self, seen, state: (seen.weights, "memory"),
+        lambda self, seen, state: (seen.weights, {"updates": 1}),
     ],
 )
 def test_a_rule_gives_one_factor_for_each_gradient(factors: Any) -> None:
-    with pytest.raises(InputError, match="the rule own must return") as caught:
+    with pytest.raises(InputError, match=r"the rule own (must return|remembers)") as caught:
         run(Method(Mix(lam=0.3), gradient=own(GradientRule, factors=factors)))
     assert caught.value.field == "gradient"
 
@@ -125,6 +128,7 @@ def test_a_rule_gives_one_factor_for_each_gradient(factors: Any) -> None:
         (After, {"begin": lambda self, w, s, m: (w[..., :1], s)}),
         (After, {"finish": lambda self, w, s, m: (w.sum(), s)}),
         (After, {"output": lambda self, w, s, m: w.mean(-1, keepdims=True)}),
+        (After, {"output": lambda self, w, s, m: w.tolist()}),
         (After, {"rows": lambda self, m: (0, -1)}),
         (After, {"rows": lambda self, m: (2, 1)}),
         (Merge, {"merged": lambda self, base, sft, preference, m: None}),
@@ -213,3 +217,34 @@ def test_own_step_sizes_have_one_for_each_update(engine: str) -> None:
 
     with pytest.raises(InputError, match=r"Short.of\(plan\) must return 12 finite numbers"):
         run(Mix(), step_size=Short(0.1), engine=engine)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"start": lambda self, w: {"updates": 0}},
+        {"start": lambda self, w: None},
+        {"finish": lambda self, w, s, m: (w, None)},
+        {"finish": lambda self, w, s, m: (w, {"updates": 1.0})},
+    ],
+)
+def test_what_a_hook_remembers_can_be_stored(members: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="what own remembers must be a dict of arrays"):
+        run(Method(Mix(lam=0.3), after=own(After, **members)))
+
+
+def test_a_rule_that_remembers_a_number_can_be_stored(tmp_path: Path) -> None:
+    import torch
+
+    def factors(self: Any, seen: Any, state: Any) -> Any:
+        return seen.weights / (1 + state["updates"]), {"updates": state["updates"] + 1}
+
+    rule = own(GradientRule, start=lambda self, runs: {"updates": 0}, factors=factors)
+    method = Method(Mix(lam=0.3), gradient=rule)
+    joining = GradientJoin(method, method.plan(4), torch.nn.Linear(2, 1))
+    joining.memory = rule.factors(Seen(np.eye(2), np.ones(2), np.ones(2)), joining.memory)[1]
+    stored = joining.state()
+    assert stored == {"updates": [1.0]}
+    joining.memory = {"updates": 0}
+    joining.set_state(stored, tmp_path)
+    assert joining.memory["updates"] == 1

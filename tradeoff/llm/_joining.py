@@ -131,7 +131,7 @@ class GradientJoin:
     def state(self) -> dict[str, Any]:
         """State for a checkpoint; NaN, which JSON does not have, becomes None."""
         return {
-            name: [None if np.isnan(x) else float(x) for x in value.ravel()]
+            name: [None if np.isnan(x) else float(x) for x in np.ravel(value)]
             for name, value in self.memory.items()
         }
 
@@ -143,7 +143,7 @@ class GradientJoin:
         InputError
             If this is not a state of the rule; the message names `file`.
         """
-        sizes = {name: value.size for name, value in self.memory.items()}
+        sizes = {name: np.size(value) for name, value in self.memory.items()}
         if {name: len(values) for name, values in found.items()} != sizes:
             raise InputError(
                 "the checkpoint does not hold the state of the gradient rule",
@@ -154,4 +154,4 @@ class GradientJoin:
             )
         for name, values in found.items():
             given = np.array([np.nan if x is None else x for x in values])
-            self.memory[name] = given.reshape(self.memory[name].shape)
+            self.memory[name] = given.reshape(np.shape(self.memory[name]))

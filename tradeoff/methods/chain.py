@@ -7,6 +7,8 @@ from dataclasses import replace
 from math import floor
 from typing import Any
 
+import numpy as np
+
 from tradeoff.errors import InputError
 from tradeoff.methods.hooks import Array, Moment, State, depths, moment_of
 from tradeoff.methods.method import Method
@@ -57,7 +59,8 @@ class Chain:
     def start(self, weights: Sequence[Array]) -> None:
         """Begin with these weights (..., d), tensor by tensor."""
         self.states = [
-            {slot: hook.start(block) for slot, hook in self.hooks.items()} for block in weights
+            {slot: _memory(slot, hook, hook.start(block)) for slot, hook in self.hooks.items()}
+            for block in weights
         ]
 
     def see(self, policy: Any) -> None:
@@ -172,14 +175,27 @@ def _alike(slot: str, hook: Any, name: str, found: Any, given: Array) -> tuple[A
     pair = isinstance(found, tuple) and len(found) == 2
     returned = found[0] if pair else found
     shape = getattr(returned, "shape", None) if pair else None
-    if shape == given.shape:
-        return found  # type: ignore[no-any-return]
+    same_kind = isinstance(returned, np.ndarray) == isinstance(given, np.ndarray)
+    if shape == given.shape and same_kind:
+        return returned, found[1] if name == "output" else _memory(slot, hook, found[1])
     raise InputError(
         f"{name}() of {hook.name} must return an array of the shape {tuple(given.shape)}"
         + ("" if name == "output" else ", and its state"),
         field=slot,
-        value=type(returned).__name__ if shape is None else tuple(shape),
-        remedy="Keep the axes, and return new arrays.",
+        value=type(returned).__name__ if shape is None or not same_kind else tuple(shape),
+        remedy="Keep the axes, and return new arrays of the kind that it was given.",
+    )
+
+
+def _memory(slot: str, hook: Any, state: Any) -> State:
+    """What a hook remembers: a dict of arrays, or a checkpoint could not hold it."""
+    if isinstance(state, dict) and all(hasattr(value, "shape") for value in state.values()):
+        return state
+    raise InputError(
+        f"what {hook.name} remembers must be a dict of arrays",
+        field=slot,
+        value=state,
+        remedy="Make a number an array of the kind of the weights.",
     )
 
 

@@ -160,6 +160,15 @@ def factors_of(rule: GradientRule, seen: Seen, state: State) -> tuple[Array, Sta
             value=np.shape(found[0]),
             remedy="Keep the axes of seen.weights.",
         )
+    before, after = ({k: np.shape(v) for k, v in each.items()} for each in (state, found[1]))
+    if before != after:
+        raise InputError(
+            f"the rule {rule.name} remembers {before or 'nothing'} from its start or the update "
+            "before, and returns another state, which no checkpoint could restore",
+            field="gradient",
+            value=after,
+            remedy="Give all that it remembers a first value of the same shape in start(runs).",
+        )
     return found
 
 
