@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,7 +30,7 @@ BLOCK = 4096
 """Feature rows held in memory at once."""
 Horizon = Annotated[float, Within(1, 1e308)]
 """A number of updates for which a bound is evaluated; a run is not needed."""
-Objective = Literal[0, 1]
+Objective = Annotated[int, Within(0, 1)]
 """SFT or PREFERENCE."""
 
 

@@ -240,8 +240,9 @@ def losses_of(loss: SftLoss | PreferenceLoss, given: Responses | Pairs) -> Array
     InputError
         If there is not one real number for each.
     """
-    each: Any = given.chosen if isinstance(given, Pairs) else given
-    values, rows = loss.losses(given), tuple(each.log_probs.shape)
+    record: Any = given  # of the kind that the loss takes
+    each = given.chosen if isinstance(given, Pairs) else given
+    values, rows = loss.losses(record), tuple(each.log_probs.shape)
     found = tuple(getattr(values, "shape", ()))
     if found != rows or "complex" in str(values.dtype):
         raise InputError(
