@@ -241,8 +241,11 @@ def losses_of(loss: SftLoss | PreferenceLoss, given: Responses | Pairs) -> Array
         If there is not one real number for each.
     """
     record: Any = given  # of the kind that the loss takes
-    each = given.chosen if isinstance(given, Pairs) else given
-    values, rows = loss.losses(record), tuple(each.log_probs.shape)
+    if isinstance(given, Pairs) and given.group is not None:
+        rows = tuple(given.group.log_probs.shape[:-1])
+    else:
+        rows = tuple((given.chosen if isinstance(given, Pairs) else given).log_probs.shape)
+    values = loss.losses(record)
     found = tuple(getattr(values, "shape", ()))
     if found != rows or "complex" in str(values.dtype):
         raise InputError(
