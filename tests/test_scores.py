@@ -2,11 +2,12 @@
 
 import moocore
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradeoff import scores
+from tradeoff import pareto_front, random_log_linear, scores
 from tradeoff.errors import InputError
 
 points = st.lists(st.tuples(st.floats(-2, 3), st.floats(-2, 3)), min_size=1, max_size=12)
@@ -139,3 +140,60 @@ def test_a_row_that_is_not_finite_is_named():
         scores.finite_pairs([[1, 2], [NAN, 2], [1, 2]])
     assert scores.hypervolume([], [2, 2]) == 0.0
     assert scores.hypervolume([1, 1], [2, 2]) == 1.0
+
+
+def test_losses_in_pandas_are_found_by_their_names():
+    turned = pd.DataFrame({"preference_loss": [1.0, 0.0], "sft_loss": [2.0, 5.0]})
+    pairs = np.array([[2.0, 1.0], [5.0, 0.0]])
+    np.testing.assert_array_equal(scores.weighted_loss(turned, 0.25), [1.75, 3.75])
+    np.testing.assert_array_equal(scores.weighted_loss(turned.loc[0], 0.25), 1.75)
+    np.testing.assert_array_equal(
+        scores.ideal_distance(turned, [0, 0]), scores.ideal_distance(pairs, [0, 0])
+    )
+    both = scores.max_gap(turned, [0, 0], np.array([0.25, 0.5]))
+    np.testing.assert_array_equal(both, scores.max_gap(pairs, [0, 0], [0.25, 0.5]))
+    front = pareto_front(random_log_linear(seed=0), solves=5)
+    row = pd.Series({"method": "Mix", "preference_loss": 1.0, "sft_loss": 2.0})
+    pd.testing.assert_frame_equal(front.score(row), front.score(pairs[:1]))
+
+
+def test_labels_that_do_not_pair_by_position_are_refused():
+    first = pd.Series([3.0, 1.0, 2.0], index=[2, 0, 1])
+    second = pd.Series([1.0, 2.0, 3.0], index=[0, 1, 2])
+    for pair in (
+        lambda: scores.paired_difference(first, second),
+        lambda: scores.paired_difference(first[:2], second[1:]),
+        lambda: scores.forgetting(first, second),
+        lambda: scores.retention(first, second, 5.0),
+        lambda: scores.retention(second, second, first),
+        lambda: scores.weighted_loss(pd.DataFrame(np.ones((3, 2))), first / 3),
+    ):
+        with pytest.raises(InputError, match="paired by position"):
+            pair()
+    assert scores.paired_difference(first.sort_index(), second).mean == 0
+    assert scores.paired_difference(first.to_numpy(), second).mean == 0
+    assert scores.paired_difference(first, second.set_axis([7, 8, 9])).mean == 0
+
+
+def test_a_weight_for_each_policy_has_the_order_of_the_policies():
+    front = pareto_front(random_log_linear(seed=0), solves=5)
+    losses = pd.DataFrame({"sft_loss": [2.0, 1.0], "preference_loss": [1.0, 2.0]}, index=["a", "b"])
+    with pytest.raises(InputError, match="field 'lam': paired by position"):
+        front.score(losses, pd.Series([0.1, 0.9], index=["b", "a"]))
+    same = front.score(losses, pd.Series([0.1, 0.9], index=["a", "b"]))
+    pd.testing.assert_frame_equal(same, front.score(losses, [0.1, 0.9]))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: scores.interval(["a", "b"]),
+        lambda: scores.interval([1.0, 2.0], axis=3),
+        lambda: scores.front_gap([1, 2], [0, 0.5, 1], [0.1, 0.2], [1, 1]),
+        lambda: scores.front_gap([1, 2], [], [], [1, 1]),
+        lambda: scores.weighted_loss([1, 2], "half"),
+    ],
+)
+def test_what_is_no_number_gets_one_error(ask):
+    with pytest.raises(InputError):
+        ask()

@@ -175,9 +175,11 @@ def literal(text: str) -> str:
     return shown.replace("$", r"\$")
 
 
-def save(fig: Figure, folder: Path, name: str) -> list[Path]:
+def save(fig: Figure, folder: str | Path, name: str) -> list[Path]:
     """Write ``NAME.svg`` and ``NAME.png`` in a folder, each complete or not at all."""
-    return write({folder / f"{name}{suffix}": drawn(fig, suffix) for suffix in (".svg", ".png")})
+    return write(
+        {Path(folder) / f"{name}{suffix}": drawn(fig, suffix) for suffix in (".svg", ".png")}
+    )
 
 
 def drawn(fig: Figure, suffix: str) -> bytes:

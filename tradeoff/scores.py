@@ -1,6 +1,7 @@
 """Scores of policies under two objectives (theory: T10), and their confidence intervals.
 
 Losses are arrays (..., 2) of (SFT, preference); all functions are vectorised over the leading axes.
+Pandas objects with the labels sft_loss and preference_loss have them in any order.
 Arrays of another shape and weights outside [0, 1] raise :class:`~tradeoff.errors.InputError`, and
 so do losses that are not finite where a minimum is computed.
 """
@@ -8,6 +9,8 @@ so do losses that are not finite where a minimum is computed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -22,15 +25,16 @@ Array = NDArray[np.float64]
 
 def weighted_loss(losses: ArrayLike, lam: ArrayLike) -> Array:
     """f_lambda = lam * preference loss + (1 - lam) * SFT loss; ``lam`` broadcasts."""
+    check_labels(losses, lam, "lam")
     pair, weight = loss_pairs(losses), checked_weights(lam)
     return np.asarray((1 - weight) * pair[..., 0] + weight * pair[..., 1])
 
 
-def max_gap(losses: ArrayLike, optima: ArrayLike, lam: float) -> Array:
-    """F_lambda: the larger of the two weighted optimality gaps."""
+def max_gap(losses: ArrayLike, optima: ArrayLike, lam: ArrayLike) -> Array:
+    """F_lambda: the larger of the two weighted optimality gaps; ``lam`` broadcasts."""
     gaps = loss_pairs(losses) - loss_pairs(optima, "optima")
-    weight = float(checked_weights(lam))
-    return np.asarray(np.max(gaps * np.array([1 - weight, weight]), axis=-1))
+    weight = checked_weights(lam)
+    return np.asarray(np.max(gaps * np.stack([1 - weight, weight], axis=-1), axis=-1))
 
 
 def ideal_distance(losses: ArrayLike, ideal: ArrayLike, scale: ArrayLike = 1.0) -> Array:
@@ -38,7 +42,7 @@ def ideal_distance(losses: ArrayLike, ideal: ArrayLike, scale: ArrayLike = 1.0) 
 
     It depends on the units of the losses. The differences are divided by ``scale``, scalar or (2,).
     """
-    offset = np.asarray(losses) - np.asarray(ideal)
+    offset = loss_pairs(losses) - loss_pairs(ideal, "ideal")
     return np.asarray(np.linalg.norm(offset / np.asarray(scale), axis=-1))
 
 
@@ -83,9 +87,13 @@ def front_gap(
     matched_weight : ndarray (...)
         The weight that attains the minimum: the trade-off that the policy is best at.
     """
-    lam = np.asarray(weights, dtype=float)
+    lam, least_of = _real(weights, "weights"), _real(values, "values")
+    if not lam.size or lam.ndim != 1 or least_of.shape != lam.shape:
+        remedy = "Give one or more weights (K,), and the minimum of f_lambda at each."
+        shapes = lam.shape, least_of.shape
+        raise InputError("not weights and values", field="values", value=shapes, remedy=remedy)
     pairs = finite_pairs(losses)
-    quotients = regret(pairs[..., None, :], lam, values, ranges)
+    quotients = regret(pairs[..., None, :], lam, least_of, ranges)
     best = np.argmin(quotients, axis=-1)
     least = np.take_along_axis(quotients, best[..., None], -1)[..., 0]
     return np.asarray(least), np.asarray(lam[best])
@@ -123,7 +131,8 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 
 def forgetting(before: ArrayLike, after: ArrayLike) -> Array:
     """Increase of the first objective's loss while training on the second, in nats."""
-    return np.asarray(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))
+    check_labels(before, after, "after")
+    return np.asarray(_real(after, "after") - _real(before, "before"))
 
 
 def retention(before: ArrayLike, after: ArrayLike, start: ArrayLike) -> Array:
@@ -132,8 +141,10 @@ def retention(before: ArrayLike, after: ArrayLike, start: ArrayLike) -> Array:
     ``start`` is the loss before any training. 1 means that nothing is forgotten and 0 that
     everything is. A negative share means a larger loss than before training.
     """
-    initial = np.asarray(start, dtype=float)
-    return np.asarray((initial - np.asarray(after)) / (initial - np.asarray(before)))
+    check_labels(before, after, "after")
+    check_labels(before, start, "start")
+    initial = _real(start, "start")
+    return np.asarray((initial - _real(after, "after")) / (initial - _real(before, "before")))
 
 
 @dataclass(frozen=True, repr=False)
@@ -185,7 +196,7 @@ def interval(values: ArrayLike, axis: int = 0, level: float = 0.95) -> Interval:
     """
     sample = _real(values, "values")
     _check_level(level)
-    if sample.ndim == 0 or not sample.shape[axis]:
+    if not -sample.ndim <= axis < sample.ndim or not sample.shape[axis]:
         remedy = "Give at least one value along the axis of the replicas."
         raise InputError("there is nothing to average", value=sample.shape, remedy=remedy)
     n = sample.shape[axis]
@@ -213,7 +224,7 @@ def wilson(hits: float, n: int, level: float = 0.95) -> Interval:
         Coverage, in (0, 1).
     """
     _check_level(level)
-    if not (n >= 1 and 0 <= hits <= n):
+    if not (isinstance(n, Real) and isinstance(hits, Real) and n >= 1 and 0 <= hits <= n):
         remedy = "Give at least one row, and from 0 to n hits."
         raise InputError("no share of rows", field="hits", value=(hits, n), remedy=remedy)
     z = _student(np.inf, 0.5 + level / 2)
@@ -234,7 +245,7 @@ def _student(freedom: float, probability: float) -> float:
 
 
 def _check_level(level: float) -> None:
-    if not 0 < level < 1:
+    if not (isinstance(level, Real) and 0 < level < 1):
         remedy = "Give a coverage between 0 and 1, such as 0.95."
         raise InputError("out of range", field="level", value=level, remedy=remedy)
 
@@ -245,10 +256,13 @@ def paired_difference(a: ArrayLike, b: ArrayLike, axis: int = 0, level: float = 
     Parameters
     ----------
     a, b
-        Arrays of one shape, replica by replica; or one number for all replicas.
+        Arrays of one shape, replica by replica; or one number for all replicas. They are paired
+        by position. So pandas objects have the same labels in the same order, or no label in
+        common, as columns filtered from one table.
     axis, level
         As for :func:`interval`.
     """
+    check_labels(a, b, "b")
     first, second = _real(a, "a"), _real(b, "b")
     if first.shape != second.shape and first.ndim and second.ndim:
         problem = f"a has the shape {first.shape}, so that its runs have no partners"
@@ -291,16 +305,45 @@ def _real(values: ArrayLike, field: str) -> Array:
     if np.ma.is_masked(values) or np.iscomplexobj(values):
         remedy = "Leave masked entries out, and give real numbers."
         raise InputError("masked or complex entries", field=field, value=values, remedy=remedy)
-    return np.asarray(values, dtype=float)
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        remedy = "Give an array of numbers."
+        raise InputError("not numbers", field=field, value=values, remedy=remedy) from error
+
+
+def check_labels(first: Any, second: Any, field: str) -> None:
+    """Raise an `InputError` if two pandas objects have some of the same labels at other places."""
+    for labels in ("index", "columns"):
+        mine, other = (getattr(v, labels, None) if hasattr(v, "iloc") else None
+                       for v in (first, second))  # fmt: skip
+        if mine is None or other is None or mine.equals(other) or not mine.isin(other).any():
+            continue
+        raise InputError(
+            f"paired by position, but its {labels} has the same labels in another order, or lacks "
+            "some of them",
+            field=field,
+            value=list(other),
+            remedy=f"Select the same labels first, such as b.loc[a.index], or give "
+            f"{field}.to_numpy() if the order is right.",
+        )
 
 
 def loss_pairs(losses: ArrayLike, name: str = "losses") -> Array:
     """Losses as an array (..., 2); another shape raises an `InputError`."""
-    found = _real(losses, name)
+    found = _real(_by_name(losses), name)
     if found.ndim == 0 or found.shape[-1] != 2:
         remedy = "Give (SFT, preference) pairs along the last axis; transpose columns into rows."
         raise InputError("not pairs of losses", field=name, value=found.shape, remedy=remedy)
     return found
+
+
+def _by_name(losses: Any) -> Any:
+    """The two losses of a table or a row of pandas that has their names; else what was given."""
+    if not hasattr(losses, "iloc"):
+        return losses
+    labels, names = getattr(losses, "columns", losses.index), ["sft_loss", "preference_loss"]
+    return losses[names] if set(names) <= set(labels) else losses
 
 
 def finite_pairs(losses: ArrayLike, name: str = "losses") -> Array:
@@ -321,7 +364,7 @@ def finite_pairs(losses: ArrayLike, name: str = "losses") -> Array:
 
 def checked_weights(lam: ArrayLike) -> Array:
     """Weights of the preference objective; one outside [0, 1] raises an `InputError`."""
-    found = np.asarray(lam, dtype=float)
+    found = _real(lam, "lam")
     outside = found[~((found >= 0) & (found <= 1))]
     if outside.size:
         remedy = "lam is the weight of the preference objective, in [0, 1]."

@@ -22,6 +22,7 @@ from tradeoff.convex.setting import Setting, alike, places
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import GradientRule, Seen, State, Update
+from tradeoff.methods.gradients.base import factors_of
 from tradeoff.methods.losses import Nll, TokenWeighted
 from tradeoff.methods.transforms.retrieved import InContext
 from tradeoff.schedules import PREFERENCE, SFT
@@ -139,7 +140,7 @@ class Directions:
                 continue
             coins = np.broadcast_to(self._coins(step, 2), excess.shape) if rule.draws else None
             seen = Seen(_gram(gradient[at]), weights[at], excess, coins)
-            factors[at], self.states[k] = rule.factors(seen, self.states[k])
+            factors[at], self.states[k] = factors_of(rule, seen, self.states[k])
         found = factors[..., 0, None] * gradient[..., 0, :]
         found += factors[..., 1, None] * gradient[..., 1, :]
         for each, direction in apart:
@@ -215,7 +216,15 @@ class Directions:
                 value="full",
                 remedy="Give it a method gradients(theta), or use sample gradients.",
             )
-        return np.asarray(problem.gradients(theta)[:, objective])
+        found = np.asarray(problem.gradients(theta))
+        if found.shape != (len(theta), 2, theta.shape[1]):
+            raise InputError(
+                "the problem's gradients are not two gradients for each run",
+                field="gradients",
+                value=found.shape,
+                remedy=f"Return an array of shape {(len(theta), 2, theta.shape[1])}.",
+            )
+        return np.asarray(found[:, objective])
 
     def _grouped(self) -> Iterator[LossGroup]:
         """Groups of configurations, in the order in which their losses first occur."""

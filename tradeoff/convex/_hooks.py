@@ -75,7 +75,7 @@ class ConvexHooks:
         """A copy of the parameters to record after ``done`` updates."""
         shown = theta.copy()
         for members, chain in self.chains:
-            output = chain.output([theta[members]], done)[0]
+            output = chain.output([shown[members]], done)[0]
             shown[members] = self.setting.problem.project(output)
         return shown
 

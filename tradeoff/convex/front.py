@@ -82,7 +82,11 @@ class Front(Shown):
 
     @cached_property
     def ranges(self) -> Float[np.ndarray, " 2"]:
-        """(2,) range of each loss on the front, at least a tiny positive number."""
+        """(2,) range of each loss on the front, at least 1e-9, or 1e-9 of a larger ideal value.
+
+        Losses whose whole front is within that count as without conflict. So losses of your own
+        that are as small in their units should be multiplied before scores are computed.
+        """
         floor = 1e-9 * np.maximum(1.0, np.abs(self.ideal))
         return np.maximum(self.nadir - self.ideal, floor)
 
@@ -150,7 +154,8 @@ class Front(Shown):
             (B, 2) or (2,) SFT and preference loss; a DataFrame with columns sft_loss and
             preference_loss keeps its index.
         lam
-            Requested weight, scalar or (B,); without it no regret is given.
+            Requested weight, scalar or (B,) in the order of the policies; without it no regret is
+            given.
 
         Returns
         -------
@@ -166,6 +171,7 @@ class Front(Shown):
             weights outside [0, 1] or of another number than the policies.
         """
         index = None
+        scores.check_labels(losses, lam, "lam")
         if isinstance(losses, pd.DataFrame):
             index, losses = losses.index, _loss_columns(losses)
         losses = np.atleast_2d(scores.finite_pairs(losses))

@@ -57,7 +57,8 @@ class PlainSampler:
     def gradient(self, objective: int, theta: Array, step: int, runs: Runs = ALL) -> Array:
         """(B, d) sample gradients at theta (B, d), for update ``step`` of these runs."""
         u = draws.uniform(self._keys[objective][runs], step)
-        found = np.asarray(self.problem.sample_gradients(objective, theta, u))
+        # A copy, as `theta -= centre` in a problem's code would move the iterates themselves.
+        found = np.asarray(self.problem.sample_gradients(objective, theta.copy(), u))
         if found.shape != theta.shape:
             raise InputError(
                 "sample_gradients does not return one gradient per run",

@@ -25,6 +25,7 @@ from tradeoff.convex._validate import (
     check_vector,
 )
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.convex.quadratic import Quadratic
 from tradeoff.convex.setting import Setting
 from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
@@ -114,7 +115,7 @@ class Trajectories(Shown):
     def losses(self, problem: Any, iterate: Literal["last", "average"] = "last") -> Array:
         """(C, R, K, 2) SFT and preference loss of the recorded iterates."""
         theta = getattr(self, iterate)
-        values = problem.losses(theta.reshape(-1, theta.shape[-1]))
+        values = np.asarray(problem.losses(theta.reshape(-1, theta.shape[-1])))
         return np.asarray(values.reshape(*theta.shape[:-1], 2))
 
     def table(self) -> pd.DataFrame:
@@ -317,12 +318,13 @@ def _simulated(
     check_memory("steps", steps, 6 * len(configurations) * steps, remedy)
     methods = [method for method, _ in configurations]
     plans = _plans(methods, steps)
+    alphas = [_steps(s, p) for (_, s), p in zip(configurations, plans, strict=True)]
     optima = _optima(problem, methods, plans)
     setting = Setting(
         problem=problem,
         methods=methods,
         plans=plans,
-        alphas=np.stack([s.of(p) for (_, s), p in zip(configurations, plans, strict=True)]),
+        alphas=np.stack(alphas),
         replicas=replicas,
         seed=seed,
         start=begin,
@@ -353,10 +355,46 @@ def _plans(methods: list[Method], steps: int) -> list[Plan]:
     return found
 
 
+def _steps(size: StepSize, plan: Plan) -> Array:
+    """(T,) step sizes; engines read them without looking."""
+    found = np.asarray(size.of(plan), dtype=float)
+    if found.shape != (len(plan),) or not np.isfinite(found).all():
+        raise InputError(
+            f"{type(size).__name__}.of(plan) must return {len(plan)} finite numbers",
+            field="step_size",
+            value=found.shape if found.shape != (len(plan),) else found,
+            remedy="Return one step size for each update of the plan.",
+        )
+    return found
+
+
 def _check_problem(problem: Any) -> None:
     if not (hasattr(problem, "losses") and hasattr(problem, "project")):
         remedy = "Give a LogLinear or a Quadratic, or an object with the members of Simulated."
         raise InputError("not a problem", field="problem", value=problem, remedy=remedy)
+    if not isinstance(problem, LogLinear | Quadratic):
+        _check_members(problem)
+
+
+def _check_members(problem: Any) -> None:
+    """An `InputError` if a member of a problem of another kind has a result of another shape."""
+    size = fit(Count, getattr(problem, "dimension", None), "dimension")
+
+    def probed(name: str, theta: Array, shape: tuple[int, ...]) -> Array:
+        found = getattr(problem, name)(theta.copy())
+        if np.shape(found) != shape:
+            raise InputError(
+                f"the problem's {name} has another shape, for theta {theta.shape}",
+                field=name,
+                value=np.shape(found),
+                remedy=f"Return an array of shape {shape}.",
+            )
+        return np.asarray(found, dtype=float)
+
+    # Three runs tell (runs, losses) from (losses, runs).
+    inside = probed("project", np.zeros((3, size)), (3, size))
+    probed("losses", inside, (3, 2))
+    probed("losses", probed("project", np.zeros(size), (size,)), (2,))
 
 
 def _methods(given: Any) -> list[Method]:

@@ -18,6 +18,7 @@ from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import Seen, State, Update
+from tradeoff.methods.gradients.base import factors_of
 from tradeoff.schedules import Plan
 
 
@@ -118,7 +119,7 @@ class GradientJoin:
         gram[1, 0] = gram[0, 1]
         coins = draws.uniform(draws.keys(self.seed, 0, draws.JOIN), 2 * step + np.arange(2))
         seen = Seen(gram, np.asarray(weights, dtype=float), losses, coins)
-        factors, self.memory = rule.factors(seen, self.memory)
+        factors, self.memory = factors_of(rule, seen, self.memory)
         for first, parameter in pairs:
             second = None if parameter.grad is None else parameter.grad.mul_(float(factors[1]))
             if first is None:
@@ -130,7 +131,7 @@ class GradientJoin:
     def state(self) -> dict[str, Any]:
         """State for a checkpoint; NaN, which JSON does not have, becomes None."""
         return {
-            name: [None if np.isnan(x) else float(x) for x in value.ravel()]
+            name: [None if np.isnan(x) else float(x) for x in np.ravel(value)]
             for name, value in self.memory.items()
         }
 
@@ -142,7 +143,7 @@ class GradientJoin:
         InputError
             If this is not a state of the rule; the message names `file`.
         """
-        sizes = {name: value.size for name, value in self.memory.items()}
+        sizes = {name: np.size(value) for name, value in self.memory.items()}
         if {name: len(values) for name, values in found.items()} != sizes:
             raise InputError(
                 "the checkpoint does not hold the state of the gradient rule",
@@ -153,4 +154,4 @@ class GradientJoin:
             )
         for name, values in found.items():
             given = np.array([np.nan if x is None else x for x in values])
-            self.memory[name] = given.reshape(self.memory[name].shape)
+            self.memory[name] = given.reshape(np.shape(self.memory[name]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from tradeoff import objectives
 from tradeoff.llm.config import TrainConfig
 from tradeoff.methods.losses import Pairs, PreferenceLoss, Responses, SftLoss
+from tradeoff.methods.losses.base import losses_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def preference(
     """
     parts = zip(*(part.chunk(2) for part in (log_probs, reference, lengths)), strict=True)
     pairs = Pairs(*(Responses(*part) for part in parts))
-    loss = (trained or config.preference_loss()).losses(pairs)
+    loss = losses_of(trained or config.preference_loss(), pairs)
     if trained is None and config.chosen_nll:
         loss = loss - config.chosen_nll * pairs.chosen.per_token(pairs.chosen.log_probs)
     return PairLosses(
@@ -96,4 +97,4 @@ def sft_sum(
     """
     if trained is None:
         return -torch.sum(token_log_probs)
-    return torch.sum(trained.losses(Responses(token_log_probs, weights=weights)))
+    return torch.sum(losses_of(trained, Responses(token_log_probs, weights=weights)))

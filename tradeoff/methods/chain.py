@@ -7,9 +7,12 @@ from dataclasses import replace
 from math import floor
 from typing import Any
 
+import numpy as np
+
+from tradeoff.errors import InputError
 from tradeoff.methods.hooks import Array, Moment, State, depths, moment_of
 from tradeoff.methods.method import Method
-from tradeoff.schedules import Plan
+from tradeoff.schedules import PREFERENCE, SFT, Plan
 
 ORDER = ("anchor", "parameters", "after", "merge")
 """Slots of hooks in the order in which they act: a mask also covers the gradient of an anchor."""
@@ -56,7 +59,8 @@ class Chain:
     def start(self, weights: Sequence[Array]) -> None:
         """Begin with these weights (..., d), tensor by tensor."""
         self.states = [
-            {slot: hook.start(block) for slot, hook in self.hooks.items()} for block in weights
+            {slot: _memory(slot, hook, hook.start(block)) for slot, hook in self.hooks.items()}
+            for block in weights
         ]
 
     def see(self, policy: Any) -> None:
@@ -70,9 +74,21 @@ class Chain:
     def passes(self, step: int) -> Iterator[tuple[str, int, int]]:
         """Slots that ask for gradients of rows before update `step`: objective and how many."""
         for slot, hook in self.hooks.items():
-            objective, rows = hook.rows(self._moment(step, 0, None))
+            found = hook.rows(self._moment(step, 0, None))
+            if not (isinstance(found, tuple) and len(found) == 2 and self._asks(*found)):
+                raise InputError(
+                    f"rows() of {hook.name} must return an objective, 0 or 1, and a number of rows",
+                    field=slot,
+                    value=found,
+                    remedy="Return 0, 0 where no row is asked for.",
+                )
+            objective, rows = found
             if rows:
                 yield slot, objective, rows
+
+    @staticmethod
+    def _asks(objective: Any, rows: Any) -> bool:
+        return objective in (SFT, PREFERENCE) and rows >= 0
 
     def costs(self, step: int) -> tuple[int, int]:
         """(SFT, preference) gradients that hooks cost in update `step` beside single rows.
@@ -105,7 +121,8 @@ class Chain:
         for k, (gradient, block) in enumerate(zip(gradients, weights, strict=True)):
             moment, state = self._moment(step, k, block), self.states[k]
             for slot, hook in self.hooks.items():
-                gradient, state[slot] = hook.direct(gradient, block, state[slot], moment)
+                changed = hook.direct(gradient, block, state[slot], moment)
+                gradient, state[slot] = _alike(slot, hook, "direct", changed, gradient)
             found.append(gradient)
         self._shown = None
         return found
@@ -122,14 +139,16 @@ class Chain:
         for k, block in enumerate(weights):
             moment = self._moment(max(done - 1, 0), k, block)
             for slot, hook in self.hooks.items():
-                block = hook.output(block, self.states[k][slot], moment)
+                shown = hook.output(block, self.states[k][slot], moment)
+                block, _ = _alike(slot, hook, "output", (shown, None), block)
             found.append(block)
         return found
 
     def _one(self, name: str, weights: Array, block: int, step: int) -> Array:
         moment, state = self._moment(step, block, weights), self.states[block]
         for slot, hook in self.hooks.items():
-            weights, state[slot] = getattr(hook, name)(weights, state[slot], moment)
+            found = getattr(hook, name)(weights, state[slot], moment)
+            weights, state[slot] = _alike(slot, hook, name, found, weights)
         return weights
 
     def _moment(self, step: int, block: int, weights: Array) -> Moment:
@@ -146,6 +165,38 @@ class Chain:
                 policy=self.policy,
             )
         return self._moments[block]
+
+
+def _alike(slot: str, hook: Any, name: str, found: Any, given: Array) -> tuple[Array, Any]:
+    """What a hook returned: an array of the shape that it was given, and its state.
+
+    Another shape might broadcast, and train something else unseen.
+    """
+    pair = isinstance(found, tuple) and len(found) == 2
+    returned = found[0] if pair else found
+    shape = getattr(returned, "shape", None) if pair else None
+    same_kind = isinstance(returned, np.ndarray) == isinstance(given, np.ndarray)
+    if shape == given.shape and same_kind:
+        return returned, found[1] if name == "output" else _memory(slot, hook, found[1])
+    raise InputError(
+        f"{name}() of {hook.name} must return an array of the shape {tuple(given.shape)}"
+        + ("" if name == "output" else ", and its state"),
+        field=slot,
+        value=type(returned).__name__ if shape is None or not same_kind else tuple(shape),
+        remedy="Keep the axes, and return new arrays of the kind that it was given.",
+    )
+
+
+def _memory(slot: str, hook: Any, state: Any) -> State:
+    """What a hook remembers: a dict of arrays, or a checkpoint could not hold it."""
+    if isinstance(state, dict) and all(hasattr(value, "shape") for value in state.values()):
+        return state
+    raise InputError(
+        f"what {hook.name} remembers must be a dict of arrays",
+        field=slot,
+        value=state,
+        remedy="Make a number an array of the kind of the weights.",
+    )
 
 
 def _whole(each: float, clock: int) -> int:

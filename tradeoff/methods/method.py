@@ -168,10 +168,19 @@ class Method:
         Raises
         ------
         InputError
-            If a gradient rule is given and the schedule never follows both objectives in one
-            update, or if the schedule looks at losses that are not those that are trained.
+            If the schedule lays out another number of updates; if a gradient rule is given and the
+            schedule never follows both objectives in one update; or if the schedule looks at losses
+            that are not those that are trained.
         """
-        plan = self.schedule.plan(steps)
+        plan: Any = self.schedule.plan(steps)
+        if not isinstance(plan, Plan) or len(plan) != steps:
+            length = f"{len(plan)} updates" if isinstance(plan, Plan) else type(plan).__name__
+            raise InputError(
+                f"the plan of {self.schedule.label} is not a Plan of {steps} updates",
+                field="schedule",
+                value=length,
+                remedy="Return self._plan(steps, ...) from the schedule's plan(steps).",
+            )
         if "gradient" in self.changed() and not plan.together.any():
             raise InputError(
                 f"{self.schedule.label} never follows both objectives in one update",

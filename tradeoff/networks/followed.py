@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tradeoff import draws
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import GradientRule, Seen
+from tradeoff.methods.gradients.base import factors_of
 from tradeoff.methods.transforms import Online
 from tradeoff.parts import Part
 from tradeoff.schedules import SFT, Decay, Plan, Schedule, step_shares
@@ -185,7 +186,8 @@ class Choices:
                 coins = self.coins(step, rows, 2) if method.gradient.draws else None
                 values = self.excess(method.gradient, rows, losses[place])
                 seen = Seen(gram[place], weights[place], values, coins)
-                factors[place], self._states[k] = method.gradient.factors(seen, self._states[k])
+                found = factors_of(method.gradient, seen, self._states[k])
+                factors[place], self._states[k] = found
         return factors
 
     def hidden(self, loss: Any, step: int, runs: Rows, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from tradeoff.methods.losses import (
     SftLoss,
     TokenWeighted,
 )
+from tradeoff.methods.losses.base import losses_of
 from tradeoff.methods.losses.groups import Grouped
 from tradeoff.methods.losses.records import WrittenGroup
 from tradeoff.methods.losses.rollouts import Rollouts
@@ -296,9 +297,10 @@ def sft_value(
         lengths = tokens.sums(torch.ones_like(tokens.log_probs), rows)
         known = None if reference is None else tokens.sums(reference, rows)
         own = tokens.sums(tokens.log_probs, rows)
-        return loss.losses(Responses(own, known, lengths)).mean()
+        return losses_of(loss, Responses(own, known, lengths)).mean()
     of_tokens = tokens.entropies if apart is None else apart[:, None]
-    values = loss.losses(Responses(tokens.log_probs, reference, None, of_tokens, tokens.weights))
+    record = Responses(tokens.log_probs, reference, None, of_tokens, tokens.weights)
+    values = losses_of(loss, record)
     return (values * tokens.counted).sum() / tokens.counted.sum()
 
 
@@ -327,4 +329,5 @@ def pair_value(
     """
     known = (None, None) if reference is None else reference.unbind(1)
     sides = zip(log_probs.unbind(1), known, lengths.unbind(1), strict=True)
-    return loss.losses(Pairs(*(Responses(*side, apart) for side in sides), group=group)).mean()
+    pairs = Pairs(*(Responses(*side, apart) for side in sides), group=group)
+    return losses_of(loss, pairs).mean()

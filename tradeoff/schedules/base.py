@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tradeoff.errors import InputError
 from tradeoff.parts import Part
 from tradeoff.schedules.plan import GapValues, Plan, Rule
 from tradeoff.settings import Share, Updates, fit
@@ -63,9 +64,22 @@ class Schedule(Part):
         steps = fit(Updates, steps, "steps")
         return Plan(
             rule=rule,
-            probability=np.broadcast_to(np.asarray(probability, dtype=float), (steps,)),
-            weights=np.broadcast_to(np.asarray(weights, dtype=float), (steps, 2)),
+            probability=_spread("probability", probability, (steps,)),
+            weights=_spread("weights", weights, (steps, 2)),
             clock=np.arange(1, steps + 1) if clock is None else clock,
             gaps=gaps or GapValues(),
             both=both,
         )
+
+
+def _spread(name: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Values of a plan, one for all updates or one for each."""
+    try:
+        return np.broadcast_to(np.asarray(values, dtype=float), shape)
+    except ValueError as error:
+        raise InputError(
+            f"cannot be spread over {shape[0]} updates",
+            field=name,
+            value=values,
+            remedy=f"Give numbers of the shape {shape}, or one for all updates.",
+        ) from error

@@ -96,6 +96,50 @@ class Plan:
     gaps: GapValues = GapValues()
     both: Bool[np.ndarray, " T"] | None = None
 
+    def __post_init__(self) -> None:
+        self._check_shapes()
+        self._check_values()
+
+    def _check_shapes(self) -> None:
+        if not isinstance(self.rule, Rule):
+            remedy = "Use a member of tradeoff.schedules.Rule, such as Rule.DRAW."
+            raise InputError("not a rule", field="rule", value=self.rule, remedy=remedy)
+        updates = np.size(self.probability)
+        shapes = {"probability": (updates,), "weights": (updates, 2), "clock": (updates,)}
+        for name, shape in {**shapes, "both": (updates,)}.items():
+            found = getattr(self, name)
+            if found is not None and np.shape(found) != shape:
+                raise InputError(
+                    f"a plan of {updates} updates needs the shape {shape}",
+                    field=name,
+                    value=np.shape(found),
+                    remedy="Give an entry for each update.",
+                )
+
+    def _check_values(self) -> None:
+        clock = np.asarray(self.clock)
+        follows = clock == np.concatenate([[0], clock[:-1]]) + 1
+        wrong = {
+            "probability": ~((self.probability >= 0) & (self.probability <= 1)),
+            "weights": ~np.isfinite(self.weights).all(axis=1),
+            "clock": ~follows & ((clock != 1) | (np.arange(len(clock)) == 0)),
+        }
+        remedies = {
+            "probability": "Give a probability in [0, 1].",
+            "weights": "Give finite factors of both gradients.",
+            "clock": "Count the updates of a stage from 1.",
+        }
+        for name, bad in wrong.items():
+            if bad.any():
+                row = int(np.argmax(bad))
+                raise InputError(
+                    "a plan cannot be run with this value",
+                    row=row + 1,
+                    field=name,
+                    value=np.asarray(getattr(self, name))[row].tolist(),
+                    remedy=remedies[name],
+                )
+
     def __len__(self) -> int:
         return len(self.probability)
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tradeoff.methods import Method
 from tradeoff.schedules import Schedule
 
 MANY = 64
 """Updates of the plan that is looked at."""
 
 
-def kinds_of(schedule: Schedule, theorem: str) -> list[tuple[float, NDArray[np.float64]]]:
+def kinds_of(schedule: Schedule | Method, theorem: str) -> list[tuple[float, NDArray[np.float64]]]:
     """Probability and (2,) gradient weights of each kind of update.
 
     Parameters
     ----------
     schedule
         One whose updates are all alike, in one stage, and whose mean direction is the gradient of
-        f_lambda.
+        f_lambda. A method may change nothing else.
     theorem
         What needs that, for the message.
 
@@ -27,6 +28,11 @@ def kinds_of(schedule: Schedule, theorem: str) -> list[tuple[float, NDArray[np.f
     TypeError
         If it is another one.
     """
+    if isinstance(schedule, Method) and not schedule.plain:
+        raise TypeError(
+            f"{theorem} is about updates that follow the problem's own losses, and"
+            f" {schedule.label} changes them; give a schedule alone"
+        )
     plan = schedule.plan(MANY)
     if not plan.watched and plan.stages == 1 and len(np.unique(plan.together)) == 1:
         found = plan.kinds()

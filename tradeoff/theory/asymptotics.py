@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Mix, Schedule
+from tradeoff.settings import Positive, Share, Updates, Within, checked, fit
 from tradeoff.theory._alike import kinds_of
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import sample_gradients
@@ -148,10 +149,11 @@ def _moments(problem: Any, theta: Array) -> list[Array]:
 # ------------------------------------------------------------------ the limit, checked
 
 
+@checked
 def asymptotic_gap(
     problem: LogLinear | Quadratic,
     schedule: Schedule,
-    steps: int,
+    steps: Updates,
     *,
     step_size: StepSize,
     slack: float = 0.2,
@@ -174,7 +176,14 @@ def asymptotic_gap(
         Schedule to run in place of ``schedule``; its covariance differs, so the check must fail.
     **run
         For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine).
+
+    Raises
+    ------
+    InputError
+        If the steps decay otherwise, as then the limit is another one or there is none.
     """
+    decay = step_size.decay if isinstance(step_size, StepSize) else 0.0
+    fit(Annotated[float, Within(0.5, 1, "()")], decay, "decay")
     found = sharpness(problem, schedule.lam)
     limit = found.of(schedule) / 2
     runs = trajectories(
@@ -295,11 +304,12 @@ class EqualCompute(Shown):
         return f"EqualCompute({self.winner} wins, alternation over Mix {self.ratio:.4g})"
 
 
+@checked
 def equal_compute(
     problem: LogLinear | Quadratic,
-    lam: float,
-    sft_cost: float = 1.0,
-    preference_cost: float = 1.0,
+    lam: Share,
+    sft_cost: Positive = 1.0,
+    preference_cost: Positive = 1.0,
 ) -> EqualCompute:
     """Rank the methods by their gap at a large compute budget.
 

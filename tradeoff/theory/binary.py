@@ -6,11 +6,13 @@ import numpy as np
 from scipy.optimize import brentq
 
 from tradeoff.convex.instances import binary_example
+from tradeoff.settings import Positive, Share, checked
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.sequential import First, limit_gap
 
 
-def binary_optimum(lam: float, beta: float, radius: float) -> float:
+@checked
+def binary_optimum(lam: Share, beta: Positive, radius: Positive) -> float:
     """Minimiser of f_lambda in the binary example: lam beta sigma(-beta t) = (1-lam) sigma(t).
 
     The difference of the two sides falls strictly in t, so there is one root, clipped to [-R, R].
@@ -27,7 +29,8 @@ def binary_optimum(lam: float, beta: float, radius: float) -> float:
     return -radius if pull(-radius) <= 0 else float(brentq(pull, -radius, radius, xtol=1e-14))
 
 
-def binary_gap(lam: float, beta: float, radius: float, first: First = "sft") -> float:
+@checked
+def binary_gap(lam: Share, beta: Positive, radius: Positive, first: First = "sft") -> float:
     """Limit gap of the binary example in closed form; log cosh(R/2) at beta = 1, lambda = 1/2.
 
     f_lambda = lam log(1 + exp(-beta t)) + (1 - lam) log(1 + exp(t)). The second stage ends at R
@@ -39,8 +42,9 @@ def binary_gap(lam: float, beta: float, radius: float, first: First = "sft") -> 
     return float(values[0] - values[1])
 
 
+@checked
 def binary_limit(
-    lam: float = 0.5, beta: float = 1.0, radius: float = 4.0, first: First = "sft"
+    lam: Share = 0.5, beta: Positive = 1.0, radius: Positive = 4.0, first: First = "sft"
 ) -> Checked:
     """Check that the solver's limit gap of the binary example equals the closed form.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,11 +22,16 @@ from tradeoff import objectives
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.solve import DENSE_DIMENSION
 from tradeoff.schedules import PREFERENCE, SFT
+from tradeoff.settings import Within
 from tradeoff.theory.checked import Checked
 
 Array = NDArray[np.float64]
 BLOCK = 4096
 """Feature rows held in memory at once."""
+Horizon = Annotated[float, Within(1, 1e308)]
+"""A number of updates for which a bound is evaluated; a run is not needed."""
+Objective = Annotated[int, Within(0, 1)]
+"""SFT or PREFERENCE."""
 
 
 @dataclass(frozen=True)

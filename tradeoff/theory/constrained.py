@@ -20,20 +20,22 @@ f_S <= c, f_D >= (V(l) - (1-l) c)/l, V(l) the least f_l.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tradeoff.convex.certify import Minimum
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import trajectories
 from tradeoff.convex.solve import minimise
+from tradeoff.display import outward
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Constrained, Schedule
+from tradeoff.settings import NotNegative, Updates, Within, checked
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants
+from tradeoff.theory.constants import Horizon, constants
 from tradeoff.theory.joint import reach
 from tradeoff.theory.measured import mean_below
 
@@ -63,8 +65,9 @@ class ConstrainedMinimum:
     lam: float
 
 
+@checked
 def constrained_minimum(
-    problem: LogLinear, limit: float, *, solves: int = 40
+    problem: LogLinear, limit: float, *, solves: Annotated[int, Within(0, 1000)] = 40
 ) -> ConstrainedMinimum:
     """Minimise the preference loss under a limit on the SFT loss, by bisection on the weight.
 
@@ -91,7 +94,7 @@ def constrained_minimum(
             "no policy on the ball meets this limit of the SFT loss",
             field="limit",
             value=limit,
-            remedy=f"Use at least {low.losses[SFT]:.6g}.",
+            remedy=f"Use at least {outward(float(low.losses[SFT]), 6, up=True):.6g}.",
         )
     if high.losses[SFT] <= limit:
         return ConstrainedMinimum(high.theta, high.value, high.lower, limit, 1.0)
@@ -116,10 +119,11 @@ def _moved(problem: LogLinear, low: Minimum, high: Minimum, limit: float) -> Arr
     return np.asarray((1 - inside) * low.theta + inside * high.theta)
 
 
-def allowance(problem: LogLinear, updates: int) -> float:
-    """Tau = r G/sqrt T for a start at the centre: slack of the limit, and bound on both errors."""
+@checked
+def allowance(problem: LogLinear, updates: Horizon, start: ArrayLike | None = None) -> float:
+    """Tau = r G/sqrt T: slack of the limit, and bound on both errors."""
     longest = max(constants(problem).gradients)
-    return reach(problem) * longest / float(np.sqrt(updates))
+    return reach(problem, start) * longest / float(np.sqrt(updates))
 
 
 @dataclass(frozen=True)
@@ -146,26 +150,35 @@ class ConstrainedRun:
         return self.violation.holds and self.preference.holds
 
 
+@checked
 def constrained_gap(
-    problem: LogLinear, loss: float, updates: int, *, instead: Schedule | None = None, **run: Any
+    problem: LogLinear,
+    loss: NotNegative,
+    updates: Updates,
+    *,
+    instead: Schedule | None = None,
+    **run: Any,
 ) -> ConstrainedRun:
     """Measure both halves of T15 on simulated runs.
 
     Parameters
     ----------
     problem, updates
-        The problem, and the number T of updates from the centre.
+        The problem, and the number T of updates.
     loss
         Excess of the SFT loss over its minimum that is allowed, in nats: c = f_S* + loss.
     instead
         Schedule to run in place of the constrained one, with its step and against both bounds.
     **run
-        For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine).
+        For :func:`~tradeoff.convex.simulate.trajectories` (replicas, seed, engine, start).
     """
-    tau, longest = allowance(problem, updates), max(constants(problem).gradients)
+    start = run.get("start")
+    tau, longest = allowance(problem, updates, start), max(constants(problem).gradients)
     least = minimise(problem, 0.0, tolerance=1e-12)
     found = constrained_minimum(problem, least.value + loss)
-    step = tau / longest**2 if longest > 0 else problem.radius  # no gradient: any step is right
+    step = (
+        tau / longest**2 if longest > 0 else reach(problem, start)
+    )  # no gradient: any step is right
     runs = trajectories(
         problem, instead or Constrained(limit=loss + tau), steps=updates,
         step_size=step, checkpoints=[updates], **run,

@@ -30,8 +30,9 @@ from tradeoff.convex.simulate import StepSize, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
 from tradeoff.schedules import Plan, Schedule
+from tradeoff.settings import Updates, checked
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants
+from tradeoff.theory.constants import Horizon, constants
 from tradeoff.theory.measured import gradient_bound, mean_below, target
 
 
@@ -92,14 +93,16 @@ def weighted_growth(problem: LogLinear, lam: float) -> WeightedGrowth:
     return WeightedGrowth(found, mu)
 
 
-def fast_bound(problem: LogLinear, schedule: Schedule, steps: int) -> float:
+@checked
+def fast_bound(problem: LogLinear, schedule: Schedule, steps: Horizon) -> float:
     """The bound 8 G^2/(mu (T+1)), for ALRIGHT or Mix."""
     mu = weighted_growth(problem, schedule.lam).mu
     return 8 * gradient_bound(problem, schedule) ** 2 / (mu * (steps + 1))
 
 
+@checked
 def fast_gap(
-    problem: LogLinear, schedule: Schedule, steps: int, *, instead: Schedule | None = None,
+    problem: LogLinear, schedule: Schedule, steps: Updates, *, instead: Schedule | None = None,
     **run: Any,
 ) -> Checked:  # fmt: skip
     """Compare the mean gap of the average with weights t with :func:`fast_bound`.

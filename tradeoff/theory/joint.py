@@ -20,9 +20,10 @@ from tradeoff.convex.quadratic import Quadratic
 from tradeoff.convex.simulate import StepSize, simulate
 from tradeoff.convex.solve import minimise
 from tradeoff.schedules import PREFERENCE, SFT, Schedule
+from tradeoff.settings import Positive, Share, Updates, checked
 from tradeoff.theory._alike import kinds_of
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants, sample_gradients, step_over
+from tradeoff.theory.constants import Horizon, constants, sample_gradients, step_over
 
 Array = NDArray[np.float64]
 Iterate = Literal["average", "last"]
@@ -44,10 +45,11 @@ def second_moment_bound(problem: LogLinear, schedule: Schedule) -> float:
     return float(sum(p * (weights @ c.gradients) ** 2 for p, weights in kinds))
 
 
+@checked
 def step_size(
     problem: LogLinear,
     schedule: Schedule,
-    steps: int,
+    steps: Horizon,
     iterate: Iterate = "average",
     start: ArrayLike | None = None,
 ) -> StepSize:
@@ -58,10 +60,11 @@ def step_size(
     return StepSize(step_over(reach(problem, start), norm) / float(np.sqrt(steps)))
 
 
+@checked
 def bound(
     problem: LogLinear,
     schedule: Schedule,
-    steps: int,
+    steps: Horizon,
     iterate: Iterate = "average",
     start: ArrayLike | None = None,
 ) -> float:
@@ -78,10 +81,11 @@ def bound(
     return reach(problem, start) * norm / float(np.sqrt(steps))
 
 
+@checked
 def joint_gap(
     problem: LogLinear,
     schedule: Schedule,
-    steps: int,
+    steps: Updates,
     iterate: Iterate = "average",
     **run: Any,
 ) -> Checked:
@@ -179,12 +183,13 @@ def variance_identity(problem: LogLinear, lam: float, theta: Float[np.ndarray, "
 # ------------------------------------------------------------------ T6: equal compute
 
 
+@checked
 def optimal_probability(
-    lam: float,
+    lam: Share,
     sft_moment: float,
     preference_moment: float,
-    sft_cost: float = 1.0,
-    preference_cost: float = 1.0,
+    sft_cost: Positive = 1.0,
+    preference_cost: Positive = 1.0,
 ) -> float:
     """Probability of the preference objective that is best for a compute budget.
 
@@ -225,11 +230,12 @@ def best_product(
     return (preference + (1 - lam) * float(np.sqrt(m.sft * sft_cost))) ** 2
 
 
+@checked
 def compute_ratio(
     problem: LogLinear | Quadratic,
-    lam: float,
-    sft_cost: float = 1.0,
-    preference_cost: float = 1.0,
+    lam: Share,
+    sft_cost: Positive = 1.0,
+    preference_cost: Positive = 1.0,
 ) -> float:
     """Bound on budget-optimal ALRIGHT's gap over that on Mix's, at equal compute.
 

@@ -30,14 +30,16 @@ from numpy.typing import ArrayLike
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import StepSize, trajectories
 from tradeoff.schedules import Schedule
+from tradeoff.settings import Positive, Updates, checked
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import step_over
+from tradeoff.theory.constants import Horizon, step_over
 from tradeoff.theory.joint import reach
 from tradeoff.theory.measured import gradient_bound, mean_below, target
 
 
+@checked
 def decaying_step(
-    problem: LogLinear, schedule: Schedule, updates: int, start: ArrayLike | None = None
+    problem: LogLinear, schedule: Schedule, updates: Horizon, start: ArrayLike | None = None
 ) -> StepSize:
     """Steps r/(G sqrt(N+1)) (N+1-t)/(N+1), for which :func:`last_iterate_bound` holds."""
     norm = gradient_bound(problem, schedule)
@@ -45,13 +47,14 @@ def decaying_step(
     return StepSize(scale * updates / (updates + 1), "linear")
 
 
+@checked
 def last_iterate_bound(
     problem: LogLinear,
     schedule: Schedule,
-    updates: int,
+    updates: Horizon,
     start: ArrayLike | None = None,
     *,
-    multiple: float = 1.0,
+    multiple: Positive = 1.0,
 ) -> float:
     """T13's bound r G / sqrt(N+1) on the target's gap at the last iterate.
 
@@ -62,10 +65,11 @@ def last_iterate_bound(
     return float(best * (multiple + 1 / multiple) / 2)
 
 
+@checked
 def last_iterate_gap(
     problem: LogLinear,
     schedule: Schedule,
-    updates: int,
+    updates: Updates,
     *,
     instead: Schedule | None = None,
     **run: Any,

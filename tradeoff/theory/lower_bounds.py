@@ -17,24 +17,28 @@ minimax (arXiv 2307.11134). Source of the instance and the constant: ours.
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit
 
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError
 from tradeoff.schedules import Alright, Schedule
+from tradeoff.settings import Positive, Updates, checked
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.measured import gradient_bound, target
 
 
-def slow_instance(feature: float = 0.01, radius: float = 1.0) -> LogLinear:
+@checked
+def slow_instance(feature: Positive = 0.01, radius: Positive = 1.0) -> LogLinear:
     """One prompt with two responses, features ``feature`` and 0; both losses prefer the first."""
     return LogLinear.from_prompts(
         [[[feature], [0.0]]], [(0, 0)], [(0, 0, 1)], radius=radius, beta=1.0
     )
 
 
+@checked
 def attained(
-    schedule: Schedule, steps: int, *, feature: float = 0.01, radius: float = 1.0,
+    schedule: Schedule, steps: Updates, *, feature: Positive = 0.01, radius: Positive = 1.0,
     problem: LogLinear | None = None,
 ) -> Checked:  # fmt: skip
     """Gap of the average >= sigma(-a R) times the bound of T4, T5 or T7, with the bound's step.
@@ -70,6 +74,6 @@ def attained(
     )  # fmt: skip
     goal = target(where, schedule)
     gap = float(goal.excess(runs.losses(where, "average"))[0, 0, 0])
-    share = 1 / (1 + float(np.exp(feature * radius)))
+    share = float(expit(-feature * radius))
     known = {"bound": limit, "measured over bound": gap / limit, "share": share, "T": float(steps)}
     return Checked(gap, share * limit, "lower", known, goal.certificate + 1e-12)

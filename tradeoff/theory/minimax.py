@@ -37,6 +37,7 @@ from tradeoff import draws
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.schedules import PREFERENCE, SFT, Maxright
+from tradeoff.settings import Count, Seed, Share, Updates, checked
 from tradeoff.theory.checked import Checked
 from tradeoff.theory.constants import constants, step_over
 from tradeoff.theory.measured import mean_below, target
@@ -68,9 +69,12 @@ class Game:
     bound: float
 
 
-def game(problem: LogLinear, lam: float, steps: int, anchor_steps: int | None = None) -> Game:
+@checked
+def game(
+    problem: LogLinear, lam: Share, steps: Updates, anchor_steps: Updates | None = None
+) -> Game:
     """Step sizes and bound; ``anchor_steps`` is half of ``steps`` by default."""
-    before = steps // 2 if anchor_steps is None else anchor_steps
+    before = max(1, steps // 2) if anchor_steps is None else anchor_steps
     pulls = np.array([1 - lam, lam]) * constants(problem).gradients
     norm = float(np.sqrt(2) * pulls.max())
     payoff = float(np.sqrt(8) * problem.radius * np.linalg.norm(pulls))
@@ -126,14 +130,15 @@ def _anchor(
     return mean
 
 
+@checked
 def minimax_gap(
     problem: LogLinear,
-    lam: float,
-    steps: int,
+    lam: Share,
+    steps: Updates,
     *,
-    anchor_steps: int | None = None,
-    replicas: int = 32,
-    seed: int = 0,
+    anchor_steps: Updates | None = None,
+    replicas: Count = 32,
+    seed: Seed = 0,
     ascend: bool = True,
 ) -> Checked:
     """Compare the mean of F_lambda(average) - F_lambda* with the bound of :func:`game`.

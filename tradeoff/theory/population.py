@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.solve import minimise
 from tradeoff.schedules import PREFERENCE
+from tradeoff.settings import Count, Seed, Share, checked
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import blocks, distances
+from tradeoff.theory.constants import Objective, blocks, distances
 from tradeoff.theory.measured import standard_error
 
 Array = NDArray[np.float64]
@@ -55,7 +56,8 @@ class Band:
         return (1 - lam) * self.sft + lam * self.preference
 
 
-def band(problem: LogLinear, demonstrations: int, pairs: int) -> Band:
+@checked
+def band(problem: LogLinear, demonstrations: Count, pairs: Count) -> Band:
     """The band for samples of M demonstrations and J pairs from the rows of a problem.
 
     Parameters
@@ -96,15 +98,16 @@ def resampled(problem: LogLinear, demonstrations: int, pairs: int, seed: int) ->
     )
 
 
+@checked
 def uniform_deviation(
     problem: LogLinear,
-    objective: int,
-    rows: int,
+    objective: Objective,
+    rows: Count,
     *,
-    samples: int = 64,
-    points: int = 2000,
-    seed: int = 0,
-    claimed_rows: int | None = None,
+    samples: Count = 64,
+    points: Count = 2000,
+    seed: Seed = 0,
+    claimed_rows: Count | None = None,
 ) -> Checked:
     """Compare the mean largest deviation on the ball, in each direction, with :func:`band`.
 
@@ -139,8 +142,9 @@ def uniform_deviation(
     return Checked(found.mean(axis=0), np.full(2, limit), "upper", known, 3 * error)
 
 
+@checked
 def front_excess(
-    problem: LogLinear, lam: float, rows: int, *, samples: int = 32, seed: int = 0
+    problem: LogLinear, lam: Share, rows: Count, *, samples: Count = 32, seed: Seed = 0
 ) -> Checked:
     """Compare the optimism of the sample's optimum with the band of f_lambda.
 

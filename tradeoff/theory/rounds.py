@@ -31,13 +31,15 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError
 from tradeoff.schedules import Rounds, Schedule
+from tradeoff.settings import Share, Updates, checked
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants, step_over
+from tradeoff.theory.constants import Horizon, constants, step_over
 from tradeoff.theory.joint import reach
 from tradeoff.theory.measured import mean_below, target
 
 
-def round_gradient(problem: LogLinear, lam: float) -> float:
+@checked
+def round_gradient(problem: LogLinear, lam: Share) -> float:
     """G = lam G_DPO + (1-lam) G_SFT: bound on the mean gradient norm in a round."""
     return float(np.dot((1 - lam, lam), constants(problem).gradients))
 
@@ -64,17 +66,19 @@ def round_length(schedule: Rounds, updates: int) -> int:
     return int(lengths[0])
 
 
+@checked
 def rounds_bound(
-    problem: LogLinear, lam: float, rounds: int, start: ArrayLike | None = None
+    problem: LogLinear, lam: Share, rounds: Horizon, start: ArrayLike | None = None
 ) -> float:
     """T14's bound: reach times G over sqrt K."""
     return reach(problem, start) * round_gradient(problem, lam) / float(np.sqrt(rounds))
 
 
+@checked
 def rounds_gap(
     problem: LogLinear,
     schedule: Rounds,
-    updates: int,
+    updates: Updates,
     *,
     instead: Schedule | None = None,
     **run: Any,

@@ -22,9 +22,10 @@ from tradeoff.convex.solve import minimise
 from tradeoff.display import cell
 from tradeoff.errors import InputError
 from tradeoff.schedules import PREFERENCE, SFT, Sequential
+from tradeoff.settings import Share, Updates, checked
 from tradeoff.theory.certificates import gradient_of, projected_step
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants, step_over
+from tradeoff.theory.constants import Horizon, Objective, constants, step_over
 from tradeoff.theory.growth import growth, locate
 
 Array = NDArray[np.float64]
@@ -75,8 +76,9 @@ class LimitGap:
         return f"LimitGap({cell(float(self.gap))}, certified in [{low}, {high}]{doubt})"
 
 
+@checked
 def limit_gap(
-    problem: LogLinear, lam: float, first: First = "sft", *, tolerance: float | None = None
+    problem: LogLinear, lam: Share, first: First = "sft", *, tolerance: float | None = None
 ) -> LimitGap:
     """Compute T3's limit gap with its lower and upper bound.
 
@@ -143,7 +145,8 @@ def _interior(
     return Checked(lower.measured, simple, "lower", known, slack)
 
 
-def rate_of(problem: LogLinear, objective: int, steps: int, rate: Rate) -> float:
+@checked
+def rate_of(problem: LogLinear, objective: Objective, steps: Horizon, rate: Rate) -> float:
     """Bound on E f_b - f_b* after ``steps`` updates of one objective alone, for any start.
 
     "average": D G / sqrt(T), step D/(G sqrt T). "last": 2 D G (2 + log T)/sqrt(T), step
@@ -158,7 +161,8 @@ def rate_of(problem: LogLinear, objective: int, steps: int, rate: Rate) -> float
     return base if rate == "average" else 2 * base * (2 + math.log(steps))
 
 
-def stage_step(problem: LogLinear, objective: int, steps: int, rate: Rate) -> StepSize:
+@checked
+def stage_step(problem: LogLinear, objective: Objective, steps: Horizon, rate: Rate) -> StepSize:
     """Step size of a stage of ``steps`` updates for which :func:`rate_of` holds."""
     c = constants(problem)
     if rate == "full":
@@ -167,8 +171,9 @@ def stage_step(problem: LogLinear, objective: int, steps: int, rate: Rate) -> St
     return StepSize(scale, 0.5) if rate == "last" else StepSize(scale / float(np.sqrt(steps)))
 
 
+@checked
 def remaining_gap(
-    problem: LogLinear, lam: float, steps: int, first: First = "sft", rate: Rate = "average"
+    problem: LogLinear, lam: Share, steps: Horizon, first: First = "sft", rate: Rate = "average"
 ) -> float:
     """T3 at finite T: a lower bound on E gap after ``steps`` updates of the second stage.
 
@@ -183,8 +188,9 @@ def remaining_gap(
     return limit.gap - limit.slope * float(min(distance, 2 * problem.radius))
 
 
+@checked
 def half_gap_steps(
-    problem: LogLinear, lam: float, first: First = "sft", rate: Rate = "average"
+    problem: LogLinear, lam: Share, first: First = "sft", rate: Rate = "average"
 ) -> int:
     """Updates of stage b after which at least half of the limit gap remains for ever.
 
@@ -221,10 +227,11 @@ def half_gap_steps(
     return high
 
 
+@checked
 def measured_gap(
     problem: LogLinear,
-    lam: float,
-    steps: int,
+    lam: Share,
+    steps: Updates,
     first: First = "sft",
     rate: Rate = "average",
     **run: Any,
@@ -270,8 +277,9 @@ class Splits:
     best: float
 
 
+@checked
 def budget_splits(
-    problem: LogLinear, lam: float, steps: int, shares: ArrayLike, first: First = "sft"
+    problem: LogLinear, lam: Share, steps: Updates, shares: ArrayLike, first: First = "sft"
 ) -> Splits:
     """Gap of sequential training for every split of the budget between the stages.
 
@@ -280,7 +288,7 @@ def budget_splits(
     In one dimension some split does end there; in more dimensions generically none does. Source:
     ours.
     """
-    portions = np.asarray(shares, dtype=float)
+    portions = np.atleast_1d(np.asarray(shares, dtype=float))
     c = constants(problem)
     step = step_over(1.0, max(c.mean_sft_smoothness, c.mean_preference_smoothness))
     schedules = [Sequential(lam=lam, first=first, share=float(s)) for s in portions]
@@ -293,12 +301,13 @@ def budget_splits(
     gaps = problem.losses(thetas) @ [1 - lam, lam] - best.value
     smooth = c.smoothness(lam)
     bounds = [projected_step(problem, t, gradient_of(problem, lam, t), smooth)[0] for t in thetas]
-    checked = Checked(gaps, np.array(bounds), "lower", {"L": smooth}, best.certificate + 1e-12)
-    return Splits(portions, checked, float(gaps.min()))
+    found = Checked(gaps, np.array(bounds), "lower", {"L": smooth}, best.certificate + 1e-12)
+    return Splits(portions, found, float(gaps.min()))
 
 
+@checked
 def beta_sweep(
-    problem: LogLinear, lam: float, betas: Sequence[float], first: First = "sft"
+    problem: LogLinear, lam: Share, betas: Sequence[float], first: First = "sft"
 ) -> Checked:
     """Compare the limit gap for every beta with T2's bound: beta alone does not remove the gap.
 
@@ -310,5 +319,5 @@ def beta_sweep(
     limits = [limit_gap(replace(problem, beta=float(b)), lam, first) for b in betas]
     gaps = np.array([limit.gap for limit in limits])
     bounds = np.array([limit.lower.bound for limit in limits], dtype=float)
-    tolerance = max(float(np.max(limit.lower.tolerance)) for limit in limits)
+    tolerance = max((float(np.max(limit.lower.tolerance)) for limit in limits), default=0.0)
     return Checked(gaps, bounds, "lower", {"lam": lam}, tolerance)

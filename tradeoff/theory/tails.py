@@ -23,9 +23,10 @@ from tradeoff.convex.log_linear import LogLinear
 from tradeoff.convex.simulate import trajectories
 from tradeoff.errors import InputError
 from tradeoff.schedules import Schedule
+from tradeoff.settings import Updates, checked
 from tradeoff.theory._alike import kinds_of
 from tradeoff.theory.checked import Checked
-from tradeoff.theory.constants import constants, step_over
+from tradeoff.theory.constants import Horizon, constants, step_over
 from tradeoff.theory.joint import reach
 from tradeoff.theory.measured import target
 
@@ -36,8 +37,13 @@ def sure_gradient_bound(problem: LogLinear, schedule: Schedule) -> float:
     return float(max(weights @ found for _, weights in kinds_of(schedule, "T18")))
 
 
+@checked
 def tail_bound(
-    problem: LogLinear, schedule: Schedule, steps: int, delta: float, start: ArrayLike | None = None
+    problem: LogLinear,
+    schedule: Schedule,
+    steps: Horizon,
+    delta: float,
+    start: ArrayLike | None = None,
 ) -> float:
     """The bound that a share of at least 1 - delta of all runs meets."""
     if not 0 < delta < 1:
@@ -52,8 +58,9 @@ def tail_bound(
     return float((reach(problem, start) + spread) * sure / np.sqrt(steps))
 
 
+@checked
 def tail_gap(
-    problem: LogLinear, schedule: Schedule, steps: int, delta: float = 0.05, *,
+    problem: LogLinear, schedule: Schedule, steps: Updates, delta: float = 0.05, *,
     instead: Schedule | None = None, **run: Any,
 ) -> Checked:  # fmt: skip
     """Compare the (1 - delta) quantile of the average's gap with :func:`tail_bound`.

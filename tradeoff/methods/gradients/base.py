@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from tradeoff.errors import InputError
 from tradeoff.parts import Part
 
 Array = Any
@@ -135,6 +136,42 @@ class WeightedSum(GradientRule):
 
     def factors(self, seen: Seen, state: State) -> tuple[Array, State]:
         return seen.weights, state
+
+
+def factors_of(rule: GradientRule, seen: Seen, state: State) -> tuple[Array, State]:
+    """Factors of both gradients by a rule, and what it remembers.
+
+    Raises
+    ------
+    InputError
+        If the rule does not return a pair of these, with one factor for each gradient.
+    """
+    found: Any = rule.factors(seen, state)
+    shape = np.shape(seen.weights)
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+        raise InputError(
+            f"the rule {rule.name} must return factors and its state, a dict of arrays",
+            field="gradient",
+            value=found,
+            remedy="Return factors, state from factors(seen, state).",
+        )
+    if np.shape(found[0]) not in (shape, shape[-1:]):
+        raise InputError(
+            f"the rule {rule.name} must return one factor for each gradient, shape {shape}",
+            field="gradient",
+            value=np.shape(found[0]),
+            remedy="Keep the axes of seen.weights.",
+        )
+    before, after = ({k: np.shape(v) for k, v in each.items()} for each in (state, found[1]))
+    if before != after:
+        raise InputError(
+            f"the rule {rule.name} remembers {before or 'nothing'} from its start or the update "
+            "before, and returns another state, which no checkpoint could restore",
+            field="gradient",
+            value=after,
+            remedy="Give all that it remembers a first value of the same shape in start(runs).",
+        )
+    return found
 
 
 def ratio(above: Array, below: Array, otherwise: float | Array = 0.0) -> Array:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from tradeoff.errors import InputError
 from tradeoff.methods.losses.records import Array, Pairs, Responses
 from tradeoff.parts import Part
 
@@ -227,3 +228,30 @@ class MarginLoss(PreferenceLoss):
 
     def losses(self, pairs: Pairs) -> Array:
         return self.of_margin(pairs.margin)
+
+
+def losses_of(loss: SftLoss | PreferenceLoss, given: Responses | Pairs) -> Array:
+    """Losses of a record, one for each of its rows.
+
+    A mean in their place, which broadcasts, would change the size of every step unseen.
+
+    Raises
+    ------
+    InputError
+        If there is not one real number for each.
+    """
+    record: Any = given  # of the kind that the loss takes
+    if isinstance(given, Pairs) and given.group is not None:
+        rows = tuple(given.group.log_probs.shape[:-1])
+    else:
+        rows = tuple((given.chosen if isinstance(given, Pairs) else given).log_probs.shape)
+    values = loss.losses(record)
+    found = tuple(getattr(values, "shape", ()))
+    if found != rows or "complex" in str(values.dtype):
+        raise InputError(
+            f"the loss {loss.name} must return one real number for each of its rows, shape {rows}",
+            field=loss.kind,
+            value=f"{type(values).__name__} of shape {found}",
+            remedy="Take no mean or sum over rows; the engine does.",
+        )
+    return values

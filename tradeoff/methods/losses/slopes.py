@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from tradeoff.errors import InputError
 from tradeoff.extras import require
-from tradeoff.methods.losses.base import PreferenceLoss, SftLoss
+from tradeoff.methods.losses.base import PreferenceLoss, SftLoss, losses_of
 from tradeoff.methods.losses.records import Pairs, ResponseGroup, Responses
 
 Array = NDArray[np.float64]
@@ -19,7 +20,7 @@ Array = NDArray[np.float64]
 def sft_slopes(loss: SftLoss, tokens: Responses) -> tuple[Array, Array]:
     """Losses (n,) of demonstrations and their slopes (n,) in the log-probabilities."""
     record, leaf = _leaf(tokens)
-    values = loss.losses(record)
+    values = losses_of(loss, record)
     return _numpy(values), _slope(values, [leaf])[0]
 
 
@@ -29,7 +30,7 @@ def pair_slopes(
     """Losses of pairs, and slopes of their sum in both log-probabilities of each pair."""
     chosen, first = _leaf(pairs.chosen)
     rejected, second = _leaf(pairs.rejected)
-    values = loss.losses(Pairs(chosen, rejected))
+    values = losses_of(loss, Pairs(chosen, rejected))
     return _numpy(values), np.stack(_slope(values, [first, second]), axis=-1)
 
 
@@ -49,7 +50,7 @@ def group_slopes(
         for name, values in vars(group).items()
     }
     leaf = given["log_probs"].requires_grad_()
-    values = loss.losses(replace(pairs, group=ResponseGroup(**given)))
+    values = losses_of(loss, replace(pairs, group=ResponseGroup(**given)))
     return _numpy(values), _slope(values, [leaf])[0]
 
 
@@ -84,6 +85,12 @@ def _leaf(responses: Responses) -> tuple[Responses, Any]:
 def _slope(values: Any, leaves: list[Any]) -> list[Array]:
     import torch
 
+    if not values.requires_grad:
+        raise InputError(
+            "a loss does not depend on the log-probabilities that it was given",
+            field="loss",
+            remedy="Compute it from them with torch or array-API functions, without detach().",
+        )
     found = torch.autograd.grad(values, leaves, torch.ones_like(values), allow_unused=True)
     pairs = zip(found, leaves, strict=True)
     return [np.zeros(tuple(leaf.shape)) if g is None else g.numpy() for g, leaf in pairs]
