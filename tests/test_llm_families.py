@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,34 @@ def test_why_peft_adds_no_adapters_is_told() -> None:
         trainer(tiny("mamba", len(TOKENIZER)), lora=Lora(rank=2))
     assert "in_proj" in str(error.value)
     assert "base_layer" not in str(error.value)
+
+
+def changed(folder: Path, **settings: Any) -> ModelConfig:
+    file = folder / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | settings), "utf-8")
+    return ModelConfig(path=str(folder / "model"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"pad_token_id": 9999}, "AssertionError: Padding_idx must be within"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "KeyError.*Missing required keys"),
+        ({"num_attention_heads": 0}, "ZeroDivisionError"),
+        ({"model_type": "t5"}, "a model of the type t5 is an encoder and a decoder"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_one_error(
+    settings: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    made("llama", tmp_path)
+    with pytest.raises(InputError, match=match):
+        models.load(changed(tmp_path, **settings))
+
+
+def test_pickled_weights_alone_are_named(tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: these weights are pickled"):
+        models.load(ModelConfig(path=str(tmp_path / "model")))

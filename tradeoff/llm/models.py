@@ -225,8 +225,8 @@ def _readable(path: str) -> Iterator[None]:
         ) from error
 
 
-_UNKNOWN = (AttributeError, KeyError, TypeError)
-"""Errors that transformers raises for unknown names in a configuration."""
+_UNKNOWN = (AttributeError, KeyError, TypeError, AssertionError, ArithmeticError)
+"""Errors that transformers raises for unknown names and impossible numbers in a configuration."""
 UNREADABLE = (
     *(OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning),
     *_UNKNOWN,
