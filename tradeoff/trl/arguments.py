@@ -62,8 +62,10 @@ FREE = {
 """Fields that affect only how a run is computed, stored or shown, or that belong to unused
 features."""
 FREE_PREFIXES = ("dataloader_", "ddp_")
-_WATCHED = ("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit")
-_WATCHED += ("logging_strategy", "logging_steps", "report_to")
+_WATCHED = (
+    *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit"),
+    *("logging_strategy", "logging_steps", "report_to"),
+)
 """Fields of evaluations, saves and log lines, of which a joint run takes those of SFT."""
 _BEST = "patience = N keeps the policy with the lowest held-out loss, and stops early"
 _LAUNCH = "start the script with accelerate launch, by DDP or FSDP 2"
