@@ -590,7 +590,7 @@ def test_files_of_the_command_line_of_trl(made: Path, tmp_path: Path) -> None:
 def test_files_of_llama_factory(made: Path, tmp_path: Path) -> None:
     both = {
         "model_name_or_path": str(made / "model"), "finetuning_type": "lora", "lora_rank": 4,
-        "lora_target": "q_proj,v_proj", "dataset_dir": str(made), "template": "llama3",
+        "lora_target": "q_proj,v_proj", "dataset_dir": str(made),
         "cutoff_len": 128, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
         "num_train_epochs": 2.0, "lr_scheduler_type": "cosine", "bf16": False, "use_cpu": True,
         "val_size": 0.1, "output_dir": str(tmp_path / "out"), "do_train": True,
@@ -682,6 +682,7 @@ def test_columns_of_the_registry_are_taken_over(made: Path, tmp_path: Path) -> N
         assert read_yaml(of_sft(val_size=0.3), dpo)["train"]["holdout"] == 0.3
 
 
+@pytest.mark.filterwarnings("ignore:eval_strategy")
 def test_files_are_read_as_the_command_line_of_trl_reads_them(made: Path, tmp_path: Path) -> None:
     """YAML has texts for numbers such as 2e-5, and files repeat defaults."""
     sft, dpo = trl_files(made, tmp_path)
@@ -797,6 +798,105 @@ def test_what_files_ask_for_in_vain_is_named(made: Path, tmp_path: Path) -> None
         (tmp_path / "bad.yaml").write_text(content, "utf-8")
         with pytest.raises(InputError, match=r"bad\.yaml"):
             read_yaml(tmp_path / "bad.yaml", dpo)
+
+
+def test_a_value_of_a_wrong_type_is_named(made: Path, tmp_path: Path) -> None:
+    sft, dpo = trl_files(made, tmp_path)
+    content = yaml.safe_load(sft.read_text("utf-8"))
+    wrong = {"lora_r": "sixteen", "lora_dropout": "x", "max_steps": 2.5, "learning_rate": [1e-4]}
+    wrong |= {"dataset_name": ["a", "b"], "max_length": True, "use_peft": 3}
+    with pytest.raises(InputError) as error:
+        read_yaml(written(tmp_path, "sft.yaml", {**content, **wrong}), dpo)
+    for text in (
+        "lora_r = 'sixteen' (give a whole number)", "lora_dropout = 'x' (give a number)",
+        "max_steps = 2.5", "learning_rate = [0.0001]", "dataset_name = ['a', 'b'] (give a text)",
+        "max_length = True", "use_peft = 3 (give true or false)", "there is no dataset_name",
+    ):  # fmt: skip
+        assert text in str(error.value)
+    # An empty field has its default, and a bare `no` is false in YAML.
+    usual = {"lora_alpha": None, "report_to": None, "eval_strategy": False, "use_peft": "true"}
+    found = read_yaml(written(tmp_path, "sft.yaml", {**content, **usual}), dpo)
+    assert found["train"]["lora"]["alpha"] == 32
+    with pytest.raises(InputError, match="there is no model_name_or_path"):
+        read_yaml(written(tmp_path, "sft.yaml", {**content, "model_name_or_path": None}), dpo)
+    factory = {"stage": "sft", "dataset": "skills,skills", "dataset_dir": str(made)}
+    factory |= {"model_name_or_path": str(made / "model"), "max_steps": 2, "use_cpu": True}
+    taste = {**factory, "stage": "dpo", "dataset": "taste"}
+    bad = {"lora_rank": "eight", "max_samples": "all", "val_size": "ten", "dataset": None}
+    with pytest.raises(InputError) as error:
+        read_yaml(
+            written(tmp_path, "sft.yaml", {**factory, **bad}),
+            written(tmp_path, "dpo.yaml", {**taste, "pref_ftx": [1]}),
+        )
+    for text in (
+        "lora_rank = 'eight'", "max_samples = 'all'", "val_size = 'ten'", "pref_ftx = [1]",
+        "there is no dataset (",
+    ):  # fmt: skip
+        assert text in str(error.value)
+    found = read_yaml(
+        written(tmp_path, "sft.yaml", {**factory, "max_samples": "1e3", "lora_target": "a, b,"}),
+        written(tmp_path, "dpo.yaml", {**taste, "pref_ftx": None, "lora_target": ["a", "b"]}),
+    )
+    assert found["train"]["lora"]["targets"] == ["a", "b"]
+
+
+def test_no_field_of_a_published_recipe_is_dropped_silently(made: Path, tmp_path: Path) -> None:
+    sft, dpo = trl_files(made, tmp_path)
+    content = yaml.safe_load(sft.read_text("utf-8"))
+
+    def of_sft(more: dict[Any, Any]) -> Path:
+        return written(tmp_path, "sft.yaml", {**content, **more})
+
+    parts = [{"id": content["dataset_name"]}]
+    mixture = {"datasets": parts, "seed": 0, "test_size": 9}
+    several: dict[str, Any] = {"dataset_name": None}
+    for more, text in (
+        ({**several, "dataset_mixer": {"a/b": 1.0}}, "dataset_mixer = {'a/b': 1.0} (name the"),
+        ({**several, "dataset_mixture": [1]}, "dataset_mixture = [1]"),
+        ({**several, "dataset_mixture": mixture}, "dataset_mixture.test_size = 9"),
+        ({"datasets": [{"path": "a/b"}]}, "dataset_name beside a list of datasets"),
+        ({"test_split_size": 0.1}, "test_split_size = 0.1 without a list"),
+        ({"env": {"A": "b"}}, "env = {'A': 'b'} (set"),
+        ({"loss_type": "sigmoid"}, "SFTConfig.loss_type = 'sigmoid'"),
+        ({"model_revision": "old"}, "model_revision = 'old' (download"),
+        ({1: 2}, "sft.yaml: 1 = 2"),
+    ):
+        with pytest.raises(InputError) as error:
+            read_yaml(of_sft(more), dpo)
+        assert text in str(error.value)
+    # What older versions had and no result depends on is no problem.
+    older = {"save_safetensors": True, "logging_dir": "logs", "generate_during_eval": False}
+    older |= {"evaluation_strategy": "steps", "dataset_name": "owner/name", "label_names": None}
+    with pytest.warns(UserWarning, match="eval_strategy, eval_steps of SFT are taken"):
+        found = read_yaml(of_sft(older), dpo)
+    assert found["data"]["sft_test"] == "owner/name@test"
+
+
+def test_a_recipe_of_llama_factory_runs_from_the_folder_above_its_data(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {
+        "stage": "sft", "model_name_or_path": str(made / "model"), "max_steps": 2, "use_cpu": True,
+        "dataset": "skills", "packing": False, "train_on_prompt": False, "report_to": "none",
+        "quantization_method": "bnb", "resume_from_checkpoint": None, "save_only_model": False,
+    }  # fmt: skip
+    taste = {**recipe, "stage": "dpo", "dataset": "taste"}
+    (tmp_path / "examples").mkdir()
+    files = [written(tmp_path / "examples", f"{one['stage']}.yaml", one) for one in (recipe, taste)]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"dataset_info\.json.*there is no such file"):
+        read_yaml(*files)
+    (tmp_path / "data").symlink_to(made)
+    assert read_yaml(*files)["data"]["sft"] == str(Path("data") / "sft.jsonl")
+    for more, text in (
+        ({"quantization_bit": 4, "quantization_method": "hqq"}, "quantization_method = 'hqq'"),
+        ({"train_on_prompt": True}, "train_on_prompt = True"),
+    ):
+        with pytest.raises(InputError, match=text):
+            read_yaml(written(tmp_path / "examples", "sft.yaml", {**recipe, **more}), files[1])
+    files[0] = written(tmp_path / "examples", "sft.yaml", {**recipe, "template": "alpaca"})
+    with pytest.warns(UserWarning, match="template = alpaca is not applied"):
+        read_yaml(*files)
 
 
 # ---------------------------------------------------------------------- in one process

@@ -58,10 +58,20 @@ def check_weights(folder: str | Path) -> None:
     Raises
     ------
     InputError
-        If the index names an absent file, or a file has no header that fits it.
+        If the index names an absent file, a file has no header that fits it, or there are pickled
+        files alone.
     """
     place = Path(folder)
-    for file in sorted({*_files(place), *_named(place / INDEX)}):
+    files = sorted({*_files(place), *_named(place / INDEX)})
+    if not any(file.suffix == _WEIGHTS or file.name == INDEX for file in files):
+        for file in files:
+            if file.name.startswith("pytorch_model") and file.suffix == ".bin":
+                raise InputError(
+                    "these weights are pickled, and such files are never read",
+                    file=file,
+                    remedy="Save them as safetensors, by save_pretrained where they are trusted.",
+                )
+    for file in files:
         if file.suffix == _WEIGHTS:
             _check_header(file)
 

@@ -196,6 +196,8 @@ def tokenizer_of(place: str) -> Any:
         elif not isinstance(error, KeyError):
             raise
         else:
+            if (Path(place) / "config.json").is_file():
+                settings_of(place)  # whose error this can be
             problem = "there is no tokenizer that transformers can read, such as tokenizer.json"
         raise ValueError(problem) from error
 
@@ -246,6 +248,9 @@ def check_attention(name: str) -> None:
 def _prepared(place: str, kind: Kind, attention: str | None) -> tuple[Any, str]:
     """The configuration, with the chosen attention set at every depth."""
     settings = settings_of(place)
+    if kind == "CausalLM" and settings.is_encoder_decoder:
+        problem = "is an encoder and a decoder; only models of a decoder are trained"
+        raise ValueError(f"a model of the type {settings.model_type} {problem}")
     chosen = attention or attention_of(settings, kind)
     check_attention(chosen)
     if chosen == varlen.NAME:

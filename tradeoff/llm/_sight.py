@@ -21,8 +21,10 @@ from tradeoff.llm import batches, varlen
 from tradeoff.llm._data import Pair
 from tradeoff.llm._reference_values import evaluating
 from tradeoff.llm.logprobs import Policy
-from tradeoff.llm.models import below_adapters, vocabulary
+from tradeoff.llm.models import below_adapters, context, vocabulary
 
+_LONG = 8192
+"""Longest context, in tokens, up to which such a row is tried."""
 UNFIT = (RuntimeError, TypeError, ValueError)
 """Errors of models that do not take a mask of some shape."""
 
@@ -105,6 +107,22 @@ def leaks(policy: Policy, items: Sequence[Pair], layout: batches.Layout) -> bool
     )
     tolerance = 1e-5 if precise(policy) else 5e-2
     return not torch.allclose(found, changed, rtol=tolerance, atol=tolerance)
+
+
+@torch.no_grad()
+def endless(policy: Policy, items: Sequence[Pair], layout: batches.Layout) -> bool:
+    """Whether a packed row may have more tokens than the model's context.
+
+    A model without SDPA may have a mask or a bias of that size; GPT-Neo and MPT do.
+    """
+    base = below_adapters(policy.model)
+    limit = context(base.config)
+    if limit is None or limit > _LONG or getattr(base, "_supports_sdpa", False):
+        return True
+    pair, device = items[0], next(policy.parameters()).device
+    enough = 1 + limit // max(pair.lengths)
+    found = policy.responses(batches.pairs([pair] * enough, layout, 0).to(device))
+    return close(policy, found[-2:], found[:2])
 
 
 def close(policy: Policy, found: Float[Tensor, " S"], expected: Float[Tensor, " S"]) -> bool:

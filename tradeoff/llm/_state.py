@@ -155,7 +155,8 @@ def set_optimizer(
         weight, name = place.rsplit("/", 1)
         moments.setdefault(weight, {})[name] = value
     found: dict[str, Any] = {"state": moments, "param_groups": settings["param_groups"]}
-    set_optimizer_state_dict(policy, given, found, options=_options())
+    # A weight that no gradient has reached has no moments.
+    set_optimizer_state_dict(policy, given, found, options=_options(strict=False))
 
 
 def _reshard(policy: Any) -> None:

@@ -28,7 +28,7 @@ def rows(model: str, sources: dict[str, str | None]) -> Iterator[Finding]:
     config, tokenizer = models.without_weights(model)
     text_config = config.get_text_config()
     check_tokenizer(tokenizer, text_config.vocab_size, conversational=False)
-    longest = getattr(text_config, "max_position_embeddings", None) or 2**20
+    longest = models.context(config) or 2**20
     kinds = {
         "sft": (files.read_sft, tokenise_sft),
         "preference": (files.read_preferences, tokenise_preferences),

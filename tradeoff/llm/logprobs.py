@@ -53,7 +53,8 @@ class Policy(nn.Module):
     @property
     def window(self) -> int | None:
         """Sliding window of the model, in tokens; ``None``: no window."""
-        return getattr(below_adapters(self.model).config.get_text_config(), "sliding_window", None)
+        settings = below_adapters(self.model).config.get_text_config()
+        return getattr(settings, "sliding_window", None) or None  # 0 is none, as in Qwen2-MoE
 
     def forward(self, batch: Batch, greedy: bool = False) -> Tensor:
         """Log pi of each completion token given all tokens before it, in nats.

@@ -225,8 +225,8 @@ def _readable(path: str) -> Iterator[None]:
         ) from error
 
 
-_UNKNOWN = (AttributeError, KeyError, TypeError)
-"""Errors that transformers raises for unknown names in a configuration."""
+_UNKNOWN = (AttributeError, KeyError, TypeError, AssertionError, ArithmeticError)
+"""Errors that transformers raises for unknown names and impossible numbers in a configuration."""
 UNREADABLE = (
     *(OSError, ValueError, ImportError, RuntimeError, SafetensorError, UserWarning),
     *_UNKNOWN,
@@ -396,6 +396,13 @@ def vocabulary(model: Any) -> int:
     return int(below_adapters(model).get_input_embeddings().weight.shape[0])
 
 
+def context(settings: Any) -> int | None:
+    """Longest sequence in tokens, by a model's configuration; None if it names no limit."""
+    text = settings.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len")  # MPT has the second
+    return next((found for name in names if (found := getattr(text, name, None))), None)
+
+
 def has_adapters(model: nn.Module) -> bool:
     """Whether a model has adapters, of peft or from transformers."""
     from peft import PeftModel
@@ -492,13 +499,13 @@ def with_adapters(model: nn.Module, lora: Lora, *, seed: int = 0) -> Any:
         target_modules=targets,
         use_dora=lora.dora,
     )
+    names = sorted({n.split(".")[-1] for n, m in model.named_modules() if type(m) is nn.Linear})
     try:
         with _peft_quiet():
             return get_peft_model(model, settings)
     except ValueError as error:
-        names = sorted({n.split(".")[-1] for n, m in model.named_modules() if type(m) is nn.Linear})
         raise InputError(
-            "adapters cannot be added",
+            f"adapters cannot be added: {reason(error).removesuffix('.')}",
             field="targets",
             value=targets,
             remedy=f"Use some of {names}.",
@@ -688,7 +695,8 @@ def plain_name(model: Any, name: str) -> str | None:
         return None
     name = name.removeprefix(start)
     for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, ".")
+        while wrapper in name:  # peft puts a wrapper around each weight of experts that it adapts
+            name = name.replace(wrapper, ".")
     return name
 
 

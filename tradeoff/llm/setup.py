@@ -179,7 +179,7 @@ def check_kinds(model: Any, tokenizer: Any, schedule: Any, config: Any) -> None:
 
 def within_context(config: TrainConfig, model: Any) -> TrainConfig:
     """The settings, with sequences no longer than the model's context."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = models.context(model.config)
     if context is None:
         return config
     pairs = config.preference_max_length
@@ -600,6 +600,7 @@ def check_layout(policy: Policy, data: Corpora, config: TrainConfig) -> None:
             found = policy.responses(batches.pairs(items, layout, 0).to(device))
             apart = _sight.close(policy, found, expected)
             apart = apart and not _sight.leaks(policy, items, layout)
+            apart = apart and _sight.endless(policy, items, layout)
         except torch.OutOfMemoryError:
             raise
         except _sight.UNFIT:  # the model cannot use a mask of this shape

@@ -23,7 +23,7 @@ def count(source: str, stage: str, columns: Mapping[str, str], limit: int | None
 
 def share(content: Mapping[str, Any], name: str, file: Path, problems: list[str]) -> float:
     """The share of rows that a setting holds out; a number of rows is a problem."""
-    size = float(content.get(name) or 0.0)
+    size: float = content.get(name) or 0.0
     if size < 1:
         return size
     problems.append(f"{file.name}: {name} = {size:g} rows; give a share")

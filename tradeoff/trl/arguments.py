@@ -62,6 +62,11 @@ FREE = {
 """Fields that affect only how a run is computed, stored or shown, or that belong to unused
 features."""
 FREE_PREFIXES = ("dataloader_", "ddp_")
+_WATCHED = (
+    *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit"),
+    *("logging_strategy", "logging_steps", "report_to"),
+)
+"""Fields of evaluations, saves and log lines, of which a joint run takes those of SFT."""
 _BEST = "patience = N keeps the policy with the lowest held-out loss, and stops early"
 _LAUNCH = "start the script with accelerate launch, by DDP or FSDP 2"
 _CHOSEN = "chosen_nll = a adds SFT on the chosen response, with this weight"
@@ -86,7 +91,14 @@ HINTS = {
     "max_prompt_length": "max_length is the limit of prompt and response together",
     "completion_only_loss": "give texts in a column text for loss on all tokens",
     "truncation_mode": "long responses lose their end",
+    "dataset_name": "name one data set, or several as the list datasets",
     "dataset_mixer": "name the data set as dataset_name, or several as datasets",
+    "test_split_size": "train.holdout holds out a share of one data set",
+    "model_revision": "download this revision, and name its folder as model_name_or_path",
+    "env": "set the variables in the shell",
+    "ld_alpha": 'loss = "ld_dpo" has it',
+    "f_divergence_type": 'loss = "f_dpo" has other divergences',
+    "ref_model": "train.reference names its folder",
     "dataset_splits": "dataset_train_split and dataset_test_split name them",
     "use_rslora": "joint_trainer takes a LoraConfig with it",
     "lora_modules_to_save": "joint_trainer takes a LoraConfig with it",
@@ -131,6 +143,12 @@ def train_config(
             f"a joint run does not support these settings: {'; '.join(problems)}",
             field="args",
             remedy="Give both configurations the same value, or leave the field at its default.",
+        )
+    if other := [name for name in _WATCHED if getattr(sft, name) != getattr(dpo, name)]:
+        warnings.warn(
+            f"{', '.join(other)} of SFT are taken, and those of DPO are not: a joint run has "
+            "evaluations, saves and log lines once",
+            stacklevel=2,
         )
     loss = _loss(dpo)
     if loss == "robust" and not dpo.label_smoothing:
@@ -283,16 +301,17 @@ def _choices(sft: Any, dpo: Any) -> Iterator[str]:
     for args in (sft, dpo):
         for name, fits in checks:
             if hasattr(args, name) and not fits(getattr(args, name)):
-                text = f"{type(args).__name__}.{name} = {_name(getattr(args, name))!r}"
-                yield hinted(text, name)
+                value = _name(getattr(args, name))
+                several = name == "loss_type" and len(value) > 1 and not isinstance(value, str)
+                text = f"{type(args).__name__}.{name} = {value!r}"
+                yield hinted(text, "loss_weights" if several else name)
 
 
 def _known_loss(value: Any) -> bool:
     """SFTConfig names one loss, DPOConfig a list of them."""
-    if value in ("nll", "chunked_nll"):  # The second has the same value, and less memory.
-        return True
-    names = [value] if isinstance(value, str) else list(value)
-    return len(names) == 1 and names[0] in set(PREFERENCE_LOSSES) - {"nominal"}
+    if isinstance(value, str):
+        return value in ("nll", "chunked_nll")  # The second has the same value, and less memory.
+    return len(value) == 1 and value[0] in set(PREFERENCE_LOSSES) - {"nominal"}
 
 
 def _loss(dpo: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tradeoff.errors import InputError
 from tradeoff.trl._rows import count, share
+from tradeoff.trl._values import typed
 
 NAMES = {
     "cutoff_len": "max_length",
@@ -31,6 +32,23 @@ _FREE = {
 _DEFAULTS = {"learning_rate": 5e-5, "logging_steps": 500, "max_length": 2048}
 _DEFAULTS |= {"bf16": False}
 """Defaults of LLaMA-Factory that differ from those of TRL."""
+_KINDS = {"pref_ftx": "float", "max_samples": "int | None", "val_size": "float"}
+_KINDS |= {"lora_rank": "int", "lora_alpha": "int", "lora_target": "str | list"}
+_KINDS |= {"mask_history": "bool", "disable_gradient_checkpointing": "bool"}
+_KINDS |= dict.fromkeys(("dataset", "eval_dataset"), "str | list") | {"dataset_dir": "str"}
+"""Types of its own fields."""
+UNCHANGED: dict[str, Any] = {
+    # Weights of 4 bits are held so.
+    "double_quantization": True, "quantization_type": "nf4", "quantization_method": "bnb",
+    "packing": False, "neat_packing": False, "train_on_prompt": False, "mix_strategy": "concat",
+    "simpo_gamma": 0.5, "pref_beta": 0.1, "pref_bco_weight": 0.0, "enable_thinking": True,
+    "use_rslora": False, "pissa_init": False, "create_new_adapter": False, "pure_bf16": False,
+    "resize_vocab": False, "shift_attn": False, "upcast_layernorm": False, "use_galore": False,
+    "use_apollo": False, "use_badam": False, "use_llama_pro": False, "use_swanlab": False,
+    "split_special_tokens": False, "ignore_pad_token_for_loss": True,
+    "predict_with_generate": False,
+}  # fmt: skip
+"""Fields that files repeat although they have their defaults, which change nothing here."""
 _COLUMNS = {
     "sft": {"prompt": "instruction", "query": "input", "response": "output"},
     "preference": {"prompt": "instruction", "query": "input"},
@@ -86,7 +104,8 @@ class FactorySettings:
         self.file, self.stage = file, stage
         self.problems: list[str] = []
         self.columns: dict[str, str] = {}
-        self.chosen_nll = float(content.get("pref_ftx", 0.0))
+        content = typed(content, _KINDS, file, self.problems)
+        self.chosen_nll: float = content.get("pref_ftx", 0.0)
         self.limit: int | None = content.get("max_samples")
         self.turns = "last" if content.get("mask_history") else "all"
         self.held_out = share(content, "val_size", file, self.problems)
@@ -104,15 +123,12 @@ class FactorySettings:
         found["gradient_checkpointing"] = not content.get("disable_gradient_checkpointing", False)
         found |= {NAMES.get(k, k): v for k, v in content.items() if k not in _FREE}
         if tuning == "lora":
-            rank = int(found.get("lora_r", 8))
+            rank = found.get("lora_r", 8)
             targets = content.get("lora_target", "all")
-            named = targets.split(",") if isinstance(targets, str) else list(targets)
             found |= {"use_peft": True, "lora_r": rank}
             found.setdefault("lora_dropout", 0.0)
             found.setdefault("lora_alpha", 2 * rank)
-            found["lora_target_modules"] = (
-                "all-linear" if targets == "all" else [part.strip() for part in named]
-            )
+            found["lora_target_modules"] = "all-linear" if targets == "all" else _listed(targets)
         found["dataset_name"] = self._sources(content, "dataset")
         self._limit_each(found["dataset_name"].split(","))
         if content.get("eval_dataset"):
@@ -141,9 +157,17 @@ class FactorySettings:
 
     def _source(self, content: Mapping[str, Any], field: str, name: str) -> str:
         """Look up the file or hub name of a data set in ``dataset_info.json``."""
-        folder = Path(content.get("dataset_dir", self.file.parent / "data"))
+        folder = Path(content.get("dataset_dir", "data"))
         folder = folder if folder.is_absolute() or folder.is_dir() else self.file.parent / folder
         registry = folder / "dataset_info.json"
+        if not registry.is_file():
+            raise InputError(
+                "there is no such file, in which data sets are registered",
+                file=registry,
+                field=field,
+                value=name,
+                remedy="Give its folder as dataset_dir, or start in the folder above data.",
+            )
         try:
             entry = json.loads(registry.read_text("utf-8"))[name]
             self._entry(name, entry)
@@ -186,5 +210,5 @@ class FactorySettings:
 def _listed(given: Any) -> list[str]:
     """The names of one or several data sets."""
     if isinstance(given, str):
-        return [name.strip() for name in given.split(",")]
+        return [name.strip() for name in given.split(",") if name.strip()]
     return [str(name) for name in given or ()]

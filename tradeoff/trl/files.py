@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
@@ -14,17 +13,18 @@ import torch
 from tradeoff.errors import InputError
 from tradeoff.llm import setup
 from tradeoff.trl._rows import count, share
-from tradeoff.trl.arguments import hinted, not_applied, train_config, unsupported, updates
-from tradeoff.trl.factory import FactorySettings
+from tradeoff.trl._values import typed
+from tradeoff.trl.arguments import FREE, hinted, not_applied, train_config, unsupported, updates
+from tradeoff.trl.factory import UNCHANGED, FactorySettings
 
 _MODEL = {"model_name_or_path", "attn_implementation", "dtype", "torch_dtype", "model_revision"}
-_MODEL |= {"load_in_4bit", "quantization_bit", "quantization_method", "use_bnb_nested_quant"}
+_MODEL |= {"load_in_4bit", "quantization_bit", "use_bnb_nested_quant"}
 _LORA = {"use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_dora"}
 _LORA |= {"lora_task_type"}
 _DATA = {"dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split"}
 _DATA |= {"dataset_test", "datasets", "dataset_mixture", "test_split_size"}
-_SHOWN = {"trust_remote_code", "env", "ignore_bias_buffers", "dataset_streaming", "streaming"}
-_SHOWN |= {"overwrite_output_dir"}
+_SHOWN = {"trust_remote_code", "ignore_bias_buffers", "dataset_streaming", "streaming"}
+_SHOWN |= {"preprocessing_num_workers"}
 """Names without effect here. Code of a model is never run, and a model that needs it is refused."""
 _OLDER = {
     "warmup_ratio": "warmup_steps",  # A number below 1 is a share of the updates.
@@ -34,11 +34,19 @@ _OLDER = {
 """Names in older versions of transformers and TRL, with those of the newest."""
 _LAUNCHERS = {"deepspeed", "fsdp", "fsdp_config"}
 """Fields that transformers reads with packages that may be missing."""
-_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_KINDS = {"torch_dtype": "str | None", "quantization_bit": "int | None", "dataset_test": "str"}
+_KINDS |= {"test_split_size": "float | None", "dataset_mixture": "dict | None"}
+_KINDS |= {"lora_target_modules": "list | str | None"}
+"""Types of fields that no configuration of TRL declares, or declares without a text."""
+_PAST: dict[str, Any] = {"generate_during_eval": False, "reference_free": False}
+_PAST |= {"force_use_ref_model": False, "use_logits_to_keep": False, "label_pad_token_id": -100}
+_PAST |= {"group_by_length": False, "padding_value": 0}
+"""Fields of older versions, with their defaults."""
 _ABSENT = object()
-_WORD = re.compile(r"\w+")
 _BUILDERS = {"json", "csv", "parquet", "arrow"}
 """Paths of a data set that name the format of its files."""
+_MIXTURE = {"datasets", "test_split_size", "seed"}
+"""Fields of a mixture of the alignment handbook; its seed decides only which rows come first."""
 _PART = {"path", "name", "split", "columns", "data_files", "fraction", "id", "config", "weight"}
 """Fields of a part of a mixture, in the terms of TRL and of the alignment handbook."""
 
@@ -86,6 +94,12 @@ def read_yaml(sft: str | Path, dpo: str | Path) -> dict[str, Any]:
         warnings.warn(
             f"DPO begins with what SFT made ({second.adapter or second.model['path']}); a joint "
             f"run begins where SFT begins, with {first.model['path']}, which is also the reference",
+            stacklevel=2,
+        )
+    for template in sorted({training.template for training in found} - {""}):
+        warnings.warn(
+            f"template = {template} is not applied: rows go through the chat template of the "
+            "tokenizer, or that of --chat-template FILE",
             stacklevel=2,
         )
     train = {k: v for k, v in asdict(config).items() if k not in ("defects", "lora")}
@@ -155,7 +169,7 @@ class _Training:
     """
 
     def __init__(self, file: Path, kind: type[Any], stage: str) -> None:
-        from trl import ModelConfig  # type: ignore[attr-defined]
+        from trl import ModelConfig, ScriptArguments  # type: ignore[attr-defined]
 
         content = _mapping(file)
         self.file, self.stage = file, stage
@@ -164,26 +178,31 @@ class _Training:
         self.chosen_nll, self.limit, self.held_out = 0.0, None, 0.0
         self.turns, self.columns = "last", dict[str, str]()
         self.adapter = str(content.pop("adapter_name_or_path", None) or "")
+        self.template = str(content.get("template") or "") if self.factory else ""
         if self.factory:
             of_factory = FactorySettings(content, file, stage)
             content, self.problems = of_factory.settings, of_factory.problems
             self.chosen_nll, self.limit = of_factory.chosen_nll, of_factory.limit
             self.turns, self.columns = of_factory.turns, of_factory.columns
             self.held_out = of_factory.held_out
-        self.model = self._model(content)
-        self.lora = self._lora(content)
-        self.data, self.test = self._data(content)
         names = {field.name for field in fields(kind)} - {"trust_remote_code", "model_init_kwargs"}
         for old, new in _OLDER.items():
             if old in content and old not in names and not content.get(new):
                 content[new] = content.pop(old)
+        declared = [field for own in (ScriptArguments, ModelConfig, kind) for field in fields(own)]
+        kinds = {field.name: str(field.type) for field in declared if field.name not in _LAUNCHERS}
+        content = typed(content, kinds | _KINDS, file, self.problems)
+        self.model = self._model(content)
+        self.lora = self._lora(content)
+        self.data, self.test = self._data(content)
         self._own = {
             Path(str(content[k])).name for k in ("output_dir", "hub_model_id") if k in content
         }
-        known = self._read(kind, {k: v for k, v in content.items() if k in names - _LAUNCHERS})
+        known = {k: v for k, v in content.items() if k in names - _LAUNCHERS}
         self.named = frozenset(known)
         rest = content.keys() - (names - _LAUNCHERS) - _MODEL - _LORA - _DATA - _SHOWN
-        unchanged: dict[str, Any] = {"double_quantization": True}  # Weights of 4 bits are held so.
+        rest -= FREE - {"model_init_kwargs"}
+        unchanged = {**_PAST, **(UNCHANGED if self.factory else {})}
         unchanged |= {field.name: field.default for field in fields(ModelConfig)}
         self.problems += [
             hinted(f"{file.name}: {name} = {content[name]!r}", name)
@@ -194,7 +213,7 @@ class _Training:
         if (field := content.get("dataset_text_field", "text")) != "text":
             self.columns["sft.text"] = str(field)
         known.setdefault("output_dir", "tradeoff-train")
-        known.setdefault("report_to", "none")
+        known["report_to"] = known.get("report_to") or "none"
         # transformers rejects bf16, TRL's default, on a machine without a GPU.
         known.setdefault("use_cpu", not torch.accelerator.is_available())
         with warnings.catch_warnings():
@@ -203,27 +222,6 @@ class _Training:
                 self.args = kind(**known)
             except (TypeError, ValueError) as error:
                 raise InputError(str(error), file=file, remedy="Correct the file.") from error
-
-    def _read(self, kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values, with texts as the numbers that YAML does not see in them, such as 2e-5.
-
-        The command line of TRL reads them likewise, by the type of the field.
-        """
-        read = dict(given)
-        for field in fields(kind):
-            text, kinds = given.get(field.name), set(_WORD.findall(str(field.type)))
-            if not isinstance(text, str) or "str" in kinds or not kinds & {"bool", "int", "float"}:
-                continue
-            try:
-                if "bool" in kinds:
-                    read[field.name] = _TRUTH[text.strip().lower()]
-                else:
-                    number = float(text)
-                    read[field.name] = int(number) if number.is_integer() else number
-            except (KeyError, ValueError, OverflowError):
-                self.problems.append(f"{self.file.name}: {field.name} = {text!r}")
-                del read[field.name]
-        return read
 
     @property
     def renamed(self) -> dict[str, str]:
@@ -241,10 +239,10 @@ class _Training:
         return count(self.data, self.stage, self.columns, self.limit)
 
     def _model(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        if "model_name_or_path" not in content:
+        if not content.get("model_name_or_path"):
             remedy = "Name the model."
             raise InputError("there is no model_name_or_path", file=self.file, remedy=remedy)
-        found = {"path": str(content["model_name_or_path"])}
+        found = {"path": content["model_name_or_path"]}
         attention = content.get("attn_implementation")
         if attention is not None and attention not in ("auto", "disabled"):
             found["attention"] = {"fa2": "flash_attention_2"}.get(attention, attention)
@@ -253,8 +251,9 @@ class _Training:
             found["quantise"] = "nf4"
         elif bits is not None:
             self.problems.append(f"{self.file.name}: quantization_bit = {bits}")
-        if content.get("model_revision") not in (None, "main"):
-            self.problems.append(f"{self.file.name}: model_revision")
+        if (revision := content.get("model_revision")) not in (None, "main"):
+            text = f"{self.file.name}: model_revision = {revision!r}"
+            self.problems.append(hinted(text, "model_revision"))
         dtype = content.get("dtype", content.get("torch_dtype"))
         if dtype not in (None, "auto", "float32") and not (
             content.get("use_peft") and content.get("bf16", True)
@@ -266,10 +265,9 @@ class _Training:
         if not content.get("use_peft"):
             return {}
         targets = content.get("lora_target_modules")
-        rank = int(content.get("lora_r", 16))
-        found: dict[str, Any] = {"rank": rank, "alpha": int(content.get("lora_alpha", 32))}
-        found["dropout"] = float(content.get("lora_dropout", 0.05))
-        found["dora"] = bool(content.get("use_dora", False))
+        found = {"rank": content.get("lora_r", 16), "alpha": content.get("lora_alpha", 32)}
+        found["dropout"] = content.get("lora_dropout", 0.05)
+        found["dora"] = content.get("use_dora", False)
         if targets is None:
             self.problems.append(
                 f"{self.file.name}: lora_target_modules is not given, and peft's choice by model "
@@ -282,19 +280,28 @@ class _Training:
         return found
 
     def _data(self, content: Mapping[str, Any]) -> tuple[str, str | None]:
-        mixture = content.get("datasets")
-        if mixture is None and isinstance(content.get("dataset_mixture"), Mapping):
-            content = {**content, **content["dataset_mixture"]}
-            mixture = content.get("datasets")
+        mixture, name = content.get("datasets"), content.get("dataset_name")
+        if mixture is None and (named := content.get("dataset_mixture")):
+            self.problems += [
+                f"{self.file.name}: dataset_mixture.{key} = {named[key]!r}"
+                for key in sorted(named.keys() - _MIXTURE, key=str)
+            ]
+            named = typed(named, _KINDS, self.file, self.problems)
+            mixture, content = named.get("datasets"), {**content, **named}
         if mixture is not None:
+            if name is not None:
+                self.problems.append(f"{self.file.name}: dataset_name beside a list of datasets")
             self.held_out = share(content, "test_split_size", self.file, self.problems)
             return self._mixture(mixture), None
-        name, config = content.get("dataset_name"), content.get("dataset_config")
-        if name is None:
-            remedy = "Name one data set, or several as the list `datasets`."
-            raise InputError("there is no dataset_name", file=self.file, remedy=remedy)
-        name = str(name)
-        evaluated = content.get("eval_strategy", "no") not in ("no", False)
+        if (size := content.get("test_split_size")) is not None:
+            text = f"{self.file.name}: test_split_size = {size:g} without a list of datasets"
+            self.problems.append(hinted(text, "test_split_size"))
+        if not name:
+            text = f"{self.file.name}: there is no {'dataset' if self.factory else 'dataset_name'}"
+            self.problems.append(hinted(text, "dataset_name"))
+            return "", None
+        config = content.get("dataset_config")
+        evaluated = content.get("eval_strategy", "no") != "no"
         splits = (Path(name) / "dataset_dict.json").is_file()
         if self.factory or (Path(name).exists() and not splits):
             return name, content.get("dataset_test")
@@ -341,4 +348,4 @@ def _mapping(file: Path) -> dict[str, Any]:
         raise InputError(f"it cannot be read: {reason}", file=file, remedy=remedy) from error
     if not isinstance(found, dict):
         raise InputError("it holds no settings", file=file, remedy=remedy)
-    return found
+    return {str(name): value for name, value in found.items()}

@@ -121,7 +121,7 @@ def compared(policy: LoadedPolicy | Outline, reference: LoadedPolicy | Outline) 
 
 def longest(found: Any, config: TrainConfig) -> int:
     """Longest sequence in tokens, by the settings and by a model's configuration `found`."""
-    own = getattr(found.get_text_config(), "max_position_embeddings", None)
+    own = models.context(found)
     return min(config.max_length, own or config.max_length)
 
 
