@@ -173,7 +173,8 @@ def test_a_share_is_of_the_gain_alone_and_unknown_without_a_gain():
 
 
 def test_the_page_is_small_and_escapes_texts(found):
-    page = found.page("<b>&")
+    page = found.page("<b>&", ["add --chat to the command <i>"])
+    assert "add --chat to the command &lt;i&gt;" in page
     assert "&lt;b&gt;&amp;" in page
     assert "<b>&" not in page
     assert len(page) < 30_000

@@ -102,10 +102,10 @@ class Advice(Shown):
         """The loss space in characters, see `tradeoff.advice.picture.as_text`."""
         return as_text(self.repeats.picture, width)
 
-    def page(self, title: str = "Advice") -> str:
-        """One self-contained HTML page."""
+    def page(self, title: str = "Advice", remarks: Sequence[str] = ()) -> str:
+        """One self-contained HTML page; `remarks` on the rows follow the cautions."""
         tables = {"Numbers": self.table(), "Repeats": self.repeats.table.map(_two)}
-        cautions = [self.trust, *map(str, self.cautions)]
+        cautions = [self.trust, *map(str, self.cautions), *remarks]
         return page(title, self.sentences, self.command, cautions, self.repeats.picture, tables)
 
     def __repr__(self) -> str:
