@@ -156,16 +156,21 @@ def _check_processes(found: Any, world: int) -> None:
 
 def check_kinds(model: Any, tokenizer: Any, schedule: Any, config: Any) -> None:
     """Raise an `InputError` for an object of another kind than a trainer needs."""
-    load, find = "tradeoff.llm.models.load", "tradeoff.methods.find"
+    load = "tradeoff.llm.models.load loads both."
+    chosen = isinstance(schedule, Schedule | Method)
     needed = (
-        ("model", model, isinstance(model, nn.Module), f"{load} loads one."),
-        ("tokenizer", tokenizer, hasattr(tokenizer, "chat_template"), f"{load} loads one."),
-        ("schedule", schedule, isinstance(schedule, Schedule | Method), f"{find} makes one."),
-        ("config", config, isinstance(config, TrainConfig), "Give a TrainConfig."),
-    )
-    for name, value, fits, remedy in needed:
+        ("model", model, isinstance(model, nn.Module), "a model of transformers", load),
+        ("tokenizer", tokenizer, hasattr(tokenizer, "chat_template"),
+         "a tokenizer of transformers", load),
+        ("schedule", schedule, chosen, "a schedule or method",
+         "tradeoff.methods.find makes one of its name."),
+        ("config", config, isinstance(config, TrainConfig), "a TrainConfig",
+         "TrainConfig(steps=100, ...) makes one."),
+    )  # fmt: skip
+    for name, value, fits, wanted, remedy in needed:
         if not fits:
-            raise InputError("this is none", field=name, value=value, remedy=remedy)
+            problem = f"{wanted} is needed, and this is of type {type(value).__name__}"
+            raise InputError(problem, field=name, value=value, remedy=remedy)
     problem = None
     if hasattr(model, "_orig_mod") or not hasattr(model, "config"):
         problem = "the model is in a wrapper, as of torch.compile or DataParallel"

@@ -32,6 +32,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.errors import InputError, RowWarning
+from tradeoff.files import check_writable
 from tradeoff.llm import (
     _about,
     _chosen_rows,
@@ -212,15 +213,16 @@ class JointTrainer:
         self.callbacks = as_callbacks(callbacks)
         self.output = None if output is None else Path(output)
         if self.output is not None:
-            setup.check_output(self.output)
+            check_writable(self.output)
             setup.check_not_replaced(self.output, "model", getattr(model, "name_or_path", ""))
             setup.check_not_replaced(self.output, "reference", config.reference)
         if self.output is None or not checkpoints.checkpoints(self._folder):
             # A checkpoint holds the reference's values, so a resumed run does not need its model.
             setup.check_reference(config)
-        if config.reference_cache is not None:
-            cache = Path(config.reference_cache)
-            setup.check_output(cache, "reference cache", "reference_cache")
+        named = {"what": "reference cache", "field": "reference_cache"}
+        cache = None if config.reference_cache is None else Path(config.reference_cache)
+        if cache is not None:
+            check_writable(cache, **named)
         if self.output is not None and (found := checkpoints.checkpoints(self._folder)):
             keep_date(tokenizer, checkpoints.rendered_on(found[-1]))
         self.date = keep_date(tokenizer)
@@ -297,6 +299,11 @@ class JointTrainer:
         """All settings of the command that started the run, for the model card."""
         self._best_weights: list[Tensor] = []
         self._sample = setup.sample(self.policy)
+        # What is refused leaves no folder behind.
+        if self.output is not None:
+            setup.check_output(self.output)
+        if cache is not None:
+            setup.check_output(cache, **named)
 
     # ------------------------------------------------------------------ the run
 
