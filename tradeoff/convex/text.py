@@ -13,7 +13,7 @@ place of hashed words, such as the states of a language model (`tradeoff.llm.poo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ def text_problem(
     candidates: Candidates = 8,
     seed: Seed = 0,
     n_features: Width = 2**14,
-    pool: Sequence[str] = (),
+    pool: Collection[str] = (),
     features: Features | None = None,
     **settings: Any,
 ) -> LogLinear:
@@ -110,7 +110,7 @@ def assemble(
     candidates: Candidates = 8,
     seed: Seed = 0,
     n_features: Width = 2**14,
-    pool: Sequence[str] = (),
+    pool: Collection[str] = (),
     features: Features | None = None,
 ) -> TextArrays:
     """Arrange the responses of all prompts; parameters and errors are those of `text_problem`.
