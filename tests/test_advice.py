@@ -268,6 +268,9 @@ def test_a_scale_with_one_end_names_no_level():
 def test_sentences_read_well_without_a_weight_an_interval_or_forgetting():
     assert "forgets none of what SFT learned" in five(table(sft_forgotten=-0.2), 0)[1]
     assert "equal weights, as no better weight is known; two" in five(table(lam=np.nan), 0)[2]
+    edge = table()
+    edge["lam"] = 1.0
+    assert "a weight of 0.95 on the preference objective (0.95 to 1)" in five(edge, 0)[2]
     one = table()
     one["radius"] = 20.0
     assert "(radius 20)" in five(one, 0)[3]

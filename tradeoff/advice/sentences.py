@@ -184,9 +184,11 @@ def _schedule(table: pd.DataFrame) -> str:
     if choice.schedule != "alright":
         first = {"sft-dpo": "SFT, then preference training,", "dpo-sft": "Pairs first, then SFT,"}
         return f"{first[choice.schedule]} is enough: that order forgets at most 10 %."
+    # The weight is kept off the ends, and so may be outside of the interval of the best one.
+    low, high = np.clip([min(lam.low, choice.lam), max(lam.high, choice.lam)], 0, 1).tolist()
     weight = (
         f"a weight of {choice.lam:.2g} on the preference objective"
-        + (f" ({max(lam.low, 0.0):.2g} to {min(lam.high, 1.0):.2g})" if lam.n > 1 else "")
+        + (f" ({low:.2g} to {high:.2g})" if lam.n > 1 else "")
         if lam.n
         else "equal weights, as no better weight is known"
     )
