@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 
 import pandas as pd
 import pytest
@@ -55,6 +56,13 @@ def test_help_shows_examples(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert f"tradeoff {command}" in out.replace("\n", " ")
+
+
+def test_warnings_are_lines_for_a_user(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    run(capsys, "--version")
+    said = warnings.formatwarning(UserWarning("a rate is low"), UserWarning, "trainer.py", 9)
+    assert said == "warning: a rate is low\n"
 
 
 def test_version(capsys):

@@ -165,6 +165,8 @@ def test_runs_that_exist_are_compared(done, tmp_path):
     folders = sorted((done / "runs").iterdir())
     found = run(*folders, "--out", tmp_path, "--json")
     assert found.exit_code == 0, found.output
+    alone = run(folders[0], "--out", tmp_path)
+    assert "1 run, 1 seed: without intervals" in alone.output
     assert json.loads(found.output)["methods"] == read_json(done / "compare.json")["methods"]
     for given in (["--steps", "3"], ["--seeds", "3"], ["--jobs", "1"], ["--keep-models"]):
         refused = run(*folders, *given, "--out", tmp_path)

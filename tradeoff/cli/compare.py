@@ -217,7 +217,9 @@ def _tell(found: Comparison, out: Path, as_json: bool, told: Collection[str]) ->
         pairs = zip(table[name], table[f"± {name}"], strict=True)
         text[HEADS[name]] = [with_interval(value, half) for value, half in pairs]
     runs, seeds = _count(len(found.runs), "run"), _count(found.runs.seed.nunique(), "seed")
-    show_table(text, f"{runs}, {seeds}: mean ± half of a 95 % interval over seeds")
+    known = (table.n > 1).any()  # a single seed has no interval
+    how = "mean ± half of a 95 % interval over seeds" if known else "without intervals"
+    show_table(text, f"{runs}, {seeds}: {how}")
     for line in found.remarks:
         if line not in told:
             show_line(line, style="yellow")

@@ -18,7 +18,7 @@ from torch import nn
 from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable, size_of, writing
-from tradeoff.llm import _sight, batches, checkpoints, models, snapshots, waste
+from tradeoff.llm import _sight, batches, models, snapshots, waste
 from tradeoff.llm._corpora import Corpora
 from tradeoff.llm._data import Pair, Tokenised, sizes
 from tradeoff.llm._reference_values import evaluating
@@ -235,13 +235,15 @@ def space_needed(model: nn.Module, config: TrainConfig, steps: int) -> int:
 
 
 def check_not_replaced(output: Path, field: str, place: str) -> None:
-    """Raise an `InputError` if the run would overwrite or remove the model that it starts from."""
+    """Raise an `InputError` if the run would overwrite the model that it starts from, or hide it.
+
+    In a folder that holds a model and a run, the model of the run is the one that is found.
+    """
     output, found = output.resolve(), Path(models.model_folder(place)).resolve()
     own = (output / models.MODEL, output / snapshots.CHECKPOINTS)
-    stopped = found == output and checkpoints.checkpoints(own[1])
-    if place and found.is_dir() and (stopped or {found, *found.parents} & {*own}):
+    if place and found.is_dir() and (found == output or {found, *found.parents} & {*own}):
         raise InputError(
-            "the run would write its model over this one",
+            "the run would write its model over this one, or beside it, where it is found first",
             field=field,
             value=place,
             remedy="Give another output folder.",

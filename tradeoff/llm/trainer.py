@@ -219,10 +219,9 @@ class JointTrainer:
         if self.output is None or not checkpoints.checkpoints(self._folder):
             # A checkpoint holds the reference's values, so a resumed run does not need its model.
             setup.check_reference(config)
-        named = {"what": "reference cache", "field": "reference_cache"}
-        cache = None if config.reference_cache is None else Path(config.reference_cache)
-        if cache is not None:
-            check_writable(cache, **named)
+        if config.reference_cache is not None:
+            cache = Path(config.reference_cache)
+            check_writable(cache, what="reference cache", field="reference_cache")
         if self.output is not None and (found := checkpoints.checkpoints(self._folder)):
             keep_date(tokenizer, checkpoints.rendered_on(found[-1]))
         self.date = keep_date(tokenizer)
@@ -302,8 +301,6 @@ class JointTrainer:
         # What is refused leaves no folder behind.
         if self.output is not None:
             setup.check_output(self.output)
-        if cache is not None:
-            setup.check_output(cache, **named)
 
     # ------------------------------------------------------------------ the run
 
