@@ -197,7 +197,7 @@ def relate(
     return np.column_stack([overlap, jaccard, np.minimum(length, 1)[response]])
 
 
-def _number(texts: Sequence[Any], identity: dict[str, int]) -> Int[np.ndarray, " n"]:
+def _number(texts: Collection[Any], identity: dict[str, int]) -> Int[np.ndarray, " n"]:
     """The number of each text in ``identity``; new texts are added to it."""
     numbers = [identity.setdefault(as_text(text), len(identity)) for text in texts]
     return np.array(numbers, dtype=np.int64)
