@@ -170,9 +170,9 @@ def advise(
     shape: dict[str, Any] = {"beta": beta, "candidates": candidates, "n_features": n_features}
     shape["features"] = features
     with tqdm(total=PARTS * repeats, desc="repeats", disable=not progress, leave=False) as bar:
-        draws: dict[str, Any] = {"repeats": repeats, "rows": rows, "seed": seed}
+        draws: dict[str, Any] = {"repeats": repeats, "rows": rows, "seed": seed, **shape}
         try:
-            found = repeat(*known, **draws, tick=lambda: bar.update(), **shape)
+            found = repeat(known[0], known[1], tick=lambda: bar.update(), **draws)
         except InputError as error:
             raise (_of_split(error, known[0]) if error.field == "sft_rows" else error) from error
     cautions = _cautions((sft, preference), known, rows, seed, shape)
@@ -235,9 +235,9 @@ def _cautions(
             found.append(_per_repeat(name, doubt))
         held = max(1, round(TEST_SHARE * len(some)))
         if held < FEW:
-            problem = f"each repeat measures on about {held} of {len(some)} {name} rows"
+            measured = f"each repeat measures on about {held} of {len(some)} {name} rows"
             remedy = "Give more rows: so few do not show how others would differ."
-            found.append(Doubt("few_rows", held, len(some), problem, remedy))
+            found.append(Doubt("few_rows", held, len(some), measured, remedy))
     found += doubts.of_rows(*used)
     problem = text_problem(*used, radius=1.0, seed=seed, **shape)
     found += doubts.of_pairs(problem, shown(shape["features"]))

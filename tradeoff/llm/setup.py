@@ -169,8 +169,8 @@ def check_kinds(model: Any, tokenizer: Any, schedule: Any, config: Any) -> None:
     )  # fmt: skip
     for name, value, fits, wanted, remedy in needed:
         if not fits:
-            problem = f"{wanted} is needed, and this is of type {type(value).__name__}"
-            raise InputError(problem, field=name, value=value, remedy=remedy)
+            found = f"{wanted} is needed, and this is of type {type(value).__name__}"
+            raise InputError(found, field=name, value=value, remedy=remedy)
     problem = None
     if hasattr(model, "_orig_mod") or not hasattr(model, "config"):
         problem = "the model is in a wrapper, as of torch.compile or DataParallel"
