@@ -1,6 +1,7 @@
 """Advice on two data sets: anchors, repeats, words, the page and the command."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ from chat_tokenizers import chat_tokenizer
 from llm_models import tiny_llama
 
 from analysis import advised_checked
-from tradeoff import cli
+from tradeoff import cli, doubts
 from tradeoff.advice import advise
 from tradeoff.advice.anchors import anchor
 from tradeoff.advice.measure import compromise, lost
@@ -21,6 +22,7 @@ from tradeoff.cli.rows import RowReader
 from tradeoff.cli.states import unlike
 from tradeoff.data import PreferenceRow, SftRow
 from tradeoff.data.rows import Message
+from tradeoff.errors import InputError
 from tradeoff.records import read_json
 
 SMALL = {"repeats": 2, "candidates": 3, "n_features": 128}
@@ -173,7 +175,8 @@ def test_a_share_is_of_the_gain_alone_and_unknown_without_a_gain():
 
 
 def test_the_page_is_small_and_escapes_texts(found):
-    page = found.page("<b>&")
+    page = found.page("<b>&", ["add --chat to the command <i>"])
+    assert "add --chat to the command &lt;i&gt;" in page
     assert "&lt;b&gt;&amp;" in page
     assert "<b>&" not in page
     assert len(page) < 30_000
@@ -224,3 +227,50 @@ def test_the_command_prints_five_sentences_and_writes_a_page(tmp_path, capsys, m
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"advise.html", "advise.json"}
     record = json.loads((tmp_path / "out" / "advise.json").read_text())
     assert len(record["sentences"]) == 5
+
+
+def test_rows_that_cannot_be_measured_are_named_as_they_were_given():
+    sft, pairs = rows()
+    for some, problem in ((sft[:1], "1 SFT row is too few"), (sft[:3], "3 SFT rows are too few")):
+        with pytest.raises(InputError, match=problem):
+            advise(some, pairs, **SMALL)
+    alike = [SftRow(row.prompt, "Yes.") for row in sft]
+    with pytest.raises(InputError, match="all 32 completions are the same"):
+        advise(alike, pairs, **SMALL)
+    alike[9] = sft[9]  # which the first repeat holds out
+    with pytest.raises(InputError, match="with some of 32 SFT rows held out"):
+        advise(alike, pairs, **SMALL)
+
+
+def test_one_refusal_for_all_prompts_leaves_the_scale_unknown_and_gives_advice():
+    sft, pairs = rows()
+    refused = [PreferenceRow(row.prompt, "I cannot help.", row.rejected) for row in pairs]
+    said = advise(sft[:8], refused[:12], **SMALL)
+    assert said.level.name == "unknown"
+    assert "own chosen responses as demonstrations it is unknown" in said.sentences[0]
+    assert {c.kind: c.count for c in said.cautions} == {"few_rows": 3}
+
+
+def test_pairs_that_are_stated_both_ways_are_counted():
+    sft, pairs = rows()
+    turned = [replace(row, chosen=row.rejected, rejected=row.chosen) for row in pairs[:3]]
+    (doubt,) = doubts.of_rows(sft, [*pairs, *turned])
+    assert (doubt.kind, doubt.count, doubt.of) == ("contradicted_pairs", 6, 35)
+    assert "conflict" in doubt.affects
+
+
+def test_a_scale_with_one_end_names_no_level():
+    one = table(conflict=0.0)
+    one["conflict_same"] = np.nan
+    assert level(one).name == "unknown"
+
+
+def test_sentences_read_well_without_a_weight_an_interval_or_forgetting():
+    assert "forgets none of what SFT learned" in five(table(sft_forgotten=-0.2), 0)[1]
+    assert "equal weights, as no better weight is known; two" in five(table(lam=np.nan), 0)[2]
+    edge = table()
+    edge["lam"] = 1.0
+    assert "a weight of 0.95 on the preference objective (0.95 to 1)" in five(edge, 0)[2]
+    one = table()
+    one["radius"] = 20.0
+    assert "(radius 20)" in five(one, 0)[3]

@@ -258,3 +258,8 @@ def test_agreement_leaves_out_methods_without_a_score():
     assert (found.n, found.tau, found.low) == (4, 1.0, 1.0)
     level = agreement(pd.Series(1.0, names), pd.Series(range(5), names))
     assert np.isnan([level.tau, level.low, level.high]).all()
+
+
+def test_no_number_of_workers_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="Use 1 or more, or -1 for all cores"):
+        board(["simpo"], ["middle"], folder=tmp_path, jobs=0)

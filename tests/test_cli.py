@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 
 import pandas as pd
 import pytest
@@ -55,6 +56,21 @@ def test_help_shows_examples(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert f"tradeoff {command}" in out.replace("\n", " ")
+
+
+def test_an_accuracy_that_is_not_reached_is_said(capsys):
+    size = "--dimension", "2", "--prompts", "1", "--responses", "2"
+    code, out, _ = run(capsys, "front", *size, "--accuracy", "1e-9")
+    assert code == 0
+    assert "above the 1e-09 asked" in out.replace("\n", " ")
+    assert "asked" not in run(capsys, "front", *size, "--accuracy", "0.05")[1]
+
+
+def test_warnings_are_lines_for_a_user(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    run(capsys, "--version")
+    said = warnings.formatwarning(UserWarning("a rate is low"), UserWarning, "trainer.py", 9)
+    assert said == "warning: a rate is low\n"
 
 
 def test_version(capsys):

@@ -165,10 +165,13 @@ def test_runs_that_exist_are_compared(done, tmp_path):
     folders = sorted((done / "runs").iterdir())
     found = run(*folders, "--out", tmp_path, "--json")
     assert found.exit_code == 0, found.output
+    alone = run(folders[0], "--out", tmp_path)
+    assert "1 run, 1 seed: without intervals" in alone.output
     assert json.loads(found.output)["methods"] == read_json(done / "compare.json")["methods"]
-    refused = run(*folders, "--steps", "3", "--out", tmp_path)
-    assert isinstance(refused.exception, InputError)
-    assert "take no settings" in str(refused.exception)
+    for given in (["--steps", "3"], ["--seeds", "3"], ["--jobs", "1"], ["--keep-models"]):
+        refused = run(*folders, *given, "--out", tmp_path)
+        assert isinstance(refused.exception, InputError), given
+        assert "take no settings" in str(refused.exception)
 
 
 def changed(run_folder: Path, place: Path, **identity: Any) -> Path:
@@ -199,6 +202,14 @@ def test_other_rows_and_settings_are_named(done, tmp_path):
     assert sorted(found.runs.settings) == ["learning_rate = 0.01", "learning_rate = 0.5"]
     assert found.methods.n.tolist() == [1, 1]
     assert found.methods["± sft_loss"].isna().all()
+
+
+def test_own_optimisers_are_told_apart(done, tmp_path):
+    first = done / "runs" / "mix-lam0.5-seed0"
+    other = changed(first, tmp_path / "other", own_optimizer="mine.<lambda>-0123abcd")
+    found = compare.of_runs([first, other])
+    assert not found.remarks
+    assert sorted(found.runs.settings)[0] == 'own_optimizer = "mine.<lambda>-0123abcd"'
 
 
 def test_methods_with_held_out_rows_of_other_seeds_are_refused(done):

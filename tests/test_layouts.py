@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import pytest
 
+from tradeoff import experiment
 from tradeoff.checkout import ROOT
 from tradeoff.data import Message, PreferenceRow, Rows, SftRow, as_text, read_preferences, read_sft
 from tradeoff.data.columns import columns_of, parsed
@@ -273,8 +275,11 @@ def test_a_conversation_of_another_name_is_proposed_if_it_has_speakers() -> None
 def test_turns_without_loss_are_counted_with_the_setting_for_them() -> None:
     read = read_sft([{"messages": [HI, HELLO, HI, HELLO]}, {"messages": [HI, HELLO]}])
     (remark,) = read.remarks()
-    assert "1 rows with earlier turns of the assistant, which carry loss only with" in remark
+    assert "1 row with earlier turns of the assistant, which carry loss only with" in remark
     assert "--set train.turns=all" in remark
+    data = SimpleNamespace(dropped=tuple, remarks=list)
+    assert experiment.told({"sft": read}, data)["remarks"] == [remark]
+    assert not experiment.told({"sft": read}, data, "all")["remarks"]
     prompt = [HI, HELLO, HI]
     assert not read_sft([{"prompt": prompt, "completion": [HELLO]}]).notes
 

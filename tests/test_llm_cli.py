@@ -68,6 +68,17 @@ def test_the_example_is_an_experiment(tmp_path):
     assert (found.train.lora.rank, found.make_schedule().name) == (16, "maxright")
 
 
+def test_a_file_from_windows_is_read(tmp_path):
+    (tmp_path / "run.toml").write_bytes(b"\xef\xbb\xbf[train]\r\nsteps = 7\r\n")
+    assert experiment.settings(tmp_path / "run.toml", {}).train.steps == 7
+    with pytest.raises(InputError, match="cannot be read as TOML: No such file or directory"):
+        experiment.settings(tmp_path / "absent.toml", {})
+
+
+def test_an_error_in_adapters_names_the_option():
+    assert run("--lora-rank", "0").exception.field == "--lora-rank"
+
+
 def test_without_settings_the_defaults_hold():
     assert experiment.settings(None, {}) == Experiment()
 
@@ -337,12 +348,11 @@ def test_training_goes_on_from_a_run_by_its_folder(flags, tmp_path):
     assert "write its model over this one" in str(done.exception)
 
 
-@pytest.mark.parametrize("place", ["model", "model/base"])
+@pytest.mark.parametrize("place", [".", "model", "model/base"])
 def test_a_run_does_not_write_over_the_model_it_starts_from(flags, model, tmp_path, place):
-    (tmp_path / "model").mkdir()
     start = tmp_path / place
+    start.mkdir(parents=True, exist_ok=True)
     for file in model.iterdir():
-        start.mkdir(exist_ok=True)
         (start / file.name).write_bytes(file.read_bytes())
     for wrong in (["--model", start], ["--set", f"train.reference={start}"]):
         done = run(*flags, *FEW, *wrong, "--out", tmp_path, "--no-resume")

@@ -87,6 +87,13 @@ def everything(place) -> tuple:
     )  # fmt: skip
 
 
+def test_a_reference_that_cannot_be_loaded_is_named(capsys, place):
+    given = "--preference", place / "pairs.jsonl", "--reference", place / "absent"
+    code, _, error = run(capsys, "evaluate", place / "policy", *SHORT, *given)
+    assert code == 2
+    assert error.startswith("error: --reference: ")
+
+
 def test_everything_as_a_table_and_as_files(capsys, place, tmp_path):
     code, out, _ = run(capsys, *everything(place), "--plain", "--out", tmp_path)
     assert code == 0

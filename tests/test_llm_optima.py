@@ -131,6 +131,21 @@ def test_a_defect_that_compares_losses_with_optima_has_them_measured() -> None:
     assert np.isfinite(run.known.optima).all()
 
 
+def test_a_warm_up_takes_no_larger_part_of_a_short_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer("maxright", **AUTO | {"steps": 40, "warmup": 20})
+    rates: list[float] = []
+    descend = run._descend
+
+    def watched(*given: Any) -> None:
+        descend(*given)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(run, "_descend", watched)
+    run.begin()
+    assert rates == pytest.approx([0.0025, 0.0075, 0.01, 0.01] * 2)
+    assert optima.places(4).tolist() == [0, 1, 2, 3]
+
+
 def test_the_setting_is_read_from_the_command_line_and_written_back() -> None:
     found = experiment.settings(None, {}, ["train.optima=auto"])
     assert found.train.optima == "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, OrderedDict
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_leaves
 from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.llm import checkpoints, setup
+from tradeoff.llm._fingerprints import dotted_name
 from tradeoff.llm._streams import Stream
 from tradeoff.llm.callbacks import Callback, as_callbacks
 from tradeoff.llm.config import TrainConfig
@@ -309,7 +310,7 @@ def test_names_are_no_objects(field):
         "config": TrainConfig(),
     }
     setup.check_kinds(**given)
-    with pytest.raises(InputError, match=f"'{field}': this is none"):
+    with pytest.raises(InputError, match=f"'{field}': .* is needed, and this is of type"):
         setup.check_kinds(**{**given, field: "mix"})
 
 
@@ -482,3 +483,23 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, value):
     assert done.diverged_at == 3
     newest = checkpoints.checkpoints(tmp_path / "checkpoints")[-1]
     assert newest.name == "step-00000002"
+
+
+def test_own_functions_of_one_name_are_told_apart():
+    made = [lambda groups, _, rate=rate: torch.optim.SGD(groups, lr=rate) for rate in (0.1, 0.2)]
+    made.append(lambda groups, _: torch.optim.Adam(groups))
+    named = [dotted_name(one) for one in made]
+    assert len(set(named)) == 3
+    assert dotted_name(made[0]) == named[0]
+    bound = [partial(torch.optim.SGD, lr=rate) for rate in (0.1, 0.2)]
+    assert len({dotted_name(one) for one in bound}) == 2
+    assert dotted_name(torch.optim.SGD) == "torch.optim.sgd.SGD"
+
+
+def test_what_is_refused_leaves_no_folder_behind(tmp_path):
+    settings = {"output": tmp_path / "run", "reference_cache": str(tmp_path / "cache")}
+    with pytest.raises(InputError):
+        trainer(sft=[], **settings)
+    assert not list(tmp_path.iterdir())
+    trainer(**settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

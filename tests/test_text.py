@@ -255,3 +255,9 @@ def test_real_files_pose_a_trade_off_that_holds_on_held_out_prompts() -> None:
     (sft_best, dpo_there), (sft_there, dpo_best) = best
     assert sft_best < 0.6 * np.log(8) < sft_there
     assert dpo_best < 0.6 * np.log(2) < dpo_there
+
+
+def test_a_pool_is_data_of_any_length():
+    shape = {"candidates": 3, "n_features": 32, "radius": 2.0}
+    for pool in (["word " * 20_000], [f"{i}" for i in range(2**16 + 1)]):
+        assert text_problem(SFT_ROWS, PAIRS, pool=pool, **shape).dimension == 67

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from tradeoff.convex.front import Front
 from tradeoff.convex.log_linear import LogLinear
+from tradeoff.data.overlap import repeated
 from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.words import is_unspaced
 from tradeoff.schedules import PREFERENCE, SFT
@@ -27,6 +28,8 @@ SEEN = 0.01
 """Least distance between the features of two responses that counts as different; at most 3."""
 NO_RANGE = 1e-3
 """Share of the training gain below which a range of the front, or a gain, counts as zero."""
+MANY = 10
+"""Numbers are in doubt if at least one in so many pairs is."""
 _AT_ONCE = 4096
 _COMPARED = ("conflict", "suggested_lam", "suggested_share")
 _FORGOTTEN = ("sft_forgotten", "preference_forgotten")
@@ -79,7 +82,7 @@ def of_sample(name: str, used: int, seen: int) -> Iterator[Doubt]:
 
 
 def of_rows(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> Iterator[Doubt]:
-    """Rows without prompts, with only one prompt, or in a script without blanks between words."""
+    """Rows without prompts, with one prompt, without blanks between words, or stated both ways."""
     both: tuple[Sequence[Any], Sequence[Any]] = (sft, preference)
     for name, rows, number in zip(NAMES, both, _FORGOTTEN, strict=True):
         alone = sum(not as_text(row.prompt).strip() for row in rows)
@@ -115,6 +118,16 @@ def of_rows(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> Itera
                 "Scale cost_ratio by the lengths that your tokenizer gives.",
                 ("cost_ratio", "suggested_share"),
             )
+    turned, total = repeated(preference).get("contradicted_pairs", 0), len(preference)
+    if turned:
+        yield Doubt(
+            "contradicted_pairs",
+            turned,
+            total,
+            f"{turned:,} of {total:,} pairs are stated by other pairs the other way round",
+            "Keep one of each two.",
+            (*_COMPARED, "preference_forgotten") if MANY * turned >= total else (),
+        )
 
 
 WORDS = "words without case, word pairs, groups of three letters, length"
@@ -138,7 +151,7 @@ def of_pairs(problem: LogLinear, shown: str = WORDS) -> Iterator[Doubt]:
             f"{count:,} of {total:,} pairs have two responses with the same features ({shown})",
             "A preference about case, line breaks, order or tools needs a model: train one on the "
             "pairs and use `tradeoff evaluate`; or leave these pairs out.",
-            (*_COMPARED, "preference_forgotten") if 10 * count >= total else (),
+            (*_COMPARED, "preference_forgotten") if MANY * count >= total else (),
         )
 
 

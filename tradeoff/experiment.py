@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradeoff.data import Rows
+from tradeoff.data.layouts import EARLIER
 from tradeoff.errors import InputError
 from tradeoff.settings import build
 
@@ -191,7 +192,7 @@ def _of_chosen(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def told(read: Mapping[str, Any], data: Any) -> dict[str, list[str]]:
+def told(read: Mapping[str, Any], data: Any, turns: str = "last") -> dict[str, list[str]]:
     """What was wrong with each row that was "dropped", and "remarks" on the others.
 
     Parameters
@@ -200,9 +201,13 @@ def told(read: Mapping[str, Any], data: Any) -> dict[str, list[str]]:
         Rows, as :func:`read_rows` returns them.
     data
         The tokenised rows of a trainer.
+    turns
+        The setting ``train.turns``; with "all", earlier turns carry loss, too.
     """
+    untrue = (EARLIER,) if turns == "all" else ()
+    rows = [part for part in read.values() if isinstance(part, Rows)]
     dropped = [str(error) for part in read.values() for error in getattr(part, "dropped", ())]
-    remarks = [text for part in read.values() if isinstance(part, Rows) for text in part.remarks()]
+    remarks = [text for part in rows for text in part.remarks(untrue)]
     return {
         "dropped": [*dropped, *map(str, data.dropped())],
         "remarks": [*remarks, *data.remarks()],

@@ -221,9 +221,10 @@ def load_toml(path: str | PathLike[str], *, remedy: str) -> dict[str, Any]:
 
 def _loaded(path: str | PathLike[str], read: Callable[[str], Any], kind: str, remedy: str) -> Any:
     try:
-        return read(Path(path).read_text("utf-8"))
+        return read(Path(path).read_text("utf-8-sig"))  # editors may write a mark of order first
     except (OSError, ValueError, RecursionError) as error:
-        problem = f"the file cannot be read as {kind}: {error}"
+        reason = getattr(error, "strerror", None) or error
+        problem = f"the file cannot be read as {kind}: {reason}"
         raise InputError(problem, file=str(path), remedy=remedy) from error
 
 

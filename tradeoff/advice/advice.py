@@ -12,7 +12,7 @@ import pandas as pd
 from tradeoff import doubts, trust
 from tradeoff.advice.page import page
 from tradeoff.advice.picture import as_text
-from tradeoff.advice.repeated import Repeats, estimate, repeat
+from tradeoff.advice.repeated import TEST_SHARE, Repeats, alike, estimate, repeat
 from tradeoff.advice.sentences import NUMBERS, Choice, Level, choose, five, level, stable
 from tradeoff.conflict import MAX_ROWS, shown
 from tradeoff.convex.text import Candidates, Features, Width, text_problem
@@ -22,11 +22,16 @@ from tradeoff.data.sample import sampled
 from tradeoff.data.sources import Source
 from tradeoff.display import Shown
 from tradeoff.doubts import Doubt
+from tradeoff.errors import InputError
 from tradeoff.progress import tqdm
 from tradeoff.settings import Positive, Seed, Within, checked
 
 ROWS = 1_000
 """Default number of rows of each set that one repeat draws."""
+FEWEST = 4
+"""Rows of a set from which a split can be held out twice: to measure, and to choose the radius."""
+FEW = 10
+"""Held-out rows of a repeat below which there is a caution."""
 PARTS = 5
 """Steps of one repeat on the progress bar: radius, rows, three anchors."""
 
@@ -102,10 +107,10 @@ class Advice(Shown):
         """The loss space in characters, see `tradeoff.advice.picture.as_text`."""
         return as_text(self.repeats.picture, width)
 
-    def page(self, title: str = "Advice") -> str:
-        """One self-contained HTML page."""
+    def page(self, title: str = "Advice", remarks: Sequence[str] = ()) -> str:
+        """One self-contained HTML page; `remarks` on the rows follow the cautions."""
         tables = {"Numbers": self.table(), "Repeats": self.repeats.table.map(_two)}
-        cautions = [self.trust, *map(str, self.cautions)]
+        cautions = [self.trust, *map(str, self.cautions), *remarks]
         return page(title, self.sentences, self.command, cautions, self.repeats.picture, tables)
 
     def __repr__(self) -> str:
@@ -161,12 +166,15 @@ def advise(
         If rows cannot be read or held out.
     """
     known = _read(sft, preference, seed)
+    _check_enough(*known)
     shape: dict[str, Any] = {"beta": beta, "candidates": candidates, "n_features": n_features}
     shape["features"] = features
     with tqdm(total=PARTS * repeats, desc="repeats", disable=not progress, leave=False) as bar:
-        found = repeat(
-            *known, repeats=repeats, rows=rows, seed=seed, tick=lambda: bar.update(), **shape
-        )
+        draws: dict[str, Any] = {"repeats": repeats, "rows": rows, "seed": seed, **shape}
+        try:
+            found = repeat(known[0], known[1], tick=lambda: bar.update(), **draws)
+        except InputError as error:
+            raise (_of_split(error, known[0]) if error.field == "sft_rows" else error) from error
     cautions = _cautions((sft, preference), known, rows, seed, shape)
     choice = choose(found.table)
     kind = trust.kind_of(features)
@@ -181,6 +189,40 @@ def _read(sft: Any, preference: Any, seed: int) -> tuple[Any, Any]:
     return as_sft(sft, **draw), as_preferences(preference, **draw)
 
 
+def _check_enough(sft: Sequence[SftRow], preference: Sequence[PreferenceRow]) -> None:
+    """Raise an `InputError` if no split of a set can be measured."""
+    for field, name, rows in zip(
+        ("sft", "preference"), doubts.NAMES, (sft, preference), strict=True
+    ):
+        file = getattr(rows, "source", None)
+        if len(rows) < FEWEST:
+            raise InputError(
+                f"{len(rows)} {name} {'row is' if len(rows) == 1 else 'rows are'} too few to "
+                "measure on some and train on the others",
+                file=file,
+                field=None if file else field,
+                remedy=f"Give at least {FEWEST}; intervals are narrow from some hundred on.",
+            )
+    if alike(sft):
+        file = getattr(sft, "source", None)
+        raise InputError(
+            f"all {len(sft):,} completions are the same, so there is nothing to choose among",
+            file=file,
+            field=None if file else "sft",
+            value=sft[0].completion,
+            remedy="Give rows with different completions.",
+        )
+
+
+def _of_split(error: InputError, sft: Sequence[SftRow]) -> InputError:
+    """The error for a split in which the demonstrations that are left are too few or too alike."""
+    return InputError(
+        f"with some of {len(sft):,} SFT rows held out, {error.problem}",
+        file=getattr(sft, "source", None),
+        remedy="Give more rows with different completions.",
+    )
+
+
 def _cautions(
     given: tuple[Any, Any], known: tuple[Any, Any], rows: int, seed: int, shape: dict[str, Any]
 ) -> tuple[Doubt, ...]:
@@ -191,6 +233,11 @@ def _cautions(
         left = getattr(every, "left", getattr(source, "left", 0))
         for doubt in doubts.of_sample(name, len(some), len(every) + left):
             found.append(_per_repeat(name, doubt))
+        held = max(1, round(TEST_SHARE * len(some)))
+        if held < FEW:
+            measured = f"each repeat measures on about {held} of {len(some)} {name} rows"
+            remedy = "Give more rows: so few do not show how others would differ."
+            found.append(Doubt("few_rows", held, len(some), measured, remedy))
     found += doubts.of_rows(*used)
     problem = text_problem(*used, radius=1.0, seed=seed, **shape)
     found += doubts.of_pairs(problem, shown(shape["features"]))

@@ -14,7 +14,7 @@ from scipy import stats
 from tradeoff.advice.anchors import ANCHORS, anchor
 from tradeoff.advice.measure import compromise, gains, lost, optima, pose, run
 from tradeoff.advice.radius import nested_radius
-from tradeoff.data.rows import PreferenceRow, SftRow
+from tradeoff.data.rows import PreferenceRow, SftRow, as_text
 from tradeoff.data.sample import sampled
 from tradeoff.data.splits import hold_out
 from tradeoff.schedules import PREFERENCE, SFT
@@ -172,8 +172,15 @@ def _own(splits: Any, settings: dict[str, Any]) -> tuple[dict[str, float], dict[
 
 def _of_anchor(name: str, rows: Any, split_seed: int, settings: dict[str, Any]) -> dict[str, float]:
     splits = hold_out((rows[0], None), (rows[1], None), TEST_SHARE, split_seed)
+    if name != "shuffled" and alike(splits[0].train):  # such as one refusal for all prompts
+        return {f"conflict_{name}": float("nan")}
     posed = pose(*splits, **settings)
     if name == "shuffled":  # shuffled labels do not generalise, so there is no gain to keep
         return {"preference_gain_shuffled": gains(posed, optima(posed, (0.0, 1.0)))[1, PREFERENCE]}
     path = optima(posed, COARSE)
     return {f"conflict_{name}": compromise(path.losses[1], posed.start[1], path.weights)[0]}
+
+
+def alike(rows: Sequence[SftRow]) -> bool:
+    """Whether all completions are the same, so that there is nothing to choose among."""
+    return len({as_text(row.completion) for row in rows}) < 2

@@ -53,9 +53,10 @@ def level(table: pd.DataFrame) -> Level:
     if not apart.low > 0:
         nothing = float("nan")
         place = Estimate(nothing, nothing, nothing, 0)
-        if estimate(table.conflict - table[[*_ENDS]].min(axis=1)).high <= 0:
+        ends = table[[*_ENDS]]
+        if estimate(table.conflict - ends.min(axis=1, skipna=False)).high <= 0:
             return Level("low", place, stable=True)
-        if estimate(table.conflict - table[[*_ENDS]].max(axis=1)).low >= 0:
+        if estimate(table.conflict - ends.max(axis=1, skipna=False)).low >= 0:
             return Level("high", place, stable=True)
         return Level("unknown", place, stable=False)
     position = estimate((table.conflict - table.conflict_same) / apart.mean)
@@ -157,9 +158,14 @@ def _forgetting(table: pd.DataFrame) -> str:
 
 
 def share(found: Estimate) -> str:
-    """An estimated share in per cent; above 100 if the end is worse than the start."""
+    """An estimated share in per cent; above 100 if the end is worse than the start.
+
+    It is none if its interval does not go above zero, as what follows may even help.
+    """
     if not found.n:
         return "a share that is not known (nothing was learned on held-out rows)"
+    if found.high <= 0:
+        return "none"
     low, high = (_per_cent(v) for v in (found.low, found.high))
     interval = f"({low} to {high})" if found.n > 1 else "(no interval: known in one repeat)"
     if found.low <= 0 and found.high >= 1:
@@ -178,11 +184,13 @@ def _schedule(table: pd.DataFrame) -> str:
     if choice.schedule != "alright":
         first = {"sft-dpo": "SFT, then preference training,", "dpo-sft": "Pairs first, then SFT,"}
         return f"{first[choice.schedule]} is enough: that order forgets at most 10 %."
+    # The weight is kept off the ends, and so may be outside of the interval of the best one.
+    low, high = np.clip([min(lam.low, choice.lam), max(lam.high, choice.lam)], 0, 1).tolist()
     weight = (
         f"a weight of {choice.lam:.2g} on the preference objective"
-        + (f" ({max(lam.low, 0.0):.2g} to {min(lam.high, 1.0):.2g})" if lam.n > 1 else "")
+        + (f" ({low:.2g} to {high:.2g})" if lam.n > 1 else "")
         if lam.n
-        else "equal weights, as no better weight is known,"
+        else "equal weights, as no better weight is known"
     )
     turns = (
         "; no number of alternations up to 16 matches it for certain"
@@ -211,7 +219,7 @@ def _stability(table: pd.DataFrame) -> str:
     found = stable(table)
     good = [NUMBERS[name] for name, yes in found.items() if yes]
     bad = [NUMBERS[name] for name, yes in found.items() if not yes]
-    radii = f"{table.radius.min():.2g} to {table.radius.max():.2g}"
+    radii = " to ".join(dict.fromkeys(f"{r:.2g}" for r in (table.radius.min(), table.radius.max())))
     how = f"over {len(table)} splits and candidate draws (radius {radii})"
     if not bad:
         return f"All these numbers are stable (data) {how}."

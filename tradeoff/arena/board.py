@@ -20,6 +20,7 @@ from tradeoff.display import Shown
 from tradeoff.errors import InputError
 from tradeoff.scores import holm, hypervolume, interval
 from tradeoff.settings import Count, Share, Within, checked
+from tradeoff.study import engines
 from tradeoff.study import run as run_study
 from tradeoff.study.engines import Backend
 
@@ -283,6 +284,7 @@ def board(
     if replicas < 2:
         remedy = "Use at least 2, so that differences have intervals."
         raise InputError("too few", field="replicas", value=replicas, remedy=remedy)
+    engines.check(backend, jobs)
     asked = dict.fromkeys((*BASELINES, *methods)) if methods else ()
     taking_part = contenders(asked)
     places = [instance(name).name for name in problems] or list(SUITE)

@@ -31,6 +31,7 @@ from tradeoff.methods.presets import PRESETS
 from tradeoff.methods.transforms import Written
 from tradeoff.scores import hypervolume, regret, weighted_loss
 from tradeoff.settings import Count, Share, Within, checked
+from tradeoff.study import engines
 from tradeoff.study import run as run_study
 from tradeoff.study.engines import Backend
 
@@ -111,6 +112,7 @@ def network_board(
     if replicas < 2:
         remedy = "Use at least 2, so that differences have intervals."
         raise InputError("too few", field="replicas", value=replicas, remedy=remedy)
+    engines.check(backend, jobs)
     for name in problems:
         if network(name).scale != scale:
             remedy = f"Use --scale {network(name).scale}, or some of {', '.join(of_scale(scale))}."

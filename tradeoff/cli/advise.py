@@ -85,10 +85,11 @@ def advise(
         progress=not as_json,
     )
     record = {**found.record(), "dropped": read.dropped, "remarks": remarks}
+    said = [*remarks, *(f"dropped: {text}" for text in read.dropped)]
     written = [write_json(folder / "advise.json", record), folder / "advise.html"]
     with replacing(written[1]) as partial_page:
         title = f"Advice on {Path(sft).name} and {Path(preference).name}"
-        partial_page.write_text(found.page(title), "utf-8")
+        partial_page.write_text(found.page(title, said), "utf-8")
     if as_json:
         show_json(record)
         return
@@ -98,7 +99,7 @@ def advise(
     show_line(found.trust)
     for doubt in found.cautions:
         show_line(str(doubt), label="caution: ", style="yellow")
-    for line in [*remarks, *(f"dropped: {text}" for text in read.dropped)]:
+    for line in said:
         show_line(line, style="yellow")
     if details:
         _show_details(found)

@@ -46,8 +46,14 @@ def compare(
         list[float] | None,
         typer.Option(help="Weight of the preference objective; repeatable.", min=0, max=1),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds, from --seed on.", min=1, max=1000)] = SEEDS,
-    jobs: Annotated[int, typer.Option(help="Runs that are trained at a time.", min=1)] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Seeds, from --seed on.", min=1, max=1000, show_default=str(SEEDS)),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Runs that are trained at a time.", min=1, show_default="1"),
+    ] = None,
     keep_models: Annotated[
         bool, typer.Option("--keep-models", help="Keep the model of each run.")
     ] = False,
@@ -85,13 +91,14 @@ def compare(
             show_line(text)
 
     if folders:
-        _check_alone(given, method, lam)
+        _check_alone(given, (method, lam, seeds, jobs, keep_models))
         from tradeoff.compare import of_runs
 
         found = of_runs(folders)
     else:
         given = replace(given, file=next(iter(file or []), None))
-        found = _trained(given, method, lam, seeds, out, jobs, keep_models, not as_json, show)
+        how = seeds or SEEDS, out, jobs or 1, keep_models
+        found = _trained(given, method, lam, *how, not as_json, show)
     _tell(found, out, as_json, shown)
 
 
@@ -106,11 +113,12 @@ def _folders(given: Sequence[Path]) -> list[Path]:
     raise InputError(problem, field="FOLDER", value=str(wrong), remedy=remedy)
 
 
-def _check_alone(given: Given, methods: Any, lams: Any) -> None:
-    """Runs that exist have their settings."""
-    if given.anything or methods or lams:
-        remedy = "Give folders alone, or CONFIG.toml with settings."
-        raise InputError("runs that exist take no settings", field="FOLDER", remedy=remedy)
+def _check_alone(given: Given, options: Collection[Any]) -> None:
+    """Runs that exist have their settings, and nothing is trained."""
+    if given.anything or any(options):
+        remedy = "Give folders alone, with --out and --json, or CONFIG.toml with settings."
+        problem = "runs that exist are compared as they are, and take no settings"
+        raise InputError(problem, field="FOLDER", remedy=remedy)
 
 
 def _trained(
@@ -209,7 +217,9 @@ def _tell(found: Comparison, out: Path, as_json: bool, told: Collection[str]) ->
         pairs = zip(table[name], table[f"± {name}"], strict=True)
         text[HEADS[name]] = [with_interval(value, half) for value, half in pairs]
     runs, seeds = _count(len(found.runs), "run"), _count(found.runs.seed.nunique(), "seed")
-    show_table(text, f"{runs}, {seeds}: mean ± half of a 95 % interval over seeds")
+    known = (table.n > 1).any()  # a single seed has no interval
+    how = "mean ± half of a 95 % interval over seeds" if known else "without intervals"
+    show_table(text, f"{runs}, {seeds}: {how}")
     for line in found.remarks:
         if line not in told:
             show_line(line, style="yellow")

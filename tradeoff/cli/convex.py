@@ -43,6 +43,7 @@ def front(
     found = convex.pareto_front(problem, accuracy=accuracy, progress=not as_json)
     low, high = found.hypervolume_bounds()
     record = {
+        "accuracy": accuracy,
         "certified_error": found.error,
         "ideal": found.ideal.tolist(),
         "ranges": found.ranges.tolist(),
@@ -60,6 +61,9 @@ def front(
     show_table(found.table(), str(found))
     bounds = outward(low, 6, up=False), outward(high, 6, up=True)
     show_line("hypervolume up to the nadir: between {:.6g} and {:.6g}".format(*bounds))
+    if found.error > accuracy:
+        text = f"the certified error is above the {accuracy:g} asked: floating-point numbers, or "
+        show_line(f"{text}the number of solves, allow no less here", style="yellow")
 
 
 def simulate(
@@ -72,7 +76,7 @@ def simulate(
     replicas: Annotated[int, typer.Option(help="Repetitions.", min=1)] = 256,
     step_size: Annotated[float, typer.Option(help="Scale of the step size.")] = 0.5,
     decay: Annotated[
-        str, typer.Option(help="Step size scale / t^decay; `linear`: linearly to zero.")
+        str, typer.Option(help="Step size scale / t^decay; or `constant`, `linear`, `cosine`.")
     ] = "0.5",
     refresh: Annotated[
         int | None,

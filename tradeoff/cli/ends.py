@@ -28,6 +28,7 @@ RENAMED = {
     "sft_rows": "sft",
     "preference_rows": "preference",
     "path": "model",
+    "train.lora.rank": "lora_rank",
 }
 """Settings whose option has another name."""
 _WORDS = "tradeoff words"

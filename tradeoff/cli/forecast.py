@@ -73,7 +73,7 @@ def forecast(
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         measured = subject(settings, rows, effort, progress=not as_json)
     data = measured.trainer.data
-    said, lost = experiment.told(rows, data), experiment.lost(data.summary())
+    said, lost = experiment.told(rows, data, settings.train.turns), experiment.lost(data.summary())
     said["remarks"] += [*gguf.caution(settings.model.path), *replaced(settings)]
     if settings.model.path != "tiny":
         said["remarks"] += failed(known.about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
@@ -80,6 +81,7 @@ app.command(rich_help_panel="This machine")(doctor)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input, or a disk that fails, is one message and exit status 2."""
     prepare_streams()
+    warnings.formatwarning = _in_words
     try:
         try:
             app(args=None if arguments is None else list(arguments))
@@ -98,6 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if end.code == STATUS and arguments is None:
             leave_at_once()
         raise
+
+
+def _in_words(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as a line for a user, to whom file and line of our code say nothing."""
+    return f"warning: {message}\n"
 
 
 def _fail(message: str) -> NoReturn:

@@ -96,7 +96,7 @@ def train(
         warnings.simplefilter("ignore", RowWarning)  # printed below, with the remarks on the rows
         kept = experiment.reference_folder()
         trainer = experiment.prepare(settings, read, out, progress=not quiet, references=kept)
-    said = experiment.told(read, trainer.data)
+    said = experiment.told(read, trainer.data, settings.train.turns)
     said["remarks"] += gguf.caution(settings.model.path)
     if not quiet:
         for line in experiment.in_lines(said, experiment.lost(trainer.data.summary())):

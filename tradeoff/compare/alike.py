@@ -22,7 +22,7 @@ YARDSTICKS = {
 """Entries of an identity without which losses cannot be compared, in words."""
 ROWS = {"sft": "demonstrations", "preference": "pairs"}
 """Training rows, which may differ, with a remark."""
-_APART = {*YARDSTICKS, *ROWS, "own_optimizer", "own_rates"}
+_APART = {*YARDSTICKS, *ROWS}
 
 
 def check_comparable(runs: Sequence[EndedRun]) -> list[str]:

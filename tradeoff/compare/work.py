@@ -122,9 +122,8 @@ def compare(
     planned = [_sharing(run, folder) for run in planned]
     rows = experiment.read_rows(planned[0].experiment)
     trainer = _prepared(planned, rows)
-    said = experiment.in_lines(
-        experiment.told(rows, trainer.data), experiment.lost(trainer.data.summary())
-    )
+    told = experiment.told(rows, trainer.data, trainer.config.turns)
+    said = experiment.in_lines(told, experiment.lost(trainer.data.summary()))
     for text in said:
         say(text)
     shape = _shape(trainer, rows)

@@ -13,7 +13,7 @@ place of hashed words, such as the states of a language model (`tradeoff.llm.poo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ def text_problem(
     candidates: Candidates = 8,
     seed: Seed = 0,
     n_features: Width = 2**14,
-    pool: Sequence[str] = (),
+    pool: Collection[str] = (),
     features: Features | None = None,
     **settings: Any,
 ) -> LogLinear:
@@ -110,7 +110,7 @@ def assemble(
     candidates: Candidates = 8,
     seed: Seed = 0,
     n_features: Width = 2**14,
-    pool: Sequence[str] = (),
+    pool: Collection[str] = (),
     features: Features | None = None,
 ) -> TextArrays:
     """Arrange the responses of all prompts; parameters and errors are those of `text_problem`.
@@ -197,7 +197,7 @@ def relate(
     return np.column_stack([overlap, jaccard, np.minimum(length, 1)[response]])
 
 
-def _number(texts: Sequence[Any], identity: dict[str, int]) -> Int[np.ndarray, " n"]:
+def _number(texts: Collection[Any], identity: dict[str, int]) -> Int[np.ndarray, " n"]:
     """The number of each text in ``identity``; new texts are added to it."""
     numbers = [identity.setdefault(as_text(text), len(identity)) for text in texts]
     return np.array(numbers, dtype=np.int64)

@@ -20,7 +20,7 @@ _QUESTION = "\n\nHuman:"
 _SHARED = "give lists of messages, which can share it."
 _WORDS = 4
 """Least number of words in a repeated prompt; fewer, such as "Hello", can be there by chance."""
-_REPEATED = "responses without the prompt that they repeated"
+_REPEATED = "responses whose repeated prompt was removed"
 
 
 def separate_turns(

@@ -78,10 +78,16 @@ class Rows(Shown, Sequence[R], Generic[R]):
 
         return pd.DataFrame([_fields(row) for row in self.rows])
 
-    def remarks(self) -> list[str]:
-        """Notes about these rows: ignored columns, and changes that were made to rows."""
+    def remarks(self, without: Collection[str] = ()) -> list[str]:
+        """Notes about these rows: ignored columns, and changes that were made to rows.
+
+        Parameters
+        ----------
+        without
+            Notes that are left out.
+        """
         ignored = ", ".join(f"{name} ({count})" for name, count in self.ignored.items())
-        found = [f"{count} {note}" for note, count in self.notes.items()]
+        found = [_counted(count, n) for n, count in self.notes.items() if n not in without]
         found += [f"ignored columns: {ignored}"] if ignored else []
         if self.left:
             found.append(f"{len(self)} of {len(self) + self.left} usable rows were drawn")
@@ -92,6 +98,12 @@ class Rows(Shown, Sequence[R], Generic[R]):
         ignored = f", ignored columns: {', '.join(self.ignored)}" if self.ignored else ""
         about = f"{len(self.dropped)} dropped{ignored}"
         return f"<{len(self)} x {kind} from {self.source!r}, {about}>"
+
+
+def _counted(count: int, note: str) -> str:
+    """A note with its count; the first word of a note is a plural."""
+    things, _, rest = note.partition(" ")
+    return f"{count} {things.removesuffix('s') if count == 1 else things} {rest}"
 
 
 def _fields(row: Any) -> dict[str, object]:

@@ -59,8 +59,9 @@ PREFERENCE_COLUMNS = frozenset(
 """Every column that is read for preference pairs."""
 _OF_MESSAGES = ("parent_id", "message_id", "message_tree_id", "conversation_id")
 """Columns beside ``role`` in tables that have one message a row, such as those of OpenAssistant."""
-_EARLIER = 'rows with earlier turns of the assistant, which carry loss only with turns = "all" '
-_EARLIER += "(--set train.turns=all)"
+EARLIER = 'rows with earlier turns of the assistant, which carry loss only with turns = "all" '
+EARLIER += "(--set train.turns=all)"
+"""Note on rows of which a training on last turns leaves something out."""
 _WITHIN = (
     "rows whose responses hold turns of others, which carry loss, too (end the prompt after them)"
 )
@@ -130,7 +131,7 @@ def _last_turn(record: Record, name: str, turns: tuple[Message, ...]) -> SftRow:
     turns = with_system(record, _weighed(record, name, turns))
     _check_turns(record, {name: turns[-1:]})
     if any(turn.role == "assistant" and turn.trained_on for turn in turns[:-1]):
-        record.notes[_EARLIER] += 1
+        record.notes[EARLIER] += 1
     return _sft(record, turns[:-1], (turns[-1:],))
 
 

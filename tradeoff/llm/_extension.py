@@ -62,18 +62,19 @@ def check_extends(
         )
     plans = [schedule.plan(count) for count in (before, steps)]
     old_rates, new_rates = (
-        np.asarray(rates(replace(config, steps=count), plan.clock))[:done]
+        np.asarray(rates(replace(config, steps=count), plan.clock))
         for count, plan in zip((before, steps), plans, strict=True)
     )
     cause = None
-    if not np.array_equal(old_rates, new_rates):
+    if not np.array_equal(old_rates[:done], new_rates[:done]):
         how = f"with decay = {config.decay!r}" if rates is learning_rates else "of one's own"
         cause = f"a learning rate {how} depends on the number of updates"
     for name in ("probability", "weights", "clock"):
         old, new = (getattr(plan, name)[:done] for plan in plans)
         if not np.array_equal(old, new):
             cause = f"the schedule {schedule.label} plans its stages by the number of updates"
-    if config.optima == optima.AUTO and optima.updates(before) != optima.updates(steps):
+    short = old_rates[optima.places(before)], new_rates[optima.places(steps)]
+    if config.optima == optima.AUTO and not np.array_equal(*short):
         cause = 'the short runs of optima = "auto" depend on the number of updates'
     if cause is not None:
         raise InputError(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -65,11 +67,34 @@ def model_fingerprint(model: nn.Module, *, adapters: bool = True) -> str:
 
 
 def dotted_name(made: Callable[..., Any]) -> str:
-    """Module and name of a function or class; with given arguments, those of the function."""
+    """Module and name of a function or class.
+
+    A lambda, a function made in another one, or one with given arguments shares its name with
+    others. A digest of its code and of the plain values that it holds follows, as in ``-1a2b3c4d``.
+    """
+    held: list[Any] = []
     while isinstance(made, functools.partial):
+        held += [*made.args, *sorted(made.keywords.items())]
         made = made.func
     named = made if hasattr(made, "__qualname__") else type(made)
-    return f"{named.__module__}.{named.__qualname__}"
+    name = f"{named.__module__}.{named.__qualname__}"
+    if "<" in name and isinstance(made, FunctionType):
+        held += [made.__code__, made.__defaults__, made.__kwdefaults__]
+        held += inspect.getclosurevars(made).nonlocals.items()
+    return f"{name}-{hashlib.sha256(_held(held).encode()).hexdigest()[:8]}" if held else name
+
+
+def _held(value: Any) -> str:
+    """What a function holds, as text without places in memory or in a file."""
+    if isinstance(value, CodeType):
+        return _held((value.co_code.hex(), value.co_names, value.co_consts))
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_held, value))})"
+    if isinstance(value, dict | frozenset):
+        items = value.items() if isinstance(value, dict) else value
+        return f"{{{', '.join(sorted(map(_held, items)))}}}"
+    plain = value is None or isinstance(value, bool | int | float | complex | str | bytes)
+    return repr(value) if plain else str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
 def own_collator(collator: batches.Collator) -> dict[str, str]:

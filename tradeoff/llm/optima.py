@@ -2,8 +2,10 @@
 
 Gaps count from these losses. With ``train.optima = "auto"`` a run measures them before its first
 update. The policy is trained on one objective for a tenth of the updates, at least 4, and then gets
-its weights back. Such a loss is an upper bound of the optimum, so it falls with the least loss that
-the run itself sees. Time and tokens of the short runs count as those of the run.
+its weights back. Learning rates are those of the whole run, passed through faster by as much, so
+that a warm-up takes no larger part of the short run. Such a loss is an upper bound of the optimum,
+so it falls with the least loss that the run itself sees. Time and tokens of the short runs count as
+those of the run.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from tradeoff.errors import InputError
 from tradeoff.llm import _state
@@ -32,6 +34,12 @@ LATE = 3
 def updates(steps: int) -> int:
     """Number of updates of each short run before a run of `steps` updates."""
     return min(steps, max(FEWEST, round(SHARE * steps)))
+
+
+def places(steps: int) -> Int[np.ndarray, " n"]:
+    """The update of a run of `steps` whose learning rate each update of a short run has."""
+    short = updates(steps)
+    return ((np.arange(short) + 0.5) * steps / short).astype(int)
 
 
 def needed(run: Any) -> list[int]:
@@ -81,11 +89,12 @@ def measure(run: Any, progress: Callable[..., Iterable[int]] = iter) -> Float[np
 def _alone(run: Any, objective: int, progress: Callable[..., Iterable[int]]) -> float:
     """The training loss that updates on one objective lead to."""
     weights, losses = np.eye(2)[objective], []
+    rated = places(run.steps).tolist()
     for step in progress(range(updates(run.steps))):
         run.meter.start()
         passes, found = run._accumulate(step, lambda draw: weights, joins=False)
         losses.append(found[objective])
-        run._descend(passes, step)
+        run._descend(passes, rated[step])
         run._count_work()
     if objective in run.plan.watched:
         loss = run._mean_training_loss(objective, run.known.rows(objective))

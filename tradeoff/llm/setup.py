@@ -18,7 +18,7 @@ from torch import nn
 from tradeoff import draws
 from tradeoff.errors import InputError
 from tradeoff.files import check_writable, size_of, writing
-from tradeoff.llm import _sight, batches, checkpoints, models, snapshots, waste
+from tradeoff.llm import _sight, batches, models, snapshots, waste
 from tradeoff.llm._corpora import Corpora
 from tradeoff.llm._data import Pair, Tokenised, sizes
 from tradeoff.llm._reference_values import evaluating
@@ -156,16 +156,21 @@ def _check_processes(found: Any, world: int) -> None:
 
 def check_kinds(model: Any, tokenizer: Any, schedule: Any, config: Any) -> None:
     """Raise an `InputError` for an object of another kind than a trainer needs."""
-    load, find = "tradeoff.llm.models.load", "tradeoff.methods.find"
+    load = "tradeoff.llm.models.load loads both."
+    chosen = isinstance(schedule, Schedule | Method)
     needed = (
-        ("model", model, isinstance(model, nn.Module), f"{load} loads one."),
-        ("tokenizer", tokenizer, hasattr(tokenizer, "chat_template"), f"{load} loads one."),
-        ("schedule", schedule, isinstance(schedule, Schedule | Method), f"{find} makes one."),
-        ("config", config, isinstance(config, TrainConfig), "Give a TrainConfig."),
-    )
-    for name, value, fits, remedy in needed:
+        ("model", model, isinstance(model, nn.Module), "a model of transformers", load),
+        ("tokenizer", tokenizer, hasattr(tokenizer, "chat_template"),
+         "a tokenizer of transformers", load),
+        ("schedule", schedule, chosen, "a schedule or method",
+         "tradeoff.methods.find makes one of its name."),
+        ("config", config, isinstance(config, TrainConfig), "a TrainConfig",
+         "TrainConfig(steps=100, ...) makes one."),
+    )  # fmt: skip
+    for name, value, fits, wanted, remedy in needed:
         if not fits:
-            raise InputError("this is none", field=name, value=value, remedy=remedy)
+            found = f"{wanted} is needed, and this is of type {type(value).__name__}"
+            raise InputError(found, field=name, value=value, remedy=remedy)
     problem = None
     if hasattr(model, "_orig_mod") or not hasattr(model, "config"):
         problem = "the model is in a wrapper, as of torch.compile or DataParallel"
@@ -230,13 +235,15 @@ def space_needed(model: nn.Module, config: TrainConfig, steps: int) -> int:
 
 
 def check_not_replaced(output: Path, field: str, place: str) -> None:
-    """Raise an `InputError` if the run would overwrite or remove the model that it starts from."""
+    """Raise an `InputError` if the run would overwrite the model that it starts from, or hide it.
+
+    In a folder that holds a model and a run, the model of the run is the one that is found.
+    """
     output, found = output.resolve(), Path(models.model_folder(place)).resolve()
     own = (output / models.MODEL, output / snapshots.CHECKPOINTS)
-    stopped = found == output and checkpoints.checkpoints(own[1])
-    if place and found.is_dir() and (stopped or {found, *found.parents} & {*own}):
+    if place and found.is_dir() and (found == output or {found, *found.parents} & {*own}):
         raise InputError(
-            "the run would write its model over this one",
+            "the run would write its model over this one, or beside it, where it is found first",
             field=field,
             value=place,
             remedy="Give another output folder.",

@@ -32,6 +32,7 @@ from tradeoff.data.rows import PreferenceRow, SftRow
 from tradeoff.data.sources import Source
 from tradeoff.display import as_html
 from tradeoff.errors import InputError, RowWarning
+from tradeoff.files import check_writable
 from tradeoff.llm import (
     _about,
     _chosen_rows,
@@ -212,7 +213,7 @@ class JointTrainer:
         self.callbacks = as_callbacks(callbacks)
         self.output = None if output is None else Path(output)
         if self.output is not None:
-            setup.check_output(self.output)
+            check_writable(self.output)
             setup.check_not_replaced(self.output, "model", getattr(model, "name_or_path", ""))
             setup.check_not_replaced(self.output, "reference", config.reference)
         if self.output is None or not checkpoints.checkpoints(self._folder):
@@ -220,7 +221,7 @@ class JointTrainer:
             setup.check_reference(config)
         if config.reference_cache is not None:
             cache = Path(config.reference_cache)
-            setup.check_output(cache, "reference cache", "reference_cache")
+            check_writable(cache, what="reference cache", field="reference_cache")
         if self.output is not None and (found := checkpoints.checkpoints(self._folder)):
             keep_date(tokenizer, checkpoints.rendered_on(found[-1]))
         self.date = keep_date(tokenizer)
@@ -297,6 +298,9 @@ class JointTrainer:
         """All settings of the command that started the run, for the model card."""
         self._best_weights: list[Tensor] = []
         self._sample = setup.sample(self.policy)
+        # What is refused leaves no folder behind.
+        if self.output is not None:
+            setup.check_output(self.output)
 
     # ------------------------------------------------------------------ the run
 

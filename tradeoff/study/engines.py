@@ -55,7 +55,7 @@ def stream(
         For "dask": a ``distributed.Client``. Without one, the scheduler at
         ``DASK_SCHEDULER_ADDRESS`` is used, or a cluster on this machine is started.
     """
-    _check(backend, jobs, threads, client)
+    check(backend, jobs, threads, client)
     if not arguments:
         return
     with threadpool_limits(threads):
@@ -104,7 +104,8 @@ def few_threads(threads: int, *, kernels: bool = True) -> Iterator[None]:
             torch.set_num_threads(before[0])
 
 
-def _check(backend: str, jobs: int, threads: int, client: Any) -> None:
+def check(backend: str, jobs: int, threads: int = 1, client: Any = None) -> None:
+    """Raise an `InputError` if no workers can be started so; arguments as for :func:`stream`."""
     if backend not in BACKENDS:
         raise InputError(
             "unknown backend", field="backend", value=backend, remedy=f"Use one of {BACKENDS}."
@@ -116,7 +117,10 @@ def _check(backend: str, jobs: int, threads: int, client: Any) -> None:
     for field, value in (("jobs", jobs), ("threads", threads)):
         if value < 1 and (field, value) != ("jobs", -1):
             raise InputError(
-                "not a number of workers", field=field, value=value, remedy="Use 1 or more."
+                "not a number of workers",
+                field=field,
+                value=value,
+                remedy=f"Use 1 or more{', or -1 for all cores' if field == 'jobs' else ''}.",
             )
 
 

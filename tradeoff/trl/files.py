@@ -342,7 +342,7 @@ def _mapping(file: Path) -> dict[str, Any]:
 
     remedy = "Give a YAML file of TRL's command line or of LLaMA-Factory."
     try:
-        found = yaml.safe_load(file.read_text("utf-8"))
+        found = yaml.safe_load(file.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"it cannot be read: {reason}", file=file, remedy=remedy) from error

@@ -258,7 +258,11 @@ def _reference_log_probs(
     """Log-probabilities of the pairs under the reference, tokenised as for the policy."""
     if not len(wanted.preference) or reference is None:
         return None
-    items = held_out.pairs(compared(subject, outline(reference, config)), wanted.preference)
+    try:
+        other = outline(reference, config)
+    except InputError as error:
+        raise (error.at(field="reference") if error.field == "path" else error) from error
+    items = held_out.pairs(compared(subject, other), wanted.preference)
     loaded = load(reference, config) if isinstance(reference, str) else reference
     meter = Meter(loaded.device)
     meter.start()
