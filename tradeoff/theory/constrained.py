@@ -176,9 +176,8 @@ def constrained_gap(
     tau, longest = allowance(problem, updates, start), max(constants(problem).gradients)
     least = minimise(problem, 0.0, tolerance=1e-12)
     found = constrained_minimum(problem, least.value + loss)
-    step = (
-        tau / longest**2 if longest > 0 else reach(problem, start)
-    )  # no gradient: any step is right
+    # Without a gradient any step is right.
+    step = tau / longest**2 if longest > 0 else reach(problem, start)
     runs = trajectories(
         problem, instead or Constrained(limit=loss + tau), steps=updates,
         step_size=step, checkpoints=[updates], **run,
