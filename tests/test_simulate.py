@@ -23,7 +23,7 @@ from tradeoff.convex.sampling import LogLinearSampler
 from tradeoff.convex.simulate import StepSize, Trajectories, simulate, trajectories
 from tradeoff.convex.solve import minimise
 from tradeoff.errors import InputError
-from tradeoff.methods import Method, find, names
+from tradeoff.methods import Method, find, names, told_apart
 from tradeoff.methods.gradients import CaGrad, PcGrad, Seen, SmoothTchebycheff
 from tradeoff.methods.losses import ApoZero, Asft, Dft, Dpo, Ipo, Kto, Nca, Nll, Nominal, SimPo
 from tradeoff.methods.losses.divergences import divergence
@@ -695,3 +695,12 @@ class WithoutSamples:
 
     dimension = 1
     losses, project = Wells.losses, Wells.project
+
+
+def test_methods_that_differ_in_a_setting_alone_are_told_apart():
+    smooth = [Method(Mix(lam=lam), gradient=SmoothTchebycheff(mu=mu))
+              for lam in (0.3, 0.6) for mu in (0.1, 0.5)]  # fmt: skip
+    runs = trajectories(random_log_linear(0), [*smooth, Mix()], steps=2, step_size=0.1)
+    labels = ["Mix, STCH (mu = 0.1)", "Mix, STCH (mu = 0.5)"]
+    assert runs.table().schedule.tolist() == [*labels, *labels, "Mix"]
+    assert told_apart([Method(Mix(lam=lam)) for lam in (0.3, 0.6)]) == ["Mix", "Mix"]

@@ -96,19 +96,10 @@ def _rows(run: EndedRun, runs: Sequence[EndedRun], name: str) -> str:
 def in_words(run: EndedRun, runs: Sequence[EndedRun], names: Iterable[str]) -> str:
     """Some settings of a run, and what distinguishes it from others of its label."""
     found = {name: run.settings.get(name) for name in names}
-    same = [_parts(other) for other in runs if other.method.label == run.method.label]
-    own = _parts(run)
+    own, label = run.method.settings(), run.method.label
+    same = [other.method.settings() for other in runs if other.method.label == label]
     found |= {k: own[k] for k in own if any(other.get(k) != own[k] for other in same)}
     return ", ".join(f"{name} = {_text(value)}" for name, value in found.items())
-
-
-def _parts(run: EndedRun) -> dict[str, Any]:
-    """Settings of a run's method by dotted name, without its weight."""
-    found: dict[str, Any] = {}
-    for slot, part in run.method.at(0.5).to_dict().items():
-        given = part if isinstance(part, dict) else {"": part}
-        found |= {f"{slot}.{name}".rstrip("."): value for name, value in given.items()}
-    return found
 
 
 def _by_seed(runs: Sequence[EndedRun]) -> list[list[EndedRun]]:

@@ -30,7 +30,7 @@ from tradeoff.convex.setting import Setting
 from tradeoff.convex.solve import minimise
 from tradeoff.display import Shown
 from tradeoff.errors import InputError
-from tradeoff.methods import Method
+from tradeoff.methods import Method, told_apart
 from tradeoff.schedules import (
     PREFERENCE,
     SFT,
@@ -123,7 +123,7 @@ class Trajectories(Shown):
         used = self.counts[:, :, -1].mean(axis=1)
         return pd.DataFrame(
             {
-                "schedule": [m.label for m in self.methods],
+                "schedule": told_apart(self.methods),
                 "lam": [m.lam for m in self.methods],
                 "step_size": [s.scale for s in self.step_sizes],
                 "decay": [s.decay for s in self.step_sizes],
@@ -150,9 +150,10 @@ class Trajectories(Shown):
         from tradeoff import plots  # a simulator needs no matplotlib
 
         ax = plots.axes() if ax is None else ax
-        for method, path in zip(self.methods, self.losses(problem).mean(axis=1), strict=True):
+        paths, labels = self.losses(problem).mean(axis=1), told_apart(self.methods)
+        for method, path, label in zip(self.methods, paths, labels, strict=True):
             look = plots.look(method)
-            ax.plot(*path.T, **look.line_style(markevery=[-1], label=method.label))
+            ax.plot(*path.T, **look.line_style(markevery=[-1], label=label))
         ax.set(xlabel="SFT loss (nats)", ylabel="preference loss (nats)")
         ax.legend()
         return ax
@@ -538,7 +539,7 @@ def _table(problem: Any, runs: Trajectories, iterate: Literal["last", "average"]
 
     return pd.DataFrame(
         {
-            "schedule": pd.Categorical(spread([m.label for m in runs.methods])),
+            "schedule": pd.Categorical(spread(told_apart(runs.methods))),
             "lam": np.repeat(lam, per_run),
             "step_size": np.repeat([s.scale for s in runs.step_sizes], per_run),
             "replica": np.tile(np.repeat(np.arange(replicas), records), configurations),

@@ -7,7 +7,7 @@ schedule has an identity default, so a schedule alone is a method.
 from tradeoff.methods.catalogue import METHODS, find, names, restored
 from tradeoff.methods.gradients import GRADIENT_RULES, GradientRule
 from tradeoff.methods.losses import PREFERENCE_LOSSES, SFT_LOSSES, PreferenceLoss, SftLoss
-from tradeoff.methods.method import Method
+from tradeoff.methods.method import Method, told_apart
 from tradeoff.parts import Part
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "find",
     "names",
     "restored",
+    "told_apart",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -131,6 +133,14 @@ class Method:
     @property
     def _changes(self) -> list[str]:
         return [part.label for part in self.changed().values()]
+
+    def settings(self) -> dict[str, Any]:
+        """Settings by dotted name, such as ``gradient.mu``, without ``lam``."""
+        found: dict[str, Any] = {}
+        for slot, part in self.at(0.5).to_dict().items():
+            given = part if isinstance(part, dict) else {"": part}
+            found |= {f"{slot}.{name}".rstrip("."): value for name, value in given.items()}
+        return found
 
     def changed(self) -> dict[str, Part]:
         """Parts that change something, by slot; not the schedule."""
@@ -342,3 +352,30 @@ class Method:
                 place = ".".join(filter(None, (slot, error.field)))
                 raise error.at(field=place) from error
         return cls(name=str(name), **parts)
+
+
+def told_apart(methods: Sequence[Method]) -> list[str]:
+    """The label of each method, with settings where they alone distinguish it from another one.
+
+    Examples
+    --------
+    >>> from tradeoff.methods.gradients import SmoothTchebycheff
+    >>> from tradeoff.schedules import Mix
+    >>> told_apart([Method(Mix(), gradient=SmoothTchebycheff(mu=mu)) for mu in (0.1, 0.5)])
+    ['Mix, STCH (mu = 0.1)', 'Mix, STCH (mu = 0.5)']
+    """
+    alike: dict[str, list[int]] = {}
+    for place, method in enumerate(methods):
+        alike.setdefault(method.label, []).append(place)
+    found = [method.label for method in methods]
+    for label, places in alike.items():
+        if len(places) == 1:
+            continue
+        settings = [methods[place].settings() for place in places]
+        texts = [{k: json.dumps(v, default=str) for k, v in each.items()} for each in settings]
+        names = dict.fromkeys(chain.from_iterable(texts))
+        varied = [name for name in names if len({each.get(name) for each in texts}) > 1]
+        for place, each in zip(places, texts, strict=True):
+            words = [f"{n.rpartition('.')[2]} = {each[n]}" for n in varied if n in each]
+            found[place] = f"{label} ({', '.join(words)})" if words else label
+    return found

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tradeoff.display import as_html
 from tradeoff.errors import InputError
-from tradeoff.methods import Method
+from tradeoff.methods import Method, told_apart
 from tradeoff.methods.after import Resa
 from tradeoff.methods.losses import Grouped, TokenWeighted
 from tradeoff.methods.parameters import Added
@@ -433,7 +433,7 @@ def _table(
     times = len(records)
     about: dict[str, Any] = {
         "run": np.arange(len(runs)),
-        "schedule": pd.Categorical([Method.of(run.method).label for run in runs]),
+        "schedule": pd.Categorical(told_apart([Method.of(run.method) for run in runs])),
         "lam": np.array([run.schedule.lam for run in runs]),
         "seed": np.array([run.seed for run in runs]),
     }
