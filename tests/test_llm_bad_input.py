@@ -210,7 +210,7 @@ HARMS = {
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_folder_that_does_not_load_is_named(folder, tmp_path, harm):
     HARMS[harm](changed(folder, tmp_path))
-    words = "no causal model can be loaded|the weights cannot be read"
+    words = "no causal model can be loaded|the weights cannot be read|these weights are pickled"
     with pytest.raises(InputError, match=words) as error:
         models.load(ModelConfig(path=str(tmp_path)))
     assert str(tmp_path)[:60] in str(error.value)

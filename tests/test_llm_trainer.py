@@ -133,8 +133,8 @@ def test_an_epoch_reads_every_row_once():
     read: list[int] = []
     passes = run.feed.passes
 
-    def watched(*arguments: Any) -> Any:
-        found = passes(*arguments)
+    def watched(*arguments: Any, **named: Any) -> Any:
+        found = passes(*arguments, **named)
         read.extend(row for part in found for row in part.rows)
         return found
 

@@ -8,7 +8,7 @@ import typechecker
 from jaxtyping import Float, TypeCheckError
 from typechecker import FEWER, FIRST, LATER, OFTEN, check, sampled
 
-from tradeoff.scores import max_gap
+from tradeoff.scores import interval
 
 
 def double(x: Float[np.ndarray, "n 2"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
@@ -90,5 +90,5 @@ def test_a_data_class_is_checked_where_it_is_made():
 
 
 def test_the_package_is_checked():
-    with pytest.raises(TypeCheckError, match="lam"):
-        max_gap(np.ones(2), np.zeros(2), lam="0.5")
+    with pytest.raises(TypeCheckError, match="level"):
+        interval(np.ones(3), level="0.95")
