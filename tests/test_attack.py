@@ -11,7 +11,7 @@ import pytest
 
 from tests.attack import _damage, _faults, _outcome, _runner
 
-FEW = {"kills": 4, "corruption": 8, "security": 16, "writers": 3, "disk": 3, "rows": 2,
+FEW = {"kills": 4, "corruption": 8, "security": 16, "writers": 3, "disk": 2, "rows": 2,
        "settings": 20, "certificates": 4}  # fmt: skip
 
 
