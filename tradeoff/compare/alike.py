@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tradeoff.compare.runs import EndedRun
 from tradeoff.errors import InputError
+from tradeoff.methods.method import distinguishing
 
 YARDSTICKS = {
     "model": "the model that training starts from",
@@ -60,7 +61,8 @@ def described(runs: Sequence[EndedRun]) -> list[str]:
     Training rows are among it where they alone distinguish runs of one seed.
     """
     varied = differing(runs)
-    words = [in_words(run, runs, varied) for run in runs]
+    told = distinguishing([run.method for run in runs])
+    words = [in_words(run, varied, own) for run, own in zip(runs, told, strict=True)]
     rows = [
         name
         for name in ROWS
@@ -93,12 +95,9 @@ def _rows(run: EndedRun, runs: Sequence[EndedRun], name: str) -> str:
     return str(run.sources[name] if told else _short(run.identity.get(name)))
 
 
-def in_words(run: EndedRun, runs: Sequence[EndedRun], names: Iterable[str]) -> str:
-    """Some settings of a run, and what distinguishes it from others of its label."""
-    found = {name: run.settings.get(name) for name in names}
-    own, label = run.method.settings(), run.method.label
-    same = [other.method.settings() for other in runs if other.method.label == label]
-    found |= {k: own[k] for k in own if any(other.get(k) != own[k] for other in same)}
+def in_words(run: EndedRun, names: Iterable[str], own: Mapping[str, Any]) -> str:
+    """Some settings of a run, and what distinguishes its method from others of its label."""
+    found = {name: run.settings.get(name) for name in names} | dict(own)
     return ", ".join(f"{name} = {_text(value)}" for name, value in found.items())
 
 

@@ -364,18 +364,29 @@ def told_apart(methods: Sequence[Method]) -> list[str]:
     >>> told_apart([Method(Mix(), gradient=SmoothTchebycheff(mu=mu)) for mu in (0.1, 0.5)])
     ['Mix, STCH (mu = 0.1)', 'Mix, STCH (mu = 0.5)']
     """
+    found = []
+    for method, settings in zip(methods, distinguishing(methods), strict=True):
+        words = [
+            f"{name.rpartition('.')[2]} = {json.dumps(value, default=str)}"
+            for name, value in settings.items()
+        ]
+        found.append(f"{method.label} ({', '.join(words)})" if words else method.label)
+    return found
+
+
+def distinguishing(methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """Settings of each method, by dotted name, in which others of its label differ from it."""
     alike: dict[str, list[int]] = {}
     for place, method in enumerate(methods):
         alike.setdefault(method.label, []).append(place)
-    found = [method.label for method in methods]
-    for label, places in alike.items():
+    found: list[dict[str, Any]] = [{} for _ in methods]
+    for places in alike.values():
         if len(places) == 1:
             continue
         settings = [methods[place].settings() for place in places]
         texts = [{k: json.dumps(v, default=str) for k, v in each.items()} for each in settings]
-        names = dict.fromkeys(chain.from_iterable(texts))
-        varied = [name for name in names if len({each.get(name) for each in texts}) > 1]
-        for place, each in zip(places, texts, strict=True):
-            words = [f"{n.rpartition('.')[2]} = {each[n]}" for n in varied if n in each]
-            found[place] = f"{label} ({', '.join(words)})" if words else label
+        names = set(chain.from_iterable(texts))
+        varied = {name for name in names if len({each.get(name, "null") for each in texts}) > 1}
+        for place, each in zip(places, settings, strict=True):
+            found[place] = {name: value for name, value in each.items() if name in varied}
     return found
