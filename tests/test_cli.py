@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -88,6 +89,7 @@ def test_front_as_json(capsys):
 def test_certified_bounds_are_never_rounded_inwards(capsys, tmp_path):
     given = ("front", "--seed", "1", "--accuracy", "1e-4", "--prompts", "4", "--dimension", "4")
     record = json.loads(run(capsys, *given, "--json", "--out", str(tmp_path))[1])
+    assert record.pop("written")[0] == str(tmp_path / "front.json")
     assert json.loads((tmp_path / "front.json").read_text()) == record
     low, high = record["hypervolume"]
     assert f"{low:.6g}" != repr(low)
@@ -198,7 +200,9 @@ def test_analyse_names_the_bad_row_and_can_skip_it(capsys, files, tmp_path):
     assert not (tmp_path / "out").exists()
     code, out, _ = run(capsys, *arguments, "--skip-bad")
     assert code == 0
-    assert len(json.loads(out)["dropped"]) == 1
+    record = json.loads(out)
+    assert len(record["dropped"]) == 1
+    assert [Path(file).is_file() for file in record["written"]] == [True] * 3
 
 
 @pytest.mark.parametrize(

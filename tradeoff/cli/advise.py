@@ -91,7 +91,7 @@ def advise(
         title = f"Advice on {Path(sft).name} and {Path(preference).name}"
         partial_page.write_text(found.page(title, said), "utf-8")
     if as_json:
-        show_json(record)
+        show_json({**record, "written": written})
         return
     for number, sentence in enumerate(found.sentences, start=1):
         show_line(sentence, label=f"{number}. ")

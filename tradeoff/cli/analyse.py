@@ -118,7 +118,7 @@ def analyse(
         found.plot(ax).set_title(plots.literal(title))
         written += plots.save(figure, folder, "analyse")
     if as_json:
-        show_json(record)
+        show_json({**record, "written": written})
         return
     for text in found.doubts:
         show_line(str(text), label="warning: ", style="yellow")

@@ -153,9 +153,9 @@ def arena(
         "cells": found.cells.to_dict("records"),
         "skills": skill_rows(found).to_dict("records"),
     }
-    write_json(folder / "arena.json", record)
+    written = write_json(folder / "arena.json", record)
     if as_json:
-        show_json(record)
+        show_json({**record, "written": [written]})
         return
     show_board(found, table)
     edge = int(table["at_edge"].sum())
@@ -166,4 +166,4 @@ def arena(
         )
     for name in record["your_rows"]:
         show_line(f"\n{name}: {theirs(name).varies}, whose law is not known")
-    show_line(str(folder / "arena.json"), label="\nwritten  ")
+    show_line(str(written), label="\nwritten  ")

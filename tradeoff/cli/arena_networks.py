@@ -94,12 +94,12 @@ def on_networks(
         "cells": board.cells.to_dict("records"),
         "skills": skill_rows(board).to_dict("records"),
     }
-    write_json(folder / f"arena_{scale}.json", record)
+    written = write_json(folder / f"arena_{scale}.json", record)
     if as_json:
-        show_json(record)
+        show_json({**record, "written": [written]})
         return
     show_board(board, table)
     show_line(
         "\nRegret is in units of the best gains on this board: no front is certified for networks"
     )
-    show_line(str(folder / f"arena_{scale}.json"), label="\nwritten  ")
+    show_line(str(written), label="\nwritten  ")

@@ -50,13 +50,14 @@ def front(
         "hypervolume": [low, high],
         "front": found.table().to_dict("records"),
     }
-    if out is not None:
-        write_json(out / "front.json", record, digits=EXACT)  # rounded bounds could be false
+    written = []
+    if out is not None:  # rounded bounds could be false
+        written = [write_json(out / "front.json", record, digits=EXACT)]
         with plots.figure(height=4.0) as (figure, ax):
             found.plot(ax)
-            plots.save(figure, out, "front")
+            written += plots.save(figure, out, "front")
     if as_json:
-        show_json(record, digits=EXACT)
+        show_json({**record, "written": written}, digits=EXACT)
         return
     show_table(found.table(), str(found))
     bounds = outward(low, 6, up=False), outward(high, 6, up=True)
@@ -64,6 +65,8 @@ def front(
     if found.error > accuracy:
         text = f"the certified error is above the {accuracy:g} asked: floating-point numbers, or "
         show_line(f"{text}the number of solves, allow no less here", style="yellow")
+    if written:
+        show_line(f"written: {', '.join(map(str, written))}")
 
 
 def simulate(
@@ -146,6 +149,8 @@ def simulate(
     runs_of = f"{replicas} run{'s' if replicas > 1 else ''} of {steps} updates"
     title = f"{runs_of}; mean ± half-width of its 95 % t-interval" if replicas > 1 else runs_of
     show_table(with_errors(table), title)
+    if out is not None:
+        show_line(f"written: {out / 'simulate.parquet'}")
 
 
 def _random_problem(

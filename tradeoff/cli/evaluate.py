@@ -219,8 +219,9 @@ def evaluate(
         progress=not as_json,
     )
     remarks = [*read.remarks, *gguf.caution(model)]
+    written = [] if out is None else found.files(out)
     if as_json:
-        show_json({**found.to_dict(), "remarks": remarks})
+        show_json({**found.to_dict(), "remarks": remarks, "written": written})
         return
     for line in remarks:
         show_line(line, style="yellow")
@@ -231,8 +232,8 @@ def evaluate(
         counts = [f"{done.name}: {', '.join(told)}"] * bool(told)
         for line in [*counts, *done.dropped, *(f"{done.name}: {text}" for text in done.remarks)]:
             show_line(line, style="yellow")
-    if out is not None:
-        show_line(f"written: {', '.join(map(str, found.files(out)))}")
+    if written:
+        show_line(f"written: {', '.join(map(str, written))}")
 
 
 def _check_used(*options: tuple[str, bool, str, Any]) -> None:

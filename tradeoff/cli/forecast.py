@@ -85,14 +85,14 @@ def forecast(
     found = made(lab, known)
     seconds = time.process_time() - began
     record = {**found.record(), **said, "lost_in_sample": lost, "cpu_seconds": seconds}
-    written = None if out is None else write_json(out / "forecast.json", record)
+    written = [] if out is None else [write_json(out / "forecast.json", record)]
     if as_json:
-        show_json(record)
+        show_json({**record, "written": written})
         return
     for number, sentence in enumerate(record["sentences"], start=1):
         show_line(sentence, label=f"{number}. ")
     if details:
         show_table(found.table(), "expected held-out losses in nats, 90 % intervals")
     show_line(f"cost: {100 * found.cost:.1f} % of one run, in tokens read", style="dim")
-    if written is not None:
-        show_line(f"written: {written}")
+    if written:
+        show_line(f"written: {written[0]}")
