@@ -78,6 +78,17 @@ def test_a_false_statement_fails():
     assert Checked([1.0, 2.0], [0.5, 2.0], "lower").slack == 0.0
 
 
+@pytest.mark.parametrize(
+    ("measured", "bound", "kind", "field"),
+    [(1.0, 2.0, "under", "kind"), ([1.0, 2.0], [1.0, 2.0, 3.0], "upper", "bound")],
+)
+def test_a_statement_that_cannot_be_checked_is_bad_input(measured, bound, kind, field):
+    statement = object.__new__(Checked)
+    with pytest.raises(InputError) as caught:  # past the tests' own check of types
+        Checked.__init__.__wrapped__(statement, measured, bound, kind)
+    assert caught.value.field == field
+
+
 ENTRY = """
 [[claim]]
 id = "one"

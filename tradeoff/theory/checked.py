@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from tradeoff.display import Shown, cell
+from tradeoff.errors import InputError
 
 Kind = Literal["exact", "upper", "lower"]
 
@@ -22,13 +23,18 @@ class Checked(Shown):
     Attributes
     ----------
     measured, bound
-        Scalars or arrays of equal shape.
+        Scalars or arrays of equal shape; one of them may be a scalar beside an array.
     kind
         "upper": measured <= bound; "lower": measured >= bound; "exact": equal.
     constants
         Every constant the bound was computed from, by its name in the theory.
     tolerance
         Absolute slack allowed for rounding, certificates, or (measured by Monte Carlo) noise.
+
+    Raises
+    ------
+    InputError
+        If the kind is none of these, or the shapes do not fit together.
     """
 
     measured: float | ArrayLike
@@ -36,6 +42,25 @@ class Checked(Shown):
     kind: Kind
     constants: Mapping[str, float] = field(default_factory=dict)
     tolerance: float | ArrayLike = 1e-9
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InputError(
+                "a statement is of no such kind",
+                field="kind",
+                value=self.kind,
+                remedy=f"Use one of {', '.join(get_args(Kind))}.",
+            )
+        shapes = [np.shape(part) for part in (self.measured, self.bound, self.tolerance)]
+        try:
+            np.broadcast_shapes(*shapes)
+        except ValueError as error:
+            raise InputError(
+                "measured values, bounds and tolerances have shapes that do not fit together",
+                field="bound",
+                value=", ".join(map(str, shapes)),
+                remedy="Give as many bounds as measured values, or one.",
+            ) from error
 
     def __iter__(self) -> Iterator[float | ArrayLike]:
         return iter((self.measured, self.bound))
