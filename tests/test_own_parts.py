@@ -13,7 +13,7 @@ from tradeoff.llm._joining import GradientJoin
 from tradeoff.llm._losses import sft_sum
 from tradeoff.methods.after import After
 from tradeoff.methods.anchors import Anchor
-from tradeoff.methods.gradients import GradientRule, Seen
+from tradeoff.methods.gradients import GradientRule, Seen, VectorRule
 from tradeoff.methods.losses import MarginLoss, SftLoss
 from tradeoff.methods.merges import Merge
 from tradeoff.schedules import Rule, Schedule
@@ -248,3 +248,66 @@ def test_a_rule_that_remembers_a_number_can_be_stored(tmp_path: Path) -> None:
     joining.memory = {"updates": 0}
     joining.set_state(stored, tmp_path)
     assert joining.memory["updates"] == 1
+
+
+def of_losses(self: Any, seen: Any, state: Any) -> Any:
+    return seen.weights * (1 + seen.losses), state
+
+
+def direction_by_losses(self: Any, first: Any, second: Any, about: Any, state: Any) -> Any:
+    return first + about.losses[..., :1] * second, state
+
+
+@pytest.mark.parametrize("engine", ["convex", "networks", "llm"])
+@pytest.mark.parametrize(
+    ("base", "members"),
+    [(GradientRule, {"factors": of_losses}), (VectorRule, {"joined": direction_by_losses})],
+)
+def test_a_rule_reads_no_losses_that_it_does_not_name(
+    engine: str, base: Any, members: dict[str, Any]
+) -> None:
+    """The convex engine would not compute them, and the rule would see zeros there alone."""
+    members = {**members, "by_tensor": True} if base is VectorRule else members
+    with pytest.raises(InputError, match="does not say that it uses them") as caught:
+        joined(engine, own(base, **members))
+    assert caught.value.field == "uses_losses"
+    joined(engine, own(base, uses_losses=True, **members))
+
+
+@pytest.mark.parametrize("engine", ["convex", "networks", "llm"])
+@pytest.mark.parametrize(
+    "found", [lambda first: first[..., :1], lambda first: first.sum(), lambda first: first[None]]
+)
+def test_a_direction_has_the_shape_of_the_gradients(engine: str, found: Any) -> None:
+    def joined_badly(self: Any, first: Any, second: Any, about: Any, state: Any) -> Any:
+        return found(first), state
+
+    with pytest.raises(InputError, match="must return a direction of the shape"):
+        joined(engine, own(VectorRule, joined=joined_badly, by_tensor=True))
+
+
+def joined(engine: str, rule: GradientRule) -> None:
+    """Run some updates with a rule at one scale."""
+    import torch
+
+    from tradeoff.networks.policies import PolicyConfig, policy_data
+    from tradeoff.networks.tasks import PolicyTask
+    from tradeoff.networks.train import Run, train
+
+    method = Method(Mix(lam=0.3), gradient=rule)
+    if engine == "convex":
+        run(method)
+    elif engine == "networks":
+        sizes = {"prompts": 8, "test_prompts": 4, "responses": 3, "dimension": 2}
+        data = policy_data(0, **sizes, demonstrations=8, pairs=8)
+        task = PolicyTask(data, PolicyConfig(width=4, depth=1, head_scale=1.0), beta=0.5)
+        settings = {"learning_rate": 0.05, "batch_size": 4, "optima": [0.0, 0.0]}
+        train(task, [Run(method, 0)], steps=3, **settings)
+    else:
+        policy = torch.nn.Linear(2, 1)
+        joining = GradientJoin(method, method.plan(4), policy)
+        for last in (False, True):
+            policy(torch.ones(1, 2)).sum().backward()
+            if not last:
+                joining.keep()
+        joining.join(np.array([0.7, 0.3]), np.array([1.0, 2.0]))

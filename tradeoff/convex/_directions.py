@@ -23,6 +23,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import GradientRule, Seen, State, Update
 from tradeoff.methods.gradients.base import factors_of
+from tradeoff.methods.gradients.coordinates import direction_of
 from tradeoff.methods.losses import Nll, TokenWeighted
 from tradeoff.methods.transforms.retrieved import InContext
 from tradeoff.schedules import PREFERENCE, SFT
@@ -156,7 +157,7 @@ class Directions:
         coins = np.broadcast_to(self._coins(step, gradient.shape[-1]), first.shape)
         state = self._vectors[k] if k in self._vectors else rule.remembered(first)
         about = Update(coins, weights, losses)
-        direction, self._vectors[k] = rule.joined(first, second, about, state)
+        direction, self._vectors[k] = direction_of(rule, first, second, about, state)
         return np.asarray(direction)
 
     def _coins(self, step: int, size: int) -> Array:

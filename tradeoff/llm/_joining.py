@@ -19,6 +19,7 @@ from tradeoff.errors import InputError
 from tradeoff.methods import Method
 from tradeoff.methods.gradients import Seen, State, Update
 from tradeoff.methods.gradients.base import factors_of
+from tradeoff.methods.gradients.coordinates import direction_of
 from tradeoff.schedules import Plan
 
 
@@ -88,8 +89,12 @@ class GradientJoin:
             key = draws.keys(self.seed, place, draws.JOIN)
             coin = torch.Generator().manual_seed(int(draws.uniform(key, step) * 2**53))
             uniform = torch.rand(known.shape, generator=coin, dtype=torch.float32)
-            about = Update(uniform.to(known.device), weights, losses)
-            parameter.grad = rule.joined(first, second, about, {})[0]
+            wide = torch.promote_types(known.dtype, torch.float32)
+            told = (
+                torch.as_tensor(each, dtype=wide, device=known.device) for each in (weights, losses)
+            )
+            about = Update(uniform.to(known.device), *told)
+            parameter.grad = direction_of(rule, first, second, about, {})[0].to(known.dtype)
         self._first = []
 
     def join(

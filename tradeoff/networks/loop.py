@@ -17,6 +17,7 @@ from torch import Tensor
 from tradeoff.errors import InputError
 from tradeoff.methods.after import Resa
 from tradeoff.methods.gradients import Update
+from tradeoff.methods.gradients.coordinates import direction_of
 from tradeoff.methods.losses import ResponseGroup, TokenWeighted
 from tradeoff.methods.losses.divergences import divergence
 from tradeoff.methods.losses.groups import Grouped
@@ -290,7 +291,7 @@ class Loop:
             about = Update(uniform, self._tensor(weights[rows]), self._tensor(known))
             first, second = self._tensor(weights[rows].T)[..., None] * kept[:, place]
             state = vectors[k] if k in vectors else rule.remembered(first)
-            found[place], vectors[k] = rule.joined(first, second, about, state)
+            found[place], vectors[k] = direction_of(rule, first, second, about, state)
         return found
 
     def _selected(

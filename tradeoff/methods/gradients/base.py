@@ -65,6 +65,27 @@ class Seen:
         return np.clip(ratio(product, np.sqrt(first * second)), -1.0, 1.0)
 
 
+class WithoutLosses:
+    """What a rule sees that does not say that it uses the losses: to read them is an error.
+
+    The convex scale computes no losses that nobody uses, so a rule would see zeros there.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "losses":
+            raise InputError(
+                "a gradient rule reads the losses, but does not say that it uses them",
+                field="uses_losses",
+                value=False,
+                remedy="Write uses_losses = True in the class of the rule.",
+            )
+        return super().__getattribute__(name)
+
+
+class _SeenWithoutLosses(WithoutLosses, Seen):
+    """What a rule of inner products sees that does not say that it uses the losses."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GradientRule(Part):
     """Turns two gradients into factors of them.
@@ -75,7 +96,7 @@ class GradientRule(Part):
         Whether the weights of the schedule decide where a run ends, a class attribute. Other
         rules stop at a point of the front that depends on the start.
     uses_losses
-        Whether the rule looks at the losses, a class attribute.
+        Whether the rule looks at the losses, a class attribute; others cannot read them.
     above_optima
         Whether these are above the optima, where they are known, or as they are; a class attribute.
     coordinatewise
@@ -144,8 +165,10 @@ def factors_of(rule: GradientRule, seen: Seen, state: State) -> tuple[Array, Sta
     Raises
     ------
     InputError
-        If the rule does not return a pair of these, with one factor for each gradient.
+        If the rule does not return a pair of these, with one factor for each gradient, or reads
+        losses that it does not say it uses.
     """
+    seen = seen if rule.uses_losses else _SeenWithoutLosses(**vars(seen))
     found: Any = rule.factors(seen, state)
     shape = np.shape(seen.weights)
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):

@@ -6,9 +6,11 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from array_api_compat import array_namespace
 
-from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State
+from tradeoff.errors import InputError
+from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State, WithoutLosses
 from tradeoff.settings import Share
 
 
@@ -75,6 +77,41 @@ class Update:
     uniform: Any
     weights: Any
     losses: Any
+
+
+class _UpdateWithoutLosses(WithoutLosses, Update):
+    """What a rule that sees gradients knows beside them if it does not use the losses."""
+
+
+def direction_of(
+    rule: VectorRule, first: Any, second: Any, about: Update, state: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The direction of an update by a rule, and what it remembers, as `VectorRule.joined` has them.
+
+    Raises
+    ------
+    InputError
+        If the rule does not return a pair of these, of the shape of the gradients, or reads losses
+        that it does not say it uses.
+    """
+    about = about if rule.uses_losses else _UpdateWithoutLosses(**vars(about))
+    found: Any = rule.joined(first, second, about, state)
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+        raise InputError(
+            f"the rule {rule.name} must return a direction and its state, a dict of arrays",
+            field="gradient",
+            value=found,
+            remedy="Return direction, state from joined(first, second, about, state).",
+        )
+    if tuple(np.shape(found[0])) != tuple(first.shape):
+        raise InputError(
+            f"the rule {rule.name} must return a direction of the shape of the gradients, "
+            f"{tuple(first.shape)}",
+            field="gradient",
+            value=tuple(np.shape(found[0])),
+            remedy="Keep the axes of first and second.",
+        )
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
