@@ -276,7 +276,13 @@ def test_a_rule_reads_no_losses_that_it_does_not_name(
 
 @pytest.mark.parametrize("engine", ["convex", "networks", "llm"])
 @pytest.mark.parametrize(
-    "found", [lambda first: first[..., :1], lambda first: first.sum(), lambda first: first[None]]
+    "found",
+    [
+        lambda first: first[..., :1],
+        lambda first: first.sum(),
+        lambda first: first[None],
+        lambda first: first.tolist(),
+    ],
 )
 def test_a_direction_has_the_shape_of_the_gradients(engine: str, found: Any) -> None:
     def joined_badly(self: Any, first: Any, second: Any, about: Any, state: Any) -> Any:

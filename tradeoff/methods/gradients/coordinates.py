@@ -103,13 +103,15 @@ def direction_of(
             value=found,
             remedy="Return direction, state from joined(first, second, about, state).",
         )
-    if tuple(np.shape(found[0])) != tuple(first.shape):
+    shape = tuple(np.shape(found[0]))
+    same_kind = isinstance(found[0], type(first))
+    if shape != tuple(first.shape) or not same_kind:
         raise InputError(
             f"the rule {rule.name} must return a direction of the shape of the gradients, "
             f"{tuple(first.shape)}",
             field="gradient",
-            value=tuple(np.shape(found[0])),
-            remedy="Keep the axes of first and second.",
+            value=shape if same_kind else type(found[0]).__name__,
+            remedy="Keep the axes, and return an array of the kind of first and second.",
         )
     return found
 
