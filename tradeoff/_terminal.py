@@ -10,7 +10,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -68,6 +69,12 @@ def show_line(text: str, *, label: str = "", style: str | None = None) -> None:
 
 
 SIGNS = {"upper": "≤ ", "lower": "≥ ", "exact": "= "}
+
+
+def show_written(files: Iterable[Path]) -> None:
+    """Print which files were written; nothing where none were."""
+    if names := [str(file) for file in files]:
+        show_line(f"written: {', '.join(names)}")
 
 
 def show_json(content: Any, *, digits: int = 6) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tradeoff._terminal import console, show_json, show_line, show_table
+from tradeoff._terminal import console, show_json, show_line, show_table, show_written
 from tradeoff.cli.options import Columns, JsonText, MinMargin, Out, Seed, SkipBad, UseLabels
 from tradeoff.cli.rows import RowReader
 from tradeoff.cli.states import Features, states, unlike
@@ -103,7 +103,7 @@ def advise(
         show_line(line, style="yellow")
     if details:
         _show_details(found)
-    show_line(f"written: {', '.join(str(path) for path in written)}")
+    show_written(written)
 
 
 def _show_details(found: Any) -> None:

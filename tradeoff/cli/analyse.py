@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeoff._terminal import show_json, show_line, show_summary, show_table
+from tradeoff._terminal import show_json, show_line, show_summary, show_table, show_written
 from tradeoff.cli.options import (
     Columns,
     Json,
@@ -127,7 +127,7 @@ def analyse(
     show_line(found.trust)
     for line in [*read.remarks, *(f"dropped: {text}" for text in read.dropped)]:
         show_line(line, style="yellow")
-    show_line(f"written: {', '.join(str(path) for path in written)}")
+    show_written(written)
 
 
 def _short(policies: pd.DataFrame) -> pd.DataFrame:

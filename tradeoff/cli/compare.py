@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeoff._terminal import show_json, show_line, show_table
+from tradeoff._terminal import show_json, show_line, show_table, show_written
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, output
 from tradeoff.cli.run_options import METHOD, Given, with_settings
@@ -223,7 +223,7 @@ def _tell(found: Comparison, out: Path, as_json: bool, told: Collection[str]) ->
     for line in found.remarks:
         if line not in told:
             show_line(line, style="yellow")
-    show_line(f"written: {', '.join(str(path) for path in written)}")
+    show_written(written)
 
 
 def _count(number: int, word: str) -> str:

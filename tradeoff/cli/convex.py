@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeoff._terminal import show_json, show_line, show_table, with_errors
+from tradeoff._terminal import show_json, show_line, show_table, show_written, with_errors
 from tradeoff.cli.options import METHODS_HELP, Json, Lams, Out, Seed
 from tradeoff.display import outward
 from tradeoff.extras import require
@@ -65,8 +65,7 @@ def front(
     if found.error > accuracy:
         text = f"the certified error is above the {accuracy:g} asked: floating-point numbers, or "
         show_line(f"{text}the number of solves, allow no less here", style="yellow")
-    if written:
-        show_line(f"written: {', '.join(map(str, written))}")
+    show_written(written)
 
 
 def simulate(
@@ -150,7 +149,7 @@ def simulate(
     title = f"{runs_of}; mean ± half-width of its 95 % t-interval" if replicas > 1 else runs_of
     show_table(with_errors(table), title)
     if out is not None:
-        show_line(f"written: {out / 'simulate.parquet'}")
+        show_written([out / "simulate.parquet"])
 
 
 def _random_problem(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tradeoff._terminal import show_json, show_line, show_table
+from tradeoff._terminal import show_json, show_line, show_table, show_written
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import (
     Attention,
@@ -232,8 +232,7 @@ def evaluate(
         counts = [f"{done.name}: {', '.join(told)}"] * bool(told)
         for line in [*counts, *done.dropped, *(f"{done.name}: {text}" for text in done.remarks)]:
             show_line(line, style="yellow")
-    if written:
-        show_line(f"written: {', '.join(map(str, written))}")
+    show_written(written)
 
 
 def _check_used(*options: tuple[str, bool, str, Any]) -> None:

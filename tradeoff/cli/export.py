@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tradeoff._terminal import show_json, show_line
+from tradeoff._terminal import show_json, show_line, show_written
 from tradeoff.cli.options import JsonText, output
 from tradeoff.extras import require
 
@@ -62,7 +62,7 @@ def export(
         upload = {} if command is None else {"upload": command, "remarks": remarks}
         show_json({"written": [str(folder)], **upload})
         return
-    show_line(f"written: {folder}")
+    show_written([folder])
     for line in remarks:
         show_line(line, style="yellow")
     if command is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tradeoff._terminal import show_json, show_line, show_table
+from tradeoff._terminal import show_json, show_line, show_table, show_written
 from tradeoff.cli.options import JsonText, Out
 from tradeoff.cli.run_options import Given, with_settings
 from tradeoff.errors import InputError, RowWarning
@@ -94,5 +94,4 @@ def forecast(
     if details:
         show_table(found.table(), "expected held-out losses in nats, 90 % intervals")
     show_line(f"cost: {100 * found.cost:.1f} % of one run, in tokens read", style="dim")
-    if written:
-        show_line(f"written: {written[0]}")
+    show_written(written)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradeoff import experiment
-from tradeoff._terminal import show_json, show_line, show_summary, show_table
+from tradeoff._terminal import show_json, show_line, show_summary, show_table, show_written
 from tradeoff.cli.ends import keeps
 from tradeoff.cli.options import Json, output
 from tradeoff.cli.run_options import Given, with_settings
@@ -162,7 +162,7 @@ def _tell(
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["first", "last"])
         show_table(table.rename_axis("held out").reset_index(), str(trainer.method.label))
     show_summary(_short(result.summary))
-    show_line(f"written: {', '.join(str(path) for path in [*written, out / 'metrics.jsonl'])}")
+    show_written([*written, out / "metrics.jsonl"])
     _tell_end(result, out)
 
 

@@ -77,6 +77,7 @@ class GradientJoin:
     ) -> None:
         """Join the gradients of each tensor by a rule that works coordinate by coordinate."""
         rule: Any = self.rule
+        told: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for place, parameter in enumerate(self.policy.parameters()):
             pair = (self._first[place], parameter.grad)
             known = next((g for g in pair if g is not None), None)
@@ -89,11 +90,10 @@ class GradientJoin:
             key = draws.keys(self.seed, place, draws.JOIN)
             coin = torch.Generator().manual_seed(int(draws.uniform(key, step) * 2**53))
             uniform = torch.rand(known.shape, generator=coin, dtype=torch.float32)
-            wide = torch.promote_types(known.dtype, torch.float32)
-            told = (
-                torch.as_tensor(each, dtype=wide, device=known.device) for each in (weights, losses)
-            )
-            about = Update(uniform.to(known.device), *told)
+            kind = known.device, torch.promote_types(known.dtype, torch.float32)
+            if kind not in told:
+                told[kind] = [torch.as_tensor(each).to(*kind) for each in (weights, losses)]
+            about = Update(uniform.to(known.device), *told[kind])
             parameter.grad = direction_of(rule, first, second, about, {})[0].to(known.dtype)
         self._first = []
 

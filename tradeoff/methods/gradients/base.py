@@ -171,13 +171,7 @@ def factors_of(rule: GradientRule, seen: Seen, state: State) -> tuple[Array, Sta
     seen = seen if rule.uses_losses else _SeenWithoutLosses(**vars(seen))
     found: Any = rule.factors(seen, state)
     shape = np.shape(seen.weights)
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
-        raise InputError(
-            f"the rule {rule.name} must return factors and its state, a dict of arrays",
-            field="gradient",
-            value=found,
-            remedy="Return factors, state from factors(seen, state).",
-        )
+    check_pair(rule, found, "factors", "factors(seen, state)")
     if np.shape(found[0]) not in (shape, shape[-1:]):
         raise InputError(
             f"the rule {rule.name} must return one factor for each gradient, shape {shape}",
@@ -195,6 +189,25 @@ def factors_of(rule: GradientRule, seen: Seen, state: State) -> tuple[Array, Sta
             remedy="Give all that it remembers a first value of the same shape in start(runs).",
         )
     return found
+
+
+def check_pair(rule: GradientRule, found: Any, what: str, call: str) -> None:
+    """Refuse what a rule returned, unless it is a pair with the state of the rule.
+
+    Parameters
+    ----------
+    what
+        Word for the first of the pair.
+    call
+        The method that returned it, with its arguments.
+    """
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+        raise InputError(
+            f"the rule {rule.name} must return {what} and its state, a dict of arrays",
+            field="gradient",
+            value=found,
+            remedy=f"Return {what.split()[-1]}, state from {call}.",
+        )
 
 
 def ratio(above: Array, below: Array, otherwise: float | Array = 0.0) -> Array:

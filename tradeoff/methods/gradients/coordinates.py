@@ -10,7 +10,14 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from tradeoff.errors import InputError
-from tradeoff.methods.gradients.base import Array, GradientRule, Seen, State, WithoutLosses
+from tradeoff.methods.gradients.base import (
+    Array,
+    GradientRule,
+    Seen,
+    State,
+    WithoutLosses,
+    check_pair,
+)
 from tradeoff.settings import Share
 
 
@@ -96,13 +103,7 @@ def direction_of(
     """
     about = about if rule.uses_losses else _UpdateWithoutLosses(**vars(about))
     found: Any = rule.joined(first, second, about, state)
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
-        raise InputError(
-            f"the rule {rule.name} must return a direction and its state, a dict of arrays",
-            field="gradient",
-            value=found,
-            remedy="Return direction, state from joined(first, second, about, state).",
-        )
+    check_pair(rule, found, "a direction", "joined(first, second, about, state)")
     shape = tuple(np.shape(found[0]))
     same_kind = isinstance(found[0], type(first))
     if shape != tuple(first.shape) or not same_kind:
